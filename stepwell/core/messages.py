@@ -1,0 +1,236 @@
+"""What goes into the engine core (facts, past tense) and what comes out of it (commands, imperative).
+
+Plain data only. Times are integers: milliseconds since the Unix epoch. JSON texts are UTF-8 bytes, already valid.
+Steps, edges and pauses are named by their index in the `Plan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """Why an attempt failed, as steps and people see it: `{kind, message, status, output}`."""
+
+    kind: str
+    message: str
+    status: int | None = None
+    output: bytes | None = None  # JSON text of what the attempt printed, where that was JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came back from an attempt: an output (JSON text), or an error that may be worth another try."""
+
+    output: bytes | None = None
+    error: Error | None = None
+    retryable: bool = True
+    retry_after_ms: int | None = None
+
+
+# --- facts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run was made: its `$trigger` edges settle, its first steps start."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A claim: this attempt is about to be executed, by exactly one worker."""
+
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    step: int
+    attempt: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """The server or worker that executed this attempt is gone, and nobody knows how the attempt ended."""
+
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    step: int
+    attempt: int  # the attempt that failed; the next number is queued
+
+
+@dataclass(frozen=True, slots=True)
+class DelayEnded:
+    pause: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventArrived:
+    """An event that satisfies the wait: the name is equal, `match` held, it came in time, it is no replay."""
+
+    pause: int
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The wait's ttl is over, and a last look found no event that satisfies it."""
+
+    pause: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    pass
+
+
+Fact = (
+    RunStarted
+    | AttemptStarted
+    | AttemptEnded
+    | AttemptLost
+    | RetryDue
+    | DelayEnded
+    | EventArrived
+    | DeadlinePassed
+    | CancelRequested
+)
+
+
+# --- questions and answers -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The value of an edge's `if`. `problem` says why an expression that could not be evaluated is no match."""
+
+    holds: bool
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitKey:
+    """Where a wait is found: `key` is the index key of its equality conjuncts, None if only its name tells.
+
+    `problem` is set if the known side of `match` has no value, so that no event can satisfy it.
+    """
+
+    key: bytes | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What the engine must evaluate before a fact can be decided."""
+
+    edges: tuple[int, ...] = ()  # edges whose `if` is evaluated now
+    pauses: tuple[int, ...] = ()  # pauses whose wait key is needed now
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    edges: dict[int, Answer] = field(default_factory=dict)
+    pauses: dict[int, WaitKey] = field(default_factory=dict)
+
+
+NO_QUESTIONS = Questions()
+NO_ANSWERS = Answers()
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+class TimerKind(IntEnum):
+    RETRY = 1
+    DELAY = 2
+    DEADLINE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A timer's name within its run. `index` is a step for RETRY (with its attempt), else a pause."""
+
+    kind: TimerKind
+    index: int
+    attempt: int = 0
+
+    def fact(self) -> Fact:
+        """The fact that is true once this timer is due."""
+        if self.kind is TimerKind.RETRY:
+            return RetryDue(self.index, self.attempt)
+        if self.kind is TimerKind.DELAY:
+            return DelayEnded(self.index)
+        return DeadlinePassed(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStep:
+    """Execute this attempt: it is queued."""
+
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopStep:
+    """Kill this running attempt; its outcome will change nothing."""
+
+    step: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    timer: Timer
+    due_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearTimer:
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWait:
+    """Store the wait, then look for events that came before it was stored."""
+
+    pause: int
+    key: bytes | None
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseWait:
+    pause: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAttempt:
+    """An attempt is over: keep its record. `status`: completed, failed, lost or cancelled."""
+
+    step: int
+    attempt: int
+    status: str
+    queued_at: int
+    started_at: int | None
+    ended_at: int
+    output: bytes | None = None
+    error: Error | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEnd:
+    """Tell the world that the run ended: `stepwell/run.<status>`."""
+
+    status: str
+
+
+Command = RunStep | StopStep | SetTimer | ClearTimer | OpenWait | CloseWait | RecordAttempt | EmitEnd

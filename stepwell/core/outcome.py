@@ -1,0 +1,1 @@
+"""What a step says: from stdout, exit code, HTTP status or return value to an `Outcome` (contract, section 3)."""

@@ -1,0 +1,232 @@
+"""What a definition compiles to: frozen, light, by index instead of by name.
+
+A plan is compiled from the *normalised* definition (`Definition.normalised()`, plain JSON data with every default
+filled in), which is what stores keep; so loading a plan never needs pydantic.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.core.duration import parse_duration
+
+TRIGGER = -1  # the index of the pseudo parent `$trigger`
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Either `event` (exact, or a prefix that ends in `*`) or `cron`."""
+
+    event: str | None = None
+    expression: str | None = None
+    cron: str | None = None
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How a step is executed; which fields count depends on `type`, as in section "runtime" of the contract."""
+
+    type: str
+    command: tuple[str, ...] | None = None
+    handler: str | None = None
+    memory: int | None = None
+    architecture: str | None = None
+    image: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    cpu: float | None = None
+    url: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    attempts: int  # retries after the first try
+    initial_ms: int
+    factor: float
+    max_ms: int
+    jitter: float  # 0.15 = +-15%
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One entry of a step's `after` list. `pause` is what it goes through once `on` and `if` hold, if anything."""
+
+    step: int
+    parent: int  # a step, or TRIGGER
+    on: str  # success, failure, always
+    condition: str | None
+    pause: int | None
+    on_timeout: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A delay, a wait for an event, or both; shared by all edges with equal parent, delay, event, match and ttl."""
+
+    parent: int
+    delay_ms: int
+    event: str | None
+    match: str | None
+    ttl_ms: int
+    edges: tuple[int, ...]
+    upstream: tuple[int, ...]  # pauses an event of which may not be used again here
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    id: str
+    name: str
+    path: str
+    runtime: Runtime
+    join: str  # merge, all, first
+    retries: Retries
+    timeout_ms: int
+    env: tuple[tuple[str, str], ...]
+    secrets: tuple[str, ...]
+    edges: tuple[int, ...]  # incoming, in the order of `after`
+    out: tuple[int, ...]  # outgoing
+    ancestors: tuple[int, ...]  # steps, in topological order
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    function_id: str
+    version: int
+    triggers: tuple[Trigger, ...]
+    steps: tuple[Step, ...]
+    edges: tuple[Edge, ...]
+    pauses: tuple[Pause, ...]
+    roots: tuple[int, ...]  # edges whose parent is TRIGGER
+    leaves: tuple[int, ...]  # steps that no step comes after
+
+
+def compile_plan(definition: dict[str, Any], version: int) -> Plan:
+    """Compile a normalised definition (validated: no cycle, every parent known) into the plan of one version."""
+    ids = list(definition["steps"])
+    index = {step_id: i for i, step_id in enumerate(ids)}
+    edges, pauses = _edges(definition, index)
+    incoming: dict[int, list[int]] = defaultdict(list)
+    outgoing: dict[int, list[int]] = defaultdict(list)
+    for e, edge in enumerate(edges):
+        incoming[edge.step].append(e)
+        outgoing[edge.parent].append(e)
+    ancestors = _ancestors(len(ids), edges, incoming)
+    steps = tuple(
+        _step(definition["steps"][step_id], tuple(incoming[i]), tuple(outgoing[i]), ancestors[i])
+        for i, step_id in enumerate(ids)
+    )
+    return Plan(
+        function_id=definition["id"],
+        version=version,
+        triggers=tuple(Trigger(**trigger) for trigger in definition["triggers"]),
+        steps=steps,
+        edges=tuple(edges),
+        pauses=_with_upstream(pauses, edges, ancestors),
+        roots=tuple(outgoing[TRIGGER]),
+        leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
+    )
+
+
+def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge], list[Pause]]:
+    edges: list[Edge] = []
+    shared: dict[tuple[Any, ...], int] = {}
+    members: list[list[int]] = []
+    for step_id, step in definition["steps"].items():
+        for after in step["after"] or [{"step": "$trigger", "on": "success"}]:
+            parent = TRIGGER if after["step"] == "$trigger" else index[after["step"]]
+            wait = after.get("async")
+            delay = parse_duration(after["wait"]) if after.get("wait") else 0
+            pause = None
+            if wait:
+                key = (parent, delay, wait["event"], wait.get("match"), parse_duration(wait["ttl"]))
+            else:
+                key = (parent, delay, None, None, 0)
+            if wait or delay:
+                pause = shared.setdefault(key, len(shared))
+                if pause == len(members):
+                    members.append([])
+                members[pause].append(len(edges))
+            edges.append(
+                Edge(
+                    step=index[step_id],
+                    parent=parent,
+                    on=after.get("on", "success"),
+                    condition=after.get("if"),
+                    pause=pause,
+                    on_timeout=bool(wait and wait.get("onTimeout")),
+                )
+            )
+    return edges, [Pause(*key, edges=tuple(members[p]), upstream=()) for key, p in shared.items()]
+
+
+def _ancestors(count: int, edges: list[Edge], incoming: dict[int, list[int]]) -> list[tuple[int, ...]]:
+    """Ancestors of every step, in topological order (Kahn's algorithm)."""
+    parents = [{edges[e].parent for e in incoming[i]} - {TRIGGER} for i in range(count)]
+    children: dict[int, list[int]] = defaultdict(list)
+    for child, its_parents in enumerate(parents):
+        for parent in its_parents:
+            children[parent].append(child)
+    missing = [len(p) for p in parents]
+    order = [i for i in range(count) if not missing[i]]
+    sets: list[set[int]] = [set() for _ in range(count)]
+    for i in order:
+        for parent in parents[i]:
+            sets[i] |= sets[parent] | {parent}
+        for child in children[i]:
+            missing[child] -= 1
+            if not missing[child]:
+                order.append(child)
+    rank = {step: position for position, step in enumerate(order)}
+    return [tuple(sorted(s, key=rank.__getitem__)) for s in sets]
+
+
+def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple[int, ...]]) -> tuple[Pause, ...]:
+    """A pause is upstream of another if one of its edges leads into the other's parent or an ancestor of that."""
+    result = []
+    for pause in pauses:
+        before = set() if pause.parent == TRIGGER else {pause.parent, *ancestors[pause.parent]}
+        upstream = tuple(
+            p
+            for p, other in enumerate(pauses)
+            if other.event is not None and any(edges[e].step in before for e in other.edges)
+        )
+        result.append(
+            Pause(pause.parent, pause.delay_ms, pause.event, pause.match, pause.ttl_ms, pause.edges, upstream)
+        )
+    return tuple(result)
+
+
+def _step(step: dict[str, Any], edges: tuple[int, ...], out: tuple[int, ...], ancestors: tuple[int, ...]) -> Step:
+    retries, backoff = step["retries"], step["retries"]["backoff"]
+    return Step(
+        id=step["id"],
+        name=step["name"],
+        path=step["path"],
+        runtime=_runtime(step["runtime"]),
+        join=step["join"],
+        retries=Retries(
+            attempts=retries["attempts"],
+            initial_ms=parse_duration(backoff["initial"]),
+            factor=backoff["factor"],
+            max_ms=parse_duration(backoff["max"]),
+            jitter=backoff["jitter"],
+        ),
+        timeout_ms=parse_duration(step["timeout"]),
+        env=tuple(sorted(step["env"].items())),
+        secrets=tuple(step["secrets"]),
+        edges=edges,
+        out=out,
+        ancestors=ancestors,
+    )
+
+
+def _runtime(runtime: dict[str, Any]) -> Runtime:
+    fields = {name: value for name, value in runtime.items() if value is not None}
+    for name in ("command", "entrypoint"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    fields["headers"] = tuple(sorted(fields.get("headers", {}).items()))
+    return Runtime(**fields)

@@ -1,0 +1,103 @@
+"""The state of one run: small, immutable, and packed to a few bytes a step.
+
+Outputs, errors and the history of attempts are not in here: they are records that the store keeps beside the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import orjson
+
+from stepwell.core.plan import Plan
+
+
+class RunStatus(IntEnum):
+    RUNNING = 0
+    COMPLETED = 1
+    FAILED = 2
+    CANCELLED = 3
+
+
+class StepStatus(IntEnum):
+    PENDING = 0
+    QUEUED = 1
+    RUNNING = 2
+    RETRYING = 3
+    COMPLETED = 4
+    FAILED = 5
+    SKIPPED = 6
+    CANCELLED = 7
+
+
+class EdgeStatus(IntEnum):
+    PENDING = 0  # the parent has not ended
+    PAUSED = 1  # in a delay or waiting for an event
+    SATISFIED = 2
+    DEAD = 3
+
+
+class PauseStatus(IntEnum):
+    IDLE = 0  # not begun
+    DELAYED = 1
+    AWAITING = 2
+    ELAPSED = 3  # a delay without a wait is over
+    MATCHED = 4
+    EXPIRED = 5
+    DROPPED = 6  # nothing needs it any more
+
+
+ENDED_STEPS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
+OPEN_PAUSES = frozenset({PauseStatus.DELAYED, PauseStatus.AWAITING})
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    status: StepStatus = StepStatus.PENDING
+    attempt: int = 0  # number of the newest attempt; 0: none yet
+    failures: int = 0  # attempts that failed
+    losses: int = 0  # attempts that were lost
+    at: int = 0  # QUEUED: when it was queued; RUNNING: when it started; RETRYING: when the next attempt is due
+    queued_at: int = 0  # of the newest attempt
+    unseen: tuple[int, ...] = ()  # ancestors that had not ended when this step's input was frozen
+
+
+@dataclass(frozen=True, slots=True)
+class PauseState:
+    status: PauseStatus = PauseStatus.IDLE
+    due_at: int = 0  # end of the delay, or the wait's deadline
+    event_id: str | None = None  # the event that matched
+    order: int = 0  # matched pauses of a run are numbered from 1 in the order they were matched
+    key: bytes | None = None  # where the open wait is found
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    id: str
+    status: RunStatus
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    steps: tuple[StepState, ...]
+    edges: tuple[EdgeStatus, ...]
+    pauses: tuple[PauseState, ...]
+    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why its expression is no match)
+
+
+IDLE_STEP = StepState()
+IDLE_PAUSE = PauseState()
+
+
+def new_run(run_id: str, plan: Plan, now: int) -> Run:
+    """A run to which nothing has happened yet; `RunStarted` is its first fact."""
+    return Run(
+        id=run_id,
+        status=RunStatus.RUNNING,
+        created_at=now,
+        started_at=None,
+        ended_at=None,
+        steps=(IDLE_STEP,) * len(plan.steps),
+        edges=(EdgeStatus.PENDING,) * len(plan.edges),
+        pauses=(IDLE_PAUSE,) * len(plan.pauses),
+    )

@@ -1,0 +1,1 @@
+"""The local platform: one process, SQLite, steps in warm workers or child processes."""
