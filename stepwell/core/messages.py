@@ -129,10 +129,12 @@ class WaitKey:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """What the engine must evaluate before a fact can be decided."""
+    """What the engine must evaluate before a fact can be decided. All of it is about edges of one `parent`."""
 
+    parent: int = -1
     edges: tuple[int, ...] = ()  # edges whose `if` is evaluated now
     pauses: tuple[int, ...] = ()  # pauses whose wait key is needed now
+    outcome: Outcome | None = None  # how the parent ends with this fact, if it does
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help check format lint types imports test docs schema bench
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/stepwell: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+check: lint types imports test  ## all that must pass: what .ci/run runs
+
+format: $(BIN)/stepwell  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(BIN)/stepwell  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/stepwell  ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(BIN)/stepwell  ## who may import whom
+	$(BIN)/lint-imports
+
+test: $(BIN)/stepwell  ## all tests
+	$(BIN)/pytest -n 2
+
+docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schemas/
+	$(BIN)/python docs/generate.py
+	$(BIN)/python schemas/generate.py
+
+bench: $(BIN)/stepwell  ## measure this machine (needs wrk)
+	$(BIN)/python bench/local.py

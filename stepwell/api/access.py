@@ -1,0 +1,71 @@
+"""Who may do what: keys and their scopes, and the requests that a browser may not make to a local server."""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from stepwell.api.problem import Problem
+
+
+class KeyScope(str, Enum):
+    SEND = "send"  # may send events: such keys sit in browsers
+    MANAGE = "manage"  # may use all of the API
+
+
+class Keys(Protocol):
+    def scope_of(self, key: str | None) -> KeyScope | None:
+        """What this key allows; None if it is unknown or revoked."""
+
+
+class AnyKey:
+    """For a server that only this machine reaches: any key will do, and none too; or just the one that is given."""
+
+    def __init__(self, only: str | None = None) -> None:
+        self._only = only
+
+    def scope_of(self, key: str | None) -> KeyScope | None:
+        return KeyScope.MANAGE if self._only is None or key == self._only else None
+
+
+def bearer(header: str | None) -> str | None:
+    """The token of an `Authorization: Bearer` header (RFC 6750), if it is one."""
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def require(keys: Keys, key: str | None, scope: KeyScope) -> None:
+    """Raises Problem 401 for an unknown key, 403 for one that does not allow this."""
+    its = keys.scope_of(key)
+    if its is None:
+        what = "this key is unknown or revoked" if key else "a key is needed: Authorization: Bearer <key>"
+        raise Problem(401, f"{what}; `stepwell keys create` makes one")
+    if scope is KeyScope.MANAGE and its is not KeyScope.MANAGE:
+        raise Problem(403, "this key may only send events; a key of scope manage is needed here")
+
+
+class LocalOnly:
+    """Refuses what another site's page may make a browser send to a local server: a foreign Origin, or a Host that is
+    a name which somebody else's DNS points here (DNS rebinding)."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def check(self, host: str | None, origin: str | None) -> None:
+        if host and not self._is_ours(urlsplit(f"//{host}").hostname, any_address=True):
+            raise Problem(403, f"this server does not answer for the host {host!r}; use localhost or 127.0.0.1")
+        if origin and not self._is_ours(urlsplit(origin).hostname, any_address=False):
+            raise Problem(403, f"pages of {origin!r} may not use this server")
+
+    def _is_ours(self, name: str | None, *, any_address: bool) -> bool:
+        if name is None:
+            return False
+        if name in ("localhost", self._host) or name.endswith(".localhost"):
+            return True
+        try:
+            address = ip_address(name)
+        except ValueError:
+            return False
+        return any_address or address.is_loopback

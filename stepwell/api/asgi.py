@@ -1,0 +1,94 @@
+"""One ASGI application: `/e` by hand, since every event passes here, and the rest by Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from stepwell.api.access import Keys, LocalOnly
+from stepwell.api.ingest import accepted, read_events
+from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.v1 import Control, create_app
+from stepwell.core.events import MAX_BODY_BYTES, Event
+from stepwell.platform import Reader
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST"),
+    (b"access-control-allow-headers", b"authorization, content-type, x-inngest-sdk, x-inngest-event-id-seed"),
+    (b"access-control-max-age", b"86400"),
+]
+
+
+class App:
+    """`accept` makes events durable, and raises if it cannot; `local_only` guards a server that asks for no key."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        control: Control,
+        keys: Keys,
+        accept: Callable[[Sequence[Event]], Awaitable[None]],
+        now: Callable[[], int],
+        local_only: LocalOnly | None,
+    ) -> None:
+        self._keys, self._accept, self._now, self._local_only = keys, accept, now, local_only
+        self._rest = create_app(reader, control, keys)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._rest(scope, receive, send)
+        path: str = scope["path"]
+        is_ingest = path.startswith("/e/") or path == "/e"
+        try:
+            headers = dict(scope["headers"])
+            if self._local_only is not None:
+                self._local_only.check(_text(headers.get(b"host")), _text(headers.get(b"origin")))
+            if not is_ingest:
+                return await self._rest(scope, receive, send)
+            if scope["method"] == "OPTIONS":
+                return await _respond(send, 204, b"")
+            if scope["method"] != "POST":
+                raise Problem(405, "events are sent with POST")
+            body = await _read(receive, headers)
+            authorization = _text(headers.get(b"authorization"))
+            events = read_events(self._keys, path[3:] or None, authorization, body, self._now())
+            await self._accept(events)
+            await _respond(send, 200, accepted(events))
+        except Problem as problem:
+            await _respond(send, problem.status, problem.body(), CONTENT_TYPE.encode())
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+async def _read(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+        raise _too_large()
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    pieces, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+    return b"".join(pieces)
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes; send the events in several")
+
+
+async def _respond(send: Send, status: int, body: bytes, content_type: bytes = b"application/json") -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *_CORS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

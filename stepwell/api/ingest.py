@@ -1,0 +1,29 @@
+"""`POST /e`: from the bytes of a request to events, and to the bytes of the answer. The hot path: plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from stepwell.api.access import Keys, KeyScope, bearer, require
+from stepwell.api.problem import Problem
+from stepwell.core.events import BadRequest, Event, new_event_id, parse_events
+
+
+def read_events(keys: Keys, path_key: str | None, authorization: str | None, body: bytes, now: int) -> list[Event]:
+    """The events of a request, all or none. `path_key` is that of `/e/{key}`. Raises Problem 400, 401 or 413."""
+    require(keys, path_key or bearer(authorization), KeyScope.SEND)
+    try:
+        return parse_events(body, now, new_event_id)
+    except BadRequest as bad:
+        errors = [{"index": e.index, "pointer": e.pointer, "message": e.message} for e in bad.errors]
+        first = bad.errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        place = f"event {first.index}" + (f", {first.pointer}" if first.pointer else "")
+        raise Problem(bad.status, f"{place}: {first.message}{more}", errors=errors) from None
+
+
+def accepted(events: Sequence[Event]) -> bytes:
+    """The answer once the events are durable."""
+    return orjson.dumps({"ids": [event.id for event in events], "status": 200})

@@ -1,0 +1,139 @@
+"""The shapes that the API answers with; the OpenAPI document is generated from them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from typing_extensions import NotRequired, TypedDict
+
+RunStatusName = Literal["running", "completed", "failed", "cancelled"]
+StepStatusName = Literal[
+    "pending", "waiting", "queued", "running", "retrying", "completed", "failed", "skipped", "cancelled"
+]
+Time = str  # RFC 3339
+
+
+class NotStarted(TypedDict):
+    """A function whose trigger names the event, and whose expression was not true. `problem`: why it had no value."""
+
+    function_id: str
+    expression: str
+    problem: str | None
+
+
+class EventView(TypedDict):
+    name: str
+    data: dict[str, Any]
+    user: dict[str, Any]
+    id: str
+    ts: int
+    v: str | None
+    accepted_at: Time
+    not_started: list[NotStarted]
+
+
+class ErrorView(TypedDict):
+    kind: str
+    message: str
+    status: int | None
+    output: Any
+    step: NotRequired[str]
+
+
+class AttemptView(TypedDict):
+    attempt: int
+    status: Literal["queued", "running", "completed", "failed", "lost", "cancelled"]
+    queued_at: Time | None
+    started_at: Time | None
+    ended_at: Time | None
+    error: ErrorView | None
+    logs: str
+
+
+class EdgeView(TypedDict):
+    """One entry of `after`: how it stands, what it waits for and until when, why an expression was no match."""
+
+    step: str
+    status: Literal["pending", "paused", "satisfied", "dead"]
+    state: NotRequired[Literal["delayed", "awaiting", "elapsed", "matched", "expired", "dropped"]]
+    until: NotRequired[Time | None]
+    event: NotRequired[str]
+    event_id: NotRequired[str | None]
+    problem: NotRequired[str]
+
+
+class StepView(TypedDict):
+    status: StepStatusName
+    output: Any
+    error: ErrorView | None
+    attempts: list[AttemptView]
+    next_attempt_at: Time | None
+    after: list[EdgeView]
+
+
+class RunView(TypedDict):
+    id: str
+    function_id: str
+    function_version: int
+    event_id: str
+    status: RunStatusName
+    user: str | None
+    created_at: Time | None
+    started_at: Time | None
+    ended_at: Time | None
+    output: dict[str, Any] | None
+    error: ErrorView | None
+    rerun_of: str | None
+    steps: dict[str, StepView]
+
+
+class VersionView(TypedDict):
+    version: int
+    created_at: Time | None
+
+
+class FunctionView(TypedDict):
+    id: str
+    name: str
+    version: int | None
+    created_at: Time | None
+    triggers: list[dict[str, Any]]
+    steps: dict[str, dict[str, Any]]
+    versions: list[VersionView]
+
+
+class EventList(TypedDict):
+    data: list[EventView]
+    next: str | None
+
+
+class RunList(TypedDict):
+    data: list[RunView]
+    next: str | None
+
+
+class FunctionList(TypedDict):
+    data: list[FunctionView]
+    next: str | None
+
+
+class Accepted(TypedDict):
+    ids: list[str]
+    status: Literal[200]
+
+
+class Health(TypedDict):
+    status: Literal["ok"]
+    version: str
+
+
+class ProblemView(TypedDict):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    message: str
+    error: str
+    errors: NotRequired[list[dict[str, Any]]]

@@ -1,0 +1,128 @@
+"""The OpenAPI 3.1 document, generated from the table of operations and the shapes of `models`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stepwell import __version__
+from stepwell.api import models
+
+_REF = "#/components/schemas/{model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    name: str
+    description: str
+    schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One path and method. `handler` names the method that answers, `answer` the shape of what it answers."""
+
+    method: str
+    path: str
+    handler: str
+    summary: str
+    answer: Any
+    query: tuple[Parameter, ...] = ()
+    status: int = 200
+    errors: tuple[int, ...] = ()
+
+
+_EVENT = {
+    "type": "object",
+    "required": ["name"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 256, "examples": ["user/signed.up"]},
+        "data": {"type": ["object", "null"]},
+        "user": {"type": ["object", "null"]},
+        "id": {"type": ["string", "null"], "maxLength": 256, "description": "de-duplicates for at least 24 h"},
+        "ts": {"type": ["integer", "null"], "description": "milliseconds since the epoch"},
+        "v": {"type": ["string", "null"], "description": "version of the event's type"},
+    },
+}
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """The whole document, as JSON data."""
+    from pydantic import TypeAdapter  # only whoever asks for the document waits for this import
+
+    shapes = [*{operation.answer for operation in operations}, models.Accepted, models.ProblemView, models.Health]
+    inputs = [(shape, "serialization", TypeAdapter(shape)) for shape in sorted(shapes, key=lambda shape: shape.__name__)]
+    refs, schemas = TypeAdapter.json_schemas(inputs, ref_template=_REF)  # type: ignore[arg-type]
+    paths: dict[str, dict[str, Any]] = {
+        "/e/{key}": {"post": _send([_path_parameter("key")])},
+        "/e": {"post": _send([])},
+        "/healthz": {
+            "get": {
+                "summary": "Is the server there?",
+                "operationId": "health",
+                "responses": {"200": _answer("It is", models.Health)},
+            }
+        },
+    }
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Stepwell", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas["$defs"], "Event": _EVENT},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    parameters = [_path_parameter("id")] if "{id}" in operation.path else []
+    parameters += [
+        {"name": p.name, "in": "query", "description": p.description, "schema": p.schema} for p in operation.query
+    ]
+    errors = {401, 403, *operation.errors}
+    errors |= {404} if "{id}" in operation.path else set()
+    errors |= {400} if operation.query else set()
+    return {
+        "summary": operation.summary,
+        "operationId": operation.handler,
+        "parameters": parameters,
+        "responses": {
+            str(operation.status): _answer(operation.summary, operation.answer),
+            **{str(status): _problem() for status in sorted(errors)},
+        },
+    }
+
+
+def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    ref = {"$ref": _REF.format(model="Event")}
+    schema = {"oneOf": [ref, {"type": "array", "items": ref, "minItems": 1}]}
+    return {
+        "summary": "Send one event or several; answered once they are durable",
+        "operationId": "send_with_key" if parameters else "send",
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": _answer("The ids, in the order of the events", models.Accepted),
+            **{str(status): _problem() for status in (400, 401, 413, 503)},
+        },
+    }
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _answer(description: str, model: Any) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model=model.__name__)}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _problem() -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model="ProblemView")}
+    return {"description": "Why not", "content": {"application/problem+json": {"schema": schema}}}

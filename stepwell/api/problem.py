@@ -1,0 +1,32 @@
+"""What an error looks like: an RFC 9457 problem document, with `status`, `message` and `error` beside its own names."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """A request that is refused. `extra` members say more, such as `errors` with the place of each."""
+
+    def __init__(self, status: int, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.extra = status, detail, extra
+
+    def body(self) -> bytes:
+        title = HTTPStatus(self.status).phrase
+        return orjson.dumps(
+            {
+                "type": "about:blank",
+                "title": title,
+                "status": self.status,
+                "detail": self.detail,
+                "message": self.detail,
+                "error": title.lower().replace(" ", "_"),
+                **self.extra,
+            }
+        )

@@ -1,0 +1,217 @@
+"""`/v1`: what exists and what happened, cancel and rerun. One table of operations makes the routes and the OpenAPI
+document. Endpoints are plain functions: Starlette runs them in threads, so a slow read never holds up the engine."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepwell import __version__
+from stepwell.api import models
+from stepwell.api.access import Keys, KeyScope, bearer, require
+from stepwell.api.openapi import Operation, Parameter, document
+from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.views import event_view, function_view, run_view
+from stepwell.core.run import RunStatus
+from stepwell.platform import Page, Reader
+
+_MAX_LIMIT = 1000
+
+
+class Control(Protocol):
+    """What the API can do to runs; called from any thread."""
+
+    def cancel(self, run_id: str) -> None: ...
+
+    def rerun(self, run_id: str) -> str | None:
+        """The new run's id; None if the function is not live."""
+
+
+@dataclass(frozen=True, slots=True)
+class V1:
+    reader: Reader
+    control: Control
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def list_events(self, request: Request) -> Any:
+        query = _query(request, "name", "user")
+        page = self.reader.read_events(name=query.get("name"), user=query.get("user"), **_paging(request))
+        return _page(page, event_view)
+
+    def get_event(self, request: Request) -> Any:
+        event_id = request.path_params["id"]
+        return event_view(_found(self.reader.read_event(event_id), "event", event_id))
+
+    def list_event_runs(self, request: Request) -> Any:
+        event_id = request.path_params["id"]
+        _found(self.reader.read_event(event_id), "event", event_id)
+        _query(request)
+        return _page(self.reader.read_runs(event=event_id, **_paging(request)), run_view)
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def list_functions(self, request: Request) -> Any:
+        _query(request)
+        return {"data": [function_view(function) for function in self.reader.read_functions()], "next": None}
+
+    def get_function(self, request: Request) -> Any:
+        function_id = request.path_params["id"]
+        return function_view(_found(self.reader.read_function(function_id), "function", function_id))
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def list_runs(self, request: Request) -> Any:
+        query = _query(request, "function", "status", "user")
+        status = query.get("status")
+        statuses = {s.name.lower(): s for s in RunStatus}
+        if status is not None and status not in statuses:
+            raise Problem(400, f"status={status} is unknown; it is one of {', '.join(statuses)}")
+        page = self.reader.read_runs(
+            function=query.get("function"),
+            status=None if status is None else statuses[status],
+            user=query.get("user"),
+            **_paging(request),
+        )
+        return _page(page, run_view)
+
+    def get_run(self, request: Request) -> Any:
+        return self._run(request.path_params["id"])
+
+    def cancel_run(self, request: Request) -> Any:
+        run_id = request.path_params["id"]
+        status = self._run(run_id)["status"]
+        if status == "running":
+            self.control.cancel(run_id)
+            status = self._run(run_id)["status"]
+        if status != "cancelled":
+            raise Problem(409, f"run {run_id} has {status}; only a running one can be cancelled")
+        return self._run(run_id)
+
+    def rerun_run(self, request: Request) -> Any:
+        run_id = request.path_params["id"]
+        run = self._run(run_id)
+        new_id = self.control.rerun(run_id)
+        if new_id is None:
+            raise Problem(409, f"function {run['function_id']} is not live any more, so its runs cannot run again")
+        return self._run(new_id)
+
+    def _run(self, run_id: str) -> models.RunView:
+        return run_view(_found(self.reader.read_run(run_id), "run", run_id))
+
+
+_PAGING = (
+    Parameter("after", "the `next` of the page before"),
+    Parameter("limit", f"how many, 1 to {_MAX_LIMIT:,}; default 50", {"type": "integer", "default": 50}),
+)
+_USER = Parameter("user", "external_id, id, email or phone of the event's user, the first that it has")
+_STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower() for s in RunStatus]})
+
+OPERATIONS = (
+    Operation("GET", "/v1/events", "list_events", "Events, newest first", models.EventList,
+              (Parameter("name", "only events of this name"), _USER, *_PAGING)),
+    Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
+    Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "The runs an event started", models.RunList, _PAGING),
+    Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList),
+    Operation("GET", "/v1/functions/{id}", "get_function", "A function and its versions", models.FunctionView),
+    Operation("GET", "/v1/runs", "list_runs", "Runs, newest first (without logs)", models.RunList,
+              (Parameter("function", "only runs of this function"), _STATUS, _USER, *_PAGING)),
+    Operation("GET", "/v1/runs/{id}", "get_run", "A run with its steps, attempts and logs", models.RunView),
+    Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409,)),
+    Operation("POST", "/v1/runs/{id}/rerun", "rerun_run", "Run the same event again on the live version",
+              models.RunView, status=201, errors=(409,)),
+)  # fmt: skip
+
+
+def create_app(reader: Reader, control: Control, keys: Keys) -> Starlette:
+    """The ASGI application of `/v1`, `/openapi.json` and `/healthz`."""
+    v1 = V1(reader, control)
+
+    def health(request: Request) -> Response:
+        return _json({"status": "ok", "version": __version__})
+
+    def openapi(request: Request) -> Response:
+        return _json(document(OPERATIONS))
+
+    routes = [Route("/healthz", health), Route("/openapi.json", openapi)]
+    routes += [Route(o.path, _endpoint(v1, o, keys), methods=[o.method]) for o in OPERATIONS]
+    return Starlette(
+        routes=routes,
+        exception_handlers={Problem: _refuse, HTTPException: _http_error, Exception: _server_error},
+    )
+
+
+def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], Response]:
+    handle = getattr(v1, operation.handler)
+
+    def endpoint(request: Request) -> Response:
+        require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
+        return _json(handle(request), operation.status)
+
+    return endpoint
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(data), status, media_type="application/json")
+
+
+def _refuse(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    return Response(problem.body(), problem.status, media_type=CONTENT_TYPE)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
+    problem = Problem(error.status_code, detail.get(error.status_code, error.detail))
+    return Response(problem.body(), problem.status, headers=error.headers, media_type=CONTENT_TYPE)
+
+
+def _server_error(request: Request, error: Exception) -> Response:
+    return _refuse(request, Problem(500, "the server could not do this; its log says why"))
+
+
+def _found(thing: Any, kind: str, its_id: str) -> Any:
+    if thing is None:
+        raise Problem(404, f"there is no {kind} {its_id!r}")
+    return thing
+
+
+def _query(request: Request, *names: str) -> dict[str, str]:
+    known = {*names, "after", "limit"}
+    for name in request.query_params:
+        if name not in known:
+            raise Problem(400, f"the parameter {name!r} is unknown; known are {', '.join(sorted(known))}")
+    return dict(request.query_params)
+
+
+def _paging(request: Request) -> dict[str, Any]:
+    limit = request.query_params.get("limit", "50")
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_LIMIT:
+        raise Problem(400, f"limit={limit} is not a number from 1 to {_MAX_LIMIT}")
+    after = request.query_params.get("after")
+    return {"before": None if after is None else _position(after), "limit": int(limit)}
+
+
+def _page(page: Page[Any], view: Callable[[Any], Any]) -> dict[str, Any]:
+    cursor = None if page.next is None else base64.urlsafe_b64encode(f"s{page.next}".encode()).decode().rstrip("=")
+    return {"data": [view(item) for item in page.items], "next": cursor}
+
+
+def _position(cursor: str) -> int:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        if text[:1] != "s" or not text[1:].isdigit() or len(text) > 19:
+            raise ValueError(text)
+        return int(text[1:])
+    except ValueError:
+        raise Problem(400, f"after={cursor} is not the `next` of a list") from None

@@ -1,0 +1,167 @@
+"""What the API shows: a run, an event, a function, as JSON data. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from stepwell.api.models import AttemptView, EdgeView, EventView, FunctionView, RunView, StepView
+from stepwell.core.plan import TRIGGER
+from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
+
+def time_text(ms: int) -> str:
+    """`2026-11-23T10:00:00.000Z`."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else time_text(ms)
+
+
+def event_view(detail: EventDetail) -> EventView:
+    """An event as it was sent, when it was accepted, and the functions that it named but did not start."""
+    event = detail.event
+    return {
+        "name": event.name,
+        "data": event.data,
+        "user": event.user,
+        "id": event.id,
+        "ts": event.ts,
+        "v": event.v,
+        "accepted_at": time_text(detail.accepted_at),
+        "not_started": orjson.loads(detail.misses) if detail.misses else [],
+    }
+
+
+def function_view(detail: FunctionDetail) -> FunctionView:
+    definition = orjson.loads(detail.definition)
+    return {
+        "id": detail.id,
+        "name": definition["name"],
+        "version": detail.version,
+        "created_at": _time(detail.created_at),
+        "triggers": definition["triggers"],
+        "steps": definition["steps"],
+        "versions": [{"version": v, "created_at": _time(at)} for v, at in detail.versions],
+    }
+
+
+def run_view(detail: RunDetail) -> RunView:
+    run, plan = detail.run, detail.plan
+    rows: dict[int, list[AttemptRow]] = defaultdict(list)
+    for row in detail.attempts:
+        rows[row.step].append(row)
+    steps = {step.id: _step_view(detail, i, rows[i]) for i, step in enumerate(plan.steps)}
+    output = None
+    if run.status is RunStatus.COMPLETED:
+        leaves = [plan.steps[i].id for i in plan.leaves if run.steps[i].status is StepStatus.COMPLETED]
+        output = {step_id: steps[step_id]["output"] for step_id in leaves}
+    error = None
+    if run.failed_step is not None:
+        step_id = plan.steps[run.failed_step].id
+        error = {"step": step_id, **(steps[step_id]["error"] or {})}
+    return {
+        "id": run.id,
+        "function_id": plan.function_id,
+        "function_version": plan.version,
+        "event_id": detail.event_id,
+        "status": run.status.name.lower(),
+        "user": detail.user,
+        "created_at": _time(run.created_at),
+        "started_at": _time(run.started_at),
+        "ended_at": _time(run.ended_at),
+        "output": output,
+        "error": error,
+        "rerun_of": detail.rerun_of,
+        "steps": steps,
+    }
+
+
+def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:
+    state = detail.run.steps[i]
+    output = error = None
+    if state.status is StepStatus.COMPLETED and rows and rows[-1].output is not None:
+        output = orjson.loads(rows[-1].output)
+    if state.status is StepStatus.FAILED and rows and rows[-1].error is not None:
+        error = orjson.loads(rows[-1].error)
+    attempts = [_attempt_view(row, _log(detail, i, row.attempt)) for row in rows]
+    if state.status in (StepStatus.QUEUED, StepStatus.RUNNING):
+        attempts.append(_open_attempt_view(state, _log(detail, i, state.attempt)))
+    return {
+        "status": _step_status(detail, i),
+        "output": output,
+        "error": error,
+        "attempts": attempts,
+        "next_attempt_at": _time(state.at) if state.status is StepStatus.RETRYING else None,
+        "after": [_edge_view(detail, e) for e in detail.plan.steps[i].edges],
+    }
+
+
+def _step_status(detail: RunDetail, i: int) -> str:
+    """As the API names it: a pending step with a paused edge is `waiting`."""
+    state = detail.run.steps[i]
+    if state.status is StepStatus.PENDING:
+        if any(detail.run.edges[e] is EdgeStatus.PAUSED for e in detail.plan.steps[i].edges):
+            return "waiting"
+    return state.status.name.lower()
+
+
+def _attempt_view(row: AttemptRow, logs: str) -> AttemptView:
+    return {
+        "attempt": row.attempt,
+        "status": row.status,
+        "queued_at": _time(row.queued_at),
+        "started_at": _time(row.started_at),
+        "ended_at": _time(row.ended_at),
+        "error": orjson.loads(row.error) if row.error else None,
+        "logs": logs,
+    }
+
+
+def _open_attempt_view(state: StepState, logs: str) -> AttemptView:
+    running = state.status is StepStatus.RUNNING
+    return {
+        "attempt": state.attempt,
+        "status": state.status.name.lower(),
+        "queued_at": _time(state.queued_at),
+        "started_at": _time(state.at) if running else None,
+        "ended_at": None,
+        "error": None,
+        "logs": logs,
+    }
+
+
+def _edge_view(detail: RunDetail, e: int) -> EdgeView:
+    """How one edge stands: what it waits for and until when, which event satisfied it, why it is dead."""
+    run, plan = detail.run, detail.plan
+    edge = plan.edges[e]
+    view: EdgeView = {
+        "step": "$trigger" if edge.parent == TRIGGER else plan.steps[edge.parent].id,
+        "status": run.edges[e].name.lower(),
+    }
+    problems = {(kind, index): text for kind, index, text in run.problems}
+    if ("edge", e) in problems:
+        view["problem"] = problems["edge", e]
+    if edge.pause is None:
+        return view
+    pause, its = run.pauses[edge.pause], plan.pauses[edge.pause]
+    if its.event is not None:
+        view["event"] = its.event
+        view["event_id"] = pause.event_id
+    if pause.status in OPEN_PAUSES:
+        view["until"] = time_text(pause.due_at)
+    if pause.status is not PauseStatus.IDLE:
+        view["state"] = pause.status.name.lower()  # type: ignore[typeddict-item]
+    if ("pause", edge.pause) in problems:
+        view["problem"] = problems["pause", edge.pause]
+    return view
+
+
+def _log(detail: RunDetail, step: int, attempt: int) -> str:
+    return detail.logs.get((step, attempt), b"").decode(errors="replace")
+
+

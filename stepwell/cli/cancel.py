@@ -1,0 +1,25 @@
+"""`stepwell cancel`: cancel a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.client import Client
+from stepwell.cli.output import JsonOption, console, print_json
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Cancel a run: what has not ended is cancelled, running programs are killed.
+
+    Example: stepwell cancel 7w2kq4m1
+    """
+    answer = Client().delete(f"/v1/runs/{run}")
+    if as_json:
+        print_json(answer)
+    else:
+        console.print(f"[yellow]cancelled[/] {run}")

@@ -1,0 +1,65 @@
+"""The HTTP API, as the commands use it: STEPWELL_URL and STEPWELL_KEY say where and who."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import orjson
+
+from stepwell.cli.output import fail
+
+DEFAULT_URL = "http://127.0.0.1:8288"
+
+
+class Client:
+    def __init__(self) -> None:
+        self.url = os.environ.get("STEPWELL_URL", DEFAULT_URL).rstrip("/")
+        key = os.environ.get("STEPWELL_KEY")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            transport=httpx.HTTPTransport(retries=2),
+            timeout=30,
+        )
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        content = None if body is None else orjson.dumps(body)
+        return self._call("POST", path, content=content, headers={"content-type": "application/json"})
+
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path)
+
+    def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
+        """The first `limit` items of a list, over as many pages as that takes."""
+        after = None
+        while limit > 0:
+            page = self.get(path, limit=min(limit, 1000), after=after, **query)
+            yield from page["data"]
+            limit -= len(page["data"])
+            after = page["next"]
+            if after is None:
+                return
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.ConnectError:
+            fail(f"no server answers at {self.url}; start one with `stepwell dev`, or set STEPWELL_URL")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            fail(f"{method} {self.url}{path}: {error or type(error).__name__}")
+        try:
+            body = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            fail(f"{self.url} answered {response.status_code} with something that is not JSON; is it Stepwell?")
+        if response.is_success:
+            return body
+        message = body.get("detail") or body.get("message") or str(body)
+        if response.status_code in (401, 403):
+            message += "; set STEPWELL_KEY"
+        fail(message)

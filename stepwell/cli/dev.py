@@ -1,0 +1,67 @@
+"""`stepwell dev`: the server to develop with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.output import fail
+from stepwell.local.server import ServerSettings, default_parallelism
+
+HostOption = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes a free one.")]
+DatabaseOption = Annotated[Path, typer.Option("--db", help="The database; made if it is not there.")]
+ParallelOption = Annotated[
+    int | None, typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x cores.")
+]
+NoContainersOption = Annotated[
+    bool, typer.Option("--no-containers", help="Run the ENTRYPOINT/CMD of docker steps as local programs.")
+]
+KeepOption = Annotated[float, typer.Option("--keep-days", min=1, help="How long events and ended runs are kept.")]
+DATABASE = Path(".stepwell/stepwell.db")
+
+
+def command(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Where to look for functions; default: here.")] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8288,
+    db: DatabaseOption = DATABASE,
+    key: Annotated[str | None, typer.Option(help="Accept only this key; without it, any key and none.")] = None,
+    parallelism: ParallelOption = None,
+    no_containers: NoContainersOption = False,
+    keep_days: KeepOption = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")] = False,
+) -> None:
+    """Start a server for development: finds the functions below the paths, watches them, and shows what happens.
+
+    Example: stepwell dev functions/ --port 9000
+    """
+    from stepwell.dev.server import DevOptions, main
+
+    settings = ServerSettings(
+        database=db, parallelism=parallelism or default_parallelism(), no_containers=no_containers
+    )
+    options = DevOptions(tuple(paths or [Path()]), host, port, key, keep_days, as_json)
+    start(lambda: main(settings, options))
+
+
+def start(main: object) -> None:
+    """Run a server until it is stopped; what keeps it from starting is an error for people."""
+    import asyncio
+    from collections.abc import Awaitable, Callable
+    from typing import cast
+
+    import uvloop
+
+    from stepwell.local.lock import InUse
+    from stepwell.local.schema import DatabaseTooNew
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(cast("Callable[[], Awaitable[None]]", main)())  # type: ignore[arg-type]
+    except (InUse, DatabaseTooNew, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -1,0 +1,39 @@
+"""`stepwell functions`: what is live."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.client import Client
+from stepwell.cli.output import JsonOption, console, print_json
+from stepwell.cli.tables import function_table
+
+app = typer.Typer(help="The functions that are live.", invoke_without_command=True)
+
+
+@app.callback()
+def command(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the functions that are live, with their versions and triggers.
+
+    Example: stepwell functions --json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    functions = Client().get("/v1/functions")["data"]
+    if as_json:
+        print_json(functions)
+    elif functions:
+        console.print(function_table(functions))
+    else:
+        console.print("no functions are live; `stepwell init` makes one")
+
+
+@app.command()
+def show(function: Annotated[str, typer.Argument(help="The function's id.")]) -> None:
+    """Show a function's definition and versions, as JSON.
+
+    Example: stepwell functions show welcome
+    """
+    print_json(Client().get(f"/v1/functions/{function}"))

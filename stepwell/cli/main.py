@@ -1,0 +1,42 @@
+"""The command `stepwell`: puts the commands together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stepwell import __version__
+from stepwell.cli import cancel, dev, events, functions, init, keys, rerun, run, runs, send, serve, validate
+
+app = typer.Typer(
+    name="stepwell",
+    help="Send events; functions run. An event-driven queue and DAG engine with no SDK.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Commands that talk to a server use STEPWELL_URL (default http://127.0.0.1:8288) and STEPWELL_KEY.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stepwell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+for module in (init, validate, dev, serve, send, run, cancel, rerun):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
+for name, group in (("events", events.app), ("runs", runs.app), ("functions", functions.app), ("keys", keys.app)):
+    app.add_typer(group, name=name)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,179 @@
+"""`stepwell run`: run a function once, in process, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from stepwell.cli.dev import NoContainersOption
+from stepwell.cli.output import JsonOption, console, fail, json_argument, print_json, warn
+from stepwell.cli.tables import duration, short, status
+from stepwell.cli.tree import run_tree
+
+_QUIET_LOGS = 4000  # characters of an attempt's log that are printed
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="The function's definition, or its folder.")],
+    event: Annotated[str | None, typer.Option("--event", "-e", help="The event: JSON, @file, or - for stdin.")] = None,
+    then: Annotated[
+        list[str] | None, typer.Option("--then", help="An event that its waits get, once they wait. Repeatable.")
+    ] = None,
+    real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
+    no_containers: NoContainersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a function once and print its steps as they go. Delays, and waits that no event satisfies, are skipped.
+    Exit code 1 if the run failed.
+
+    Example: stepwell run functions/welcome --event '{"name": "user/signed.up", "data": {"plan": "pro"}}'
+    """
+    import uvloop
+
+    from stepwell.project.load import LoadError, load
+
+    try:
+        function = load(path)
+    except LoadError as error:
+        fail(str(error))
+    for warning in function.warnings():
+        warn(str(warning))
+    first = json_argument(event, "--event") if event is not None else _default_event(function.normalised())
+    later = [json_argument(text, "--then") for text in then or ()]
+    with (
+        tempfile.TemporaryDirectory(prefix="stepwell-run-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        once = _Once(Path(folder), real_time, no_containers, quiet=as_json)
+        run = runner.run(once.run(function, first, later))
+    if as_json:
+        print_json(run)
+    else:
+        console.print()
+        console.print(run_tree(run))
+    if run["status"] != "completed":
+        raise typer.Exit(1)
+
+
+def _default_event(definition: dict[str, Any]) -> dict[str, Any]:
+    """An event that the function's first trigger names; a cron function gets its tick."""
+    trigger = definition["triggers"][0]
+    return {"name": trigger["event"] or "stepwell/scheduled.timer"}
+
+
+class _Once:
+    """One run on a platform of its own, whose clock skips what nobody wants to wait for."""
+
+    def __init__(self, folder: Path, real_time: bool, no_containers: bool, *, quiet: bool) -> None:
+        self._folder, self._real_time, self._no_containers = folder, real_time, no_containers
+        self._quiet = quiet
+        self._shown: set[tuple[str, int]] = set()
+
+    async def run(self, function: Any, first: Any, later: list[Any]) -> dict[str, Any]:
+        from stepwell.local.server import ServerSettings, open_server
+
+        settings = ServerSettings(self._folder / "run.db", no_containers=self._no_containers)
+        async with open_server(settings) as server:
+            deployed = await server.deploy(function)
+            if deployed.missing:
+                fail("\n".join(deployed.missing))
+            event_id = await self._send(server, function.normalised(), first)
+            page = server.queries.read_runs(event=event_id)
+            if not page.items:
+                self._not_started(server, event_id, function.definition.id)
+            return await self._to_the_end(server, page.items[0].run.id, deque(later))
+
+    async def _send(self, server: Any, definition: dict[str, Any], event: Any) -> str:
+        from stepwell.core.cron import tick_event
+        from stepwell.core.events import event_from
+
+        crons = [trigger["cron"] for trigger in definition["triggers"] if trigger["cron"]]
+        if isinstance(event, dict) and event.get("name") == "stepwell/scheduled.timer" and crons:
+            tick = event_from(tick_event(definition["id"], crons[0], server.platform.clock.now()))
+            await server.platform.tick(definition["id"], tick)
+            return tick.id
+        return await self._accept(server, event, "--event")
+
+    async def _accept(self, server: Any, event: Any, option: str) -> str:
+        from stepwell.core.events import BadRequest, new_event_id, parse_events
+
+        try:
+            (accepted,) = parse_events(orjson.dumps(event), server.platform.clock.now(), new_event_id)
+        except BadRequest as bad:
+            fail("\n".join(f"{option}: {error.pointer} {error.message}".replace("  ", " ") for error in bad.errors), 2)
+        except ValueError:
+            fail(f"{option} must be one event, not {len(event)}", 2)
+        await server.platform.send([accepted])
+        event_id: str = accepted.id
+        return event_id
+
+    def _not_started(self, server: Any, event_id: str, function_id: str) -> None:
+        detail = server.queries.read_event(event_id)
+        misses = orjson.loads(detail.misses) if detail.misses else []
+        for miss in misses:
+            why = miss["problem"] or "it is false"
+            fail(f"the event does not start {function_id}: {miss['expression']}: {why}")
+        fail(f"the event {detail.event.name!r} is none that starts {function_id}; give another with --event")
+
+    async def _to_the_end(self, server: Any, run_id: str, later: deque[Any]) -> dict[str, Any]:
+        from stepwell.api.views import run_view
+
+        while True:
+            view: dict[str, Any] = run_view(server.queries.read_run(run_id))  # type: ignore[assignment]
+            self._show(view)
+            if view["status"] != "running" and server.platform.is_idle:
+                break
+            if not server.platform.is_idle or not await self._move_on(server, view, later):
+                await asyncio.sleep(0.01)
+        for event in later:
+            warn(f"no wait was left for --then {short(event)}")
+        return view
+
+    async def _move_on(self, server: Any, view: dict[str, Any], later: deque[Any]) -> bool:
+        """Nothing runs: give an open wait its event, or let time pass."""
+        edges = [edge for step in view["steps"].values() for edge in step["after"]]
+        if later and any(edge.get("state") == "awaiting" for edge in edges):
+            event = later.popleft()
+            self._say(f"[cyan]then[/]  {event.get('name') if isinstance(event, dict) else event}")
+            await self._accept(server, event, "--then")
+            return True
+        if self._real_time or server.platform.next_due is None:
+            return False
+        skipped = server.platform.next_due - server.platform.clock.now()
+        if skipped > 50:
+            self._say(f"[dim]... {skipped / 1000:,.1f} s later[/]")
+        await server.platform.travel(max(0, skipped))
+        return True
+
+    def _show(self, view: dict[str, Any]) -> None:
+        for step_id, step in view["steps"].items():
+            for attempt in step["attempts"]:
+                if attempt["ended_at"] is None or (step_id, attempt["attempt"]) in self._shown:
+                    continue
+                self._shown.add((step_id, attempt["attempt"]))
+                self._show_attempt(step_id, step, attempt)
+
+    def _show_attempt(self, step_id: str, step: dict[str, Any], attempt: dict[str, Any]) -> None:
+        if self._quiet:
+            return
+        for line in attempt["logs"][:_QUIET_LOGS].splitlines():
+            console.print(f"      [dim]{step_id} │[/] ", end="")
+            console.print(line, markup=False, soft_wrap=True)
+        text = status(attempt["status"])
+        text.append(f"  {step_id}", "bold")
+        text.append(f"  attempt {attempt['attempt']}, {duration(attempt['started_at'], attempt['ended_at'])}", "dim")
+        if attempt["error"]:
+            text.append(f"  {attempt['error']['message']}", "red")
+        elif step["status"] == "completed":
+            text.append(f"  {short(step['output'], 100)}")
+        console.print(text, soft_wrap=True)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            console.print(text)

@@ -1,0 +1,70 @@
+"""`stepwell runs`: what ran, and how."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.client import Client
+from stepwell.cli.output import JsonOption, console, print_json
+from stepwell.cli.tables import run_table
+from stepwell.cli.tree import run_tree
+
+app = typer.Typer(help="Runs, newest first.", invoke_without_command=True)
+
+
+@app.callback()
+def command(
+    context: typer.Context,
+    function: Annotated[str | None, typer.Option(help="Only runs of this function.")] = None,
+    status: Annotated[str | None, typer.Option(help="running, completed, failed or cancelled.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only runs of this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs, newest first.
+
+    Example: stepwell runs --status failed --user ada@example.com
+    """
+    if context.invoked_subcommand is not None:
+        return
+    runs = list(Client().pages("/v1/runs", limit, function=function, status=status, user=user))
+    if as_json:
+        print_json(runs)
+    elif runs:
+        console.print(run_table(runs))
+    else:
+        console.print("no runs")
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the run has ended.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="With what its steps logged.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a run as a tree: steps, attempts, timings, outputs, errors and waits. With --follow, exit code 1 tells that
+    the run did not complete.
+
+    Example: stepwell runs show 7w2kq4m1 --follow
+    """
+    client = Client()
+    found = client.get(f"/v1/runs/{run}")
+    if follow and not as_json and console.is_terminal:
+        from rich.live import Live
+
+        with Live(run_tree(found, logs=logs), console=console, refresh_per_second=10) as live:
+            while found["status"] == "running":
+                time.sleep(0.2)
+                found = client.get(f"/v1/runs/{run}")
+                live.update(run_tree(found, logs=logs))
+    else:
+        while follow and found["status"] == "running":
+            time.sleep(0.2)
+            found = client.get(f"/v1/runs/{run}")
+        print_json(found) if as_json else console.print(run_tree(found, logs=logs))
+    if follow and found["status"] != "completed":
+        raise typer.Exit(1)

@@ -1,0 +1,109 @@
+"""Lists for people: functions, events, runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+STATUS_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "retrying": "yellow",
+    "waiting": "blue",
+    "queued": "cyan",
+    "lost": "yellow",
+}
+
+
+def status(name: str) -> Text:
+    return Text(name, STATUS_STYLES.get(name, "dim"))
+
+
+def local_time(text: str | None) -> str:
+    """An RFC 3339 time as a clock on the wall shows it."""
+    if text is None:
+        return ""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(start: str | None, end: str | None) -> str:
+    """The time between two RFC 3339 times, or until now."""
+    if start is None:
+        return ""
+    until = datetime.fromisoformat(end) if end else datetime.now(UTC)
+    seconds = max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {seconds % 60:.0f} s"
+
+
+def trigger_text(trigger: dict[str, Any]) -> str:
+    if trigger.get("cron"):
+        return f"cron {trigger['cron']} ({trigger['timezone']})"
+    condition = f" if {trigger['expression']}" if trigger.get("expression") else ""
+    return f"{trigger['event']}{condition}"
+
+
+def short(data: Any, width: int = 60) -> str:
+    text = orjson.dumps(data).decode()
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def function_table(functions: list[dict[str, Any]]) -> Table:
+    table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
+    for function in functions:
+        triggers = "\n".join(trigger_text(trigger) for trigger in function["triggers"])
+        steps = ", ".join(function["steps"])
+        table.add_row(escape(function["id"]), f"v{function['version']}", escape(triggers), escape(steps))
+    return table
+
+
+def event_table(events: list[dict[str, Any]]) -> Table:
+    table = Table("event", "accepted", "name", "data", box=None, header_style="dim", pad_edge=False)
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    for event in events:
+        name, data = escape(event["name"]), escape(short(event["data"]))
+        table.add_row(escape(event["id"]), local_time(event["accepted_at"]), name, data)
+    return table
+
+
+def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> RenderableType:
+    lines: list[RenderableType] = [
+        Text.assemble((event["name"], "bold"), f"  {event['id']}  ", (local_time(event["accepted_at"]), "dim")),
+        Text(f"  data  {short(event['data'], 2000)}"),
+        Text(f"  user  {short(event['user'], 2000)}"),
+    ]
+    for run in runs:
+        lines.append(Text.assemble("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"])))
+    for miss in event["not_started"]:
+        why = miss["problem"] or "it is false"
+        lines.append(Text.assemble("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
+    if not runs and not event["not_started"]:
+        lines.append(Text("  no function starts on it", "dim"))
+    return Group(*lines)
+
+
+def run_table(runs: list[dict[str, Any]]) -> Table:
+    table = Table("run", "function", "status", "created", "took", "user", box=None, header_style="dim", pad_edge=False)
+    table.columns[0].no_wrap = True
+    for run in runs:
+        table.add_row(
+            run["id"],
+            escape(f"{run['function_id']} v{run['function_version']}"),
+            status(run["status"]),
+            local_time(run["created_at"]),
+            duration(run["created_at"], run["ended_at"]),
+            escape(run["user"] or ""),
+        )
+    return table

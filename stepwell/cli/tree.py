@@ -1,0 +1,78 @@
+"""A run drawn as a tree: steps, attempts, timings, outputs, errors and waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree
+
+from stepwell.cli.tables import duration, local_time, short, status
+
+
+def run_tree(run: dict[str, Any], *, logs: bool = False) -> Tree:
+    head = Text.assemble(
+        (f"{run['function_id']} v{run['function_version']}", "bold"),
+        "  ",
+        status(run["status"]),
+        (f"  {duration(run['created_at'], run['ended_at'])}  run {run['id']}  event {run['event_id']}", "dim"),
+    )
+    tree = Tree(head)
+    for step_id, step in run["steps"].items():
+        _add_step(tree, step_id, step, logs)
+    if run["output"] is not None:
+        tree.add(Text.assemble(("output ", "dim"), short(run["output"], 500)))
+    if run["error"] is not None:
+        tree.add(Text(f"failed at step {run['error']['step']}: {run['error']['message']}", "red"))
+    return tree
+
+
+def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> None:
+    attempts = step["attempts"]
+    took = ""
+    if attempts and attempts[-1]["started_at"]:
+        took = f"  {duration(attempts[0]['started_at'], attempts[-1]['ended_at'])}"
+    branch = tree.add(Text.assemble((step_id, "bold"), "  ", status(step["status"]), (took, "dim")))
+    for edge in step["after"]:
+        _add_edge(branch, edge, step["status"])
+    if len(attempts) > 1 or any(attempt["error"] for attempt in attempts):
+        for attempt in attempts:
+            _add_attempt(branch, attempt)
+    if step["next_attempt_at"]:
+        branch.add(Text(f"next attempt at {local_time(step['next_attempt_at'])}", "yellow"))
+    if step["status"] == "completed":
+        branch.add(Text.assemble(("output ", "dim"), short(step["output"], 200)))
+    if logs:
+        for attempt in attempts:
+            for line in attempt["logs"].splitlines():
+                branch.add(Text.assemble((f"{attempt['attempt']} │ ", "dim"), line))
+
+
+def _add_edge(branch: Tree, edge: dict[str, Any], step_status: str) -> None:
+    """Waits always, other edges only where they say why a step did not start."""
+    text = Text(f"after {edge['step']}", "dim")
+    event = edge.get("event")
+    if event:
+        matched = f" by {edge['event_id']}" if edge.get("event_id") else ""
+        text.append(f", event {event}: {edge.get('state', edge['status'])}{matched}", "blue")
+    elif "state" in edge:
+        text.append(f", {edge['state']}", "blue")
+    if edge.get("until"):
+        text.append(f" until {local_time(edge['until'])}", "blue")
+    if edge.get("problem"):
+        text.append(f": no match, {edge['problem']}", "yellow")
+    if event or "state" in edge or edge.get("problem") or (step_status == "skipped" and edge["status"] == "dead"):
+        if not event and "state" not in edge and not edge.get("problem"):
+            text.append(", not taken")
+        branch.add(text)
+
+
+def _add_attempt(branch: Tree, attempt: dict[str, Any]) -> None:
+    text = Text.assemble(
+        f"attempt {attempt['attempt']}  ",
+        status(attempt["status"]),
+        (f"  {duration(attempt['started_at'], attempt['ended_at'])}", "dim"),
+    )
+    if attempt["error"]:
+        text.append(f"  {attempt['error']['kind']}: {attempt['error']['message']}", "red")
+    branch.add(text)

@@ -1,0 +1,46 @@
+"""`stepwell validate`: check definitions without running anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.output import JsonOption, console, print_json, stderr
+from stepwell.project.load import PlacedProblem, load_all
+
+
+def command(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders that hold them.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every definition at or below the paths: fields, steps, edges, expressions, code. Exit code 1 if one is wrong.
+
+    Example: stepwell validate functions/
+    """
+    loaded, errors = load_all(paths or [Path()])
+    problems = [problem for error in errors for problem in error.problems]
+    warnings = [warning for function in loaded for warning in function.warnings()]
+    if as_json:
+        ids = [function.definition.id for function in loaded]
+        print_json({"functions": ids, "errors": _views(problems), "warnings": _views(warnings)})
+    else:
+        for function in loaded:
+            console.print(f"[green]ok[/]  {function.definition.id}  [dim]{function.file}[/]")
+        for warning in warnings:
+            stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
+        for problem in problems:
+            stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
+        if not loaded and not problems:
+            stderr.print("no definitions found; `stepwell init` makes one")
+    if problems or not loaded:
+        raise typer.Exit(1)
+
+
+def _views(problems: list[PlacedProblem]) -> list[dict[str, object]]:
+    return [
+        {"file": str(p.file), "line": p.line, "column": p.column, "pointer": "".join(f"/{part}" for part in p.pointer),
+         "message": p.message}
+        for p in problems
+    ]  # fmt: skip

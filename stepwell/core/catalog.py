@@ -1,0 +1,82 @@
+"""Which functions an event starts, and under which keys it must be stored: an index over plans, built once per change."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepwell.core.events import Event
+from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.plan import Plan, Trigger
+from stepwell.core.waits import event_key, wait_index
+
+Paths = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A function whose trigger names the event, and that was not started: its expression was not true."""
+
+    function_id: str
+    expression: str
+    problem: str | None  # None: it was false; else why it could not be evaluated
+
+
+class Catalog:
+    """`live`: the plans that new runs use. `awaiting`: every plan that has, or may get, open waits."""
+
+    def __init__(self, live: Iterable[Plan], awaiting: Iterable[Plan]) -> None:
+        self.live = {plan.function_id: plan for plan in live}
+        self._exact: dict[str, list[tuple[Plan, Trigger]]] = defaultdict(list)
+        self._prefixes: list[tuple[str, Plan, Trigger]] = []
+        for plan in self.live.values():
+            for trigger in plan.triggers:
+                if trigger.event is None:
+                    continue
+                if trigger.event.endswith("*"):
+                    self._prefixes.append((trigger.event[:-1], plan, trigger))
+                else:
+                    self._exact[trigger.event].append((plan, trigger))
+        self._paths: dict[str, set[Paths | None]] = defaultdict(set)
+        for plan in awaiting:
+            for pause in plan.pauses:
+                if pause.event is not None:
+                    index = wait_index(pause.match)
+                    self._paths[pause.event].add(index.paths if index else None)
+
+    def starts(self, event: Event) -> tuple[list[Plan], list[Miss]]:
+        """The functions that this event starts (each once), and those it names but does not start."""
+        candidates = self._exact.get(event.name, ())
+        if self._prefixes and not event.name.startswith("stepwell/"):
+            candidates = [
+                *candidates,
+                *((plan, trigger) for prefix, plan, trigger in self._prefixes if event.name.startswith(prefix)),
+            ]
+        if not candidates:
+            return [], []
+        started: dict[str, Plan] = {}
+        missed: dict[str, Miss] = {}
+        bindings: Bindings | None = None
+        for plan, trigger in candidates:
+            if trigger.expression is None:
+                started[plan.function_id] = plan
+            elif plan.function_id not in started:
+                bindings = bindings or Bindings(event=event.as_json())
+                answer = compile_expression(trigger.expression, Scope.TRIGGER).evaluate(bindings)
+                if answer.holds:
+                    started[plan.function_id] = plan
+                else:
+                    missed[plan.function_id] = Miss(plan.function_id, trigger.expression, answer.problem)
+        return list(started.values()), [miss for f, miss in missed.items() if f not in started]
+
+    def is_awaited(self, name: str) -> bool:
+        return name in self._paths
+
+    def keys(self, event: Event) -> list[bytes]:
+        """The keys under which waits that relate to this event may be found, besides its bare name."""
+        if event.name not in self._paths:
+            return []
+        body = event.as_json()
+        keys = (event_key(event.name, paths, body) for paths in self._paths[event.name] if paths)
+        return [key for key in keys if key is not None]

@@ -1,0 +1,293 @@
+"""What a function definition may say, and what is wrong with one that says something else.
+
+One rule: this is the only module of the core that imports pydantic. What is kept and compiled is the plain data of
+`Definition.normalised()`; reading it back needs no pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stepwell.core import values
+from stepwell.core.problems import Pointer, Problem, in_words, nearest, not_yet
+from stepwell.core.soundness import contradictions, doubts
+
+_ONLY_STEP = {"step-1": {"path": "file://."}}
+
+
+class DefinitionError(ValueError):
+    """The definition is refused; `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(problem.message for problem in problems))
+        self.problems = problems
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _pattern(pattern: str) -> Any:
+    return Field(json_schema_extra={"pattern": pattern})
+
+
+Id = Annotated[str, AfterValidator(values.identifier), _pattern(values.ID)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Duration = Annotated[str, AfterValidator(values.duration), _pattern(values.DURATION)]
+Cel = Annotated[str, Field(min_length=1)]
+EventPattern = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(values.event_pattern)]
+ExactEvent = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(values.exact_event)]
+Argument = Annotated[str, AfterValidator(values.plain)]
+Command = Annotated[list[Argument], Field(min_length=1)]
+Variable = Annotated[str, AfterValidator(values.variable), _pattern(values.VARIABLE)]
+Path = Annotated[str, AfterValidator(values.path), _pattern("^file://")]
+Headers = dict[Annotated[str, AfterValidator(values.header_name)], Annotated[str, AfterValidator(values.header_value)]]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_not_given(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = _names(cls)
+        return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class Trigger(_Model):
+    """What starts a run: an event, or a time."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["event"]}, {"required": ["cron"]}]})
+
+    event: EventPattern | None = Field(default=None, description="An event's name, or a prefix that ends in `*`.")
+    expression: Cel | None = Field(
+        default=None, description="CEL over `event`, `user` and `data`; only true starts a run."
+    )
+    cron: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Five fields: minute, hour, day of month, month, day of week.",
+        examples=["0 9 * * mon-fri"],
+    )
+    timezone: str | None = Field(default=None, description="Of `cron`; UTC if not given.", examples=["Europe/Berlin"])
+
+
+class Lambda(_Model):
+    """Runs the step's code; in AWS as a Lambda function. Found by convention without `command` or `handler`."""
+
+    type: Literal["lambda"]
+    command: Command | None = Field(
+        default=None, description="The program and its arguments, run in the step's folder."
+    )
+    handler: Annotated[str, AfterValidator(values.handler), _pattern(values.HANDLER)] | None = Field(
+        default=None, description="Module and function of a Lambda handler.", examples=["app.handler"]
+    )
+    memory: int | None = Field(default=None, ge=128, le=10_240, description="MB of memory.")
+    architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="Of the processor.")
+
+
+class Docker(_Model):
+    """Runs a container: of `image`, or of the image that the Dockerfile in the step's folder builds."""
+
+    type: Literal["docker"]
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None, description="The image to run."
+    )
+    entrypoint: Command | None = Field(
+        default=None, description="Program and arguments, instead of the image's entrypoint."
+    )
+    cpu: float | None = Field(default=None, gt=0, le=192, description="Number of processors.")
+    memory: int | None = Field(default=None, ge=16, le=1_048_576, description="MB of memory.")
+
+
+class Http(_Model):
+    """Sends the step's input to a web address; its answer is the output."""
+
+    type: Literal["http"]
+    url: Annotated[str, Field(max_length=4096), AfterValidator(values.url)] = Field(
+        description="The address that the input is sent to by POST, as in https://example.com/hook."
+    )
+    headers: Headers = Field(default={}, description="Headers to send with it.")
+
+
+class Backoff(_Model):
+    """How long to wait before a retry: `initial`, then `factor` times longer each time, up to `max`."""
+
+    initial: Duration = Field(default="10s", description="Before the first retry.")
+    factor: float = Field(default=2.0, ge=1, le=1000, description="How much longer each delay is than the one before.")
+    max: Duration = Field(default="1h", description="The longest delay.")
+    jitter: float = Field(default=0.15, ge=0, le=1, description="The random share of a delay; 0.15 = +-15%.")
+
+
+class Retries(_Model):
+    """What happens when an attempt fails in a way that another try could mend."""
+
+    attempts: int = Field(default=4, ge=0, le=20, description="Number of retries after the first try.")
+    backoff: Backoff = Field(default=Backoff(), description="The delays before the retries.")
+
+
+class Async(_Model):
+    """A pause until an event comes."""
+
+    event: ExactEvent = Field(description="The exact name of the event to wait for.")
+    match: Cel | None = Field(
+        default=None,
+        description="CEL over `event`, `steps`, `errors`, `response` and `async`, the incoming event.",
+        examples=["async.data.order_id == event.data.order_id"],
+    )
+    ttl: Duration = Field(description="How long to wait for it, as in 2d; at most 366 days.")
+    on_timeout: bool = Field(default=False, alias="onTimeout", description="Satisfied only if none came in time.")
+
+
+class Edge(_Model):
+    """What this step comes after, and under which conditions."""
+
+    step: str = Field(description="The id of the step before, or `$trigger`.")
+    on: Literal["success", "failure", "always"] = Field(default="success", description="How that step must have ended.")
+    if_: Cel | None = Field(default=None, alias="if", description="CEL, evaluated once, when that step ends.")
+    wait: Duration | None = Field(default=None, description="A delay before going on, as in 1h30m; at most 366 days.")
+    async_: Async | None = Field(default=None, alias="async", description="A pause until an event comes.")
+
+
+class Step(_Model):
+    """One program of the function."""
+
+    id: str = Field(default="", description="The same as its key.", json_schema_extra={"pattern": values.ID})
+    name: Name = Field(
+        default_factory=lambda fields: fields.get("id", ""), description="For people; the id if not given."
+    )
+    path: Path = Field(default="", description="The step's folder or file, as in file://./steps/send-sms.")
+    runtime: Annotated[Lambda | Docker | Http, Field(discriminator="type")] = Field(
+        default=Lambda(type="lambda"), description="What executes the step."
+    )
+    after: list[Edge] = Field(default=[], description="What this step comes after; empty: it starts with the run.")
+    join: Literal["merge", "all", "first"] = Field(
+        default="merge",
+        description="`merge`: runs once all edges are settled and one is satisfied; `all`: if all are; "
+        "`first`: as soon as one is.",
+    )
+    retries: Retries = Field(default=Retries(), description="What happens when an attempt fails.")
+    timeout: Duration = Field(default="15m", description="For each attempt.")
+    env: dict[Variable, Argument] = Field(default={}, description="Environment variables.")
+    secrets: list[Variable] = Field(default=[], description="Names of secrets, given as environment variables.")
+
+
+class Definition(_Model):
+    """A Stepwell function: which events start it, and which steps run in which order."""
+
+    schema_: str | None = Field(default=None, alias="$schema", description="The address of this schema, for editors.")
+    id: Id = Field(description="The function's id: a-z, 0-9 and -, at most 64 characters.")
+    name: Name = Field(default_factory=lambda fields: fields.get("id", ""), description="For people; the id if absent.")
+    triggers: list[Trigger] = Field(min_length=1, description="What starts a run: events, or times.")
+    steps: dict[Id, Step] = Field(default={}, max_length=1000, description="By id. None given: the folder is one.")
+
+    def normalised(self) -> dict[str, Any]:
+        """Plain JSON data with every default filled in: what is stored, hashed and compiled to a plan.
+
+        Absent stays what has no default (`if`, `match`, `memory`...). It can be parsed again, to an equal definition.
+        """
+        data = self.model_dump(by_alias=True, exclude_none=True, exclude={"schema_"})
+        for trigger in data["triggers"]:
+            if "cron" in trigger:
+                trigger.setdefault("timezone", "UTC")
+        for step in data["steps"].values():
+            step["after"] = step["after"] or [{"step": "$trigger"}]
+            for edge in step["after"]:
+                if edge["step"] == "$trigger":
+                    edge.pop("on", None)
+        return data
+
+    def warnings(self) -> list[Problem]:
+        """What is allowed, and probably not meant."""
+        return doubts(self.normalised())
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def parse_definition(raw: object) -> Definition:
+    """Read a definition from plain JSON data. Raises DefinitionError with all that is wrong, in reading order."""
+    if not isinstance(raw, dict):
+        raise DefinitionError([Problem((), "the definition must be an object, with an id, triggers and steps")])
+    data = _completed(raw)
+    problems: list[Problem] = []
+    definition = None
+    try:
+        definition = Definition.model_validate(data)
+    except ValidationError as refused:
+        errors = refused.errors(include_url=False)
+        problems += [_problem(error) for error in errors if error["type"] != "default_factory_not_called"]
+    problems += contradictions(data)
+    if problems or definition is None:
+        raise DefinitionError(problems)
+    return definition
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a definition, for editors; the checks across fields are not in it."""
+    model = Definition.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model, "title": "Stepwell function"}
+
+
+def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
+    """The one step that a definition without steps has, and every step's id."""
+    steps = raw.get("steps") or _ONLY_STEP
+    if not isinstance(steps, dict):
+        return raw
+    return {
+        **raw,
+        "steps": {
+            key: {**step, "id": key if step.get("id") is None else step["id"]} if isinstance(step, dict) else step
+            for key, step in steps.items()
+        },
+    }
+
+
+_RUNTIMES: dict[str, type[_Model]] = {"lambda": Lambda, "docker": Docker, "http": Http}
+_INSIDE_STEP: dict[str, type[_Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
+
+
+def _model_at(location: Pointer) -> type[BaseModel]:
+    """The model whose field is at `location`."""
+    if location[0] not in ("triggers", "steps") or len(location) < 3:
+        return Definition
+    if location[0] == "triggers":
+        return Trigger
+    inside = [part for part in location[2:-1] if isinstance(part, str)]
+    if inside[:1] == ["runtime"]:
+        return _RUNTIMES[inside[1]]
+    return _INSIDE_STEP[inside[-1]] if inside else Step
+
+
+def _problem(error: Any) -> Problem:
+    location: Pointer = error["loc"]
+    pointer = tuple(part for part in location if part != "[key]")
+    if len(location) > 3 and location[0] == "steps" and location[2] == "runtime":
+        pointer = location[:3] + pointer[4:]  # without the tag that pydantic adds for the runtime's type
+    match error["type"]:
+        case "extra_forbidden":
+            return Problem(pointer, _unknown(str(location[-1]), _model_at(location)))
+        case "missing":
+            field = location[-1]
+            about = next(f.description for n, f in _model_at(location).model_fields.items() if (f.alias or n) == field)
+            return Problem(pointer, f"`{field}` is missing; add it: {about}")
+        case "union_tag_not_found":
+            return Problem(pointer, "runtime has no `type`; add one: lambda, docker or http")
+        case "union_tag_invalid":
+            return Problem((*pointer, "type"), _unknown_runtime(str(error["ctx"]["tag"])))
+    return in_words(pointer, error)
+
+
+def _unknown(field: str, model: type[BaseModel]) -> str:
+    if model is Lambda and field == "arn":
+        return not_yet("`arn`", "give the step's code as `path`, or use runtime http with the function's URL")
+    return f"unknown field `{field[:100]}`; {nearest(field, _names(model))}"
+
+
+def _unknown_runtime(name: str) -> str:
+    if name == "wasm":
+        return not_yet("runtime wasm", "use lambda or docker")
+    return f"unknown runtime {name[:100]!r}; {nearest(name, _RUNTIMES)}"

@@ -1,0 +1,211 @@
+"""The envelope of an event: what a sender may write, and what is kept. The hot path of `POST /e`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import time
+from base64 import b32encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+MAX_EVENT_BYTES = 256 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
+_FIELDS = ("name", "data", "user", "id", "ts", "v")
+_MAX_TS = 253_402_300_799_999  # the end of the year 9999
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+@dataclass(slots=True)
+class Event:
+    """An accepted event. `body` is its JSON text, `seq` the position it was accepted at (0: not yet); `fresh` if its
+    id was made here, so that it cannot be a duplicate."""
+
+    id: str
+    name: str
+    data: dict[str, Any]
+    user: dict[str, Any]
+    ts: int
+    v: str | None
+    body: bytes
+    seq: int = 0
+    fresh: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The event as expressions see it."""
+        return {"name": self.name, "data": self.data, "user": self.user, "id": self.id, "ts": self.ts, "v": self.v}
+
+    @classmethod
+    def stored(cls, seq: int, body: bytes) -> Event:
+        """An event as it was kept."""
+        return event_from(orjson.loads(body), body, seq)
+
+
+@dataclass(frozen=True, slots=True)
+class EventError:
+    """What is wrong with one event: `index` is its place in the request, `pointer` (RFC 6901) the place in it."""
+
+    index: int
+    pointer: str
+    message: str
+
+
+class BadRequest(Exception):
+    """Nothing of the request is accepted: every error of every event. `status` is 400 or 413."""
+
+    def __init__(self, status: int, errors: list[EventError]) -> None:
+        super().__init__(errors[0].message)
+        self.status, self.errors = status, errors
+
+
+def parse_events(body: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Event]:
+    """The events of a request: one JSON object, or an array of them. Raises BadRequest."""
+    if len(body) > MAX_BODY_BYTES:
+        raise BadRequest(413, [EventError(0, "", f"a request may have {MAX_BODY_BYTES:,} bytes; send several")])
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(400, [EventError(0, "", f"the body is not JSON: {error}")]) from None
+    items = raw if isinstance(raw, list) else [raw]
+    if not items:
+        raise BadRequest(400, [EventError(0, "", "the array holds no event")])
+    errors: list[EventError] = []
+    if _LONG_NUMBER.search(body):
+        errors += _large_integers(body)
+    events = []
+    too_large = False
+    for index, item in enumerate(items):
+        event = _event(item, now_ms, new_id)
+        if isinstance(event, Event):
+            events.append(event)
+            continue
+        errors += [EventError(index, pointer, message) for pointer, message in event]
+        too_large = too_large or any(message.startswith("the event has") for _, message in event)
+    if errors:
+        raise BadRequest(413 if too_large else 400, errors)
+    return events
+
+
+def event_from(fields: dict[str, Any], body: bytes | None = None, seq: int = 0) -> Event:
+    """An event from complete or partial fields that are known to be right."""
+    name, data, user = fields["name"], fields.get("data") or {}, fields.get("user") or {}
+    event_id, ts, v = fields["id"], fields["ts"], fields.get("v")
+    if body is None:
+        body = orjson.dumps({"name": name, "data": data, "user": user, "id": event_id, "ts": ts, "v": v})
+    return Event(event_id, name, data, user, ts, v, body, seq)
+
+
+def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_id: str, ts: int) -> Event:
+    """One of the engine's own events."""
+    return event_from({"name": name, "data": data, "user": user, "id": event_id, "ts": ts})
+
+
+def new_event_id() -> str:
+    """32 hex digits, ordered by time."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def user_key(user: dict[str, Any]) -> str | None:
+    """What lists call the user: `external_id`, else `id`, `email`, `phone`."""
+    for field in ("external_id", "id", "email", "phone"):
+        value = user.get(field)
+        if value is None or value == "" or isinstance(value, bool):
+            continue
+        if isinstance(value, str | int):
+            return str(value)
+    return None
+
+
+def run_id(function_id: str, event_id: str, rerun: str = "") -> str:
+    """A run's id: a function of function and event (and of a token for a run that is made again). 26 characters."""
+    digest = hashlib.blake2b(f"{function_id}\0{rerun}\0{event_id}".encode(errors="surrogatepass"), digest_size=16)
+    return b32encode(digest.digest()).decode().rstrip("=").lower()
+
+
+Problems = list[tuple[str, str]]
+
+
+def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event | Problems:
+    if not isinstance(item, dict):
+        return [("", "an event is a JSON object such as {\"name\": \"user/signed.up\", \"data\": {}}")]
+    get = item.get
+    name, data, user, ts, v, event_id = get("name"), get("data"), get("user"), get("ts"), get("v"), get("id")
+    fresh = event_id is None
+    problems = _problems(item)
+    if problems:
+        return problems
+    fields = {
+        "name": name,
+        "data": {} if data is None else data,
+        "user": {} if user is None else user,
+        "id": new_id() if fresh else event_id,
+        "ts": now_ms if ts is None else ts,
+        "v": v,
+    }
+    try:
+        body = orjson.dumps(fields)
+    except TypeError as error:
+        return [("", f"the event is nested too deeply: {error}")]
+    # What we add must not push an event over the limit: then what was sent counts.
+    if len(body) > MAX_EVENT_BYTES and len(orjson.dumps(item)) > MAX_EVENT_BYTES:
+        return [("", f"the event has {len(body):,} bytes, more than {MAX_EVENT_BYTES:,}; pass a reference to large data")]
+    return Event(fields["id"], name, fields["data"], fields["user"], fields["ts"], v, body, 0, fresh)
+
+
+def _problems(item: dict[Any, Any]) -> Problems:
+    found: Problems = []
+    name = item.get("name")
+    if not isinstance(name, str) or not name:
+        found.append(("/name", "a name is needed, such as \"user/signed.up\""))
+    elif len(name) > 256 or _CONTROL.search(name):
+        found.append(("/name", "a name has at most 256 characters, and no control characters"))
+    elif name.startswith("stepwell/") and name != "stepwell/identify":
+        found.append(("/name", "names that begin with stepwell/ are the engine's own; choose another"))
+    for field in ("data", "user"):
+        value = item.get(field)
+        if value is not None and not isinstance(value, dict):
+            found.append((f"/{field}", f"{field} is a JSON object"))
+    event_id = item.get("id")
+    if event_id is not None:
+        if not isinstance(event_id, str) or not 1 <= len(event_id) <= 256 or _CONTROL.search(event_id):
+            found.append(("/id", "an id is a text of 1 to 256 characters, without control characters"))
+    ts = item.get("ts")
+    if ts is not None and (type(ts) is not int or not 0 <= ts <= _MAX_TS):
+        found.append(("/ts", "ts is a whole number of milliseconds since 1970"))
+    v = item.get("v")
+    if v is not None and (not isinstance(v, str) or len(v) > 128):
+        found.append(("/v", "v is a text of at most 128 characters, such as \"2026-11-23.1\""))
+    for field in item:
+        if field not in _FIELDS:
+            near = difflib.get_close_matches(field, _FIELDS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "put it into data"
+            found.append((f"/{field.replace('~', '~0').replace('/', '~1')}", f"the field {field!r} is unknown; {hint}"))
+    return found
+
+
+def _large_integers(body: bytes) -> list[EventError]:
+    """Integers that would silently become floats."""
+    import json  # only this parser keeps them exact; few requests come here
+
+    raw = json.loads(body)
+    items = raw if isinstance(raw, list) else [raw]
+    message = "the number does not fit into 64 bits; send it as a text"
+    return [EventError(i, pointer, message) for i, item in enumerate(items) for pointer in _too_large_at(item, "")]
+
+
+def _too_large_at(value: Any, pointer: str) -> Iterator[str]:
+    stack = [(value, pointer)]
+    while stack:
+        value, pointer = stack.pop()
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            yield pointer
+        elif isinstance(value, dict):
+            stack += [(v, f"{pointer}/{k.replace('~', '~0').replace('/', '~1')}") for k, v in value.items()]
+        elif isinstance(value, list):
+            stack += [(v, f"{pointer}/{i}") for i, v in enumerate(value)]

@@ -1,0 +1,84 @@
+"""What a step sees: its input document, and the variables of the expressions on its edges (contract, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from stepwell.core.messages import Error
+from stepwell.core.plan import TRIGGER, Plan
+from stepwell.core.run import EdgeStatus, PauseStatus, Run
+
+MAX_INPUT_BYTES = 640 * 1024
+
+
+def error_json(error: Error) -> bytes:
+    """An error as steps and the API see it."""
+    output = None if error.output is None else orjson.Fragment(error.output)
+    return orjson.dumps(
+        {"kind": error.kind, "message": error.message, "status": error.status, "output": output}
+    )
+
+
+def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
+    """Events that satisfied this step's edges, in the order in which they did."""
+    matched = {
+        plan.edges[e].pause
+        for e in plan.steps[step].edges
+        if run.edges[e] is EdgeStatus.SATISFIED and not plan.edges[e].on_timeout
+    }
+    pauses = [run.pauses[p] for p in matched if p is not None and run.pauses[p].status is PauseStatus.MATCHED]
+    return [pause.event_id for pause in sorted(pauses, key=lambda pause: pause.order) if pause.event_id is not None]
+
+
+def step_input(
+    plan: Plan,
+    run: Run,
+    step: int,
+    *,
+    env: str,
+    event: bytes,
+    async_events: Iterable[bytes],
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+) -> bytes:
+    """The input of the step's newest attempt, one JSON document. Equal for every attempt but for `ctx.attempt`.
+
+    `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out.
+    """
+    state, its = run.steps[step], plan.steps[step]
+    seen = [a for a in its.ancestors if a not in state.unseen]
+    events = [orjson.Fragment(body) for body in async_events]
+    return orjson.dumps(
+        {
+            "event": orjson.Fragment(event),
+            "steps": {plan.steps[a].id: orjson.Fragment(outputs[a]) for a in seen if a in outputs},
+            "errors": {plan.steps[a].id: orjson.Fragment(errors[a]) for a in seen if a in errors},
+            "async": events[0] if events else None,
+            "ctx": {
+                "function_id": plan.function_id,
+                "function_version": plan.version,
+                "run_id": run.id,
+                "step_id": its.id,
+                "attempt": state.attempt,
+                "idempotency_key": f"{run.id}/{its.id}",
+                "env": env,
+                "async_events": events,
+            },
+        }
+    )
+
+
+def edge_variables(
+    plan: Plan, parent: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
+) -> dict[str, Any]:
+    """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends."""
+    known = () if parent == TRIGGER else (*plan.steps[parent].ancestors, parent)
+    return {
+        "event": event,
+        "steps": {plan.steps[s].id: orjson.loads(outputs[s]) for s in known if s in outputs},
+        "errors": {plan.steps[s].id: orjson.loads(errors[s]) for s in known if s in errors},
+        "response": orjson.loads(outputs[parent]) if parent in outputs else None,
+    }

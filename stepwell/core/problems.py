@@ -1,0 +1,117 @@
+"""How a wrong definition is explained: a place, what is wrong there, and the fix, in plain words.
+
+One rule: a message names its field, so that it can be understood without the text it speaks of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+Pointer = tuple[str | int, ...]  # the place of a value in a JSON document, as in RFC 6901
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    pointer: Pointer
+    message: str
+
+
+def label(pointer: Pointer) -> str:
+    """What people call the value at `pointer`: its field, with the place in the list if it is in one."""
+    suffix = ""
+    for part in reversed(pointer):
+        if isinstance(part, str):
+            return part + suffix
+        suffix = f"[{part}]" + suffix
+    return "the definition" + suffix
+
+
+def shown(value: object) -> str:
+    """A short form of any value, safe to print."""
+    if isinstance(value, str | int | float | bool) or value is None:
+        text = json.dumps(value)
+        return text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, dict):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: the name that was probably meant, else all there are."""
+    names = list(known)
+    close = get_close_matches(name[:100], names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    if not names:
+        return "there are none here"
+    return f"known are {listed(names[:12])}{' and others' if len(names) > 12 else ''}"
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def not_yet(what: str, instead: str) -> str:
+    """The message for what the contract names and this version cannot do."""
+    return f"{what} is not available yet; {instead}"
+
+
+def in_words(pointer: Pointer, error: Mapping[str, Any]) -> Problem:
+    """Turn one entry of pydantic's `ValidationError.errors()` into a problem at `pointer`."""
+    name, kind, value = label(pointer), error["type"], error["input"]
+    context: dict[str, Any] = error.get("ctx", {})
+    if kind == "value_error":
+        return Problem(pointer, f"{name}: {context['error']}")
+    phrase = _PHRASES.get(kind)
+    if phrase is None:
+        return Problem(pointer, f"{name}: {error['msg']}")
+    return Problem(pointer, f"{name} {phrase(context, value)}")
+
+
+def _text(_: dict[str, Any], value: object) -> str:
+    cure = f": put it in quotes, {json.dumps(json.dumps(value))}" if isinstance(value, int | float) else ""
+    return f"must be text, not {shown(value)}{cure}"
+
+
+def _choice(context: dict[str, Any], value: object) -> str:
+    return f"must be {context['expected']}, not {shown(value)}"
+
+
+def _expected(what: str) -> Callable[[dict[str, Any], object], str]:
+    return lambda _, value: f"must be {what}, not {shown(value)}"
+
+
+def _bound(words: str, key: str) -> Callable[[dict[str, Any], object], str]:
+    return lambda context, value: f"must be {words} {context[key]:g}, not {shown(value)}"
+
+
+def _at_most(context: dict[str, Any], value: object) -> str:
+    return f"has more than {context['max_length']:,} entries, the most there may be"
+
+
+_PHRASES: dict[str, Callable[[dict[str, Any], object], str]] = {
+    "string_type": _text,
+    "string_unicode": lambda *_: "holds half a surrogate pair, which is no character; remove it",
+    "string_too_long": lambda c, _: f"is longer than {c['max_length']:,} characters; shorten it",
+    "string_too_short": lambda *_: "must not be empty",
+    "too_short": lambda *_: "must have at least one entry",
+    "too_long": _at_most,
+    "bool_type": _expected("true or false"),
+    "int_type": _expected("a whole number"),
+    "int_from_float": _expected("a whole number"),
+    "float_type": _expected("a number"),
+    "finite_number": lambda *_: "must be a finite number",
+    "greater_than": _bound("more than", "gt"),
+    "greater_than_equal": _bound("at least", "ge"),
+    "less_than_equal": _bound("at most", "le"),
+    "literal_error": _choice,
+    "list_type": _expected("a list, [...]"),
+    "dict_type": _expected("an object, {...}"),
+    "model_type": _expected("an object, {...}"),
+    "model_attributes_type": _expected("an object, {...}"),
+    "invalid_key": lambda *_: "is a field whose name is not text; put it in quotes",
+}

@@ -1,0 +1,264 @@
+"""What no single field of a definition tells: fields that contradict each other, the graph, the expressions.
+
+One rule: works on the data as it was written, and passes over what has the wrong shape, so that these problems are
+reported together with those of single fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from stepwell.core.cron import check_cron
+from stepwell.core.expressions import ExpressionError, Scope, compile_expression
+from stepwell.core.problems import Pointer, Problem, listed, nearest
+from stepwell.core.waits import wait_index
+
+_TRIGGER = "$trigger"
+_MOST_STEPS = 1000
+_HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
+
+Raw = dict[str, Any]
+Steps = dict[str, Raw]
+
+
+def contradictions(definition: Raw) -> list[Problem]:
+    """All problems across fields of a definition as it was written, in reading order."""
+    steps = _objects(definition.get("steps"))
+    if len(steps) > _MOST_STEPS:
+        return []  # refused for that
+    ancestry = Ancestry(steps)
+    problems = [problem for i, trigger in _entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
+    for step_id, step in steps.items():
+        problems += _step(step_id, step)
+        problems += _after(step_id, step, steps)
+        problems += _expressions(step_id, step, ancestry)
+    return problems + list(_cycles(steps))
+
+
+def doubts(definition: Raw) -> list[Problem]:
+    """What is allowed, and probably not meant, in a normalised definition."""
+    found = []
+    for step_id, step in definition["steps"].items():
+        for i, edge in enumerate(step["after"]):
+            match = edge.get("async", {}).get("match")
+            index = wait_index(match) if match else None
+            if match and not (index and index.relates):
+                message = (
+                    "match has no equality between the incoming event and a value of the run, so every event of that "
+                    "name is compared with every waiting run; add one, as in "
+                    "async.data.order_id == event.data.order_id"
+                )
+                found.append(Problem(("steps", step_id, "after", i, "async", "match"), message))
+        found += _never(step_id, step)
+    return found
+
+
+def _never(step_id: str, step: Raw) -> Iterator[Problem]:
+    """`join: all` over edges of which one excludes the other."""
+    if step["join"] != "all":
+        return
+    seen = {(edge["step"], edge.get("on")) for edge in step["after"]}
+    for parent in dict(seen):
+        if {(parent, "success"), (parent, "failure")} <= seen:
+            message = f"join: all needs both the success and the failure of `{parent}`, so this step never runs"
+            yield Problem(("steps", step_id, "join"), message)
+
+
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+def _trigger(i: int, trigger: Raw) -> Iterator[Problem]:
+    at: Pointer = ("triggers", i)
+    event, cron, timezone = (trigger.get(name) for name in ("event", "cron", "timezone"))
+    if event is None and cron is None:
+        yield Problem(at, "a trigger needs an `event` or a `cron`; add one of them")
+    elif event is not None and cron is not None:
+        yield Problem((*at, "cron"), "a trigger has either `event` or `cron`; make two triggers of it")
+    elif cron is None and timezone is not None:
+        yield Problem((*at, "timezone"), "timezone belongs to `cron`, and this trigger has an `event`; remove it")
+    elif event is None and trigger.get("expression") is not None:
+        yield Problem((*at, "expression"), "expression belongs to `event`, and this trigger has a `cron`; remove it")
+    if isinstance(cron, str):
+        yield from _cron(at, cron, timezone)
+    if isinstance(trigger.get("expression"), str):
+        yield from _compiled((*at, "expression"), trigger["expression"], Scope.TRIGGER)
+
+
+def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
+    try:
+        check_cron(cron, "UTC")
+    except ValueError as wrong:
+        yield Problem((*at, "cron"), f"cron: {wrong}")
+        return
+    if isinstance(timezone, str):
+        try:
+            check_cron(cron, timezone)
+        except ValueError as wrong:
+            yield Problem((*at, "timezone"), f"timezone: {wrong}")
+
+
+def _step(step_id: str, step: Raw) -> Iterator[Problem]:
+    at: Pointer = ("steps", step_id)
+    given = step.get("id", step_id)
+    if isinstance(given, str) and given != step_id:
+        yield Problem((*at, "id"), f"the step's id {given[:100]!r} differs from its key; make it {step_id[:100]!r}")
+    runtime = step.get("runtime")
+    runtime = runtime if isinstance(runtime, dict) else {}
+    kind = runtime.get("type", "lambda")
+    ways = [name for name in ("command", "handler", "arn") if runtime.get(name) is not None]
+    if len(ways) > 1:
+        yield Problem((*at, "runtime", ways[1]), f"{listed(ways)} exclude each other; keep one of them")
+    if step.get("path") in (None, "") and (kind == "lambda" or (kind == "docker" and runtime.get("image") is None)):
+        cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
+        yield Problem((*at, "path"), f"`path` is missing: where the code of `{step_id}` is; {cure}")
+
+
+def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
+    for i, edge in _entries(step.get("after")):
+        at: Pointer = ("steps", step_id, "after", i)
+        parent = edge.get("step")
+        if parent == _TRIGGER and edge.get("on") is not None:
+            message = f"`on` has no meaning after {_TRIGGER}, which neither succeeds nor fails; remove it"
+            yield Problem((*at, "on"), message)
+        elif parent == step_id:
+            yield Problem((*at, "step"), f"`{step_id}` cannot come after itself; name another step, or remove this")
+        elif isinstance(parent, str) and parent != _TRIGGER and parent not in steps:
+            known = [other for other in steps if other != step_id]
+            message = f"there is no step `{parent[:100]}` for `{step_id}` to come after; {nearest(parent, known)}"
+            yield Problem((*at, "step"), message)
+
+
+# --- expressions -----------------------------------------------------------------------------------------------------
+
+
+def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Problem]:
+    for i, edge in _entries(step.get("after")):
+        at: Pointer = ("steps", step_id, "after", i)
+        pause = edge.get("async")
+        match = pause.get("match") if isinstance(pause, dict) else None
+        for place, source, scope in (
+            ((*at, "if"), edge.get("if"), Scope.CONDITION),
+            ((*at, "async", "match"), match, Scope.MATCH),
+        ):
+            if isinstance(source, str) and source:
+                yield from _compiled(place, source, scope, edge.get("step"), ancestry)
+
+
+def _compiled(
+    at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
+) -> Iterator[Problem]:
+    try:
+        expression = compile_expression(source, scope)
+    except ExpressionError as wrong:
+        where = f"line {wrong.line}, column {wrong.column}"
+        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){_hint(source)}")
+        return
+    if ancestry is None or not isinstance(parent, str):
+        return
+    for name in sorted(expression.step_names):
+        message = _out_of_sight(name, parent, ancestry)
+        if message:
+            yield Problem(at, f"{at[-1]}: {message}{_hint(source)}")
+
+
+def _out_of_sight(name: str, parent: str, ancestry: Ancestry) -> str | None:
+    """Why an edge from `parent` cannot speak of the step `name`, if it cannot."""
+    if name not in ancestry.steps:
+        return f"there is no step `{name[:100]}`; {nearest(name, ancestry.steps)}"
+    if parent == _TRIGGER:
+        return f"names step `{name}`, but no step has run when an edge from {_TRIGGER} is decided; use `event`"
+    if parent in ancestry.steps and name not in ancestry.of(parent):
+        return (
+            f"names step `{name}`, but this edge is decided when `{parent}` ends, and only `{parent}` and the steps "
+            f"before it have surely ended then; let `{parent}` come after `{name}`, or put the condition on an edge "
+            f"from `{name}`"
+        )
+    return None
+
+
+def _hint(source: str) -> str:
+    found = _HYPHENATED.search(source)
+    return f"; a `-` subtracts: write {found[1]}['{found[2]}']" if found else ""
+
+
+# --- the graph -------------------------------------------------------------------------------------------------------
+
+
+class Ancestry:
+    """Which steps come before which; made once for a definition, and asked for the few steps that matter."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self._parents = _parents(steps)
+        self._known: dict[str, frozenset[str]] = {}
+
+    def of(self, step_id: str) -> frozenset[str]:
+        """The step itself and all that come before it; ends for a graph with cycles too."""
+        if step_id not in self._known:
+            seen, todo = {step_id}, [step_id]
+            while todo:
+                fresh = [parent for parent in self._parents[todo.pop()] if parent not in seen]
+                seen.update(fresh)
+                todo += fresh
+            self._known[step_id] = frozenset(seen)
+        return self._known[step_id]
+
+
+def _parents(steps: Steps) -> dict[str, list[str]]:
+    """The parents of every step that exist; itself is not among them."""
+    return {
+        step_id: [
+            edge["step"]
+            for _, edge in _entries(step.get("after"))
+            if isinstance(edge.get("step"), str) and edge["step"] in steps and edge["step"] != step_id
+        ]
+        for step_id, step in steps.items()
+    }
+
+
+def _cycles(steps: Steps) -> Iterator[Problem]:
+    """One problem for every cycle that shares no step with another."""
+    parents = _parents(steps)
+    while True:
+        parents = _without_ends(parents)
+        if not parents:
+            return
+        walk = [next(iter(parents))]
+        while walk[-1] not in walk[:-1]:
+            walk.append(parents[walk[-1]][0])
+        cycle = walk[walk.index(walk[-1]) :][::-1]
+        last = cycle[-1]
+        at = next(i for i, edge in _entries(steps[last].get("after")) if edge.get("step") == cycle[-2])
+        message = f"steps wait for each other in a circle: {' -> '.join(cycle)}; remove one of these edges"
+        yield Problem(("steps", last, "after", at, "step"), message)
+        parents = {step: [p for p in before if p not in cycle] for step, before in parents.items() if step not in cycle}
+
+
+def _without_ends(parents: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Take away, again and again, the steps that come after none that is left: what stays holds or follows a cycle."""
+    children: dict[str, list[str]] = {step: [] for step in parents}
+    for step, before in parents.items():
+        for parent in before:
+            children[parent].append(step)
+    missing = {step: len(before) for step, before in parents.items()}
+    free = [step for step, count in missing.items() if not count]
+    for step in free:
+        for child in children[step]:
+            missing[child] -= 1
+            if not missing[child]:
+                free.append(child)
+    gone = set(free)
+    return {step: [p for p in before if p not in gone] for step, before in parents.items() if step not in gone}
+
+
+def _objects(value: object) -> Steps:
+    if not isinstance(value, dict):
+        return {}
+    return {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, dict)}
+
+
+def _entries(value: object) -> Iterator[tuple[int, Raw]]:
+    if isinstance(value, list):
+        yield from ((i, item) for i, item in enumerate(value) if isinstance(item, dict))

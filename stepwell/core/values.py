@@ -1,0 +1,112 @@
+"""What a single value of a definition may be: each function returns the text it was given, or raises ValueError.
+
+One rule: a message says what is expected, with an example, and need not name the field.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from stepwell.core.duration import parse_duration
+
+ID = r"^[a-z0-9][a-z0-9-]{0,63}$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+HANDLER = r"^[A-Za-z0-9_][A-Za-z0-9_/.-]*\.[A-Za-z_$][A-Za-z0-9_$]*$"
+DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
+HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+_LONGEST_MS = parse_duration("366d")
+
+
+def identifier(text: str) -> str:
+    if not re.fullmatch(ID, text):
+        raise ValueError(
+            "an id has 1 to 64 characters, a-z, 0-9 and -, and does not begin with -; rename it, as in send-welcome"
+        )
+    return text
+
+
+def plain(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no program can be given; remove it")
+    return text
+
+
+def duration(text: str) -> str:
+    milliseconds = parse_duration(text)
+    if milliseconds <= 0:
+        raise ValueError(f"{text!r} is no time at all; write one like 10s, or leave it out")
+    if milliseconds > _LONGEST_MS:
+        raise ValueError(f"{text!r} is more than 366 days, the longest there is")
+    return text
+
+
+def _event_name(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("an event's name has no control characters, and no spaces at its ends")
+    return text
+
+
+def event_pattern(text: str) -> str:
+    if "*" in text[:-1]:
+        raise ValueError(f"{text!r} has a `*` that is not its end; only a prefix may stand before one, as in user/*")
+    if text.endswith("*") and text.startswith("stepwell/"):
+        raise ValueError(f"{text!r} would start nothing: wildcards never match stepwell/... events; name each exactly")
+    return _event_name(text)
+
+
+def exact_event(text: str) -> str:
+    if "*" in text:
+        raise ValueError(f"{text!r} has a wildcard, and a wait is for one name; write the event's exact name")
+    return _event_name(text)
+
+
+def path(text: str) -> str:
+    if not text:
+        return text  # a step that needs no code
+    if not text.startswith("file://"):
+        raise ValueError(f"{text[:100]!r} must begin with file://, as in file://./steps/send-sms")
+    path = plain(text).removeprefix("file://")
+    if path.startswith("/"):
+        raise ValueError("is absolute; write it relative to the definition, as in file://./steps/send-sms")
+    depth = 0
+    for part in path.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            raise ValueError("leads out of the function's folder; move the step's code into it")
+    return text
+
+
+def variable(text: str) -> str:
+    if not re.fullmatch(VARIABLE, text):
+        raise ValueError("the name of a variable has letters, digits and _ only, and does not begin with a digit")
+    return text
+
+
+def handler(text: str) -> str:
+    if not re.fullmatch(HANDLER, text) or ".." in text or "//" in text:
+        raise ValueError(f"{text!r} must be a module and its function, as in app.handler or src/app.handler")
+    return text
+
+
+def url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not text.isprintable() or " " in text:
+        raise ValueError(f"{text[:100]!r} must be an address such as https://example.com/hook")
+    return text
+
+
+def header_name(text: str) -> str:
+    if not re.fullmatch(HEADER, text):
+        raise ValueError("the name of a header has letters, digits and - only, as in Authorization")
+    return text
+
+
+def header_value(text: str) -> str:
+    if not text.isprintable() or not text.isascii():
+        raise ValueError("the value of a header is one line of ASCII characters")
+    return text

@@ -1,0 +1,1 @@
+"""The dev server: finds and watches functions, and shows what happens."""

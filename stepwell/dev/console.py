@@ -1,0 +1,131 @@
+"""What `stepwell dev` prints: the functions, and what each event did. It follows the database, off the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stepwell.engine import RUN_EVENTS
+from stepwell.local.queries import Queries
+from stepwell.local.server import Deployed
+from stepwell.platform import EventDetail
+from stepwell.project.load import PlacedProblem
+
+_EVERY_S = 0.25
+_AT_ONCE = 200  # lines; of a flood of events only the newest are shown
+_ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
+
+
+class DevConsole:
+    def __init__(self, queries: Queries, *, as_json: bool) -> None:
+        self._queries, self._as_json = queries, as_json
+        self._console = Console(highlight=False)
+        self._deployed: list[Deployed] = []
+        self._is_ready = False
+        self._reported: frozenset[PlacedProblem] = frozenset()
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def deployed(self, deployed: Deployed) -> None:
+        function_id = deployed.function.definition.id
+        registered = deployed.registered
+        changed = registered is None or registered.is_new or not self._is_ready
+        if not changed:
+            return
+        for warning in deployed.function.warnings():
+            self._line("warning", f"[yellow]warning[/] {escape(str(warning))}", message=str(warning))
+        for reason in deployed.missing:
+            self._line("missing", f"[yellow]not live[/] {function_id}: {escape(reason)}", function=function_id, why=reason)
+        if self._is_ready and registered is not None:
+            text = f"[green]live[/] {function_id} v{registered.version}"
+            self._line("live", text, function=function_id, version=registered.version)
+        else:
+            self._deployed.append(deployed)
+
+    def removed(self, function_id: str) -> None:
+        self._line("removed", f"[yellow]removed[/] {function_id}: its definition is gone", function=function_id)
+
+    def problems(self, problems: Sequence[PlacedProblem]) -> None:
+        """Report what is wrong, each problem once until it is mended."""
+        for problem in problems:
+            if problem not in self._reported:
+                self._line("problem", f"[red]error[/] {escape(str(problem))}", message=str(problem))
+        self._reported = frozenset(problems)
+
+    def trouble(self, message: str) -> None:
+        self._line("problem", f"[red]error[/] {escape(message)}", message=message)
+
+    def ready(self, url: str, paths: Iterable[Path]) -> None:
+        """The server answers: show where, and the functions."""
+        self._is_ready = True
+        live = [d for d in self._deployed if d.registered is not None]
+        if not self._as_json and live:
+            table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
+            for deployed in live:
+                definition, registered = deployed.function.definition, deployed.registered
+                triggers = [t.event if t.event else f"cron {t.cron}" for t in definition.triggers]
+                version = f"v{registered.version}" if registered else ""
+                table.add_row(definition.id, version, escape("\n".join(triggers)), escape(", ".join(definition.steps)))
+            self._console.print(table)
+        if not live:
+            where = ", ".join(str(path) for path in paths)
+            self._line("empty", f"no functions below {where} yet; `stepwell init` makes one", paths=where)
+        self._line("ready", f"\n[bold green]ready[/] at [bold]{url}[/]  send events to {url}/e/dev", url=url)
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    async def follow(self, position: int) -> None:
+        """Print every event from this position on, with what it started and which runs ended."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            page = await asyncio.to_thread(
+                self._queries.read_events, name=None, user=None, before=None, limit=_AT_ONCE
+            )
+            new = [detail for detail in page.items if detail.event.seq > position]
+            if not new:
+                continue
+            if len(new) == _AT_ONCE:
+                skipped = new[-1].event.seq - position - 1
+                if skipped:
+                    self._line("skipped", f"[dim]... {skipped} more events[/]", events=skipped)
+            position = new[0].event.seq
+            for detail in reversed(new):
+                await self._event(detail)
+
+    async def _event(self, detail: EventDetail) -> None:
+        event = detail.event
+        if event.name.startswith(RUN_EVENTS):
+            self._run_ended(event.name.removeprefix(RUN_EVENTS), event.data)
+        page = await asyncio.to_thread(self._queries.read_runs, event=event.id)
+        started = {run.plan.function_id: run.run.id for run in page.items if run.rerun_of is None}
+        misses = orjson.loads(detail.misses) if detail.misses else []
+        if event.name.startswith(RUN_EVENTS) and not started:
+            return
+        text = f"[cyan]event[/] {escape(event.name)} [dim]{escape(event.id)}[/]"
+        for function_id, run_id in started.items():
+            text += f"\n      started {function_id} [dim]{run_id}[/]"
+        for miss in misses:
+            why = miss["problem"] or "it is false"
+            text += f"\n      [dim]not started {miss['function_id']}: {escape(miss['expression'])}: {escape(why)}[/]"
+        self._line("event", text, name=event.name, id=event.id, started=started, not_started=misses)
+
+    def _run_ended(self, status: str, data: dict[str, Any]) -> None:
+        error = data["error"]
+        why = f" at step {error['step']}: {error['message']}" if error else ""
+        text = f"[{_ENDS[status]}]{status}[/] {data['function_id']} [dim]{data['run_id']}[/]{escape(why)}"
+        self._line("run", text, status=status, function=data["function_id"], run=data["run_id"], error=error)
+
+    def _line(self, kind: str, text: str, **fields: Any) -> None:
+        if self._as_json:
+            sys.stdout.write(orjson.dumps({"kind": kind, **fields}, default=str).decode() + "\n")
+            sys.stdout.flush()
+        else:
+            self._console.print(text, soft_wrap=True)

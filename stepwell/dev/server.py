@@ -1,0 +1,81 @@
+"""The server behind `stepwell dev`: any key, this machine only, functions are deployed as they are saved."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepwell.api.access import AnyKey, LocalOnly
+from stepwell.dev.console import DevConsole
+from stepwell.local.http import serve
+from stepwell.local.retention import keep_clean
+from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
+from stepwell.project.load import load_all
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    paths: tuple[Path, ...]
+    host: str
+    port: int
+    key: str | None
+    keep_days: float
+    as_json: bool
+
+
+async def main(settings: ServerSettings, options: DevOptions) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with listen(options.host, options.port) as listener:
+        async with open_server(settings) as server:
+            console = DevConsole(server.queries, as_json=options.as_json)
+            await deploy_all(server, options.paths, console)
+            host, port = listener.getsockname()[:2]
+
+            async def ready() -> None:
+                console.ready(f"http://{f'[{host}]' if ':' in host else host}:{port}", options.paths)
+                await asyncio.gather(
+                    watch(server, options.paths, console),
+                    console.follow(server.platform.store.position()),
+                    keep_clean(server.platform, options.keep_days),
+                )
+
+            keys = AnyKey(options.key)
+            await serve(server, listener, keys, local_only=LocalOnly(options.host), ready=ready)
+
+
+async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:
+    """Make what is on disk live; a definition that does not load keeps its old version and is reported."""
+    functions, errors = await asyncio.to_thread(load_all, paths)
+    console.problems([problem for error in errors for problem in error.problems])
+    broken = {str(problem.file) for error in errors for problem in error.problems}
+    kept = [f for f, file in server.platform.store.functions.live().items() if file in broken]
+    for function_id in await server.retire_others([*kept, *(function.definition.id for function in functions)]):
+        console.removed(function_id)
+    for function in functions:
+        console.deployed(await server.deploy(function))
+
+
+async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:
+    """Deploy again whenever something below the paths was saved."""
+    from watchfiles import DefaultFilter, awatch  # after the server is ready: nobody waits for this import
+
+    class Filter(DefaultFilter):
+        """What may change what a function is; the server's own files do not."""
+
+        ignore_dirs = (*DefaultFilter.ignore_dirs, ".stepwell")
+        own = os.fspath(server.settings.database.resolve())
+
+        def __call__(self, change: object, path: str) -> bool:
+            return not path.startswith(self.own) and super().__call__(change, path)  # type: ignore[arg-type]
+
+    folders = {path if path.is_dir() else path.parent for path in paths}
+    async for _ in awatch(*folders, watch_filter=Filter(), debounce=300, step=50, recursive=True):
+        try:
+            await deploy_all(server, paths, console)
+        except Exception as error:  # a save must never end the server
+            console.trouble(f"cannot deploy: {error}")

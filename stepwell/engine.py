@@ -1,0 +1,310 @@
+"""load -> decide -> commit -> dispatch, a batch at a time. Synchronous; knows neither clock nor disk nor network.
+
+Its one rule: an event is stored before waits are looked up, and a wait is stored before events are looked up, so that
+no wake-up is lost however the two interleave.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from stepwell.core.advance import advance, questions, used_events
+from stepwell.core.events import Event, internal_event, run_id
+from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, step_input
+from stepwell.core.messages import (
+    NO_ANSWERS,
+    Answers,
+    AttemptEnded,
+    AttemptStarted,
+    Command,
+    DeadlinePassed,
+    EmitEnd,
+    Error,
+    EventArrived,
+    Fact,
+    OpenWait,
+    Outcome,
+    Questions,
+    RecordAttempt,
+    RunStarted,
+    RunStep,
+    StopStep,
+    WaitKey,
+)
+from stepwell.core.plan import Plan
+from stepwell.core.run import PauseStatus, StepStatus, new_run
+from stepwell.core.waits import wait_index
+from stepwell.platform import Attempt, Change, Dispatcher, NewEvent, RunRecord, Store
+
+log = logging.getLogger("stepwell.engine")
+
+RUN_EVENTS = "stepwell/run."  # the engine's own events about runs; a run that one of them started emits none
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event to accept. `only` names the one function it is for (a tick of its cron trigger)."""
+
+    event: Event
+    only: str | None = None
+
+
+RunFact = tuple[str, Fact]
+
+
+class Engine:
+    def __init__(self, store: Store, dispatcher: Dispatcher, env: str) -> None:
+        self.store, self.dispatcher, self.env = store, dispatcher, env
+
+    def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> None:
+        """Accept events and fold facts, with everything that follows from them, until nothing more does."""
+        while arrivals or facts:
+            facts = [*self._accept(arrivals, now), *facts]
+            changes = self._decide(facts, now)
+            facts, arrivals = self._consequences(changes, now)
+
+    def rerun(self, record: RunRecord, token: str, now: int) -> str | None:
+        """Run the same event again on the live version; the new run's id, or None if the function is not live."""
+        plan = self.store.catalog().live.get(record.plan.function_id)
+        if plan is None:
+            return None
+        new_id = run_id(plan.function_id, record.event.id, token)
+        run = new_run(new_id, plan, now)
+        self.store.add(RunRecord(run, plan, record.event, self.store.position(), rerun_of=record.run.id))
+        self.process([], [(new_id, RunStarted())], now)
+        return new_id
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def _accept(self, arrivals: Sequence[Arrival], now: int) -> list[RunFact]:
+        if not arrivals:
+            return []
+        catalog = self.store.catalog()
+        starts: list[list[Plan]] = []
+        new: list[NewEvent] = []
+        for arrival in arrivals:
+            if arrival.only is not None:
+                plans, misses = [plan for f, plan in catalog.live.items() if f == arrival.only], []
+            else:
+                plans, misses = catalog.starts(arrival.event)
+            starts.append(plans)
+            new.append(NewEvent(arrival.event, catalog.keys(arrival.event), misses))
+        facts: list[RunFact] = []
+        for accepted, plans, position in zip(new, starts, self.store.put_events(new, now), strict=True):
+            if position is None:
+                continue
+            for plan in plans:
+                run = new_run(run_id(plan.function_id, accepted.event.id), plan, now)
+                self.store.add(RunRecord(run, plan, accepted.event, position))
+                facts.append((run.id, RunStarted()))
+            if catalog.is_awaited(accepted.event.name):
+                facts += self._wake(accepted, now)
+        return facts
+
+    def _wake(self, accepted: NewEvent, now: int) -> list[RunFact]:
+        event = accepted.event
+        waits = [w for w in self.store.find_waits(event.name, accepted.keys) if now < w.deadline]
+        records = self.store.load({w.run_id for w in waits})
+        return [
+            (wait.run_id, EventArrived(wait.pause, event.id))
+            for wait in waits
+            if (record := records.get(wait.run_id)) is not None
+            and record.event.id != event.id
+            and self._matches(record, wait.pause, event)
+        ]
+
+    def _earlier_event(self, record: RunRecord, pause: int) -> EventArrived | None:
+        """The earliest event accepted so far that satisfies an open wait."""
+        its, state = record.plan.pauses[pause], record.run.pauses[pause]
+        if state.status is not PauseStatus.AWAITING or its.event is None:
+            return None
+        if any(kind == "pause" and index == pause for kind, index, _ in record.run.problems):
+            return None
+        used = used_events(record.plan, record.run, pause)
+        for event in self.store.find_events(its.event, state.key, record.after, state.due_at):
+            if event.id not in used and self._matches(record, pause, event):
+                return EventArrived(pause, event.id)
+        return None
+
+    def _matches(self, record: RunRecord, pause: int, event: Event) -> bool:
+        its = record.plan.pauses[pause]
+        if its.match is None:
+            return True
+        known = edge_variables(record.plan, its.parent, record.event.as_json(), record.outputs, record.errors)
+        bindings = Bindings(**known, async_event=event.as_json())
+        return compile_expression(its.match, Scope.MATCH).evaluate(bindings).holds
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def _decide(self, facts: Sequence[RunFact], now: int) -> list[Change]:
+        """Fold facts into their runs and commit, again for those that lost a race. Answers what was committed."""
+        by_run: dict[str, list[Fact]] = defaultdict(list)
+        for run, fact in facts:
+            by_run[run].append(fact)
+        records = self.store.load(by_run)
+        committed: list[Change] = []
+        while records:
+            changes = []
+            for run, record in records.items():
+                before = record.run
+                try:
+                    changes.append(self._fold(record, by_run[run], now))
+                except Exception:  # one run's trouble must not hold up the batch
+                    record.run = before
+                    log.exception("run %s cannot be decided; its facts are put aside", run)
+            records = {}
+            for change, current in zip(changes, self.store.commit(changes, now), strict=True):
+                if current is None:
+                    committed.append(change)
+                else:
+                    records[current.run.id] = current
+        return committed
+
+    def _fold(self, record: RunRecord, facts: Sequence[Fact], now: int) -> Change:
+        before = record.run
+        commands: list[Command] = []
+        claims: list[AttemptStarted] = []
+        todo = deque(facts)
+        while todo:
+            fact = todo.popleft()
+            if isinstance(fact, DeadlinePassed):  # at expiry, look once more
+                fact = self._earlier_event(record, fact.pause) or fact
+            unchanged = record.run
+            new = self._fold_one(record, fact, now)
+            commands += new
+            if isinstance(fact, AttemptStarted):
+                if record.run is unchanged:
+                    self.dispatcher.release(record.plan.function_id)
+                else:
+                    claims.append(fact)
+            for command in new:
+                if isinstance(command, RunStep) and self.dispatcher.admit(record.plan.function_id):
+                    todo.append(AttemptStarted(command.step, command.attempt))
+        return Change(before, record, commands, claims)
+
+    def _fold_one(self, record: RunRecord, fact: Fact, now: int) -> Sequence[Command]:
+        answers = self._answers(record, questions(record.plan, record.run, fact))
+        decision = advance(record.plan, record.run, fact, answers, now)
+        record.run = decision.run
+        for command in decision.commands:
+            if isinstance(command, RecordAttempt):
+                _keep_result(record, command)
+        return decision.commands
+
+    def _answers(self, record: RunRecord, asked: Questions) -> Answers:
+        if not asked.edges and not asked.pauses:
+            return NO_ANSWERS
+        plan, outputs, errors = record.plan, record.outputs, record.errors
+        if asked.outcome is not None:  # the parent's result is not in the record yet
+            if asked.outcome.error is not None:
+                errors = {**errors, asked.parent: error_json(asked.outcome.error)}
+            elif asked.outcome.output is not None:
+                outputs = {**outputs, asked.parent: asked.outcome.output}
+        variables = edge_variables(plan, asked.parent, record.event.as_json(), outputs, errors)
+        bindings = Bindings(**variables)
+        answers = Answers({}, {})
+        for e in asked.edges:
+            condition = plan.edges[e].condition or "true"
+            answers.edges[e] = compile_expression(condition, Scope.CONDITION).evaluate(bindings)
+        for p in asked.pauses:
+            answers.pauses[p] = _wait_key(plan, p, variables)
+        return answers
+
+    # --- consequences ----------------------------------------------------------------------------------------------
+
+    def _consequences(self, changes: Sequence[Change], now: int) -> tuple[list[RunFact], list[Arrival]]:
+        facts: list[RunFact] = []
+        arrivals: list[Arrival] = []
+        for change in changes:
+            record, function = change.record, change.record.plan.function_id
+            for command in change.commands:
+                if isinstance(command, OpenWait):
+                    earlier = self._earlier_event(record, command.pause)
+                    if earlier is not None:
+                        facts.append((record.run.id, earlier))
+                elif isinstance(command, EmitEnd):
+                    if not record.event.name.startswith(RUN_EVENTS):
+                        arrivals.append(Arrival(_end_event(record, command.status, now)))
+                elif isinstance(command, StopStep):
+                    self.dispatcher.stop(record.run.id, command.step, command.attempt)
+                elif isinstance(command, RunStep):
+                    state = record.run.steps[command.step]
+                    if state.status is StepStatus.QUEUED and state.attempt == command.attempt:
+                        self.dispatcher.queue(function, record.run.id, command.step, command.attempt)
+            facts += self._start_claimed(change)
+        return facts, arrivals
+
+    def _start_claimed(self, change: Change) -> list[RunFact]:
+        """Execute what this change claimed; an attempt whose input is too large fails without being started."""
+        facts: list[RunFact] = []
+        record = change.record
+        for claim in change.claims:
+            if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled in the same batch
+                self.dispatcher.release(record.plan.function_id)
+                continue
+            document = self._input(record, claim.step)
+            if len(document) <= MAX_INPUT_BYTES:
+                self.dispatcher.start(Attempt(record, claim.step, claim.attempt, document))
+                continue
+            self.dispatcher.release(record.plan.function_id)
+            message = (
+                f"the step's input is {len(document):,} bytes, more than {MAX_INPUT_BYTES:,}; "
+                "let earlier steps put large data elsewhere and pass a reference"
+            )
+            outcome = Outcome(error=Error("input_too_large", message), retryable=False)
+            facts.append((record.run.id, AttemptEnded(claim.step, claim.attempt, outcome)))
+        return facts
+
+    def _input(self, record: RunRecord, step: int) -> bytes:
+        ids = async_event_ids(record.plan, record.run, step)
+        found = self.store.events(ids) if ids else {}
+        return step_input(
+            record.plan,
+            record.run,
+            step,
+            env=self.env,
+            event=record.event.body,
+            async_events=[found[event_id].body for event_id in ids if event_id in found],
+            outputs=record.outputs,
+            errors=record.errors,
+        )
+
+
+def _keep_result(record: RunRecord, command: RecordAttempt) -> None:
+    if command.output is not None and command.status == "completed":
+        record.outputs[command.step] = command.output
+    if command.error is not None and record.run.steps[command.step].status is StepStatus.FAILED:
+        record.errors[command.step] = error_json(command.error)
+
+
+def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:
+    its = plan.pauses[pause]
+    index = wait_index(its.match)
+    if index is None or its.event is None:
+        return WaitKey(None)
+    known = {**variables, "user": variables["event"]["user"], "data": variables["event"]["data"]}
+    return index.key(its.event, known)
+
+
+def _end_event(record: RunRecord, status: str, now: int) -> Event:
+    run, plan = record.run, record.plan
+    error = None
+    if run.failed_step is not None and run.failed_step in record.errors:
+        error = {"step": plan.steps[run.failed_step].id, **orjson.loads(record.errors[run.failed_step])}
+        error.pop("output")  # an event has a size limit; the run has it all
+    data = {
+        "run_id": run.id,
+        "function_id": plan.function_id,
+        "function_version": plan.version,
+        "event_id": record.event.id,
+        "event_name": record.event.name,
+        "error": error,
+    }
+    return internal_event(RUN_EVENTS + status, data, record.event.user, f"run:{run.id}", now)

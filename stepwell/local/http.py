@@ -1,0 +1,82 @@
+"""Serving the API of a local server with uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import uvicorn
+
+from stepwell.api.access import Keys, LocalOnly
+from stepwell.api.asgi import App
+from stepwell.api.problem import Problem
+from stepwell.core.events import Event
+from stepwell.local.platform import LocalPlatform, Unavailable
+from stepwell.local.server import LocalServer
+
+_ANSWER_S = 30.0
+
+
+class _Control:
+    """Implements `api.v1.Control` for endpoints that run in threads."""
+
+    def __init__(self, platform: LocalPlatform) -> None:
+        self._platform, self._loop = platform, asyncio.get_running_loop()
+
+    def cancel(self, run_id: str) -> None:
+        async def cancel() -> None:
+            await self._platform.cancel(run_id)
+
+        self._call(cancel())
+
+    def rerun(self, run_id: str) -> str | None:
+        new_id: str | None = self._call(self._platform.rerun(run_id, uuid4().hex))
+        return new_id
+
+    def _call(self, work: Any) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_S)
+        except Unavailable as reason:
+            raise Problem(503, str(reason)) from None
+
+
+async def serve(
+    server: LocalServer,
+    listener: socket.socket,
+    keys: Keys,
+    *,
+    local_only: LocalOnly | None,
+    ready: Callable[[], Awaitable[None]],
+) -> None:
+    """Answer requests until SIGINT or SIGTERM. `ready` is called once the first request can be answered."""
+    platform = server.platform
+
+    async def accept(events: Sequence[Event]) -> None:
+        try:
+            await platform.send(events)
+        except Unavailable as reason:
+            raise Problem(503, str(reason)) from None
+
+    app = App(server.queries, _Control(platform), keys, accept, platform.clock.now, local_only)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    http = uvicorn.Server(config)
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    while not http.started and not serving.done():
+        await asyncio.sleep(0.002)
+    announced = asyncio.create_task(ready())
+    try:
+        await serving
+    finally:
+        announced.cancel()

@@ -1,0 +1,291 @@
+"""The local platform: an event loop that drains all that is pending into one engine batch and one transaction.
+
+That is group commit: whoever waits is answered, and what was claimed is launched, only when the batch is durable.
+Everything in here happens on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepwell.core.events import Event, event_from
+from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
+from stepwell.core.run import StepStatus
+from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.local.clock import Clock
+from stepwell.local.executor import AttemptId, Executor
+from stepwell.local.functions import Registered
+from stepwell.local.runners.job import CannotRun, Job, Runner
+from stepwell.local.store import LocalStore
+from stepwell.platform import Attempt
+
+log = logging.getLogger("stepwell.local")
+
+_LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
+_RETRY_S = 1.0  # after a batch that could not be committed (disk full, ...)
+_RECOVER_AT_ONCE = 500
+
+
+class Unavailable(Exception):
+    """The batch could not be written (is the disk full?); nothing of it was accepted. Try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    parallelism: int
+    env: str = "dev"
+    secret: Callable[[str], str | None] = lambda name: None
+
+
+class LocalPlatform:
+    def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
+        self.store, self.clock, self.code = store, clock, code
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self.executor = Executor(runner, self._job, self, settings.parallelism)
+        self._engine = Engine(store, self.executor, settings.env)
+        self._arrivals: list[Arrival] = []
+        self._facts: list[RunFact] = []
+        self._calls: list[Callable[[int], None]] = []  # work that needs the transaction, such as a rerun
+        self._waiting: list[asyncio.Future[None]] = []
+        self._scheduled = False
+        self._closed = False
+        self._log_seq = 0
+        self._next_due: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what others ask for ---------------------------------------------------------------------------------------
+
+    def send(self, events: Sequence[Event]) -> asyncio.Future[None]:
+        """Accept events; the future is done once they are durable. Raises Unavailable through it."""
+        self._arrivals += [Arrival(event) for event in events]
+        return self._durable()
+
+    def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
+        """Accept a tick of this function's cron trigger now."""
+        self._arrivals.append(Arrival(tick, only=function_id))
+        return self._durable()
+
+    def cancel(self, run_id: str) -> asyncio.Future[None]:
+        self._facts.append((run_id, CancelRequested()))
+        return self._durable()
+
+    async def rerun(self, run_id: str, token: str) -> str | None:
+        """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run."""
+        result: list[str | None] = []
+
+        def call(now: int) -> None:
+            record = self.store.load([run_id]).get(run_id)
+            if record is not None:
+                result.append(self._engine.rerun(record, token, now))
+
+        self._calls.append(call)
+        await self._durable()
+        if not result:
+            raise KeyError(run_id)
+        return result[0]
+
+    async def register(
+        self, definition: dict[str, Any], code: Mapping[str, str], dotenv: Mapping[str, Mapping[str, str]], file: str
+    ) -> Registered:
+        """Make a version live; its step code must lie in `self.code` already."""
+        result: list[Registered] = []
+        self._calls.append(
+            lambda now: result.append(self.store.functions.register(definition, code, dotenv, file, now))
+        )
+        await self._durable()
+        return result[0]
+
+    async def retire(self, function_ids: Sequence[str]) -> None:
+        self._calls.append(lambda now: self.store.functions.retire(function_ids))
+        await self._durable()
+
+    async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
+        """Run housekeeping, such as retention, as part of a batch."""
+        self._calls.append(lambda now: call(self.store.connection, now))
+        await self._durable()
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Go on where the last process stopped: attempts that ran then are lost, queued ones are queued again."""
+        active = self.store.active()
+        for start in range(0, len(active), _RECOVER_AT_ONCE):
+            self._recover(active[start : start + _RECOVER_AT_ONCE])
+            await asyncio.sleep(0)
+        self._schedule()
+
+    def _recover(self, run_ids: Sequence[str]) -> None:
+        running = self.executor.running
+        for run_id, record in self.store.load(run_ids).items():
+            for i, state in enumerate(record.run.steps):
+                if state.status is StepStatus.QUEUED:
+                    self.executor.queue(record.plan.function_id, run_id, i, state.attempt)
+                elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
+                    self._facts.append((run_id, AttemptLost(i, state.attempt)))
+        self._schedule()
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Stop starting attempts, give those that run `grace_s` to end, then queue them again as lost."""
+        self.executor.pause()
+        deadline = self._loop.time() + grace_s
+        while self.executor.running and self._loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        self._facts += [(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running]
+        if self._facts or self._arrivals or self._calls or self.store.has_logs:
+            await self._durable()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.executor.close()
+        self.store.close()
+
+    # --- virtual time ----------------------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, is queued or pending: only an event or a timer can move things on."""
+        return self.executor.is_idle and not (self._scheduled or self._facts or self._arrivals or self._calls)
+
+    @property
+    def next_due(self) -> int | None:
+        """When the next timer or cron tick is due."""
+        return self._next_due
+
+    async def until_idle(self) -> None:
+        while not self.is_idle:
+            await asyncio.sleep(0.001)
+
+    async def travel(self, ms: int) -> None:
+        """Move the clock forward; every timer on the way fires at its own time, and what it starts ends before that
+        time goes on."""
+        target = self.clock.now() + ms
+        await self.until_idle()
+        while self._next_due is not None and self._next_due <= target:
+            self.clock.advance(max(0, self._next_due - self.clock.now()))
+            self._schedule()
+            await self.until_idle()
+        self.clock.advance(max(0, target - self.clock.now()))
+        self._schedule()
+        await self.until_idle()
+
+    # --- what attempts say -----------------------------------------------------------------------------------------
+
+    def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
+        run_id, step, number = attempt
+        self._facts.append((run_id, AttemptEnded(step, number, outcome)))
+        self._schedule()
+
+    def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
+        if self._closed:
+            return
+        if not self.store.has_logs:
+            self._loop.call_later(_LOG_DELAY_S, self._schedule)
+        self._log_seq += 1
+        self.store.add_log(*attempt, self._log_seq, self.clock.now(), stream, text)
+
+    def _job(self, attempt: Attempt) -> Job:
+        record = attempt.record
+        plan, step = record.plan, record.plan.steps[attempt.step]
+        env = {**self.store.functions.dotenv(plan.function_id, step.id), **dict(step.env)}
+        for name in step.secrets:
+            value = self._settings.secret(name)
+            if value is None:
+                raise CannotRun(f"the secret {name} has no value here; set {name} in the server's environment")
+            env[name] = value
+        code_hash = self.store.functions.code(plan.function_id, plan.version).get(step.id)
+        return Job(
+            run_id=record.run.id,
+            function_id=plan.function_id,
+            version=plan.version,
+            step=step,
+            attempt=attempt.attempt,
+            input=attempt.input,
+            code=self.code / code_hash if code_hash else None,
+            code_hash=code_hash,
+            env=env,
+        )
+
+    # --- the batch -------------------------------------------------------------------------------------------------
+
+    def _durable(self) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        self._schedule()
+        return future
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._scheduled = False
+        if self._closed:
+            return
+        arrivals, self._arrivals = self._arrivals, []
+        facts, self._facts = self._facts, []
+        calls, self._calls = self._calls, []
+        waiting, self._waiting = self._waiting, []
+        now = self.clock.now()
+        try:
+            self.store.begin()
+            self._batch(arrivals, facts, calls, now)
+            self.store.flush()
+        except Exception as error:
+            self._roll_back(error, facts, waiting)
+            return
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        self.executor.launch()
+        if self.store.timers_changed:
+            self._set_timer(self.store.next_timer(), now)
+
+    def _batch(
+        self,
+        arrivals: list[Arrival],
+        facts: list[RunFact],
+        calls: list[Callable[[int], None]],
+        now: int,
+    ) -> None:
+        for call in calls:
+            call(now)
+        if self._next_due is not None and self._next_due <= now:
+            facts = facts + [(run_id, timer.fact()) for run_id, timer in self.store.take_due_timers(now)]
+            for function_id, tick in self.store.functions.take_ticks(now):
+                arrivals.append(Arrival(event_from(tick), only=function_id))
+        self._engine.process(arrivals, facts, now)
+        while claims := self.executor.take_queued():
+            started = [(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
+            self._engine.process([], started, now)
+
+    def _roll_back(self, error: Exception, facts: list[RunFact], waiting: list[asyncio.Future[None]]) -> None:
+        """Nothing of the batch happened: senders are told so, facts are kept for another try."""
+        log.error("a batch could not be written, trying again in %s s: %s", _RETRY_S, error, exc_info=error)
+        self.store.rollback()
+        self.executor.discard_batch()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(Unavailable(f"not accepted, try again: {error}"))
+        self._facts = facts + self._facts
+        self._loop.call_later(_RETRY_S, lambda: self._recover(self.store.active()))
+
+    def _set_timer(self, due: int | None, now: int) -> None:
+        self._next_due = due
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay_s = min(max(0, due - now) / 1000, 3600)  # an hour at most: the clock may be set meanwhile
+            self._timer = self._loop.call_later(delay_s, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self.store.timers_changed = True
+        self._schedule()

@@ -1,0 +1,147 @@
+"""What people ask of the database: lists and details for the API. Reads only, on connections of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stepwell.core.events import Event
+from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.run import RunStatus, unpack
+from stepwell.local.schema import connect
+from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail
+
+_RUN = (
+    "SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, state"
+    " FROM runs JOIN events ON events.seq = runs.event"
+)
+_EVENT = "SELECT seq, body, accepted_at, misses FROM events"
+
+
+class Queries:
+    """Implements `platform.Reader`; may be used from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        self._plans: dict[tuple[str, int], Plan] = {}
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = connect(self._path, read_only=True)
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def read_events(self, *, name: str | None, user: str | None, before: int | None, limit: int) -> Page[EventDetail]:
+        where, values = _where({"name = ?": name, "user = ?": user, "seq < ?": before})
+        rows = self._connection.execute(f"{_EVENT}{where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
+        return Page([_event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
+
+    def read_event(self, event_id: str) -> EventDetail | None:
+        row = self._connection.execute(f"{_EVENT} WHERE id = ?", (event_id,)).fetchone()
+        return _event(row) if row else None
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def read_runs(
+        self,
+        *,
+        function: str | None = None,
+        status: RunStatus | None = None,
+        user: str | None = None,
+        event: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page[RunDetail]:
+        where, values = _where(
+            {
+                "function = ?": function,
+                "status = ?": None if status is None else int(status),
+                "runs.user = ?": user,
+                "runs.event = (SELECT seq FROM events WHERE id = ?)": event,
+                "runs.seq < ?": before,
+            }
+        )
+        rows = self._connection.execute(
+            f"{_RUN}{where} ORDER BY runs.seq DESC LIMIT ?", (*values, limit + 1)
+        ).fetchall()
+        return Page(
+            [self._run(row, with_logs=False) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None
+        )
+
+    def read_run(self, run_id: str) -> RunDetail | None:
+        connection = self._connection
+        connection.execute("BEGIN")  # one snapshot: the state and the attempts belong together
+        try:
+            row = connection.execute(f"{_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
+            return self._run(row, with_logs=True) if row else None
+        finally:
+            connection.execute("COMMIT")
+
+    def _run(self, row: tuple[Any, ...], *, with_logs: bool) -> RunDetail:
+        seq, run_id, function, version, event_id, user, rerun_of, state = row
+        attempts = self._connection.execute(
+            "SELECT step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
+            " WHERE run = ? ORDER BY step, attempt",
+            (seq,),
+        ).fetchall()
+        logs: dict[tuple[int, int], bytes] = {}
+        if with_logs:
+            pieces = self._connection.execute(
+                "SELECT step, attempt, text FROM logs WHERE run = ? ORDER BY step, attempt, seq", (seq,)
+            )
+            lists: dict[tuple[int, int], list[bytes]] = {}
+            for step, attempt, text in pieces:
+                lists.setdefault((step, attempt), []).append(text)
+            logs = {key: b"".join(texts) for key, texts in lists.items()}
+        plan = self._plan(function, version)
+        rows = [AttemptRow(*attempt) for attempt in attempts]
+        return RunDetail(unpack(run_id, state), plan, event_id, user, rerun_of, rows, logs)
+
+    def _plan(self, function: str, version: int) -> Plan:
+        plan = self._plans.get((function, version))
+        if plan is None:
+            sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
+            (definition,) = self._connection.execute(sql, (function, version)).fetchone()
+            plan = self._plans[function, version] = compile_plan(orjson.loads(definition), version)
+        return plan
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def read_functions(self) -> list[FunctionDetail]:
+        ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL ORDER BY id").fetchall()
+        return [detail for (i,) in ids if (detail := self.read_function(i)) is not None]
+
+    def read_function(self, function_id: str) -> FunctionDetail | None:
+        execute = self._connection.execute
+        function = execute("SELECT live FROM functions WHERE id = ?", (function_id,)).fetchone()
+        if function is None:
+            return None
+        versions = execute(
+            "SELECT version, created_at, definition FROM versions WHERE function = ? ORDER BY version", (function_id,)
+        ).fetchall()
+        shown = next((v for v in versions if v[0] == function[0]), versions[-1])
+        return FunctionDetail(
+            id=function_id,
+            version=function[0],
+            created_at=shown[1],
+            definition=shown[2],
+            versions=[(version, created_at) for version, created_at, _ in versions],
+        )
+
+
+def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
+    asked = {sql: value for sql, value in conditions.items() if value is not None}
+    return (" WHERE " + " AND ".join(asked) if asked else ""), list(asked.values())
+
+
+def _event(row: tuple[Any, ...]) -> EventDetail:
+    seq, body, accepted_at, misses = row
+    return EventDetail(Event.stored(seq, body), accepted_at, misses)

@@ -1,0 +1,114 @@
+"""What is old goes: ended runs, events that no run needs, versions without runs, and code that no version needs.
+
+In small pieces, each in a batch of its own, so that the engine never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from stepwell.local.platform import LocalPlatform
+from stepwell.project.code import remove
+
+EVERY_S = 600.0
+_PIECE = 500
+_DAY_MS = 86_400_000
+
+
+async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
+    """Remove what is older than `keep_days` (at least one day: duplicates are known that long), again and again."""
+    while True:
+        await clean(platform, max(1.0, keep_days))
+        await asyncio.sleep(EVERY_S)
+
+
+async def clean(platform: LocalPlatform, keep_days: float) -> None:
+    """One round: returns when nothing old is left."""
+    cut = platform.clock.now() - int(keep_days * _DAY_MS)
+    await _in_pieces(platform, _delete_runs, cut)
+    await _in_pieces(platform, _delete_events, cut)
+    forgotten: list[tuple[str, int]] = []
+    await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection)))
+    platform.store.functions.forget(forgotten)
+    needed = _needed_code(platform.store.connection)
+    await asyncio.to_thread(_delete_code, platform.code, needed)
+
+
+async def _in_pieces(
+    platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int
+) -> None:
+    position = 0
+
+    def piece(connection: sqlite3.Connection, now: int) -> None:
+        nonlocal position
+        _keep_counters(connection)
+        position = delete(connection, cut, position)
+
+    while position >= 0:
+        await platform.in_transaction(piece)
+
+
+def _keep_counters(connection: sqlite3.Connection) -> None:
+    """Remember the newest numbers before rows go, so that none is given twice."""
+    for table in ("events", "runs"):
+        connection.execute(
+            f"INSERT OR REPLACE INTO counters SELECT '{table}', max(coalesce(max(seq), 0),"
+            f" coalesce((SELECT value FROM counters WHERE name = '{table}'), 0)) FROM {table}"
+        )
+
+
+def _delete_runs(connection: sqlite3.Connection, cut: int, after: int) -> int:
+    """Delete ended runs among the next ones; answers where to go on, -1 at the end."""
+    rows = connection.execute(
+        "SELECT seq, created_at, ended_at, active FROM runs WHERE seq > ? ORDER BY seq LIMIT ?", (after, _PIECE)
+    ).fetchall()
+    old = [(seq,) for seq, _, ended_at, active in rows if ended_at is not None and ended_at < cut and not active]
+    for table in ("logs", "attempts", "timers", "waits"):
+        connection.executemany(f"DELETE FROM {table} WHERE run = ?", old)
+    connection.executemany("DELETE FROM runs WHERE seq = ?", old)
+    return -1 if len(rows) < _PIECE or rows[-1][1] >= cut else rows[-1][0]
+
+
+def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
+    """Delete events that no run was started by, or waits for, among the next ones; answers where to go on."""
+    rows = connection.execute(
+        "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq) FROM events"
+        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, _PIECE),
+    ).fetchall()
+    # An open run may yet look back at what came after its trigger.
+    (oldest,) = connection.execute('SELECT min("after") FROM runs WHERE status = 0').fetchone()
+    old = [
+        (seq,)
+        for seq, accepted_at, used in rows
+        if accepted_at < cut and not used and (oldest is None or seq <= oldest)
+    ]
+    connection.executemany("DELETE FROM event_keys WHERE event = ?", old)
+    connection.executemany("DELETE FROM events WHERE seq = ?", old)
+    return -1 if len(rows) < _PIECE or rows[-1][1] >= cut else rows[-1][0]
+
+
+def _delete_versions(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    unused: list[tuple[str, int]] = connection.execute(
+        "SELECT function, version FROM versions WHERE NOT EXISTS (SELECT 1 FROM runs WHERE"
+        " runs.function = versions.function AND runs.version = versions.version)"
+        " AND version < (SELECT max(version) FROM versions AS newer WHERE newer.function = versions.function)"
+        " AND NOT EXISTS (SELECT 1 FROM functions WHERE id = versions.function AND live = versions.version)"
+    ).fetchall()
+    connection.executemany("DELETE FROM versions WHERE function = ? AND version = ?", unused)
+    return unused
+
+
+def _needed_code(connection: sqlite3.Connection) -> set[str]:
+    return {h for (code,) in connection.execute("SELECT code FROM versions") for h in orjson.loads(code).values()}
+
+
+def _delete_code(folder: Path, needed: set[str]) -> None:
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if len(entry.name) == 64 and entry.name not in needed:
+            remove(entry)

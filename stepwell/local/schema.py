@@ -1,0 +1,119 @@
+"""The database's tables, and the migrations that lead to them. One file, WAL mode, `user_version` counts migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+MIGRATIONS = (
+    """
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,          -- the order of acceptance
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        user TEXT,
+        accepted_at INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        misses BLOB                       -- functions it named but did not start, JSON
+    );
+    CREATE INDEX events_name ON events (name);
+    CREATE INDEX events_user ON events (user) WHERE user IS NOT NULL;
+
+    CREATE TABLE event_keys (key BLOB, event INTEGER, PRIMARY KEY (key, event)) WITHOUT ROWID;
+    CREATE INDEX event_keys_event ON event_keys (event);
+
+    CREATE TABLE functions (
+        id TEXT PRIMARY KEY,
+        live INTEGER,                     -- the version that new runs use; NULL: none
+        file TEXT NOT NULL,
+        dotenv BLOB NOT NULL              -- values of .env by step: in no version's hash
+    ) WITHOUT ROWID;
+    CREATE TABLE versions (
+        function TEXT, version INTEGER, hash TEXT NOT NULL, created_at INTEGER NOT NULL,
+        definition BLOB NOT NULL,         -- normalised
+        code BLOB NOT NULL,               -- hash of the code by step
+        PRIMARY KEY (function, version)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE runs (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        function TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        event INTEGER NOT NULL,           -- events.seq
+        user TEXT,
+        "after" INTEGER NOT NULL,           -- events after this seq may satisfy its waits
+        rerun_of TEXT,
+        status INTEGER NOT NULL,
+        active INTEGER NOT NULL,          -- has attempts that are queued or running
+        created_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        state BLOB NOT NULL
+    );
+    CREATE INDEX runs_function ON runs (function);
+    CREATE INDEX runs_event ON runs (event);
+    CREATE INDEX runs_user ON runs (user) WHERE user IS NOT NULL;
+    CREATE INDEX runs_status ON runs (status) WHERE status IN (0, 2, 3);
+    CREATE INDEX runs_active ON runs (active) WHERE active = 1;
+
+    CREATE TABLE attempts (
+        run INTEGER, step INTEGER, attempt INTEGER,
+        status TEXT NOT NULL, queued_at INTEGER NOT NULL, started_at INTEGER, ended_at INTEGER NOT NULL,
+        output BLOB, error BLOB,
+        PRIMARY KEY (run, step, attempt)
+    ) WITHOUT ROWID;
+    CREATE TABLE logs (
+        run INTEGER, step INTEGER, attempt INTEGER, seq INTEGER,
+        at INTEGER NOT NULL, stream TEXT NOT NULL, text BLOB NOT NULL,
+        PRIMARY KEY (run, step, attempt, seq)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE timers (
+        run INTEGER, kind INTEGER, step_or_pause INTEGER, attempt INTEGER, due_at INTEGER NOT NULL,
+        PRIMARY KEY (run, kind, step_or_pause, attempt)
+    ) WITHOUT ROWID;
+    CREATE INDEX timers_due ON timers (due_at);
+    CREATE TABLE waits (
+        event TEXT, key BLOB, run INTEGER, pause INTEGER, deadline INTEGER NOT NULL,
+        PRIMARY KEY (event, key, run, pause)
+    ) WITHOUT ROWID;
+    CREATE TABLE schedules (
+        function TEXT, cron TEXT, timezone TEXT, next_at INTEGER NOT NULL,
+        PRIMARY KEY (function, cron, timezone)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, scope TEXT NOT NULL, name TEXT NOT NULL,
+        created_at INTEGER NOT NULL, revoked_at INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+class DatabaseTooNew(Exception):
+    """The database was written by a newer Stepwell: upgrade, or use another --db file."""
+
+
+def connect(path: Path | str, *, durable: bool = False, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode. `durable` syncs every commit to disk (survives a power cut), else a commit
+    survives the death of the process."""
+    if read_only:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    else:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute("PRAGMA cache_size = -65536")
+    return connection
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables up to date. Raises DatabaseTooNew."""
+    (done,) = connection.execute("PRAGMA user_version").fetchone()
+    if done > len(MIGRATIONS):
+        raise DatabaseTooNew(f"the database has schema {done}, this Stepwell knows {len(MIGRATIONS)}; upgrade Stepwell")
+    for number, script in enumerate(MIGRATIONS[done:], done + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")

@@ -1,0 +1,94 @@
+"""The server behind `stepwell serve`: keys, JSON logs, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stepwell.local.http import serve
+from stepwell.local.keys import KeyStore
+from stepwell.local.retention import keep_clean
+from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
+from stepwell.project.load import load_all
+
+log = logging.getLogger("stepwell.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    paths: tuple[Path, ...]
+    host: str
+    port: int
+    grace_s: float
+    keep_days: float
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `message`, and what `extra={"fields": {...}}` adds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def log_json_lines() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+async def main(settings: ServerSettings, options: ServeOptions) -> None:
+    """Serve until SIGTERM or SIGINT; then let running steps end for `grace_s`, and queue the others again."""
+    log_json_lines()
+    with listen(options.host, options.port) as listener:
+        async with open_server(settings, grace_s=options.grace_s) as server:
+            await _deploy_all(server, options.paths)
+            keys = KeyStore(settings.database)
+            if not keys.list():
+                log.warning("there are no keys yet, so every request is refused; `stepwell keys create` makes one")
+            host, port = listener.getsockname()[:2]
+
+            async def ready() -> None:
+                log.info("listening", extra={"fields": {"host": host, "port": port, "database": str(settings.database)}})
+                await keep_clean(server.platform, options.keep_days)
+
+            await serve(server, listener, keys, local_only=None, ready=ready)
+            log.info("stopping", extra={"fields": {"running": len(server.platform.executor.running)}})
+        log.info("stopped")
+
+
+async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
+    """Make everything that can be loaded live. A function that cannot be loaded keeps its last version."""
+    functions, errors = await asyncio.to_thread(load_all, paths)
+    for error in errors:
+        for problem in error.problems:
+            log.error("%s", problem)
+    broken = {str(problem.file) for error in errors for problem in error.problems}
+    kept = [f for f, file in server.platform.store.functions.live().items() if file in broken]
+    await server.retire_others([*kept, *(function.definition.id for function in functions)])
+    for function in functions:
+        for warning in function.warnings():
+            log.warning("%s", warning)
+        deployed = await server.deploy(function)
+        fields = {"function": function.definition.id}
+        for reason in deployed.missing:
+            log.warning("not live: %s", reason, extra={"fields": fields})
+        if deployed.registered is not None:
+            version = deployed.registered.version
+            log.info("live", extra={"fields": {**fields, "version": version, "new": deployed.registered.is_new}})

@@ -1,0 +1,124 @@
+"""A server on one machine: the platform, its functions, and the HTTP API in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepwell.core.plan import compile_plan
+from stepwell.local.clock import Clock
+from stepwell.local.functions import Registered
+from stepwell.local.lock import exclusive
+from stepwell.local.platform import LocalPlatform, Settings
+from stepwell.local.queries import Queries
+from stepwell.local.runners import Runners
+from stepwell.local.store import LocalStore
+from stepwell.project.code import dotenv, materialise
+from stepwell.project.load import LoadedFunction
+
+
+def default_parallelism() -> int:
+    return 2 * (os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    database: Path
+    env: str = "dev"
+    durable: bool = False  # sync every commit to disk
+    parallelism: int = field(default_factory=default_parallelism)
+    no_containers: bool = False
+    secret: Callable[[str], str | None] = os.environ.get
+
+    @property
+    def code(self) -> Path:
+        """Step code by hash, beside the database."""
+        return self.database.with_suffix(".code")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """`missing`: why this machine cannot run some of its steps, and the cure; such a function is not live."""
+
+    function: LoadedFunction
+    registered: Registered | None
+    missing: Sequence[str]
+
+
+class LocalServer:
+    """A started platform with what belongs to it. Made by `open_server`."""
+
+    def __init__(self, platform: LocalPlatform, runners: Runners, queries: Queries, settings: ServerSettings) -> None:
+        self.platform, self.queries, self.settings = platform, queries, settings
+        self._runners = runners
+
+    async def deploy(self, function: LoadedFunction) -> Deployed:
+        """Make a loaded function live; a version that is equal to the newest makes no new one."""
+        missing, code, values = [], {}, {}
+        definition = function.normalised()
+        for step_id, step_code in function.steps.items():
+            await asyncio.to_thread(materialise, step_code, self.settings.code)
+            code[step_id] = step_code.hash
+            found = dotenv(step_code.folder)
+            if found:
+                values[step_id] = found
+        plan = compile_plan(definition, 0)
+        for step in plan.steps:
+            folder = self.settings.code / code[step.id] if step.id in code else None
+            reason = self._runners.check(step, folder)
+            if reason is not None:
+                missing.append(f"step {step.id}: {reason}")
+        if missing:
+            await self.platform.retire([plan.function_id])
+            return Deployed(function, None, missing)
+        registered = await self.platform.register(definition, code, values, str(function.file))
+        return Deployed(function, registered, ())
+
+    async def retire_others(self, function_ids: Sequence[str]) -> list[str]:
+        """Take out of service every live function but these."""
+        others = [f for f in self.platform.store.functions.live() if f not in set(function_ids)]
+        if others:
+            await self.platform.retire(others)
+        return others
+
+
+@asynccontextmanager
+async def open_server(
+    settings: ServerSettings, clock: Clock | None = None, *, grace_s: float = 0.0
+) -> AsyncIterator[LocalServer]:
+    """Open the database, go on with its runs, and close it in order. Raises lock.InUse, schema.DatabaseTooNew."""
+    settings.database.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(settings.database):
+        store = LocalStore(settings.database, durable=settings.durable)
+        runners = Runners(no_containers=settings.no_containers)
+        platform = LocalPlatform(
+            store,
+            runners,
+            settings.code,
+            clock or Clock(),
+            Settings(settings.parallelism, settings.env, settings.secret),
+        )
+        try:
+            await platform.start()
+            yield LocalServer(platform, runners, Queries(settings.database), settings)
+        finally:
+            await platform.close(grace_s)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError whose text names the address and the cure."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host") from None
+    return listener

@@ -1,0 +1,313 @@
+"""The engine's store in SQLite: state and queue in one transaction, which is one batch of the engine.
+
+A single writer owns it: the runs it works on stay in memory, and each is written once per batch, at the commit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from stepwell.core.catalog import Catalog
+from stepwell.core.events import Event, user_key
+from stepwell.core.inputs import error_json
+from stepwell.core.messages import (
+    ClearTimer,
+    CloseWait,
+    Command,
+    OpenWait,
+    RecordAttempt,
+    RunStep,
+    SetTimer,
+    Timer,
+    TimerKind,
+)
+from stepwell.core.plan import Plan
+from stepwell.core.run import RunStatus, StepStatus, pack, unpack
+from stepwell.local.functions import Functions
+from stepwell.local.schema import connect, migrate
+from stepwell.platform import Change, NewEvent, OpenedWait, RunRecord
+
+_KEPT_RUNS = 4096  # runs kept in memory, and the bytes of their events and outputs
+_KEPT_BYTES = 64 * 1024 * 1024
+_BUSY = (StepStatus.QUEUED, StepStatus.RUNNING)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A run in memory. `seq` is its row; `new` and `dirty` say what the commit has to write."""
+
+    record: RunRecord
+    seq: int
+    new: bool = False
+    dirty: bool = False
+    bytes: int = 0
+
+
+class LocalStore:
+    """Implements `platform.Store`; besides, the batch's transaction (`begin`, `flush`, `rollback`) and the timers."""
+
+    def __init__(self, path: Path | str, *, durable: bool = False) -> None:
+        self.connection = connect(path, durable=durable)
+        migrate(self.connection)
+        self.functions = Functions(self.connection)
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._dirty: list[_Kept] = []
+        self._attempts: list[tuple[object, ...]] = []
+        self._logs: list[tuple[object, ...]] = []
+        self.timers_changed = True
+        self._event_seq = self._newest("events")
+        self._run_seq = self._newest("runs")
+
+    def close(self) -> None:
+        self.connection.execute("PRAGMA optimize")
+        self.connection.close()
+
+    def _newest(self, table: str) -> int:
+        # Retention may delete the newest row; numbers are never given twice all the same.
+        sql = f"SELECT max(coalesce(max(seq), 0), coalesce((SELECT value FROM counters WHERE name = ?), 0)) FROM {table}"
+        newest: int = self.connection.execute(sql, (table,)).fetchone()[0]
+        return newest
+
+    # --- the batch -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def flush(self) -> None:
+        """Write what the batch changed, and commit: durable when this returns."""
+        self._write()
+        if self._logs:
+            self.connection.executemany("INSERT OR IGNORE INTO logs VALUES (?, ?, ?, ?, ?, ?, ?)", self._logs)
+            self._logs.clear()
+        self.connection.execute("COMMIT")
+        self._evict()
+
+    def rollback(self) -> None:
+        """Forget the batch; memory goes back to what the file says."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self._kept.clear()
+        self._dirty.clear()
+        self._attempts.clear()
+        self._kept_bytes = 0
+        self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
+
+    def _write(self) -> None:
+        new, changed = [], []
+        for kept in self._dirty:
+            record, run = kept.record, kept.record.run
+            busy = any(step.status in _BUSY for step in run.steps)
+            if kept.new:
+                plan = record.plan
+                new.append(
+                    (kept.seq, run.id, plan.function_id, plan.version, record.event.seq, user_key(record.event.user),
+                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, pack(run))
+                )  # fmt: skip
+            else:
+                changed.append((int(run.status), busy, run.ended_at, pack(run), kept.seq))
+            kept.new = kept.dirty = False
+        self._dirty.clear()
+        if new:
+            self.connection.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+        if changed:
+            sql = "UPDATE runs SET status = ?, active = ?, ended_at = ?, state = ? WHERE seq = ?"
+            self.connection.executemany(sql, changed)
+        if self._attempts:
+            sql = "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            self.connection.executemany(sql, self._attempts)
+            self._attempts.clear()
+
+    def _evict(self) -> None:
+        while len(self._kept) > _KEPT_RUNS or (self._kept_bytes > _KEPT_BYTES and self._kept):
+            _, kept = self._kept.popitem(last=False)
+            self._kept_bytes -= kept.bytes
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def catalog(self) -> Catalog:
+        return self.functions.catalog()
+
+    def position(self) -> int:
+        return self._event_seq
+
+    def put_events(self, events: Sequence[NewEvent], now: int) -> list[int | None]:
+        known = self._known([new.event.id for new in events if not new.event.fresh])
+        positions: list[int | None] = []
+        rows, keys = [], []
+        for new in events:
+            event = new.event
+            if event.id in known:
+                positions.append(None)
+                continue
+            if not event.fresh:
+                known.add(event.id)
+            self._event_seq += 1
+            event.seq = self._event_seq
+            positions.append(event.seq)
+            misses = orjson.dumps(new.misses) if new.misses else None
+            rows.append((event.seq, event.id, event.name, user_key(event.user), now, event.body, misses))
+            keys += [(key, event.seq) for key in new.keys]
+        self.connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        if keys:
+            self.connection.executemany("INSERT OR IGNORE INTO event_keys VALUES (?, ?)", keys)
+        return positions
+
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        known: set[str] = set()
+        for start in range(0, len(ids), 500):
+            some = ids[start : start + 500]
+            marks = ",".join("?" * len(some))
+            known.update(i for (i,) in self.connection.execute(f"SELECT id FROM events WHERE id IN ({marks})", some))
+        return known
+
+    def events(self, ids: Sequence[str]) -> dict[str, Event]:
+        found = {}
+        for event_id in ids:
+            row = self.connection.execute("SELECT seq, body FROM events WHERE id = ?", (event_id,)).fetchone()
+            if row:
+                found[event_id] = Event.stored(*row)
+        return found
+
+    def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
+        if key is None:
+            sql = "SELECT seq, body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? ORDER BY seq"
+        else:
+            sql = (
+                "SELECT seq, body FROM event_keys JOIN events ON events.seq = event_keys.event"
+                " WHERE key = ? AND event > ? AND accepted_at < ? ORDER BY event"
+            )
+        for row in self.connection.execute(sql, (name if key is None else key, after, before)):
+            yield Event.stored(*row)
+
+    def find_waits(self, name: str, keys: Sequence[bytes]) -> list[OpenedWait]:
+        self._write()  # runs of this very batch have waits too
+        marks = ",".join("?" * (len(keys) + 1))
+        sql = (
+            "SELECT runs.id, pause, deadline FROM waits JOIN runs ON runs.seq = waits.run"
+            f" WHERE waits.event = ? AND key IN ({marks})"
+        )
+        return [OpenedWait(*row) for row in self.connection.execute(sql, (name, b"", *keys))]
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        records = {}
+        for run_id in run_ids:
+            kept = self._kept.get(run_id) or self._read(run_id)
+            if kept is not None:
+                self._kept.move_to_end(run_id)
+                records[run_id] = kept.record
+        return records
+
+    def add(self, record: RunRecord) -> None:
+        if record.run.id in self._kept or self._read(record.run.id) is not None:
+            return
+        self._run_seq += 1
+        self._kept[record.run.id] = _Kept(record, self._run_seq, new=True)
+
+    def _read(self, run_id: str) -> _Kept | None:
+        row = self.connection.execute(
+            'SELECT runs.seq, function, version, "after", rerun_of, state, events.seq, body'
+            " FROM runs JOIN events ON events.seq = runs.event WHERE runs.id = ?",
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        seq, function, version, after, rerun_of, state, event_seq, body = row
+        run = unpack(run_id, state)
+        record = RunRecord(run, self.functions.plan(function, version), Event.stored(event_seq, body), after, rerun_of)
+        results = self.connection.execute("SELECT step, output, error FROM attempts WHERE run = ? ORDER BY attempt", (seq,))
+        for step, output, error in results:
+            if run.steps[step].status is StepStatus.COMPLETED and output is not None:
+                record.outputs[step] = output
+            elif run.steps[step].status is StepStatus.FAILED and error is not None:
+                record.errors[step] = error
+        kept = self._kept[run_id] = _Kept(record, seq)
+        return kept
+
+    def commit(self, changes: Sequence[Change], now: int) -> list[RunRecord | None]:
+        for change in changes:
+            kept = self._kept[change.record.run.id]
+            if not kept.dirty and (kept.new or change.record.run is not change.before):
+                kept.dirty = True
+                self._dirty.append(kept)
+            for command in change.commands:
+                if not isinstance(command, RunStep):
+                    self._obey(kept, command)
+        return [None] * len(changes)  # a single writer never loses a race
+
+    def _obey(self, kept: _Kept, command: Command) -> None:
+        execute = self.connection.execute
+        plan, seq = kept.record.plan, kept.seq
+        if isinstance(command, RecordAttempt):
+            error = error_json(command.error) if command.error else None
+            size = len(command.output or b"") + len(error or b"")
+            kept.bytes += size
+            self._kept_bytes += size
+            self._attempts.append(
+                (seq, command.step, command.attempt, command.status, command.queued_at, command.started_at,
+                 command.ended_at, command.output, error)
+            )  # fmt: skip
+        elif isinstance(command, SetTimer):
+            timer = command.timer
+            row = (seq, timer.kind, timer.index, timer.attempt, command.due_at)
+            execute("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?, ?)", row)
+            self.timers_changed = True
+        elif isinstance(command, ClearTimer):
+            timer = command.timer
+            sql = "DELETE FROM timers WHERE run = ? AND kind = ? AND step_or_pause = ? AND attempt = ?"
+            execute(sql, (seq, timer.kind, timer.index, timer.attempt))
+            self.timers_changed = True
+        elif isinstance(command, OpenWait):
+            row = (plan.pauses[command.pause].event, command.key or b"", seq, command.pause, command.deadline)
+            execute("INSERT OR REPLACE INTO waits VALUES (?, ?, ?, ?, ?)", row)
+        elif isinstance(command, CloseWait):
+            key = kept.record.run.pauses[command.pause].key or b""
+            sql = "DELETE FROM waits WHERE event = ? AND key = ? AND run = ? AND pause = ?"
+            execute(sql, (plan.pauses[command.pause].event, key, seq, command.pause))
+
+    def active(self) -> list[str]:
+        """Runs with attempts that are queued or running."""
+        return [i for (i,) in self.connection.execute("SELECT id FROM runs WHERE active = 1 ORDER BY seq")]
+
+    def is_open(self, run_id: str) -> bool:
+        record = self.load([run_id]).get(run_id)
+        return record is not None and record.run.status is RunStatus.RUNNING
+
+    # --- logs and timers -------------------------------------------------------------------------------------------
+
+    def add_log(self, run_id: str, step: int, attempt: int, seq: int, at: int, stream: str, text: bytes) -> None:
+        """Keep a piece of an attempt's log; it is written with the next batch."""
+        kept = self._kept.get(run_id) or self._read(run_id)
+        if kept is not None:
+            self._logs.append((kept.seq, step, attempt, seq, at, stream, text))
+
+    @property
+    def has_logs(self) -> bool:
+        return bool(self._logs)
+
+    def take_due_timers(self, now: int, limit: int = 500) -> list[tuple[str, Timer]]:
+        """Remove and answer the timers that are due, the earliest first."""
+        rows = self.connection.execute(
+            "SELECT runs.id, run, kind, step_or_pause, attempt FROM timers JOIN runs ON runs.seq = timers.run"
+            " WHERE due_at <= ? ORDER BY due_at LIMIT ?",
+            (now, limit),
+        ).fetchall()
+        sql = "DELETE FROM timers WHERE run = ? AND kind = ? AND step_or_pause = ? AND attempt = ?"
+        self.connection.executemany(sql, [row[1:] for row in rows])
+        self.timers_changed = True
+        return [(run_id, Timer(TimerKind(kind), index, attempt)) for run_id, _, kind, index, attempt in rows]
+
+    def next_timer(self) -> int | None:
+        """When the next timer or cron tick is due."""
+        self.timers_changed = False
+        sql = "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules)"
+        due: int | None = self.connection.execute(sql).fetchone()[0]
+        return due

@@ -1,0 +1,191 @@
+"""The seams between the engine and a platform: what keeps state, and what executes steps. Nothing else is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from stepwell.core.catalog import Catalog, Miss
+from stepwell.core.events import Event
+from stepwell.core.messages import AttemptStarted, Command
+from stepwell.core.plan import Plan
+from stepwell.core.run import Run, RunStatus
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """A run with everything that its decisions need. `outputs` and `errors` are JSON texts by step index."""
+
+    run: Run
+    plan: Plan
+    event: Event
+    after: int  # events accepted after this position may satisfy its waits
+    rerun_of: str | None = None
+    outputs: dict[int, bytes] = field(default_factory=dict)
+    errors: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    event: Event
+    keys: Sequence[bytes]  # under which waits may look for it
+    misses: Sequence[Miss]  # functions it named but did not start
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedWait:
+    run_id: str
+    pause: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transition: the run as it was, the record that holds what it became, and what this asks for."""
+
+    before: Run
+    record: RunRecord
+    commands: Sequence[Command]
+    claims: Sequence[AttemptStarted]  # attempts that are to be executed once this is committed
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A claimed attempt, to be executed now."""
+
+    record: RunRecord
+    step: int
+    attempt: int
+    input: bytes
+
+
+class Store(Protocol):
+    """State. Every method sees all that was committed before it, also by others (strong consistency)."""
+
+    def catalog(self) -> Catalog:
+        """The functions that are live now."""
+
+    def position(self) -> int:
+        """The position of the newest accepted event: events are accepted in the order of their positions."""
+
+    def put_events(self, events: Sequence[NewEvent], now: int) -> list[int | None]:
+        """Accept events; answers each one's position, or None for a duplicate of an event that is known."""
+
+    def events(self, ids: Sequence[str]) -> dict[str, Event]:
+        """Stored events by id."""
+
+    def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
+        """Events (no replays) with this name, and key if one is given, in the order in which they were accepted:
+        after position `after`, and before time `before` (ms)."""
+
+    def find_waits(self, name: str, keys: Sequence[bytes]) -> list[OpenedWait]:
+        """Open waits for this name that have no key or one of these."""
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        """Runs by id; unknown ones are left out."""
+
+    def add(self, record: RunRecord) -> None:
+        """Make a run: `load` finds it from now on, its first commit makes it durable."""
+
+    def commit(self, changes: Sequence[Change], now: int) -> list[RunRecord | None]:
+        """Write each transition with the records, timers and waits that its commands ask for, if nobody changed the
+        run since `before`. Answers the current record for each that lost such a race, else None."""
+
+
+class Dispatcher(Protocol):
+    """Execution. Nothing is started before the commit that claims it is durable."""
+
+    def admit(self, function_id: str) -> bool:
+        """Take a slot for an attempt that could start at once; False if it must queue."""
+
+    def release(self, function_id: str) -> None:
+        """Give back a slot whose attempt is not executed after all."""
+
+    def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
+        """Claim this attempt with an `AttemptStarted` when a slot is free. Queueing one twice is harmless."""
+
+    def start(self, attempt: Attempt) -> None:
+        """Execute a claimed attempt; its end comes back as a fact."""
+
+    def stop(self, run_id: str, step: int, attempt: int) -> None:
+        """Kill a running attempt."""
+
+
+# --- what people read ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt that is over. `output` and `error` are JSON texts; `log` is text, None if it was not asked for."""
+
+    step: int
+    attempt: int
+    status: str
+    queued_at: int
+    started_at: int | None
+    ended_at: int
+    output: bytes | None
+    error: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetail:
+    run: Run
+    plan: Plan
+    event_id: str
+    user: str | None
+    rerun_of: str | None
+    attempts: Sequence[AttemptRow]
+    logs: dict[tuple[int, int], bytes]  # by step and attempt
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetail:
+    event: Event
+    accepted_at: int
+    misses: bytes | None  # JSON: functions it named but did not start
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDetail:
+    id: str
+    version: int | None  # the live one
+    created_at: int | None
+    definition: bytes  # JSON, of the live or else the newest version
+    versions: Sequence[tuple[int, int]]  # number, created at
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Newest first. `next` is where the next page begins, None at the end."""
+
+    items: Sequence[Item]
+    next: int | None
+
+
+class Reader(Protocol):
+    """The reads of the API. Positions (`before`) count down: a page holds what is older than its position."""
+
+    def read_events(self, *, name: str | None, user: str | None, before: int | None, limit: int) -> Page[EventDetail]: ...
+
+    def read_event(self, event_id: str) -> EventDetail | None: ...
+
+    def read_runs(
+        self,
+        *,
+        function: str | None = None,
+        status: RunStatus | None = None,
+        user: str | None = None,
+        event: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page[RunDetail]: ...
+
+    def read_run(self, run_id: str) -> RunDetail | None: ...
+
+    def read_functions(self) -> list[FunctionDetail]: ...
+
+    def read_function(self, function_id: str) -> FunctionDetail | None: ...

@@ -1,0 +1,1 @@
+"""A project on disk: definition files and the code of their steps."""

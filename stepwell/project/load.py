@@ -1,0 +1,194 @@
+"""Finding functions on disk, and reading one with the code of its steps.
+
+One rule: everything that is wrong is reported at once, and each problem with the place where it is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepwell.core.definition import Definition, DefinitionError, Lambda, Step, parse_definition
+from stepwell.core.problems import Pointer
+from stepwell.project.code import CodeError, StepCode, read_code, resolve
+from stepwell.project.convention import check_handler, dockerfile, entry
+from stepwell.project.json_text import parse_json
+from stepwell.project.source import Source, SourceError
+from stepwell.project.yaml_text import parse_yaml
+
+NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
+_SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
+_LARGEST = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedProblem:
+    file: Path
+    line: int
+    column: int
+    pointer: Pointer
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class LoadError(Exception):
+    """A function cannot be loaded; `problems` holds everything that is wrong, in the order of the file."""
+
+    def __init__(self, problems: list[PlacedProblem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFunction:
+    definition: Definition
+    source: Source
+    file: Path
+    folder: Path
+    steps: dict[str, StepCode]  # of the steps that have code
+    commands: dict[str, tuple[str, ...]]  # what convention found, for lambda steps that do not say what to run
+
+    def normalised(self) -> dict[str, Any]:
+        """The normalised definition, with the commands that convention found: a runner needs no convention."""
+        data = self.definition.normalised()
+        for step_id, command in self.commands.items():
+            data["steps"][step_id]["runtime"]["command"] = list(command)
+        return data
+
+    def warnings(self) -> list[PlacedProblem]:
+        """What is allowed, and probably not meant."""
+        return [_placed(self.file, self.source, p.pointer, p.message) for p in self.definition.warnings()]
+
+
+def find_definitions(paths: Iterable[Path]) -> list[Path]:
+    """The definition files at or below each path, sorted.
+
+    Raises LoadError for a path that does not exist, and for a folder with two of them.
+    """
+    files, problems = _search(paths)
+    if problems:
+        raise LoadError(problems)
+    return files
+
+
+def load(path: Path) -> LoadedFunction:
+    """Load a function from its definition file, or from the folder that holds it. Raises LoadError."""
+    if path.is_dir():
+        files, problems = _definitions_in(path)
+        if problems:
+            raise LoadError(problems)
+        if not files:
+            raise LoadError([PlacedProblem(path, 1, 1, (), f"found no definition; add one of {', '.join(NAMES)}")])
+        path = files[0]
+    source = _read(path)
+    try:
+        definition = parse_definition(source.data)
+    except DefinitionError as refused:
+        problems = [_placed(path, source, p.pointer, p.message) for p in refused.problems]
+        raise LoadError(sorted(problems, key=lambda p: (p.line, p.column))) from None
+    return _with_code(path, source, definition)
+
+
+def load_all(paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadError]]:
+    """Load every function at or below each path; one that cannot be loaded does not keep the others from it."""
+    files, problems = _search(paths)
+    errors = [LoadError([problem]) for problem in problems]
+    loaded: dict[str, LoadedFunction] = {}
+    for file in files:
+        try:
+            function = load(file)
+        except LoadError as error:
+            errors.append(error)
+            continue
+        other = loaded.setdefault(function.definition.id, function)
+        if other is not function:
+            message = f"the id {function.definition.id!r} is taken by {other.file}; give one of them another"
+            errors.append(LoadError([_placed(file, function.source, ("id",), message)]))
+    return list(loaded.values()), errors
+
+
+def _search(paths: Iterable[Path]) -> tuple[list[Path], list[PlacedProblem]]:
+    files: set[Path] = set()
+    problems: list[PlacedProblem] = []
+    for path in paths:
+        if path.is_file():
+            files.add(path)
+        elif not path.is_dir():
+            problems.append(PlacedProblem(path, 1, 1, (), "does not exist; name a definition file or a folder"))
+        for parent, folders, _ in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith(".") and name not in _SKIPPED]
+            found, wrong = _definitions_in(Path(parent))
+            files.update(found)
+            problems += wrong
+    return sorted(files), problems
+
+
+def _definitions_in(folder: Path) -> tuple[list[Path], list[PlacedProblem]]:
+    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    if len(found) < 2:
+        return found, []
+    message = f"the folder has another definition, {found[0].name}; a folder is one function, so remove one of them"
+    return [], [PlacedProblem(file, 1, 1, (), message) for file in found[1:]]
+
+
+def _read(path: Path) -> Source:
+    def refuse(message: str, line: int = 1, column: int = 1) -> LoadError:
+        return LoadError([PlacedProblem(path, line, column, (), message)])
+
+    parse: Callable[[str], Source] = parse_json if path.suffix == ".json" else parse_yaml
+    try:
+        if not path.is_file() or path.suffix not in (".json", ".yaml", ".yml"):
+            raise refuse("is no definition; name a file that ends in .json, .yaml or .yml, or its folder")
+        if path.stat().st_size > _LARGEST:
+            raise refuse("has more than 1 MB; pass what is large to a step in a file of its own")
+        content = path.read_bytes()
+        return parse(content.decode("utf-8-sig"))
+    except OSError as error:
+        raise refuse(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        column = error.start - before.rfind(b"\n")
+        raise refuse("is not in UTF-8; save it as that", before.count(b"\n") + 1, column) from None
+    except SourceError as error:
+        raise refuse(error.message, error.line, error.column) from None
+
+
+def _with_code(file: Path, source: Source, definition: Definition) -> LoadedFunction:
+    steps: dict[str, StepCode] = {}
+    commands: dict[str, tuple[str, ...]] = {}
+    problems: list[PlacedProblem] = []
+    read: dict[Path, StepCode] = {}  # steps may share their code
+    for step_id, step in definition.steps.items():
+        pointer: Pointer = ("steps", step_id, "path")
+        try:
+            if step.path:
+                place = resolve(file.parent, step.path)
+                read[place] = steps[step_id] = read.get(place) or read_code(place, file.parent)
+                commands |= _entry(step_id, step, read[place])
+        except CodeError as error:
+            problems.append(_placed(file, source, pointer, f"step `{step_id}`: {error}"))
+    if problems:
+        raise LoadError(problems)
+    return LoadedFunction(definition, source, file, file.parent, steps, commands)
+
+
+def _entry(step_id: str, step: Step, code: StepCode) -> dict[str, tuple[str, ...]]:
+    """What convention has the step run, if the step leaves it to that. Raises CodeError if there is nothing to run."""
+    runtime = step.runtime
+    if isinstance(runtime, Lambda):
+        if runtime.handler is not None:
+            check_handler(code.folder, runtime.handler)
+        elif runtime.command is None:
+            return {step_id: entry(code.folder, code.file)}
+    elif runtime.type == "docker" and runtime.image is None:
+        dockerfile(code.folder)
+    return {}
+
+
+def _placed(file: Path, source: Source, pointer: Pointer, message: str) -> PlacedProblem:
+    return PlacedProblem(file, *source.place(pointer), pointer, message)

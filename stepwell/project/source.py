@@ -1,0 +1,46 @@
+"""What reading a definition file gives: plain data, and where in the text each value stands.
+
+One rule: text is data. No tag is executed, keys are always text, nothing that is ambiguous (a key given twice) is
+accepted, and neither depth nor aliases can make a small text large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.core.problems import Pointer
+
+DEEPEST = 64
+TOO_DEEP = f"is nested more than {DEEPEST} deep; nothing in a definition needs that"
+HALF_A_CHARACTER = "holds half a surrogate pair, which is no character; remove it"
+EMPTY = "is empty; a definition has an id, triggers and steps"
+
+
+class SourceError(ValueError):
+    """The text is not what it should be, at this line and column (both from 1)."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`places`: the (line, column) of every value, from 1: of its key in an object, of itself in a list."""
+
+    data: Any
+    places: dict[Pointer, tuple[int, int]]
+
+    def place(self, pointer: Pointer) -> tuple[int, int]:
+        """Where `pointer` stands; where its nearest parent stands if it is not in the text."""
+        while pointer and pointer not in self.places:
+            pointer = pointer[:-1]
+        return self.places.get(pointer, (1, 1))
+
+
+def is_whole(text: str) -> bool:
+    """Whether the text can be written as UTF-8."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
