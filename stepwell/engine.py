@@ -90,10 +90,7 @@ class Engine:
         starts: list[list[Plan]] = []
         new: list[NewEvent] = []
         for arrival in arrivals:
-            if arrival.only is not None:
-                plans, misses = [plan for f, plan in catalog.live.items() if f == arrival.only], []
-            else:
-                plans, misses = catalog.starts(arrival.event)
+            plans, misses = catalog.starts(arrival.event, arrival.only)
             starts.append(plans)
             new.append(NewEvent(arrival.event, catalog.keys(arrival.event), misses))
         facts: list[RunFact] = []

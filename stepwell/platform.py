@@ -169,7 +169,9 @@ class Page(Generic[Item]):
 class Reader(Protocol):
     """The reads of the API. Positions (`before`) count down: a page holds what is older than its position."""
 
-    def read_events(self, *, name: str | None, user: str | None, before: int | None, limit: int) -> Page[EventDetail]: ...
+    def read_events(
+        self, *, name: str | None = None, user: str | None = None, before: int | None = None, limit: int = 50
+    ) -> Page[EventDetail]: ...
 
     def read_event(self, event_id: str) -> EventDetail | None: ...
 

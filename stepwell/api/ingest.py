@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 
 import orjson
 
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.problem import Problem
-from stepwell.core.events import BadRequest, Event, new_event_id, parse_events
+from stepwell.core.events import BadRequest, Event, parse_events
 
 
 def read_events(keys: Keys, path_key: str | None, authorization: str | None, body: bytes, now: int) -> list[Event]:
@@ -27,3 +29,8 @@ def read_events(keys: Keys, path_key: str | None, authorization: str | None, bod
 def accepted(events: Sequence[Event]) -> bytes:
     """The answer once the events are durable."""
     return orjson.dumps({"ids": [event.id for event in events], "status": 200})
+
+
+def new_event_id() -> str:
+    """32 hex digits, ordered by time."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"

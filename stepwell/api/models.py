@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 RunStatusName = Literal["running", "completed", "failed", "cancelled"]
 StepStatusName = Literal[
     "pending", "waiting", "queued", "running", "retrying", "completed", "failed", "skipped", "cancelled"
 ]
+AttemptStatusName = Literal["queued", "running", "completed", "failed", "lost", "cancelled"]
+EdgeStatusName = Literal["pending", "paused", "satisfied", "dead"]
 Time = str  # RFC 3339
 
 
@@ -42,7 +44,7 @@ class ErrorView(TypedDict):
 
 class AttemptView(TypedDict):
     attempt: int
-    status: Literal["queued", "running", "completed", "failed", "lost", "cancelled"]
+    status: AttemptStatusName
     queued_at: Time | None
     started_at: Time | None
     ended_at: Time | None
@@ -54,7 +56,7 @@ class EdgeView(TypedDict):
     """One entry of `after`: how it stands, what it waits for and until when, why an expression was no match."""
 
     step: str
-    status: Literal["pending", "paused", "satisfied", "dead"]
+    status: EdgeStatusName
     state: NotRequired[Literal["delayed", "awaiting", "elapsed", "matched", "expired", "dropped"]]
     until: NotRequired[Time | None]
     event: NotRequired[str]

@@ -53,7 +53,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     from pydantic import TypeAdapter  # only whoever asks for the document waits for this import
 
     shapes = [*{operation.answer for operation in operations}, models.Accepted, models.ProblemView, models.Health]
-    inputs = [(shape, "serialization", TypeAdapter(shape)) for shape in sorted(shapes, key=lambda shape: shape.__name__)]
+    inputs = [
+        (shape, "serialization", TypeAdapter(shape)) for shape in sorted(shapes, key=lambda shape: shape.__name__)
+    ]
     refs, schemas = TypeAdapter.json_schemas(inputs, ref_template=_REF)  # type: ignore[arg-type]
     paths: dict[str, dict[str, Any]] = {
         "/e/{key}": {"post": _send([_path_parameter("key")])},

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import cast
 
 import orjson
 
-from stepwell.api.models import AttemptView, EdgeView, EventView, FunctionView, RunView, StepView
+from stepwell.api.models import (
+    AttemptStatusName,
+    AttemptView,
+    EdgeStatusName,
+    EdgeView,
+    ErrorView,
+    EventView,
+    FunctionView,
+    RunStatusName,
+    RunView,
+    StepStatusName,
+    StepView,
+)
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
+
 
 def time_text(ms: int) -> str:
     """`2026-11-23T10:00:00.000Z`."""
@@ -63,13 +76,13 @@ def run_view(detail: RunDetail) -> RunView:
     error = None
     if run.failed_step is not None:
         step_id = plan.steps[run.failed_step].id
-        error = {"step": step_id, **(steps[step_id]["error"] or {})}
+        error = cast(ErrorView, {"step": step_id, **(steps[step_id]["error"] or {})})
     return {
         "id": run.id,
         "function_id": plan.function_id,
         "function_version": plan.version,
         "event_id": detail.event_id,
-        "status": run.status.name.lower(),
+        "status": cast(RunStatusName, run.status.name.lower()),
         "user": detail.user,
         "created_at": _time(run.created_at),
         "started_at": _time(run.started_at),
@@ -101,19 +114,19 @@ def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:
     }
 
 
-def _step_status(detail: RunDetail, i: int) -> str:
+def _step_status(detail: RunDetail, i: int) -> StepStatusName:
     """As the API names it: a pending step with a paused edge is `waiting`."""
     state = detail.run.steps[i]
-    if state.status is StepStatus.PENDING:
-        if any(detail.run.edges[e] is EdgeStatus.PAUSED for e in detail.plan.steps[i].edges):
-            return "waiting"
-    return state.status.name.lower()
+    paused = any(detail.run.edges[e] is EdgeStatus.PAUSED for e in detail.plan.steps[i].edges)
+    if state.status is StepStatus.PENDING and paused:
+        return "waiting"
+    return cast(StepStatusName, state.status.name.lower())
 
 
 def _attempt_view(row: AttemptRow, logs: str) -> AttemptView:
     return {
         "attempt": row.attempt,
-        "status": row.status,
+        "status": cast(AttemptStatusName, row.status),
         "queued_at": _time(row.queued_at),
         "started_at": _time(row.started_at),
         "ended_at": _time(row.ended_at),
@@ -126,7 +139,7 @@ def _open_attempt_view(state: StepState, logs: str) -> AttemptView:
     running = state.status is StepStatus.RUNNING
     return {
         "attempt": state.attempt,
-        "status": state.status.name.lower(),
+        "status": cast(AttemptStatusName, state.status.name.lower()),
         "queued_at": _time(state.queued_at),
         "started_at": _time(state.at) if running else None,
         "ended_at": None,
@@ -141,7 +154,7 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
     edge = plan.edges[e]
     view: EdgeView = {
         "step": "$trigger" if edge.parent == TRIGGER else plan.steps[edge.parent].id,
-        "status": run.edges[e].name.lower(),
+        "status": cast(EdgeStatusName, run.edges[e].name.lower()),
     }
     problems = {(kind, index): text for kind, index, text in run.problems}
     if ("edge", e) in problems:
@@ -163,5 +176,3 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
 
 def _log(detail: RunDetail, step: int, attempt: int) -> str:
     return detail.logs.get((step, attempt), b"").decode(errors="replace")
-
-

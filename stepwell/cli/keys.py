@@ -22,7 +22,9 @@ DATABASE = Path(".stepwell/stepwell.db")
 
 @app.command()
 def create(
-    scope: Annotated[KeyScope, typer.Option(help="send: may send events. manage: may use all of the API.")] = KeyScope.SEND,
+    scope: Annotated[
+        KeyScope, typer.Option(help="send: may send events. manage: may use all of the API.")
+    ] = KeyScope.SEND,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     db: DatabaseOption = DATABASE,
     as_json: JsonOption = False,

@@ -101,7 +101,8 @@ class _Once:
         return await self._accept(server, event, "--event")
 
     async def _accept(self, server: Any, event: Any, option: str) -> str:
-        from stepwell.core.events import BadRequest, new_event_id, parse_events
+        from stepwell.api.ingest import new_event_id
+        from stepwell.core.events import BadRequest, parse_events
 
         try:
             (accepted,) = parse_events(orjson.dumps(event), server.platform.clock.now(), new_event_id)

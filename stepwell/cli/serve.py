@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.dev import DATABASE, DatabaseOption, HostOption, KeepOption, NoContainersOption, ParallelOption
-from stepwell.cli.dev import PortOption, start
+from stepwell.cli.dev import (
+    DATABASE,
+    DatabaseOption,
+    HostOption,
+    KeepOption,
+    NoContainersOption,
+    ParallelOption,
+    PortOption,
+    start,
+)
 from stepwell.local.server import ServerSettings, default_parallelism
 
 

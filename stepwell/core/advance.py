@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stepwell.core.messages import (
@@ -405,7 +405,7 @@ class _Draft:
 
     def move_step(self, i: int, move: str, **changes: Any) -> None:
         state = self.steps[i]
-        self.steps[i] = replace(state, status=STEP[state.status][move], **changes)
+        self.steps[i] = state._replace(status=STEP[state.status][move], **changes)
 
     def end_step(self, i: int, move: str) -> None:
         self.move_step(i, move, at=0, queued_at=0)
@@ -420,9 +420,7 @@ class _Draft:
         state = self.steps[i]
         started = state.at if state.status is StepStatus.RUNNING else None
         self.commands.append(
-            RecordAttempt(
-                i, state.attempt, status, state.queued_at, started, self.now, outcome.output, outcome.error
-            )
+            RecordAttempt(i, state.attempt, status, state.queued_at, started, self.now, outcome.output, outcome.error)
         )
 
     def _join(self, i: int) -> str | None:
@@ -504,7 +502,7 @@ class _Draft:
 
     def move_pause(self, p: int, move: str, **changes: Any) -> None:
         state = self.pauses[p]
-        self.pauses[p] = replace(state, status=PAUSE[state.status][move], **changes)
+        self.pauses[p] = state._replace(status=PAUSE[state.status][move], **changes)
 
     def await_event(self, p: int, since: int) -> None:
         wait = self.answers.pauses[p]

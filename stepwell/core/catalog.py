@@ -45,8 +45,11 @@ class Catalog:
                     index = wait_index(pause.match)
                     self._paths[pause.event].add(index.paths if index else None)
 
-    def starts(self, event: Event) -> tuple[list[Plan], list[Miss]]:
-        """The functions that this event starts (each once), and those it names but does not start."""
+    def starts(self, event: Event, only: str | None = None) -> tuple[list[Plan], list[Miss]]:
+        """The functions that this event starts (each once), and those it names but does not start. `only`: the event
+        is a tick, which starts this one function."""
+        if only is not None:
+            return ([self.live[only]] if only in self.live else []), []
         candidates = self._exact.get(event.name, ())
         if self._prefixes and not event.name.startswith("stepwell/"):
             candidates = [

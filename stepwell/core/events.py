@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 import re
-import time
 from base64 import b32encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,11 +104,6 @@ def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_
     return event_from({"name": name, "data": data, "user": user, "id": event_id, "ts": ts})
 
 
-def new_event_id() -> str:
-    """32 hex digits, ordered by time."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
-
-
 def user_key(user: dict[str, Any]) -> str | None:
     """What lists call the user: `external_id`, else `id`, `email`, `phone`."""
     for field in ("external_id", "id", "email", "phone"):
@@ -133,13 +126,14 @@ Problems = list[tuple[str, str]]
 
 def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event | Problems:
     if not isinstance(item, dict):
-        return [("", "an event is a JSON object such as {\"name\": \"user/signed.up\", \"data\": {}}")]
+        return [("", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}')]
     get = item.get
     name, data, user, ts, v, event_id = get("name"), get("data"), get("user"), get("ts"), get("v"), get("id")
     fresh = event_id is None
     problems = _problems(item)
     if problems:
         return problems
+    assert isinstance(name, str)
     fields = {
         "name": name,
         "data": {} if data is None else data,
@@ -154,7 +148,9 @@ def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event | Problem
         return [("", f"the event is nested too deeply: {error}")]
     # What we add must not push an event over the limit: then what was sent counts.
     if len(body) > MAX_EVENT_BYTES and len(orjson.dumps(item)) > MAX_EVENT_BYTES:
-        return [("", f"the event has {len(body):,} bytes, more than {MAX_EVENT_BYTES:,}; pass a reference to large data")]
+        return [
+            ("", f"the event has {len(body):,} bytes, more than {MAX_EVENT_BYTES:,}; pass a reference to large data")
+        ]
     return Event(fields["id"], name, fields["data"], fields["user"], fields["ts"], v, body, 0, fresh)
 
 
@@ -162,7 +158,7 @@ def _problems(item: dict[Any, Any]) -> Problems:
     found: Problems = []
     name = item.get("name")
     if not isinstance(name, str) or not name:
-        found.append(("/name", "a name is needed, such as \"user/signed.up\""))
+        found.append(("/name", 'a name is needed, such as "user/signed.up"'))
     elif len(name) > 256 or _CONTROL.search(name):
         found.append(("/name", "a name has at most 256 characters, and no control characters"))
     elif name.startswith("stepwell/") and name != "stepwell/identify":
@@ -180,7 +176,7 @@ def _problems(item: dict[Any, Any]) -> Problems:
         found.append(("/ts", "ts is a whole number of milliseconds since 1970"))
     v = item.get("v")
     if v is not None and (not isinstance(v, str) or len(v) > 128):
-        found.append(("/v", "v is a text of at most 128 characters, such as \"2026-11-23.1\""))
+        found.append(("/v", 'v is a text of at most 128 characters, such as "2026-11-23.1"'))
     for field in item:
         if field not in _FIELDS:
             near = difflib.get_close_matches(field, _FIELDS, 1)

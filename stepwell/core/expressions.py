@@ -112,7 +112,7 @@ def compile_expression(source: str, scope: Scope) -> Expression:
 
 @cache
 def _environment(scope: Scope) -> Any:
-    return cel.NewEnv(variables={name: cel.Type.DYN for name in scope.value})
+    return cel.NewEnv(variables=dict.fromkeys(scope.value, cel.Type.DYN))
 
 
 def _compile_error(text: str, scope: Scope) -> ExpressionError:
@@ -140,7 +140,9 @@ def _short(text: str) -> str:
 
 def _guard(tree: Node) -> None:
     if _nesting(tree) > _MAX_NESTING:
-        raise ExpressionError(f"all, exists, map and filter may be nested {_MAX_NESTING} deep; move the logic into a step")
+        raise ExpressionError(
+            f"all, exists, map and filter may be nested {_MAX_NESTING} deep; move the logic into a step"
+        )
     if any(_grows(node) for node in walk(tree) if isinstance(node, Comprehension)):
         raise ExpressionError("+ inside all, exists, map or filter is not allowed; move the logic into a step")
     for node in walk(tree):
@@ -161,7 +163,9 @@ def _grows(loop: Comprehension) -> bool:
     """Whether a `+` stands in a loop, other than the one that map and filter collect their results with."""
     parts = (loop.condition, loop.step, loop.result)
     return any(
-        isinstance(node, Call) and node.function == "_+_" and not _collects(node) for part in parts for node in walk(part)
+        isinstance(node, Call) and node.function == "_+_" and not _collects(node)
+        for part in parts
+        for node in walk(part)
     )
 
 

@@ -159,7 +159,10 @@ def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge
                     on_timeout=bool(wait and wait.get("onTimeout")),
                 )
             )
-    return edges, [Pause(*key, edges=tuple(members[p]), upstream=()) for key, p in shared.items()]
+    return edges, [
+        Pause(parent, delay, event, match, ttl, edges=tuple(members[p]), upstream=())
+        for (parent, delay, event, match, ttl), p in shared.items()
+    ]
 
 
 def _ancestors(count: int, edges: list[Edge], incoming: dict[int, list[int]]) -> list[tuple[int, ...]]:

@@ -1,12 +1,13 @@
 """The state of one run: small, immutable, and packed to a few bytes a step.
 
 Outputs, errors and the history of attempts are not in here: they are records that the store keeps beside the run.
+Named tuples, because every transition makes new ones, and they are made five times as fast as frozen dataclasses.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -52,8 +53,7 @@ ENDED_STEPS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKI
 OPEN_PAUSES = frozenset({PauseStatus.DELAYED, PauseStatus.AWAITING})
 
 
-@dataclass(frozen=True, slots=True)
-class StepState:
+class StepState(NamedTuple):
     status: StepStatus = StepStatus.PENDING
     attempt: int = 0  # number of the newest attempt; 0: none yet
     failures: int = 0  # attempts that failed
@@ -63,8 +63,7 @@ class StepState:
     unseen: tuple[int, ...] = ()  # ancestors that had not ended when this step's input was frozen
 
 
-@dataclass(frozen=True, slots=True)
-class PauseState:
+class PauseState(NamedTuple):
     status: PauseStatus = PauseStatus.IDLE
     due_at: int = 0  # end of the delay, or the wait's deadline
     event_id: str | None = None  # the event that matched
@@ -72,8 +71,7 @@ class PauseState:
     key: bytes | None = None  # where the open wait is found
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     id: str
     status: RunStatus
     created_at: int
@@ -114,8 +112,10 @@ def pack(run: Run) -> bytes:
             run.ended_at,
             [_pack_step(step) for step in run.steps],
             "".join(str(int(edge)) for edge in run.edges),
-            [[p.status, p.due_at, p.event_id, p.order, p.key.hex() if p.key else None] if p.status else 0
-             for p in run.pauses],
+            [
+                [p.status, p.due_at, p.event_id, p.order, p.key.hex() if p.key else None] if p.status else 0
+                for p in run.pauses
+            ],
             run.failed_step,
             run.problems,
         ]
@@ -142,14 +142,12 @@ def unpack(run_id: str, data: bytes) -> Run:
     )
 
 
-def _pack_step(step: StepState) -> int | list[object]:
-    if step is IDLE_STEP:
-        return 0
-    return [step.status, step.attempt, step.failures, step.losses, step.at, step.queued_at, step.unseen]
+def _pack_step(step: StepState) -> Any:
+    return 0 if step is IDLE_STEP else list(step)
 
 
-def _unpack_step(data: int | list[object]) -> StepState:
+def _unpack_step(data: Any) -> StepState:
     if data == 0:
         return IDLE_STEP
-    status, attempt, failures, losses, at, queued_at, unseen = data  # type: ignore[misc]
+    status, attempt, failures, losses, at, queued_at, unseen = data
     return StepState(StepStatus(status), attempt, failures, losses, at, queued_at, tuple(unseen))

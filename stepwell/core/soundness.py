@@ -149,18 +149,19 @@ def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Proble
 def _compiled(
     at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
 ) -> Iterator[Problem]:
+    hint = "" if scope is Scope.TRIGGER else _hint(source)  # where there are no steps, their spelling is no matter
     try:
         expression = compile_expression(source, scope)
     except ExpressionError as wrong:
         where = f"line {wrong.line}, column {wrong.column}"
-        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){_hint(source)}")
+        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){hint}")
         return
     if ancestry is None or not isinstance(parent, str):
         return
     for name in sorted(expression.step_names):
         message = _out_of_sight(name, parent, ancestry)
         if message:
-            yield Problem(at, f"{at[-1]}: {message}{_hint(source)}")
+            yield Problem(at, f"{at[-1]}: {message}{hint}")
 
 
 def _out_of_sight(name: str, parent: str, ancestry: Ancestry) -> str | None:

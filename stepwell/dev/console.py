@@ -43,7 +43,9 @@ class DevConsole:
         for warning in deployed.function.warnings():
             self._line("warning", f"[yellow]warning[/] {escape(str(warning))}", message=str(warning))
         for reason in deployed.missing:
-            self._line("missing", f"[yellow]not live[/] {function_id}: {escape(reason)}", function=function_id, why=reason)
+            self._line(
+                "missing", f"[yellow]not live[/] {function_id}: {escape(reason)}", function=function_id, why=reason
+            )
         if self._is_ready and registered is not None:
             text = f"[green]live[/] {function_id} v{registered.version}"
             self._line("live", text, function=function_id, version=registered.version)
@@ -86,9 +88,7 @@ class DevConsole:
         """Print every event from this position on, with what it started and which runs ended."""
         while True:
             await asyncio.sleep(_EVERY_S)
-            page = await asyncio.to_thread(
-                self._queries.read_events, name=None, user=None, before=None, limit=_AT_ONCE
-            )
+            page = await asyncio.to_thread(self._queries.read_events, limit=_AT_ONCE)
             new = [detail for detail in page.items if detail.event.seq > position]
             if not new:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -49,7 +49,7 @@ async def serve(
     keys: Keys,
     *,
     local_only: LocalOnly | None,
-    ready: Callable[[], Awaitable[None]],
+    ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """Answer requests until SIGINT or SIGTERM. `ready` is called once the first request can be answered."""
     platform = server.platform

@@ -61,5 +61,3 @@ class KeyStore:
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="replace")).digest()
-
-

@@ -39,7 +39,9 @@ class Queries:
 
     # --- events ----------------------------------------------------------------------------------------------------
 
-    def read_events(self, *, name: str | None, user: str | None, before: int | None, limit: int) -> Page[EventDetail]:
+    def read_events(
+        self, *, name: str | None = None, user: str | None = None, before: int | None = None, limit: int = 50
+    ) -> Page[EventDetail]:
         where, values = _where({"name = ?": name, "user = ?": user, "seq < ?": before})
         rows = self._connection.execute(f"{_EVENT}{where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
         return Page([_event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)

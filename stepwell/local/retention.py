@@ -39,9 +39,7 @@ async def clean(platform: LocalPlatform, keep_days: float) -> None:
     await asyncio.to_thread(_delete_code, platform.code, needed)
 
 
-async def _in_pieces(
-    platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int
-) -> None:
+async def _in_pieces(platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int) -> None:
     position = 0
 
     def piece(connection: sqlite3.Connection, now: int) -> None:

@@ -65,7 +65,9 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
             host, port = listener.getsockname()[:2]
 
             async def ready() -> None:
-                log.info("listening", extra={"fields": {"host": host, "port": port, "database": str(settings.database)}})
+                log.info(
+                    "listening", extra={"fields": {"host": host, "port": port, "database": str(settings.database)}}
+                )
                 await keep_clean(server.platform, options.keep_days)
 
             await serve(server, listener, keys, local_only=None, ready=ready)

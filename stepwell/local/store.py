@@ -5,7 +5,6 @@ A single writer owns it: the runs it works on stay in memory, and each is writte
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,13 +26,12 @@ from stepwell.core.messages import (
     Timer,
     TimerKind,
 )
-from stepwell.core.plan import Plan
 from stepwell.core.run import RunStatus, StepStatus, pack, unpack
 from stepwell.local.functions import Functions
 from stepwell.local.schema import connect, migrate
 from stepwell.platform import Change, NewEvent, OpenedWait, RunRecord
 
-_KEPT_RUNS = 4096  # runs kept in memory, and the bytes of their events and outputs
+_KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
 _KEPT_BYTES = 64 * 1024 * 1024
 _BUSY = (StepStatus.QUEUED, StepStatus.RUNNING)
 
@@ -46,6 +44,7 @@ class _Kept:
     seq: int
     new: bool = False
     dirty: bool = False
+    busy: bool | None = None  # as the row says; None: not known
     bytes: int = 0
 
 
@@ -59,6 +58,7 @@ class LocalStore:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
+        self._ended: list[_Kept] = []
         self._attempts: list[tuple[object, ...]] = []
         self._logs: list[tuple[object, ...]] = []
         self.timers_changed = True
@@ -71,7 +71,9 @@ class LocalStore:
 
     def _newest(self, table: str) -> int:
         # Retention may delete the newest row; numbers are never given twice all the same.
-        sql = f"SELECT max(coalesce(max(seq), 0), coalesce((SELECT value FROM counters WHERE name = ?), 0)) FROM {table}"
+        sql = (
+            f"SELECT max(coalesce(max(seq), 0), coalesce((SELECT value FROM counters WHERE name = ?), 0)) FROM {table}"
+        )
         newest: int = self.connection.execute(sql, (table,)).fetchone()[0]
         return newest
 
@@ -100,7 +102,7 @@ class LocalStore:
         self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
 
     def _write(self) -> None:
-        new, changed = [], []
+        new, moved, changed = [], [], []
         for kept in self._dirty:
             record, run = kept.record, kept.record.run
             busy = any(step.status in _BUSY for step in run.steps)
@@ -110,21 +112,32 @@ class LocalStore:
                     (kept.seq, run.id, plan.function_id, plan.version, record.event.seq, user_key(record.event.user),
                      record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, pack(run))
                 )  # fmt: skip
-            else:
-                changed.append((int(run.status), busy, run.ended_at, pack(run), kept.seq))
+            elif busy != kept.busy or run.ended_at is not None:
+                moved.append((int(run.status), busy, run.ended_at, pack(run), kept.seq))
+            else:  # the columns that have an index stay out of most updates
+                changed.append((pack(run), kept.seq))
+            kept.busy = busy
             kept.new = kept.dirty = False
+            if run.ended_at is not None and not busy:
+                self._ended.append(kept)
         self._dirty.clear()
         if new:
             self.connection.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
         if changed:
+            self.connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", changed)
+        if moved:
             sql = "UPDATE runs SET status = ?, active = ?, ended_at = ?, state = ? WHERE seq = ?"
-            self.connection.executemany(sql, changed)
+            self.connection.executemany(sql, moved)
         if self._attempts:
             sql = "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             self.connection.executemany(sql, self._attempts)
             self._attempts.clear()
 
     def _evict(self) -> None:
+        for kept in self._ended:
+            if self._kept.pop(kept.record.run.id, None) is not None:
+                self._kept_bytes -= kept.bytes
+        self._ended.clear()
         while len(self._kept) > _KEPT_RUNS or (self._kept_bytes > _KEPT_BYTES and self._kept):
             _, kept = self._kept.popitem(last=False)
             self._kept_bytes -= kept.bytes
@@ -207,8 +220,6 @@ class LocalStore:
         return records
 
     def add(self, record: RunRecord) -> None:
-        if record.run.id in self._kept or self._read(record.run.id) is not None:
-            return
         self._run_seq += 1
         self._kept[record.run.id] = _Kept(record, self._run_seq, new=True)
 
@@ -223,7 +234,8 @@ class LocalStore:
         seq, function, version, after, rerun_of, state, event_seq, body = row
         run = unpack(run_id, state)
         record = RunRecord(run, self.functions.plan(function, version), Event.stored(event_seq, body), after, rerun_of)
-        results = self.connection.execute("SELECT step, output, error FROM attempts WHERE run = ? ORDER BY attempt", (seq,))
+        sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY attempt"
+        results = self.connection.execute(sql, (seq,))
         for step, output, error in results:
             if run.steps[step].status is StepStatus.COMPLETED and output is not None:
                 record.outputs[step] = output
@@ -266,8 +278,8 @@ class LocalStore:
             execute(sql, (seq, timer.kind, timer.index, timer.attempt))
             self.timers_changed = True
         elif isinstance(command, OpenWait):
-            row = (plan.pauses[command.pause].event, command.key or b"", seq, command.pause, command.deadline)
-            execute("INSERT OR REPLACE INTO waits VALUES (?, ?, ?, ?, ?)", row)
+            wait = (plan.pauses[command.pause].event, command.key or b"", seq, command.pause, command.deadline)
+            execute("INSERT OR REPLACE INTO waits VALUES (?, ?, ?, ?, ?)", wait)
         elif isinstance(command, CloseWait):
             key = kept.record.run.pauses[command.pause].key or b""
             sql = "DELETE FROM waits WHERE event = ? AND key = ? AND run = ? AND pause = ?"
@@ -308,6 +320,8 @@ class LocalStore:
     def next_timer(self) -> int | None:
         """When the next timer or cron tick is due."""
         self.timers_changed = False
-        sql = "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules)"
+        sql = (
+            "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules)"
+        )
         due: int | None = self.connection.execute(sql).fetchone()[0]
         return due

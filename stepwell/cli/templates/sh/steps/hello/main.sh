@@ -1,0 +1,5 @@
+# The input is one JSON document, {"event": ..., "steps": ..., "errors": ..., "async": ..., "ctx": ...}:
+# in $1, on stdin, and in the file that $STEPWELL_INPUT names. What is printed on stdout is the output, stderr is the log.
+set -eu
+echo "called with ${#1} characters" >&2
+echo '{"hello": "world"}'

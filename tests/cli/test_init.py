@@ -1,0 +1,125 @@
+"""`stepwell init`: every template makes a function that runs at once, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from stepwell.cli.init import Template
+from stepwell.cli.main import app
+from stepwell.project.load import load
+
+
+def stepwell(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def made(*words: object) -> Any:
+    result = stepwell("init", *words, "--json")
+    assert result.exit_code == 0, result.output
+    return orjson.loads(result.stdout)
+
+
+@pytest.mark.parametrize("definition", ["stepwell.json", "stepwell.yaml"])
+@pytest.mark.parametrize("template", list(Template))
+def test_what_init_makes_is_valid(template: Template, definition: str, tmp_path: Path) -> None:
+    folder = tmp_path / "function"
+    options = ["--yaml"] if definition.endswith("yaml") else []
+    answer = made("Send a Mél!", "-t", template, "--event", "mail/wanted", "--path", folder, *options)
+    function = load(folder)
+    assert function.file == folder / definition
+    assert (function.definition.id, function.definition.name) == ("send-a-mel", "Send a Mél!")
+    assert [trigger.event for trigger in function.definition.triggers] == ["mail/wanted"]
+    assert answer["files"][0] == str(folder / definition)
+    assert sorted(answer["files"]) == sorted(str(path) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("template", list(Template))
+def test_what_init_makes_runs_at_once(template: Template, tmp_path: Path) -> None:
+    made("greeter", "-t", template, "--path", tmp_path / "f")
+    result = stepwell("run", tmp_path / "f", "--no-containers", "--json")
+    assert result.exit_code == 0, result.output
+    assert orjson.loads(result.stdout)["output"] == {"hello": {"hello": "world"}}
+
+
+def test_init_needs_no_answers_where_nobody_can_give_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = stepwell("init")
+    assert result.exit_code == 0
+    assert "stepwell run hello" in result.output
+    assert "stepwell dev hello" in result.output
+    assert load(Path("hello")).commands == {"hello": ("python3", "main.py")}
+
+
+def test_init_asks_at_a_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"Say hello\nperl\nsh\n\n")  # perl is no template: it asks again
+    result = subprocess.run(
+        [sys.executable, "-c", "from stepwell.cli.main import main; main()", "init", "--json"],
+        cwd=tmp_path, stdin=theirs, capture_output=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert result.returncode == 0, result.stderr
+    assert b"'perl' is none of these" in result.stderr
+    assert orjson.loads(result.stdout)["id"] == "say-hello"
+    function = load(tmp_path / "say-hello")
+    assert function.commands == {"hello": ("sh", "main.sh")}
+    assert [trigger.event for trigger in function.definition.triggers] == ["user/signed.up"]
+
+
+@pytest.mark.parametrize("there", ["stepwell.json", "stepwell.yml", "inngest.json", "steps/hello/main.py"])
+def test_nothing_is_overwritten(there: str, tmp_path: Path) -> None:
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    result = stepwell("init", "hello", "-t", "python", "--path", tmp_path)
+    assert result.exit_code == 1
+    assert f"{there} is there already" in result.output
+    assert (sorted(tmp_path.rglob("*")), (tmp_path / there).read_text()) == (before, "mine")
+
+
+def test_other_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    made("hello", "--path", tmp_path)
+    assert load(tmp_path).definition.id == "hello"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["!!!"], "no id can be made from the name '!!!'"),
+        (["hello", "--event", "a*b"], "'a*b' has a `*` that is not its end"),
+        (["hello", "--event", "x" * 257], "event is longer than 256 characters"),
+        (["x" * 257], "name is longer than 256 characters"),
+        (["hello", "--template", "perl"], "perl"),
+    ],
+)
+def test_what_makes_no_function_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    result = stepwell("init", *words, "--path", tmp_path / "new")
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_for_people(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = stepwell("init", "hello", "--path", tmp_path / "file")
+    assert result.exit_code == 1
+    assert f"cannot write {tmp_path / 'file'}: File exists" in result.output
+
+
+def test_the_commands_to_run_next_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    command = made("hello", "--path", folder)["next"][0]
+    assert shlex.split(command) == ["stepwell", "run", str(folder)]

@@ -1,0 +1,107 @@
+"""Every example is run as its README says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from stepwell.cli.main import app
+from stepwell.project.load import load
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
+ROW = re.compile(r"^\| \[([a-z-]+)\]\(\1\) \|.*\| `(stepwell run [^`]+)`", re.MULTILINE)
+COMMANDS = dict(ROW.findall((EXAMPLES / "README.md").read_text()))
+
+
+def run(example: str, *options: str) -> Any:
+    """The run, as `stepwell run --json` prints it."""
+    result = CliRunner().invoke(app, ["run", "--json", "--no-containers", str(EXAMPLES / example), *options])
+    assert result.exit_code == 0, result.output
+    return orjson.loads(result.stdout)
+
+
+def statuses(run: Any) -> dict[str, str]:
+    return {step_id: step["status"] for step_id, step in run["steps"].items()}
+
+
+@pytest.mark.parametrize("example", FOLDERS)
+def test_an_example_runs_as_it_is(example: str) -> None:
+    assert run(example)["status"] == "completed"
+
+
+@pytest.mark.parametrize("example", [name for name, text in COMMANDS.items() if len(shlex.split(text)) > 3])
+def test_the_command_in_the_readme_works(example: str) -> None:
+    _, _, path, *options = shlex.split(COMMANDS[example])
+    assert path == f"examples/{example}"
+    assert run(example, *options)["status"] == "completed"
+
+
+def test_the_readme_names_every_example() -> None:
+    assert sorted(COMMANDS) == FOLDERS
+
+
+@pytest.mark.parametrize("example", FOLDERS)
+def test_the_id_of_an_example_is_its_folder(example: str) -> None:
+    assert load(EXAMPLES / example).definition.id == example
+
+
+def test_the_examples_are_valid_and_give_no_warning() -> None:
+    result = CliRunner().invoke(app, ["validate", "--json", str(EXAMPLES)])
+    assert result.exit_code == 0, result.output
+    assert orjson.loads(result.stdout) == {"functions": FOLDERS, "errors": [], "warnings": []}
+
+
+# --- what the examples are there to show -----------------------------------------------------------------------------
+
+
+def test_fan_out_joins_the_outputs_of_its_parallel_steps() -> None:
+    assert run("fan-out")["output"] == {"choose": {"carrier": "dhl", "price": 7.1}}
+
+
+def test_the_wait_times_out_without_its_event() -> None:
+    ended = run("wait-for-event")
+    assert statuses(ended) == {"send-invoice": "completed", "ship": "skipped", "remind": "completed"}
+
+
+def test_the_wait_takes_the_other_branch_with_its_event() -> None:
+    ended = run("wait-for-event", "--then", '{"name": "invoice/paid", "data": {"invoice": "2026-0001"}}')
+    assert statuses(ended) == {"send-invoice": "completed", "ship": "completed", "remind": "skipped"}
+
+
+def test_an_event_that_does_not_match_leaves_the_wait_alone() -> None:
+    ended = run("wait-for-event", "--then", '{"name": "invoice/paid", "data": {"invoice": "another"}}')
+    assert statuses(ended) == {"send-invoice": "completed", "ship": "skipped", "remind": "completed"}
+
+
+def test_a_handled_failure_lets_the_run_complete() -> None:
+    ended = run("handle-failure")
+    assert statuses(ended) == {"charge": "failed", "ship": "skipped", "ask-for-card": "completed"}
+    assert ended["output"] == {"ask-for-card": {"mail": "Please give us another card: the card has expired"}}
+
+
+def test_a_retry_ends_with_the_attempt_that_succeeds() -> None:
+    assert [a["status"] for a in run("retry")["steps"]["fetch"]["attempts"]] == ["failed", "failed", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "taken", "skipped"),
+    [("How?", "queue", "page-somebody"), ("It is down!", "page-somebody", "queue")],
+)
+def test_conditions_choose_one_branch_and_meet_again(text: str, taken: str, skipped: str) -> None:
+    ended = run("conditions", "--event", orjson.dumps({"name": "ticket/opened", "data": {"text": text}}).decode())
+    assert statuses(ended) == {"classify": "completed", "archive": "completed", taken: "completed", skipped: "skipped"}
+    assert ended["output"] == {"archive": {"archived": True, "went_through": ["classify", taken]}}
+
+
+def test_a_trigger_expression_that_is_false_starts_nothing() -> None:
+    event = '{"name": "order/placed", "user": {"created_at": "2026-01-01T00:00:00Z"}}'
+    result = CliRunner().invoke(app, ["run", str(EXAMPLES / "trigger-expression"), "--event", event])
+    assert result.exit_code == 1
+    assert "does not start trigger-expression" in result.output

@@ -1,0 +1,73 @@
+"""The definition in section 2 of the design runs exactly as it is written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from stepwell.cli.main import app
+
+FUNCTION = Path(__file__).parent / "fixtures" / "section-two"
+BUSYBOX = Path("/bin/busybox")
+EVENT = '{"name": "user/signed.up", "user": {"created_at": "%s"}}'
+CONTAINERS_CONF = """\
+[containers]
+default_ulimits=["nofile=1024:1024","nproc=1024:1024"]
+netns="none"
+[engine]
+runtime="runc"
+"""
+
+
+@pytest.fixture
+def function(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FUNCTION, tmp_path / "function"))
+
+
+@pytest.fixture
+def with_containers(function: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The function, its image one that needs no registry."""
+    configuration = tmp_path / "containers.conf"
+    configuration.write_text(CONTAINERS_CONF)
+    monkeypatch.setenv("CONTAINERS_CONF", str(configuration))
+    if not BUSYBOX.is_file():
+        pytest.skip("there is no /bin/busybox to make an image of; install busybox-static")
+    if not any(works(engine) for engine in ("docker", "podman")):
+        pytest.skip("neither docker nor podman works here")
+    shutil.copy(BUSYBOX, function / "steps" / "send-sms-dispatch" / "busybox")
+    return function
+
+
+def works(engine: str) -> bool:
+    return shutil.which(engine) is not None and subprocess.run([engine, "info"], capture_output=True).returncode == 0
+
+
+def run(function: Path, created_at: str, *options: str) -> Any:
+    result = CliRunner().invoke(app, ["run", str(function), "--json", "--event", EVENT % created_at, *options])
+    assert result.exit_code == 0, result.output
+    return orjson.loads(result.stdout)
+
+
+def test_section_two_runs_without_containers(function: Path) -> None:
+    ended = run(function, "2024-03-01", "--no-containers")
+    assert ended["status"] == "completed"
+    assert ended["output"] == {"step-2": {"created_at": "2024-03-01", "sms": {"sent": True}}}
+
+
+def test_section_two_runs_with_a_container(with_containers: Path) -> None:
+    ended = run(with_containers, "2024-03-01")
+    assert ended["status"] == "completed"
+    assert ended["output"] == {"step-2": {"created_at": "2024-03-01", "sms": {"sent": True}}}
+
+
+def test_section_two_starts_only_for_users_since_2020(function: Path) -> None:
+    event = EVENT % "2019-12-31"
+    result = CliRunner().invoke(app, ["run", str(function), "--event", event, "--no-containers"])
+    assert result.exit_code == 1
+    assert "does not start prompt-deer-ede40d" in result.output
