@@ -64,7 +64,7 @@ def command(
 def _default_event(definition: dict[str, Any]) -> dict[str, Any]:
     """An event that the function's first trigger names; a cron function gets its tick."""
     trigger = definition["triggers"][0]
-    return {"name": trigger["event"] or "stepwell/scheduled.timer"}
+    return {"name": trigger.get("event", "stepwell/scheduled.timer")}
 
 
 class _Once:
@@ -93,7 +93,7 @@ class _Once:
         from stepwell.core.cron import tick_event
         from stepwell.core.events import event_from
 
-        crons = [trigger["cron"] for trigger in definition["triggers"] if trigger["cron"]]
+        crons = [trigger["cron"] for trigger in definition["triggers"] if "cron" in trigger]
         if isinstance(event, dict) and event.get("name") == "stepwell/scheduled.timer" and crons:
             tick = event_from(tick_event(definition["id"], crons[0], server.platform.clock.now()))
             await server.platform.tick(definition["id"], tick)

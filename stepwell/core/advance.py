@@ -230,6 +230,8 @@ def _after_the_end(draft: _Draft, i: int, move: str) -> None:
     elif any(draft.plan.edges[e].on in _ON["failure"] and draft.holds(e) for e in out):
         draft.settle(out, "failure")
     else:
+        for e in out:  # a handler's `if` that could not be evaluated is why the run fails
+            draft.note_problem("edge", e, draft.answers.edges.get(e))
         draft.failed_step = i
         draft.end_run("fail")
 
@@ -464,7 +466,7 @@ class _Draft:
                     begun.append(edge.pause)
             else:
                 self._move_edge(e, "satisfy" if passes else "kill")
-                self._note_problem("edge", e, self.answers.edges.get(e))
+                self.note_problem("edge", e, self.answers.edges.get(e))
         for p in begun:
             self._begin_pause(p)
 
@@ -506,7 +508,7 @@ class _Draft:
 
     def await_event(self, p: int, since: int) -> None:
         wait = self.answers.pauses[p]
-        self._note_problem("pause", p, wait)
+        self.note_problem("pause", p, wait)
         deadline = since + self.plan.pauses[p].ttl_ms
         self.move_pause(p, "await", due_at=deadline, key=wait.key)
         self.commands.append(SetTimer(Timer(TimerKind.DEADLINE, p), deadline))
@@ -537,7 +539,7 @@ class _Draft:
             self.close_wait(p)
         self.move_pause(p, "drop")
 
-    def _note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
+    def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
         if answer is not None and answer.problem is not None:
             self.problems.append((kind, index, answer.problem))
 

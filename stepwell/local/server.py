@@ -16,7 +16,7 @@ from stepwell.local.functions import Registered
 from stepwell.local.lock import exclusive
 from stepwell.local.platform import LocalPlatform, Settings
 from stepwell.local.queries import Queries
-from stepwell.local.runners import Runners
+from stepwell.local.runners.router import Runners
 from stepwell.local.store import LocalStore
 from stepwell.project.code import dotenv, materialise
 from stepwell.project.load import LoadedFunction

@@ -1,0 +1,2 @@
+number=${1#*'"number":'}
+echo "{\"said\":${number%%[!0-9]*}}"

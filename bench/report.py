@@ -1,0 +1,82 @@
+"""The results as a table, in the terminal and in README.md, with what is known of the peers beside them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from server import BenchError
+
+MARK, END_MARK = "<!-- results -->", "<!-- end of results -->"
+NONE = "–"
+Numbers = dict[str, float]
+
+COLUMNS = ("", "Stepwell", "Restate", "Celery", "DBOS", "Inngest", "AWS local")
+# What is measured, its place in the results, how it is written, and the peers' numbers in the order of COLUMNS.
+ROWS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    ("ready after, s", "start", "ready_s", "{:.2f}", ("0.25", NONE, NONE, "0.12", NONE)),
+    ("W1 runs/s", "W1", "runs_per_s", "{:,.0f}", ("502", "290", "111", "73", "28")),
+    ("W1 latency, ms", "W1", "median_ms", "{:.1f}", ("6.0", "6.4", "9", "452", "123")),
+    ("W1 latency p99, ms", "W1", "p99_ms", "{:.1f}", ()),
+    ("W1 latency to the answer, ms", "W1", "seen_ms", "{:.1f}", ()),
+    ("W1 memory, MB", "W1", "server_mb", "{:.0f}", (NONE, NONE, NONE, "394", NONE)),
+    ("W1 memory of all processes, MB", "W1", "all_mb", "{:.0f}", ()),
+    ("W1p runs/s", "W1p", "runs_per_s", "{:,.0f}", ()),
+    ("W1p latency, ms", "W1p", "median_ms", "{:.1f}", ()),
+    ("W1p latency p99, ms", "W1p", "p99_ms", "{:.1f}", ()),
+    ("W2 single events/s", "W2", "single_per_s", "{:,.0f}", ("3,900", NONE, NONE, "4,860", NONE)),
+    ("W2 batched events/s", "W2", "batched_per_s", "{:,.0f}", (NONE, NONE, NONE, "8,760", NONE)),
+    ("W2 memory, MB", "W2", "server_mb", "{:.0f}", ()),
+    ("W1-full runs/s", "W1-full", "runs_per_s", "{:,.0f}", ()),
+    ("W1-full runs/s against empty", "W1-full", "runs_per_s_change", "{:+.0%}", ()),
+    ("W1-full latency, ms", "W1-full", "median_ms", "{:.1f}", ()),
+    ("W1-full latency against empty", "W1-full", "median_ms_change", "{:+.0%}", ()),
+    ("W1-full memory, MB", "W1-full", "server_mb", "{:.0f}", ()),
+)
+
+
+def rows(results: dict[str, Numbers]) -> list[tuple[str, ...]]:
+    """The table's rows, one cell for each of COLUMNS; only what was measured."""
+    peers = len(COLUMNS) - 2
+    return [
+        (title, form.format(results[workload][key]), *(theirs or (NONE,) * peers))
+        for title, workload, key, form, theirs in ROWS
+        if key in results.get(workload, {})
+    ]
+
+
+def machine() -> dict[str, str | int]:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    today = datetime.now(UTC).date().isoformat()
+    return {"cpu": model, "cores": os.cpu_count() or 1, "python": platform.python_version(), "date": today}
+
+
+def in_readme(readme: str, results: dict[str, Numbers], its: dict[str, str | int]) -> str:
+    """The README's text with these results between its marks."""
+    before, mark, rest = readme.partition(MARK)
+    _, end, after = rest.partition(END_MARK)
+    if not (mark and end):
+        raise BenchError(f"README.md needs the lines {MARK} and {END_MARK}")
+    lines = [
+        f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) + ("--:",) * (len(COLUMNS) - 1), *rows(results))
+    ]
+    where = f"Stepwell on {its['cores']} cores of {its['cpu']}, Python {its['python']}, {its['date']}."
+    return f"{before}{MARK}\n{where}\n\n" + "\n".join(lines) + f"\n{END_MARK}{after}"
+
+
+def show(results: dict[str, Numbers]) -> None:
+    table = Table(*COLUMNS, header_style="bold", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for cells in rows(results):
+        table.add_row(*cells)
+    Console().print(table)

@@ -1,0 +1,158 @@
+"""A real `stepwell dev` to measure, and the client that measures it, which costs little.
+
+One rule: whatever goes wrong is a BenchError that says what the server said.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FUNCTIONS = Path(__file__).resolve().parent / "functions"
+PATIENCE_S = 60.0
+
+
+class BenchError(Exception):
+    """What went wrong, for people."""
+
+
+class Server:
+    """A `stepwell dev` with a new database, and one keep-alive connection to it.
+
+    `ready_s`: from the start of the process to the first 200 of /healthz.
+    """
+
+    def __enter__(self) -> Server:
+        script = Path(sys.executable).with_name("stepwell")
+        if not script.exists():
+            raise BenchError(f"{script} is not there: install the project with `{sys.executable} -m pip install -e .`")
+        self._temporary = tempfile.TemporaryDirectory(prefix="stepwell-bench-")
+        self.folder = Path(self._temporary.name)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        argv = [str(script), "dev", str(FUNCTIONS), "--port", str(self.port), "--db", str(self.folder / "bench.db")]
+        started = time.perf_counter()
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
+        try:
+            self._connect()
+        except BaseException:
+            self.__exit__()
+            raise
+        self.ready_s = time.perf_counter() - started
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._temporary.cleanup()
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    def _connect(self) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._connection.connect()
+                break
+            except ConnectionRefusedError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise BenchError(f"the server did not start:\n{self._log.read_text()[-2000:]}") from None
+                time.sleep(0.001)
+        self.call("GET", "/healthz")
+
+    def call(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """The JSON answer. Raises BenchError unless it is a 200."""
+        try:
+            self._connection.request(method, path, body, {"Content-Type": "application/json"})
+            with self._connection.getresponse() as response:
+                status, answer = response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchError(f"{method} {path}: {error!r}\n{self._log.read_text()[-2000:]}") from error
+        if status != 200:
+            raise BenchError(f"{method} {path} answered {status}: {answer[:500].decode(errors='replace')}")
+        return json.loads(answer)
+
+    def send(self, events: list[dict[str, Any]]) -> list[str]:
+        """Ids of the accepted events."""
+        ids: list[str] = self.call("POST", "/e/bench", json.dumps(events).encode())["ids"]
+        return ids
+
+    def listed(self, path: str) -> Iterator[dict[str, Any]]:
+        """All items of a list, newest first; `path` has a query."""
+        after = ""
+        while True:
+            page = self.call("GET", f"{path}&limit=1000{after}")
+            yield from page["data"]
+            if page["next"] is None:
+                return
+            after = f"&after={page['next']}"
+
+    def wait_until_ended(self, function: str) -> None:
+        """Until no run of the function is running."""
+        deadline = time.monotonic() + PATIENCE_S * 10
+        while self.call("GET", f"/v1/runs?function={function}&status=running&limit=1")["data"]:
+            if time.monotonic() > deadline:
+                raise BenchError(f"runs of {function} do not end")
+            time.sleep(0.02)
+
+    def memory(self) -> dict[str, float]:
+        """Peaks of resident memory in MB: the server's, and those of all its processes added up (pages that they share
+        count in each). Nothing where there is no /proc."""
+        if not Path("/proc/self/status").exists():
+            return {}
+        peaks = [_peak_mb(pid) for pid in _tree(self.process.pid)]
+        return {"server_mb": peaks[0], "all_mb": sum(peaks)}
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _tree(int(child))
+
+
+def _peak_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended meanwhile
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
+
+
+class FinishLine:
+    """A named pipe to which a run's last step writes its event's number: it costs the run next to nothing, and both
+    ends of a latency are read from this process's clock."""
+
+    def __init__(self, server: Server) -> None:
+        self.path = server.folder / f"finish-{time.monotonic_ns()}"
+        os.mkfifo(self.path)
+        self._pipe = os.open(
+            self.path, os.O_RDWR | os.O_NONBLOCK
+        )  # for writing too: then there is never an end of file
+
+    def wait(self, runs: int) -> float:
+        """Until so many runs have crossed the line; the time (perf_counter) of the last."""
+        while runs > 0:
+            if not select.select([self._pipe], [], [], PATIENCE_S)[0]:
+                raise BenchError(f"{runs} runs did not get to their last step; none did within {PATIENCE_S:.0f} s")
+            runs -= os.read(self._pipe, 65_536).count(b"\n")
+        return time.perf_counter()

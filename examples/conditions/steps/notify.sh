@@ -1,0 +1,1 @@
+printf '{"sent_to": "%s"}\n' "$CHANNEL"

@@ -1,0 +1,2 @@
+# The event that came is `async` in this step's input.
+echo '{"shipped": true}'

@@ -1,0 +1,200 @@
+"""Steps that are containers, run by docker or podman, whichever is there and works.
+
+One rule: a container has a name of its own, by which it is killed; killing the client alone would leave it running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import uuid
+from functools import partial
+from pathlib import Path
+
+from stepwell.core.messages import Outcome
+from stepwell.core.outcome import Said, failure, from_exit
+from stepwell.core.plan import Step
+from stepwell.local.runners.image import Image, NoImage, find_engine, run_engine
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
+from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, why_not
+from stepwell.local.runners.scratch import Folder, Scratch
+from stepwell.local.runners.task import TaskAttempt
+
+_INPUT = "/stepwell/input.json"
+_ENGINE_FAILED = 125
+_READ_BY_CLIENTS = ("DOCKER_", "CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "XDG_", "LD_", "GO", "SSL_")
+
+
+class ContainerRunner:
+    def __init__(self, scratch: Scratch, programs: ProgramRunner, *, no_containers: bool = False) -> None:
+        """`no_containers`: run what the Dockerfile would run as a local program, without its image."""
+        self._scratch, self._programs, self._no_containers = scratch, programs, no_containers
+        self._engine: str | None = None
+        self._images: dict[str, Image] = {}
+
+    def engine(self) -> str:
+        """The engine's path; blocks for a moment the first time. Raises CannotRun."""
+        if self._engine is None:
+            self._engine = find_engine()
+        return self._engine
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        if not self._no_containers:
+            return TaskAttempt(partial(self._run, job, log), job.step.timeout_ms, end)
+        try:
+            command = local_command(job.step, job.code)
+        except CannotRun as error:
+            return NotStarted(why_not(error), end)
+        log("system", b"--no-containers: runs as a local program, without its image\n")
+        return self._programs.start(job, log, end, command)
+
+    async def _run(self, job: Job, log: Log) -> Outcome:
+        engine = self._engine or await asyncio.to_thread(self.engine)
+        tag, dockerfile = image_of(job)
+        image = self._images.get(tag)
+        if image is None:
+            image = self._images[tag] = Image(engine, tag, dockerfile)
+        try:
+            command = await image.command(log)
+        except (NoImage, OSError) as error:
+            self._forget(tag, image)
+            return failure("start", str(error))
+        folder = self._scratch.new(job.input)
+        try:
+            outcome = await _execute(engine, tag, command, job, folder, log)
+        finally:
+            self._scratch.remove(folder)
+        if outcome.error is not None and outcome.error.kind == "start":
+            self._forget(tag, image)  # it may be gone
+        return outcome
+
+    def _forget(self, tag: str, image: Image) -> None:
+        if self._images.get(tag) is image:
+            del self._images[tag]
+
+    async def close(self) -> None:
+        for image in self._images.values():
+            await image.close()
+
+
+async def _execute(
+    engine: str, image: str, command: tuple[str, ...], job: Job, folder: Folder, log: Log
+) -> Outcome:
+    name = f"stepwell-{uuid.uuid4().hex}"
+    options, env = variables(job, f"{folder.tmp}/env")
+    argv = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", "none", *options]
+    argv += ["-v", f"{folder.input}:{_INPUT}:ro", "-e", f"STEPWELL_INPUT={_INPUT}"]
+    ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    execution = Execution(
+        [*argv, *_what_to_run(job.step, image, command), _argument(job.input)],
+        cwd=None,
+        env=env,
+        folder=folder,
+        timeout_ms=None,
+        log=log,
+        end=ended.set_result,
+        judge=_judge,
+    )
+    try:
+        return await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        await _to_its_end(_kill(engine, name, execution, ended))
+        raise
+
+
+async def _kill(engine: str, name: str, execution: Execution, ended: asyncio.Future[Outcome]) -> None:
+    execution.stop()
+    await ended
+    at_once = ["-t", "0"] if Path(engine).name == "podman" else []
+    await run_engine([engine, "rm", "-f", *at_once, name], lambda stream, piece: None)
+
+
+async def _to_its_end(work: object) -> None:
+    """Await a coroutine, however often this is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            continue
+
+
+def _judge(code: int, said: Said, line: str, now: int) -> Outcome:
+    if code == _ENGINE_FAILED:
+        return failure("start", f"the container could not be started: {line}")
+    return from_exit(code, said, line, now)
+
+
+# --- what to run -----------------------------------------------------------------------------------------------------
+
+
+def image_of(job: Job) -> tuple[str, Path | None]:
+    """The image's tag, and the Dockerfile it is built from if it is. Raises CannotRun."""
+    if job.step.runtime.image is not None:
+        return job.step.runtime.image, None
+    if job.code is None:
+        raise CannotRun("the step has neither an image nor code; give it an `image` or a `path`")
+    code_hash = job.code_hash or hashlib.sha256(os.fsencode(job.code)).hexdigest()
+    return f"stepwell/{code_hash[:24]}", dockerfile_of(job.code)
+
+
+def dockerfile_of(code: Path) -> Path:
+    """Raises CannotRun if there is none."""
+    from stepwell.project.code import CodeError
+    from stepwell.project.convention import dockerfile
+
+    try:
+        return dockerfile(code)
+    except CodeError as error:
+        raise CannotRun(str(error)) from None
+
+
+def local_command(step: Step, code: Path | None) -> tuple[str, ...]:
+    """What to run instead of the container. Raises CannotRun."""
+    from stepwell.project.code import CodeError
+    from stepwell.project.convention import dockerfile_entry
+
+    if code is None:
+        raise CannotRun("the step is but an image, and --no-containers is given; start without it")
+    try:
+        return step.runtime.entrypoint or dockerfile_entry(code)
+    except CodeError as error:
+        raise CannotRun(str(error)) from None
+
+
+def _what_to_run(step: Step, image: str, command: tuple[str, ...]) -> list[str]:
+    """Options, image and arguments: what is said behind the image replaces its CMD, so the CMD is said again."""
+    runtime = step.runtime
+    words = ["--memory", f"{runtime.memory}m"] if runtime.memory is not None else []
+    words += ["--cpus", f"{runtime.cpu:g}"] if runtime.cpu is not None else []
+    if runtime.entrypoint is None:
+        return [*words, image, *command]
+    return [*words, "--entrypoint", runtime.entrypoint[0], image, *runtime.entrypoint[1:]]
+
+
+def _argument(content: bytes) -> bytes:
+    return content if len(content) <= MAX_ARGUMENT_BYTES else f"@{_INPUT}".encode()
+
+
+def variables(job: Job, file: str) -> tuple[list[str], dict[str, str]]:
+    """Options that pass the declared variables on, and the client's own environment.
+
+    Values never stand in the arguments, which everybody on the machine can read. The client takes them from its own
+    environment; those that would change what the client does itself go into `file`. Raises CannotRun, OSError.
+    """
+    env = dict(os.environ)
+    options, lines = [], []
+    for name, value in job.env.items():
+        if name not in os.environ and not name.startswith(_READ_BY_CLIENTS):
+            env[name] = value
+            options += ["-e", name]
+        elif "\n" in value or "\r" in value:
+            raise CannotRun(f"the variable {name} cannot have a line break in a container; rename it")
+        else:
+            lines.append(f"{name}={value}\n")
+    if lines:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as content:  # noqa: PTH123
+            content.writelines(lines)
+        options += ["--env-file", file]
+    return options, env

@@ -1,0 +1,163 @@
+"""Steps that are native Lambda handlers: `module.function`, in warm worker processes.
+
+One rule: a worker serves one key only (code, handler, environment, memory), so that no step sees another's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from stepwell.core.outcome import failure
+from stepwell.local.runners.environment import environment
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
+from stepwell.local.runners.program import NotStarted, locate, why_not
+from stepwell.local.runners.scratch import Folder, Scratch
+from stepwell.local.runners.worker import Worker
+
+_HERE = Path(__file__).parent
+_DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
+_LONGEST_IDLE_S = 300.0
+_SWEEP_S = 30.0
+
+Key = tuple[Any, ...]
+
+
+class HandlerRunner:
+    def __init__(self, scratch: Scratch, most_idle: int | None = None) -> None:
+        """`most_idle`: how many workers may wait for work; beyond, those that wait longest are stopped."""
+        self._scratch = scratch
+        self._most_idle = most_idle or 4 * (os.cpu_count() or 1) + 4
+        self._workers: dict[Worker, tuple[Key, Folder]] = {}
+        self._idle: OrderedDict[Worker, float] = OrderedDict()  # since when (loop time), the longest first
+        self._idle_by_key: dict[Key, list[Worker]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._gone = asyncio.Event()
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        runtime = job.step.runtime
+        key = (
+            job.code_hash or job.code,
+            runtime.handler,
+            runtime.memory,
+            job.function_id,
+            job.step.id,
+            tuple(job.env.items()),
+        )
+        while idle := self._idle_by_key.get(key):
+            worker = idle[-1]
+            self._take(worker)
+            if invocation := worker.invoke(job.input, job.step.timeout_ms, log, end):
+                return invocation
+        try:
+            worker = self._launch(job, key)
+        except (CannotRun, OSError) as error:
+            return NotStarted(why_not(error), end)
+        return worker.invoke(job.input, job.step.timeout_ms, log, end) or NotStarted(
+            failure("crash", "the handler's process ended at once"), end
+        )
+
+    def _launch(self, job: Job, key: Key) -> Worker:
+        folder = self._scratch.new()
+        try:
+            env = environment(job, folder.tmp) | _lambda_variables(job)
+            worker = Worker(worker_command(job, env["PATH"]), str(job.code), env, self._ended, self._died)
+        except (CannotRun, OSError):
+            self._scratch.remove(folder)
+            raise
+        self._workers[worker] = (key, folder)
+        self._gone.clear()
+        return worker
+
+    # --- workers that wait -------------------------------------------------------------------------------------------
+
+    def _ended(self, worker: Worker) -> None:
+        if not worker.is_idle:
+            return
+        self._idle[worker] = asyncio.get_running_loop().time()
+        self._idle_by_key.setdefault(self._workers[worker][0], []).append(worker)
+        if len(self._idle) > self._most_idle:
+            self._retire(next(iter(self._idle)))
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self.sweep)
+
+    def sweep(self, longest_idle_s: float = _LONGEST_IDLE_S) -> None:
+        """Stop workers that have had no work for so long."""
+        loop = asyncio.get_running_loop()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        while self._idle and next(iter(self._idle.values())) <= loop.time() - longest_idle_s:
+            self._retire(next(iter(self._idle)))
+        self._sweeper = loop.call_later(_SWEEP_S, self.sweep) if self._idle else None
+
+    def _take(self, worker: Worker) -> None:
+        key = self._workers[worker][0]
+        del self._idle[worker]
+        same = self._idle_by_key[key]
+        same.remove(worker)
+        if not same:
+            del self._idle_by_key[key]
+
+    def _retire(self, worker: Worker) -> None:
+        self._take(worker)
+        worker.kill()
+
+    def _died(self, worker: Worker) -> None:
+        if worker in self._idle:
+            self._take(worker)
+        _, folder = self._workers.pop(worker)
+        self._scratch.remove(folder)
+        if not self._workers:
+            self._gone.set()
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for worker in list(self._workers):
+            worker.kill()
+        if self._workers:
+            await self._gone.wait()
+
+
+# --- what to run -----------------------------------------------------------------------------------------------------
+
+
+def worker_command(job: Job, path: str) -> list[str]:
+    """The worker's command. Raises CannotRun if the handler's file or its interpreter is missing."""
+    handler = job.step.runtime.handler or ""
+    code = job.code
+    if code is None:
+        raise CannotRun("the step has no code; give it a `path`")
+    module, _, function = handler.rpartition(".")
+    file = module_file(code, handler)
+    if file.suffix == ".py":
+        own = code / ".venv/bin/python"
+        python = str(own) if os.access(own, os.X_OK) else sys.executable
+        script = str(_HERE / "python_worker.py")
+        return [python, "-X", "faulthandler", script, "FD", str(code), module.replace("/", "."), function]
+    return [locate("node", path, None), str(_HERE / "node_worker.js"), "FD", str(code), str(file), function]
+
+
+def module_file(code: Path, handler: str) -> Path:
+    """The file that should hold a handler such as `app.handler` or `src/app.handler`. Raises CannotRun."""
+    module = handler.rpartition(".")[0]
+    for stem in dict.fromkeys((module, module.replace(".", "/"))):
+        for suffix in (".py", "/__init__.py", ".js", ".mjs", ".cjs"):
+            if (code / f"{stem}{suffix}").is_file():
+                return code / f"{stem}{suffix}"
+    raise CannotRun(f"found no module for the handler {handler}: looked for {module}.py, .js, .mjs, .cjs")
+
+
+def _lambda_variables(job: Job) -> dict[str, str]:
+    return {
+        "AWS_LAMBDA_FUNCTION_NAME": f"{job.function_id}-{job.step.id}",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(job.step.runtime.memory or _DEFAULT_MEMORY),
+        "LAMBDA_TASK_ROOT": str(job.code),
+        "_HANDLER": job.step.runtime.handler or "",
+    }

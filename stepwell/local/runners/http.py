@@ -1,0 +1,87 @@
+"""Steps that are web addresses: the input is POSTed, the answer is read like stdout.
+
+One rule: a call has no memory. No cookies, no redirects, no retries of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
+
+from stepwell.core.messages import Outcome
+from stepwell.core.outcome import failure, from_http, unsaid
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
+from stepwell.local.runners.stdout import StdoutReader
+from stepwell.local.runners.task import TaskAttempt
+
+if TYPE_CHECKING:
+    import httpx
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PIECE = 64 * 1024
+
+
+class HttpRunner:
+    def __init__(self) -> None:
+        self._client: httpx.AsyncClient | None = None
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        return TaskAttempt(partial(self._call, job, log), job.step.timeout_ms, end)
+
+    async def _call(self, job: Job, log: Log) -> Outcome:
+        import httpx  # takes 0.1 s, and few servers have such steps
+
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                timeout=None,
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+        try:
+            return await _post(self._client, job, log)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            return failure("start", f"{job.step.runtime.url}: {error}", retryable=False)
+        except (httpx.HTTPError, OSError) as error:
+            return failure("http", f"no answer from {job.step.runtime.url}: {str(error) or type(error).__name__}")
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+
+async def _post(client: httpx.AsyncClient, job: Job, log: Log) -> Outcome:
+    headers = request_headers(job, log)
+    reader = StdoutReader(log)
+    async with client.stream("POST", job.step.runtime.url or "", content=job.input, headers=headers) as response:
+        async for piece in response.aiter_bytes(_PIECE):
+            reader.feed(piece)
+    if response.is_redirect:
+        to = response.headers.get("location", "")
+        log("system", f"answered {response.status_code} to {to}; redirects are not followed\n".encode())
+    said = reader.finish()
+    now = time.time_ns() // 1_000_000
+    outcome = from_http(response.status_code, said, now, response.headers.get("retry-after"))
+    if rest := unsaid(said, outcome):
+        log("stdout", rest)
+    return outcome
+
+
+def request_headers(job: Job, log: Log) -> dict[str, str]:
+    """The configured headers, in which `${NAME}` is the variable or secret of that name. Raises CannotRun."""
+    headers = {
+        "content-type": "application/json",
+        "accept-encoding": "identity",  # an answer cannot unpack to more than was sent
+        "idempotency-key": f"{job.run_id}/{job.step.id}",
+    }
+    for name, template in job.step.runtime.headers:
+        for unknown in {variable for variable in _VARIABLE.findall(template) if variable not in job.env}:
+            log("system", f"the header {name} names ${{{unknown}}}, which is neither in env nor in secrets\n".encode())
+        value = _VARIABLE.sub(lambda match: job.env.get(match[1], match[0]), template)
+        if not value.isprintable() or not value.isascii():  # the message must not show a secret
+            raise CannotRun(f"the header {name} gets a value that is not one line of ASCII characters")
+        headers[name.lower()] = value
+    return headers

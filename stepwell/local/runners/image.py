@@ -1,0 +1,111 @@
+"""Container engines and the images that steps need: found, built or pulled once, and shared by all attempts.
+
+One rule: an engine counts only if it answers; a client without its daemon is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import orjson
+
+from stepwell.local.runners.job import CannotRun, Log
+from stepwell.local.runners.process import Process
+from stepwell.local.runners.program import last_line
+
+_ENGINES = ("docker", "podman")
+_ANSWERS_WITHIN_S = 5.0
+
+
+class NoImage(Exception):
+    """An image could not be built or pulled; another try may help."""
+
+
+def find_engine() -> str:
+    """The path of docker or podman. Raises CannotRun with the cure."""
+    reasons = []
+    for name in _ENGINES:
+        path = shutil.which(name)
+        if path is None:
+            reasons.append(f"{name} is not on PATH")
+            continue
+        try:
+            asked = subprocess.run([path, "version"], capture_output=True, timeout=_ANSWERS_WITHIN_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        if asked.returncode == 0:
+            return path
+        reasons.append(f"{name}: {last_line(asked.stderr) or 'does not answer'}")
+    cure = "install and start docker or podman, or start with --no-containers"
+    raise CannotRun(f"found no container engine ({'; '.join(reasons)}); {cure}")
+
+
+async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None]) -> int:
+    """Run a command of the engine to its end; its exit code. It is killed if this is cancelled."""
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    process = Process(argv, cwd=None, env=os.environ, receive=receive, ended=ended.set_result)
+    try:
+        return await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        process.kill()
+        await ended
+        raise
+
+
+class Image:
+    """An image that is being made ready. `folder`: where its Dockerfile is, None for one that is pulled."""
+
+    def __init__(self, engine: str, tag: str, dockerfile: Path | None) -> None:
+        self._engine, self._tag, self._dockerfile = engine, tag, dockerfile
+        self._logs: list[Log] = []
+        self._task = asyncio.get_running_loop().create_task(self._make())
+
+    async def command(self, log: Log) -> tuple[str, ...]:
+        """The image's CMD, once the image is there; `log` gets what making it prints. Raises NoImage, OSError."""
+        self._logs.append(log)
+        try:
+            return await asyncio.shield(self._task)
+        finally:
+            self._logs.remove(log)
+
+    async def _make(self) -> tuple[str, ...]:
+        found = await self._inspect()
+        if found is None:
+            make = ["pull", self._tag]
+            if self._dockerfile is not None:
+                make = ["build", "-t", self._tag, "-f", str(self._dockerfile), str(self._dockerfile.parent)]
+            tail = bytearray()
+
+            def receive(_: str, piece: bytes) -> None:
+                tail.extend(piece)
+                del tail[:-4096]
+                for log in self._logs:
+                    log("system", piece)
+
+            code = await run_engine([self._engine, *make], receive)
+            found = await self._inspect() if code == 0 else None
+            if found is None:
+                raise NoImage(f"{Path(self._engine).name} {make[0]} failed: {last_line(bytes(tail))}")
+        return found
+
+    async def _inspect(self) -> tuple[str, ...] | None:
+        printed = bytearray()
+
+        def receive(stream: str, piece: bytes) -> None:
+            if stream == "stdout":
+                printed.extend(piece)
+
+        if await run_engine([self._engine, "image", "inspect", self._tag], receive) != 0:
+            return None
+        config = orjson.loads(printed)[0].get("Config") or {}
+        return tuple(config.get("Cmd") or ())
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)

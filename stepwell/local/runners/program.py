@@ -1,0 +1,193 @@
+"""Steps that are programs: found by their command or by convention, run in a process of their own.
+
+One rule: what is run and what it sees is decided here, how a process lives and dies in `process`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from stepwell.core.messages import Outcome
+from stepwell.core.outcome import Said, failure, from_exit, printable, timed_out, unsaid
+from stepwell.core.plan import Step
+from stepwell.local.runners.environment import environment
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
+from stepwell.local.runners.process import Process
+from stepwell.local.runners.scratch import Folder, Scratch
+from stepwell.local.runners.stdout import StdoutReader
+
+MAX_ARGUMENT_BYTES = 96 * 1024  # Linux takes 128 KiB for one argument
+STOPPED = failure("stopped", "stopped before it ended", retryable=False)
+_TAIL = 4096
+_EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
+
+Judge = Callable[[int, Said, str, int], Outcome]
+
+
+class ProgramRunner:
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+
+    def start(self, job: Job, log: Log, end: End, command: Sequence[str] | None = None) -> Running:
+        """`command`: what to run instead of what the step says."""
+        folder = None
+        try:
+            folder = self._scratch.new(job.input)
+            env = environment(job, folder.tmp)
+            argv = (*(command or command_of(job.step, job.code)), argument(job.input, folder.input))
+            program = locate(argv[0], env["PATH"], job.code)
+            env["STEPWELL_INPUT"] = folder.input
+            return Execution(
+                (program, *argv[1:]),
+                cwd=str(job.code),
+                env=env,
+                folder=folder,
+                timeout_ms=job.step.timeout_ms,
+                log=log,
+                end=functools.partial(self._end, folder, end),
+            )
+        except (CannotRun, OSError) as error:
+            if folder is not None:
+                self._scratch.remove(folder)
+            return NotStarted(why_not(error), end)
+
+    def _end(self, folder: Folder, end: End, outcome: Outcome) -> None:
+        self._scratch.remove(folder)
+        end(outcome)
+
+    async def close(self) -> None:
+        """Nothing is kept between attempts."""
+
+
+class NotStarted:
+    """An attempt that ended before it began."""
+
+    def __init__(self, outcome: Outcome, end: End) -> None:
+        asyncio.get_running_loop().call_soon(end, outcome)
+
+    def stop(self) -> None: ...
+
+
+class Execution:
+    """A program that runs. Raises OSError if it cannot be started; else `end` is called once."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        cwd: str | None,
+        env: Mapping[str, str],
+        folder: Folder,
+        timeout_ms: int | None,
+        log: Log,
+        end: End,
+        judge: Judge = from_exit,
+    ) -> None:
+        self._log, self._end, self._judge = log, end, judge
+        self._stdout = StdoutReader(log)
+        self._tail = b""
+        self._verdict: Outcome | None = None
+        self._process = Process(
+            argv, cwd=cwd, env=env, stdin=folder.input, receive=self._receive, ended=self._ended
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        if timeout_ms is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(timeout_ms / 1000, self._kill, timed_out(timeout_ms))
+
+    def stop(self) -> None:
+        self._kill(STOPPED)
+
+    def _kill(self, verdict: Outcome) -> None:
+        self._verdict = self._verdict or verdict
+        self._process.kill()
+
+    def _receive(self, stream: str, piece: bytes) -> None:
+        if stream == "stdout":
+            self._stdout.feed(piece)
+        else:
+            self._tail = (self._tail + piece)[-_TAIL:]
+            self._log("stderr", piece)
+
+    def _ended(self, code: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        said = self._stdout.finish()
+        outcome = self._verdict or self._judge(code, said, last_line(self._tail), time.time_ns() // 1_000_000)
+        if rest := unsaid(said, outcome):
+            self._log("stdout", rest)
+        self._end(outcome)
+
+
+# --- what to run -----------------------------------------------------------------------------------------------------
+
+
+def command_of(step: Step, code: Path | None) -> tuple[str, ...]:
+    """The step's program and arguments. Raises CannotRun with what was looked for."""
+    if code is None:
+        raise CannotRun("the step has no code; give it a `path`")
+    return step.runtime.command or _by_convention(str(code), step.path.rpartition("/")[2])
+
+
+@functools.lru_cache(maxsize=4096)
+def _by_convention(folder: str, name: str) -> tuple[str, ...]:
+    """`folder` never changes: its name is the hash of what is in it. `name`: the last part of the step's path."""
+    from stepwell.project.code import CodeError
+    from stepwell.project.convention import entry
+
+    try:
+        return entry(Path(folder), name if os.listdir(folder) == [name] and Path(folder, name).is_file() else None)
+    except (CodeError, OSError) as error:
+        raise CannotRun(str(error)) from None
+
+
+_located: dict[tuple[str, str], str] = {}
+
+
+def locate(name: str, path: str, code: Path | None) -> str:
+    """The program's file, found as a shell in the step's folder would find it. Raises CannotRun with what is wrong."""
+    if "/" in name:
+        file = Path(code or "/", name)
+        if not file.is_file():
+            raise CannotRun(f"there is no file {name} in the step's code; correct the command")
+        if not os.access(file, os.X_OK):
+            raise CannotRun(f"{name} is not executable; run chmod +x on it")
+        return name
+    found = _located.get((name, path))
+    if found is None or not os.access(found, os.X_OK):
+        found = shutil.which(name, path=path)
+        if found is None:
+            here = f", or write ./{name} for the one in the step's folder" if code and (code / name).is_file() else ""
+            raise CannotRun(f"found no program {name!r} on PATH ({path}); install it{here}")
+        _located[name, path] = found
+    return found
+
+
+def argument(content: bytes, file: str) -> bytes:
+    """The input as a program's last argument."""
+    return content if len(content) <= MAX_ARGUMENT_BYTES else b"@" + os.fsencode(file)
+
+
+def why_not(error: Exception) -> Outcome:
+    """The outcome of an attempt that could not be started."""
+    if not isinstance(error, OSError):
+        return failure("start", str(error), retryable=False)
+    cure = {
+        errno.ENOEXEC: "; a script needs a first line such as #!/bin/sh",
+        errno.ENOENT: "; does its first line (#!) name a program that is here?",
+        errno.E2BIG: "; its environment variables are too large",
+    }.get(error.errno or 0, "")
+    message = f"cannot be started: {error.strerror or error}{cure}"
+    return failure("start", message, retryable=error.errno in _EXHAUSTED)
+
+
+def last_line(text: bytes) -> str:
+    """The last line that is not blank, for a message."""
+    return printable(text.rstrip().rpartition(b"\n")[2][-500:].decode("utf-8", "replace")).strip()

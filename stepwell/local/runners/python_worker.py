@@ -1,0 +1,154 @@
+"""The process in which Python Lambda handlers run: `python python_worker.py FD CODE MODULE FUNCTION`.
+
+One rule: standard library only, and as little of it as possible, in any Python from 3.8 on. Protocol on the socket FD:
+requests are `>IQ` (length, milliseconds left) and the event as JSON; answers `>Ic` (length, kind) and text. Kinds: o the
+return value as JSON, l its length if it is too large to send, e an exception, i one while importing, s no such handler.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# Files beside this one must not be taken for modules of the standard library.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+
+import json
+import os
+import struct
+import time
+
+LARGEST = 1024 * 1024
+REQUEST = struct.Struct(">IQ")
+
+
+class Context:
+    """What AWS Lambda gives to a handler besides the event."""
+
+    identity = None
+    client_context = None
+    function_version = "$LATEST"
+
+    def __init__(self, milliseconds: int) -> None:
+        name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        digits = os.urandom(16).hex()
+        self.aws_request_id = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
+        self.function_name = name
+        self.invoked_function_arn = f"arn:aws:lambda:local:000000000000:function:{name}"
+        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name = f"/aws/lambda/{name}"
+        self.log_stream_name = "local"
+        self._deadline = time.monotonic() + milliseconds / 1000
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+
+def load(module: str, function: str) -> object:
+    import importlib
+
+    found = importlib.import_module(module)
+    if "logging" in sys.modules:
+        import logging
+
+        if not logging.getLogger().handlers:  # Lambda has one, so that setLevel alone makes records visible
+            logging.basicConfig(format="[%(levelname)s]\t%(asctime)s\t%(name)s\t%(message)s")
+    return getattr(found, function, None)
+
+
+def explain(error: BaseException) -> bytes:
+    """Print the traceback without the frames of this file; the text for the answer."""
+    import traceback
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        traceback.print_exception(type(error), error, trace)
+        return f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+    except Exception:  # its own __str__ fails
+        return type(error).__name__.encode("utf-8", "replace")
+
+
+def invoke(handler, event: bytes, milliseconds: int) -> tuple[bytes, bytes]:  # type: ignore[no-untyped-def]
+    """The kind and the text of the answer."""
+    try:
+        value = handler(json.loads(event), Context(milliseconds))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        return b"e", explain(error)
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"Runtime.MarshalError: the return value is not JSON: {error}"
+        print(message, file=sys.stderr)
+        return b"e", message.encode("utf-8", "replace")
+    return (b"o", text) if len(text) <= LARGEST else (b"l", str(len(text)).encode())
+
+
+def receive(channel: int, size: int) -> bytes:
+    """Exactly `size` bytes; fewer if the server is gone."""
+    data = os.read(channel, size)
+    while 0 < len(data) < size:
+        more = os.read(channel, size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def answer(channel: int, kind: bytes, text: bytes) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # the handler closed it
+            pass
+    data = struct.pack(">Ic", len(text), kind) + text
+    while data:
+        data = data[os.write(channel, data) :]
+
+
+def empty(folder: str) -> bool:
+    """Remove what an invocation left in its TMPDIR. False if that is not possible."""
+    if not os.listdir(folder):
+        return True
+    import shutil
+
+    for entry in list(os.scandir(folder)):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
+    return not os.listdir(folder)
+
+
+def main() -> None:
+    channel, code, module, function = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+    os.set_inheritable(channel, False)
+    temporary = os.environ["TMPDIR"]
+    sys.argv[:] = [module]
+    sys.path.insert(0, code)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    handler: object = None
+    while len(head := receive(channel, REQUEST.size)) == REQUEST.size:
+        length, milliseconds = REQUEST.unpack(head)
+        event = receive(channel, length)
+        if handler is None:
+            try:
+                handler = load(module, function)
+            except SystemExit:
+                raise
+            except BaseException as error:
+                return answer(channel, b"i", explain(error))
+            if not callable(handler):
+                return answer(channel, b"s", f"the module {module} has no function {function}".encode())
+        answer(channel, *invoke(handler, event, milliseconds))
+        os.chdir(code)
+        if not empty(temporary):
+            return None
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""A warm process that runs one Lambda handler, one invocation at a time.
+
+One rule: an invocation ends once, with the worker's answer or with its death. What was printed before the answer is in
+the log before the end is told. The other side of the protocol is `python_worker.py` and `node_worker.js`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from stepwell.core.messages import Outcome
+from stepwell.core.outcome import failure, from_exit, from_said, read_json, timed_out, too_large
+from stepwell.local.runners.job import End, Log
+from stepwell.local.runners.process import Process
+from stepwell.local.runners.program import STOPPED
+
+_REQUEST = struct.Struct(">IQ")
+_ANSWER = struct.Struct(">Ic")
+_PIECE = 256 * 1024
+_LARGEST = 2 * 1024 * 1024  # of an answer; no worker of ours sends more
+
+
+class Worker:
+    """Raises OSError if it cannot be started. `died(worker)` is called once, after the end of its last invocation."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        cwd: str,
+        env: Mapping[str, str],
+        ended: Callable[[Worker], None],
+        died: Callable[[Worker], None],
+    ) -> None:
+        """`argv`: the other side's command; `FD` in it becomes the number of its socket."""
+        self._ended, self._died = ended, died
+        self._loop = asyncio.get_running_loop()
+        self._invocation: Invocation | None = None
+        self._unsent = memoryview(b"")
+        self._received = bytearray()
+        self._is_doomed = False
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        number = theirs.fileno()
+        try:
+            self._process = Process(
+                [str(number) if word == "FD" else word for word in argv],
+                cwd=cwd,
+                env=env,
+                receive=self._log,
+                ended=self._exited,
+                pass_fds=(number,),
+            )
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._loop.add_reader(self._socket, self._readable)
+
+    @property
+    def is_idle(self) -> bool:
+        return self._invocation is None and not self._is_doomed
+
+    def runs(self, invocation: Invocation) -> bool:
+        return self._invocation is invocation
+
+    def kill(self) -> None:
+        self._is_doomed = True
+        self._process.kill()
+
+    def invoke(self, event: bytes, timeout_ms: int, log: Log, end: End) -> Invocation | None:
+        """Run the handler. None if the worker is gone, so that nothing was run and `end` will not be called."""
+        frame = _REQUEST.pack(len(event), timeout_ms) + event
+        try:
+            sent = self._socket.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.kill()
+            return None
+        if sent < len(frame):
+            self._unsent = memoryview(frame)[sent:]
+            self._loop.add_writer(self._socket, self._writable)
+        self._invocation = Invocation(self, timeout_ms, log, end)
+        return self._invocation
+
+    def _writable(self) -> None:
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:  # its death will be told
+            self._unsent = memoryview(b"")
+        if not self._unsent:
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> bool:
+        """Take a piece of the answer. False if there was none."""
+        try:
+            piece = self._socket.recv(_PIECE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            piece = b""
+        if not piece:  # it closed the socket, and can never answer again
+            self._loop.remove_reader(self._socket)
+            self.kill()
+            return False
+        self._received += piece
+        if len(self._received) >= _ANSWER.size:
+            length, kind = _ANSWER.unpack_from(self._received)
+            if length > _LARGEST or self._invocation is None:
+                self.kill()
+                return False
+            if len(self._received) >= _ANSWER.size + length:
+                text = bytes(memoryview(self._received)[_ANSWER.size :])
+                self._received.clear()
+                self._answered(kind, text)
+        return True
+
+    def _answered(self, kind: bytes, text: bytes) -> None:
+        self._process.drain()
+        if kind not in (b"o", b"l", b"e") or self._unsent:
+            self.kill()  # it has no handler, or does not keep to the protocol
+        self._finish(_outcome(kind, text))
+
+    def _log(self, stream: str, piece: bytes) -> None:
+        if self._invocation is not None:
+            self._invocation.log(stream, piece)
+
+    def _finish(self, outcome: Outcome) -> None:
+        invocation, self._invocation = self._invocation, None
+        if invocation is not None:
+            invocation.timer.cancel()
+            self._ended(self)
+            invocation.end(invocation.verdict or outcome)
+
+    def _exited(self, code: int) -> None:
+        self._is_doomed = True
+        while self._invocation is not None and self._readable():
+            pass  # it may have answered before it died
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._finish(_crash(code))
+        self._died(self)
+
+
+class Invocation:
+    """One run of a handler."""
+
+    __slots__ = ("_worker", "end", "log", "timer", "verdict")
+
+    def __init__(self, worker: Worker, timeout_ms: int, log: Log, end: End) -> None:
+        self._worker, self.log, self.end = worker, log, end
+        self.verdict: Outcome | None = None
+        loop = asyncio.get_running_loop()
+        self.timer = loop.call_later(timeout_ms / 1000, self._expire, timeout_ms)
+
+    def stop(self) -> None:
+        self._kill(STOPPED)
+
+    def _expire(self, timeout_ms: int) -> None:
+        self._kill(timed_out(timeout_ms))
+
+    def _kill(self, verdict: Outcome) -> None:
+        if self._worker.runs(self) and self.verdict is None:
+            self.verdict = verdict
+            self._worker.kill()
+
+
+def _outcome(kind: bytes, text: bytes) -> Outcome:
+    now = time.time_ns() // 1_000_000
+    match kind:
+        case b"o":
+            return from_said(read_json(text), now)
+        case b"l" if text.isdigit():
+            return from_said(too_large(int(text)), now)
+        case b"e" | b"i":
+            return failure("exception", text.decode("utf-8", "replace"))
+        case b"s":
+            return failure("start", text.decode("utf-8", "replace"), retryable=False)
+    return failure("crash", "the worker's answer makes no sense: did the handler write to its socket?")
+
+
+def _crash(code: int) -> Outcome:
+    """The process ended before the handler returned, whatever its exit code."""
+    if code < 0:
+        return from_exit(code, read_json(b"null"), "", 0)
+    return failure("crash", f"the handler's process ended with exit code {code} before the handler returned")

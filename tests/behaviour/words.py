@@ -1,0 +1,112 @@
+"""The words of the behaviour suite: what a test can do to a platform, and see of it, in the user's terms. Each platform
+of Stepwell implements `Platform` once; the tests know nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Json = dict[str, Any]
+
+# What the steps of most tests do: the event's data says it, by step and attempt (the last entry counts for all later
+# attempts). {"return": x}, {"raise": "text"}, {"status": 404}, {"sleep": seconds}, {"wait_for": path of a file}, ...
+SCRIPTED = '''
+import os, time
+
+def scripted(event, context):
+    ctx = event["ctx"]
+    script = event["event"]["data"].get("script", {}).get(ctx["step_id"], [{}])
+    act = script[min(ctx["attempt"], len(script)) - 1]
+    if "log" in act:
+        print(act["log"])
+    if "touch" in act:
+        open(act["touch"], "a").write(f"{ctx['step_id']} {ctx['attempt']}\\n")
+    if "wait_for" in act:
+        while not os.path.exists(act["wait_for"]):
+            time.sleep(0.005)
+    if "raise" in act:
+        raise RuntimeError(act["raise"])
+    if "crash" in act:
+        os._exit(act["crash"])
+    if "status" in act:
+        return {k: v for k, v in act.items() if k in ("status", "retry_after", "body")}
+    if "input" in act:
+        return event
+    if "size" in act:
+        return "x" * act["size"]
+    return act.get("return", {"step": ctx["step_id"]})
+'''
+
+
+def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", id: str = "f", **fields: Any) -> Json:
+    """A definition whose steps are scripted by the event, unless they say otherwise.
+
+    `steps` maps ids to what differs from the default; a list or text as value is short for `after`.
+    """
+    triggers = on if isinstance(on, list) else [on if isinstance(on, dict) else {"event": on}]
+    full = {}
+    for step_id, step in (steps or {"a": {}}).items():
+        its = step if isinstance(step, dict) else {"after": step}
+        after = its.get("after", [])
+        edges = [after] if isinstance(after, str | dict) else after
+        full[step_id] = {
+            "path": "file://steps",
+            "runtime": {"type": "lambda", "handler": "app.scripted"},
+            "retries": {"attempts": 0},
+            **its,
+            "after": [{"step": edge} if isinstance(edge, str) else edge for edge in edges],
+        }
+    return {"id": id, "triggers": triggers, "steps": full, **fields}
+
+
+class Platform(Protocol):
+    """What a test can do, and see."""
+
+    def deploy(self, definition: Json, files: dict[str, str | bytes] | None = None) -> int:
+        """Make a function live; its version. `files` lie beside the definition; `steps/app.py` is scripted steps."""
+
+    def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
+        """Send one event; its id. Raises Refused."""
+
+    def send_raw(self, body: bytes) -> list[str]:
+        """Send the body of a request as it is; the ids. Raises Refused."""
+
+    def event(self, event_id: str) -> Json: ...
+
+    def events(self, name: str | None = None) -> list[Json]:
+        """Stored events, the oldest first."""
+
+    def runs(self, event_id: str | None = None) -> list[Json]:
+        """Runs, of one event or all, the oldest first, once nothing moves any more."""
+
+    def run(self, run_id: str) -> Json:
+        """A run as it is now."""
+
+    def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
+        """A run as soon as the condition holds."""
+
+    def cancel(self, run_id: str) -> None: ...
+
+    def rerun(self, run_id: str) -> str | None: ...
+
+    def settle(self) -> None:
+        """Return when nothing moves any more, but for what waits for time or events."""
+
+    def travel(self, duration: str) -> None:
+        """Let time pass, and settle."""
+
+    def restart(self, downtime: str = "0s") -> None:
+        """The platform's servers stop in the middle of everything, and come back later."""
+
+
+class Refused(Exception):
+    """The platform did not accept a request."""
+
+    def __init__(self, status: int, errors: list[Json]) -> None:
+        super().__init__(f"{status}: {errors}")
+        self.status, self.errors = status, errors
+
+
+def statuses(run: Json) -> dict[str, str]:
+    """The status of each step."""
+    return {step_id: step["status"] for step_id, step in run["steps"].items()}

@@ -1,0 +1,944 @@
+"""What a run does with each fact. Every test compares all commands of a decision, and so also that there are no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stepwell.core.advance import Decision, advance, outstanding, questions, used_events
+from stepwell.core.definition import parse_definition
+from stepwell.core.messages import (
+    NO_ANSWERS,
+    NO_QUESTIONS,
+    Answer,
+    Answers,
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    CancelRequested,
+    ClearTimer,
+    CloseWait,
+    Command,
+    DeadlinePassed,
+    DelayEnded,
+    EmitEnd,
+    Error,
+    EventArrived,
+    Fact,
+    OpenWait,
+    Outcome,
+    Questions,
+    RecordAttempt,
+    RetryDue,
+    RunStarted,
+    RunStep,
+    SetTimer,
+    StopStep,
+    Timer,
+    TimerKind,
+    WaitKey,
+)
+from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.run import (
+    EdgeStatus,
+    PauseState,
+    PauseStatus,
+    Run,
+    RunStatus,
+    StepState,
+    StepStatus,
+    new_run,
+    pack,
+    unpack,
+)
+
+NOW = 1_000_000
+SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
+A, B, C, D, E, F = range(6)  # steps, in the order in which a test's plan gives them
+
+OK = Outcome(output=b"1")
+BOOM = Error("exit", "exit status 1")
+RETRYABLE, FINAL = Outcome(error=BOOM), Outcome(error=BOOM, retryable=False)
+KEY = b"key"
+
+
+def after(parent: str, **fields: Any) -> dict[str, Any]:
+    """An edge; `if_` and `async_` stand for what Python does not allow as names."""
+    return {"step": parent, **{name.rstrip("_"): value for name, value in fields.items()}}
+
+
+def plan_of(**steps: dict[str, Any]) -> Plan:
+    """A plan of these steps, without retries unless a step says otherwise."""
+    defaults = {"path": "file://.", "retries": {"attempts": 0}}
+    definition = {
+        "id": "f",
+        "triggers": [{"event": "go"}],
+        "steps": {step_id: {**defaults, **step} for step_id, step in steps.items()},
+    }
+    return compile_plan(parse_definition(definition).normalised(), 1)
+
+
+class Story:
+    """A run to which facts are told. An `if` holds if it is literally `true`; every wait has the key KEY."""
+
+    def __init__(self, **steps: dict[str, Any]) -> None:
+        self.plan = plan_of(**steps)
+        self.run = new_run("run", self.plan, NOW)
+
+    def decide(self, fact: Fact, now: int = NOW) -> Decision:
+        asked = questions(self.plan, self.run, fact)
+        answers = Answers(
+            {e: Answer(self.plan.edges[e].condition == "true") for e in asked.edges},
+            {p: WaitKey(KEY) for p in asked.pauses},
+        )
+        return advance(self.plan, self.run, fact, answers, now)
+
+    def tell(self, fact: Fact, now: int = NOW) -> list[Command]:
+        decision = self.decide(fact, now)
+        self.run = decision.run
+        assert unpack("run", pack(self.run)) == self.run
+        return list(decision.commands)
+
+    def begin(self) -> list[Command]:
+        return self.tell(RunStarted())
+
+    def end(self, step: int, outcome: Outcome = OK, attempt: int = 1) -> list[Command]:
+        """The attempt is claimed, and then ends."""
+        assert self.tell(AttemptStarted(step, attempt)) == []
+        return self.tell(AttemptEnded(step, attempt, outcome))
+
+    def ignores(self, fact: Fact) -> bool:
+        """Whether the fact changes nothing, and asks again for exactly what is owed."""
+        return self.decide(fact) == Decision(self.run, tuple(outstanding(self.plan, self.run)))
+
+    @property
+    def status(self) -> str:
+        return self.run.status.name.lower()
+
+    @property
+    def steps(self) -> str:
+        """The steps' statuses, in the order of the definition."""
+        return " ".join(step.status.name.lower() for step in self.run.steps)
+
+    @property
+    def edges(self) -> str:
+        return " ".join(edge.name.lower() for edge in self.run.edges)
+
+    @property
+    def pauses(self) -> str:
+        return " ".join(pause.status.name.lower() for pause in self.run.pauses)
+
+
+def record(step: int, status: str, attempt: int = 1, **fields: Any) -> RecordAttempt:
+    times = {"queued_at": NOW, "started_at": NOW, "ended_at": NOW}
+    return RecordAttempt(step, attempt, status, **{**times, **fields})
+
+
+def completed(step: int, attempt: int = 1, **fields: Any) -> RecordAttempt:
+    return record(step, "completed", attempt, output=b"1", **fields)
+
+
+def failed(step: int, attempt: int = 1, **fields: Any) -> RecordAttempt:
+    return record(step, "failed", attempt, error=BOOM, **fields)
+
+
+def lost(step: int, attempt: int = 1) -> RecordAttempt:
+    error = Error("lost", f"the server or worker was lost during attempt {attempt}")
+    return record(step, "lost", attempt, error=error)
+
+
+def delay(pause: int = 0) -> Timer:
+    return Timer(TimerKind.DELAY, pause)
+
+
+def deadline(pause: int = 0) -> Timer:
+    return Timer(TimerKind.DEADLINE, pause)
+
+
+def retry(step: int, attempt: int = 1) -> Timer:
+    return Timer(TimerKind.RETRY, step, attempt)
+
+
+def opened(pause: int = 0, until: int = NOW + HOUR) -> list[Command]:
+    return [SetTimer(deadline(pause), until), OpenWait(pause, KEY, until)]
+
+
+def closed(pause: int = 0) -> list[Command]:
+    return [ClearTimer(deadline(pause)), CloseWait(pause)]
+
+
+WAIT = {"event": "paid", "ttl": "1h"}
+TIMEOUT = {**WAIT, "onTimeout": True}
+SKIPPED = {"after": [after("$trigger", if_="false")]}
+
+
+# --- start and claim -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_starts_the_steps_that_come_after_the_trigger() -> None:
+    plan = plan_of(a={}, b={"after": [after("$trigger")]}, c={"after": [after("a")]})
+    run = new_run("run", plan, NOW)
+    queued = StepState(StepStatus.QUEUED, attempt=1, at=NOW + 1, queued_at=NOW + 1)
+    assert advance(plan, run, RunStarted(), NO_ANSWERS, NOW + 1) == Decision(
+        Run(
+            id="run",
+            status=RunStatus.RUNNING,
+            created_at=NOW,
+            started_at=None,
+            ended_at=None,
+            steps=(queued, queued, StepState()),
+            edges=(EdgeStatus.SATISFIED, EdgeStatus.SATISFIED, EdgeStatus.PENDING),
+            pauses=(),
+        ),
+        (RunStep(A, 1), RunStep(B, 1)),
+    )
+
+
+def test_a_claim_starts_the_attempt_and_the_first_one_the_run() -> None:
+    story = Story(a={}, b={})
+    story.begin()
+    before = story.run
+    first = story.decide(AttemptStarted(A, 1), NOW + 5)
+    assert first == Decision(
+        before._replace(
+            started_at=NOW + 5,
+            steps=(StepState(StepStatus.RUNNING, attempt=1, at=NOW + 5, queued_at=NOW), before.steps[B]),
+        ),
+        (),
+    )
+    story.run = first.run
+    assert story.tell(AttemptStarted(B, 1), NOW + 9) == []
+    assert story.run.started_at == NOW + 5
+
+
+def test_a_repeated_claim_is_refused_and_given_nothing() -> None:
+    story = Story(a={}, b={})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    assert story.decide(AttemptStarted(A, 1)) == Decision(story.run, ())
+    assert story.decide(AttemptStarted(A, 1)).run is story.run
+
+
+def test_a_claim_of_another_attempt_or_of_a_step_not_queued_is_refused() -> None:
+    story = Story(a={}, b={"after": [after("a")]})
+    story.begin()
+    for claim in (AttemptStarted(A, 0), AttemptStarted(A, 2), AttemptStarted(B, 0), AttemptStarted(B, 1)):
+        assert story.decide(claim) == Decision(story.run, ())
+
+
+def test_an_outcome_that_overtakes_its_claim_is_not_accepted() -> None:
+    story = Story(a={})
+    story.begin()
+    assert story.ignores(AttemptEnded(A, 1, OK))
+    assert list(outstanding(story.plan, story.run)) == [RunStep(A, 1)]
+
+
+# --- outcomes and the next steps -------------------------------------------------------------------------------------
+
+
+def test_an_outcome_is_recorded_with_its_times_and_starts_the_next_steps() -> None:
+    story = Story(a={}, b={"after": [after("a")]}, c={"after": [after("a")]}, d={"after": [after("b"), after("c")]})
+    story.begin()
+    story.tell(AttemptStarted(A, 1), NOW + 1)
+    assert story.tell(AttemptEnded(A, 1, OK), NOW + 3) == [
+        completed(A, started_at=NOW + 1, ended_at=NOW + 3),
+        RunStep(B, 1),
+        RunStep(C, 1),
+    ]
+    assert story.steps == "completed queued queued pending"
+    assert story.run.steps[A] == StepState(StepStatus.COMPLETED, attempt=1)
+
+
+def test_the_run_is_completed_with_its_last_step() -> None:
+    story = Story(a={}, b={})
+    story.begin()
+    assert story.end(A) == [completed(A)]
+    story.tell(AttemptStarted(B, 1))
+    assert story.tell(AttemptEnded(B, 1, OK), NOW + 7) == [completed(B, ended_at=NOW + 7), EmitEnd("completed")]
+    assert (story.status, story.run.ended_at) == ("completed", NOW + 7)
+
+
+def test_a_repeated_outcome_changes_nothing() -> None:
+    story = Story(a={}, b={"after": [after("a")]})
+    story.begin()
+    story.end(A)
+    assert story.ignores(AttemptEnded(A, 1, OK))
+    assert story.ignores(AttemptEnded(A, 1, RETRYABLE))
+    assert list(outstanding(story.plan, story.run)) == [RunStep(B, 1)]
+
+
+# --- joins -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("join", "if_a", "if_b", "after_a", "after_b"),
+    [
+        ("merge", "true", "true", "pending", "queued"),
+        ("merge", "true", "false", "pending", "queued"),
+        ("merge", "false", "true", "pending", "queued"),
+        ("merge", "false", "false", "pending", "skipped"),
+        ("all", "true", "true", "pending", "queued"),
+        ("all", "true", "false", "pending", "skipped"),
+        ("all", "false", "true", "skipped", "skipped"),  # at the first dead edge
+        ("all", "false", "false", "skipped", "skipped"),
+        ("first", "true", "true", "queued", "queued"),  # the late edge finds the step started
+        ("first", "true", "false", "queued", "queued"),
+        ("first", "false", "true", "pending", "queued"),
+        ("first", "false", "false", "pending", "skipped"),
+    ],
+)
+def test_a_join_decides_by_its_settled_edges(join: str, if_a: str, if_b: str, after_a: str, after_b: str) -> None:
+    story = Story(a={}, b={}, c={"join": join, "after": [after("a", if_=if_a), after("b", if_=if_b)]})
+    story.begin()
+    started = [RunStep(C, 1)]
+    assert story.end(A) == [completed(A), *(started if after_a == "queued" else [])]
+    assert story.steps == f"completed queued {after_a}"
+    assert story.end(B) == [
+        completed(B),
+        *(started if (after_a, after_b) == ("pending", "queued") else []),
+        *([EmitEnd("completed")] if after_b == "skipped" else []),
+    ]
+    assert story.steps == f"completed completed {after_b}"
+
+
+@pytest.mark.parametrize(
+    ("join", "at_first", "in_the_end"),
+    [("merge", "pending", "queued"), ("all", "skipped", "skipped"), ("first", "pending", "queued")],
+)
+def test_the_edges_of_a_skipped_step_are_dead(join: str, at_first: str, in_the_end: str) -> None:
+    story = Story(a={}, b=SKIPPED, c={"join": join, "after": [after("a"), after("b", on="always")]})
+    assert story.begin() == [RunStep(A, 1)]
+    assert story.steps == f"queued skipped {at_first}"
+    story.end(A)
+    assert story.steps == f"completed skipped {in_the_end}"
+
+
+@pytest.mark.parametrize("join", ["merge", "all", "first"])
+def test_two_edges_from_one_parent_start_the_step_once(join: str) -> None:
+    story = Story(a={}, b={"join": join, "after": [after("a"), after("a", on="always")]})
+    story.begin()
+    assert story.end(A) == [completed(A), RunStep(B, 1)]
+
+
+@pytest.mark.parametrize(("join", "then"), [("merge", "queued"), ("all", "skipped"), ("first", "queued")])
+@pytest.mark.parametrize("outcome", [OK, RETRYABLE])
+def test_success_and_failure_of_one_parent_exclude_each_other(join: str, then: str, outcome: Outcome) -> None:
+    story = Story(a={}, b={"join": join, "after": [after("a"), after("a", on="failure")]})
+    story.begin()
+    story.end(A, outcome)
+    assert sorted(story.edges.split()[1:]) == ["dead", "satisfied"]
+    assert story.run.steps[B].status is StepStatus[then.upper()]
+
+
+def test_a_first_join_leaves_its_other_parents_running() -> None:
+    story = Story(a={}, b={}, c={"join": "first", "after": [after("a"), after("b")]})
+    story.begin()
+    story.tell(AttemptStarted(B, 1))
+    assert story.end(A) == [completed(A), RunStep(C, 1)]
+    assert (story.steps, story.edges) == ("completed running queued", "satisfied satisfied satisfied dead")
+    assert story.tell(AttemptEnded(B, 1, OK)) == [completed(B)]
+    assert story.end(C) == [completed(C), EmitEnd("completed")]
+
+
+def test_the_input_of_a_first_join_is_frozen_without_the_ancestors_that_had_not_ended() -> None:
+    story = Story(a={}, b={}, c={"join": "first", "after": [after("a"), after("b")], "retries": {"attempts": 1}})
+    story.begin()
+    story.end(A)
+    assert story.run.steps[C].unseen == (B,)
+    story.end(B)
+    story.end(C, Outcome(error=BOOM, retry_after_ms=0))
+    story.tell(RetryDue(C, 1))
+    assert (story.run.steps[C].attempt, story.run.steps[C].unseen) == (2, (B,))
+
+
+def test_an_ancestor_further_up_can_be_unseen_too() -> None:
+    story = Story(
+        a={}, b={}, c={"join": "first", "after": [after("a"), after("b")]}, d={"after": [after("c")]}, e={"after": []}
+    )
+    story.begin()
+    story.end(A)
+    story.end(C)
+    assert story.run.steps[D].unseen == (B,)
+    assert story.run.steps[E].unseen == ()
+
+
+# --- skipped steps ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_which_all_steps_are_skipped_is_completed() -> None:
+    story = Story(a=SKIPPED, b={"after": [after("a")]}, c={"after": [after("b", on="always")]})
+    assert story.begin() == [EmitEnd("completed")]
+    assert (story.status, story.steps) == ("completed", "skipped skipped skipped")
+    assert (story.run.started_at, story.run.ended_at) == (None, NOW)
+
+
+def test_a_chain_of_a_thousand_steps_is_skipped_in_one_transition() -> None:
+    chain = {f"s{i}": {"after": [after(f"s{i - 1}")]} for i in range(1, 1000)}
+    story = Story(s0=SKIPPED, **chain)
+    assert story.begin() == [EmitEnd("completed")]
+    assert set(story.steps.split()) == {"skipped"}
+
+
+def test_a_skipped_step_drops_the_waits_of_its_other_edges() -> None:
+    story = Story(a={}, b={"join": "all", "after": [after("$trigger", async_=WAIT), after("a", if_="false")]})
+    assert story.begin() == [*opened(), RunStep(A, 1)]
+    assert story.end(A) == [completed(A), *closed(), EmitEnd("completed")]
+    assert (story.steps, story.pauses) == ("completed skipped", "dropped")
+
+
+# --- on and failures -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("on", "outcome", "then"),
+    [
+        ("success", OK, "queued"),
+        ("success", FINAL, "skipped"),
+        ("failure", OK, "skipped"),
+        ("failure", FINAL, "queued"),
+        ("always", OK, "queued"),
+        ("always", FINAL, "queued"),
+    ],
+)
+def test_on_says_how_the_parent_must_have_ended(on: str, outcome: Outcome, then: str) -> None:
+    story = Story(a={}, b={"after": [after("a", on=on)]}, handler={"after": [after("a", on="failure")]})
+    story.begin()
+    story.end(A, outcome)
+    assert story.run.steps[B].status is StepStatus[then.upper()]
+
+
+def test_a_handled_failure_goes_on_and_completes_the_run() -> None:
+    story = Story(a={}, b={"after": [after("a")]}, c={"after": [after("a", on="failure", if_="true")]})
+    story.begin()
+    assert story.end(A, FINAL) == [failed(A), RunStep(C, 1)]
+    assert story.steps == "failed skipped queued"
+    assert story.end(C) == [completed(C), EmitEnd("completed")]
+    assert (story.status, story.run.failed_step) == ("completed", None)
+
+
+def test_a_failure_edge_that_pauses_handles_the_failure() -> None:
+    story = Story(a={}, b={"after": [after("a", on="failure", async_=WAIT)]})
+    story.begin()
+    assert story.end(A, FINAL) == [failed(A), *opened()]
+    assert story.status == "running"
+
+
+def test_a_failure_edge_to_a_step_that_already_started_handles_the_failure() -> None:
+    story = Story(a={}, b={}, c={"join": "first", "after": [after("a"), after("b", on="always")]})
+    story.begin()
+    story.end(A)
+    assert story.end(B, FINAL) == [failed(B)]
+    assert story.end(C) == [completed(C), EmitEnd("completed")]
+
+
+@pytest.mark.parametrize("edges", [[after("a")], [after("a", on="failure", if_="false")]])
+def test_a_failure_that_no_edge_handles_fails_the_run_at_once(edges: list[dict[str, Any]]) -> None:
+    story = Story(a={}, b={"after": edges})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    assert story.tell(AttemptEnded(A, 1, FINAL), NOW + 1) == [failed(A, ended_at=NOW + 1), EmitEnd("failed")]
+    assert (story.status, story.steps, story.edges) == ("failed", "failed cancelled", "satisfied dead")
+    assert (story.run.failed_step, story.run.ended_at) == (A, NOW + 1)
+
+
+def busy_story() -> Story:
+    """a is running; b queued, c retrying, d running, e waits for an event, f is pending."""
+    story = Story(
+        a={},
+        b={},
+        c={"retries": {"attempts": 1, "backoff": {"initial": "1m", "jitter": 0.0}}},
+        d={"retries": {"attempts": 1}},
+        e={"after": [after("$trigger", async_=WAIT)]},
+        f={"after": [after("a"), after("$trigger", wait="1h")]},
+        g={"after": [after("d")]},
+    )
+    assert story.begin() == [*opened(0), SetTimer(delay(1), NOW + HOUR), *(RunStep(step, 1) for step in (A, B, C, D))]
+    assert story.end(C, RETRYABLE) == [failed(C), SetTimer(retry(C), NOW + MINUTE)]
+    story.tell(AttemptStarted(A, 1))
+    story.tell(AttemptStarted(D, 1))
+    assert story.steps == "running queued retrying running pending pending pending"
+    return story
+
+
+def test_when_the_run_fails_all_that_is_not_running_is_cancelled() -> None:
+    story = busy_story()
+    assert story.tell(AttemptEnded(A, 1, FINAL)) == [
+        failed(A),
+        EmitEnd("failed"),
+        record(B, "cancelled", started_at=None),
+        ClearTimer(retry(C)),
+        *closed(0),
+        ClearTimer(delay(1)),
+    ]
+    assert story.steps == "failed cancelled cancelled running cancelled cancelled cancelled"
+    assert (story.status, story.pauses) == ("failed", "dropped dropped")
+    assert list(outstanding(story.plan, story.run)) == []
+
+
+@pytest.mark.parametrize(
+    ("fact", "recorded", "then"),
+    [
+        (AttemptEnded(D, 1, OK), completed(D), "completed"),
+        (AttemptEnded(D, 1, RETRYABLE), failed(D), "failed"),  # not retried
+        (AttemptLost(D, 1), lost(D), "failed"),
+    ],
+)
+def test_an_attempt_that_runs_while_the_run_fails_may_end_and_is_recorded(
+    fact: Fact, recorded: RecordAttempt, then: str
+) -> None:
+    story = busy_story()
+    story.tell(AttemptEnded(A, 1, FINAL), NOW)
+    assert questions(story.plan, story.run, fact) == NO_QUESTIONS
+    assert story.tell(fact) == [recorded]
+    assert story.steps == f"failed cancelled cancelled {then} cancelled cancelled cancelled"
+    assert (story.status, story.run.failed_step) == ("failed", A)
+
+
+# --- conditions ------------------------------------------------------------------------------------------------------
+
+
+def test_conditions_are_asked_for_when_the_parent_ends_for_good() -> None:
+    story = Story(
+        a={"retries": {"attempts": 1}},
+        b={"after": [after("a", if_="true"), after("a", if_="false", on="failure")]},
+        c={"after": [after("a", async_=WAIT), after("a", wait="1m", async_=WAIT)]},
+    )
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    assert questions(story.plan, story.run, AttemptEnded(A, 1, RETRYABLE)) == NO_QUESTIONS
+    assert questions(story.plan, story.run, AttemptEnded(A, 2, OK)) == NO_QUESTIONS
+    assert questions(story.plan, story.run, AttemptEnded(A, 1, OK)) == Questions(A, (1,), (0,), OK)
+    assert questions(story.plan, story.run, AttemptEnded(A, 1, FINAL)) == Questions(A, (2,), (), FINAL)
+
+
+def test_the_conditions_of_the_trigger_are_asked_for_at_the_start() -> None:
+    story = Story(a={"after": [after("$trigger", if_="true", async_=WAIT)]})
+    assert questions(story.plan, story.run, RunStarted()) == Questions(TRIGGER, (0,), (0,))
+
+
+def test_a_condition_that_cannot_be_evaluated_is_no_match_and_is_kept() -> None:
+    plan = plan_of(a={"after": [after("$trigger", if_="data.x")]})
+    answers = Answers({0: Answer(False, "no such key: x")})
+    decision = advance(plan, new_run("run", plan, NOW), RunStarted(), answers, NOW)
+    assert decision.commands == (EmitEnd("completed"),)
+    assert decision.run.problems == (("edge", 0, "no such key: x"),)
+
+
+def test_a_handler_whose_condition_cannot_be_evaluated_tells_why_the_run_failed() -> None:
+    story = Story(a={}, b={"after": [after("a", on="failure", if_="data.x")]})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    answers = Answers({1: Answer(False, "no such key: x")})
+    decision = advance(story.plan, story.run, AttemptEnded(A, 1, FINAL), answers, NOW)
+    assert decision.commands == (failed(A), EmitEnd("failed"))
+    assert decision.run.problems == (("edge", 1, "no such key: x"),)
+
+
+# --- retries ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_attempt_is_tried_again_after_its_backoff_until_the_retries_are_used_up() -> None:
+    story = Story(a={"retries": {"attempts": 2, "backoff": {"initial": "10s", "factor": 3.0, "jitter": 0.0}}})
+    story.begin()
+    assert story.end(A, RETRYABLE, 1) == [failed(A, 1), SetTimer(retry(A, 1), NOW + 10 * SECOND)]
+    assert story.run.steps[A] == StepState(StepStatus.RETRYING, 1, failures=1, at=NOW + 10 * SECOND, queued_at=NOW)
+    assert story.tell(RetryDue(A, 1)) == [RunStep(A, 2)]
+    assert story.end(A, RETRYABLE, 2) == [failed(A, 2), SetTimer(retry(A, 2), NOW + 30 * SECOND)]
+    assert story.tell(RetryDue(A, 2)) == [RunStep(A, 3)]
+    assert story.end(A, RETRYABLE, 3) == [failed(A, 3), EmitEnd("failed")]
+
+
+def test_an_attempt_that_is_tried_again_can_complete() -> None:
+    story = Story(a={"retries": {"attempts": 1}})
+    story.begin()
+    story.end(A, RETRYABLE)
+    story.tell(RetryDue(A, 1), NOW + MINUTE)
+    assert story.run.steps[A].queued_at == NOW + MINUTE
+    story.tell(AttemptStarted(A, 2), NOW + MINUTE)
+    assert story.tell(AttemptEnded(A, 2, OK), NOW + MINUTE) == [
+        completed(A, 2, queued_at=NOW + MINUTE, started_at=NOW + MINUTE, ended_at=NOW + MINUTE),
+        EmitEnd("completed"),
+    ]
+
+
+def test_retry_after_sets_the_delay() -> None:
+    story = Story(a={"retries": {"attempts": 1}})
+    story.begin()
+    outcome = Outcome(error=BOOM, retry_after_ms=77)
+    assert story.end(A, outcome) == [failed(A), SetTimer(retry(A), NOW + 77)]
+
+
+def test_the_jitter_is_the_same_whenever_the_same_fact_is_decided() -> None:
+    story = Story(a={"retries": {"attempts": 1, "backoff": {"initial": "100s", "jitter": 0.5}}})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    decision = story.decide(AttemptEnded(A, 1, RETRYABLE))
+    assert decision == story.decide(AttemptEnded(A, 1, RETRYABLE))
+    assert NOW + 50 * SECOND <= decision.run.steps[A].at <= NOW + 150 * SECOND
+
+
+def test_a_final_error_is_not_tried_again() -> None:
+    story = Story(a={"retries": {"attempts": 4}})
+    story.begin()
+    assert story.end(A, FINAL) == [failed(A), EmitEnd("failed")]
+
+
+def test_an_early_or_repeated_retry_changes_nothing() -> None:
+    story = Story(a={"retries": {"attempts": 2}})
+    story.begin()
+    assert story.ignores(RetryDue(A, 1))
+    story.end(A, RETRYABLE)
+    story.tell(RetryDue(A, 1))
+    assert story.ignores(RetryDue(A, 1))
+    story.end(A, RETRYABLE, 2)
+    assert story.ignores(RetryDue(A, 1))
+
+
+# --- lost attempts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_attempt_is_followed_at_once_by_the_next_and_the_fourth_loss_is_final() -> None:
+    story = Story(a={"retries": {"attempts": 20}}, b={"after": [after("a", on="failure")]})
+    story.begin()
+    for attempt in (1, 2, 3):
+        story.tell(AttemptStarted(A, attempt))
+        assert story.tell(AttemptLost(A, attempt)) == [lost(A, attempt), RunStep(A, attempt + 1)]
+    story.tell(AttemptStarted(A, 4))
+    assert story.tell(AttemptLost(A, 4)) == [lost(A, 4), RunStep(B, 1)]
+    assert story.steps == "failed queued"
+
+
+def test_a_lost_attempt_does_not_count_against_the_retries() -> None:
+    story = Story(a={"retries": {"attempts": 1}})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    story.tell(AttemptLost(A, 1))
+    story.end(A, RETRYABLE, 2)
+    assert story.run.steps[A][:4] == (StepStatus.RETRYING, 2, 1, 1)
+    story.tell(RetryDue(A, 2))
+    story.tell(AttemptStarted(A, 3))
+    assert story.tell(AttemptLost(A, 3)) == [lost(A, 3), RunStep(A, 4)]
+    assert story.end(A, RETRYABLE, 4) == [failed(A, 4), EmitEnd("failed")]
+
+
+def test_the_loss_of_an_attempt_that_is_not_running_changes_nothing() -> None:
+    story = Story(a={})
+    story.begin()
+    assert story.ignores(AttemptLost(A, 1))
+    story.tell(AttemptStarted(A, 1))
+    story.tell(AttemptLost(A, 1))
+    assert story.ignores(AttemptLost(A, 1))
+
+
+# --- delays and waits ------------------------------------------------------------------------------------------------
+
+
+def test_a_delay_holds_the_edge_until_it_ends() -> None:
+    story = Story(a={}, b={"after": [after("a", wait="1h")]})
+    story.begin()
+    assert story.end(A) == [completed(A), SetTimer(delay(), NOW + HOUR)]
+    assert (story.steps, story.edges, story.pauses) == ("completed pending", "satisfied paused", "delayed")
+    assert story.tell(DelayEnded(0)) == [RunStep(B, 1)]
+    assert (story.edges, story.pauses) == ("satisfied satisfied", "elapsed")
+    assert story.ignores(DelayEnded(0))
+
+
+def test_a_wait_ends_with_its_event() -> None:
+    story = Story(a={}, b={"after": [after("a", async_=WAIT)]})
+    story.begin()
+    assert story.end(A) == [completed(A), *opened()]
+    assert story.run.pauses == (PauseState(PauseStatus.AWAITING, NOW + HOUR, key=KEY),)
+    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
+    assert story.run.pauses == (PauseState(PauseStatus.MATCHED, NOW + HOUR, "e1", 1, KEY),)
+
+
+def test_a_wait_settles_once() -> None:
+    story = Story(a={"after": [after("$trigger", async_=WAIT)]})
+    story.begin()
+    story.tell(EventArrived(0, "e1"))
+    assert story.ignores(EventArrived(0, "e1"))
+    assert story.ignores(EventArrived(0, "e2"))
+    assert story.ignores(DeadlinePassed(0))
+
+
+def test_matched_waits_are_numbered_in_the_order_of_their_events() -> None:
+    edges = [after("$trigger", async_={"event": name, "ttl": "1h"}) for name in ("x", "y")]
+    story = Story(a={"after": edges})
+    story.begin()
+    assert story.tell(EventArrived(1, "e1")) == closed(1)
+    assert story.tell(EventArrived(0, "e2")) == [*closed(0), RunStep(A, 1)]
+    assert [pause.order for pause in story.run.pauses] == [2, 1]
+
+
+def test_an_edge_whose_event_did_not_come_in_time_is_dead() -> None:
+    story = Story(a={}, b={"after": [after("a", async_=WAIT)]})
+    story.begin()
+    story.end(A)
+    assert story.tell(DeadlinePassed(0)) == [*closed(), EmitEnd("completed")]
+    assert (story.steps, story.edges, story.pauses) == ("completed skipped", "satisfied dead", "expired")
+
+
+@pytest.mark.parametrize(
+    ("fact", "steps"),
+    [(EventArrived(0, "e1"), "completed queued skipped"), (DeadlinePassed(0), "completed skipped queued")],
+)
+def test_exactly_one_side_of_a_pair_of_wait_and_timeout_runs(fact: Fact, steps: str) -> None:
+    story = Story(a={}, b={"after": [after("a", async_=WAIT)]}, c={"after": [after("a", async_=TIMEOUT)]})
+    story.begin()
+    assert story.end(A) == [completed(A), *opened()]
+    assert story.tell(fact) == [*closed(), RunStep(steps.split().index("queued"), 1)]
+    assert story.steps == steps
+
+
+SAME = {"event": "paid", "match": "async.data.id == event.data.id", "ttl": "60m"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        (after("a", async_=SAME), after("a", async_=SAME), True),
+        (after("a", async_=SAME), after("a", async_={**SAME, "onTimeout": True}), True),
+        (after("a", async_=SAME), after("a", async_={**SAME, "ttl": "1h"}), True),  # the same length, written otherwise
+        (after("a", async_=SAME, if_="true"), after("a", async_=SAME, on="always"), True),
+        (after("a", wait="1h"), after("a", wait="60m"), True),
+        (after("a", async_=SAME), after("b", async_=SAME), False),
+        (after("a", async_=SAME), after("a", wait="1h", async_=SAME), False),
+        (after("a", async_=SAME), after("a", async_={**SAME, "event": "sent"}), False),
+        (after("a", async_=SAME), after("a", async_={**SAME, "match": "true"}), False),
+        (after("a", async_=SAME), after("a", async_={**SAME, "ttl": "2h"}), False),
+        (after("a", wait="1h"), after("a", wait="2h"), False),
+    ],
+)
+@pytest.mark.parametrize("one_child", [True, False])
+def test_waits_are_shared_by_edges_with_equal_parent_delay_event_match_and_ttl(
+    one: dict[str, Any], other: dict[str, Any], shared: bool, one_child: bool
+) -> None:
+    children = {"c": {"after": [one, other]}} if one_child else {"c": {"after": [one]}, "d": {"after": [other]}}
+    plan = plan_of(a={}, b={}, **children)
+    assert [pause.edges for pause in plan.pauses] == ([(2, 3)] if shared else [(2,), (3,)])
+
+
+def test_a_shared_wait_wakes_all_its_edges_in_one_transition() -> None:
+    waiting = {"after": [after("a", async_=WAIT)]}
+    story = Story(a={}, b=waiting, c=waiting, d={"after": [after("a", async_=WAIT, if_="false")]})
+    story.begin()
+    assert story.end(A) == [completed(A), *opened()]
+    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1), RunStep(C, 1)]
+    assert story.steps == "completed queued queued skipped"
+
+
+@pytest.mark.parametrize("late", [0, 5 * SECOND, 30 * HOUR])
+def test_the_ttl_counts_from_the_end_of_the_delay_however_late_the_timer_fired(late: int) -> None:
+    story = Story(a={}, b={"after": [after("a", wait="2h", async_=WAIT)]})
+    story.begin()
+    assert story.end(A) == [completed(A), SetTimer(delay(), NOW + 2 * HOUR)]
+    assert questions(story.plan, story.run, DelayEnded(0)) == Questions(A, pauses=(0,))
+    assert story.tell(DelayEnded(0), NOW + 2 * HOUR + late) == opened(until=NOW + 3 * HOUR)
+    assert story.ignores(DelayEnded(0))
+    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
+
+
+def test_during_the_delay_neither_an_event_nor_a_deadline_settles_the_wait() -> None:
+    story = Story(a={"after": [after("$trigger", wait="2h", async_=WAIT)]})
+    story.begin()
+    assert story.ignores(EventArrived(0, "e1"))
+    assert story.ignores(DeadlinePassed(0))
+
+
+def test_a_wait_that_no_event_can_satisfy_is_not_stored_and_expires() -> None:
+    plan = plan_of(a={"after": [after("$trigger", async_=TIMEOUT)]})
+    answers = Answers(pauses={0: WaitKey(None, "event.data.id is not there")})
+    run = advance(plan, new_run("run", plan, NOW), RunStarted(), answers, NOW)
+    assert run.commands == (SetTimer(deadline(), NOW + HOUR),)
+    assert run.run.problems == (("pause", 0, "event.data.id is not there"),)
+    assert list(outstanding(plan, run.run)) == [SetTimer(deadline(), NOW + HOUR)]
+    assert RunStep(A, 1) in advance(plan, run.run, DeadlinePassed(0), NO_ANSWERS, NOW).commands
+
+
+def test_a_first_join_drops_the_timers_and_waits_of_its_other_edges() -> None:
+    story = Story(
+        a={},
+        b={
+            "join": "first",
+            "after": [after("$trigger", async_=WAIT), after("$trigger", wait="1h"), after("a", wait="2h"), after("a")],
+        },
+    )
+    assert story.begin() == [*opened(0), SetTimer(delay(1), NOW + HOUR), RunStep(A, 1)]
+    assert story.end(A) == [
+        completed(A),
+        SetTimer(delay(2), NOW + 2 * HOUR),
+        RunStep(B, 1),
+        *closed(0),
+        ClearTimer(delay(1)),
+        ClearTimer(delay(2)),
+    ]
+    assert story.pauses == "dropped dropped dropped"
+    assert story.ignores(EventArrived(0, "e1"))
+    assert story.ignores(DelayEnded(1))
+
+
+def test_a_shared_wait_stays_while_another_edge_needs_it() -> None:
+    story = Story(
+        a={},
+        b={"join": "first", "after": [after("$trigger", async_=WAIT), after("a")]},
+        c={"join": "first", "after": [after("$trigger", async_=WAIT), after("b")]},
+    )
+    assert story.begin() == [*opened(), RunStep(A, 1)]
+    assert story.end(A) == [completed(A), RunStep(B, 1)]
+    assert (story.edges, story.pauses) == ("satisfied dead satisfied paused pending", "awaiting")
+    assert story.end(B) == [completed(B), RunStep(C, 1), *closed()]
+    assert story.pauses == "dropped"
+
+
+def test_an_edge_that_died_is_not_woken_by_the_wait_it_shared() -> None:
+    story = Story(
+        a={},
+        b={"join": "first", "after": [after("$trigger", async_=WAIT), after("a")]},
+        c={"after": [after("$trigger", async_=WAIT)]},
+    )
+    story.begin()
+    story.end(A)
+    assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(C, 1)]
+    assert story.edges == "satisfied dead satisfied satisfied"
+
+
+def test_an_event_that_satisfied_a_wait_upstream_cannot_satisfy_this_one() -> None:
+    story = Story(
+        a={},
+        b={"after": [after("a", async_=WAIT)]},
+        c={"after": [after("b", async_=WAIT)]},
+        d={"after": [after("a", async_={**WAIT, "ttl": "2h"})]},  # beside them
+    )
+    story.begin()
+    story.end(A)
+    story.tell(EventArrived(0, "e1"))
+    story.end(B)
+    assert [used_events(story.plan, story.run, pause) for pause in (0, 1, 2)] == [set(), {"e1"}, set()]
+    assert story.ignores(EventArrived(1, "e1"))
+    assert story.tell(EventArrived(2, "e1")) == [*closed(2), RunStep(D, 1)]
+    assert story.tell(EventArrived(1, "e2")) == [*closed(1), RunStep(C, 1)]
+
+
+def test_a_wait_far_upstream_counts_and_one_that_expired_does_not() -> None:
+    story = Story(
+        a={"join": "first", "after": [after("$trigger", async_=WAIT), after("$trigger")]},
+        b={"after": [after("a", async_=TIMEOUT)]},
+        c={"after": [after("b")]},
+        d={"after": [after("c", async_=WAIT)]},
+    )
+    assert story.plan.pauses[2].upstream == (0, 1)
+    story.begin()
+    story.end(A)
+    story.tell(DeadlinePassed(1))
+    story.end(B)
+    story.end(C)
+    assert used_events(story.plan, story.run, 2) == set()
+
+
+# --- cancel ----------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_ends_all_that_has_not_ended_and_stops_what_runs() -> None:
+    story = busy_story()
+    story.tell(AttemptEnded(D, 1, OK))
+    assert story.tell(CancelRequested(), NOW + 2) == [
+        EmitEnd("cancelled"),
+        StopStep(A, 1),
+        record(A, "cancelled", ended_at=NOW + 2),
+        record(B, "cancelled", started_at=None, ended_at=NOW + 2),
+        ClearTimer(retry(C)),
+        *closed(0),
+        ClearTimer(delay(1)),
+        record(6, "cancelled", started_at=None, ended_at=NOW + 2),
+    ]
+    assert story.steps == "cancelled cancelled cancelled completed cancelled cancelled cancelled"
+    assert (story.status, story.run.ended_at, story.pauses) == ("cancelled", NOW + 2, "dropped dropped")
+
+
+def test_after_a_cancel_nothing_changes_any_more_and_failure_edges_do_not_run() -> None:
+    story = busy_story()
+    story.tell(CancelRequested())
+    for fact in (
+        RunStarted(),
+        AttemptEnded(A, 1, FINAL),
+        AttemptEnded(A, 1, OK),
+        AttemptLost(D, 1),
+        RetryDue(C, 1),
+        EventArrived(0, "e1"),
+        DeadlinePassed(0),
+        DelayEnded(1),
+        CancelRequested(),
+    ):
+        assert story.decide(fact) == Decision(story.run, ())
+    assert story.decide(AttemptStarted(B, 1)) == Decision(story.run, ())
+
+
+def test_a_run_can_be_cancelled_before_it_started() -> None:
+    story = Story(a={}, b={"after": [after("a")]})
+    assert story.tell(CancelRequested()) == [EmitEnd("cancelled")]
+    assert story.steps == "cancelled cancelled"
+    assert story.decide(RunStarted()) == Decision(story.run, ())
+
+
+def test_a_run_that_ended_is_not_cancelled() -> None:
+    story = Story(a={}, b={})
+    story.begin()
+    story.tell(AttemptStarted(B, 1))
+    story.end(A, FINAL)
+    assert story.decide(CancelRequested()) == Decision(story.run, ())
+    assert (story.status, story.steps) == ("failed", "failed running")
+
+
+# --- stale facts and what is owed ------------------------------------------------------------------------------------
+
+
+def test_a_stale_fact_asks_again_for_all_that_is_owed() -> None:
+    story = busy_story()
+    decision = story.decide(RunStarted())
+    assert decision.run is story.run
+    assert decision.commands == (
+        RunStep(B, 1),
+        SetTimer(retry(C), NOW + MINUTE),
+        OpenWait(0, KEY, NOW + HOUR),
+        SetTimer(deadline(0), NOW + HOUR),
+        SetTimer(delay(1), NOW + HOUR),
+    )
+
+
+def test_a_repeated_start_of_a_run_whose_first_edges_are_paused_changes_nothing() -> None:
+    story = Story(a={"after": [after("$trigger", wait="1h")]})
+    assert story.begin() == [SetTimer(delay(), NOW + HOUR)]
+    assert story.decide(RunStarted(), NOW + 1) == Decision(story.run, (SetTimer(delay(), NOW + HOUR),))
+
+
+def test_no_fact_but_the_start_or_a_cancel_touches_a_run_that_has_not_started() -> None:
+    story = Story(a={"after": [after("$trigger", wait="1h", async_=WAIT)]})
+    for fact in (
+        AttemptEnded(A, 0, OK),
+        AttemptLost(A, 0),
+        RetryDue(A, 0),
+        DelayEnded(0),
+        EventArrived(0, "e1"),
+        DeadlinePassed(0),
+    ):
+        assert story.decide(fact) == Decision(story.run, ())
+
+
+@pytest.mark.parametrize("timer", [retry(A, 3), delay(2), deadline(2)])
+def test_a_timer_that_is_due_is_a_fact(timer: Timer) -> None:
+    facts = {TimerKind.RETRY: RetryDue(A, 3), TimerKind.DELAY: DelayEnded(2), TimerKind.DEADLINE: DeadlinePassed(2)}
+    assert timer.fact() == facts[timer.kind]
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_unpacked_as_it_was_packed() -> None:
+    story = busy_story()
+    story.tell(EventArrived(0, "é/1"))
+    full = story.run._replace(failed_step=A, ended_at=NOW, problems=(("edge", 1, "no such key: «x»"),))
+    full = full._replace(steps=(full.steps[0]._replace(unseen=(1, 4)), *full.steps[1:]))
+    for run in (new_run("run", story.plan, 0), story.run, full):
+        assert unpack("run", pack(run)) == run
+    assert type(unpack("run", pack(full)).steps[0].status) is StepStatus

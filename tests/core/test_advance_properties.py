@@ -1,0 +1,409 @@
+"""Random functions, driven through random interleavings, against a model that states the rules of a run directly.
+
+What happens is written into the function: an `if` is `true` or `false`, the event `comes` or `never` comes, and every
+step has a script of how its attempts end. So the model needs no history, and every interleaving must agree with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from functools import cache
+from random import Random
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stepwell.core.advance import EDGE, PAUSE, RUN, STEP, advance, outstanding, questions
+from stepwell.core.definition import parse_definition
+from stepwell.core.messages import (
+    Answer,
+    Answers,
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    CancelRequested,
+    ClearTimer,
+    CloseWait,
+    Command,
+    DeadlinePassed,
+    DelayEnded,
+    EmitEnd,
+    Error,
+    EventArrived,
+    Fact,
+    OpenWait,
+    Outcome,
+    RecordAttempt,
+    RetryDue,
+    RunStarted,
+    RunStep,
+    SetTimer,
+    StopStep,
+    Timer,
+    TimerKind,
+    WaitKey,
+)
+from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.run import ENDED_STEPS, Run, RunStatus, StepStatus, new_run, pack, unpack
+
+OUTCOMES = {
+    "ok": Outcome(output=b"1"),
+    "error": Outcome(error=Error("exit", "exit status 1")),
+    "final": Outcome(error=Error("status", "404", 404), retryable=False),
+}
+QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+
+
+# --- random functions ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Function:
+    definition: dict[str, Any]  # normalised
+    scripts: dict[str, list[str]]  # how the attempts of each step end; after that: ok
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        return self.definition["steps"]
+
+    def ends(self, step: str) -> list[str]:
+        """How each attempt ends, if the run does not end before: the script up to its last word."""
+        retries, failures, losses = self.steps[step]["retries"]["attempts"], 0, 0
+        taken: list[str] = []
+        for word in itertools.chain(self.scripts[step], itertools.repeat("ok")):
+            taken.append(word)
+            failures += word == "error"
+            losses += word == "lost"
+            if word in ("ok", "final") or failures > retries or losses == 4:
+                return taken
+        raise AssertionError
+
+
+@st.composite
+def edges(draw: st.DrawFn, parents: list[str]) -> dict[str, Any]:
+    edge: dict[str, Any] = {"step": draw(st.sampled_from(parents))}
+    if edge["step"] != "$trigger":
+        edge["on"] = draw(st.sampled_from(["success", "always", "failure"]))
+    if draw(st.integers(0, 3)) == 3:
+        edge["if"] = draw(st.sampled_from(["true", "false"]))
+    if draw(st.integers(0, 3)) == 3:
+        edge["wait"] = draw(st.sampled_from(["10s", "1h"]))
+    if draw(st.integers(0, 2)) == 2:
+        edge["async"] = {
+            "event": draw(st.sampled_from(["comes", "never", "hopeless"])),
+            "ttl": draw(st.sampled_from(["1m", "2h"])),
+            "onTimeout": draw(st.booleans()),
+        }
+    return edge
+
+
+@st.composite
+def functions(draw: st.DrawFn) -> Function:
+    ids = [f"s{i}" for i in range(draw(st.integers(1, 7)))]
+    steps: dict[str, Any] = {}
+    for i, step_id in enumerate(ids):
+        steps[step_id] = {
+            "path": "file://.",
+            "join": draw(st.sampled_from(["merge", "all", "first"])),
+            "after": draw(st.lists(edges(["$trigger", *ids[:i], *ids[:i]]), max_size=3)),
+            "retries": {"attempts": draw(st.integers(0, 2)), "backoff": {"initial": "5s"}},
+        }
+    words = st.sampled_from(["ok", "ok", "ok", "error", "final", "lost"])
+    scripts = {step_id: draw(st.lists(words, max_size=5)) for step_id in ids}
+    in_any_order = {step_id: steps[step_id] for step_id in draw(st.permutations(ids))}
+    definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": in_any_order})
+    return Function(definition.normalised(), scripts)
+
+
+# --- the model: section 2 of the design, without time, facts or state ------------------------------------------------
+
+
+class Model:
+    """How a run ends: every step's status if no failure is unhandled, and the steps whose failure is."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.status = cache(self._status)
+        self.statuses = {step: self.status(step) for step in function.steps}
+        self.unhandled = {
+            step for step, status in self.statuses.items() if status == "failed" and not self._is_handled(step)
+        }
+
+    def _status(self, step: str) -> str:
+        its = self.function.steps[step]
+        satisfied = [self.is_satisfied(edge) for edge in its["after"]]
+        if not (all(satisfied) if its["join"] == "all" else any(satisfied)):
+            return "skipped"
+        return "completed" if self.function.ends(step)[-1] == "ok" else "failed"
+
+    def passes(self, edge: dict[str, Any]) -> bool:
+        """Whether `on` and `if` let the edge go on to its delay and its wait."""
+        on = {
+            "success": ("completed",),
+            "failure": ("failed",),
+            "always": ("completed", "failed"),
+        }
+        reached = edge["step"] == "$trigger" or self.status(edge["step"]) in on[edge["on"]]
+        return reached and edge.get("if", "true") == "true"
+
+    def is_satisfied(self, edge: dict[str, Any]) -> bool:
+        wait = edge.get("async")
+        return self.passes(edge) and (wait is None or (wait["event"] == "comes") != wait["onTimeout"])
+
+    def _is_handled(self, failed: str) -> bool:
+        return any(
+            edge["step"] == failed and edge["on"] in ("failure", "always") and edge.get("if", "true") == "true"
+            for step in self.function.steps.values()
+            for edge in step["after"]
+        )
+
+
+# --- the world: it does what the core commands, in any order, more than once, and sometimes not at all ---------------
+
+
+@dataclass
+class World:
+    function: Function
+    chance: Random
+    plan: Plan = field(init=False)
+    run: Run = field(init=False)
+    now: int = 1_000
+    due: list[Fact] = field(default_factory=list)  # true, and not yet told
+    timers: dict[Timer, int] = field(default_factory=dict)
+    waits: set[int] = field(default_factory=set)
+    over: set[int] = field(default_factory=set)  # pauses that elapsed, matched or expired
+    stopped: set[tuple[int, int]] = field(default_factory=set)
+    records: list[RecordAttempt] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.plan = compile_plan(self.function.definition, 1)
+        self.run = new_run("run", self.plan, self.now)
+        self.model = Model(self.function)
+
+    def live(self, cancel_after: int | None = None) -> None:
+        """From the start to the end of the run, until nothing is due and nothing owed."""
+        self.due.append(RunStarted())
+        for told in itertools.count():
+            assert told < 2_000, "the run does not end"
+            if told == cancel_after:
+                self.tell(CancelRequested())
+            if not self.due:  # what was lost is asked for again
+                for command in outstanding(self.plan, self.run):
+                    self.obey(command)
+            if not self.due:
+                return
+            i = self.chance.randrange(len(self.due))
+            fact = self.due[i] if self.chance.random() < 0.2 else self.due.pop(i)
+            self.tell(fact)
+
+    def tell(self, fact: Fact) -> None:
+        self.now += self.chance.choice([0, 1, 5_000])
+        for timer in [timer for timer in self.timers if timer.fact() == fact]:
+            self.now = max(self.now, self.timers.pop(timer))
+        before = self.run
+        asked = questions(self.plan, before, fact)
+        answers = Answers(
+            {e: Answer(self.plan.edges[e].condition == "true") for e in asked.edges},
+            {p: self._key(p) for p in asked.pauses},
+        )
+        decision = advance(self.plan, before, fact, answers, self.now)
+        assert unpack("run", pack(decision.run)) == decision.run
+        self.run = decision.run
+        if decision.run is before:
+            owed = () if isinstance(fact, AttemptStarted) else tuple(outstanding(self.plan, before))
+            assert decision.commands == owed
+        else:
+            self._accepted(fact, before)
+        for command in decision.commands:
+            lost = isinstance(command, RunStep | SetTimer | OpenWait) and self.chance.random() < 0.15
+            if not lost:
+                self.obey(command)
+
+    def obey(self, command: Command) -> None:
+        match command:
+            case RunStep(step, attempt):
+                self._add(AttemptStarted(step, attempt))
+            case SetTimer(timer, due_at):
+                self.timers[timer] = due_at
+                if not (timer.kind is TimerKind.DEADLINE and self._event(timer.index) == "comes"):
+                    self._add(timer.fact())
+            case ClearTimer(timer):  # a timer may fire although it was cleared: its fact stays due
+                self.timers.pop(timer, None)
+            case OpenWait(pause):
+                assert self._event(pause) != "hopeless"
+                self.waits.add(pause)
+                if self._event(pause) == "comes":
+                    self._add(EventArrived(pause, f"event-{pause}"))
+            case CloseWait(pause):
+                self.waits.discard(pause)
+            case StopStep(step, attempt):
+                self.stopped.add((step, attempt))
+            case RecordAttempt():
+                self.records.append(command)
+            case EmitEnd(status):
+                self.ends.append(status)
+
+    def _event(self, pause: int) -> str | None:
+        return self.plan.pauses[pause].event
+
+    def _key(self, pause: int) -> WaitKey:
+        return WaitKey(None, "no such key") if self._event(pause) == "hopeless" else WaitKey(b"key")
+
+    def _add(self, fact: Fact) -> None:
+        if fact not in self.due:
+            self.due.append(fact)
+
+    def _accepted(self, fact: Fact, before: Run) -> None:
+        if isinstance(fact, AttemptStarted):
+            word = self.function.ends(self.plan.steps[fact.step].id)[fact.attempt - 1]
+            lost = word == "lost"
+            self._add(
+                AttemptLost(fact.step, fact.attempt)
+                if lost
+                else AttemptEnded(fact.step, fact.attempt, OUTCOMES[word])
+            )
+        elif isinstance(fact, EventArrived | DeadlinePassed):
+            self.over.add(fact.pause)
+        elif isinstance(fact, DelayEnded) and self._event(fact.pause) is None:
+            self.over.add(fact.pause)
+        self._check_moves(before, self.run)
+        for i, (old, new) in enumerate(zip(before.steps, self.run.steps, strict=True)):
+            if old.status is StepStatus.PENDING and new.status is StepStatus.QUEUED:
+                assert self._may_start(i)
+
+    def _check_moves(self, old: Run, new: Run) -> None:
+        """Whatever changed did so by moves of the tables: runs and steps by one, edges and pauses by at most two."""
+        assert new.status in (old.status, *RUN.get(old.status, {}).values())
+        for before, after in zip(old.steps, new.steps, strict=True):
+            assert after.status in (before.status, *STEP.get(before.status, {}).values())
+        for table, pairs in (
+            (EDGE, zip(old.edges, new.edges, strict=True)),
+            (PAUSE, [(a.status, b.status) for a, b in zip(old.pauses, new.pauses, strict=True)]),
+        ):
+            for before, after in pairs:
+                once = set(table.get(before, {}).values())  # type: ignore[attr-defined]
+                twice = {state for middle in once for state in table.get(middle, {}).values()}  # type: ignore[attr-defined]
+                assert after in {before} | once | twice
+
+    def _may_start(self, i: int) -> bool:
+        """Whether the step's join allows it to start, from what has happened so far."""
+        step = self.function.steps[self.plan.steps[i].id]
+        settled, satisfied = [], []
+        for e, edge in zip(self.plan.steps[i].edges, step["after"], strict=True):
+            compiled = self.plan.edges[e]
+            ended = compiled.parent == TRIGGER or self.run.steps[compiled.parent].status in ENDED_STEPS
+            paused = compiled.pause is not None and self.model.passes(edge) and compiled.pause not in self.over
+            settled.append(ended and not paused)
+            satisfied.append(settled[-1] and self.model.is_satisfied(edge))
+        enough = {"merge": all(settled) and any(satisfied), "all": all(satisfied), "first": any(satisfied)}
+        return enough[step["join"]]
+
+    # what was observed
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {
+            step.id: state.status.name.lower() for step, state in zip(self.plan.steps, self.run.steps, strict=True)
+        }
+
+    def words(self, step: str) -> list[str]:
+        """How the recorded attempts of a step ended, in order; each number must be there once."""
+        mine = [record for record in self.records if self.plan.steps[record.step].id == step]
+        assert [record.attempt for record in mine] == list(range(1, len(mine) + 1))
+        return [record.status for record in mine]
+
+    def check_end(self) -> None:
+        """What holds at the end of every run."""
+        assert self.run.status is not RunStatus.RUNNING
+        assert self.ends == [self.run.status.name.lower()]
+        assert all(state.status in ENDED_STEPS for state in self.run.steps)
+        assert list(outstanding(self.plan, self.run)) == []
+        assert (self.timers, self.waits) == ({}, set())
+        for step, state in zip(self.plan.steps, self.run.steps, strict=True):
+            words = self.words(step.id)
+            assert len(words) == state.attempt <= 1 + step.retries.attempts + 3
+            assert words.count("failed") + words.count("completed") <= 1 + step.retries.attempts
+            assert words.count("lost") <= 4
+
+
+RECORDED = {"ok": "completed", "error": "failed", "final": "failed", "lost": "lost"}
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+
+@QUICK
+@given(functions(), st.lists(st.integers(0, 2**32), min_size=3, max_size=3))
+def test_every_interleaving_ends_as_the_model_says(function: Function, seeds: list[int]) -> None:
+    model = Model(function)
+    for seed in seeds:
+        world = World(function, Random(seed))
+        world.live()
+        world.check_end()
+        if model.unhandled:
+            check_failed(world, model)
+            continue
+        assert (world.run.status, world.run.failed_step) == (RunStatus.COMPLETED, None)
+        assert world.statuses == model.statuses
+        for step, status in model.statuses.items():
+            expected = [] if status == "skipped" else [RECORDED[word] for word in function.ends(step)]
+            assert world.words(step) == expected
+
+
+def check_failed(world: World, model: Model) -> None:
+    """A failure that nothing handles ends the run at once: how far other steps had come, chance decides."""
+    assert world.run.status is RunStatus.FAILED
+    assert world.run.failed_step is not None
+    assert world.plan.steps[world.run.failed_step].id in model.unhandled
+    for step, status in world.statuses.items():
+        its_own = [RECORDED[word] for word in world.function.ends(step)]
+        words = world.words(step)
+        allowed = {model.statuses[step], "cancelled"}
+        if model.statuses[step] == "completed" and len(its_own) > 1:
+            allowed.add("failed")  # it ran while the run failed, and was not tried again
+        assert status in allowed
+        assert [word for word in words if word != "cancelled"] == its_own[: len(words) - words.count("cancelled")]
+        assert world.run.steps[world.run.failed_step].status is StepStatus.FAILED
+
+
+@QUICK
+@given(functions(), st.integers(0, 2**32), st.integers(0, 40))
+def test_a_cancel_at_any_moment_ends_everything_at_once(function: Function, seed: int, moment: int) -> None:
+    world = World(function, Random(seed))
+    world.live(cancel_after=moment)
+    world.check_end()
+    if world.run.status is not RunStatus.CANCELLED:
+        assert world.stopped == set()
+        return
+    ran = {
+        (record.step, record.attempt)
+        for record in world.records
+        if record.status == "cancelled" and record.started_at is not None
+    }
+    assert world.stopped == ran
+    assert set(world.statuses.values()) <= {"completed", "failed", "skipped", "cancelled"}
+    model = Model(function)
+    assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
+
+
+@QUICK
+@given(functions(), st.integers(0, 2**32))
+def test_no_fact_that_could_come_late_changes_a_run_that_ended(function: Function, seed: int) -> None:
+    world = World(function, Random(seed))
+    world.live()
+    late: list[Fact] = [RunStarted(), CancelRequested()]
+    for i, state in enumerate(world.run.steps):
+        for attempt in range(state.attempt + 2):
+            late += [AttemptStarted(i, attempt), AttemptLost(i, attempt), RetryDue(i, attempt)]
+            late += [AttemptEnded(i, attempt, outcome) for outcome in OUTCOMES.values()]
+    for p in range(len(world.run.pauses)):
+        late += [DelayEnded(p), EventArrived(p, "late"), DeadlinePassed(p)]
+    ended = world.run
+    for fact in late:
+        world.tell(fact)
+        assert world.run is ended
+    world.check_end()
