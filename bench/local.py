@@ -25,6 +25,7 @@ from server import PATIENCE_S, BenchError, FinishLine, Server
 
 HERE = Path(__file__).resolve().parent
 BATCH = 100
+CONNECTIONS = 8
 Progress = Callable[[str], object]
 
 
@@ -112,30 +113,40 @@ def w1p(sizes: Sizes, progress: Progress) -> Numbers:
 
 def w2(sizes: Sizes, progress: Progress) -> Numbers:
     with Server() as server:
-        progress(f"W2: single events, 8 connections, {sizes.seconds} s")
-        single = flood(server, "bench/nothing.single", 1, sizes.seconds)
-        progress(f"W2: batches of {BATCH}, 8 connections, {sizes.seconds} s")
-        batched = flood(server, "bench/nothing.batched", BATCH, sizes.seconds)
-        return {"single_per_s": single, "batched_per_s": batched, **server.memory()}
+        progress(f"W2: single events, {CONNECTIONS} connections, {sizes.seconds} s")
+        single, answered = flood(server, "bench/nothing.single", 1, sizes.seconds)
+        progress(f"W2: batches of {BATCH}, {CONNECTIONS} connections, {sizes.seconds} s")
+        batched, answered_batched = flood(server, "bench/nothing.batched", BATCH, sizes.seconds)
+        numbers = {"single_per_s": single, "batched_per_s": batched, **server.memory()}
+        progress("W2: is every event there?")
+        check_kept(server, "bench/nothing.single", 1, answered)
+        check_kept(server, "bench/nothing.batched", BATCH, answered_batched)
+        return numbers
 
 
-def flood(server: Server, name: str, batch: int, seconds: int) -> float:
-    """Events per second that were answered with 200; every one of them must be in the server's list afterwards."""
+def flood(server: Server, name: str, batch: int, seconds: int) -> tuple[float, int]:
+    """Events that were answered with 200: per second, and how many."""
     events = [{"name": name, "data": {"number": n}} for n in range(batch)]
     body = server.folder / f"{batch}.json"
     body.write_text(json.dumps(events[0] if batch == 1 else events))
     url = f"http://127.0.0.1:{server.port}/e/bench"
-    argv = ["wrk", "-t1", "-c8", f"-d{seconds}s", "-s", str(HERE / "post.lua"), url, "--", str(body)]
+    argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(HERE / "post.lua"), url, "--", str(body)]
+    server.hang_up()
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + PATIENCE_S)
     if done.returncode:
         raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
     said = json.loads(done.stdout.splitlines()[-1])
     if said["refused"] or said["broken"]:
         raise BenchError(f"{said['refused']} requests were refused, {said['broken']} connections broke")
-    answered, kept = said["requests"] * batch, sum(1 for _ in server.listed(f"/v1/events?name={name}"))
-    if not answered <= kept <= answered + 8 * batch:  # when wrk stops, each connection may have one in flight
+    answered = said["requests"] * batch
+    return answered / said["seconds"], answered
+
+
+def check_kept(server: Server, name: str, batch: int, answered: int) -> None:
+    """Every event that was answered with 200 is in the server's list, and no more than were sent."""
+    kept = sum(1 for _ in server.listed(f"/v1/events?name={name}"))
+    if not answered <= kept <= answered + CONNECTIONS * batch:  # each connection may have one in flight at wrk's end
         raise BenchError(f"{answered:,} events were answered with 200, but the server has {kept:,}")
-    return float(answered / said["seconds"])
 
 
 def w1_full(sizes: Sizes, progress: Progress) -> Numbers:
@@ -153,8 +164,9 @@ def w1_full(sizes: Sizes, progress: Progress) -> Numbers:
             raise BenchError(f"not all of {sizes.fill:,} runs wait")
         progress("W1-full: two handlers, with a full database")
         after = workload.measure(sizes.latencies, sizes.runs)
+        empty = {f"{key}_empty": value for key, value in before.items()}
         change = {f"{key}_change": after[key] / before[key] - 1 for key in ("median_ms", "runs_per_s")}
-        return {**after, **change, **server.memory()}
+        return {**after, **empty, **change, **server.memory()}
 
 
 WORKLOADS = {"start": start, "W1": w1, "W1p": w1p, "W2": w2, "W1-full": w1_full}

@@ -16,26 +16,26 @@ MARK, END_MARK = "<!-- results -->", "<!-- end of results -->"
 NONE = "–"
 Numbers = dict[str, float]
 
-COLUMNS = ("", "Stepwell", "Restate", "Celery", "DBOS", "Inngest", "AWS local")
+COLUMNS = ("", "Stepwell", "Restate", "Celery", "DBOS", "Inngest", "AWS")
 # What is measured, its place in the results, how it is written, and the peers' numbers in the order of COLUMNS.
 ROWS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("ready after, s", "start", "ready_s", "{:.2f}", ("0.25", NONE, NONE, "0.12", NONE)),
     ("W1 runs/s", "W1", "runs_per_s", "{:,.0f}", ("502", "290", "111", "73", "28")),
     ("W1 latency, ms", "W1", "median_ms", "{:.1f}", ("6.0", "6.4", "9", "452", "123")),
-    ("W1 latency p99, ms", "W1", "p99_ms", "{:.1f}", ()),
-    ("W1 latency to the answer, ms", "W1", "seen_ms", "{:.1f}", ()),
+    ("W1 latency, p99", "W1", "p99_ms", "{:.1f}", ()),
+    ("W1 latency to answer, ms", "W1", "seen_ms", "{:.1f}", ()),
     ("W1 memory, MB", "W1", "server_mb", "{:.0f}", (NONE, NONE, NONE, "394", NONE)),
-    ("W1 memory of all processes, MB", "W1", "all_mb", "{:.0f}", ()),
+    ("W1 memory, all processes", "W1", "all_mb", "{:.0f}", ()),
     ("W1p runs/s", "W1p", "runs_per_s", "{:,.0f}", ()),
     ("W1p latency, ms", "W1p", "median_ms", "{:.1f}", ()),
-    ("W1p latency p99, ms", "W1p", "p99_ms", "{:.1f}", ()),
+    ("W1p latency, p99", "W1p", "p99_ms", "{:.1f}", ()),
     ("W2 single events/s", "W2", "single_per_s", "{:,.0f}", ("3,900", NONE, NONE, "4,860", NONE)),
     ("W2 batched events/s", "W2", "batched_per_s", "{:,.0f}", (NONE, NONE, NONE, "8,760", NONE)),
     ("W2 memory, MB", "W2", "server_mb", "{:.0f}", ()),
     ("W1-full runs/s", "W1-full", "runs_per_s", "{:,.0f}", ()),
-    ("W1-full runs/s against empty", "W1-full", "runs_per_s_change", "{:+.0%}", ()),
+    ("W1-full runs/s, change", "W1-full", "runs_per_s_change", "{:+.0%}", ()),
     ("W1-full latency, ms", "W1-full", "median_ms", "{:.1f}", ()),
-    ("W1-full latency against empty", "W1-full", "median_ms_change", "{:+.0%}", ()),
+    ("W1-full latency, change", "W1-full", "median_ms_change", "{:+.0%}", ()),
     ("W1-full memory, MB", "W1-full", "server_mb", "{:.0f}", ()),
 )
 
@@ -74,7 +74,8 @@ def in_readme(readme: str, results: dict[str, Numbers], its: dict[str, str | int
 
 
 def show(results: dict[str, Numbers]) -> None:
-    table = Table(*COLUMNS, header_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(*COLUMNS, header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for cells in rows(results):

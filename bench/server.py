@@ -75,7 +75,7 @@ class Server:
                 break
             except ConnectionRefusedError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise BenchError(f"the server did not start:\n{self._log.read_text()[-2000:]}") from None
+                    raise BenchError(f"the server did not start:\n{self._said()}") from None
                 time.sleep(0.001)
         self.call("GET", "/healthz")
 
@@ -86,10 +86,17 @@ class Server:
             with self._connection.getresponse() as response:
                 status, answer = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise BenchError(f"{method} {path}: {error!r}\n{self._log.read_text()[-2000:]}") from error
+            raise BenchError(f"{method} {path}: {error!r}\n{self._said()}") from error
         if status != 200:
             raise BenchError(f"{method} {path} answered {status}: {answer[:500].decode(errors='replace')}")
         return json.loads(answer)
+
+    def _said(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+    def hang_up(self) -> None:
+        """Close the connection before a pause, or the server will; the next call opens another."""
+        self._connection.close()
 
     def send(self, events: list[dict[str, Any]]) -> list[str]:
         """Ids of the accepted events."""
@@ -100,7 +107,7 @@ class Server:
         """All items of a list, newest first; `path` has a query."""
         after = ""
         while True:
-            page = self.call("GET", f"{path}&limit=1000{after}")
+            page = self.call("GET", f"{path}&limit=200{after}")
             yield from page["data"]
             if page["next"] is None:
                 return

@@ -8,7 +8,7 @@ work=$(mktemp -d)
 
 stepwell dev . --port "$port" --db "$work/stepwell.db" &
 server=$!
-trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true; rm -rf "$work"' EXIT
 
 until curl -fs "$STEPWELL_URL/healthz" >/dev/null 2>&1 || stepwell functions >/dev/null 2>&1; do
   kill -0 $server 2>/dev/null || exit 1

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import socket
+import subprocess
+import sysconfig
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ ROW = re.compile(r"^\| \[([a-z-]+)\]\(\1\) \|.*\| `(stepwell run [^`]+)`", re.MU
 COMMANDS = dict(ROW.findall((EXAMPLES / "README.md").read_text()))
 
 
+@cache
 def run(example: str, *options: str) -> Any:
     """The run, as `stepwell run --json` prints it."""
     result = CliRunner().invoke(app, ["run", "--json", "--no-containers", str(EXAMPLES / example), *options])
@@ -58,11 +64,23 @@ def test_the_examples_are_valid_and_give_no_warning() -> None:
     assert orjson.loads(result.stdout) == {"functions": FOLDERS, "errors": [], "warnings": []}
 
 
+def test_the_script_that_tries_them_all_shows_a_run() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "PORT": str(port)}
+    script = subprocess.run(["sh", EXAMPLES / "try.sh"], env=env, capture_output=True, text=True, timeout=60)
+    assert script.returncode == 0, script.stderr
+    assert re.search(r"^fan-out v1 +completed", script.stdout, re.MULTILINE), script.stdout
+
+
 # --- what the examples are there to show -----------------------------------------------------------------------------
 
 
 def test_fan_out_joins_the_outputs_of_its_parallel_steps() -> None:
-    assert run("fan-out")["output"] == {"choose": {"carrier": "dhl", "price": 7.1}}
+    ended = run("fan-out")
+    assert ended["steps"]["ask-ups"]["output"] == {"carrier": "ups", "price": 7.1}
+    assert ended["output"] == {"choose": {"carrier": "post", "price": 5.7}}
 
 
 def test_the_wait_times_out_without_its_event() -> None:

@@ -51,12 +51,20 @@ class LocalOnly:
     a name which somebody else's DNS points here (DNS rebinding)."""
 
     def __init__(self, host: str) -> None:
-        self._host = host
+        self._host = host.lower()
+        self._passed: set[tuple[str | None, str | None]] = set()  # few, and the same for every request of a client
 
     def check(self, host: str | None, origin: str | None) -> None:
-        if host and not self._is_ours(urlsplit(f"//{host}").hostname, any_address=True):
+        """Raises Problem 403."""
+        if (host, origin) not in self._passed:
+            self._check(host, origin)
+            if len(self._passed) < 1000:
+                self._passed.add((host, origin))
+
+    def _check(self, host: str | None, origin: str | None) -> None:
+        if host and not self._is_ours(_host_name(f"//{host}"), any_address=True):
             raise Problem(403, f"this server does not answer for the host {host!r}; use localhost or 127.0.0.1")
-        if origin and not self._is_ours(urlsplit(origin).hostname, any_address=False):
+        if origin and not self._is_ours(_host_name(origin), any_address=False):
             raise Problem(403, f"pages of {origin!r} may not use this server")
 
     def _is_ours(self, name: str | None, *, any_address: bool) -> bool:
@@ -69,3 +77,11 @@ class LocalOnly:
         except ValueError:
             return False
         return any_address or address.is_loopback
+
+
+def _host_name(url: str) -> str | None:
+    """In small letters; None if there is none, or the URL is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None

@@ -15,8 +15,9 @@ from stepwell.platform import Reader
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
 
-_CORS = [
+_CORS: Sequence[Header] = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST"),
     (b"access-control-allow-headers", b"authorization, content-type, x-inngest-sdk, x-inngest-event-id-seed"),
@@ -44,23 +45,25 @@ class App:
             return await self._rest(scope, receive, send)
         path: str = scope["path"]
         is_ingest = path.startswith("/e/") or path == "/e"
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        cors = _CORS if origin is not None else ()
         try:
-            headers = dict(scope["headers"])
             if self._local_only is not None:
-                self._local_only.check(_text(headers.get(b"host")), _text(headers.get(b"origin")))
+                self._local_only.check(_text(headers.get(b"host")), _text(origin))
             if not is_ingest:
                 return await self._rest(scope, receive, send)
             if scope["method"] == "OPTIONS":
-                return await _respond(send, 204, b"")
+                return await _respond(send, 204, b"", cors)
             if scope["method"] != "POST":
                 raise Problem(405, "events are sent with POST")
             body = await _read(receive, headers)
             authorization = _text(headers.get(b"authorization"))
             events = read_events(self._keys, path[3:] or None, authorization, body, self._now())
             await self._accept(events)
-            await _respond(send, 200, accepted(events))
+            await _respond(send, 200, accepted(events), cors)
         except Problem as problem:
-            await _respond(send, problem.status, problem.body(), CONTENT_TYPE.encode())
+            await _respond(send, problem.status, problem.body(), cors, CONTENT_TYPE.encode())
 
 
 def _text(value: bytes | None) -> str | None:
@@ -77,6 +80,8 @@ async def _read(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
     pieces, size = [body], len(body)
     while message.get("more_body"):
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "the request ended before its body did")
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > MAX_BODY_BYTES:
@@ -88,7 +93,9 @@ def _too_large() -> Problem:
     return Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes; send the events in several")
 
 
-async def _respond(send: Send, status: int, body: bytes, content_type: bytes = b"application/json") -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *_CORS]
+async def _respond(
+    send: Send, status: int, body: bytes, cors: Sequence[Header], content_type: bytes = b"application/json"
+) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *cors]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

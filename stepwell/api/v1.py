@@ -4,6 +4,7 @@ document. Endpoints are plain functions: Starlette runs them in threads, so a sl
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -119,8 +120,8 @@ _STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower()
 OPERATIONS = (
     Operation("GET", "/v1/events", "list_events", "Events, newest first", models.EventList,
               (Parameter("name", "only events of this name"), _USER, *_PAGING)),
-    Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
     Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "The runs an event started", models.RunList, _PAGING),
+    Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
     Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList),
     Operation("GET", "/v1/functions/{id}", "get_function", "A function and its versions", models.FunctionView),
     Operation("GET", "/v1/runs", "list_runs", "Runs, newest first (without logs)", models.RunList,
@@ -143,11 +144,16 @@ def create_app(reader: Reader, control: Control, keys: Keys) -> Starlette:
         return _json(document(OPERATIONS))
 
     routes = [Route("/healthz", health), Route("/openapi.json", openapi)]
-    routes += [Route(o.path, _endpoint(v1, o, keys), methods=[o.method]) for o in OPERATIONS]
+    routes += [Route(_pattern(o.path), _endpoint(v1, o, keys), methods=[o.method]) for o in OPERATIONS]
     return Starlette(
         routes=routes,
         exception_handlers={Problem: _refuse, HTTPException: _http_error, Exception: _server_error},
     )
+
+
+def _pattern(path: str) -> str:
+    """Senders choose the ids of events, so these may have slashes."""
+    return path.replace("/events/{id}", "/events/{id:path}")
 
 
 def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], Response]:
@@ -196,7 +202,7 @@ def _query(request: Request, *names: str) -> dict[str, str]:
 
 def _paging(request: Request) -> dict[str, Any]:
     limit = request.query_params.get("limit", "50")
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MAX_LIMIT:
+    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
         raise Problem(400, f"limit={limit} is not a number from 1 to {_MAX_LIMIT}")
     after = request.query_params.get("after")
     return {"before": None if after is None else _position(after), "limit": int(limit)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated
 
@@ -47,21 +50,25 @@ def command(
     start(lambda: main(settings, options))
 
 
-def start(main: object) -> None:
-    """Run a server until it is stopped; what keeps it from starting is an error for people."""
+def start(main: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run a server until SIGINT or SIGTERM, which end it in order; the second one does not wait for what runs. What
+    keeps it from starting is an error for people."""
     import asyncio
-    from collections.abc import Awaitable, Callable
-    from typing import cast
 
     import uvloop
 
     from stepwell.local.lock import InUse
-    from stepwell.local.schema import DatabaseTooNew
+    from stepwell.local.schema import BadDatabase
+
+    async def until_stopped() -> None:
+        task = asyncio.ensure_future(main())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(cast("Callable[[], Awaitable[None]]", main)())  # type: ignore[arg-type]
-    except (InUse, DatabaseTooNew, OSError) as error:
+            runner.run(until_stopped())
+    except (InUse, BadDatabase, OSError) as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None

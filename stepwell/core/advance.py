@@ -2,8 +2,8 @@
 
 `advance(plan, run, fact, answers, now) -> Decision(run, commands)` is a pure function. It evaluates no expression:
 `questions(plan, run, fact)` lists what must be evaluated first, and the answers are handed in with the fact. What a run
-is owed follows from its state alone (`outstanding`), so a stale or repeated fact changes nothing and asks again for what
-is owed: a crash between commit and dispatch needs no outbox.
+is owed follows from its state alone (`outstanding`), so a stale or repeated fact changes nothing and asks again for
+what is owed: a crash between commit and dispatch needs no outbox.
 """
 
 from __future__ import annotations

@@ -39,15 +39,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list, a map or a message: the parts are what matters here."""
+    """A list, a map or a message: the parts are what matters here. Also what this module cannot read, without parts."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Comprehension:
-    """What the macros all, exists, map and filter become: a fold over `range`."""
+    """What the macros all, exists, map and filter become: a fold over `range`. Only `range` stands outside the loop."""
 
+    variable: str  # hides a variable of the same name in the loop
     range: Node
     init: Node
     condition: Node
@@ -57,6 +58,7 @@ class Comprehension:
 
 Node = Const | Ident | Select | Call | Items | Comprehension
 Path = tuple[str, ...]
+_OPAQUE = Items(())
 
 
 def decode(serialized: bytes) -> Node:
@@ -153,11 +155,13 @@ def _node(data: bytes) -> Node:
     for number, read in _KINDS.items():
         if number in fields:
             return read(fields[number][0])
-    return Const(None)
+    return _OPAQUE
 
 
 def _const(data: bytes) -> Node:
     for number, (raw,) in _message(data).items():
+        if number == 1:
+            return Const(None)
         if number == 2:
             return Const(_varint(raw, 0)[0] != 0)
         if number == 3:
@@ -171,7 +175,7 @@ def _const(data: bytes) -> Node:
             return Const(raw.decode())
         if number == 7:
             return Const(raw)
-    return Const(None)
+    return _OPAQUE
 
 
 def _ident(data: bytes) -> Node:
@@ -200,7 +204,10 @@ def _struct(data: bytes) -> Node:
 
 def _comprehension(data: bytes) -> Node:
     fields = _message(data)
-    return Comprehension(*(_node(fields[number][0]) if number in fields else Const(None) for number in (2, 4, 5, 6, 7)))
+    source, init, condition, step, result = (
+        _node(fields[number][0]) if number in fields else _OPAQUE for number in (2, 4, 5, 6, 7)
+    )
+    return Comprehension(_text(fields, 1), source, init, condition, step, result)
 
 
 _KINDS = {3: _const, 4: _ident, 5: _select, 6: _call, 7: _list, 8: _struct, 9: _comprehension}

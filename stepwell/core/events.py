@@ -16,7 +16,8 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
 
@@ -73,20 +74,22 @@ def parse_events(body: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Ev
     items = raw if isinstance(raw, list) else [raw]
     if not items:
         raise BadRequest(400, [EventError(0, "", "the array holds no event")])
+    events: list[Event] = []
     errors: list[EventError] = []
+    status = 400
+    for index, item in enumerate(items):
+        try:
+            events.append(_event(item, now_ms, new_id))
+        except _Refused as refused:
+            errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
+            status = max(status, refused.status)
+            if len(errors) >= _MAX_ERRORS:
+                break
     if _LONG_NUMBER.search(body):
         errors += _large_integers(body)
-    events = []
-    too_large = False
-    for index, item in enumerate(items):
-        event = _event(item, now_ms, new_id)
-        if isinstance(event, Event):
-            events.append(event)
-            continue
-        errors += [EventError(index, pointer, message) for pointer, message in event]
-        too_large = too_large or any(message.startswith("the event has") for _, message in event)
     if errors:
-        raise BadRequest(413 if too_large else 400, errors)
+        errors.sort(key=lambda error: error.index)
+        raise BadRequest(status, errors[:_MAX_ERRORS])
     return events
 
 
@@ -117,23 +120,28 @@ def user_key(user: dict[str, Any]) -> str | None:
 
 def run_id(function_id: str, event_id: str, rerun: str = "") -> str:
     """A run's id: a function of function and event (and of a token for a run that is made again). 26 characters."""
-    digest = hashlib.blake2b(f"{function_id}\0{rerun}\0{event_id}".encode(errors="surrogatepass"), digest_size=16)
+    framed = f"{len(function_id)}:{len(rerun)}:{function_id}{rerun}{event_id}"
+    digest = hashlib.blake2b(framed.encode(errors="surrogatepass"), digest_size=16)
     return b32encode(digest.digest()).decode().rstrip("=").lower()
 
 
-Problems = list[tuple[str, str]]
+Problems = list[tuple[str, str]]  # JSON pointer and message
 
 
-def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event | Problems:
+class _Refused(Exception):
+    def __init__(self, problems: Problems, status: int = 400) -> None:
+        self.problems, self.status = problems, status
+
+
+def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event:
     if not isinstance(item, dict):
-        return [("", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}')]
-    get = item.get
-    name, data, user, ts, v, event_id = get("name"), get("data"), get("user"), get("ts"), get("v"), get("id")
-    fresh = event_id is None
+        raise _Refused([("", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}')])
     problems = _problems(item)
     if problems:
-        return problems
-    assert isinstance(name, str)
+        raise _Refused(problems)
+    get = item.get
+    name, data, user, event_id, ts, v = get("name", ""), get("data"), get("user"), get("id"), get("ts"), get("v")
+    fresh = event_id is None
     fields = {
         "name": name,
         "data": {} if data is None else data,
@@ -142,16 +150,20 @@ def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event | Problem
         "ts": now_ms if ts is None else ts,
         "v": v,
     }
-    try:
-        body = orjson.dumps(fields)
-    except TypeError as error:
-        return [("", f"the event is nested too deeply: {error}")]
+    body = _dump(fields)
     # What we add must not push an event over the limit: then what was sent counts.
-    if len(body) > MAX_EVENT_BYTES and len(orjson.dumps(item)) > MAX_EVENT_BYTES:
-        return [
-            ("", f"the event has {len(body):,} bytes, more than {MAX_EVENT_BYTES:,}; pass a reference to large data")
-        ]
+    if len(body) > MAX_EVENT_BYTES and (size := len(_dump(item))) > MAX_EVENT_BYTES:
+        message = f"the event has {size:,} bytes, more than {MAX_EVENT_BYTES:,}; pass a reference to large data"
+        raise _Refused([("", message)], 413)
     return Event(fields["id"], name, fields["data"], fields["user"], fields["ts"], v, body, 0, fresh)
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    """Compact JSON of what is nested so that it can be written again some levels deeper, as in a list of the API."""
+    try:
+        return orjson.dumps([[[[[[fields]]]]]])[6:-6]
+    except TypeError:
+        raise _Refused([("", "the event is nested too deeply; it may have some 245 levels")]) from None
 
 
 def _problems(item: dict[Any, Any]) -> Problems:
@@ -177,31 +189,40 @@ def _problems(item: dict[Any, Any]) -> Problems:
     v = item.get("v")
     if v is not None and (not isinstance(v, str) or len(v) > 128):
         found.append(("/v", 'v is a text of at most 128 characters, such as "2026-11-23.1"'))
-    for field in item:
-        if field not in _FIELDS:
-            near = difflib.get_close_matches(field, _FIELDS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "put it into data"
-            found.append((f"/{field.replace('~', '~0').replace('/', '~1')}", f"the field {field!r} is unknown; {hint}"))
+    found += [_unknown(field) for field in item if field not in _FIELDS]
     return found
+
+
+def _unknown(field: str) -> tuple[str, str]:
+    near = difflib.get_close_matches(field, _FIELDS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "put it into data"
+    return f"/{_escaped(field)}", f"the field {field[:50]!r} is unknown; {hint}"
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _large_integers(body: bytes) -> list[EventError]:
     """Integers that would silently become floats."""
     import json  # only this parser keeps them exact; few requests come here
 
-    raw = json.loads(body)
+    try:
+        raw = json.loads(body)
+    except RecursionError:  # nested so deeply that `_event` refuses it for that
+        return []
     items = raw if isinstance(raw, list) else [raw]
     message = "the number does not fit into 64 bits; send it as a text"
-    return [EventError(i, pointer, message) for i, item in enumerate(items) for pointer in _too_large_at(item, "")]
+    return [EventError(i, pointer, message) for i, item in enumerate(items) for pointer in _too_large_at(item)]
 
 
-def _too_large_at(value: Any, pointer: str) -> Iterator[str]:
-    stack = [(value, pointer)]
-    while stack:
-        value, pointer = stack.pop()
+def _too_large_at(item: Any) -> Iterator[str]:
+    todo = [(item, "")]
+    while todo:
+        value, pointer = todo.pop()
         if isinstance(value, int) and not -(2**63) <= value < 2**64:
             yield pointer
         elif isinstance(value, dict):
-            stack += [(v, f"{pointer}/{k.replace('~', '~0').replace('/', '~1')}") for k, v in value.items()]
+            todo += [(v, f"{pointer}/{_escaped(k)}") for k, v in reversed(value.items())]
         elif isinstance(value, list):
-            stack += [(v, f"{pointer}/{i}") for i, v in enumerate(value)]
+            todo += [(v, f"{pointer}/{i}") for i, v in reversed(list(enumerate(value)))]

@@ -1,13 +1,11 @@
 """CEL expressions. The one module that knows the CEL library (Google's C++ implementation).
 
-Its one rule: only a value of type BOOL that is True is a match. The library's errors are values too, and their plain
-value is a truthy text.
+Its one rule: only a value of type BOOL that is True is a match. Errors are values to the library, and their plain value
+is a truthy text; other errors, such as a loop that takes too long, are raised.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator
 from enum import Enum
 from functools import cache, lru_cache
@@ -15,14 +13,14 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Node, Select, children, decode, path, walk
+from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Items, Node, Select, children, decode, path, walk
+from stepwell.core.cel_errors import compile_problem, value_problem
 from stepwell.core.messages import Answer
 
 MAX_SOURCE_BYTES = 2048
 _MAX_NESTING = 2
 _MAX_REGEX = 200
-_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
-_STATUS = re.compile(r"^[A-Z_]+: |\s*\[[A-Z_]+\]\s*$")
+_MAX_ENTRIES = 1000
 
 
 class Scope(Enum):
@@ -34,7 +32,7 @@ class Scope(Enum):
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be used, and the place in it (from 1) that is wrong."""
+    """An expression that cannot be used, and the place in it (line and column, from 1) that is wrong."""
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
         super().__init__(message)
@@ -42,7 +40,10 @@ class ExpressionError(ValueError):
 
 
 class Bindings:
-    """The values of the variables; expressions about one event share one."""
+    """The values of the variables, plain JSON data; expressions about one event share one.
+
+    The library copies what it is given, so that a value is handed over only if an expression names its variable.
+    """
 
     def __init__(
         self,
@@ -61,33 +62,56 @@ class Bindings:
             "response": response,
             "async": async_event,
         }
-        self._activations: dict[Scope, Any] = {}
+        self._activations: dict[tuple[str, ...], Any] = {}
 
-    def activation(self, scope: Scope) -> Any:
-        found = self._activations.get(scope)
+    def activation(self, variables: tuple[str, ...]) -> Any:
+        found = self._activations.get(variables)
         if found is None:
-            values = {name: self._values[name] for name in scope.value}
-            found = self._activations[scope] = _environment(scope).Activation(values)
+            values = {name: self._values[name] for name in variables}
+            found = self._activations[variables] = _environment(Scope.MATCH).Activation(values)
         return found
+
+    def most_entries(self, variables: tuple[str, ...]) -> int:
+        """The size of the largest list or object in the values of these variables."""
+        most = 0
+        todo = [self._values[name] for name in variables]
+        while todo:
+            value = todo.pop()
+            if isinstance(value, dict | list):
+                most = max(most, len(value))
+                todo += value.values() if isinstance(value, dict) else value
+        return most
 
 
 class Expression:
-    """A compiled expression. Made by `compile_expression`."""
+    """A compiled expression. Made by `compile_expression`. `step_names`: ids it names as `steps.x` or `errors['x']`."""
 
     def __init__(self, source: str, scope: Scope, compiled: Any, tree: Node) -> None:
         self.source, self.scope, self.tree = source, scope, tree
-        self._compiled = compiled
         self.step_names = frozenset(_step_names(tree))
+        named = {node.name for node in walk(tree) if isinstance(node, Ident)}
+        self._variables = tuple(name for name in scope.value if name in named)
+        self._quadratic = _is_quadratic(tree)
+        self._compiled = compiled
 
     def evaluate(self, bindings: Bindings) -> Answer:
-        """True, or not, and why it has no value if it has none."""
-        result = self._compiled.eval(bindings.activation(self.scope))
-        kind = result.type()
-        if kind == cel.Type.BOOL:
-            return _YES if result.value() is True else _NO
-        if kind == cel.Type.ERROR:
-            return Answer(False, _short(str(result.plain_value())))
-        return Answer(False, f"it is {kind.name().lower()}, not true or false")
+        """Whether it is true, and if it has no value, or one that is neither true nor false, why. Never raises."""
+        if self._quadratic and (entries := bindings.most_entries(self._variables)) > _MAX_ENTRIES:
+            return Answer(
+                False, f"map, filter, and `in` in a loop, take {_MAX_ENTRIES:,} entries; there are {entries:,}"
+            )
+        try:
+            result = self._compiled.eval(bindings.activation(self._variables))
+            value = result.value()
+        except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
+            return Answer(False, value_problem(str(error)))
+        if value is True:  # no other type has such a value, and asking for the type takes longer than all of this
+            return _YES
+        if value is False:
+            return _NO
+        if result.type() == cel.Type.ERROR:
+            return Answer(False, value_problem(value))
+        return Answer(False, f"is {_kind(result.type())}, not true or false")
 
 
 _YES, _NO = Answer(True), Answer(False)
@@ -96,15 +120,19 @@ _YES, _NO = Answer(True), Answer(False)
 @lru_cache(maxsize=4096)
 def compile_expression(source: str, scope: Scope) -> Expression:
     """Compile and check an expression. Raises ExpressionError with the place that is wrong."""
-    if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
-        raise ExpressionError(f"the expression is longer than {MAX_SOURCE_BYTES} bytes; move the logic into a step")
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError:
+        raise ExpressionError("the expression holds half a character (a lone surrogate); remove it") from None
+    if size > MAX_SOURCE_BYTES:
+        raise ExpressionError(f"the expression is longer than {MAX_SOURCE_BYTES:,} bytes; move the logic into a step")
     try:
         compiled = _environment(scope).compile(source)
     except Exception as error:  # the library raises bare RuntimeErrors and worse
-        raise _compile_error(str(error), scope) from None
+        raise ExpressionError(*compile_problem(str(error), source, scope.value, Scope.MATCH.value)) from None
     if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
-        kind = compiled.return_type().name().lower()
-        raise ExpressionError(f"the expression is {kind}; it must be true or false")
+        kind = _kind(compiled.return_type())
+        raise ExpressionError(f"the expression is {kind}, and it must be true or false; compare it with something")
     tree = decode(compiled.serialize())
     _guard(tree)
     return Expression(source, scope, compiled, tree)
@@ -115,66 +143,87 @@ def _environment(scope: Scope) -> Any:
     return cel.NewEnv(variables=dict.fromkeys(scope.value, cel.Type.DYN))
 
 
-def _compile_error(text: str, scope: Scope) -> ExpressionError:
-    found = _ERROR.search(text)
-    if found is None:
-        return ExpressionError(_short(text))
-    line, column, message = int(found[1]), int(found[2]), found[3]
-    message = message.removesuffix(" (in container '')")
-    unknown = re.match(r"undeclared reference to '([\w.]+)'", message)
-    if unknown is not None:
-        name = unknown[1].split(".")[0]
-        near = difflib.get_close_matches(name, scope.value, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(scope.value)}"
-        message = f"{message}; {hint}"
-    return ExpressionError(message, line, max(1, column))
+def _kind(of: Any) -> str:
+    """A type with its article: a string, an int, null."""
+    name = str(of.name()).lower().partition("<")[0]
+    if name in ("null", "bytes"):
+        return name
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
 
 
-def _short(text: str) -> str:
-    first = _STATUS.sub("", text.strip().partition("\n")[0])
-    return first[:200]
-
-
-# --- guards: the library bounds neither the growth of values nor the cost of nested loops --------------------------
+# --- guards: the library bounds neither the growth of values nor the cost of comparing them ------------------------
 
 
 def _guard(tree: Node) -> None:
     if _nesting(tree) > _MAX_NESTING:
         raise ExpressionError(
-            f"all, exists, map and filter may be nested {_MAX_NESTING} deep; move the logic into a step"
+            f"all, exists, map and filter may stand in each other, or follow each other, {_MAX_NESTING} deep; "
+            "move the logic into a step"
         )
     if any(_grows(node) for node in walk(tree) if isinstance(node, Comprehension)):
         raise ExpressionError("+ inside all, exists, map or filter is not allowed; move the logic into a step")
     for node in walk(tree):
         if isinstance(node, Call) and node.function == "matches":
-            pattern = node.args[-1]
-            if not isinstance(pattern, Const) or not isinstance(pattern.value, str):
-                raise ExpressionError("the pattern of matches() must be a literal text")
-            if len(pattern.value) > _MAX_REGEX:
-                raise ExpressionError(f"the pattern of matches() may have {_MAX_REGEX} characters")
+            _guard_pattern(node.args[-1])
+
+
+def _guard_pattern(pattern: Node) -> None:
+    if not isinstance(pattern, Const) or not isinstance(pattern.value, str):
+        raise ExpressionError("the pattern of matches() must be a literal text")
+    if len(pattern.value) > _MAX_REGEX:
+        raise ExpressionError(f"the pattern of matches() may have {_MAX_REGEX} characters")
+    probe = _regex_probe().eval(data={"data": pattern.value})
+    if probe.type() == cel.Type.ERROR:  # found only when it is used; found here, when the definition is loaded
+        raise ExpressionError(value_problem(probe.value()))
+
+
+@cache
+def _regex_probe() -> Any:
+    return _environment(Scope.TRIGGER).compile("''.matches(data)")
 
 
 def _nesting(node: Node) -> int:
+    """A loop over another's result counts as one in it: of map after map, the value grows as fast."""
     below = max((_nesting(child) for child in children(node)), default=0)
     return below + isinstance(node, Comprehension)
 
 
+def _calls(loop: Comprehension) -> Iterator[Call]:
+    """All calls that are made each time round."""
+    for part in (loop.condition, loop.step, loop.result):
+        yield from (node for node in walk(part) if isinstance(node, Call))
+
+
 def _grows(loop: Comprehension) -> bool:
     """Whether a `+` stands in a loop, other than the one that map and filter collect their results with."""
-    parts = (loop.condition, loop.step, loop.result)
+    return any(call.function == "_+_" and not _collects(call) for call in _calls(loop))
+
+
+def _is_quadratic(tree: Node) -> bool:
+    """Whether it takes seconds for a list of ten thousand entries, which whoever sends an event may put into it:
+    map and filter copy their result each time round, and `in` looks at each entry of what is no literal."""
     return any(
-        isinstance(node, Call) and node.function == "_+_" and not _collects(node)
-        for part in parts
-        for node in walk(part)
+        (call.function == "_+_") == isinstance(call.args[1], Items)
+        for loop in walk(tree)
+        if isinstance(loop, Comprehension)
+        for call in _calls(loop)
+        if call.function in ("@in", "_+_")
     )
 
 
 def _collects(plus: Call) -> bool:
+    # No user can write such a name: @ is not a letter of CEL.
     return isinstance(plus.args[0], Ident) and plus.args[0].name.startswith("@")
 
 
-def _step_names(tree: Node) -> Iterator[str]:
-    for node in walk(tree):
-        its_path = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
-        if its_path is not None and len(its_path) >= 2 and its_path[0] in ("steps", "errors"):
-            yield its_path[1]
+def _step_names(node: Node, hidden: frozenset[str] = frozenset()) -> Iterator[str]:
+    its_path = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
+    if its_path is not None and len(its_path) >= 2 and its_path[0] in {"steps", "errors"} - hidden:
+        yield its_path[1]
+    if isinstance(node, Comprehension):
+        yield from _step_names(node.range, hidden)
+        for part in (node.condition, node.step, node.result):
+            yield from _step_names(part, hidden | {node.variable})
+    else:
+        for child in children(node):
+            yield from _step_names(child, hidden)

@@ -23,6 +23,7 @@ MAX_OUTPUT_BYTES = 256 * 1024
 _LONGEST_DELAY_MS = parse_duration("366d")
 _LONGEST_MESSAGE = 2000
 _WORTH_A_RETRY = frozenset({408, 425, 429})
+_MAY_BE_JSON = re.compile(rb'\s*[{\["\-0-9]')
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _SECONDS = re.compile(r"\d{1,20}(\.\d{1,20})?")
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -106,7 +107,7 @@ def _value(text: bytes) -> Any:
 
 def _second_look(text: bytes, message: str) -> None:
     """Tell JSON that orjson does not take (half surrogates, 1e999, great depth) from what is no JSON."""
-    if text.lstrip()[:1] not in b'{["-0123456789':
+    if not _MAY_BE_JSON.match(text):
         return
     try:
         json.loads(text.decode(), parse_int=float, parse_constant=_no_constant)

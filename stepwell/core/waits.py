@@ -1,7 +1,7 @@
 """Where a wait is found: its `match` split into equalities of the incoming event with values the run knows.
 
-The law: if `match` is true of an event, the wait's key equals one of the event's keys, or the wait has no key and is
-found by the event's name alone.
+The law: if `match` is true of an event, the wait's key equals the event's key for the same paths, or the wait has no
+key and is found by the event's name alone. Equal keys prove nothing: `match` is evaluated in the end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stepwell.core.messages import WaitKey
 
 _KNOWN = ("event", "user", "data", "steps", "errors", "response")
 _MISSING = object()
+_EXACT = 2**53  # from here on, not every integer is a double
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,49 +36,44 @@ class WaitIndex:
         return any(not isinstance(known, Const) for known in self.known)
 
     def key(self, event_name: str, variables: Mapping[str, Any]) -> WaitKey:
-        """Where a wait of a run with these variables is found."""
+        """Where a wait of a run with these variables (those of `match`, without `async`) is found."""
         values = []
         for known in self.known:
             value = known.value if isinstance(known, Const) else _value_at(variables, known)
-            if value is _MISSING:
-                return WaitKey(None, f"{'.'.join(known)} is not there" if isinstance(known, tuple) else "no value")
-            if not _is_scalar(value):
-                return WaitKey(None)
-            values.append(_canonical(value))
+            if value is _MISSING and not isinstance(known, Const):
+                return WaitKey(None, f"{_written(known)} is not there")
+            values.append(value)
+        if not all(map(_is_scalar, values)):
+            return WaitKey(None)
         return WaitKey(_digest(event_name, self.paths, values))
 
 
 @lru_cache(maxsize=4096)
 def wait_index(match: str | None) -> WaitIndex | None:
-    """How waits with this `match` are indexed; None if only the event's name tells."""
+    """How waits with this `match` are indexed; None if only the event's name tells. Raises ExpressionError."""
     if match is None:
         return None
     found: dict[Path, Path | Const] = {}
     for node in conjuncts(compile_expression(match, Scope.MATCH).tree):
-        if isinstance(node, Call) and node.function == "_==_":
-            left, right = node.args
-            for one, other in ((left, right), (right, left)):
-                incoming, known = path(one), _known(other)
-                if incoming is not None and incoming[0] == "async" and len(incoming) > 1 and known is not None:
-                    # Of two equalities about one path, one is enough to find the wait by.
-                    if incoming[1:] not in found or isinstance(found[incoming[1:]], Const):
-                        found[incoming[1:]] = known
-                    break
+        if not isinstance(node, Call) or node.function != "_==_":
+            continue
+        for one, other in (node.args, node.args[::-1]):
+            incoming, known = path(one), _known(other)
+            if incoming is None or incoming[0] != "async" or len(incoming) == 1 or known is None:
+                continue
+            # Of two equalities about one path, one is enough to find the wait by: rather the one about the run.
+            if isinstance(found.get(incoming[1:], known), Const) or incoming[1:] not in found:
+                found[incoming[1:]] = known
     if not found:
         return None
     paths = tuple(sorted(found))
-    return WaitIndex(paths, tuple(found[p] for p in paths))
+    return WaitIndex(paths, tuple(found[its_path] for its_path in paths))
 
 
 def event_key(event_name: str, paths: Sequence[Path], event: Mapping[str, Any]) -> bytes | None:
     """The key of an event for one set of paths; None if the event has no scalar at one of them."""
-    values = []
-    for its_path in paths:
-        value = _value_at(event, its_path)
-        if value is _MISSING or not _is_scalar(value):
-            return None
-        values.append(_canonical(value))
-    return _digest(event_name, paths, values)
+    values = [_value_at(event, its_path) for its_path in paths]
+    return _digest(event_name, paths, values) if all(map(_is_scalar, values)) else None
 
 
 def _known(node: Node) -> Path | Const | None:
@@ -97,17 +93,28 @@ def _value_at(variables: Mapping[str, Any], its_path: Path) -> Any:
 
 
 def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+    return value is None or isinstance(value, str | int | float)
 
 
 def _canonical(value: Any) -> Any:
-    """1 and 1.0 are one value to CEL, as are 0.0 and -0.0; texts, booleans and null are themselves."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+    """Equal for values that CEL calls equal: 1 and 1.0, 0.0 and -0.0; texts, booleans and null are themselves.
+
+    The library compares an integer with a double as doubles: 2**53 + 1 equals 2.0**53, but not 2**53. So integers
+    that are no double share a key with the double next to them.
+    """
+    if isinstance(value, float):
+        return f"#{int(value)}" if value.is_integer() else [value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"#{value if -_EXACT <= value <= _EXACT else int(float(value))}"
+    return [value]
 
 
 def _digest(event_name: str, paths: Sequence[Path], values: Sequence[Any]) -> bytes:
-    # A float that is whole may be an integer of any size, which JSON texts here cannot hold: it goes in as a text.
-    parts = [f"#{value}" if type(value) is int else [value] for value in values]
-    return hashlib.blake2b(orjson.dumps([event_name, paths, parts]), digest_size=16).digest()
+    # Whole numbers stand there as texts, since as doubles they may have more digits than JSON has here.
+    document = orjson.dumps([event_name, paths, [_canonical(value) for value in values]])
+    return hashlib.blake2b(document, digest_size=16).digest()
+
+
+def _written(its_path: Path) -> str:
+    """As it is written in CEL: steps['step-1'].total."""
+    return its_path[0] + "".join(f".{f}" if f.isidentifier() else f"[{f!r}]" for f in its_path[1:])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,8 @@ from stepwell.api.problem import Problem
 from stepwell.core.events import Event
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.local.server import LocalServer
+
+log = logging.getLogger("stepwell.http")
 
 _ANSWER_S = 30.0
 
@@ -51,7 +55,8 @@ async def serve(
     local_only: LocalOnly | None,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
-    """Answer requests until SIGINT or SIGTERM. `ready` is called once the first request can be answered."""
+    """Answer requests until this task is cancelled, then end those that are being answered, and return. `ready` is
+    called once the first request can be answered."""
     platform = server.platform
 
     async def accept(events: Sequence[Event]) -> None:
@@ -67,16 +72,36 @@ async def serve(
         lifespan="off",
         ws="none",
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
+        date_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
-    http = uvicorn.Server(config)
+    http = _Http(config)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)
     announced = asyncio.create_task(ready())
+    announced.add_done_callback(_report)
     try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        http.should_exit = True
         await serving
     finally:
         announced.cancel()
+
+
+class _Http(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever started us: uvicorn would raise them again before the platform is closed."""
+        yield
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """What ended beside the requests must not end in silence."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background task has ended: %r", error, exc_info=error)

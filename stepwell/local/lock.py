@@ -16,6 +16,7 @@ class InUse(Exception):
 @contextmanager
 def exclusive(database: Path) -> Iterator[None]:
     """Hold the database for this process. Raises InUse, which names the process that holds it."""
+    database = database.resolve()  # a link to it is the same database
     path = database.with_name(database.name + ".lock")
     with path.open("a+") as file:
         try:

@@ -59,6 +59,7 @@ class LocalPlatform:
         self._log_seq = 0
         self._next_due: int | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
 
     # --- what others ask for ---------------------------------------------------------------------------------------
 
@@ -132,26 +133,37 @@ class LocalPlatform:
         self._schedule()
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """Stop starting attempts, give those that run `grace_s` to end, then queue them again as lost."""
+        """Stop starting attempts, give those that run `grace_s` to end, then queue them again as lost. Whatever goes
+        wrong with that, nothing runs on: what is not written now is found lost at the next start."""
         self.executor.pause()
+        try:
+            await self._let_end(grace_s)
+        except Unavailable as reason:
+            log.error("the end of what ran could not be written: %s", reason)
+        finally:
+            self._closed = True
+            for handle in (self._timer, self._retry):
+                if handle is not None:
+                    handle.cancel()
+            await self.executor.close()
+            self.store.close()
+
+    async def _let_end(self, grace_s: float) -> None:
         deadline = self._loop.time() + grace_s
         while self.executor.running and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
         self._facts += [(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running]
         if self._facts or self._arrivals or self._calls or self.store.has_logs:
             await self._durable()
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        await self.executor.close()
-        self.store.close()
 
     # --- virtual time ----------------------------------------------------------------------------------------------
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs, is queued or pending: only an event or a timer can move things on."""
-        return self.executor.is_idle and not (self._scheduled or self._facts or self._arrivals or self._calls)
+        """Nothing runs, is queued, pending or due: only an event or a later timer can move things on."""
+        overdue = self._next_due is not None and self._next_due <= self.clock.now()
+        pending = self._scheduled or self._facts or self._arrivals or self._calls
+        return self.executor.is_idle and not (pending or overdue)
 
     @property
     def next_due(self) -> int | None:
@@ -275,7 +287,15 @@ class LocalPlatform:
             if not future.done():
                 future.set_exception(Unavailable(f"not accepted, try again: {error}"))
         self._facts = facts + self._facts
-        self._loop.call_later(_RETRY_S, lambda: self._recover(self.store.active()))
+        self._retry = self._retry or self._loop.call_later(_RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        try:
+            self._recover(self.store.active())
+        except sqlite3.Error as error:
+            log.error("the database cannot be read, trying again in %s s: %s", _RETRY_S, error)
+            self._retry = self._loop.call_later(_RETRY_S, self._try_again)
 
     def _set_timer(self, due: int | None, now: int) -> None:
         self._next_due = due

@@ -50,6 +50,12 @@ class Queries:
         row = self._connection.execute(f"{_EVENT} WHERE id = ?", (event_id,)).fetchone()
         return _event(row) if row else None
 
+    def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
+        """The newest events after a position, the oldest first, each with the runs it started by function."""
+        rows = self._connection.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq DESC LIMIT ?", (after, limit)).fetchall()
+        sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL"
+        return [(_event(row), dict(self._connection.execute(sql, (row[0],)))) for row in reversed(rows)]
+
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def read_runs(

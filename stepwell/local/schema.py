@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 MIGRATIONS = (
     """
@@ -91,29 +93,62 @@ MIGRATIONS = (
 )
 
 
-class DatabaseTooNew(Exception):
+class BadDatabase(Exception):
+    """The file cannot be used as a database; the message says why and what to do."""
+
+
+class DatabaseTooNew(BadDatabase):
     """The database was written by a newer Stepwell: upgrade, or use another --db file."""
 
 
 def connect(path: Path | str, *, durable: bool = False, read_only: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode. `durable` syncs every commit to disk (survives a power cut), else a commit
-    survives the death of the process."""
+    survives the death of the process. Raises BadDatabase."""
+    try:
+        return _connect(path, durable, read_only)
+    except sqlite3.DatabaseError as error:
+        raise BadDatabase(f"{path} cannot be used as a database: {error}; name another with --db") from None
+
+
+def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connection:
     if read_only:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        uri = f"file:{quote(str(path))}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     else:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute("PRAGMA cache_size = -65536")
+    if not read_only:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 8000")
-    connection.execute("PRAGMA busy_timeout = 5000")
-    connection.execute("PRAGMA cache_size = -65536")
     return connection
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the tables up to date. Raises DatabaseTooNew."""
-    (done,) = connection.execute("PRAGMA user_version").fetchone()
-    if done > len(MIGRATIONS):
-        raise DatabaseTooNew(f"the database has schema {done}, this Stepwell knows {len(MIGRATIONS)}; upgrade Stepwell")
-    for number, script in enumerate(MIGRATIONS[done:], done + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+    """Bring the tables up to date, however many processes do so at once. Raises DatabaseTooNew."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (done,) = connection.execute("PRAGMA user_version").fetchone()
+        if done > len(MIGRATIONS):
+            raise DatabaseTooNew(
+                f"the database has schema {done}, this Stepwell knows {len(MIGRATIONS)}; upgrade Stepwell"
+            )
+        for script in MIGRATIONS[done:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One at a time: `executescript` would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -87,8 +87,8 @@ class LocalStore:
         self._write()
         if self._logs:
             self.connection.executemany("INSERT OR IGNORE INTO logs VALUES (?, ?, ?, ?, ?, ?, ?)", self._logs)
-            self._logs.clear()
         self.connection.execute("COMMIT")
+        self._logs.clear()
         self._evict()
 
     def rollback(self) -> None:
@@ -97,8 +97,10 @@ class LocalStore:
             self.connection.execute("ROLLBACK")
         self._kept.clear()
         self._dirty.clear()
+        self._ended.clear()
         self._attempts.clear()
         self._kept_bytes = 0
+        self.functions.reload()
         self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
 
     def _write(self) -> None:

@@ -20,17 +20,34 @@ from stepwell.core.duration import parse_duration
 from stepwell.core.events import BadRequest, parse_events
 from stepwell.local.clock import Clock
 from stepwell.local.server import LocalServer, ServerSettings, open_server
-from stepwell.project.load import load
-from tests.behaviour.words import SCRIPTED, Json, Refused
+from stepwell.project.load import LoadError, load
+from tests.behaviour.words import SCRIPTED, START, Json, Refused
 
 T = TypeVar("T")
+
+
+class StillClock(Clock):
+    """Time passes only when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = round(START.timestamp() * 1000)
+
+    def now(self) -> int:
+        return self._now
+
+    def advance(self, ms: int) -> None:
+        self._now += ms
 
 
 class LocalTestPlatform:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._settings = ServerSettings(folder / "db" / "stepwell.db", parallelism=4, no_containers=True)
-        self._clock = Clock()
+        self._secrets: dict[str, str] = {}
+        self._settings = ServerSettings(
+            folder / "db" / "stepwell.db", parallelism=4, no_containers=True, secret=self._secrets.get
+        )
+        self._clock = StillClock()
         self._open()
 
     def _open(self) -> None:
@@ -61,7 +78,7 @@ class LocalTestPlatform:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
-    def deploy(self, definition: Json, files: dict[str, str | bytes] | None = None) -> int:
+    def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:
         folder = self._folder / f"function-{uuid4().hex[:8]}"
         for name, content in {"steps/app.py": SCRIPTED, **(files or {})}.items():
             file = folder / name
@@ -69,8 +86,15 @@ class LocalTestPlatform:
             file.write_bytes(content.encode() if isinstance(content, str) else content)
             if content[:2] in ("#!", b"#!", b"\x7fE"):
                 file.chmod(0o755)
-        (folder / "stepwell.json").write_text(json.dumps(definition))
-        deployed = self._call(self.server.deploy(load(folder)))
+        text, suffix = (definition, "yaml") if isinstance(definition, str) else (json.dumps(definition), "json")
+        (folder / f"stepwell.{suffix}").write_text(text)
+        try:
+            function = load(folder)
+        except LoadError as wrong:
+            pointers = ["".join(f"/{part}" for part in p.pointer) for p in wrong.problems]
+            errors = zip(pointers, wrong.problems, strict=True)
+            raise Refused(400, [{"pointer": pointer, "message": p.message} for pointer, p in errors]) from None
+        deployed = self._call(self.server.deploy(function))
         assert deployed.registered is not None, deployed.missing
         return deployed.registered.version
 
@@ -82,7 +106,8 @@ class LocalTestPlatform:
         try:
             events = parse_events(body, self._clock.now(), new_event_id)
         except BadRequest as bad:
-            raise Refused(bad.status, [{"pointer": e.pointer, "message": e.message} for e in bad.errors]) from None
+            errors = [{"index": e.index, "pointer": e.pointer, "message": e.message} for e in bad.errors]
+            raise Refused(bad.status, errors) from None
 
         async def send() -> None:
             await self.server.platform.send(events)
@@ -103,6 +128,10 @@ class LocalTestPlatform:
         self.settle()
         page = self.server.queries.read_runs(event=event_id, limit=1000)
         return [self.run(detail.run.id) for detail in reversed(page.items)]
+
+    def run_of(self, event_id: str) -> str:
+        (detail,) = self.server.queries.read_runs(event=event_id).items
+        return detail.run.id
 
     def run(self, run_id: str) -> Json:
         detail = self.server.queries.read_run(run_id)
@@ -130,6 +159,12 @@ class LocalTestPlatform:
 
     def travel(self, duration: str) -> None:
         self._call(self.server.platform.travel(parse_duration(duration)))
+
+    def hold(self) -> None:
+        pass  # time stands still anyway
+
+    def secret(self, name: str, value: str) -> None:
+        self._secrets[name] = value
 
     def restart(self, downtime: str = "0s") -> None:
         self.close()

@@ -4,9 +4,13 @@ of Stepwell implements `Platform` once; the tests know nothing else of it."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 Json = dict[str, Any]
+
+# A Monday. Every test begins then, and time passes only when it travels or restarts.
+START = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 
 # What the steps of most tests do: the event's data says it, by step and attempt (the last entry counts for all later
 # attempts). {"return": x}, {"raise": "text"}, {"status": 404}, {"sleep": seconds}, {"wait_for": path of a file}, ...
@@ -62,8 +66,9 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
 class Platform(Protocol):
     """What a test can do, and see."""
 
-    def deploy(self, definition: Json, files: dict[str, str | bytes] | None = None) -> int:
-        """Make a function live; its version. `files` lie beside the definition; `steps/app.py` is scripted steps."""
+    def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:
+        """Make a function live; its version. `files` lie beside the definition (a text is YAML); `steps/app.py` is
+        scripted steps. Raises Refused."""
 
     def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
         """Send one event; its id. Raises Refused."""
@@ -78,6 +83,9 @@ class Platform(Protocol):
 
     def runs(self, event_id: str | None = None) -> list[Json]:
         """Runs, of one event or all, the oldest first, once nothing moves any more."""
+
+    def run_of(self, event_id: str) -> str:
+        """The id of an event's only run, while things still move."""
 
     def run(self, run_id: str) -> Json:
         """A run as it is now."""
@@ -95,6 +103,12 @@ class Platform(Protocol):
     def travel(self, duration: str) -> None:
         """Let time pass, and settle."""
 
+    def hold(self) -> None:
+        """Not needed: time always stands still, but for `travel` and downtime (START)."""
+
+    def secret(self, name: str, value: str) -> None:
+        """Give a secret its value, for the steps that name it."""
+
     def restart(self, downtime: str = "0s") -> None:
         """The platform's servers stop in the middle of everything, and come back later."""
 
@@ -110,3 +124,18 @@ class Refused(Exception):
 def statuses(run: Json) -> dict[str, str]:
     """The status of each step."""
     return {step_id: step["status"] for step_id, step in run["steps"].items()}
+
+
+def script(**acts: Json | list[Json]) -> Json:
+    """An event's data that says what the steps do: an act, or one for each attempt."""
+    return {"script": {step_id: act if isinstance(act, list) else [act] for step_id, act in acts.items()}}
+
+
+def has(step_id: str, status: str) -> Callable[[Json], bool]:
+    """Whether a step of a run has this status."""
+    return lambda run: run["steps"][step_id]["status"] == status
+
+
+def moment(text: str) -> datetime:
+    """A time as the API writes it."""
+    return datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""What a run does with each fact. Every test compares all commands of a decision, and so also that there are no more."""
+"""What a run does with each fact. Commands are compared as whole lists: these, and no more."""
 
 from __future__ import annotations
 
@@ -708,6 +708,8 @@ SAME = {"event": "paid", "match": "async.data.id == event.data.id", "ttl": "60m"
         (after("a", async_=SAME), after("a", async_={**SAME, "match": "true"}), False),
         (after("a", async_=SAME), after("a", async_={**SAME, "ttl": "2h"}), False),
         (after("a", wait="1h"), after("a", wait="2h"), False),
+        (after("a", wait="1h"), after("b", wait="1h"), False),
+        (after("a", wait="1h"), after("$trigger", wait="1h"), False),
     ],
 )
 @pytest.mark.parametrize("one_child", [True, False])

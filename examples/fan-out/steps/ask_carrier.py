@@ -4,6 +4,6 @@ import json
 import os
 import sys
 
-weight = json.load(sys.stdin)["event"]["data"].get("weight_kg", 2)
-price = float(os.environ["BASE"]) + float(os.environ["PER_KG"]) * weight
+items = json.load(sys.stdin)["event"]["data"].get("items", ["book"])
+price = float(os.environ["BASE"]) + float(os.environ["PER_ITEM"]) * len(items)
 print(json.dumps({"carrier": os.environ["CARRIER"], "price": round(price, 2)}))

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import uuid
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 
@@ -35,8 +36,7 @@ class ContainerRunner:
 
     def engine(self) -> str:
         """The engine's path; blocks for a moment the first time. Raises CannotRun."""
-        if self._engine is None:
-            self._engine = find_engine()
+        self._engine = self._engine or find_engine()
         return self._engine
 
     def start(self, job: Job, log: Log, end: End) -> Running:
@@ -50,7 +50,7 @@ class ContainerRunner:
         return self._programs.start(job, log, end, command)
 
     async def _run(self, job: Job, log: Log) -> Outcome:
-        engine = self._engine or await asyncio.to_thread(self.engine)
+        engine = await asyncio.to_thread(self.engine) if self._engine is None else self._engine
         tag, dockerfile = image_of(job)
         image = self._images.get(tag)
         if image is None:
@@ -110,9 +110,9 @@ async def _kill(engine: str, name: str, execution: Execution, ended: asyncio.Fut
     await run_engine([engine, "rm", "-f", *at_once, name], lambda stream, piece: None)
 
 
-async def _to_its_end(work: object) -> None:
-    """Await a coroutine, however often this is cancelled meanwhile."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Await it, however often this is cancelled meanwhile."""
+    task = asyncio.get_running_loop().create_task(work)
     while not task.done():
         try:
             await asyncio.shield(task)

@@ -41,11 +41,11 @@ class ProgramRunner:
         try:
             folder = self._scratch.new(job.input)
             env = environment(job, folder.tmp)
-            argv = (*(command or command_of(job.step, job.code)), argument(job.input, folder.input))
-            program = locate(argv[0], env["PATH"], job.code)
+            name, *words = command or command_of(job.step, job.code)
+            program = locate(name, env["PATH"], job.code)
             env["STEPWELL_INPUT"] = folder.input
             return Execution(
-                (program, *argv[1:]),
+                [program, *words, argument(job.input, folder.input)],
                 cwd=str(job.code),
                 env=env,
                 folder=folder,
@@ -143,7 +143,8 @@ def _by_convention(folder: str, name: str) -> tuple[str, ...]:
     from stepwell.project.convention import entry
 
     try:
-        return entry(Path(folder), name if os.listdir(folder) == [name] and Path(folder, name).is_file() else None)
+        is_file = [(path.name, path.is_file()) for path in Path(folder).iterdir()] == [(name, True)]
+        return entry(Path(folder), name if is_file else None)
     except (CodeError, OSError) as error:
         raise CannotRun(str(error)) from None
 
@@ -175,10 +176,12 @@ def argument(content: bytes, file: str) -> bytes:
     return content if len(content) <= MAX_ARGUMENT_BYTES else b"@" + os.fsencode(file)
 
 
-def why_not(error: Exception) -> Outcome:
+def why_not(error: BaseException) -> Outcome:
     """The outcome of an attempt that could not be started."""
-    if not isinstance(error, OSError):
+    if isinstance(error, CannotRun):
         return failure("start", str(error), retryable=False)
+    if not isinstance(error, OSError):
+        return failure("start", f"internal error: {error!r}")
     cure = {
         errno.ENOEXEC: "; a script needs a first line such as #!/bin/sh",
         errno.ENOENT: "; does its first line (#!) name a program that is here?",

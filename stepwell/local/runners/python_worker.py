@@ -1,9 +1,12 @@
 """The process in which Python Lambda handlers run: `python python_worker.py FD CODE MODULE FUNCTION`.
 
 One rule: standard library only, and as little of it as possible, in any Python from 3.8 on. Protocol on the socket FD:
-requests are `>IQ` (length, milliseconds left) and the event as JSON; answers `>Ic` (length, kind) and text. Kinds: o the
-return value as JSON, l its length if it is too large to send, e an exception, i one while importing, s no such handler.
+requests are `>IQ` (length, milliseconds left) and the event as JSON; answers `>Ic` (length, kind) and text. Kinds: o
+the return value as JSON, l its length if it is too large to send, e an exception, i one while importing, s no such
+handler.
 """
+
+# ruff: noqa: E402, PTH108, PTH208 (imports come after the path is cleaned, and pathlib takes 5 ms of every start)
 
 from __future__ import annotations
 

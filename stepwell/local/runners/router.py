@@ -1,19 +1,131 @@
-from stepwell.local.runners.handler import HandlerRunner
-from stepwell.local.runners.program import ProgramRunner
+"""The one runner that a server has: picks by the step's runtime who executes an attempt.
+
+One rule: whatever happens inside, an attempt ends exactly once, and its log has at most 4 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from stepwell.core.messages import Outcome
+from stepwell.core.outcome import failure
+from stepwell.core.plan import Step
+from stepwell.local.runners.container import ContainerRunner, dockerfile_of, local_command
+from stepwell.local.runners.environment import search_path
+from stepwell.local.runners.handler import HandlerRunner, module_file
+from stepwell.local.runners.http import HttpRunner
+from stepwell.local.runners.job import CannotRun, End, Job, Log, Runner, Running
+from stepwell.local.runners.program import NotStarted, ProgramRunner, command_of, locate
 from stepwell.local.runners.scratch import Scratch
+
+MAX_LOG_BYTES = 4 * 1024 * 1024
+_CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"
+_logger = logging.getLogger("stepwell.runners")
 
 
 class Runners:
+    """All runners of one server; itself a `Runner`."""
+
     def __init__(self, *, no_containers: bool = False) -> None:
-        s = Scratch()
-        self._program, self._handler = ProgramRunner(s), HandlerRunner(s)
+        self._no_containers = no_containers
+        self._scratch = Scratch()
+        self._programs = ProgramRunner(self._scratch)
+        self._handlers = HandlerRunner(self._scratch)
+        self._containers = ContainerRunner(self._scratch, self._programs, no_containers=no_containers)
+        self._http = HttpRunner()
+        self._attempts: set[_Attempt] = set()
+        self._all_ended: asyncio.Future[None] | None = None
 
-    def start(self, job, log, end):
-        return (self._handler if job.step.runtime.handler is not None else self._program).start(job, log, end)
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        attempt = _Attempt(self, end)
+        self._attempts.add(attempt)
+        try:
+            attempt.running = self._runner_of(job.step).start(job, _Log(log), attempt.end)
+        except Exception as error:  # a fault of ours must not stop the server
+            _logger.exception("step %s of run %s could not be started", job.step.id, job.run_id)
+            attempt.running = NotStarted(failure("start", f"internal error: {error!r}"), attempt.end)
+        return attempt.running
 
-    def check(self, step, code):
+    def forget(self, attempt: _Attempt) -> bool:
+        """The attempt has ended. False if that is known already."""
+        if attempt not in self._attempts:
+            return False
+        self._attempts.remove(attempt)
+        if self._all_ended is not None and not self._attempts:
+            self._all_ended.set_result(None)
+        return True
+
+    def _runner_of(self, step: Step) -> Runner:
+        runtime = step.runtime
+        if runtime.type == "lambda":
+            return self._programs if runtime.handler is None else self._handlers
+        return self._http if runtime.type == "http" else self._containers
+
+    def check(self, step: Step, code: Path | None) -> str | None:
+        """Why this machine cannot run the step, and the cure; None if it can."""
+        try:
+            self._check(step, code)
+        except CannotRun as reason:
+            return str(reason)
         return None
 
+    def _check(self, step: Step, code: Path | None) -> None:
+        runtime, path = step.runtime, search_path(code)
+        if runtime.type == "docker" and self._no_containers:
+            locate(local_command(step, code)[0], path, code)
+        elif runtime.type == "docker":
+            self._containers.engine()
+            if runtime.image is None:
+                dockerfile_of(code or Path("/"))
+        elif runtime.type == "lambda" and runtime.handler is not None:
+            if code is None or module_file(code, runtime.handler).suffix != ".py":
+                locate("node", path, code)
+        elif runtime.type == "lambda":
+            locate(command_of(step, code)[0], path, code)
+
     async def close(self) -> None:
-        for runner in (self._program, self._handler):
+        """Kill what still runs, and wait until it is gone with all its files."""
+        for attempt in list(self._attempts):
+            if attempt.running is not None:
+                attempt.running.stop()
+        if self._attempts:
+            self._all_ended = asyncio.get_running_loop().create_future()
+            await self._all_ended
+        for runner in (self._containers, self._http, self._handlers, self._programs):
             await runner.close()
+        await self._scratch.close()
+
+
+class _Attempt:
+    """What runs, and its end, which is told once."""
+
+    __slots__ = ("_end", "_runners", "running")
+
+    def __init__(self, runners: Runners, end: End) -> None:
+        self._runners, self._end = runners, end
+        self.running: Running | None = None
+
+    def end(self, outcome: Outcome) -> None:
+        if self._runners.forget(self):
+            self._end(outcome)
+
+
+class _Log:
+    """Hands on what fits into an attempt's log."""
+
+    __slots__ = ("_left", "_log")
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._left = log, MAX_LOG_BYTES
+
+    def __call__(self, stream: str, text: bytes, /) -> None:
+        if len(text) <= self._left:
+            self._left -= len(text)
+            self._log(stream, text)
+        elif self._left >= 0:
+            if self._left:
+                self._log(stream, text[: self._left])
+            self._left = -1
+            self._log("system", _CUT)

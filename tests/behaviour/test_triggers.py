@@ -1,0 +1,277 @@
+"""Triggers: which functions an event starts, and what an event may be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.behaviour.words import SCRIPTED, Json, Platform, Refused, function, script, statuses
+
+
+def started(platform: Platform, event_id: str) -> list[str]:
+    return sorted(run["function_id"] for run in platform.runs(event_id))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trigger", "name", "starts"),
+    [
+        ("order/placed", "order/placed", True),
+        ("order/placed", "order/placed.twice", False),
+        ("order/placed", "Order/placed", False),
+        ("order/*", "order/placed", True),
+        ("order/*", "order/", True),  # the prefix itself
+        ("order/*", "orders/placed", False),
+        ("ord*", "order/placed", True),
+        ("*", "anything", True),
+    ],
+)
+def test_a_trigger_is_an_exact_name_or_a_prefix(platform: Platform, trigger: str, name: str, starts: bool) -> None:
+    platform.deploy(function(on=trigger))
+    assert started(platform, platform.send(name)) == (["f"] if starts else [])
+
+
+def test_a_wildcard_never_matches_the_engines_own_events(platform: Platform) -> None:
+    platform.deploy(function(on="go", id="ends"))
+    platform.deploy(function(on=[{"event": "*"}, {"event": "s*"}, {"event": "stepwell*"}], id="every"))
+    event = platform.send("go")
+    assert started(platform, event) == ["ends", "every"]
+    assert len(platform.runs()) == 2
+    assert len(platform.events("stepwell/run.completed")) == 2
+
+
+def test_a_wildcard_below_the_engines_own_names_is_refused(platform: Platform) -> None:
+    with pytest.raises(Refused) as refused:
+        platform.deploy(function(on="stepwell/*"))
+    assert refused.value.errors[0]["pointer"] == "/triggers/0/event"
+
+
+def test_the_event_stepwell_identify_may_be_sent_and_triggers_by_its_exact_name(platform: Platform) -> None:
+    platform.deploy(function(on="stepwell/identify", id="exact"))
+    platform.deploy(function(on="*", id="every"))
+    assert started(platform, platform.send("stepwell/identify", user={"external_id": "7"})) == ["exact"]
+
+
+@pytest.mark.parametrize("name", ["stepwell/run.completed", "stepwell/scheduled.timer", "stepwell/", "stepwell/x"])
+def test_senders_may_not_use_the_engines_own_names(platform: Platform, name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        platform.send(name)
+    assert refused.value.status == 400
+    assert [(error["index"], error["pointer"]) for error in refused.value.errors] == [(0, "/name")]
+
+
+def test_one_event_starts_every_function_that_it_triggers(platform: Platform) -> None:
+    platform.deploy(function(on="user/signed.up", id="one"))
+    platform.deploy(function(on="user/*", id="two"))
+    platform.deploy(function(on="user/left", id="three"))
+    assert started(platform, platform.send("user/signed.up")) == ["one", "two"]
+
+
+def test_several_triggers_that_match_start_one_run(platform: Platform) -> None:
+    triggers: list[Json] = [
+        {"event": "go"},
+        {"event": "g*"},
+        {"event": "*"},
+        {"event": "go", "expression": "data.n == 1"},
+        {"event": "go", "expression": "data.n == 2"},
+    ]
+    platform.deploy(function(on=triggers))
+    event = platform.send(data={"n": 1})
+    assert len(platform.runs(event)) == 1
+    assert platform.event(event)["not_started"] == []
+
+
+def test_each_trigger_of_a_function_starts_it(platform: Platform) -> None:
+    platform.deploy(function(on=[{"event": "a"}, {"event": "b"}]))
+    assert [len(platform.runs(platform.send(name))) for name in ("a", "b", "c")] == [1, 1, 0]
+
+
+# --- expressions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "starts"),
+    [
+        ("event.name == 'go'", True),
+        ("event.data.n == 1 && event.user.id == 'u'", True),
+        ("data.n == 1 && user.id == 'u'", True),  # the short forms
+        ("event.v == null && event.id != '' && event.ts > 0", True),
+        ("data.n == 2", False),
+        ("size(data.list) == 2 && 'x' in data.list", True),
+    ],
+)
+def test_an_expression_decides_by_the_event(platform: Platform, expression: str, starts: bool) -> None:
+    platform.deploy(function(on={"event": "go", "expression": expression}))
+    event = platform.send(data={"n": 1, "list": ["x", "y"]}, user={"id": "u"})
+    assert started(platform, event) == (["f"] if starts else [])
+    missed = [] if starts else [{"function_id": "f", "expression": expression, "problem": None}]
+    assert platform.event(event)["not_started"] == missed
+
+
+@pytest.mark.parametrize(
+    ("created_at", "starts"), [("2019-12-31T23:59:59Z", False), ("2020-01-01", False), ("2020-01-02", True)]
+)
+def test_the_contracts_comparison_of_dates(platform: Platform, created_at: str, starts: bool) -> None:
+    platform.deploy(function(on={"event": "user/signed.up", "expression": "user.created_at > '2020-01-01'"}))
+    event = platform.send("user/signed.up", user={"created_at": created_at})
+    assert started(platform, event) == (["f"] if starts else [])
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("data.missing == 1", "missing"),  # a key that is not there
+        ("data.n > 'x'", "does not work"),  # a type error
+        ("data.text.size() > 0 && data.n", "does not work"),
+        ("data.text", "string"),  # truthy is not true
+        ("data.n", "int"),
+        ("data.nothing", "null"),
+    ],
+)
+def test_only_true_is_a_match_and_the_event_shows_why_not(platform: Platform, expression: str, why: str) -> None:
+    platform.deploy(function(on={"event": "go", "expression": expression}))
+    event = platform.send(data={"n": 1, "text": "true", "nothing": None})
+    assert platform.runs(event) == []
+    (missed,) = platform.event(event)["not_started"]
+    assert (missed["function_id"], missed["expression"]) == ("f", expression)
+    assert why in missed["problem"]
+
+
+def test_an_error_in_one_trigger_is_no_obstacle_to_another(platform: Platform) -> None:
+    platform.deploy(function(on=[{"event": "go", "expression": "data.missing"}, {"event": "go"}]))
+    event = platform.send()
+    assert len(platform.runs(event)) == 1
+    assert platform.event(event)["not_started"] == []
+
+
+def test_an_event_without_data_and_user_has_empty_ones(platform: Platform) -> None:
+    platform.deploy(function(on={"event": "go", "expression": "data == {} && user == {} && event.data == {}"}))
+    (event,) = platform.send_raw(b'{"name": "go"}')
+    assert started(platform, event) == ["f"]
+    kept = platform.event(event)
+    assert (kept["data"], kept["user"], kept["v"]) == ({}, {}, None)
+
+
+@pytest.mark.parametrize(("sent", "expression"), [(None, "event.v == null"), ("2026-06-01.1", "event.v == '2026-06-01.1'")])
+def test_the_version_of_an_event_is_a_text_or_null(platform: Platform, sent: str | None, expression: str) -> None:
+    platform.deploy(function(on={"event": "go", "expression": expression}))
+    event = platform.send(v=sent)
+    assert started(platform, event) == ["f"]
+    assert platform.event(event)["v"] == sent
+
+
+# --- envelopes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "index", "pointer"),
+    [
+        (b'{"name": "go", "data": []}', 0, "/data"),
+        (b'{"name": "go", "user": "me"}', 0, "/user"),
+        (b'{"name": "go", "ts": "now"}', 0, "/ts"),
+        (b'{"name": "go", "ts": 1.5}', 0, "/ts"),
+        (b'{"name": "go", "ts": true}', 0, "/ts"),
+        (b'{"name": "go", "v": 1}', 0, "/v"),
+        (b'{"name": "go", "id": 7}', 0, "/id"),
+        (b'{"name": "go", "id": ""}', 0, "/id"),
+        (b'{"name": 7}', 0, "/name"),
+        (b'{"name": ""}', 0, "/name"),
+        (b"{}", 0, "/name"),
+        (b'{"name": "go", "a/b~": 1}', 0, "/a~1b~0"),  # an unknown field, as RFC 6901 writes it
+        (b'[{"name": "go"}, {"name": "go", "data": 1}]', 1, "/data"),
+        (b"[]", 0, ""),
+        (b'"go"', 0, ""),
+        (b"{", 0, ""),
+        (b'{"name": "go", "data": {"n": 18446744073709551616}}', 0, "/data/n"),
+    ],
+)
+def test_a_bad_event_is_refused_with_its_place(platform: Platform, body: bytes, index: int, pointer: str) -> None:
+    platform.deploy(function(on="*"))
+    with pytest.raises(Refused) as refused:
+        platform.send_raw(body)
+    assert refused.value.status == 400
+    assert [(error["index"], error["pointer"]) for error in refused.value.errors] == [(index, pointer)]
+    assert platform.runs() == []
+    assert platform.events() == []
+
+
+def test_every_error_of_a_request_is_reported(platform: Platform) -> None:
+    with pytest.raises(Refused) as refused:
+        platform.send_raw(b'[{"name": "", "data": 1}, {"name": "go"}, {"ts": -1, "name": "go"}]')
+    places = [(error["index"], error["pointer"]) for error in refused.value.errors]
+    assert places == [(0, "/name"), (0, "/data"), (2, "/ts")]
+
+
+def test_a_request_may_hold_many_events(platform: Platform) -> None:
+    platform.deploy(function(on="a", id="fa"))
+    platform.deploy(function(on="b", id="fb"))
+    ids = platform.send_raw(b'[{"name": "a"}, {"name": "b"}, {"name": "a"}]')
+    assert len(set(ids)) == 3
+    assert [started(platform, event) for event in ids] == [["fa"], ["fb"], ["fa"]]
+    assert [event["id"] for event in platform.events() if not event["name"].startswith("stepwell/")] == ids
+
+
+# --- duplicates ------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_sent_twice_starts_one_run_and_answers_its_id_again(platform: Platform) -> None:
+    platform.deploy(function())
+    assert platform.send(id="once", data={"n": 1}) == "once"
+    first = platform.runs()
+    assert platform.send(id="once", data={"n": 2}) == "once"
+    assert platform.runs() == first
+    assert platform.event("once")["data"] == {"n": 1}
+
+
+def test_an_event_twice_in_one_request_starts_one_run(platform: Platform) -> None:
+    platform.deploy(function())
+    ids = platform.send_raw(b'[{"name": "go", "id": "x"}, {"name": "go", "id": "x"}, {"name": "go", "id": "y"}]')
+    assert ids == ["x", "x", "y"]
+    assert [run["event_id"] for run in platform.runs()] == ["x", "y"]
+
+
+@pytest.mark.parametrize("how", ["travel", "restart"])
+def test_an_event_is_known_for_24_hours(platform: Platform, how: str) -> None:
+    platform.deploy(function())
+    platform.send(id="once")
+    getattr(platform, how)("24h")
+    platform.send(id="once")
+    assert len(platform.runs()) == 1
+
+
+def test_events_without_an_id_are_never_duplicates(platform: Platform) -> None:
+    platform.deploy(function())
+    assert len({platform.send(), platform.send()}) == 2
+    assert len(platform.runs()) == 2
+
+
+def test_a_runs_id_follows_from_function_and_event(platform: Platform) -> None:
+    platform.deploy(function(id="f"))
+    platform.deploy(function(id="g"))
+    platform.send(id="event-1")
+    platform.send(id="event-2")
+    runs = {(run["function_id"], run["event_id"]): run["id"] for run in platform.runs()}
+    assert len(set(runs.values())) == 4
+    assert runs["f", "event-1"] == "4izj36oj6qp5jttlgzyeyu5nzy"
+
+
+# --- functions without steps -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("definition", [{"steps": {}}, {}])
+def test_a_function_without_steps_is_one_step_in_its_own_folder(platform: Platform, definition: Json) -> None:
+    files: dict[str, str | bytes] = {"main.py": "import os; print(os.path.exists('stepwell.json'), end='')"}
+    platform.deploy({"id": "f", "triggers": [{"event": "go"}], **definition}, files)
+    (run,) = platform.runs(platform.send())
+    assert statuses(run) == {"step-1": "completed"}
+    assert run["output"] == {"step-1": {"body": "True"}}
+
+
+def test_a_function_may_be_written_in_yaml(platform: Platform) -> None:
+    text = "id: f\ntriggers: [{event: go}]\nsteps:\n  a: {path: file://one.py, runtime: {type: lambda, handler: one.scripted}}"
+    platform.deploy(text, {"one.py": SCRIPTED})
+    (run,) = platform.runs(platform.send(data=script(a={"return": json.loads("[1]")})))
+    assert run["output"] == {"a": [1]}

@@ -1,0 +1,512 @@
+"""Waits: an edge that is paused until an event comes, or until none came in time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.behaviour.words import Json, Platform, Refused, function, statuses
+
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+UNPAID = {**PAID, "onTimeout": True}
+LOOK = {"input": True}  # a step that returns what it sees
+
+
+def after(step: str = "a", **edge: Any) -> Json:
+    return {"after": [{"step": step, **edge}]}
+
+
+def order(number: Any = 1, **script: Any) -> Json:
+    return {"order": number, "script": {step: [act] for step, act in script.items()}}
+
+
+def edge(run: Json, step: str, index: int = 0) -> Json:
+    return dict(run["steps"][step]["after"][index])
+
+
+def only_run(platform: Platform, event_id: str) -> Json:
+    (run,) = platform.runs(event_id)
+    return run
+
+
+# --- matched, not matched, timed out -------------------------------------------------------------------------------
+
+
+def test_a_step_waits_until_its_event_comes(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    go = platform.send(data=order(b=LOOK))
+    assert statuses(only_run(platform, go)) == {"a": "completed", "b": "waiting"}
+    paid = platform.send("paid", {"order": 1, "sum": 7})
+    run = only_run(platform, go)
+    assert run["status"] == "completed"
+    assert edge(run, "b")["event_id"] == paid
+    assert run["output"]["b"]["async"]["data"] == {"order": 1, "sum": 7}
+
+
+def test_an_event_that_does_not_match_leaves_the_step_waiting(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    go = platform.send(data=order(1))
+    platform.send("paid", {"order": 2})
+    platform.send("paid.not", {"order": 1})
+    platform.send("paid")
+    assert statuses(only_run(platform, go))["b"] == "waiting"
+
+
+def test_a_wait_whose_time_is_over_is_dead(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.travel("1h")
+    run = only_run(platform, go)
+    assert (run["status"], run["steps"]["b"]["status"]) == ("completed", "skipped")
+    platform.send("paid", {"order": 1})
+    assert only_run(platform, go) == run
+
+
+def test_a_wait_can_come_first_of_all(platform: Platform) -> None:
+    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    go = platform.send(data=order())
+    assert statuses(only_run(platform, go)) == {"a": "waiting"}
+    platform.send("paid", {"order": 1})
+    assert only_run(platform, go)["status"] == "completed"
+
+
+def test_a_failed_step_may_be_followed_by_a_wait(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(on="failure", **{"async": PAID})}))
+    go = platform.send(data=order(a={"raise": "no"}))
+    assert statuses(only_run(platform, go)) == {"a": "failed", "b": "waiting"}
+    platform.send("paid", {"order": 1})
+    assert only_run(platform, go)["status"] == "completed"
+
+
+def test_an_edge_whose_condition_is_false_does_not_wait(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"if": "event.data.order == 2", "async": PAID})}))
+    assert statuses(only_run(platform, platform.send(data=order(1))))["b"] == "skipped"
+
+
+def test_a_name_with_a_wildcard_cannot_be_awaited(platform: Platform) -> None:
+    with pytest.raises(Refused, match="wildcard"):
+        platform.deploy(function({"a": {}, "b": after(**{"async": {**PAID, "event": "paid*"}})}))
+
+
+# --- pairs ---------------------------------------------------------------------------------------------------------
+
+PAIR = {"a": {}, "ship": after(**{"async": PAID}), "remind": after(**{"async": UNPAID})}
+
+
+@pytest.mark.parametrize(
+    ("sent_after", "runs", "does_not"),
+    [
+        ("0s", "ship", "remind"),
+        ("59m59s999ms", "ship", "remind"),  # accepted before the deadline
+        ("1h", "remind", "ship"),  # at the deadline
+        ("1h1ms", "remind", "ship"),
+    ],
+)
+def test_exactly_one_side_of_a_pair_runs(platform: Platform, sent_after: str, runs: str, does_not: str) -> None:
+    platform.hold()
+    platform.deploy(function(PAIR))
+    go = platform.send(data=order())
+    platform.settle()
+    platform.travel(sent_after)
+    platform.send("paid", {"order": 1})
+    platform.travel("2h")
+    run = only_run(platform, go)
+    assert run["status"] == "completed"
+    assert statuses(run) == {"a": "completed", runs: "completed", does_not: "skipped"}
+
+
+def test_a_pair_whose_sides_meet_again_runs_the_last_step_once(platform: Platform) -> None:
+    platform.deploy(function({**PAIR, "end": ["ship", "remind"]}))
+    go = platform.send(data=order())
+    platform.travel("1h")
+    run = only_run(platform, go)
+    assert statuses(run) == {"a": "completed", "ship": "skipped", "remind": "completed", "end": "completed"}
+    assert len(run["steps"]["end"]["attempts"]) == 1
+
+
+# --- events that come before the wait ------------------------------------------------------------------------------
+
+
+def test_an_event_that_comes_while_the_parent_runs_is_not_lost(platform: Platform, tmp_path: Path) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    gate = tmp_path / "gate"
+    go = platform.send(data=order(a={"wait_for": str(gate)}))
+    paid = platform.send("paid", {"order": 1})
+    gate.touch()
+    run = only_run(platform, go)
+    assert run["status"] == "completed"
+    assert edge(run, "b")["event_id"] == paid
+
+
+def test_an_event_that_comes_in_the_same_request_as_the_trigger_counts(platform: Platform) -> None:
+    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    request = [{"name": "go", "data": {"order": 1}}, {"name": "paid", "data": {"order": 1}}]
+    go, _ = platform.send_raw(json.dumps(request).encode())
+    assert only_run(platform, go)["status"] == "completed"
+
+
+def test_an_event_from_before_the_run_does_not_count(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.send("paid", {"order": 1})
+    assert statuses(only_run(platform, platform.send(data=order())))["b"] == "waiting"
+
+
+def test_the_event_that_started_the_run_does_not_count(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": {**PAID, "event": "go"}})}))
+    go = platform.send(data=order())
+    assert statuses(only_run(platform, go))["b"] == "waiting"
+    platform.send(data=order())
+    assert statuses(only_run(platform, go))["b"] == "completed"
+
+
+def test_an_event_during_the_delay_counts_at_its_end_and_not_before(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.settle()
+    platform.send("paid", {"order": 1})
+    platform.travel("59m")
+    assert statuses(only_run(platform, go))["b"] == "waiting"
+    platform.travel("1m")
+    assert statuses(only_run(platform, go))["b"] == "completed"
+
+
+@pytest.mark.parametrize(("sent_after", "status"), [("1h59m59s999ms", "completed"), ("2h", "skipped")])
+def test_the_ttl_counts_from_the_end_of_the_delay(platform: Platform, sent_after: str, status: str) -> None:
+    platform.hold()
+    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.travel(sent_after)
+    platform.send("paid", {"order": 1})
+    assert statuses(only_run(platform, go))["b"] == status
+
+
+def test_the_event_that_was_accepted_first_wins_whatever_its_ts(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    go = platform.send(data=order())
+    first = platform.send("paid", {"order": 1}, ts=2_000)
+    platform.send("paid", {"order": 1}, ts=1_000)
+    platform.travel("1h")
+    assert edge(only_run(platform, go), "b")["event_id"] == first
+
+
+# --- which event, which wait ---------------------------------------------------------------------------------------
+
+CHAIN = {
+    "a": {},
+    "b": after("a", **{"async": {"event": "x", "ttl": "1h"}}),
+    "c": after("b", **{"async": {"event": "x", "ttl": "1h"}}),
+}
+
+
+def test_an_event_does_not_satisfy_a_wait_behind_the_one_it_satisfied(platform: Platform) -> None:
+    platform.deploy(function(CHAIN))
+    go = platform.send()
+    platform.settle()
+    platform.send("x")
+    assert statuses(only_run(platform, go)) == {"a": "completed", "b": "completed", "c": "waiting"}
+    platform.send("x")
+    assert statuses(only_run(platform, go))["c"] == "completed"
+
+
+def test_two_events_satisfy_two_waits_behind_each_other_however_early_they_come(
+    platform: Platform, tmp_path: Path
+) -> None:
+    platform.deploy(function(CHAIN))
+    gate = tmp_path / "gate"
+    go = platform.send(data=order(a={"wait_for": str(gate)}))
+    sent = [platform.send("x"), platform.send("x")]
+    gate.touch()
+    run = only_run(platform, go)
+    assert [edge(run, step)["event_id"] for step in "bc"] == sent
+
+
+def test_a_duplicate_of_an_event_wakes_nothing(platform: Platform) -> None:
+    platform.deploy(function(CHAIN))
+    go = platform.send()
+    platform.settle()
+    platform.send("x", id="x-1")
+    platform.settle()
+    platform.send("x", id="x-1")
+    assert statuses(only_run(platform, go))["c"] == "waiting"
+
+
+def test_a_wait_settles_once(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.settle()
+    platform.send("paid", {"order": 1})
+    run = only_run(platform, go)
+    platform.send("paid", {"order": 1})
+    assert only_run(platform, go) == run
+
+
+def test_runs_that_wait_for_different_users_get_each_its_own_event(platform: Platform) -> None:
+    its_user = {"event": "paid", "match": "async.user.email == user.email", "ttl": "1h"}
+    platform.deploy(function({"a": {}, "b": after(**{"async": its_user})}))
+    runs = {name: platform.send(user={"email": name}) for name in ("ada@x.org", "bob@x.org")}
+    platform.settle()
+    for name in ("bob@x.org", "ada@x.org"):
+        assert statuses(only_run(platform, runs[name]))["b"] == "waiting"
+        paid = platform.send("paid", user={"email": name})
+        assert edge(only_run(platform, runs[name]), "b")["event_id"] == paid
+
+
+def test_one_event_wakes_many_runs(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}, id="g"))
+    for _ in range(3):
+        platform.send(data=order())
+    platform.settle()
+    platform.send("paid", {"order": 1})
+    assert [statuses(run)["b"] for run in platform.runs()] == ["completed"] * 6
+
+
+def test_one_event_wakes_parallel_branches_of_a_run(platform: Platform) -> None:
+    steps = {"a": {}, "b": {}, "c": after("a", **{"async": PAID}), "d": after("b", **{"async": PAID})}
+    platform.deploy(function(steps))
+    go = platform.send(data=order())
+    platform.settle()
+    paid = platform.send("paid", {"order": 1})
+    run = only_run(platform, go)
+    assert [edge(run, step)["event_id"] for step in "cd"] == [paid, paid]
+
+
+def test_equal_waits_of_a_run_settle_together(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID}), "c": after(**{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.settle()
+    request = [{"name": "paid", "data": {"order": 1}}, {"name": "paid", "data": {"order": 1}}]
+    first, _ = platform.send_raw(json.dumps(request).encode())
+    run = only_run(platform, go)
+    assert [edge(run, step)["event_id"] for step in "bc"] == [first, first]
+
+
+def test_an_event_may_start_one_run_and_wake_another(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function(on="paid", id="receipt"))
+    go = platform.send(data=order())
+    platform.settle()
+    paid = platform.send("paid", {"order": 1})
+    assert only_run(platform, go)["status"] == "completed"
+    assert only_run(platform, paid)["function_id"] == "receipt"
+
+
+def test_the_end_of_another_run_can_be_awaited(platform: Platform) -> None:
+    ended = {"event": "stepwell/run.completed", "match": "async.data.event_id == event.data.other", "ttl": "1h"}
+    platform.deploy(function({"a": {}, "b": after(**{"async": ended})}))
+    platform.deploy(function(on="paid", id="receipt"))
+    go = platform.send(data={"other": "p-1"})
+    platform.send("paid", id="p-2")
+    assert statuses(only_run(platform, go))["b"] == "waiting"
+    platform.send("paid", id="p-1")
+    assert statuses(only_run(platform, go))["b"] == "completed"
+
+
+def test_of_many_open_waits_only_the_one_that_matches_goes_on(platform: Platform) -> None:
+    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    events = platform.send_raw(json.dumps([{"name": "go", "data": {"order": i}} for i in range(500)]).encode())
+    platform.settle()
+    platform.send("paid", {"order": 321})
+    assert only_run(platform, events[321])["status"] == "completed"
+    assert [i for i, run in enumerate(platform.runs()) if run["status"] != "running"] == [321]
+
+
+# --- match ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("match", [None, "async.data.order > event.data.order", "async.name == 'paid'", "true"])
+def test_a_match_need_not_compare_for_equality(platform: Platform, match: str | None) -> None:
+    wait = {"event": "paid", "ttl": "1h"} | ({"match": match} if match else {})
+    platform.deploy(function({"a": {}, "b": after(**{"async": wait})}))
+    go = platform.send(data=order(1))
+    platform.settle()
+    platform.send("paid", {"order": 2})
+    assert statuses(only_run(platform, go))["b"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("known", "incoming", "matches"),
+    [
+        (1, 1.0, True),  # CEL compares numbers across types
+        (1.5, 1.5, True),
+        (0, -0.0, True),
+        (2**53 + 1, 2**53 + 1, True),
+        (2**63, 2**63, True),  # more than a signed integer holds
+        (1, "1", False),
+        (1, True, False),
+        (0, None, False),
+        (None, None, True),
+        ("é\u0000", "é\u0000", True),
+        ("é", "e\u0301", False),  # equal to the eye alone
+        ("", "", True),
+        ([1, {"x": "y"}], [1.0, {"x": "y"}], True),  # lists and maps are compared too, though not indexed
+        ([1, 2], [2, 1], False),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({}, [], False),
+    ],
+)
+def test_values_are_equal_as_cel_says(platform: Platform, known: Any, incoming: Any, matches: bool) -> None:
+    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    go = platform.send(data={"order": known})
+    platform.settle()
+    platform.send("paid", {"order": incoming})
+    assert (statuses(only_run(platform, go)) == {"a": "completed"}) is matches
+
+
+def test_a_match_sees_what_the_run_knows_when_the_parent_ends(platform: Platform) -> None:
+    match = (
+        "async.data.id == response.id && async.data.a == steps['a'].id && async.data.order == data.order"
+        " && async.user.id == event.user.id"
+    )
+    wait = {"event": "paid", "match": match, "ttl": "1h"}
+    platform.deploy(function({"a": {}, "b": "a", "c": after("b", **{"async": wait})}))
+    go = platform.send(data=order(7, a={"return": {"id": "A"}}, b={"return": {"id": "B"}}), user={"id": 5})
+    platform.settle()
+    right: Json = {"id": "B", "a": "A", "order": 7}
+    for field in right:
+        platform.send("paid", {**right, field: "wrong"}, {"id": 5})
+    platform.send("paid", right, {"id": 6})
+    assert statuses(only_run(platform, go))["c"] == "waiting"
+    platform.send("paid", right, {"id": 5})
+    assert statuses(only_run(platform, go))["c"] == "completed"
+
+
+def test_a_wait_for_what_the_run_does_not_know_never_matches_and_says_so(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    go = platform.send(data={})
+    platform.settle()
+    platform.send("paid", {})
+    platform.send("paid", {"order": 1})
+    platform.send("paid", {"order": None})
+    run = only_run(platform, go)
+    assert statuses(run)["b"] == "waiting"
+    assert "order" in edge(run, "b")["problem"]
+    platform.travel("1h")
+    assert statuses(only_run(platform, go))["b"] == "skipped"
+
+
+@pytest.mark.parametrize("value", ["true", 1, None, {}])
+def test_only_true_is_a_match(platform: Platform, value: Any) -> None:
+    wait = {"event": "paid", "match": "async.data.ok", "ttl": "1h"}
+    platform.deploy(function({"a": after("$trigger", **{"async": wait})}))
+    go = platform.send()
+    platform.settle()
+    platform.send("paid", {"ok": value})
+    platform.send("paid", {})
+    assert statuses(only_run(platform, go)) == {"a": "waiting"}
+    platform.send("paid", {"ok": True})
+    assert statuses(only_run(platform, go)) == {"a": "completed"}
+
+
+# --- the end of a wait without event and deadline ------------------------------------------------------------------
+
+
+def test_a_step_that_starts_without_its_wait_ends_the_wait(platform: Platform) -> None:
+    first = {"after": ["a", {"step": "a", "async": PAID}], "join": "first"}
+    platform.deploy(function({"a": {}, "b": first}))
+    go = platform.send(data=order(b=LOOK))
+    run = only_run(platform, go)
+    assert (run["status"], edge(run, "b", 1)["status"]) == ("completed", "dead")
+    assert run["output"]["b"]["async"] is None
+    platform.send("paid", {"order": 1})
+    platform.travel("2h")
+    assert only_run(platform, go) == run
+
+
+def test_a_wait_that_other_steps_share_goes_on_without_the_step_that_started(platform: Platform) -> None:
+    first = {"after": ["a", {"step": "a", "async": PAID}], "join": "first"}
+    platform.deploy(function({"a": {}, "b": first, "c": after(**{"async": PAID})}))
+    go = platform.send(data=order())
+    assert statuses(only_run(platform, go)) == {"a": "completed", "b": "completed", "c": "waiting"}
+    platform.send("paid", {"order": 1})
+    assert only_run(platform, go)["status"] == "completed"
+
+
+def test_a_cancelled_run_waits_no_more(platform: Platform) -> None:
+    platform.deploy(function(PAIR))
+    go = platform.send(data=order())
+    platform.cancel(only_run(platform, go)["id"])
+    run = only_run(platform, go)
+    assert statuses(run) == {"a": "completed", "ship": "cancelled", "remind": "cancelled"}
+    platform.send("paid", {"order": 1})
+    platform.travel("2h")
+    assert only_run(platform, go) == run
+
+
+def test_a_failed_run_waits_no_more(platform: Platform) -> None:
+    platform.deploy(function({"a": after("$trigger", **{"async": PAID}), "b": {}}))
+    go = platform.send(data=order(b={"raise": "no"}))
+    run = only_run(platform, go)
+    assert (run["status"], statuses(run)) == ("failed", {"a": "cancelled", "b": "failed"})
+    platform.send("paid", {"order": 1})
+    assert only_run(platform, go) == run
+
+
+# --- restarts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_survives_a_restart(platform: Platform) -> None:
+    platform.deploy(function(PAIR))
+    go = platform.send(data=order())
+    platform.settle()
+    platform.restart("30m")
+    assert statuses(only_run(platform, go))["ship"] == "waiting"
+    platform.send("paid", {"order": 1})
+    assert statuses(only_run(platform, go))["ship"] == "completed"
+
+
+def test_a_deadline_that_passes_while_nothing_runs_is_met_at_the_start(platform: Platform) -> None:
+    platform.deploy(function(PAIR))
+    go = platform.send(data=order())
+    platform.settle()
+    platform.restart("2h")
+    platform.send("paid", {"order": 1})
+    assert statuses(only_run(platform, go)) == {"a": "completed", "ship": "skipped", "remind": "completed"}
+
+
+@pytest.mark.parametrize(("sent_before", "status"), [(True, "completed"), (False, "skipped")])
+def test_an_event_from_before_the_deadline_wins_though_it_is_found_after_it(
+    platform: Platform, sent_before: bool, status: str
+) -> None:
+    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.settle()
+    if sent_before:
+        platform.send("paid", {"order": 1})
+    platform.restart("3h")  # the delay and the wait were over meanwhile
+    platform.send("paid", {"order": 1})
+    assert statuses(only_run(platform, go))["b"] == status
+
+
+# --- what the step sees of it, and reruns --------------------------------------------------------------------------
+
+
+def test_a_step_sees_the_events_that_started_it_in_the_order_in_which_they_did(platform: Platform) -> None:
+    edges = [{"step": "a", "async": {"event": name, "ttl": "1h"}} for name in ("x", "y", "z")]
+    edges.append({"step": "a", "async": {"event": "none", "ttl": "30m", "onTimeout": True}})
+    platform.deploy(function({"a": {}, "b": {"after": edges, "join": "all"}}))
+    go = platform.send(data=order(b=LOOK))
+    platform.settle()
+    sent = [platform.send("z"), platform.send("x"), platform.send("y", {"n": 1})]
+    platform.travel("30m")
+    seen = only_run(platform, go)["output"]["b"]
+    assert [event["id"] for event in seen["ctx"]["async_events"]] == sent
+    assert seen["async"] == seen["ctx"]["async_events"][0]
+    assert seen["ctx"]["async_events"][2]["data"] == {"n": 1}
+
+
+def test_a_rerun_waits_for_events_from_after_it_was_made(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    go = platform.send(data=order())
+    platform.settle()
+    platform.send("paid", {"order": 1})
+    again = platform.rerun(only_run(platform, go)["id"])
+    assert again is not None
+    platform.settle()
+    assert statuses(platform.run(again))["b"] == "waiting"
+    platform.send("paid", {"order": 1})
+    platform.settle()
+    assert statuses(platform.run(again))["b"] == "completed"

@@ -1,0 +1,206 @@
+"""Real servers for tests: `stepwell dev` or `serve` in a process of its own, with a database and a port of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+DEADLINE_S = 20.0
+QUICK = {"retries": {"attempts": 0}}
+
+
+def eventually(look: Callable[[], T], *, within: float = DEADLINE_S, every: float = 0.01) -> T:
+    """What `look` answers, as soon as that is true."""
+    deadline = time.monotonic() + within
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"it never came to that; the last was {found!r}"
+        threading.Event().wait(every)
+    return found
+
+
+def program(script: str, **fields: Any) -> Json:
+    """A step that is a shell script; it is not tried again unless it says so."""
+    return {"path": "file://.", "runtime": {"type": "lambda", "command": ["sh", "-c", script]}, **QUICK, **fields}
+
+
+def write_function(folder: Path, id: str = "f", on: str | Json = "go", **steps: Json) -> Path:
+    """A function's folder; its one step says `"done"` unless others are given. Names of steps: `_` stands for `-`."""
+    its = {name.replace("_", "-"): step for name, step in steps.items()} or {"a": program("echo '\"done\"'")}
+    trigger = {"event": on} if isinstance(on, str) else on
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"id": id, "triggers": [trigger], "steps": its}, indent=1)
+    saved = folder / "stepwell.json.new"  # a reader sees the old one or the new one
+    saved.write_text(text)
+    saved.replace(folder / "stepwell.json")
+    return folder
+
+
+class Server:
+    """A server process. `lines` are those of its stdout so far, as JSON; `url` is known once it is ready."""
+
+    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+        self.lines: list[Json] = []
+        self.stderr = ""
+        self.url = ""
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stepwell", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read_lines, self._read_stderr)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read_lines(self) -> None:
+        assert self.process.stdout is not None
+        for text in self.process.stdout:
+            with self._changed:
+                self.lines.append(json.loads(text))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _read_stderr(self) -> None:
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            self.stderr += text
+
+    def line(self, holds: Callable[[Json], Any], within: float = DEADLINE_S) -> Json:
+        """The first line of which this holds, as soon as it is printed."""
+
+        def found() -> Json | None:
+            return next((line for line in self.lines if holds(line)), None)
+
+        with self._changed:
+            came = self._changed.wait_for(lambda: found() or not self._threads[0].is_alive(), within)
+            line = found()
+        assert line is not None, f"{'ended' if came else 'no such line'}: {self.lines} {self.stderr}"
+        return line
+
+    def wait_until_ready(self) -> Server:
+        line = self.line(lambda line: line.get("kind") == "ready" or line.get("message") == "listening")
+        self.url = line.get("url") or f"http://127.0.0.1:{line['port']}"
+        return self
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it in order; its exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(DEADLINE_S)
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+        return code
+
+
+@contextmanager
+def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[Server]:
+    """A server that is ready; killed at the end if it still runs."""
+    server = Server(*arguments, env=env)
+    try:
+        yield server.wait_until_ready()
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def dev(
+    functions: Path, db: Path, *options: str | Path, env: dict[str, str] | None = None
+) -> Any:  # a context manager of Server
+    return serving("dev", functions, "--port", "0", "--db", db, "--json", *options, env=env)
+
+
+def serve(functions: Path, db: Path, *options: str | Path) -> Any:  # a context manager of Server
+    return serving("serve", functions, "--port", "0", "--db", db, *options)
+
+
+def new_key(db: Path, scope: str = "manage") -> str:
+    """A key of this database, made as a user makes it."""
+    done = cli("keys", "create", "--scope", scope, "--db", str(db))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def cli(*arguments: str, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command `stepwell` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "stepwell", *arguments],
+        capture_output=True,
+        text=True,
+        input=input,
+        timeout=30,
+        env={**os.environ, **env},
+    )
+
+
+class Api:
+    """The HTTP API of a server, with one key."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.http = httpx.Client(
+            base_url=url, headers={"authorization": f"Bearer {key}"} if key else {}, timeout=DEADLINE_S
+        )
+
+    def get(self, path: str, **query: Any) -> Any:
+        answer = self.http.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def send(self, name: str = "go", **event: Any) -> str:
+        """Send one event; its id."""
+        answer = self.http.post("/e", json={"name": name, **event})
+        assert answer.status_code == 200, answer.text
+        (event_id,) = answer.json()["ids"]
+        return str(event_id)
+
+    def runs_of(self, event_id: str) -> list[Json]:
+        runs: list[Json] = self.get(f"/v1/events/{event_id}/runs")["data"]
+        return runs
+
+    def run(self, run_id: str) -> Json:
+        found: Json = self.get(f"/v1/runs/{run_id}")
+        return found
+
+    def ended(self, event_id: str, within: float = DEADLINE_S) -> Json:
+        """The one run of an event, once it has ended."""
+        (run,) = eventually(
+            lambda: [run for run in self.runs_of(event_id) if run["status"] != "running"], within=within
+        )
+        return self.run(run["id"])
+
+    def close(self) -> None:
+        self.http.close()
+
+
+@contextmanager
+def api(server: Server, key: str | None = None) -> Iterator[Api]:
+    client = Api(server.url, key)
+    try:
+        yield client
+    finally:
+        client.close()
