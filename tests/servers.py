@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,11 +131,11 @@ def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterat
 
 def dev(
     functions: Path, db: Path, *options: str | Path, env: dict[str, str] | None = None
-) -> Any:  # a context manager of Server
+) -> AbstractContextManager[Server]:
     return serving("dev", functions, "--port", "0", "--db", db, "--json", *options, env=env)
 
 
-def serve(functions: Path, db: Path, *options: str | Path) -> Any:  # a context manager of Server
+def serve(functions: Path, db: Path, *options: str | Path) -> AbstractContextManager[Server]:
     return serving("serve", functions, "--port", "0", "--db", db, *options)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from stepwell.api.problem import Problem
 
 
-class KeyScope(str, Enum):
+class KeyScope(StrEnum):
     SEND = "send"  # may send events: such keys sit in browsers
     MANAGE = "manage"  # may use all of the API
 
@@ -41,7 +41,7 @@ def require(keys: Keys, key: str | None, scope: KeyScope) -> None:
     its = keys.scope_of(key)
     if its is None:
         what = "this key is unknown or revoked" if key else "a key is needed: Authorization: Bearer <key>"
-        raise Problem(401, f"{what}; `stepwell keys create` makes one")
+        raise Problem(401, f"{what}; `stepwell keys create` makes one", {"www-authenticate": "Bearer"})
     if scope is KeyScope.MANAGE and its is not KeyScope.MANAGE:
         raise Problem(403, "this key may only send events; a key of scope manage is needed here")
 

@@ -56,14 +56,15 @@ class App:
             if scope["method"] == "OPTIONS":
                 return await _respond(send, 204, b"", cors)
             if scope["method"] != "POST":
-                raise Problem(405, "events are sent with POST")
+                raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
             body = await _read(receive, headers)
             authorization = _text(headers.get(b"authorization"))
             events = read_events(self._keys, path[3:] or None, authorization, body, self._now())
             await self._accept(events)
             await _respond(send, 200, accepted(events), cors)
         except Problem as problem:
-            await _respond(send, problem.status, problem.body(), cors, CONTENT_TYPE.encode())
+            more = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+            await _respond(send, problem.status, problem.body(), [*more, *cors], CONTENT_TYPE.encode())
 
 
 def _text(value: bytes | None) -> str | None:

@@ -56,7 +56,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     inputs = [
         (shape, "serialization", TypeAdapter(shape)) for shape in sorted(shapes, key=lambda shape: shape.__name__)
     ]
-    refs, schemas = TypeAdapter.json_schemas(inputs, ref_template=_REF)  # type: ignore[arg-type]
+    _, schemas = TypeAdapter.json_schemas(inputs, ref_template=_REF)  # type: ignore[arg-type]
     paths: dict[str, dict[str, Any]] = {
         "/e/{key}": {"post": _send([_path_parameter("key")])},
         "/e": {"post": _send([])},

@@ -172,7 +172,7 @@ def _json(data: Any, status: int = 200) -> Response:
 
 def _refuse(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
-    return Response(problem.body(), problem.status, media_type=CONTENT_TYPE)
+    return Response(problem.body(), problem.status, headers=problem.headers, media_type=CONTENT_TYPE)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

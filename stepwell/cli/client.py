@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import orjson
 
 from stepwell.cli.output import fail
@@ -16,6 +15,8 @@ DEFAULT_URL = "http://127.0.0.1:8288"
 
 class Client:
     def __init__(self) -> None:
+        import httpx  # here, since servers start with this module too, and do not wait for it
+
         self.url = os.environ.get("STEPWELL_URL", DEFAULT_URL).rstrip("/")
         key = os.environ.get("STEPWELL_KEY")
         self._http = httpx.Client(
@@ -47,6 +48,8 @@ class Client:
                 return
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        import httpx
+
         try:
             response = self._http.request(method, path, **options)
         except httpx.ConnectError:
@@ -60,6 +63,5 @@ class Client:
         if response.is_success:
             return body
         message = body.get("detail") or body.get("message") or str(body)
-        if response.status_code in (401, 403):
-            message += "; set STEPWELL_KEY"
-        fail(message)
+        needs_key = "; set STEPWELL_KEY" if response.status_code in (401, 403) else ""
+        return fail(message + needs_key)

@@ -15,7 +15,8 @@ def command(
     paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders that hold them.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every definition at or below the paths: fields, steps, edges, expressions, code. Exit code 1 if one is wrong.
+    """Check every definition at or below the paths: fields, steps, edges, expressions, code. Exit code 1 if one is
+    wrong.
 
     Example: stepwell validate functions/
     """

@@ -1,4 +1,4 @@
-"""Which functions an event starts, and under which keys it must be stored: an index over plans, built once per change."""
+"""Which functions an event starts, and under which keys it is stored: an index over plans, built once per change."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import check_handler, dockerfile, entry
 from stepwell.project.json_text import parse_json
 from stepwell.project.source import Source, SourceError
-from stepwell.project.yaml_text import parse_yaml
 
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
@@ -140,7 +139,9 @@ def _read(path: Path) -> Source:
     def refuse(message: str, line: int = 1, column: int = 1) -> LoadError:
         return LoadError([PlacedProblem(path, line, column, (), message)])
 
-    parse: Callable[[str], Source] = parse_json if path.suffix == ".json" else parse_yaml
+    parse: Callable[[str], Source] = parse_json
+    if path.suffix != ".json":
+        from stepwell.project.yaml_text import parse_yaml as parse  # who has no YAML waits for no YAML library
     try:
         if not path.is_file() or path.suffix not in (".json", ".yaml", ".yml"):
             raise refuse("is no definition; name a file that ends in .json, .yaml or .yml, or its folder")

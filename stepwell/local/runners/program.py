@@ -185,7 +185,7 @@ def why_not(error: BaseException) -> Outcome:
     cure = {
         errno.ENOEXEC: "; a script needs a first line such as #!/bin/sh",
         errno.ENOENT: "; does its first line (#!) name a program that is here?",
-        errno.E2BIG: "; its environment variables are too large",
+        errno.E2BIG: "; its arguments or environment variables are too large",
     }.get(error.errno or 0, "")
     message = f"cannot be started: {error.strerror or error}{cure}"
     return failure("start", message, retryable=error.errno in _EXHAUSTED)

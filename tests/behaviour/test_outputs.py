@@ -1,0 +1,281 @@
+"""What a step says: outputs that handlers return and programs print, their sizes, and the sizes of events."""
+
+from __future__ import annotations
+
+import json
+import resource
+from typing import Any
+
+import pytest
+
+from tests.behaviour.words import Json, Platform, Refused, function
+
+MOST_OUTPUT = MOST_EVENT = 256 * 1024
+
+
+def outcome(platform: Platform, event_id: str) -> Json:
+    """The step `a` of an event's only run."""
+    (run,) = platform.runs(event_id)
+    return dict(run["steps"]["a"])
+
+
+def log_of(step: Json) -> str:
+    return str(step["attempts"][-1]["logs"])
+
+
+# --- handlers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, True, 0, 1.5, -(2**63), 2**64 - 1, "", "text", [], [1, [2]], {}, {"a": None}])
+def test_what_a_handler_returns_is_the_output(platform: Platform, value: Any) -> None:
+    platform.deploy(function())
+    step = outcome(platform, platform.send(data={"script": {"a": [{"return": value}]}}))
+    assert (step["status"], step["output"]) == ("completed", value)
+
+
+RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("object()", "not JSON"),
+        ("{1, 2}", "not JSON"),
+        ("b'x'", "not JSON"),
+        ("float('nan')", "not JSON"),
+        ("{'x': float('inf')}", "not JSON"),
+        ("'\\ud800'", ""),  # half a character
+        ("10 ** 400", "cannot be kept"),
+        ("__import__('functools').reduce(lambda x, _: [x], range(5000), 0)", ""),
+    ],
+)
+def test_a_return_value_that_is_no_json_is_a_failure(platform: Platform, value: str, says: str) -> None:
+    platform.deploy(function(), {"steps/app.py": RETURNS.format(value)})
+    step = outcome(platform, platform.send())
+    assert step["status"] == "failed"
+    assert says in step["error"]["message"]
+    assert outcome(platform, platform.send())["status"] == "failed"  # and the platform is well
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ({"status": 404}, "failed"),
+        ({"statusCode": 500, "body": "x"}, "failed"),
+        ({"status": 599}, "failed"),
+        ({"status": 400}, "failed"),
+        ({"status": 399}, "completed"),
+        ({"status": 600}, "completed"),
+        ({"status": 200, "statusCode": 404}, "failed"),
+        ({"status": "404"}, "completed"),
+        ({"status": 404.0}, "completed"),
+        ({"status": True}, "completed"),
+        ({"status": None}, "completed"),
+        ([{"status": 404}], "completed"),
+        ({"body": {"status": 404}}, "completed"),
+    ],
+)
+def test_an_output_fails_by_a_status_from_400_to_599(platform: Platform, value: Any, status: str) -> None:
+    platform.deploy(function({"a": {"runtime": {"type": "lambda", "handler": "app.handler"}}}), SAYS)
+    step = outcome(platform, platform.send(data={"say": value}))
+    assert step["status"] == status
+    if status == "failed":
+        assert step["error"]["output"] == value
+        assert isinstance(step["error"]["status"], int)
+
+
+SAYS: dict[str, str | bytes] = {"steps/app.py": "def handler(event, context):\n    return event['event']['data']['say']\n"}
+
+
+# --- programs ------------------------------------------------------------------------------------------------------
+
+PROGRAM = {"a": {"path": "file://say.py", "runtime": {"type": "lambda"}}}
+
+
+def say(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
+    """How the step of a program ends that writes these bytes (a Python expression) to stdout."""
+    platform.deploy(function(steps), {"say.py": f"import sys\nsys.stdout.buffer.write({expression})\n"})
+    return outcome(platform, platform.send())
+
+
+@pytest.mark.parametrize(
+    ("printed", "output", "logged"),
+    [
+        # a JSON value
+        (b'{"a": 1}\n', {"a": 1}, ""),
+        (b' [1,\n 2]\n\n', [1, 2], ""),
+        (b"null", None, ""),
+        (b'"text"', "text", ""),
+        (b"12\n", 12, ""),
+        (b"\xef\xbb\xbf{}", {}, ""),
+        (b"18446744073709551615", 2**64 - 1, ""),
+        # a last line that is an object or an array
+        (b'one\ntwo\n{"a": 1}\n', {"a": 1}, "one\ntwo\n"),
+        (b'{"n": 1}\n{"n": 2}\n{"n": 3}\n', {"n": 3}, '{"n": 1}\n{"n": 2}\n'),
+        (b"working\r\n[1]\r\n\r\n", [1], "working\r\n"),
+        # text
+        (b"hello\n", {"body": "hello"}, ""),
+        (b"hello\nworld", {"body": "hello\nworld"}, ""),
+        (b"total:\n12\n", {"body": "total:\n12"}, ""),  # a number is no object
+        (b"NaN\n", {"body": "NaN"}, ""),
+        (b"[1, NaN]", {"body": "[1, NaN]"}, ""),
+        (b'{"a": 1,}', {"body": '{"a": 1,}'}, ""),
+        (b'{"a": 1} and more', {"body": '{"a": 1} and more'}, ""),
+        (b"", {"body": ""}, ""),
+        (b"\n", {"body": ""}, ""),
+        (b"a\x00b\x1b[31mred\x07", {"body": "a\x00b\x1b[31mred\x07"}, ""),  # as it is, and nothing breaks
+        (b"caf\xe9 \xff\xfe", {"body": "caf\ufffd \ufffd\ufffd"}, ""),
+        (b'"\xff"', {"body": '"\ufffd"'}, ""),
+    ],
+)
+def test_what_a_program_prints_becomes_its_output(platform: Platform, printed: bytes, output: Any, logged: str) -> None:
+    step = say(platform, repr(printed))
+    assert (step["status"], step["output"], log_of(step)) == ("completed", output, logged)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "b'[' * 100_000 + b']' * 100_000",
+        "b'{\"a\":' * 300 + b'1' + b'}' * 300",
+        "b'123456789' * 1000",
+        "b'{\"n\": 18446744073709551616}'",
+        "b'{\"n\": -9223372036854775809}'",
+    ],
+)
+def test_json_that_cannot_be_kept_as_it_is_is_a_final_failure(platform: Platform, printed: str) -> None:
+    retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
+    step = say(platform, printed, retried)
+    assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "invalid_output", 1)
+
+
+def test_an_output_may_have_256_kib_and_no_byte_more(platform: Platform) -> None:
+    retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
+    step = say(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 2} + b'\"'", retried)
+    assert step["output"] == "x" * (MOST_OUTPUT - 2)
+    step = say(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 1} + b'\"'", retried)
+    assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "output_too_large", 1)
+    assert "reference" in step["error"]["message"]
+
+
+def test_spaces_between_json_values_do_not_count(platform: Platform) -> None:
+    step = say(platform, f"b'[1,' + b' ' * {MOST_OUTPUT} + b'2]'")
+    assert step["output"] == [1, 2]
+
+
+def test_a_handlers_output_that_is_too_large_is_a_final_failure(platform: Platform) -> None:
+    platform.deploy(function({"a": {"retries": {"attempts": 2}}}))
+    step = outcome(platform, platform.send(data={"script": {"a": [{"size": MOST_OUTPUT - 2}]}}))
+    assert step["status"] == "completed"
+    for size in (MOST_OUTPUT - 1, 5_000_000):
+        step = outcome(platform, platform.send(data={"script": {"a": [{"size": size}]}}))
+        assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "output_too_large", 1)
+
+
+def test_an_output_that_is_too_large_can_be_handled(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": [{"step": "a", "on": "failure"}]}}))
+    data = {"script": {"a": [{"size": MOST_OUTPUT}], "b": [{"input": True}]}}
+    (run,) = platform.runs(platform.send(data=data))
+    assert run["status"] == "completed"
+    assert run["output"]["b"]["errors"]["a"]["kind"] == "output_too_large"
+
+
+HUNDRED_MB = "100_000_000"
+
+
+@pytest.mark.parametrize(
+    ("printed", "kind", "output"),
+    [
+        (f"b'x' * {HUNDRED_MB}", "output_too_large", None),
+        (f"b'some line\\n' * ({HUNDRED_MB} // 10)", "output_too_large", None),
+        (f"b'some line\\n' * ({HUNDRED_MB} // 10) + b'{{\"ok\": true}}\\n'", None, {"ok": True}),
+    ],
+)
+def test_a_program_that_prints_100_mb_is_no_burden(
+    platform: Platform, printed: str, kind: str | None, output: Any
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = say(platform, printed)
+    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert (step["error"] and step["error"]["kind"], step["output"]) == (kind, output)
+    assert len(log_of(step)) <= 4 * 1024 * 1024 + 200
+    assert grown_mib < 60
+
+
+# --- sizes of events, and what is wrong with them ------------------------------------------------------------------
+
+
+def event_of(size: int, **fields: Any) -> Json:
+    empty = {"name": "go", "data": {"text": ""}, **fields}
+    frame = len(json.dumps(empty, separators=(",", ":")))
+    return {**empty, "data": {"text": "x" * (size - frame)}}
+
+
+def test_an_event_may_have_256_kib_and_no_byte_more(platform: Platform) -> None:
+    platform.deploy(function())
+    (event_id,) = platform.send_raw(json.dumps(event_of(MOST_EVENT)).encode())
+    assert outcome(platform, event_id)["status"] == "completed"
+    with pytest.raises(Refused) as refused:
+        platform.send_raw(json.dumps(event_of(MOST_EVENT + 1)).encode())
+    assert refused.value.status == 413
+    assert "reference" in refused.value.errors[0]["message"]
+
+
+def test_one_event_that_is_too_large_keeps_the_whole_request_out(platform: Platform) -> None:
+    batch = [event_of(100), event_of(MOST_EVENT + 1), event_of(100)]
+    with pytest.raises(Refused) as refused:
+        platform.send_raw(json.dumps(batch).encode())
+    assert (refused.value.status, [e["index"] for e in refused.value.errors]) == (413, [1])
+    assert platform.events() == []
+
+
+def test_a_request_may_hold_many_large_events(platform: Platform) -> None:
+    platform.send_raw(json.dumps([event_of(MOST_EVENT) for _ in range(15)]).encode())
+    assert len(platform.events()) == 15
+
+
+def test_every_error_of_a_request_is_named_with_its_place(platform: Platform) -> None:
+    batch = [
+        {"name": "fine"},
+        {"nmae": "go"},
+        {"name": "go", "data": [], "user": 1},
+        {"name": "", "ts": "now"},
+        "go",
+        {"name": "go", "id": "", "v": 7},
+        {"name": "go", "a/b~c": 1},
+    ]
+    with pytest.raises(Refused) as refused:
+        platform.send_raw(json.dumps(batch).encode())
+    assert refused.value.status == 400
+    assert [f"{e['index']}{e['pointer']}" for e in refused.value.errors] == [
+        "1/name", "1/nmae", "2/data", "2/user", "3/name", "3/ts", "4", "5/id", "5/v", "6/a~1b~0c",
+    ]  # fmt: skip
+    assert "name" in refused.value.errors[1]["message"]  # the nearest valid field
+    assert platform.events() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"go", b"{", b"[]", b"1", b"null", b'"go"', b'{"name": "go", "data": {"n": NaN}}', b'{"name": "\xff"}',
+     b'{"name": "go"}{"name": "go"}', b'{"name": "go", "data": {"n": 18446744073709551616}}', b"[" * 100_000,
+     b'{"name": "go\\u0000"}', b'{"name": "go", "data": ' + b'{"a":' * 300 + b"1" + b"}" * 301],
+)  # fmt: skip
+def test_a_body_that_is_no_event_is_refused(platform: Platform, body: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        platform.send_raw(body)
+    assert refused.value.status == 400
+    assert refused.value.errors
+    assert platform.events() == []
+
+
+@pytest.mark.parametrize("name", ["stepwell/run.completed", "stepwell/scheduled.timer", "stepwell/x", "stepwell/"])
+def test_the_engines_own_names_are_refused(platform: Platform, name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        platform.send(name)
+    assert (refused.value.status, refused.value.errors[0]["pointer"]) == (400, "/name")
+
+
+@pytest.mark.parametrize("name", ["stepwell/identify", "stepwell", "stepwellx/y", "Stepwell/x", "a b/ü.★"])
+def test_other_names_are_accepted(platform: Platform, name: str) -> None:
+    platform.deploy(function(on=name))
+    assert outcome(platform, platform.send(name))["status"] == "completed"

@@ -1,0 +1,329 @@
+"""Steps that are programs: what is run, what it sees of the world, how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.behaviour.words import Json, Platform, Refused, function
+
+MOST_LOG = 4 * 1024 * 1024
+Files = dict[str, str | bytes]
+
+
+def program(path: str = "file://step", command: list[str] | None = None, **fields: Any) -> Json:
+    """A function of one step that is a program."""
+    runtime = {"type": "lambda"} | ({"command": command} if command else {})
+    return function({"a": {"path": path, "runtime": runtime, **fields}})
+
+
+def run_it(platform: Platform, definition: Json, files: Files, **event: Any) -> Json:
+    """How its step ends."""
+    platform.deploy(definition, files)
+    (run,) = platform.runs(platform.send(**event))
+    return dict(run["steps"]["a"])
+
+
+def message_of(step: Json) -> str:
+    assert step["status"] == "failed"
+    return str(step["error"]["message"])
+
+
+# --- what is run ---------------------------------------------------------------------------------------------------
+
+SH = "#!/bin/sh\necho '{\"from\": \"sh\"}'\n"
+PY = "print('{\"from\": \"python\"}')\n"
+JS = "console.log(JSON.stringify({from: 'node'}))\n"
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "files", "by"),
+    [
+        ("file://step", None, {"step/main.sh": SH}, "sh"),
+        ("file://step", None, {"step/main.sh": SH.removeprefix("#!/bin/sh\n")}, "sh"),  # not executable
+        ("file://step", None, {"step/main.py": PY}, "python"),
+        pytest.param("file://step", None, {"step/main.js": JS}, "node", marks=needs_node),
+        pytest.param("file://step", None, {"step/index.js": JS}, "node", marks=needs_node),
+        ("file://step", None, {"step/main": SH}, "sh"),
+        ("file://step", None, {"step/bootstrap": SH}, "sh"),
+        ("file://step", None, {"step/main.rb": "#!/usr/bin/env python3\n" + PY}, "python"),
+        ("file://step/it.py", None, {"step/it.py": PY, "step/main.sh": SH}, "python"),
+        ("file://step/it", None, {"step/it": SH}, "sh"),
+        ("file://./step/it.sh", None, {"step/it.sh": SH}, "sh"),
+        ("file://step", ["./it", "x"], {"step/it": SH, "step/main.py": PY}, "sh"),
+        ("file://step", ["python3", "it.py"], {"step/it.py": PY}, "python"),
+        ("file://step", ["python3", "-c", PY], {"step/empty": ""}, "python"),
+        ("file://step", ["it"], {"step/.venv/bin/it": SH}, "sh"),  # the step's own environment comes first
+        ("file://step", ["python3"], {"step/.venv/bin/python3": SH}, "sh"),
+        ("file://step", None, {"step/main.py": PY, "step/.venv/bin/python3": SH}, "sh"),
+    ],
+)
+def test_a_program_is_found_by_command_or_by_convention(
+    platform: Platform, path: str, command: list[str] | None, files: Files, by: str
+) -> None:
+    step = run_it(platform, program(path, command), files)
+    assert (step["status"], step["output"]) == ("completed", {"from": by})
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
+def test_a_program_may_be_compiled(platform: Platform, tmp_path: Path) -> None:
+    source = '#include <stdio.h>\nint main(int n, char **words) { printf("[%d, %s]", n, words[1]); return 0; }\n'
+    subprocess.run(["cc", "-x", "c", "-", "-o", tmp_path / "main"], input=source.encode(), check=True)
+    step = run_it(platform, program(), {"step/main": (tmp_path / "main").read_bytes()}, data={"n": 1})
+    count, document = step["output"]
+    assert (count, document["event"]["data"]) == (2, {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "files"),
+    [
+        ("file://step", None, {"step/readme.txt": "x"}),
+        ("file://step", None, {"step/bootstrap": "echo"}),  # not executable
+        ("file://nothing", None, {}),
+        ("file://step/it", None, {"step/it": "echo"}),
+        ("file://../step", None, {"step/main.sh": SH}),
+    ],
+)
+def test_a_step_with_nothing_to_run_is_refused(
+    platform: Platform, path: str, command: list[str] | None, files: Files
+) -> None:
+    with pytest.raises(Refused):
+        platform.deploy(program(path, command), files)
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [("#!/no/such/interpreter\n", "#!"), (b"\x7fELF nonsense", "cannot be started"), ("#! \n", "#!")],
+)
+def test_a_program_that_cannot_be_started_is_a_final_failure(platform: Platform, file: str | bytes, says: str) -> None:
+    step = run_it(platform, program(command=["./it"], retries={"attempts": 2}), {"step/it": file})
+    assert says in message_of(step)
+    assert len(step["attempts"]) == 1
+
+
+# --- what it sees --------------------------------------------------------------------------------------------------
+
+# Prints what each of the three ways of reading the input gives.
+THREE_WAYS = """
+import json, os, sys
+argument, file = sys.argv[-1], os.environ["STEPWELL_INPUT"]
+by_argument = open(argument[1:]).read() if argument.startswith("@") else argument
+texts = [by_argument, sys.stdin.read(), open(file).read()]
+print(json.dumps({"same": len(set(texts)) == 1, "size": len(texts[0].encode()), "by_file": argument == "@" + file,
+                  "n": json.loads(texts[0])["event"]["data"].get("n")}))
+"""
+
+
+def test_a_program_gets_the_input_as_argument_on_stdin_and_in_a_file(platform: Platform) -> None:
+    step = run_it(platform, program(command=["python3", "it.py", "first"]), {"step/it.py": THREE_WAYS}, data={"n": "ü"})
+    assert step["output"] | {"size": 0} == {"same": True, "size": 0, "by_file": False, "n": "ü"}
+
+
+def test_an_input_of_more_than_96_kib_is_named_by_the_argument(platform: Platform) -> None:
+    definition, files = program(command=["python3", "it.py"]), {"step/it.py": THREE_WAYS}
+    frame = run_it(platform, definition, {**files}, data={"text": ""})["output"]["size"]
+    for size, by_file in [(96 * 1024, False), (96 * 1024 + 1, True), (200 * 1024, True)]:
+        step = run_it(platform, definition, {**files}, data={"text": "x" * (size - frame)})
+        assert step["output"] == {"same": True, "size": size, "by_file": by_file, "n": None}
+
+
+SEES = """
+import json, os, stat, tempfile
+print(json.dumps({
+    "env": dict(os.environ), "files": sorted(os.listdir()), "tmp": os.listdir(os.environ["TMPDIR"]),
+    "mode": stat.S_IMODE(os.stat(os.environ["TMPDIR"]).st_mode), "temporary": tempfile.gettempdir(),
+}))
+open(os.environ["TMPDIR"] + "/left", "w").write("x")
+os.makedirs(os.environ["TMPDIR"] + "/deep/deeper")
+"""
+
+
+def test_a_program_runs_in_its_code_folder(platform: Platform) -> None:
+    files: Files = {"step/main.py": SEES, "step/more.txt": "x", "step/.env": "A=1", "steps/other": "x"}
+    assert run_it(platform, program(), files)["output"]["files"] == ["main.py", "more.txt"]
+
+
+def test_a_programs_environment_is_minimal(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_SERVER", "x")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    env = run_it(platform, program(env={"A": "1"}), {"step/main.py": SEES})["output"]["env"]
+    needed = {"PATH", "HOME", "TMPDIR", "STEPWELL_INPUT", "A"}
+    harmless = {"LANG", "LC_CTYPE", "PYTHONDONTWRITEBYTECODE"}
+    assert needed <= set(env) <= needed | harmless
+    assert env["A"] == "1"
+
+
+def test_a_secret_goes_before_the_environment_and_that_before_the_dotenv(platform: Platform) -> None:
+    platform.secret("C", "secret")
+    platform.secret("D", "secret ü\n2")
+    files: Files = {"step/main.py": SEES, "step/.env": "A=dotenv\nB=dotenv\nC=dotenv\nHOME=/here\n"}
+    definition = program(env={"B": "env", "C": "env"}, secrets=["C", "D"])
+    env = run_it(platform, definition, files)["output"]["env"]
+    assert {name: env[name] for name in "ABCD"} == {"A": "dotenv", "B": "env", "C": "secret", "D": "secret ü\n2"}
+    assert env["HOME"] == "/here"
+
+
+def test_a_secret_without_a_value_is_a_final_failure_that_names_it(platform: Platform) -> None:
+    step = run_it(platform, program(secrets=["NO_SUCH_SECRET"], retries={"attempts": 2}), {"step/main.sh": SH})
+    assert "NO_SUCH_SECRET" in message_of(step)
+    assert len(step["attempts"]) == 1
+
+
+def test_each_attempt_has_a_temporary_folder_of_its_own(platform: Platform) -> None:
+    definition, files = program(), {"step/main.py": SEES}
+    seen = [run_it(platform, definition, {**files})["output"] for _ in range(2)]
+    assert [s["tmp"] for s in seen] == [[], []]
+    assert [s["temporary"] for s in seen] == [s["env"]["TMPDIR"] for s in seen]
+    assert seen[0]["temporary"] != seen[1]["temporary"]
+    assert {s["mode"] for s in seen} == {0o700}
+
+
+def test_what_an_attempt_leaves_in_its_temporary_folder_is_removed(platform: Platform) -> None:
+    left = Path(run_it(platform, program(), {"step/main.py": SEES})["output"]["temporary"])
+    platform.restart()
+    assert not left.exists()
+
+
+# --- how it ends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("exit 3", "exit code 3"),
+        ("echo one >&2; echo 'no such order' >&2; exit 1", "exit code 1: no such order"),
+        ("echo '{\"message\": \"no money\"}'; exit 1", "no money"),
+        ("echo only text; exit 7", "exit code 7: only text"),
+        ("kill -9 $$", "SIGKILL"),
+        ("kill -TERM $$", "SIGTERM"),
+        ("kill -9 0", "SIGKILL"),  # its whole group
+        ("printf 'a\\033[31mb\\007\\n' >&2; exit 1", "exit code 1: ab"),
+    ],
+)
+def test_how_a_program_failed_is_in_its_error(platform: Platform, script: str, says: str) -> None:
+    assert says in message_of(run_it(platform, program(), {"step/main.sh": f"#!/bin/sh\n{script}\n"}))
+
+
+@pytest.mark.parametrize(
+    ("script", "attempts"),
+    [
+        ("exit 1", 3),
+        ("echo '{\"status\": 404}'; exit 1", 1),
+        ("echo '{\"status\": 404}'", 1),
+        ("echo '{\"status\": 503}'", 3),
+        ("echo '{\"status\": 429}'; exit 1", 3),
+        ("kill -9 $$", 3),
+    ],
+)
+def test_a_program_is_tried_again_as_its_status_says(platform: Platform, script: str, attempts: int) -> None:
+    platform.deploy(program(retries={"attempts": 2}), {"step/main.sh": f"#!/bin/sh\n{script}\n"})
+    event_id = platform.send()
+    platform.travel("3h")
+    (run,) = platform.runs(event_id)
+    assert (run["status"], len(run["steps"]["a"]["attempts"])) == ("failed", attempts)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "sleep 600",
+        "trap '' TERM INT HUP; while :; do sleep 600; done",
+        "sh -c 'trap \"\" TERM; sleep 600' & wait",
+        "yes",
+        "yes >&2",
+        "exec >&- 2>&-; sleep 600",
+    ],
+)
+def test_a_timeout_ends_the_program_and_all_its_children(platform: Platform, script: str) -> None:
+    step = run_it(platform, program(timeout="200ms"), {"step/main.sh": f"#!/bin/sh\n{script}\n"})
+    assert (step["status"], step["error"]["kind"]) == ("failed", "timeout")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and is not reaped yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+LEAVES_A_CHILD = '#!/bin/sh\nsleep 600 &\necho "{\\"child\\": $!}"\n'
+
+
+def test_a_child_that_keeps_stdout_open_does_not_hold_the_step_up(platform: Platform) -> None:
+    step = run_it(platform, program(), {"step/main.sh": LEAVES_A_CHILD})
+    assert step["status"] == "completed"
+    assert not alive(step["output"]["child"])
+
+
+def test_a_timeout_and_a_cancel_kill_the_whole_group(platform: Platform, tmp_path: Path) -> None:
+    for end in ("timeout", "cancel"):
+        pids = tmp_path / end
+        script = f"#!/bin/sh\ntrap '' TERM\nsh -c 'trap \"\" TERM; sleep 600' &\necho $! $$ > {pids}\nwait\n"
+        timeout = "300ms" if end == "timeout" else "15m"
+        platform.deploy(program(timeout=timeout, command=["sh", "-c", script]), {"step/empty": ""})
+        run_id = platform.run_of(platform.send())
+        platform.wait(run_id, lambda run, pids=pids: pids.exists() and bool(pids.read_text()))  # type: ignore[misc]
+        if end == "cancel":
+            platform.cancel(run_id)
+        platform.settle()
+        assert [pid for pid in pids.read_text().split() if alive(int(pid))] == []
+        assert platform.run(run_id)["status"] == {"timeout": "failed", "cancel": "cancelled"}[end]
+
+
+def test_a_program_that_reads_nothing_of_a_large_input_is_no_failure(platform: Platform) -> None:
+    step = run_it(platform, program(), {"step/main.sh": "#!/bin/sh\nexec 0<&-\necho 1\n"}, data={"x": "y" * 250_000})
+    assert step["output"] == 1
+
+
+# --- logs ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_attempt_has_its_log(platform: Platform) -> None:
+    script = 'echo "attempt $(tr -d " " < $STEPWELL_INPUT | grep -o \'"attempt":[0-9]*\')" >&2; exit 1'
+    platform.deploy(program(retries={"attempts": 1}), {"step/main.sh": f"#!/bin/sh\n{script}\n"})
+    event_id = platform.send()
+    platform.travel("1h")
+    (run,) = platform.runs(event_id)
+    logs = [attempt["logs"] for attempt in run["steps"]["a"]["attempts"]]
+    assert logs == ['attempt "attempt":1\n', 'attempt "attempt":2\n']
+
+
+def test_a_log_can_be_read_while_the_attempt_runs(platform: Platform, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    script = f"#!/bin/sh\necho begun >&2\nwhile [ ! -e {gate} ]; do sleep 0.02; done\necho 'ended' >&2\n"
+    platform.deploy(program(), {"step/main.sh": script})
+    run_id = platform.run_of(platform.send())
+
+    def log(run: Json) -> str:
+        attempts = run["steps"]["a"]["attempts"]
+        return str(attempts[0]["logs"]) if attempts else ""
+
+    assert platform.wait(run_id, lambda run: log(run) == "begun\n")["steps"]["a"]["status"] == "running"
+    gate.touch()
+    assert log(platform.wait(run_id, lambda run: run["status"] == "completed")) == "begun\nended\n"
+
+
+def test_a_log_is_cut_at_4_mib_and_says_so(platform: Platform) -> None:
+    step = run_it(platform, program(), {"step/main.py": "import sys\nsys.stderr.write('x' * 5_000_000)\nprint(1)\n"})
+    log = step["attempts"][0]["logs"]
+    assert step["output"] == 1
+    assert log[: MOST_LOG] == "x" * MOST_LOG
+    assert "cut" in log[MOST_LOG:]
+    assert len(log) < MOST_LOG + 200
+
+
+def test_nothing_in_a_log_breaks_its_reader(platform: Platform) -> None:
+    script = "import sys\nsys.stderr.buffer.write(bytes(range(256)) + '\\u2028'.encode())\nprint(1)\n"
+    step = run_it(platform, program(), {"step/main.py": script})
+    log = step["attempts"][0]["logs"]
+    assert log.startswith("\x00\x01\x02")
+    assert "\ufffd" in log
+    assert log.endswith("\u2028")
+    assert json.loads(json.dumps(step)) == step

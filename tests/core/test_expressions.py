@@ -1,0 +1,304 @@
+"""What holds, what does not and why, and what is refused when a definition is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepwell.core.expressions import Bindings, ExpressionError, Scope, compile_expression
+from stepwell.core.messages import Answer
+
+EVENT: dict[str, Any] = {
+    "name": "user/signed.up",
+    "data": {"n": 1, "f": 1.0, "text": "abc", "list": [1, 2], "nothing": None, "yes": True, "huge": 2**64 - 1},
+    "user": {"created_at": "2021-01-01"},
+    "id": "e1",
+    "ts": 1_700_000_000_000,
+    "v": None,
+}
+
+
+def evaluate(source: str, scope: Scope = Scope.MATCH, **variables: Any) -> Answer:
+    return compile_expression(source, scope).evaluate(Bindings(**{"event": EVENT, **variables}))
+
+
+def refused(source: str, scope: Scope = Scope.MATCH) -> tuple[str, int, int]:
+    with pytest.raises(ExpressionError) as error:
+        compile_expression(source, scope)
+    return error.value.message, error.value.line, error.value.column
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "user.created_at > '2020-01-01'",
+        "user == event.user && data == event.data",
+        "data.n == data.f && data.n == 1 && data.f == 1",
+        "data.huge == 18446744073709551615u",
+        "event.v == null && data.nothing == null",
+        "has(data.n) && !has(data.missing)",
+        "data.missing == 1 || true",
+        "data.list.all(x, x > 0) && data.list.exists(x, data.list.exists(y, x < y))",
+        "data.list.map(x, x * 2) == [2, 4] && size(data.list.filter(x, x > 1)) == 1",
+        "data.list.exists_one(x, x == 1)",
+        "data.text + 'd' == 'abcd' && data.text.matches('^a.c$')",
+        "timestamp(event.ts / 1000) > timestamp('2020-01-01T00:00:00Z')",
+        "data.yes",
+        "data.yes ? true : false",
+        "// a comment\ntrue",
+    ],
+)
+def test_what_is_true_holds(source: str) -> None:
+    assert evaluate(source) == Answer(True)
+
+
+@pytest.mark.parametrize(
+    "source", ["data.n == 2", "data.n == '1'", "data.yes == 1", "data.text == null", "data.missing == 1 && false"]
+)
+def test_what_is_false_does_not_hold_and_is_no_problem(source: str) -> None:
+    assert evaluate(source) == Answer(False)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("data.missing == 1", 'there is no key "missing"'),
+        ("data.text > 1", "`>` does not work with string, int"),
+        ("data.n.startsWith('a')", "`startsWith` does not work with int, string"),
+        ("data.text && true", "`&&` does not work with what it is given"),
+        ("data.text ? true : false", "the condition before ? is neither true nor false"),
+        ("data.n.a.b == 1", "a field is asked of something that is no object"),
+        ("data.list[7] == 1", "Index error: index=7 size=2"),
+        ("1 / (data.n - 1) == 1", "divide by zero"),
+        ("{data.n: 1, 1: 2}[1] == 1", "duplicate key in map"),  # the library raises this one
+        ("data.text", "is a string, not true or false"),
+        ("data.n", "is an int, not true or false"),
+        ("data.nothing", "is null, not true or false"),
+        ("data.list", "is a list, not true or false"),
+        ("data", "is a map, not true or false"),
+    ],
+)
+def test_what_has_no_value_does_not_hold_and_says_why(source: str, problem: str) -> None:
+    assert evaluate(source) == Answer(False, problem)
+
+
+def test_a_loop_that_goes_on_for_too_long_is_a_problem_and_raises_nothing() -> None:
+    event = {"name": "a", "data": {"list": [0] * 5000}}
+    answer = evaluate("data.list.all(x, data.list.all(y, y == 0))", event=event)
+    assert answer == Answer(False, "all, exists, map or filter went round too often")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "data.list.map(x, x) == data.list",
+        "data.list.filter(x, x == 0).size() > 0",
+        "data.list.exists(x, x in data.list)",
+        "data.list.exists(x, !(x in event.data.list))",
+    ],
+)
+def test_a_loop_that_takes_seconds_for_a_long_list_is_not_begun(source: str) -> None:
+    assert evaluate(source, event={"name": "a", "data": {"list": [0] * 1000}}).problem is None
+    answer = evaluate(source, event={"name": "a", "data": {"list": [0] * 1001}})
+    assert answer == Answer(False, "map, filter, and `in` in a loop, take 1,000 entries; there are 1,001")
+
+
+def test_a_quick_loop_over_a_long_list_is_allowed() -> None:
+    event = {"name": "a", "data": {"list": [*range(9000)]}}
+    assert evaluate("data.list.exists(x, x == 8999 || x in [-1])", event=event) == Answer(True)
+    assert evaluate("8999 in data.list", event=event) == Answer(True)
+
+
+def test_a_problem_is_short_whatever_an_event_holds() -> None:
+    key = "k" * 5000
+    problem = (
+        compile_expression("data[data.key] == 1", Scope.TRIGGER).evaluate(Bindings({"data": {"key": key}})).problem
+    )
+    assert problem is not None
+    assert len(problem) <= 200
+
+
+def test_short_forms_are_there_when_the_event_has_none() -> None:
+    for event in ({"name": "a"}, {"name": "a", "user": None, "data": None}):
+        assert evaluate("user == {} && data == {}", event=event) == Answer(True)
+
+
+def test_a_condition_sees_steps_errors_and_the_response() -> None:
+    known: dict[str, Any] = {"steps": {"step-1": {"ok": True}}, "errors": {"b": {"kind": "exit"}}, "response": {"x": 1}}
+    assert evaluate("steps['step-1'].ok && errors.b.kind == 'exit' && response.x == 1", Scope.CONDITION, **known).holds
+    assert evaluate("response == null", Scope.CONDITION).holds
+
+
+def test_a_match_sees_the_incoming_event() -> None:
+    assert evaluate("async.data.n == data.n", async_event={"name": "b", "data": {"n": 1.0}}).holds
+
+
+def test_expressions_of_every_scope_share_bindings() -> None:
+    bindings = Bindings(EVENT, async_event=EVENT)
+    for scope in Scope:
+        for source in ("data.n == 1", "event.name == 'user/signed.up' && data.n == 1"):
+            assert compile_expression(source, scope).evaluate(bindings).holds
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "line", "column"),
+    [
+        ("evnt.name == 'a'", "there is no variable `evnt`; did you mean `event`?", 1, 1),
+        ("true &&\n  evnt.a.b", "there is no variable `evnt`; did you mean `event`?", 2, 3),
+        ("'é😀' == evnt", "there is no variable `evnt`; did you mean `event`?", 1, 9),
+        ("event.evnt == evnt.evnt", "there is no variable `evnt`; did you mean `event`?", 1, 15),
+        ("xyz == 1", "there is no variable `xyz`; there are event, user, data", 1, 1),
+        ("'\u2028' == xyz", "there is no variable `xyz`; there are event, user, data", 1, 8),
+        ("data.n == steps.a", "there is no `steps` in this place, only event, user, data", 1, 11),
+        ("data.a.startWith('x')", "there is no function `startWith`; did you mean `startsWith`?", 1, 8),
+        ("data.l.exits(x, x == 1)", "there is no function `exits`; did you mean `exists`?", 1, 8),
+        ("exists(data.l)", "`exists` is not called like this; see https://cel.dev for its form", 1, 1),
+        ("", "the expression ends too early", 1, 1),
+        ("data.n ==", "the expression ends too early", 1, 10),
+        ("(data.n == 1", "the expression ends too early; ) is missing", 1, 13),
+        ("data.n == 1)", "`)` cannot stand here", 1, 12),
+        ("data.n = 1", "`=` cannot stand here; write ==", 1, 8),
+        ("data.a and data.b", "`and` cannot stand here; write &&", 1, 8),
+        ("data.a == 'x", "a text begins here and does not end; close it with the same quote", 1, 11),
+        ("1 + 'a' == 2", "`+` does not work with int, string", 1, 3),
+        ("data.step-1.a == 1", "a value of type int has no fields", 1, 12),
+        ("data.n == 99999999999999999999", "invalid int literal", 1, 11),
+        ("has(data)", "has() argument must be a field selection", 1, 4),
+    ],
+)
+def test_a_broken_expression_is_refused_with_its_place(source: str, message: str, line: int, column: int) -> None:
+    assert refused(source, Scope.TRIGGER) == (message, line, column)
+
+
+def test_a_text_that_looks_like_an_error_misleads_nobody() -> None:
+    fake = "\"ERROR: <input>:99:9: undeclared reference to 'x'\""
+    assert refused(f"{fake} == evnt")[0] == "there is no variable `evnt`; did you mean `event`?"
+    refused(f"'x\nERROR: <input>:99:9: undeclared reference to 'x' == evnt")
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("1", "an int"),
+        ("'a'", "a string"),
+        ("[1]", "a list"),
+        ("{}", "a map"),
+        ("null", "null"),
+        ("b'a'", "bytes"),
+        ("duration('1s')", "a duration"),
+        ("size(data.list)", "an int"),
+    ],
+)
+def test_what_cannot_be_true_or_false_is_refused(source: str, kind: str) -> None:
+    assert refused(source)[0] == f"the expression is {kind}, and it must be true or false; compare it with something"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        pytest.param("'" + "a" * 2047 + "' == ''", "longer than 2,048 bytes", id="long"),
+        pytest.param("'" + "é" * 1024 + "' == ''", "longer than 2,048 bytes", id="long in bytes"),
+        pytest.param("'\ud800' == ''", "surrogate", id="half a character"),
+        pytest.param("(" * 900 + "true" + ")" * 900, "nested too deeply", id="parentheses"),
+        pytest.param("[" * 900 + "]" * 900 + " == []", "nested too deeply", id="lists"),
+        pytest.param("data" + ".a" * 900, "nested too deeply", id="fields"),
+        pytest.param("+".join(["1"] * 900) + " == 0", "nested too deeply", id="chain"),
+        pytest.param("data.a.all(x, x.all(y, y.all(z, z)))", "2 deep", id="loops in loops"),
+        pytest.param("[1].map(a, [a, a]).map(b, [b, b]).map(c, [c, c]) == []", "2 deep", id="loops over loops"),
+        pytest.param("data.a.all(x, x + x == 1)", "+ inside", id="plus in a loop"),
+        pytest.param("data.a.map(x, x + x) == []", "+ inside", id="plus in map"),
+        pytest.param("data.a.map(x, x > 0, [x] + [x]) == []", "+ inside", id="plus in map with a filter"),
+        pytest.param("data.a.filter(x, 'a' + x == '') == []", "+ inside", id="plus in filter"),
+        pytest.param("data.a.all(x, (x + x).all(y, y))", "+ inside", id="plus in the range of an inner loop"),
+        pytest.param("data.a.matches(data.b)", "must be a literal", id="pattern from an event"),
+        pytest.param("matches(data.a, 'a' + 'b')", "must be a literal", id="pattern that is computed"),
+        pytest.param("data.a.matches('" + "a" * 201 + "')", "may have 200 characters", id="long pattern"),
+        pytest.param("data.a.matches('(a')", "invalid regular expression: missing )", id="broken pattern"),
+        pytest.param("data.a.matches('((a{1,100}){1,100}){1,100}')", "invalid repetition", id="pattern that grows"),
+    ],
+)
+def test_what_could_take_all_time_or_memory_is_refused(source: str, said: str) -> None:
+    assert said in refused(source)[0]
+
+
+def test_a_plus_outside_of_loops_is_allowed() -> None:
+    assert evaluate("(data.list + [3]).exists(x, x == 3)").holds
+    assert evaluate("[1].map(x, x * 2)[0] + 1 == 3").holds
+
+
+def test_many_conditions_may_be_combined() -> None:
+    assert evaluate("||".join(["data.n == 2"] * 120 + ["true"])).holds
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("steps.a.b == 1", {"a"}),
+        ("steps['step-1'].ok || errors.b.kind == errors['c-d'].kind", {"step-1", "b", "c-d"}),
+        ("has(steps.a) && has(errors['b'].kind)", {"a", "b"}),
+        ("size(steps['a'].list.filter(x, x.n == steps.b.n)) > 0", {"a", "b"}),
+        ("data.steps.a == 1 && event.errors.b == 2", set()),
+        ("steps[data.which].ok", set()),
+        ("size(steps) == 0", set()),
+        ("data.l.exists(steps, steps.mine == errors.b)", {"b"}),  # a variable of a loop hides the other
+        ("steps.a.l.exists(steps, steps.mine)", {"a"}),
+    ],
+)
+def test_the_steps_an_expression_names_are_known(source: str, names: set[str]) -> None:
+    assert compile_expression(source, Scope.CONDITION).step_names == names
+
+
+def test_an_expression_is_compiled_once() -> None:
+    assert compile_expression("data.n == 1", Scope.TRIGGER) is compile_expression("data.n == 1", Scope.TRIGGER)
+
+
+WORDS = st.sampled_from(
+    ["event", "data", ".a", "['b']", "[0]", "(", ")", "&&", "||", "==", "+", "-", "!", "?", ":", "'x", "'x'", "1", "2u"]
+    + [
+        "has",
+        "matches",
+        "exists(x,",
+        "map(x,",
+        "[",
+        "]",
+        "{",
+        "}",
+        "null",
+        "true",
+        "x",
+        "\n",
+        "//",
+        "\\",
+        "@",
+        "in",
+        "\0",
+    ]
+)
+
+
+@given(st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=12).map("".join)))
+def test_any_text_is_an_expression_or_refused(source: str) -> None:
+    try:
+        expression = compile_expression(source, Scope.TRIGGER)
+    except ExpressionError as error:
+        assert error.message
+        assert error.line >= 1
+        assert error.column >= 1
+    else:
+        assert isinstance(expression.evaluate(Bindings(EVENT)).holds, bool)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@given(JSON)
+def test_only_true_holds(value: Any) -> None:
+    answer = evaluate("data.value", event={"data": {"value": value}})
+    assert answer.holds is (value is True)
+    assert (answer.problem is None) is isinstance(value, bool)
