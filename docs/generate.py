@@ -11,8 +11,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from stepwell.core.advance import EDGE, MAX_LOSSES, PAUSE, RUN, STEP
+from stepwell.core.advance import EDGE, PAUSE, RUN, STEP
 from stepwell.core.run import EdgeStatus, PauseStatus, RunStatus, StepStatus
+from stepwell.core.verdict import MAX_LOSSES
 
 S = TypeVar("S", bound=IntEnum)
 

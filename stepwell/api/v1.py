@@ -45,7 +45,7 @@ class V1:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def list_events(self, request: Request) -> Any:
-        query = _query(request, "name", "user")
+        query = request.query_params
         page = self.reader.read_events(name=query.get("name"), user=query.get("user"), **_paging(request))
         return _page(page, event_view)
 
@@ -56,14 +56,15 @@ class V1:
     def list_event_runs(self, request: Request) -> Any:
         event_id = request.path_params["id"]
         _found(self.reader.read_event(event_id), "event", event_id)
-        _query(request)
         return _page(self.reader.read_runs(event=event_id, **_paging(request)), run_view)
 
     # --- functions -------------------------------------------------------------------------------------------------
 
     def list_functions(self, request: Request) -> Any:
-        _query(request)
-        return {"data": [function_view(function) for function in self.reader.read_functions()], "next": None}
+        functions, paging = self.reader.read_functions(), _paging(request)
+        start = paging["before"] or 0
+        end = start + paging["limit"]
+        return _page(Page(functions[start:end], end if end < len(functions) else None), function_view)
 
     def get_function(self, request: Request) -> Any:
         function_id = request.path_params["id"]
@@ -72,7 +73,7 @@ class V1:
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def list_runs(self, request: Request) -> Any:
-        query = _query(request, "function", "status", "user")
+        query = request.query_params
         status = query.get("status")
         statuses = {s.name.lower(): s for s in RunStatus}
         if status is not None and status not in statuses:
@@ -122,7 +123,7 @@ OPERATIONS = (
               (Parameter("name", "only events of this name"), _USER, *_PAGING)),
     Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "The runs an event started", models.RunList, _PAGING),
     Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
-    Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList),
+    Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList, _PAGING),
     Operation("GET", "/v1/functions/{id}", "get_function", "A function and its versions", models.FunctionView),
     Operation("GET", "/v1/runs", "list_runs", "Runs, newest first (without logs)", models.RunList,
               (Parameter("function", "only runs of this function"), _STATUS, _USER, *_PAGING)),
@@ -161,6 +162,7 @@ def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], R
 
     def endpoint(request: Request) -> Response:
         require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
+        _refuse_unknown(request, operation)
         return _json(handle(request), operation.status)
 
     return endpoint
@@ -192,12 +194,12 @@ def _found(thing: Any, kind: str, its_id: str) -> Any:
     return thing
 
 
-def _query(request: Request, *names: str) -> dict[str, str]:
-    known = {*names, "after", "limit"}
+def _refuse_unknown(request: Request, operation: Operation) -> None:
+    known = [parameter.name for parameter in operation.query]
     for name in request.query_params:
         if name not in known:
-            raise Problem(400, f"the parameter {name!r} is unknown; known are {', '.join(sorted(known))}")
-    return dict(request.query_params)
+            hint = f"known are {', '.join(known)}" if known else "there are none here"
+            raise Problem(400, f"the parameter {name!r} is unknown; {hint}")
 
 
 def _paging(request: Request) -> dict[str, Any]:

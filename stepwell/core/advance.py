@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from stepwell.core.joins import JOINS
 from stepwell.core.messages import (
     NO_QUESTIONS,
     Answer,
@@ -27,7 +28,6 @@ from stepwell.core.messages import (
     DeadlinePassed,
     DelayEnded,
     EmitEnd,
-    Error,
     EventArrived,
     Fact,
     OpenWait,
@@ -43,8 +43,7 @@ from stepwell.core.messages import (
     TimerKind,
     WaitKey,
 )
-from stepwell.core.plan import TRIGGER, Plan, Step
-from stepwell.core.retry import retry_delay_ms
+from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run import (
     ENDED_STEPS,
     OPEN_PAUSES,
@@ -53,11 +52,9 @@ from stepwell.core.run import (
     PauseStatus,
     Run,
     RunStatus,
-    StepState,
     StepStatus,
 )
-
-MAX_LOSSES = 4  # the fourth loss of a step is a final failure
+from stepwell.core.verdict import is_current, verdict_of
 
 S = TypeVar("S")
 Table = dict[S, dict[str, S]]
@@ -151,8 +148,8 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
         return _questions(plan, TRIGGER, plan.roots, "success")
     if isinstance(fact, AttemptEnded | AttemptLost):
         state, step = run.steps[fact.step], plan.steps[fact.step]
-        if _is_current(state, fact):
-            verdict = _verdict(run, step, state, fact)
+        if is_current(state, fact):
+            verdict = verdict_of(run, step, state, fact)
             if verdict.move in ("complete", "fail"):
                 result = "success" if verdict.move == "complete" else "failure"
                 return _questions(plan, fact.step, step.out, result, verdict.outcome)
@@ -206,9 +203,9 @@ def _attempt_started(draft: _Draft, fact: AttemptStarted) -> bool:
 
 def _attempt_over(draft: _Draft, fact: AttemptEnded | AttemptLost) -> bool:
     state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
-    if not _is_current(state, fact):
+    if not is_current(state, fact):
         return False
-    verdict = _verdict(draft.run, step, state, fact)
+    verdict = verdict_of(draft.run, step, state, fact)
     draft.record(fact.step, verdict.record, verdict.outcome)
     if verdict.move == "retry":
         due = draft.now + verdict.delay_ms
@@ -297,37 +294,7 @@ _HANDLERS: dict[type, Callable[[_Draft, Any], bool]] = {
 }
 
 
-# --- verdicts ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    move: str  # of the STEP table
-    record: str  # status of the attempt's record
-    outcome: Outcome
-    delay_ms: int = 0
-
-
-def _is_current(state: StepState, fact: AttemptEnded | AttemptLost) -> bool:
-    return state.status is StepStatus.RUNNING and state.attempt == fact.attempt
-
-
-def _verdict(run: Run, step: Step, state: StepState, fact: AttemptEnded | AttemptLost) -> _Verdict:
-    """What the end of an attempt means for its step. In a run that failed, nothing is tried again."""
-    again = run.status is RunStatus.RUNNING
-    if isinstance(fact, AttemptLost):
-        error = Error("lost", f"the server or worker was lost during attempt {state.attempt}")
-        move = "lose" if again and state.losses + 1 < MAX_LOSSES else "fail"
-        return _Verdict(move, "lost", Outcome(error=error))
-    outcome = fact.outcome
-    if outcome.error is None:
-        return _Verdict("complete", "completed", outcome)
-    if not (again and outcome.retryable and state.failures < step.retries.attempts):
-        return _Verdict("fail", "failed", outcome)
-    delay = outcome.retry_after_ms
-    if delay is None:
-        delay = retry_delay_ms(step.retries, state.failures + 1, f"{run.id}/{step.id}/{state.attempt}")
-    return _Verdict("retry", "failed", outcome, delay)
+# --- helpers of the above -------------------------------------------------------------------------------------------
 
 
 def _questions(
@@ -430,7 +397,7 @@ class _Draft:
         if self.steps[i].status is not StepStatus.PENDING:
             return None
         step = self.plan.steps[i]
-        move = _JOINS[step.join]([self.edges[e] for e in step.edges])
+        move = JOINS[step.join]([self.edges[e] for e in step.edges])
         if move == "start":
             unseen = tuple(a for a in step.ancestors if self.steps[a].status not in ENDED_STEPS)
             self.queue(i, "start", unseen=unseen)
@@ -542,25 +509,3 @@ class _Draft:
     def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
         if answer is not None and answer.problem is not None:
             self.problems.append((kind, index, answer.problem))
-
-
-def _merge(edges: list[EdgeStatus]) -> str | None:
-    """BPMN's inclusive join: all edges settled, at least one satisfied."""
-    if any(edge in (EdgeStatus.PENDING, EdgeStatus.PAUSED) for edge in edges):
-        return None
-    return "start" if EdgeStatus.SATISFIED in edges else "skip"
-
-
-def _all(edges: list[EdgeStatus]) -> str | None:
-    if EdgeStatus.DEAD in edges:
-        return "skip"
-    return "start" if all(edge is EdgeStatus.SATISFIED for edge in edges) else None
-
-
-def _first(edges: list[EdgeStatus]) -> str | None:
-    if EdgeStatus.SATISFIED in edges:
-        return "start"
-    return "skip" if all(edge is EdgeStatus.DEAD for edge in edges) else None
-
-
-_JOINS: dict[str, Callable[[list[EdgeStatus]], str | None]] = {"merge": _merge, "all": _all, "first": _first}

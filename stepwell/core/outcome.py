@@ -192,7 +192,7 @@ def failure(kind: str, message: str, *, retryable: bool = True) -> Outcome:
 
 
 def timed_out(timeout_ms: int) -> Outcome:
-    return failure("timeout", f"still running after {timeout_ms / 1000:g} s, its timeout; killed")
+    return failure("timeout", f"did not end within {timeout_ms / 1000:g} s, its timeout")
 
 
 def unsaid(said: Said, outcome: Outcome) -> bytes:

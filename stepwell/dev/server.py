@@ -68,7 +68,7 @@ async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole)
         """What may change what a function is; the server's own files do not."""
 
         ignore_dirs = (*DefaultFilter.ignore_dirs, ".stepwell")
-        own = os.fspath(server.settings.database.resolve())
+        own = tuple(os.fspath(path.resolve()) for path in (server.settings.database, server.settings.code))
 
         def __call__(self, change: object, path: str) -> bool:
             return not path.startswith(self.own) and super().__call__(change, path)  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ class Settings:
 class LocalPlatform:
     def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
+        self.code_lock = asyncio.Lock()  # from when code is put there until a version names it, nobody cleans up
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self.executor = Executor(runner, self._job, self, settings.parallelism)

@@ -6,14 +6,17 @@ In small pieces, each in a batch of its own, so that the engine never waits for 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 
-from stepwell.local.platform import LocalPlatform
+from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.project.code import remove
+
+log = logging.getLogger("stepwell.retention")
 
 EVERY_S = 600.0
 _PIECE = 500
@@ -23,7 +26,10 @@ _DAY_MS = 86_400_000
 async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
     """Remove what is older than `keep_days` (at least one day: duplicates are known that long), again and again."""
     while True:
-        await clean(platform, max(1.0, keep_days))
+        try:
+            await clean(platform, max(1.0, keep_days))
+        except Unavailable as reason:
+            log.warning("what is old stays until the next round: %s", reason)
         await asyncio.sleep(EVERY_S)
 
 
@@ -33,10 +39,11 @@ async def clean(platform: LocalPlatform, keep_days: float) -> None:
     await _in_pieces(platform, _delete_runs, cut)
     await _in_pieces(platform, _delete_events, cut)
     forgotten: list[tuple[str, int]] = []
-    await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection)))
+    await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))
     platform.store.functions.forget(forgotten)
-    needed = _needed_code(platform.store.connection)
-    await asyncio.to_thread(_delete_code, platform.code, needed)
+    async with platform.code_lock:
+        needed = _needed_code(platform.store.connection)
+        await asyncio.to_thread(_delete_code, platform.code, needed)
 
 
 async def _in_pieces(platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int) -> None:
@@ -91,12 +98,14 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     return -1 if len(rows) < _PIECE or rows[-1][1] >= cut else rows[-1][0]
 
 
-def _delete_versions(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str, int]]:
     unused: list[tuple[str, int]] = connection.execute(
         "SELECT function, version FROM versions WHERE NOT EXISTS (SELECT 1 FROM runs WHERE"
         " runs.function = versions.function AND runs.version = versions.version)"
         " AND version < (SELECT max(version) FROM versions AS newer WHERE newer.function = versions.function)"
         " AND NOT EXISTS (SELECT 1 FROM functions WHERE id = versions.function AND live = versions.version)"
+        " AND created_at < ?",
+        (cut,),
     ).fetchall()
     connection.executemany("DELETE FROM versions WHERE function = ? AND version = ?", unused)
     return unused

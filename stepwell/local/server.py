@@ -37,8 +37,8 @@ class ServerSettings:
 
     @property
     def code(self) -> Path:
-        """Step code by hash, beside the database."""
-        return self.database.with_suffix(".code")
+        """Step code by hash, beside the database; hidden, so that no definition is found in it."""
+        return self.database.with_name(f".{self.database.name}.code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,10 @@ class LocalServer:
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
         """Make a loaded function live; a version that is equal to the newest makes no new one."""
+        async with self.platform.code_lock:
+            return await self._deploy(function)
+
+    async def _deploy(self, function: LoadedFunction) -> Deployed:
         missing, code, values = [], {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():

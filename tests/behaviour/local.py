@@ -41,11 +41,13 @@ class StillClock(Clock):
 
 
 class LocalTestPlatform:
+    parallelism = 4
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._secrets: dict[str, str] = {}
         self._settings = ServerSettings(
-            folder / "db" / "stepwell.db", parallelism=4, no_containers=True, secret=self._secrets.get
+            folder / "db" / "stepwell.db", parallelism=self.parallelism, no_containers=True, secret=self._secrets.get
         )
         self._clock = StillClock()
         self._open()

@@ -255,7 +255,7 @@ def test_a_runs_id_follows_from_function_and_event(platform: Platform) -> None:
     platform.send(id="event-2")
     runs = {(run["function_id"], run["event_id"]): run["id"] for run in platform.runs()}
     assert len(set(runs.values())) == 4
-    assert runs["f", "event-1"] == "4izj36oj6qp5jttlgzyeyu5nzy"
+    assert runs["f", "event-1"] == "kjebjc6zbsjvtntydg7nrpccaq"
 
 
 # --- functions without steps -----------------------------------------------------------------------------------------

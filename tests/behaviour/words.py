@@ -66,6 +66,8 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
 class Platform(Protocol):
     """What a test can do, and see."""
 
+    parallelism: int  # how many steps may run at a time
+
     def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:
         """Make a function live; its version. `files` lie beside the definition (a text is YAML); `steps/app.py` is
         scripted steps. Raises Refused."""

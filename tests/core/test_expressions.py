@@ -166,7 +166,7 @@ def test_expressions_of_every_scope_share_bindings() -> None:
         ("1 + 'a' == 2", "`+` does not work with int, string", 1, 3),
         ("data.step-1.a == 1", "a value of type int has no fields", 1, 12),
         ("data.n == 99999999999999999999", "invalid int literal", 1, 11),
-        ("has(data)", "has() argument must be a field selection", 1, 4),
+        ("has(data)", "has() argument must be a field selection", 1, 5),
     ],
 )
 def test_a_broken_expression_is_refused_with_its_place(source: str, message: str, line: int, column: int) -> None:
@@ -176,7 +176,7 @@ def test_a_broken_expression_is_refused_with_its_place(source: str, message: str
 def test_a_text_that_looks_like_an_error_misleads_nobody() -> None:
     fake = "\"ERROR: <input>:99:9: undeclared reference to 'x'\""
     assert refused(f"{fake} == evnt")[0] == "there is no variable `evnt`; did you mean `event`?"
-    refused(f"'x\nERROR: <input>:99:9: undeclared reference to 'x' == evnt")
+    refused("'x\nERROR: <input>:99:9: undeclared reference to 'x' == evnt")
 
 
 @pytest.mark.parametrize(
@@ -256,25 +256,27 @@ def test_an_expression_is_compiled_once() -> None:
 
 
 WORDS = st.sampled_from(
-    ["event", "data", ".a", "['b']", "[0]", "(", ")", "&&", "||", "==", "+", "-", "!", "?", ":", "'x", "'x'", "1", "2u"]
-    + [
-        "has",
-        "matches",
-        "exists(x,",
-        "map(x,",
-        "[",
-        "]",
-        "{",
-        "}",
-        "null",
-        "true",
-        "x",
-        "\n",
-        "//",
-        "\\",
-        "@",
-        "in",
-        "\0",
+    [
+        *("event", "data", ".a", "['b']", "[0]", "(", ")", "&&", "||", "==", "+", "-", "!", "?", ":", "'x", "'x'", "1"),
+        *(
+            "has",
+            "matches",
+            "exists(x,",
+            "map(x,",
+            "[",
+            "]",
+            "{",
+            "}",
+            "null",
+            "true",
+            "x",
+            "//",
+            "\\",
+            "@",
+            "in",
+            "2u",
+        ),
+        *("\n", "\0", " "),
     ]
 )
 
@@ -284,11 +286,11 @@ def test_any_text_is_an_expression_or_refused(source: str) -> None:
     try:
         expression = compile_expression(source, Scope.TRIGGER)
     except ExpressionError as error:
-        assert error.message
-        assert error.line >= 1
-        assert error.column >= 1
+        wrong: ExpressionError | None = error
     else:
+        wrong = None
         assert isinstance(expression.evaluate(Bindings(EVENT)).holds, bool)
+    assert wrong is None or (wrong.message and wrong.line >= 1 and wrong.column >= 1)
 
 
 JSON = st.recursive(

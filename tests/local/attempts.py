@@ -14,7 +14,7 @@ import uvloop
 
 from stepwell.core.messages import Outcome
 from stepwell.core.plan import Retries, Runtime, Step
-from stepwell.local.runners.job import Job, Running
+from stepwell.local.runners.job import Job, Runner, Running
 from stepwell.local.runners.router import Runners
 
 DEADLINE_S = 20.0
@@ -57,7 +57,7 @@ def handler(code: Path, name: str, **options: Any) -> Job:
 class Attempt:
     """An attempt that was started, what it logged, and how it ended."""
 
-    def __init__(self, runners: Runners, its: Job) -> None:
+    def __init__(self, runners: Runner, its: Job) -> None:
         self.logged: list[tuple[str, bytes]] = []
         self.outcome: Outcome | None = None
         self._news = asyncio.Event()

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from stepwell.core.plan import Runtime
-from stepwell.local.runners.container import variables
+from stepwell.local.runners.container import image_of, variables
 from stepwell.local.runners.image import find_engine
 from stepwell.local.runners.job import CannotRun, Job
 from stepwell.local.runners.router import Runners
@@ -33,6 +33,9 @@ ENTRYPOINT ["/bin/busybox", "sh", "/step.sh"]
 """
 
 
+_built: list[str] = []
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A working engine, and an environment in which it works."""
@@ -44,16 +47,20 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if "CONTAINERS_CONF" not in os.environ:
             patch.setenv("CONTAINERS_CONF", str(config))
         try:
-            yield find_engine()
+            its = find_engine()
         except CannotRun as reason:
             pytest.skip(str(reason))
+        yield its
+        subprocess.run([its, "rmi", "-f", *_built], capture_output=True, check=False)
 
 
 def image(folder: Path, script: str, dockerfile: str = _DOCKERFILE, **options: Any) -> Job:
     put(folder, step__sh=script, Dockerfile=dockerfile)
     shutil.copy("/bin/busybox", folder / "busybox")
     fields = {name: options.pop(name) for name in ("entrypoint", "cpu", "memory", "image") if name in options}
-    return job(folder, Runtime("docker", **fields), **options)
+    its = job(folder, Runtime("docker", **fields), **options)
+    _built.append(image_of(its)[0])
+    return its
 
 
 def containers(engine: str) -> list[str]:
@@ -116,7 +123,7 @@ def test_a_container_that_cannot_start_says_so(engine: str, tmp_path: Path) -> N
 
 def test_a_timeout_kills_the_container(engine: str, tmp_path: Path) -> None:
     attempt = run(image(tmp_path, "trap '' TERM; /bin/busybox sleep 600", timeout_ms=2000))
-    assert attempt.error == ("timeout", True, "still running after 2 s, its timeout; killed")
+    assert attempt.error == ("timeout", True, "did not end within 2 s, its timeout")
     assert containers(engine) == []
 
 

@@ -6,11 +6,13 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stepwell.core.plan import Runtime
 from stepwell.local.runners.handler import HandlerRunner
+from stepwell.local.runners.job import Job
 from stepwell.local.runners.scratch import Scratch
 from tests.local.attempts import Attempt, Start, handler, is_running, job, on_runners, put, run, until
 
@@ -26,13 +28,13 @@ def handler(event, context):
 """
 
 
-def py(folder: Path, body: str, **options: object) -> object:
+def py(folder: Path, body: str, **options: Any) -> Job:
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     code = put(folder, app__py=f"import os, sys, json, time, subprocess\ndef handler(event, context):\n{lines}\n")
     return handler(code, "app.handler", **options)
 
 
-def js(folder: Path, body: str, **options: object) -> object:
+def js(folder: Path, body: str, **options: Any) -> Job:
     return handler(put(folder, app__js=body), "app.handler", **options)
 
 
@@ -87,7 +89,7 @@ def test_a_handler_may_be_in_a_package(tmp_path: Path, name: str, file: str) -> 
 
 def test_the_environment_is_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVER_SECRET", "x")
-    code = put(tmp_path, app__py="import os, sys\ndef handler(e, c): return [dict(os.environ), os.getcwd(), sys.path[0]]")
+    code = py(tmp_path, "return [dict(os.environ), os.getcwd(), sys.path[0]]").code
     env, cwd, first = run(job(code, Runtime("lambda", handler="app.handler", memory=256), env={"A": "1"})).output
     assert cwd == first == str(tmp_path)
     assert "SERVER_SECRET" not in env
@@ -249,7 +251,7 @@ def test_a_timeout_kills_the_worker_and_its_children(tmp_path: Path) -> None:
 
     async def work(start: Start) -> None:
         attempt = await start(py(tmp_path, body, timeout_ms=700)).end()
-        assert attempt.error == ("timeout", True, "still running after 0.7 s, its timeout; killed")
+        assert attempt.error == ("timeout", True, "did not end within 0.7 s, its timeout")
         for pid in attempt.log().split():
             await until(lambda pid=pid: not is_running(int(pid)))
 
@@ -321,9 +323,10 @@ return found
 
 def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) -> None:
     async def work(_: Start) -> None:
-        runner = HandlerRunner(Scratch(), most_idle=1)
+        scratch = Scratch()
+        runner = HandlerRunner(scratch, most_idle=1)
         pids = [
-            (await Attempt(runner, py(tmp_path / name, "return os.getpid()")).end()).output  # type: ignore[arg-type]
+            (await Attempt(runner, py(tmp_path / name, "return os.getpid()")).end()).output
             for name in "abc"
         ]
         await until(lambda: not is_running(pids[0]) and not is_running(pids[1]))
@@ -331,6 +334,7 @@ def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) 
         runner.sweep(0)
         await until(lambda: not is_running(pids[2]))
         await runner.close()
+        await scratch.close()
 
     on_runners(work)
 
@@ -393,12 +397,13 @@ def test_both_kinds_of_node_modules_work(tmp_path: Path, files: dict[str, str], 
         ("exports.handler = (e, c) => c.fail('text')", ("exception", True, "text")),
         ("exports.handler = () => { setTimeout(() => { throw new Error('late') }, 5) }",
          ("exception", True, "Error: late")),
-        ("exports.handler = async () => { Promise.reject(new Error('lost')); await new Promise(r => setTimeout(r, 50)) }",
+        ("exports.handler = async () => { Promise.reject(new Error('lost')); await new Promise(r => setTimeout(r, 9)) }",
          ("exception", True, "Error: lost")),
         ("exports.handler = () => new Promise(() => {})",
          ("exception", True, "Error: the handler's promise is pending, and nothing is left that could settle it")),
         ("exports.handler = async () => 10n",
-         ("exception", True, "Runtime.MarshalError: the return value is not JSON: Do not know how to serialize a BigInt")),
+         ("exception", True,
+          "Runtime.MarshalError: the return value is not JSON: Do not know how to serialize a BigInt")),
         ("exports.handler = async () => '\\ud800'", ("invalid_output", False, None)),
         ("exports.handler = async () => 'x'.repeat(3000000)", ("output_too_large", False, None)),
         ("exports.handler = async () => process.exit(3)",

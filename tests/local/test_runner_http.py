@@ -83,7 +83,8 @@ def test_headers_are_sent_with_variables_and_secrets_in_them(server: _Server) ->
     headers = {"Authorization": "Bearer ${TOKEN}", "Content-Type": "application/x", "X-Odd": "${NO} $HOME"}
     attempt = run(call(server, headers=headers, env={"TOKEN": "t0ken"}))
     sent = server.requests[0][1]
-    assert (sent["authorization"], sent["content-type"], sent["x-odd"]) == ("Bearer t0ken", "application/x", "${NO} $HOME")
+    assert (sent["authorization"], sent["content-type"]) == ("Bearer t0ken", "application/x")
+    assert sent["x-odd"] == "${NO} $HOME"
     assert attempt.log("system") == "the header X-Odd names ${NO}, which is neither in env nor in secrets\n"
 
 
@@ -141,7 +142,7 @@ def test_no_answer_is_tried_again() -> None:
 def test_no_answer_in_time_is_a_timeout(server: _Server) -> None:
     server.is_slow = True
     assert run(call(server, timeout_ms=200)).error == (
-        "timeout", True, "still running after 0.2 s, its timeout; killed"
+        "timeout", True, "did not end within 0.2 s, its timeout"
     )
 
 

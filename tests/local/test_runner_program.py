@@ -7,18 +7,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from stepwell.core.messages import Error, Outcome
 from stepwell.core.plan import Runtime
+from stepwell.local.runners.job import Job
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES
 from stepwell.local.runners.router import MAX_LOG_BYTES, Runners
-from tests.local.attempts import INPUT, Start, is_running, job, on_runners, program, put, run, until
+from stepwell.local.runners.stdout import StdoutReader
+from tests.local.attempts import INPUT, Attempt, Start, is_running, job, on_runners, program, put, run, until
 
 
-def sh(folder: Path, script: str, **options: object) -> object:
+def sh(folder: Path, script: str, **options: Any) -> Job:
     return program(put(folder, main__sh=script), **options)
 
 
@@ -49,6 +52,12 @@ def test_a_command_gets_the_input_as_its_last_argument(tmp_path: Path) -> None:
 def test_a_step_that_is_one_file_is_run_by_its_name(tmp_path: Path) -> None:
     its = program(put(tmp_path, send__py="print('[1]')"), path="file://./steps/send.py")
     assert run(its).output == [1]
+
+
+def test_ends_are_noticed_where_there_are_no_pidfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    assert run(sh(tmp_path, "sleep 600 & echo 1")).output == 1
+    assert run(sh(tmp_path / "b", "sleep 600", timeout_ms=100)).error[0] == "timeout"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -146,6 +155,34 @@ def test_the_last_line_of_a_long_stdout_is_the_output(tmp_path: Path) -> None:
     assert attempt.log("stdout").startswith("a line of log\n")
 
 
+@pytest.mark.parametrize("size", [1, 7, 65_536, 5_000_000])
+@pytest.mark.parametrize(
+    ("text", "output"),
+    [
+        (b"x" * 2_000_000 + b'\n{"a": 1}', b'{"a":1}'),
+        (b'{"a": 1}' + b"\n" * 2_000_000, b'{"a":1}'),
+        (b"log\n" * 400_000 + b'{"a": 1}\n' + b" \n" * 1_000_000, b'{"a":1}'),
+        (b'{"a": 1}\n' * 200_000, b'{"a":1}'),
+        (b"x\n" * 600_000, None),
+        (b'{"a": 1}\n' + b"x" * 2_000_000, None),
+        (b"x" * 2_000_000 + b'{"a": 1}\n', None),
+        (b'{"a": "' + b"x" * 2_000_000 + b'"}\n', None),
+    ],
+)
+def test_a_long_stdout_is_read_the_same_in_pieces_of_any_size(text: bytes, output: bytes | None, size: int) -> None:
+    logged = bytearray()
+    reader = StdoutReader(lambda stream, piece: logged.extend(piece))
+    pieces = [text[i : i + size] for i in range(0, len(text), size)] if size > 7 else [text[:-99_991]]
+    if size <= 7:
+        pieces += [text[i : i + size] for i in range(len(text) - 99_991, len(text), size)]
+    for piece in pieces:
+        reader.feed(piece)
+    said = reader.finish()
+    assert said.output == output
+    whole = bytes(logged) + said.log + said.text
+    assert whole.split() == text.split()
+
+
 def test_a_flood_does_not_starve_other_attempts(tmp_path: Path) -> None:
     async def work(start: Start) -> None:
         flood = await start(sh(tmp_path / "a", "yes")).until(lambda attempt: attempt.logged)
@@ -171,7 +208,7 @@ def test_a_timeout_kills_the_whole_group_even_if_it_ignores_sigterm(tmp_path: Pa
 
     async def work(start: Start) -> None:
         attempt = await start(sh(tmp_path, script, timeout_ms=300)).end()
-        assert attempt.error == ("timeout", True, "still running after 0.3 s, its timeout; killed")
+        assert attempt.error == ("timeout", True, "did not end within 0.3 s, its timeout")
         child = int(attempt.log())
         await until(lambda: not is_running(child))
 
@@ -194,7 +231,7 @@ def test_closing_kills_what_runs_and_leaves_no_files(tmp_path: Path) -> None:
         attempt = await start(sh(tmp_path, "touch $TMPDIR/x; echo $TMPDIR >&2; sleep 600")).until(lambda a: a.logged)
         found.append(attempt)
 
-    found: list[object] = []
+    found: list[Attempt] = []
     on_runners(work)
     (attempt,) = found
     assert attempt.error[0] == "stopped"

@@ -1,0 +1,88 @@
+"""A dev server asks for no key: so it answers this machine only, and no other site's pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import dev, write_function
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_function(tmp_path_factory.mktemp("local-only") / "f")
+
+
+@pytest.fixture(scope="module")
+def http(functions: Path) -> Iterator[httpx.Client]:
+    with dev(functions, functions.parent / "db") as server, httpx.Client(base_url=server.url) as client:
+        yield client
+
+
+def statuses(http: httpx.Client, **headers: str) -> set[int]:
+    """What each part of the API answers: events, /v1, and what needs no key."""
+    return {
+        http.post("/e/k", json={"name": "x"}, headers=headers).status_code,
+        http.get("/v1/runs", headers=headers).status_code,
+        http.get("/healthz", headers=headers).status_code,
+    }
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:1", "LOCALHOST:8288", "127.0.0.1", "127.0.0.1:65535", "[::1]", "[::1]:8288"],
+)
+def test_this_machine_is_answered_by_any_of_its_names(http: httpx.Client, host: str) -> None:
+    assert statuses(http, host=host) == {200}
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8288", "localhost.evil.example", "127.0.0.1.evil.example", "evillocalhost",
+     "[::1", "localhost@evil.example", ":8288"],
+)  # fmt: skip
+def test_another_host_is_refused(http: httpx.Client, host: str) -> None:
+    assert statuses(http, host=host) == {403}
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8288", "https://[::1]:1", "http://localhost"])
+def test_a_page_of_this_machine_may_send(http: httpx.Client, origin: str) -> None:
+    assert statuses(http, origin=origin) == {200}
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "http://localhost.evil.example", "null", "file://", "http://10.0.0.7", "nonsense", "http://[",
+     "http://localhost@evil.example"],
+)  # fmt: skip
+def test_a_page_of_another_site_is_refused(http: httpx.Client, origin: str) -> None:
+    assert statuses(http, origin=origin) == {403}
+    answer = http.options("/e/k", headers={"origin": origin, "access-control-request-method": "POST"})
+    assert answer.status_code == 403
+
+
+def test_a_refusal_is_a_problem_document(http: httpx.Client) -> None:
+    for path in ("/e/k", "/v1/runs"):
+        answer = http.post(path, headers={"host": "evil.example"})
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (answer.json()["status"], answer.json()["title"]) == (403, "Forbidden")
+
+
+def test_any_key_and_none_will_do(http: httpx.Client) -> None:
+    assert http.post("/e/whatever", json={"name": "x"}).status_code == 200
+    assert http.post("/e", json={"name": "x"}).status_code == 200
+    assert http.get("/v1/runs", headers={"authorization": "Bearer whatever"}).status_code == 200
+
+
+def test_with_a_key_of_its_own_every_other_is_refused(functions: Path) -> None:
+    with dev(functions, functions.parent / "keyed", "--key", "k") as server, httpx.Client(base_url=server.url) as http:
+        event = {"name": "x"}
+        assert http.post("/e/k", json=event).status_code == 200
+        assert http.post("/e/wrong", json=event).status_code == 401
+        assert http.post("/e", json=event).status_code == 401
+        assert http.get("/v1/runs").status_code == 401
+        assert http.get("/v1/runs", headers={"authorization": "Bearer k"}).status_code == 200
+        assert http.get("/healthz").status_code == 200

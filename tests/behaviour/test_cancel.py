@@ -1,0 +1,242 @@
+"""Cancelling a run: in every state of its steps, for good, and with everything that it had started."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.behaviour.words import Json, Platform, function, has, script, statuses
+
+NEVER = {"wait_for": "/nonexistent"}
+
+
+def cancelled(platform: Platform, run_id: str) -> Json:
+    platform.cancel(run_id)
+    run = platform.run(run_id)
+    assert run["status"] == "cancelled"
+    assert run["ended_at"] is not None
+    assert run["output"] is None
+    return run
+
+
+def attempt_statuses(run: Json, step_id: str = "a") -> list[str]:
+    return [attempt["status"] for attempt in run["steps"][step_id]["attempts"]]
+
+
+def stays(platform: Platform, run: Json) -> None:
+    """Nothing changes a run that has ended, however long it is."""
+    platform.settle()
+    platform.travel("30d")
+    assert platform.run(run["id"]) == run
+
+
+# --- in every state --------------------------------------------------------------------------------------------------
+
+
+def test_a_running_step_is_cancelled_at_once(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": "a"}))
+    run_id = platform.run_of(platform.send(data=script(a=NEVER)))
+    platform.wait(run_id, has("a", "running"))
+    run = cancelled(platform, run_id)
+    assert statuses(run) == {"a": "cancelled", "b": "cancelled"}
+    assert attempt_statuses(run) == ["cancelled"]
+    stays(platform, run)
+
+
+def test_queued_steps_are_cancelled_and_never_start(platform: Platform, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    steps = [f"s{i}" for i in range(60)]
+    platform.deploy(function({step: {} for step in steps}))
+    event = platform.send(data=script(**{step: {"touch": str(trace), **NEVER} for step in steps}))
+    run_id = platform.run_of(event)
+    run = platform.wait(run_id, lambda run: {"running", "queued"} <= set(statuses(run).values()))
+    queued = {step for step, status in statuses(run).items() if status == "queued"}
+    run = cancelled(platform, run_id)
+    assert set(statuses(run).values()) == {"cancelled"}
+    stays(platform, run)
+    started = {line.split()[0] for line in trace.read_text().splitlines()} if trace.exists() else set()
+    assert not started & queued
+
+
+def test_a_retrying_step_is_cancelled(platform: Platform) -> None:
+    platform.deploy(function({"a": {"retries": {"attempts": 4}}, "b": "a"}))
+    (run,) = platform.runs(platform.send(data=script(a=[{"raise": "no"}, {}])))
+    assert statuses(run) == {"a": "retrying", "b": "pending"}
+    run = cancelled(platform, run["id"])
+    assert statuses(run) == {"a": "cancelled", "b": "cancelled"}
+    assert attempt_statuses(run) == ["failed"]
+    stays(platform, run)
+
+
+def test_a_delayed_step_is_cancelled(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
+    (run,) = platform.runs(platform.send())
+    run = cancelled(platform, run["id"])
+    assert statuses(run) == {"a": "completed", "b": "cancelled"}
+    assert run["steps"]["b"]["after"][0]["status"] == "dead"
+    assert run["steps"]["a"]["output"] == {"step": "a"}
+    stays(platform, run)
+
+
+@pytest.mark.parametrize("on_timeout", [False, True])
+def test_a_waiting_step_is_cancelled_and_no_event_resumes_it(platform: Platform, on_timeout: bool) -> None:
+    wait = {"event": "paid", "ttl": "1h", "onTimeout": on_timeout}
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
+    (run,) = platform.runs(platform.send())
+    assert statuses(run)["b"] == "waiting"
+    run = cancelled(platform, run["id"])
+    assert statuses(run) == {"a": "completed", "b": "cancelled"}
+    platform.send("paid")
+    stays(platform, run)
+
+
+def test_what_had_ended_before_keeps_its_status(platform: Platform) -> None:
+    steps = {
+        "done": {},
+        "failed": {},
+        "handler": {"after": {"step": "failed", "on": "failure"}},
+        "skipped": {"after": {"step": "done", "if": "false"}},
+        "waiting": {"after": {"step": "done", "wait": "1h"}},
+    }
+    platform.deploy(function(steps))
+    (run,) = platform.runs(platform.send(data=script(failed={"raise": "no"})))
+    run = cancelled(platform, run["id"])
+    assert statuses(run) == {
+        "done": "completed",
+        "failed": "failed",
+        "handler": "completed",
+        "skipped": "skipped",
+        "waiting": "cancelled",
+    }
+    assert run["error"] is None
+
+
+# --- for good --------------------------------------------------------------------------------------------------------
+
+
+def test_failure_edges_do_not_run(platform: Platform) -> None:
+    after = [{"step": "a", "on": "failure"}, {"step": "a", "on": "always"}]
+    platform.deploy(function({"a": {}, "b": {"after": after}}))
+    run_id = platform.run_of(platform.send(data=script(a=NEVER)))
+    platform.wait(run_id, has("a", "running"))
+    run = cancelled(platform, run_id)
+    assert statuses(run) == {"a": "cancelled", "b": "cancelled"}
+    stays(platform, run)
+
+
+def test_a_late_outcome_changes_nothing(platform: Platform, tmp_path: Path) -> None:
+    """A step that is about to answer when it is cancelled."""
+    gate = tmp_path / "gate"
+    platform.deploy(function({"a": {}, "b": "a"}))
+    run_ids = [platform.run_of(platform.send(data=script(a={"wait_for": str(gate)}))) for _ in range(3)]
+    for run_id in run_ids:
+        platform.wait(run_id, has("a", "running"))
+    gate.touch()
+    for run_id in run_ids:
+        platform.cancel(run_id)
+        run = platform.run(run_id)
+        assert run["status"] in ("cancelled", "completed")
+        stays(platform, run)
+
+
+def test_cancelling_twice_changes_nothing(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
+    (run,) = platform.runs(platform.send())
+    run = cancelled(platform, run["id"])
+    platform.travel("1m")
+    platform.cancel(run["id"])
+    assert platform.run(run["id"]) == run
+    assert len(platform.events("stepwell/run.cancelled")) == 1
+
+
+@pytest.mark.parametrize(("act", "status"), [({}, "completed"), ({"raise": "no"}, "failed")])
+def test_a_run_that_has_ended_cannot_be_cancelled(platform: Platform, act: Json, status: str) -> None:
+    platform.deploy(function())
+    (run,) = platform.runs(platform.send(data=script(a=act)))
+    platform.cancel(run["id"])
+    platform.settle()
+    assert run["status"] == status
+    assert platform.run(run["id"]) == run
+    assert platform.events("stepwell/run.cancelled") == []
+
+
+def test_a_restart_does_not_bring_a_cancelled_run_back(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "$trigger", "wait": "1h"}}}))
+    run_id = platform.run_of(platform.send(data=script(a=NEVER)))
+    platform.wait(run_id, has("a", "running"))
+    run = cancelled(platform, run_id)
+    platform.restart("2h")
+    stays(platform, run)
+
+
+def test_cancelling_one_run_leaves_the_others_alone(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
+    first, second = platform.send(), platform.send()
+    cancelled(platform, platform.runs(first)[0]["id"])
+    platform.travel("1h")
+    assert platform.runs(second)[0]["status"] == "completed"
+
+
+def test_a_cancelled_run_says_so_once(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}, id="f"))
+    event = platform.send(user={"id": "u"})
+    (run,) = platform.runs(event)
+    cancelled(platform, run["id"])
+    (end,) = platform.events("stepwell/run.cancelled")
+    assert (end["data"]["run_id"], end["data"]["function_id"]) == (run["id"], "f")
+    assert end["user"] == {"id": "u"}
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_programs_processes_are_killed_with_its_run(platform: Platform, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    program = f"#!/bin/sh\ntrap '' TERM\nsleep 600 &\necho $$ $! > {pids}.new\nmv {pids}.new {pids}\nwait\n"
+    step = {"path": "file://steps/hang", "runtime": {"type": "lambda", "command": ["./run.sh"]}}
+    platform.deploy(function({"a": step}), {"steps/hang/run.sh": program})
+    run_id = platform.run_of(platform.send())
+    platform.wait(run_id, lambda run: pids.exists())
+    processes = [int(pid) for pid in pids.read_text().split()]
+    assert not any(gone(pid) for pid in processes)
+    cancelled(platform, run_id)
+    platform.settle()
+    deadline = time.monotonic() + 10
+    while not all(gone(pid) for pid in processes):
+        assert time.monotonic() < deadline, "the processes live on"
+
+
+def test_a_cancelled_handlers_place_is_free_for_the_next_run(platform: Platform) -> None:
+    platform.deploy(function())
+    for _ in range(9):  # more than run at once
+        run_id = platform.run_of(platform.send(data=script(a=NEVER)))
+        platform.wait(run_id, has("a", "running"))
+        cancelled(platform, run_id)
+    (run,) = platform.runs(platform.send())
+    assert run["status"] == "completed"
+
+
+def test_the_log_of_a_cancelled_attempt_is_kept(platform: Platform) -> None:
+    platform.deploy(function())
+    run_id = platform.run_of(platform.send(data=script(a={"log": "I was here", **NEVER})))
+    platform.wait(run_id, lambda run: bool(run["steps"]["a"]["attempts"]) and "here" in _logs(run))
+    assert "I was here" in _logs(cancelled(platform, run_id))
+
+
+def _logs(run: Json) -> str:
+    text: str = run["steps"]["a"]["attempts"][0]["logs"]
+    return text

@@ -1,0 +1,55 @@
+"""How long a failed attempt waits for the next."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepwell.core.plan import Retries
+from stepwell.core.retry import retry_delay_ms
+
+HOUR = 3_600_000
+
+
+def retries(initial: int = 10_000, factor: float = 2, most: int = HOUR, jitter: float = 0) -> Retries:
+    return Retries(attempts=20, initial_ms=initial, factor=factor, max_ms=most, jitter=jitter)
+
+
+def test_each_failure_multiplies_the_delay_up_to_the_most() -> None:
+    delays = [retry_delay_ms(retries(most=60_000), failures, "") for failures in range(1, 6)]
+    assert delays == [10_000, 20_000, 40_000, 60_000, 60_000]
+
+
+def test_the_first_delay_is_not_above_the_most() -> None:
+    assert retry_delay_ms(retries(initial=2 * HOUR), 1, "") == HOUR
+
+
+def test_jitter_moves_the_delay_either_way_by_its_fraction_at_most() -> None:
+    delays = [retry_delay_ms(retries(jitter=0.15), 1, f"run/{i}") for i in range(2000)]
+    assert 8_500 <= min(delays) < 8_550
+    assert 11_450 < max(delays) <= 11_500
+    assert abs(sum(delays) / len(delays) - 10_000) < 100
+
+
+def test_the_same_attempt_always_gets_the_same_delay() -> None:
+    assert retry_delay_ms(retries(jitter=0.15), 3, "run/step/3") == retry_delay_ms(
+        retries(jitter=0.15), 3, "run/step/3"
+    )
+    assert retry_delay_ms(retries(jitter=0.15), 3, "run/step/3") != retry_delay_ms(
+        retries(jitter=0.15), 3, "run/step/4"
+    )
+
+
+@given(
+    st.builds(
+        retries,
+        st.integers(0, 366 * 24 * HOUR),
+        st.floats(1, 1e308),
+        st.integers(0, 366 * 24 * HOUR),
+        st.floats(0, 1),
+    ),
+    st.integers(1, 21),
+    st.text(max_size=5),
+)
+def test_no_settings_make_it_overflow_or_pass_the_most_and_its_jitter(its: Retries, failures: int, seed: str) -> None:
+    assert 0 <= retry_delay_ms(its, failures, seed) <= its.max_ms * (1 + its.jitter) + 1
