@@ -44,6 +44,7 @@ from stepwell.core.waits import wait_index
 from stepwell.platform import Attempt, Change, Dispatcher, NewEvent, RunRecord, Store
 
 log = logging.getLogger("stepwell.engine")
+runs_log = logging.getLogger("stepwell.runs")
 
 RUN_EVENTS = "stepwell/run."  # the engine's own events about runs; a run that one of them started emits none
 
@@ -227,6 +228,8 @@ class Engine:
                     if earlier is not None:
                         facts.append((record.run.id, earlier))
                 elif isinstance(command, EmitEnd):
+                    if command.status == "failed":
+                        _log_failure(record)
                     if not record.event.name.startswith(RUN_EVENTS):
                         arrivals.append(Arrival(_end_event(record, command.status, now)))
                 elif isinstance(command, StopStep):
@@ -288,6 +291,13 @@ def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:
         return WaitKey(None)
     known = {**variables, "user": variables["event"]["user"], "data": variables["event"]["data"]}
     return index.key(its.event, known)
+
+
+def _log_failure(record: RunRecord) -> None:
+    run, plan = record.run, record.plan
+    step = plan.steps[run.failed_step].id if run.failed_step is not None else None
+    fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step}
+    runs_log.warning("run %s of %s failed at step %s", run.id, plan.function_id, step, extra={"fields": fields})
 
 
 def _end_event(record: RunRecord, status: str, now: int) -> Event:

@@ -28,10 +28,12 @@ def status(name: str) -> Text:
 
 
 def local_time(text: str | None) -> str:
-    """An RFC 3339 time as a clock on the wall shows it."""
+    """An RFC 3339 time as a clock on the wall shows it, with the date if that is not today's."""
     if text is None:
         return ""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    moment = datetime.fromisoformat(text).astimezone()
+    is_today = moment.date() == datetime.now().astimezone().date()
+    return moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
 
 
 def duration(start: str | None, end: str | None) -> str:

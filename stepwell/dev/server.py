@@ -30,6 +30,7 @@ class DevOptions:
 async def main(settings: ServerSettings, options: DevOptions) -> None:
     """Serve until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the console shows them
     with listen(options.host, options.port) as listener:
         async with open_server(settings) as server:
             console = DevConsole(server.queries, as_json=options.as_json)
@@ -52,9 +53,7 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     """Make what is on disk live; a definition that does not load keeps its old version and is reported."""
     functions, errors = await asyncio.to_thread(load_all, paths)
     console.problems([problem for error in errors for problem in error.problems])
-    broken = {str(problem.file) for error in errors for problem in error.problems}
-    kept = [f for f, file in server.platform.store.functions.live().items() if file in broken]
-    for function_id in await server.retire_others([*kept, *(function.definition.id for function in functions)]):
+    for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     for function in functions:
         console.deployed(await server.deploy(function))
@@ -74,8 +73,13 @@ async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole)
             return not path.startswith(self.own) and super().__call__(change, path)  # type: ignore[arg-type]
 
     folders = {path if path.is_dir() else path.parent for path in paths}
-    async for _ in awatch(*folders, watch_filter=Filter(), debounce=300, step=50, recursive=True):
+    changes = awatch(*folders, watch_filter=Filter(), debounce=300, step=50, recursive=True)
+    change = asyncio.ensure_future(anext(changes))
+    await asyncio.sleep(0)  # it watches from here on; the first round finds what was saved before
+    while True:
         try:
             await deploy_all(server, paths, console)
         except Exception as error:  # a save must never end the server
             console.trouble(f"cannot deploy: {error}")
+        await change
+        change = asyncio.ensure_future(anext(changes))

@@ -98,9 +98,12 @@ class LocalPlatform:
     ) -> Registered:
         """Make a version live; its step code must lie in `self.code` already."""
         result: list[Registered] = []
-        self._calls.append(
-            lambda now: result.append(self.store.functions.register(definition, code, dotenv, file, now))
-        )
+
+        def call(now: int) -> None:
+            result.append(self.store.functions.register(definition, code, dotenv, file, now))
+            self.store.timers_changed = True  # its cron triggers
+
+        self._calls.append(call)
         await self._durable()
         return result[0]
 

@@ -81,9 +81,7 @@ async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
     for error in errors:
         for problem in error.problems:
             log.error("%s", problem)
-    broken = {str(problem.file) for error in errors for problem in error.problems}
-    kept = [f for f, file in server.platform.store.functions.live().items() if file in broken]
-    await server.retire_others([*kept, *(function.definition.id for function in functions)])
+    await server.retire_others(functions, errors)
     for function in functions:
         for warning in function.warnings():
             log.warning("%s", warning)

@@ -19,7 +19,7 @@ from stepwell.local.queries import Queries
 from stepwell.local.runners.router import Runners
 from stepwell.local.store import LocalStore
 from stepwell.project.code import dotenv, materialise
-from stepwell.project.load import LoadedFunction
+from stepwell.project.load import LoadedFunction, LoadError
 
 
 def default_parallelism() -> int:
@@ -83,9 +83,13 @@ class LocalServer:
         registered = await self.platform.register(definition, code, values, str(function.file))
         return Deployed(function, registered, ())
 
-    async def retire_others(self, function_ids: Sequence[str]) -> list[str]:
-        """Take out of service every live function but these."""
-        others = [f for f in self.platform.store.functions.live() if f not in set(function_ids)]
+    async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
+        """Take out of service every live function but these, and those whose folder holds what cannot be loaded: they
+        keep their last version. Answers the ids."""
+        loaded = {function.definition.id for function in functions}
+        broken = {problem.file.parent for error in errors for problem in error.problems}
+        live = self.platform.store.functions.live().items()
+        others = [f for f, file in live if f not in loaded and Path(file).parent not in broken]
         if others:
             await self.platform.retire(others)
         return others

@@ -162,9 +162,6 @@ class LocalTestPlatform:
     def travel(self, duration: str) -> None:
         self._call(self.server.platform.travel(parse_duration(duration)))
 
-    def hold(self) -> None:
-        pass  # time stands still anyway
-
     def secret(self, name: str, value: str) -> None:
         self._secrets[name] = value
 

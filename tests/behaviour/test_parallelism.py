@@ -8,63 +8,71 @@ from pathlib import Path
 
 from tests.behaviour.words import Json, Platform, function
 
-# Says that it began, ends when the test opens the gate, and returns when it began (ns, one clock for all processes).
+# Says that it began, and ends once it gets hold of a token.
 NOTE = """
 import os, time
 def handler(event, context):
-    begun, data = time.monotonic_ns(), event["event"]["data"]
-    open(f"{data['folder']}/{event['ctx']['run_id']}", "w").close()
-    while not os.path.exists(data["gate"]):
+    ctx, folder = event["ctx"], event["event"]["data"]["folder"]
+    open(f"{folder}/begun/{ctx['function_id']}-{ctx['run_id']}", "w").close()
+    while True:
+        for token in os.listdir(f"{folder}/tokens"):
+            try:
+                return os.unlink(f"{folder}/tokens/{token}")
+            except OSError:  # another was faster
+                pass
         time.sleep(0.002)
-    return begun
 """
 STEP = {"a": {"runtime": {"type": "lambda", "handler": "note.handler"}}}
 
 
-class Begun:
-    """Steps that have begun, and the gate that lets them end."""
+class Stage:
+    """Steps that have begun, and tokens that let them end."""
 
-    def __init__(self, place: Path) -> None:
-        self._folder, self._gate = place / "begun", place / "gate"
-        self._folder.mkdir()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tokens = 0
+        for name in ("begun", "tokens"):
+            (folder / name).mkdir()
 
     def events(self, name: str, count: int) -> bytes:
-        event: Json = {"name": name, "data": {"folder": str(self._folder), "gate": str(self._gate)}}
+        event: Json = {"name": name, "data": {"folder": str(self._folder)}}
         return json.dumps([event] * count).encode()
 
-    @property
-    def count(self) -> int:
-        return len(list(self._folder.iterdir()))
-
-    def wait_for(self, count: int) -> None:
+    def begun(self, at_least: int = 0) -> list[str]:
+        """The functions of the steps that have begun, once so many have."""
         deadline = time.monotonic() + 20
-        while self.count < count:
-            assert time.monotonic() < deadline, f"only {self.count} steps began"
+        while len(found := [file.name.partition("-")[0] for file in (self._folder / "begun").iterdir()]) < at_least:
+            assert time.monotonic() < deadline, f"only these began: {found}"
+        return found
 
-    def let_end(self) -> None:
-        self._gate.touch()
+    def let_end(self, count: int) -> None:
+        for _ in range(count):
+            self._tokens += 1
+            (self._folder / f"tokens/{self._tokens}").touch()
 
 
 def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_path: Path) -> None:
-    begun = Begun(tmp_path)
+    stage, most = Stage(tmp_path), platform.parallelism
     platform.deploy(function(STEP), {"steps/note.py": NOTE})
-    events = platform.send_raw(begun.events("go", 12))
-    begun.wait_for(platform.parallelism)
+    events = platform.send_raw(stage.events("go", 3 * most))
+    stage.begun(at_least=most)
     states = [platform.run(platform.run_of(event))["steps"]["a"]["status"] for event in events]
-    assert sorted(states) == ["queued"] * (12 - platform.parallelism) + ["running"] * platform.parallelism
-    assert begun.count == platform.parallelism
-    begun.let_end()
+    assert sorted(states) == ["queued"] * 2 * most + ["running"] * most
+    assert len(stage.begun()) == most
+    stage.let_end(3 * most)
     assert {run["status"] for run in platform.runs()} == {"completed"}
 
 
 def test_a_flood_of_one_function_does_not_starve_another(platform: Platform, tmp_path: Path) -> None:
-    begun = Begun(tmp_path)
+    stage, most = Stage(tmp_path), platform.parallelism
     for name in ("flood", "drop"):
         platform.deploy(function(STEP, id=name, on=name), {"steps/note.py": NOTE})
-    platform.send_raw(begun.events("flood", 60))
-    begun.wait_for(platform.parallelism)
-    platform.send_raw(begun.events("drop", 3))
-    begun.let_end()
-    order = sorted(platform.runs(), key=lambda run: run["output"]["a"])
-    last = max(place for place, run in enumerate(order) if run["function_id"] == "drop")
-    assert last < 4 * platform.parallelism  # the two take turns
+    platform.send_raw(stage.events("flood", 40))
+    stage.begun(at_least=most)
+    platform.send_raw(stage.events("drop", 3))
+    for ended in range(1, 7):
+        stage.let_end(1)
+        stage.begun(at_least=most + ended)
+    assert stage.begun().count("drop") == 3  # of the six that began since, as the two take turns
+    stage.let_end(40 + 3 - 6)
+    assert {run["status"] for run in platform.runs()} == {"completed"}

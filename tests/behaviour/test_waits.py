@@ -106,7 +106,6 @@ PAIR = {"a": {}, "ship": after(**{"async": PAID}), "remind": after(**{"async": U
     ],
 )
 def test_exactly_one_side_of_a_pair_runs(platform: Platform, sent_after: str, runs: str, does_not: str) -> None:
-    platform.hold()
     platform.deploy(function(PAIR))
     go = platform.send(data=order())
     platform.settle()
@@ -175,7 +174,6 @@ def test_an_event_during_the_delay_counts_at_its_end_and_not_before(platform: Pl
 
 @pytest.mark.parametrize(("sent_after", "status"), [("1h59m59s999ms", "completed"), ("2h", "skipped")])
 def test_the_ttl_counts_from_the_end_of_the_delay(platform: Platform, sent_after: str, status: str) -> None:
-    platform.hold()
     platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
     go = platform.send(data=order())
     platform.travel(sent_after)

@@ -105,9 +105,6 @@ class Platform(Protocol):
     def travel(self, duration: str) -> None:
         """Let time pass, and settle."""
 
-    def hold(self) -> None:
-        """Not needed: time always stands still, but for `travel` and downtime (START)."""
-
     def secret(self, name: str, value: str) -> None:
         """Give a secret its value, for the steps that name it."""
 

@@ -170,7 +170,10 @@ EQUALITIES = st.tuples(INCOMING, KNOWN | CONSTANTS | INCOMING, st.booleans()).ma
 OTHERS = st.sampled_from(
     ["true", "has(async.data.a)", "async.data.a != data.b", "(async.data.a == 1 || true)", "data.a"]
 )
-MATCHES = st.lists(EQUALITIES | OTHERS, min_size=1, max_size=3).map(" && ".join)
+LIKELY = st.sampled_from(["async.data.a == data.a", "event.data.b == async.data.b"])  # of fields that are made alike
+MATCHES = st.lists(EQUALITIES | OTHERS | LIKELY, max_size=2).flatmap(
+    lambda parts: (EQUALITIES | LIKELY).map(lambda equality: " && ".join([*parts, equality]))
+)
 
 
 @st.composite
@@ -179,7 +182,7 @@ def situations(draw: st.DrawFn) -> tuple[str, dict[str, Any], dict[str, Any]]:
     event, outputs = draw(EVENTS), draw(OBJECTS)
     known = {"event": event, "steps": {"s": outputs}, "errors": {"s": outputs}, "response": draw(VALUES | OBJECTS)}
     incoming = draw(EVENTS | st.just(event))
-    for field, value in draw(st.dictionaries(st.sampled_from("ab"), SCALARS, max_size=2)).items():
+    for field, value in draw(st.fixed_dictionaries({"a": SCALARS, "b": SCALARS})).items():
         incoming = {**incoming, "data": {**incoming["data"], field: value}}
         known["event"] = {**known["event"], "data": {**known["event"]["data"], field: _alike(draw, value)}}
     return draw(MATCHES), known, incoming

@@ -1,0 +1,266 @@
+"""Steps that are web addresses: what is sent, and how the answer is read."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.behaviour.words import Json, Platform, Refused, function
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    body: bytes = b"null"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+
+class Site:
+    """A web site: gives its answers in turn, the last one for all requests that follow, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = [Answer()]
+        self.requests: list[Request] = []
+        self.hold = threading.Event()  # requests are answered once it is set
+        self.hold.set()
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                site.requests.append(Request(self.command, self.path, headers, body))
+                site.hold.wait(20)
+                answer = site.answers.pop(0) if len(site.answers) > 1 else site.answers[0]
+                self.send_response(answer.status)
+                if "Transfer-Encoding" not in answer.headers:
+                    answer.headers.setdefault("Content-Length", str(len(answer.body)))
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_GET = do_POST = answer  # noqa: N815
+
+            def handle(self) -> None:
+                try:
+                    super().handle()
+                except OSError:  # the caller hung up
+                    self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def close(self) -> None:
+        self.hold.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.close()
+
+
+def step(url: str, headers: dict[str, str] | None = None, **fields: Any) -> Json:
+    return {"path": "", "runtime": {"type": "http", "url": url, "headers": headers or {}}, **fields}
+
+
+def run_it(platform: Platform, definition: Json, travel: str | None = None, **event: Any) -> Json:
+    """How the step `a` of a function ends."""
+    platform.deploy(definition)
+    event_id = platform.send(**event)
+    if travel is not None:
+        platform.travel(travel)
+    (run,) = platform.runs(event_id)
+    return dict(run["steps"]["a"])
+
+
+def test_the_input_is_posted_and_the_answer_is_the_output(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(body=b'{"n": 1}')]
+    done = run_it(platform, function({"a": step(f"{site.url}/hook?x=1")}), data={"text": "ü"})
+    assert (done["status"], done["output"]) == ("completed", {"n": 1})
+    (request,) = site.requests
+    assert (request.method, request.path) == ("POST", "/hook?x=1")
+    assert {"content-type": "application/json"}.items() <= request.headers.items()
+    document = json.loads(request.body)
+    assert set(document) == {"event", "steps", "errors", "async", "ctx"}
+    assert document["event"]["data"] == {"text": "ü"}
+
+
+@pytest.mark.parametrize(
+    ("body", "output", "logged"),
+    [
+        (b"[1, 2]", [1, 2], ""),
+        (b"", {"body": ""}, ""),
+        (b"hello\n", {"body": "hello"}, ""),
+        (b'working\n{"n": 1}\n', {"n": 1}, "working\n"),
+        (b"\xff\x00", {"body": "\ufffd\x00"}, ""),
+    ],
+)
+def test_an_answer_is_read_like_what_a_program_prints(
+    platform: Platform, site: Site, body: bytes, output: Any, logged: str
+) -> None:
+    site.answers = [Answer(body=body)]
+    done = run_it(platform, function({"a": step(site.url)}))
+    assert (done["output"], done["attempts"][0]["logs"]) == (output, logged)
+
+
+def test_an_answer_of_100_mb_is_a_final_failure_and_no_burden(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(body=b"x" * 100_000_000)]
+    done = run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}))
+    assert (done["error"]["kind"], len(done["attempts"])) == ("output_too_large", 1)
+
+
+def test_an_answer_may_be_sent_in_pieces(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(body=b"3\r\n[1,\r\n3\r\n 2]\r\n0\r\n\r\n", headers={"Transfer-Encoding": "chunked"})]
+    assert run_it(platform, function({"a": step(site.url)}))["output"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "attempts"),
+    [
+        (200, "completed", 1), (201, "completed", 1), (202, "completed", 1),
+        (400, "failed", 1), (401, "failed", 1), (404, "failed", 1), (410, "failed", 1), (422, "failed", 1),
+        (408, "failed", 2), (425, "failed", 2), (429, "failed", 2), (500, "failed", 2), (503, "failed", 2),
+        (599, "failed", 2),
+    ],
+)  # fmt: skip
+def test_a_status_from_400_on_is_a_failure(
+    platform: Platform, site: Site, status: int, ends: str, attempts: int
+) -> None:
+    site.answers = [Answer(status, b'{"message": "no such order"}')]
+    done = run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}), travel="1h")
+    assert (done["status"], len(done["attempts"])) == (ends, attempts)
+    if ends == "failed":
+        assert done["error"]["status"] == status
+        assert done["error"]["output"] == {"message": "no such order"}
+        assert "no such order" in done["error"]["message"]
+
+
+def test_a_status_in_the_body_counts_too(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(200, b'{"status": 404}')]
+    done = run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}))
+    assert (done["status"], done["error"]["status"], len(done["attempts"])) == ("failed", 404, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "early", "late"),
+    [
+        (503, {"Retry-After": "120"}, b"", "1m59s", "2s"),
+        (429, {"Retry-After": "7200"}, b"", "1h59m", "2m"),
+        (503, {}, b'{"retry_after": 300}', "4m59s", "2s"),
+        (503, {"Retry-After": "60"}, b'{"retry_after": "5m"}', "4m59s", "2s"),  # the body speaks for the step
+        (503, {"Retry-After": "soon"}, b"", "8s", "4s"),  # no such thing: the backoff as ever, 10 s
+    ],
+)
+def test_retry_after_sets_the_delay(
+    platform: Platform, site: Site, status: int, headers: dict[str, str], body: bytes, early: str, late: str
+) -> None:
+    site.answers = [Answer(status, body, headers), Answer()]
+    platform.deploy(function({"a": step(site.url, retries={"attempts": 1})}))
+    event_id = platform.send()
+    platform.travel(early)
+    (run,) = platform.runs(event_id)
+    assert run["steps"]["a"]["status"] == "retrying"
+    platform.travel(late)
+    (run,) = platform.runs(event_id)
+    assert (run["status"], len(site.requests)) == ("completed", 2)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(platform: Platform, site: Site, status: int) -> None:
+    site.answers = [Answer(status, b"moved", {"Location": f"{site.url}/elsewhere"}), Answer(body=b"1")]
+    done = run_it(platform, function({"a": step(site.url)}))
+    assert done["output"] == {"body": "moved"}
+    assert [request.path for request in site.requests] == ["/"]
+    assert f"{site.url}/elsewhere" in done["attempts"][0]["logs"]
+
+
+def test_cookies_are_not_kept(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(headers={"Set-Cookie": "a=b; Path=/"})]
+    platform.deploy(function({"a": step(site.url), "b": step(site.url, after=[{"step": "a"}])}))
+    platform.runs(platform.send())
+    assert ["cookie" in request.headers for request in site.requests] == [False, False]
+
+
+def test_headers_may_name_variables_and_secrets(platform: Platform, site: Site) -> None:
+    platform.secret("TOKEN", "s3cret")
+    headers = {"Authorization": "Bearer ${TOKEN}", "X-Stage": "${STAGE}", "Content-Type": "application/x"}
+    definition = function({"a": step(site.url, headers, env={"STAGE": "test"}, secrets=["TOKEN"])})
+    assert run_it(platform, definition)["status"] == "completed"
+    sent = site.requests[0].headers
+    assert (sent["authorization"], sent["x-stage"]) == ("Bearer s3cret", "test")
+    assert sent["content-type"] == "application/x"
+
+
+def test_an_attempt_says_which_it_is(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(503), Answer()]
+    run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}), travel="1h")
+    first, second = (json.loads(request.body)["ctx"] for request in site.requests)
+    assert (first.pop("attempt"), second.pop("attempt")) == (1, 2)
+    assert first == second
+
+
+def test_no_answer_in_time_is_a_timeout_that_is_tried_again(platform: Platform, site: Site) -> None:
+    site.hold.clear()
+    definition = function({"a": step(site.url, timeout="150ms", retries={"attempts": 1})})
+    done = run_it(platform, definition, travel="1h")
+    assert [attempt["error"]["kind"] for attempt in done["attempts"]] == ["timeout", "timeout"]
+
+
+def test_a_cancelled_call_is_given_up(platform: Platform, site: Site) -> None:
+    site.hold.clear()
+    platform.deploy(function({"a": step(site.url)}))
+    run_id = platform.run_of(platform.send())
+    deadline = time.monotonic() + 10
+    while not site.requests:
+        assert time.monotonic() < deadline
+    platform.cancel(run_id)
+    platform.settle()
+    assert platform.run(run_id)["status"] == "cancelled"
+
+
+def test_a_refused_connection_is_tried_again(platform: Platform) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+        done = run_it(platform, function({"a": step(url, retries={"attempts": 2})}), travel="3h")
+    assert (done["status"], len(done["attempts"])) == ("failed", 3)
+    assert url in done["error"]["message"]
+
+
+def test_a_connection_that_breaks_off_is_tried_again(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(body=b"half", headers={"Content-Length": "8", "Connection": "close"}), Answer()]
+    done = run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}), travel="1h")
+    assert [attempt["status"] for attempt in done["attempts"]] == ["failed", "completed"]
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x.org", "localhost", "http://", "file:///etc/passwd", "http://a b/"])
+def test_an_address_that_is_none_is_refused(platform: Platform, url: str) -> None:
+    with pytest.raises(Refused):
+        platform.deploy(function({"a": step(url)}))

@@ -1,0 +1,250 @@
+"""`stepwell dev` as somebody who writes functions meets it: what it finds, prints and notices, and why it does not start."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Api, Server, api, dev, eventually, program, write_function
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    write_function(tmp_path / "functions" / "one", "one", "one")
+    write_function(tmp_path / "functions" / "deep" / "down" / "two", "two", {"event": "two", "expression": "data.ok == true"})
+    return tmp_path / "functions"
+
+
+@pytest.fixture
+def server(functions: Path, tmp_path: Path) -> Iterator[Server]:
+    with dev(functions, tmp_path / "db") as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[Api]:
+    with api(server) as client:
+        yield client
+
+
+def live(http: Api) -> dict[str, int]:
+    return {function["id"]: function["version"] for function in http.get("/v1/functions")["data"]}
+
+
+# --- what it finds and prints ----------------------------------------------------------------------------------------
+
+
+def test_it_finds_every_definition_below_its_paths(http: Api) -> None:
+    assert live(http) == {"one": 1, "two": 1}
+
+
+def test_it_prints_what_each_event_did(server: Server, http: Api) -> None:
+    started, not_started, nothing = http.send("one"), http.send("two", data={"ok": False}), http.send("three")
+    run_id = http.ended(started)["id"]
+    line = server.line(lambda line: line.get("id") == started)
+    assert (line["kind"], line["name"], line["started"], line["not_started"]) == ("event", "one", {"one": run_id}, [])
+    line = server.line(lambda line: line.get("id") == not_started)
+    assert (line["started"], line["not_started"][0]["function_id"]) == ({}, "two")
+    assert server.line(lambda line: line.get("id") == nothing)["started"] == {}
+    ended = server.line(lambda line: line["kind"] == "run")
+    assert (ended["run"], ended["function"], ended["status"], ended["error"]) == (run_id, "one", "completed", None)
+
+
+def test_it_prints_where_a_run_failed(server: Server, http: Api, functions: Path) -> None:
+    write_function(functions / "bad", "bad", "bad", a=program("echo '{\"status\": 404}'"))
+    server.line(lambda line: line["kind"] == "live")
+    http.send("bad")
+    ended = server.line(lambda line: line["kind"] == "run")
+    assert (ended["status"], ended["error"]["step"], ended["error"]["status"]) == ("failed", "a", 404)
+
+
+def test_for_people_it_prints_a_table_and_its_address(functions: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stepwell", "dev", functions, "--port", "0", "--db", tmp_path / "db"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    seen = ""
+    while "ready" not in seen:
+        line = process.stdout.readline()
+        assert line, "it ended"
+        seen += line
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=20)
+    assert "one" in seen
+    assert "two" in seen
+    assert "http://127.0.0.1:" in seen
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with dev(tmp_path / "empty", tmp_path / "db") as server:
+        assert server.line(lambda line: line["kind"] == "empty")
+
+
+def test_a_database_among_the_functions_is_none_of_them(functions: Path) -> None:
+    with dev(functions, functions / "my.db") as server, api(server) as http:
+        http.ended(http.send("one"))
+        write_function(functions / "one", "one", "one", a=program("echo 2"))
+        server.line(lambda line: line["kind"] == "live")
+        assert live(http) == {"one": 2, "two": 1}
+        assert [line for line in server.lines if line["kind"] == "problem"] == []
+
+
+# --- what it notices -------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_change_is_a_new_version_within_two_seconds(server: Server, http: Api, functions: Path) -> None:
+    write_function(functions / "one", "one", "one", a=program("echo '\"changed\"'"))
+    saved = time.monotonic()
+    line = server.line(lambda line: line["kind"] == "live")
+    assert time.monotonic() - saved < 2
+    assert (line["function"], line["version"]) == ("one", 2)
+    assert http.ended(http.send("one"))["output"] == {"a": "changed"}
+    assert live(http) == {"one": 2, "two": 1}
+
+
+def test_changed_code_is_a_new_version(server: Server, http: Api, functions: Path) -> None:
+    (functions / "one" / "note.txt").write_text("new")
+    assert server.line(lambda line: line["kind"] == "live")["function"] == "one"
+
+
+def test_a_broken_file_keeps_the_old_version_until_it_is_mended(server: Server, http: Api, functions: Path) -> None:
+    definition = functions / "one" / "stepwell.json"
+    whole = definition.read_text()
+    definition.write_text(whole[:-1] + ",")
+    message = server.line(lambda line: line["kind"] == "problem")["message"]
+    lines = len(whole.splitlines())
+    assert message.startswith(f"{definition}:{lines}:")
+    assert http.ended(http.send("one"))["output"] == {"a": "done"}
+    definition.write_text(whole.replace("done", "mended"))
+    server.line(lambda line: line["kind"] == "live")
+    assert http.ended(http.send("one"))["output"] == {"a": "mended"}
+
+
+def test_a_file_that_is_broken_in_another_way_is_told_again(server: Server, functions: Path) -> None:
+    definition = functions / "one" / "stepwell.json"
+    definition.write_text("{")
+    first = server.line(lambda line: line["kind"] == "problem")
+    definition.write_text('{"id": "one", "triggers": [{"event": "x"}], "colour": "red"}')
+    assert "colour" in server.line(lambda line: line["kind"] == "problem" and line != first)["message"]
+
+
+def test_a_second_definition_beside_the_first_keeps_what_is_live(server: Server, http: Api, functions: Path) -> None:
+    (functions / "one" / "stepwell.yaml").write_text("id: other\ntriggers: [{event: other}]\n")
+    assert "another definition" in server.line(lambda line: line["kind"] == "problem")["message"]
+    assert live(http) == {"one": 1, "two": 1}
+
+
+def test_a_new_function_starts_and_a_removed_one_starts_no_more(server: Server, http: Api, functions: Path) -> None:
+    write_function(functions / "three", "three", "three")
+    assert server.line(lambda line: line["kind"] == "live")["function"] == "three"
+    assert http.ended(http.send("three"))["status"] == "completed"
+    (functions / "three" / "stepwell.json").unlink()
+    assert server.line(lambda line: line["kind"] == "removed")["function"] == "three"
+    assert live(http) == {"one": 1, "two": 1}
+    assert http.runs_of(http.send("three")) == []
+
+
+def test_an_open_run_keeps_its_version(server: Server, http: Api, functions: Path, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    wait = program(f"while [ ! -e {go} ]; do sleep 0.01; done; echo 1")
+    write_function(functions / "one", "one", "one", a=wait, b=program("echo '\"old\"'", after=[{"step": "a"}]))
+    server.line(lambda line: line.get("version") == 2)
+    event_id = http.send("one")
+    eventually(lambda: http.runs_of(event_id)[0]["steps"]["a"]["status"] == "running")
+    write_function(functions / "one", "one", "one", a=wait, b=program("echo '\"new\"'", after=[{"step": "a"}]))
+    server.line(lambda line: line.get("version") == 3)
+    go.touch()
+    run = http.ended(event_id)
+    assert (run["function_version"], run["output"]) == (2, {"b": "old"})
+
+
+def test_what_changed_while_it_was_down_is_live_at_the_next_start(functions: Path, tmp_path: Path) -> None:
+    with dev(functions, tmp_path / "db") as server:
+        assert server.stop() == 0
+    write_function(functions / "one", "one", "one", a=program("echo 2"))
+    (functions / "deep" / "down" / "two" / "stepwell.json").unlink()
+    with dev(functions, tmp_path / "db") as server, api(server) as http:
+        assert live(http) == {"one": 2}
+
+
+# --- why it does not start -------------------------------------------------------------------------------------------
+
+
+def refused(*arguments: str | Path) -> str:
+    """What a server says that does not start; exit code 1 and no traceback."""
+    server = Server("dev", *arguments, "--json")
+    assert server.wait() == 1, server.lines
+    assert server.stderr.startswith("error: ")
+    assert len(server.stderr.splitlines()) == 1
+    return server.stderr
+
+
+def test_a_second_server_on_one_database_refuses_to_start(server: Server, functions: Path, tmp_path: Path) -> None:
+    said = refused(functions, "--port", "0", "--db", tmp_path / "db")
+    assert f"process {server.process.pid}" in said
+    assert "--db" in said
+    (tmp_path / "link").symlink_to(tmp_path / "db")
+    assert "in use" in refused(functions, "--port", "0", "--db", tmp_path / "link")
+
+
+def test_a_database_is_free_again_after_a_kill(functions: Path, tmp_path: Path) -> None:
+    with dev(functions, tmp_path / "db") as server:
+        server.kill()
+    with dev(functions, tmp_path / "db") as server:
+        assert server.stop() == 0
+
+
+def test_a_port_in_use_is_named_with_the_cure(functions: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused(functions, "--port", str(port), "--db", tmp_path / "db")
+    assert f"127.0.0.1:{port}" in said
+    assert "--port" in said
+
+
+def test_a_host_that_is_none_is_named(functions: Path, tmp_path: Path) -> None:
+    assert "no.such.host.invalid" in refused(functions, "--host", "no.such.host.invalid", "--db", tmp_path / "db")
+
+
+@pytest.mark.parametrize("content", [b"this is no database, and never was " * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_file_that_is_no_database_is_refused(functions: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    assert str(tmp_path / "file") in refused(functions, "--port", "0", "--db", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == content
+
+
+def test_a_folder_is_no_database(functions: Path, tmp_path: Path) -> None:
+    assert str(tmp_path) in refused(functions, "--port", "0", "--db", tmp_path)
+
+
+def test_a_newer_database_is_refused(functions: Path, tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "db")
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    assert "upgrade" in refused(functions, "--port", "0", "--db", tmp_path / "db")
+
+
+# --- its end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_at_once_with_all_its_processes(tmp_path: Path, number: signal.Signals) -> None:
+    pids = tmp_path / "pids"
+    script = program(f"sleep 60 & echo $$ $! >> {pids}; wait")
+    with dev(write_function(tmp_path / "f", a=script, b=script), tmp_path / "db") as server, api(server) as http:
+        http.send()
+        eventually(lambda: pids.exists() and len(pids.read_text().split()) == 4)
+        asked = time.monotonic()
+        assert server.stop(number) == 0
+        assert time.monotonic() - asked < 3
+    assert server.stderr == ""
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), within=2)

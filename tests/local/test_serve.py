@@ -1,0 +1,188 @@
+"""`stepwell serve` as somebody who runs it meets it: its logs, its keys, its end and its next start."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import Server, api, cli, eventually, new_key, program, serve, write_function
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "db"
+
+
+def test_every_line_of_its_output_is_json(tmp_path: Path, db: Path) -> None:
+    write_function(tmp_path / "f" / "good", "good")
+    (tmp_path / "f" / "bad").mkdir()
+    (tmp_path / "f" / "bad" / "stepwell.json").write_text('{"id": 1}')
+    key = new_key(db)
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        http.ended(http.send())
+        assert http.http.post("/e", content=b"nonsense").status_code == 400
+        assert server.stop() == 0
+    for line in server.lines:  # `Server` has parsed each
+        assert {"time", "level", "logger", "message"} <= set(line)
+        assert datetime.fromisoformat(line["time"]).tzinfo is not None
+    messages = [line["message"] for line in server.lines]
+    assert {"live", "listening", "stopping", "stopped"} <= set(messages)
+    (error,) = [line["message"] for line in server.lines if line["level"] == "error"]
+    assert "bad/stepwell.json:1:" in error
+    assert server.stderr == ""
+    assert key not in str(server.lines)
+
+
+def test_without_keys_it_warns_and_refuses_everybody(tmp_path: Path, db: Path) -> None:
+    with serve(write_function(tmp_path / "f"), db) as server:
+        (warning,) = [line["message"] for line in server.lines if line["level"] == "warning"]
+        assert "stepwell keys create" in warning
+        for headers in ({}, {"authorization": "Bearer x"}):
+            answer = httpx.post(f"{server.url}/e", json={"name": "go"}, headers=headers)
+            assert answer.status_code == 401
+            assert {"status": 401, "error": "unauthorized"}.items() <= answer.json().items()
+            assert "stepwell keys create" in answer.json()["message"]
+
+
+def test_a_key_counts_as_soon_as_it_is_made_and_until_it_is_revoked(tmp_path: Path, db: Path) -> None:
+    with serve(write_function(tmp_path / "f"), db) as server, httpx.Client(base_url=server.url) as http:
+        key = new_key(db, "send")
+
+        def send() -> int:
+            return http.post(f"/e/{key}", json={"name": "x"}).status_code
+
+        assert send() == 200
+        key_id = cli("keys", "list", "--db", str(db)).stdout.split("\n")[1].split()[0]
+        assert cli("keys", "revoke", key_id, "--db", str(db)).returncode == 0
+        assert send() == 401
+
+
+def test_no_file_holds_a_key_in_clear(tmp_path: Path, db: Path) -> None:
+    keys = [new_key(db, "send"), new_key(db, "manage")]
+    with serve(write_function(tmp_path / "f"), db) as server:
+        assert [httpx.post(f"{server.url}/e/{key}", json={"name": "x"}).status_code for key in keys] == [200, 200]
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "f")]
+        assert db in files
+        for path in files:
+            content = path.read_bytes()
+            assert not any(key.encode() in content or key[8:].encode() in content for key in keys), path
+
+
+def test_a_step_knows_that_it_is_in_production(tmp_path: Path, db: Path) -> None:
+    write_function(tmp_path / "f", a=program('echo "$1"'))
+    (tmp_path / "f" / "main.sh").write_text('echo "$1"')
+    step = {"path": "file://.", "runtime": {"type": "lambda"}}
+    write_function(tmp_path / "f", a=step)
+    key = new_key(db)
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        assert http.ended(http.send())["output"]["a"]["ctx"]["env"] == "production"
+
+
+# --- its end ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_runs_may_end_within_the_grace_and_nothing_new_starts(tmp_path: Path, db: Path) -> None:
+    go, second = tmp_path / "go", tmp_path / "second"
+    wait = program(f"touch {tmp_path}/began; while [ ! -e {go} ]; do sleep 0.01; done; echo 1")
+    write_function(tmp_path / "f", a=wait, b=program(f"touch {second}; echo 2", after=[{"step": "a"}]))
+    key = new_key(db)
+    with serve(tmp_path / "f", db, "--grace", "15") as server, api(server, key) as http:
+        event_id = http.send()
+        eventually((tmp_path / "began").exists)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.line(lambda line: line["message"] == "stopping")["running"] == 1
+        go.touch()
+        asked = time.monotonic()
+        assert server.wait() == 0
+        assert time.monotonic() - asked < 5
+        assert not second.exists()
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        run = http.ended(event_id)
+    assert (run["status"], run["output"]) == ("completed", {"b": 2})
+    assert [attempt["status"] for attempt in run["steps"]["a"]["attempts"]] == ["completed"]
+
+
+def test_what_does_not_end_within_the_grace_is_lost_and_runs_again(tmp_path: Path, db: Path) -> None:
+    pid = tmp_path / "pid"
+    stubborn = f"trap '' TERM; if [ ! -e {pid} ]; then echo $$ > {pid}; sleep 60; sleep 60; fi; echo 1"
+    write_function(tmp_path / "f", a=program(stubborn), b=program("echo 2", after=[{"step": "a"}]))
+    key = new_key(db)
+    with serve(tmp_path / "f", db, "--grace", "0.3") as server, api(server, key) as http:
+        event_id = http.send()
+        eventually(lambda: pid.exists() and pid.read_text().strip())
+        asked = time.monotonic()
+        assert server.stop() == 0
+        assert 0.3 <= time.monotonic() - asked < 5
+        assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        run = http.ended(event_id)
+    assert (run["status"], run["output"]) == ("completed", {"b": 2})
+    assert [attempt["status"] for attempt in run["steps"]["a"]["attempts"]] == ["lost", "completed"]
+    assert [attempt["attempt"] for attempt in run["steps"]["a"]["attempts"]] == [1, 2]
+
+
+def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path, db: Path) -> None:
+    began = tmp_path / "began"
+    write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
+    key = new_key(db)
+    with serve(tmp_path / "f", db, "--grace", "60") as server, api(server, key) as http:
+        http.send()
+        eventually(began.exists)
+        server.process.send_signal(signal.SIGTERM)
+        server.line(lambda line: line["message"] == "stopping")
+        asked = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - asked < 5
+    assert server.stderr == ""
+
+
+def test_a_request_that_is_being_answered_is_answered(tmp_path: Path, db: Path) -> None:
+    """What was accepted just before the end is there at the next start."""
+    key = new_key(db)
+    write_function(tmp_path / "f")
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        ids = [http.send() for _ in range(20)]
+        assert server.stop() == 0
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        assert {http.ended(event_id)["status"] for event_id in ids} == {"completed"}
+
+
+def test_it_ends_in_order_even_before_it_is_ready(tmp_path: Path, db: Path) -> None:
+    server = Server("serve", write_function(tmp_path / "f"), "--port", "0", "--db", db)
+    server.line(lambda line: line["message"] == "live")
+    assert server.stop() == 0
+    assert server.stderr == ""
+
+
+# --- why it does not start -------------------------------------------------------------------------------------------
+
+
+def test_a_second_server_on_one_database_refuses_to_start(tmp_path: Path, db: Path) -> None:
+    functions = write_function(tmp_path / "f")
+    with serve(functions, db) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "stepwell", "serve", functions, "--port", "0", "--db", db],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    assert done.returncode == 1
+    assert f"process {server.process.pid}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_function_that_is_broken_at_the_start_keeps_its_last_version(tmp_path: Path, db: Path) -> None:
+    write_function(tmp_path / "f" / "one", "one")
+    key = new_key(db)
+    with serve(tmp_path / "f", db) as server:
+        assert server.stop() == 0
+    (tmp_path / "f" / "one" / "stepwell.json").write_text("{")
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        assert http.ended(http.send())["output"] == {"a": "done"}
