@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 
 import httpx
 
+from stepwell.api.access import KeyScope
+from stepwell.local.keys import KeyStore
+
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -140,10 +143,11 @@ def serve(functions: Path, db: Path, *options: str | Path) -> AbstractContextMan
 
 
 def new_key(db: Path, scope: str = "manage") -> str:
-    """A key of this database, made as a user makes it."""
-    done = cli("keys", "create", "--scope", scope, "--db", str(db))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    """A key of this database."""
+    store = KeyStore(db)
+    _, secret = store.create(KeyScope(scope), "test", time.time_ns() // 1_000_000)
+    store.close()
+    return secret
 
 
 def cli(*arguments: str, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:

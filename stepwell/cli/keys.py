@@ -13,6 +13,7 @@ from rich.table import Table
 from stepwell.api.access import KeyScope
 from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.local.keys import Key, KeyStore
+from stepwell.local.schema import BadDatabase
 
 app = typer.Typer(help="API keys of a server's database: create, list, revoke.", no_args_is_help=True)
 
@@ -33,7 +34,7 @@ def create(
 
     Example: stepwell keys create --scope send --name website
     """
-    key, secret = KeyStore(db).create(scope, name, time.time_ns() // 1_000_000)
+    key, secret = _open(db).create(scope, name, time.time_ns() // 1_000_000)
     if as_json:
         print_json({**_view(key), "key": secret})
     else:
@@ -77,7 +78,14 @@ def revoke(
 def _existing(db: Path) -> KeyStore:
     if not db.is_file():
         fail(f"there is no database {db}; name the server's with --db", 2)
-    return KeyStore(db)
+    return _open(db)
+
+
+def _open(db: Path) -> KeyStore:
+    try:
+        return KeyStore(db)
+    except (BadDatabase, OSError) as error:
+        fail(str(error))
 
 
 def _view(key: Key) -> dict[str, str | None]:

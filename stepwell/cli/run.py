@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -38,6 +39,7 @@ def command(
 
     from stepwell.project.load import LoadError, load
 
+    logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the tree below shows it
     try:
         function = load(path)
     except LoadError as error:

@@ -59,7 +59,7 @@ class Catalog:
         if not candidates:
             return [], []
         started: dict[str, Plan] = {}
-        missed: dict[str, Miss] = {}
+        missed: list[Miss] = []
         bindings: Bindings | None = None
         for plan, trigger in candidates:
             if trigger.expression is None:
@@ -70,8 +70,8 @@ class Catalog:
                 if answer.holds:
                     started[plan.function_id] = plan
                 else:
-                    missed[plan.function_id] = Miss(plan.function_id, trigger.expression, answer.problem)
-        return list(started.values()), [miss for f, miss in missed.items() if f not in started]
+                    missed.append(Miss(plan.function_id, trigger.expression, answer.problem))
+        return list(started.values()), [miss for miss in missed if miss.function_id not in started]
 
     def is_awaited(self, name: str) -> bool:
         return name in self._paths

@@ -91,6 +91,11 @@ class Functions:
             self._dotenv[function_id] = orjson.loads(row[0]) if row else {}
         return self._dotenv[function_id].get(step_id, {})
 
+    @property
+    def has_catalog(self) -> bool:
+        """False if the next one is made from what the database says then."""
+        return self._catalog is not None
+
     def catalog(self) -> Catalog:
         if self._catalog is None:
             live = self._connection.execute("SELECT id, live FROM functions WHERE live IS NOT NULL").fetchall()

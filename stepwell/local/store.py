@@ -5,6 +5,8 @@ A single writer owns it: the runs it works on stay in memory, and each is writte
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +68,8 @@ class LocalStore:
         self._run_seq = self._newest("runs")
 
     def close(self) -> None:
-        self.connection.execute("PRAGMA optimize")
+        with contextlib.suppress(sqlite3.Error):  # it must close when nothing can be written, too
+            self.connection.execute("PRAGMA optimize")
         self.connection.close()
 
     def _newest(self, table: str) -> int:
@@ -147,6 +150,8 @@ class LocalStore:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
+        if not self.functions.has_catalog:
+            self._write()  # runs of this very batch may keep an old version in use
         return self.functions.catalog()
 
     def position(self) -> int:

@@ -103,7 +103,7 @@ NODE_CONTEXT = """exports.handler = async (event, context) => ({
     ],
 )
 def test_a_handler_gets_a_lambda_context(platform: Platform, files: dict[str, str | None]) -> None:
-    (name, content), = [(name, content) for name, content in files.items() if content is not None]
+    ((name, content),) = [(name, content) for name, content in files.items() if content is not None]
     # In a folder of its own, so that the other language's file is not there.
     step = {"path": "file://own", "runtime": {"type": "lambda", "handler": "app.handler", "memory": 512}}
     platform.deploy(function({"a": {**step, "timeout": "30s"}}), {name.replace("steps/", "own/"): content})
@@ -163,9 +163,7 @@ def test_a_handler_has_an_empty_temporary_folder_each_time(platform: Platform) -
     assert [run_it(platform)["output"] for _ in range(2)] == [[], []]
 
 
-def test_a_handler_sees_nothing_of_the_servers_environment(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_handler_sees_nothing_of_the_servers_environment(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "x")
     platform.deploy(handled_by(env={"A": "1"}), python("return dict(os.environ)", "import os"))
     env = run_it(platform)["output"]

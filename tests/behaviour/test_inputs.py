@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.behaviour.words import Json, Platform, function, statuses
+from tests.behaviour.words import Json, Platform, function, script, statuses
 
 LOOK = {"input": True}
 MOST_INPUT = 640 * 1024
-MOST_OUTPUT = 256 * 1024
-
-
-def script(**acts: Any) -> Json:
-    return {"script": {step: act if isinstance(act, list) else [act] for step, act in acts.items()}}
 
 
 def only_run(platform: Platform, event_id: str) -> Json:
@@ -58,7 +52,7 @@ def test_what_the_event_did_not_say_is_there_all_the_same(platform: Platform) ->
 
 def test_a_step_sees_the_outputs_of_its_ancestors_and_of_no_other_step(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "other": {}, "b": "a", "c": "b", "d": {"after": ["c", "other"]}, "e": "d"}))
-    acts = {"a": {"return": 1}, "b": {"return": None}, "c": LOOK, "other": {"return": [2]}, "e": LOOK}
+    acts: Json = {"a": {"return": 1}, "b": {"return": None}, "c": LOOK, "other": {"return": [2]}, "e": LOOK}
     run = only_run(platform, platform.send(data=script(**acts)))
     c = run["steps"]["c"]["output"]
     assert c["steps"] == {"a": 1, "b": None}
@@ -101,7 +95,7 @@ def test_what_ends_after_the_first_attempt_is_not_seen_by_the_second(platform: P
     gate = tmp_path / "gate"
     first = {"after": ["quick", "slow"], "join": "first", "retries": {"attempts": 1}}
     platform.deploy(function({"quick": {}, "slow": {}, "c": first, "d": "c"}))
-    acts = {"slow": {"wait_for": str(gate)}, "c": [{"raise": "once"}, LOOK], "d": LOOK}
+    acts: Json = {"slow": {"wait_for": str(gate)}, "c": [{"raise": "once"}, LOOK], "d": LOOK}
     run_id = platform.run_of(platform.send(data=script(**acts)))
     platform.wait(run_id, lambda run: run["steps"]["c"]["status"] == "retrying")
     gate.touch()
@@ -116,7 +110,7 @@ def test_an_input_stays_frozen_over_a_restart(platform: Platform, tmp_path: Path
     gate = tmp_path / "gate"
     first = {"after": ["quick", "slow"], "join": "first", "retries": {"attempts": 1}}
     platform.deploy(function({"quick": {}, "slow": {}, "c": first}))
-    acts = {"slow": {"wait_for": str(gate)}, "c": [{"raise": "once"}, LOOK]}
+    acts: Json = {"slow": {"wait_for": str(gate)}, "c": [{"raise": "once"}, LOOK]}
     run_id = platform.run_of(platform.send(data=script(**acts)))
     platform.wait(run_id, lambda run: run["steps"]["c"]["status"] == "retrying")
     gate.touch()

@@ -84,7 +84,9 @@ def test_an_output_fails_by_a_status_from_400_to_599(platform: Platform, value: 
         assert isinstance(step["error"]["status"], int)
 
 
-SAYS: dict[str, str | bytes] = {"steps/app.py": "def handler(event, context):\n    return event['event']['data']['say']\n"}
+SAYS: dict[str, str | bytes] = {
+    "steps/app.py": "def handler(event, context):\n    return event['event']['data']['say']\n"
+}
 
 
 # --- programs ------------------------------------------------------------------------------------------------------
@@ -103,7 +105,7 @@ def say(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
     [
         # a JSON value
         (b'{"a": 1}\n', {"a": 1}, ""),
-        (b' [1,\n 2]\n\n', [1, 2], ""),
+        (b" [1,\n 2]\n\n", [1, 2], ""),
         (b"null", None, ""),
         (b'"text"', "text", ""),
         (b"12\n", 12, ""),

@@ -37,8 +37,8 @@ def message_of(step: Json) -> str:
 
 # --- what is run ---------------------------------------------------------------------------------------------------
 
-SH = "#!/bin/sh\necho '{\"from\": \"sh\"}'\n"
-PY = "print('{\"from\": \"python\"}')\n"
+SH = '#!/bin/sh\necho \'{"from": "sh"}\'\n'
+PY = 'print(\'{"from": "python"}\')\n'
 JS = "console.log(JSON.stringify({from: 'node'}))\n"
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
@@ -201,7 +201,7 @@ def test_what_an_attempt_leaves_in_its_temporary_folder_is_removed(platform: Pla
     [
         ("exit 3", "exit code 3"),
         ("echo one >&2; echo 'no such order' >&2; exit 1", "exit code 1: no such order"),
-        ("echo '{\"message\": \"no money\"}'; exit 1", "no money"),
+        ('echo \'{"message": "no money"}\'; exit 1', "no money"),
         ("echo only text; exit 7", "exit code 7: only text"),
         ("kill -9 $$", "SIGKILL"),
         ("kill -TERM $$", "SIGTERM"),
@@ -321,7 +321,7 @@ def test_a_log_is_cut_at_4_mib_and_says_so(platform: Platform) -> None:
     step = run_it(platform, program(), {"step/main.py": "import sys\nsys.stderr.write('x' * 5_000_000)\nprint(1)\n"})
     log = step["attempts"][0]["logs"]
     assert step["output"] == 1
-    assert log[: MOST_LOG] == "x" * MOST_LOG
+    assert log[:MOST_LOG] == "x" * MOST_LOG
     assert "cut" in log[MOST_LOG:]
     assert len(log) < MOST_LOG + 200
 

@@ -140,6 +140,14 @@ def test_only_true_is_a_match_and_the_event_shows_why_not(platform: Platform, ex
     assert why in missed["problem"]
 
 
+def test_every_trigger_that_did_not_match_is_shown(platform: Platform) -> None:
+    platform.deploy(function(on=[{"event": "go", "expression": "data.x"}, {"event": "g*", "expression": "false"}]))
+    event = platform.send()
+    assert platform.runs(event) == []
+    missed = platform.event(event)["not_started"]
+    assert [(miss["expression"], miss["problem"] is None) for miss in missed] == [("data.x", False), ("false", True)]
+
+
 def test_an_error_in_one_trigger_is_no_obstacle_to_another(platform: Platform) -> None:
     platform.deploy(function(on=[{"event": "go", "expression": "data.missing"}, {"event": "go"}]))
     event = platform.send()

@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
-from tests.behaviour.words import Json, Platform, Refused, function, statuses
+from tests.behaviour.words import Json, Platform, Refused, function, script, statuses
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 UNPAID = {**PAID, "onTimeout": True}
 LOOK = {"input": True}  # a step that returns what it sees
 
 
-def after(step: str = "a", **edge: Any) -> Json:
-    return {"after": [{"step": step, **edge}]}
+def awaiting(wait: Json, step: str = "a", /, **edge: Any) -> Json:
+    """A step after another, or after the trigger, and an event."""
+    return {"after": [{"step": step, "async": wait, **edge}]}
 
 
-def order(number: Any = 1, **script: Any) -> Json:
-    return {"order": number, "script": {step: [act] for step, act in script.items()}}
+def order(number: Any = 1, **acts: Json) -> Json:
+    return {"order": number, **script(**acts)}
 
 
 def edge(run: Json, step: str, index: int = 0) -> Json:
@@ -36,7 +37,7 @@ def only_run(platform: Platform, event_id: str) -> Json:
 
 
 def test_a_step_waits_until_its_event_comes(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order(b=LOOK))
     assert statuses(only_run(platform, go)) == {"a": "completed", "b": "waiting"}
     paid = platform.send("paid", {"order": 1, "sum": 7})
@@ -47,7 +48,7 @@ def test_a_step_waits_until_its_event_comes(platform: Platform) -> None:
 
 
 def test_an_event_that_does_not_match_leaves_the_step_waiting(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order(1))
     platform.send("paid", {"order": 2})
     platform.send("paid.not", {"order": 1})
@@ -56,7 +57,7 @@ def test_an_event_that_does_not_match_leaves_the_step_waiting(platform: Platform
 
 
 def test_a_wait_whose_time_is_over_is_dead(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order())
     platform.travel("1h")
     run = only_run(platform, go)
@@ -66,7 +67,7 @@ def test_a_wait_whose_time_is_over_is_dead(platform: Platform) -> None:
 
 
 def test_a_wait_can_come_first_of_all(platform: Platform) -> None:
-    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
     go = platform.send(data=order())
     assert statuses(only_run(platform, go)) == {"a": "waiting"}
     platform.send("paid", {"order": 1})
@@ -74,7 +75,7 @@ def test_a_wait_can_come_first_of_all(platform: Platform) -> None:
 
 
 def test_a_failed_step_may_be_followed_by_a_wait(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(on="failure", **{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID, on="failure")}))
     go = platform.send(data=order(a={"raise": "no"}))
     assert statuses(only_run(platform, go)) == {"a": "failed", "b": "waiting"}
     platform.send("paid", {"order": 1})
@@ -82,18 +83,18 @@ def test_a_failed_step_may_be_followed_by_a_wait(platform: Platform) -> None:
 
 
 def test_an_edge_whose_condition_is_false_does_not_wait(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"if": "event.data.order == 2", "async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID, **{"if": "event.data.order == 2"})}))
     assert statuses(only_run(platform, platform.send(data=order(1))))["b"] == "skipped"
 
 
 def test_a_name_with_a_wildcard_cannot_be_awaited(platform: Platform) -> None:
     with pytest.raises(Refused, match="wildcard"):
-        platform.deploy(function({"a": {}, "b": after(**{"async": {**PAID, "event": "paid*"}})}))
+        platform.deploy(function({"a": {}, "b": awaiting({**PAID, "event": "paid*"})}))
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------
 
-PAIR = {"a": {}, "ship": after(**{"async": PAID}), "remind": after(**{"async": UNPAID})}
+PAIR = {"a": {}, "ship": awaiting(PAID), "remind": awaiting(UNPAID)}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_pair_whose_sides_meet_again_runs_the_last_step_once(platform: Platfor
 
 
 def test_an_event_that_comes_while_the_parent_runs_is_not_lost(platform: Platform, tmp_path: Path) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     gate = tmp_path / "gate"
     go = platform.send(data=order(a={"wait_for": str(gate)}))
     paid = platform.send("paid", {"order": 1})
@@ -140,21 +141,23 @@ def test_an_event_that_comes_while_the_parent_runs_is_not_lost(platform: Platfor
     assert edge(run, "b")["event_id"] == paid
 
 
-def test_an_event_that_comes_in_the_same_request_as_the_trigger_counts(platform: Platform) -> None:
-    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
-    request = [{"name": "go", "data": {"order": 1}}, {"name": "paid", "data": {"order": 1}}]
-    go, _ = platform.send_raw(json.dumps(request).encode())
-    assert only_run(platform, go)["status"] == "completed"
+@pytest.mark.parametrize(("names", "status"), [(("go", "paid"), "completed"), (("paid", "go"), "running")])
+def test_within_a_request_only_what_stands_behind_the_trigger_counts(
+    platform: Platform, names: tuple[str, str], status: str
+) -> None:
+    platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
+    ids = platform.send_raw(json.dumps([{"name": name, "data": {"order": 1}} for name in names]).encode())
+    assert only_run(platform, ids[names.index("go")])["status"] == status
 
 
 def test_an_event_from_before_the_run_does_not_count(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     platform.send("paid", {"order": 1})
     assert statuses(only_run(platform, platform.send(data=order())))["b"] == "waiting"
 
 
 def test_the_event_that_started_the_run_does_not_count(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": {**PAID, "event": "go"}})}))
+    platform.deploy(function({"a": {}, "b": awaiting({**PAID, "event": "go"})}))
     go = platform.send(data=order())
     assert statuses(only_run(platform, go))["b"] == "waiting"
     platform.send(data=order())
@@ -162,7 +165,7 @@ def test_the_event_that_started_the_run_does_not_count(platform: Platform) -> No
 
 
 def test_an_event_during_the_delay_counts_at_its_end_and_not_before(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID, wait="1h")}))
     go = platform.send(data=order())
     platform.settle()
     platform.send("paid", {"order": 1})
@@ -174,7 +177,7 @@ def test_an_event_during_the_delay_counts_at_its_end_and_not_before(platform: Pl
 
 @pytest.mark.parametrize(("sent_after", "status"), [("1h59m59s999ms", "completed"), ("2h", "skipped")])
 def test_the_ttl_counts_from_the_end_of_the_delay(platform: Platform, sent_after: str, status: str) -> None:
-    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID, wait="1h")}))
     go = platform.send(data=order())
     platform.travel(sent_after)
     platform.send("paid", {"order": 1})
@@ -182,7 +185,7 @@ def test_the_ttl_counts_from_the_end_of_the_delay(platform: Platform, sent_after
 
 
 def test_the_event_that_was_accepted_first_wins_whatever_its_ts(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID, wait="1h")}))
     go = platform.send(data=order())
     first = platform.send("paid", {"order": 1}, ts=2_000)
     platform.send("paid", {"order": 1}, ts=1_000)
@@ -192,10 +195,11 @@ def test_the_event_that_was_accepted_first_wins_whatever_its_ts(platform: Platfo
 
 # --- which event, which wait ---------------------------------------------------------------------------------------
 
+X = {"event": "x", "ttl": "1h"}
 CHAIN = {
     "a": {},
-    "b": after("a", **{"async": {"event": "x", "ttl": "1h"}}),
-    "c": after("b", **{"async": {"event": "x", "ttl": "1h"}}),
+    "b": awaiting(X),
+    "c": awaiting(X, "b"),
 }
 
 
@@ -232,7 +236,7 @@ def test_a_duplicate_of_an_event_wakes_nothing(platform: Platform) -> None:
 
 
 def test_a_wait_settles_once(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order())
     platform.settle()
     platform.send("paid", {"order": 1})
@@ -243,7 +247,7 @@ def test_a_wait_settles_once(platform: Platform) -> None:
 
 def test_runs_that_wait_for_different_users_get_each_its_own_event(platform: Platform) -> None:
     its_user = {"event": "paid", "match": "async.user.email == user.email", "ttl": "1h"}
-    platform.deploy(function({"a": {}, "b": after(**{"async": its_user})}))
+    platform.deploy(function({"a": {}, "b": awaiting(its_user)}))
     runs = {name: platform.send(user={"email": name}) for name in ("ada@x.org", "bob@x.org")}
     platform.settle()
     for name in ("bob@x.org", "ada@x.org"):
@@ -253,8 +257,8 @@ def test_runs_that_wait_for_different_users_get_each_its_own_event(platform: Pla
 
 
 def test_one_event_wakes_many_runs(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}, id="g"))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}, id="g"))
     for _ in range(3):
         platform.send(data=order())
     platform.settle()
@@ -263,7 +267,7 @@ def test_one_event_wakes_many_runs(platform: Platform) -> None:
 
 
 def test_one_event_wakes_parallel_branches_of_a_run(platform: Platform) -> None:
-    steps = {"a": {}, "b": {}, "c": after("a", **{"async": PAID}), "d": after("b", **{"async": PAID})}
+    steps = {"a": {}, "b": {}, "c": awaiting(PAID, "a"), "d": awaiting(PAID, "b")}
     platform.deploy(function(steps))
     go = platform.send(data=order())
     platform.settle()
@@ -273,7 +277,7 @@ def test_one_event_wakes_parallel_branches_of_a_run(platform: Platform) -> None:
 
 
 def test_equal_waits_of_a_run_settle_together(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID}), "c": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID), "c": awaiting(PAID)}))
     go = platform.send(data=order())
     platform.settle()
     request = [{"name": "paid", "data": {"order": 1}}, {"name": "paid", "data": {"order": 1}}]
@@ -283,7 +287,7 @@ def test_equal_waits_of_a_run_settle_together(platform: Platform) -> None:
 
 
 def test_an_event_may_start_one_run_and_wake_another(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     platform.deploy(function(on="paid", id="receipt"))
     go = platform.send(data=order())
     platform.settle()
@@ -294,7 +298,7 @@ def test_an_event_may_start_one_run_and_wake_another(platform: Platform) -> None
 
 def test_the_end_of_another_run_can_be_awaited(platform: Platform) -> None:
     ended = {"event": "stepwell/run.completed", "match": "async.data.event_id == event.data.other", "ttl": "1h"}
-    platform.deploy(function({"a": {}, "b": after(**{"async": ended})}))
+    platform.deploy(function({"a": {}, "b": awaiting(ended)}))
     platform.deploy(function(on="paid", id="receipt"))
     go = platform.send(data={"other": "p-1"})
     platform.send("paid", id="p-2")
@@ -304,7 +308,7 @@ def test_the_end_of_another_run_can_be_awaited(platform: Platform) -> None:
 
 
 def test_of_many_open_waits_only_the_one_that_matches_goes_on(platform: Platform) -> None:
-    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
     events = platform.send_raw(json.dumps([{"name": "go", "data": {"order": i}} for i in range(500)]).encode())
     platform.settle()
     platform.send("paid", {"order": 321})
@@ -318,7 +322,7 @@ def test_of_many_open_waits_only_the_one_that_matches_goes_on(platform: Platform
 @pytest.mark.parametrize("match", [None, "async.data.order > event.data.order", "async.name == 'paid'", "true"])
 def test_a_match_need_not_compare_for_equality(platform: Platform, match: str | None) -> None:
     wait = {"event": "paid", "ttl": "1h"} | ({"match": match} if match else {})
-    platform.deploy(function({"a": {}, "b": after(**{"async": wait})}))
+    platform.deploy(function({"a": {}, "b": awaiting(wait)}))
     go = platform.send(data=order(1))
     platform.settle()
     platform.send("paid", {"order": 2})
@@ -347,7 +351,7 @@ def test_a_match_need_not_compare_for_equality(platform: Platform, match: str | 
     ],
 )
 def test_values_are_equal_as_cel_says(platform: Platform, known: Any, incoming: Any, matches: bool) -> None:
-    platform.deploy(function({"a": after("$trigger", **{"async": PAID})}))
+    platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
     go = platform.send(data={"order": known})
     platform.settle()
     platform.send("paid", {"order": incoming})
@@ -360,7 +364,7 @@ def test_a_match_sees_what_the_run_knows_when_the_parent_ends(platform: Platform
         " && async.user.id == event.user.id"
     )
     wait = {"event": "paid", "match": match, "ttl": "1h"}
-    platform.deploy(function({"a": {}, "b": "a", "c": after("b", **{"async": wait})}))
+    platform.deploy(function({"a": {}, "b": "a", "c": awaiting(wait, "b")}))
     go = platform.send(data=order(7, a={"return": {"id": "A"}}, b={"return": {"id": "B"}}), user={"id": 5})
     platform.settle()
     right: Json = {"id": "B", "a": "A", "order": 7}
@@ -373,7 +377,7 @@ def test_a_match_sees_what_the_run_knows_when_the_parent_ends(platform: Platform
 
 
 def test_a_wait_for_what_the_run_does_not_know_never_matches_and_says_so(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data={})
     platform.settle()
     platform.send("paid", {})
@@ -389,7 +393,7 @@ def test_a_wait_for_what_the_run_does_not_know_never_matches_and_says_so(platfor
 @pytest.mark.parametrize("value", ["true", 1, None, {}])
 def test_only_true_is_a_match(platform: Platform, value: Any) -> None:
     wait = {"event": "paid", "match": "async.data.ok", "ttl": "1h"}
-    platform.deploy(function({"a": after("$trigger", **{"async": wait})}))
+    platform.deploy(function({"a": awaiting(wait, "$trigger")}))
     go = platform.send()
     platform.settle()
     platform.send("paid", {"ok": value})
@@ -416,7 +420,7 @@ def test_a_step_that_starts_without_its_wait_ends_the_wait(platform: Platform) -
 
 def test_a_wait_that_other_steps_share_goes_on_without_the_step_that_started(platform: Platform) -> None:
     first = {"after": ["a", {"step": "a", "async": PAID}], "join": "first"}
-    platform.deploy(function({"a": {}, "b": first, "c": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": first, "c": awaiting(PAID)}))
     go = platform.send(data=order())
     assert statuses(only_run(platform, go)) == {"a": "completed", "b": "completed", "c": "waiting"}
     platform.send("paid", {"order": 1})
@@ -435,7 +439,7 @@ def test_a_cancelled_run_waits_no_more(platform: Platform) -> None:
 
 
 def test_a_failed_run_waits_no_more(platform: Platform) -> None:
-    platform.deploy(function({"a": after("$trigger", **{"async": PAID}), "b": {}}))
+    platform.deploy(function({"a": awaiting(PAID, "$trigger"), "b": {}}))
     go = platform.send(data=order(b={"raise": "no"}))
     run = only_run(platform, go)
     assert (run["status"], statuses(run)) == ("failed", {"a": "cancelled", "b": "failed"})
@@ -469,7 +473,7 @@ def test_a_deadline_that_passes_while_nothing_runs_is_met_at_the_start(platform:
 def test_an_event_from_before_the_deadline_wins_though_it_is_found_after_it(
     platform: Platform, sent_before: bool, status: str
 ) -> None:
-    platform.deploy(function({"a": {}, "b": after(wait="1h", **{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID, wait="1h")}))
     go = platform.send(data=order())
     platform.settle()
     if sent_before:
@@ -477,6 +481,18 @@ def test_an_event_from_before_the_deadline_wins_though_it_is_found_after_it(
     platform.restart("3h")  # the delay and the wait were over meanwhile
     platform.send("paid", {"order": 1})
     assert statuses(only_run(platform, go))["b"] == status
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_run_of_an_older_version_gets_its_event_too(platform: Platform, restarts: bool) -> None:
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
+    go = platform.send(data=order())
+    platform.settle()
+    assert platform.deploy(function({"a": {}})) == 2
+    if restarts:
+        platform.restart()
+    platform.send("paid", {"order": 1})
+    assert statuses(only_run(platform, go)) == {"a": "completed", "b": "completed"}
 
 
 # --- what the step sees of it, and reruns --------------------------------------------------------------------------
@@ -497,7 +513,7 @@ def test_a_step_sees_the_events_that_started_it_in_the_order_in_which_they_did(p
 
 
 def test_a_rerun_waits_for_events_from_after_it_was_made(platform: Platform) -> None:
-    platform.deploy(function({"a": {}, "b": after(**{"async": PAID})}))
+    platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order())
     platform.settle()
     platform.send("paid", {"order": 1})

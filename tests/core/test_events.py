@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.events import (
@@ -235,6 +235,7 @@ JSON = st.recursive(
 FIELDS = st.sampled_from(["name", "data", "user", "id", "ts", "v", "x"])
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=50) | (JSON | st.lists(st.dictionaries(FIELDS, JSON))).map(lambda raw: json.dumps(raw).encode())
 )

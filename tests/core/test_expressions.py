@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.expressions import Bindings, ExpressionError, Scope, compile_expression
@@ -281,6 +281,7 @@ WORDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=12).map("".join)))
 def test_any_text_is_an_expression_or_refused(source: str) -> None:
     try:
@@ -299,6 +300,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_only_true_holds(value: Any) -> None:
     answer = evaluate("data.value", event={"data": {"value": value}})

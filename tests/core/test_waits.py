@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.cel_ast import Const
@@ -196,6 +196,7 @@ def _alike(draw: st.DrawFn, value: Any) -> Any:
     return value
 
 
+@settings(deadline=None)  # the first example makes the library start
 @given(situations())
 @example(
     (

@@ -95,7 +95,7 @@ def test_the_environment_is_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "SERVER_SECRET" not in env
     assert env.items() >= {
         "A": "1",
-        "AWS_LAMBDA_FUNCTION_NAME": "function-1-step-1",
+        "AWS_LAMBDA_FUNCTION_NAME": "function-1",
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
         "LAMBDA_TASK_ROOT": str(tmp_path),
@@ -112,7 +112,7 @@ return [9000 < left <= 10000, len(context.aws_request_id), context.function_name
         context.invoked_function_arn, context.memory_limit_in_mb, context.log_group_name, context.log_stream_name,
         context.identity, context.client_context]
 """.strip(), timeout_ms=10_000)
-    name = "function-1-step-1"
+    name = "function-1"
     arn = f"arn:aws:lambda:local:000000000000:function:{name}"
     assert run(its).output == [True, 36, name, "$LATEST", arn, "128", f"/aws/lambda/{name}", "local", None, None]
 
@@ -359,7 +359,7 @@ def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) 
         ("exports.handler = async (event, context) => { let left = context.getRemainingTimeInMillis(); "
          "return [left > 9000, context.awsRequestId.length, context.functionName, context.functionVersion, "
          "context.memoryLimitInMB, context.logGroupName, context.logStreamName] }",
-         [True, 36, "function-1-step-1", "$LATEST", "128", "/aws/lambda/function-1-step-1", "local"]),
+         [True, 36, "function-1", "$LATEST", "128", "/aws/lambda/function-1", "local"]),
         ("exports.handler = async (event) => [process.cwd() === process.env.LAMBDA_TASK_ROOT, process.env.HIDDEN]",
          [True, None]),
     ],

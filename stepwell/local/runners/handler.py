@@ -44,8 +44,7 @@ class HandlerRunner:
             job.code_hash or job.code,
             runtime.handler,
             runtime.memory,
-            job.function_id,
-            job.step.id,
+            job.function_id,  # steps that share code, handler and settings share workers, as they share a Lambda
             tuple(job.env.items()),
         )
         while idle := self._idle_by_key.get(key):
@@ -155,7 +154,7 @@ def module_file(code: Path, handler: str) -> Path:
 
 def _lambda_variables(job: Job) -> dict[str, str]:
     return {
-        "AWS_LAMBDA_FUNCTION_NAME": f"{job.function_id}-{job.step.id}",
+        "AWS_LAMBDA_FUNCTION_NAME": job.function_id,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(job.step.runtime.memory or _DEFAULT_MEMORY),
         "LAMBDA_TASK_ROOT": str(job.code),

@@ -1,0 +1,140 @@
+"""The server is killed at random moments under load, and started again: nothing that was accepted is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import Api, Json, eventually, new_key, program, serve, write_function
+
+SEED = int(os.environ.get("STEPWELL_SEED") or random.SystemRandom().randrange(10**6))
+KILLS = 5
+SENDERS = 3
+MATCHING = {"work/quick": {"quick", "every"}, "work/slow": {"slow", "every"}, "work/none": set(), "work/wait": {"waits"}}
+
+
+def functions(folder: Path) -> Path:
+    say = {"quick": "echo 1", "slow": "sleep 0.05; echo 2"}
+    for id, script in say.items():
+        write_function(
+            folder / id, id, f"work/{id}", a=program(script), b=program(script, after=[{"step": "a", "wait": "300ms"}])
+        )
+    write_function(folder / "every", "every", {"event": "work/*", "expression": "event.name in ['work/quick', 'work/slow']"})
+    paid = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+    write_function(
+        folder / "waits", "waits", "work/wait", a=program("echo 3"), b=program("echo 4", after=[{"step": "a", "async": paid}])
+    )
+    return folder
+
+
+class Load:
+    """Threads that send events with ids of their own, each again and again until it is accepted."""
+
+    def __init__(self, key: str) -> None:
+        self.url = ""
+        self.accepted: dict[str, str] = {}  # names by id
+        self._key, self._stop = key, threading.Event()
+        self._threads = [threading.Thread(target=self._send_all, args=(n,)) for n in range(SENDERS)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _send_all(self, sender: int) -> None:
+        numbers = random.Random(SEED * 100 + sender)
+        n = 0
+        with httpx.Client(headers={"authorization": f"Bearer {self._key}"}, timeout=5) as http:
+            while not self._stop.is_set():
+                name = numbers.choice(sorted(MATCHING))
+                order = f"{sender}-{n}"
+                events = [{"name": name, "id": order, "data": {"order": order}}]
+                if name == "work/wait":  # often before its wait is stored
+                    events.append({"name": "paid", "id": f"paid-{order}", "data": {"order": order}})
+                self._send(http, events)
+                n += 1
+                self._stop.wait(numbers.random() * 0.06)
+
+    def _send(self, http: httpx.Client, events: list[Json]) -> None:
+        while True:
+            try:
+                if http.post(f"{self.url}/e", json=events).status_code == 200:
+                    self.accepted |= {event["id"]: event["name"] for event in events}
+                    return
+            except httpx.HTTPError:
+                pass  # killed: nobody knows whether it was accepted, so it is sent again
+            if self._stop.wait(0.02):
+                return
+
+
+@pytest.fixture
+def server_of(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    yield functions(tmp_path / "functions"), tmp_path / "db"
+
+
+def test_nothing_accepted_is_lost_or_doubled_by_kills(server_of: tuple[Path, Path]) -> None:
+    print(f"STEPWELL_SEED={SEED}")
+    folder, db = server_of
+    key = new_key(db)
+    numbers = random.Random(SEED)
+    with Load(key) as load:
+        for _ in range(KILLS):
+            with serve(folder, db, "--no-fsync") as server:
+                load.url = server.url
+                threading.Event().wait(numbers.uniform(0.05, 1.2))  # the moment of the kill
+                server.kill()
+    with serve(folder, db, "--no-fsync") as server:
+        http = Api(server.url, key)
+        check_all(http, load.accepted)
+        http.close()
+        assert server.stop() == 0
+        assert [line for line in server.lines if line["level"] == "error"] == []
+
+
+def check_all(http: Api, accepted: dict[str, str]) -> None:
+    assert len(accepted) > 20, "the load is no load"
+    eventually(lambda: not http.get("/v1/runs", status="running", limit=1)["data"], within=20, every=0.1)
+    runs: dict[str, list[Json]] = {}
+    for run in all_runs(http):
+        runs.setdefault(run["event_id"], []).append(run)
+    for event_id, name in accepted.items():
+        its = runs.get(event_id, [])
+        assert sorted(run["function_id"] for run in its) == sorted(MATCHING.get(name, ())), (event_id, name)
+        for run in its:
+            check_run(run)
+
+
+def all_runs(http: Api) -> list[Json]:
+    runs: list[Json] = []
+    page = http.get("/v1/runs", limit=1000)
+    while True:
+        runs += page["data"]
+        if page["next"] is None:
+            return runs
+        page = http.get("/v1/runs", limit=1000, after=page["next"])
+
+
+def check_run(run: Json) -> None:
+    """It ended well, and each step's attempts are numbered from 1, all but the last lost."""
+    failed_for_losses = [
+        step for step in run["steps"].values() if [a["status"] for a in step["attempts"]] == ["lost"] * 4
+    ]
+    assert run["status"] == ("failed" if failed_for_losses else "completed"), run
+    for step in run["steps"].values():
+        attempts = step["attempts"]
+        assert [attempt["attempt"] for attempt in attempts] == list(range(1, len(attempts) + 1)), run
+        if step["status"] == "completed":
+            assert [a["status"] for a in attempts] == ["lost"] * (len(attempts) - 1) + ["completed"], run
+        for before, after in zip(attempts, attempts[1:], strict=False):
+            assert before["ended_at"] <= after["started_at"], run

@@ -1,0 +1,116 @@
+"""A platform with a runner that does what a test says: no process, no HTTP, a database in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stepwell.api.ingest import new_event_id
+from stepwell.core.definition import parse_definition
+from stepwell.core.events import Event, parse_events
+from stepwell.core.messages import Outcome
+from stepwell.local.clock import Clock
+from stepwell.local.platform import LocalPlatform, Settings
+from stepwell.local.queries import Queries
+from stepwell.local.runners.job import End, Job, Log, Running
+from stepwell.local.store import LocalStore
+from stepwell.platform import RunDetail
+
+DONE = Outcome(output=b'"done"')
+DEADLINE_S = 20.0
+
+
+class Held:
+    """An attempt that runs until the test, or the server, ends it."""
+
+    def __init__(self, job: Job, log: Log, end: End) -> None:
+        self.job, self.log, self.end = job, log, end
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class ScriptedRunner:
+    """Ends every attempt at once, or, if told to, holds it. `started` are (function id, step id) in their order."""
+
+    def __init__(self, *, hold: bool = False) -> None:
+        self.hold = hold
+        self.held: list[Held] = []
+        self.started: list[tuple[str, str]] = []
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        attempt = Held(job, log, end)
+        self.started.append((job.function_id, job.step.id))
+        if self.hold:
+            self.held.append(attempt)
+        else:
+            asyncio.get_running_loop().call_soon(end, DONE)
+        return attempt
+
+    def release(self, outcome: Outcome = DONE) -> None:
+        """End all that is held."""
+        held, self.held = self.held, []
+        for attempt in held:
+            attempt.end(outcome)
+
+    async def close(self) -> None:
+        self.held.clear()
+
+
+class Scripted:
+    def __init__(self, platform: LocalPlatform, queries: Queries, runner: ScriptedRunner) -> None:
+        self.platform, self.queries, self.runner = platform, queries, runner
+        self._ids = itertools.count(1)
+
+    async def deploy(self, id: str = "f", on: str = "go", **steps: dict[str, Any]) -> None:
+        """A function with these steps, or one, `a`."""
+        its = {step_id: {"runtime": {"type": "http", "url": "http://x.invalid"}, **step} for step_id, step in steps.items()}
+        its = its or {"a": {"runtime": {"type": "http", "url": "http://x.invalid"}}}
+        definition = parse_definition({"id": id, "triggers": [{"event": on}], "steps": its})
+        await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")
+
+    def events(self, count: int = 1, name: str = "go", **fields: Any) -> list[Event]:
+        body = orjson.dumps([{"name": name, **fields}] * count)
+        return parse_events(body, self.platform.clock.now(), new_event_id)
+
+    async def send(self, name: str = "go", **fields: Any) -> str:
+        (event,) = self.events(1, name, **fields)
+        await self.platform.send([event])
+        return event.id
+
+    def runs(self, event_id: str | None = None) -> list[RunDetail]:
+        return list(self.queries.read_runs(event=event_id, limit=100_000).items)
+
+    def count(self, sql: str) -> int:
+        number: int = self.platform.store.connection.execute(f"SELECT count(*) FROM {sql}").fetchone()[0]
+        return number
+
+
+@asynccontextmanager
+async def scripted(
+    folder: Path, *, hold: bool = False, parallelism: int = 4, clock: Clock | None = None
+) -> AsyncIterator[Scripted]:
+    runner = ScriptedRunner(hold=hold)
+    store = LocalStore(folder / "db")
+    platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), Settings(parallelism))
+    await platform.start()
+    queries = Queries(folder / "db")
+    try:
+        yield Scripted(platform, queries, runner)
+    finally:
+        await platform.close()
+
+
+async def until(holds: Callable[[], Any], within: float = DEADLINE_S) -> None:
+    """Return as soon as this holds."""
+    deadline = asyncio.get_running_loop().time() + within
+    while not holds():
+        assert asyncio.get_running_loop().time() < deadline, "it never came to that"
+        await asyncio.sleep(0.002)

@@ -1,0 +1,134 @@
+"""Slots, the order of those who queue, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from stepwell.core.messages import Error, Outcome
+from stepwell.local.executor import AttemptId, Executor
+from stepwell.local.runners.job import CannotRun, End, Job, Log
+from stepwell.platform import Attempt
+
+# These tests look at the queue alone: no attempt is ever executed.
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.ended: list[tuple[AttemptId, Outcome]] = []
+
+    def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
+        self.ended.append((attempt, outcome))
+
+    def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
+        raise AssertionError
+
+
+class NoRunner:
+    def start(self, job: Job, log: Log, end: End) -> None:
+        raise AssertionError
+
+    async def close(self) -> None:
+        raise AssertionError
+
+
+def executor(parallelism: int) -> Executor:
+    make_job: Callable[[Attempt], Job] = partial(pytest.fail, "no job is made")  # type: ignore[arg-type]
+    return Executor(NoRunner(), make_job, Listener(), parallelism)  # type: ignore[arg-type]
+
+
+def queue(it: Executor, function: str, count: int) -> None:
+    for n in range(count):
+        it.queue(function, f"{function}{n}", 0, 1)
+
+
+def names(taken: list[AttemptId]) -> list[str]:
+    return [run for run, _, _ in taken]
+
+
+def test_functions_take_turns_however_many_one_has_queued() -> None:
+    it = executor(6)
+    queue(it, "a", 1000)
+    queue(it, "b", 2)
+    queue(it, "c", 1)
+    assert names(it.take_queued()) == ["a0", "b0", "c0", "a1", "b1", "a2"]
+
+
+def test_turns_go_on_where_they_stopped() -> None:
+    it = executor(1)
+    queue(it, "a", 3)
+    queue(it, "b", 3)
+    order = []
+    for _ in range(6):
+        order += names(it.take_queued())
+        it.release("")
+    assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
+
+
+def test_no_more_are_taken_than_there_are_slots() -> None:
+    it = executor(2)
+    queue(it, "a", 5)
+    assert len(it.take_queued()) == 2
+    assert it.take_queued() == []
+    it.release("a")
+    assert names(it.take_queued()) == ["a2"]
+
+
+def test_a_newcomer_does_not_pass_those_who_queue() -> None:
+    it = executor(1)
+    assert it.admit("a")
+    assert not it.admit("a")
+    queue(it, "a", 1)
+    it.release("a")
+    assert not it.admit("b")
+    assert names(it.take_queued()) == ["a0"]
+
+
+def test_an_attempt_queues_once() -> None:
+    it = executor(5)
+    for _ in range(3):
+        it.queue("a", "run", 0, 1)
+    assert len(it.take_queued()) == 1
+
+
+def test_a_paused_executor_starts_nothing() -> None:
+    it = executor(5)
+    it.pause()
+    queue(it, "a", 1)
+    assert it.take_queued() == []
+    assert not it.admit("a")
+    assert not it.is_idle
+
+
+def test_a_discarded_batch_gives_its_slots_back() -> None:
+    it = executor(2)
+    assert it.admit("a")
+    queue(it, "a", 2)
+    it.take_queued()
+    it.discard_batch()
+    assert it.is_idle
+    assert it.admit("a")
+    assert it.admit("a")
+
+
+def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
+    def make_job(attempt: Attempt) -> Job:
+        raise CannotRun("the secret X has no value here")
+
+    class Run:
+        id = "run"
+
+    class Record:
+        run = Run()
+
+    listener = Listener()
+    it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
+    assert it.admit("a")
+    it.start(Attempt(Record(), 0, 1, b"{}"))  # type: ignore[arg-type]
+    it.launch()
+    error = Error("start", "the secret X has no value here")
+    assert listener.ended == [(("run", 0, 1), Outcome(error=error, retryable=False))]
+    assert it.is_idle
+    assert it.admit("a")

@@ -1,0 +1,221 @@
+"""What is old goes, and what is still needed stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import pytest
+
+from stepwell.core.run import RunStatus
+from stepwell.local.clock import Clock
+from stepwell.local.retention import clean
+from tests.local.scripted import Scripted, scripted
+
+DAY_MS = 86_400_000
+Test = Callable[[Scripted], Coroutine[None, None, None]]
+WAIT = {"after": [{"step": "$trigger", "async": {"event": "more", "ttl": "300d"}}]}
+
+
+def on_platform(folder: Path, test: Test, clock: Clock | None = None) -> None:
+    async def main() -> None:
+        async with scripted(folder, clock=clock) as it:
+            await test(it)
+
+    asyncio.run(main())
+
+
+def rows(it: Scripted) -> dict[str, int]:
+    return {table: it.count(table) for table in ("events", "event_keys", "runs", "attempts", "logs", "timers", "waits")}
+
+
+def test_old_ended_runs_and_their_events_go_with_all_their_rows(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        for _ in range(3):
+            await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(31 * DAY_MS)
+        new = await it.send()
+        await it.platform.until_idle()
+        await clean(it.platform, 30)
+        assert [run.event_id for run in it.runs()] == [new]
+        assert rows(it) == {"events": 2, "event_keys": 0, "runs": 1, "attempts": 1, "logs": 0, "timers": 0, "waits": 0}
+
+    on_platform(tmp_path, test)
+
+
+def test_what_is_not_old_enough_stays(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        await it.send()
+        await it.platform.until_idle()
+        before = rows(it)
+        it.platform.clock.advance(30 * DAY_MS - 60_000)
+        await clean(it.platform, 30)
+        assert rows(it) == before
+
+    on_platform(tmp_path, test)
+
+
+def test_more_than_one_piece_goes(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        await it.platform.send(it.events(700))
+        await it.platform.send(it.events(700, "nothing"))
+        await it.platform.until_idle()
+        it.platform.clock.advance(31 * DAY_MS)
+        await clean(it.platform, 30)
+        assert (it.count("events"), it.count("runs"), it.count("attempts")) == (0, 0, 0)
+
+    on_platform(tmp_path, test)
+
+
+def test_an_open_run_keeps_its_event_and_what_came_after_it(tmp_path: Path) -> None:
+    """An event that satisfied a wait is read again when the step starts: also months later."""
+
+    async def test(it: Scripted) -> None:
+        delayed = {"after": [{"step": "b", "wait": "200d"}]}
+        await it.deploy(b=WAIT, c=delayed)
+        await it.platform.send(it.events(1, "before"))
+        started = await it.send()
+        more = await it.send("more", data={"n": 7})
+        await it.platform.until_idle()
+        for _ in range(3):
+            it.platform.clock.advance(40 * DAY_MS)
+            await clean(it.platform, 30)
+        assert [event.event.id for event in it.queries.read_events(limit=10).items] == [more, started]
+        await it.platform.travel(100 * DAY_MS)
+        assert [run.run.status for run in it.runs(started)] == [RunStatus.COMPLETED]
+
+    on_platform(tmp_path, test)
+
+
+def test_a_wait_is_still_met_after_months(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(b=WAIT)
+        started = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(100 * DAY_MS)
+        await clean(it.platform, 30)
+        await it.send("more")
+        await it.platform.until_idle()
+        assert [run.run.status for run in it.runs(started)] == [RunStatus.COMPLETED]
+
+    on_platform(tmp_path, test)
+
+
+def test_a_rerun_keeps_the_event_of_a_run_that_is_gone(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        event_id = await it.send()
+        await it.platform.until_idle()
+        (first,) = it.runs(event_id)
+        it.platform.clock.advance(20 * DAY_MS)
+        again = await it.platform.rerun(first.run.id, "token")
+        await it.platform.until_idle()
+        it.platform.clock.advance(15 * DAY_MS)
+        await clean(it.platform, 30)
+        assert [run.run.id for run in it.runs(event_id)] == [again]
+
+    on_platform(tmp_path, test)
+
+
+def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
+    clock = Clock()
+    numbers: list[tuple[int, int]] = []
+
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        event_id = await it.send()
+        await it.platform.until_idle()
+        execute = it.platform.store.connection.execute
+        numbers.append(execute("SELECT events.seq, runs.seq FROM events JOIN runs ON runs.event = events.seq"
+                               " WHERE events.id = ?", (event_id,)).fetchone())  # fmt: skip
+        clock.advance(31 * DAY_MS)
+        await clean(it.platform, 30)
+        assert (it.count("events"), it.count("runs")) == (0, 0)
+
+    for _ in range(3):
+        on_platform(tmp_path, test, clock)
+    assert numbers == sorted(set(numbers))
+    assert len({event for event, _ in numbers}) == len({run for _, run in numbers}) == 3
+
+
+def test_an_id_is_known_for_a_day_at_least(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.send(id="once")
+        it.platform.clock.advance(DAY_MS - 1000)
+        await clean(it.platform, 1)
+        await it.send(id="once")
+        assert it.count("events") == 1
+
+    on_platform(tmp_path, test)
+
+
+def test_versions_without_runs_go_but_the_newest_and_the_live_one_stay(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        for n in range(4):
+            await it.deploy(a={"env": {"N": str(n)}})
+            if n == 1:
+                await it.deploy("waiting", "go", a=WAIT)
+                await it.send()
+                await it.platform.until_idle()
+        await clean(it.platform, 30)
+        assert versions(it, "f") == [1, 2, 3, 4]  # they are young
+        it.platform.clock.advance(31 * DAY_MS)
+        await clean(it.platform, 30)
+        assert versions(it, "f") == [4]  # its run ended long ago
+        assert versions(it, "waiting") == [1]
+
+    on_platform(tmp_path, test)
+
+
+def versions(it: Scripted, function: str) -> list[int]:
+    detail = it.queries.read_function(function)
+    assert detail is not None
+    return [version for version, _ in detail.versions]
+
+
+def test_code_that_no_version_needs_goes(tmp_path: Path) -> None:
+    needed, old = "a" * 64, "b" * 64
+    for name in (needed, old):
+        (tmp_path / "code" / name).mkdir(parents=True)
+        (tmp_path / "code" / name / "main.sh").write_text("echo 1")
+        (tmp_path / "code" / name).chmod(0o555)
+
+    async def test(it: Scripted) -> None:
+        definition = {"id": "f", "name": "f", "triggers": [{"event": "go"}], "steps": {}}
+        await it.platform.register(definition, {"a": old}, {}, "f.json")
+        it.platform.clock.advance(31 * DAY_MS)
+        await it.platform.register(definition, {"a": needed}, {}, "f.json")
+        await clean(it.platform, 30)
+        assert [path.name for path in (tmp_path / "code").iterdir()] == [needed]
+
+    on_platform(tmp_path, test)
+
+
+def test_senders_do_not_wait_for_it(tmp_path: Path) -> None:
+    """Each piece is a batch of its own, so that events are accepted in between."""
+
+    async def test(it: Scripted) -> None:
+        await it.platform.send(it.events(3000, "nothing"))
+        it.platform.clock.advance(31 * DAY_MS)
+        cleaning = asyncio.create_task(clean(it.platform, 30))
+        sent = 0
+        while not cleaning.done():
+            await it.send("nothing")
+            sent += 1
+        assert sent > 3
+        assert it.count("events") == sent
+
+    on_platform(tmp_path, test)
+
+
+@pytest.mark.parametrize("days", [1, 30])
+def test_an_empty_database_is_clean(tmp_path: Path, days: float) -> None:
+    async def test(it: Scripted) -> None:
+        await clean(it.platform, days)
+
+    on_platform(tmp_path, test)

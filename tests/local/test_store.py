@@ -1,0 +1,119 @@
+"""The database file: its schema and migrations, its numbers, and who may open it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from stepwell.local import schema
+from stepwell.local.keys import KeyStore
+from stepwell.local.lock import InUse, exclusive
+from stepwell.local.schema import MIGRATIONS, BadDatabase, DatabaseTooNew, connect, migrate
+from stepwell.local.store import LocalStore
+
+
+def tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def version(connection: sqlite3.Connection) -> int:
+    number: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return number
+
+
+def test_a_new_file_gets_all_tables(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "db")
+    migrate(connection)
+    assert {"events", "runs", "attempts", "logs", "timers", "waits", "functions", "versions", "keys"} <= tables(connection)
+    assert version(connection) == len(MIGRATIONS)
+    connection.close()
+
+
+def test_a_file_that_is_up_to_date_stays_as_it_is(tmp_path: Path) -> None:
+    for _ in range(2):
+        LocalStore(tmp_path / "db").close()
+    connection = connect(tmp_path / "db")
+    before = connection.execute("PRAGMA schema_version").fetchone()
+    migrate(connection)
+    assert connection.execute("PRAGMA schema_version").fetchone() == before
+    connection.close()
+
+
+def test_only_the_migrations_that_are_missing_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = connect(tmp_path / "db")
+    migrate(connection)
+    more = ("CREATE TABLE one (a); -- with a comment; and a semicolon\n CREATE TABLE two (b);", "DROP TABLE one;")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, *more))
+    migrate(connection)
+    assert version(connection) == len(MIGRATIONS) + 2
+    assert "two" in tables(connection)
+    assert "one" not in tables(connection)
+    connection.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = connect(tmp_path / "db")
+    migrate(connection)
+    before = tables(connection)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE one (a);\nnonsense;"))
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection)
+    assert (tables(connection), version(connection)) == (before, len(MIGRATIONS))
+    connection.close()
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    problems = []
+
+    def open_it() -> None:
+        try:
+            KeyStore(tmp_path / "db").close()
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+def test_a_newer_file_is_refused_and_not_touched(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "db")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(DatabaseTooNew, match=r"upgrade"):
+        migrate(connection)
+    assert tables(connection) == set()
+    assert not connection.in_transaction
+    connection.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database " * 1000)
+    for path in (tmp_path / "text", tmp_path, tmp_path / "missing" / "db"):
+        with pytest.raises(BadDatabase) as refused:
+            connect(path)
+        assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "a?b", "a#b", "a%41b", "ü"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    connection = connect(tmp_path / name)
+    migrate(connection)
+    reader = connect(tmp_path / name, read_only=True)
+    assert tables(reader) == tables(connection)
+    assert (tmp_path / name).is_file()
+    reader.close()
+    connection.close()
+
+
+def test_a_database_has_one_holder(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "db"):
+        with pytest.raises(InUse, match=r"in use by process \d+"), exclusive(tmp_path / "db"):
+            pass
+    with exclusive(tmp_path / "db"):
+        pass
