@@ -42,8 +42,8 @@ def test_a_failure_is_handled_by_an_edge_whose_condition_holds(
 
 
 def test_one_edge_that_handles_is_enough(platform: Platform) -> None:
-    after = {"b": {"on": "failure", "if": "false"}, "c": {"on": "failure"}, "d": {"on": "success"}, "e": {"on": "always"}}
-    platform.deploy(function({"a": {}, **{step: {"after": {"step": "a", **edge}} for step, edge in after.items()}}))
+    edges = {"b": {"on": "failure", "if": "false"}, "c": {"on": "failure"}, "d": {}, "e": {"on": "always"}}
+    platform.deploy(function({"a": {}, **{step: {"after": {"step": "a", **edge}} for step, edge in edges.items()}}))
     (run,) = platform.runs(platform.send(data=script(a=NO)))
     assert run["status"] == "completed"
     assert statuses(run) == {"a": "failed", "b": "skipped", "c": "completed", "d": "skipped", "e": "completed"}
@@ -242,7 +242,7 @@ def test_a_step_sees_the_errors_of_its_ancestors(platform: Platform) -> None:
 )
 def test_a_condition_sees_the_error_and_a_null_response(platform: Platform, condition: str, runs: bool) -> None:
     conditional = {"after": {"step": "a", "on": "failure", "if": condition}}
-    platform.deploy(function({"a": {}, "b": conditional, "other": _on_failure("a") and {"after": _on_failure("a")}}))
+    platform.deploy(function({"a": {}, "b": conditional, "other": {"after": _on_failure("a")}}))
     (run,) = platform.runs(platform.send(data=script(a={"status": 404, "body": "gone"})))
     assert statuses(run)["b"] == ("completed" if runs else "skipped")
 

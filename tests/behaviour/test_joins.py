@@ -53,9 +53,7 @@ def test_only_first_starts_before_the_last_edge_is_settled(
 
 
 @pytest.mark.parametrize(("join", "status"), [("merge", "pending"), ("all", "skipped"), ("first", "pending")])
-def test_only_all_is_skipped_at_the_first_dead_edge(
-    platform: Platform, tmp_path: Path, join: str, status: str
-) -> None:
+def test_only_all_is_skipped_at_the_first_dead_edge(platform: Platform, tmp_path: Path, join: str, status: str) -> None:
     gate = tmp_path / "gate"
     after = [{"step": "early", "if": FALSE}, "late"]
     platform.deploy(function({"early": {}, "late": {}, "c": {"after": after, "join": join}, "d": "early"}))
@@ -116,7 +114,8 @@ def test_a_run_whose_steps_are_all_skipped_is_completed_with_an_empty_output(pla
 
 def test_skipping_goes_on_down_a_long_chain(platform: Platform) -> None:
     chain = {f"s{i}": [f"s{i - 1}"] for i in range(1, 300)}
-    platform.deploy(function({"s0": {"after": {"step": "$trigger", "if": FALSE}}, **chain, "end": ["s299", "$trigger"]}))
+    first = {"after": {"step": "$trigger", "if": FALSE}}
+    platform.deploy(function({"s0": first, **chain, "end": ["s299", "$trigger"]}))
     (run,) = platform.runs(platform.send())
     assert statuses(run)["s299"] == "skipped"
     assert statuses(run)["end"] == "completed"
@@ -218,4 +217,3 @@ def test_the_output_of_a_run_is_that_of_its_completed_leaves(platform: Platform)
     (run,) = platform.runs(platform.send(data=script(e={"raise": "no"}, b={"return": None}, alone={"return": [1]})))
     assert run["status"] == "completed"
     assert run["output"] == {"b": None, "c": {"step": "c"}, "f": {"step": "f"}, "alone": [1]}
-

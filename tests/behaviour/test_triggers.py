@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.behaviour.words import SCRIPTED, Json, Platform, Refused, function, script, statuses
@@ -17,21 +15,21 @@ def started(platform: Platform, event_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("trigger", "name", "starts"),
+    ("name", "starts"),
     [
-        ("order/placed", "order/placed", True),
-        ("order/placed", "order/placed.twice", False),
-        ("order/placed", "Order/placed", False),
-        ("order/*", "order/placed", True),
-        ("order/*", "order/", True),  # the prefix itself
-        ("order/*", "orders/placed", False),
-        ("ord*", "order/placed", True),
-        ("*", "anything", True),
+        ("order/placed", ["all", "exact", "prefix", "short-prefix"]),
+        ("order/placed.twice", ["all", "prefix", "short-prefix"]),
+        ("order/", ["all", "prefix", "short-prefix"]),  # the prefix itself
+        ("orders/placed", ["all", "short-prefix"]),
+        ("Order/placed", ["all"]),
+        ("order", ["all", "short-prefix"]),
     ],
 )
-def test_a_trigger_is_an_exact_name_or_a_prefix(platform: Platform, trigger: str, name: str, starts: bool) -> None:
-    platform.deploy(function(on=trigger))
-    assert started(platform, platform.send(name)) == (["f"] if starts else [])
+def test_a_trigger_is_an_exact_name_or_a_prefix(platform: Platform, name: str, starts: list[str]) -> None:
+    patterns = {"exact": "order/placed", "prefix": "order/*", "short-prefix": "ord*", "all": "*"}
+    for function_id, pattern in patterns.items():
+        platform.deploy(function(id=function_id, on=pattern))
+    assert started(platform, platform.send(name)) == starts
 
 
 def test_a_wildcard_never_matches_the_engines_own_events(platform: Platform) -> None:
@@ -92,23 +90,25 @@ def test_each_trigger_of_a_function_starts_it(platform: Platform) -> None:
 # --- expressions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("expression", "starts"),
-    [
-        ("event.name == 'go'", True),
-        ("event.data.n == 1 && event.user.id == 'u'", True),
-        ("data.n == 1 && user.id == 'u'", True),  # the short forms
-        ("event.v == null && event.id != '' && event.ts > 0", True),
-        ("data.n == 2", False),
-        ("size(data.list) == 2 && 'x' in data.list", True),
-    ],
-)
-def test_an_expression_decides_by_the_event(platform: Platform, expression: str, starts: bool) -> None:
-    platform.deploy(function(on={"event": "go", "expression": expression}))
+def test_an_expression_decides_by_the_event(platform: Platform) -> None:
+    expressions = {
+        "event.name == 'go'": True,
+        "event.data.n == 1 && event.user.id == 'u'": True,
+        "data.n == 1 && user.id == 'u'": True,  # the short forms
+        "event.v == null && event.id != '' && event.ts > 0": True,
+        "size(data.list) == 2 && 'x' in data.list": True,
+        "data.n == 2": False,
+        "has(data.missing)": False,
+    }
+    for i, expression in enumerate(expressions):
+        platform.deploy(function(id=f"f{i}", on={"event": "go", "expression": expression}))
     event = platform.send(data={"n": 1, "list": ["x", "y"]}, user={"id": "u"})
-    assert started(platform, event) == (["f"] if starts else [])
-    missed = [] if starts else [{"function_id": "f", "expression": expression, "problem": None}]
-    assert platform.event(event)["not_started"] == missed
+    holds = dict(zip((f"f{i}" for i in range(len(expressions))), expressions.values(), strict=True))
+    assert started(platform, event) == [function_id for function_id, starts in holds.items() if starts]
+    assert platform.event(event)["not_started"] == [
+        {"function_id": "f5", "expression": "data.n == 2", "problem": None},
+        {"function_id": "f6", "expression": "has(data.missing)", "problem": None},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_event_without_data_and_user_has_empty_ones(platform: Platform) -> No
     assert (kept["data"], kept["user"], kept["v"]) == ({}, {}, None)
 
 
-@pytest.mark.parametrize(("sent", "expression"), [(None, "event.v == null"), ("2026-06-01.1", "event.v == '2026-06-01.1'")])
+@pytest.mark.parametrize(("sent", "expression"), [(None, "event.v == null"), ("2026-06.1", "event.v == '2026-06.1'")])
 def test_the_version_of_an_event_is_a_text_or_null(platform: Platform, sent: str | None, expression: str) -> None:
     platform.deploy(function(on={"event": "go", "expression": expression}))
     event = platform.send(v=sent)
@@ -279,7 +279,11 @@ def test_a_function_without_steps_is_one_step_in_its_own_folder(platform: Platfo
 
 
 def test_a_function_may_be_written_in_yaml(platform: Platform) -> None:
-    text = "id: f\ntriggers: [{event: go}]\nsteps:\n  a: {path: file://one.py, runtime: {type: lambda, handler: one.scripted}}"
+    text = """
+id: f  # a comment
+triggers: [{event: go}]
+steps: {a: {path: file://one.py, runtime: {type: lambda, handler: one.scripted}}}
+"""
     platform.deploy(text, {"one.py": SCRIPTED})
-    (run,) = platform.runs(platform.send(data=script(a={"return": json.loads("[1]")})))
+    (run,) = platform.runs(platform.send(data=script(a={"return": [1]})))
     assert run["output"] == {"a": [1]}

@@ -300,3 +300,15 @@ def test_a_runs_id_can_stand_in_an_address(function_id: str, event_id: str) -> N
     made = run_id(function_id, event_id)
     assert len(made) == 26
     assert set(made) <= set("abcdefghijklmnopqrstuvwxyz234567")
+
+
+@pytest.mark.parametrize("event_id", ["cron:nightly:29612345", "stepwell/run:abc"])
+def test_a_sender_cannot_take_the_id_of_an_event_of_the_engine(event_id: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_events(json.dumps({"name": "x", "id": event_id}).encode(), 5, lambda: "new")
+    assert [error.pointer for error in refused.value.errors] == ["/id"]
+
+
+def test_an_id_that_only_resembles_one_of_the_engine_is_a_senders() -> None:
+    (event,) = parse_events(b'{"name": "x", "id": "cron:nightly"}', 5, lambda: "new")
+    assert event.id == "cron:nightly"
