@@ -314,4 +314,4 @@ def _end_event(record: RunRecord, status: str, now: int) -> Event:
         "event_name": record.event.name,
         "error": error,
     }
-    return internal_event(RUN_EVENTS + status, data, record.event.user, f"stepwell/run:{run.id}", now)
+    return internal_event(RUN_EVENTS + status, data, record.event.user, f"run:{run.id}", now)

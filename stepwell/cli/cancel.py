@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.client import Client
+from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
 
 
@@ -18,7 +18,7 @@ def command(
 
     Example: stepwell cancel 7w2kq4m1
     """
-    answer = Client().delete(f"/v1/runs/{run}")
+    answer = Client().delete(f"/v1/runs/{in_path(run)}")
     if as_json:
         print_json(answer)
     else:

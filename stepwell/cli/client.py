@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -13,18 +14,26 @@ from stepwell.cli.output import fail
 DEFAULT_URL = "http://127.0.0.1:8288"
 
 
+def in_path(its_id: str) -> str:
+    """An id as a part of a path: those of events may hold anything."""
+    return quote(its_id, safe="")
+
+
 class Client:
     def __init__(self) -> None:
         import httpx  # here, since servers start with this module too, and do not wait for it
 
         self.url = os.environ.get("STEPWELL_URL", DEFAULT_URL).rstrip("/")
         key = os.environ.get("STEPWELL_KEY")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            transport=httpx.HTTPTransport(retries=2),
-            timeout=30,
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers={"authorization": os.fsencode(f"Bearer {key}")} if key else {},
+                transport=httpx.HTTPTransport(retries=2),
+                timeout=30,
+            )
+        except httpx.InvalidURL as error:
+            fail(f"STEPWELL_URL={self.url} is no URL: {error}", 2)
 
     def get(self, path: str, **query: Any) -> Any:
         return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})
@@ -62,6 +71,7 @@ class Client:
             fail(f"{self.url} answered {response.status_code} with something that is not JSON; is it Stepwell?")
         if response.is_success:
             return body
-        message = body.get("detail") or body.get("message") or str(body)
+        message = body.get("detail") or body.get("message") if isinstance(body, dict) else None
+        message = str(message or f"{self.url} answered {response.status_code}; is it Stepwell?")
         needs_key = "; set STEPWELL_KEY" if response.status_code in (401, 403) else ""
         return fail(message + needs_key)

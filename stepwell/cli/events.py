@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.client import Client
+from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import event_lines, event_table
 
@@ -43,8 +43,8 @@ def show(event: Annotated[str, typer.Argument(help="The event's id.")], as_json:
     Example: stepwell events show 0199a3c2f1d04b7e
     """
     client = Client()
-    found = client.get(f"/v1/events/{event}")
-    runs = client.get(f"/v1/events/{event}/runs")["data"]
+    found = client.get(f"/v1/events/{in_path(event)}")
+    runs = client.get(f"/v1/events/{in_path(event)}/runs")["data"]
     if as_json:
         print_json({**found, "runs": runs})
     else:

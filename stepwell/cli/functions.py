@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.client import Client
+from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import function_table
 
@@ -36,4 +36,4 @@ def show(function: Annotated[str, typer.Argument(help="The function's id.")]) ->
 
     Example: stepwell functions show welcome
     """
-    print_json(Client().get(f"/v1/functions/{function}"))
+    print_json(Client().get(f"/v1/functions/{in_path(function)}"))

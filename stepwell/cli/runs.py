@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.client import Client
+from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import run_table
 from stepwell.cli.tree import run_tree
@@ -52,19 +52,19 @@ def show(
     Example: stepwell runs show 7w2kq4m1 --follow
     """
     client = Client()
-    found = client.get(f"/v1/runs/{run}")
+    found = client.get(f"/v1/runs/{in_path(run)}")
     if follow and not as_json and console.is_terminal:
         from rich.live import Live
 
         with Live(run_tree(found, logs=logs), console=console, refresh_per_second=10) as live:
             while found["status"] == "running":
                 time.sleep(0.2)
-                found = client.get(f"/v1/runs/{run}")
+                found = client.get(f"/v1/runs/{in_path(run)}")
                 live.update(run_tree(found, logs=logs))
     else:
         while follow and found["status"] == "running":
             time.sleep(0.2)
-            found = client.get(f"/v1/runs/{run}")
+            found = client.get(f"/v1/runs/{in_path(run)}")
         print_json(found) if as_json else console.print(run_tree(found, logs=logs))
     if follow and found["status"] != "completed":
         raise typer.Exit(1)

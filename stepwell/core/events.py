@@ -17,7 +17,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
-_OWN_ID = re.compile(r"stepwell/|cron:[a-z0-9-]+:\d+$")
+_OWN_ID = re.compile(r"cron:[a-z0-9-]+:\d+|run:[a-z2-7]{26}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
@@ -184,8 +184,8 @@ def _problems(item: dict[Any, Any]) -> Problems:
     if event_id is not None:
         if not isinstance(event_id, str) or not 1 <= len(event_id) <= 256 or _CONTROL.search(event_id):
             found.append(("/id", "an id is a text of 1 to 256 characters, without control characters"))
-        elif _OWN_ID.match(event_id):  # else a sender could make a tick of a cron trigger a duplicate
-            found.append(("/id", "ids like stepwell/... and cron:function:minute are the engine's own; choose another"))
+        elif _OWN_ID.fullmatch(event_id):  # else a sender could make a tick of a cron trigger a duplicate
+            found.append(("/id", "ids like cron:function:minute and run:id are the engine's own; choose another"))
     ts = item.get("ts")
     if ts is not None and (type(ts) is not int or not 0 <= ts <= _MAX_TS):
         found.append(("/ts", "ts is a whole number of milliseconds since 1970"))

@@ -142,13 +142,18 @@ def test_module_state_is_kept_between_runs_and_is_not_shared_with_other_code(
     assert [run_it(platform)["output"] for _ in range(2)] == [1, 2]
 
 
-def test_module_state_is_not_shared_between_steps_or_functions(platform: Platform) -> None:
-    step = {"runtime": {"type": "lambda", "handler": "app.handler"}}
+def test_module_state_is_not_shared_between_functions_or_settings(platform: Platform) -> None:
+    runtime = {"type": "lambda", "handler": "app.handler"}
+    steps = {
+        "a": {"runtime": runtime},
+        "b": {"runtime": {**runtime, "memory": 256}, "after": ["a"]},
+        "c": {"runtime": runtime, "env": {"A": "1"}, "after": ["b"]},
+    }
     for function_id in ("f", "g"):
-        platform.deploy(function({"a": step, "b": {**step, "after": [{"step": "a"}]}}, id=function_id), COUNTS)
+        platform.deploy(function(steps, id=function_id), COUNTS)
     for n in (1, 2):
         runs = platform.runs(platform.send())
-        assert [run["steps"][step]["output"] for run in runs for step in ("a", "b")] == [n] * 4
+        assert [run["steps"][step]["output"] for run in runs for step in "abc"] == [n] * 6
 
 
 def test_a_changed_environment_reaches_a_warm_handler(platform: Platform) -> None:

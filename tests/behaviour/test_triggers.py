@@ -271,11 +271,11 @@ def test_a_runs_id_follows_from_function_and_event(platform: Platform) -> None:
 
 @pytest.mark.parametrize("definition", [{"steps": {}}, {}])
 def test_a_function_without_steps_is_one_step_in_its_own_folder(platform: Platform, definition: Json) -> None:
-    files: dict[str, str | bytes] = {"main.py": "import os; print(os.path.exists('stepwell.json'), end='')"}
+    files: dict[str, str | bytes] = {"main.sh": "#!/bin/sh\n[ -f stepwell.json ] && echo yes\n"}
     platform.deploy({"id": "f", "triggers": [{"event": "go"}], **definition}, files)
     (run,) = platform.runs(platform.send())
     assert statuses(run) == {"step-1": "completed"}
-    assert run["output"] == {"step-1": {"body": "True"}}
+    assert run["output"] == {"step-1": {"body": "yes"}}
 
 
 def test_a_function_may_be_written_in_yaml(platform: Platform) -> None:

@@ -1,0 +1,153 @@
+"""`stepwell run`: a function once, without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from stepwell.cli.main import app
+from tests.servers import program, write_function
+
+SAY_EVENT = {"path": "file://.", "runtime": {"type": "lambda", "command": ["sh", "say.sh"]}, "retries": {"attempts": 0}}
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+
+
+def run(*arguments: str | Path, input: str | None = None) -> Result:
+    result = CliRunner().invoke(app, ["run", *map(str, arguments)], input=input, env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def data(*arguments: str | Path, input: str | None = None, code: int = 0) -> Any:
+    result = run("--json", *arguments, input=input)
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def saying(tmp_path: Path) -> Path:
+    """A function whose output is its input."""
+    folder = write_function(tmp_path / "f", "f", {"event": "go", "expression": "data.n != 5"}, a=SAY_EVENT)
+    (folder / "say.sh").write_text('echo "$1"')
+    return folder
+
+
+def test_it_prints_the_steps_and_the_result(tmp_path: Path) -> None:
+    write_function(tmp_path, a=program("echo hello >&2; echo 1"), b=program("echo 2", after=[{"step": "a"}]))
+    result = run(tmp_path)
+    assert result.exit_code == 0
+    assert result.stdout.index("hello") < result.stdout.index("f v1")
+    assert data(tmp_path)["output"] == {"b": 2}
+
+
+def test_it_needs_no_event(saying: Path) -> None:
+    folder = write_function(saying, "f", "user/*", a=SAY_EVENT)
+    assert data(folder)["status"] == "completed"
+
+
+def test_the_event_may_be_given_as_text_file_or_stdin(saying: Path, tmp_path: Path) -> None:
+    event = '{"name": "go", "data": {"n": 7}, "user": {"id": "ada"}, "id": "mine"}'
+    (tmp_path / "event.json").write_text(event)
+    for option, stdin in ((event, None), (f"@{tmp_path}/event.json", None), ("-", event)):
+        ended = data(saying, "--event", option, input=stdin)
+        assert ended["output"]["a"]["event"]["data"] == {"n": 7}
+        assert (ended["event_id"], ended["user"]) == ("mine", "ada")
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "one event"), ("[{}, {}]", "one event"),
+     ("7", "--event"), ('{"data": {}}', "/name"), ('{"name": "go", "data": 1}', "/data"), ('{"name": "go", "x": 1}', "/x"),
+     ('{"name": "go", "data": {"n": 123456789012345678901234567890}}', "64 bits")],
+)  # fmt: skip
+def test_an_event_that_is_none_is_wrong_usage(saying: Path, event: str, says: str) -> None:
+    for option in ("--event", "--then"):
+        other = () if option == "--event" else ("--event", '{"name": "go", "data": {"n": 1}}')
+        if option == "--then":
+            write_function(saying, "f", "go", a=SAY_EVENT, b={**SAY_EVENT, "after": [{"step": "a", "async": PAID}]})
+        result = run(saying, *other, option, event)
+        assert result.exit_code == 2, result.output
+        assert says.replace("--event", option) in result.stderr
+        assert "Traceback" not in result.output
+
+
+def test_an_event_that_does_not_start_it_is_told_why(saying: Path) -> None:
+    for event, why in (('{"name": "go", "data": {"n": 5}}', "data.n != 5"), ('{"name": "go"}', "data.n != 5"), ('{"name": "other"}', "other")):
+        result = run(saying, "--event", event)
+        assert result.exit_code == 1
+        assert why in result.stderr
+        assert "f" in result.stderr
+
+
+def test_a_failed_run_exits_with_1(tmp_path: Path) -> None:
+    write_function(tmp_path, a=program("echo broken >&2; exit 3"))
+    result = run(tmp_path)
+    assert result.exit_code == 1
+    assert "broken" in result.stdout
+    assert "failed at step a" in result.stdout
+    assert data(tmp_path, code=1)["status"] == "failed"
+
+
+def test_delays_retries_and_waits_take_no_time(tmp_path: Path) -> None:
+    flaky = 'case "$1" in *\'"attempt":3\'*) echo 3;; *) exit 1;; esac'
+    write_function(tmp_path, a=program("true"))
+    (tmp_path / "flaky.sh").write_text(flaky)
+    again = {**SAY_EVENT, "runtime": {"type": "lambda", "command": ["sh", "flaky.sh"]}, "retries": {"attempts": 4}}
+    late = program("echo 4", after=[{"step": "a", "wait": "30d"}])
+    never = program("echo 5", after=[{"step": "late", "async": {**PAID, "match": "async.data.x == 1", "onTimeout": True}}])
+    write_function(tmp_path, a=again, late=late, never=never)
+    ended = data(tmp_path)
+    assert [attempt["status"] for attempt in ended["steps"]["a"]["attempts"]] == ["failed", "failed", "completed"]
+    assert ended["output"] == {"never": 5}
+
+
+def test_real_time_is_real(tmp_path: Path) -> None:
+    from datetime import datetime
+
+    write_function(tmp_path, a=program("echo 1", after=[{"step": "$trigger", "wait": "300ms"}]))
+    ended = data(tmp_path, "--real-time")
+    took = datetime.fromisoformat(ended["ended_at"]) - datetime.fromisoformat(ended["created_at"])
+    assert 0.3 <= took.total_seconds() < 5
+
+
+def test_then_feeds_its_waits_in_their_order(saying: Path) -> None:
+    first = {**SAY_EVENT, "after": [{"step": "$trigger", "async": PAID}]}
+    second = {**SAY_EVENT, "after": [{"step": "a", "async": {**PAID, "event": "shipped"}}]}
+    write_function(saying, "f", "go", a=first, b=second)
+    events = ['{"name": "%s", "data": {"order": 1, "n": %d}}' % pair for pair in (("paid", 1), ("shipped", 2))]
+    ended = data(saying, "--event", '{"name": "go", "data": {"order": 1}}', "--then", events[0], "--then", events[1])
+    assert ended["output"]["b"]["async"]["data"]["n"] == 2
+    assert ended["output"]["b"]["steps"]["a"]["async"]["data"]["n"] == 1
+
+
+def test_an_event_that_no_wait_was_left_for_is_told(saying: Path) -> None:
+    result = run(saying, "--event", '{"name": "go", "data": {"n": 1}}', "--then", '{"name": "late"}')
+    assert result.exit_code == 0
+    assert "late" in result.stderr
+
+
+def test_a_cron_function_gets_its_tick(saying: Path) -> None:
+    write_function(saying, "f", {"cron": "0 9 * * 1"}, a=SAY_EVENT)
+    event = data(saying)["output"]["a"]["event"]
+    assert (event["name"], event["data"]["cron"]) == ("stepwell/scheduled.timer", "0 9 * * 1")
+
+
+def test_what_cannot_be_loaded_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "stepwell.json").write_text('{"id": "f"')
+    for path, says in ((tmp_path, "stepwell.json:1:"), (tmp_path / "missing", "missing"), (tmp_path.parent, "stepwell.json")):
+        result = run(path)
+        assert result.exit_code == 1
+        assert says in result.stderr
+
+
+def test_a_step_this_machine_cannot_run_is_named(tmp_path: Path) -> None:
+    write_function(tmp_path, a={"path": "file://.", "runtime": {"type": "lambda", "command": ["no-such-program"]}})
+    result = run(tmp_path)
+    assert result.exit_code == 1
+    assert "no-such-program" in result.stderr
+    assert "step a" in result.stderr

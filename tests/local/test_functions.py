@@ -1,0 +1,28 @@
+"""Versions in the database: what is derived from them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from stepwell.core.run import RunStatus
+from tests.local.scripted import scripted
+
+
+def test_a_version_that_is_replaced_in_the_moment_of_its_last_run_is_still_awaited(tmp_path: Path) -> None:
+    """The run and the new version are of one batch; the event that the run waits for is indexed all the same."""
+
+    async def main() -> None:
+        wait = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
+        async with scripted(tmp_path) as on:
+            await on.deploy(a={"after": [{"step": "$trigger", "async": wait}]})
+            event = await on.send(data={"order": 7})
+            (first,) = on.runs(event)
+            await on.platform.cancel(first.run.id)
+            again, _, _ = await asyncio.gather(on.platform.rerun(first.run.id, "again"), on.deploy(), on.send("other"))
+            await on.send("paid", data={"order": 7})
+            await on.platform.until_idle()
+            statuses = {detail.run.id: detail.run.status for detail in on.runs(event)}
+            assert statuses == {first.run.id: RunStatus.CANCELLED, again: RunStatus.COMPLETED}
+
+    asyncio.run(main())
