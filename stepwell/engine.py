@@ -17,7 +17,7 @@ import orjson
 from stepwell.core.advance import advance, questions, used_events
 from stepwell.core.events import Event, internal_event, run_id
 from stepwell.core.expressions import Bindings, Scope, compile_expression
-from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, step_input
+from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, match_answer, step_input
 from stepwell.core.messages import (
     NO_ANSWERS,
     Answers,
@@ -132,12 +132,8 @@ class Engine:
         return None
 
     def _matches(self, record: RunRecord, pause: int, event: Event) -> bool:
-        its = record.plan.pauses[pause]
-        if its.match is None:
-            return True
-        known = edge_variables(record.plan, its.parent, record.event.as_json(), record.outputs, record.errors)
-        bindings = Bindings(**known, async_event=event.as_json())
-        return compile_expression(its.match, Scope.MATCH).evaluate(bindings).holds
+        own = record.event.as_json()
+        return match_answer(record.plan, pause, own, record.outputs, record.errors, event.as_json()).holds
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

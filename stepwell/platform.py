@@ -140,6 +140,7 @@ class RunDetail:
     rerun_of: str | None
     attempts: Sequence[AttemptRow]
     logs: dict[tuple[int, int], bytes]  # by step and attempt
+    mismatches: dict[int, str]  # by pause: why `match` had no value for the newest event of the awaited name
 
 
 @dataclass(frozen=True, slots=True)

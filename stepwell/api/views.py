@@ -169,8 +169,9 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
         view["until"] = time_text(pause.due_at)
     if pause.status is not PauseStatus.IDLE:
         view["state"] = pause.status.name.lower()  # type: ignore[typeddict-item]
-    if ("pause", edge.pause) in problems:
-        view["problem"] = problems["pause", edge.pause]
+    problem = problems.get(("pause", edge.pause)) or detail.mismatches.get(edge.pause)
+    if problem is not None:
+        view["problem"] = problem
     return view
 
 

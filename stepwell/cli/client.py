@@ -21,26 +21,18 @@ def in_path(its_id: str) -> str:
 
 class Client:
     def __init__(self) -> None:
-        import httpx  # here, since servers start with this module too, and do not wait for it
-
         self.url = os.environ.get("STEPWELL_URL", DEFAULT_URL).rstrip("/")
         key = os.environ.get("STEPWELL_KEY")
-        try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                headers={"authorization": os.fsencode(f"Bearer {key}")} if key else {},
-                transport=httpx.HTTPTransport(retries=2),
-                timeout=30,
-            )
-        except httpx.InvalidURL as error:
-            fail(f"STEPWELL_URL={self.url} is no URL: {error}", 2)
+        self._headers = {"content-type": b"application/json"}
+        if key:
+            self._headers["authorization"] = os.fsencode(f"Bearer {key}")
 
     def get(self, path: str, **query: Any) -> Any:
         return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})
 
     def post(self, path: str, body: Any = None) -> Any:
         content = None if body is None else orjson.dumps(body)
-        return self._call("POST", path, content=content, headers={"content-type": "application/json"})
+        return self._call("POST", path, content=content)
 
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
@@ -57,10 +49,11 @@ class Client:
                 return
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        import httpx
+        import httpx  # here, since servers start with this module too, and do not wait for it
 
         try:
-            response = self._http.request(method, path, **options)
+            with httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=30) as http:
+                response = http.request(method, self.url + path, headers=self._headers, **options)
         except httpx.ConnectError:
             fail(f"no server answers at {self.url}; start one with `stepwell dev`, or set STEPWELL_URL")
         except (httpx.HTTPError, httpx.InvalidURL) as error:

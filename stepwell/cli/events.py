@@ -10,7 +10,7 @@ from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import event_lines, event_table
 
-app = typer.Typer(help="Events, newest first.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

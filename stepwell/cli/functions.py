@@ -10,7 +10,7 @@ from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import function_table
 
-app = typer.Typer(help="The functions that are live.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

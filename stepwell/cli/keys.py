@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from stepwell.api.access import KeyScope
@@ -53,7 +54,7 @@ def list_keys(db: DatabaseOption = DATABASE, as_json: JsonOption = False) -> Non
         return
     table = Table("id", "scope", "name", "created", "revoked", box=None, header_style="dim")
     for key in keys:
-        table.add_row(key["id"], key["scope"], key["name"], key["created_at"], key["revoked_at"] or "")
+        table.add_row(key["id"], key["scope"], escape(key["name"] or ""), key["created_at"], key["revoked_at"] or "")
     console.print(table)
 
 

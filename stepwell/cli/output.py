@@ -11,6 +11,8 @@ import orjson
 import typer
 from rich.console import Console
 
+from stepwell.core.events import large_integers
+
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 
@@ -47,6 +49,9 @@ def json_argument(text: str, what: str) -> Any:
     else:
         content = text.encode(errors="surrogateescape")
     try:
-        return orjson.loads(content)
+        data = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         fail(f"{what} is not JSON: {error}", 2)
+    for problem in large_integers(content):
+        fail(f"{what}, {problem.pointer}: {problem.message}", 2)
+    return data

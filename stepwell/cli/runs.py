@@ -12,7 +12,7 @@ from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import run_table
 from stepwell.cli.tree import run_tree
 
-app = typer.Typer(help="Runs, newest first.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

@@ -86,8 +86,7 @@ def parse_events(body: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Ev
             status = max(status, refused.status)
             if len(errors) >= _MAX_ERRORS:
                 break
-    if _LONG_NUMBER.search(body):
-        errors += _large_integers(body)
+    errors += large_integers(body)
     if errors:
         errors.sort(key=lambda error: error.index)
         raise BadRequest(status, errors[:_MAX_ERRORS])
@@ -206,8 +205,10 @@ def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _large_integers(body: bytes) -> list[EventError]:
-    """Integers that would silently become floats."""
+def large_integers(body: bytes) -> list[EventError]:
+    """The integers of a JSON text that would silently become floats; `index` as in an array of events."""
+    if not _LONG_NUMBER.search(body):
+        return []
     import json  # only this parser keeps them exact; few requests come here
 
     try:

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.messages import Error
+from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.messages import Answer, Error
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run import EdgeStatus, PauseStatus, Run
 
@@ -80,3 +81,19 @@ def edge_variables(
         "errors": {plan.steps[s].id: orjson.loads(errors[s]) for s in known if s in errors},
         "response": orjson.loads(outputs[parent]) if parent in outputs else None,
     }
+
+
+def match_answer(
+    plan: Plan,
+    pause: int,
+    event: dict[str, Any],
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+    incoming: dict[str, Any],
+) -> Answer:
+    """Whether an incoming event satisfies a wait's `match`, and why it has no value if it has none."""
+    its = plan.pauses[pause]
+    if its.match is None:
+        return Answer(True)
+    known = edge_variables(plan, its.parent, event, outputs, errors)
+    return compile_expression(its.match, Scope.MATCH).evaluate(Bindings(**known, async_event=incoming))

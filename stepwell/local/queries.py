@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from stepwell.core.events import Event
+from stepwell.core.inputs import match_answer
 from stepwell.core.plan import Plan, compile_plan
-from stepwell.core.run import RunStatus, unpack
+from stepwell.core.run import PauseStatus, Run, RunStatus, unpack
 from stepwell.local.schema import connect
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail
 
 _RUN = (
-    "SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, state"
+    'SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, state, "after", body'
     " FROM runs JOIN events ON events.seq = runs.event"
 )
 _EVENT = "SELECT seq, body, accepted_at, misses FROM events"
@@ -77,41 +80,64 @@ class Queries:
                 "runs.seq < ?": before,
             }
         )
-        rows = self._connection.execute(
-            f"{_RUN}{where} ORDER BY runs.seq DESC LIMIT ?", (*values, limit + 1)
-        ).fetchall()
-        return Page(
-            [self._run(row, with_logs=False) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None
-        )
+        with self._snapshot() as connection:
+            sql = f"{_RUN}{where} ORDER BY runs.seq DESC LIMIT ?"
+            rows = connection.execute(sql, (*values, limit + 1)).fetchall()
+            runs = [self._run(row, with_logs=False) for row in rows[:limit]]
+        return Page(runs, rows[limit - 1][0] if len(rows) > limit else None)
 
     def read_run(self, run_id: str) -> RunDetail | None:
-        connection = self._connection
-        connection.execute("BEGIN")  # one snapshot: the state and the attempts belong together
-        try:
+        with self._snapshot() as connection:
             row = connection.execute(f"{_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
             return self._run(row, with_logs=True) if row else None
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """All reads see one moment: a run's state and its attempts belong together."""
+        connection = self._connection
+        connection.execute("BEGIN")
+        try:
+            yield connection
         finally:
             connection.execute("COMMIT")
 
     def _run(self, row: tuple[Any, ...], *, with_logs: bool) -> RunDetail:
-        seq, run_id, function, version, event_id, user, rerun_of, state = row
+        seq, run_id, function, version, event_id, user, rerun_of, state, after, body = row
         attempts = self._connection.execute(
             "SELECT step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
             " WHERE run = ? ORDER BY step, attempt",
             (seq,),
         ).fetchall()
-        logs: dict[tuple[int, int], bytes] = {}
-        if with_logs:
-            pieces = self._connection.execute(
-                "SELECT step, attempt, text FROM logs WHERE run = ? ORDER BY step, attempt, seq", (seq,)
-            )
-            lists: dict[tuple[int, int], list[bytes]] = {}
-            for step, attempt, text in pieces:
-                lists.setdefault((step, attempt), []).append(text)
-            logs = {key: b"".join(texts) for key, texts in lists.items()}
-        plan = self._plan(function, version)
+        plan, run = self._plan(function, version), unpack(run_id, state)
         rows = [AttemptRow(*attempt) for attempt in attempts]
-        return RunDetail(unpack(run_id, state), plan, event_id, user, rerun_of, rows, logs)
+        logs = self._logs(seq) if with_logs else {}
+        mismatches = self._mismatches(plan, run, rows, orjson.loads(body), after) if with_logs else {}
+        return RunDetail(run, plan, event_id, user, rerun_of, rows, logs, mismatches)
+
+    def _logs(self, seq: int) -> dict[tuple[int, int], bytes]:
+        pieces: dict[tuple[int, int], list[bytes]] = {}
+        sql = "SELECT step, attempt, text FROM logs WHERE run = ? ORDER BY step, attempt, seq"
+        for step, attempt, text in self._connection.execute(sql, (seq,)):
+            pieces.setdefault((step, attempt), []).append(text)
+        return {key: b"".join(texts) for key, texts in pieces.items()}
+
+    def _mismatches(
+        self, plan: Plan, run: Run, rows: list[AttemptRow], event: dict[str, Any], after: int
+    ) -> dict[int, str]:
+        """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""
+        found = {}
+        sql = "SELECT body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? ORDER BY seq DESC LIMIT 1"
+        outputs = {row.step: row.output for row in rows if row.output is not None}
+        errors = {row.step: row.error for row in rows if row.error is not None}
+        for p, (its, state) in enumerate(zip(plan.pauses, run.pauses, strict=True)):
+            if state.status not in (PauseStatus.AWAITING, PauseStatus.EXPIRED):
+                continue
+            newest = self._connection.execute(sql, (its.event, after, state.due_at)).fetchone()
+            if newest is not None:
+                problem = match_answer(plan, p, event, outputs, errors, orjson.loads(newest[0])).problem
+                if problem is not None:
+                    found[p] = problem
+        return found
 
     def _plan(self, function: str, version: int) -> Plan:
         plan = self._plans.get((function, version))

@@ -48,7 +48,9 @@ def test_another_host_is_refused(http: httpx.Client, host: str) -> None:
     assert statuses(http, host=host) == {403}
 
 
-@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8288", "https://[::1]:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "http://127.0.0.1:8288", "https://[::1]:1", "http://localhost"]
+)
 def test_a_page_of_this_machine_may_send(http: httpx.Client, origin: str) -> None:
     assert statuses(http, origin=origin) == {200}
 

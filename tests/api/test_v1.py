@@ -33,8 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         one=program("echo some log >&2; echo '{\"n\": 1}'"),
         two=program("echo '[2]'", after=[{"step": "one"}]),
     )
-    write_function(folder / "f" / "failing", "failing", "fail", a=program("echo '{\"status\": 404, \"why\": 1}'"))
-    write_function(folder / "f" / "waiting", "waiting", "wait", a=program("echo 1", after=[{"step": "$trigger", "wait": "1h"}]))
+    write_function(folder / "f" / "failing", "failing", "fail", a=program('echo \'{"status": 404, "why": 1}\''))
+    write_function(
+        folder / "f" / "waiting", "waiting", "wait", a=program("echo 1", after=[{"step": "$trigger", "wait": "1h"}])
+    )
     write_function(folder / "f" / "choosy", "choosy", {"event": "go", "expression": "data.missing == 1"})
     return folder
 
@@ -181,7 +183,9 @@ def test_a_limit_is_a_number_from_1_to_1000(v1: Api, path: str, limit: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/runs"])
-@pytest.mark.parametrize("cursor", ["", "x", "bm9uc2Vuc2U", "czk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "ü", "s1", "\x00", "=" * 3])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "bm9uc2Vuc2U", "czk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5", "ü", "s1", "\x00", "=" * 3]
+)
 def test_a_cursor_that_is_none_is_a_bad_request(v1: Api, path: str, cursor: str) -> None:
     assert "after" in problem(v1.http.get(path, params={"after": cursor}), 400)["detail"]
 

@@ -52,7 +52,7 @@ def test_queued_steps_are_cancelled_and_never_start(platform: Platform, tmp_path
     platform.deploy(function({step: {} for step in steps}))
     event = platform.send(data=script(**{step: {"touch": str(trace), **NEVER} for step in steps}))
     run_id = platform.run_of(event)
-    run = platform.wait(run_id, lambda run: {"running", "queued"} <= set(statuses(run).values()))
+    run = platform.wait(run_id, lambda run: "running" in statuses(run).values())
     queued = {step for step, status in statuses(run).items() if status == "queued"}
     run = cancelled(platform, run_id)
     assert set(statuses(run).values()) == {"cancelled"}

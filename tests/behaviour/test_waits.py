@@ -524,3 +524,16 @@ def test_a_rerun_waits_for_events_from_after_it_was_made(platform: Platform) -> 
     platform.send("paid", {"order": 1})
     platform.settle()
     assert statuses(platform.run(again))["b"] == "completed"
+
+
+def test_why_a_match_has_no_value_is_shown(platform: Platform) -> None:
+    wait = {"event": "paid", "match": "async.data.amount > event.data.limit", "ttl": "1d"}
+    platform.deploy(function({"a": {"after": [{"step": "$trigger", "async": wait}]}}))
+    run_id = platform.run_of(platform.send("go", {"limit": 5}))
+    platform.send("paid", {"total": 7})
+    (edge,) = platform.run(run_id)["steps"]["a"]["after"]
+    assert "amount" in edge["problem"]
+    platform.send("paid", {"amount": 7})
+    (run,) = platform.runs()[:1]
+    assert run["status"] == "completed"
+    assert "problem" not in run["steps"]["a"]["after"][0]

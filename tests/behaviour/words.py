@@ -14,7 +14,7 @@ START = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 
 # What the steps of most tests do: the event's data says it, by step and attempt (the last entry counts for all later
 # attempts). {"return": x}, {"raise": "text"}, {"status": 404}, {"sleep": seconds}, {"wait_for": path of a file}, ...
-SCRIPTED = '''
+SCRIPTED = """
 import os, time
 
 def scripted(event, context):
@@ -39,7 +39,7 @@ def scripted(event, context):
     if "size" in act:
         return "x" * act["size"]
     return act.get("return", {"step": ctx["step_id"]})
-'''
+"""
 
 
 def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", id: str = "f", **fields: Any) -> Json:

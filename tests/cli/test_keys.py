@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from stepwell.api.access import KeyScope
@@ -15,7 +14,7 @@ from stepwell.cli.main import app
 from stepwell.local.keys import KeyStore
 
 
-def keys(*arguments: str | Path) -> Result:
+def keys(*arguments: str | Path) -> Any:
     result = CliRunner().invoke(app, ["keys", *map(str, arguments)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result

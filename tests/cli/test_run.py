@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
@@ -17,7 +16,7 @@ SAY_EVENT = {"path": "file://.", "runtime": {"type": "lambda", "command": ["sh",
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 
 
-def run(*arguments: str | Path, input: str | None = None) -> Result:
+def run(*arguments: str | Path, input: str | None = None) -> Any:
     result = CliRunner().invoke(app, ["run", *map(str, arguments)], input=input, env={"COLUMNS": "200"})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
@@ -61,7 +60,7 @@ def test_the_event_may_be_given_as_text_file_or_stdin(saying: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("event", "says"),
-    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "one event"), ("[{}, {}]", "one event"),
+    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "no event"), ('[{"name": "a"}, {"name": "b"}]', "one event"),
      ("7", "--event"), ('{"data": {}}', "/name"), ('{"name": "go", "data": 1}', "/data"), ('{"name": "go", "x": 1}', "/x"),
      ('{"name": "go", "data": {"n": 123456789012345678901234567890}}', "64 bits")],
 )  # fmt: skip
@@ -77,7 +76,11 @@ def test_an_event_that_is_none_is_wrong_usage(saying: Path, event: str, says: st
 
 
 def test_an_event_that_does_not_start_it_is_told_why(saying: Path) -> None:
-    for event, why in (('{"name": "go", "data": {"n": 5}}', "data.n != 5"), ('{"name": "go"}', "data.n != 5"), ('{"name": "other"}', "other")):
+    for event, why in (
+        ('{"name": "go", "data": {"n": 5}}', "data.n != 5"),
+        ('{"name": "go"}', "data.n != 5"),
+        ('{"name": "other"}', "other"),
+    ):
         result = run(saying, "--event", event)
         assert result.exit_code == 1
         assert why in result.stderr
@@ -99,7 +102,9 @@ def test_delays_retries_and_waits_take_no_time(tmp_path: Path) -> None:
     (tmp_path / "flaky.sh").write_text(flaky)
     again = {**SAY_EVENT, "runtime": {"type": "lambda", "command": ["sh", "flaky.sh"]}, "retries": {"attempts": 4}}
     late = program("echo 4", after=[{"step": "a", "wait": "30d"}])
-    never = program("echo 5", after=[{"step": "late", "async": {**PAID, "match": "async.data.x == 1", "onTimeout": True}}])
+    never = program(
+        "echo 5", after=[{"step": "late", "async": {**PAID, "match": "async.data.x == 1", "onTimeout": True}}]
+    )
     write_function(tmp_path, a=again, late=late, never=never)
     ended = data(tmp_path)
     assert [attempt["status"] for attempt in ended["steps"]["a"]["attempts"]] == ["failed", "failed", "completed"]
@@ -139,7 +144,11 @@ def test_a_cron_function_gets_its_tick(saying: Path) -> None:
 
 def test_what_cannot_be_loaded_is_told_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "stepwell.json").write_text('{"id": "f"')
-    for path, says in ((tmp_path, "stepwell.json:1:"), (tmp_path / "missing", "missing"), (tmp_path.parent, "stepwell.json")):
+    for path, says in (
+        (tmp_path, "stepwell.json:1:"),
+        (tmp_path / "missing", "missing"),
+        (tmp_path.parent, "stepwell.json"),
+    ):
         result = run(path)
         assert result.exit_code == 1
         assert says in result.stderr

@@ -16,7 +16,12 @@ from tests.servers import Api, Json, eventually, new_key, program, serve, write_
 SEED = int(os.environ.get("STEPWELL_SEED") or random.SystemRandom().randrange(10**6))
 KILLS = 5
 SENDERS = 3
-MATCHING = {"work/quick": {"quick", "every"}, "work/slow": {"slow", "every"}, "work/none": set(), "work/wait": {"waits"}}
+MATCHING = {
+    "work/quick": {"quick", "every"},
+    "work/slow": {"slow", "every"},
+    "work/none": set(),
+    "work/wait": {"waits"},
+}
 
 
 def functions(folder: Path) -> Path:
@@ -25,10 +30,16 @@ def functions(folder: Path) -> Path:
         write_function(
             folder / id, id, f"work/{id}", a=program(script), b=program(script, after=[{"step": "a", "wait": "300ms"}])
         )
-    write_function(folder / "every", "every", {"event": "work/*", "expression": "event.name in ['work/quick', 'work/slow']"})
+    write_function(
+        folder / "every", "every", {"event": "work/*", "expression": "event.name in ['work/quick', 'work/slow']"}
+    )
     paid = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
     write_function(
-        folder / "waits", "waits", "work/wait", a=program("echo 3"), b=program("echo 4", after=[{"step": "a", "async": paid}])
+        folder / "waits",
+        "waits",
+        "work/wait",
+        a=program("echo 3"),
+        b=program("echo 4", after=[{"step": "a", "async": paid}]),
     )
     return folder
 

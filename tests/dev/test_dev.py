@@ -19,7 +19,9 @@ from tests.servers import Api, Server, api, dev, eventually, program, write_func
 @pytest.fixture
 def functions(tmp_path: Path) -> Path:
     write_function(tmp_path / "functions" / "one", "one", "one")
-    write_function(tmp_path / "functions" / "deep" / "down" / "two", "two", {"event": "two", "expression": "data.ok == true"})
+    write_function(
+        tmp_path / "functions" / "deep" / "down" / "two", "two", {"event": "two", "expression": "data.ok == true"}
+    )
     return tmp_path / "functions"
 
 
@@ -215,7 +217,9 @@ def test_a_host_that_is_none_is_named(functions: Path, tmp_path: Path) -> None:
     assert "no.such.host.invalid" in refused(functions, "--host", "no.such.host.invalid", "--db", tmp_path / "db")
 
 
-@pytest.mark.parametrize("content", [b"this is no database, and never was " * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, and never was " * 100, b"SQLite format 3\0" + b"\xff" * 4000]
+)
 def test_a_file_that_is_no_database_is_refused(functions: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert str(tmp_path / "file") in refused(functions, "--port", "0", "--db", tmp_path / "file")

@@ -71,7 +71,9 @@ class Scripted:
 
     async def deploy(self, id: str = "f", on: str = "go", **steps: dict[str, Any]) -> None:
         """A function with these steps, or one, `a`."""
-        its = {step_id: {"runtime": {"type": "http", "url": "http://x.invalid"}, **step} for step_id, step in steps.items()}
+        its = {
+            step_id: {"runtime": {"type": "http", "url": "http://x.invalid"}, **step} for step_id, step in steps.items()
+        }
         its = its or {"a": {"runtime": {"type": "http", "url": "http://x.invalid"}}}
         definition = parse_definition({"id": id, "triggers": [{"event": on}], "steps": its})
         await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")

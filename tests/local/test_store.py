@@ -27,7 +27,9 @@ def version(connection: sqlite3.Connection) -> int:
 def test_a_new_file_gets_all_tables(tmp_path: Path) -> None:
     connection = connect(tmp_path / "db")
     migrate(connection)
-    assert {"events", "runs", "attempts", "logs", "timers", "waits", "functions", "versions", "keys"} <= tables(connection)
+    assert {"events", "runs", "attempts", "logs", "timers", "waits", "functions", "versions", "keys"} <= tables(
+        connection
+    )
     assert version(connection) == len(MIGRATIONS)
     connection.close()
 

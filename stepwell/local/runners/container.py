@@ -78,9 +78,7 @@ class ContainerRunner:
             await image.close()
 
 
-async def _execute(
-    engine: str, image: str, command: tuple[str, ...], job: Job, folder: Folder, log: Log
-) -> Outcome:
+async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, folder: Folder, log: Log) -> Outcome:
     name = f"stepwell-{uuid.uuid4().hex}"
     options, env = variables(job, f"{folder.tmp}/env")
     argv = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", "none", *options]

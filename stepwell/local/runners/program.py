@@ -94,9 +94,7 @@ class Execution:
         self._stdout = StdoutReader(log)
         self._tail = b""
         self._verdict: Outcome | None = None
-        self._process = Process(
-            argv, cwd=cwd, env=env, stdin=folder.input, receive=self._receive, ended=self._ended
-        )
+        self._process = Process(argv, cwd=cwd, env=env, stdin=folder.input, receive=self._receive, ended=self._ended)
         self._timer: asyncio.TimerHandle | None = None
         if timeout_ms is not None:
             loop = asyncio.get_running_loop()
