@@ -23,9 +23,9 @@ class Client:
     def __init__(self) -> None:
         self.url = os.environ.get("STEPWELL_URL", DEFAULT_URL).rstrip("/")
         key = os.environ.get("STEPWELL_KEY")
-        self._headers = {"content-type": b"application/json"}
+        self._headers = {b"content-type": b"application/json"}
         if key:
-            self._headers["authorization"] = os.fsencode(f"Bearer {key}")
+            self._headers[b"authorization"] = os.fsencode(f"Bearer {key}")
 
     def get(self, path: str, **query: Any) -> Any:
         return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})

@@ -98,8 +98,10 @@ class LocalStore:
         """Forget the batch; memory goes back to what the file says."""
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
+        self.functions = Functions(self.connection)
         self._kept.clear()
         self._dirty.clear()
+        self._ended.clear()
         self._ended.clear()
         self._attempts.clear()
         self._kept_bytes = 0

@@ -1,4 +1,4 @@
-"""`/v1` as a program meets it, on a real server: shapes, lists and their filters, errors, keys, the OpenAPI document."""
+"""`/v1` as a program meets it, on a real server: shapes, lists, errors, keys, the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -271,7 +271,8 @@ def test_a_rerun_is_a_new_run_of_the_same_event(v1: Api) -> None:
     assert set(again) == RUN
     assert (again["rerun_of"], again["event_id"], first["rerun_of"]) == (first["id"], event_id, None)
     assert again["id"] != first["id"]
-    done = eventually(lambda: run if (run := v1.run(again["id"]))["status"] != "running" else None)
+    eventually(lambda: v1.run(again["id"])["status"] != "running")
+    done = v1.run(again["id"])
     assert (done["status"], done["output"]) == ("completed", first["output"])
     assert [run["id"] for run in v1.runs_of(event_id)] == [again["id"], first["id"]]
 

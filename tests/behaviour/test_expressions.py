@@ -154,7 +154,8 @@ def test_a_match_of_another_type_is_no_match(platform: Platform) -> None:
     wait = {"event": "paid", "match": "async.data.ok", "ttl": "1h"}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
     (run,) = platform.runs(platform.send())
-    for value in ("true", 1, {}, None, False):
+    values: list[object] = ["true", 1, {}, None, False]
+    for value in values:
         platform.send("paid", {"ok": value})
     assert statuses(platform.runs()[0])["b"] == "waiting"
     platform.send("paid", {"ok": True})

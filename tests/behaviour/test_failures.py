@@ -163,7 +163,7 @@ def test_an_unhandled_failure_ends_the_run_at_once(platform: Platform, tmp_path:
 
 def test_queued_steps_of_a_failed_run_never_start(platform: Platform, tmp_path: Path) -> None:
     gate, trace = tmp_path / "gate", tmp_path / "trace"
-    fillers = {f"s{i}": {} for i in range(100)}
+    fillers: Json = {f"s{i}": {} for i in range(100)}
     acts = {step: {"wait_for": str(gate), "touch": str(trace)} for step in fillers}
     platform.deploy(function({"bad": {}, **fillers}))
     event = platform.send(data=script(bad=NO, **acts))

@@ -186,7 +186,7 @@ def test_the_version_of_an_event_is_a_text_or_null(platform: Platform, sent: str
         (b'{"name": "go", "id": 7}', 0, "/id"),
         (b'{"name": "go", "id": ""}', 0, "/id"),
         (b'{"name": "go", "id": "cron:f:29671800"}', 0, "/id"),  # a tick's
-        (b'{"name": "go", "id": "stepwell/run:x"}', 0, "/id"),
+        (b'{"name": "go", "id": "run:kjebjc6zbsjvtntydg7nrpccaq"}', 0, "/id"),
         (b'{"name": 7}', 0, "/name"),
         (b'{"name": ""}', 0, "/name"),
         (b"{}", 0, "/name"),

@@ -54,7 +54,7 @@ def command(server: Server) -> Command:
 def ok(result: Any) -> str:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    return result.stdout
+    return str(result.stdout)
 
 
 def data(result: Any) -> Any:
@@ -64,7 +64,7 @@ def data(result: Any) -> Any:
 def refused(result: Any, code: int = 1) -> str:
     """What it says on stderr; nothing is on stdout."""
     assert (result.exit_code, result.stdout) == (code, ""), result.output
-    return result.stderr
+    return str(result.stderr)
 
 
 # --- send ------------------------------------------------------------------------------------------------------------

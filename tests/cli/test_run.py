@@ -60,9 +60,9 @@ def test_the_event_may_be_given_as_text_file_or_stdin(saying: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("event", "says"),
-    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "no event"), ('[{"name": "a"}, {"name": "b"}]', "one event"),
-     ("7", "--event"), ('{"data": {}}', "/name"), ('{"name": "go", "data": 1}', "/data"), ('{"name": "go", "x": 1}', "/x"),
-     ('{"name": "go", "data": {"n": 123456789012345678901234567890}}', "64 bits")],
+    [("{", "not JSON"), ("", "not JSON"), ("@/no/such", "/no/such"), ("[]", "no event"), ("7", "--event"),
+     ('[{"name": "a"}, {"name": "b"}]', "one event"), ('{"data": {}}', "/name"), ('{"name": "go", "data": 1}', "/data"),
+     ('{"name": "go", "x": 1}', "/x"), ('{"name": "go", "data": {"n": 123456789012345678901234567890}}', "64 bits")],
 )  # fmt: skip
 def test_an_event_that_is_none_is_wrong_usage(saying: Path, event: str, says: str) -> None:
     for option in ("--event", "--then"):
@@ -124,7 +124,7 @@ def test_then_feeds_its_waits_in_their_order(saying: Path) -> None:
     first = {**SAY_EVENT, "after": [{"step": "$trigger", "async": PAID}]}
     second = {**SAY_EVENT, "after": [{"step": "a", "async": {**PAID, "event": "shipped"}}]}
     write_function(saying, "f", "go", a=first, b=second)
-    events = ['{"name": "%s", "data": {"order": 1, "n": %d}}' % pair for pair in (("paid", 1), ("shipped", 2))]
+    events = [json.dumps({"name": name, "data": {"order": 1, "n": n}}) for name, n in (("paid", 1), ("shipped", 2))]
     ended = data(saying, "--event", '{"name": "go", "data": {"order": 1}}', "--then", events[0], "--then", events[1])
     assert ended["output"]["b"]["async"]["data"]["n"] == 2
     assert ended["output"]["b"]["steps"]["a"]["async"]["data"]["n"] == 1

@@ -1,15 +1,14 @@
-"""The server is killed at random moments under load, and started again: nothing that was accepted is lost or doubled."""
+"""The server is killed at random moments under load and started again: nothing accepted is lost or doubled."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.servers import Api, Json, eventually, new_key, program, serve, write_function
 
@@ -89,14 +88,9 @@ class Load:
                 return
 
 
-@pytest.fixture
-def server_of(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    yield functions(tmp_path / "functions"), tmp_path / "db"
-
-
-def test_nothing_accepted_is_lost_or_doubled_by_kills(server_of: tuple[Path, Path]) -> None:
+def test_nothing_accepted_is_lost_or_doubled_by_kills(tmp_path: Path) -> None:
     print(f"STEPWELL_SEED={SEED}")
-    folder, db = server_of
+    folder, db = functions(tmp_path / "functions"), tmp_path / "db"
     key = new_key(db)
     numbers = random.Random(SEED)
     with Load(key) as load:
@@ -147,5 +141,5 @@ def check_run(run: Json) -> None:
         assert [attempt["attempt"] for attempt in attempts] == list(range(1, len(attempts) + 1)), run
         if step["status"] == "completed":
             assert [a["status"] for a in attempts] == ["lost"] * (len(attempts) - 1) + ["completed"], run
-        for before, after in zip(attempts, attempts[1:], strict=False):
+        for before, after in itertools.pairwise(attempts):
             assert before["ended_at"] <= after["started_at"], run

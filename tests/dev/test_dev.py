@@ -1,4 +1,4 @@
-"""`stepwell dev` as somebody who writes functions meets it: what it finds, prints and notices, and why it does not start."""
+"""`stepwell dev` as somebody who writes functions meets it: what it finds, prints, notices and refuses."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_it_prints_where_a_run_failed(server: Server, http: Api, functions: Path
 
 
 def test_for_people_it_prints_a_table_and_its_address(functions: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stepwell", "dev", functions, "--port", "0", "--db", tmp_path / "db"]
+    command = [sys.executable, "-m", "stepwell", "dev", str(functions), "--port", "0", "--db", str(tmp_path / "db")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     seen = ""
@@ -78,7 +78,7 @@ def test_for_people_it_prints_a_table_and_its_address(functions: Path, tmp_path:
         assert line, "it ended"
         seen += line
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=20)
     assert "one" in seen
     assert "two" in seen
     assert "http://127.0.0.1:" in seen

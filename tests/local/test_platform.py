@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]
 DELAY_MS = 200
+
+
+def has_completed(it: Scripted, event_id: str) -> bool:
+    return it.runs(event_id)[0].run.status is RunStatus.COMPLETED
 
 
 def on_platform(folder: Path, test: Test, **options: Any) -> None:
@@ -44,7 +49,7 @@ def test_timers_fire_in_time(tmp_path: Path, record_property: Callable[[str, obj
         await it.deploy(a={"after": [{"step": "$trigger", "wait": f"{DELAY_MS}ms"}]})
         for _ in range(5):
             event_id = await it.send()
-            await until(lambda event_id=event_id: it.runs(event_id)[0].run.status is RunStatus.COMPLETED)
+            await until(partial(has_completed, it, event_id))
             run = it.runs(event_id)[0]
             late.append(run.attempts[0].queued_at - run.run.created_at - DELAY_MS)
 
@@ -101,10 +106,15 @@ def test_a_full_disk_refuses_senders_until_there_is_room(tmp_path: Path) -> None
         (pages,) = execute("PRAGMA page_count").fetchone()
         execute(f"PRAGMA max_page_count = {pages}")
         accepted = 0
-        with pytest.raises(Unavailable, match="full"):
+
+        async def send_until_it_is_full() -> None:
+            nonlocal accepted
             for _ in range(1000):
                 await it.send(data={"x": "x" * 1000})
                 accepted += 1
+
+        with pytest.raises(Unavailable, match="full"):
+            await send_until_it_is_full()
         execute("PRAGMA max_page_count = 1000000")
         await it.send()
         await it.platform.until_idle()

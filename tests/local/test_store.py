@@ -114,8 +114,8 @@ def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 def test_a_database_has_one_holder(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "db"):
-        with pytest.raises(InUse, match=r"in use by process \d+"), exclusive(tmp_path / "db"):
-            pass
+    second = exclusive(tmp_path / "db")
+    with exclusive(tmp_path / "db"), pytest.raises(InUse, match=r"in use by process \d+"):
+        second.__enter__()
     with exclusive(tmp_path / "db"):
         pass
