@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,13 +55,14 @@ def write_function(folder: Path, id: str = "f", on: str | Json = "go", **steps: 
 class Server:
     """A server process. `lines` are those of its stdout so far, as JSON; `url` is known once it is ready."""
 
-    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None, within: Sequence[str] = ()) -> None:
+        """`within` is a command that executes the one that follows it."""
         self.lines: list[Json] = []
         self.stderr = ""
         self.url = ""
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stepwell", *map(str, arguments)],
+            [*within, sys.executable, "-m", "stepwell", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -122,9 +123,9 @@ class Server:
 
 
 @contextmanager
-def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[Server]:
+def serving(*arguments: str | Path, env: dict[str, str] | None = None, within: Sequence[str] = ()) -> Iterator[Server]:
     """A server that is ready; killed at the end if it still runs."""
-    server = Server(*arguments, env=env)
+    server = Server(*arguments, env=env, within=within)
     try:
         yield server.wait_until_ready()
     finally:
@@ -138,8 +139,10 @@ def dev(
     return serving("dev", functions, "--port", "0", "--db", db, "--json", *options, env=env)
 
 
-def serve(functions: Path, db: Path, *options: str | Path) -> AbstractContextManager[Server]:
-    return serving("serve", functions, "--port", "0", "--db", db, *options)
+def serve(
+    functions: Path, db: Path, *options: str | Path, within: Sequence[str] = ()
+) -> AbstractContextManager[Server]:
+    return serving("serve", functions, "--port", "0", "--db", db, *options, within=within)
 
 
 def new_key(db: Path, scope: str = "manage") -> str:

@@ -13,6 +13,9 @@ import typer
 from stepwell.cli.output import fail
 from stepwell.local.server import ServerSettings, default_parallelism
 
+PathsArgument = Annotated[
+    list[Path] | None, typer.Argument(exists=True, help="Where to look for functions; default: here.")
+]
 HostOption = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes a free one.")]
 DatabaseOption = Annotated[Path, typer.Option("--db", help="The database; made if it is not there.")]
@@ -27,7 +30,7 @@ DATABASE = Path(".stepwell/stepwell.db")
 
 
 def command(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Where to look for functions; default: here.")] = None,
+    paths: PathsArgument = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8288,
     db: DatabaseOption = DATABASE,

@@ -14,6 +14,7 @@ from stepwell.cli.dev import (
     KeepOption,
     NoContainersOption,
     ParallelOption,
+    PathsArgument,
     PortOption,
     start,
 )
@@ -21,7 +22,7 @@ from stepwell.local.server import ServerSettings, default_parallelism
 
 
 def command(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Where to look for functions; default: here.")] = None,
+    paths: PathsArgument = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8288,
     db: DatabaseOption = DATABASE,

@@ -292,7 +292,8 @@ def test_help_lists_every_command(command: Command) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("nonsense",), ("send",), ("send", "x", "--nonsense"), ("events", "--limit", "0"), ("events", "--limit", "x"),
-     ("runs", "show"), ("keys", "create", "--scope", "all"), ("dev", "--port", "70000"), ("serve", "--grace", "-1")],
+     ("runs", "show"), ("keys", "create", "--scope", "all"), ("dev", "--port", "70000"), ("serve", "--grace", "-1"),
+     ("dev", "no/such/folder"), ("serve", "no/such/folder")],
     ids=" ".join,
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(command: Command, arguments: tuple[str, ...]) -> None:

@@ -86,6 +86,28 @@ def test_a_step_knows_that_it_is_in_production(tmp_path: Path, db: Path) -> None
         assert http.ended(http.send())["output"]["a"]["ctx"]["env"] == "production"
 
 
+def test_a_full_disk_refuses_senders_and_loses_nothing_that_was_accepted(tmp_path: Path, db: Path) -> None:
+    write_function(tmp_path / "f")
+    key = new_key(db)
+    file_limit = ("sh", "-c", 'ulimit -f 200; exec "$0" "$@"')
+    accepted: list[str] = []
+    with serve(tmp_path / "f", db, within=file_limit) as server, api(server, key) as http:
+        for n in range(1000):
+            answer = http.http.post("/e", json={"name": "go", "id": str(n), "data": {"x": "x" * 20_000}})
+            if answer.status_code != 200:
+                break
+            accepted += answer.json()["ids"]
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+        assert "try again" in answer.json()["detail"]
+        assert http.http.get("/healthz").status_code == 200
+        assert server.stop() == 0
+    assert accepted
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        assert {http.ended(event_id)["status"] for event_id in accepted} == {"completed"}
+        assert http.http.get(f"/v1/events/{len(accepted)}").status_code == 404
+        http.send(id=str(len(accepted)))
+
+
 # --- its end ---------------------------------------------------------------------------------------------------------
 
 
