@@ -209,10 +209,18 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
         (404, b"gone", None, Outcome(None, Error("http", "answered with status 404: gone", 404), False)),
         (500, b'{"a": 1}', None, Outcome(error=Error("http", "answered with status 500", 500, b'{"a":1}'))),
         (503, b"", "7", Outcome(None, Error("http", "answered with status 503", 503), True, 7000)),
-        (429, b'{"retry_after": 2}', "7",
-         Outcome(None, Error("http", "answered with status 429", 429, b'{"retry_after":2}'), True, 2000)),
-        (200, b'{"status": 503}', "7",
-         Outcome(None, Error("status", "the output says status 503", 503, b'{"status":503}'), True, 7000)),
+        (
+            429,
+            b'{"retry_after": 2}',
+            "7",
+            Outcome(None, Error("http", "answered with status 429", 429, b'{"retry_after":2}'), True, 2000),
+        ),
+        (
+            200,
+            b'{"status": 503}',
+            "7",
+            Outcome(None, Error("status", "the output says status 503", 503, b'{"status":503}'), True, 7000),
+        ),
     ],
 )
 def test_an_http_answer_is_judged_by_its_status_and_body(

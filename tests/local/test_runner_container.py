@@ -149,7 +149,7 @@ def test_values_of_variables_are_in_no_argument(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_containers_the_dockerfiles_program_runs_here(tmp_path: Path) -> None:
-    its = image(tmp_path, "pwd >&2; echo \"[$#, $(wc -c)]\"", 'FROM alpine\nCMD ["sh", "step.sh"]\n')
+    its = image(tmp_path, 'pwd >&2; echo "[$#, $(wc -c)]"', 'FROM alpine\nCMD ["sh", "step.sh"]\n')
     attempt = run(its, no_containers=True)
     assert attempt.output == [1, len(INPUT)]
     assert attempt.log("stderr") == f"{tmp_path}\n"

@@ -93,25 +93,32 @@ def test_the_environment_is_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     env, cwd, first = run(job(code, Runtime("lambda", handler="app.handler", memory=256), env={"A": "1"})).output
     assert cwd == first == str(tmp_path)
     assert "SERVER_SECRET" not in env
-    assert env.items() >= {
-        "A": "1",
-        "AWS_LAMBDA_FUNCTION_NAME": "function-1",
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
-        "LAMBDA_TASK_ROOT": str(tmp_path),
-        "_HANDLER": "app.handler",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }.items()
+    assert (
+        env.items()
+        >= {
+            "A": "1",
+            "AWS_LAMBDA_FUNCTION_NAME": "function-1",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+            "LAMBDA_TASK_ROOT": str(tmp_path),
+            "_HANDLER": "app.handler",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }.items()
+    )
     assert not (tmp_path / "__pycache__").exists()
 
 
 def test_the_context_is_lambdas(tmp_path: Path) -> None:
-    its = py(tmp_path, """
+    its = py(
+        tmp_path,
+        """
 left = context.get_remaining_time_in_millis()
 return [9000 < left <= 10000, len(context.aws_request_id), context.function_name, context.function_version,
         context.invoked_function_arn, context.memory_limit_in_mb, context.log_group_name, context.log_stream_name,
         context.identity, context.client_context]
-""".strip(), timeout_ms=10_000)
+""".strip(),
+        timeout_ms=10_000,
+    )
     name = "function-1"
     arn = f"arn:aws:lambda:local:000000000000:function:{name}"
     assert run(its).output == [True, 36, name, "$LATEST", arn, "128", f"/aws/lambda/{name}", "local", None, None]
@@ -129,11 +136,15 @@ def test_modules_of_the_standard_library_are_not_shadowed_by_ours(tmp_path: Path
 
 
 def test_what_is_printed_is_log_of_its_attempt(tmp_path: Path) -> None:
-    its = py(tmp_path, """
+    its = py(
+        tmp_path,
+        """
 print(event["n"], flush=False); sys.stdout.write("no newline"); print("err", file=sys.stderr)
 subprocess.run(["echo", "child"])
 os.write(1, b"raw")
-""".strip(), content=b'{"n": 1}')
+""".strip(),
+        content=b'{"n": 1}',
+    )
 
     async def work(start: Start) -> None:
         for _ in range(3):
@@ -152,11 +163,14 @@ def test_a_long_log_is_complete(tmp_path: Path) -> None:
 
 
 def test_a_log_record_of_level_info_is_visible(tmp_path: Path) -> None:
-    code = put(tmp_path, app__py="""
+    code = put(
+        tmp_path,
+        app__py="""
 import logging
 logging.getLogger().setLevel("INFO")
 def handler(event, context): logging.info("hello")
-""")
+""",
+    )
     assert "hello" in run(handler(code, "app.handler")).log("stderr")
 
 
@@ -194,11 +208,14 @@ def test_a_returned_status_is_a_failure(tmp_path: Path) -> None:
 
 def test_a_module_that_cannot_be_imported_is_tried_again_in_a_new_worker(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
-    code = put(tmp_path / "code", app__py=f"""
+    code = put(
+        tmp_path / "code",
+        app__py=f"""
 import pathlib
 if not pathlib.Path({str(flag)!r}).exists(): raise RuntimeError("not yet")
 def handler(event, context): return 1
-""")
+""",
+    )
     its = handler(code, "app.handler")
 
     async def work(start: Start) -> None:
@@ -325,10 +342,7 @@ def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) 
     async def work(_: Start) -> None:
         scratch = Scratch()
         runner = HandlerRunner(scratch, most_idle=1)
-        pids = [
-            (await Attempt(runner, py(tmp_path / name, "return os.getpid()")).end()).output
-            for name in "abc"
-        ]
+        pids = [(await Attempt(runner, py(tmp_path / name, "return os.getpid()")).end()).output for name in "abc"]
         await until(lambda: not is_running(pids[0]) and not is_running(pids[1]))
         assert is_running(pids[2])
         runner.sweep(0)
@@ -356,12 +370,16 @@ def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) 
         ("exports.handler = (event) => {}", None),
         ("exports.handler = async (event) => {}", None),
         ("exports.handler = async (event) => NaN", None),
-        ("exports.handler = async (event, context) => { let left = context.getRemainingTimeInMillis(); "
-         "return [left > 9000, context.awsRequestId.length, context.functionName, context.functionVersion, "
-         "context.memoryLimitInMB, context.logGroupName, context.logStreamName] }",
-         [True, 36, "function-1", "$LATEST", "128", "/aws/lambda/function-1", "local"]),
-        ("exports.handler = async (event) => [process.cwd() === process.env.LAMBDA_TASK_ROOT, process.env.HIDDEN]",
-         [True, None]),
+        (
+            "exports.handler = async (event, context) => { let left = context.getRemainingTimeInMillis(); "
+            "return [left > 9000, context.awsRequestId.length, context.functionName, context.functionVersion, "
+            "context.memoryLimitInMB, context.logGroupName, context.logStreamName] }",
+            [True, 36, "function-1", "$LATEST", "128", "/aws/lambda/function-1", "local"],
+        ),
+        (
+            "exports.handler = async (event) => [process.cwd() === process.env.LAMBDA_TASK_ROOT, process.env.HIDDEN]",
+            [True, None],
+        ),
     ],
 )
 def test_a_node_handler_may_return_promise_or_call_back(
@@ -377,8 +395,13 @@ def test_a_node_handler_may_return_promise_or_call_back(
     [
         ({"app__mjs": "export const handler = async () => import.meta.url.slice(-7)"}, "app.handler"),
         ({"app__cjs": "exports.handler = async () => __filename.slice(-7)"}, "app.handler"),
-        ({"app__js": "export const handler = () => import.meta.url.slice(-6)", "package__json": '{"type": "module"}'},
-         "app.handler"),
+        (
+            {
+                "app__js": "export const handler = () => import.meta.url.slice(-6)",
+                "package__json": '{"type": "module"}',
+            },
+            "app.handler",
+        ),
         ({"app__mjs": "export default { handler: () => 'app.js' }"}, "app.handler"),
     ],
 )
@@ -395,19 +418,32 @@ def test_both_kinds_of_node_modules_work(tmp_path: Path, files: dict[str, str], 
         ("exports.handler = (e, c, callback) => callback(new Error('no'))", ("exception", True, "Error: no")),
         ("exports.handler = (e, c, callback) => callback('text')", ("exception", True, "text")),
         ("exports.handler = (e, c) => c.fail('text')", ("exception", True, "text")),
-        ("exports.handler = () => { setTimeout(() => { throw new Error('late') }, 5) }",
-         ("exception", True, "Error: late")),
-        ("exports.handler = async () => { Promise.reject(new Error('lost')); await new Promise(r => setTimeout(r)) }",
-         ("exception", True, "Error: lost")),
-        ("exports.handler = () => new Promise(() => {})",
-         ("exception", True, "Error: the handler's promise is pending, and nothing is left that could settle it")),
-        ("exports.handler = async () => 10n",
-         ("exception", True,
-          "Runtime.MarshalError: the return value is not JSON: Do not know how to serialize a BigInt")),
+        (
+            "exports.handler = () => { setTimeout(() => { throw new Error('late') }, 5) }",
+            ("exception", True, "Error: late"),
+        ),
+        (
+            "exports.handler = async () => { Promise.reject(new Error('lost')); await new Promise(r => setTimeout(r)) }",
+            ("exception", True, "Error: lost"),
+        ),
+        (
+            "exports.handler = () => new Promise(() => {})",
+            ("exception", True, "Error: the handler's promise is pending, and nothing is left that could settle it"),
+        ),
+        (
+            "exports.handler = async () => 10n",
+            (
+                "exception",
+                True,
+                "Runtime.MarshalError: the return value is not JSON: Do not know how to serialize a BigInt",
+            ),
+        ),
         ("exports.handler = async () => '\\ud800'", ("invalid_output", False, None)),
         ("exports.handler = async () => 'x'.repeat(3000000)", ("output_too_large", False, None)),
-        ("exports.handler = async () => process.exit(3)",
-         ("crash", True, "the handler's process ended with exit code 3 before the handler returned")),
+        (
+            "exports.handler = async () => process.exit(3)",
+            ("crash", True, "the handler's process ended with exit code 3 before the handler returned"),
+        ),
         ("throw new Error('import')", ("exception", True, "Error: import")),
         ("exports.other = 1", ("start", False, "app.js exports no function handler")),
     ],

@@ -102,11 +102,17 @@ def test_a_header_that_cannot_be_sent_does_not_show_the_secret(server: _Server) 
         ((204, {}, b""), Outcome(output=b'{"body":""}'), ""),
         ((200, {}, b"log\n[1]"), Outcome(output=b"[1]"), "log\n"),
         ((200, {}, b"text\n"), Outcome(output=b'{"body":"text"}'), ""),
-        ((302, {"location": "http://x"}, b""), Outcome(output=b'{"body":""}'),
-         "answered 302 to http://x; redirects are not followed\n"),
+        (
+            (302, {"location": "http://x"}, b""),
+            Outcome(output=b'{"body":""}'),
+            "answered 302 to http://x; redirects are not followed\n",
+        ),
         ((404, {}, b"no\n"), Outcome(None, Error("http", "answered with status 404: no", 404), False), "no\n"),
-        ((503, {"Retry-After": "7"}, b'{"a": 1}'),
-         Outcome(None, Error("http", "answered with status 503", 503, b'{"a":1}'), True, 7000), ""),
+        (
+            (503, {"Retry-After": "7"}, b'{"a": 1}'),
+            Outcome(None, Error("http", "answered with status 503", 503, b'{"a":1}'), True, 7000),
+            "",
+        ),
     ],
 )
 def test_an_answer_is_read_like_stdout(
@@ -141,9 +147,7 @@ def test_no_answer_is_tried_again() -> None:
 
 def test_no_answer_in_time_is_a_timeout(server: _Server) -> None:
     server.is_slow = True
-    assert run(call(server, timeout_ms=200)).error == (
-        "timeout", True, "did not end within 0.2 s, its timeout"
-    )
+    assert run(call(server, timeout_ms=200)).error == ("timeout", True, "did not end within 0.2 s, its timeout")
 
 
 def test_a_call_can_be_stopped_before_and_while_it_runs(server: _Server) -> None:

@@ -29,11 +29,14 @@ def sh(folder: Path, script: str, **options: Any) -> Job:
 
 
 def test_the_input_is_the_argument_stdin_and_a_file(tmp_path: Path) -> None:
-    code = put(tmp_path, main__py="""
+    code = put(
+        tmp_path,
+        main__py="""
 import json, os, sys
 assert len(sys.argv) == 2, sys.argv
 print(json.dumps([json.loads(sys.argv[1]), json.load(sys.stdin), json.load(open(os.environ["STEPWELL_INPUT"]))]))
-""")
+""",
+    )
     assert run(program(code)).output == [orjson.loads(INPUT)] * 3
 
 
@@ -85,9 +88,7 @@ def test_a_program_sees_its_own_environment_and_nothing_of_the_servers(
     attempt = run(its)
     assert attempt.log() == f"{tmp_path}\n"
     env = dict(line.split("=", 1) for line in attempt.output["body"].split("\0") if line)
-    assert env.keys() == {
-        "PATH", "HOME", "LANG", "TMPDIR", "TOKEN", "STEPWELL_INPUT", "PYTHONDONTWRITEBYTECODE"
-    }
+    assert env.keys() == {"PATH", "HOME", "LANG", "TMPDIR", "TOKEN", "STEPWELL_INPUT", "PYTHONDONTWRITEBYTECODE"}
     assert (env["PATH"], env["TOKEN"], env["HOME"]) == (os.environ["PATH"], "a\nb", "/nowhere")
 
 

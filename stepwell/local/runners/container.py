@@ -24,7 +24,9 @@ from stepwell.local.runners.task import TaskAttempt
 
 _INPUT = "/stepwell/input.json"
 _ENGINE_FAILED = 125
-_READ_BY_CLIENTS = ("DOCKER_", "CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "XDG_", "LD_", "GO", "SSL_")
+# What an engine's client reads itself: names, and beginnings of names.
+_READ_BY_CLIENTS = ("DOCKER_", "CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "XDG_", "LD_", "GO", "SSL_", "PATH", "HOME",
+                    "TMPDIR", "USER", "LANG", "LC_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http", "no_proxy")  # fmt: skip
 
 
 class ContainerRunner:
@@ -184,7 +186,7 @@ def variables(job: Job, file: str) -> tuple[list[str], dict[str, str]]:
     env = dict(os.environ)
     options, lines = [], []
     for name, value in job.env.items():
-        if name not in os.environ and not name.startswith(_READ_BY_CLIENTS):
+        if not name.startswith(_READ_BY_CLIENTS):
             env[name] = value
             options += ["-e", name]
         elif "\n" in value or "\r" in value:
