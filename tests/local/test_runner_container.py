@@ -143,9 +143,9 @@ def test_values_of_variables_are_in_no_argument(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SHARED", "server")
     its = job(None, Runtime("docker"), env={"TOKEN": "t0ken", "DOCKER_HOST": "tcp://x", "SHARED": "step"})
     options, env = variables(its, str(tmp_path / "env"))
-    assert options == ["-e", "TOKEN", "--env-file", str(tmp_path / "env")]
-    assert (env["TOKEN"], env["SHARED"], env.get("DOCKER_HOST")) == ("t0ken", "server", os.environ.get("DOCKER_HOST"))
-    assert (tmp_path / "env").read_text() == "DOCKER_HOST=tcp://x\nSHARED=step\n"
+    assert options == ["-e", "TOKEN", "-e", "SHARED", "--env-file", str(tmp_path / "env")]
+    assert (env["TOKEN"], env["SHARED"], env.get("DOCKER_HOST")) == ("t0ken", "step", os.environ.get("DOCKER_HOST"))
+    assert (tmp_path / "env").read_text() == "DOCKER_HOST=tcp://x\n"
 
 
 def test_without_containers_the_dockerfiles_program_runs_here(tmp_path: Path) -> None:

@@ -423,7 +423,8 @@ def test_both_kinds_of_node_modules_work(tmp_path: Path, files: dict[str, str], 
             ("exception", True, "Error: late"),
         ),
         (
-            "exports.handler = async () => { Promise.reject(new Error('lost')); await new Promise(r => setTimeout(r)) }",
+            "exports.handler = async () => {"
+            " Promise.reject(new Error('lost')); await new Promise(r => setTimeout(r)) }",
             ("exception", True, "Error: lost"),
         ),
         (
