@@ -25,25 +25,10 @@ from stepwell.local.runners.task import TaskAttempt
 _INPUT = "/stepwell/input.json"
 _ENGINE_FAILED = 125
 # What an engine's client reads itself: names, and beginnings of names.
-_READ_BY_CLIENTS = tuple(
-    [
-        "DOCKER_",
-        "CONTAINER",
-        "PODMAN",
-        "BUILDAH",
-        "BUILDKIT",
-        "XDG_",
-        "LD_",
-        "GO",
-        "SSL_",
-        "PATH",
-        "HOME",
-        "TMPDIR",
-        "USER",
-        "LANG",
-        "LC_",
-    ]
-    + ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"]
+_READ_BY_CLIENTS = (
+    *("DOCKER_", "CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "XDG_", "LD_", "GO", "SSL_"),
+    *("PATH", "HOME", "TMPDIR", "USER", "LANG", "LC_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 )
 
 
