@@ -20,7 +20,7 @@ from stepwell.platform import EventDetail
 from stepwell.project.load import PlacedProblem
 
 _EVERY_S = 0.25
-_AT_ONCE = 25  # of a flood of events only the newest are shown
+_AT_ONCE = 10  # of a flood of events only the newest are shown
 _ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 
 

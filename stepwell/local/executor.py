@@ -9,10 +9,11 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from stepwell.core.messages import Error, Outcome
-from stepwell.local.runners.job import CannotRun, End, Job, Log, Runner, Running
+from stepwell.local.runners.job import CannotRun, Job, Runner, Running
 from stepwell.platform import Attempt
 
 log = logging.getLogger("stepwell.executor")
@@ -98,27 +99,18 @@ class Executor:
     def _launch(self, attempt: Attempt) -> None:
         attempt_id = (attempt.record.run.id, attempt.step, attempt.attempt)
         execution = self._running[attempt_id] = _Execution()
-        end = self._end_of(attempt_id)
+        end = partial(self._ended, attempt_id)
         try:
             job = self._make_job(attempt)
         except CannotRun as reason:
             end(Outcome(error=Error("start", str(reason)), retryable=False))
             return
-        execution.running = self._runner.start(job, self._log_of(attempt_id), end)
+        execution.running = self._runner.start(job, partial(self._listener.attempt_logged, attempt_id), end)
 
-    def _log_of(self, attempt_id: AttemptId) -> Log:
-        def keep(stream: str, text: bytes, /) -> None:
-            self._listener.attempt_logged(attempt_id, stream, text)
-
-        return keep
-
-    def _end_of(self, attempt_id: AttemptId) -> End:
-        def end(outcome: Outcome) -> None:
-            if self._running.pop(attempt_id, None) is not None:
-                self._taken -= 1
-                self._listener.attempt_ended(attempt_id, outcome)
-
-        return end
+    def _ended(self, attempt_id: AttemptId, outcome: Outcome) -> None:
+        if self._running.pop(attempt_id, None) is not None:
+            self._taken -= 1
+            self._listener.attempt_ended(attempt_id, outcome)
 
     def pause(self) -> None:
         """Start nothing more: what comes stays queued."""

@@ -58,6 +58,7 @@ class LocalPlatform:
         self._scheduled = False
         self._closed = False
         self._log_seq = 0
+        self._folders: dict[str, Path] = {}  # by hash: paths are dear to make
         self._next_due: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -223,10 +224,16 @@ class LocalPlatform:
             step=step,
             attempt=attempt.attempt,
             input=attempt.input,
-            code=self.code / code_hash if code_hash else None,
+            code=self._folder(code_hash) if code_hash else None,
             code_hash=code_hash,
             env=env,
         )
+
+    def _folder(self, code_hash: str) -> Path:
+        folder = self._folders.get(code_hash)
+        if folder is None:
+            folder = self._folders[code_hash] = self.code / code_hash
+        return folder
 
     # --- the batch -------------------------------------------------------------------------------------------------
 
