@@ -60,7 +60,7 @@ class LocalStore:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
-        self._ended: list[_Kept] = []
+        self._resting: list[_Kept] = []
         self._attempts: list[tuple[object, ...]] = []
         self._logs: list[tuple[object, ...]] = []
         self.timers_changed = True
@@ -101,8 +101,7 @@ class LocalStore:
         self.functions = Functions(self.connection)
         self._kept.clear()
         self._dirty.clear()
-        self._ended.clear()
-        self._ended.clear()
+        self._resting.clear()
         self._attempts.clear()
         self._kept_bytes = 0
         self.functions.reload()
@@ -125,8 +124,8 @@ class LocalStore:
                 changed.append((pack(run), kept.seq))
             kept.busy = busy
             kept.new = kept.dirty = False
-            if run.ended_at is not None and not busy:
-                self._ended.append(kept)
+            if not busy:
+                self._resting.append(kept)
         self._dirty.clear()
         if new:
             self.connection.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
@@ -141,10 +140,11 @@ class LocalStore:
             self._attempts.clear()
 
     def _evict(self) -> None:
-        for kept in self._ended:
-            if self._kept.pop(kept.record.run.id, None) is not None:
+        """Keep the runs that attempts are queued or running for: the others have ended, or wait for time or events."""
+        for kept in self._resting:
+            if not kept.busy and self._kept.pop(kept.record.run.id, None) is not None:
                 self._kept_bytes -= kept.bytes
-        self._ended.clear()
+        self._resting.clear()
         while len(self._kept) > _KEPT_RUNS or (self._kept_bytes > _KEPT_BYTES and self._kept):
             _, kept = self._kept.popitem(last=False)
             self._kept_bytes -= kept.bytes

@@ -24,7 +24,14 @@ function send(kind, text, then = () => {}) {
   const head = Buffer.alloc(5);
   head.writeUInt32BE(body.length, 0);
   head.write(kind, 4);
-  socket.write(Buffer.concat([head, body]), then);
+  afterPrinting(() => socket.write(Buffer.concat([head, body]), then));
+}
+
+// What was printed comes first: a full pipe makes Node keep the rest for later.
+function afterPrinting(then) {
+  const busy = [process.stdout, process.stderr].find((stream) => stream.writableLength > 0);
+  if (busy === undefined) then();
+  else busy.write("", () => afterPrinting(then));
 }
 
 function explain(error) {
