@@ -55,8 +55,8 @@ class Workload:
     def measure(self, latencies: int, runs: int) -> Numbers:
         self.throughput(BATCH)  # starts and warms what answers
         self.latency(max(5, latencies // 10))
-        per_s = statistics.median(self.throughput(runs) for _ in range(ROUNDS))
-        return {**self.latency(latencies), "runs_per_s": per_s}
+        latency = self.latency(latencies)
+        return {**latency, "runs_per_s": statistics.median(self.throughput(runs) for _ in range(ROUNDS))}
 
     def latency(self, count: int) -> Numbers:
         """One at a time, in ms: from before the POST to the finish line, and to the answer that says `completed`."""
