@@ -18,7 +18,8 @@ MAX_INPUT_BYTES = 640 * 1024
 def error_json(error: Error) -> bytes:
     """An error as steps and the API see it."""
     output = None if error.output is None else orjson.Fragment(error.output)
-    return orjson.dumps({"kind": error.kind, "message": error.message, "status": error.status, "output": output})
+    message = error.message.encode(errors="replace").decode()  # names of files may hold what is no Unicode
+    return orjson.dumps({"kind": error.kind, "message": message, "status": error.status, "output": output})
 
 
 def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
