@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from stepwell.core.advance import advance, questions, used_events
-from stepwell.core.events import Event, internal_event, run_id
+from stepwell.core.events import Event, run_id
 from stepwell.core.expressions import Bindings, Scope, compile_expression
 from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, match_answer, step_input
 from stepwell.core.messages import (
@@ -40,13 +38,12 @@ from stepwell.core.messages import (
 )
 from stepwell.core.plan import Plan
 from stepwell.core.run import PauseStatus, StepStatus, new_run
+from stepwell.core.run_events import end_event
 from stepwell.core.waits import wait_index
 from stepwell.platform import Attempt, Change, Dispatcher, NewEvent, RunRecord, Store
 
 log = logging.getLogger("stepwell.engine")
 runs_log = logging.getLogger("stepwell.runs")
-
-RUN_EVENTS = "stepwell/run."  # the engine's own events about runs; a run that one of them started emits none
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +172,11 @@ class Engine:
             commands += new
             if isinstance(fact, AttemptStarted):
                 if record.run is unchanged:
-                    self.dispatcher.release(record.plan.function_id)
+                    self.dispatcher.release()
                 else:
                     claims.append(fact)
             for command in new:
-                if isinstance(command, RunStep) and self.dispatcher.admit(record.plan.function_id):
+                if isinstance(command, RunStep) and self.dispatcher.admit():
                     todo.append(AttemptStarted(command.step, command.attempt))
         return Change(before, record, commands, claims)
 
@@ -227,8 +224,9 @@ class Engine:
                 elif isinstance(command, EmitEnd):
                     if command.status == "failed":
                         _log_failure(record)
-                    if not record.event.name.startswith(RUN_EVENTS):
-                        arrivals.append(Arrival(_end_event(record, command.status, now)))
+                    event = end_event(record.plan, record.run, record.event, record.errors, now)
+                    if event is not None:
+                        arrivals.append(Arrival(event))
                 elif isinstance(command, StopStep):
                     self.dispatcher.stop(record.run.id, command.step, command.attempt)
                 elif isinstance(command, RunStep):
@@ -244,13 +242,13 @@ class Engine:
         record = change.record
         for claim in change.claims:
             if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled in the same batch
-                self.dispatcher.release(record.plan.function_id)
+                self.dispatcher.release()
                 continue
             document = self._input(record, claim.step)
             if len(document) <= MAX_INPUT_BYTES:
                 self.dispatcher.start(Attempt(record, claim.step, claim.attempt, document))
                 continue
-            self.dispatcher.release(record.plan.function_id)
+            self.dispatcher.release()
             message = (
                 f"the step's input is {len(document):,} bytes, more than {MAX_INPUT_BYTES:,}; "
                 "let earlier steps put large data elsewhere and pass a reference"
@@ -295,20 +293,3 @@ def _log_failure(record: RunRecord) -> None:
     step = plan.steps[run.failed_step].id if run.failed_step is not None else None
     fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step}
     runs_log.warning("run %s of %s failed at step %s", run.id, plan.function_id, step, extra={"fields": fields})
-
-
-def _end_event(record: RunRecord, status: str, now: int) -> Event:
-    run, plan = record.run, record.plan
-    error = None
-    if run.failed_step is not None and run.failed_step in record.errors:
-        error = {"step": plan.steps[run.failed_step].id, **orjson.loads(record.errors[run.failed_step])}
-        error.pop("output")  # an event has a size limit; the run has it all
-    data = {
-        "run_id": run.id,
-        "function_id": plan.function_id,
-        "function_version": plan.version,
-        "event_id": record.event.id,
-        "event_name": record.event.name,
-        "error": error,
-    }
-    return internal_event(RUN_EVENTS + status, data, record.event.user, f"run:{run.id}", now)

@@ -98,10 +98,10 @@ class Store(Protocol):
 class Dispatcher(Protocol):
     """Execution. Nothing is started before the commit that claims it is durable."""
 
-    def admit(self, function_id: str) -> bool:
+    def admit(self) -> bool:
         """Take a slot for an attempt that could start at once; False if it must queue."""
 
-    def release(self, function_id: str) -> None:
+    def release(self) -> None:
         """Give back a slot whose attempt is not executed after all."""
 
     def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
@@ -119,7 +119,7 @@ class Dispatcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """An attempt that is over. `output` and `error` are JSON texts; `log` is text, None if it was not asked for."""
+    """An attempt that is over. `output` and `error` are JSON texts, times milliseconds since the epoch."""
 
     step: int
     attempt: int

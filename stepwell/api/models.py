@@ -12,6 +12,7 @@ StepStatusName = Literal[
 ]
 AttemptStatusName = Literal["queued", "running", "completed", "failed", "lost", "cancelled"]
 EdgeStatusName = Literal["pending", "paused", "satisfied", "dead"]
+PauseStateName = Literal["delayed", "awaiting", "elapsed", "matched", "expired", "dropped"]
 Time = str  # RFC 3339
 
 
@@ -57,7 +58,7 @@ class EdgeView(TypedDict):
 
     step: str
     status: EdgeStatusName
-    state: NotRequired[Literal["delayed", "awaiting", "elapsed", "matched", "expired", "dropped"]]
+    state: NotRequired[PauseStateName]
     until: NotRequired[Time | None]
     event: NotRequired[str]
     event_id: NotRequired[str | None]

@@ -16,6 +16,7 @@ from stepwell.api.models import (
     ErrorView,
     EventView,
     FunctionView,
+    PauseStateName,
     RunStatusName,
     RunView,
     StepStatusName,
@@ -164,11 +165,13 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
     pause, its = run.pauses[edge.pause], plan.pauses[edge.pause]
     if its.event is not None:
         view["event"] = its.event
-        view["event_id"] = pause.event_id
+        view["event_id"] = pause.event_id if e in pause.edges else None
+    if e not in pause.edges:  # it shares the pause with others, and never came to it
+        return view
     if pause.status in OPEN_PAUSES:
         view["until"] = time_text(pause.due_at)
     if pause.status is not PauseStatus.IDLE:
-        view["state"] = pause.status.name.lower()  # type: ignore[typeddict-item]
+        view["state"] = cast(PauseStateName, pause.status.name.lower())
     problem = problems.get(("pause", edge.pause)) or detail.mismatches.get(edge.pause)
     if problem is not None:
         view["problem"] = problem

@@ -8,7 +8,7 @@ import typer
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import JsonOption, console, print_json
-from stepwell.cli.tables import function_table
+from stepwell.cli.tables import function_lines, function_table
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -31,9 +31,13 @@ def command(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(function: Annotated[str, typer.Argument(help="The function's id.")]) -> None:
-    """Show a function's definition and versions, as JSON.
+def show(function: Annotated[str, typer.Argument(help="The function's id.")], as_json: JsonOption = False) -> None:
+    """Show a function: its versions, what starts it, and its steps as they are defined.
 
     Example: stepwell functions show welcome
     """
-    print_json(Client().get(f"/v1/functions/{in_path(function)}"))
+    found = Client().get(f"/v1/functions/{in_path(function)}")
+    if as_json:
+        print_json(found)
+    else:
+        console.print(function_lines(found))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stepwell.api.access import KeyScope
+from stepwell.cli.dev import DATABASE
 from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.local.keys import Key, KeyStore
 from stepwell.local.schema import BadDatabase
@@ -19,7 +20,6 @@ from stepwell.local.schema import BadDatabase
 app = typer.Typer(help="API keys of a server's database: create, list, revoke.", no_args_is_help=True)
 
 DatabaseOption = Annotated[Path, typer.Option("--db", help="The server's database.")]
-DATABASE = Path(".stepwell/stepwell.db")
 
 
 @app.command()

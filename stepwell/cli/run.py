@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -16,6 +16,11 @@ from stepwell.cli.dev import NoContainersOption
 from stepwell.cli.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.tables import duration, short, status
 from stepwell.cli.tree import run_tree
+
+if TYPE_CHECKING:
+    from stepwell.api.models import AttemptView, RunView, StepView
+    from stepwell.local.server import LocalServer
+    from stepwell.project.load import LoadedFunction
 
 _QUIET_LOGS = 4000  # characters of an attempt's log that are printed
 
@@ -77,7 +82,7 @@ class _Once:
         self._quiet = quiet
         self._shown: set[tuple[str, int]] = set()
 
-    async def run(self, function: Any, first: Any, later: list[Any]) -> dict[str, Any]:
+    async def run(self, function: LoadedFunction, first: Any, later: list[Any]) -> RunView:
         from stepwell.local.server import ServerSettings, open_server
 
         settings = ServerSettings(self._folder / "run.db", no_containers=self._no_containers)
@@ -91,7 +96,7 @@ class _Once:
                 self._not_started(server, event_id, function.definition.id)
             return await self._to_the_end(server, page.items[0].run.id, deque(later))
 
-    async def _send(self, server: Any, definition: dict[str, Any], event: Any) -> str:
+    async def _send(self, server: LocalServer, definition: dict[str, Any], event: Any) -> str:
         from stepwell.core.cron import tick_event
         from stepwell.core.events import event_from
 
@@ -102,7 +107,7 @@ class _Once:
             return tick.id
         return await self._accept(server, event, "--event")
 
-    async def _accept(self, server: Any, event: Any, option: str) -> str:
+    async def _accept(self, server: LocalServer, event: Any, option: str) -> str:
         from stepwell.api.ingest import new_event_id
         from stepwell.core.events import BadRequest, parse_events
 
@@ -113,22 +118,24 @@ class _Once:
         except ValueError:
             fail(f"{option} must be one event, not {len(event)}", 2)
         await server.platform.send([accepted])
-        event_id: str = accepted.id
-        return event_id
+        return accepted.id
 
-    def _not_started(self, server: Any, event_id: str, function_id: str) -> None:
+    def _not_started(self, server: LocalServer, event_id: str, function_id: str) -> NoReturn:
         detail = server.queries.read_event(event_id)
+        assert detail is not None
         misses = orjson.loads(detail.misses) if detail.misses else []
         for miss in misses:
             why = miss["problem"] or "it is false"
             fail(f"the event does not start {function_id}: {miss['expression']}: {why}")
         fail(f"the event {detail.event.name!r} is none that starts {function_id}; give another with --event")
 
-    async def _to_the_end(self, server: Any, run_id: str, later: deque[Any]) -> dict[str, Any]:
+    async def _to_the_end(self, server: LocalServer, run_id: str, later: deque[Any]) -> RunView:
         from stepwell.api.views import run_view
 
         while True:
-            view: dict[str, Any] = run_view(server.queries.read_run(run_id))  # type: ignore[assignment]
+            found = server.queries.read_run(run_id)
+            assert found is not None
+            view = run_view(found)
             self._show(view)
             if view["status"] != "running" and server.platform.is_idle:
                 break
@@ -138,7 +145,7 @@ class _Once:
             warn(f"no wait was left for --then {short(event)}")
         return view
 
-    async def _move_on(self, server: Any, view: dict[str, Any], later: deque[Any]) -> bool:
+    async def _move_on(self, server: LocalServer, view: RunView, later: deque[Any]) -> bool:
         """Nothing runs: give an open wait its event, or let time pass."""
         edges = [edge for step in view["steps"].values() for edge in step["after"]]
         if later and any(edge.get("state") == "awaiting" for edge in edges):
@@ -154,7 +161,7 @@ class _Once:
         await server.platform.travel(max(0, skipped))
         return True
 
-    def _show(self, view: dict[str, Any]) -> None:
+    def _show(self, view: RunView) -> None:
         for step_id, step in view["steps"].items():
             for attempt in step["attempts"]:
                 if attempt["ended_at"] is None or (step_id, attempt["attempt"]) in self._shown:
@@ -162,7 +169,7 @@ class _Once:
                 self._shown.add((step_id, attempt["attempt"]))
                 self._show_attempt(step_id, step, attempt)
 
-    def _show_attempt(self, step_id: str, step: dict[str, Any], attempt: dict[str, Any]) -> None:
+    def _show_attempt(self, step_id: str, step: StepView, attempt: AttemptView) -> None:
         if self._quiet:
             return
         for line in attempt["logs"][:_QUIET_LOGS].splitlines():

@@ -71,6 +71,22 @@ def function_table(functions: list[dict[str, Any]]) -> Table:
     return table
 
 
+def function_lines(function: dict[str, Any]) -> RenderableType:
+    live = f"v{function['version']}" if function["version"] else "not live"
+    lines = [Text.assemble((function["id"], "bold"), f"  {live}  ", (function["name"], "dim"))]
+    lines += [Text(f"  starts on {trigger_text(trigger)}") for trigger in function["triggers"]]
+    for version in function["versions"]:
+        lines.append(Text(f"  v{version['version']} made {local_time(version['created_at'])}", "dim"))
+    for step_id, step in function["steps"].items():
+        lines.append(Text.assemble("  step ", (step_id, "bold"), "\n", _indented(step)))
+    return Group(*lines)
+
+
+def _indented(data: Any) -> str:
+    text = orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
 def event_table(events: list[dict[str, Any]]) -> Table:
     table = Table("event", "accepted", "name", "data", box=None, header_style="dim", pad_edge=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True

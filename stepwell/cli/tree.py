@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
@@ -10,12 +11,12 @@ from rich.tree import Tree
 from stepwell.cli.tables import duration, local_time, short, status
 
 
-def run_tree(run: dict[str, Any], *, logs: bool = False) -> Tree:
+def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
     head = Text.assemble(
         (f"{run['function_id']} v{run['function_version']}", "bold"),
         "  ",
         status(run["status"]),
-        (f"  {duration(run['created_at'], run['ended_at'])}  run {run['id']}  event {run['event_id']}", "dim"),
+        (f"  {duration(run['created_at'], run['ended_at'])}\nrun {run['id']}  event {run['event_id']}", "dim"),
     )
     tree = Tree(head)
     for step_id, step in run["steps"].items():

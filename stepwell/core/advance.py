@@ -177,7 +177,12 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
 
 def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
     """Events that satisfied a wait upstream of this one in this run, and so cannot satisfy it too."""
-    return {event for p in plan.pauses[pause].upstream if (event := run.pauses[p].event_id) is not None}
+    used: set[str] = set()
+    for e in plan.pauses[pause].upstream:
+        before = run.pauses[plan.edges[e].pause or 0]
+        if before.event_id is not None and e in before.edges:
+            used.add(before.event_id)
+    return used
 
 
 # --- facts ---------------------------------------------------------------------------------------------------------
@@ -421,7 +426,7 @@ class _Draft:
 
     def _settle_edges(self, edges: tuple[int, ...], result: str) -> None:
         """In the order `on`, `if`, `wait`, `async`. The edges of a skipped step are dead."""
-        begun: list[int] = []
+        begun: dict[int, list[int]] = {}
         for e in edges:
             if self.edges[e] is not EdgeStatus.PENDING:
                 continue
@@ -429,13 +434,12 @@ class _Draft:
             passes = edge.on in _ON.get(result, ()) and self.holds(e)
             if passes and edge.pause is not None:
                 self._move_edge(e, "pause")
-                if edge.pause not in begun:
-                    begun.append(edge.pause)
+                begun.setdefault(edge.pause, []).append(e)
             else:
                 self._move_edge(e, "satisfy" if passes else "kill")
                 self.note_problem("edge", e, self.answers.edges.get(e))
-        for p in begun:
-            self._begin_pause(p)
+        for p, members in begun.items():
+            self._begin_pause(p, tuple(members))
 
     def release(self, p: int, satisfied: Callable[[bool], bool]) -> None:
         """A pause is over: each of its edges is satisfied or dead, by `satisfied(on_timeout)`."""
@@ -486,7 +490,8 @@ class _Draft:
         self.commands.append(ClearTimer(Timer(TimerKind.DEADLINE, p)))
         self.commands.append(CloseWait(p))
 
-    def _begin_pause(self, p: int) -> None:
+    def _begin_pause(self, p: int, edges: tuple[int, ...]) -> None:
+        self.pauses[p] = self.pauses[p]._replace(edges=edges)
         delay = self.plan.pauses[p].delay_ms
         if delay:
             self.move_pause(p, "delay", due_at=self.now + delay)

@@ -72,7 +72,7 @@ class Pause:
     match: str | None
     ttl_ms: int
     edges: tuple[int, ...]
-    upstream: tuple[int, ...]  # pauses an event of which may not be used again here
+    upstream: tuple[int, ...]  # edges before the parent that wait for events, which may not be used again here
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +187,12 @@ def _ancestors(count: int, edges: list[Edge], incoming: dict[int, list[int]]) ->
 
 
 def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple[int, ...]]) -> tuple[Pause, ...]:
-    """A pause is upstream of another if one of its edges leads into the other's parent or an ancestor of that."""
+    """An edge is upstream of a pause if it leads into the pause's parent or into an ancestor of that."""
+    waiting = [(e, edges[e].step) for pause in pauses if pause.event is not None for e in pause.edges]
     result = []
     for pause in pauses:
         before = set() if pause.parent == TRIGGER else {pause.parent, *ancestors[pause.parent]}
-        upstream = tuple(
-            p
-            for p, other in enumerate(pauses)
-            if other.event is not None and any(edges[e].step in before for e in other.edges)
-        )
+        upstream = tuple(e for e, step in waiting if step in before)
         result.append(
             Pause(pause.parent, pause.delay_ms, pause.event, pause.match, pause.ttl_ms, pause.edges, upstream)
         )

@@ -69,6 +69,7 @@ class PauseState(NamedTuple):
     event_id: str | None = None  # the event that matched
     order: int = 0  # matched pauses of a run are numbered from 1 in the order they were matched
     key: bytes | None = None  # where the open wait is found
+    edges: tuple[int, ...] = ()  # those that went into it: an edge that died at `on` or `if` did not
 
 
 class Run(NamedTuple):
@@ -112,10 +113,7 @@ def pack(run: Run) -> bytes:
             run.ended_at,
             [_pack_step(step) for step in run.steps],
             "".join(str(int(edge)) for edge in run.edges),
-            [
-                [p.status, p.due_at, p.event_id, p.order, p.key.hex() if p.key else None] if p.status else 0
-                for p in run.pauses
-            ],
+            [_pack_pause(pause) for pause in run.pauses],
             run.failed_step,
             run.problems,
         ]
@@ -133,13 +131,21 @@ def unpack(run_id: str, data: bytes) -> Run:
         ended_at=ended_at,
         steps=tuple(_unpack_step(step) for step in steps),
         edges=tuple(EdgeStatus(int(edge)) for edge in edges),
-        pauses=tuple(
-            PauseState(PauseStatus(p[0]), p[1], p[2], p[3], bytes.fromhex(p[4]) if p[4] else None) if p else IDLE_PAUSE
-            for p in pauses
-        ),
+        pauses=tuple(_unpack_pause(pause) for pause in pauses),
         failed_step=failed_step,
         problems=tuple((kind, index, text) for kind, index, text in problems),
     )
+
+
+def _pack_pause(pause: PauseState) -> Any:
+    return 0 if pause is IDLE_PAUSE else [*pause[:4], pause.key.hex() if pause.key else None, pause.edges]
+
+
+def _unpack_pause(data: Any) -> PauseState:
+    if data == 0:
+        return IDLE_PAUSE
+    status, due_at, event_id, order, key, edges = data
+    return PauseState(PauseStatus(status), due_at, event_id, order, bytes.fromhex(key) if key else None, tuple(edges))
 
 
 def _pack_step(step: StepState) -> Any:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stepwell.engine import RUN_EVENTS
+from stepwell.core.run_events import RUN_EVENTS
 from stepwell.local.queries import Queries
 from stepwell.local.server import Deployed
 from stepwell.platform import EventDetail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
 from stepwell.project.load import load_all
+
+_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole)
             return not path.startswith(self.own) and super().__call__(change, path)  # type: ignore[arg-type]
 
     folders = {path if path.is_dir() else path.parent for path in paths}
-    changes = awatch(*folders, watch_filter=Filter(), debounce=300, step=50, recursive=True)
+    start = functools.partial(awatch, *folders, watch_filter=Filter(), debounce=300, step=50, recursive=True)
+    changes, is_told = start(), False
     change = asyncio.ensure_future(anext(changes))
     await asyncio.sleep(0)  # it watches from here on; the first round finds what was saved before
     while True:
@@ -81,5 +85,12 @@ async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole)
             await deploy_all(server, paths, console)
         except Exception as error:  # a save must never end the server
             console.trouble(f"cannot deploy: {error}")
-        await change
+        try:
+            await change
+        except Exception:  # it cannot watch what has such a name
+            if not is_told:
+                console.trouble("cannot watch for changes, so it looks every second; is a file's name not UTF-8?")
+            is_told = True
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            changes = start()
         change = asyncio.ensure_future(anext(changes))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -29,11 +28,6 @@ class Listener(Protocol):
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None: ...
 
 
-@dataclass(slots=True)
-class _Execution:
-    running: Running | None = None
-
-
 class Executor:
     def __init__(
         self, runner: Runner, make_job: Callable[[Attempt], Job], listener: Listener, parallelism: int
@@ -45,17 +39,17 @@ class Executor:
         self._queued: set[AttemptId] = set()
         self._ready: list[Attempt] = []  # claimed in the batch that is not yet committed
         self._stops: list[AttemptId] = []
-        self._running: dict[AttemptId, _Execution] = {}
+        self._running: dict[AttemptId, Running | None] = {}  # None: about to be started
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
 
-    def admit(self, function_id: str) -> bool:
+    def admit(self) -> bool:
         if self._queued or self._taken >= self._parallelism:
             return False  # those who queue come first
         self._taken += 1
         return True
 
-    def release(self, function_id: str) -> None:
+    def release(self) -> None:
         self._taken -= 1
 
     def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
@@ -89,26 +83,27 @@ class Executor:
         """The batch is durable: stop what it stops, start what it claimed."""
         stops, self._stops = self._stops, []
         for attempt_id in stops:
-            execution = self._running.get(attempt_id)
-            if execution is not None and execution.running is not None:
-                execution.running.stop()
+            running = self._running.get(attempt_id)
+            if running is not None:
+                running.stop()
         ready, self._ready = self._ready, []
         for attempt in ready:
             self._launch(attempt)
 
     def _launch(self, attempt: Attempt) -> None:
         attempt_id = (attempt.record.run.id, attempt.step, attempt.attempt)
-        execution = self._running[attempt_id] = _Execution()
+        self._running[attempt_id] = None
         end = partial(self._ended, attempt_id)
         try:
             job = self._make_job(attempt)
         except CannotRun as reason:
             end(Outcome(error=Error("start", str(reason)), retryable=False))
             return
-        execution.running = self._runner.start(job, partial(self._listener.attempt_logged, attempt_id), end)
+        self._running[attempt_id] = self._runner.start(job, partial(self._listener.attempt_logged, attempt_id), end)
 
     def _ended(self, attempt_id: AttemptId, outcome: Outcome) -> None:
-        if self._running.pop(attempt_id, None) is not None:
+        if attempt_id in self._running:
+            del self._running[attempt_id]
             self._taken -= 1
             self._listener.attempt_ended(attempt_id, outcome)
 

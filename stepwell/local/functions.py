@@ -110,13 +110,6 @@ class Functions:
             self._plans.pop(key, None)
             self._code.pop(key, None)
 
-    def reload(self) -> None:
-        """Memory goes back to what the database says."""
-        self._plans.clear()
-        self._code.clear()
-        self._dotenv.clear()
-        self._catalog = None
-
     # --- cron ------------------------------------------------------------------------------------------------------
 
     def _schedule(self, plan: Plan, now: int) -> None:

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import uvicorn
@@ -17,12 +17,15 @@ from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App
 from stepwell.api.problem import Problem
 from stepwell.core.events import Event
+from stepwell.local.connection import Connection
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.local.server import LocalServer
 
 log = logging.getLogger("stepwell.http")
 
-_ANSWER_S = 30.0
+_ANSWER_S = 30.0  # how long a request waits for its batch
+
+T = TypeVar("T")
 
 
 class _Control:
@@ -38,10 +41,9 @@ class _Control:
         self._call(cancel())
 
     def rerun(self, run_id: str) -> str | None:
-        new_id: str | None = self._call(self._platform.rerun(run_id, uuid4().hex))
-        return new_id
+        return self._call(self._platform.rerun(run_id, uuid4().hex))
 
-    def _call(self, work: Any) -> Any:
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_S)
         except Unavailable as reason:
@@ -67,21 +69,8 @@ async def serve(
             raise Problem(503, str(reason)) from None
 
     app = App(server.queries, _Control(platform), keys, accept, platform.clock.now, local_only)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-    )
     _calm_the_collector()
-    http = _Http(config)
+    http = _Http(_config(app))
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)
@@ -94,6 +83,22 @@ async def serve(
         await serving
     finally:
         announced.cancel()
+
+
+def _config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def _calm_the_collector() -> None:

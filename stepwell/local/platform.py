@@ -21,14 +21,13 @@ from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.local.clock import Clock
 from stepwell.local.executor import AttemptId, Executor
 from stepwell.local.functions import Registered
-from stepwell.local.runners.job import CannotRun, Job, Runner
+from stepwell.local.jobs import Jobs
+from stepwell.local.runners.job import Runner
 from stepwell.local.store import LocalStore
-from stepwell.platform import Attempt
 
 log = logging.getLogger("stepwell.local")
 
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
-_RETRY_S = 1.0  # after a batch that could not be committed (disk full, ...)
 _RECOVER_AT_ONCE = 500
 
 
@@ -41,15 +40,17 @@ class Settings:
     parallelism: int
     env: str = "dev"
     secret: Callable[[str], str | None] = lambda name: None
+    retry_s: float = 1.0  # after a batch that could not be committed (disk full, ...)
 
 
 class LocalPlatform:
     def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
         self.code_lock = asyncio.Lock()  # from when code is put there until a version names it, nobody cleans up
-        self._settings = settings
+        self._retry_s = settings.retry_s
         self._loop = asyncio.get_running_loop()
-        self.executor = Executor(runner, self._job, self, settings.parallelism)
+        jobs = Jobs(store, code, settings.secret)
+        self.executor = Executor(runner, jobs.make, self, settings.parallelism)
         self._engine = Engine(store, self.executor, settings.env)
         self._arrivals: list[Arrival] = []
         self._facts: list[RunFact] = []
@@ -58,7 +59,6 @@ class LocalPlatform:
         self._scheduled = False
         self._closed = False
         self._log_seq = 0
-        self._folders: dict[str, Path] = {}  # by hash: paths are dear to make
         self._next_due: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -102,7 +102,7 @@ class LocalPlatform:
 
         def call(now: int) -> None:
             result.append(self.store.functions.register(definition, code, dotenv, file, now))
-            self.store.timers_changed = True  # its cron triggers
+            self.store.timers.changed = True  # its cron triggers
 
         self._calls.append(call)
         await self._durable()
@@ -207,34 +207,6 @@ class LocalPlatform:
         self._log_seq += 1
         self.store.add_log(*attempt, self._log_seq, self.clock.now(), stream, text)
 
-    def _job(self, attempt: Attempt) -> Job:
-        record = attempt.record
-        plan, step = record.plan, record.plan.steps[attempt.step]
-        env = {**self.store.functions.dotenv(plan.function_id, step.id), **dict(step.env)}
-        for name in step.secrets:
-            value = self._settings.secret(name)
-            if value is None:
-                raise CannotRun(f"the secret {name} has no value here; set {name} in the server's environment")
-            env[name] = value
-        code_hash = self.store.functions.code(plan.function_id, plan.version).get(step.id)
-        return Job(
-            run_id=record.run.id,
-            function_id=plan.function_id,
-            version=plan.version,
-            step=step,
-            attempt=attempt.attempt,
-            input=attempt.input,
-            code=self._folder(code_hash) if code_hash else None,
-            code_hash=code_hash,
-            env=env,
-        )
-
-    def _folder(self, code_hash: str) -> Path:
-        folder = self._folders.get(code_hash)
-        if folder is None:
-            folder = self._folders[code_hash] = self.code / code_hash
-        return folder
-
     # --- the batch -------------------------------------------------------------------------------------------------
 
     def _durable(self) -> asyncio.Future[None]:
@@ -268,8 +240,8 @@ class LocalPlatform:
             if not future.done():
                 future.set_result(None)
         self.executor.launch()
-        if self.store.timers_changed:
-            self._set_timer(self.store.next_timer(), now)
+        if self.store.timers.changed:
+            self._set_timer(self.store.timers.next_due(), now)
 
     def _batch(
         self,
@@ -281,7 +253,7 @@ class LocalPlatform:
         for call in calls:
             call(now)
         if self._next_due is not None and self._next_due <= now:
-            facts = facts + [(run_id, timer.fact()) for run_id, timer in self.store.take_due_timers(now)]
+            facts = facts + [(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
             for function_id, tick in self.store.functions.take_ticks(now):
                 arrivals.append(Arrival(event_from(tick), only=function_id))
         self._engine.process(arrivals, facts, now)
@@ -291,22 +263,22 @@ class LocalPlatform:
 
     def _roll_back(self, error: Exception, facts: list[RunFact], waiting: list[asyncio.Future[None]]) -> None:
         """Nothing of the batch happened: senders are told so, facts are kept for another try."""
-        log.error("a batch could not be written, trying again in %s s: %s", _RETRY_S, error, exc_info=error)
+        log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
         self.store.rollback()
         self.executor.discard_batch()
         for future in waiting:
             if not future.done():
                 future.set_exception(Unavailable(f"not accepted, try again: {error}"))
         self._facts = facts + self._facts
-        self._retry = self._retry or self._loop.call_later(_RETRY_S, self._try_again)
+        self._retry = self._retry or self._loop.call_later(self._retry_s, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None
         try:
             self._recover(self.store.active())
         except sqlite3.Error as error:
-            log.error("the database cannot be read, trying again in %s s: %s", _RETRY_S, error)
-            self._retry = self._loop.call_later(_RETRY_S, self._try_again)
+            log.error("the database cannot be read, trying again in %s s: %s", self._retry_s, error)
+            self._retry = self._loop.call_later(self._retry_s, self._try_again)
 
     def _set_timer(self, due: int | None, now: int) -> None:
         self._next_due = due
@@ -318,5 +290,5 @@ class LocalPlatform:
             self._timer = self._loop.call_later(delay_s, self._timer_fired)
 
     def _timer_fired(self) -> None:
-        self.store.timers_changed = True
+        self.store.timers.changed = True
         self._schedule()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -44,7 +44,7 @@ MIGRATIONS = (
         version INTEGER NOT NULL,
         event INTEGER NOT NULL,           -- events.seq
         user TEXT,
-        "after" INTEGER NOT NULL,           -- events after this seq may satisfy its waits
+        "after" INTEGER NOT NULL,         -- events after this seq may satisfy its waits
         rerun_of TEXT,
         status INTEGER NOT NULL,
         active INTEGER NOT NULL,          -- has attempts that are queued or running
@@ -125,19 +125,19 @@ def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connec
     return connection
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Bring the tables up to date, however many processes do so at once. Raises DatabaseTooNew."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         (done,) = connection.execute("PRAGMA user_version").fetchone()
-        if done > len(MIGRATIONS):
+        if done > len(migrations):
             raise DatabaseTooNew(
-                f"the database has schema {done}, this Stepwell knows {len(MIGRATIONS)}; upgrade Stepwell"
+                f"the database has schema {done}, this Stepwell knows {len(migrations)}; upgrade Stepwell"
             )
-        for script in MIGRATIONS[done:]:
+        for script in migrations[done:]:
             for statement in _statements(script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -25,12 +25,11 @@ from stepwell.core.messages import (
     RecordAttempt,
     RunStep,
     SetTimer,
-    Timer,
-    TimerKind,
 )
-from stepwell.core.run import RunStatus, StepStatus, pack, unpack
+from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.functions import Functions
 from stepwell.local.schema import connect, migrate
+from stepwell.local.timers import Timers
 from stepwell.platform import Change, NewEvent, OpenedWait, RunRecord
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
@@ -51,19 +50,19 @@ class _Kept:
 
 
 class LocalStore:
-    """Implements `platform.Store`; besides, the batch's transaction (`begin`, `flush`, `rollback`) and the timers."""
+    """Implements `platform.Store`; besides, the batch's transaction: `begin`, then `flush` or `rollback`."""
 
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
         self.connection = connect(path, durable=durable)
         migrate(self.connection)
         self.functions = Functions(self.connection)
+        self.timers = Timers(self.connection)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
         self._resting: list[_Kept] = []
         self._attempts: list[tuple[object, ...]] = []
         self._logs: list[tuple[object, ...]] = []
-        self.timers_changed = True
         self._event_seq = self._newest("events")
         self._run_seq = self._newest("runs")
 
@@ -104,7 +103,6 @@ class LocalStore:
         self._resting.clear()
         self._attempts.clear()
         self._kept_bytes = 0
-        self.functions.reload()
         self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
 
     def _write(self) -> None:
@@ -277,15 +275,9 @@ class LocalStore:
                  command.ended_at, command.output, error)
             )  # fmt: skip
         elif isinstance(command, SetTimer):
-            timer = command.timer
-            row = (seq, timer.kind, timer.index, timer.attempt, command.due_at)
-            execute("INSERT OR REPLACE INTO timers VALUES (?, ?, ?, ?, ?)", row)
-            self.timers_changed = True
+            self.timers.set(seq, command.timer, command.due_at)
         elif isinstance(command, ClearTimer):
-            timer = command.timer
-            sql = "DELETE FROM timers WHERE run = ? AND kind = ? AND step_or_pause = ? AND attempt = ?"
-            execute(sql, (seq, timer.kind, timer.index, timer.attempt))
-            self.timers_changed = True
+            self.timers.clear(seq, command.timer)
         elif isinstance(command, OpenWait):
             wait = (plan.pauses[command.pause].event, command.key or b"", seq, command.pause, command.deadline)
             execute("INSERT OR REPLACE INTO waits VALUES (?, ?, ?, ?, ?)", wait)
@@ -298,11 +290,7 @@ class LocalStore:
         """Runs with attempts that are queued or running."""
         return [i for (i,) in self.connection.execute("SELECT id FROM runs WHERE active = 1 ORDER BY seq")]
 
-    def is_open(self, run_id: str) -> bool:
-        record = self.load([run_id]).get(run_id)
-        return record is not None and record.run.status is RunStatus.RUNNING
-
-    # --- logs and timers -------------------------------------------------------------------------------------------
+    # --- logs ------------------------------------------------------------------------------------------------------
 
     def add_log(self, run_id: str, step: int, attempt: int, seq: int, at: int, stream: str, text: bytes) -> None:
         """Keep a piece of an attempt's log; it is written with the next batch."""
@@ -313,24 +301,3 @@ class LocalStore:
     @property
     def has_logs(self) -> bool:
         return bool(self._logs)
-
-    def take_due_timers(self, now: int, limit: int = 500) -> list[tuple[str, Timer]]:
-        """Remove and answer the timers that are due, the earliest first."""
-        rows = self.connection.execute(
-            "SELECT runs.id, run, kind, step_or_pause, attempt FROM timers JOIN runs ON runs.seq = timers.run"
-            " WHERE due_at <= ? ORDER BY due_at LIMIT ?",
-            (now, limit),
-        ).fetchall()
-        sql = "DELETE FROM timers WHERE run = ? AND kind = ? AND step_or_pause = ? AND attempt = ?"
-        self.connection.executemany(sql, [row[1:] for row in rows])
-        self.timers_changed = True
-        return [(run_id, Timer(TimerKind(kind), index, attempt)) for run_id, _, kind, index, attempt in rows]
-
-    def next_timer(self) -> int | None:
-        """When the next timer or cron tick is due."""
-        self.timers_changed = False
-        sql = (
-            "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules)"
-        )
-        due: int | None = self.connection.execute(sql).fetchone()[0]
-        return due

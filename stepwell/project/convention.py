@@ -39,14 +39,14 @@ def entry(folder: Path, file: str | None = None) -> tuple[str, ...]:
     raise CodeError(f"found nothing to run in {folder}: looked for {looked_for}; add one, or give the step a command")
 
 
-def check_handler(folder: Path, handler: str) -> None:
-    """Raises CodeError if no file in `folder` can hold this handler, such as `app.handler`."""
+def handler_file(folder: Path, handler: str) -> Path:
+    """The file in `folder` that should hold a handler such as `app.handler` or `src/app.handler`. Raises CodeError."""
     module = handler.rpartition(".")[0]
-    stems = {module, module.replace(".", "/")}
-    if not any((folder / f"{stem}{suffix}").is_file() for stem in stems for suffix in _HANDLER_SUFFIXES):
-        raise CodeError(
-            f"found no module for the handler {handler} in {folder}: looked for {module}.py, .js, .mjs, .cjs"
-        )
+    for stem in dict.fromkeys((module, module.replace(".", "/"))):
+        for suffix in _HANDLER_SUFFIXES:
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+    raise CodeError(f"found no module for the handler {handler} in {folder}: looked for {module}.py, .js, .mjs, .cjs")
 
 
 def _only(folder: Path, name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from stepwell.core.definition import Definition, DefinitionError, Lambda, Step, parse_definition
 from stepwell.core.problems import Pointer
 from stepwell.project.code import CodeError, StepCode, read_code, resolve
-from stepwell.project.convention import check_handler, dockerfile, entry
+from stepwell.project.convention import dockerfile, entry, handler_file
 from stepwell.project.json_text import parse_json
 from stepwell.project.source import Source, SourceError
 
@@ -32,7 +32,8 @@ class PlacedProblem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        text = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        return text.encode(errors="backslashreplace").decode()  # a file's name may be any bytes
 
 
 class LoadError(Exception):
@@ -183,7 +184,7 @@ def _entry(step_id: str, step: Step, code: StepCode) -> dict[str, tuple[str, ...
     runtime = step.runtime
     if isinstance(runtime, Lambda):
         if runtime.handler is not None:
-            check_handler(code.folder, runtime.handler)
+            handler_file(code.folder, runtime.handler)
         elif runtime.command is None:
             return {step_id: entry(code.folder, code.file)}
     elif runtime.type == "docker" and runtime.image is None:

@@ -537,3 +537,22 @@ def test_why_a_match_has_no_value_is_shown(platform: Platform) -> None:
     (run,) = platform.runs()[:1]
     assert run["status"] == "completed"
     assert "problem" not in run["steps"]["a"]["after"][0]
+
+
+def test_an_event_is_not_used_up_by_an_edge_that_never_waited(platform: Platform) -> None:
+    first = {"step": "$trigger", "async": {"event": "paid", "ttl": "1h"}}
+    steps = {
+        "a": {"after": [first]},
+        # Shares the wait of `a`, but dies at its `if`: nothing upstream of `c` has waited.
+        "b": {"after": [{**first, "if": "event.name == 'never'"}, "$trigger"]},
+        "c": {"after": [{"step": "b", "async": {"event": "paid", "ttl": "2h"}}]},
+    }
+    platform.deploy(function(steps))
+    run_id = platform.run_of(platform.send("go"))
+    platform.settle()
+    event = platform.send("paid")
+    platform.settle()
+    run = platform.run(run_id)
+    assert statuses(run) == {"a": "completed", "b": "completed", "c": "completed"}
+    assert [edge.get("event_id") for edge in run["steps"]["b"]["after"]] == [None, None]
+    assert run["steps"]["c"]["after"][0]["event_id"] == event

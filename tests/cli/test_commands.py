@@ -191,7 +191,10 @@ def test_functions_lists_what_is_live(command: Command) -> None:
     assert [function["id"] for function in data(command("functions", "--json"))] == ["bad", "choosy", "good", "slow"]
     shown = ok(command("functions"))
     assert all(text in shown for text in ("choosy", "data.x > 1", "one, two"))
-    assert data(command("functions", "show", "good"))["version"] == 1
+    assert data(command("functions", "show", "good", "--json"))["version"] == 1
+    shown = ok(command("functions", "show", "good"))
+    assert "good  v1" in shown
+    assert '"timeout": "15m"' in shown
 
 
 # --- cancel and rerun ------------------------------------------------------------------------------------------------

@@ -648,9 +648,9 @@ def test_a_wait_ends_with_its_event() -> None:
     story = Story(a={}, b={"after": [after("a", async_=WAIT)]})
     story.begin()
     assert story.end(A) == [completed(A), *opened()]
-    assert story.run.pauses == (PauseState(PauseStatus.AWAITING, NOW + HOUR, key=KEY),)
+    assert story.run.pauses == (PauseState(PauseStatus.AWAITING, NOW + HOUR, key=KEY, edges=(1,)),)
     assert story.tell(EventArrived(0, "e1")) == [*closed(), RunStep(B, 1)]
-    assert story.run.pauses == (PauseState(PauseStatus.MATCHED, NOW + HOUR, "e1", 1, KEY),)
+    assert story.run.pauses == (PauseState(PauseStatus.MATCHED, NOW + HOUR, "e1", 1, KEY, (1,)),)
 
 
 def test_a_wait_settles_once() -> None:
@@ -829,7 +829,7 @@ def test_a_wait_far_upstream_counts_and_one_that_expired_does_not() -> None:
         c={"after": [after("b")]},
         d={"after": [after("c", async_=WAIT)]},
     )
-    assert story.plan.pauses[2].upstream == (0, 1)
+    assert story.plan.pauses[2].upstream == (0, 2)  # edges
     story.begin()
     story.end(A)
     story.tell(DeadlinePassed(1))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.local.attempts import is_running
 from tests.servers import Api, Json, eventually, new_key, program, serve, write_function
 
 SEED = int(os.environ.get("STEPWELL_SEED") or random.SystemRandom().randrange(10**6))
@@ -143,3 +144,29 @@ def check_run(run: Json) -> None:
             assert [a["status"] for a in attempts] == ["lost"] * (len(attempts) - 1) + ["completed"], run
         for before, after in itertools.pairwise(attempts):
             assert before["ended_at"] <= after["started_at"], run
+
+
+def test_no_step_of_a_killed_server_runs_beside_its_next_attempt(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    started.mkdir()
+    # The second process is a daemon of the first: in a session of its own.
+    script = f'touch {started}/$$; setsid sh -c "touch {started}/\\$\\$; sleep 1000" & sleep 1000'
+    folder, db = write_function(tmp_path / "functions", a=program(script)), tmp_path / "db"
+    key = new_key(db)
+
+    def running() -> set[int]:
+        return {pid for file in started.iterdir() if is_running(pid := int(file.name))}
+
+    with serve(folder, db, "--no-fsync") as server:
+        http = Api(server.url, key)
+        http.send()
+        http.close()
+        eventually(lambda: len(running()) == 2)
+        first = running()
+        server.kill()
+        assert running() == first
+    with serve(folder, db, "--no-fsync", "--grace", "0") as server:
+        eventually(lambda: len(list(started.iterdir())) > 2)
+        assert not running() & first
+        assert server.stop() == 0
+    assert not running()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sqlite3
@@ -111,6 +112,16 @@ def test_a_saved_change_is_a_new_version_within_two_seconds(server: Server, http
     assert (line["function"], line["version"]) == ("one", 2)
     assert http.ended(http.send("one"))["output"] == {"a": "changed"}
     assert live(http) == {"one": 2, "two": 1}
+
+
+def test_a_name_that_is_not_utf_8_does_not_end_the_watching(server: Server, http: Api, functions: Path) -> None:
+    odd = os.fsencode(functions) + b"/\xff"
+    os.mkdir(odd)  # noqa: PTH102
+    with open(odd + b"/stepwell.json", "wb") as file:  # noqa: PTH123
+        file.write(b"{}")
+    server.line(lambda line: "not UTF-8" in str(line))
+    write_function(functions / "late", "late", "late")
+    server.line(lambda line: "late" in str(line))
 
 
 def test_changed_code_is_a_new_version(server: Server, http: Api, functions: Path) -> None:

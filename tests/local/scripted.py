@@ -101,7 +101,7 @@ async def scripted(
 ) -> AsyncIterator[Scripted]:
     runner = ScriptedRunner(hold=hold)
     store = LocalStore(folder / "db")
-    platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), Settings(parallelism))
+    platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), Settings(parallelism, retry_s=0.05))
     await platform.start()
     queries = Queries(folder / "db")
     try:

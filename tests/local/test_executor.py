@@ -60,7 +60,7 @@ def test_turns_go_on_where_they_stopped() -> None:
     order = []
     for _ in range(6):
         order += names(it.take_queued())
-        it.release("")
+        it.release()
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
@@ -69,17 +69,17 @@ def test_no_more_are_taken_than_there_are_slots() -> None:
     queue(it, "a", 5)
     assert len(it.take_queued()) == 2
     assert it.take_queued() == []
-    it.release("a")
+    it.release()
     assert names(it.take_queued()) == ["a2"]
 
 
 def test_a_newcomer_does_not_pass_those_who_queue() -> None:
     it = executor(1)
-    assert it.admit("a")
-    assert not it.admit("a")
+    assert it.admit()
+    assert not it.admit()
     queue(it, "a", 1)
-    it.release("a")
-    assert not it.admit("b")
+    it.release()
+    assert not it.admit()
     assert names(it.take_queued()) == ["a0"]
 
 
@@ -95,19 +95,19 @@ def test_a_paused_executor_starts_nothing() -> None:
     it.pause()
     queue(it, "a", 1)
     assert it.take_queued() == []
-    assert not it.admit("a")
+    assert not it.admit()
     assert not it.is_idle
 
 
 def test_a_discarded_batch_gives_its_slots_back() -> None:
     it = executor(2)
-    assert it.admit("a")
+    assert it.admit()
     queue(it, "a", 2)
     it.take_queued()
     it.discard_batch()
     assert it.is_idle
-    assert it.admit("a")
-    assert it.admit("a")
+    assert it.admit()
+    assert it.admit()
 
 
 def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
@@ -122,10 +122,10 @@ def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
 
     listener = Listener()
     it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
-    assert it.admit("a")
+    assert it.admit()
     it.start(Attempt(Record(), 0, 1, b"{}"))  # type: ignore[arg-type]
     it.launch()
     error = Error("start", "the secret X has no value here")
     assert listener.ended == [(("run", 0, 1), Outcome(error=error, retryable=False))]
     assert it.is_idle
-    assert it.admit("a")
+    assert it.admit()

@@ -13,7 +13,6 @@ import pytest
 
 from stepwell.core.messages import Error, Outcome
 from stepwell.core.run import RunStatus
-from stepwell.local import platform as module
 from stepwell.local.platform import Unavailable
 from tests.local.scripted import Scripted, scripted, until
 
@@ -31,11 +30,6 @@ def on_platform(folder: Path, test: Test, **options: Any) -> None:
             await test(it)
 
     asyncio.run(main())
-
-
-@pytest.fixture
-def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RETRY_S", 0.05)
 
 
 # --- timers ----------------------------------------------------------------------------------------------------------
@@ -80,7 +74,6 @@ def read_only(it: Scripted, on: bool) -> None:
     it.platform.store.connection.execute(f"PRAGMA query_only = {int(on)}")
 
 
-@pytest.mark.usefixtures("_soon_again")
 def test_events_that_cannot_be_written_are_refused_and_nothing_of_them_is_kept(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
@@ -98,7 +91,6 @@ def test_events_that_cannot_be_written_are_refused_and_nothing_of_them_is_kept(t
     on_platform(tmp_path, test)
 
 
-@pytest.mark.usefixtures("_soon_again")
 def test_a_full_disk_refuses_senders_until_there_is_room(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
@@ -125,7 +117,6 @@ def test_a_full_disk_refuses_senders_until_there_is_room(tmp_path: Path) -> None
     on_platform(tmp_path, test)
 
 
-@pytest.mark.usefixtures("_soon_again")
 @pytest.mark.parametrize("outcome", [Outcome(output=b"1"), Outcome(error=Error("exit", "no"), retryable=False)])
 def test_no_outcome_is_lost_while_nothing_can_be_written(tmp_path: Path, outcome: Outcome) -> None:
     async def test(it: Scripted) -> None:
@@ -150,7 +141,6 @@ def test_no_outcome_is_lost_while_nothing_can_be_written(tmp_path: Path, outcome
     on_platform(tmp_path, test, hold=True)
 
 
-@pytest.mark.usefixtures("_soon_again")
 def test_what_queued_when_a_batch_failed_runs_once_afterwards(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
@@ -161,16 +151,18 @@ def test_what_queued_when_a_batch_failed_runs_once_afterwards(tmp_path: Path) ->
         with pytest.raises(Unavailable):
             await it.send()
         read_only(it, False)
-        while it.count("runs WHERE status = 0"):
+
+        def released_all() -> bool:
             it.runner.release()
-            await asyncio.sleep(0.001)
+            return not it.count("runs WHERE status = 0")
+
+        await until(released_all)
         assert len(it.runner.started) == 10
         assert {(row.attempt, row.status) for run in it.runs() for row in run.attempts} == {(1, "completed")}
 
     on_platform(tmp_path, test, hold=True, parallelism=2)
 
 
-@pytest.mark.usefixtures("_soon_again")
 def test_a_version_that_could_not_be_written_is_not_live(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy("f", "old")
@@ -186,7 +178,6 @@ def test_a_version_that_could_not_be_written_is_not_live(tmp_path: Path) -> None
     on_platform(tmp_path, test)
 
 
-@pytest.mark.usefixtures("_soon_again")
 def test_failures_do_not_add_up_to_more_tries(tmp_path: Path) -> None:
     """However many senders were refused, the platform tries again once at a time."""
 
@@ -257,9 +248,12 @@ def test_a_busy_function_does_not_hold_up_another(tmp_path: Path) -> None:
         await it.deploy("rare", "rare")
         await it.platform.send(it.events(500, "busy"))
         await it.send("rare")
-        while ("rare", "a") not in it.runner.started:
+
+        def rare_started() -> bool:
             it.runner.release()
-            await asyncio.sleep(0.001)
+            return ("rare", "a") in it.runner.started
+
+        await until(rare_started)
         assert len(it.runner.started) < 10
         it.platform.executor.pause()
 

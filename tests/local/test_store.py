@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.local import schema
 from stepwell.local.keys import KeyStore
 from stepwell.local.lock import InUse, exclusive
 from stepwell.local.schema import MIGRATIONS, BadDatabase, DatabaseTooNew, connect, migrate
@@ -44,25 +43,23 @@ def test_a_file_that_is_up_to_date_stays_as_it_is(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_only_the_migrations_that_are_missing_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_migrations_that_are_missing_are_made(tmp_path: Path) -> None:
     connection = connect(tmp_path / "db")
     migrate(connection)
     more = ("CREATE TABLE one (a); -- with a comment; and a semicolon\n CREATE TABLE two (b);", "DROP TABLE one;")
-    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, *more))
-    migrate(connection)
+    migrate(connection, (*MIGRATIONS, *more))
     assert version(connection) == len(MIGRATIONS) + 2
     assert "two" in tables(connection)
     assert "one" not in tables(connection)
     connection.close()
 
 
-def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     connection = connect(tmp_path / "db")
     migrate(connection)
     before = tables(connection)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE one (a);\nnonsense;"))
     with pytest.raises(sqlite3.OperationalError):
-        migrate(connection)
+        migrate(connection, (*MIGRATIONS, "CREATE TABLE one (a);\nnonsense;"))
     assert (tables(connection), version(connection)) == (before, len(MIGRATIONS))
     connection.close()
 

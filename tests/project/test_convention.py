@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepwell.project.code import CodeError
-from stepwell.project.convention import check_handler, dockerfile_entry, entry
+from stepwell.project.convention import dockerfile_entry, entry, handler_file
 
 
 def put(folder: Path, name: str, content: str = "", executable: bool = False) -> None:
@@ -93,9 +93,9 @@ def test_a_single_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:
 )
 def test_a_handler_needs_its_module(tmp_path: Path, file: str, handler: str) -> None:
     with pytest.raises(CodeError, match="found no module for the handler"):
-        check_handler(tmp_path, handler)
+        handler_file(tmp_path, handler)
     put(tmp_path, file)
-    check_handler(tmp_path, handler)
+    assert handler_file(tmp_path, handler) == tmp_path / file
 
 
 SH = ("/bin/sh", "-c")

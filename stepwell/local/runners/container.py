@@ -21,6 +21,8 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.task import TaskAttempt
+from stepwell.project.code import CodeError
+from stepwell.project.convention import dockerfile, dockerfile_entry
 
 _INPUT = "/stepwell/input.json"
 _ENGINE_FAILED = 125
@@ -144,9 +146,6 @@ def image_of(job: Job) -> tuple[str, Path | None]:
 
 def dockerfile_of(code: Path) -> Path:
     """Raises CannotRun if there is none."""
-    from stepwell.project.code import CodeError
-    from stepwell.project.convention import dockerfile
-
     try:
         return dockerfile(code)
     except CodeError as error:
@@ -155,9 +154,6 @@ def dockerfile_of(code: Path) -> Path:
 
 def local_command(step: Step, code: Path | None) -> tuple[str, ...]:
     """What to run instead of the container. Raises CannotRun."""
-    from stepwell.project.code import CodeError
-    from stepwell.project.convention import dockerfile_entry
-
     if code is None:
         raise CannotRun("the step is but an image, and --no-containers is given; start without it")
     try:

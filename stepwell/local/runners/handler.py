@@ -18,6 +18,8 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import NotStarted, locate, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.worker import Worker
+from stepwell.project.code import CodeError
+from stepwell.project.convention import handler_file
 
 _HERE = Path(__file__).parent
 _DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
@@ -143,13 +145,11 @@ def worker_command(job: Job, path: str) -> list[str]:
 
 
 def module_file(code: Path, handler: str) -> Path:
-    """The file that should hold a handler such as `app.handler` or `src/app.handler`. Raises CannotRun."""
-    module = handler.rpartition(".")[0]
-    for stem in dict.fromkeys((module, module.replace(".", "/"))):
-        for suffix in (".py", "/__init__.py", ".js", ".mjs", ".cjs"):
-            if (code / f"{stem}{suffix}").is_file():
-                return code / f"{stem}{suffix}"
-    raise CannotRun(f"found no module for the handler {handler}: looked for {module}.py, .js, .mjs, .cjs")
+    """The file that should hold a handler such as `app.handler`. Raises CannotRun."""
+    try:
+        return handler_file(code, handler)
+    except CodeError as error:
+        raise CannotRun(str(error)) from None
 
 
 def _lambda_variables(job: Job) -> dict[str, str]:

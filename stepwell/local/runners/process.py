@@ -67,10 +67,6 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
-    @property
-    def has_ended(self) -> bool:
-        return self._popen.returncode is not None
-
     def kill(self) -> None:
         """Kill the process and its group. Does nothing after the end."""
         if self._popen.returncode is None:

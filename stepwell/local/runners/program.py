@@ -22,6 +22,8 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.process import Process
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.stdout import StdoutReader
+from stepwell.project.code import CodeError
+from stepwell.project.convention import entry
 
 MAX_ARGUMENT_BYTES = 96 * 1024  # Linux takes 128 KiB for one argument
 STOPPED = failure("stopped", "stopped before it ended", retryable=False)
@@ -137,9 +139,6 @@ def command_of(step: Step, code: Path | None) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4096)
 def _by_convention(folder: str, name: str) -> tuple[str, ...]:
     """`folder` never changes: its name is the hash of what is in it. `name`: the last part of the step's path."""
-    from stepwell.project.code import CodeError
-    from stepwell.project.convention import entry
-
     try:
         is_file = [(path.name, path.is_file()) for path in Path(folder).iterdir()] == [(name, True)]
         return entry(Path(folder), name if is_file else None)

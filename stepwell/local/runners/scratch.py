@@ -14,14 +14,17 @@ import os
 import stat
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+from stepwell.local.runners.orphans import kill_orphans
 
 _PREFIX = "stepwell-steps-"
 _MEMORY = "/dev/shm"
-_FRESH_S = 60.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,9 @@ class Scratch:
         if self._roots is None:
             disk = tempfile.gettempdir()
             self._roots = (_Root(_MEMORY if os.access(_MEMORY, os.W_OK) else disk), _Root(disk))
-            self._remove_in_background(_remove_orphans)
+            dead = _lock_dead_roots()
+            kill_orphans(dead)
+            self._remove_in_background(_remove_all, dead)
         inputs, folders = self._roots
         number = next(self._numbers)
         folder = Folder(self._empty.pop() if self._empty else folders.folder(number), f"{inputs.path}/{number}.json")
@@ -69,14 +74,15 @@ class Scratch:
         else:
             self._remove_in_background(remove_tree, folder.tmp)
 
-    def _remove_in_background(self, remove: Callable[..., None], *paths: str) -> None:
-        removal = asyncio.get_running_loop().run_in_executor(None, remove, *paths)
+    def _remove_in_background(self, remove: Callable[[T], None], what: T) -> None:
+        removal = asyncio.get_running_loop().run_in_executor(None, remove, what)
         self._removals.add(removal)
         removal.add_done_callback(self._removals.discard)
 
     async def close(self) -> None:
         await asyncio.gather(*self._removals, return_exceptions=True)
         roots, self._roots = self._roots or (), None
+        await asyncio.to_thread(kill_orphans, [root.path for root in roots])  # daemons that steps have made
         for root in roots:
             await asyncio.to_thread(root.remove)
 
@@ -85,8 +91,10 @@ class _Root:
     """A folder that is locked while its server lives; those without a living owner are removed by the next server."""
 
     def __init__(self, parent: str) -> None:
-        self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
-        self._lock = _locked(self.path)
+        new = tempfile.mkdtemp(prefix="stepwell-new-", dir=parent)
+        self._lock = _locked(new)  # before it has the name by which others find it
+        self.path = f"{parent}/{_PREFIX}{new.rpartition('-')[2]}"
+        os.rename(new, self.path)  # noqa: PTH104
 
     def folder(self, number: int) -> str:
         path = f"{self.path}/{number}"
@@ -129,16 +137,18 @@ def _locked(root: str) -> int:
     return descriptor
 
 
-def _remove_orphans() -> None:
-    """Remove what servers left behind that were killed."""
+def _lock_dead_roots() -> dict[str, int]:
+    """The roots of servers that were killed, each with the descriptor that locks it."""
+    dead = {}
     for parent in {_MEMORY, tempfile.gettempdir()}:
         for root in Path(parent).glob(f"{_PREFIX}*"):
-            try:
-                found = root.lstat()
-                if found.st_uid != os.getuid() or time.time() - found.st_ctime < _FRESH_S:
-                    continue  # a root is made before it is locked
-                descriptor = _locked(str(root))
-            except OSError:
-                continue
-            remove_tree(str(root))
-            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                if root.lstat().st_uid == os.getuid():
+                    dead[str(root)] = _locked(str(root))
+    return dead
+
+
+def _remove_all(locked: Mapping[str, int]) -> None:
+    for root, descriptor in locked.items():
+        remove_tree(root)
+        os.close(descriptor)

@@ -1,0 +1,35 @@
+"""The events that the engine itself sends when a run ends: `stepwell/run.completed|failed|cancelled`.
+
+One rule: a run that one of these started emits none, so that no function can wake itself for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from stepwell.core.events import Event, internal_event
+from stepwell.core.plan import Plan
+from stepwell.core.run import Run
+
+RUN_EVENTS = "stepwell/run."
+
+
+def end_event(plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes], now: int) -> Event | None:
+    """The event that tells of this run's end; None if `trigger` was one itself. `errors`: JSON texts by step."""
+    if trigger.name.startswith(RUN_EVENTS):
+        return None
+    error = None
+    if run.failed_step is not None and run.failed_step in errors:
+        error = {"step": plan.steps[run.failed_step].id, **orjson.loads(errors[run.failed_step])}
+        error.pop("output")  # an event has a size limit; the run has it all
+    data = {
+        "run_id": run.id,
+        "function_id": plan.function_id,
+        "function_version": plan.version,
+        "event_id": trigger.id,
+        "event_name": trigger.name,
+        "error": error,
+    }
+    return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"run:{run.id}", now)
