@@ -21,6 +21,7 @@ from stepwell.project.source import Source, SourceError
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
 _LARGEST = 1024 * 1024
+_RELOADS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,19 @@ def load(path: Path) -> LoadedFunction:
         if not files:
             raise LoadError([PlacedProblem(path, 1, 1, (), f"found no definition; add one of {', '.join(NAMES)}")])
         path = files[0]
+    stamp, function = _stamp(path), _load(path)
+    for _ in range(_RELOADS):
+        now = _stamp(path)
+        if now == stamp:
+            break
+        stamp, function = now, _load(path)  # saved while its code was read: the two may not belong together
+    _, problems = _definitions_in(path.parent)
+    if problems and path.name in NAMES:
+        raise LoadError(problems)
+    return function
+
+
+def _load(path: Path) -> LoadedFunction:
     source = _read(path)
     try:
         definition = parse_definition(source.data)
@@ -92,6 +106,15 @@ def load(path: Path) -> LoadedFunction:
         problems = [_placed(path, source, p.pointer, p.message) for p in refused.problems]
         raise LoadError(sorted(problems, key=lambda p: (p.line, p.column))) from None
     return _with_code(path, source, definition)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when the file is saved."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def load_all(paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadError]]:
