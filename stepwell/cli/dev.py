@@ -23,7 +23,12 @@ ParallelOption = Annotated[
     int | None, typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x cores.")
 ]
 NoContainersOption = Annotated[
-    bool, typer.Option("--no-containers", help="Run the ENTRYPOINT/CMD of docker steps as local programs.")
+    bool,
+    typer.Option(
+        "--no-containers",
+        envvar="STEPWELL_NO_CONTAINERS",
+        help="Run the ENTRYPOINT/CMD of docker steps as local programs.",
+    ),
 ]
 KeepOption = Annotated[float, typer.Option("--keep-days", min=1, help="How long events and ended runs are kept.")]
 DATABASE = Path(".stepwell/stepwell.db")

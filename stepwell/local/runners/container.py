@@ -66,7 +66,7 @@ class ContainerRunner:
             command = await image.command(log)
         except (NoImage, OSError) as error:
             self._forget(tag, image)
-            return failure("start", str(error))
+            return failure("start", f"{error} (--no-containers runs the step as a local program)")
         folder = self._scratch.new(job.input)
         try:
             outcome = await _execute(engine, tag, command, job, folder, log)
