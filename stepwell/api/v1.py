@@ -113,7 +113,11 @@ class V1:
 
 _PAGING = (
     Parameter("after", "the `next` of the page before"),
-    Parameter("limit", f"how many, 1 to {_MAX_LIMIT:,}; default 50", {"type": "integer", "default": 50}),
+    Parameter(
+        "limit",
+        f"how many, 1 to {_MAX_LIMIT:,}; default 50",
+        {"type": "integer", "minimum": 1, "maximum": _MAX_LIMIT, "default": 50},
+    ),
 )
 _USER = Parameter("user", "external_id, id, email or phone of the event's user, the first that it has")
 _STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower() for s in RunStatus]})

@@ -10,10 +10,10 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
-REQUEST_S = 60.0
 
 
 class Connection(HttpToolsProtocol):
+    request_s = 60.0  # until a request must be complete
     _head = 0  # bytes of the request so far that are no body: its line, headers, framing, trailers
     _deadline: asyncio.TimerHandle | None = None
 
@@ -46,7 +46,7 @@ class Connection(HttpToolsProtocol):
 
     def _expect_request(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(REQUEST_S, self._expire)
+            self._deadline = self.loop.call_later(self.request_s, self._expire)
 
     def _expire(self) -> None:
         self._deadline = None

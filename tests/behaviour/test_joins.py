@@ -217,3 +217,17 @@ def test_the_output_of_a_run_is_that_of_its_completed_leaves(platform: Platform)
     (run,) = platform.runs(platform.send(data=script(e={"raise": "no"}, b={"return": None}, alone={"return": [1]})))
     assert run["status"] == "completed"
     assert run["output"] == {"b": None, "c": {"step": "c"}, "f": {"step": "f"}, "alone": [1]}
+
+
+def test_a_first_join_starts_by_the_direct_edge_even_if_the_awaited_event_has_come(platform: Platform) -> None:
+    wait = {"event": "paid", "ttl": "1h"}
+    after = [{"step": "a", "async": wait}, "a"]
+    gate = {"after": after, "join": "first"}
+    platform.deploy(function({"a": {"after": [{"step": "$trigger", "wait": "1m"}]}, "b": gate}))
+    event = platform.send("go", {"script": {"b": [{"input": True}]}})
+    platform.settle()
+    platform.send("paid")
+    platform.travel("1m")
+    (run,) = platform.runs(event)
+    assert run["status"] == "completed"
+    assert run["steps"]["b"]["output"]["async"] is None

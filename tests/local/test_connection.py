@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from stepwell.local import connection
+from stepwell.local.connection import Connection
+
+
+class Impatient(Connection):
+    request_s = 0.05
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -24,8 +28,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    config = uvicorn.Config(app, http=connection.Connection, lifespan="off", ws="none", log_config=None)
+async def connected(protocol: type[Connection]) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    config = uvicorn.Config(app, http=protocol, lifespan="off", ws="none", log_config=None)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server._serve([listener]))
@@ -38,11 +42,11 @@ async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Strea
             await serving
 
 
-def exchange(*pieces: bytes) -> bytes:
+def exchange(*pieces: bytes, protocol: type[Connection] = Connection) -> bytes:
     """What the server answers until it closes the connection."""
 
     async def main() -> bytes:
-        async with connected() as (reader, writer):
+        async with connected(protocol) as (reader, writer):
 
             async def send() -> None:
                 for piece in pieces:
@@ -88,6 +92,5 @@ def test_a_large_body_is_no_header() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"POST / HT", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"])
-def test_who_does_not_finish_a_request_is_disconnected(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "REQUEST_S", 0.05)
-    assert b"200 OK" not in exchange(said)
+def test_who_does_not_finish_a_request_is_disconnected(said: bytes) -> None:
+    assert b"200 OK" not in exchange(said, protocol=Impatient)
