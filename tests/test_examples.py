@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 
 from stepwell.cli.main import app
 from stepwell.project.load import load
+from tests.containers import BUSYBOX, engine_or_skip
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
@@ -123,3 +126,31 @@ def test_a_trigger_expression_that_is_false_starts_nothing() -> None:
     result = CliRunner().invoke(app, ["run", str(EXAMPLES / "trigger-expression"), "--event", event])
     assert result.exit_code == 1
     assert "does not start trigger-expression" in result.output
+
+
+@pytest.fixture
+def base_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The base image of the container example, or, where no registry can be reached, busybox under its name."""
+    engine = engine_or_skip(tmp_path, monkeypatch)
+    dockerfile = EXAMPLES / "container" / "steps" / "word-count" / "Dockerfile"
+    name = dockerfile.read_text().split()[1]
+    if subprocess.run([engine, "image", "inspect", name], capture_output=True, check=False).returncode == 0:
+        yield
+        return
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for program in ("sh", "sed"):
+        shutil.copy(BUSYBOX, folder / program)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY sh sed /bin/\n")
+    subprocess.run([engine, "build", "-t", name, str(folder)], capture_output=True, check=True)
+    yield
+    subprocess.run([engine, "rmi", "-f", name], capture_output=True, check=True)
+
+
+@pytest.mark.usefixtures("base_image")
+def test_the_container_example_runs_in_a_container() -> None:
+    result = CliRunner().invoke(app, ["run", "--json", str(EXAMPLES / "container")])
+    assert result.exit_code == 0, result.output
+    (attempt,) = orjson.loads(result.stdout)["steps"]["word-count"]["attempts"]
+    assert "counting" in attempt["logs"]
+    assert "--no-containers" not in attempt["logs"]

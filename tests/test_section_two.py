@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
-from stepwell.local.runners.image import find_engine
-from stepwell.local.runners.job import CannotRun
+from tests.containers import BUSYBOX, engine_or_skip
 
 FUNCTION = Path(__file__).parent / "fixtures" / "section-two"
-BUSYBOX = Path("/bin/busybox")
 EVENT = '{"name": "user/signed.up", "user": {"created_at": "%s"}}'
-CONTAINERS_CONF = """\
-[containers]
-default_ulimits=["nofile=1024:1024","nproc=1024:1024"]
-netns="none"
-[engine]
-runtime="runc"
-"""
 
 
 @pytest.fixture
@@ -35,28 +25,9 @@ def function(tmp_path: Path) -> Path:
 @pytest.fixture
 def with_containers(function: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The function, its image one that is made without a registry. Skips where no container can be run."""
-    if not BUSYBOX.is_file():
-        pytest.skip("there is no /bin/busybox to make an image of; install busybox-static")
-    configuration = tmp_path / "containers.conf"
-    configuration.write_text(CONTAINERS_CONF)
-    monkeypatch.setenv("CONTAINERS_CONF", str(configuration))
-    try:
-        try_a_container(find_engine(), tmp_path / "image")
-    except CannotRun as reason:
-        pytest.skip(str(reason))
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no container can be run here: {error.stderr.decode(errors='replace').strip()[-300:]}")
+    engine_or_skip(tmp_path, monkeypatch)
     shutil.copy(BUSYBOX, function / "steps" / "send-sms-dispatch" / "busybox")
     return function
-
-
-def try_a_container(engine: str, folder: Path) -> None:
-    """Raises CalledProcessError if this engine answers, but cannot build an image or run it."""
-    folder.mkdir()
-    shutil.copy(BUSYBOX, folder)
-    (folder / "Dockerfile").write_text('FROM scratch\nCOPY busybox /bin/\nENTRYPOINT ["/bin/busybox", "true"]\n')
-    for words in (["build", "-t", "stepwell/probe", str(folder)], ["run", "--rm", "stepwell/probe"]):
-        subprocess.run([engine, *words], capture_output=True, check=True, timeout=60)
 
 
 def run(function: Path, created_at: str, *options: str) -> Any:
