@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help check format lint types imports test docs schema bench
+.PHONY: help check format lint types imports test docs schema bench rehearsal
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,3 +38,7 @@ docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schema
 
 bench: $(BIN)/stepwell  ## measure this machine (needs wrk)
 	$(BIN)/python bench/local.py
+
+rehearsal: $(BIN)/stepwell  ## deploy, push, run and destroy, on an emulator of AWS (needs node)
+	npm ci --silent --no-audit --no-fund
+	$(BIN)/python rehearsal/rehearse.py

@@ -7,10 +7,10 @@ no wake-up is lost however the two interleave.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections import ChainMap, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
 from stepwell.core.events import Event, run_id
@@ -40,7 +40,19 @@ from stepwell.core.plan import Plan
 from stepwell.core.run import PauseStatus, StepStatus, new_run
 from stepwell.core.run_events import end_event
 from stepwell.core.waits import wait_index
-from stepwell.platform import Attempt, Change, Dispatcher, NewEvent, RunRecord, Store
+from stepwell.platform import (
+    Accepted,
+    Attempt,
+    Cause,
+    Change,
+    Claim,
+    Dispatcher,
+    NewEvent,
+    NotWritten,
+    OpenedWait,
+    RunRecord,
+    Store,
+)
 
 log = logging.getLogger("stepwell.engine")
 runs_log = logging.getLogger("stepwell.runs")
@@ -52,32 +64,45 @@ class Arrival:
 
     event: Event
     only: str | None = None
+    cause: Cause | None = None
 
 
-RunFact = tuple[str, Fact]
+class RunFact(NamedTuple):
+    """A fact about a run. `cause`: the message that brought it; None where facts are not delivered by messages."""
+
+    run_id: str
+    fact: Fact
+    cause: Cause | None = None
 
 
 class Engine:
     def __init__(self, store: Store, dispatcher: Dispatcher, env: str) -> None:
         self.store, self.dispatcher, self.env = store, dispatcher, env
+        self._undone: set[str] = set()
 
-    def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> None:
-        """Accept events and fold facts, with everything that follows from them, until nothing more does."""
+    def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
+        """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers the
+        causes of what could not be done and must be delivered again."""
+        self._undone = set()
         while arrivals or facts:
             facts = [*self._accept(arrivals, now), *facts]
             changes = self._decide(facts, now)
             facts, arrivals = self._consequences(changes, now)
+        return self._undone
 
-    def rerun(self, record: RunRecord, token: str, now: int) -> str | None:
+    def rerun(self, record: RunRecord, token: str, now: int, cause: Cause | None = None) -> str | None:
         """Run the same event again on the live version; the new run's id, or None if the function is not live."""
         plan = self.store.catalog().live.get(record.plan.function_id)
         if plan is None:
             return None
         new_id = run_id(plan.function_id, record.event.id, token)
         run = new_run(new_id, plan, now)
-        self.store.add(RunRecord(run, plan, record.event, self.store.position(), rerun_of=record.run.id))
-        self.process([], [(new_id, RunStarted())], now)
+        self.store.add(RunRecord(run, plan, record.event, self.store.position(now), rerun_of=record.run.id))
+        self.process([], [RunFact(new_id, RunStarted(), cause)], now)
         return new_id
+
+    def _failed(self, causes: Iterable[Cause | None]) -> None:
+        self._undone.update(cause.id for cause in causes if cause is not None)
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -85,30 +110,32 @@ class Engine:
         if not arrivals:
             return []
         catalog = self.store.catalog()
-        starts: list[list[Plan]] = []
         new: list[NewEvent] = []
         for arrival in arrivals:
             plans, misses = catalog.starts(arrival.event, arrival.only)
-            starts.append(plans)
-            new.append(NewEvent(arrival.event, catalog.keys(arrival.event), misses))
+            keys, starts = catalog.keys(arrival.event), [plan.function_id for plan in plans]
+            new.append(NewEvent(arrival.event, keys, misses, starts, arrival.cause))
         facts: list[RunFact] = []
-        for accepted, plans, position in zip(new, starts, self.store.put_events(new, now), strict=True):
-            if position is None:
+        for its, accepted in zip(new, self.store.put_events(new, now), strict=True):
+            if isinstance(accepted, NotWritten):
+                log.warning("event %s is not accepted yet: %s", its.event.id, accepted)
+                self._failed([its.cause])
+            if not isinstance(accepted, Accepted):
                 continue
-            for plan in plans:
-                run = new_run(run_id(plan.function_id, accepted.event.id), plan, now)
-                self.store.add(RunRecord(run, plan, accepted.event, position))
-                facts.append((run.id, RunStarted()))
-            if catalog.is_awaited(accepted.event.name):
-                facts += self._wake(accepted, now)
+            for plan in [catalog.live[f] for f in accepted.starts if f in catalog.live]:
+                run = new_run(run_id(plan.function_id, its.event.id), plan, now)
+                self.store.add(RunRecord(run, plan, its.event, accepted.position))
+                facts.append(RunFact(run.id, RunStarted(), its.cause))
+            if catalog.is_awaited(its.event.name):
+                facts += self.wake(its.event, self.store.find_waits(its.event, its.keys), its.cause, now)
         return facts
 
-    def _wake(self, accepted: NewEvent, now: int) -> list[RunFact]:
-        event = accepted.event
-        waits = [w for w in self.store.find_waits(event.name, accepted.keys) if now < w.deadline]
+    def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:
+        """The facts that an accepted event is for those of these waits which it satisfies."""
+        waits = [w for w in found if now < w.deadline]
         records = self.store.load({w.run_id for w in waits})
         return [
-            (wait.run_id, EventArrived(wait.pause, event.id))
+            RunFact(wait.run_id, EventArrived(wait.pause, event.id), cause)
             for wait in waits
             if (record := records.get(wait.run_id)) is not None
             and record.event.id != event.id
@@ -136,9 +163,9 @@ class Engine:
 
     def _decide(self, facts: Sequence[RunFact], now: int) -> list[Change]:
         """Fold facts into their runs and commit, again for those that lost a race. Answers what was committed."""
-        by_run: dict[str, list[Fact]] = defaultdict(list)
-        for run, fact in facts:
-            by_run[run].append(fact)
+        by_run: dict[str, list[RunFact]] = defaultdict(list)
+        for fact in facts:
+            by_run[fact.run_id].append(fact)
         records = self.store.load(by_run)
         committed: list[Change] = []
         while records:
@@ -149,36 +176,46 @@ class Engine:
                     changes.append(self._fold(record, by_run[run], now))
                 except Exception:  # one run's trouble must not hold up the batch
                     record.run = before
+                    self._failed(fact.cause for fact in by_run[run])
                     log.exception("run %s cannot be decided; its facts are put aside", run)
             records = {}
             for change, current in zip(changes, self.store.commit(changes, now), strict=True):
                 if current is None:
                     committed.append(change)
+                elif isinstance(current, NotWritten):
+                    log.warning("run %s is not changed yet: %s", change.record.run.id, current)
+                    self._failed(change.causes)
                 else:
                     records[current.run.id] = current
         return committed
 
-    def _fold(self, record: RunRecord, facts: Sequence[Fact], now: int) -> Change:
+    def _fold(self, record: RunRecord, facts: Sequence[RunFact], now: int) -> Change:
         before = record.run
         commands: list[Command] = []
-        claims: list[AttemptStarted] = []
-        todo = deque(facts)
+        claims: list[Claim] = []
+        todo = deque((fact, cause) for _, fact, cause in facts)
         while todo:
-            fact = todo.popleft()
+            fact, cause = todo.popleft()
             if isinstance(fact, DeadlinePassed):  # at expiry, look once more
                 fact = self._earlier_event(record, fact.pause) or fact
             unchanged = record.run
             new = self._fold_one(record, fact, now)
+            is_stale = record.run is unchanged
+            if is_stale and cause is not None:
+                new = [*new, *_end_again(record)] if cause.again else ()
+                claims += _claims_again(record, fact, cause, now)
             commands += new
             if isinstance(fact, AttemptStarted):
-                if record.run is unchanged:
+                if is_stale:
                     self.dispatcher.release()
                 else:
-                    claims.append(fact)
+                    claims.append(Claim(fact.step, fact.attempt, cause))
+                    if cause is not None:
+                        record.causes[fact.step] = (cause.id, now)
             for command in new:
                 if isinstance(command, RunStep) and self.dispatcher.admit():
-                    todo.append(AttemptStarted(command.step, command.attempt))
-        return Change(before, record, commands, claims)
+                    todo.append((AttemptStarted(command.step, command.attempt), cause))
+        return Change(before, record, commands, claims, [cause for _, _, cause in facts if cause is not None])
 
     def _fold_one(self, record: RunRecord, fact: Fact, now: int) -> Sequence[Command]:
         claims = isinstance(fact, AttemptStarted)  # which asks nothing, and is as frequent as all others together
@@ -196,9 +233,9 @@ class Engine:
         plan, outputs, errors = record.plan, record.outputs, record.errors
         if asked.outcome is not None:  # the parent's result is not in the record yet
             if asked.outcome.error is not None:
-                errors = {**errors, asked.parent: error_json(asked.outcome.error)}
+                errors = ChainMap({asked.parent: error_json(asked.outcome.error)}, errors)
             elif asked.outcome.output is not None:
-                outputs = {**outputs, asked.parent: asked.outcome.output}
+                outputs = ChainMap({asked.parent: asked.outcome.output}, outputs)
         variables = edge_variables(plan, asked.parent, record.event.as_json(), outputs, errors)
         bindings = Bindings(**variables)
         answers = Answers({}, {})
@@ -216,17 +253,18 @@ class Engine:
         arrivals: list[Arrival] = []
         for change in changes:
             record, function = change.record, change.record.plan.function_id
+            cause = change.causes[-1] if change.causes else None
             for command in change.commands:
                 if isinstance(command, OpenWait):
                     earlier = self._earlier_event(record, command.pause)
                     if earlier is not None:
-                        facts.append((record.run.id, earlier))
+                        facts.append(RunFact(record.run.id, earlier, cause))
                 elif isinstance(command, EmitEnd):
                     if command.status == "failed":
                         _log_failure(record)
                     event = end_event(record.plan, record.run, record.event, record.errors, now)
-                    if event is not None:
-                        arrivals.append(Arrival(event))
+                    if event is not None and self.dispatcher.emit(event):
+                        arrivals.append(Arrival(event, cause=cause))
                 elif isinstance(command, StopStep):
                     self.dispatcher.stop(record.run.id, command.step, command.attempt)
                 elif isinstance(command, RunStep):
@@ -246,7 +284,7 @@ class Engine:
                 continue
             document = self._input(record, claim.step)
             if len(document) <= MAX_INPUT_BYTES:
-                self.dispatcher.start(Attempt(record, claim.step, claim.attempt, document))
+                self.dispatcher.start(Attempt(record, claim.step, claim.attempt, document, claim.cause))
                 continue
             self.dispatcher.release()
             message = (
@@ -254,7 +292,7 @@ class Engine:
                 "let earlier steps put large data elsewhere and pass a reference"
             )
             outcome = Outcome(error=Error("input_too_large", message), retryable=False)
-            facts.append((record.run.id, AttemptEnded(claim.step, claim.attempt, outcome)))
+            facts.append(RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
         return facts
 
     def _input(self, record: RunRecord, step: int) -> bytes:
@@ -272,7 +310,29 @@ class Engine:
         )
 
 
+def _claims_again(record: RunRecord, fact: Fact, cause: Cause, now: int) -> list[Claim]:
+    """Attempts that this very message had claimed: nobody knows whether they were started before it was redelivered.
+    A claim that comes again is of an attempt that is known not to have been started."""
+    steps = record.run.steps
+    if not cause.again:
+        return []
+    if isinstance(fact, AttemptStarted):
+        claimed = [fact.step] if steps[fact.step].attempt == fact.attempt else []
+    else:
+        claimed = [step for step, its in record.causes.items() if its[0] == cause.id]
+    found = [Claim(i, steps[i].attempt, cause) for i in claimed if steps[i].status is StepStatus.RUNNING]
+    if isinstance(fact, AttemptStarted):
+        record.causes.update((claim.step, (cause.id, now)) for claim in found)
+    return found
+
+
+def _end_again(record: RunRecord) -> list[Command]:
+    """The end of a run is told again if the message that ended it comes again; the event's id de-duplicates."""
+    return [] if record.run.ended_at is None else [EmitEnd(record.run.status.name.lower())]
+
+
 def _keep_result(record: RunRecord, command: RecordAttempt) -> None:
+    record.causes.pop(command.step, None)
     if command.output is not None and command.status == "completed":
         record.outputs[command.step] = command.output
     if command.error is not None and record.run.steps[command.step].status is StepStatus.FAILED:

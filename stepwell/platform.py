@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from stepwell.core.catalog import Catalog, Miss
 from stepwell.core.events import Event
-from stepwell.core.messages import AttemptStarted, Command
+from stepwell.core.messages import Command
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, RunStatus
 
@@ -24,8 +24,18 @@ class RunRecord:
     event: Event
     after: int  # events accepted after this position may satisfy its waits
     rerun_of: str | None = None
-    outputs: dict[int, bytes] = field(default_factory=dict)
-    errors: dict[int, bytes] = field(default_factory=dict)
+    outputs: MutableMapping[int, bytes] = field(default_factory=dict)
+    errors: MutableMapping[int, bytes] = field(default_factory=dict)
+    causes: dict[int, tuple[str, int]] = field(default_factory=dict)  # of running steps: which message, and when
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The message that brought a fact or an event. `again`: it was delivered before, and nobody knows how far that
+    got, so that what follows from it must be done again where it is still owed."""
+
+    id: str
+    again: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,16 @@ class NewEvent:
     event: Event
     keys: Sequence[bytes]  # under which waits may look for it
     misses: Sequence[Miss]  # functions it named but did not start
+    starts: Sequence[str]  # ids of the functions that it starts
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """`starts`: as they were when the event was first accepted, if this is a redelivery."""
+
+    position: int
+    starts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +62,19 @@ class OpenedWait:
     deadline: int
 
 
+class NotWritten(Exception):
+    """The store could not write (it is throttled, the disk is full): the message that asked for it must come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt that is to be executed once its claim is committed."""
+
+    step: int
+    attempt: int
+    cause: Cause | None
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One transition: the run as it was, the record that holds what it became, and what this asks for."""
@@ -49,7 +82,8 @@ class Change:
     before: Run
     record: RunRecord
     commands: Sequence[Command]
-    claims: Sequence[AttemptStarted]  # attempts that are to be executed once this is committed
+    claims: Sequence[Claim]
+    causes: Sequence[Cause]  # of all facts that were folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +94,7 @@ class Attempt:
     step: int
     attempt: int
     input: bytes
+    cause: Cause | None = None
 
 
 class Store(Protocol):
@@ -68,11 +103,11 @@ class Store(Protocol):
     def catalog(self) -> Catalog:
         """The functions that are live now."""
 
-    def position(self) -> int:
+    def position(self, now: int) -> int:
         """The position of the newest accepted event: events are accepted in the order of their positions."""
 
-    def put_events(self, events: Sequence[NewEvent], now: int) -> list[int | None]:
-        """Accept events; answers each one's position, or None for a duplicate of an event that is known."""
+    def put_events(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
+        """Accept events; answers None for a duplicate of an event that is known."""
 
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
         """Stored events by id."""
@@ -81,8 +116,9 @@ class Store(Protocol):
         """Events (no replays) with this name, and key if one is given, in the order in which they were accepted:
         after position `after`, and before time `before` (ms)."""
 
-    def find_waits(self, name: str, keys: Sequence[bytes]) -> list[OpenedWait]:
-        """Open waits for this name that have no key or one of these."""
+    def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
+        """Open waits for this event's name that have no key or one of these. A store that answers but some of many
+        sees to it that the engine is asked to `wake` the others."""
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
         """Runs by id; unknown ones are left out."""
@@ -90,9 +126,9 @@ class Store(Protocol):
     def add(self, record: RunRecord) -> None:
         """Make a run: `load` finds it from now on, its first commit makes it durable."""
 
-    def commit(self, changes: Sequence[Change], now: int) -> list[RunRecord | None]:
+    def commit(self, changes: Sequence[Change], now: int) -> Sequence[RunRecord | NotWritten | None]:
         """Write each transition with the records, timers and waits that its commands ask for, if nobody changed the
-        run since `before`. Answers the current record for each that lost such a race, else None."""
+        run since `before`. Answers the current record for each that lost such a race."""
 
 
 class Dispatcher(Protocol):
@@ -112,6 +148,9 @@ class Dispatcher(Protocol):
 
     def stop(self, run_id: str, step: int, attempt: int) -> None:
         """Kill a running attempt."""
+
+    def emit(self, event: Event) -> bool:
+        """Tell the world outside of an event of the engine's own. True if it is to be accepted here as well."""
 
 
 # --- what people read ----------------------------------------------------------------------------------------------

@@ -7,18 +7,20 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.client import Client, in_path
+from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 
 
 def command(
     run: Annotated[str, typer.Argument(help="The run's id.")],
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cancel a run: what has not ended is cancelled, running programs are killed.
 
     Example: stepwell cancel 7w2kq4m1
     """
-    answer = Client().delete(f"/v1/runs/{in_path(run)}")
+    answer = Client(env).delete(f"/v1/runs/{in_path(run)}")
     if as_json:
         print_json(answer)
     else:

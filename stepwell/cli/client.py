@@ -1,4 +1,4 @@
-"""The HTTP API, as the commands use it: STEPWELL_URL and STEPWELL_KEY say where and who."""
+"""The HTTP API, as the commands use it: `--env` or STEPWELL_URL says where, STEPWELL_KEY who."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import orjson
 
+from stepwell.cli.environments import api_url
 from stepwell.cli.output import fail
 
 DEFAULT_URL = "http://127.0.0.1:8288"
@@ -20,8 +21,9 @@ def in_path(its_id: str) -> str:
 
 
 class Client:
-    def __init__(self) -> None:
-        self.url = os.environ.get("STEPWELL_URL", DEFAULT_URL).rstrip("/")
+    def __init__(self, env: str | None = None) -> None:
+        """`env`: an environment in AWS, whose address its resources say."""
+        self.url = (os.environ.get("STEPWELL_URL", DEFAULT_URL) if env is None else api_url(env)).rstrip("/")
         key = os.environ.get("STEPWELL_KEY")
         self._headers = {b"content-type": b"application/json"}
         if key:

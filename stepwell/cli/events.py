@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.client import Client, in_path
+from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import event_lines, event_table
 
@@ -19,6 +20,7 @@ def command(
     name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     user: Annotated[str | None, typer.Option(help="Only events of this user.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List events, newest first.
@@ -27,7 +29,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    events = list(Client().pages("/v1/events", limit, name=name, user=user))
+    events = list(Client(env).pages("/v1/events", limit, name=name, user=user))
     if as_json:
         print_json(events)
     elif events:
@@ -37,12 +39,14 @@ def command(
 
 
 @app.command()
-def show(event: Annotated[str, typer.Argument(help="The event's id.")], as_json: JsonOption = False) -> None:
+def show(
+    event: Annotated[str, typer.Argument(help="The event's id.")], env: EnvOption = None, as_json: JsonOption = False
+) -> None:
     """Show an event, the runs it started, and why other functions did not start.
 
     Example: stepwell events show 0199a3c2f1d04b7e
     """
-    client = Client()
+    client = Client(env)
     found = client.get(f"/v1/events/{in_path(event)}")
     runs = client.get(f"/v1/events/{in_path(event)}/runs")["data"]
     if as_json:

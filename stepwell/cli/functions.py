@@ -1,12 +1,14 @@
-"""`stepwell functions`: what is live."""
+"""`stepwell functions`: what is live, and taking away what is not."""
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from stepwell.cli.client import Client, in_path
+from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import function_lines, function_table
 
@@ -14,14 +16,14 @@ app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
-def command(context: typer.Context, as_json: JsonOption = False) -> None:
+def command(context: typer.Context, env: EnvOption = None, as_json: JsonOption = False) -> None:
     """List the functions that are live, with their versions and triggers.
 
     Example: stepwell functions --json
     """
     if context.invoked_subcommand is not None:
         return
-    functions = Client().get("/v1/functions")["data"]
+    functions = Client(env).get("/v1/functions")["data"]
     if as_json:
         print_json(functions)
     elif functions:
@@ -31,13 +33,45 @@ def command(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(function: Annotated[str, typer.Argument(help="The function's id.")], as_json: JsonOption = False) -> None:
+def show(
+    function: Annotated[str, typer.Argument(help="The function's id.")],
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show a function: its versions, what starts it, and its steps as they are defined.
 
     Example: stepwell functions show welcome
     """
-    found = Client().get(f"/v1/functions/{in_path(function)}")
+    found = Client(env).get(f"/v1/functions/{in_path(function)}")
     if as_json:
         print_json(found)
     else:
         console.print(function_lines(found))
+
+
+@app.command()
+def prune(
+    env: EnvOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove from an environment what pushes made and no live or running version needs: Lambdas, roles, task
+    definitions, code, values of `.env` files, and log groups once their logs have expired.
+
+    Example: stepwell functions prune --env production --dry-run
+    """
+    with aws():
+        from stepwell.aws.account import Account
+        from stepwell.aws.prune import Prune
+
+        pruning = Prune(resources_of(env), Account(), time.time_ns() // 1_000_000)
+        unneeded = pruning.plan()
+        for what in unneeded:
+            if not dry_run:
+                pruning.apply(what)
+            if not as_json:
+                console.print(f"{'would remove' if dry_run else 'removed'} {what.kind} {what.name}", soft_wrap=True)
+    if as_json:
+        print_json({"env": env, "dry_run": dry_run, "actions": [what.as_json() for what in unneeded]})
+    elif not unneeded:
+        console.print("there is nothing to remove")

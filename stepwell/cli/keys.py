@@ -1,11 +1,13 @@
-"""`stepwell keys`: who may use a server. The only command that opens the database itself."""
+"""`stepwell keys`: who may use a server. The only command that opens the database itself, or an environment's table."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,13 +15,19 @@ from rich.table import Table
 
 from stepwell.api.access import KeyScope
 from stepwell.cli.dev import DATABASE
+from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.local.keys import Key, KeyStore
 from stepwell.local.schema import BadDatabase
 
-app = typer.Typer(help="API keys of a server's database: create, list, revoke.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from stepwell.aws import access
 
-DatabaseOption = Annotated[Path, typer.Option("--db", help="The server's database.")]
+app = typer.Typer(help="API keys of a server, or of an environment in AWS: create, list, revoke.", no_args_is_help=True)
+
+DatabaseOption = Annotated[
+    Path | None, typer.Option("--db", help=f"The server's database, if it is not {DATABASE}.", show_default=False)
+]
 
 
 @app.command()
@@ -28,14 +36,16 @@ def create(
         KeyScope, typer.Option(help="send: may send events. manage: may use all of the API.")
     ] = KeyScope.SEND,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
-    db: DatabaseOption = DATABASE,
+    db: DatabaseOption = None,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it. It is stored hashed, so it cannot be shown again.
 
     Example: stepwell keys create --scope send --name website
     """
-    key, secret = _open(db).create(scope, name, time.time_ns() // 1_000_000)
+    with _keys(db, env, may_be_new=True) as keys:
+        key, secret = keys.create(scope, name, time.time_ns() // 1_000_000)
     if as_json:
         print_json({**_view(key), "key": secret})
     else:
@@ -43,12 +53,13 @@ def create(
 
 
 @app.command("list")
-def list_keys(db: DatabaseOption = DATABASE, as_json: JsonOption = False) -> None:
+def list_keys(db: DatabaseOption = None, env: EnvOption = None, as_json: JsonOption = False) -> None:
     """List keys: their ids, never the keys.
 
     Example: stepwell keys list
     """
-    keys = [_view(key) for key in _existing(db).list()]
+    with _keys(db, env) as store:
+        keys = [_view(key) for key in store.list()]
     if as_json:
         print_json(keys)
         return
@@ -61,14 +72,17 @@ def list_keys(db: DatabaseOption = DATABASE, as_json: JsonOption = False) -> Non
 @app.command()
 def revoke(
     key: Annotated[str, typer.Argument(help="The key's id, as `keys list` shows it.")],
-    db: DatabaseOption = DATABASE,
+    db: DatabaseOption = None,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key: it is refused from now on.
 
     Example: stepwell keys revoke 1f3a9c02
     """
-    if not _existing(db).revoke(key, time.time_ns() // 1_000_000):
+    with _keys(db, env) as keys:
+        revoked = keys.revoke(key, time.time_ns() // 1_000_000)
+    if not revoked:
         fail(f"there is no key {key!r} that could be revoked; `stepwell keys list` shows them")
     if as_json:
         print_json({"id": key, "revoked": True})
@@ -76,20 +90,25 @@ def revoke(
         console.print(f"revoked {key}")
 
 
-def _existing(db: Path) -> KeyStore:
-    if not db.is_file():
-        fail(f"there is no database {db}; name the server's with --db", 2)
-    return _open(db)
+@contextmanager
+def _keys(db: Path | None, env: str | None, *, may_be_new: bool = False) -> Iterator[KeyStore | access.KeyStore]:
+    """Those of the database that is named, else of the environment, else of the default database."""
+    if db is None and env is not None:
+        with aws():
+            from stepwell.aws import access
 
-
-def _open(db: Path) -> KeyStore:
+            yield access.KeyStore(resources_of(env))
+        return
+    path = db or DATABASE
+    if not may_be_new and not path.is_file():
+        fail(f"there is no database {path}; name the server's with --db", 2)
     try:
-        return KeyStore(db)
+        yield KeyStore(path)
     except (BadDatabase, OSError) as error:
         fail(str(error))
 
 
-def _view(key: Key) -> dict[str, str | None]:
+def _view(key: Key | access.Key) -> dict[str, str | None]:
     return {
         "id": key.id,
         "scope": key.scope.value,

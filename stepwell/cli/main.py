@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 from stepwell import __version__
-from stepwell.cli import cancel, dev, events, functions, init, keys, rerun, run, runs, send, serve, validate
+from stepwell.cli import (
+    cancel,
+    dev,
+    events,
+    functions,
+    init,
+    keys,
+    push,
+    rerun,
+    run,
+    runs,
+    secrets,
+    send,
+    serve,
+    validate,
+)
 
 app = typer.Typer(
     name="stepwell",
@@ -15,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Commands that talk to a server use STEPWELL_URL (default http://127.0.0.1:8288) and STEPWELL_KEY.",
+    epilog="Commands that use a server take --env, or STEPWELL_URL (default http://127.0.0.1:8288), and STEPWELL_KEY.",
 )
 
 
@@ -34,10 +49,10 @@ def _options(
     pass
 
 
-for module in (init, validate, dev, serve, send, run, cancel, rerun):
+for module in (init, validate, dev, serve, push, send, run, cancel, rerun):
     app.command(module.__name__.rpartition(".")[2])(module.command)
-for name, group in (("events", events.app), ("runs", runs.app), ("functions", functions.app), ("keys", keys.app)):
-    app.add_typer(group, name=name)
+for group in (events, runs, functions, keys, secrets):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.client import Client, in_path
+from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import run_table
 from stepwell.cli.tree import run_tree
@@ -22,6 +23,7 @@ def command(
     status: Annotated[str | None, typer.Option(help="running, completed, failed or cancelled.")] = None,
     user: Annotated[str | None, typer.Option(help="Only runs of this user.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first.
@@ -30,7 +32,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    runs = list(Client().pages("/v1/runs", limit, function=function, status=status, user=user))
+    runs = list(Client(env).pages("/v1/runs", limit, function=function, status=status, user=user))
     if as_json:
         print_json(runs)
     elif runs:
@@ -44,6 +46,7 @@ def show(
     run: Annotated[str, typer.Argument(help="The run's id.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Stay until the run has ended.")] = False,
     logs: Annotated[bool, typer.Option("--logs", help="With what its steps logged.")] = False,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a run as a tree: steps, attempts, timings, outputs, errors and waits. With --follow, exit code 1 tells that
@@ -51,7 +54,7 @@ def show(
 
     Example: stepwell runs show 7w2kq4m1 --follow
     """
-    client = Client()
+    client = Client(env)
     found = client.get(f"/v1/runs/{in_path(run)}")
     if follow and not as_json and console.is_terminal:
         from rich.live import Live

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.client import Client
+from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, json_argument, print_json
 
 
@@ -16,6 +17,7 @@ def command(
     user: Annotated[str, typer.Option("--user", "-u", help="JSON, @file, or - for stdin.")] = "{}",
     id: Annotated[str | None, typer.Option("--id", help="An event with an id is accepted once.")] = None,
     v: Annotated[str | None, typer.Option("--v", help="The version of the event's type.")] = None,
+    env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send an event.
@@ -24,7 +26,7 @@ def command(
     """
     event = {"name": name, "data": json_argument(data, "--data"), "user": json_argument(user, "--user")}
     event |= {field: value for field, value in (("id", id), ("v", v)) if value is not None}
-    answer = Client().post("/e", event)
+    answer = Client(env).post("/e", event)
     if as_json:
         print_json(answer)
         return

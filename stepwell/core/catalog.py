@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stepwell.core.events import Event
 from stepwell.core.expressions import Bindings, Scope, compile_expression
 from stepwell.core.plan import Plan, Trigger
-from stepwell.core.waits import event_key, wait_index
+from stepwell.core.waits import event_key, holds_structure, wait_index
 
 Paths = tuple[tuple[str, ...], ...]
 
@@ -24,9 +24,12 @@ class Miss:
 
 
 class Catalog:
-    """`live`: the plans that new runs use. `awaiting`: every plan that has, or may get, open waits."""
+    """`live`: the plans that new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`: the
+    sets of paths that waits are found by, by event name (None: by the name alone)."""
 
-    def __init__(self, live: Iterable[Plan], awaiting: Iterable[Plan]) -> None:
+    def __init__(
+        self, live: Iterable[Plan], awaiting: Iterable[Plan], paths: Mapping[str, set[Paths | None]] | None = None
+    ) -> None:
         self.live = {plan.function_id: plan for plan in live}
         self._exact: dict[str, list[tuple[Plan, Trigger]]] = defaultdict(list)
         self._prefixes: list[tuple[str, Plan, Trigger]] = []
@@ -38,7 +41,7 @@ class Catalog:
                     self._prefixes.append((trigger.event[:-1], plan, trigger))
                 else:
                     self._exact[trigger.event].append((plan, trigger))
-        self._paths: dict[str, set[Paths | None]] = defaultdict(set)
+        self._paths: dict[str, set[Paths | None]] = defaultdict(set, paths or {})
         for plan in awaiting:
             for pause in plan.pauses:
                 if pause.event is not None:
@@ -75,6 +78,16 @@ class Catalog:
 
     def is_awaited(self, name: str) -> bool:
         return name in self._paths
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether an event of exactly this name may start or wake anything; wildcards do not count."""
+        return name in self._exact or name in self._paths
+
+    def is_awaited_by_name(self, event: Event) -> bool:
+        """Whether waits without a key may relate to this event: their `match` has no equality, or one with what is no
+        scalar in the run, and then in the event too."""
+        its = self._paths.get(event.name, ())
+        return None in its or any(holds_structure(paths, event.as_json()) for paths in its if paths)
 
     def keys(self, event: Event) -> list[bytes]:
         """The keys under which waits that relate to this event may be found, besides its bare name."""

@@ -85,6 +85,11 @@ class Lambda(_Model):
     handler: Annotated[str, AfterValidator(values.handler), _pattern(values.HANDLER)] | None = Field(
         default=None, description="Module and function of a Lambda handler.", examples=["app.handler"]
     )
+    arn: Annotated[str, AfterValidator(values.lambda_arn), _pattern(values.LAMBDA_ARN)] | None = Field(
+        default=None,
+        description="An existing Lambda, which is called as it is; only on AWS.",
+        examples=["arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"],
+    )
     memory: int | None = Field(default=None, ge=128, le=10_240, description="MB of memory.")
     architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="Of the processor.")
 
@@ -282,8 +287,6 @@ def _problem(error: Any) -> Problem:
 
 
 def _unknown(field: str, model: type[BaseModel]) -> str:
-    if model is Lambda and field == "arn":
-        return not_yet("`arn`", "give the step's code as `path`, or use runtime http with the function's URL")
     return f"unknown field `{field[:100]}`; {nearest(field, _names(model))}"
 
 

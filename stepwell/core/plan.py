@@ -34,6 +34,7 @@ class Runtime:
     handler: str | None = None
     memory: int | None = None
     architecture: str | None = None
+    arn: str | None = None
     image: str | None = None
     entrypoint: tuple[str, ...] | None = None
     cpu: float | None = None

@@ -110,7 +110,8 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
     ways = [name for name in ("command", "handler", "arn") if runtime.get(name) is not None]
     if len(ways) > 1:
         yield Problem((*at, "runtime", ways[1]), f"{listed(ways)} exclude each other; keep one of them")
-    if step.get("path") in (None, "") and (kind == "lambda" or (kind == "docker" and runtime.get("image") is None)):
+    needs_code = kind == "lambda" and runtime.get("arn") is None
+    if step.get("path") in (None, "") and (needs_code or (kind == "docker" and runtime.get("image") is None)):
         cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
         yield Problem((*at, "path"), f"`path` is missing: where the code of `{step_id}` is; {cure}")
 

@@ -13,6 +13,7 @@ from stepwell.core.duration import parse_duration
 ID = r"^[a-z0-9][a-z0-9-]{0,63}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 HANDLER = r"^[A-Za-z0-9_][A-Za-z0-9_/.-]*\.[A-Za-z_$][A-Za-z0-9_$]*$"
+LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
 DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 _LONGEST_MS = parse_duration("366d")
@@ -86,6 +87,12 @@ def variable(text: str) -> str:
 def handler(text: str) -> str:
     if not re.fullmatch(HANDLER, text) or ".." in text or "//" in text:
         raise ValueError(f"{text!r} must be a module and its function, as in app.handler or src/app.handler")
+    return text
+
+
+def lambda_arn(text: str) -> str:
+    if not re.fullmatch(LAMBDA_ARN, text):
+        raise ValueError(f"{text[:200]!r} is no ARN of a Lambda, as in arn:aws:lambda:REGION:ACCOUNT:function:NAME")
     return text
 
 

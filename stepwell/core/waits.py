@@ -76,6 +76,11 @@ def event_key(event_name: str, paths: Sequence[Path], event: Mapping[str, Any]) 
     return _digest(event_name, paths, values) if all(map(_is_scalar, values)) else None
 
 
+def holds_structure(paths: Sequence[Path], event: Mapping[str, Any]) -> bool:
+    """Whether an event has a list or map at one of these paths, which only a wait without a key can equal."""
+    return any(isinstance(_value_at(event, its_path), list | dict) for its_path in paths)
+
+
 def _known(node: Node) -> Path | Const | None:
     if isinstance(node, Const):
         return None if isinstance(node.value, bytes) else node

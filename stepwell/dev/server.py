@@ -44,7 +44,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 console.ready(f"http://{f'[{host}]' if ':' in host else host}:{port}", options.paths)
                 await asyncio.gather(
                     watch(server, options.paths, console),
-                    console.follow(server.platform.store.position()),
+                    console.follow(server.platform.store.position(server.platform.clock.now())),
                     keep_clean(server.platform, options.keep_days),
                 )
 

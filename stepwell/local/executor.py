@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from stepwell.core.events import Event
 from stepwell.core.messages import Error, Outcome
 from stepwell.local.runners.job import CannotRun, Job, Runner, Running
 from stepwell.platform import Attempt
@@ -63,6 +64,10 @@ class Executor:
 
     def stop(self, run_id: str, step: int, attempt: int) -> None:
         self._stops.append((run_id, step, attempt))
+
+    def emit(self, event: Event) -> bool:
+        """On one machine, nobody else listens, and all of the engine's events are stored."""
+        return True
 
     # --- what the platform does with it ----------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class LocalPlatform:
         return self._durable()
 
     def cancel(self, run_id: str) -> asyncio.Future[None]:
-        self._facts.append((run_id, CancelRequested()))
+        self._facts.append(RunFact(run_id, CancelRequested()))
         return self._durable()
 
     async def rerun(self, run_id: str, token: str) -> str | None:
@@ -134,7 +134,7 @@ class LocalPlatform:
                 if state.status is StepStatus.QUEUED:
                     self.executor.queue(record.plan.function_id, run_id, i, state.attempt)
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
-                    self._facts.append((run_id, AttemptLost(i, state.attempt)))
+                    self._facts.append(RunFact(run_id, AttemptLost(i, state.attempt)))
         self._schedule()
 
     async def close(self, grace_s: float = 0.0) -> None:
@@ -157,7 +157,7 @@ class LocalPlatform:
         deadline = self._loop.time() + grace_s
         while self.executor.running and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
-        self._facts += [(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running]
+        self._facts += [RunFact(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running]
         if self._facts or self._arrivals or self._calls or self.store.has_logs:
             await self._durable()
 
@@ -196,7 +196,7 @@ class LocalPlatform:
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         run_id, step, number = attempt
-        self._facts.append((run_id, AttemptEnded(step, number, outcome)))
+        self._facts.append(RunFact(run_id, AttemptEnded(step, number, outcome)))
         self._schedule()
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
@@ -253,12 +253,12 @@ class LocalPlatform:
         for call in calls:
             call(now)
         if self._next_due is not None and self._next_due <= now:
-            facts = facts + [(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
+            facts = facts + [RunFact(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
             for function_id, tick in self.store.functions.take_ticks(now):
                 arrivals.append(Arrival(event_from(tick), only=function_id))
         self._engine.process(arrivals, facts, now)
         while claims := self.executor.take_queued():
-            started = [(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
+            started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
             self._engine.process([], started, now)
 
     def _roll_back(self, error: Exception, facts: list[RunFact], waiting: list[asyncio.Future[None]]) -> None:

@@ -30,7 +30,7 @@ from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.functions import Functions
 from stepwell.local.schema import connect, migrate
 from stepwell.local.timers import Timers
-from stepwell.platform import Change, NewEvent, OpenedWait, RunRecord
+from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
 _KEPT_BYTES = 64 * 1024 * 1024
@@ -154,30 +154,30 @@ class LocalStore:
             self._write()  # runs of this very batch may keep an old version in use
         return self.functions.catalog()
 
-    def position(self) -> int:
+    def position(self, now: int) -> int:
         return self._event_seq
 
-    def put_events(self, events: Sequence[NewEvent], now: int) -> list[int | None]:
+    def put_events(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
         known = self._known([new.event.id for new in events if not new.event.fresh])
-        positions: list[int | None] = []
+        accepted: list[Accepted | NotWritten | None] = []
         rows, keys = [], []
         for new in events:
             event = new.event
             if event.id in known:
-                positions.append(None)
+                accepted.append(None)
                 continue
             if not event.fresh:
                 known.add(event.id)
             self._event_seq += 1
             event.seq = self._event_seq
-            positions.append(event.seq)
+            accepted.append(Accepted(event.seq, new.starts))
             misses = orjson.dumps(new.misses) if new.misses else None
             rows.append((event.seq, event.id, event.name, user_key(event.user), now, event.body, misses))
             keys += [(key, event.seq) for key in new.keys]
         self.connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         if keys:
             self.connection.executemany("INSERT OR IGNORE INTO event_keys VALUES (?, ?)", keys)
-        return positions
+        return accepted
 
     def _known(self, ids: Sequence[str]) -> set[str]:
         known: set[str] = set()
@@ -206,14 +206,14 @@ class LocalStore:
         for row in self.connection.execute(sql, (name if key is None else key, after, before)):
             yield Event.stored(*row)
 
-    def find_waits(self, name: str, keys: Sequence[bytes]) -> list[OpenedWait]:
+    def find_waits(self, event: Event, keys: Sequence[bytes]) -> list[OpenedWait]:
         self._write()  # runs of this very batch have waits too
         marks = ",".join("?" * (len(keys) + 1))
         sql = (
             "SELECT runs.id, pause, deadline FROM waits JOIN runs ON runs.seq = waits.run"
             f" WHERE waits.event = ? AND key IN ({marks})"
         )
-        return [OpenedWait(*row) for row in self.connection.execute(sql, (name, b"", *keys))]
+        return [OpenedWait(*row) for row in self.connection.execute(sql, (event.name, b"", *keys))]
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class LocalStore:
         kept = self._kept[run_id] = _Kept(record, seq)
         return kept
 
-    def commit(self, changes: Sequence[Change], now: int) -> list[RunRecord | None]:
+    def commit(self, changes: Sequence[Change], now: int) -> Sequence[RunRecord | NotWritten | None]:
         for change in changes:
             kept = self._kept[change.record.run.id]
             if not kept.dirty and (kept.new or change.record.run is not change.before):

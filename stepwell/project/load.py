@@ -208,7 +208,7 @@ def _entry(step_id: str, step: Step, code: StepCode) -> dict[str, tuple[str, ...
     if isinstance(runtime, Lambda):
         if runtime.handler is not None:
             handler_file(code.folder, runtime.handler)
-        elif runtime.command is None:
+        elif runtime.command is None and runtime.arn is None:
             return {step_id: entry(code.folder, code.file)}
     elif runtime.type == "docker" and runtime.image is None:
         dockerfile(code.folder)

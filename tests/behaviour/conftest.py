@@ -11,8 +11,15 @@ from tests.behaviour.local import LocalTestPlatform
 from tests.behaviour.words import Platform
 
 
-@pytest.fixture
-def platform(tmp_path: Path) -> Iterator[Platform]:
-    local = LocalTestPlatform(tmp_path)
-    yield local
-    local.close()
+@pytest.fixture(params=["local", "aws"])
+def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Platform]:
+    if request.param == "local":
+        local = LocalTestPlatform(tmp_path)
+        yield local
+        local.close()
+    else:
+        from tests.behaviour.aws import AwsTestPlatform
+
+        aws = AwsTestPlatform(tmp_path, *request.getfixturevalue("stepwell_aws_account"))
+        yield aws
+        aws.close()

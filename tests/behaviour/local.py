@@ -1,171 +1,17 @@
-"""The local platform as the behaviour suite uses it: in a thread of its own, with a clock that the test moves."""
+"""The local platform as the behaviour suite uses it."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
-import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
 
-import orjson
-import uvloop
-
-from stepwell.api.ingest import new_event_id
-from stepwell.api.views import event_view, run_view
-from stepwell.core.duration import parse_duration
-from stepwell.core.events import BadRequest, parse_events
-from stepwell.local.clock import Clock
-from stepwell.local.server import LocalServer, ServerSettings, open_server
-from stepwell.project.load import LoadError, load
-from tests.behaviour.words import SCRIPTED, START, Json, Refused
-
-T = TypeVar("T")
+from stepwell.testing.local import LocalStepwell
+from tests.behaviour.words import Json, write_function
 
 
-class StillClock(Clock):
-    """Time passes only when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = round(START.timestamp() * 1000)
-
-    def now(self) -> int:
-        return self._now
-
-    def advance(self, ms: int) -> None:
-        self._now += ms
-
-
-class LocalTestPlatform:
-    parallelism = 4
-
+class LocalTestPlatform(LocalStepwell):
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "db")
         self._folder = folder
-        self._secrets: dict[str, str] = {}
-        self._settings = ServerSettings(
-            folder / "db" / "stepwell.db", parallelism=self.parallelism, no_containers=True, secret=self._secrets.get
-        )
-        self._clock = StillClock()
-        self._open()
 
-    def _open(self) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._stop: asyncio.Event
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._main, args=(started,), daemon=True)
-        self._thread.start()
-        assert started.wait(10)
-
-    def _main(self, started: threading.Event) -> None:
-        async def main() -> None:
-            self._stop = asyncio.Event()
-            async with open_server(self._settings, self._clock) as self.server:
-                started.set()
-                await self._stop.wait()
-
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(main())
-
-    server: LocalServer
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
-
-    def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:
-        folder = self._folder / f"function-{uuid4().hex[:8]}"
-        for name, content in {"steps/app.py": SCRIPTED, **(files or {})}.items():
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content.encode() if isinstance(content, str) else content)
-            if content[:2] in ("#!", b"#!", b"\x7fE"):
-                file.chmod(0o755)
-        text, suffix = (definition, "yaml") if isinstance(definition, str) else (json.dumps(definition), "json")
-        (folder / f"stepwell.{suffix}").write_text(text)
-        try:
-            function = load(folder)
-        except LoadError as wrong:
-            pointers = ["".join(f"/{part}" for part in p.pointer) for p in wrong.problems]
-            errors = zip(pointers, wrong.problems, strict=True)
-            raise Refused(400, [{"pointer": pointer, "message": p.message} for pointer, p in errors]) from None
-        deployed = self._call(self.server.deploy(function))
-        assert deployed.registered is not None, deployed.missing
-        return deployed.registered.version
-
-    def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
-        event = {"name": name, "data": data or {}, "user": user or {}, **envelope}
-        return self.send_raw(orjson.dumps(event))[0]
-
-    def send_raw(self, body: bytes) -> list[str]:
-        try:
-            events = parse_events(body, self._clock.now(), new_event_id)
-        except BadRequest as bad:
-            errors = [{"index": e.index, "pointer": e.pointer, "message": e.message} for e in bad.errors]
-            raise Refused(bad.status, errors) from None
-
-        async def send() -> None:
-            await self.server.platform.send(events)
-
-        self._call(send())
-        return [event.id for event in events]
-
-    def event(self, event_id: str) -> Json:
-        detail = self.server.queries.read_event(event_id)
-        assert detail is not None, f"no event {event_id}"
-        return dict(event_view(detail))
-
-    def events(self, name: str | None = None) -> list[Json]:
-        page = self.server.queries.read_events(name=name, limit=1000)
-        return [dict(event_view(detail)) for detail in reversed(page.items)]
-
-    def runs(self, event_id: str | None = None) -> list[Json]:
-        self.settle()
-        page = self.server.queries.read_runs(event=event_id, limit=1000)
-        return [self.run(detail.run.id) for detail in reversed(page.items)]
-
-    def run_of(self, event_id: str) -> str:
-        (detail,) = self.server.queries.read_runs(event=event_id).items
-        return detail.run.id
-
-    def run(self, run_id: str) -> Json:
-        detail = self.server.queries.read_run(run_id)
-        assert detail is not None, f"no run {run_id}"
-        return dict(run_view(detail))
-
-    def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
-        deadline = time.monotonic() + 20
-        while not until(run := self.run(run_id)):
-            assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
-            threading.Event().wait(0.003)
-        return run
-
-    def cancel(self, run_id: str) -> None:
-        async def cancel() -> None:
-            await self.server.platform.cancel(run_id)
-
-        self._call(cancel())
-
-    def rerun(self, run_id: str) -> str | None:
-        return self._call(self.server.platform.rerun(run_id, uuid4().hex))
-
-    def settle(self) -> None:
-        self._call(self.server.platform.until_idle())
-
-    def travel(self, duration: str) -> None:
-        self._call(self.server.platform.travel(parse_duration(duration)))
-
-    def secret(self, name: str, value: str) -> None:
-        self._secrets[name] = value
-
-    def restart(self, downtime: str = "0s") -> None:
-        self.close()
-        self._clock.advance(parse_duration(downtime))
-        self._open()
+    def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:  # type: ignore[override]
+        return super().deploy(write_function(self._folder, definition, files))

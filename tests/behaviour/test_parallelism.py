@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.behaviour.words import Json, Platform, function
+from tests.behaviour.words import Json, Platform, function, local_only
 
 # Says that it began, and ends once it gets hold of a token.
 NOTE = """
@@ -23,6 +23,9 @@ def handler(event, context):
         time.sleep(0.002)
 """
 STEP = {"a": {"runtime": {"type": "lambda", "handler": "note.handler"}}}
+
+
+ONE_MACHINE = local_only("on AWS, Lambda's concurrency is the limit, and its queue is fair between functions")
 
 
 class Stage:
@@ -51,6 +54,7 @@ class Stage:
             (self._folder / f"tokens/{self._tokens}").touch()
 
 
+@ONE_MACHINE
 def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_path: Path) -> None:
     stage, most = Stage(tmp_path), platform.parallelism
     platform.deploy(function(STEP), {"steps/note.py": NOTE})
@@ -63,6 +67,7 @@ def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_pa
     assert {run["status"] for run in platform.runs()} == {"completed"}
 
 
+@ONE_MACHINE
 def test_a_flood_of_one_function_does_not_starve_another(platform: Platform, tmp_path: Path) -> None:
     stage, most = Stage(tmp_path), platform.parallelism
     for name in ("flood", "drop"):

@@ -51,7 +51,7 @@ def test_another_definition_is_a_new_version(platform: Platform, change: Json) -
     [
         {"timeout": "1m"},
         {"retries": {"attempts": 1}},
-        {"env": {"X": "1"}},
+        {"env": {"LEVEL": "1"}},
         {"after": {"step": "$trigger", "wait": "1h"}},
         {"name": "Another name"},
         {"join": "all"},

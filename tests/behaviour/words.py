@@ -3,14 +3,30 @@ of Stepwell implements `Platform` once; the tests know nothing else of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
-Json = dict[str, Any]
+import pytest
 
-# A Monday. Every test begins then, and time passes only when it travels or restarts.
-START = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+from stepwell.testing.platform import START, Json, Refused
+
+__all__ = [
+    "START",
+    "Json",
+    "Platform",
+    "Refused",
+    "function",
+    "has",
+    "local_only",
+    "moment",
+    "script",
+    "statuses",
+    "write_function",
+]
 
 # What the steps of most tests do: the event's data says it, by step and attempt (the last entry counts for all later
 # attempts). {"return": x}, {"raise": "text"}, {"status": 404}, {"sleep": seconds}, {"wait_for": path of a file}, ...
@@ -35,6 +51,7 @@ def scripted(event, context):
     if "status" in act:
         return {k: v for k, v in act.items() if k in ("status", "retry_after", "body")}
     if "input" in act:
+        ctx.pop("token", None)  # AWS has one more field
         return event
     if "size" in act:
         return "x" * act["size"]
@@ -63,9 +80,15 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
     return {"id": id, "triggers": triggers, "steps": full, **fields}
 
 
+def local_only(reason: str) -> Any:
+    """Marks a test that says something of one machine alone: `reason` is why it cannot be so on AWS."""
+    return pytest.mark.parametrize("platform", [pytest.param("local", id="local")], indirect=True)
+
+
 class Platform(Protocol):
     """What a test can do, and see."""
 
+    name: str  # local, aws
     parallelism: int  # how many steps may run at a time
 
     def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:
@@ -112,12 +135,18 @@ class Platform(Protocol):
         """The platform's servers stop in the middle of everything, and come back later."""
 
 
-class Refused(Exception):
-    """The platform did not accept a request."""
-
-    def __init__(self, status: int, errors: list[Json]) -> None:
-        super().__init__(f"{status}: {errors}")
-        self.status, self.errors = status, errors
+def write_function(folder: Path, definition: Json | str, files: dict[str, str | bytes] | None) -> Path:
+    """A new folder with a function: `files` beside the definition, `steps/app.py` being scripted steps."""
+    folder = folder / f"function-{uuid4().hex[:8]}"
+    for name, content in {"steps/app.py": SCRIPTED, **(files or {})}.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        if content[:2] in ("#!", b"#!", b"\x7fE"):
+            file.chmod(0o755)
+    text, suffix = (definition, "yaml") if isinstance(definition, str) else (json.dumps(definition), "json")
+    (folder / f"stepwell.{suffix}").write_text(text)
+    return folder
 
 
 def statuses(run: Json) -> dict[str, str]:

@@ -195,7 +195,6 @@ def test_all_problems_are_reported_at_once() -> None:
         (("steps", "b"), "pth", "did you mean `path`?"),
         (("steps", "b"), "concurrency", "known are `id`, `name`, `path`"),
         (("steps", "b", "runtime"), "comand", "did you mean `command`?"),
-        (("steps", "b", "runtime"), "arn", "`arn` is not available yet; give the step's code as `path`"),
         (("steps", "b", "retries"), "attempt", "did you mean `attempts`?"),
         (("steps", "b", "retries", "backoff"), "inital", "did you mean `initial`?"),
         (("steps", "b", "after", 0), "iff", "did you mean `if`?"),
@@ -477,3 +476,20 @@ def test_any_data_is_accepted_or_refused_with_problems(raw: dict[str, Any], step
             parse_definition(data)
         except DefinitionError as refused:
             assert refused.problems  # noqa: PT017
+
+
+# --- existing Lambdas ------------------------------------------------------------------------------------------------
+
+ARN = "arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"
+
+
+def test_a_step_may_be_an_existing_lambda_and_then_needs_no_path() -> None:
+    step = {"runtime": {"type": "lambda", "arn": ARN}}
+    definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step}})
+    assert definition.normalised()["steps"]["a"]["runtime"] == {"type": "lambda", "arn": ARN}
+
+
+def test_what_is_no_arn_of_a_lambda_is_refused() -> None:
+    step = {"runtime": {"type": "lambda", "arn": "arn:aws:sqs:eu-central-1:123456789012:queue"}}
+    with pytest.raises(DefinitionError, match="is no ARN of a Lambda"):
+        parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step}})

@@ -1,14 +1,9 @@
-"""Container engines and the images that steps need: found, built or pulled once, and shared by all attempts.
-
-One rule: an engine counts only if it answers; a client without its daemon is none.
-"""
+"""The images that steps need: built or pulled once, and shared by all attempts."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,9 +12,7 @@ import orjson
 from stepwell.local.runners.job import CannotRun, Log
 from stepwell.local.runners.process import Process
 from stepwell.local.runners.program import last_line
-
-_ENGINES = ("docker", "podman")
-_ANSWERS_WITHIN_S = 5.0
+from stepwell.project import container_engine
 
 
 class NoImage(Exception):
@@ -28,22 +21,11 @@ class NoImage(Exception):
 
 def find_engine() -> str:
     """The path of docker or podman. Raises CannotRun with the cure."""
-    reasons = []
-    for name in _ENGINES:
-        path = shutil.which(name)
-        if path is None:
-            reasons.append(f"{name} is not on PATH")
-            continue
-        try:
-            asked = subprocess.run([path, "version"], capture_output=True, timeout=_ANSWERS_WITHIN_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            reasons.append(f"{name}: {error}")
-            continue
-        if asked.returncode == 0:
-            return path
-        reasons.append(f"{name}: {last_line(asked.stderr) or 'does not answer'}")
-    cure = "install and start docker or podman, or start with --no-containers"
-    raise CannotRun(f"found no container engine ({'; '.join(reasons)}); {cure}")
+    try:
+        return container_engine.find_engine()
+    except container_engine.NoEngine as reason:
+        cure = "install and start docker or podman, or start with --no-containers"
+        raise CannotRun(f"{reason}; {cure}") from None
 
 
 async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None]) -> int:

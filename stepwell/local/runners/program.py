@@ -131,6 +131,8 @@ class Execution:
 
 def command_of(step: Step, code: Path | None) -> tuple[str, ...]:
     """The step's program and arguments. Raises CannotRun with what was looked for."""
+    if step.runtime.arn is not None:
+        raise CannotRun(f"{step.runtime.arn} is a Lambda on AWS; `stepwell push` takes the function there")
     if code is None:
         raise CannotRun("the step has no code; give it a `path`")
     return step.runtime.command or _by_convention(str(code), step.path.rpartition("/")[2])

@@ -1,0 +1,118 @@
+"""Measures what the step adapter costs: time of its own per warm invocation, time to start, and size.
+
+One rule: the program alone, started and waited for by the system's fastest call, is measured in turn with the program
+through the adapter, so that the difference is the adapter's. The Runtime API is a plain socket here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwell.aws import adapter
+
+INPUT = b'{"event": {"name": "bench"}, "steps": {}, "ctx": {"run_id": "r", "step_id": "s", "attempt": 1}}'
+PATIENCE_S = 10
+
+
+class Api:
+    """One connection to an adapter, which asks for work and posts reports."""
+
+    def __init__(self, binary: Path, program: str, folder: Path) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(PATIENCE_S)
+        (folder / "step").mkdir(exist_ok=True)
+        env = {
+            "PATH": os.environ["PATH"],
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._listener.getsockname()[1]}",
+            "LAMBDA_TASK_ROOT": str(folder),
+            "STEPWELL_COMMAND": f'["{program}"]',
+            "STEPWELL_TIMEOUT_MS": "10000",
+        }
+        started = time.perf_counter()
+        self._process = subprocess.Popen([str(binary)], env=env)
+        self._connection, _ = self._listener.accept()
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection.settimeout(PATIENCE_S)
+        self._read_request()
+        self.ready_ms = (time.perf_counter() - started) * 1000
+
+    def invoke_ms(self) -> float:
+        """From handing over the work to having the whole report."""
+        deadline = round(time.time() * 1000) + 60_000
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nLambda-Runtime-Aws-Request-Id: 1\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {deadline}\r\nContent-Length: {len(INPUT)}\r\n\r\n"
+        )
+        started = time.perf_counter()
+        self._connection.sendall(head.encode() + INPUT)
+        report = self._read_request()
+        took = (time.perf_counter() - started) * 1000
+        assert b'"exit":0' in report, report
+        self._connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        self._read_request()  # it has cleaned up, and asks for more
+        return took
+
+    def _read_request(self) -> bytes:
+        text = b""
+        while b"\r\n\r\n" not in text:
+            text += self._receive()
+        head, _, body = text.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        while len(body) < int(fields.get(b"content-length", 0)):
+            body += self._receive()
+        return body
+
+    def _receive(self) -> bytes:
+        piece = self._connection.recv(65536)
+        assert piece, "the adapter has ended"
+        return piece
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        self._listener.close()
+
+
+def alone_ms(program: str) -> float:
+    started = time.perf_counter()
+    pid = os.posix_spawn(program, [os.fsencode(program), INPUT], os.environ)
+    os.waitpid(pid, 0)
+    return (time.perf_counter() - started) * 1000
+
+
+def main(count: Annotated[int, typer.Option(help="Invocations to measure.")] = 1000) -> None:
+    """Print the adapter's costs on this machine."""
+    binary = adapter.binary({"aarch64": "arm64"}.get(platform.machine(), platform.machine()))
+    program = shutil.which("true") or "/bin/true"
+    with tempfile.TemporaryDirectory() as folder:
+        starts = []
+        for _ in range(20):
+            api = Api(binary, program, Path(folder))
+            starts.append(api.ready_ms)
+            api.close()
+        api = Api(binary, program, Path(folder))
+        pairs = [(alone_ms(program), api.invoke_ms()) for _ in range(count + 50)][50:]
+        api.close()
+    alone, through = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"{program} alone          {alone:6.2f} ms")
+    print(f"through the adapter     {through:6.2f} ms")
+    print(f"the adapter's own       {through - alone:6.2f} ms (medians of {count})")
+    print(f"ready after its start   {statistics.median(starts):6.2f} ms")
+    for architecture in ("arm64", "x86_64"):
+        print(f"size for {architecture:7}        {adapter.binary(architecture).stat().st_size / 1e6:6.1f} MB")
+
+
+if __name__ == "__main__":
+    typer.run(main)

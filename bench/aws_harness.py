@@ -1,0 +1,253 @@
+"""The engine's real Lambda handlers on an AWS account in this process (moto), with what each invocation used.
+
+One rule: counted and timed apart. Counting slows the code down, and every request is held up so long while it is
+counted that those which could run at the same time are seen to do so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from aws_prices import Usage
+from botocore.client import BaseClient
+from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where lambdas/ and infra/ are
+
+from infra.settings import Settings
+from stepwell.api.access import KeyScope
+from stepwell.aws import clients
+from stepwell.aws.access import KeyStore
+from stepwell.aws.entry import entry
+from stepwell.aws.positions import next_position
+from stepwell.aws.resources import VARIABLE, Resources
+from stepwell.aws.table import create_table, function_key, wait_key
+from stepwell.core.definition import parse_definition
+from stepwell.testing.batches import LOST, Batches, Json, handler_step
+from stepwell.testing.meter import Meter, metered
+
+MEMORY_MB = {"ingest": 512, "route": Settings().memory, "advance": Settings().memory, "tick": Settings().memory}
+VCPU_MB = 1769  # of a Lambda with one whole vCPU
+CALL_MS = 5  # what a request to AWS takes, where nothing is measured
+HOLD_S = 0.02  # how long a counted request is held up
+PLATFORM_LOG = 300  # bytes that Lambda itself logs of an invocation: START, END, REPORT
+LINE_LOG = 26  # bytes that CloudWatch Logs adds to a line
+ACCESS_LOG = 220  # bytes of an HTTP API's access log line, as infra/ingest.py has it
+
+_one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
+_moto_s = _client_s = 0.0  # CPU time in moto, and in boto3 with it
+
+
+@dataclass(slots=True)
+class Invocation:
+    """What one invocation of a handler did. The times are CPU ms: all without moto, and without boto3 too."""
+
+    meter: Meter = field(default_factory=Meter)
+    cpu_ms: float = 0
+    engine_ms: float = 0
+    log_bytes: float = 0
+
+    def usage(self, handler: str) -> Usage:
+        memory = MEMORY_MB[handler]
+        billed_ms = self.cpu_ms * max(1, VCPU_MB / memory) + CALL_MS * self.meter.sequential()
+        return Usage(
+            bus_events=self.meter.entries("PutEvents"),
+            queue_requests=self.meter.count("sqs"),
+            lambda_requests=1,
+            lambda_gb_s=billed_ms / 1000 * memory / 1024,
+            write_units=self.meter.write_units,
+            read_units=self.meter.read_units,
+            log_bytes=self.log_bytes,
+        )
+
+
+class Harness:
+    """`counting`: the next invocations are counted, else timed."""
+
+    def __init__(self, ingest: str) -> None:
+        self.resources = _resources(ingest)
+        os.environ[VARIABLE] = self.resources.to_json()
+        entry.cache_clear()
+        self.batches = Batches(self.resources, lambda ctx: LOST)
+        self.key = KeyStore(self.resources).create(KeyScope.SEND, "bench", 0)[1]
+        self.counting = True
+        self.log = io.StringIO()
+        self.sent: list[Json] = []  # what ingest put on the bus or the queue, as route gets it
+        for service in ("dynamodb", "sqs", "events", "lambda"):
+            clients.client(service).meta.events.register("before-call.*.*", self._hold)  # right behind the meter
+        clients.client("events").meta.events.register("before-call.events.PutEvents", self._put)
+        clients.client("sqs").meta.events.register("before-call.sqs.SendMessageBatch", self._queued)
+        self.handlers = {name: self._handler(name) for name in ("ingest", "route", "advance", "tick")}
+
+    def deploy(self, steps: Json, on: str = "go", id: str = "f") -> None:
+        self.batches.deploy(steps, on, id)
+        entry.cache_clear()
+
+    def _handler(self, name: str) -> Callable[[Any, Any], Any]:
+        module = importlib.reload(importlib.import_module(f"lambdas.{name}"))
+        handler: Callable[[Any, Any], Any] = module.handler
+        return handler
+
+    def _hold(self, **_: Any) -> None:
+        if self.counting:
+            time.sleep(HOLD_S)
+
+    def _put(self, params: Json, **_: Any) -> None:
+        for one in json.loads(params["body"])["Entries"]:
+            if one["Source"] != "stepwell.engine":
+                self.sent.append(_envelope(one))
+
+    def _queued(self, params: Json, **_: Any) -> None:
+        body = json.loads(params["body"])
+        if body["QueueUrl"] == self.resources.events_queue:
+            self.sent += [json.loads(one["MessageBody"]) for one in body["Entries"]]
+
+    def invoke(self, handler: str, event: Json) -> Invocation:
+        """Raises AssertionError if it did not do everything."""
+        done = Invocation()
+        context = SimpleNamespace(aws_request_id=str(uuid4()), function_name=handler, memory_limit_in_mb=1024)
+        self.log.seek(0)
+        self.log.truncate()
+        moto_s, client_s, began = _moto_s, _client_s, time.process_time()
+        with contextlib.redirect_stdout(self.log):
+            if self.counting:
+                with metered() as done.meter:
+                    answer = self.handlers[handler](event, context)
+            else:
+                answer = self.handlers[handler](event, context)
+        spent = time.process_time() - began
+        done.cpu_ms = 1000 * (spent - (_moto_s - moto_s))
+        done.engine_ms = 1000 * (spent - (_client_s - client_s))
+        text = self.log.getvalue()
+        done.log_bytes = PLATFORM_LOG + 3 * LINE_LOG + len(text.encode()) + LINE_LOG * text.count("\n")
+        assert not (answer or {}).get("batchItemFailures"), text
+        return done
+
+    # --- what the account is filled with ---------------------------------------------------------------------------
+
+    def put(self, items: list[Json]) -> None:
+        requests = [{"PutRequest": {"Item": item}} for item in items]
+        for first in range(0, len(requests), 25):
+            batch = {self.resources.table: requests[first : first + 25]}
+            self.batches.outside_db.batch_write_item(RequestItems=batch)
+
+    def fill_functions(self, count: int) -> None:
+        """As so many pushes leave the table, one of which is really made."""
+        self.deploy({"a": handler_step()}, "other", "f0")
+        db = self.batches.outside_db
+        item = db.get_item(TableName=self.resources.table, Key=function_key("f0"))["Item"]
+        rows = []
+        for number in range(1, count):
+            raw = {"id": f"f{number}", "triggers": [{"event": f"other/{number}"}], "steps": {"a": handler_step()}}
+            definition = zlib.compress(orjson.dumps(parse_definition(raw).normalised()))
+            rows.append({**item, **function_key(f"f{number}"), "d": {"B": definition}})
+        self.put(rows)
+        entry.cache_clear()
+
+    def fill_waits(self, name: str, count: int) -> None:
+        deadline = {"d": {"N": str(2**45)}, "ttl": {"N": "1"}}
+        self.put([{**wait_key(name, next_position(n).to_bytes(16), f"run{n}", 0), **deadline} for n in range(count)])
+
+
+@contextlib.contextmanager
+def account() -> Iterator[None]:
+    """An empty AWS account; the CPU time of boto3 and moto is taken."""
+    os.environ.update(AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1")
+    stub, call = BotocoreStubber.__call__, BaseClient._make_api_call
+
+    def timed_stub(self: Any, *arguments: Any, **more: Any) -> Any:
+        global _moto_s
+        with _one_at_a_time:
+            began = time.thread_time()
+            try:
+                return stub(self, *arguments, **more)
+            finally:
+                _moto_s += time.thread_time() - began
+
+    def timed_call(self: Any, *arguments: Any, **more: Any) -> Any:
+        global _client_s
+        began = time.thread_time()
+        try:
+            return call(self, *arguments, **more)
+        finally:
+            spent = time.thread_time() - began
+            with _one_at_a_time:
+                _client_s += spent
+
+    clients.reset()
+    BotocoreStubber.__call__, BaseClient._make_api_call = timed_stub, timed_call
+    try:
+        with mock_aws():
+            yield
+    finally:
+        BotocoreStubber.__call__, BaseClient._make_api_call = stub, call
+        clients.reset()
+
+
+def _resources(ingest: str) -> Resources:
+    create_table(clients.client("dynamodb"), "stepwell")
+    clients.client("events").create_event_bus(Name="stepwell")
+    urls = {name: clients.client("sqs").create_queue(QueueName=name)["QueueUrl"] for name in ("events", "outcomes")}
+    return Resources(
+        env="bench",
+        region="us-east-1",
+        account="123456789012",
+        table="stepwell",
+        bus="stepwell",
+        events_queue=urls["events"],
+        events_queue_arn="",
+        outcomes_queue=urls["outcomes"],
+        outcomes_queue_arn="",
+        bucket="stepwell",
+        step_http="step-http",
+        ingest=ingest,
+        cache_s=3600,
+    )
+
+
+def _envelope(entry: Json) -> Json:
+    """What EventBridge makes of an entry."""
+    return {
+        "version": "0",
+        "id": str(uuid4()),
+        "detail-type": entry["DetailType"],
+        "source": entry["Source"],
+        "account": "123456789012",
+        "time": "2026-06-01T10:00:30Z",
+        "region": "us-east-1",
+        "resources": [],
+        "detail": json.loads(entry["Detail"]),
+    }
+
+
+def request(key: str, body: Json) -> Json:
+    """`POST /e` as an HTTP API hands it over."""
+    http = {"method": "POST", "path": "/e", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "bench"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    context = {"http": http, "requestId": "r", "stage": "$default", "timeEpoch": 1}
+    return {
+        "version": "2.0",
+        "routeKey": "POST /e",
+        "rawPath": "/e",
+        "rawQueryString": "",
+        "headers": headers,
+        "requestContext": context,
+        "body": json.dumps(body),
+        "isBase64Encoded": False,
+    }

@@ -1,0 +1,1 @@
+"""The infrastructure of one environment: one file a concern, composed by `stack`."""

@@ -1,0 +1,134 @@
+"""The dashboard: what comes in, what is late, how runs end, what it costs.
+
+One rule: every number is a metric that AWS or the engine's Lambdas write anyway; a look costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import Duration
+from aws_cdk import aws_cloudwatch as cloudwatch
+from constructs import Construct
+
+from infra.functions import FUNCTIONS, Functions
+from infra.ingest import Ingest
+from infra.queues import Queues
+from infra.settings import Settings
+from infra.state import State
+from stepwell.aws.observe import NAMESPACE
+
+RUN_METRICS = ("RunsCompleted", "RunsFailed", "RunsCancelled")
+STEP_METRIC, LAG_METRIC, EVENTS_METRIC = "StepDuration", "MessageLag", "EventsAccepted"
+WIDTH, HEIGHT = 8, 6  # three in a row
+FIVE_MINUTES = Duration.minutes(5)
+
+# Prices in US dollars, us-east-1, on demand.
+REQUEST, SQS_MESSAGE, WRITE, READ = 1e-6, 3 * 0.4e-6, 0.625e-6, 0.125e-6  # a message is sent, received and deleted
+INVOCATION, GB_SECOND = 0.2e-6, {"arm64": 13.3334e-6, "x86_64": 16.6667e-6}
+BUS_EVENT = 1e-6
+
+Widget = cloudwatch.GraphWidget
+
+
+class Dashboard(Construct):
+    def __init__(
+        self,
+        scope: Construct,
+        settings: Settings,
+        queues: Queues,
+        state: State,
+        functions: Functions,
+        ingest: Ingest,
+    ) -> None:
+        super().__init__(scope, "Dashboard")
+        self._settings, self._queues, self._state = settings, queues, state
+        self._functions, self._ingest = functions.by_name, ingest
+        self.dashboard = cloudwatch.Dashboard(self, "Dashboard", default_interval=Duration.hours(6))
+        self.dashboard.add_widgets(self._rate(), self._runs(), self._lag())
+        self.dashboard.add_widgets(self._step_durations(), self._dead_letters(), self._throttles())
+        self.dashboard.add_widgets(self._engine(), self._cost())
+
+    def _rate(self) -> Widget:
+        return _graph("Requests and events", [self._ingest.api.metric_count(), self._own(EVENTS_METRIC)])
+
+    def _runs(self) -> Widget:
+        return _graph("Runs that ended", [self._own(name) for name in RUN_METRICS], stacked=True)
+
+    def _lag(self) -> Widget:
+        ages = [
+            pair.queue.metric_approximate_age_of_oldest_message(label=f"oldest of {name}, s")
+            for name, pair in self._queues.all.items()
+        ]
+        lags = [self._own(LAG_METRIC, statistic) for statistic in ("p50", "p99")]
+        return Widget(
+            title="Lag (timers stand in outcomes for up to 14 min)", left=lags, right=ages, width=WIDTH, height=HEIGHT
+        )
+
+    def _step_durations(self) -> Widget:
+        return _graph("Duration of attempts", [self._own(STEP_METRIC, its) for its in ("p50", "p95", "p99")])
+
+    def _own(self, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
+        """A metric that the engine's Lambdas write."""
+        return _metric(NAMESPACE, name, {"env": self._settings.env, "service": "stepwell"}, statistic)
+
+    def _dead_letters(self) -> Widget:
+        return _graph(
+            "Dead letters",
+            [
+                pair.dead_letters.metric_approximate_number_of_messages_visible(label=name)
+                for name, pair in self._queues.all.items()
+            ],
+        )
+
+    def _throttles(self) -> Widget:
+        table = {"TableName": self._state.table.table_name}
+        lambdas = [function.metric_throttles(label=name) for name, function in self._functions.items()]
+        writes, reads = (_metric("AWS/DynamoDB", name, table) for name in ("WriteThrottleEvents", "ReadThrottleEvents"))
+        return _graph("Throttled", [*lambdas, writes, reads])
+
+    def _engine(self) -> Widget:
+        durations = [
+            function.metric_duration(label=f"{name} p95", statistic="p95")
+            for name, function in self._functions.items()
+            if name != "step_http"
+        ]
+        return _graph("Duration of the engine's Lambdas", durations)
+
+    def _cost(self) -> Widget:
+        """An estimate of what the engine costs an hour, without steps, storage and logs."""
+        table = {"TableName": self._state.table.table_name}
+        priced: list[tuple[cloudwatch.IMetric, float]] = [
+            (self._ingest.api.metric_count(), REQUEST),
+            (self._received("events"), SQS_MESSAGE + (BUS_EVENT if self._settings.ingest == "bus" else 0)),
+            (self._received("outcomes"), SQS_MESSAGE),
+            (_metric("AWS/DynamoDB", "ConsumedWriteCapacityUnits", table), WRITE),
+            (_metric("AWS/DynamoDB", "ConsumedReadCapacityUnits", table), READ),
+        ]
+        for its in FUNCTIONS:
+            function = self._functions[its.name]
+            memory_gb = (its.memory or self._settings.memory) / 1024
+            priced.append((function.metric_invocations(), INVOCATION))
+            a_millisecond = memory_gb * GB_SECOND[self._settings.architecture] / 1000
+            priced.append((function.metric_duration(statistic="Sum"), a_millisecond))
+        terms = " + ".join(f"FILL(m{i}, 0) * {price:.12f}" for i, (_, price) in enumerate(priced))
+        cost = cloudwatch.MathExpression(
+            expression=f"12 * ({terms})",
+            label="US dollars an hour",
+            using_metrics={f"m{i}": metric for i, (metric, _) in enumerate(priced)},
+            period=FIVE_MINUTES,
+        )
+        return _graph("Cost of the engine (estimate, us-east-1)", [cost])
+
+    def _received(self, queue: str) -> cloudwatch.Metric:
+        return self._queues.all[queue].queue.metric_number_of_messages_sent(label=f"messages to {queue}")
+
+
+def _metric(namespace: str, name: str, dimensions: dict[str, str], statistic: str = "Sum") -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace=namespace, metric_name=name, dimensions_map=dimensions, statistic=statistic, period=FIVE_MINUTES
+    )
+
+
+def _graph(title: str, metrics: Sequence[cloudwatch.IMetric], stacked: bool = False) -> Widget:
+    return Widget(title=title, left=list(metrics), stacked=stacked, width=WIDTH, height=HEIGHT)

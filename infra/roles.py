@@ -1,0 +1,115 @@
+"""What each of the engine's Lambdas may do: one table, and nothing besides it.
+
+One rule: a role holds exactly the statements that stand here, and CDK's own grants are switched off. Statements name
+places by words; `infra/stack.py` knows the ARNs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from infra.settings import Settings
+
+Condition = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Actions of one service (`dynamodb:GetItem PutItem`) on some places."""
+
+    actions: str
+    places: tuple[str, ...]
+    conditions: Condition = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        service, _, actions = self.actions.partition(":")
+        return [f"{service}:{action}" for action in actions.split()]
+
+
+Statements = tuple[Statement, ...]
+IN_CLUSTER: Condition = {"ArnEquals": {"ecs:cluster": "{cluster}"}}
+PASSED_TO_ECS: Condition = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+
+READ_EVENTS: Statements = (Statement("sqs:ReceiveMessage DeleteMessage GetQueueAttributes", ("events",)),)
+READ_OUTCOMES: Statements = (Statement("sqs:ReceiveMessage DeleteMessage GetQueueAttributes", ("outcomes",)),)
+
+START_STEPS: Statements = (Statement("lambda:InvokeFunction", ("step lambdas", "step_http")),)
+START_CONTAINERS: Statements = (
+    Statement("ecs:RunTask", ("task definitions",), IN_CLUSTER),
+    Statement("ecs:ListTasks", ("*",), IN_CLUSTER),
+    Statement("ecs:DescribeTasks StopTask", ("tasks",)),
+    Statement("iam:PassRole", ("step roles", "execution role"), PASSED_TO_ECS),
+    Statement("s3:PutObject GetObject", ("inputs",)),
+    Statement("s3:ListBucket", ("bucket",)),  # without it, S3 says "forbidden" of a report that is not there
+)
+ENGINE: Statements = (
+    Statement("dynamodb:GetItem BatchGetItem Query PutItem DeleteItem BatchWriteItem", ("table",)),
+    Statement("sqs:SendMessage", ("outcomes",)),
+    Statement("events:PutEvents", ("bus",)),
+)
+READ_STATUS: Statements = (Statement("dynamodb:Query", ("index",)),)
+
+STATEMENTS: dict[str, Statements] = {
+    "ingest": (Statement("dynamodb:GetItem", ("table",)),),
+    "route": (*READ_EVENTS, *ENGINE, *START_STEPS),
+    "advance": (*READ_OUTCOMES, *ENGINE, *START_STEPS),
+    "tick": (*ENGINE, *READ_STATUS, *START_STEPS, Statement("dynamodb:UpdateItem", ("table",))),
+    "api": (
+        *ENGINE,
+        *READ_STATUS,
+        *START_STEPS,
+        Statement("logs:FilterLogEvents GetLogEvents", ("step logs", "step_http log")),
+    ),
+    "step_http": (Statement("sqs:SendMessage", ("outcomes",)),),  # its answers, which Lambda sends in its name
+}
+SEND: dict[str, Statement] = {  # by the setting `ingest`
+    "bus": Statement("events:PutEvents", ("bus",)),
+    "direct": Statement("sqs:SendMessage", ("events",)),
+}
+START = ("route", "advance", "tick", "api")  # those that start and stop steps
+TRACES: Statements = (Statement("xray:PutTraceSegments PutTelemetryRecords", ("*",)),)
+
+
+def statements(name: str, settings: Settings) -> Statements:
+    """What a Lambda may do, under these settings."""
+    its = STATEMENTS[name]
+    if name == "ingest":
+        its = (*its, SEND[settings.ingest])
+    if name in START and settings.has_containers:
+        its = (*its, *START_CONTAINERS)
+    return (*its, *TRACES) if settings.tracing else its
+
+
+class LambdaRole(iam.Role):
+    """A role of one of the engine's Lambdas. `places`: ARNs by the words of the statements."""
+
+    def __init__(self, scope: Construct, id: str, its: Statements, places: Mapping[str, list[str]]) -> None:
+        super().__init__(
+            scope,
+            id,
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            inline_policies={"stepwell": iam.PolicyDocument(statements=[_statement(one, places) for one in its])},
+        )
+
+
+def let_log(scope: Construct, role: iam.IRole, log_group: str) -> None:
+    """In a policy of its own: the log group is named by the Lambda, which is made after its role."""
+    write = iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[log_group])
+    iam.Policy(scope, "WriteLog", roles=[role], statements=[write])
+
+
+def _statement(its: Statement, places: Mapping[str, list[str]]) -> iam.PolicyStatement:
+    return iam.PolicyStatement(
+        actions=its.names,
+        resources=[arn for place in its.places for arn in (["*"] if place == "*" else places[place])],
+        conditions={
+            operator: {key: places["cluster"][0] if value == "{cluster}" else value for key, value in tests.items()}
+            for operator, tests in its.conditions.items()
+        }
+        or None,
+    )

@@ -1,0 +1,212 @@
+"""What can be set, and how: CDK's context (`-c name=value`, or `context` in cdk.json). The table is in README.md.
+
+One rule: a value that cannot be used, or a name that nobody knows, stops the synth with what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
+"""Those that CloudWatch Logs takes."""
+
+
+class BadSetting(ValueError):
+    """A setting cannot be used; the message says what can."""
+
+
+def _setting(default: Any, text: str, **limits: Any) -> Any:
+    """`limits`: `low` and `high` of a number, `one_of` some texts, or a `pattern` with the `hint` that explains it."""
+    return field(default=default, metadata={"text": text, **limits})
+
+
+@dataclass(frozen=True)
+class Settings:
+    env: str = _setting(
+        "dev",
+        "Name of the environment; several can share an account",
+        pattern=r"[a-z][a-z0-9-]{0,23}",
+        hint="up to 24 of a-z, 0-9 and -, a letter first",
+    )
+
+    # --- what comes in ---
+    ingest: str = _setting(
+        "bus",
+        "How `POST /e` hands events on: over the event `bus`, or `direct` to the queue, which is cheaper and faster",
+        one_of=("bus", "direct"),
+    )
+    throttle_rate: int = _setting(500, "Requests a second that the API takes on average", low=1, high=10_000)
+    throttle_burst: int = _setting(1000, "Requests that the API takes at once", low=1, high=5_000)
+    domain: str = _setting("", "Domain name of the API, such as `events.example.com`; needs `certificate`")
+    certificate: str = _setting(
+        "",
+        "ARN of the domain's certificate in AWS Certificate Manager, in this region",
+        pattern=r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+",
+        hint="the ARN of a certificate, arn:aws:acm:...:certificate/...",
+    )
+    archive_days: int = _setting(0, "Days for which EventBridge keeps all events of the bus; 0: no archive", low=0)
+
+    # --- what runs ---
+    architecture: str = _setting("arm64", "Processor of the engine's Lambdas", one_of=("arm64", "x86_64"))
+    python: str = _setting("3.13", "Python of the engine's Lambdas", one_of=("3.11", "3.12", "3.13", "3.14"))
+    memory: int = _setting(1024, "Memory of the Lambdas `route`, `advance` and `tick`, MB", low=256, high=10_240)
+    batch_size: int = _setting(10, "Messages that `route` and `advance` take at once", low=1, high=10)
+    route_concurrency: int = _setting(20, "Most instances of `route` at a time", low=2, high=1000)
+    advance_concurrency: int = _setting(50, "Most instances of `advance` at a time", low=2, high=1000)
+    reserved_concurrency: bool = _setting(
+        False,
+        "Reserve the two concurrencies above for their Lambdas; not for accounts with a limit of 10",
+    )
+    event_age_s: int = _setting(
+        3600, "How long a step may wait for a free Lambda before it is started again, seconds", low=60, high=21_600
+    )
+    step_lambdas: str = _setting(
+        "",
+        "ARNs of your own Lambdas that steps may name in `runtime.arn`, separated by commas",
+        pattern=r"arn:aws[a-z-]*:lambda:[^,]+(,arn:aws[a-z-]*:lambda:[^,]+)*",
+        hint="ARNs of Lambdas, separated by commas",
+    )
+    tracing: bool = _setting(False, "X-Ray traces of a sample of the invocations")
+
+    # --- containers ---
+    vpc: str = _setting(
+        "",
+        "VPC of container steps: its id, or `default` for the account's own; empty: no container steps",
+        pattern=r"default|vpc-[0-9a-f]+",
+        hint="`default` or the id of a VPC",
+    )
+    subnets: str = _setting(
+        "",
+        "Ids of the subnets for container steps, separated by commas; empty: the VPC is looked up for them",
+        pattern=r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*",
+        hint="ids of subnets, separated by commas",
+    )
+
+    container_architecture: str = _setting("x86_64", "Processor of container steps", one_of=("x86_64", "arm64"))
+
+    # --- what is kept ---
+    keep_data: bool = _setting(
+        True, "`cdk destroy` leaves the table, the bucket and the image repository, and the table cannot be deleted"
+    )
+    point_in_time_recovery: bool = _setting(True, "The table can be restored to any second of the last 35 days")
+    retention_days: int = _setting(30, "Days for which ended runs, events and the logs of steps are kept", one_of=DAYS)
+    log_days: int = _setting(30, "Days for which the engine's own logs are kept", one_of=DAYS)
+
+    # --- who is told ---
+    alarms: bool = _setting(True, "CloudWatch alarms on what nobody would notice otherwise")
+    alarm_email: str = _setting(
+        "",
+        "Where alarms are sent to; AWS asks that address to agree",
+        pattern=r"[^@\s]+@[^@\s]+\.[^@\s]+",
+        hint="an e-mail address",
+    )
+    dashboard: bool = _setting(True, "A CloudWatch dashboard")
+
+    # --- the account's own rules ---
+    permissions_boundary: str = _setting(
+        "",
+        "ARN of a policy that bounds every role that is made, here and by `stepwell push`",
+        pattern=r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/.+",
+        hint="the ARN of a policy",
+    )
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise BadSetting(problem)
+
+    @classmethod
+    def from_context(cls, read: Callable[[str], Any], names: Mapping[str, Any]) -> Settings:
+        """Settings from CDK's context: `read` answers None for what is not set, `names` is all that is set."""
+        _refuse_unknown(cls, names)
+        values = {its.name: read(its.name) for its in fields(cls)}
+        return cls(**{its.name: _parsed(its, values[its.name]) for its in fields(cls) if values[its.name] is not None})
+
+    @property
+    def has_containers(self) -> bool:
+        return bool(self.vpc)
+
+    @property
+    def subnet_ids(self) -> list[str]:
+        return _list(self.subnets)
+
+    @property
+    def step_lambda_arns(self) -> list[str]:
+        return _list(self.step_lambdas)
+
+
+def table() -> str:
+    """The settings as a table in Markdown."""
+    rows = [f"| `{its.name}` | {_shown(its)} | {its.metadata['text']}{_limits(its)} |" for its in fields(Settings)]
+    return "\n".join(["| setting | default | what it does |", "|---|---|---|", *rows])
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    for its in fields(Settings):
+        yield from _field_problems(its, getattr(settings, its.name))
+    if settings.domain and not settings.certificate:
+        yield "domain: a certificate of it is needed too: -c certificate=<its ARN in AWS Certificate Manager>"
+    if settings.certificate and not settings.domain:
+        yield "certificate: say which domain it is for: -c domain=<name>"
+    if settings.subnets and settings.vpc in ("", "default"):
+        yield "subnets: say which VPC they are in: -c vpc=<its id>"
+    if settings.alarm_email and not settings.alarms:
+        yield "alarm_email: there are no alarms to send; leave out alarms=false"
+
+
+def _field_problems(its: Field[Any], value: Any) -> Iterator[str]:
+    low, high, one_of = (its.metadata.get(name) for name in ("low", "high", "one_of"))
+    pattern = its.metadata.get("pattern")
+    if (low is not None and value < low) or (high is not None and value > high):
+        yield f"{its.name}: {value} is not{_limits(its).replace(';', '')}"
+    if one_of is not None and value not in one_of:
+        yield f"{its.name}: {value} is none of {', '.join(map(str, one_of))}"
+    if pattern is not None and value != its.default and not re.fullmatch(pattern, value):
+        yield f"{its.name}: {value!r} is not {its.metadata['hint']}"
+
+
+def _parsed(its: Field[Any], value: Any) -> Any:
+    """`-c` gives texts, cdk.json may have numbers and booleans."""
+    kind: type = type(its.default)
+    if kind is bool:
+        if str(value).lower() not in ("true", "false"):
+            raise BadSetting(f"{its.name}: {value!r} is neither true nor false")
+        return str(value).lower() == "true"
+    try:
+        return kind(value)
+    except ValueError:
+        raise BadSetting(f"{its.name}: {value!r} is no number") from None
+
+
+def _refuse_unknown(cls: type[Settings], names: Mapping[str, Any]) -> None:
+    known = [its.name for its in fields(cls)]
+    for name in names:
+        if name in known or re.search(r"[:/]|^aws-cdk|^cdk|^vpc-provider", name):  # CDK's own have these in them
+            continue
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}?" if close else "; infra/README.md lists the settings"
+        raise BadSetting(f"there is no setting {name}{hint}")
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _shown(its: Field[Any]) -> str:
+    if isinstance(its.default, bool):
+        return f"`{str(its.default).lower()}`"
+    return f"`{its.default}`" if its.default != "" else ""
+
+
+def _limits(its: Field[Any]) -> str:
+    low, high, one_of = (its.metadata.get(name) for name in ("low", "high", "one_of"))
+    if one_of is not None and isinstance(its.default, str):
+        return f"; {' or '.join(f'`{one}`' for one in one_of)}"
+    if one_of is not None:
+        return f"; one of {', '.join(map(str, one_of))}"
+    if low is not None and high is not None:
+        return f"; from {low} to {high}"
+    return f"; {low} or more" if low is not None else ""

@@ -1,0 +1,165 @@
+"""One environment: all concerns, composed. `Stepwell` can stand in a stack of your own; `StepwellStack` is ours.
+
+One rule: what Lambdas and commands must know of it is one `Resources`, in the Lambdas' environment and in SSM.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from aws_cdk import Aws, CfnOutput, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from infra.alarms import Alarms
+from infra.bus import Bus
+from infra.code import ROOT, EngineCode
+from infra.dashboard import Dashboard
+from infra.functions import Functions
+from infra.ingest import Ingest
+from infra.nag import acknowledge
+from infra.queues import Queues
+from infra.settings import Settings
+from infra.state import INPUTS, State
+from infra.steps import Containers, StepLayers
+from stepwell.aws.naming import function_prefix, log_group, role_prefix, task_log_group
+from stepwell.aws.resources import VARIABLE, Resources, parameter
+from stepwell.aws.table import STATUS_INDEX
+from stepwell.cdk.environment import bus_parameter
+
+
+class Stepwell(Construct):
+    """An environment of Stepwell. One stack can hold only one of a name, and so can an account and region."""
+
+    def __init__(self, scope: Construct, id: str, settings: Settings) -> None:
+        super().__init__(scope, id)
+        self.settings = settings
+        self.state = State(self, settings)
+        self.queues = Queues(self)
+        self.bus = Bus(self, settings, self.queues)
+        self.layers = StepLayers(self, ROOT / "build" / "adapter")
+        self.containers = Containers(self, settings, ROOT / "build" / "adapter") if settings.has_containers else None
+        places = self._places()
+        self.functions = Functions(self, settings, EngineCode(self, settings), places)
+        self.functions.connect(self.queues)
+        self.ingest = Ingest(self, settings, self.functions.by_name["ingest"], self.functions.by_name["api"])
+        self.rules = {"events": self.bus.rule}
+        if self.containers:
+            self.rules["containers"] = self.bus.watch_containers(self.containers.cluster.attr_arn)
+        self._tell()
+        self._watch()
+        self._bound()
+        acknowledge(self, places)
+
+    def _places(self) -> dict[str, list[str]]:
+        """ARNs by the words of the table in `roles`."""
+        env, here = self.settings.env, f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
+        aws = f"arn:{Aws.PARTITION}"
+        groups = (log_group(function_prefix(env)), task_log_group(env, ""))
+        places = {
+            "table": [self.state.table.table_arn],
+            "index": [f"{self.state.table.table_arn}/index/{STATUS_INDEX}"],
+            "bucket": [self.state.bucket.bucket_arn],
+            "inputs": [self.state.bucket.arn_for_objects(f"{INPUTS}*")],
+            "events": [self.queues.events.queue.queue_arn],
+            "outcomes": [self.queues.outcomes.queue.queue_arn],
+            "bus": [self.bus.bus.event_bus_arn],
+            "step lambdas": [
+                f"{aws}:lambda:{here}:function:{function_prefix(env)}*",
+                *self.settings.step_lambda_arns,
+            ],
+            "step roles": [f"{aws}:iam::{Aws.ACCOUNT_ID}:role/{role_prefix(env)}*"],
+            "step logs": [f"{aws}:logs:{here}:log-group:{group}*" for group in groups],
+            "task definitions": [f"{aws}:ecs:{here}:task-definition/{function_prefix(env)}*"],
+        }
+        if self.containers:
+            cluster = self.containers.cluster.ref
+            places["cluster"] = [self.containers.cluster.attr_arn]
+            places["tasks"] = [f"{aws}:ecs:{here}:task/{cluster}/*"]
+            places["parameters"] = self.containers.parameters
+            places["execution role"] = [self.containers.execution_role.role_arn]
+        return places
+
+    def _tell(self) -> None:
+        """A Lambda's own name, and the API's address, cannot stand in what they are made from: only SSM has them."""
+        known = self._resources()
+        step_http = self.functions.by_name["step_http"]
+        for function in self.functions.by_name.values():
+            its = known if function is step_http else replace(known, step_http=step_http.function_name)
+            function.add_environment(VARIABLE, self._json(its))
+        everything = replace(known, step_http=step_http.function_name, api_url=self.ingest.url)
+        env = self.settings.env
+        ssm.StringParameter(self, "Resources", parameter_name=parameter(env), string_value=self._json(everything))
+        ssm.StringParameter(self, "BusArn", parameter_name=bus_parameter(env), string_value=self.bus.bus.event_bus_arn)
+
+    def _resources(self) -> Resources:
+        settings, events, outcomes = self.settings, self.queues.events.queue, self.queues.outcomes.queue
+        resources = Resources(
+            env=settings.env,
+            region=Aws.REGION,
+            account=Aws.ACCOUNT_ID,
+            table=self.state.table.table_name,
+            bus=self.bus.bus.event_bus_name,
+            events_queue=events.queue_url,
+            events_queue_arn=events.queue_arn,
+            outcomes_queue=outcomes.queue_url,
+            outcomes_queue_arn=outcomes.queue_arn,
+            bucket=self.state.bucket.bucket_name,
+            step_http="",
+            ingest=settings.ingest,
+            layers=self.layers.arns,
+            permissions_boundary=settings.permissions_boundary,
+            retention_days=settings.retention_days,
+            event_age_s=settings.event_age_s,
+        )
+        containers = self.containers
+        if containers is None:
+            return resources
+        return replace(
+            resources,
+            cluster=containers.cluster.attr_arn,
+            subnets=tuple(containers.subnets),
+            security_groups=(containers.security_group.attr_group_id,),
+            execution_role=containers.execution_role.role_arn,
+            adapter_image=containers.image.image_uri,
+            repository=containers.repository.repository_uri,
+        )
+
+    def _json(self, resources: Resources) -> str:
+        return Stack.of(self).to_json_string(json.loads(resources.to_json()))
+
+    def _watch(self) -> None:
+        if self.settings.alarms:
+            alarms = Alarms(self, self.settings, self.queues, self.state, self.functions)
+            alarms.watch_bus(self.bus, self.rules)
+            alarms.watch_api(self.ingest)
+        if self.settings.dashboard:
+            Dashboard(self, self.settings, self.queues, self.state, self.functions, self.ingest)
+
+    def _bound(self) -> None:
+        boundary = self.settings.permissions_boundary
+        if boundary:
+            policy = iam.ManagedPolicy.from_managed_policy_arn(self, "Boundary", boundary)
+            iam.PermissionsBoundary.of(self).apply(policy)
+
+
+class StepwellStack(Stack):
+    def __init__(self, scope: Construct, settings: Settings, **options: Any) -> None:
+        super().__init__(
+            scope, f"Stepwell-{settings.env}", description=f"Stepwell, environment {settings.env}", **options
+        )
+        self.stepwell = Stepwell(self, "Stepwell", settings)
+        outputs = {
+            "ApiUrl": self.stepwell.ingest.url,
+            "BusName": self.stepwell.bus.bus.event_bus_name,
+            "TableName": self.stepwell.state.table.table_name,
+            "BucketName": self.stepwell.state.bucket.bucket_name,
+        }
+        domain = self.stepwell.ingest.domain
+        if domain is not None:  # what a CNAME of the domain must say
+            outputs["DomainTarget"] = domain.regional_domain_name
+        for name, value in outputs.items():
+            CfnOutput(self, name, value=value)

@@ -1,0 +1,62 @@
+"""What an environment remembers: the table (`stepwell/aws/table.py` has its keys) and the bucket.
+
+One rule: `keep_data` decides for all of it whether it outlives the stack.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+from infra.settings import Settings
+from stepwell.aws.table import STATUS_INDEX
+
+INPUTS = "inputs/"  # of container steps, and their reports
+INPUT_DAYS = 14
+
+
+class State(Construct):
+    def __init__(self, scope: Construct, settings: Settings) -> None:
+        super().__init__(scope, "State")
+        removal = RemovalPolicy.RETAIN if settings.keep_data else RemovalPolicy.DESTROY
+        self.table = self._table(settings, removal)
+        self.bucket = s3.Bucket(
+            self,
+            "Bucket",
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            removal_policy=removal,
+            auto_delete_objects=not settings.keep_data,
+            lifecycle_rules=[
+                s3.LifecycleRule(prefix=INPUTS, expiration=Duration.days(INPUT_DAYS)),
+                s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1)),
+            ],
+        )
+
+    def _table(self, settings: Settings, removal: RemovalPolicy) -> dynamodb.Table:
+        text, number = dynamodb.AttributeType.STRING, dynamodb.AttributeType.NUMBER
+        table = dynamodb.Table(
+            self,
+            "Table",
+            partition_key=dynamodb.Attribute(name="pk", type=text),
+            sort_key=dynamodb.Attribute(name="sk", type=text),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            time_to_live_attribute="ttl",
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=settings.point_in_time_recovery
+            ),
+            deletion_protection=settings.keep_data,
+            removal_policy=removal,
+        )
+        table.add_global_secondary_index(
+            index_name=STATUS_INDEX,
+            partition_key=dynamodb.Attribute(name="gk", type=text),
+            sort_key=dynamodb.Attribute(name="gs", type=number),
+            projection_type=dynamodb.ProjectionType.KEYS_ONLY,
+        )
+        return table

@@ -1,0 +1,135 @@
+"""What steps run on: the adapter's layers, and, where a VPC is given, a cluster for containers.
+
+One rule: steps are no part of a stack. `stepwell push` makes them, so that a new function deploys nothing here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from aws_cdk import (
+    Aws,
+    RemovalPolicy,
+    Stack,
+    Token,
+)
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from infra.settings import BadSetting, Settings
+from stepwell.aws import adapter
+from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
+
+ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
+PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Platform.LINUX_AMD64}
+
+
+class StepLayers(Construct):
+    """The step adapter as a Lambda layer, for each architecture that a step can have."""
+
+    def __init__(self, scope: Construct, build: Path) -> None:
+        super().__init__(scope, "StepLayers")
+        self._build = build
+        self.arns = {name: self._layer(name).layer_version_arn for name in ARCHITECTURES}
+
+    def _layer(self, architecture: str) -> lambda_.LayerVersion:
+        return lambda_.LayerVersion(
+            self,
+            architecture,
+            code=lambda_.Code.from_asset(str(_with_adapter(self._build / f"layer-{architecture}", architecture))),
+            compatible_architectures=[ARCHITECTURES[architecture]],
+            description="Runs any program as a step of Stepwell",
+        )
+
+
+class Containers(Construct):
+    """A cluster on Fargate, and what tasks on it need. Nothing of it costs anything while no task runs."""
+
+    def __init__(self, scope: Construct, settings: Settings, build: Path) -> None:
+        super().__init__(scope, "Containers")
+        self.settings = settings
+        vpc_id, self.subnets = self._network()
+        self.cluster = ecs.CfnCluster(self, "Cluster", capacity_providers=["FARGATE", "FARGATE_SPOT"])
+        self.security_group = ec2.CfnSecurityGroup(
+            self,
+            "SecurityGroup",
+            group_description=f"Containers of Stepwell {settings.env}: out to everywhere, in from nowhere",
+            vpc_id=vpc_id,
+            security_group_egress=[{"ipProtocol": "-1", "cidrIp": "0.0.0.0/0"}],
+        )
+        self.repository = self._repository()
+        self.image = self._adapter_image(build)
+        self.execution_role = self._execution_role()
+
+    def _network(self) -> tuple[str, list[str]]:
+        """The VPC and its subnets; looked up in the account unless all ids are given."""
+        settings = self.settings
+        if settings.subnet_ids:
+            return settings.vpc, settings.subnet_ids
+        if Token.is_unresolved(Stack.of(self).account):
+            raise BadSetting(
+                f"vpc: to look up {settings.vpc}, CDK must know the account: use AWS credentials,"
+                " or give the subnets too: -c vpc=vpc-... -c subnets=subnet-...,subnet-..."
+            )
+        wanted = {"is_default": True} if settings.vpc == "default" else {"vpc_id": settings.vpc}
+        vpc = ec2.Vpc.from_lookup(self, "Vpc", **wanted)
+        subnets = vpc.private_subnets or vpc.public_subnets
+        return vpc.vpc_id, [subnet.subnet_id for subnet in subnets]
+
+    def _repository(self) -> ecr.Repository:
+        keep = self.settings.keep_data
+        return ecr.Repository(
+            self,
+            "Images",
+            image_scan_on_push=True,
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            removal_policy=RemovalPolicy.RETAIN if keep else RemovalPolicy.DESTROY,
+            empty_on_delete=not keep,
+        )
+
+    def _adapter_image(self, build: Path) -> ecr_assets.DockerImageAsset:
+        """An image that holds the adapter alone; Docker (or what CDK_DOCKER names) builds it at deploy time."""
+        architecture = self.settings.container_architecture
+        folder = _with_adapter(build / f"image-{architecture}", architecture)
+        (folder / "Dockerfile").write_text('FROM scratch\nCOPY bootstrap /bootstrap\nENTRYPOINT ["/bootstrap"]\n')
+        return ecr_assets.DockerImageAsset(self, "Adapter", directory=str(folder), platform=PLATFORMS[architecture])
+
+    def _execution_role(self) -> iam.Role:
+        """What ECS itself does for a task: pull its images, write its log, hand it its values."""
+        env, place = self.settings.env, f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
+        prefixes = (dotenv_prefix(env), secrets_prefix(env))
+        self.parameters = [f"arn:{Aws.PARTITION}:ssm:{place}:parameter{prefix}*" for prefix in prefixes]
+        logs = f"arn:{Aws.PARTITION}:logs:{place}:log-group:{task_log_group(env, '')}*"
+        role = iam.Role(
+            self,
+            "ExecutionRole",
+            assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"),
+            inline_policies={
+                "stepwell": iam.PolicyDocument(
+                    statements=[
+                        iam.PolicyStatement(actions=["ssm:GetParameters"], resources=self.parameters),
+                        iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[logs]),
+                    ]
+                )
+            },
+        )
+        self.repository.grant_pull(role)
+        self.image.repository.grant_pull(role)
+        return role
+
+
+def _with_adapter(folder: Path, architecture: str) -> Path:
+    """A folder that holds the adapter, under the name that Lambda looks for; put there in one move."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as new:
+        copied = Path(shutil.copy(adapter.binary(architecture), new))
+        copied.chmod(0o755)
+        copied.replace(folder / "bootstrap")
+    return folder

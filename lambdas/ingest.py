@@ -1,0 +1,12 @@
+"""`POST /e`: events from outside, answered once they are durable."""
+
+from stepwell.aws.ingest import ingest_of
+from stepwell.aws.observe import observed
+from stepwell.aws.resources import Resources
+
+_ingest = ingest_of(Resources.from_environment())
+
+
+@observed
+def handler(event, context):  # type: ignore[no-untyped-def]
+    return _ingest(event)

@@ -1,0 +1,9 @@
+"""Events from the queue `events`: stored once, start runs, wake waits."""
+
+from stepwell.aws.entry import entry
+from stepwell.aws.observe import observed
+
+
+@observed
+def handler(event, context):  # type: ignore[no-untyped-def]
+    return entry().route(event)

@@ -1,0 +1,12 @@
+"""Steps of runtime `http`: one call each."""
+
+from stepwell.aws.http_step import HttpSteps
+from stepwell.aws.observe import observed
+from stepwell.aws.resources import Resources
+
+_steps = HttpSteps(Resources.from_environment())
+
+
+@observed
+def handler(event, context):  # type: ignore[no-untyped-def]
+    return _steps.call(event, context.get_remaining_time_in_millis())

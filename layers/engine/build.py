@@ -1,0 +1,115 @@
+"""Builds the layers of the engine's own Lambdas from wheels, without Docker, and keeps them by what they are made of.
+
+One rule: a layer is what its lock file says, and nothing is resolved while it is built. `python -m layers.engine.build`
+builds them and says how large they are; `python -m layers.engine.build lock` writes the lock files anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "layers"
+NAMES = ("light", "expressions", "openapi")
+UNUSED = ("**/tests", "**/__pycache__", "**/*.pyi", "**/py.typed", "*.dist-info/RECORD", "bin")
+UNUSED_OF = {"light": (), "expressions": ("bazel-project", "cel_expr_python/ext"), "openapi": ()}
+"""Files that no Lambda reads. cel_expr_python/ext: 36 MB of CEL extensions, of which the contract has none."""
+
+
+class BuildFailed(Exception):
+    """A layer could not be built; the message says what pip said."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the Lambdas run on."""
+
+    architecture: str = "arm64"  # arm64 or x86_64, as Lambda calls them
+    python: str = "3.13"
+
+    @property
+    def wheels(self) -> list[str]:
+        """pip's options for wheels of this machine: Lambda's Python has glibc 2.34 (Amazon Linux 2023) from 3.12 on."""
+        cpu = {"arm64": "aarch64", "x86_64": "x86_64"}[self.architecture]
+        tags = [f"manylinux_2_28_{cpu}", f"manylinux_2_17_{cpu}", f"manylinux2014_{cpu}"]
+        options = [option for tag in tags for option in ("--platform", tag)]
+        return [*options, "--only-binary=:all:", "--implementation", "cp", "--python-version", self.python]
+
+
+def layer(name: str, machine: Machine) -> Path:
+    """The folder of a layer (it holds `python/`), built if it is not there yet. Raises BuildFailed."""
+    lock = HERE / f"{name}.txt"
+    folder = BUILD / f"{name}-{_key(lock, machine)}"
+    if not folder.is_dir():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD, prefix=".new-") as new:
+            target = Path(new, "layer", "python")
+            _pip("install", "--no-deps", "--no-compile", "--target", str(target), "-r", str(lock), *machine.wheels)
+            _strip(target, (*UNUSED, *UNUSED_OF[name]))
+            _move(target.parent, folder)
+    return folder
+
+
+def lock(name: str, machine: Machine) -> str:
+    """What a lock file should say: every package that the `.in` file needs, in the newest version that there is."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        source = HERE / f"{name}.in"
+        options = ["--dry-run", "--ignore-installed", "--target", "unused", "--report", report.name]
+        _pip("install", *options, "-r", str(source), *machine.wheels)
+        found = json.loads(Path(report.name).read_text())["install"]
+    pins = sorted(f"{its['metadata']['name'].lower()}=={its['metadata']['version']}" for its in found)
+    return "\n".join([f"# Written by `python -m layers.engine.build lock` from {source.name}.", *pins, ""])
+
+
+def size_mb(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+
+
+def _key(lock: Path, machine: Machine) -> str:
+    made_of = [lock.read_bytes(), Path(__file__).read_bytes(), machine.architecture.encode(), machine.python.encode()]
+    return hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildFailed(f"the engine's layer cannot be built: {' '.join(command)} said\n{done.stderr.strip()}")
+
+
+def _strip(folder: Path, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        for found in list(folder.glob(pattern)):
+            if found.is_dir():
+                shutil.rmtree(found)
+            else:
+                found.unlink(missing_ok=True)
+
+
+def _move(new: Path, folder: Path) -> None:
+    """Put a finished layer in its place; another process may have been faster, and what it built is the same."""
+    try:
+        new.replace(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def main() -> None:
+    if sys.argv[1:] == ["lock"]:
+        for name in NAMES:
+            (HERE / f"{name}.txt").write_text(lock(name, Machine()))
+    for name in NAMES:
+        folder = layer(name, Machine())
+        print(f"{size_mb(folder):6.1f} MB  {folder}")
+
+
+if __name__ == "__main__":
+    main()

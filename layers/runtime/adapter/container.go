@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	inputBudget  = 2 * time.Minute
+	reportBudget = 10 * time.Minute // a report that gets lost is an attempt that gets lost
+	terminated   = 128 + int(syscall.SIGTERM)
+	sharedTmp    = "tmp" // beside the installed adapter, for images that have none
+)
+
+// runContainer runs the program of a container: its input comes from one address, its report goes to another. Whoever
+// stops the container does not want its outcome, or will start it elsewhere: then there is no report.
+func runContainer(command []string, env environment) int {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	fetched := make(chan fetchedInput, 1)
+	go func() { fetched <- fetchInput(env) }()
+	var input fetchedInput
+	select {
+	case input = <-fetched:
+	case <-stop:
+		return terminated
+	}
+	end := ending{report: report{StartError: input.problem}}
+	if input.problem == nil {
+		end = startContained(command, env, input.content, stop)
+	}
+	if end.stopped {
+		end.clean(time.Time{})
+		return terminated
+	}
+	if err := putReport(env, end.report); err != nil {
+		return complain("the report cannot be stored: %v", err)
+	}
+	end.clean(time.Time{})
+	return 0
+}
+
+func startContained(command []string, env environment, input []byte, stop <-chan os.Signal) ending {
+	all, err := withDotenv(env)
+	if err != nil {
+		problem := &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false}
+		return ending{report: report{StartError: problem}}
+	}
+	adoptOrphans()
+	return attempt{
+		command: command,
+		env:     all.forProgram(""),
+		input:   input,
+		limit:   timeout(env),
+		stop:    stop,
+	}.run(os.Stdout)
+}
+
+// withDotenv adds the step's .env: it counts more than what the image sets, and less than what the step's `env` and
+// `secrets` do. ECS mixes all three; which are the step's is in STEPWELL_DECLARED. Without that, all are.
+func withDotenv(env environment) (environment, error) {
+	all := env.with(nil)
+	if env["STEPWELL_DOTENV"] == "" {
+		return all, nil
+	}
+	dotenv, err := parseDotenv(env["STEPWELL_DOTENV"])
+	names, isKnown := env["STEPWELL_DECLARED"]
+	declared := strings.Fields(names)
+	for name, value := range dotenv {
+		_, isSet := env[name]
+		if !isSet || isKnown && !slices.Contains(declared, name) {
+			all[name] = value
+		}
+	}
+	return all, err
+}
+
+// install copies the adapter to where another container of the task finds it.
+func install(folder string) int {
+	if err := installIn(folder); err != nil {
+		return complain("cannot be installed: %v", err)
+	}
+	return 0
+}
+
+func installIn(folder string) error {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	new := filepath.Join(folder, ".bootstrap")
+	to, err := os.OpenFile(new, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, self)
+	err = errors.Join(err, to.Chmod(0o755), to.Close())
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(folder, sharedTmp)
+	if err := os.MkdirAll(tmp, 0o777); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil { // the image's user may be anybody
+		return err
+	}
+	return os.Rename(new, filepath.Join(folder, "bootstrap"))
+}
+
+// --- where its input and report are ----------------------------------------------------------------------------------
+
+type fetchedInput struct {
+	content []byte
+	problem *failedStart
+}
+
+func fetchInput(env environment) fetchedInput {
+	var content []byte
+	mayPass := func(err error) bool { return isPassing(err) || isAccess(err) }
+	err := patiently(time.Now().Add(inputBudget), mayPass, func() (err error) {
+		content, err = transfer(env, http.MethodGet, env["STEPWELL_INPUT_URL"], nil)
+		return err
+	})
+	if err != nil {
+		return fetchedInput{problem: &failedStart{"its input cannot be read: " + err.Error(), true}}
+	}
+	return fetchedInput{content: content}
+}
+
+func putReport(env environment, its report) error {
+	body := encode(its.numbered())
+	return patiently(time.Now().Add(reportBudget), func(error) bool { return true }, func() error {
+		_, err := transfer(env, http.MethodPut, env["STEPWELL_REPORT_URL"], body)
+		return err
+	})
+}
+
+// transfer reads or writes what is at an address: one that is signed already, or s3://bucket/key.
+func transfer(env environment, method, address string, body []byte) ([]byte, error) {
+	bucket, key, isS3 := splitS3(address)
+	if !isS3 {
+		request, err := http.NewRequest(method, address, bytes.NewReader(body))
+		if err != nil {
+			return nil, withoutAddress(err)
+		}
+		return send(outside(), request)
+	}
+	region := regionOf(env)
+	said, err := transferS3(env, region, method, bucket, key, body)
+	var its *refusal
+	if errors.As(err, &its) && its.region != "" && its.region != region {
+		return transferS3(env, its.region, method, bucket, key, body) // the step declares another region than ours
+	}
+	return said, err
+}
+
+func transferS3(env environment, region, method, bucket, key string, body []byte) ([]byte, error) {
+	its, err := credentialsOf(env)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequest(method, objectAddress(env, region, bucket, key), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	sign(request, body, its, region, "s3", time.Now())
+	return send(outside(), request)
+}
+
+func splitS3(address string) (bucket, key string, isS3 bool) {
+	rest, isS3 := strings.CutPrefix(address, "s3://")
+	bucket, key, _ = strings.Cut(rest, "/")
+	return bucket, key, isS3
+}
+
+func objectAddress(env environment, region, bucket, key string) string {
+	path := (&url.URL{Path: "/" + key}).EscapedPath()
+	if own := endpoint(env, "S3"); own != "" {
+		return own + "/" + bucket + path
+	}
+	if strings.Contains(bucket, ".") { // no certificate covers such a host
+		return "https://s3." + domain(region) + "/" + bucket + path
+	}
+	return "https://" + bucket + ".s3." + domain(region) + path
+}
+
+// withoutAddress: a signed address is a secret, and errors end up in logs.
+func withoutAddress(err error) error {
+	var its *url.Error
+	if errors.As(err, &its) {
+		return its.Err
+	}
+	return err
+}

@@ -1,0 +1,3 @@
+module stepwell/adapter
+
+go 1.24

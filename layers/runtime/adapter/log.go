@@ -1,0 +1,56 @@
+package main
+
+import (
+	"io"
+	"sync"
+)
+
+const (
+	largestLog = 4 * 1024 * 1024
+	cut        = "\nthe log is cut here: an attempt keeps at most 4 MiB\n"
+)
+
+// attemptLog hands on what fits into an attempt's log, as it comes.
+type attemptLog struct {
+	mutex   sync.Mutex
+	to      io.Writer
+	left    int
+	isCut   bool
+	midline bool
+}
+
+func newAttemptLog(to io.Writer) *attemptLog {
+	return &attemptLog{to: to, left: largestLog}
+}
+
+func (log *attemptLog) add(piece []byte) {
+	log.mutex.Lock()
+	defer log.mutex.Unlock()
+	if log.isCut || len(piece) == 0 {
+		return
+	}
+	if len(piece) > log.left {
+		log.isCut = true
+		log.write(piece[:log.left])
+		log.write([]byte(cut))
+		return
+	}
+	log.left -= len(piece)
+	log.write(piece)
+}
+
+// end ends the last line: what the next attempt prints is no part of it.
+func (log *attemptLog) end() {
+	log.mutex.Lock()
+	defer log.mutex.Unlock()
+	if log.midline {
+		log.write([]byte("\n"))
+	}
+}
+
+func (log *attemptLog) write(piece []byte) {
+	if len(piece) > 0 {
+		_, _ = log.to.Write(piece) // a log that cannot be written fails no step
+		log.midline = piece[len(piece)-1] != '\n'
+	}
+}

@@ -1,0 +1,42 @@
+// The step adapter: it makes any program a step on AWS. It hands a program its input and reports what the program said.
+//
+// One rule: it only reports. What an exit code, a status or a last line means is decided by the engine.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+const usage = `usage, on Lambda:     as /opt/bootstrap, with STEPWELL_COMMAND; or as AWS_LAMBDA_EXEC_WRAPPER
+       in a container: bootstrap exec -- PROGRAM [ARGUMENT...]
+       beside one:     bootstrap install FOLDER`
+
+func main() {
+	os.Exit(run(os.Args[1:], environmentOf(os.Environ())))
+}
+
+func run(args []string, env environment) int {
+	command := ""
+	if len(args) > 0 {
+		command = args[0]
+	}
+	switch {
+	case env["AWS_LAMBDA_RUNTIME_API"] != "" && (env["STEPWELL_COMMAND"] != "" || command == ""):
+		return runPrograms(newRuntimeAPI(env["AWS_LAMBDA_RUNTIME_API"]), env)
+	case env["AWS_LAMBDA_RUNTIME_API"] != "":
+		return becomeRuntime(newRuntimeAPI(env["AWS_LAMBDA_RUNTIME_API"]), args, env)
+	case command == "exec" && len(args) > 2 && args[1] == "--":
+		return runContainer(args[2:], env)
+	case (command == "install" || command == "copy") && len(args) == 2:
+		return install(args[1])
+	}
+	fmt.Fprintln(os.Stderr, usage)
+	return 2
+}
+
+// complain says what went wrong in the log, and is the exit code for it.
+func complain(format string, words ...any) int {
+	fmt.Fprintf(os.Stderr, "stepwell: "+format+"\n", words...)
+	return 1
+}

@@ -1,0 +1,21 @@
+"""Builds the step adapter for both architectures, and says how large it is: `python -m layers.runtime.build`.
+
+One rule: how it is built stands in `stepwell.aws.adapter`, which an installed package has too.
+"""
+
+from __future__ import annotations
+
+from stepwell.aws.adapter import binary, layer_zip
+
+ARCHITECTURES = ("arm64", "x86_64")
+
+
+def main() -> None:
+    for architecture in ARCHITECTURES:
+        file, layer = binary(architecture), layer_zip(architecture)
+        sizes = f"{file.stat().st_size / 1e6:4.1f} MB, {layer.stat().st_size / 1e6:4.1f} MB as a layer"
+        print(f"{architecture:7} {sizes}  {file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "counting" >&2
+echo "{\"bytes\": ${#1}}"

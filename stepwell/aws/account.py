@@ -1,0 +1,34 @@
+"""Clients for changing an account: more patient than those of the Lambdas, since a person waits and not an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Account:
+    """May be used from several threads. `session`: boto3's, or the default one."""
+
+    def __init__(self, session: Any = None) -> None:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "adaptive", "total_max_attempts": 10},  # Lambda's control plane takes 15 requests a second
+            connect_timeout=5,
+            read_timeout=120,
+            max_pool_connections=32,
+        )
+        make = session.client if session is not None else boto3.client
+        self.lambda_: Any = make("lambda", config=config)
+        self.iam: Any = make("iam", config=config)
+        self.s3: Any = make("s3", config=config)
+        self.ssm: Any = make("ssm", config=config)
+        self.logs: Any = make("logs", config=config)
+        self.ecs: Any = make("ecs", config=config)
+
+    def author(self) -> str:
+        """Who this is, for the history of versions."""
+        import boto3
+
+        arn: str = boto3.client("sts").get_caller_identity()["Arn"]
+        return arn.rpartition(":")[2]

@@ -1,0 +1,71 @@
+"""`/v1` behind an HTTP API: the ASGI application of every platform, with this platform's reads and its engine.
+
+One rule: an answer that AWS would not let through is refused in words. Large ones are compressed for who takes that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from mangum import Mangum
+from starlette.middleware.gzip import GZipMiddleware
+
+from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.v1 import create_app
+from stepwell.aws.access import KeyStore
+from stepwell.aws.entry import Entry
+from stepwell.aws.queries import Queries
+from stepwell.aws.registry import Registry
+from stepwell.aws.resources import Resources
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+_WORTH_COMPRESSING = 100_000  # bytes
+_MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its headers
+_TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
+
+
+class EntryControl:
+    """Implements `api.v1.Control`. The engine is made when it is first needed: most requests only read."""
+
+    def __init__(self, entry: Callable[[], Entry]) -> None:
+        self._entry = entry
+
+    def cancel(self, run_id: str) -> None:
+        self._entry().cancel(run_id)
+
+    def rerun(self, run_id: str) -> str | None:
+        return self._entry().rerun(run_id)
+
+
+def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:
+    """Answers requests in the format 2.0 of HTTP APIs."""
+    app = create_app(Queries(resources, Registry(resources)), EntryControl(entry), KeyStore(resources))
+    app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
+    with _event_loop():
+        answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])
+
+    def handle(request: Request, context: Any) -> Answer:
+        with _event_loop():
+            answered: Answer = answer(request, context)
+        size = len(orjson.dumps(answered["body"]))  # in the quotes and escapes of the Lambda's own answer
+        if size <= _MOST_BYTES:
+            return answered
+        problem = Problem(500, _TOO_LARGE)
+        headers = {"content-type": CONTENT_TYPE}
+        return {"statusCode": 500, "headers": headers, "body": problem.body().decode(), "isBase64Encoded": False}
+
+    return handle
+
+
+@contextmanager
+def _event_loop() -> Iterator[None]:
+    """Mangum uses the thread's event loop; so that none is left over, each request has one of its own."""
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        yield

@@ -1,0 +1,164 @@
+"""Starting attempts on AWS: asynchronous invocations of Lambdas, tasks on ECS.
+
+Implements `platform.Dispatcher`. There are no slots: every attempt is claimed in the commit that queues it. What is
+started goes on in threads until `finish`, which says whose messages must come again.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import orjson
+
+from stepwell.aws.clients import client
+from stepwell.aws.messages import entry, outcome_message
+from stepwell.aws.outbox import put_events, send_messages
+from stepwell.aws.registry import Registry, Target
+from stepwell.aws.resources import Resources
+from stepwell.aws.tokens import Tokens
+from stepwell.core.events import Event
+from stepwell.core.outcome import failure
+from stepwell.platform import Attempt
+
+if TYPE_CHECKING:
+    from stepwell.aws.containers import Containers
+
+log = logging.getLogger("stepwell.dispatch")
+SOURCE = "stepwell.engine"  # of the engine's own events on the bus
+_PARALLEL = 32
+
+
+class NeverStarts(Exception):
+    """Trying again would not help; the message says why."""
+
+
+class LambdaDispatcher:
+    def __init__(self, resources: Resources, registry: Registry, tokens: Tokens) -> None:
+        self._resources, self._registry, self._tokens = resources, registry, tokens
+        self._pool = ThreadPoolExecutor(_PARALLEL)
+        self._started: list[tuple[Attempt, Future[None]]] = []
+        self._events: list[Event] = []
+        self._own_containers: Containers | None = None
+
+    # --- what the engine asks for ----------------------------------------------------------------------------------
+
+    def admit(self) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+    def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
+        """Nothing is ever queued: `admit` is always true."""
+
+    def start(self, attempt: Attempt) -> None:
+        self._started.append((attempt, self._pool.submit(self._start, attempt)))
+
+    def stop(self, run_id: str, step: int, attempt: int) -> None:
+        """A container is stopped with all others of its run (`stop_containers`); a Lambda cannot be stopped."""
+
+    def emit(self, event: Event) -> bool:
+        """All of them go out on the bus; here they are accepted only if a function starts on them or awaits them."""
+        self._events.append(event)
+        return self._registry.catalog().is_wanted(event.name)
+
+    @property
+    def outcomes_queue(self) -> str:
+        return self._resources.outcomes_queue
+
+    # --- what the platform does with it ----------------------------------------------------------------------------
+
+    def finish(self) -> set[str]:
+        """Wait for what was started; the causes of what could not be. Raises outbox.NotSent."""
+        started, self._started = self._started, []
+        undone: set[str] = set()
+        refused: list[bytes] = []
+        for attempt, future in started:
+            run_id, step_id = attempt.record.run.id, attempt.record.plan.steps[attempt.step].id
+            try:
+                future.result()
+            except NeverStarts as reason:
+                token = self._tokens.of(run_id, step_id, attempt.attempt)
+                outcome = failure("start", str(reason), retryable=False)
+                refused.append(outcome_message(run_id, step_id, attempt.attempt, token, outcome))
+            except (
+                Exception
+            ) as error:  # throttled, no connection: the message comes again, and then this is tried again
+                log.warning(
+                    "attempt %s of step %s of run %s is not started yet: %s", attempt.attempt, step_id, run_id, error
+                )
+                if attempt.cause is not None:
+                    undone.add(attempt.cause.id)
+        send_messages(self._resources.outcomes_queue, [entry(body) for body in refused])
+        self._put_events()
+        return undone
+
+    def _put_events(self) -> None:
+        events, self._events = self._events, []
+        put_events(
+            [
+                {
+                    "Source": SOURCE,
+                    "DetailType": event.name,
+                    "Detail": event.body.decode(),
+                    "EventBusName": self._resources.bus,
+                }
+                for event in events
+            ]
+        )
+
+    @property
+    def containers(self) -> Containers:
+        """Loaded when the first container is started: most Lambdas never start one."""
+        if self._own_containers is None:
+            from stepwell.aws.containers import Containers
+
+            self._own_containers = Containers(self._resources)
+        return self._own_containers
+
+    def _start(self, attempt: Attempt) -> None:
+        plan = attempt.record.plan
+        step = plan.steps[attempt.step]
+        token = self._tokens.of(attempt.record.run.id, step.id, attempt.attempt)
+        document = with_token(attempt.input, token)
+        if step.runtime.type == "http":
+            call = {"stepwell": "http", "url": step.runtime.url, "headers": dict(step.runtime.headers)}
+            values = {"env": dict(step.env), "secrets": step.secrets, "timeout_ms": step.timeout_ms}
+            body = orjson.dumps({**call, **values, "input": orjson.Fragment(document)})
+            self._invoke(self._resources.step_http, body)
+            return
+        target = self._target(plan.function_id, plan.version, step.id)
+        if "lambda" in target:
+            self._invoke(target["lambda"], document)
+            return
+        self.containers.start(
+            run_id=attempt.record.run.id,
+            step_id=step.id,
+            attempt=attempt.attempt,
+            input=attempt.input,
+            token=token,
+            target=target,
+            timeout_ms=step.timeout_ms,
+        )
+
+    def _target(self, function_id: str, version: int, step_id: str) -> Target:
+        target = self._registry.version(function_id, version).targets.get(step_id)
+        if target is None:
+            raise NeverStarts(f"version {version} of {function_id} has nothing that runs step {step_id}; push it again")
+        return target
+
+    def _invoke(self, function: str, payload: bytes) -> None:
+        lambdas = client("lambda")
+        errors = lambdas.exceptions
+        try:
+            lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
+        except errors.ResourceNotFoundException:
+            raise NeverStarts(f"there is no Lambda {function}; `stepwell push` makes it again") from None
+        except (errors.RequestTooLargeException, errors.InvalidRequestContentException) as error:
+            raise NeverStarts(f"Lambda does not take the input: {error}") from None
+
+
+def with_token(document: bytes, token: str) -> bytes:
+    """A step's input with the attempt's token in `ctx`, which stands last in it."""
+    return b'%b,"token":"%b"}}' % (document[:-2], token.encode())

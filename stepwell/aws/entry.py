@@ -1,0 +1,192 @@
+"""From what Lambda hands over to the engine, a batch at a time: the events queue, the outcomes queue, the minute.
+
+One rule: a message is done when everything that follows from it is written and sent. Whatever is not done answers as a
+failed item of its batch, is delivered again, and finds what it had done already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+from uuid import uuid4
+
+from stepwell.aws.arrivals import read_arrival
+from stepwell.aws.dispatch import LambdaDispatcher
+from stepwell.aws.facts import Facts
+from stepwell.aws.lists import Lists
+from stepwell.aws.observe import duration
+from stepwell.aws.records import Record
+from stepwell.aws.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.schedules import Schedules
+from stepwell.aws.store import DynamoStore
+from stepwell.aws.sweep import open_runs, overdue, shards_of
+from stepwell.aws.timers import Timers
+from stepwell.aws.tokens import Tokens
+from stepwell.aws.waking import Waking
+from stepwell.core.messages import AttemptLost, CancelRequested
+from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.platform import Cause
+
+log = logging.getLogger("stepwell.aws")
+
+SqsEvent = dict[str, Any]
+SqsAnswer = dict[str, list[dict[str, str]]]
+_SWEPT_AT_ONCE = 100
+_ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
+
+
+class Entry:
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.registry = Registry(resources)
+        self.timers = Timers(resources)
+        self.tokens = Tokens(resources)
+        waking = Waking(resources)
+        self.store = DynamoStore(resources, self.registry, self.timers, waking, Lists(resources))
+        self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
+        self.engine = Engine(self.store, self.dispatcher, resources.env)
+        self._facts = Facts(self.store, self.engine, self.tokens, waking, self.dispatcher)
+        self._schedules = Schedules(resources)
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def route(self, event: SqsEvent) -> SqsAnswer:
+        """A batch of the queue `events`: accept them, with all that follows."""
+
+        def read(record: Any, cause: Cause, now: int) -> tuple[list[Arrival], list[RunFact]]:
+            arrival = read_arrival(record["body"], cause, now)
+            return ([] if arrival is None else [arrival]), []
+
+        return self._batch(event, read)
+
+    def advance(self, event: SqsEvent) -> SqsAnswer:
+        """A batch of the queue `outcomes`: what came back from attempts, timers that are due."""
+        return self._batch(event, self._facts.read, self._facts.load)
+
+    def _batch(
+        self,
+        event: SqsEvent,
+        read: Callable[[Any, Cause, int], tuple[list[Arrival], list[RunFact]]],
+        load: Callable[[Sequence[Any]], None] = lambda records: None,
+    ) -> SqsAnswer:
+        now = now_ms()
+        self.store.begin()
+        try:
+            load(event["Records"])
+        except Exception:  # each message then reads what it needs by itself, or fails alone
+            log.warning("the runs of a batch cannot be read together", exc_info=True)
+        failed: set[str] = set()
+        messages: dict[str, list[str]] = {}  # by cause
+        arrivals: list[Arrival] = []
+        facts: list[RunFact] = []
+        for record in event["Records"]:
+            cause = _cause(record)
+            duration("MessageLag", now - int(record["attributes"].get("SentTimestamp", now)))
+            messages.setdefault(cause.id, []).append(record["messageId"])
+            try:
+                new_arrivals, new_facts = read(record, cause, now)
+            except Exception:
+                log.exception("message %s cannot be read; it comes again, and in the end to the dead letters", cause.id)
+                failed.add(cause.id)
+                continue
+            arrivals += new_arrivals
+            facts += new_facts
+        try:
+            failed |= self._process(arrivals, facts, now)
+        except Exception:
+            log.exception("a batch of %s messages could not be done; all of it comes again", len(messages))
+            failed |= set(messages)
+        return {"batchItemFailures": [{"itemIdentifier": m} for its in failed for m in messages.get(its, ())]}
+
+    def _process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
+        undone = self.engine.process(arrivals, self.store.keep_outcomes(facts, now), now)
+        undone |= self.dispatcher.finish()
+        self.store.flush(now)
+        return undone
+
+    # --- the minute ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Far timers and cron triggers that are due soon become messages; a part of the open runs is swept."""
+        now = now_ms()
+        self.timers.move(now)
+        self._schedules.send(now)
+        self.sweep(shards_of(now // 60_000))
+
+    def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
+        """Go on with the open runs of these shards that stand still; `silence_ms` as for `overdue`."""
+        now = now_ms()
+        age = self.resources.event_age_s * 1000
+        for shard in shards:
+            for ids in open_runs(self.resources, shard, _SWEPT_AT_ONCE):
+                self.store.begin()
+                cause = Cause(f"sweep-{uuid4().hex[:12]}", again=True)
+                facts = [
+                    RunFact(run_id, fact, cause)
+                    for run_id, record in self.store.load(ids).items()
+                    if isinstance(record, Record)
+                    for fact in overdue(record, now, age, silence_ms)
+                ]
+                if facts:
+                    log.warning("%s facts are overdue, as for run %s", len(facts), facts[0].run_id)
+                    self._process([], facts, now)
+                    self._stop_lost(facts)
+
+    def _stop_lost(self, facts: Sequence[RunFact]) -> None:
+        """A container that was given up must not run on."""
+        for run_id, fact, _ in facts:
+            step = self.store.load([run_id])[run_id].plan.steps[fact.step] if isinstance(fact, AttemptLost) else None
+            if step is not None and isinstance(fact, AttemptLost) and step.runtime.type == "docker":
+                self.dispatcher.containers.stop(run_id, step.id, fact.attempt)
+
+    # --- what the API asks for -------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str) -> None:
+        """Cancel a run; of one that is cancelled already, stop what may still run of it."""
+        now = now_ms()
+        self.store.begin()
+        cause = Cause(uuid4().hex[:12], again=True)
+        self._process([], [RunFact(run_id, CancelRequested(), cause)], now)
+        record = self.store.load([run_id]).get(run_id)
+        if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
+            self.dispatcher.containers.stop(run_id)
+
+    def rerun(self, run_id: str) -> str | None:
+        """Run the same event again; the new run's id, None if the function is not live."""
+        now = now_ms()
+        self.store.begin()
+        record = self.store.load([run_id])[run_id]
+        token = uuid4().hex
+        new_id = self.engine.rerun(record, token, now, Cause(token[:12], again=False))
+        if new_id is not None:
+            self.store.put_rerun(new_id)
+        self.dispatcher.finish()
+        self.store.flush(now)
+        return new_id
+
+
+@lru_cache(maxsize=1)
+def entry() -> Entry:
+    """The one of this process."""
+    return Entry(Resources.from_environment())
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _cause(record: Any) -> Cause:
+    """EventBridge may deliver an event in two messages, so an event's identity is the id that EventBridge gave it."""
+    body: str = record["body"]
+    identity = record["messageId"]
+    envelope = _ENVELOPE.match(body)
+    if envelope is not None:
+        identity = envelope[1]
+    again = int(record["attributes"]["ApproximateReceiveCount"]) > 1
+    return Cause(hashlib.blake2b(identity.encode(), digest_size=8).hexdigest(), again)

@@ -1,0 +1,174 @@
+"""What the messages of the queue `outcomes` say about runs.
+
+One rule: an outcome is believed only with its attempt's token; nothing else in a message decides about a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from stepwell.aws.dispatch import LambdaDispatcher
+from stepwell.aws.messages import MAX_DELAY_MS, again_message, delay_s, entry, read_timer
+from stepwell.aws.observe import count
+from stepwell.aws.outbox import send_messages
+from stepwell.aws.outcomes import outcome_of_destination, read_body
+from stepwell.aws.store import DynamoStore
+from stepwell.aws.tokens import Tokens
+from stepwell.aws.waking import Waking
+from stepwell.core.cron import tick_event
+from stepwell.core.events import event_from
+from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, Outcome
+from stepwell.core.outcome import failure
+from stepwell.core.plan import Step
+from stepwell.core.run import StepStatus
+from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.platform import Cause, RunRecord
+
+log = logging.getLogger("stepwell.aws")
+_RUN_ID = re.compile(r"[a-z2-7]{26}")
+_OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
+
+Read = tuple[list[Arrival], list[RunFact]]
+
+
+class Facts:
+    def __init__(
+        self, store: DynamoStore, engine: Engine, tokens: Tokens, waking: Waking, dispatcher: LambdaDispatcher
+    ) -> None:
+        self._store, self._engine, self._tokens, self._waking = store, engine, tokens, waking
+        self._dispatcher = dispatcher
+
+    def load(self, records: Sequence[Any]) -> None:
+        """Read the runs that a batch is about with one request. A message that cannot be read fails later, alone."""
+        runs = set()
+        for record in records:
+            with suppress(Exception):
+                runs.add(_run_of(read_body(record["body"].encode())))
+        self._store.load(sorted(run for run in runs if isinstance(run, str) and _RUN_ID.fullmatch(run)))
+
+    def read(self, record: Any, cause: Cause, now: int) -> Read:
+        """The events and facts of one message."""
+        body = read_body(record["body"].encode())
+        if "requestPayload" in body:
+            return [], self._destination(body, cause, now)
+        if body.get("detail-type") == "ECS Task State Change":
+            return [], self._task(body, cause, now)
+        match body["stepwell"]:
+            case "timer":
+                run_id, timer = read_timer(body)
+                return [], [RunFact(run_id, timer.fact(), cause)]
+            case "tick":
+                return self._tick(body, cause), []
+            case "wake":
+                return [], self._wake(body, cause, now)
+            case "outcome":
+                outcome = failure(body["error"]["kind"], body["error"]["message"], retryable=body["error"]["retryable"])
+                return [], self._ended(body, body["token"], outcome, cause)
+            case "again":
+                return [], self._again(body, cause)
+            case kind:
+                raise ValueError(f"a message of the unknown kind {kind!r}")
+
+    # --- attempts --------------------------------------------------------------------------------------------------
+
+    def _destination(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        ctx = _ctx_of(body)
+        name = {"run": ctx["run_id"], "step": ctx["step_id"], "attempt": ctx["attempt"]}
+        found = self._find(name, ctx.get("token"))
+        if found is None:
+            return []
+        record, step = found
+        self._store.request_ids[name["run"], step, name["attempt"]] = body["requestContext"]["requestId"]
+        if body["requestContext"]["condition"] == "EventAgeExceeded":
+            return self._try_again(record, step, name, ctx["token"], cause, now)
+        outcome = outcome_of_destination(body, record.plan.steps[step], now)
+        return [RunFact(name["run"], AttemptEnded(step, name["attempt"], outcome), cause)]
+
+    def _task(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        stopped = self._dispatcher.containers.outcome_of_stopped_task(body, now)
+        if stopped is None:
+            return []
+        name = {"run": stopped.run_id, "step": stopped.step, "attempt": stopped.attempt}
+        found = self._find(name, stopped.token)
+        if found is not None:
+            self._store.request_ids[stopped.run_id, found[1], stopped.attempt] = stopped.task
+        return self._ended(name, stopped.token, stopped.outcome, cause)
+
+    def _ended(self, name: dict[str, Any], token: object, outcome: Outcome | None, cause: Cause) -> list[RunFact]:
+        found = self._find(name, token)
+        if found is None:
+            return []
+        step, attempt = found[1], name["attempt"]
+        fact = AttemptLost(step, attempt) if outcome is None else AttemptEnded(step, attempt, outcome)
+        return [RunFact(name["run"], fact, cause)]
+
+    def _find(self, name: dict[str, Any], token: object) -> tuple[RunRecord, int] | None:
+        """The run of an attempt, and its step's index; None if the attempt's outcome is not to be believed."""
+        run_id, step_id, attempt = name["run"], name["step"], name["attempt"]
+        if not self._tokens.is_valid(token, run_id, step_id, attempt):
+            count("OutcomesRefused")
+            log.error("an outcome for step %r of run %r without its token is refused", step_id, run_id)
+            return None
+        record = self._store.load([run_id]).get(run_id)
+        if record is None:
+            log.warning("an outcome of run %s comes after the run was deleted", run_id)
+            return None
+        return record, _index(record.plan.steps, step_id)
+
+    def _try_again(
+        self, record: RunRecord, step: int, name: dict[str, Any], token: str, cause: Cause, now: int
+    ) -> list[RunFact]:
+        """The invocation waited too long in Lambda's queue and was never started: neither a loss nor a failure. The
+        fact is known already, so that it only writes down when the attempt is claimed next: the sweeper waits from then
+        on."""
+        state = record.run.steps[step]
+        if state.status is not StepStatus.RUNNING or state.attempt != name["attempt"]:
+            return []
+        log.warning("attempt %s of step %s of run %s was never started", name["attempt"], name["step"], name["run"])
+        due = now + min(MAX_DELAY_MS, max(1000, (now - state.at) // _OLDEST))
+        message = again_message(name["run"], name["step"], name["attempt"], token, due)
+        send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
+        record.causes[step] = (cause.id, due)
+        return [RunFact(name["run"], AttemptStarted(step, name["attempt"]), Cause(cause.id, again=False))]
+
+    def _again(self, body: dict[str, Any], cause: Cause) -> list[RunFact]:
+        found = self._find(body, body["token"])
+        if found is None:
+            return []
+        return [RunFact(body["run"], AttemptStarted(found[1], body["attempt"]), Cause(cause.id, again=True))]
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def _tick(self, body: dict[str, Any], cause: Cause) -> list[Arrival]:
+        """A tick of a cron trigger, unless the function was changed since."""
+        function_id = body["function"]
+        plan = self._store.catalog().live.get(function_id)
+        wanted = (body["cron"], body["timezone"])
+        if plan is None or wanted not in [(t.cron, t.timezone) for t in plan.triggers]:
+            return []
+        event = event_from(tick_event(function_id, body["cron"], body["at"]))
+        return [Arrival(event, only=function_id, cause=cause)]
+
+    def _wake(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        events = self._store.events([body["event"]])
+        waits = self._waking.page(body["event"], body["partition"], body["after"])
+        return [fact for event in events.values() for fact in self._engine.wake(event, waits, cause, now)]
+
+
+def _ctx_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The `ctx` of the input that a record of Lambda's destinations repeats."""
+    payload = body["requestPayload"]
+    ctx: dict[str, Any] = (payload["input"] if payload.get("stepwell") == "http" else payload)["ctx"]
+    return ctx
+
+
+def _run_of(body: dict[str, Any]) -> object:
+    return _ctx_of(body)["run_id"] if "requestPayload" in body else body.get("run")
+
+
+def _index(steps: tuple[Step, ...], step_id: str) -> int:
+    return next(i for i, step in enumerate(steps) if step.id == step_id)

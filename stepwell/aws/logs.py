@@ -1,0 +1,175 @@
+"""What attempts printed, from CloudWatch Logs, when somebody looks. One rule: a log never fails a read; one that is not
+there, or not there yet, is empty.
+
+A Lambda's stream holds one invocation after the other, each between a START and an END line with the request's id.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from stepwell.aws.clients import client
+
+log = logging.getLogger("stepwell.aws")
+Key = TypeVar("Key")
+
+MAX_LOG_BYTES = 4 * 1024 * 1024
+_CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"
+_TOO_MANY = "not shown: an answer has the logs of the {most} latest attempts; this one's is in the log group {group}\n"
+_TOO_MUCH = "not shown: the logs of an answer have at most 4 MiB; this one's is in the log group {group}\n"
+_MOST = 20  # attempts whose logs one answer has: CloudWatch allows few requests a second
+_PARALLEL = 4
+_BEFORE_MS, _AFTER_MS = 10_000, 60_000  # how far clocks and stored lines may be off
+_MOST_PAGES = 20  # of a search for marks
+_KEPT_BYTES = 16 * 1024 * 1024
+_INVOCATIONS = ("START RequestId: ", "END RequestId: ")
+_OF_LAMBDA = ("REPORT RequestId: ", "INIT_START ", "INIT_REPORT ", "XRAY TraceId: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an attempt's log is: an invocation in a Lambda's log group, or a container's stream of its own."""
+
+    group: str
+    request_id: str | None
+    stream: str | None
+    since: int  # ms since the epoch
+    until: int
+
+
+def of_invocation(function: str, request_id: str, since: int, until: int) -> Source:
+    """`function`: name or ARN of a Lambda."""
+    name = function.split(":")[6] if function.startswith("arn:") else function
+    return Source(f"/aws/lambda/{name}", request_id, None, since - _BEFORE_MS, until + _AFTER_MS)
+
+
+def of_task(group: str, task_id: str, since: int, until: int) -> Source:
+    return Source(group, None, f"stepwell/step/{task_id}", since - _BEFORE_MS, until + _AFTER_MS)
+
+
+class Logs:
+    """May be used from several threads."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_PARALLEL, "logs")
+        self._kept: OrderedDict[Source, bytes] = OrderedDict()  # of invocations that are over
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def read(self, sources: Mapping[Key, Source]) -> dict[Key, bytes]:
+        """The logs of some attempts; of many, the latest."""
+        latest_first = sorted(sources, key=lambda key: sources[key].until, reverse=True)
+        read, rest = latest_first[:_MOST], latest_first[_MOST:]
+        found: dict[Key, bytes] = {}
+        room = MAX_LOG_BYTES + len(_CUT)
+        for key, text in zip(read, self._pool.map(lambda key: self.read_one(sources[key]), read), strict=True):
+            room -= len(text)
+            found[key] = text if room >= 0 else _TOO_MUCH.format(group=sources[key].group).encode()
+        return found | {k: _TOO_MANY.format(most=_MOST, group=sources[k].group).encode() for k in rest}
+
+    def read_one(self, source: Source) -> bytes:
+        kept = self._kept.get(source)
+        if kept is not None:
+            return kept
+        try:
+            text, is_whole = _read_stream(source) if source.request_id is None else _read_invocation(source)
+        except Exception as error:
+            log.warning("the log of %s in %s cannot be read: %s", source.request_id, source.group, error)
+            return b""
+        if is_whole:
+            self._keep(source, text)
+        return text
+
+    def _keep(self, source: Source, text: bytes) -> None:
+        with self._lock:
+            if source not in self._kept:
+                self._kept[source] = text
+                self._size += len(text)
+            while self._size > _KEPT_BYTES:
+                self._size -= len(self._kept.popitem(last=False)[1])
+
+
+def _read_invocation(source: Source) -> tuple[bytes, bool]:
+    """What stands between its START and END; and whether that is all there will be."""
+    start, end = _find_marks(source)
+    if start is None:
+        return b"", False
+    until = source.until if end is None else end["timestamp"]
+    lines = _lines(source.group, start["logStreamName"], start["timestamp"], until)
+    return _cut(_between(lines, source.request_id or "")), end is not None
+
+
+def _read_stream(source: Source) -> tuple[bytes, bool]:
+    return _cut(_lines(source.group, source.stream or "", source.since, source.until)), False
+
+
+def _find_marks(source: Source) -> tuple[Any, Any]:
+    start = end = token = None
+    for _ in range(_MOST_PAGES):
+        answer = client("logs").filter_log_events(
+            logGroupName=source.group,
+            filterPattern=f'?"START RequestId: {source.request_id}" ?"END RequestId: {source.request_id}"',
+            startTime=source.since,
+            endTime=source.until,
+            **({} if token is None else {"nextToken": token}),
+        )
+        for event in answer["events"]:
+            if start is None and _is_mark(event["message"], "START", source.request_id):
+                start = event
+            elif _is_mark(event["message"], "END", source.request_id):
+                end = event
+        token = answer.get("nextToken")
+        if token is None or (start is not None and end is not None):
+            break
+    return start, end
+
+
+def _is_mark(message: str, kind: str, request_id: str | None) -> bool:
+    return message.startswith(f"{kind} RequestId: {request_id}")
+
+
+def _lines(group: str, stream: str, since: int, until: int) -> Iterator[str]:
+    token = None
+    while True:
+        answer = client("logs").get_log_events(
+            logGroupName=group,
+            logStreamName=stream,
+            startTime=since,
+            endTime=until + 1,  # it is exclusive
+            startFromHead=True,
+            **({} if token is None else {"nextToken": token}),
+        )
+        yield from (event["message"] for event in answer["events"])
+        if answer["nextForwardToken"] == token:
+            return
+        token = answer["nextForwardToken"]
+
+
+def _between(lines: Iterator[str], request_id: str) -> Iterator[str]:
+    """Without the lines that Lambda itself adds."""
+    for line in lines:
+        if _is_mark(line, "START", request_id):
+            break
+    for line in lines:
+        if line.startswith(_INVOCATIONS):  # its END; or another's START, if its END was lost
+            return
+        if not line.startswith(_OF_LAMBDA):
+            yield line
+
+
+def _cut(lines: Iterator[str]) -> bytes:
+    pieces, room = [], MAX_LOG_BYTES
+    for line in lines:
+        text = line.encode() if line.endswith("\n") else f"{line}\n".encode()
+        pieces.append(text[:room])
+        room -= len(text)
+        if room < 0:
+            pieces.append(_CUT)
+            break
+    return b"".join(pieces)

@@ -1,0 +1,64 @@
+"""What the engine sends to itself, through the queue `outcomes`: timers that are due, ticks, pages of waits, attempts
+that never started. JSON objects that say in `stepwell` what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from stepwell.core.messages import Outcome, Timer, TimerKind
+
+MAX_DELAY_MS = 14 * 60_000  # SQS takes 15 minutes
+
+
+def timer_message(run_id: str, timer: Timer, due: int) -> bytes:
+    name = [int(timer.kind), timer.index, timer.attempt]
+    return orjson.dumps({"stepwell": "timer", "run": run_id, "timer": name, "due": due})
+
+
+def read_timer(body: dict[str, Any]) -> tuple[str, Timer]:
+    kind, index, attempt = body["timer"]
+    return body["run"], Timer(TimerKind(kind), index, attempt)
+
+
+def tick_message(function_id: str, cron: str, timezone: str, at: int) -> bytes:
+    body = {"stepwell": "tick", "function": function_id, "cron": cron, "timezone": timezone, "at": at, "due": at}
+    return orjson.dumps(body)
+
+
+def wake_message(event_id: str, partition: str, after: str) -> bytes:
+    return orjson.dumps({"stepwell": "wake", "event": event_id, "partition": partition, "after": after})
+
+
+def again_message(run_id: str, step: str, attempt: int, token: str, due: int) -> bytes:
+    """That an attempt is to be started once more, since it never was."""
+    name = {"run": run_id, "step": step, "attempt": attempt, "token": token}
+    return orjson.dumps({"stepwell": "again", **name, "due": due})
+
+
+def outcome_message(run_id: str, step: str, attempt: int, token: str, outcome: Outcome) -> bytes:
+    """That an attempt failed before it was started."""
+    error = outcome.error
+    assert error is not None
+    return orjson.dumps(
+        {
+            "stepwell": "outcome",
+            "run": run_id,
+            "step": step,
+            "attempt": attempt,
+            "token": token,
+            "error": {"kind": error.kind, "message": error.message, "retryable": outcome.retryable},
+        }
+    )
+
+
+def delay_s(due: int, now: int) -> int:
+    """Whole seconds until a time, rounded up: SQS knows no others, and early would be wrong."""
+    return max(0, -((now - due) // 1000))
+
+
+def entry(body: bytes, delay: int = 0) -> dict[str, Any]:
+    """As `outbox.send_messages` takes it."""
+    message: dict[str, Any] = {"MessageBody": body.decode()}
+    return {**message, "DelaySeconds": delay} if delay else message

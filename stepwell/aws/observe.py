@@ -1,0 +1,66 @@
+"""Logs and metrics of our own Lambdas, by Powertools: JSON lines, and metrics in the embedded format: no call.
+
+One rule: what is measured is collected while a batch is worked on, and written once, at its end.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+Handler = Callable[[Any, Any], Any]
+NAMESPACE = "Stepwell"
+_values: list[tuple[str, str, float]] = []
+
+
+def count(name: str, value: float = 1) -> None:
+    """Count something, such as `RunsCompleted`."""
+    _values.append((name, "Count", value))
+
+
+def duration(name: str, ms: float) -> None:
+    """A duration in milliseconds, such as `StepDuration`."""
+    _values.append((name, "Milliseconds", ms))
+
+
+def observed(handler: Handler) -> Handler:
+    """A Lambda handler whose logs say which request they belong to, and whose metrics are written at its end."""
+
+    @functools.wraps(handler)
+    def wrapper(event: Any, context: Any) -> Any:
+        logger = _logger()
+        logger.append_keys(request_id=getattr(context, "aws_request_id", None))
+        try:
+            return handler(event, context)
+        finally:
+            _write_metrics()
+
+    return wrapper
+
+
+@functools.lru_cache(maxsize=1)
+def _logger() -> Any:
+    from aws_lambda_powertools import Logger
+    from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+
+    logger = Logger(service="stepwell", level=os.environ.get("STEPWELL_LOG_LEVEL", "INFO"))
+    for name in ("stepwell", "stepwell.aws", "stepwell.engine", "stepwell.runs", "stepwell.dispatch"):
+        logging.getLogger(name)  # they must be there to be found
+    copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})
+    return logger
+
+
+def _write_metrics() -> None:
+    if not _values:
+        return
+    from aws_lambda_powertools import Metrics
+
+    metrics = Metrics(namespace=NAMESPACE, service="stepwell")
+    metrics.set_default_dimensions(env=os.environ.get("STEPWELL_ENV_NAME", "dev"))
+    for name, unit, value in _values:
+        metrics.add_metric(name=name, unit=unit, value=value)
+    _values.clear()
+    metrics.flush_metrics()

@@ -1,0 +1,156 @@
+"""Reading what a container registry knows of an image, without pulling it.
+
+The protocol is OCI's distribution specification, 1.1 (https://github.com/opencontainers/distribution-spec); tokens are
+got as Docker's registries describe it in their `WWW-Authenticate` header. One rule: nothing is written here.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from stepwell.aws.clients import client
+
+_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_ECR = re.compile(r"\d{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?")
+_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}
+_DOCKER_HUB = "registry-1.docker.io"
+
+
+class Unreadable(Exception):
+    """The registry does not show the image; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where an image is. `version`: a tag, or a digest such as `sha256:...`."""
+
+    host: str
+    repository: str
+    version: str
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read an image's name as docker does: without a host it is Docker Hub's, without a tag it is `latest`."""
+        rest, _, digest = text.partition("@")
+        host, slash, path = rest.partition("/")
+        if not slash or not (host == "localhost" or "." in host or ":" in host):
+            host, path = _DOCKER_HUB, rest
+        repository, colon, tag = path.rpartition(":")
+        if not colon:
+            repository, tag = path, "latest"
+        if host in (_DOCKER_HUB, "docker.io", "index.docker.io"):
+            host = _DOCKER_HUB
+            repository = repository if "/" in repository else f"library/{repository}"
+        return cls(host, repository, digest or tag)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    architecture: str  # x86_64 or arm64, or what Fargate has not
+
+
+def image_config(image: str) -> ImageConfig | None:
+    """What an image runs; None if the registry has no such image. Raises Unreadable."""
+    reference = Reference.parse(image)
+    with httpx.Client(timeout=20, follow_redirects=True, base_url=_base_url(reference.host)) as http:
+        reader = _Reader(http, reference)
+        try:
+            return reader.config()
+        except httpx.HTTPError as error:
+            raise Unreadable(f"{reference.host} does not answer: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            raise Unreadable(f"{reference.host} answers what is no image: {error!r}") from error
+
+
+class _Reader:
+    def __init__(self, http: httpx.Client, reference: Reference) -> None:
+        self._http, self._reference = http, reference
+        self._authorization = _ecr_authorization(reference.host)
+
+    def config(self) -> ImageConfig | None:
+        manifest = self._manifest(self._reference.version)
+        if manifest is not None and "manifests" in manifest:
+            manifest = self._manifest(_for_linux(manifest["manifests"])["digest"])
+        if manifest is None:
+            return None
+        read = self._get("blobs", manifest["config"]["digest"])
+        if read is None:
+            return None
+        config: dict[str, Any] = read.get("config") or {}
+        entrypoint, command = config.get("Entrypoint") or (), config.get("Cmd") or ()
+        architecture = read["architecture"]
+        return ImageConfig(tuple(entrypoint), tuple(command), _ARCHITECTURES.get(architecture, architecture))
+
+    def _manifest(self, version: str) -> dict[str, Any] | None:
+        return self._get("manifests", version, {"Accept": ", ".join(_INDEXES + _MANIFESTS)})
+
+    def _get(self, kind: str, version: str, headers: dict[str, str] | None = None) -> dict[str, Any] | None:
+        path = f"/v2/{self._reference.repository}/{kind}/{version}"
+        answer = self._http.get(path, headers={**(headers or {}), **self._authorization})
+        if answer.status_code == 401 and not self._authorization:
+            self._authorization = self._anonymous(answer.headers.get("WWW-Authenticate", ""))
+            answer = self._http.get(path, headers={**(headers or {}), **self._authorization})
+        if answer.status_code == 404:
+            return None
+        if answer.status_code in (401, 403):
+            raise Unreadable(f"{self._reference.host} lets nobody read {self._reference.repository} without logging in")
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _anonymous(self, challenge: str) -> dict[str, str]:
+        """A token that anybody gets, from where the registry says."""
+        said = dict(_CHALLENGE.findall(challenge))
+        if not challenge.lower().startswith("bearer") or "realm" not in said:
+            return {}
+        asked = {name: said[name] for name in ("service", "scope") if name in said}
+        answer = self._http.get(said["realm"], params=asked)
+        if answer.status_code != 200:
+            return {}
+        token = answer.json()
+        return {"Authorization": f"Bearer {token.get('token') or token['access_token']}"}
+
+
+def registry_login(host: str) -> tuple[str, str]:
+    """User and password for one of the account's own registries."""
+    token = client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"]
+    user, _, password = base64.b64decode(token).decode().partition(":")
+    return user, password
+
+
+def is_ecr(host: str) -> bool:
+    return _ECR.fullmatch(host) is not None
+
+
+def _ecr_authorization(host: str) -> dict[str, str]:
+    if not is_ecr(host):
+        return {}
+    user, password = registry_login(host)
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def is_on_this_machine(host: str) -> bool:
+    """Such a registry speaks no TLS."""
+    return host.partition(":")[0] in ("localhost", "127.0.0.1")
+
+
+def _base_url(host: str) -> str:
+    return f"http://{host}" if is_on_this_machine(host) else f"https://{host}"
+
+
+def _for_linux(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of an image for many machines the one that Fargate runs: x86_64 if there is one."""
+    candidates = {
+        its["platform"]["architecture"]: its for its in manifests if its.get("platform", {}).get("os") == "linux"
+    }
+    preferred = (candidates[name] for name in (*_ARCHITECTURES, *candidates) if name in candidates)
+    return next(preferred)

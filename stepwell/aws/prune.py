@@ -1,0 +1,234 @@
+"""`stepwell functions prune`: takes away what pushes made and no version needs any more.
+
+One rule: in doubt it stays. Needed is what a live version, a version with open runs, or one that was replaced within
+the last hour runs on; and what is younger than that may belong to a push that goes on right now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from stepwell.aws import naming
+from stepwell.aws.account import Account
+from stepwell.aws.clients import client
+from stepwell.aws.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.roles import delete_role
+from stepwell.aws.sweep import open_runs
+from stepwell.aws.table import STATUS_SHARDS, run_key
+
+GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
+_DAY_MS = 86_400_000
+_BATCH = 100  # BatchGetItem takes no more
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Needed:
+    """By name: Lambdas, task definitions, parameters of `.env` files; and Stepwell functions with any version."""
+
+    lambdas: set[str] = field(default_factory=set)
+    tasks: set[str] = field(default_factory=set)
+    parameters: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Unneeded:
+    kind: str
+    name: str
+
+    def as_json(self) -> Json:
+        return {"action": "remove", "kind": self.kind, "name": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    resources: Resources
+    account: Account
+    now: int  # ms since the epoch
+
+    def plan(self) -> list[Unneeded]:
+        """What nothing needs, in an order in which it can be removed."""
+        needed = self._needed()
+        lambdas, code = self._lambdas(needed)
+        return [
+            *(Unneeded("lambda", name) for name in lambdas),
+            *(Unneeded("task definition", arn) for arn in self._tasks(needed)),
+            *(Unneeded("log group", name) for name in self._log_groups(set(lambdas))),
+            *(Unneeded("parameter", name) for name in self._parameters(needed)),
+            *(Unneeded("role", name) for name in self._roles(needed)),
+            *(Unneeded("code", key) for key in self._code(code)),
+        ]
+
+    def apply(self, what: Unneeded) -> None:
+        """Remove it; harmless if it is gone."""
+        account, name = self.account, what.name
+        match what.kind:
+            case "lambda":
+                _unless_gone(account.lambda_, "ResourceNotFoundException", "delete_function", FunctionName=name)
+            case "task definition":
+                account.ecs.deregister_task_definition(taskDefinition=name)
+            case "log group":
+                _unless_gone(account.logs, "ResourceNotFoundException", "delete_log_group", logGroupName=name)
+            case "parameter":
+                _unless_gone(account.ssm, "ParameterNotFound", "delete_parameter", Name=name)
+            case "role":
+                delete_role(account.iam, name)
+            case "code":
+                account.s3.delete_object(Bucket=self.resources.bucket, Key=name)
+
+    # --- what is needed --------------------------------------------------------------------------------------------
+
+    def _needed(self) -> Needed:
+        needed, registry, running = Needed(), Registry(self.resources), self._running()
+        for row in registry.functions():
+            versions = registry.versions(row.id)
+            kept = {row.live} | {number for function_id, number in running if function_id == row.id}
+            kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - GRACE_MS}
+            for number, version in versions:
+                if number in kept:
+                    needed.functions.add(row.id)
+                    _add_targets(needed, version.targets.values())
+                    steps = (step.id for step in version.plan.steps)
+                    needed.parameters |= {naming.dotenv_parameter(self.resources.env, row.id, step) for step in steps}
+        return needed
+
+    def _running(self) -> set[tuple[str, int]]:
+        """Functions and versions that have open runs."""
+        found = set()
+        for shard in range(STATUS_SHARDS):
+            for ids in open_runs(self.resources, shard, _BATCH):
+                for item in self._runs(ids):
+                    found.add((item["f"]["S"], int(item["n"]["N"])))
+        return found
+
+    def _runs(self, ids: list[str]) -> Iterator[Json]:
+        table = self.resources.table
+        asked = {table: {"Keys": [run_key(run_id) for run_id in ids], "ProjectionExpression": "f, n"}}
+        while asked:
+            answer = client("dynamodb").batch_get_item(RequestItems=asked)
+            yield from answer["Responses"][table]
+            asked = answer.get("UnprocessedKeys") or {}
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
+    def _lambdas(self, needed: Needed) -> tuple[list[str], set[str]]:
+        """Those to remove, and the code of those that stay."""
+        unneeded, code = [], set()
+        for page in self.account.lambda_.get_paginator("list_functions").paginate():
+            for found in page["Functions"]:
+                name = found["FunctionName"]
+                if not naming.is_function_name(self.resources.env, name):
+                    continue
+                tags = self.account.lambda_.list_tags(Resource=found["FunctionArn"])["Tags"]
+                if tags.get(naming.ENV_TAG) != self.resources.env or naming.HASH_TAG not in tags:
+                    continue
+                changed_at = datetime.fromisoformat(found["LastModified"]).timestamp() * 1000
+                if name in needed.lambdas or self._is_new(changed_at):
+                    code.add(tags.get(naming.CODE_TAG, ""))
+                else:
+                    unneeded.append(name)
+        return unneeded, code
+
+    def _tasks(self, needed: Needed) -> Iterator[str]:
+        if not self.resources.cluster:
+            return
+        ecs = self.account.ecs
+        prefix = naming.function_prefix(self.resources.env)
+        for page in ecs.get_paginator("list_task_definitions").paginate(status="ACTIVE"):
+            for arn in page["taskDefinitionArns"]:
+                if arn.rpartition("/")[2].startswith(prefix) and arn not in needed.tasks:
+                    found = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+                    is_ours = self._is_our_role(found.get("taskRoleArn", ""))
+                    if is_ours and not self._is_new(found["registeredAt"].timestamp() * 1000):
+                        yield arn
+
+    def _is_our_role(self, arn: str) -> bool:
+        """Of this environment, and of none whose name begins like it."""
+        name = arn.rpartition("/")[2]
+        return name.startswith(naming.role_prefix(self.resources.env)) and self._role_is_ours(name)
+
+    def _role_is_ours(self, name: str) -> bool:
+        try:
+            tags = self.account.iam.list_role_tags(RoleName=name)["Tags"]
+        except self.account.iam.exceptions.NoSuchEntityException:
+            return False
+        return {"Key": naming.ENV_TAG, "Value": self.resources.env} in tags
+
+    def _log_groups(self, removed: set[str]) -> Iterator[str]:
+        """Those whose Lambda is gone, once their logs are older than logs are kept."""
+        logs, prefix = self.account.logs, naming.log_group(naming.function_prefix(self.resources.env))
+        for page in logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
+            for group in page["logGroups"]:
+                name = group["logGroupName"]
+                function = name.removeprefix(naming.log_group(""))
+                if not naming.is_function_name(self.resources.env, function) or self._is_new(group["creationTime"]):
+                    continue
+                if (function in removed or not self._exists(function)) and not self._has_logs(name):
+                    yield name
+
+    def _exists(self, function: str) -> bool:
+        try:
+            self.account.lambda_.get_function_configuration(FunctionName=function)
+        except self.account.lambda_.exceptions.ResourceNotFoundException:
+            return False
+        return True
+
+    def _has_logs(self, group: str) -> bool:
+        newest = self.account.logs.describe_log_streams(
+            logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
+        )["logStreams"]
+        kept_since = self.now - self.resources.retention_days * _DAY_MS
+        return any(stream.get("lastEventTimestamp", stream["creationTime"]) > kept_since for stream in newest)
+
+    def _parameters(self, needed: Needed) -> Iterator[str]:
+        pages = self.account.ssm.get_paginator("get_parameters_by_path").paginate(
+            Path=naming.dotenv_prefix(self.resources.env), Recursive=True, WithDecryption=False
+        )
+        for page in pages:
+            for found in page["Parameters"]:
+                is_new = self._is_new(found["LastModifiedDate"].timestamp() * 1000)
+                if found["Name"] not in needed.parameters and not is_new:
+                    yield found["Name"]
+
+    def _roles(self, needed: Needed) -> Iterator[str]:
+        kept = {naming.role_name(self.resources.env, function_id) for function_id in needed.functions}
+        prefix = naming.role_prefix(self.resources.env)
+        for page in self.account.iam.get_paginator("list_roles").paginate():
+            for role in page["Roles"]:
+                name = role["RoleName"]
+                if name.startswith(prefix) and name not in kept:
+                    if not self._is_new(role["CreateDate"].timestamp() * 1000) and self._role_is_ours(name):
+                        yield name
+
+    def _code(self, needed: set[str]) -> Iterator[str]:
+        pages = self.account.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.resources.bucket, Prefix=naming.CODE_PREFIX
+        )
+        for page in pages:
+            for found in page.get("Contents", ()):
+                if found["Key"] not in needed and not self._is_new(found["LastModified"].timestamp() * 1000):
+                    yield found["Key"]
+
+    def _is_new(self, changed_at: float) -> bool:
+        return changed_at > self.now - GRACE_MS
+
+
+def _add_targets(needed: Needed, targets: Any) -> None:
+    for target in targets:
+        if "lambda" in target:
+            needed.lambdas.add(target["lambda"])
+        if "ecs" in target:
+            needed.tasks.add(target["ecs"])
+
+
+def _unless_gone(service: Any, gone: str, call: str, **arguments: Any) -> None:
+    try:
+        getattr(service, call)(**arguments)
+    except getattr(service.exceptions, gone):
+        pass

@@ -1,0 +1,193 @@
+"""What people ask: lists and details for the API, from the table. Reads only.
+
+One rule: a request reads a bounded number of items, however many a filter refuses, and answers a bounded number of
+bytes. A page that ends there is short, and its `next` says where to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+from stepwell.aws.details import Details
+from stepwell.aws.items import read_item, read_items, read_partition
+from stepwell.aws.lists import ALL, EVENTS, RUNS, Entry, Lists, of_function, of_name, of_user
+from stepwell.aws.logs import Logs
+from stepwell.aws.positions import ms_of
+from stepwell.aws.records import StoredRun, stored_run
+from stepwell.aws.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import Item, event_key, function_key, run_key
+from stepwell.core.events import Event, run_id, user_key
+from stepwell.core.run import RunStatus
+from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail
+
+T = TypeVar("T")
+Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out
+
+_AT_ONCE = 50  # items that are read with one request
+_MOST = 2000  # entries that a page looks at
+_MOST_BYTES = 2 * 1024 * 1024  # of events or results in a page: a Lambda's answer has at most 6 MB
+_PARALLEL = 8
+
+
+class Queries:
+    """Implements `platform.Reader`; may be used from any thread."""
+
+    def __init__(self, resources: Resources, registry: Registry) -> None:
+        self._table, self._registry = resources.table, registry
+        self._lists = Lists(resources)
+        self._details = Details(resources, registry, self._lists, Logs())
+        self._pool = ThreadPoolExecutor(_PARALLEL, "queries")
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def read_events(
+        self, *, name: str | None = None, user: str | None = None, before: int | None = None, limit: int = 50
+    ) -> Page[EventDetail]:
+        is_filtered = name is not None and user is not None
+        dimension = of_user(user) if user is not None else of_name(name) if name is not None else ALL
+        entries = self._lists.entries(EVENTS, dimension, before, limit)
+
+        def show(ids: Sequence[str]) -> dict[str, EventDetail]:
+            items = read_items(self._table, map(event_key, ids), consistent=False)
+            details = [_event(item) for item in items]
+            return {d.event.id: d for d in details if name in (None, d.event.name) and _is_of(user, d.event)}
+
+        return _page(entries, show, lambda detail: len(detail.event.body), limit, is_filtered)
+
+    def read_event(self, event_id: str) -> EventDetail | None:
+        item = read_item(self._table, event_key(event_id))
+        return None if item is None else _event(item)
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def read_runs(
+        self,
+        *,
+        function: str | None = None,
+        status: RunStatus | None = None,
+        user: str | None = None,
+        event: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page[RunDetail]:
+        entries, is_filtered = self._run_entries(function, status, user, event, before, limit)
+
+        def show(ids: Sequence[str]) -> dict[str, RunDetail]:
+            items = read_items(self._table, map(run_key, ids), consistent=False)
+            runs = [
+                its
+                for its in map(stored_run, items)
+                if function in (None, its.function) and status in (None, its.run.status) and user in (None, its.user)
+            ]
+            return {its.run.id: detail for its, detail in zip(runs, self._summaries(runs), strict=True)}
+
+        return _page(entries, show, _size, limit, is_filtered)
+
+    def read_run(self, run_id: str) -> RunDetail | None:
+        item = read_item(self._table, run_key(run_id))
+        return None if item is None else self._details.whole(stored_run(item))
+
+    def _summaries(self, runs: Sequence[StoredRun]) -> Iterator[RunDetail]:
+        return self._pool.map(self._details.summary, runs)
+
+    def _run_entries(
+        self,
+        function: str | None,
+        status: RunStatus | None,
+        user: str | None,
+        event: str | None,
+        before: int | None,
+        limit: int,
+    ) -> tuple[Iterator[Entry], bool]:
+        """The list that holds the fewest others besides those that are asked for; and whether it may hold others."""
+        if event is not None:
+            return self._runs_of_event(event, before), True
+        if user is not None:
+            return self._lists.entries(RUNS, of_user(user), before, limit), (function, status) != (None, None)
+        if status is not None and status is not RunStatus.COMPLETED:
+            return self._lists.runs_of_status(status.name.lower(), before, limit), function is not None
+        dimension = ALL if function is None else of_function(function)
+        return self._lists.entries(RUNS, dimension, before, limit), status is not None
+
+    def _runs_of_event(self, event_id: str, before: int | None) -> Iterator[Entry]:
+        """Its item says which functions it started, and beside it stand the reruns."""
+        ids = []
+        for item in read_partition(self._table, event_key(event_id)["pk"]["S"]):
+            ids += [run_id(function["S"], event_id) for function in item.get("st", {}).get("L", ())]
+            ids += [item["r"]["S"]] if "r" in item else []
+        runs = map(stored_run, read_items(self._table, map(run_key, ids), consistent=False))
+        entries = [(its.position, its.run.id) for its in runs if before is None or its.position < before]
+        return iter(sorted(entries, reverse=True))
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def read_functions(self) -> list[FunctionDetail]:
+        live = [row.id for row in self._registry.functions() if row.live is not None]
+        return [detail for detail in self._pool.map(self.read_function, live) if detail is not None]
+
+    def read_function(self, function_id: str) -> FunctionDetail | None:
+        item = read_item(self._table, function_key(function_id))
+        if item is None:
+            return None
+        live = int(item["live"]["N"]) if "live" in item else None
+        versions = self._versions(function_id)
+        number, created_at = next((v for v in versions if v[0] == live), versions[-1])
+        definition = self._registry.version(function_id, number).definition
+        return FunctionDetail(function_id, live, created_at, definition, versions)
+
+    def _versions(self, function_id: str) -> list[tuple[int, int]]:
+        """Numbers and when they were made, the oldest first."""
+        items = read_partition(
+            self._table,
+            f"V#{function_id}",
+            ProjectionExpression="sk, #at",
+            ExpressionAttributeNames={"#at": "at"},
+            ConsistentRead=True,
+        )
+        return [(int(item["sk"]["S"]), int(item["at"]["N"])) for item in items]
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _page(entries: Iterator[Entry], show: Show[T], size: Callable[[T], int], limit: int, is_filtered: bool) -> Page[T]:
+    """It never ends between two entries that share a position, as two Lambdas may happen to give."""
+    found: list[T] = []
+    room, last = _MOST_BYTES, None
+    shown = _shown(entries, show, limit, is_filtered)
+    for looked_at, (position, thing) in enumerate(shown):
+        if position != last and (len(found) >= limit or looked_at >= _MOST or room <= 0):
+            return Page(found, last)
+        last = position
+        if thing is not None:
+            found.append(thing)
+            room -= size(thing)
+    return Page(found, None)
+
+
+def _shown(entries: Iterator[Entry], show: Show[T], limit: int, is_filtered: bool) -> Iterator[tuple[int, T | None]]:
+    """What is to be shown of each entry. Where nothing is refused, no more is read than one behind the page."""
+    left = _MOST if is_filtered else limit + 1
+    while chunk := list(islice(entries, min(_AT_ONCE, left) if left > 0 else _AT_ONCE)):
+        left -= len(chunk)
+        things = show([its_id for _, its_id in chunk])
+        yield from ((position, things.get(its_id)) for position, its_id in chunk)
+
+
+def _event(item: Item) -> EventDetail:
+    position = int(item["p"]["N"])
+    misses = item["ms"]["B"] if "ms" in item else None
+    return EventDetail(Event.stored(position, item["b"]["B"]), ms_of(position), misses)
+
+
+def _is_of(user: str | None, event: Event) -> bool:
+    return user is None or user_key(event.user) == user
+
+
+def _size(detail: RunDetail) -> int:
+    results = sum(300 + len(row.output or b"") + len(row.error or b"") for row in detail.attempts)
+    return results + 300 * (len(detail.plan.steps) + len(detail.plan.edges))

@@ -1,0 +1,85 @@
+"""Names of everything that one environment consists of: the one list that infra, Lambdas, commands and tests read.
+
+`infra` writes it into every Lambda's environment and into an SSM parameter, from which the commands read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+VARIABLE = "STEPWELL_RESOURCES"
+
+
+class NoEnvironment(Exception):
+    """There is no environment of this name in the account and region; the message says how to make one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    env: str
+    region: str
+    account: str
+    table: str
+    bus: str
+    events_queue: str  # URL
+    events_queue_arn: str
+    outcomes_queue: str  # URL
+    outcomes_queue_arn: str
+    bucket: str  # code of steps, and inputs and reports of containers
+    step_http: str  # the Lambda that runs `http` steps
+    api_url: str = ""
+    ingest: str = "bus"  # or `direct`: events go to the queue without the bus
+    layers: dict[str, str] = field(default_factory=dict)  # ARN of the adapter's layer by architecture
+    cluster: str = ""
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    execution_role: str = ""  # of ECS tasks
+    adapter_image: str = ""
+    repository: str = ""  # ECR, for images that push builds
+    permissions_boundary: str = ""  # of the roles that push makes
+    kms_key: str = ""  # empty: AWS-owned keys
+    retention_days: int = 30
+    event_age_s: int = 3600  # how long an invocation may wait in Lambda's queue
+    cache_s: float = 5.0  # how old a Lambda's view of functions and keys may be
+    clock_skew_ms: int = 2000  # deadlines fire this much later, since clocks differ
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Resources:
+        """Unknown names are left out: what is deployed may be newer than what reads it."""
+        known = {f.name for f in fields(cls)}
+        data: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
+        for name in ("subnets", "security_groups"):
+            data[name] = tuple(data.get(name, ()))
+        return cls(**data)
+
+    @classmethod
+    def from_environment(cls) -> Resources:
+        """Those of the Lambda that this runs in."""
+        return cls.from_json(os.environ[VARIABLE])
+
+    @classmethod
+    def of_environment(cls, env: str) -> Resources:
+        """Those of a deployed environment. Raises NoEnvironment."""
+        from stepwell.aws.clients import client
+
+        ssm = client("ssm")
+        try:
+            found = ssm.get_parameter(Name=parameter(env))
+        except ssm.exceptions.ParameterNotFound:
+            where = ssm.meta.region_name
+            raise NoEnvironment(
+                f"there is no environment {env!r} in {where}; `cdk deploy -c env={env}` makes it, AWS_REGION and"
+                " AWS_PROFILE choose where to look"
+            ) from None
+        return cls.from_json(found["Parameter"]["Value"])
+
+
+def parameter(env: str) -> str:
+    """The SSM parameter that holds an environment's resources."""
+    return f"/stepwell/{env}/resources"

@@ -1,0 +1,157 @@
+"""The role that the steps of one Stepwell function have.
+
+One rule: it allows what running a step takes, and nothing else. Ours is one inline policy; what a team attaches beside
+it stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, dotenv_prefix, functions_pattern, secret_parameter
+from stepwell.aws.resources import Resources
+
+POLICY = "stepwell"
+Policy = dict[str, Any]
+
+
+def trust() -> Policy:
+    services = ["ecs-tasks.amazonaws.com", "lambda.amazonaws.com"]
+    statement = {"Effect": "Allow", "Principal": {"Service": services}, "Action": "sts:AssumeRole"}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def policy(resources: Resources, function_id: str, secrets: Iterable[str], *, containers: bool = False) -> Policy:
+    """What the steps of this function may do; `secrets`: the names of those that they get. `containers`: some of them
+    are, and so read their input from the bucket, at keys that nobody can guess."""
+    env, region, account = resources.env, resources.region, resources.account
+    partition = resources.outcomes_queue_arn.split(":")[1]
+    parameters = [
+        f"{dotenv_prefix(env)}{function_id}/*",
+        *(secret_parameter(env, name) for name in sorted(set(secrets))),
+    ]
+    group = f"/aws/lambda/{functions_pattern(env, function_id)}"
+    statements: list[Policy] = [
+        {"Sid": "Outcomes", "Effect": "Allow", "Action": "sqs:SendMessage", "Resource": resources.outcomes_queue_arn},
+        {
+            "Sid": "Logs",
+            "Effect": "Allow",
+            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+            "Resource": f"arn:{partition}:logs:{region}:{account}:log-group:{group}:*",
+        },
+        {
+            "Sid": "Values",
+            "Effect": "Allow",
+            "Action": "ssm:GetParameters",
+            "Resource": [f"arn:{partition}:ssm:{region}:{account}:parameter{name}" for name in parameters],
+        },
+    ]
+    if containers:
+        statements.append(
+            {
+                "Sid": "Containers",
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:PutObject"],
+                "Resource": f"arn:{partition}:s3:::{resources.bucket}/inputs/*",
+            }
+        )
+    if resources.kms_key:
+        via = [f"{service}.{region}.amazonaws.com" for service in ("s3", "sqs", "ssm")]
+        statements.append(
+            {
+                "Sid": "Key",
+                "Effect": "Allow",
+                "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+                "Resource": resources.kms_key,
+                "Condition": {"StringEquals": {"kms:ViaService": via}},
+            }
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def merged(new: Policy, old: Policy | None) -> Policy:
+    """`new`, and the parameters that `old` allows: versions that use them may still run."""
+    allowed = {resource for policy in (new, old or {}) for resource in _parameters(policy)}
+    return {
+        **new,
+        "Statement": [
+            {**statement, "Resource": [*_parameters(new), *sorted(allowed - {*_parameters(new)})]}
+            if statement["Sid"] == "Values"
+            else statement
+            for statement in new["Statement"]
+        ],
+    }
+
+
+def same(one: Policy | None, other: Policy) -> bool:
+    """Whether two policies say the same, in whatever order they list parameters."""
+    return one is not None and _sorted(one) == _sorted(other)
+
+
+def _sorted(policy: Policy) -> Any:
+    def plain(statement: Policy) -> Policy:
+        return {name: sorted(value) if isinstance(value, list) else value for name, value in statement.items()}
+
+    return {**policy, "Statement": [plain(statement) for statement in policy["Statement"]]}
+
+
+def _parameters(policy: Policy) -> list[str]:
+    return [
+        resource
+        for statement in policy.get("Statement", ())
+        if statement.get("Sid") == "Values"
+        for resource in statement["Resource"]
+    ]
+
+
+# --- the account -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RoleState:
+    arn: str
+    policy: Policy | None
+    boundary: str
+
+
+def read_role(iam: Any, name: str) -> RoleState | None:
+    try:
+        role = iam.get_role(RoleName=name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        return None
+    try:
+        found = iam.get_role_policy(RoleName=name, PolicyName=POLICY)["PolicyDocument"]
+    except iam.exceptions.NoSuchEntityException:
+        found = None
+    boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
+    return RoleState(role["Arn"], orjson.loads(found) if isinstance(found, str) else found, boundary)
+
+
+def put_role(iam: Any, resources: Resources, name: str, function_id: str, wanted: Policy) -> str:
+    """Make the role, or make it what is wanted; its ARN."""
+    tags = [{"Key": ENV_TAG, "Value": resources.env}, {"Key": FUNCTION_TAG, "Value": function_id}]
+    boundary = {"PermissionsBoundary": resources.permissions_boundary} if resources.permissions_boundary else {}
+    document = orjson.dumps(trust()).decode()
+    try:
+        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=tags, **boundary)
+        arn: str = made["Role"]["Arn"]
+    except iam.exceptions.EntityAlreadyExistsException:
+        arn = iam.get_role(RoleName=name)["Role"]["Arn"]
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=document)
+        if boundary:
+            iam.put_role_permissions_boundary(RoleName=name, **boundary)
+    iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=orjson.dumps(wanted).decode())
+    return arn
+
+
+def delete_role(iam: Any, name: str) -> None:
+    """With everything that is attached to it, which IAM asks for."""
+    for attached in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        iam.detach_role_policy(RoleName=name, PolicyArn=attached["PolicyArn"])
+    for inline in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        iam.delete_role_policy(RoleName=name, PolicyName=inline)
+    iam.delete_role(RoleName=name)

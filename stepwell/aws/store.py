@@ -1,0 +1,359 @@
+"""The engine's store in DynamoDB: one conditional write for each transition of a run.
+
+One rule: what a run refers to is written before the run, and what it asks for (timers, waits) after it, so that a
+crash between any two requests leaves what the redelivered message finds and completes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import orjson
+
+from stepwell.aws.clients import client
+from stepwell.aws.lists import Listed, Lists
+from stepwell.aws.observe import count, duration
+from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
+from stepwell.aws.records import Record, run_item
+from stepwell.aws.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.results import keep_results, record_of
+from stepwell.aws.table import (
+    NAME_SHARDS,
+    NEW,
+    UNCHANGED,
+    Item,
+    Key,
+    arrival_key,
+    arrival_partitions,
+    event_key,
+    rerun_key,
+    run_key,
+    shard_of,
+    wait_key,
+    wait_partition,
+)
+from stepwell.aws.timers import Timers
+from stepwell.aws.waking import Waking
+from stepwell.aws.wide import Ended, outcome_items, unfolded
+from stepwell.core.catalog import Catalog
+from stepwell.core.events import Event, user_key
+from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
+from stepwell.engine import RunFact
+from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord
+
+T = TypeVar("T")
+_PARALLEL = 16
+_DAY_S = 86_400
+
+
+class DynamoStore:
+    """Implements `platform.Store` for one batch after the other: `begin`, then what the engine does, then `flush`."""
+
+    def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
+        self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
+        self._registry, self._timers, self._waking, self._lists = registry, timers, waking, lists
+        self._pool = ThreadPoolExecutor(_PARALLEL)
+        self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the last batch: others have changed its runs since."""
+        self._catalog: Catalog | None = None
+        self._records: dict[str, Record] = {}
+        self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
+        self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
+        self._listed_events: dict[str, Listed] = {}
+        self._listed_runs: dict[str, Listed] = {}
+        self.request_ids.clear()
+
+    def flush(self, now: int) -> None:
+        """Write the lists and send the timers of this batch."""
+        self._lists.add(list(self._listed_events.values()), list(self._listed_runs.values()), now)
+        self._timers.send(now)
+        self._waking.send()
+        self._delete(self._over)
+
+    @property
+    def _db(self) -> Any:
+        return client("dynamodb")
+
+    def each(self, do: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """Do it for every item, in parallel if there are several."""
+        return list(map(do, items)) if len(items) < 2 else list(self._pool.map(do, items))
+
+    def get_many(self, keys: Sequence[Key]) -> list[Item]:
+        """Items by key, strongly consistent; those that are not there are left out."""
+        found: list[Item] = []
+        todo = list({(k["pk"]["S"], k["sk"]["S"]): k for k in keys}.values())
+        while todo:
+            request = {self._table: {"Keys": todo[:100], "ConsistentRead": True}}
+            answer = self._db.batch_get_item(RequestItems=request)
+            found += answer["Responses"].get(self._table, [])
+            left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+            todo = [*left, *todo[100:]]
+        return found
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def catalog(self) -> Catalog:
+        if self._catalog is None:  # one for the whole batch
+            self._catalog = self._registry.catalog()
+        return self._catalog
+
+    def position(self, now: int) -> int:
+        return newest_position(now)
+
+    def put_events(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
+        # Those of one id one after the other: the first one is the one that counts.
+        positions = [next_position(now) for _ in events]
+        first: dict[str, int] = {}
+        for i, new in enumerate(events):
+            first.setdefault(new.event.id, i)
+        accepted: dict[int, Accepted | NotWritten | None] = dict(
+            zip(
+                first.values(),
+                self.each(lambda i: self._put_event(events[i], positions[i], now), list(first.values())),
+                strict=True,
+            )
+        )
+        return [accepted.get(i) if i in accepted else None for i in range(len(events))]
+
+    def _put_event(self, new: NewEvent, position: int, now: int) -> Accepted | NotWritten | None:
+        event, errors = new.event, self._db.exceptions
+        item: Item = {
+            **event_key(event.id),
+            "b": {"B": event.body},
+            "p": {"N": str(position)},
+            "ttl": {"N": str(now // 1000 + self._retention_s)},
+        }
+        if new.cause is not None:
+            item["m"] = {"S": new.cause.id}
+        if new.starts:
+            item["st"] = {"L": [{"S": function} for function in new.starts]}
+        if new.misses:
+            item["ms"] = {"B": orjson.dumps(new.misses)}
+        accepted = Accepted(position, new.starts)
+        try:
+            self._put(item, NEW)
+        except errors.ConditionalCheckFailedException as refused:
+            known = refused.response["Item"]
+            identity = known.get("m", {}).get("S")
+            if new.cause is None or identity != new.cause.id:
+                return None  # a duplicate
+            accepted = Accepted(int(known["p"]["N"]), [function["S"] for function in known.get("st", {}).get("L", [])])
+        except errors.ClientError as error:
+            return NotWritten(str(error))
+        event.seq = accepted.position
+        try:
+            self._put_arrivals(new, now)
+        except errors.ClientError as error:
+            return NotWritten(str(error))
+        count("EventsAccepted")
+        self._listed_events[event.id] = Listed(event.seq, event.id, event.name, user_key(event.user))
+        return accepted
+
+    def _put_arrivals(self, new: NewEvent, now: int) -> None:
+        """Store the event where waits will look for it: before waits are looked up."""
+        event = new.event
+        partitions = [arrival_partitions(event.name, key)[0] for key in new.keys]
+        if self.catalog().is_awaited_by_name(event):
+            partitions.append(arrival_partitions(event.name, None)[shard_of(event.id, NAME_SHARDS)])
+        for partition in partitions:
+            ttl = {"N": str(now // 1000 + self._retention_s)}
+            self._put({**arrival_key(partition, event.seq, event.id), "ttl": ttl})
+
+    def events(self, ids: Sequence[str]) -> dict[str, Event]:
+        items = self.get_many([event_key(event_id) for event_id in ids])
+        found = [Event.stored(int(item["p"]["N"]), item["b"]["B"]) for item in items]
+        return {event.id: event for event in found}
+
+    def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
+        if before <= ms_of(after):
+            return
+        ids = sorted(
+            sk
+            for found in self.each(
+                lambda partition: self._arrivals(partition, after, before), arrival_partitions(name, key)
+            )
+            for sk in found
+        )
+        for start in range(0, len(ids), 100):
+            some = [sk.partition("#")[2] for sk in ids[start : start + 100]]
+            events = self.events(some)
+            yield from (events[event_id] for event_id in some if event_id in events)
+
+    def _arrivals(self, partition: str, after: int, before: int) -> list[str]:
+        pages = self._db.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :after AND :before",
+            ExpressionAttributeValues={
+                ":pk": {"S": partition},
+                ":after": {"S": f"{after + 1:020}"},
+                ":before": {"S": f"{first_of(before):020}"},
+            },
+            ConsistentRead=True,
+        )
+        return [item["sk"]["S"] for page in pages for item in page["Items"]]
+
+    def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
+        partitions = [wait_partition(event.name, key) for key in keys]
+        if self.catalog().is_awaited_by_name(event):
+            partitions.append(wait_partition(event.name, None))
+        return [wait for found in self.each(lambda p: self._waking.page(event.id, p), partitions) for wait in found]
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        wanted = list(run_ids)
+        missing = [run_id for run_id in wanted if run_id not in self._records]
+        for record in self._read(self.get_many([run_key(run_id) for run_id in missing])) if missing else ():
+            self._records[record.run.id] = record
+        return {run_id: self._records[run_id] for run_id in wanted if run_id in self._records}
+
+    def _read(self, items: Sequence[Item]) -> list[Record]:
+        elsewhere = [item["ei"]["S"] for item in items if "e" not in item]
+        events = self.events(elsewhere) if elsewhere else {}
+        return [record_of(item, events, self._registry, self.get_many) for item in items]
+
+    def add(self, record: RunRecord) -> None:
+        self._added.add(record.run.id)
+        position = next_position(record.run.created_at)
+        self._records[record.run.id] = Record(
+            record.run, record.plan, record.event, record.after, record.rerun_of, position=position
+        )
+
+    def commit(self, changes: Sequence[Change], now: int) -> Sequence[RunRecord | NotWritten | None]:
+        return self.each(lambda change: self._commit(change, now), changes)
+
+    def _commit(self, change: Change, now: int) -> Record | NotWritten | None:
+        record = change.record
+        assert isinstance(record, Record)
+        try:
+            current = self._write(change, record, now)
+            if current is not None:
+                self._records[record.run.id] = current
+                return current
+            self._follow(change, record, now)
+        except self._db.exceptions.ClientError as error:
+            self._records.pop(record.run.id, None)
+            return NotWritten(str(error))
+        _measure(change)
+        if record.run.id in self._added:
+            self._listed_runs[record.run.id] = self._listed(record)
+        return None
+
+    def _write(self, change: Change, record: Record, now: int) -> Record | None:
+        """Write the run; the current record if somebody else did meanwhile."""
+        if record.revision and record.run is change.before and record.causes == record.written_causes:
+            return None
+        for item in keep_results(record, change.commands, self.request_ids, now // 1000 + self._retention_s):
+            self._put(item)
+        item = run_item(record, now // 1000 + self._retention_s)
+        try:
+            if record.revision == 0:
+                self._put(item, NEW)
+            else:
+                self._put(item, UNCHANGED, {":before": {"N": str(record.revision)}})
+        except self._db.exceptions.ConditionalCheckFailedException as lost:
+            if record.revision:
+                time.sleep(random.uniform(0, 0.02 if not record.is_wide else 0.2))  # others try again as well
+            (current,) = self._read([lost.response["Item"]])
+            return current
+        record.revision += 1
+        record.written_causes = dict(record.causes)
+        return None
+
+    def _follow(self, change: Change, record: Record, now: int) -> None:
+        """What the run asks for besides: each can be done twice."""
+        run, pauses = record.run, record.plan.pauses
+        for command in change.commands:
+            if isinstance(command, SetTimer):
+                self._timers.set(run.id, command.timer, command.due_at, now)
+            elif isinstance(command, ClearTimer):
+                self._over += self._timers.item_of(change.before, command.timer, now)
+            elif isinstance(command, OpenWait):
+                key = wait_key(pauses[command.pause].event or "", command.key, run.id, command.pause)
+                ttl = {"N": str(command.deadline // 1000 + _DAY_S)}
+                self._put({**key, "d": {"N": str(command.deadline)}, "ttl": ttl})
+            elif isinstance(command, CloseWait):
+                its = change.before.pauses[command.pause]
+                self._over.append(wait_key(pauses[command.pause].event or "", its.key, run.id, command.pause))
+
+    def _listed(self, record: Record) -> Listed:
+        user, function = user_key(record.event.user), record.plan.function_id
+        return Listed(record.position, record.run.id, None, user, function)
+
+    # --- wide runs -------------------------------------------------------------------------------------------------
+
+    def keep_outcomes(self, facts: Sequence[RunFact], now: int) -> list[RunFact]:
+        """Facts with the outcomes of runs that have many steps replaced by all outcomes that wait to be folded there:
+        each is written down before, so that whoever folds takes those of others along, and one write folds them."""
+        ended: dict[str, list[RunFact]] = defaultdict(list)
+        others: list[RunFact] = []
+        for fact in facts:
+            record = self._records.get(fact.run_id)
+            is_wide = record is not None and record.is_wide and isinstance(fact.fact, AttemptEnded)
+            (ended[fact.run_id] if is_wide else others).append(fact)
+        for run_id, its in ended.items():
+            others += self._fold_along(self._records[run_id], its, now)
+        return others
+
+    def _fold_along(self, record: Record, facts: Sequence[RunFact], now: int) -> list[RunFact]:
+        run_id, ids = record.run.id, self.request_ids
+        ended: list[Ended] = []
+        causes: dict[AttemptEnded, Cause | None] = {}
+        for _, fact, cause in facts:
+            assert isinstance(fact, AttemptEnded)
+            ended.append(Ended(fact, ids.get((run_id, fact.step, fact.attempt))))
+            causes.setdefault(fact, cause)
+        for item in outcome_items(run_id, ended, now, now // 1000 + self._retention_s):
+            self._put(item)
+        found = unfolded(record, self._outcomes(run_id), self.get_many)
+        ids.update({(run_id, fact.step, fact.attempt): its for fact, its in found if its is not None})
+        return [RunFact(run_id, fact, causes.get(fact, facts[0].cause)) for fact, _ in found]
+
+    def _outcomes(self, run_id: str) -> list[Item]:
+        pages = self._db.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+            ExpressionAttributeValues={":pk": run_key(run_id)["pk"], ":sk": {"S": "o#"}},
+            ConsistentRead=True,
+        )
+        return [item for page in pages for item in page["Items"]]
+
+    def put_rerun(self, run_id: str) -> None:
+        """Let a rerun be found by its event."""
+        record = self._records[run_id]
+        key = rerun_key(record.event.id, record.position)
+        self._put({**key, "r": {"S": run_id}})
+
+    def _delete(self, keys: Sequence[Key]) -> None:
+        todo = [{"DeleteRequest": {"Key": key}} for key in keys]
+        while todo:
+            answer = self._db.batch_write_item(RequestItems={self._table: todo[:25]})
+            todo = [*answer.get("UnprocessedItems", {}).get(self._table, []), *todo[25:]]
+
+    def _put(self, item: Item, condition: str | None = None, values: Item | None = None) -> None:
+        options: dict[str, Any] = {}
+        if condition is not None:
+            options = {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        if values is not None:
+            options["ExpressionAttributeValues"] = values
+        self._db.put_item(TableName=self._table, Item=item, **options)
+
+
+def _measure(change: Change) -> None:
+    if change.before is not change.record.run:
+        for command in change.commands:
+            if isinstance(command, EmitEnd):
+                count(f"Runs{command.status.capitalize()}")
+            elif isinstance(command, RecordAttempt):
+                count(f"Attempts{command.status.capitalize()}")
+                if command.started_at is not None:
+                    duration("StepDuration", command.ended_at - command.started_at)

@@ -1,0 +1,151 @@
+"""The one DynamoDB table: every key and every condition.
+
+| access pattern | request |
+|---|---|
+| accept an event once | Put `E#id`, condition `NEW` |
+| store an event under its wait keys | Put `K#key` |
+| start a run | Put `R#id`, condition `NEW` |
+| one transition of a run | Put `R#id`, condition `UNCHANGED` |
+| a run with its results | Get `R#id`; what overflowed: Query `R#id`, `a#` |
+| outcomes of a wide run that may not be folded yet | Query `R#id`, `o#` |
+| open a wait; find waits for an event | Put, Query `W#key` |
+| events that came before a wait | Query `K#key` between two positions; Get the events |
+| timers due in the next minutes | Query `T#shard` up to a time |
+| cron triggers | Query `C` |
+| live functions; a version | Query `F`; Get `V#function` |
+| has a function changed | Get `META` |
+| a key | Get `KEY` |
+| lists | Query `L#dimension#month#shard`; by status: Query the index `status` |
+| open runs, for the sweeper | Query the index `status` |
+
+One rule: nothing is scanned, and no request is a transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from stepwell.core.messages import Timer
+
+Item = dict[str, Any]
+Key = dict[str, Any]
+
+NEW = "attribute_not_exists(pk)"
+UNCHANGED = "v = :before"  # nobody changed the run since it was read
+STATUS_INDEX = "status"
+STATUS_SHARDS = 8
+NAME_SHARDS = 16  # of the events of one name, for waits that have no key
+TIMER_SHARDS = 8
+
+
+def _key(pk: str, sk: str) -> Key:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def event_key(event_id: str) -> Key:
+    return _key(f"E#{event_id}", "e")
+
+
+def rerun_key(event_id: str, position: int) -> Key:
+    return _key(f"E#{event_id}", f"r#{position:020}")
+
+
+def run_key(run_id: str) -> Key:
+    return _key(f"R#{run_id}", "r")
+
+
+def overflow_key(run_id: str, step: int, attempt: int, content: bytes) -> Key:
+    """Named by its content: of two outcomes of one attempt, the run refers to the one that it took."""
+    return _key(f"R#{run_id}", f"a#{step}#{attempt}#{hashlib.sha256(content).hexdigest()[:8]}")
+
+
+def page_key(run_id: str, number: int, content: bytes) -> Key:
+    """A page of a run's history."""
+    return _key(f"R#{run_id}", f"h#{number:04}#{hashlib.sha256(content).hexdigest()[:8]}")
+
+
+def item_key(run_id: str, name: str) -> Key:
+    """Another item of a run, by the name that the run refers to it with."""
+    return _key(f"R#{run_id}", name)
+
+
+def outcomes_key(run_id: str, now: int, content: bytes) -> Key:
+    """Those of one batch; whoever reads them finds the earliest first."""
+    return _key(f"R#{run_id}", f"o#{now:015}#{hashlib.sha256(content).hexdigest()[:8]}")
+
+
+def wait_partition(name: str, key: bytes | None) -> str:
+    return f"W#n#{name}" if key is None else f"W#{key.hex()}"
+
+
+def wait_key(name: str, key: bytes | None, run_id: str, pause: int) -> Key:
+    return _key(wait_partition(name, key), f"{run_id}#{pause}")
+
+
+def arrival_partitions(name: str, key: bytes | None) -> list[str]:
+    """Where events are found by a wait's key, or by their name alone."""
+    return [f"K#n#{name}#{shard}" for shard in range(NAME_SHARDS)] if key is None else [f"K#{key.hex()}"]
+
+
+def arrival_key(partition: str, position: int, event_id: str) -> Key:
+    return _key(partition, f"{position:020}#{event_id}")
+
+
+def timer_partition(shard: int) -> str:
+    return f"T#{shard}"
+
+
+def timer_key(run_id: str, timer: Timer, due_at: int) -> Key:
+    name = f"{timer.kind.value}.{timer.index}.{timer.attempt}"
+    return _key(timer_partition(shard_of(run_id, TIMER_SHARDS)), f"{due_at:015}#{run_id}#{name}")
+
+
+def schedule_key(function_id: str, cron: str, timezone: str) -> Key:
+    return _key("C", f"{function_id}#{cron}#{timezone}")
+
+
+def function_key(function_id: str) -> Key:
+    return _key("F", function_id)
+
+
+def version_key(function_id: str, version: int) -> Key:
+    return _key(f"V#{function_id}", f"{version:08}")
+
+
+FUNCTIONS_STATE = _key("META", "functions")
+SECRET = _key("META", "secret")
+SWEEP_CURSOR = _key("META", "sweep")
+
+
+def shard_of(text: str, shards: int) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) % shards
+
+
+def status_partition(status: str, shard: int, month: str | None = None) -> str:
+    """Of the index: runs that are `running`, or failed while attempts still run (`ending`), or that `failed` or were
+    `cancelled` in a month (`2026-11`)."""
+    return f"S#{status}#{shard}" if month is None else f"S#{status}#{month}#{shard}"
+
+
+def create_table(dynamodb: Any, name: str) -> None:
+    """Make the table as infra does, for tests."""
+    text = {"AttributeType": "S"}
+    dynamodb.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": "pk", **text},
+            {"AttributeName": "sk", **text},
+            {"AttributeName": "gk", **text},
+            {"AttributeName": "gs", "AttributeType": "N"},
+        ],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": STATUS_INDEX,
+                "KeySchema": [{"AttributeName": "gk", "KeyType": "HASH"}, {"AttributeName": "gs", "KeyType": "RANGE"}],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
+    )

@@ -1,0 +1,94 @@
+"""Timers: near ones are messages that SQS delays, far ones items that `tick` turns into such messages in time.
+
+A far timer is found by its due time (ADR 6). One rule: a message is sent before the item it came from is deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepwell.aws.clients import client
+from stepwell.aws.messages import MAX_DELAY_MS, delay_s, entry, timer_message
+from stepwell.aws.outbox import MAX_BATCH, send_messages
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import TIMER_SHARDS, Item, Key, timer_key, timer_partition
+from stepwell.core.messages import Timer, TimerKind
+from stepwell.core.run import Run
+
+AHEAD_MS = 10 * 60_000  # how early `tick` takes a far timer
+
+
+class Timers:
+    def __init__(self, resources: Resources) -> None:
+        self._table, self._queue, self._skew = resources.table, resources.outcomes_queue, resources.clock_skew_ms
+        self._near: list[tuple[str, Timer, int]] = []
+
+    def set(self, run_id: str, timer: Timer, due_at: int, now: int) -> None:
+        due_at += self._late(timer)
+        if due_at - now <= MAX_DELAY_MS:
+            self._near.append((run_id, timer, due_at))
+        else:
+            item = {**timer_key(run_id, timer, due_at), "r": {"S": run_id}, "t": _named(timer)}
+            client("dynamodb").put_item(TableName=self._table, Item=item)
+
+    def item_of(self, before: Run, timer: Timer, now: int) -> list[Key]:
+        """The item of a timer that is not needed any more, if it is a far one. One that is a message already will find
+        that nothing waits for it."""
+        if timer.kind is TimerKind.RETRY:
+            due_at = before.steps[timer.index].at
+        else:
+            due_at = before.pauses[timer.index].due_at + self._late(timer)
+        return [timer_key(before.id, timer, due_at)] if due_at - now > AHEAD_MS else []
+
+    def send(self, now: int) -> None:
+        """Send the near timers that were set. Raises NotSent."""
+        near, self._near = self._near, []
+        send_messages(
+            self._queue, [entry(timer_message(run, timer, due), delay_s(due, now)) for run, timer, due in near]
+        )
+
+    def move(self, now: int) -> int:
+        """Turn far timers that are due soon into messages; answers how many."""
+        return sum(self._move_shard(shard, now) for shard in range(TIMER_SHARDS))
+
+    def _move_shard(self, shard: int, now: int) -> int:
+        pages = (
+            client("dynamodb")
+            .get_paginator("query")
+            .paginate(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk AND sk < :until",
+                ExpressionAttributeValues={
+                    ":pk": {"S": timer_partition(shard)},
+                    ":until": {"S": f"{now + AHEAD_MS + 1:015}"},
+                },
+            )
+        )
+        moved = 0
+        for page in pages:
+            for start in range(0, len(page["Items"]), MAX_BATCH):
+                batch = page["Items"][start : start + MAX_BATCH]
+                self._move(batch, now)
+                moved += len(batch)
+        return moved
+
+    def _move(self, items: list[Item], now: int) -> None:
+        entries = []
+        for item in items:
+            due = int(item["sk"]["S"].partition("#")[0])
+            kind, index, attempt = map(int, item["t"]["S"].split("."))
+            timer = Timer(TimerKind(kind), index, attempt)
+            entries.append(entry(timer_message(item["r"]["S"], timer, due), delay_s(due, now)))
+        send_messages(self._queue, entries)
+        keys: list[Any] = [{"DeleteRequest": {"Key": {"pk": item["pk"], "sk": item["sk"]}}} for item in items]
+        while keys:
+            answer = client("dynamodb").batch_write_item(RequestItems={self._table: keys})
+            keys = answer.get("UnprocessedItems", {}).get(self._table, [])
+
+    def _late(self, timer: Timer) -> int:
+        """An event that a clock ahead of ours accepted just before the deadline must be there by then."""
+        return self._skew if timer.kind is TimerKind.DEADLINE else 0
+
+
+def _named(timer: Timer) -> Item:
+    return {"S": f"{int(timer.kind)}.{timer.index}.{timer.attempt}"}

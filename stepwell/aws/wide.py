@@ -1,0 +1,73 @@
+"""Outcomes of runs with many steps: written down a batch at a time, so that one write of the run folds all that came.
+
+One rule: whoever folds takes along what others wrote down, and of two outcomes of one attempt the earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from stepwell.aws.records import Record
+from stepwell.aws.table import Item, Key, item_key, outcomes_key, overflow_key
+from stepwell.core.messages import AttemptEnded, Error, Outcome
+from stepwell.core.run import StepStatus
+
+_SHORT = 1000  # bytes of an outcome that are read with all others of its run
+
+
+class Ended(NamedTuple):
+    fact: AttemptEnded
+    request_id: str | None
+
+
+def outcome_items(run_id: str, ended: Sequence[Ended], now: int, ttl: int) -> list[Item]:
+    """The items of some outcomes of a run, the one that stands for all of them last."""
+    long: list[Item] = []
+    rows: list[Any] = []
+    for fact, request_id in ended:
+        content = orjson.dumps({**_to_json(fact.outcome), "request_id": request_id})
+        its: object = orjson.Fragment(content)
+        if len(content) > _SHORT:
+            key = overflow_key(run_id, fact.step, fact.attempt, content)
+            long.append({**key, "c": {"B": content}, "ttl": {"N": str(ttl)}})
+            its = key["sk"]["S"]
+        rows.append([fact.step, fact.attempt, its])
+    body = orjson.dumps(rows)
+    return [*long, {**outcomes_key(run_id, now, body), "c": {"B": body}, "ttl": {"N": str(ttl)}}]
+
+
+def unfolded(record: Record, items: Sequence[Item], read: Callable[[Sequence[Key]], list[Item]]) -> list[Ended]:
+    """The outcomes of attempts that the run still takes to be running."""
+    wanted: dict[tuple[int, int], Any] = {}
+    for item in items:
+        for step, attempt, its in orjson.loads(item["c"]["B"]):
+            state = record.run.steps[step]
+            if state.status is StepStatus.RUNNING and state.attempt == attempt:
+                wanted.setdefault((step, attempt), its)
+    refs = [item_key(record.run.id, its) for its in wanted.values() if isinstance(its, str)]
+    long = {item["sk"]["S"]: orjson.loads(item["c"]["B"]) for item in (read(refs) if refs else [])}
+    found = {name: long[its] if isinstance(its, str) else its for name, its in wanted.items()}
+    return [Ended(AttemptEnded(*name, _from_json(its)), its["request_id"]) for name, its in found.items()]
+
+
+def _to_json(outcome: Outcome) -> dict[str, Any]:
+    error = outcome.error
+    return {
+        "output": None if outcome.output is None else outcome.output.decode(),
+        "error": error
+        and [error.kind, error.message, error.status, None if error.output is None else error.output.decode()],
+        "retryable": outcome.retryable,
+        "retry_after_ms": outcome.retry_after_ms,
+    }
+
+
+def _from_json(data: dict[str, Any]) -> Outcome:
+    error = None
+    if data["error"] is not None:
+        kind, message, status, output = data["error"]
+        error = Error(kind, message, status, None if output is None else output.encode())
+    output = None if data["output"] is None else data["output"].encode()
+    return Outcome(output, error, data["retryable"], data["retry_after_ms"])

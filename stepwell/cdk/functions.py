@@ -1,0 +1,165 @@
+"""Stepwell functions as part of a stack of your own, for teams whose `cdk deploy` is the only way into an account.
+
+One rule: it packages and names as `stepwell push` does; what differs is who makes it. A step is one Lambda here, and
+each of its versions is kept, so that open runs go on with theirs. A version is frozen: a changed secret reaches it when
+its sandboxes have ended, within hours.
+
+    Functions(self, "Functions", "functions/", env="prod")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+from aws_cdk import CfnTag, CustomResource, RemovalPolicy, Stack, Token
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3_assets as assets
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from stepwell.aws.deployment import Wanted, wanted
+from stepwell.aws.naming import FUNCTION_TAG, function_name, log_group
+from stepwell.aws.packaging import StepLambda, write_zip
+from stepwell.aws.resources import Resources
+from stepwell.aws.roles import POLICY, policy, trust
+from stepwell.aws.step_lambdas import configuration
+from stepwell.project.load import load_all
+
+
+class CannotDeploy(Exception):
+    """A function cannot be part of a stack; the message says why, and the cure."""
+
+
+def registrar_parameter(env: str) -> str:
+    """The SSM parameter with the ARN of the Lambda that registers functions of stacks."""
+    return f"/stepwell/{env}/registrar"
+
+
+class Functions(Construct):
+    """Every function at or below `path`. `resources`: of the environment; else read from the account, when the stack is
+    synthesised. Raises CannotDeploy, LoadError, Refused, NoEnvironment."""
+
+    def __init__(
+        self, scope: Construct, id: str, path: str | Path, *, env: str, resources: Resources | None = None
+    ) -> None:
+        super().__init__(scope, id)
+        self.resources = resources or Resources.of_environment(env)
+        self.registrar = ssm.StringParameter.value_for_string_parameter(self, registrar_parameter(env))
+        functions, errors = load_all([Path(path)])
+        if errors:
+            raise errors[0]
+        self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
+        for its in wanted(functions, self.resources):
+            _Function(self, its)
+
+
+class _Function(Construct):
+    def __init__(self, scope: Functions, its: Wanted) -> None:
+        super().__init__(scope, its.id)
+        self._all, self._its, self._resources = scope, its, scope.resources
+        self._check()
+        self._tags = [CfnTag(key=FUNCTION_TAG, value=its.id)]
+        role = self._role() if its.lambdas else ""
+        targets = {step: {"lambda": arn} for step, arn in its.arns.items()}
+        targets |= {step: {"lambda": self._version(one, role)} for step, one in its.lambdas.items()}
+        registered = CustomResource(
+            self,
+            "Registered",
+            service_token=scope.registrar,
+            resource_type="Custom::StepwellFunction",
+            properties={
+                "Definition": json.dumps(its.definition),
+                "Targets": Stack.of(self).to_json_string(targets),
+                "Code": json.dumps(its.code),
+                "File": its.file.name,
+            },
+        )
+        for child in self.node.children:
+            if child is not registered:  # live last, as with a push
+                registered.node.add_dependency(child)
+
+    def _check(self) -> None:
+        if self._its.tasks:
+            raise CannotDeploy(f"{self._its.id}: docker steps are no part of a stack; use `stepwell push`")
+        if self._its.dotenv(self._resources.env):
+            raise CannotDeploy(
+                f"{self._its.id}: CloudFormation makes no secret parameters; use secrets instead of .env"
+            )
+
+    def _role(self) -> str:
+        resources, its = self._resources, self._its
+        document = policy(resources, its.id, its.secrets)
+        role = iam.CfnRole(
+            self,
+            "Role",
+            assume_role_policy_document=trust(),
+            permissions_boundary=resources.permissions_boundary or None,
+            policies=[iam.CfnRole.PolicyProperty(policy_name=POLICY, policy_document=document)],
+            tags=self._tags,
+        )
+        return role.attr_arn
+
+    def _version(self, step: StepLambda, role: str) -> str:
+        """The ARN of the version of the step's Lambda that has this code and these settings."""
+        scope = Construct(self, step.step_id)
+        made = self._lambda(scope, step, role)
+        layer = self._resources.layers.get(step.architecture, "")
+        known = "" if Token.is_unresolved(layer) else layer  # a token's text is another each time
+        digest = hashlib.sha256(f"{step.hash} {known}".encode()).hexdigest()[:12]
+        version = lambda_.CfnVersion(scope, f"Version{digest}", function_name=made.ref)
+        queue = self._resources.outcomes_queue_arn
+        invoke = lambda_.CfnEventInvokeConfig(
+            scope,
+            f"Outcomes{digest}",
+            function_name=made.ref,
+            qualifier=version.attr_version,
+            maximum_retry_attempts=0,
+            maximum_event_age_in_seconds=self._resources.event_age_s,
+            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+                on_success=lambda_.CfnEventInvokeConfig.OnSuccessProperty(destination=queue),
+                on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=queue),
+            ),
+        )
+        for kept in (version, invoke):
+            kept.apply_removal_policy(RemovalPolicy.RETAIN)
+        return version.ref
+
+    def _lambda(self, scope: Construct, step: StepLambda, role: str) -> lambda_.CfnFunction:
+        env, place = self._resources.env, hashlib.sha256(f"cdk {step.function_id} {step.step_id}".encode()).hexdigest()
+        name = function_name(env, step.function_id, place)
+        group = logs.CfnLogGroup(
+            scope, "Log", log_group_name=log_group(name), retention_in_days=self._resources.retention_days
+        )
+        asset = assets.Asset(scope, "Code", path=str(self._zip(step)))
+        its = configuration(step, self._resources, role)
+        made = lambda_.CfnFunction(
+            scope,
+            "Function",
+            function_name=name,
+            description=its["Description"],
+            code=lambda_.CfnFunction.CodeProperty(s3_bucket=asset.s3_bucket_name, s3_key=asset.s3_object_key),
+            runtime=its["Runtime"],
+            handler=its["Handler"],
+            memory_size=its["MemorySize"],
+            timeout=its["Timeout"],
+            role=role,
+            layers=its["Layers"],
+            architectures=[step.architecture],
+            environment=lambda_.CfnFunction.EnvironmentProperty(variables=its["Environment"]["Variables"]),
+            recursive_loop="Allow",
+            tags=self._tags,
+        )
+        made.add_dependency(group)
+        return made
+
+    def _zip(self, step: StepLambda) -> Path:
+        path = self._all.zips / step.code_key.rpartition("/")[2]
+        if not path.exists():
+            with path.open("wb") as file:
+                write_zip(step.code, step.layout, file)
+        return path

@@ -1,0 +1,45 @@
+"""A queue that loses nothing: encrypted, TLS only, with a dead-letter queue.
+
+One rule: a message that cannot be handled stays in the dead-letter queue for 14 days, the longest that SQS knows.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import Duration
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+MAX_RECEIVES = 10  # throttling returns messages too, so that few would be too few
+KEPT = Duration.days(14)
+
+
+class DurableQueue(Construct):
+    """`queue` and `dead_letters`. `handler_timeout`: of the Lambda that reads it; messages stay invisible for six times
+    as long, as Lambda recommends, so that a batch that waits for a free instance is not delivered twice."""
+
+    def __init__(self, scope: Construct, id: str, *, handler_timeout: Duration) -> None:
+        super().__init__(scope, id)
+        self.dead_letters = _queue(self, "DeadLetters")
+        self.queue = _queue(
+            self,
+            "Queue",
+            visibility=Duration.seconds(6 * int(handler_timeout.to_seconds())),
+            dead_letters=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=MAX_RECEIVES),
+        )
+
+
+def _queue(
+    scope: Construct,
+    id: str,
+    visibility: Duration | None = None,
+    dead_letters: sqs.DeadLetterQueue | None = None,
+) -> sqs.Queue:
+    return sqs.Queue(
+        scope,
+        id,
+        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        enforce_ssl=True,
+        retention_period=KEPT,
+        visibility_timeout=visibility,
+        dead_letter_queue=dead_letters,
+    )

@@ -1,0 +1,52 @@
+"""Progress bars of what takes long: one for all of it, one for each upload that runs."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+if TYPE_CHECKING:
+    from stepwell.aws.deployment import Action
+
+
+class Bars:
+    """Implements `push.Watcher`. Shows nothing where nobody looks: on a pipe, in a script."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._all = self._progress.add_task("looking", total=None)
+        self._running: dict[str, TaskID] = {}
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def expect(self, count: int) -> None:
+        self._progress.update(self._all, description="pushing", total=count)
+
+    def begin(self, action: Action) -> None:
+        with self._lock:
+            description = f"  {action.verb} {action.kind} {action.name}"
+            self._running[action.name] = self._progress.add_task(description[:70], total=None)
+
+    def sent(self, action: Action, size: int, total: int) -> None:
+        self._progress.update(self._running[action.name], advance=size, total=total)
+
+    def says(self, action: Action, line: str) -> None:
+        self._progress.console.print(f"[dim]{action.name}[/] ", end="")
+        self._progress.console.print(line, markup=False, style="dim")
+
+    def end(self, action: Action) -> None:
+        with self._lock:
+            self._progress.remove_task(self._running.pop(action.name))
+        self._progress.advance(self._all)

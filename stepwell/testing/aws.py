@@ -1,0 +1,287 @@
+"""Stepwell on AWS, for tests: every handler through its real entry point, on moto, with steps on the real Runtime API.
+
+Messages are delivered one batch after the other, in the test's own thread; time stands still and is moved by `travel`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+import orjson
+
+from stepwell.api.access import KeyScope
+from stepwell.aws import clients, positions
+from stepwell.aws.access import KeyStore
+from stepwell.aws.account import Account
+from stepwell.aws.deployment import Refused as CannotRun
+from stepwell.aws.deployment import wanted
+from stepwell.aws.naming import secret_parameter
+from stepwell.aws.push import Push
+from stepwell.aws.resources import VARIABLE
+from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
+from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
+from stepwell.core.duration import parse_duration
+from stepwell.project.load import LoadError, load
+from stepwell.testing.account import provision
+from stepwell.testing.emulator import Emulator
+from stepwell.testing.events import LambdaContext, http_event, scheduled_event
+from stepwell.testing.lambda_host import LambdaHost
+from stepwell.testing.local import refused_by
+from stepwell.testing.platform import PATIENCE_S, Json, Refused
+
+HANDLERS = ("ingest", "route", "advance", "tick", "api")
+
+
+class AwsStepwell:
+    """Implements `platform.Stepwell` in an empty account. `emulator` and `host` may be used by many, one by one."""
+
+    name = "aws"
+    parallelism = 4  # steps that a test may have at a time without waiting for Lambda's concurrency
+
+    def __init__(self, emulator: Emulator, host: LambdaHost, **settings: Any) -> None:
+        self._emulator, self._host = emulator, host
+        emulator.reset()
+        host.reset()
+        positions.reset()  # the clock was set back
+        self.resources = provision(emulator.region, emulator.account, **settings)
+        os.environ[VARIABLE] = self.resources.to_json()
+        self._key = KeyStore(self.resources).create(KeyScope.MANAGE, "tests", emulator.now)[1]
+        self.cold_start()
+
+    def close(self) -> None:
+        self._host.restart()
+        os.environ.pop(VARIABLE, None)
+
+    def cold_start(self) -> None:
+        """New processes of all Lambdas: nothing is in their memory."""
+        from stepwell.aws import entry
+
+        entry.entry.cache_clear()
+        for name in HANDLERS:
+            sys.modules.pop(f"lambdas.{name}", None)
+        self._handlers = {name: importlib.import_module(f"lambdas.{name}").handler for name in HANDLERS}
+
+    # --- words -----------------------------------------------------------------------------------------------------
+
+    def deploy(self, path: Path | str) -> int:
+        try:
+            function = load(Path(path))
+            its = wanted([function], self.resources)
+        except LoadError as wrong:
+            raise refused_by(wrong) from None
+        except CannotRun as wrong:
+            raise Refused(400, [{"pointer": "", "message": str(problem)} for problem in wrong.problems]) from None
+        push = Push(self.resources, Account(), _Nobody(), now=lambda: self._emulator.now)
+        found, actions = push.plan(its)
+        registered = push.apply(its, found, actions)
+        if registered:
+            return registered[0].version
+        return found.live[function.definition.id].plan.version
+
+    def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
+        event = {"name": name, "data": data or {}, "user": user or {}, **envelope}
+        return self.send_raw(orjson.dumps(event))[0]
+
+    def send_raw(self, body: bytes) -> list[str]:
+        answer = self._call("ingest", "POST", "/e", body)
+        self._route_all()
+        ids: list[str] = answer["ids"]
+        return ids
+
+    def event(self, event_id: str) -> Json:
+        return self._get(f"/v1/events/{quote(event_id, safe='')}")
+
+    def events(self, name: str | None = None) -> list[Json]:
+        query = f"name={quote(name)}&" if name else ""
+        return self._all(f"/v1/events?{query}")
+
+    def runs(self, event_id: str | None = None) -> list[Json]:
+        self.settle()
+        of = "" if event_id is None else f"/events/{quote(event_id, safe='')}"
+        return [self.run(run["id"]) for run in self._all(f"/v1{of}/runs?")]
+
+    def run_of(self, event_id: str) -> str:
+        """The id of an event's only run, while things still move."""
+        (run,) = self._all(f"/v1/events/{quote(event_id, safe='')}/runs?")
+        run_id: str = run["id"]
+        return run_id
+
+    def run(self, run_id: str) -> Json:
+        return self._get(f"/v1/runs/{run_id}")
+
+    def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
+        deadline = time.monotonic() + PATIENCE_S
+        while not until(run := self.run(run_id)):
+            assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
+            if not self._deliver():
+                self._host.wait_any(0.01)
+        return run
+
+    def cancel(self, run_id: str) -> None:
+        try:
+            self._call("api", "DELETE", f"/v1/runs/{run_id}")
+        except Refused as refused:
+            if refused.status != 409:  # it has ended
+                raise
+
+    def rerun(self, run_id: str) -> str | None:
+        try:
+            new_id: str = self._call("api", "POST", f"/v1/runs/{run_id}/rerun")["id"]
+        except Refused as refused:
+            if refused.status == 409:
+                return None
+            raise
+        return new_id
+
+    def secret(self, name: str, value: str) -> None:
+        clients.client("ssm").put_parameter(
+            Name=secret_parameter(self.resources.env, name), Value=value, Type="SecureString", Overwrite=True
+        )
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        deadline = time.monotonic() + 3 * PATIENCE_S
+        while True:
+            is_idle = self._host.is_idle  # asked first: what ended since has put its outcome on the queue
+            if not self._deliver():
+                if is_idle or (not self._host.wait_any(0.05) and self._waits_in_vain()):
+                    return
+            assert time.monotonic() < deadline, "things never stop moving"
+
+    def _waits_in_vain(self) -> bool:
+        """Whether all that still runs are steps of cancelled runs: Lambda cannot stop them before their timeout."""
+        payloads = [orjson.loads(payload) for payload in self._host.outstanding]
+        runs = {(payload.get("input") or payload)["ctx"]["run_id"] for payload in payloads}
+        return bool(runs) and all(self.run(run_id)["status"] == "cancelled" for run_id in runs)
+
+    def travel(self, duration: str) -> None:
+        target = self._emulator.now + parse_duration(duration)
+        self.settle()
+        while (due := self._next_due()) is not None and due <= target:
+            self._emulator.advance(max(0, due - self._emulator.now))
+            self._tick_if_due()
+            self.settle()
+        self._emulator.advance(target - self._emulator.now)
+        self._tick_if_due()
+        self.settle()
+
+    def restart(self, downtime: str = "0s") -> None:
+        """All Lambdas are started anew. What steps ran is gone without a word, and the sweeper finds that out."""
+        self._host.restart()
+        self.cold_start()
+        self._emulator.advance(parse_duration(downtime))
+        self.sweep(silence_ms=0)
+        self._tick_if_due()
+        self._deliver()
+
+    def sweep(self, silence_ms: int | None = None) -> None:
+        """All rounds of the sweeper at once. `silence_ms`: after which an attempt is taken to be lost."""
+        from stepwell.aws.entry import entry
+        from stepwell.aws.table import STATUS_SHARDS
+
+        entry().sweep(range(STATUS_SHARDS), silence_ms)
+
+    def tick(self) -> None:
+        """What EventBridge calls every minute."""
+        self._handlers["tick"](scheduled_event(), LambdaContext("tick"))
+
+    def _tick_if_due(self) -> None:
+        if self._next_far() is not None and self._next_far_tick() <= self._emulator.now:
+            self.tick()
+
+    def _next_due(self) -> int | None:
+        """When anything happens next: a message becomes visible, or `tick` has to take something from the table."""
+        delayed = self._emulator.queues.next_delayed(self.resources.events_queue, self.resources.outcomes_queue)
+        return min((due for due in (delayed, self._next_far()) if due is not None), default=None)
+
+    def _next_far(self) -> int | None:
+        """When the next `tick` has something to do. It comes every minute; those without work are left out."""
+        found = []
+        db = clients.client("dynamodb")
+        for pk, ahead in [("C", SCHEDULES_AHEAD_MS), *((f"T#{n}", TIMERS_AHEAD_MS) for n in range(8))]:
+            items = db.query(
+                TableName=self.resources.table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": pk}},
+            )["Items"]
+            for item in items:
+                due = int(item["next"]["N"]) if pk == "C" else int(item["sk"]["S"].partition("#")[0])
+                found.append(max(self._emulator.now, due - ahead))
+        return min(found, default=None)
+
+    def _next_far_tick(self) -> int:
+        far = self._next_far()
+        return sys.maxsize if far is None else far
+
+    # --- delivery --------------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> bool:
+        """One batch of each queue; False if there was none."""
+        return any(
+            [self._batch("route", self.resources.events_queue), self._batch("advance", self.resources.outcomes_queue)]
+        )
+
+    def _route_all(self) -> None:
+        while self._batch("route", self.resources.events_queue):
+            pass
+
+    def _batch(self, handler: str, queue: str) -> bool:
+        event = self._emulator.queues.receive(queue)
+        if not event["Records"]:
+            return False
+        answer = self._handlers[handler](event, LambdaContext(handler))
+        self._emulator.queues.finish(queue, event, answer)
+        return True
+
+    def _call(self, handler: str, method: str, path: str, body: bytes = b"") -> Json:
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        path, _, query = path.partition("?")
+        request = http_event(method, path, body, query=dict(parse_qsl(query)), headers=headers)
+        answer = self._handlers[handler](request, LambdaContext(handler))
+        content: Json = orjson.loads(answer["body"])
+        if answer["statusCode"] >= 400:
+            raise Refused(answer["statusCode"], content.get("errors") or [content])
+        return content
+
+    def _get(self, path: str) -> Json:
+        return self._call("api", "GET", path)
+
+    def _all(self, path: str) -> list[Json]:
+        """All items of a list, the oldest first."""
+        items: list[Json] = []
+        after = ""
+        while True:
+            page = self._get(f"{path}limit=1000{after}")
+            items += page["data"]
+            if page["next"] is None:
+                return items[::-1]
+            after = f"&after={page['next']}"
+
+
+class _Nobody:
+    """A push that nobody watches."""
+
+    def begin(self, action: Any) -> None: ...
+
+    def sent(self, action: Any, size: int, total: int) -> None: ...
+
+    def says(self, action: Any, line: str) -> None: ...
+
+    def end(self, action: Any) -> None: ...
+
+
+@contextmanager
+def aws_account() -> Iterator[tuple[Emulator, LambdaHost]]:
+    """An emulated account for a whole session of tests."""
+    with Emulator() as emulator, LambdaHost(emulator, concurrency=64) as host:
+        yield emulator, host

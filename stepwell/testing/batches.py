@@ -1,0 +1,187 @@
+"""The queues, delivered to the real handlers, with steps whose outcomes the test says. No process is started: what
+Lambda is asked to run is noted, and its destination's record is put on the queue as Lambda would.
+
+A crash can be planned before or after any request to AWS: what is in memory is lost, and the messages come again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import boto3
+
+from stepwell.aws import clients
+from stepwell.aws.entry import Entry, now_ms
+from stepwell.aws.records import StoredAttempt, StoredRun, stored_run
+from stepwell.aws.resources import Resources
+from stepwell.aws.results import all_attempts
+from stepwell.core.definition import parse_definition
+from stepwell.testing import meter
+
+Json = dict[str, Any]
+SERVICES = ("dynamodb", "sqs", "events", "lambda")
+
+
+LOST = object()  # said by a step of which nothing is ever heard
+
+
+class Crash(BaseException):
+    """The Lambda's process is gone."""
+
+
+def handler_step(*after: Any, **fields: Any) -> Json:
+    edges = [{"step": edge} if isinstance(edge, str) else edge for edge in after]
+    runtime = {"type": "lambda", "handler": "app.handler"}
+    return {"path": "file://.", "runtime": runtime, "retries": {"attempts": 0}, "after": edges, **fields}
+
+
+def destination(payload: Json, said: Any, condition: str = "Success", **response: Any) -> Json:
+    """The record of Lambda's destinations for an invocation with this payload. `response`: more of its context."""
+    request = {"requestId": str(uuid4()), "condition": condition, "functionArn": "arn", "approximateInvokeCount": 1}
+    return {
+        "version": "1.0",
+        "requestContext": request,
+        "requestPayload": payload,
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", **response},
+        "responsePayload": said,
+    }
+
+
+def sqs_event(bodies: list[Json], receive_count: int = 1) -> Json:
+    """Messages as Lambda hands them over, without a queue: the one of moto is slow when it is long."""
+    attributes = {"ApproximateReceiveCount": str(receive_count)}
+    return {"Records": [{"messageId": str(uuid4()), "body": _text(b), "attributes": attributes} for b in bodies]}
+
+
+def _text(body: Json) -> str:
+    return json.dumps(body, separators=(",", ":"))
+
+
+class Batches:
+    def __init__(
+        self, resources: Resources, answer: Callable[[Json], Any] = lambda ctx: {"ok": ctx["step_id"]}
+    ) -> None:
+        self.resources = replace(resources, cache_s=3600)
+        self.answer = answer
+        self.invoked: list[Json] = []
+        self.crash_at: int | None = None  # the number of the request before which the process dies
+        self.crash_after: int | None = None  # the number of the batch that is done, but never deleted
+        self.batches = 0
+        self.requests: list[str] = []
+        for service in SERVICES:
+            client = clients.client(service)
+            client.meta.events.unregister("before-call", unique_id="batches")  # of the one before
+            client.meta.events.register("before-call", self._before, unique_id="batches")
+            meter.attach(client)
+        # Whoever sends events, Lambda's destinations and its pollers: none of their requests are the engine's.
+        self.outside, self.outside_db = boto3.client("sqs"), boto3.client("dynamodb")
+        lambdas = clients.client("lambda").meta.events
+        lambdas.unregister("before-call.lambda.Invoke", unique_id="invoke")
+        lambdas.register("before-call.lambda.Invoke", self._invoke, unique_id="invoke")
+        self.start()
+
+    def start(self) -> None:
+        """A new process of each Lambda."""
+        self.entry = Entry(self.resources)
+
+    def deploy(self, steps: Json, on: str = "go", id: str = "f", **fields: Any) -> None:
+        raw = {"id": id, "triggers": [{"event": on}], "steps": steps, **fields}
+        definition = parse_definition(raw).normalised()
+        targets = {step: {"lambda": f"{id}-{step}"} for step in steps}
+        self.entry.registry.stage(definition)
+        self.entry.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
+        self.start()
+
+    def _before(self, model: Any, **_: Any) -> None:
+        if self.crash_at is not None and len(self.requests) == self.crash_at:
+            self.requests.append(model.name)
+            self.crash_at = None
+            raise Crash
+        self.requests.append(model.name)
+
+    def _invoke(self, params: Json, **_: Any) -> tuple[Any, Json]:
+        payload = json.loads(params["body"])
+        self.invoked.append(payload)
+        said = self.answer(payload["ctx"])
+        if said is not LOST:
+            self.put_outcome(destination(payload, said))
+        return _Accepted(), {"StatusCode": 202, "ResponseMetadata": {"HTTPStatusCode": 202}}
+
+    def put_outcome(self, record: Json) -> None:
+        self._send(self.resources.outcomes_queue, record)
+
+    def send(self, name: str = "go", data: Json | None = None, id: str | None = None, user: Json | None = None) -> str:
+        """An event as EventBridge delivers what ingest puts on the bus."""
+        event_id = id or uuid4().hex
+        detail = {"name": name, "data": data or {}, "id": event_id, "user": user or {}}
+        envelope = {
+            "version": "0",
+            "id": str(uuid4()),
+            "detail-type": name,
+            "source": "stepwell.api",
+            "time": "2026-06-01T10:00:30Z",
+            "detail": detail,
+        }
+        self._send(self.resources.events_queue, envelope)
+        return event_id
+
+    def _send(self, queue: str, body: Json) -> None:
+        self.outside.send_message(QueueUrl=queue, MessageBody=_text(body))
+
+    def deliver(self, queue: str, handler: Callable[[Json], Json], batch: int = 10) -> bool:
+        """One batch; False if there was none. What was not done becomes visible again."""
+        sqs = self.outside
+        messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=batch, AttributeNames=["All"]).get(
+            "Messages", []
+        )
+        if not messages:
+            return False
+        records = [{"messageId": m["MessageId"], "body": m["Body"], "attributes": m["Attributes"]} for m in messages]
+        try:
+            failures = {its["itemIdentifier"] for its in handler({"Records": records})["batchItemFailures"]}
+            self.batches += 1
+            if self.batches - 1 == self.crash_after:
+                raise Crash
+        except Crash:
+            self.start()
+            failures = {message["MessageId"] for message in messages}
+        for message in messages:
+            if message["MessageId"] in failures:
+                sqs.change_message_visibility(
+                    QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
+            else:
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        return True
+
+    def route(self, batch: int = 10) -> bool:
+        return self.deliver(self.resources.events_queue, lambda event: self.entry.route(event), batch)
+
+    def advance(self, batch: int = 10) -> bool:
+        return self.deliver(self.resources.outcomes_queue, lambda event: self.entry.advance(event), batch)
+
+    def drain(self, batch: int = 10) -> None:
+        """Deliver until there is nothing more that is due."""
+        while self.route(batch) or self.advance(batch):
+            pass
+
+    def runs(self) -> list[tuple[StoredRun, list[StoredAttempt]]]:
+        """All runs, each with its ended attempts."""
+        pages = self.outside_db.get_paginator("scan").paginate(TableName=self.resources.table)
+        items = [item for page in pages for item in page["Items"]]
+        runs = [stored_run(item) for item in items if item["pk"]["S"].startswith("R#") and item["sk"]["S"] == "r"]
+        return [(run, all_attempts(run, self.entry.store.get_many)) for run in runs]
+
+
+class _Accepted:
+    """Lambda's answer to an asynchronous invocation."""
+
+    status_code = 202
+    content = b""
+
+    def __init__(self) -> None:
+        self.headers: Json = {}

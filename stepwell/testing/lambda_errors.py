@@ -1,0 +1,66 @@
+"""What Lambda says when a function fails by itself: the payloads that stand for an answer, and refused requests."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+MAX_RESPONSE = 6_291_556
+MAX_REQUEST = 6_291_456
+MAX_ASYNC_REQUEST = 1_048_576
+_SIGNALS: dict[int, str] = {  # as Go names them
+    signal.SIGKILL: "killed",
+    signal.SIGTERM: "terminated",
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGABRT: "aborted",
+    signal.SIGINT: "interrupt",
+}
+
+
+def error_payload(kind: str, message: str) -> bytes:
+    return json.dumps({"errorType": kind, "errorMessage": message}).encode()
+
+
+def timeout_error(request_id: str, seconds: int) -> bytes:
+    message = f"RequestId: {request_id} Error: Task timed out after {seconds:.2f} seconds"
+    return error_payload("Sandbox.Timedout", message)
+
+
+def exit_error(request_id: str, code: int) -> bytes:
+    """`code`: as `subprocess` has it, negative for a signal."""
+    reason = f"exit status {code}" if code >= 0 else f"signal: {_SIGNALS.get(-code, str(-code))}"
+    what = "Runtime exited without providing a reason" if code == 0 else f"Runtime exited with error: {reason}"
+    return error_payload("Runtime.ExitError", f"RequestId: {request_id} Error: {what}")
+
+
+def entrypoint_error(request_id: str, reason: str) -> bytes:
+    return error_payload("Runtime.InvalidEntrypoint", f"RequestId: {request_id} {reason}")
+
+
+def response_too_large(size: int) -> bytes:
+    return error_payload(
+        "Function.ResponseSizeTooLarge",
+        f"Response payload size ({size} bytes) exceeded maximum allowed payload size ({MAX_RESPONSE} bytes).",
+    )
+
+
+class Refused(Exception):
+    """An invocation that Lambda does not take."""
+
+    def __init__(self, status: int, code: str, message: str, **more: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+        self.body = json.dumps({"Type": "User", "message": message, "Message": message, **more}).encode()
+
+
+def throttled() -> Refused:
+    return Refused(429, "TooManyRequestsException", "Rate Exceeded.", Reason="ConcurrentInvocationLimitExceeded")
+
+
+def not_json(message: str) -> Refused:
+    return Refused(400, "InvalidRequestContentException", f"Could not parse request body into json: {message}")
+
+
+def request_too_large(limit: int) -> Refused:
+    message = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
+    return Refused(413, "RequestTooLargeException", message)

@@ -1,0 +1,216 @@
+"""Counts the AWS requests that a platform makes on moto, with the DynamoDB capacity that they would use.
+
+Capacity as in the DynamoDB developer guide, "Read and write operations": a write unit for each begun KB of the larger
+of the old and the new item, and for each index entry that changes; a read unit for each begun 4 KB; a query rounds its
+whole page up, a batch each item. Eventually consistent reads are counted as strong ones, which cost twice as much.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Item = dict[str, Any]
+_INDEX_KEYS = ("gk", "gs", "pk", "sk")
+_WRITES = ("PutItem", "DeleteItem", "UpdateItem", "BatchWriteItem")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    service: str
+    operation: str
+    entries: int = 1  # of a batch
+    write_units: float = 0
+    read_units: float = 0
+    key: str = ""  # of the item that is written, and its sort key
+    sort_key: str = ""
+    began: float = 0
+    ended: float = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    calls: list[Call] = field(default_factory=list)
+
+    def operations(self) -> Counter[str]:
+        return Counter(f"{call.service}.{call.operation}" for call in self.calls)
+
+    def count(self, service: str) -> int:
+        return sum(call.service == service for call in self.calls)
+
+    def entries(self, operation: str) -> int:
+        """What all requests of one kind held together, such as `PutEvents`."""
+        return sum(call.entries for call in self.calls if call.operation == operation)
+
+    @property
+    def write_units(self) -> float:
+        return sum(call.write_units for call in self.calls)
+
+    @property
+    def read_units(self) -> float:
+        return sum(call.read_units for call in self.calls)
+
+    def writes_of(self, prefix: str, sort_key: str | None = None) -> int:
+        """How often items whose partition begins so were put, or tried to; `sort_key`: only items of this one."""
+        return sum(
+            call.operation == "PutItem" and call.key.startswith(prefix) and sort_key in (None, call.sort_key)
+            for call in self.calls
+        )
+
+    def sequential(self, until: str | None = None) -> int:
+        """How many requests waited for one another: the longest chain in which each began after the one before had
+        ended. `until`: only the chain that ends with the last request of this operation."""
+        longest: dict[int, int] = {}
+        by_end = sorted(range(len(self.calls)), key=lambda i: self.calls[i].ended)
+        for i in by_end:
+            before = [longest[j] for j in longest if self.calls[j].ended <= self.calls[i].began]
+            longest[i] = 1 + max(before, default=0)
+        wanted = [n for i, n in longest.items() if until in (None, self.calls[i].operation)]
+        return max(wanted, default=0)
+
+
+_lock = threading.Lock()
+_meters: list[Meter] = []
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """Count all requests of clients that `attach` was called for."""
+    meter = Meter()
+    with _lock:
+        _meters.append(meter)
+    try:
+        yield meter
+    finally:
+        with _lock:
+            _meters.remove(meter)
+
+
+def attach(client: Any) -> None:
+    """Let a client's requests be counted. The wildcards make it the first to know: whoever answers a request in the
+    place of AWS ends the chain."""
+    client.meta.events.register_first("before-call.*.*", _before, unique_id="stepwell-meter")
+    client.meta.events.register_first("after-call.*.*", _after, unique_id="stepwell-meter-after")
+
+
+def _before(model: Any, params: Any, context: Any, **_: Any) -> None:
+    """What a write costs is known before: afterwards the old item is gone."""
+    if not _meters:
+        return
+    service, operation = model.service_model.service_name, model.name
+    body = _body(params)
+    call = Call(service, operation)
+    if operation in _WRITES:
+        call = _write(operation, body)
+    elif operation == "BatchGetItem":
+        call = Call(service, operation, sum(len(asked["Keys"]) for asked in body["RequestItems"].values()))
+    elif operation in ("SendMessageBatch", "PutEvents"):
+        call = Call(service, operation, len(body["Entries"]))
+    context["stepwell-meter"] = replace(call, began=time.perf_counter())
+
+
+def _after(model: Any, parsed: Any, context: Any, **_: Any) -> None:
+    call = context.get("stepwell-meter")
+    if call is None:
+        return
+    if model.name == "BatchGetItem":
+        found = [item for items in parsed.get("Responses", {}).values() for item in items]
+        units = sum(_read(item) for item in found) + call.entries - len(found)  # a look for nothing costs as well
+        call = replace(call, read_units=units)
+    elif model.name == "GetItem":
+        call = replace(call, read_units=_read(parsed.get("Item", {})))
+    elif model.name == "Query":
+        items = parsed.get("Items", ())
+        size = sum(map(item_size, items))
+        call = replace(call, entries=len(items), read_units=max(1, math.ceil(size / 4096)))
+    call = replace(call, ended=time.perf_counter())
+    with _lock:
+        for meter in _meters:
+            meter.calls.append(call)
+
+
+def _read(item: Item) -> int:
+    return max(1, math.ceil(item_size(item) / 4096))
+
+
+def _body(params: Any) -> Any:
+    body = params["body"]
+    if isinstance(body, bytes | str) and body[:1] in (b"{", "{"):
+        return json.loads(body)
+    return body
+
+
+def _write(operation: str, body: Any) -> Call:
+    table = body.get("TableName", "")
+    if operation != "BatchWriteItem":
+        key = body["Item"] if operation == "PutItem" else body["Key"]
+        old = _stored(table, key)
+        new = {"PutItem": key, "DeleteItem": {}, "UpdateItem": old}[operation]
+        return Call("dynamodb", operation, 1, _units(old, new), key=key["pk"]["S"], sort_key=key["sk"]["S"])
+    ((table, requests),) = body["RequestItems"].items()
+    units = 0.0
+    for request in requests:
+        if "PutRequest" in request:
+            units += _units(_stored(table, request["PutRequest"]["Item"]), request["PutRequest"]["Item"])
+        else:
+            units += _units(_stored(table, request["DeleteRequest"]["Key"]), {})
+    return Call("dynamodb", operation, len(requests), units)
+
+
+def _units(old: Item, new: Item) -> float:
+    base = max(1, math.ceil(max(item_size(old), item_size(new)) / 1024))
+    before, after = _entry(old), _entry(new)
+    if before == after:
+        return base
+    return base + (before is not None) + (after is not None)
+
+
+def _entry(item: Item) -> str | None:
+    """The item's entry in the index."""
+    return json.dumps([item[key] for key in _INDEX_KEYS]) if "gk" in item else None
+
+
+def _stored(table: str, key: Item) -> Item:
+    from moto.backends import get_backend
+
+    for backends in get_backend("dynamodb").values():
+        for backend in backends.values():
+            if table in backend.tables:
+                found = backend.tables[table].items.get(_moto_key(key["pk"]), {})
+                item = found.get(_moto_key(key["sk"])) if found else None
+                return dict(item.to_json()["Attributes"]) if item is not None else {}
+    return {}
+
+
+def _moto_key(value: Any) -> Any:
+    from moto.dynamodb.models.dynamo_type import DynamoType
+
+    return DynamoType(value)
+
+
+def item_size(item: Item) -> int:
+    """Bytes of an item, as DynamoDB counts them."""
+    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
+
+
+def _value_size(value: Any) -> int:
+    ((kind, content),) = value.items()
+    if kind == "S":
+        return len(content.encode())
+    if kind == "N":
+        return len(content.lstrip("-")) // 2 + 1
+    if kind == "B":
+        return len(content) if isinstance(content, bytes) else len(base64.b64decode(content))
+    if kind == "L":
+        return 3 + sum(1 + _value_size(one) for one in content)
+    if kind == "M":
+        return 3 + sum(1 + len(name.encode()) + _value_size(one) for name, one in content.items())
+    return 1

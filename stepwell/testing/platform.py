@@ -1,0 +1,66 @@
+"""What a test can do to Stepwell, and see of it: the same words on one machine and on AWS.
+
+Time stands still, and passes only when the test travels. Steps are really executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+Json = dict[str, Any]
+
+START = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)  # a Monday; every test begins then
+PATIENCE_S = 20.0  # how long a condition that a test waits for may take, in real time
+
+
+class Refused(Exception):
+    """Stepwell did not accept a request."""
+
+    def __init__(self, status: int, errors: list[Json]) -> None:
+        super().__init__(f"{status}: {errors}")
+        self.status, self.errors = status, errors
+
+
+class Stepwell(Protocol):
+    def deploy(self, path: Path | str) -> int:
+        """Make the function in a folder live; its version. Raises Refused."""
+
+    def send(self, name: str, data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
+        """Send one event; its id. Raises Refused."""
+
+    def send_raw(self, body: bytes) -> list[str]:
+        """Send the body of a request as it is; the ids of its events. Raises Refused."""
+
+    def runs(self, event_id: str | None = None) -> list[Json]:
+        """The runs of an event, or all, the oldest first, once nothing moves any more; as `/v1/runs/{id}` has them."""
+
+    def run(self, run_id: str) -> Json:
+        """A run as it is now."""
+
+    def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
+        """A run as soon as the condition holds."""
+
+    def event(self, event_id: str) -> Json: ...
+
+    def events(self, name: str | None = None) -> list[Json]:
+        """Events, the engine's own among them, the oldest first."""
+
+    def cancel(self, run_id: str) -> None: ...
+
+    def rerun(self, run_id: str) -> str | None:
+        """Run the same event again; the new run's id, None if the function is not live any more."""
+
+    def settle(self) -> None:
+        """Return when nothing moves any more, but for what waits for time or events."""
+
+    def travel(self, duration: str) -> None:
+        """Let time pass, such as `1h30m`, and settle; what is due on the way happens at its own time."""
+
+    def secret(self, name: str, value: str) -> None:
+        """Give a secret its value, for the steps that name it."""
+
+    def restart(self, downtime: str = "0s") -> None:
+        """What runs is gone in the middle of everything, and the servers come back later."""

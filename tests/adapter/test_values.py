@@ -1,0 +1,137 @@
+"""`.env` and secrets, which are read from SSM when a sandbox starts."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.adapter.lambda_service import PATIENCE_S, Lambda
+from tests.adapter.ssm import ParameterStore
+
+DOTENV = "/stepwell/dev/dotenv/f/s"
+SHOW = "echo $A $B $C"
+
+
+def secret(name: str) -> str:
+    return f"/stepwell/dev/secrets/{name}"
+
+
+@pytest.fixture
+def store() -> Iterator[ParameterStore]:
+    store = ParameterStore()
+    yield store
+    store.server.close()
+
+
+def values(store: ParameterStore, *secrets: str, dotenv: str | None = None) -> dict[str, Any]:
+    names = {"dotenv": dotenv, "secrets": {name: secret(name) for name in secrets}}
+    return {"AWS_ENDPOINT_URL_SSM": store.server.url, "STEPWELL_VALUES": json.dumps(names)}
+
+
+def test_env_counts_more_than_dotenv_and_secrets_count_most(sandbox: Lambda, store: ParameterStore) -> None:
+    store.values = {DOTENV: '{"A": "dotenv", "B": "dotenv", "C": "dotenv"}', secret("C"): "secret"}
+    report = sandbox.run(SHOW, **values(store, "C", dotenv=DOTENV), B="env", C="env")
+    assert report["stdout"] == b"dotenv env secret\n"
+
+
+def test_dotenv_counts_more_than_what_lambda_sets_itself(sandbox: Lambda, store: ParameterStore) -> None:
+    store.values = {DOTENV: '{"LANG": "de_DE.UTF-8", "AWS_ACCESS_KEY_ID": "theirs", "AWS_SECRET_ACCESS_KEY": "theirs"}'}
+    script = 'echo "$LANG $AWS_ACCESS_KEY_ID ${AWS_SESSION_TOKEN-none}"'
+    report = sandbox.run(script, **values(store, dotenv=DOTENV), LANG="en_US.UTF-8")
+    assert report["stdout"] == b"de_DE.UTF-8 theirs none\n"
+
+
+def test_values_are_read_decrypted_once_and_in_tens(sandbox: Lambda, store: ParameterStore) -> None:
+    names = [f"S{number:02}" for number in range(25)]
+    store.values = {secret(name): name.lower() for name in names}
+    sandbox.start(sandbox.script("echo $S00 $S24"), **values(store, *names))
+    assert [sandbox.invoke()["stdout"] for _ in range(3)] == [b"s00 s24\n"] * 3
+    assert [len(request["Names"]) for request in store.requests] == [10, 10, 5]
+    assert all(request["WithDecryption"] for request in store.requests)
+
+
+def test_a_missing_secret_is_named_with_the_command_that_sets_it(sandbox: Lambda, store: ParameterStore) -> None:
+    store.values = {secret("A"): "here"}
+    error = sandbox.run(SHOW, **values(store, "A", "B"))["start_error"]
+    assert error == {
+        "message": "the secret B is not set; run `stepwell secrets set B --env dev`",
+        "retryable": False,
+    }
+
+
+def test_a_secret_that_is_set_later_is_found_by_the_next_attempt(sandbox: Lambda, store: ParameterStore) -> None:
+    sandbox.start(sandbox.script(SHOW), **values(store, "A"))
+    assert sandbox.invoke()["start_error"] is not None
+    store.values = {secret("A"): "now"}
+    assert sandbox.invoke()["stdout"] == b"now\n"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [(500, b""), (400, b'{"__type": "ThrottlingException"}'), (400, b'{"__type": "AccessDeniedException"}')],
+)
+def test_what_may_pass_is_asked_again(sandbox: Lambda, store: ParameterStore, refusal: tuple[int, bytes]) -> None:
+    store.values = {secret("A"): "value"}
+    store.refusals = [refusal, refusal]
+    assert sandbox.run(SHOW, **values(store, "A"))["stdout"] == b"value\n"
+
+
+def test_what_does_not_pass_is_worth_another_attempt(sandbox: Lambda, store: ParameterStore) -> None:
+    store.refusals = [(400, b'{"__type": "InvalidKeyId"}')] * 2  # at the start, and for the attempt
+    error = sandbox.run(SHOW, **values(store, "A"))["start_error"]
+    assert "InvalidKeyId" in error["message"]
+    assert error["retryable"] is True
+
+
+def test_a_parameter_store_that_does_not_answer_is_not_waited_for(sandbox: Lambda) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        names = json.dumps({"dotenv": DOTENV, "secrets": {}})
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        error = sandbox.run(SHOW, AWS_ENDPOINT_URL_SSM=address, STEPWELL_VALUES=names, left_ms=12_000)["start_error"]
+    assert "cannot be read from SSM" in error["message"]
+    assert error["retryable"] is True
+
+
+# --- native handlers: the runtime of Lambda itself, started with the values -------------------------------------------
+
+
+def become(sandbox: Lambda, script: str, env: dict[str, Any]) -> None:
+    sandbox.script(script, "runtime")
+    sandbox.start(None, str(sandbox.code / "runtime"), "argument", **env)
+
+
+def test_a_native_handlers_runtime_gets_the_values(sandbox: Lambda, store: ParameterStore) -> None:
+    store.values = {DOTENV: '{"A": "dotenv"}', secret("C"): "secret"}
+    script = 'echo "$A $C $1 ${STEPWELL_VALUES-none} $AWS_LAMBDA_RUNTIME_API $$"'
+    become(sandbox, script, values(store, "C", dotenv=DOTENV))
+    assert sandbox.process is not None
+    assert sandbox.process.wait(PATIENCE_S) == 0
+    expected = f"dotenv secret argument none {sandbox.api.server.host} {sandbox.process.pid}\n"
+    assert sandbox.log().decode() == expected  # the very same process
+
+
+def test_a_native_handler_without_its_secret_fails_until_it_is_set(sandbox: Lambda, store: ParameterStore) -> None:
+    become(sandbox, "echo started with $A", values(store, "A"))
+    for _ in range(2):
+        request_id = sandbox.send()
+        path, error = sandbox.api.answers.get(timeout=PATIENCE_S)
+        assert path == f"invocation/{request_id}/error"
+        assert error["errorType"] == "Stepwell.StartError"
+        assert "stepwell secrets set A --env dev" in error["errorMessage"]
+    sandbox.wait_until_clean()
+    store.values = {secret("A"): "value"}
+    sandbox.send()  # is lost: the runtime can only take the next one
+    sandbox.api.answers.get(timeout=PATIENCE_S)
+    assert sandbox.process is not None
+    assert sandbox.process.wait(PATIENCE_S) == 0
+    assert sandbox.log() == b"started with value\n"
+
+
+def test_a_runtime_that_is_not_there_is_told_to_lambda(sandbox: Lambda, store: ParameterStore) -> None:
+    sandbox.start(None, "/no/such/runtime")
+    path, error = sandbox.api.answers.get(timeout=PATIENCE_S)
+    assert (path, error["errorType"]) == ("init/error", "Stepwell.StartError")

@@ -1,0 +1,95 @@
+"""An AWS account of each test's own, in process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from moto import mock_aws
+from moto.backends import get_backend
+from moto.core.botocore_stubber import BotocoreStubber
+
+from stepwell.aws import clients, positions
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import create_table
+
+REGION = "eu-west-1"
+_one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
+
+
+@pytest.fixture(scope="session", autouse=True)
+def moto_takes_requests_one_at_a_time() -> Iterator[None]:
+    original = BotocoreStubber.__call__
+
+    def call(self: BotocoreStubber, *arguments: Any, **more: Any) -> Any:
+        with _one_at_a_time:
+            return original(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BotocoreStubber, "__call__", call)
+        yield
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in {"REGION": REGION, "DEFAULT_REGION": REGION}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setattr(positions, "_last", 0)  # another test's clock may have been ahead
+    clients.reset()
+    with mock_aws():
+        yield
+    clients.reset()
+
+
+def _make() -> dict[str, str]:
+    """The URLs of the queues."""
+    create_table(clients.client("dynamodb"), "stepwell")
+    clients.client("events").create_event_bus(Name="stepwell")
+    sqs = clients.client("sqs")
+    return {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "outcomes")}
+
+
+@pytest.fixture
+def resources(account: None) -> Resources:
+    """The table, the bus and the queues of an environment."""
+    urls = _make()
+    arn = f"arn:aws:sqs:{REGION}:123456789012"
+    return Resources(
+        env="test",
+        region=REGION,
+        account="123456789012",
+        table="stepwell",
+        bus="stepwell",
+        events_queue=urls["events"],
+        events_queue_arn=f"{arn}:events",
+        outcomes_queue=urls["outcomes"],
+        outcomes_queue_arn=f"{arn}:outcomes",
+        bucket="stepwell",
+        step_http="stepwell-step-http",
+    )
+
+
+@pytest.fixture
+def requests(resources: Resources) -> list[str]:
+    """The names of the requests to DynamoDB that this test has made so far."""
+    made: list[str] = []
+    remember: Callable[..., None] = lambda model, **_: made.append(model.name)  # noqa: E731
+    clients.client("dynamodb").meta.events.register("before-call.dynamodb.*", remember)
+    return made
+
+
+@pytest.fixture
+def new_account(resources: Resources) -> Callable[[], Resources]:
+    """Makes the account empty again."""
+
+    def make() -> Resources:
+        for service in ("dynamodb", "sqs", "events", "lambda"):
+            for regions in get_backend(service).values():
+                for backend in regions.values():
+                    backend.reset()
+        _make()
+        return resources
+
+    return make

@@ -1,0 +1,348 @@
+"""What each access pattern of the table costs once a process is warm: requests and capacity units, counted as made."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+import time_machine
+
+from stepwell.aws.entry import now_ms
+from stepwell.aws.positions import next_position
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import Item, arrival_key, function_key, wait_key
+from stepwell.core.definition import parse_definition
+from stepwell.core.run import RunStatus
+from stepwell.testing.batches import Batches, Json, handler_step
+from stepwell.testing.meter import Meter, metered
+
+NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+MS = int(NOW.timestamp() * 1000)
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+WAITS = {"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})}
+
+
+@pytest.fixture
+def batches(resources: Resources) -> Batches:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")})
+    warm(batches)
+    return batches
+
+
+def warm(batches: Batches, name: str = "go", data: Json | None = None) -> None:
+    """Nothing that a process does but once is counted."""
+    batches.send(name, data)
+    batches.drain()
+
+
+def cost(meter: Meter) -> tuple[dict[str, int], float, float]:
+    """Requests, write units and read units."""
+    return dict(meter.operations()), meter.write_units, meter.read_units
+
+
+def of_event(batches: Batches, name: str = "go", data: Json | None = None, **more: Any) -> Meter:
+    """What route does for one event."""
+    batches.send(name, data, **more)
+    with metered() as meter:
+        assert batches.route()
+    return meter
+
+
+def of_outcome(batches: Batches) -> Meter:
+    """What advance does for one message."""
+    with metered() as meter:
+        assert batches.advance(1)
+    return meter
+
+
+def put(batches: Batches, items: list[Item]) -> None:
+    for item in items:
+        batches.outside_db.put_item(TableName=batches.resources.table, Item=item)
+
+
+def of_call(do: Callable[[], Any]) -> Meter:
+    with metered() as meter:
+        do()
+    return meter
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_that_matches_nothing_is_one_item_and_a_share_of_two_rows(batches: Batches) -> None:
+    assert cost(of_event(batches, "nobody/cares")) == ({"dynamodb.PutItem": 1, "dynamodb.BatchWriteItem": 1}, 3, 0)
+    for number in range(10):
+        batches.send("nobody/cares", {"n": number})
+    with metered() as meter:
+        batches.route()
+    assert cost(meter) == ({"dynamodb.PutItem": 10, "dynamodb.BatchWriteItem": 1}, 12, 0)
+
+
+def test_a_duplicate_of_an_event_costs_the_write_that_is_refused(batches: Batches) -> None:
+    of_event(batches, "nobody/cares", id="one")
+    assert cost(of_event(batches, "nobody/cares", id="one")) == ({"dynamodb.PutItem": 1}, 1, 0)
+
+
+def test_an_event_under_a_wait_key_is_one_more_item_and_one_look(batches: Batches) -> None:
+    batches.deploy(WAITS, "order")
+    warm(batches, "paid", {"order": 1})
+    meter = of_event(batches, "paid", {"order": 2})
+    assert cost(meter) == ({"dynamodb.PutItem": 2, "dynamodb.Query": 1, "dynamodb.BatchWriteItem": 1}, 4, 1)
+    assert meter.writes_of("K#") == 1
+
+
+def test_a_large_event_is_written_once_and_not_into_its_run(batches: Batches) -> None:
+    meter = of_event(batches, data={"text": "x" * 10_000})
+    assert meter.write_units == 10 + 2 + 3  # the event, the run with its entry in the index, the lists
+    batches.drain()
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_runs_start_is_one_item_with_its_entry_in_the_index(batches: Batches) -> None:
+    meter = of_event(batches)
+    assert cost(meter) == ({"dynamodb.PutItem": 2, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}, 1 + 2 + 3, 0)
+
+
+def test_one_transition_is_one_read_and_one_conditional_write(batches: Batches) -> None:
+    of_event(batches)
+    expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "lambda.Invoke": 1}
+    assert cost(of_outcome(batches)) == (expected, 1, 1)
+    assert cost(of_outcome(batches)) == (expected, 1, 1)
+
+
+def test_the_end_of_a_run_takes_its_entry_out_of_the_index(batches: Batches) -> None:
+    of_event(batches)
+    of_outcome(batches)
+    of_outcome(batches)
+    expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "events.PutEvents": 1}
+    assert cost(of_outcome(batches)) == (expected, 2, 1)
+    assert not batches.advance()
+
+
+def test_ten_outcomes_are_read_with_one_request(batches: Batches) -> None:
+    for number in range(10):
+        batches.send(data={"n": number})
+    batches.route()
+    with metered() as meter:
+        batches.advance()
+    expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 10, "lambda.Invoke": 10}
+    assert cost(meter) == (expected, 10, 10)
+
+
+def test_no_more_than_three_requests_wait_for_one_another_before_a_step_starts(batches: Batches) -> None:
+    batches.send()
+    with metered() as meter:
+        batches.route()
+    assert meter.sequential("Invoke") <= 3
+    with metered() as meter:
+        batches.advance()
+    assert meter.sequential("Invoke") <= 3
+
+
+def test_a_repeated_outcome_writes_nothing(batches: Batches) -> None:
+    of_event(batches)
+    (message,) = batches.outside.receive_message(QueueUrl=batches.resources.outcomes_queue)["Messages"]
+    for _ in range(2):
+        batches.outside.send_message(QueueUrl=batches.resources.outcomes_queue, MessageBody=message["Body"])
+    assert of_outcome(batches).write_units == 1
+    assert cost(of_outcome(batches)) == ({"dynamodb.BatchGetItem": 1}, 0, 1)
+
+
+def test_a_long_output_is_written_once(batches: Batches) -> None:
+    batches.answer = lambda ctx: {"text": "x" * 100_000} if ctx["step_id"] == "a" else {}
+    of_event(batches)
+    long = of_outcome(batches)
+    assert (long.writes_of("R#", "r"), long.write_units) == (1, 98 + 1)
+    after = of_outcome(batches)
+    assert after.write_units == 1
+    assert after.read_units == 1 + 25  # the step after it gets the output
+
+
+# --- waits -----------------------------------------------------------------------------------------------------------
+
+
+def open_waits(batches: Batches, count: int) -> None:
+    """Waits of runs that this event's key does not find, as `OpenWait` writes them."""
+    put(
+        batches,
+        [
+            {**wait_key("paid", number.to_bytes(16), f"run{number}", 0), "d": {"N": str(2**45)}, "ttl": {"N": "1"}}
+            for number in range(count)
+        ],
+    )
+
+
+@pytest.mark.parametrize("others", [1, 100])
+def test_a_wait_costs_the_same_however_many_others_are_open(resources: Resources, others: int) -> None:
+    batches = Batches(resources)
+    batches.deploy(WAITS)
+    warm(batches, data={"order": 0})
+    warm(batches, "paid", {"order": 0})
+    open_waits(batches, others)
+    of_event(batches, data={"order": 7})
+    opened = of_outcome(batches)
+    # The run, the wait and the far timer that ends it; a look for events that came before.
+    assert cost(opened) == ({"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 3, "dynamodb.Query": 1}, 3, 2)
+    found = of_event(batches, "paid", {"order": 7})
+    # The event and its key; the wait and its run; the run; the wait and the timer are deleted with one request.
+    requests = {"PutItem": 3, "Query": 1, "BatchGetItem": 2, "BatchWriteItem": 2}
+    assert cost(found)[0] == {**{f"dynamodb.{name}": n for name, n in requests.items()}, "lambda.Invoke": 1}
+    assert found.write_units == 2 + 1 + 2 + 2  # the lists are two rows
+    batches.drain()
+    assert all(stored.run.status is RunStatus.COMPLETED for stored, _ in batches.runs())
+
+
+@pytest.mark.parametrize("others", [1, 300])
+def test_events_before_a_wait_are_found_by_its_key(resources: Resources, others: int) -> None:
+    batches = Batches(resources)
+    batches.deploy(WAITS)
+    warm(batches, data={"order": 0})
+    warm(batches, "paid", {"order": 0})
+    of_event(batches, data={"order": 7})
+    of_event(batches, "paid", {"order": 7})
+    ttl = {"ttl": {"N": "1"}}
+    keys = [f"K#{number.to_bytes(16).hex()}" for number in range(others)]
+    put(batches, [{**arrival_key(key, next_position(MS), f"event{key}"), **ttl} for key in keys])
+    meter = of_outcome(batches)
+    # The run; one look at the key; the event that it finds, twice: to decide, and as the step's input.
+    assert meter.operations()["dynamodb.Query"] == 1
+    assert meter.operations()["dynamodb.BatchGetItem"] <= 3
+    assert meter.operations()["lambda.Invoke"] == 1
+    assert meter.read_units <= 4
+
+
+def test_a_wait_without_a_key_looks_into_the_sixteen_partitions_of_its_events_name(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step({"step": "$trigger", "async": {"event": "paid", "ttl": "10m"}})})
+    warm(batches)
+    warm(batches, "paid")
+    opened = of_event(batches)
+    assert opened.operations()["dynamodb.Query"] == 16
+    assert (opened.writes_of("W#"), opened.writes_of("T#")) == (1, 0)
+    found = of_event(batches, "paid")
+    assert found.operations()["dynamodb.Query"] == 1
+    assert len(batches.invoked) == 2
+
+
+def test_who_wakes_many_runs_does_so_a_hundred_at_a_time(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy(WAITS)
+    for number in range(120):
+        batches.send(data={"order": 7}, id=f"order-{number}")
+    batches.drain()
+    before = len(batches.invoked)
+    woke = of_event(batches, "paid", {"order": 7})
+    assert (len(batches.invoked) - before, woke.entries("SendMessageBatch")) == (100, 1)
+    of_outcome(batches)
+    batches.drain()
+    assert len(batches.invoked) - before == 120
+
+
+# --- timers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_near_timer_is_a_message_and_no_item(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step({"step": "$trigger", "wait": "10m"})})
+    with time_machine.travel(NOW, tick=False) as clock:
+        of_event(batches)
+        clock.shift(601)
+        batches.drain()
+        meter = of_event(batches)
+        assert meter.writes_of("T#") == 0
+        assert meter.operations()["sqs.SendMessageBatch"] == 1
+        clock.shift(601)
+        fired = of_outcome(batches)
+        assert cost(fired) == ({"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "lambda.Invoke": 1}, 1, 1)
+
+
+def test_a_far_timer_is_an_item_that_is_written_moved_and_deleted_once(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step({"step": "$trigger", "wait": "3d"})})
+    with time_machine.travel(NOW, tick=False) as clock:
+        meter = of_event(batches)
+        assert (meter.writes_of("T#"), meter.count("sqs")) == (1, 0)
+        clock.shift(3 * 86_400 - 60)
+        moved = of_call(lambda: batches.entry.timers.move(now_ms()))
+        assert cost(moved) == (
+            {"dynamodb.Query": 8, "sqs.SendMessageBatch": 1, "dynamodb.BatchWriteItem": 1},
+            1,
+            8,
+        )
+        again = of_call(lambda: batches.entry.timers.move(now_ms()))
+        assert cost(again) == ({"dynamodb.Query": 8}, 0, 8)
+        clock.shift(61)
+        batches.drain()
+        assert len(batches.invoked) == 1
+
+
+def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources: Resources) -> None:
+    batches = Batches(resources)
+    with time_machine.travel(NOW, tick=False) as clock:
+        batches.deploy({"a": handler_step()}, triggers=[{"event": "go"}, {"cron": "0 * * * *"}])
+        warm(batches)
+        batches.invoked.clear()
+        idle = of_call(batches.entry.tick)
+        assert idle.write_units == 0
+        assert idle.operations() == {"dynamodb.Query": 8 + 1 + 1}  # far timers, cron triggers, open runs
+        clock.shift(59 * 60)
+        due = of_call(batches.entry.tick)
+        assert (due.operations()["dynamodb.UpdateItem"], due.entries("SendMessageBatch")) == (1, 1)
+        clock.shift(60)
+        tick = of_outcome(batches)
+        assert tick.operations()["dynamodb.PutItem"] == 2  # the event and its run
+        assert len(batches.invoked) == 1
+
+
+# --- what must not count ---------------------------------------------------------------------------------------------
+
+
+def test_one_and_a_thousand_functions_cost_the_same_per_event(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()})
+    warm(batches)
+    one = of_event(batches)
+    batches.drain()
+    register_many(batches, 999)
+    warm(batches)
+    assert len(batches.entry.registry.catalog().live) == 1000
+    assert cost(of_event(batches)) == cost(one)
+
+
+def register_many(batches: Batches, count: int) -> None:
+    """As so many pushes would leave the table: with a row each, of which one is really pushed."""
+    batches.deploy({"a": handler_step()}, "other", "f0")
+    item = batches.outside_db.get_item(TableName=batches.resources.table, Key=function_key("f0"))["Item"]
+    rows = []
+    for number in range(1, count):
+        raw = {"id": f"f{number}", "triggers": [{"event": f"other/{number}"}], "steps": {"a": handler_step()}}
+        definition = zlib.compress(orjson.dumps(parse_definition(raw).normalised()))
+        rows.append({**item, **function_key(f"f{number}"), "d": {"B": definition}})
+    put(batches, rows)
+    batches.start()
+
+
+def test_an_event_costs_the_same_with_thousands_of_open_waits(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy(WAITS)
+    warm(batches, "paid", {"order": 0})
+    before = of_event(batches, "paid", {"order": 1})
+    open_waits(batches, 2000)
+    assert cost(of_event(batches, "paid", {"order": 2})) == cost(before)
+
+
+def test_what_a_process_does_once_is_a_handful_of_reads(batches: Batches) -> None:
+    batches.start()
+    first = of_event(batches)
+    # The functions' state and the functions; where the lists begin; the secret of the tokens.
+    assert first.read_units <= 6
+    batches.start()
+    advanced = of_outcome(batches)
+    assert advanced.read_units <= 1 + 3

@@ -1,0 +1,114 @@
+"""A process of route or advance may die before any of its requests to AWS, and every message may come twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from stepwell.aws import clients
+from stepwell.aws.resources import Resources
+from stepwell.core.run import RunStatus
+from stepwell.testing.batches import Batches, Json, handler_step
+
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
+    "steps one after the other": ({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")}, [("go", {})]),
+    "parallel steps that join": (
+        {"a": handler_step(), "b": handler_step(), "c": handler_step("a", "b", join="all")},
+        [("go", {})],
+    ),
+    "a wait, whose event comes": (
+        {"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})},
+        [("go", {"order": 7}), ("paid", {"order": 7})],
+    ),
+    "a long output": ({"a": handler_step(), "long": handler_step("a"), "c": handler_step("long")}, [("go", {})]),
+}
+
+
+def answer(ctx: Json) -> Any:
+    return {"text": "x" * 5000} if ctx["step_id"] == "long" else {"ok": ctx["step_id"]}
+
+
+def tell(batches: Batches, story: str, crash_at: int | None = None) -> None:
+    """Run a story, with a crash before the request of that number."""
+    steps, events = STORIES[story]
+    batches.deploy(steps)
+    batches.requests.clear()
+    batches.crash_at = crash_at
+    for name, data in events:
+        batches.send(name, data)
+        batches.drain()
+
+
+def result(batches: Batches) -> list[Any]:
+    """What people can see of all runs."""
+    return [
+        (
+            stored.run.status,
+            [step.status.name for step in stored.run.steps],
+            sorted((attempt.step, attempt.status, attempt.output or b"") for attempt in attempts),
+        )
+        for stored, attempts in batches.runs()
+    ]
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_crash_before_any_request_changes_nothing_in_the_end(
+    resources: Resources, story: str, new_account: Callable[[], Resources]
+) -> None:
+    whole = Batches(resources, answer)
+    tell(whole, story)
+    expected = result(whole)
+    assert [status for status, *_ in expected] == [RunStatus.COMPLETED]
+    assert_nothing_is_left(whole)
+    for number in count():
+        batches = Batches(new_account(), answer)
+        tell(batches, story, number)
+        if batches.crash_at is not None:  # there are no more requests
+            break
+        assert result(batches) == expected, f"after a crash before request {number} of {batches.requests}"
+    assert number >= 12
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_batch_that_was_done_may_come_again(
+    resources: Resources, story: str, new_account: Callable[[], Resources]
+) -> None:
+    whole = Batches(resources, answer)
+    tell(whole, story)
+    expected = result(whole)
+    for number in range(whole.batches):
+        batches = Batches(new_account(), answer)
+        batches.crash_after = number
+        tell(batches, story)
+        assert result(batches) == expected, f"after batch {number} came twice"
+
+
+def assert_nothing_is_left(batches: Batches) -> None:
+    """No wait and no timer of a run that has ended. After a crash one may be, which finds nothing and expires."""
+    items = clients.client("dynamodb").scan(TableName=batches.resources.table)["Items"]
+    kinds = Counter(item["pk"]["S"].partition("#")[0] for item in items)
+    assert (kinds["W"], kinds["T"]) == (0, 0)
+
+
+def test_every_message_may_come_twice(resources: Resources) -> None:
+    batches = Batches(resources, answer)
+    steps, _ = STORIES["parallel steps that join"]
+    batches.deploy(steps)
+    batches.send(id="once")
+    batches.send(id="once")
+    while batches.route():
+        pass
+    assert len(batches.invoked) == 2
+    for payload in list(batches.invoked):
+        outcome = {"requestContext": {"requestId": "r", "condition": "Success"}, "requestPayload": payload}
+        batches.put_outcome({**outcome, "responsePayload": {"second": True}})
+    batches.drain()
+    assert Counter(payload["ctx"]["step_id"] for payload in batches.invoked) == {"a": 1, "b": 1, "c": 1}
+    ((status, _, attempts),) = result(batches)
+    assert status is RunStatus.COMPLETED
+    assert [output for *_, output in attempts] == [b'{"ok":"a"}', b'{"ok":"b"}', b'{"ok":"c"}']

@@ -1,0 +1,208 @@
+"""Runs with many parallel steps: their outcomes are written down one by one and folded together."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from stepwell.aws.entry import Entry
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import run_key
+from stepwell.core.run import RunStatus, StepStatus
+from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
+from stepwell.testing.meter import item_size, metered
+
+MAX_ITEM = 400_000
+
+
+def fan(count: int, join: str = "all") -> Json:
+    """Parallel steps, and one that joins them."""
+    parallel = {f"s{number}": handler_step() for number in range(count)}
+    return {**parallel, "join": handler_step(*parallel, join=join)}
+
+
+def started(resources: Resources, steps: Json, answer: Any = lambda ctx: {"ok": ctx["step_id"]}) -> Batches:
+    """One run of these steps, whose parallel ones have all been started."""
+    batches = Batches(resources, answer)
+    batches.deploy(steps)
+    batches.send()
+    assert batches.route()
+    return batches
+
+
+def run_item(batches: Batches) -> Json:
+    run_id = batches.invoked[0]["ctx"]["run_id"]
+    item: Json = batches.outside_db.get_item(TableName=batches.resources.table, Key=run_key(run_id))["Item"]
+    return item
+
+
+def assert_joined(batches: Batches, count: int) -> None:
+    """The run is complete, the join ran once and was given every output."""
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert all(step.status is StepStatus.COMPLETED for step in stored.run.steps)
+    assert len(attempts) == count + 1
+    (joined,) = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]
+    assert joined["steps"] == {f"s{number}": {"ok": f"s{number}"} for number in range(count)}
+
+
+def test_a_thousand_parallel_steps_cost_a_hundred_folds(resources: Resources) -> None:
+    count = 999  # and the one that joins them: more steps than 1,000 are refused
+    batches = started(resources, fan(count), lambda ctx: LOST)
+    assert len(batches.invoked) == count
+    records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
+    with metered() as meter:
+        for first in range(0, count, 10):
+            assert batches.entry.advance(sqs_event(records[first : first + 10])) == {"batchItemFailures": []}
+            assert item_size(run_item(batches)) < MAX_ITEM / 4
+        batches.entry.advance(sqs_event([destination(batches.invoked[-1], {})]))
+    assert meter.writes_of("R#", "r") <= 100 + 1  # a batch of ten folds ten; the join's own outcome
+    assert_joined(batches, count)
+
+
+def test_lambdas_that_fold_at_the_same_time_share_the_work(resources: Resources) -> None:
+    batches = started(resources, fan(120))
+
+    def work(entry: Entry) -> None:
+        while batches.deliver(resources.outcomes_queue, entry.advance):
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [Entry(batches.resources) for _ in range(4)]))
+    batches.drain()  # what the last of them may have started
+    assert_joined(batches, 120)
+
+
+@pytest.mark.parametrize("count", [31, 32, 33])  # with the join, around the 32 from which on a run is wide
+def test_the_border_between_narrow_and_wide_runs(resources: Resources, count: int) -> None:
+    batches = started(resources, fan(count))
+    with metered() as meter:
+        batches.drain()
+    assert_joined(batches, count)
+    outcomes = [call for call in meter.calls if call.sort_key.startswith("o#")]
+    assert bool(outcomes) == (count + 1 > 32)
+
+
+def test_one_whose_outcome_is_folded_already_writes_nothing(resources: Resources) -> None:
+    batches = started(resources, fan(40))
+    slow, fast = Entry(batches.resources), batches.entry
+    messages = take(batches, 10)
+    race(slow, lambda: fast.advance(messages))
+    with metered() as meter:
+        assert slow.advance(messages) == {"batchItemFailures": []}
+    assert meter.writes_of("R#", "r") == 1 + 1  # of the other, and the one that was refused then
+    assert int(run_item(batches)["v"]["N"]) == 2
+    with metered() as meter:
+        assert slow.advance(messages) == {"batchItemFailures": []}
+    assert meter.writes_of("R#", "r") == 0
+
+
+def test_who_folds_takes_along_what_others_wrote_down(resources: Resources) -> None:
+    batches = started(resources, fan(40))
+    first, second = take(batches, 10), take(batches, 10)
+    dying = Entry(batches.resources)
+
+    class Died(BaseException):
+        pass
+
+    def die() -> None:
+        raise Died
+
+    race(dying, die)
+    with pytest.raises(Died):
+        dying.advance(first)  # its outcomes are written down, and not folded
+    batches.entry.advance(second)
+    done = [step.status for step in batches.runs()[0][0].run.steps].count(StepStatus.COMPLETED)
+    assert done == 20
+
+
+def take(batches: Batches, count: int) -> Json:
+    """Messages of the queue `outcomes`, as Lambda hands them over."""
+    messages = batches.outside.receive_message(
+        QueueUrl=batches.resources.outcomes_queue, MaxNumberOfMessages=count, AttributeNames=["All"]
+    )["Messages"]
+    return {
+        "Records": [{"messageId": m["MessageId"], "body": m["Body"], "attributes": m["Attributes"]} for m in messages]
+    }
+
+
+def race(entry: Entry, meanwhile: Any) -> None:
+    """Do something else just before this process commits for the first time."""
+    commit = entry.store.commit
+
+    def late(*arguments: Any) -> Any:
+        entry.store.commit = commit  # type: ignore[method-assign]
+        meanwhile()
+        return commit(*arguments)
+
+    entry.store.commit = late  # type: ignore[method-assign]
+
+
+def test_a_repeated_outcome_of_a_wide_run_changes_nothing(resources: Resources) -> None:
+    batches = started(resources, fan(40))
+    first = batches.invoked[0]
+    batches.drain()
+    before = run_item(batches)
+    batches.put_outcome(destination(first, {"second": True}))
+    with metered() as meter:
+        batches.drain()
+    assert meter.writes_of("R#", "r") == 0
+    assert run_item(batches) == before
+    assert_joined(batches, 40)
+
+
+def test_the_first_of_two_outcomes_of_one_attempt_counts_in_a_wide_run_too(resources: Resources) -> None:
+    batches = started(resources, fan(40), lambda ctx: LOST)
+    for payload in list(batches.invoked):
+        batches.put_outcome(destination(payload, {"ok": payload["ctx"]["step_id"]}))
+    for payload in list(batches.invoked):
+        batches.put_outcome(destination(payload, {"second": True}))
+    batches.answer = lambda ctx: {}
+    batches.drain()
+    assert_joined(batches, 40)
+
+
+def test_a_crash_in_the_middle_of_a_wide_run_changes_nothing_in_the_end(resources: Resources) -> None:
+    batches = started(resources, fan(40))
+    batches.requests.clear()
+    for number in range(0, 60, 4):
+        batches.crash_at = len(batches.requests) + number
+        batches.advance()
+    batches.crash_at = None
+    batches.drain()
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    outputs = {attempt.step: json.loads(attempt.output or b"") for attempt in attempts}
+    assert sorted(outputs) == list(range(41))
+    joined = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]
+    assert all(len(payload["steps"]) == 40 for payload in joined)
+
+
+def test_long_outputs_of_a_wide_run_stay_out_of_its_item(resources: Resources) -> None:
+    """40 outputs of 256 KB, of which the join is given two."""
+    parallel = {f"s{number}": handler_step() for number in range(40)}
+    steps = {**parallel, "join": handler_step("s0", "s39", join="all")}
+    long = "x" * (256 * 1024 - 100)
+    batches = started(resources, steps, lambda ctx: {"text": ctx["step_id"] + long})
+    batches.drain(5)  # ten outputs would be more than a message batch holds
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert all(len(attempt.output or b"") > 256_000 for attempt in attempts)
+    joined = batches.invoked[-1]
+    assert {step: output["text"][:3] for step, output in joined["steps"].items()} == {"s0": "s0x", "s39": "s39"}
+    assert item_size(run_item(batches)) < 20_000
+
+
+def test_an_unhandled_failure_ends_a_wide_run_at_once(resources: Resources) -> None:
+    def answer(ctx: Json) -> Any:
+        return {"status": 400} if ctx["step_id"] == "s7" else {"ok": True}
+
+    batches = started(resources, fan(40), answer)
+    batches.drain()
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.FAILED
+    assert len(attempts) == 40  # running attempts may end, and are recorded
+    assert stored.run.steps[40].status is StepStatus.CANCELLED

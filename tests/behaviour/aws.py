@@ -1,0 +1,45 @@
+"""The platform on AWS as the behaviour suite uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stepwell.api.views import time_text
+from stepwell.aws.clients import client
+from stepwell.testing.account import ENGINE_EVENTS
+from stepwell.testing.aws import AwsStepwell
+from tests.behaviour.words import Json, write_function
+
+
+class AwsTestPlatform(AwsStepwell):
+    def __init__(self, folder: Path, *account: Any) -> None:
+        super().__init__(*account)
+        self._folder = folder
+        self._on_the_bus: dict[str, Json] = {}
+
+    def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:  # type: ignore[override]
+        return super().deploy(write_function(self._folder, definition, files))
+
+    def events(self, name: str | None = None) -> list[Json]:
+        """Also those of the engine's own that only the bus gets, since nothing here starts on them or awaits them."""
+        stored = super().events(name)
+        known = {event["id"] for event in stored}
+        others = [e for i, e in self._engine_events().items() if i not in known and name in (None, e["name"])]
+        return sorted([*stored, *others], key=lambda event: str(event["accepted_at"]))
+
+    def _engine_events(self) -> dict[str, Json]:
+        sqs = client("sqs")
+        url = sqs.get_queue_url(QueueName=ENGINE_EVENTS)["QueueUrl"]
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                envelope = orjson.loads(message["Body"])
+                self._on_the_bus[envelope["detail"]["id"]] = {
+                    **envelope["detail"],
+                    "accepted_at": time_text(envelope["detail"]["ts"]),
+                    "not_started": [],
+                }
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return self._on_the_bus

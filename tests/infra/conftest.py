@@ -1,0 +1,56 @@
+"""The stack, synthesised once: what is asked of it is asked of its template."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import cdk_nag
+import pytest
+from aws_cdk.assertions import Template
+
+from infra.settings import Settings
+from infra.stack import StepwellStack
+
+EVERYTHING = Settings(
+    env="all",
+    ingest="direct",
+    domain="events.example.com",
+    certificate="arn:aws:acm:us-east-1:123456789012:certificate/1",
+    archive_days=7,
+    reserved_concurrency=True,
+    tracing=True,
+    vpc="vpc-0123abcd",
+    subnets="subnet-0123abcd,subnet-0123abce",
+    keep_data=False,
+    alarm_email="ops@example.com",
+    permissions_boundary="arn:aws:iam::123456789012:policy/boundary",
+    step_lambdas="arn:aws:lambda:us-east-1:123456789012:function:mine",
+)
+NOTHING = replace(Settings(), env="bare", alarms=False, dashboard=False, point_in_time_recovery=False)
+
+
+class Synth:
+    """Stacks under several settings, and what cdk-nag says of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        app = cdk.App(outdir=str(folder))
+        stacks = {its.env: StepwellStack(app, its) for its in (Settings(), EVERYTHING, NOTHING)}
+        cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
+        app.synth()
+        self.templates = {env: Template.from_stack(stack) for env, stack in stacks.items()}
+        self.settings = {"dev": Settings(), "all": EVERYTHING, "bare": NOTHING}
+        self.report: Any = json.loads((folder / "validation-report.json").read_text())
+
+    def resources(self, env: str, kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.templates[env].find_resources(kind)
+        return {name: resource.get("Properties", {}) for name, resource in found.items()}
+
+
+@pytest.fixture(scope="session")
+def synth(tmp_path_factory: pytest.TempPathFactory) -> Synth:
+    return Synth(tmp_path_factory.mktemp("cdk"))

@@ -1,0 +1,104 @@
+"""Nothing is lost, late or refused without somebody being told."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.dashboard import EVENTS_METRIC, LAG_METRIC, RUN_METRICS, STEP_METRIC
+from infra.functions import FUNCTIONS
+from stepwell.core.run import RunStatus
+from tests.infra.conftest import Synth
+from tests.infra.test_stack import references
+
+watched = pytest.mark.parametrize("env", ["dev", "all"])
+
+
+def watches(synth: Synth, env: str, metric: str) -> set[str]:
+    """The logical ids of what has an alarm on a metric."""
+    found: set[str] = set()
+    for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
+        if alarm.get("MetricName") == metric:
+            names = {name for its in alarm.get("Dimensions", ()) for name in references(its["Value"])}
+            found |= names or {"everything"}
+    return found
+
+
+def logical_ids(synth: Synth, env: str, handlers: set[str]) -> set[str]:
+    lambdas = synth.resources(env, "AWS::Lambda::Function")
+    return {name for name, its in lambdas.items() if its["Handler"] in handlers}
+
+
+@watched
+def test_every_queue_is_watched(synth: Synth, env: str) -> None:
+    queues = synth.resources(env, "AWS::SQS::Queue")
+    dead_letters = {name for its in queues.values() for name in references(its.get("RedrivePolicy", {}))}
+    assert watches(synth, env, "ApproximateNumberOfMessagesVisible") == dead_letters
+    assert watches(synth, env, "ApproximateAgeOfOldestMessage") == set(queues) - dead_letters
+
+
+@watched
+def test_every_lambda_is_watched(synth: Synth, env: str) -> None:
+    ours = logical_ids(synth, env, {f"lambdas.{its.name}.handler" for its in FUNCTIONS})
+    assert len(ours) == len(FUNCTIONS)
+    assert watches(synth, env, "Errors") == ours
+    assert watches(synth, env, "Throttles") == ours
+    assert watches(synth, env, "Invocations") == logical_ids(synth, env, {"lambdas.tick.handler"})
+
+
+@watched
+def test_every_asynchronous_path_is_watched(synth: Synth, env: str) -> None:
+    step_http = logical_ids(synth, env, {"lambdas.step_http.handler"})
+    assert watches(synth, env, "DestinationDeliveryFailures") == {*step_http, "everything"}
+    rules = synth.resources(env, "AWS::Events::Rule")
+    handed_over = {name for name, its in rules.items() if "DeadLetterConfig" in its["Targets"][0]}
+    for metric in ("FailedInvocations", "InvocationsFailedToBeSentToDlq"):
+        assert watches(synth, env, metric) >= handed_over
+
+
+@watched
+def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
+    table = set(synth.resources(env, "AWS::DynamoDB::Table"))
+    assert watches(synth, env, "ReadThrottleEvents") == watches(synth, env, "WriteThrottleEvents") == table
+
+
+@watched
+def test_every_alarm_is_sent_and_says_what_is_wrong(synth: Synth, env: str) -> None:
+    (topic,) = synth.resources(env, "AWS::SNS::Topic")
+    for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
+        assert references(alarm["AlarmActions"]) == {topic}
+        assert alarm["AlarmDescription"]
+    subscriptions = [its["Endpoint"] for its in synth.resources(env, "AWS::SNS::Subscription").values()]
+    assert subscriptions == ([synth.settings[env].alarm_email] if synth.settings[env].alarm_email else [])
+
+
+def test_alarms_and_the_dashboard_can_be_left_out(synth: Synth) -> None:
+    for kind in ("AWS::CloudWatch::Alarm", "AWS::SNS::Topic", "AWS::CloudWatch::Dashboard"):
+        assert synth.resources("bare", kind) == {}
+        assert synth.resources("dev", kind) != {}
+
+
+def test_the_dashboard_shows_metrics_that_the_engine_writes(synth: Synth) -> None:
+    sources = Path(__file__).parents[2] / "stepwell" / "aws"
+    written = "\n".join(file.read_text() for file in sources.glob("*.py"))
+    for call in (f'duration("{STEP_METRIC}"', f'duration("{LAG_METRIC}"', f'count("{EVENTS_METRIC}"'):
+        assert call in written
+    assert 'count(f"Runs{' in written
+    assert set(RUN_METRICS) == {
+        f"Runs{status.name.capitalize()}" for status in RunStatus if status is not RunStatus.RUNNING
+    }
+
+
+def test_the_dashboard_s_expressions_use_what_they_name(synth: Synth) -> None:
+    (dashboard,) = synth.resources("dev", "AWS::CloudWatch::Dashboard").values()
+    body = json.loads(
+        "".join(part if isinstance(part, str) else "x" for part in dashboard["DashboardBody"]["Fn::Join"][1])
+    )
+    metrics = [row for widget in body["widgets"] for row in widget["properties"].get("metrics", ())]
+    (expression,) = [row[0]["expression"] for row in metrics if isinstance(row[0], dict)]
+    named: set[Any] = {row[-1].get("id") for row in metrics if isinstance(row[-1], dict)}
+    assert set(re.findall(r"\bm\d+\b", expression)) <= named

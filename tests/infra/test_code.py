@@ -1,0 +1,129 @@
+"""What is deployed suffices: the engine's Lambdas start with their layers and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.code import NOT_IN_LAMBDAS, ROOT
+from infra.functions import FUNCTIONS, Function
+from layers.engine.build import HERE, NAMES, Machine, layer, size_mb
+from stepwell.aws.resources import VARIABLE, Resources
+from tests.infra.conftest import Synth
+
+MACHINE = Machine("x86_64", f"{sys.version_info.major}.{sys.version_info.minor}")
+RESOURCES = Resources("dev", "us-east-1", "1", "t", "b", "q", "qa", "o", "oa", "s3", "h")
+
+ISOLATED = """
+import importlib, sys
+code, handler, *layers = sys.argv[1:]
+runtime = {runtime!r}
+
+class OnlyTheRuntimeHasIt:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in runtime:
+            from importlib.machinery import PathFinder
+            return PathFinder.find_spec(name, path or [{site!r}], target)
+
+sys.path[:0] = [code, *(layer + "/python" for layer in layers)]
+sys.meta_path.append(OnlyTheRuntimeHasIt())
+handler = importlib.import_module(handler).handler
+"""
+LOADED = 'print(*sorted({name.partition(".")[0] for name in sys.modules}))'
+ASK_FOR_DOCUMENT = """
+import json
+http = {"method": "GET", "path": "/openapi.json", "sourceIp": "192.0.2.1", "protocol": "HTTP/1.1", "userAgent": ""}
+context = {"http": http, "stage": "$default", "requestId": "1", "timeEpoch": 0}
+request = {"version": "2.0", "routeKey": "$default", "rawPath": "/openapi.json", "rawQueryString": "", "headers": {}}
+print(json.dumps(handler({**request, "requestContext": context, "isBase64Encoded": False}, None)))
+"""
+RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
+
+
+def code_of(synth: Synth) -> Path:
+    """The engine's code as it is in the cloud assembly."""
+    (code,) = [folder for folder in synth.folder.glob("asset.*") if (folder / "lambdas").is_dir()]
+    return code
+
+
+def on_lambda(synth: Synth, its: Function, script: str) -> str:
+    """What a script prints in a process that has a Lambda's code, layers and runtime, and nothing else."""
+    layers = [str(layer(name, MACHINE)) for name in its.layers]
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    prepare = ISOLATED.format(runtime=RUNTIME, site=site)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", prepare + script, str(code_of(synth)), f"lambdas.{its.name}", *layers],
+        env={VARIABLE: RESOURCES.to_json(), "AWS_DEFAULT_REGION": "us-east-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the layers have wheels for Linux")
+
+
+@linux_only
+@pytest.mark.parametrize("its", FUNCTIONS, ids=lambda its: str(its.name))
+def test_a_lambda_starts_with_its_layers_alone(synth: Synth, its: Function) -> None:
+    loaded = on_lambda(synth, its, LOADED).split()
+    assert "stepwell" in loaded
+    assert "pydantic" not in loaded
+    assert ("cel_expr_python" in loaded) <= ("expressions" in its.layers)
+
+
+@linux_only
+def test_the_api_can_describe_itself(synth: Synth) -> None:
+    (api,) = [its for its in FUNCTIONS if its.name == "api"]
+    answer = json.loads(on_lambda(synth, api, ASK_FOR_DOCUMENT))
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"])["openapi"].startswith("3.1")
+
+
+def test_there_is_a_function_for_every_file_in_lambdas() -> None:
+    assert {its.name for its in FUNCTIONS} == {file.stem for file in (ROOT / "lambdas").glob("[!_]*.py")}
+
+
+def test_only_what_lambdas_need_is_deployed(synth: Synth) -> None:
+    code = code_of(synth)
+    assert {its.name for its in code.iterdir()} == {"lambdas", "stepwell"}
+    assert not {its.name for its in (code / "stepwell").iterdir()} & set(NOT_IN_LAMBDAS)
+    assert size_mb(code) < 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lock_file_has_exact_versions_and_no_addresses(name: str) -> None:
+    lines = [line for line in (HERE / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines
+    assert all(re.fullmatch(r"[a-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in lines)
+    wanted = re.findall(r"^([a-z0-9_-]+)>=", (HERE / f"{name}.in").read_text(), re.MULTILINE)
+    assert {its.replace("_", "-") for its in wanted} <= {line.partition("==")[0].replace("_", "-") for line in lines}
+
+
+def test_layers_fit_well_into_a_lambda() -> None:
+    built = {name: layer(name, Machine()) for name in NAMES}
+    assert size_mb(built["light"]) < 10
+    assert size_mb(built["expressions"]) < 25
+    assert sum(map(size_mb, built.values())) < 50
+    for folder in built.values():
+        native = [str(file) for file in folder.rglob("*.so")]
+        assert all("aarch64" in file and "313" in file for file in native)
+        assert not (folder / "python" / "boto3").exists()
+
+
+def test_a_layer_is_built_once() -> None:
+    first = layer("light", Machine())
+    made = first.stat().st_mtime_ns
+    assert (layer("light", Machine()), first.stat().st_mtime_ns) == (first, made)
+
+
+def test_npm_s_lock_names_no_registry() -> None:
+    assert "http" not in (ROOT / "package-lock.json").read_text()
+    assert json.loads((ROOT / "package.json").read_text())["devDependencies"]["aws-cdk"].startswith("^2.")

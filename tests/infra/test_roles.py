@@ -1,0 +1,67 @@
+"""The roles of the engine's Lambdas: what stands in the table, and nothing besides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from infra.functions import FUNCTIONS
+from infra.roles import STATEMENTS, statements
+from tests.infra.conftest import Synth
+from tests.infra.test_stack import functions, references
+
+
+def policies(synth: Synth, env: str, name: str) -> list[dict[str, Any]]:
+    """All statements that the role of a Lambda has, from whatever policy."""
+    (role,) = references(functions(synth, env)[name]["Role"])
+    its = synth.resources(env, "AWS::IAM::Role")[role]
+    assert "ManagedPolicyArns" not in its
+    documents = [policy["PolicyDocument"] for policy in its["Policies"]]
+    for policy in synth.resources(env, "AWS::IAM::Policy").values():
+        if role in references(policy["Roles"]):
+            documents.append(policy["PolicyDocument"])
+    return [statement for document in documents for statement in document["Statement"]]
+
+
+def actions(statement: dict[str, Any]) -> list[str]:
+    its = statement["Action"]
+    return [its] if isinstance(its, str) else its
+
+
+def test_every_lambda_has_statements() -> None:
+    assert set(STATEMENTS) == {its.name for its in FUNCTIONS}
+
+
+@pytest.mark.parametrize("env", ["dev", "all", "bare"])
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_role_is_what_the_table_says(synth: Synth, env: str, name: str) -> None:
+    expected = {action for its in statements(name, synth.settings[env]) for action in its.names}
+    found = {action for its in policies(synth, env, name) for action in actions(its)}
+    assert found == expected | {"logs:CreateLogStream", "logs:PutLogEvents"}
+
+
+@pytest.mark.parametrize("env", ["dev", "all"])
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_role_may_do_anything_to_everything(synth: Synth, env: str, name: str) -> None:
+    nameless = {"ecs:ListTasks", "xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+    for statement in policies(synth, env, name):
+        assert not [action for action in actions(statement) if "*" in action]
+        if statement["Resource"] == "*":
+            assert set(actions(statement)) <= nameless
+
+
+def test_roles_are_passed_to_ecs_alone(synth: Synth) -> None:
+    found = [its for its in policies(synth, "all", "advance") if "iam:PassRole" in actions(its)]
+    assert [its["Condition"] for its in found] == [{"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}]
+
+
+def test_containers_are_allowed_only_where_there_are_containers(synth: Synth) -> None:
+    for name in STATEMENTS:
+        assert not [its for its in policies(synth, "dev", name) for action in actions(its) if action.startswith("ecs:")]
+
+
+def test_an_api_without_a_bus_needs_no_right_to_it(synth: Synth) -> None:
+    found = {action for its in policies(synth, "all", "ingest") for action in actions(its)}
+    assert "events:PutEvents" not in found
+    assert "sqs:SendMessage" in found

@@ -1,0 +1,296 @@
+"""What holds for the infrastructure, whatever is set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import cdk_nag
+import pytest
+from aws_cdk import aws_sqs as sqs
+from cfnlint.api import ManualArgs, lint
+
+from infra.functions import FUNCTIONS
+from infra.ingest import LOGGED
+from infra.state import INPUTS
+from stepwell.aws.containers import FOLDER
+from stepwell.aws.resources import VARIABLE, Resources
+from tests.infra.conftest import Synth
+
+ENVIRONMENTS = ("dev", "all", "bare")
+every_environment = pytest.mark.parametrize("env", ENVIRONMENTS)
+IN_LOOP = ("route", "advance", "tick", "step_http")
+
+
+def functions(synth: Synth, env: str) -> dict[str, dict[str, Any]]:
+    """The engine's Lambdas by name; others are CDK's own."""
+    found = synth.resources(env, "AWS::Lambda::Function").values()
+    handlers = {its.name: f"lambdas.{its.name}.handler" for its in FUNCTIONS}
+    return {name: its for name, handler in handlers.items() for its in found if its["Handler"] == handler}
+
+
+def text(value: Any) -> str:
+    return json.dumps(value)
+
+
+def references(value: Any) -> set[str]:
+    """The logical ids that a value refers to."""
+    if isinstance(value, dict):
+        if "Ref" in value:
+            return {value["Ref"]}
+        if "Fn::GetAtt" in value:
+            return {value["Fn::GetAtt"][0]}
+        return {name for its in value.values() for name in references(its)}
+    if isinstance(value, list):
+        return {name for its in value for name in references(its)}
+    return set()
+
+
+# --- rules of others --------------------------------------------------------------------------------------------------
+
+
+def test_cdk_nag_finds_nothing(synth: Synth) -> None:
+    assert synth.report["pluginReports"] == []
+
+
+def test_cdk_nag_would_find_something(tmp_path: Path) -> None:
+    app = cdk.App(outdir=str(tmp_path))
+    sqs.Queue(cdk.Stack(app, "Stack"), "Queue")
+    cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
+    with pytest.raises(RuntimeError, match="SQS3"):
+        app.synth()
+
+
+@every_environment
+def test_cfn_lint_finds_nothing(synth: Synth, env: str) -> None:
+    template = (synth.folder / f"Stepwell-{env}.template.json").read_text()
+    # W3005: a DependsOn that CDK writes though a reference implies it.
+    assert lint(template, config=ManualArgs(ignore_checks=["W3005"], regions=["us-east-1"])) == []
+
+
+# --- queues -----------------------------------------------------------------------------------------------------------
+
+
+@every_environment
+def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, env: str) -> None:
+    queues = synth.resources(env, "AWS::SQS::Queue")
+    dead_letters = {name for its in queues.values() for name in references(its.get("RedrivePolicy", {}))}
+    assert len(dead_letters) == 2
+    for name, its in queues.items():
+        assert its["SqsManagedSseEnabled"] is True
+        if name not in dead_letters:
+            assert its["RedrivePolicy"]["maxReceiveCount"] >= 10
+    for mapping in synth.resources(env, "AWS::Lambda::EventSourceMapping").values():
+        (queue,), (function,) = references(mapping["EventSourceArn"]), references(mapping["FunctionName"])
+        timeout = synth.resources(env, "AWS::Lambda::Function")[function]["Timeout"]
+        assert queues[queue]["VisibilityTimeout"] == 6 * timeout
+
+
+@every_environment
+def test_every_queue_and_bucket_takes_tls_only(synth: Synth, env: str) -> None:
+    def refused_without_tls(kind: str) -> set[str]:
+        return {
+            name
+            for policy in synth.resources(env, kind).values()
+            for statement in policy["PolicyDocument"]["Statement"]
+            if statement["Effect"] == "Deny" and "aws:SecureTransport" in text(statement["Condition"])
+            for name in references(statement["Resource"])
+        }
+
+    assert refused_without_tls("AWS::SQS::QueuePolicy") == set(synth.resources(env, "AWS::SQS::Queue"))
+    assert refused_without_tls("AWS::S3::BucketPolicy") == set(synth.resources(env, "AWS::S3::Bucket"))
+
+
+@every_environment
+def test_buses_hand_over_to_queues_and_never_to_lambdas(synth: Synth, env: str) -> None:
+    queues = set(synth.resources(env, "AWS::SQS::Queue"))
+    rules = [its for its in synth.resources(env, "AWS::Events::Rule").values() if "EventPattern" in its]
+    archive = [its for its in rules if "replay-name" in text(its["EventPattern"])]  # CDK's own, for its archive
+    ours = [its for its in rules if its not in archive]
+    assert len(ours) == (2 if synth.settings[env].has_containers else 1)
+    for rule in ours:
+        for target in rule["Targets"]:
+            assert references(target["Arn"]) <= queues
+            assert references(target["DeadLetterConfig"]["Arn"]) <= queues
+
+
+def test_only_stopped_tasks_of_the_own_cluster_reach_the_outcomes(synth: Synth) -> None:
+    (pattern,) = [
+        its["EventPattern"]
+        for its in synth.resources("all", "AWS::Events::Rule").values()
+        if its.get("EventPattern", {}).get("source") == ["aws.ecs"]
+    ]
+    (cluster,) = synth.resources("all", "AWS::ECS::Cluster")
+    assert pattern["detail"]["lastStatus"] == ["STOPPED"]
+    assert references(pattern["detail"]["clusterArn"]) == {cluster}
+
+
+# --- Lambdas ----------------------------------------------------------------------------------------------------------
+
+
+@every_environment
+def test_lambda_does_not_stop_the_engine_s_loop(synth: Synth, env: str) -> None:
+    allowed = {name for name, its in functions(synth, env).items() if its.get("RecursiveLoop") == "Allow"}
+    assert allowed == set(IN_LOOP)
+
+
+@every_environment
+def test_a_batch_may_fail_in_part_and_has_a_limit_of_instances(synth: Synth, env: str) -> None:
+    mappings = synth.resources(env, "AWS::Lambda::EventSourceMapping").values()
+    assert len(mappings) == 2
+    for mapping in mappings:
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert mapping["BatchSize"] == 10
+        assert mapping["ScalingConfig"]["MaximumConcurrency"] >= 2
+
+
+@every_environment
+def test_an_http_step_is_retried_by_the_engine_alone(synth: Synth, env: str) -> None:
+    (config,) = [
+        its
+        for its in synth.resources(env, "AWS::Lambda::EventInvokeConfig").values()
+        if "OnSuccess" in its.get("DestinationConfig", {})
+    ]
+    queue = references(config["DestinationConfig"]["OnSuccess"]["Destination"])
+    assert config["MaximumRetryAttempts"] == 0
+    assert config["MaximumEventAgeInSeconds"] == synth.settings[env].event_age_s
+    assert references(config["DestinationConfig"]["OnFailure"]["Destination"]) == queue
+    assert queue <= set(synth.resources(env, "AWS::SQS::Queue"))
+
+
+@every_environment
+def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) -> None:
+    for name, its in functions(synth, env).items():
+        known = resources(its["Environment"]["Variables"][VARIABLE])
+        assert known.env == env
+        assert known.table.startswith("<")
+        assert bool(known.step_http) is (name != "step_http")
+
+
+@every_environment
+def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> None:
+    parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
+    assert set(parameters) == {f"/stepwell/{env}/resources", f"/stepwell/{env}/bus"}
+    known = resources(parameters[f"/stepwell/{env}/resources"])
+    missing = {name for name in Resources.__dataclass_fields__ if not getattr(known, name)}
+    without_containers = {"cluster", "subnets", "security_groups", "execution_role", "adapter_image", "repository"}
+    if env == "all":
+        assert missing == {"kms_key"}
+    else:
+        assert missing == {*without_containers, "permissions_boundary", "kms_key"}
+
+
+def resources(value: Any) -> Resources:
+    """Those that a template writes, with references as `<name>`."""
+    if isinstance(value, dict):
+        parts = value["Fn::Join"][1]
+        value = "".join(part if isinstance(part, str) else f"<{'.'.join(references(part))}>" for part in parts)
+    return Resources.from_json(value)
+
+
+@every_environment
+def test_nothing_has_a_name_that_two_environments_could_share(synth: Synth, env: str) -> None:
+    named = {
+        "AWS::DynamoDB::Table": "TableName",
+        "AWS::S3::Bucket": "BucketName",
+        "AWS::SQS::Queue": "QueueName",
+        "AWS::Lambda::Function": "FunctionName",
+        "AWS::IAM::Role": "RoleName",
+        "AWS::ECS::Cluster": "ClusterName",
+        "AWS::SNS::Topic": "TopicName",
+        "AWS::CloudWatch::Alarm": "AlarmName",
+    }
+    for kind, name in named.items():
+        assert all(name not in its for its in synth.resources(env, kind).values()), kind
+
+
+@every_environment
+def test_there_are_no_step_functions(synth: Synth, env: str) -> None:
+    kinds = {its["Type"] for its in synth.templates[env].to_json()["Resources"].values()}
+    assert not {kind for kind in kinds if kind.startswith("AWS::StepFunctions")}
+
+
+# --- the API ----------------------------------------------------------------------------------------------------------
+
+
+@every_environment
+def test_events_go_to_ingest_and_everything_else_to_the_api(synth: Synth, env: str) -> None:
+    routes = synth.resources(env, "AWS::ApiGatewayV2::Route")
+    integrations = synth.resources(env, "AWS::ApiGatewayV2::Integration")
+    lambdas = synth.resources(env, "AWS::Lambda::Function")
+
+    def handler(route: dict[str, Any]) -> str:
+        (integration,) = references(route["Target"])
+        (function,) = references(integrations[integration]["IntegrationUri"])
+        return str(lambdas[function]["Handler"]).split(".")[1]
+
+    to_ingest = ("POST /e", "OPTIONS /e", "POST /e/{key}", "OPTIONS /e/{key}")
+    assert {its["RouteKey"]: handler(its) for its in routes.values()} == {
+        **dict.fromkeys(to_ingest, "ingest"),
+        "$default": "api",
+    }
+
+
+@every_environment
+def test_no_key_can_reach_the_access_log(synth: Synth, env: str) -> None:
+    (stage,) = synth.resources(env, "AWS::ApiGatewayV2::Stage").values()
+    written = stage["AccessLogSettings"]["Format"]
+    assert json.loads(written) == LOGGED
+    for secret in ("path", "Path", "header", "query", "identity", "protocol"):
+        assert secret not in written
+    assert stage["StageName"] == "$default"
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == synth.settings[env].throttle_rate
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@every_environment
+def test_what_is_asked_to_stay_stays_and_nothing_else(synth: Synth, env: str) -> None:
+    kept = {
+        its["Type"]
+        for its in synth.templates[env].to_json()["Resources"].values()
+        if its.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
+    }
+    assert kept == ({"AWS::DynamoDB::Table", "AWS::S3::Bucket"} if synth.settings[env].keep_data else set())
+    (table,) = synth.resources(env, "AWS::DynamoDB::Table").values()
+    assert table["DeletionProtectionEnabled"] is synth.settings[env].keep_data
+
+
+@every_environment
+def test_the_table_is_what_the_engine_expects(synth: Synth, env: str) -> None:
+    (table,) = synth.resources(env, "AWS::DynamoDB::Table").values()
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
+    (index,) = table["GlobalSecondaryIndexes"]
+    keys = [key["AttributeName"] for key in index["KeySchema"]]
+    assert (index["IndexName"], keys, index["Projection"]) == ("status", ["gk", "gs"], {"ProjectionType": "KEYS_ONLY"})
+    recovery = table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+    assert recovery is synth.settings[env].point_in_time_recovery
+
+
+@every_environment
+def test_inputs_of_containers_do_not_pile_up(synth: Synth, env: str) -> None:
+    (bucket,) = synth.resources(env, "AWS::S3::Bucket").values()
+    assert f"{FOLDER}/" == INPUTS
+    assert any(
+        rule.get("Prefix") == INPUTS and rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]
+    )
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+
+
+@every_environment
+def test_no_log_is_kept_for_ever(synth: Synth, env: str) -> None:
+    logs = synth.resources(env, "AWS::Logs::LogGroup").values()
+    assert len(logs) == len(FUNCTIONS) + 1
+    assert {its["RetentionInDays"] for its in logs} == {synth.settings[env].log_days}
+
+
+def test_a_permissions_boundary_bounds_every_role(synth: Synth) -> None:
+    boundary = synth.settings["all"].permissions_boundary
+    roles = synth.resources("all", "AWS::IAM::Role")
+    own = {name: its for name, its in roles.items() if "CustomResourceProvider" not in name}
+    assert len(own) >= len(FUNCTIONS) + 1
+    assert {its.get("PermissionsBoundary") for its in own.values()} == {boundary}

@@ -1,0 +1,263 @@
+"""The commands that work on an environment, as somebody at a terminal, or a script, meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from botocore.exceptions import NoCredentialsError
+from typer.testing import CliRunner
+
+from stepwell.api.access import KeyScope
+from stepwell.aws.access import KeyStore
+from stepwell.aws.resources import Resources, parameter
+from stepwell.cli.main import app
+from tests.push.conftest import Aws, refusal
+
+Write = Callable[..., Path]
+
+
+def run(*arguments: object, input: str | None = None, **env: str) -> Any:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], input=input, env={"COLUMNS": "200", **env})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def ok(*arguments: object, **options: Any) -> str:
+    result = run(*arguments, **options)
+    assert result.exit_code == 0, result.output
+    return str(result.stdout)
+
+
+def data(*arguments: object, **options: Any) -> Any:
+    return json.loads(ok(*arguments, "--json", **options))
+
+
+def refused(*arguments: object, code: int = 1, **options: Any) -> str:
+    result = run(*arguments, **options)
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    return str(result.stderr)
+
+
+# --- push ------------------------------------------------------------------------------------------------------------
+
+
+def test_push_says_what_is_live(aws: Aws, write: Write) -> None:
+    folder = write()
+    assert "live f v1" in ok("push", folder, "--env", "dev", "-m", "first")
+    assert "nothing has changed" in ok("push", folder, STEPWELL_ENV="dev")
+    answer = data("push", folder, "--env", "dev")
+    assert answer == {"env": "dev", "dry_run": False, "actions": [], "functions": {"f": 1}, "notes": []}
+
+
+def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
+    folder = write()
+    text = ok("push", folder, "--env", "dev", "--dry-run")
+    assert "would create role stepwell-dev-step-f" in text
+    answer = data("push", folder, "--env", "dev", "--dry-run")
+    assert [(a["action"], a["kind"]) for a in answer["actions"]] == [
+        ("create", "role"),
+        ("create", "log group"),
+        ("upload", "code"),
+        ("create", "lambda"),
+        ("create", "function"),
+    ]
+    assert answer["functions"] == {"f": None}
+    assert not aws.writes
+
+
+def test_no_value_of_an_env_file_is_printed(aws: Aws, write: Write) -> None:
+    folder = write()
+    (folder / ".env").write_text("TOKEN=sesame\n")
+    for options in ((), ("--json",), ("--dry-run",), ("--dry-run", "--json")):
+        assert "sesame" not in run("push", folder, "--env", "dev", *options).output
+
+
+def test_what_cannot_run_on_aws_is_refused_with_its_place(aws: Aws, write: Write) -> None:
+    steps = {
+        "a": {"path": "file://.", "timeout": "1h"},
+        "b": {"path": "file://.", "runtime": {"type": "lambda", "command": ["ruby", "x"]}},
+        "c": {"runtime": {"type": "http", "url": "https://example.com"}, "timeout": "16m"},
+        "d": {"runtime": {"type": "docker", "image": "busybox"}},
+    }
+    text = refused("push", write(steps=steps), "--env", "dev")
+    for step, cure in (("a", "use docker"), ("b", "no program 'ruby'"), ("c", "use docker"), ("d", "no containers")):
+        assert any("stepwell.json:1:" in line and f"`{step}`" in line and cure in line for line in text.splitlines())
+    assert not aws.writes
+
+
+def test_nothing_is_pushed_if_one_definition_is_wrong(aws: Aws, write: Write, tmp_path: Path) -> None:
+    write()
+    write("wrong", stepz={})
+    assert "stepz" in refused("push", tmp_path, "--env", "dev")
+    assert not aws.calls
+
+
+def test_an_environment_that_is_not_there_says_how_to_make_it(aws: Aws, write: Write) -> None:
+    text = refused("push", write(), "--env", "prod")
+    assert "no environment 'prod' in eu-central-1" in text
+    assert "cdk deploy" in text
+
+
+def test_without_an_environment_push_asks_for_one(aws: Aws, write: Write) -> None:
+    assert "--env" in refused("push", write(), code=2)
+    assert "a-z" in refused("push", write(), "--env", "../prod", code=2)
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "words"),
+    [
+        ("GetParameter", NoCredentialsError(), "aws configure sso"),
+        ("GetParameter", refusal("ExpiredTokenException", "expired", "GetParameter"), "aws sso login"),
+        (
+            "CreateRole",
+            refusal(
+                "AccessDenied",
+                "User: arn:aws:iam::1:user/u is not authorized to perform: iam:CreateRole"
+                " on resource: arn:aws:iam::1:role/r because no identity-based policy allows it",
+                "CreateRole",
+            ),
+            "AWS denies iam:CreateRole on arn:aws:iam::1:role/r",
+        ),
+        ("GetRole", refusal("Throttling", "Rate exceeded", "GetRole"), "try again in a minute"),
+        ("GetRole", refusal("Weird", "Something else", "GetRole"), "GetRole: Something else"),
+    ],
+)
+def test_what_aws_refuses_is_told_in_words(
+    aws: Aws, write: Write, operation: str, error: Exception, words: str
+) -> None:
+    aws.fail_once(operation, error)
+    assert words in refused("push", write(), "--env", "dev")
+
+
+def test_without_boto3_the_command_says_what_to_install(write: Write) -> None:
+    script = (
+        "import sys; sys.modules['boto3'] = sys.modules['botocore'] = None\n"
+        f"sys.argv = ['stepwell', 'push', {str(write())!r}, '--env', 'dev']\n"
+        "from stepwell.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'stepwell[aws]'" in done.stderr
+
+
+def test_the_command_starts_without_boto3() -> None:
+    names = "any(name.startswith(('boto', 'stepwell.aws')) for name in sys.modules)"
+    script = f"import sys, stepwell.cli.main; sys.exit({names})"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_is_set_listed_and_removed_and_never_shown(aws: Aws) -> None:
+    ok("secrets", "set", "KEY", "--env", "dev", input="sesame\n")
+    ok("secrets", "set", "OTHER", "--env", "dev", "--value", "open")
+    (key, other) = data("secrets", "list", "--env", "dev")
+    assert (key["name"], key["version"], other["name"]) == ("KEY", 1, "OTHER")
+    assert "sesame" not in ok("secrets", "list", "--env", "dev")
+    stored = aws.session.client("ssm").get_parameter(Name="/stepwell/dev/secrets/KEY", WithDecryption=True)["Parameter"]
+    assert (stored["Type"], stored["Value"]) == ("SecureString", "sesame")
+    assert "removed" in ok("secrets", "remove", "KEY", "--env", "dev")
+    assert [one["name"] for one in data("secrets", "list", "--env", "dev")] == ["OTHER"]
+    assert "secrets list" in refused("secrets", "remove", "KEY", "--env", "dev")
+
+
+def test_a_new_value_of_a_secret_makes_the_lambdas_that_have_it_begin_anew(aws: Aws, write: Write) -> None:
+    ok("secrets", "set", "KEY", "--env", "dev", input="one")
+    steps = {"a": {"path": "file://.", "secrets": ["KEY"]}, "b": {"path": "file://."}}
+    folder = write(steps=steps)
+    ok("push", folder, "--env", "dev")
+    client = aws.session.client("lambda")
+    before = {its["FunctionName"]: its["Environment"] for its in client.list_functions()["Functions"]}
+    (renewed,) = data("secrets", "set", "KEY", "--env", "dev", input="two")["renewed"]
+    after = {its["FunctionName"]: its["Environment"] for its in client.list_functions()["Functions"]}
+    assert [name for name in after if after[name] != before[name]] == [renewed]
+    assert "nothing has changed" in ok("push", folder, "--env", "dev")
+
+
+def test_a_value_is_not_empty_and_a_name_is_one_of_a_variable(aws: Aws) -> None:
+    assert "empty" in refused("secrets", "set", "KEY", "--env", "dev", input="\n", code=2)
+    assert "letters" in refused("secrets", "set", "../KEY", "--env", "dev", input="x", code=2)
+
+
+# --- keys, prune -----------------------------------------------------------------------------------------------------
+
+
+def test_keys_of_an_environment_are_in_its_table(aws: Aws, tmp_path: Path) -> None:
+    made = data("keys", "create", "--env", "dev", "--scope", "manage", "--name", "ci")
+    assert KeyStore(aws.resources).scope_of(made["key"]) is KeyScope.MANAGE
+    assert [key["id"] for key in data("keys", "list", "--env", "dev")] == [made["id"]]
+    ok("keys", "revoke", made["id"], STEPWELL_ENV="dev")
+    assert KeyStore(aws.resources).scope_of(made["key"]) is None
+    assert data("keys", "create", "--db", tmp_path / "db", STEPWELL_ENV="dev")["scope"] == "send"
+    assert len(data("keys", "list", "--env", "dev")) == 1  # a database that is named counts more
+
+
+def test_prune_says_what_it_removes(aws: Aws, write: Write) -> None:
+    ok("push", write(), "--env", "dev")
+    assert "nothing to remove" in ok("functions", "prune", "--env", "dev")
+    assert data("functions", "prune", "--env", "dev", "--dry-run") == {"env": "dev", "dry_run": True, "actions": []}
+
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+
+
+class _Api(BaseHTTPRequestHandler):
+    """Answers every request with an empty list, and keeps what was asked."""
+
+    asked: list[tuple[str, str | None]]
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("authorization")))
+        body = b'{"data": [], "next": null}'
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@pytest.fixture
+def asked(aws: Aws) -> Iterator[list[tuple[str, str | None]]]:
+    """What the environment's API was asked."""
+    handler = type("Handler", (_Api,), {"asked": []})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    fields = {**json.loads(aws.resources.to_json()), "api_url": f"http://127.0.0.1:{server.server_port}/"}
+    text = Resources.from_json(json.dumps(fields)).to_json()
+    aws.session.client("ssm").put_parameter(Name=parameter("dev"), Value=text, Type="String", Overwrite=True)
+    yield handler.asked  # type: ignore[attr-defined]
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env"),
+    [
+        (("runs", "--env", "dev"), {}),
+        (("runs",), {"STEPWELL_ENV": "dev"}),
+        (("runs", "--env", "dev"), {"STEPWELL_ENV": "other", "STEPWELL_URL": "http://127.0.0.1:1"}),
+    ],
+)
+def test_commands_find_the_api_of_an_environment(
+    asked: list[tuple[str, str | None]], arguments: tuple[str, ...], env: dict[str, str]
+) -> None:
+    assert data(*arguments, STEPWELL_KEY="sw_x", **env) == []
+    assert asked == [("/v1/runs?limit=20", "Bearer sw_x")]
+
+
+def test_the_environment_may_stand_before_or_after_the_subcommand(asked: list[tuple[str, str | None]]) -> None:
+    data("functions", "show", "f", "--env", "dev")
+    data("functions", "--env", "dev", "show", "f")
+    assert asked == [("/v1/functions/f", None)] * 2

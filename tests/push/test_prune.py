@@ -1,0 +1,112 @@
+"""What no live or running version needs is removed, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stepwell.aws.prune import GRACE_MS, Prune
+from stepwell.aws.registry import Registry
+from stepwell.aws.table import run_key, status_partition
+from tests.push.conftest import Aws
+
+Write = Callable[..., Path]
+STEPS = {"a": {"path": "file://./a"}}
+
+
+def prune(aws: Aws, *, later_ms: int = 2 * GRACE_MS) -> list[str]:
+    pruning = Prune(aws.resources, aws.account(), time.time_ns() // 1_000_000 + later_ms)
+    unneeded = pruning.plan()
+    for what in unneeded:
+        pruning.apply(what)
+    return sorted(what.kind for what in unneeded)
+
+
+def push_twice(aws: Aws, write: Write) -> tuple[Path, str, str]:
+    """Two versions of a function, and the Lambda of each."""
+    names = []
+    for text in ("1", "2"):
+        folder = write(steps=STEPS, files={"a/main.py": text, "a/.env": "A=1\n"})
+        aws.push(folder)
+        version = Registry(aws.resources).version("f", int(text))
+        names.append(version.targets["a"]["lambda"])
+    return folder, names[0], names[1]
+
+
+def lambdas(aws: Aws) -> set[str]:
+    return {its["FunctionName"] for its in aws.session.client("lambda").list_functions()["Functions"]}
+
+
+def open_run(aws: Aws, version: int) -> None:
+    its = {"f": {"S": "f"}, "n": {"N": str(version)}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
+    aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **its})
+
+
+def test_what_only_a_replaced_version_needs_is_removed(aws: Aws, write: Write) -> None:
+    folder, _, new = push_twice(aws, write)
+    assert prune(aws) == ["code", "lambda", "log group"]
+    assert lambdas(aws) == {new}
+    assert aws.push(folder) == ([], [])
+    assert prune(aws) == []
+
+
+def test_a_version_with_an_open_run_keeps_what_it_needs(aws: Aws, write: Write) -> None:
+    _, old, new = push_twice(aws, write)
+    open_run(aws, 1)
+    assert prune(aws) == []
+    assert lambdas(aws) == {old, new}
+
+
+def test_what_was_replaced_or_made_just_now_stays(aws: Aws, write: Write) -> None:
+    _, old, new = push_twice(aws, write)
+    assert prune(aws, later_ms=GRACE_MS // 2) == []
+    assert lambdas(aws) == {old, new}
+
+
+def test_of_a_function_that_is_not_live_everything_goes(aws: Aws, write: Write) -> None:
+    folder, _, _ = push_twice(aws, write)
+    Registry(aws.resources).retire(["f"])
+    assert prune(aws) == ["code", "code", "lambda", "lambda", "log group", "log group", "parameter", "role"]
+    assert lambdas(aws) == set()
+    _, (registered,) = aws.push(folder)
+    assert registered.version == 2
+    assert len(lambdas(aws)) == 1
+
+
+def test_logs_stay_as_long_as_logs_are_kept(aws: Aws, write: Write) -> None:
+    _, old, _ = push_twice(aws, write)
+    logs, group = aws.session.client("logs"), f"/aws/lambda/{old}"
+    logs.create_log_stream(logGroupName=group, logStreamName="s")
+    event = {"timestamp": time.time_ns() // 1_000_000, "message": "hello"}
+    logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[event])
+    assert prune(aws) == ["code", "lambda"]
+    assert prune(aws, later_ms=31 * 86_400_000) == ["log group"]
+
+
+@pytest.mark.parametrize("name", ["stepwell-dev-route", "stepwell-dev-x-0123456789ab", "theirs"])
+def test_what_no_push_made_is_left_alone(aws: Aws, name: str) -> None:
+    iam = aws.session.client("iam")
+    role = iam.create_role(RoleName="stepwell-dev-step-theirs", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    aws.session.client("lambda").create_function(
+        FunctionName=name, Runtime="python3.13", Role=role, Handler="a.b", Code={"ZipFile": b"x"}
+    )
+    assert prune(aws) == []
+
+
+def test_another_environment_whose_name_begins_alike_is_left_alone(aws: Aws, write: Write) -> None:
+    push_twice(aws, write)
+    client = aws.session.client("lambda")
+    made = client.get_function(FunctionName=next(iter(lambdas(aws))))["Configuration"]
+    client.create_function(
+        FunctionName="stepwell-dev-two-f-0123456789ab",
+        Runtime="python3.13",
+        Role=made["Role"],
+        Handler="a.b",
+        Code={"ZipFile": b"x"},
+        Tags={"stepwell:env": "dev-two", "stepwell:hash": "0123456789ab"},
+    )
+    prune(aws)
+    assert "stepwell-dev-two-f-0123456789ab" in lambdas(aws)

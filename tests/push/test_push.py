@@ -1,0 +1,391 @@
+"""A push makes functions live, does nothing twice, and can be repeated wherever it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from stepwell.aws.deployment import MissingSecrets
+from stepwell.aws.push import NoLambda
+from stepwell.aws.registry import Registry
+from stepwell.aws.step_lambdas import Taken
+from stepwell.aws.values import put_parameter
+from tests.push.conftest import Aws, refusal
+
+Write = Callable[..., Path]
+TWO = {
+    "one": {"path": "file://./one"},
+    "two": {
+        "path": "file://./two",
+        "runtime": {"type": "lambda", "handler": "app.handler"},
+        "after": [{"step": "one"}],
+    },
+}
+TWO_FILES = {"one/main.py": "print(1)\n", "two/app.js": "exports.handler = async () => 2\n"}
+
+
+def live(aws: Aws, function_id: str = "f") -> Any:
+    registry = Registry(aws.resources)
+    number = next(row.live for row in registry.functions() if row.id == function_id)
+    assert number is not None
+    return registry.version(function_id, number)
+
+
+def lambdas(aws: Aws) -> dict[str, Any]:
+    found = aws.session.client("lambda").list_functions()["Functions"]
+    return {function["FunctionName"]: function for function in found}
+
+
+def kinds(actions: list[Any]) -> list[str]:
+    return sorted(f"{action.verb} {action.kind}" for action in actions)
+
+
+def test_a_push_makes_a_lambda_for_every_step_and_then_the_version(aws: Aws, write: Write) -> None:
+    actions, (registered,) = aws.push(write(steps=TWO, files=TWO_FILES))
+    assert (registered.function_id, registered.version, registered.is_new) == ("f", 1, True)
+    targets = live(aws).targets
+    made = lambdas(aws)
+    assert {target["lambda"] for target in targets.values()} == made.keys()
+    one, two = made[targets["one"]["lambda"]], made[targets["two"]["lambda"]]
+    assert (one["Runtime"], one["Timeout"], one["Architectures"]) == ("python3.13", 900, ["arm64"])
+    assert one["Environment"]["Variables"] == {
+        "STEPWELL_COMMAND": '["python3","main.py"]',
+        "STEPWELL_TIMEOUT_MS": "900000",
+        "AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap",
+    }
+    assert [layer["Arn"] for layer in one["Layers"]] == [aws.resources.layers["arm64"]]
+    assert (two["Runtime"], two["Handler"], two["Layers"]) == ("nodejs22.x", "app.handler", [])
+    assert two["Environment"]["Variables"] == {"STEPWELL_TIMEOUT_MS": "900000"}
+    assert kinds(actions) == [
+        "create function",
+        "create lambda",
+        "create lambda",
+        "create log group",
+        "create log group",
+        "create role",
+        "upload code",
+        "upload code",
+    ]
+
+
+def test_a_lambda_is_never_retried_answers_to_the_outcomes_queue_and_may_loop(aws: Aws, write: Write) -> None:
+    aws.push(write())
+    (name,) = lambdas(aws)
+    config = aws.session.client("lambda").get_function_event_invoke_config(FunctionName=name)
+    queue = {"Destination": aws.resources.outcomes_queue_arn}
+    assert config["DestinationConfig"] == {"OnSuccess": queue, "OnFailure": queue}
+    assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, 3600)
+    assert aws.recursion == {name: "Allow"}
+    (group,) = aws.session.client("logs").describe_log_groups()["logGroups"]
+    assert (group["logGroupName"], group["retentionInDays"]) == (f"/aws/lambda/{name}", 30)
+    tags = aws.session.client("lambda").list_tags(Resource=lambdas(aws)[name]["FunctionArn"])["Tags"]
+    assert tags["stepwell:env"] == "dev"
+    assert tags["stepwell:function"] == "f"
+    assert name.endswith(tags["stepwell:hash"])
+
+
+def test_a_second_push_of_the_same_changes_nothing(aws: Aws, write: Write) -> None:
+    folder = write(steps={**TWO, "three": {"runtime": {"type": "http", "url": "https://example.com"}}}, files=TWO_FILES)
+    (folder / "one" / ".env").write_text("A=1\n")
+    aws.push(folder)
+    aws.calls.clear()
+    actions, registered = aws.push(folder)
+    assert (actions, registered) == ([], [])
+    assert not aws.writes
+
+
+def test_a_dry_run_changes_nothing(aws: Aws, write: Write) -> None:
+    actions, _ = aws.push(write(steps=TWO, files=TWO_FILES), dry_run=True)
+    assert len(actions) == 8
+    assert not aws.writes
+
+
+def test_only_the_step_whose_code_changed_is_made_anew(aws: Aws, write: Write) -> None:
+    folder = write(steps=TWO, files=TWO_FILES)
+    aws.push(folder)
+    before = live(aws).targets
+    (folder / "one" / "main.py").write_text("print(11)\n")
+    actions, (registered,) = aws.push(folder)
+    assert registered.version == 2
+    after = live(aws).targets
+    assert after["one"] != before["one"]
+    assert after["two"] == before["two"]
+    assert len(lambdas(aws)) == 3  # open runs of version 1 go on with its code
+    assert kinds(actions) == ["create lambda", "create log group", "update function", "upload code"]
+
+
+def test_steps_with_equal_code_and_settings_share_a_lambda_and_one_upload(aws: Aws, write: Write) -> None:
+    its = {"path": "file://./x"}
+    aws.push(write(steps={"a": its, "b": its, "c": {**its, "timeout": "5s"}}, files={"x/main.py": ""}))
+    targets = live(aws).targets
+    assert targets["a"] == targets["b"] != targets["c"]
+    assert aws.calls["PutObject"] == 1
+    assert {function["Timeout"] for function in lambdas(aws).values()} == {900, 7}
+
+
+def test_code_that_is_in_the_bucket_is_not_uploaded_again(aws: Aws, write: Write) -> None:
+    folder = write(steps={"s": {"path": "file://./s"}}, files={"s/main.py": ""})
+    aws.push(folder)
+    aws.calls.clear()
+    write(steps={"s": {"path": "file://./s", "timeout": "1s"}}, files={"s/main.py": ""})
+    actions, _ = aws.push(folder)
+    assert "create lambda" in kinds(actions)
+    assert aws.calls["PutObject"] == 0
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_env_file_updates_the_configuration_and_makes_no_version(aws: Aws, write: Write) -> None:
+    folder = write(steps=TWO, files=TWO_FILES)
+    (folder / "one" / ".env").write_text("TOKEN=first\n")
+    aws.push(folder)
+    before = lambdas(aws)
+    aws.calls.clear()
+    (folder / "one" / ".env").write_text("TOKEN=second\n")
+    actions, registered = aws.push(folder)
+    assert kinds(actions) == ["update lambda", "update parameter"]
+    assert not registered
+    assert aws.writes == {"PutParameter": 1, "UpdateFunctionConfiguration": 1}
+    (changed,) = [name for name, its in lambdas(aws).items() if its["Environment"] != before[name]["Environment"]]
+    assert changed == live(aws).targets["one"]["lambda"]
+    name = "/stepwell/dev/dotenv/f/one"
+    stored = aws.session.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]
+    assert (stored["Type"], json.loads(stored["Value"])) == ("SecureString", {"TOKEN": "second"})
+    assert aws.push(folder) == ([], [])
+
+
+def test_no_value_is_in_the_environment_of_a_lambda(aws: Aws, write: Write) -> None:
+    put_parameter(aws.account().ssm, aws.resources, "/stepwell/dev/secrets/KEY", "sesame")
+    folder = write(steps={"one": {"path": "file://./one", "secrets": ["KEY"], "env": {"PLAIN": "p"}}}, files=TWO_FILES)
+    (folder / "one" / ".env").write_text("TOKEN=hidden\n")
+    aws.push(folder)
+    (made,) = lambdas(aws).values()
+    variables = made["Environment"]["Variables"]
+    assert variables["PLAIN"] == "p"
+    assert json.loads(variables["STEPWELL_VALUES"]) == {
+        "dotenv": "/stepwell/dev/dotenv/f/one",
+        "secrets": {"KEY": "/stepwell/dev/secrets/KEY"},
+    }
+    assert not {"hidden", "sesame"} & set("".join(variables.values()).split())
+    assert "hidden" not in json.dumps(variables)
+    assert aws.push(folder) == ([], [])
+
+
+def test_a_native_handler_gets_the_adapter_only_for_its_values(aws: Aws, write: Write) -> None:
+    folder = write(steps={"two": TWO["two"] | {"after": []}}, files=TWO_FILES)
+    (folder / "two" / ".env").write_text("A=1\n")
+    aws.push(folder)
+    (made,) = lambdas(aws).values()
+    assert made["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/opt/bootstrap"
+    assert "STEPWELL_COMMAND" not in made["Environment"]["Variables"]
+    assert made["Layers"]
+
+
+def test_a_secret_that_is_not_set_is_refused_before_anything_is_made(aws: Aws, write: Write) -> None:
+    with pytest.raises(MissingSecrets, match="stepwell secrets set KEY --env dev"):
+        aws.push(write(steps={"a": {"path": "file://.", "secrets": ["KEY"]}}))
+    assert not aws.writes
+
+
+# --- roles -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_role_allows_its_own_function_and_nothing_else(aws: Aws, write: Write) -> None:
+    put_parameter(aws.account().ssm, aws.resources, "/stepwell/dev/secrets/KEY", "v")
+    aws.push(write(steps={"a": {"path": "file://.", "secrets": ["KEY"]}}))
+    iam = aws.session.client("iam")
+    document = iam.get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")["PolicyDocument"]
+    allowed = {statement["Sid"]: (statement["Action"], statement["Resource"]) for statement in document["Statement"]}
+    at = "eu-central-1:123456789012"
+    assert allowed == {
+        "Outcomes": ("sqs:SendMessage", f"arn:aws:sqs:{at}:stepwell-dev-outcomes"),
+        "Logs": (
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            f"arn:aws:logs:{at}:log-group:/aws/lambda/stepwell-dev-f-{'?' * 12}:*",
+        ),
+        "Values": (
+            "ssm:GetParameters",
+            [
+                f"arn:aws:ssm:{at}:parameter/stepwell/dev/dotenv/f/*",
+                f"arn:aws:ssm:{at}:parameter/stepwell/dev/secrets/KEY",
+            ],
+        ),
+    }
+
+
+def test_a_secret_that_a_new_version_does_without_stays_allowed_for_the_old_one(aws: Aws, write: Write) -> None:
+    put_parameter(aws.account().ssm, aws.resources, "/stepwell/dev/secrets/KEY", "v")
+    aws.push(write(steps={"a": {"path": "file://.", "secrets": ["KEY"]}}))
+    folder = write(steps={"a": {"path": "file://."}})
+    actions, _ = aws.push(folder)
+    assert "update role" not in kinds(actions)
+    policy = aws.session.client("iam").get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")
+    assert "secrets/KEY" in json.dumps(policy["PolicyDocument"])
+    assert aws.push(folder) == ([], [])
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_role_that_lambda_does_not_know_yet_is_waited_for(aws: Aws, write: Write) -> None:
+    message = "The role defined for the function cannot be assumed by Lambda."
+    aws.fail_once("CreateFunction", refusal("InvalidParameterValueException", message, "CreateFunction"))
+    message = "The function's execution role does not have permissions to call SendMessage on the queue"
+    operation = "PutFunctionEventInvokeConfig"
+    aws.fail_once(operation, refusal("InvalidParameterValueException", message, operation))
+    _, (registered,) = aws.push(write())
+    assert registered.version == 1
+    assert aws.slept == [0.5, 0.5]
+
+
+def test_a_role_that_stays_unusable_is_an_error(aws: Aws, write: Write) -> None:
+    error = refusal("InvalidParameterValueException", "The role cannot be assumed by Lambda.", "CreateFunction")
+    for _ in range(50):
+        aws.fail_once("CreateFunction", error)
+    with pytest.raises(ClientError, match="cannot be assumed"):
+        aws.push(write())
+    assert 60 <= sum(aws.slept) <= 66
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "PutParameter",
+        "CreateRole",
+        "PutRolePolicy",
+        "CreateLogGroup",
+        "PutRetentionPolicy",
+        "PutObject",
+        "CreateFunction",
+        "PutFunctionEventInvokeConfig",
+        "PutFunctionRecursionConfig",
+        "PutItem",
+    ],
+)
+def test_an_interrupted_push_can_be_repeated(aws: Aws, write: Write, operation: str) -> None:
+    folder = write(steps=TWO, files=TWO_FILES)
+    (folder / "one" / ".env").write_text("A=1\n")
+    aws.fail_once(operation, KeyError("interrupted"))
+    with pytest.raises(KeyError, match="interrupted"):
+        aws.push(folder)
+    assert [row for row in Registry(aws.resources).functions() if row.live] == []
+    _, (registered,) = aws.push(folder)
+    assert (registered.version, registered.is_new) == (1, True)
+    assert len(lambdas(aws)) == 2
+    assert set(aws.recursion.values()) == {"Allow"}
+    assert aws.push(folder) == ([], [])
+
+
+def test_what_an_interrupted_push_has_done_is_not_done_again(aws: Aws, write: Write) -> None:
+    folder = write(steps=TWO, files=TWO_FILES)
+    aws.fail_once("CreateFunction", KeyError("interrupted"))
+    with pytest.raises(KeyError):
+        aws.push(folder)
+    aws.calls.clear()
+    actions, _ = aws.push(folder)
+    assert kinds(actions) == ["create function", "create lambda"]
+    assert aws.calls["PutObject"] + aws.calls["CreateRole"] + aws.calls["CreateLogGroup"] == 0
+
+
+def test_a_new_layer_updates_the_lambdas_and_makes_no_version(aws: Aws, write: Write) -> None:
+    folder = write()
+    aws.push(folder)
+    layer = aws.session.client("lambda").publish_layer_version(
+        LayerName="adapter-arm64", Content={"ZipFile": b"newer"}
+    )["LayerVersionArn"]
+    aws.resources.layers["arm64"] = layer
+    actions, registered = aws.push(folder)
+    assert [(action.kind, action.detail) for action in actions] == [("lambda", "configuration")]
+    assert not registered
+    (made,) = lambdas(aws).values()
+    assert [its["Arn"] for its in made["Layers"]] == [layer]
+    assert aws.push(folder) == ([], [])
+
+
+# --- waits -----------------------------------------------------------------------------------------------------------
+
+
+def waiting(match: str) -> dict[str, Any]:
+    edge = {"step": "$trigger", "async": {"event": "paid", "match": match, "ttl": "1h"}}
+    return {"a": {"path": "file://./a", "after": [edge]}}
+
+
+def test_new_wait_paths_are_known_to_every_router_before_they_go_live(aws: Aws, write: Write) -> None:
+    files = {"a/main.py": ""}
+    folder = write(steps=waiting("async.data.id == event.data.id"), files=files)
+    aws.push(folder)
+    assert aws.slept == [aws.resources.cache_s + 1]
+    (folder / "a" / "main.py").write_text("1")
+    aws.push(folder)
+    assert len(aws.slept) == 1  # they knew these already
+    aws.push(write(steps=waiting("async.data.order == event.data.id"), files=files))
+    assert len(aws.slept) == 2
+
+
+# --- Lambdas given by ARN --------------------------------------------------------------------------------------------
+
+
+def foreign(aws: Aws, write: Write) -> tuple[str, Path]:
+    iam = aws.session.client("iam")
+    role = iam.create_role(RoleName="theirs", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    made = aws.session.client("lambda").create_function(
+        FunctionName="crm", Runtime="python3.13", Role=role, Handler="a.b", Code={"ZipFile": b"x"}
+    )
+    arn = made["FunctionArn"]
+    return arn, write(steps={"a": {"runtime": {"type": "lambda", "arn": arn}}})
+
+
+def test_a_lambda_given_by_its_arn_answers_to_us_and_is_otherwise_left_alone(aws: Aws, write: Write) -> None:
+    arn, folder = foreign(aws, write)
+    aws.calls.clear()
+    aws.push(folder)
+    assert live(aws).targets == {"a": {"lambda": arn}}
+    config = aws.session.client("lambda").get_function_event_invoke_config(FunctionName="crm")
+    assert config["DestinationConfig"]["OnSuccess"]["Destination"] == aws.resources.outcomes_queue_arn
+    assert set(aws.writes) == {"PutFunctionEventInvokeConfig", "PutFunctionRecursionConfig", "PutItem"}
+    assert aws.push(folder) == ([], [])
+
+
+def test_a_lambda_whose_results_go_elsewhere_is_not_taken_over(aws: Aws, write: Write) -> None:
+    _, folder = foreign(aws, write)
+    other = {"OnSuccess": {"Destination": "arn:aws:sqs:eu-central-1:123456789012:theirs"}}
+    aws.session.client("lambda").put_function_event_invoke_config(FunctionName="crm", DestinationConfig=other)
+    with pytest.raises(Taken, match="theirs"):
+        aws.push(folder)
+
+
+def test_a_lambda_that_is_not_there_is_refused(aws: Aws, write: Write) -> None:
+    arn = "arn:aws:lambda:eu-central-1:123456789012:function:gone"
+    with pytest.raises(NoLambda, match="gone"):
+        aws.push(write(steps={"a": {"runtime": {"type": "lambda", "arn": arn}}}))
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_docker_step_gets_a_task_definition_and_its_role_reads_the_bucket(aws: Aws, write: Write) -> None:
+    cluster = "arn:aws:ecs:eu-central-1:123456789012:cluster/dev"
+    aws.resources = replace(
+        aws.resources, cluster=cluster, execution_role="arn:aws:iam::123456789012:role/x", adapter_image="adapter:1"
+    )
+    runtime = {"type": "docker", "image": "127.0.0.1:1/tool:1", "entrypoint": ["/tool"]}
+    folder = write(steps={"a": {"runtime": runtime, "env": {"AB": "1"}}})
+    actions, _ = aws.push(folder)
+    assert kinds(actions) == ["create function", "create log group", "create role", "create task definition"]
+    target = live(aws).targets["a"]
+    task = aws.session.client("ecs").describe_task_definition(taskDefinition=target["ecs"])["taskDefinition"]
+    assert task["taskRoleArn"] == "arn:aws:iam::123456789012:role/stepwell-dev-step-f"
+    policy = aws.session.client("iam").get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")
+    assert "arn:aws:s3:::stepwell-dev-code/inputs/*" in json.dumps(policy["PolicyDocument"])
+    assert aws.push(folder) == ([], [])
+    write(steps={"a": {"runtime": runtime, "env": {"AB": "2"}}})
+    actions, _ = aws.push(folder)
+    assert kinds(actions) == ["create task definition", "update function"]
+    assert live(aws).targets["a"]["ecs"] != target["ecs"]

@@ -1,0 +1,139 @@
+"""Functions in a stack: the same Lambdas and roles as a push makes, by CloudFormation, and registered last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+
+from stepwell.aws.registrar import handle
+from stepwell.aws.registry import Registry
+from stepwell.cdk.functions import CannotDeploy, Functions
+from tests.push.conftest import Aws
+
+Write = Callable[..., Path]
+
+
+def synthesise(folder: Path, aws: Aws, out: Path) -> Any:
+    stack = cdk.Stack(cdk.App(outdir=str(out)), "Mine")
+    Functions(stack, "Functions", folder, env="dev", resources=aws.resources)
+    return Template.from_stack(stack).to_json()["Resources"]
+
+
+def of(resources: Any, kind: str) -> dict[str, Any]:
+    return {name: its for name, its in resources.items() if its["Type"] == kind}
+
+
+def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: Path) -> None:
+    resources = synthesise(write(), aws, tmp_path / "out")
+    ((function, its),) = of(resources, "AWS::Lambda::Function").items()
+    properties = its["Properties"]
+    assert (properties["Runtime"], properties["RecursiveLoop"]) == ("python3.13", "Allow")
+    assert properties["FunctionName"].startswith("stepwell-dev-f-")
+    assert properties["Layers"] == [aws.resources.layers["arm64"]]
+    ((version, its),) = of(resources, "AWS::Lambda::Version").items()
+    assert its["DeletionPolicy"] == "Retain"
+    assert its["Properties"] == {"FunctionName": {"Ref": function}}
+    ((invoke, its),) = of(resources, "AWS::Lambda::EventInvokeConfig").items()
+    assert its["DeletionPolicy"] == "Retain"
+    assert its["Properties"]["Qualifier"] == {"Fn::GetAtt": [version, "Version"]}
+    assert its["Properties"]["DestinationConfig"]["OnFailure"] == {"Destination": aws.resources.outcomes_queue_arn}
+    (registered,) = of(resources, "Custom::StepwellFunction").values()
+    assert json.loads(registered["Properties"]["Definition"])["id"] == "f"
+    assert {"Ref": version} in registered["Properties"]["Targets"]["Fn::Join"][1]
+    assert invoke in registered["DependsOn"]
+
+
+def test_changed_code_makes_another_version_of_the_same_lambda(aws: Aws, write: Write, tmp_path: Path) -> None:
+    steps = {"a": {"path": "file://./a"}}
+    before = synthesise(write(steps=steps, files={"a/main.py": "1"}), aws, tmp_path / "one")
+    same = synthesise(write(steps=steps, files={"a/main.py": "1"}), aws, tmp_path / "same")
+    after = synthesise(write(steps=steps, files={"a/main.py": "2"}), aws, tmp_path / "two")
+    assert same == before
+    for kind, is_same in (
+        ("AWS::Lambda::Function", True),
+        ("AWS::Lambda::Version", False),
+        ("AWS::Lambda::EventInvokeConfig", False),
+    ):
+        assert (of(before, kind).keys() == of(after, kind).keys()) is is_same
+
+
+def test_what_cannot_be_in_a_stack_is_refused(aws: Aws, write: Write, tmp_path: Path) -> None:
+    aws.resources = replace(aws.resources, cluster="containers")
+    with pytest.raises(CannotDeploy, match="stepwell push"):
+        synthesise(write(steps={"a": {"runtime": {"type": "docker", "image": "busybox"}}}), aws, tmp_path / "out")
+    folder = write("g")
+    (folder / ".env").write_text("A=1\n")
+    with pytest.raises(CannotDeploy, match="secrets"):
+        synthesise(folder, aws, tmp_path / "out2")
+
+
+# --- the registrar ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cloudformation() -> Iterator[tuple[str, list[Any]]]:
+    """Where to answer, and what was answered."""
+    answers: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            answers.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/answer", answers
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
+
+
+def request(url: str, kind: str, properties: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    its = {"StackId": "s", "RequestId": "r", "LogicalResourceId": "Registered", "ResponseURL": url}
+    return {**its, "RequestType": kind, "ResourceProperties": properties, **fields}
+
+
+def properties_of(folder: Path, aws: Aws, out: Path) -> dict[str, Any]:
+    (registered,) = of(synthesise(folder, aws, out), "Custom::StepwellFunction").values()
+    its: dict[str, Any] = registered["Properties"]
+    return {**its, "Targets": json.dumps({"step-1": {"lambda": "arn:x:1"}})}  # as CloudFormation resolves it
+
+
+def test_the_stack_makes_a_version_live_and_takes_the_function_out_of_service(
+    aws: Aws, write: Write, tmp_path: Path, cloudformation: tuple[str, list[Any]]
+) -> None:
+    url, answers = cloudformation
+    properties = properties_of(write(), aws, tmp_path / "out")
+    handle(request(url, "Create", properties), aws.resources, aws.slept.append)
+    same = {"StackId": "s", "RequestId": "r", "LogicalResourceId": "Registered", "PhysicalResourceId": "f"}
+    assert answers == [{**same, "Status": "SUCCESS", "Data": {"Version": 1}}]
+    assert Registry(aws.resources).version("f", 1).targets == {"step-1": {"lambda": "arn:x:1"}}
+    handle(request(url, "Delete", properties, PhysicalResourceId="f"), aws.resources)
+    assert answers[1]["Status"] == "SUCCESS"
+    assert [row.live for row in Registry(aws.resources).functions()] == [None]
+
+
+def test_a_registration_that_fails_is_answered_too(
+    aws: Aws, write: Write, tmp_path: Path, cloudformation: tuple[str, list[Any]]
+) -> None:
+    url, answers = cloudformation
+    properties = {**properties_of(write(), aws, tmp_path / "out"), "Definition": "{"}
+    handle(request(url, "Create", properties), aws.resources)
+    assert (answers[0]["Status"], answers[0]["PhysicalResourceId"]) == ("FAILED", "Registered")
+    handle(request(url, "Delete", properties, PhysicalResourceId="Registered"), aws.resources)  # what then follows
+    assert answers[1]["Status"] == "SUCCESS"
+    assert Registry(aws.resources).functions() == []
