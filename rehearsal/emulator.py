@@ -1,5 +1,5 @@
-"""ministack with what Stepwell needs besides: success destinations of asynchronous invocations (it delivers only those of
-failures), and custom runtimes whose bootstrap is in a layer. Run by ministack's own Python.
+"""ministack with what Stepwell needs besides: success destinations of asynchronous invocations (it delivers only those
+of failures), and custom runtimes whose bootstrap is in a layer. Run by ministack's own Python.
 """
 
 from __future__ import annotations

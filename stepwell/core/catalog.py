@@ -24,8 +24,8 @@ class Miss:
 
 
 class Catalog:
-    """`live`: the plans that new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`: the
-    sets of paths that waits are found by, by event name (None: by the name alone)."""
+    """`live`: the plans that new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`:
+    the sets of paths that waits are found by, by event name (None: by the name alone)."""
 
     def __init__(
         self, live: Iterable[Plan], awaiting: Iterable[Plan], paths: Mapping[str, set[Paths | None]] | None = None

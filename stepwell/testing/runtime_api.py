@@ -61,6 +61,7 @@ class RuntimeApi:
 
 
 class _Connection(BaseHTTPRequestHandler):
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet for an answer
     disable_nagle_algorithm = True
