@@ -1,7 +1,8 @@
 """What attempts printed, from CloudWatch Logs, when somebody looks. One rule: a log never fails a read; one that is not
 there, or not there yet, is empty.
 
-A Lambda's stream holds one invocation after the other, each between a START and an END line with the request's id.
+A Lambda's stream holds one invocation after the other, each between a START and an END line with the request's id. What
+its process printed while it started stands before the first of them, and belongs to it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import orjson
+
 from stepwell.aws.clients import client
 
 log = logging.getLogger("stepwell.aws")
@@ -22,9 +25,11 @@ Key = TypeVar("Key")
 MAX_LOG_BYTES = 4 * 1024 * 1024
 _CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"
 _TOO_MANY = "not shown: an answer has the logs of the {most} latest attempts; this one's is in the log group {group}\n"
-_TOO_MUCH = "not shown: the logs of an answer have at most 4 MiB; this one's is in the log group {group}\n"
+_NO_ROOM = "\nthe rest is not shown, since a Lambda's answer has at most 6 MB; it is in the log group {group}\n"
 _MOST = 20  # attempts whose logs one answer has: CloudWatch allows few requests a second
+_MOST_ESCAPED = 4_500_000  # bytes of an answer's logs, which stand in a JSON text in a JSON text
 _PARALLEL = 4
+_INIT_MS = 10_000  # how long a process may take to start
 _BEFORE_MS, _AFTER_MS = 10_000, 60_000  # how far clocks and stored lines may be off
 _MOST_PAGES = 20  # of a search for marks
 _KEPT_BYTES = 16 * 1024 * 1024
@@ -67,10 +72,13 @@ class Logs:
         latest_first = sorted(sources, key=lambda key: sources[key].until, reverse=True)
         read, rest = latest_first[:_MOST], latest_first[_MOST:]
         found: dict[Key, bytes] = {}
-        room = MAX_LOG_BYTES + len(_CUT)
+        room = _MOST_ESCAPED
         for key, text in zip(read, self._pool.map(lambda key: self.read_one(sources[key]), read), strict=True):
-            room -= len(text)
-            found[key] = text if room >= 0 else _TOO_MUCH.format(group=sources[key].group).encode()
+            size = _escaped(text)
+            if size > room:
+                text = text[: room * len(text) // size] + _NO_ROOM.format(group=sources[key].group).encode()
+            room = max(0, room - size)
+            found[key] = text
         return found | {k: _TOO_MANY.format(most=_MOST, group=sources[k].group).encode() for k in rest}
 
     def read_one(self, source: Source) -> bytes:
@@ -96,12 +104,13 @@ class Logs:
 
 
 def _read_invocation(source: Source) -> tuple[bytes, bool]:
-    """What stands between its START and END; and whether that is all there will be."""
+    """What stands between its START and END, after what its process printed at its start if it was the first there;
+    and whether that is all there will be."""
     start, end = _find_marks(source)
     if start is None:
         return b"", False
     until = source.until if end is None else end["timestamp"]
-    lines = _lines(source.group, start["logStreamName"], start["timestamp"], until)
+    lines = _lines(source.group, start["logStreamName"], start["timestamp"] - _INIT_MS, until)
     return _cut(_between(lines, source.request_id or "")), end is not None
 
 
@@ -153,14 +162,31 @@ def _lines(group: str, stream: str, since: int, until: int) -> Iterator[str]:
 
 def _between(lines: Iterator[str], request_id: str) -> Iterator[str]:
     """Without the lines that Lambda itself adds."""
-    for line in lines:
-        if _is_mark(line, "START", request_id):
-            break
+    yield from _at_start(lines, request_id)
     for line in lines:
         if line.startswith(_INVOCATIONS):  # its END; or another's START, if its END was lost
             return
         if not line.startswith(_OF_LAMBDA):
             yield line
+
+
+def _at_start(lines: Iterator[str], request_id: str) -> list[str]:
+    """What its process printed between INIT_START and this invocation's START; nothing if that began another one."""
+    printed: list[str] | None = None
+    for line in lines:
+        if line.startswith("INIT_START "):
+            printed = []
+        elif _is_mark(line, "START", request_id):
+            break
+        elif line.startswith(_INVOCATIONS):
+            printed = None
+        elif printed is not None and not line.startswith(_OF_LAMBDA):
+            printed.append(line)
+    return printed or []
+
+
+def _escaped(text: bytes) -> int:
+    return len(orjson.dumps(orjson.dumps(text.decode(errors="replace")).decode()))
 
 
 def _cut(lines: Iterator[str]) -> bytes:

@@ -29,13 +29,39 @@ from stepwell.core.outcome import (
 from stepwell.core.plan import Step
 
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_MEMBER = re.compile(r'\s*[{,]\s*"([^"]*)"\s*:\s*')
 _EXIT_STATUS = re.compile(r"exit status (\d+)")
 _NO_HANDLER = ("Runtime.HandlerNotFound", "Runtime.MalformedHandlerName", "Runtime.InvalidEntrypoint")
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def read_body(body: bytes) -> Any:
-    """The JSON of a message; integers that would become floats stay what they are, so that they can be refused."""
-    return json.loads(body) if _LONG_NUMBER.search(body) else orjson.loads(body)
+    """The JSON of a message; integers that would become floats stay what they are, so that they can be refused. Raises
+    ValueError. A `responsePayload` that cannot be read is left out, and its text is in `unreadable`."""
+    try:
+        return _STRICT.decode(body.decode()) if _LONG_NUMBER.search(body) else orjson.loads(body)
+    except (ValueError, RecursionError):
+        return _without_answer(body.decode())
+
+
+def _without_answer(text: str) -> dict[str, Any]:
+    """Handlers may return what is no JSON (Python's NaN), or nested deeper than anyone reads."""
+    members: dict[str, Any] = {}
+    at = 0
+    while member := _MEMBER.match(text, at):
+        try:
+            members[member[1]], at = _STRICT.raw_decode(text, member.end())
+        except (ValueError, RecursionError):
+            if member[1] != "responsePayload":
+                raise ValueError(f"{member[1]} cannot be read") from None
+            return members | {"unreadable": text[member.end() :].rstrip()[:-1]}
+    raise ValueError("no JSON object")
 
 
 def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outcome:
@@ -44,7 +70,8 @@ def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outc
     if record.get("responseContext", {}).get("functionError"):
         return _of_function_error(payload if isinstance(payload, dict) else {}, step)
     if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
-        return from_said(read_json(_text(payload)), now)
+        answer = record["unreadable"].encode() if "unreadable" in record else _text(payload)
+        return from_said(read_json(answer), now)
     return outcome_of_report(payload, now, step.timeout_ms)
 
 

@@ -152,8 +152,10 @@ def unpack(content: bytes, folder: Path) -> None:
 
 
 def _protect(folder: Path) -> None:
-    for where, _, _ in os.walk(folder):
-        Path(where).chmod(0o555)
+    for where, _, files in os.walk(folder):
+        for path in (Path(where), *(Path(where, name) for name in files)):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o555)
 
 
 # --- starting --------------------------------------------------------------------------------------------------------

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from moto.logs.models import logs_backends
 
 _MAX_FILE = 8 * 1024 * 1024
+_MANY = 1000
+_OF_LAMBDA = ("START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INIT_")
 
 
 class SandboxLog:
@@ -61,4 +65,15 @@ def put_lines(arn: str, stream: str, lines: list[str]) -> None:
     if stream not in backend.groups[group].streams:
         backend.create_log_stream(group, stream)
     now = time.time_ns() // 1_000_000
-    backend.put_log_events(group, stream, [{"timestamp": now, "message": f"{line}\n"} for line in lines])
+    backend.put_log_events(group, stream, [{"timestamp": now, "message": f"{line}\n"} for line in _events(lines)])
+
+
+def _events(lines: list[str]) -> Iterator[str]:
+    """An event a line, as Lambda has it; but moto takes minutes for a million, so that of very many some are joined."""
+    if len(lines) <= _MANY:
+        yield from lines
+        return
+    for is_of_lambda, group in groupby(lines, lambda line: line.startswith(_OF_LAMBDA)):
+        some = list(group)
+        size = 1 if is_of_lambda else _MANY
+        yield from ("\n".join(some[i : i + size]) for i in range(0, len(some), size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -46,6 +47,12 @@ def test_a_log_is_what_stands_between_its_start_and_its_end() -> None:
     assert read(of_invocation("f", "b", NOW, NOW)) == "one\ntwo b\n"
     assert read(of_invocation("arn:aws:lambda:eu-west-1:123456789012:function:f", "c", NOW, NOW)) == "after\n"
     assert read(of_invocation("f", "d", NOW, NOW)) == "elsewhere\n"
+
+
+def test_what_a_process_printed_at_its_start_belongs_to_its_first_invocation() -> None:
+    write("/aws/lambda/f", "s", "INIT_START Runtime", "imported", *invocation("a", "one"), *invocation("b", "two"))
+    write("/aws/lambda/f", "another", "of a start long ago", *invocation("c", "three"))
+    assert [read(of_invocation("f", name, NOW, NOW)) for name in "abc"] == ["imported\none\n", "two\n", "three\n"]
 
 
 def test_a_log_without_its_end_goes_as_far_as_it_is_there() -> None:
@@ -107,3 +114,15 @@ def test_the_log_of_an_invocation_that_is_over_is_asked_for_once() -> None:
     before = list(asked)
     assert logs.read_one(source) == b"x\n"
     assert before == asked != []
+
+
+@pytest.mark.parametrize("line", ["y", '"', "\x00", "\\", "ü"])
+def test_logs_fit_into_a_lambdas_answer_whatever_they_are_escaped_to(line: str) -> None:
+    text = (line * 50 + "\n") * 20_000
+    write("/aws/lambda/f", "s", *invocation("a", text[:-1]), *invocation("b", text[:-1]))
+    sources = {its: of_invocation("f", its, NOW, NOW) for its in "ab"}
+    found = Logs().read(sources)
+    answer = json.dumps([found[its].decode(errors="replace") for its in "ab"], ensure_ascii=False)
+    assert len(json.dumps(answer, ensure_ascii=False).encode()) < 5_000_000
+    for its in "ab":
+        assert found[its].decode() == text or "/aws/lambda/f" in found[its].decode(errors="replace")[-200:]

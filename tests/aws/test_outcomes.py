@@ -105,6 +105,33 @@ def test_what_a_handler_returns_and_cannot_be_kept_is_a_final_failure(text: byte
     assert (outcome.error.kind, outcome.retryable) == (kind, False)
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("NaN", "not JSON"),
+        ('{"x": -Infinity, "requestPayload": 1}', "not JSON"),
+        ("[" * 100_000 + "]" * 100_000, "nested more than 254 deep"),
+        ('{"a": ' * 2000 + "1" + "}" * 2000, "nested more than 254 deep"),
+        ("", "not JSON"),
+    ],
+)
+def test_an_answer_that_no_parser_takes_costs_its_attempt_and_no_message(answer: str, reason: str) -> None:
+    text = 'a "responsePayload": 1, of a user'
+    rest = json.dumps({"requestPayload": {"event": text}, "responseContext": {"statusCode": 200}})
+    body = read_body(f'{rest[:-1]}, "responsePayload": {answer}}}'.encode())
+    outcome = outcome_of_destination(body, HANDLER, NOW)
+    assert body["requestPayload"] == {"event": text}
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.retryable) == ("invalid_output", False)
+    assert reason in outcome.error.message
+
+
+@pytest.mark.parametrize("body", [b"", b"go", b"[1", b'{"requestPayload": NaN, "responsePayload": 1}', b'{"a": 1'])
+def test_a_message_that_is_broken_elsewhere_cannot_be_read(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        read_body(body)
+
+
 def test_an_output_of_more_than_256_kib_is_a_final_failure_that_says_what_to_do() -> None:
     outcome = outcome_of_destination(record({"text": "x" * 300_000}), HANDLER, NOW)
     assert outcome.error is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.words import Json, Platform, function, has, script, statuses
+from tests.behaviour.words import Json, Platform, function, has, local_only, script, statuses
 
 NEVER = {"wait_for": "/nonexistent"}
 
@@ -204,6 +204,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@local_only("a Lambda cannot be stopped: what runs there runs to its end or its timeout, and changes nothing any more")
 def test_a_programs_processes_are_killed_with_its_run(platform: Platform, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     program = f"#!/bin/sh\ntrap '' TERM\nsleep 600 &\necho $$ $! > {pids}.new\nmv {pids}.new {pids}\nwait\n"
@@ -230,6 +231,7 @@ def test_a_cancelled_handlers_place_is_free_for_the_next_run(platform: Platform)
     assert run["status"] == "completed"
 
 
+@local_only("which log is an attempt's is known there when its outcome comes, and a cancelled one's is not kept")
 def test_the_log_of_a_cancelled_attempt_is_kept(platform: Platform) -> None:
     platform.deploy(function())
     run_id = platform.run_of(platform.send(data=script(a={"log": "I was here", **NEVER})))

@@ -36,7 +36,7 @@ def test_the_first_step_sees_the_event_and_its_context(platform: Platform) -> No
             "step_id": "a",
             "attempt": 1,
             "idempotency_key": f"{run['id']}/a",
-            "env": "dev",
+            "env": {"local": "dev", "aws": "test"}[platform.name],
             "async_events": [],
         },
     }

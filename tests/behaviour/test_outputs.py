@@ -41,7 +41,6 @@ RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
     [
         ("object()", "not JSON"),
         ("{1, 2}", "not JSON"),
-        ("b'x'", "not JSON"),
         ("float('nan')", "not JSON"),
         ("{'x': float('inf')}", "not JSON"),
         ("'\\ud800'", ""),  # half a character
@@ -55,6 +54,15 @@ def test_a_return_value_that_is_no_json_is_a_failure(platform: Platform, value: 
     assert step["status"] == "failed"
     assert says in step["error"]["message"]
     assert outcome(platform, platform.send())["status"] == "failed"  # and the platform is well
+
+
+def test_bytes_are_no_json(platform: Platform) -> None:
+    platform.deploy(function(), {"steps/app.py": RETURNS.format("b'x'")})
+    step = outcome(platform, platform.send())
+    if platform.name == "aws":  # its Python runtime takes them for text
+        assert (step["status"], step["output"]) == ("completed", "x")
+    else:
+        assert "not JSON" in step["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +177,8 @@ def test_a_handlers_output_that_is_too_large_is_a_final_failure(platform: Platfo
     platform.deploy(function({"a": {"retries": {"attempts": 2}}}))
     step = outcome(platform, platform.send(data={"script": {"a": [{"size": MOST_OUTPUT - 2}]}}))
     assert step["status"] == "completed"
-    for size in (MOST_OUTPUT - 1, 5_000_000):
+    # AWS delivers no answer of more than 1 MB, less the input: the attempt is lost then
+    for size in (MOST_OUTPUT - 1, {"local": 5_000_000, "aws": 1_000_000}[platform.name]):
         step = outcome(platform, platform.send(data={"script": {"a": [{"size": size}]}}))
         assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "output_too_large", 1)
 
@@ -189,8 +198,8 @@ HUNDRED_MB = "100_000_000"
     ("printed", "kind", "output"),
     [
         (f"b'x' * {HUNDRED_MB}", "output_too_large", None),
-        (f"b'some line\\n' * ({HUNDRED_MB} // 10)", "output_too_large", None),
-        (f"b'some line\\n' * ({HUNDRED_MB} // 10) + b'{{\"ok\": true}}\\n'", None, {"ok": True}),
+        (f"(b'x' * 99 + b'\\n') * ({HUNDRED_MB} // 100)", "output_too_large", None),
+        (f"(b'x' * 99 + b'\\n') * ({HUNDRED_MB} // 100) + b'{{\"ok\": true}}\\n'", None, {"ok": True}),
     ],
 )
 def test_a_program_that_prints_100_mb_is_no_burden(

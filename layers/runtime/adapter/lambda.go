@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"strconv"
@@ -40,7 +41,7 @@ func runPrograms(api *runtimeAPI, env environment) int {
 				command: command,
 				folder:  folder,
 				env:     steady.with(tracing(work)),
-				input:   work.input,
+				input:   withoutToken(work.input),
 				limit:   limit(env, work.deadline),
 			}.run(os.Stdout)
 		}
@@ -61,6 +62,17 @@ func prepared(env environment, folder string, budget time.Duration) (environment
 		return nil, problem
 	}
 	return env.without("AWS_LAMBDA_RUNTIME_API", "_HANDLER", "PWD", "OLDPWD").merge(its).forProgram(folder), nil
+}
+
+// withoutToken is the input as the contract has it: the token, last in `ctx`, is the engine's, and of no use to a program.
+func withoutToken(input []byte) []byte {
+	const mark = `,"token":"`
+	if at := bytes.LastIndex(input, []byte(mark)); at >= 0 {
+		if rest := input[at+len(mark):]; bytes.IndexByte(rest, '"') == len(rest)-3 && bytes.HasSuffix(rest, []byte(`"}}`)) {
+			return append(input[:at], "}}"...)
+		}
+	}
+	return input
 }
 
 func tracing(work *invocation) environment {
