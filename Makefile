@@ -13,7 +13,7 @@ $(BIN)/stepwell: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-check: lint types imports test  ## all that must pass: what .ci/run runs
+check: lint types imports test  ## all that must pass; .ci/run runs the rehearsal too
 
 format: $(BIN)/stepwell  ## format the code
 	$(BIN)/ruff format .
@@ -39,6 +39,9 @@ docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schema
 bench: $(BIN)/stepwell  ## measure this machine (needs wrk)
 	$(BIN)/python bench/local.py
 
-rehearsal: $(BIN)/stepwell  ## deploy, push, run and destroy, on an emulator of AWS (needs node)
+node_modules/.bin/cdk: package-lock.json
 	npm ci --silent --no-audit --no-fund
+	@touch $@
+
+rehearsal: $(BIN)/stepwell node_modules/.bin/cdk  ## deploy, push, run and destroy, on an emulator of AWS (needs npm)
 	$(BIN)/python rehearsal/rehearse.py

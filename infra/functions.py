@@ -47,6 +47,7 @@ FUNCTIONS = (
     Function("advance", "Takes outcomes and timers, starts the next steps", HANDLER_TIMEOUT),
     Function("tick", "Every minute: far timers, cron triggers, runs that stand still", Duration.seconds(55)),
     Function("step_http", "Runs the steps with the runtime `http`", Duration.minutes(15), ("light",), 256),
+    Function("register", "Registers functions that stacks hold", Duration.seconds(60), memory=512, in_loop=False),
 )
 
 

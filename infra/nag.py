@@ -25,6 +25,7 @@ WILDCARDS = {
     "step lambdas": "`stepwell push` makes the Lambdas of steps; their names begin with the environment's.",
     "step roles": "`stepwell push` makes a role for each function; their names begin with the environment's.",
     "step logs": "Every Lambda of a step has a log group of its own; their names begin with the environment's.",
+    "container logs": "Every function with container steps has a log group; they are below the environment's.",
     "task definitions": "`stepwell push` registers the definitions; their names begin with the environment's.",
     "tasks": "Tasks have generated ids; only those of this environment's cluster are meant.",
     "inputs": "Every attempt has an object of its own; only those below inputs/ are meant.",

@@ -39,16 +39,8 @@ READ_EVENTS: Statements = (Statement("sqs:ReceiveMessage DeleteMessage GetQueueA
 READ_OUTCOMES: Statements = (Statement("sqs:ReceiveMessage DeleteMessage GetQueueAttributes", ("outcomes",)),)
 
 START_STEPS: Statements = (Statement("lambda:InvokeFunction", ("step lambdas", "step_http")),)
-START_CONTAINERS: Statements = (
-    Statement("ecs:RunTask", ("task definitions",), IN_CLUSTER),
-    Statement("ecs:ListTasks", ("*",), IN_CLUSTER),
-    Statement("ecs:DescribeTasks StopTask", ("tasks",)),
-    Statement("iam:PassRole", ("step roles", "execution role"), PASSED_TO_ECS),
-    Statement("s3:PutObject GetObject", ("inputs",)),
-    Statement("s3:ListBucket", ("bucket",)),  # without it, S3 says "forbidden" of a report that is not there
-)
 ENGINE: Statements = (
-    Statement("dynamodb:GetItem BatchGetItem Query PutItem DeleteItem BatchWriteItem", ("table",)),
+    Statement("dynamodb:GetItem BatchGetItem Query PutItem BatchWriteItem", ("table",)),
     Statement("sqs:SendMessage", ("outcomes",)),
     Statement("events:PutEvents", ("bus",)),
 )
@@ -65,13 +57,39 @@ STATEMENTS: dict[str, Statements] = {
         *START_STEPS,
         Statement("logs:FilterLogEvents GetLogEvents", ("step logs", "step_http log")),
     ),
-    "step_http": (Statement("sqs:SendMessage", ("outcomes",)),),  # its answers, which Lambda sends in its name
+    "step_http": (
+        Statement("ssm:GetParameters", ("parameters",)),
+        Statement("sqs:SendMessage", ("outcomes",)),  # its answers, which Lambda sends in its name
+    ),
+    "register": (Statement("dynamodb:GetItem Query PutItem UpdateItem DeleteItem", ("table",)),),
 }
 SEND: dict[str, Statement] = {  # by the setting `ingest`
     "bus": Statement("events:PutEvents", ("bus",)),
     "direct": Statement("sqs:SendMessage", ("events",)),
 }
-START = ("route", "advance", "tick", "api")  # those that start and stop steps
+START_CONTAINERS: Statements = (
+    Statement("ecs:RunTask", ("task definitions",), IN_CLUSTER),
+    Statement("iam:PassRole", ("step roles", "execution role"), PASSED_TO_ECS),
+    Statement("s3:PutObject", ("inputs",)),
+)
+FIND_CONTAINERS = Statement("ecs:ListTasks", ("*",), IN_CLUSTER)
+CONTAINERS: dict[str, Statements] = {  # where there are container steps
+    "route": START_CONTAINERS,
+    "advance": (
+        *START_CONTAINERS,
+        Statement("s3:GetObject", ("inputs",)),
+        Statement("s3:ListBucket", ("bucket",)),  # without it, S3 says "forbidden" of a report that is not there
+        FIND_CONTAINERS,
+        Statement("ecs:StopTask", ("tasks",)),
+    ),
+    "tick": (*START_CONTAINERS, FIND_CONTAINERS, Statement("ecs:DescribeTasks StopTask", ("tasks",))),
+    "api": (
+        *START_CONTAINERS,
+        FIND_CONTAINERS,
+        Statement("ecs:StopTask", ("tasks",)),
+        Statement("logs:GetLogEvents", ("container logs",)),
+    ),
+}
 TRACES: Statements = (Statement("xray:PutTraceSegments PutTelemetryRecords", ("*",)),)
 
 
@@ -80,8 +98,8 @@ def statements(name: str, settings: Settings) -> Statements:
     its = STATEMENTS[name]
     if name == "ingest":
         its = (*its, SEND[settings.ingest])
-    if name in START and settings.has_containers:
-        its = (*its, *START_CONTAINERS)
+    if settings.has_containers:
+        its = (*its, *CONTAINERS.get(name, ()))
     return (*its, *TRACES) if settings.tracing else its
 
 

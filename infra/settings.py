@@ -85,8 +85,10 @@ class Settings:
         pattern=r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*",
         hint="ids of subnets, separated by commas",
     )
-
-    container_architecture: str = _setting("x86_64", "Processor of container steps", one_of=("x86_64", "arm64"))
+    spot: bool = _setting(
+        False,
+        "Run container steps on Fargate Spot: cheaper, but AWS may stop them; such an attempt is lost, and made again",
+    )
 
     # --- what is kept ---
     keep_data: bool = _setting(

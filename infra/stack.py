@@ -24,11 +24,11 @@ from infra.nag import acknowledge
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import INPUTS, State
-from infra.steps import Containers, StepLayers
+from infra.steps import Containers, StepLayers, parameter_arns
 from stepwell.aws.naming import function_prefix, log_group, role_prefix, task_log_group
 from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import STATUS_INDEX
-from stepwell.cdk.environment import bus_parameter
+from stepwell.cdk.environment import bus_parameter, registrar_parameter
 
 
 class Stepwell(Construct):
@@ -58,7 +58,8 @@ class Stepwell(Construct):
         """ARNs by the words of the table in `roles`."""
         env, here = self.settings.env, f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
         aws = f"arn:{Aws.PARTITION}"
-        groups = (log_group(function_prefix(env)), task_log_group(env, ""))
+        groups = f"{aws}:logs:{here}:log-group:"
+        own = self.settings.step_lambda_arns
         places = {
             "table": [self.state.table.table_arn],
             "index": [f"{self.state.table.table_arn}/index/{STATUS_INDEX}"],
@@ -67,19 +68,20 @@ class Stepwell(Construct):
             "events": [self.queues.events.queue.queue_arn],
             "outcomes": [self.queues.outcomes.queue.queue_arn],
             "bus": [self.bus.bus.event_bus_arn],
-            "step lambdas": [
-                f"{aws}:lambda:{here}:function:{function_prefix(env)}*",
-                *self.settings.step_lambda_arns,
-            ],
+            "step lambdas": [f"{aws}:lambda:{here}:function:{function_prefix(env)}*", *own],
             "step roles": [f"{aws}:iam::{Aws.ACCOUNT_ID}:role/{role_prefix(env)}*"],
-            "step logs": [f"{aws}:logs:{here}:log-group:{group}*" for group in groups],
+            "step logs": [
+                f"{groups}{log_group(function_prefix(env))}*",
+                *(f"{groups}{log_group(arn.split(':')[6])}:*" for arn in own),
+            ],
+            "container logs": [f"{groups}{task_log_group(env, '')}*"],
+            "parameters": parameter_arns(env),
             "task definitions": [f"{aws}:ecs:{here}:task-definition/{function_prefix(env)}*"],
         }
         if self.containers:
             cluster = self.containers.cluster.ref
             places["cluster"] = [self.containers.cluster.attr_arn]
             places["tasks"] = [f"{aws}:ecs:{here}:task/{cluster}/*"]
-            places["parameters"] = self.containers.parameters
             places["execution role"] = [self.containers.execution_role.role_arn]
         return places
 
@@ -93,7 +95,12 @@ class Stepwell(Construct):
         everything = replace(known, step_http=step_http.function_name, api_url=self.ingest.url)
         env = self.settings.env
         ssm.StringParameter(self, "Resources", parameter_name=parameter(env), string_value=self._json(everything))
-        ssm.StringParameter(self, "BusArn", parameter_name=bus_parameter(env), string_value=self.bus.bus.event_bus_arn)
+        registrar = self.functions.by_name["register"].function_arn
+        for id, name, arn in (
+            ("BusArn", bus_parameter(env), self.bus.bus.event_bus_arn),
+            ("RegistrarArn", registrar_parameter(env), registrar),
+        ):
+            ssm.StringParameter(self, id, parameter_name=name, string_value=arn)
 
     def _resources(self) -> Resources:
         settings, events, outcomes = self.settings, self.queues.events.queue, self.queues.outcomes.queue
@@ -124,7 +131,8 @@ class Stepwell(Construct):
             subnets=tuple(containers.subnets),
             security_groups=(containers.security_group.attr_group_id,),
             execution_role=containers.execution_role.role_arn,
-            adapter_image=containers.image.image_uri,
+            adapter_images={name: image.image_uri for name, image in containers.images.items()},
+            capacity="FARGATE_SPOT" if settings.spot else "FARGATE",
             repository=containers.repository.repository_uri,
         )
 

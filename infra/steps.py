@@ -65,7 +65,7 @@ class Containers(Construct):
             security_group_egress=[{"ipProtocol": "-1", "cidrIp": "0.0.0.0/0"}],
         )
         self.repository = self._repository()
-        self.image = self._adapter_image(build)
+        self.images = {name: self._adapter_image(build, name) for name in PLATFORMS}
         self.execution_role = self._execution_role()
 
     def _network(self) -> tuple[str, list[str]]:
@@ -94,19 +94,20 @@ class Containers(Construct):
             empty_on_delete=not keep,
         )
 
-    def _adapter_image(self, build: Path) -> ecr_assets.DockerImageAsset:
-        """An image that holds the adapter alone; Docker (or what CDK_DOCKER names) builds it at deploy time."""
-        architecture = self.settings.container_architecture
+    def _adapter_image(self, build: Path, architecture: str) -> ecr_assets.DockerImageAsset:
+        """An image that holds the adapter alone; Docker (or what CDK_DOCKER names) builds it at deploy time, for either
+        architecture on any machine: it only copies a file."""
         folder = _with_adapter(build / f"image-{architecture}", architecture)
         (folder / "Dockerfile").write_text('FROM scratch\nCOPY bootstrap /bootstrap\nENTRYPOINT ["/bootstrap"]\n')
-        return ecr_assets.DockerImageAsset(self, "Adapter", directory=str(folder), platform=PLATFORMS[architecture])
+        return ecr_assets.DockerImageAsset(
+            self, f"Adapter-{architecture}", directory=str(folder), platform=PLATFORMS[architecture]
+        )
 
     def _execution_role(self) -> iam.Role:
         """What ECS itself does for a task: pull its images, write its log, hand it its values."""
-        env, place = self.settings.env, f"{Aws.REGION}:{Aws.ACCOUNT_ID}"
-        prefixes = (dotenv_prefix(env), secrets_prefix(env))
-        self.parameters = [f"arn:{Aws.PARTITION}:ssm:{place}:parameter{prefix}*" for prefix in prefixes]
-        logs = f"arn:{Aws.PARTITION}:logs:{place}:log-group:{task_log_group(env, '')}*"
+        env = self.settings.env
+        parameters = parameter_arns(env)
+        logs = f"arn:{Aws.PARTITION}:logs:{Aws.REGION}:{Aws.ACCOUNT_ID}:log-group:{task_log_group(env, '')}*"
         role = iam.Role(
             self,
             "ExecutionRole",
@@ -114,15 +115,22 @@ class Containers(Construct):
             inline_policies={
                 "stepwell": iam.PolicyDocument(
                     statements=[
-                        iam.PolicyStatement(actions=["ssm:GetParameters"], resources=self.parameters),
+                        iam.PolicyStatement(actions=["ssm:GetParameters"], resources=parameters),
                         iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[logs]),
                     ]
                 )
             },
         )
         self.repository.grant_pull(role)
-        self.image.repository.grant_pull(role)
+        for image in self.images.values():
+            image.repository.grant_pull(role)
         return role
+
+
+def parameter_arns(env: str) -> list[str]:
+    """What steps may read in SSM: `.env` files and secrets."""
+    place = f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:parameter"
+    return [f"{place}{prefix}*" for prefix in (dotenv_prefix(env), secrets_prefix(env))]
 
 
 def _with_adapter(folder: Path, architecture: str) -> Path:

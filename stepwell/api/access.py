@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Protocol
@@ -13,6 +15,22 @@ from stepwell.api.problem import Problem
 class KeyScope(StrEnum):
     SEND = "send"  # may send events: such keys sit in browsers
     MANAGE = "manage"  # may use all of the API
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as lists show it: its secret is shown once, and stored hashed. Times are ms since the epoch."""
+
+    id: str
+    scope: KeyScope
+    name: str
+    created_at: int
+    revoked_at: int | None
+
+
+def new_key(scope: KeyScope, name: str, now: int) -> tuple[Key, str]:
+    """A key, and its secret."""
+    return Key(secrets.token_hex(4), scope, name, now, None), f"sw_{scope.value}_{secrets.token_urlsafe(24)}"
 
 
 class Keys(Protocol):

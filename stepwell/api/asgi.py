@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from stepwell.api.access import Keys, LocalOnly
+from stepwell.api.cors import CORS
 from stepwell.api.ingest import accepted, read_events
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.v1 import Control, create_app
@@ -17,12 +18,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-_CORS: Sequence[Header] = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"POST"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-inngest-sdk, x-inngest-event-id-seed"),
-    (b"access-control-max-age", b"86400"),
-]
+_CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CORS.items()]
 
 
 class App:

@@ -8,29 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from stepwell.api.access import KeyScope
+from stepwell.api.access import Key, KeyScope, new_key
 from stepwell.aws.clients import client
+from stepwell.aws.items import read_partition
 from stepwell.aws.resources import Resources
 
 _PARTITION = {"S": "KEY"}
 _FORM = re.compile(r"sw_(send|manage)_[A-Za-z0-9_-]{32}")
 _LONGEST_CACHE_S = 60.0
 _MOST = 10_000  # keys that are remembered
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    id: str
-    scope: KeyScope
-    name: str
-    created_at: int
-    revoked_at: int | None
 
 
 class KeyStore:
@@ -44,8 +34,7 @@ class KeyStore:
 
     def create(self, scope: KeyScope, name: str, now: int) -> tuple[Key, str]:
         """A new key, and its secret, which nobody can read again."""
-        secret = f"sw_{scope.value}_{secrets.token_urlsafe(24)}"
-        key = Key(secrets.token_hex(4), scope, name, now, None)
+        key, secret = new_key(scope, name, now)
         item = {
             "pk": _PARTITION,
             "sk": {"S": _hash(secret)},
@@ -103,14 +92,8 @@ class KeyStore:
         item = client("dynamodb").get_item(TableName=self._table, Key=name, ConsistentRead=True).get("Item")
         return None if item is None or "revoked" in item else KeyScope(item["scope"]["S"])
 
-    def _items(self) -> Iterator[dict[str, Any]]:
-        pages = client("dynamodb").get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": _PARTITION},
-            ConsistentRead=True,
-        )  # fmt: skip
-        return (item for page in pages for item in page["Items"])
+    def _items(self) -> Sequence[dict[str, Any]]:
+        return read_partition(self._table, _PARTITION["S"], ConsistentRead=True)
 
 
 def _remember(cache: dict[str, Any], hashed: str, answer: tuple[Any, float]) -> None:

@@ -25,10 +25,9 @@ class Account:
         self.ssm: Any = make("ssm", config=config)
         self.logs: Any = make("logs", config=config)
         self.ecs: Any = make("ecs", config=config)
+        self.sts: Any = make("sts", config=config)
 
     def author(self) -> str:
         """Who this is, for the history of versions."""
-        import boto3
-
-        arn: str = boto3.client("sts").get_caller_identity()["Arn"]
+        arn: str = self.sts.get_caller_identity()["Arn"]
         return arn.rpartition(":")[2]

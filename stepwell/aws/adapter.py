@@ -17,8 +17,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-_HERE = Path(__file__).parent
-_SOURCES = (_HERE / "adapter_source", _HERE.parents[1] / "layers" / "runtime" / "adapter")
+_SOURCES = Path(__file__).with_name("adapter_source")
 _GO_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 _OPTIONS = ("-tags", "nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=")
@@ -47,10 +46,9 @@ def cache() -> Path:
 
 def sources() -> Path:
     """The folder of the Go module. Raises AdapterNotBuilt."""
-    for folder in _SOURCES:
-        if (folder / "go.mod").is_file():
-            return folder
-    raise AdapterNotBuilt("this installation lacks the adapter's sources; install stepwell again")
+    if not (_SOURCES / "go.mod").is_file():
+        raise AdapterNotBuilt("this installation lacks the adapter's sources; install stepwell again")
+    return _SOURCES
 
 
 def go() -> str:

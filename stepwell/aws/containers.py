@@ -89,7 +89,7 @@ class Containers:
                 startedBy=_started_by(run_id),
                 overrides={"containerOverrides": [{"name": STEP, "environment": _pairs(variables)}]},
                 networkConfiguration=self._network(),
-                **self._capacity(target),
+                capacityProviderStrategy=[{"capacityProvider": self._resources.capacity, "weight": 1}],
             )
         except ClientError as error:
             return _already_started(error) or _refuse(error)
@@ -113,12 +113,6 @@ class Containers:
                 "assignPublicIp": "ENABLED",
             }
         }
-
-    def _capacity(self, target: dict[str, Any]) -> dict[str, Any]:
-        """A target may ask for spare capacity, which is cheaper and may be taken away at any time."""
-        if target.get("capacity", "FARGATE") == "FARGATE":
-            return {"launchType": "FARGATE"}
-        return {"capacityProviderStrategy": [{"capacityProvider": target["capacity"], "weight": 1}]}
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 

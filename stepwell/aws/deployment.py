@@ -39,7 +39,8 @@ class MissingSecrets(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What one Stepwell function needs. By step id: its Lambdas, containers and Lambdas given by ARN."""
+    """What one Stepwell function needs. By step id: its Lambdas, containers and Lambdas given by ARN; and the `.env`,
+    as its parameter holds it, of steps that the engine's own Lambda runs."""
 
     id: str
     file: Path
@@ -49,15 +50,16 @@ class Wanted:
     lambdas: dict[str, StepLambda] = field(default_factory=dict)
     tasks: dict[str, StepTask] = field(default_factory=dict)
     arns: dict[str, str] = field(default_factory=dict)
+    http: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def secrets(self) -> set[str]:
-        return {
-            name
-            for step in self.plan.steps
-            if step.id in self.lambdas or step.id in self.tasks
-            for name in step.secrets
-        }
+        return {name for step in self.plan.steps if step.id not in self.arns for name in step.secrets}
+
+    @property
+    def lambda_secrets(self) -> set[str]:
+        """Those that its Lambdas read themselves."""
+        return {name for one in self.lambdas.values() for name in one.secrets}
 
     @property
     def needs_role(self) -> bool:
@@ -65,8 +67,7 @@ class Wanted:
 
     def dotenv(self, env: str) -> dict[str, str]:
         """The contents of its `.env` parameters, by name."""
-        its = {step: one.dotenv for step, one in self.lambdas.items()}
-        its |= {step: one.dotenv for step, one in self.tasks.items()}
+        its = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
         return {dotenv_parameter(env, self.id, step): content for step, content in its.items() if content is not None}
 
 
@@ -177,6 +178,7 @@ def _add_step(its: Wanted, index: int, function: LoadedFunction, resources: Reso
         its.tasks[step.id] = step_task(its.id, step, code, dotenv, resources)
     elif step.runtime.type == "http":
         check_timeout(step)
+        its.http[step.id] = dotenv_content(code) if code else None
     elif step.runtime.arn is not None:
         check_timeout(step)
         its.arns[step.id] = step.runtime.arn
@@ -245,7 +247,14 @@ def _preparations(its: Wanted, found: Found, resources: Resources) -> list[Actio
     if its.needs_role:
         name = role_name(resources.env, its.id)
         state = found.roles.get(name)
-        allowed = policy(resources, its.id, its.secrets, containers=bool(its.tasks))
+        allowed = policy(
+            resources,
+            its.id,
+            lambdas=bool(its.lambdas),
+            secrets=its.lambda_secrets,
+            dotenv=any(one.dotenv is not None for one in its.lambdas.values()),
+            containers=bool(its.tasks),
+        )
         allowed = merged(allowed, state.policy if state else None)
         bounded = state is not None and resources.permissions_boundary in ("", state.boundary)
         if state is None or not bounded or not same(state.policy, allowed):

@@ -19,7 +19,10 @@ from stepwell.aws.arrivals import read_arrival
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.facts import Facts
 from stepwell.aws.lists import Lists
+from stepwell.aws.messages import delay_s, stop_message
+from stepwell.aws.messages import entry as queued
 from stepwell.aws.observe import duration
+from stepwell.aws.outbox import send_messages
 from stepwell.aws.records import Record
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
@@ -38,6 +41,7 @@ log = logging.getLogger("stepwell.aws")
 SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
 _SWEPT_AT_ONCE = 100
+_LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
 _ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
 
 
@@ -156,6 +160,8 @@ class Entry:
         record = self.store.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self.dispatcher.containers.stop(run_id)
+            again = stop_message(run_id, now + _LISTED_MS)
+            send_messages(self.resources.outcomes_queue, [queued(again, delay_s(now + _LISTED_MS, now))])
 
     def rerun(self, run_id: str) -> str | None:
         """Run the same event again; the new run's id, None if the function is not live."""

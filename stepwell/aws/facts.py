@@ -24,7 +24,7 @@ from stepwell.core.events import event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, Outcome
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
-from stepwell.core.run import StepStatus
+from stepwell.core.run import RunStatus, StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, RunRecord
 
@@ -70,6 +70,8 @@ class Facts:
                 return [], self._ended(body, body["token"], outcome, cause)
             case "again":
                 return [], self._again(body, cause)
+            case "stop":
+                return [], self._stop(body["run"])
             case kind:
                 raise ValueError(f"a message of the unknown kind {kind!r}")
 
@@ -140,6 +142,12 @@ class Facts:
         if found is None:
             return []
         return [RunFact(body["run"], AttemptStarted(found[1], body["attempt"]), Cause(cause.id, again=True))]
+
+    def _stop(self, run_id: str) -> list[RunFact]:
+        record = self._store.load([run_id]).get(run_id)
+        if record is not None and record.run.status is RunStatus.CANCELLED:  # and nobody can have others stopped
+            self._dispatcher.containers.stop(run_id)
+        return []
 
     # --- events ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import orjson
 
 from stepwell.aws.clients import client
+from stepwell.aws.items import put_items
 from stepwell.aws.positions import first_of, month_of
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import NEW, STATUS_INDEX, STATUS_SHARDS, Item, shard_of, status_partition
@@ -85,19 +85,9 @@ class Lists:
             self._write_start(min(its.position for its in (*events, *runs)))
         batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
         if len(batches) == 1:
-            self._write(rows)
+            put_items(self._table, rows)
         else:
-            list(self._pool.map(self._write, batches))
-
-    def _write(self, rows: Sequence[Item]) -> None:
-        requests = [{"PutRequest": {"Item": row}} for row in rows]
-        pause = 0.02
-        while requests:
-            answer = client("dynamodb").batch_write_item(RequestItems={self._table: requests})
-            requests = answer.get("UnprocessedItems", {}).get(self._table, [])
-            if requests:  # throttled
-                time.sleep(random.uniform(0, pause))
-                pause = min(2 * pause, 1)
+            list(self._pool.map(partial(put_items, self._table), batches))
 
     def _write_start(self, position: int) -> None:
         db = client("dynamodb")

@@ -1,5 +1,5 @@
 """What the engine sends to itself, through the queue `outcomes`: timers that are due, ticks, pages of waits, attempts
-that never started. JSON objects that say in `stepwell` what they are."""
+that never started, containers to be stopped. JSON objects that say in `stepwell` what they are."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ def again_message(run_id: str, step: str, attempt: int, token: str, due: int) ->
     """That an attempt is to be started once more, since it never was."""
     name = {"run": run_id, "step": step, "attempt": attempt, "token": token}
     return orjson.dumps({"stepwell": "again", **name, "due": due})
+
+
+def stop_message(run_id: str, due: int) -> bytes:
+    """That containers of a cancelled run may still be there."""
+    return orjson.dumps({"stepwell": "stop", "run": run_id, "due": due})
 
 
 def outcome_message(run_id: str, step: str, attempt: int, token: str, outcome: Outcome) -> bytes:

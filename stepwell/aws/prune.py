@@ -1,7 +1,8 @@
 """`stepwell functions prune`: takes away what pushes made and no version needs any more.
 
-One rule: in doubt it stays. Needed is what a live version, a version with open runs, or one that was replaced within
-the last hour runs on; and what is younger than that may belong to a push that goes on right now.
+One rule: in doubt it stays. What a name does not tell a tag does: `stepwell-a-` begins the names of environment `a-b`
+too. Needed is what a live version, a version with open runs, or one that was replaced within the last hour runs on; and
+what is younger than that may belong to a push that goes on right now.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 from stepwell.aws import naming
 from stepwell.aws.account import Account
-from stepwell.aws.clients import client
+from stepwell.aws.items import read_items
+from stepwell.aws.push import log_group_arn
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.roles import delete_role
@@ -23,7 +25,6 @@ from stepwell.aws.table import STATUS_SHARDS, run_key
 
 GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
 _DAY_MS = 86_400_000
-_BATCH = 100  # BatchGetItem takes no more
 Json = dict[str, Any]
 
 
@@ -102,18 +103,10 @@ class Prune:
         """Functions and versions that have open runs."""
         found = set()
         for shard in range(STATUS_SHARDS):
-            for ids in open_runs(self.resources, shard, _BATCH):
-                for item in self._runs(ids):
+            for ids in open_runs(self.resources, shard, page=100):
+                for item in read_items(self.resources.table, map(run_key, ids), consistent=False):
                     found.add((item["f"]["S"], int(item["n"]["N"])))
         return found
-
-    def _runs(self, ids: list[str]) -> Iterator[Json]:
-        table = self.resources.table
-        asked = {table: {"Keys": [run_key(run_id) for run_id in ids], "ProjectionExpression": "f, n"}}
-        while asked:
-            answer = client("dynamodb").batch_get_item(RequestItems=asked)
-            yield from answer["Responses"][table]
-            asked = answer.get("UnprocessedKeys") or {}
 
     # --- what there is ---------------------------------------------------------------------------------------------
 
@@ -169,8 +162,13 @@ class Prune:
                 function = name.removeprefix(naming.log_group(""))
                 if not naming.is_function_name(self.resources.env, function) or self._is_new(group["creationTime"]):
                     continue
-                if (function in removed or not self._exists(function)) and not self._has_logs(name):
+                is_orphan = function in removed or not self._exists(function)
+                if is_orphan and not self._has_logs(name) and self._is_ours(name):
                     yield name
+
+    def _is_ours(self, group: str) -> bool:
+        tags = self.account.logs.list_tags_for_resource(resourceArn=log_group_arn(self.resources, group))["tags"]
+        return bool(tags.get(naming.ENV_TAG) == self.resources.env)
 
     def _exists(self, function: str) -> bool:
         try:

@@ -33,7 +33,7 @@ from stepwell.aws.deployment import (
     role_arn,
     targets,
 )
-from stepwell.aws.naming import log_group, role_name, secret_parameter, task_log_group
+from stepwell.aws.naming import ENV_TAG, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.packaging import StepLambda, write_zip
 from stepwell.aws.registry import Registered, Registry, Target, Version
 from stepwell.aws.resources import Resources
@@ -172,10 +172,12 @@ class Push:
     def _put_log_group(self, name: str) -> None:
         logs = self.account.logs
         key = {"kmsKeyId": self.resources.kms_key} if self.resources.kms_key else {}
+        tags = {ENV_TAG: self.resources.env}
         try:
-            logs.create_log_group(logGroupName=name, **key)
+            logs.create_log_group(logGroupName=name, tags=tags, **key)
         except logs.exceptions.ResourceAlreadyExistsException:
-            pass  # also if Lambda made it before us, with logs that are kept for ever
+            # Lambda may have made it before us, with logs that are kept for ever.
+            logs.tag_resource(resourceArn=log_group_arn(self.resources, name), tags=tags)
         logs.put_retention_policy(logGroupName=name, retentionInDays=self.resources.retention_days)
 
     def _upload(self, action: Action, step: StepLambda) -> None:
@@ -253,3 +255,9 @@ def _unqualified(arn: str) -> tuple[str, str | None]:
     """A Lambda's name, and the alias or version that its ARN names."""
     parts = arn.split(":")
     return (":".join(parts[:7]), parts[7]) if len(parts) == 8 else (arn, None)
+
+
+def log_group_arn(resources: Resources, name: str) -> str:
+    """As it is tagged: without the `:*` that stands for its streams."""
+    _, partition, _, region, account, _ = resources.outcomes_queue_arn.split(":")
+    return f"arn:{partition}:logs:{region}:{account}:log-group:{name}"

@@ -1,7 +1,8 @@
 """Functions and their versions in the table, and what every Lambda knows of them.
 
-A Lambda looks at most every `cache_s` seconds whether a counter has moved, and reads the live functions again if so.
-One rule: wait paths are registered before a version that uses them is live (`stage`, then `register`).
+A counter moves with every change, and what was read before it moved is read again. Who starts runs looks at it every
+`cache_s` seconds, who only goes on with them every minute. One rule: wait paths are registered before a version that
+uses them is live (`stage`, then `register`).
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from stepwell.aws.clients import client
+from stepwell.aws.items import read_item, read_partition
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import FUNCTIONS_STATE, NEW, Item, function_key, schedule_key, version_key
+from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, Item, function_key, schedule_key, version_key
 from stepwell.core.catalog import Catalog, Paths
 from stepwell.core.cron import next_tick
 from stepwell.core.plan import Plan, compile_plan
@@ -25,6 +27,7 @@ from stepwell.core.waits import wait_index
 
 Target = dict[str, Any]
 WaitPaths = dict[str, set[Paths | None]]
+_VERSION_AGE_S = 60.0  # what executes a version may change while the version does not, as with a new base image
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,12 @@ class Registered:
 
 
 class Registry:
-    def __init__(self, resources: Resources) -> None:
-        self._table, self._cache_s = resources.table, resources.cache_s
-        self._generation = -1
-        self._looked_at = float("-inf")
+    def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock
+        self._generation = -1  # not looked at yet
+        self._looked_at = clock()
         self._catalog: Catalog | None = None
+        self._paths: WaitPaths = {}
         self._versions: dict[tuple[str, int], Version] = {}
 
     @property
@@ -68,41 +72,54 @@ class Registry:
 
     def catalog(self) -> Catalog:
         """The live functions, as they were at most `cache_s` ago."""
-        now = time.monotonic()
-        if self._catalog is None or now - self._looked_at >= self._cache_s:
-            generation, paths = self._state()
-            if self._catalog is None or generation != self._generation:
-                live = [self.version(row.id, row.live).plan for row in self.functions() if row.live is not None]
-                self._catalog, self._generation = Catalog(live, (), paths), generation
-            self._looked_at = now
-        return self._catalog
+        self._look(self._cache_s if self._generation >= 0 else 0)
+        catalog = self._catalog
+        if catalog is None:
+            live = [self._known(row.id, row.live).plan for row in self.functions() if row.live is not None]
+            catalog = self._catalog = Catalog(live, (), self._paths)
+        return catalog
 
     def functions(self) -> list[FunctionRow]:
-        rows = []
+        rows, versions = [], self._versions
         for item in self._query("F"):
             live = int(item["live"]["N"]) if "live" in item else None
             function_id = item["sk"]["S"]
             rows.append(FunctionRow(function_id, live, item["file"]["S"]))
-            if live is not None and (function_id, live) not in self._versions:
-                self._versions[function_id, live] = _version(item, live)
+            if live is not None and (function_id, live) not in versions:
+                versions[function_id, live] = _version(item, live)
         return rows
 
     def version(self, function_id: str, number: int) -> Version:
-        """Raises KeyError for one that does not exist."""
-        found = self._versions.get((function_id, number))
+        """What executes it, as it was at most a minute ago. Raises KeyError for one that does not exist."""
+        self._look(_VERSION_AGE_S)
+        return self._known(function_id, number)
+
+    def _known(self, function_id: str, number: int) -> Version:
+        versions = self._versions  # what is read while the counter moves must not outlast it
+        found = versions.get((function_id, number))
         if found is None:
-            item = self._get(version_key(function_id, number))
+            item = read_item(self._table, version_key(function_id, number))
             if item is None:
                 raise KeyError(f"{function_id} has no version {number}")
-            found = self._versions[function_id, number] = _version(item, number)
+            found = versions[function_id, number] = _version(item, number)
         return found
+
+    def _look(self, age_s: float) -> None:
+        """Forget what was read before the last change, unless that was looked for within `age_s`."""
+        now = self._clock()
+        if now - self._looked_at < age_s:
+            return
+        self._looked_at = now
+        generation, paths = self._state()
+        if generation != self._generation:
+            self._generation, self._paths, self._catalog, self._versions = generation, paths, None, {}
 
     def versions(self, function_id: str) -> list[tuple[int, Version]]:
         """All versions, the oldest first."""
         return [(number := int(item["sk"]["S"]), _version(item, number)) for item in self._query(f"V#{function_id}")]
 
     def _state(self) -> tuple[int, WaitPaths]:
-        item = self._get(FUNCTIONS_STATE)
+        item = read_item(self._table, FUNCTIONS_STATE)
         if item is None:
             return 0, {}
         paths = orjson.loads(item["w"]["B"])
@@ -173,7 +190,6 @@ class Registry:
             UpdateExpression="SET t = :t",
             ExpressionAttributeValues={":t": item["t"]},
         )
-        self._versions.pop((function_id, number), None)
 
     def _newest(self, function_id: str) -> tuple[int, str] | None:
         found = self._db.query(
@@ -187,11 +203,19 @@ class Registry:
         return (int(found[0]["sk"]["S"]), found[0]["hash"]["S"]) if found else None
 
     def retire(self, function_ids: Sequence[str]) -> None:
-        """Start no new runs of these functions; their open runs go on."""
+        """Start no new runs of these functions; their open runs go on. Nothing happens to one that is not there."""
         for function_id in function_ids:
-            self._db.update_item(TableName=self._table, Key=function_key(function_id), UpdateExpression="REMOVE live")
+            try:
+                self._db.update_item(
+                    TableName=self._table,
+                    Key=function_key(function_id),
+                    UpdateExpression="REMOVE live",
+                    ConditionExpression=EXISTS,
+                )
+            except self._db.exceptions.ConditionalCheckFailedException:
+                continue
             for item in self._query("C", f"{function_id}#"):
-                self._db.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+                self._unschedule(item["sk"])
         self._change(lambda paths: True)
 
     def _schedule(self, plan: Plan, now: int) -> None:
@@ -200,11 +224,14 @@ class Registry:
         keys = {schedule_key(plan.function_id, str(cron), tz)["sk"]["S"]: (str(cron), tz) for cron, tz in wanted}
         kept = {item["sk"]["S"] for item in self._query("C", f"{plan.function_id}#")}
         for sk in kept - keys.keys():
-            self._db.delete_item(TableName=self._table, Key={"pk": {"S": "C"}, "sk": {"S": sk}})
+            self._unschedule({"S": sk})
         for sk in keys.keys() - kept:
             due = next_tick(*keys[sk], now)
             item = {"pk": {"S": "C"}, "sk": {"S": sk}, "next": {"N": str(due)}}
             self._db.put_item(TableName=self._table, Item=item)
+
+    def _unschedule(self, sort_key: Item) -> None:
+        self._db.delete_item(TableName=self._table, Key={"pk": {"S": "C"}, "sk": sort_key})
 
     def _change(self, edit: Any) -> bool:
         """Edit the wait paths and count up, against whoever does so at the same time."""
@@ -226,23 +253,8 @@ class Registry:
             self._looked_at = float("-inf")
             return True
 
-    def _get(self, key: Item) -> Item | None:
-        item: Item | None = self._db.get_item(TableName=self._table, Key=key, ConsistentRead=True).get("Item")
-        return item
-
-    def _query(self, pk: str, prefix: str = "") -> list[Item]:
-        values = {":pk": {"S": pk}}
-        condition = "pk = :pk"
-        if prefix:
-            values[":sk"] = {"S": prefix}
-            condition += " AND begins_with(sk, :sk)"
-        pages = self._db.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression=condition,
-            ExpressionAttributeValues=values,
-            ConsistentRead=True,
-        )
-        return [item for page in pages for item in page["Items"]]
+    def _query(self, partition: str, prefix: str = "") -> list[Item]:
+        return read_partition(self._table, partition, prefix, ConsistentRead=True)
 
 
 def _version(item: Item, number: int) -> Version:

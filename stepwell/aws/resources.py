@@ -37,7 +37,8 @@ class Resources:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     execution_role: str = ""  # of ECS tasks
-    adapter_image: str = ""
+    adapter_images: dict[str, str] = field(default_factory=dict)  # by architecture
+    capacity: str = "FARGATE"  # of containers; or FARGATE_SPOT
     repository: str = ""  # ECR, for images that push builds
     permissions_boundary: str = ""  # of the roles that push makes
     kms_key: str = ""  # empty: AWS-owned keys

@@ -25,32 +25,48 @@ def trust() -> Policy:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def policy(resources: Resources, function_id: str, secrets: Iterable[str], *, containers: bool = False) -> Policy:
-    """What the steps of this function may do; `secrets`: the names of those that they get. `containers`: some of them
-    are, and so read their input from the bucket, at keys that nobody can guess."""
+def policy(
+    resources: Resources,
+    function_id: str,
+    *,
+    lambdas: bool = False,
+    secrets: Iterable[str] = (),
+    dotenv: bool = False,
+    containers: bool = False,
+) -> Policy:
+    """What the steps of this function may do. `lambdas`, `containers`: some of them are. `secrets`: the names of those
+    that Lambdas get; `dotenv`: some Lambda has a `.env`. To containers, ECS hands both."""
     env, region, account = resources.env, resources.region, resources.account
     partition = resources.outcomes_queue_arn.split(":")[1]
-    parameters = [
-        f"{dotenv_prefix(env)}{function_id}/*",
-        *(secret_parameter(env, name) for name in sorted(set(secrets))),
-    ]
-    group = f"/aws/lambda/{functions_pattern(env, function_id)}"
-    statements: list[Policy] = [
-        {"Sid": "Outcomes", "Effect": "Allow", "Action": "sqs:SendMessage", "Resource": resources.outcomes_queue_arn},
-        {
-            "Sid": "Logs",
-            "Effect": "Allow",
-            "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-            "Resource": f"arn:{partition}:logs:{region}:{account}:log-group:{group}:*",
-        },
-        {
-            "Sid": "Values",
-            "Effect": "Allow",
-            "Action": "ssm:GetParameters",
-            "Resource": [f"arn:{partition}:ssm:{region}:{account}:parameter{name}" for name in parameters],
-        },
-    ]
-    if containers:
+    statements: list[Policy] = []
+    if lambdas:
+        group = f"/aws/lambda/{functions_pattern(env, function_id)}"
+        statements += [
+            {
+                "Sid": "Outcomes",
+                "Effect": "Allow",
+                "Action": "sqs:SendMessage",
+                "Resource": resources.outcomes_queue_arn,
+            },
+            {
+                "Sid": "Logs",
+                "Effect": "Allow",
+                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                "Resource": f"arn:{partition}:logs:{region}:{account}:log-group:{group}:*",
+            },
+        ]
+    names = [f"{dotenv_prefix(env)}{function_id}/*"] if dotenv else []
+    names += [secret_parameter(env, name) for name in sorted(set(secrets))]
+    if names:
+        statements.append(
+            {
+                "Sid": "Values",
+                "Effect": "Allow",
+                "Action": "ssm:GetParameters",
+                "Resource": [f"arn:{partition}:ssm:{region}:{account}:parameter{name}" for name in names],
+            }
+        )
+    if containers:  # their inputs have keys that nobody can guess
         statements.append(
             {
                 "Sid": "Containers",
@@ -74,21 +90,18 @@ def policy(resources: Resources, function_id: str, secrets: Iterable[str], *, co
 
 
 def merged(new: Policy, old: Policy | None) -> Policy:
-    """`new`, and the parameters that `old` allows: versions that use them may still run."""
-    allowed = {resource for policy in (new, old or {}) for resource in _parameters(policy)}
-    return {
-        **new,
-        "Statement": [
-            {**statement, "Resource": [*_parameters(new), *sorted(allowed - {*_parameters(new)})]}
-            if statement["Sid"] == "Values"
-            else statement
-            for statement in new["Statement"]
-        ],
-    }
+    """`new`, and what `old` allows besides: versions that use it may still run."""
+    statements = {statement["Sid"]: statement for statement in new["Statement"]}
+    for before in (old or {}).get("Statement", ()):
+        its = statements.setdefault(before.get("Sid", ""), before)
+        if before.get("Sid") == "Values":
+            more = sorted({*before["Resource"]} - {*its["Resource"]})
+            statements["Values"] = {**its, "Resource": [*its["Resource"], *more]}
+    return {**new, "Statement": list(statements.values())}
 
 
 def same(one: Policy | None, other: Policy) -> bool:
-    """Whether two policies say the same, in whatever order they list parameters."""
+    """Whether two policies say the same, in whatever order."""
     return one is not None and _sorted(one) == _sorted(other)
 
 
@@ -96,16 +109,7 @@ def _sorted(policy: Policy) -> Any:
     def plain(statement: Policy) -> Policy:
         return {name: sorted(value) if isinstance(value, list) else value for name, value in statement.items()}
 
-    return {**policy, "Statement": [plain(statement) for statement in policy["Statement"]]}
-
-
-def _parameters(policy: Policy) -> list[str]:
-    return [
-        resource
-        for statement in policy.get("Statement", ())
-        if statement.get("Sid") == "Values"
-        for resource in statement["Resource"]
-    ]
+    return {**policy, "Statement": {its.get("Sid", ""): plain(its) for its in policy["Statement"]}}
 
 
 # --- the account -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.aws.clients import client
+from stepwell.aws.items import read_partition
 from stepwell.aws.messages import delay_s, entry, tick_message
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.resources import Resources
@@ -24,20 +25,9 @@ class Schedules:
 
     def send(self, now: int) -> None:
         """Send the ticks that are due soon; after a downtime only the latest that was missed. Raises NotSent."""
-        pages = (
-            client("dynamodb")
-            .get_paginator("query")
-            .paginate(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": "C"}},
-                ConsistentRead=True,
-            )
-        )
-        for page in pages:
-            for item in page["Items"]:
-                if int(item["next"]["N"]) <= now + AHEAD_MS:
-                    self._send(item, now)
+        for item in read_partition(self._table, "C", ConsistentRead=True):
+            if int(item["next"]["N"]) <= now + AHEAD_MS:
+                self._send(item, now)
 
     def _send(self, item: Item, now: int) -> None:
         function_id, cron, timezone = item["sk"]["S"].split("#")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import orjson
 
 from stepwell.aws.clients import client
+from stepwell.aws.items import delete_items, read_items, read_partition
 from stepwell.aws.lists import Listed, Lists
 from stepwell.aws.observe import count, duration
 from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
@@ -29,8 +30,9 @@ from stepwell.aws.table import (
     UNCHANGED,
     Item,
     Key,
-    arrival_key,
+    arrival,
     arrival_partitions,
+    arrived,
     event_key,
     rerun_key,
     run_key,
@@ -41,7 +43,7 @@ from stepwell.aws.table import (
 from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
 from stepwell.aws.wide import Ended, outcome_items, unfolded
-from stepwell.core.catalog import Catalog
+from stepwell.core.catalog import Catalog, Miss
 from stepwell.core.events import Event, user_key
 from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
 from stepwell.engine import RunFact
@@ -50,6 +52,7 @@ from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, Ope
 T = TypeVar("T")
 _PARALLEL = 16
 _DAY_S = 86_400
+_LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
 
 
 class DynamoStore:
@@ -77,7 +80,7 @@ class DynamoStore:
         self._lists.add(list(self._listed_events.values()), list(self._listed_runs.values()), now)
         self._timers.send(now)
         self._waking.send()
-        self._delete(self._over)
+        delete_items(self._table, self._over)
 
     @property
     def _db(self) -> Any:
@@ -89,15 +92,7 @@ class DynamoStore:
 
     def get_many(self, keys: Sequence[Key]) -> list[Item]:
         """Items by key, strongly consistent; those that are not there are left out."""
-        found: list[Item] = []
-        todo = list({(k["pk"]["S"], k["sk"]["S"]): k for k in keys}.values())
-        while todo:
-            request = {self._table: {"Keys": todo[:100], "ConsistentRead": True}}
-            answer = self._db.batch_get_item(RequestItems=request)
-            found += answer["Responses"].get(self._table, [])
-            left = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
-            todo = [*left, *todo[100:]]
-        return found
+        return read_items(self._table, keys, consistent=True)
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -137,7 +132,7 @@ class DynamoStore:
         if new.starts:
             item["st"] = {"L": [{"S": function} for function in new.starts]}
         if new.misses:
-            item["ms"] = {"B": orjson.dumps(new.misses)}
+            item["ms"] = {"B": _fitting(new.misses)}
         accepted = Accepted(position, new.starts)
         try:
             self._put(item, NEW)
@@ -166,7 +161,7 @@ class DynamoStore:
             partitions.append(arrival_partitions(event.name, None)[shard_of(event.id, NAME_SHARDS)])
         for partition in partitions:
             ttl = {"N": str(now // 1000 + self._retention_s)}
-            self._put({**arrival_key(partition, event.seq, event.id), "ttl": ttl})
+            self._put({**arrival(partition, event.seq, event.id), "ttl": ttl})
 
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
         items = self.get_many([event_key(event_id) for event_id in ids])
@@ -176,19 +171,19 @@ class DynamoStore:
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
         if before <= ms_of(after):
             return
-        ids = sorted(
-            sk
+        arrivals = sorted(
+            its
             for found in self.each(
                 lambda partition: self._arrivals(partition, after, before), arrival_partitions(name, key)
             )
-            for sk in found
+            for its in found
         )
-        for start in range(0, len(ids), 100):
-            some = [sk.partition("#")[2] for sk in ids[start : start + 100]]
+        for start in range(0, len(arrivals), 100):
+            some = [event_id for _, event_id in arrivals[start : start + 100]]
             events = self.events(some)
             yield from (events[event_id] for event_id in some if event_id in events)
 
-    def _arrivals(self, partition: str, after: int, before: int) -> list[str]:
+    def _arrivals(self, partition: str, after: int, before: int) -> list[tuple[int, str]]:
         pages = self._db.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :pk AND sk BETWEEN :after AND :before",
@@ -199,7 +194,7 @@ class DynamoStore:
             },
             ConsistentRead=True,
         )
-        return [item["sk"]["S"] for page in pages for item in page["Items"]]
+        return [arrived(item) for page in pages for item in page["Items"]]
 
     def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
         partitions = [wait_partition(event.name, key) for key in keys]
@@ -314,30 +309,16 @@ class DynamoStore:
             causes.setdefault(fact, cause)
         for item in outcome_items(run_id, ended, now, now // 1000 + self._retention_s):
             self._put(item)
-        found = unfolded(record, self._outcomes(run_id), self.get_many)
+        outcomes = read_partition(self._table, run_key(run_id)["pk"]["S"], "o#", ConsistentRead=True)
+        found = unfolded(record, outcomes, self.get_many)
         ids.update({(run_id, fact.step, fact.attempt): its for fact, its in found if its is not None})
         return [RunFact(run_id, fact, causes.get(fact, facts[0].cause)) for fact, _ in found]
-
-    def _outcomes(self, run_id: str) -> list[Item]:
-        pages = self._db.get_paginator("query").paginate(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={":pk": run_key(run_id)["pk"], ":sk": {"S": "o#"}},
-            ConsistentRead=True,
-        )
-        return [item for page in pages for item in page["Items"]]
 
     def put_rerun(self, run_id: str) -> None:
         """Let a rerun be found by its event."""
         record = self._records[run_id]
         key = rerun_key(record.event.id, record.position)
         self._put({**key, "r": {"S": run_id}})
-
-    def _delete(self, keys: Sequence[Key]) -> None:
-        todo = [{"DeleteRequest": {"Key": key}} for key in keys]
-        while todo:
-            answer = self._db.batch_write_item(RequestItems={self._table: todo[:25]})
-            todo = [*answer.get("UnprocessedItems", {}).get(self._table, []), *todo[25:]]
 
     def _put(self, item: Item, condition: str | None = None, values: Item | None = None) -> None:
         options: dict[str, Any] = {}
@@ -346,6 +327,17 @@ class DynamoStore:
         if values is not None:
             options["ExpressionAttributeValues"] = values
         self._db.put_item(TableName=self._table, Item=item, **options)
+
+
+def _fitting(misses: Sequence[Miss]) -> bytes:
+    """As many as have room in an item that holds the largest event and the names of a thousand functions."""
+    room, fitting = _LONGEST_MISSES, []
+    for miss in misses:
+        room -= len(written := orjson.dumps(miss)) + 1
+        if room < 0:
+            break
+        fitting.append(orjson.Fragment(written))
+    return orjson.dumps(fitting)
 
 
 def _measure(change: Change) -> None:

@@ -32,11 +32,13 @@ Item = dict[str, Any]
 Key = dict[str, Any]
 
 NEW = "attribute_not_exists(pk)"
+EXISTS = "attribute_exists(pk)"
 UNCHANGED = "v = :before"  # nobody changed the run since it was read
 STATUS_INDEX = "status"
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
 TIMER_SHARDS = 8
+_LONGEST_SORT_KEY = 1024  # bytes; of a partition key 2,048, which no name or id of 256 characters fills
 
 
 def _key(pk: str, sk: str) -> Key:
@@ -88,8 +90,19 @@ def arrival_partitions(name: str, key: bytes | None) -> list[str]:
     return [f"K#n#{name}#{shard}" for shard in range(NAME_SHARDS)] if key is None else [f"K#{key.hex()}"]
 
 
-def arrival_key(partition: str, position: int, event_id: str) -> Key:
-    return _key(partition, f"{position:020}#{event_id}")
+def arrival(partition: str, position: int, event_id: str) -> Item:
+    """An event under a wait's key, in order of acceptance. An id that is too long for a sort key stands beside it."""
+    sort_key = f"{position:020}#{event_id}"
+    if len(sort_key.encode()) <= _LONGEST_SORT_KEY:
+        return _key(partition, sort_key)
+    digest = hashlib.sha256(event_id.encode()).hexdigest()
+    return {**_key(partition, f"{position:020}#{digest}"), "i": {"S": event_id}}
+
+
+def arrived(item: Item) -> tuple[int, str]:
+    """The position and the id of an event that stands under a wait's key."""
+    position, _, event_id = item["sk"]["S"].partition("#")
+    return int(position), item["i"]["S"] if "i" in item else event_id
 
 
 def timer_partition(shard: int) -> str:

@@ -124,9 +124,12 @@ def _definition(resources: Resources, container: Container) -> dict[str, Any]:
 
 
 def _adapter(resources: Resources, container: Container) -> dict[str, Any]:
+    image = resources.adapter_images.get(container.architecture)
+    if image is None:
+        raise CannotRegister(f"this environment has no step adapter for {container.architecture}; deploy it again")
     return {
         "name": ADAPTER,
-        "image": resources.adapter_image,
+        "image": image,
         "essential": False,  # it ends before the step begins
         "command": ["install", VOLUME],
         "mountPoints": [{"sourceVolume": "stepwell", "containerPath": VOLUME}],
@@ -139,7 +142,9 @@ def _step(resources: Resources, container: Container) -> dict[str, Any]:
     env = {name: value for name, value in container.env.items() if name not in container.secrets}
     secrets = dict(container.secrets)
     if container.dotenv is not None:
-        secrets["STEPWELL_DOTENV"] = container.dotenv  # a JSON object, whose variables count least
+        # A JSON object, whose variables count more than the image's and less than those that the step declares.
+        secrets["STEPWELL_DOTENV"] = container.dotenv
+        env["STEPWELL_DECLARED"] = " ".join(sorted({*container.env, *container.secrets}))
     return {
         "name": STEP,
         "image": container.image,

@@ -39,7 +39,7 @@ class StepTask:
             "env": self.step.env,
             "dotenv": self.dotenv is not None,
             "secrets": sorted(self.step.secrets),
-            "environment": [resources.adapter_image, resources.execution_role, resources.repository],
+            "environment": [resources.adapter_images, resources.execution_role, resources.repository],
         }
         return hashlib.sha256(orjson.dumps(its, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 

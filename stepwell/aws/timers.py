@@ -5,9 +5,8 @@ A far timer is found by its due time (ADR 6). One rule: a message is sent before
 
 from __future__ import annotations
 
-from typing import Any
-
 from stepwell.aws.clients import client
+from stepwell.aws.items import delete_items
 from stepwell.aws.messages import MAX_DELAY_MS, delay_s, entry, timer_message
 from stepwell.aws.outbox import MAX_BATCH, send_messages
 from stepwell.aws.resources import Resources
@@ -80,10 +79,7 @@ class Timers:
             timer = Timer(TimerKind(kind), index, attempt)
             entries.append(entry(timer_message(item["r"]["S"], timer, due), delay_s(due, now)))
         send_messages(self._queue, entries)
-        keys: list[Any] = [{"DeleteRequest": {"Key": {"pk": item["pk"], "sk": item["sk"]}}} for item in items]
-        while keys:
-            answer = client("dynamodb").batch_write_item(RequestItems={self._table: keys})
-            keys = answer.get("UnprocessedItems", {}).get(self._table, [])
+        delete_items(self._table, [{"pk": item["pk"], "sk": item["sk"]} for item in items])
 
     def _late(self, timer: Timer) -> int:
         """An event that a clock ahead of ours accepted just before the deadline must be there by then."""

@@ -17,6 +17,11 @@ def bus_parameter(env: str) -> str:
     return f"/stepwell/{env}/bus"
 
 
+def registrar_parameter(env: str) -> str:
+    """The SSM parameter with the ARN of the Lambda that registers functions of stacks."""
+    return f"/stepwell/{env}/registrar"
+
+
 class Environment(Construct):
     """`Environment(self, "Stepwell", "prod").grant_send(function)`: it may then put events on `bus`."""
 

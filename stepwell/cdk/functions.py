@@ -28,16 +28,12 @@ from stepwell.aws.packaging import StepLambda, write_zip
 from stepwell.aws.resources import Resources
 from stepwell.aws.roles import POLICY, policy, trust
 from stepwell.aws.step_lambdas import configuration
+from stepwell.cdk.environment import registrar_parameter
 from stepwell.project.load import load_all
 
 
 class CannotDeploy(Exception):
     """A function cannot be part of a stack; the message says why, and the cure."""
-
-
-def registrar_parameter(env: str) -> str:
-    """The SSM parameter with the ARN of the Lambda that registers functions of stacks."""
-    return f"/stepwell/{env}/registrar"
 
 
 class Functions(Construct):
@@ -93,7 +89,7 @@ class _Function(Construct):
 
     def _role(self) -> str:
         resources, its = self._resources, self._its
-        document = policy(resources, its.id, its.secrets)
+        document = policy(resources, its.id, lambdas=True, secrets=its.lambda_secrets)
         role = iam.CfnRole(
             self,
             "Role",

@@ -69,6 +69,8 @@ def aws() -> Iterator[None]:
         fail("environments in AWS need boto3; pip install 'stepwell[aws]'")
     from stepwell.aws.resources import NoEnvironment
 
+    if region := os.environ.get("AWS_REGION"):  # as for the AWS command line; boto3 knows but the other name
+        os.environ["AWS_DEFAULT_REGION"] = region
     try:
         yield
     except NoEnvironment as error:

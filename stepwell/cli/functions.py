@@ -9,7 +9,7 @@ import typer
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption, aws, resources_of
-from stepwell.cli.output import JsonOption, console, print_json
+from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.cli.tables import function_lines, function_table
 
 app = typer.Typer(invoke_without_command=True)
@@ -47,6 +47,32 @@ def show(
         print_json(found)
     else:
         console.print(function_lines(found))
+
+
+@app.command()
+def retire(
+    functions: Annotated[list[str], typer.Argument(help="The functions' ids.")],
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take functions of an environment out of service: no event starts them any more. Their open runs go on, and a push
+    makes them live again.
+
+    Example: stepwell functions retire welcome --env production
+    """
+    with aws():
+        from stepwell.aws.registry import Registry
+
+        registry = Registry(resources_of(env))
+        live = {row.id for row in registry.functions() if row.live is not None}
+        for unknown in sorted(set(functions) - live):
+            fail(f"{unknown} is not live in {env}; `stepwell functions --env {env}` lists those that are")
+        registry.retire(functions)
+    if as_json:
+        print_json({"env": env, "functions": functions})
+    else:
+        for function_id in functions:
+            console.print(f"retired {function_id}")
 
 
 @app.command()

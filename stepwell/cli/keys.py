@@ -13,11 +13,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stepwell.api.access import KeyScope
+from stepwell.api.access import Key, KeyScope
 from stepwell.cli.dev import DATABASE
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json
-from stepwell.local.keys import Key, KeyStore
+from stepwell.local.keys import KeyStore
 from stepwell.local.schema import BadDatabase
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _keys(db: Path | None, env: str | None, *, may_be_new: bool = False) -> Iter
         fail(str(error))
 
 
-def _view(key: Key | access.Key) -> dict[str, str | None]:
+def _view(key: Key) -> dict[str, str | None]:
     return {
         "id": key.id,
         "scope": key.scope.value,

@@ -109,12 +109,17 @@ def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_
 
 def user_key(user: dict[str, Any]) -> str | None:
     """What lists call the user: `external_id`, else `id`, `email`, `phone`."""
+    field = _user_field(user)
+    return None if field is None else str(user[field])
+
+
+def _user_field(user: dict[str, Any]) -> str | None:
     for field in ("external_id", "id", "email", "phone"):
         value = user.get(field)
         if value is None or value == "" or isinstance(value, bool):
             continue
         if isinstance(value, str | int):
-            return str(value)
+            return field
     return None
 
 
@@ -179,6 +184,11 @@ def _problems(item: dict[Any, Any]) -> Problems:
         value = item.get(field)
         if value is not None and not isinstance(value, dict):
             found.append((f"/{field}", f"{field} is a JSON object"))
+    user = item.get("user")
+    if isinstance(user, dict):
+        known_by = _user_field(user)
+        if known_by is not None and len(str(user[known_by])) > 256:
+            found.append((f"/user/{known_by}", "a user is known by at most 256 characters"))
     event_id = item.get("id")
     if event_id is not None:
         if not isinstance(event_id, str) or not 1 <= len(event_id) <= 256 or _CONTROL.search(event_id):

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
-from stepwell.api.access import KeyScope
+from stepwell.api.access import Key, KeyScope, new_key
 from stepwell.local.schema import connect, migrate
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    id: str
-    scope: KeyScope
-    name: str
-    created_at: int
-    revoked_at: int | None
 
 
 class KeyStore:
@@ -32,8 +21,7 @@ class KeyStore:
 
     def create(self, scope: KeyScope, name: str, now: int) -> tuple[Key, str]:
         """A new key, and its secret, which nobody can read again."""
-        secret = f"sw_{scope.value}_{secrets.token_urlsafe(24)}"
-        key = Key(secrets.token_hex(4), scope, name, now, None)
+        key, secret = new_key(scope, name, now)
         row = (key.id, _hash(secret), scope.value, name, now, None)
         self._connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?)", row)
         return key, secret

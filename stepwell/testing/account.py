@@ -6,7 +6,7 @@ import io
 import json
 import platform
 import zipfile
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from stepwell.aws.adapter import layer_zip
@@ -85,7 +85,7 @@ def _layer(architecture: str) -> str:
 
 def _step_http(resources: Resources) -> None:
     """The Lambda for `http` steps. Its sandbox has this Python, and so Stepwell."""
-    source = Path(__file__).parents[2] / "lambdas" / "step_http.py"
+    source = files("stepwell.aws.lambdas") / "step_http.py"
     role = client("iam").create_role(RoleName="stepwell-step-http", AssumeRolePolicyDocument=_ROLE)["Role"]["Arn"]
     client("lambda").create_function(
         FunctionName=resources.step_http,

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -21,7 +22,6 @@ import orjson
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients, positions
 from stepwell.aws.access import KeyStore
-from stepwell.aws.account import Account
 from stepwell.aws.deployment import Refused as CannotRun
 from stepwell.aws.deployment import wanted
 from stepwell.aws.naming import secret_parameter
@@ -49,10 +49,10 @@ class AwsStepwell:
 
     def __init__(self, emulator: Emulator, host: LambdaHost, **settings: Any) -> None:
         self._emulator, self._host = emulator, host
-        emulator.reset()
         host.reset()
+        make = partial(provision, emulator.region, emulator.account, **settings)
+        self.resources = emulator.begin(f"provisioned with {settings}", make)
         positions.reset()  # the clock was set back
-        self.resources = provision(emulator.region, emulator.account, **settings)
         os.environ[VARIABLE] = self.resources.to_json()
         self._key = KeyStore(self.resources).create(KeyScope.MANAGE, "tests", emulator.now)[1]
         self.cold_start()
@@ -67,8 +67,8 @@ class AwsStepwell:
 
         entry.entry.cache_clear()
         for name in HANDLERS:
-            sys.modules.pop(f"lambdas.{name}", None)
-        self._handlers = {name: importlib.import_module(f"lambdas.{name}").handler for name in HANDLERS}
+            sys.modules.pop(f"stepwell.aws.lambdas.{name}", None)
+        self._handlers = {name: importlib.import_module(f"stepwell.aws.lambdas.{name}").handler for name in HANDLERS}
 
     # --- words -----------------------------------------------------------------------------------------------------
 
@@ -80,10 +80,18 @@ class AwsStepwell:
             raise refused_by(wrong) from None
         except CannotRun as wrong:
             raise Refused(400, [{"pointer": "", "message": str(problem)} for problem in wrong.problems]) from None
-        push = Push(self.resources, Account(), _Nobody(), now=lambda: self._emulator.now)
+        push = Push(
+            self.resources,
+            self._emulator.deployer,
+            _Nobody(),
+            sleep=lambda seconds: None,  # with a `cache_s` of 0, nobody has to forget anything first
+            now=lambda: self._emulator.now,
+        )
         found, actions = push.plan(its)
         registered = push.apply(its, found, actions)
         if registered:
+            if not registered[0].is_new:
+                self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
             return registered[0].version
         return found.live[function.definition.id].plan.version
 

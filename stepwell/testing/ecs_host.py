@@ -1,25 +1,31 @@
 """Stands in for ECS on Fargate in tests: what RunTask starts is run by podman or docker, and its end is told.
 
-moto keeps clusters, task definitions and tasks; this host executes them, as far as our tasks go: one container that
-ends before the other begins, a volume that both have, variables, secrets from SSM, logs to CloudWatch, credentials of
-the task role. One rule: a container is really run, and what an event says of it is what happened to it.
-
-It speaks HTTP, at `url`: ECS's API, the address at which containers get their credentials, and S3 for containers, which
-reach no moto. Set AWS_ENDPOINT_URL_ECS to it.
+moto keeps clusters, task definitions and tasks; this host executes them, as far as our tasks go: images pulled from
+their registry, one container that ends before the other begins, a volume that both have, variables, secrets from SSM,
+logs to CloudWatch, credentials of the task role. One rule: a container is really run, and what an event says of it is
+what happened to it.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from stepwell.testing.ecs_task import End, Environment, Task
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from moto.ec2.models import ec2_backends
+from moto.ecs.models import ecs_backends
+
+from stepwell.aws.clients import client
+from stepwell.aws.oci import Reference, is_on_this_machine
+from stepwell.testing.ecs_task import CannotStart, End, Environment, Task
+from stepwell.testing.emulator import Emulator, answer
 
 Event = dict[str, Any]
 MAX_OVERRIDES = 8192
@@ -40,67 +46,69 @@ class Refused(Exception):
 
 
 class EcsHost:
-    """`emit` gets each task's event when it has stopped, as a rule on the default bus does. `engine`: podman or docker.
+    """Use it inside an `Emulator`. `engine`: podman or docker. `emit` gets each task's event when it has stopped, as a
+    rule on the default bus does."""
 
-    Make it while moto is active, and before AWS_ENDPOINT_URL_ECS is set.
-    """
-
-    def __init__(self, engine: str, emit: Callable[[Event], None], region: str) -> None:
-        import boto3
-        from botocore.config import Config
-
-        direct = Config(ignore_configured_endpoint_urls=True, retries={"total_max_attempts": 1})
-        self._clients = {name: boto3.client(name, region, config=direct) for name in ("ecs", "s3", "ssm", "logs")}
-        self._engine, self._emit, self._region = engine, emit, region
+    def __init__(self, emulator: Emulator, engine: str, emit: Callable[[Event], None]) -> None:
+        self._emulator, self._engine, self._emit = emulator, engine, emit
         self._lock = threading.RLock()
+        self._change = threading.Condition()
         self._tasks: dict[str, Task] = {}
-        self._requests: dict[str, tuple[str, Any]] = {}  # by client token
-        self._refusals: list[Refused | dict[str, Any]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": self}))
+        self._ended = self._told = 0
+        self._hides_tasks = False
+        self._requests: dict[str, tuple[str, AWSResponse]] = {}  # by client token
+        self._refusals: list[Refused | str] = []  # a text is why there is no room
+        self._pulled: set[str] = set()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Credentials)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        for operation in ("RunTask", "StopTask", "ListTasks", "RegisterTaskDefinition"):
+            emulator.intercept(f"ecs.{operation}", self._take)
 
     def close(self) -> None:
+        self.reset()
         self._server.shutdown()
         self._server.server_close()
+
+    def reset(self) -> None:
+        """For an account that is empty now. Nobody hears of what ran; images stay."""
+        emit, self._emit = self._emit, lambda event: None
         for task in list(self._tasks.values()):
             task.kill(End("UserInitiated", "the test is over"))
         self.wait()
+        self._emit = emit
+        self._tasks.clear()
+        self._requests.clear()
+        self._refusals.clear()
+        self._hides_tasks = False
+        self._ended = self._told = 0
 
     # --- what a test may ask for -------------------------------------------------------------------------------------
-
-    def throttle(self) -> None:
-        """The next RunTask is one too many."""
-        self._refusals.append(Refused("ThrottlingException", "Rate exceeded"))
 
     def refuse(self, code: str, message: str) -> None:
         """The next RunTask raises this."""
         self._refusals.append(Refused(code, message))
 
-    def forgive(self) -> None:
-        """Start again what is asked for."""
-        self._refusals.clear()
-
     def have_no_room(self) -> None:
-        """The next RunTask finds no capacity."""
+        """The next RunTask finds no capacity, which ECS answers as if nothing was wrong."""
         reason = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
-        self._refusals.append({"tasks": [], "failures": [{"reason": reason}]})
+        self._refusals.append(reason)
+
+    def hide_tasks(self) -> None:
+        """The next ListTasks does not show them yet: ECS says that what it lists may lag behind."""
+        self._hides_tasks = True
 
     def interrupt(self) -> None:
-        """Fargate takes back the spare capacity that running tasks have."""
-        self._kill_all(_SPOT)
+        """Fargate takes back the spare capacity that running tasks have: they are stopped."""
+        self._for_all(lambda task: task.stop(_SPOT))
 
     def run_out_of_memory(self) -> None:
         """The kernel kills what runs in containers, for the memory it takes."""
-        self._kill_all(_OUT_OF_MEMORY)
+        self._for_all(lambda task: task.kill(_OUT_OF_MEMORY))
 
-    def _kill_all(self, end: End) -> None:
+    def _for_all(self, do: Callable[[Task], None]) -> None:
         for task in list(self._tasks.values()):
-            task.kill(end)
+            do(task)
 
     @property
     def running(self) -> list[str]:
@@ -117,168 +125,147 @@ class EcsHost:
         for task in list(self._tasks.values()):
             task.join()
 
+    def wait_any(self, timeout_s: float) -> bool:
+        """Wait until a task has ended, its event emitted, since this was asked the last time; False if none has then,
+        or none runs."""
+        with self._change:
+            self._change.wait_for(lambda: self._ended != self._told or self._ended == len(self._tasks), timeout_s)
+            has_ended, self._told = self._ended != self._told, self._ended
+        return has_ended
+
     # --- the API -----------------------------------------------------------------------------------------------------
 
-    def call(self, operation: str, body: dict[str, Any]) -> Any:
-        """Raises Refused, ClientError."""
-        with self._lock:
-            match operation:
-                case "run_task":
-                    return self._run_task(body)
-                case "stop_task":
-                    return self._stop_task(body)
-                case "list_tasks":  # moto lists stopped ones too
-                    body.setdefault("desiredStatus", "RUNNING")
-                case "register_task_definition":  # moto wants what Fargate does not need
-                    for container in body["containerDefinitions"]:
-                        container.setdefault("memoryReservation", 128)
-            return getattr(self._clients["ecs"], operation)(**body)
+    def _take(self, request: AWSPreparedRequest) -> AWSResponse:
+        operation = _header(request, "X-Amz-Target").rpartition(".")[2]
+        body = json.loads(request.body)
+        try:
+            with self._lock:
+                return self._call(operation, request, body)
+        except Refused as refused:
+            return answer(request, 400, json.dumps(refused.body).encode())
 
-    def _run_task(self, body: dict[str, Any]) -> Any:
+    def _call(self, operation: str, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
+        match operation:
+            case "RunTask":
+                return self._run_task(request, body)
+            case "StopTask":
+                return self._stop_task(request, body)
+            case "ListTasks":
+                if self._hides_tasks:
+                    self._hides_tasks = False
+                    return answer(request, 200, b'{"taskArns": []}')
+                body.setdefault("desiredStatus", "RUNNING")  # moto lists stopped ones too
+            case "RegisterTaskDefinition":  # moto wants what Fargate does not need
+                for container in body["containerDefinitions"]:
+                    container.setdefault("memoryReservation", 128)
+        return self._moto(request, body)
+
+    def _run_task(self, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
         if self._refusals:
             refusal = self._refusals.pop(0)
             if isinstance(refusal, Refused):
                 raise refusal
-            return refusal
+            return answer(request, 200, json.dumps({"tasks": [], "failures": [{"reason": refusal}]}).encode())
         if len(json.dumps(body.get("overrides", {}))) > MAX_OVERRIDES:
             raise Refused("InvalidParameterException", "Container Overrides length must be at most 8192")
-        client_token = body.pop("clientToken", uuid.uuid4().hex)
-        request = json.dumps(body, sort_keys=True)
-        if client_token in self._requests:
-            before, answer = self._requests[client_token]
-            if before != request:
-                arns = [task["taskArn"] for task in answer["tasks"]]
+        asked = json.dumps(body, sort_keys=True)
+        before = self._requests.get(body["clientToken"])
+        if before is not None:
+            if before[0] != asked:
+                arns = [task["taskArn"] for task in json.loads(before[1].content)["tasks"]]
                 raise Refused("ConflictException", "The client token was used for another request", resourceIds=arns)
-            return answer
-        answer = self._clients["ecs"].run_task(**body)
-        self._requests[client_token] = (request, answer)
-        for task in answer["tasks"]:
+            return before[1]
+        body["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = [self._subnet]  # moto wants one that is there
+        response = self._moto(request, body)
+        for task in json.loads(response.content)["tasks"]:
             self._start(task, body.get("overrides", {}))
-        return answer
+        self._requests[body["clientToken"]] = (asked, response)
+        return response
 
     def _start(self, described: dict[str, Any], overrides: dict[str, Any]) -> None:
-        found = self._clients["ecs"].describe_task_definition(taskDefinition=described["taskDefinitionArn"])
-        environment = Environment(self._engine, self.url, self._region, self._secret, self._write_log)
-        described = {**described, "overrides": overrides}
-        task = Task(described, found["taskDefinition"], environment, self._ended)
-        self._tasks[described["taskArn"]] = task
-        task.start()
+        arn = described["taskArn"]
+        found = client("ecs").describe_task_definition(taskDefinition=described["taskDefinitionArn"])
+        self._tasks[arn] = Task({**described, "overrides": overrides}, found["taskDefinition"], self._place, self._over)
+        self._tasks[arn].start()
 
-    def _stop_task(self, body: dict[str, Any]) -> Any:
+    def _stop_task(self, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
         arn = next((arn for arn in self._tasks if arn.endswith(body["task"].rpartition("/")[2])), None)
         if arn is None:
             raise Refused("InvalidParameterException", "The referenced task was not found.")
         end = End("UserInitiated", body.get("reason", "Task stopped by user"))
         threading.Thread(target=self._tasks[arn].stop, args=(end,), daemon=True).start()  # nobody waits for it
-        return {"task": {"taskArn": arn}}
+        return answer(request, 200, json.dumps({"task": {"taskArn": arn}}).encode())
 
-    def _ended(self, detail: dict[str, Any]) -> None:
-        cluster, arn = detail["clusterArn"], detail["taskArn"]
-        with self._lock:
-            self._clients["ecs"].stop_task(cluster=cluster, task=arn, reason=detail["stoppedReason"])
+    def _over(self, detail: dict[str, Any]) -> None:
+        with self._emulator.lock:
+            backend = ecs_backends[self._emulator.account][self._emulator.region]
+            backend.stop_task(detail["clusterArn"], detail["taskArn"], detail["stoppedReason"])
         self._emit(
             {
                 "version": "0",
                 "id": str(uuid.uuid4()),
                 "detail-type": "ECS Task State Change",
                 "source": "aws.ecs",
-                "account": arn.split(":")[4],
+                "account": self._emulator.account,
                 "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "region": self._region,
-                "resources": [arn],
-                "detail": json.loads(json.dumps(detail, default=_time_as_text)),
+                "region": self._emulator.region,
+                "resources": [detail["taskArn"]],
+                "detail": detail,
             }
         )
+        with self._change:
+            self._ended += 1
+            self._change.notify_all()
 
-    # --- what containers need ----------------------------------------------------------------------------------------
+    def _moto(self, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
+        changed = AWSPreparedRequest(request.method, request.url, request.headers, json.dumps(body).encode(), False)
+        response = self._emulator.request("", changed)
+        assert response is not None
+        return response
 
-    def _secret(self, name: str) -> str | None:
-        parameter = name.partition(":parameter")[2] or name
-        with self._lock:
-            found = self._clients["ssm"].get_parameters(Names=[parameter], WithDecryption=True)["Parameters"]
-        return found[0]["Value"] if found else None
+    @property
+    def _subnet(self) -> str:
+        with self._emulator.lock:
+            found: str = ec2_backends[self._emulator.account][self._emulator.region].describe_subnets()[0].id
+        return found
 
-    def _write_log(self, group: str, stream: str, lines: list[str] | None) -> bool:
-        """Make a stream, or append to it; False if there is no such group."""
-        logs = self._clients["logs"]
-        with self._lock:
-            try:
-                if lines is None:
-                    logs.create_log_stream(logGroupName=group, logStreamName=stream)
-                elif lines:
-                    now = int(datetime.now(UTC).timestamp() * 1000)
-                    events = [{"timestamp": now, "message": line} for line in lines]
-                    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
-            except logs.exceptions.ResourceNotFoundException:
-                return False
-        return True
+    # --- what containers have ----------------------------------------------------------------------------------------
 
-    def get_object(self, bucket: str, key: str) -> bytes | None:
-        s3 = self._clients["s3"]
-        with self._lock:
-            try:
-                content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            except s3.exceptions.NoSuchKey:
-                return None
-        return content
+    @property
+    def _place(self) -> Environment:
+        variables = {
+            "AWS_REGION": self._emulator.region,
+            "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
+            # On AWS it is AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, at an address that only ECS has.
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self._server.server_port}/",
+            "AWS_ENDPOINT_URL_S3": self._emulator.endpoint.url,
+        }
+        return Environment(self._engine, variables, _secret, self._pull, _write_log)
 
-    def put_object(self, bucket: str, key: str, content: bytes) -> None:
-        with self._lock:
-            self._clients["s3"].put_object(Bucket=bucket, Key=key, Body=content)
+    def _pull(self, image: str) -> None:
+        """Once: what was pulled is there. Raises CannotStart."""
+        if image in self._pulled:
+            return
+        local = is_on_this_machine(Reference.parse(image).host)
+        # docker knows by itself that a registry on this machine speaks no TLS
+        insecure = ["--tls-verify=false"] if local and Path(self._engine).name == "podman" else []
+        command = [self._engine, "pull", "--quiet", *insecure, image]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode != 0:
+            said = done.stderr.strip().rpartition("\n")[2]
+            raise CannotStart(f"CannotPullContainerError: pull image manifest has been retried 1 time(s): {said}")
+        self._pulled.add(image)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    host: EcsHost
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for an answer
-
-    def do_POST(self) -> None:
-        from botocore import xform_name
-        from botocore.exceptions import ClientError
-
-        operation = xform_name(self.headers["X-Amz-Target"].rpartition(".")[2])
-        try:
-            self._answer(200, self.host.call(operation, json.loads(self._body())))
-        except Refused as refusal:
-            self._answer(400, refusal.body)
-        except ClientError as error:
-            its = error.response["Error"]
-            self._answer(400, {"__type": its["Code"], "message": its.get("Message", "")})
+class _Credentials(BaseHTTPRequestHandler):
+    """Those of a task role."""
 
     def do_GET(self) -> None:
-        if self.path == "/credentials":
-            soon = datetime.now(UTC).replace(microsecond=0, year=datetime.now(UTC).year + 1).isoformat()
-            self._answer(200, {"AccessKeyId": "task", "SecretAccessKey": "role", "Token": "token", "Expiration": soon})
-            return
-        if self._is_signed():
-            content = self.host.get_object(*self._object())
-            self._send(404 if content is None else 200, content or b"<Error><Code>NoSuchKey</Code></Error>")
-
-    def do_PUT(self) -> None:
-        content = self._body()
-        if self._is_signed():
-            self.host.put_object(*self._object(), content)
-            self._send(200, b"")
-
-    def _is_signed(self) -> bool:
-        """S3 answers nobody who shows no credentials."""
-        signed = self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential=task/")
-        if not signed:
-            self._send(403, b"<Error><Code>AccessDenied</Code></Error>")
-        return signed
-
-    def _object(self) -> tuple[str, str]:
-        bucket, _, key = unquote(urlsplit(self.path).path)[1:].partition("/")
-        return bucket, key
-
-    def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def _answer(self, status: int, body: Any) -> None:
-        self._send(status, json.dumps(body, default=_time_as_number).encode())
-
-    def _send(self, status: int, content: bytes) -> None:
-        self.send_response(status)
+        soon = (datetime.now(UTC) + timedelta(days=365)).replace(microsecond=0).isoformat()
+        content = json.dumps(
+            {"AccessKeyId": "task", "SecretAccessKey": "role", "Token": "token", "Expiration": soon}
+        ).encode()
+        self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -286,9 +273,27 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
-def _time_as_number(value: Any) -> float:
-    return float(value.timestamp())
+def _secret(name: str) -> str | None:
+    parameter = name.partition(":parameter")[2] or name
+    found = client("ssm").get_parameters(Names=[parameter], WithDecryption=True)["Parameters"]
+    return found[0]["Value"] if found else None
 
 
-def _time_as_text(value: Any) -> str:
-    return str(value.isoformat())
+def _write_log(group: str, stream: str, lines: list[str] | None) -> bool:
+    """Make a stream, or append to it; False if there is no such group."""
+    logs = client("logs")
+    try:
+        if lines is None:
+            logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        elif lines:
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            events = [{"timestamp": now, "message": line} for line in lines]
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+    except logs.exceptions.ResourceNotFoundException:
+        return False
+    return True
+
+
+def _header(request: AWSPreparedRequest, name: str) -> str:
+    value: Any = request.headers.get(name, "")
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -6,12 +6,11 @@ One rule: a task ends once, for the first reason that it had.
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,12 @@ _NO_LOG_GROUP = (
     "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: failed to"
     " create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not exist."
 )
+_NO_SECRET = (
+    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable"
+    " to retrieve secrets from ssm: Invalid ssm parameters: {}"
+)
 _KILLED = 137
+_NEVER_RAN = (125, 126, 127)  # of podman and docker: the engine failed, the program cannot be run, it is not there
 _GRACE_S = 1  # between SIGTERM and SIGKILL; 30 on Fargate
 
 
@@ -35,15 +39,21 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
+    """What a task has from outside. `pull` raises CannotStart; `write_log` answers False if there is no such group."""
+
     engine: str
-    url: str  # of the host
-    region: str
+    variables: dict[str, str]  # that ECS gives to every container
     secret: Callable[[str], str | None]
+    pull: Callable[[str], None]
     write_log: Callable[[str, str, list[str] | None], bool]
 
 
 class CannotStart(Exception):
     """In ECS's words."""
+
+
+class _Stopped(Exception):
+    """Before its next container began."""
 
 
 class Task:
@@ -59,6 +69,7 @@ class Task:
         self._described, self._definition, self._environment, self._ended = described, definition, environment, ended
         self._id: str = described["taskArn"].rpartition("/")[2]
         self._containers: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()  # of the two below
         self._end: End | None = None
         self._current: str | None = None  # the name that the engine knows the running container by
         self._running = threading.Event()
@@ -73,6 +84,7 @@ class Task:
 
     @property
     def is_running(self) -> bool:
+        """Whether its essential container runs, or is about to."""
         return self._running.is_set() and not self._over.is_set()
 
     def stop(self, end: End) -> None:
@@ -86,12 +98,13 @@ class Task:
 
     def _signal(self, end: End, signal: str) -> None:
         """Send a signal to the container that runs, also if it is only about to."""
-        if not self._over.is_set():
+        with self._lock:
             self._end = self._end or end
         while (current := self._current) is not None and not self._over.is_set():
-            if self._engine(["kill", "--signal", signal, current]).returncode == 0:
+            command = [self._environment.engine, "kill", "--signal", signal, current]
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return
-            self._over.wait(0.05)
+            self._over.wait(0.02)
 
     # --- its life ----------------------------------------------------------------------------------------------------
 
@@ -103,58 +116,59 @@ class Task:
         try:
             with _volume() as folder:
                 for definition in [*first, *essential]:
-                    if self._end is None:
-                        self._run_container(definition, folder)
+                    self._run_container(definition, folder)
         except CannotStart as reason:
             end = End("TaskFailedToStart", str(reason))
+        except _Stopped:
+            pass
+        with self._lock:
+            self._end = self._end or end
         self._over.set()
-        self._ended(self._detail(self._end or end))
+        self._ended(self._detail(self._end))
 
     def _run_container(self, definition: dict[str, Any], folder: str) -> None:
-        name, record = definition["name"], {"name": definition["name"], "lastStatus": "STOPPED"}
-        self._containers[name] = record
-        group, stream = self._log_stream(definition)
-        if not self._environment.write_log(group, stream, None):
+        is_essential = definition.get("essential", True)
+        record = self._containers[definition["name"]] = {"name": definition["name"], "lastStatus": "STOPPED"}
+        log = self._log_stream(definition)
+        if not self._environment.write_log(*log, None):
             raise CannotStart(_NO_LOG_GROUP)
-        container = f"ecs-{uuid.uuid4().hex}"
-        made = self._engine(["create", "--name", container, *self._options(definition, folder)])
-        if made.returncode != 0:
-            record["reason"] = f"CannotPullContainerError: {_last_line(made.stderr)}"
-            raise CannotStart(record["reason"])
-        self._current = container
-        try:
-            if self._end is None:
-                self._attach(definition, container, record, (group, stream))
-        finally:
-            self._current = None
-            self._engine(["rm", "-f", container])
+        with _reason_of(record):
+            options = self._options(definition, folder)
+            self._environment.pull(definition["image"])
+            code, lines = self._execute(options, is_essential)
+            self._environment.write_log(*log, lines)
+            if code in _NEVER_RAN:
+                raise CannotStart(f"CannotStartContainerError: {(lines or [''])[-1]}")
+        record["exitCode"] = code
+        if is_essential and self._end is not None and self._end.reason:
+            record.update(exitCode=_KILLED, reason=self._end.reason)
+        if not is_essential and code != 0 and self._end is None:
+            raise CannotStart(f"dependency {record['name']} did not end with SUCCESS")
 
-    def _attach(self, definition: dict[str, Any], container: str, record: dict[str, Any], log: tuple[str, str]) -> None:
+    def _execute(self, options: list[str], is_essential: bool) -> tuple[int, list[str]]:
+        """The exit code, and all that was printed, by lines. Raises _Stopped."""
+        container = f"ecs-{uuid.uuid4().hex}"
+        with self._lock:
+            if self._end is not None:
+                raise _Stopped
+            self._current = container
         process = subprocess.Popen(
-            [self._environment.engine, "start", "--attach", container],
+            [self._environment.engine, "run", "--rm", "--log-driver", "none", "--name", container, *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        assert process.stdout is not None
-        if definition.get("essential", True):
+        if is_essential:
             self._running.set()
-        with process:
-            lines = []
-            for line in process.stdout:
-                lines.append(line.rstrip("\n"))
-        self._environment.write_log(*log, lines)
-        state = json.loads(self._engine(["container", "inspect", container]).stdout)[0]["State"]
-        if state.get("Error") or (not state.get("Pid", 0) and state["Status"] in ("created", "initialized")):
-            record["reason"] = f"CannotStartContainerError: {state.get('Error') or (lines or [''])[-1]}"
-            raise CannotStart(record["reason"])
-        record["exitCode"] = state["ExitCode"]
-        if definition.get("essential", True) and self._end is not None and self._end.reason:
-            record.update(exitCode=_KILLED, reason=self._end.reason)
-        if not definition.get("essential", True) and record["exitCode"] != 0:
-            raise CannotStart(f"dependency {record['name']} did not end with SUCCESS")
+        try:
+            with process:
+                assert process.stdout is not None
+                lines = [line.rstrip("\n") for line in process.stdout]
+        finally:
+            self._current = None
+        return process.returncode, lines
 
     # --- what the engine is told -------------------------------------------------------------------------------------
 
@@ -172,22 +186,13 @@ class Task:
         return [*options, definition["image"], *words]
 
     def _variables(self, definition: dict[str, Any]) -> dict[str, str]:
-        url = self._environment.url
-        variables = {
-            "AWS_REGION": self._environment.region,
-            "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
-            # On AWS it is AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, at an address that only ECS has.
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/credentials",
-            "AWS_ENDPOINT_URL_S3": url,
+        variables = self._environment.variables | {
+            its["name"]: its["value"] for its in definition.get("environment", ())
         }
-        variables |= {its["name"]: its["value"] for its in definition.get("environment", ())}
         for secret in definition.get("secrets", ()):
             value = self._environment.secret(secret["valueFrom"])
             if value is None:
-                raise CannotStart(
-                    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval"
-                    f" failed: unable to retrieve secrets from ssm: Invalid ssm parameters: {secret['valueFrom']}"
-                )
+                raise CannotStart(_NO_SECRET.format(secret["valueFrom"]))
             variables[secret["name"]] = value
         for override in self._described["overrides"].get("containerOverrides", ()):
             if override["name"] == definition["name"]:
@@ -197,11 +202,6 @@ class Task:
     def _log_stream(self, definition: dict[str, Any]) -> tuple[str, str]:
         options = definition["logConfiguration"]["options"]
         return options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{definition['name']}/{self._id}"
-
-    def _engine(self, words: list[str]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [self._environment.engine, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
 
     # --- what the event says -----------------------------------------------------------------------------------------
 
@@ -223,11 +223,17 @@ class Task:
 
 
 @contextlib.contextmanager
-def _volume() -> Any:
+def _reason_of(record: dict[str, Any]) -> Iterator[None]:
+    """ECS says why a container did not start also with the container."""
+    try:
+        yield
+    except CannotStart as reason:
+        record["reason"] = str(reason)
+        raise
+
+
+@contextlib.contextmanager
+def _volume() -> Iterator[str]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield folder
-
-
-def _last_line(text: bytes) -> str:
-    return text.decode(errors="replace").strip().rpartition("\n")[2]

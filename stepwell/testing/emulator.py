@@ -11,23 +11,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import time_machine
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from moto import mock_aws
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core import DEFAULT_ACCOUNT_ID, responses
 from moto.core.base_backend import BackendDict
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.events.utils import EventTemplateParser
 
 from stepwell.aws import clients
+from stepwell.aws.account import Account
 from stepwell.testing.endpoint import Endpoint
 from stepwell.testing.platform import START
 from stepwell.testing.queues import Queues, exact_delays
+from stepwell.testing.snapshot import Snapshot
 
+T = TypeVar("T")
 Intercept = Callable[[AWSPreparedRequest], AWSResponse | None]
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "emulator", "AWS_SECRET_ACCESS_KEY": "emulator", "AWS_SESSION_TOKEN": "emulator"}
 
@@ -45,6 +48,7 @@ class Emulator:
         self.lock = threading.RLock()  # moto's state may not be changed by two threads
         self.queues = Queues(self.account, region, self.lock)
         self._intercepts: dict[str, Intercept] = {}
+        self._beginnings: dict[str, tuple[Any, Snapshot]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Emulator:
@@ -54,6 +58,8 @@ class Emulator:
         enter(patch.object(BotocoreStubber, "__call__", self._one_at_a_time(BotocoreStubber.__call__)))
         enter(patch.object(EventTemplateParser, "parse", staticmethod(_event_as_delivered(EventTemplateParser.parse))))
         enter(exact_delays())
+        for pure in ("camelcase_to_underscores", "method_names_from_class"):  # worked out again for every request
+            enter(patch.object(responses, pure, cache(getattr(responses, pure))))
         self._clock = enter(time_machine.travel(0, tick=False))
         self._set_clock()
         clients.reset()
@@ -88,6 +94,27 @@ class Emulator:
         with self.lock:
             BackendDict.reset()
         self._set_clock()
+
+    def begin(self, name: str, make: Callable[[], T]) -> T:
+        """The account as `make` makes it of an empty one, at the time it began. What has been made under this name
+        before is not made again."""
+        if name in self._beginnings:
+            made: T
+            made, snapshot = self._beginnings[name]
+            with self.lock:
+                snapshot.restore()
+            self._set_clock()
+            return made
+        self.reset()
+        made = make()
+        with self.lock:
+            self._beginnings[name] = made, Snapshot()
+        return made
+
+    @cached_property
+    def deployer(self) -> Account:
+        """The clients of who changes this account."""
+        return Account()
 
     @cached_property
     def endpoint(self) -> Endpoint:

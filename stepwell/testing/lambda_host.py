@@ -131,8 +131,9 @@ class LambdaHost:
         self._sandboxes.forget_warm()
 
     def reset(self) -> None:
-        """For an account that is empty now. Warm sandboxes stay."""
+        """For an account that is empty now: nothing is left of what another one ran."""
         self.restart()
+        self.forget_warm()
         self._recursion.clear()
         self.undelivered.clear()
         self.lose_next = self.repeat_next = self.expire_next = self.throttle_next = 0

@@ -1,4 +1,4 @@
-"""The sandboxes of all functions: a warm one is used again, also by another test, as long as the function is equal.
+"""The sandboxes of all functions: a warm one is used again, as long as the function is equal.
 
 One rule: a sandbox runs one invocation at a time, and none after its process, or the answer to one, was lost.
 """
@@ -80,7 +80,8 @@ class SandboxPool:
                 if self._idle[index].function == function and self._idle[index].is_alive:
                     return self._idle.pop(index)
             self.started += 1
-        variables = {name: os.environ[name] for name in _CREDENTIALS}
+        # The key's id says which function asks: on Lambda, each has its own role's.
+        variables = {name: os.environ[name] for name in _CREDENTIALS} | {"AWS_ACCESS_KEY_ID": function.name}
         return Sandbox(function, self._disk, {**variables, "AWS_ENDPOINT_URL": self._emulator.endpoint.url})
 
     def _put_back(self, sandbox: Sandbox, *, is_usable: bool) -> None:

@@ -65,6 +65,7 @@ class Sandbox:
         self._created, self._init_ms = time.monotonic(), 0.0
         self._folder = disk.new_folder()
         self.log = SandboxLog(self._folder / "log")
+        self.log.write(f"INIT_START Runtime Version: {function.runtime}")
         self._api = RuntimeApi(self)
         try:
             self._process = self._start(disk, variables)

@@ -30,12 +30,17 @@ function call(method, resource, body, headers = {}) {
   });
 }
 
-function described(error, type) {
+function described(error) {
   if (error?.errorType !== undefined) return error;
   if (error instanceof Error) {
-    return { errorType: type ?? error.name, errorMessage: error.message, trace: (error.stack ?? "").split("\n") };
+    return { errorType: error.name, errorMessage: error.message, trace: (error.stack ?? "").split("\n") };
   }
-  return { errorType: type ?? typeof error, errorMessage: format("%s", error), trace: [] };
+  return { errorType: typeof error, errorMessage: format("%s", error), trace: [] };
+}
+
+// An error of the runtime's own; one that it was made of is named in its message.
+function fault(type, reason) {
+  return { errorType: `Runtime.${type}`, errorMessage: String(reason), trace: (reason?.stack ?? "").split("\n") };
 }
 
 function postError(resource, error) {
@@ -52,17 +57,16 @@ async function load(name) {
   const root = process.env.LAMBDA_TASK_ROOT;
   const folder = path.dirname(name);
   const [module, ...exported] = path.basename(name).split(".");
-  if (exported.length === 0) throw described(new Error("Bad handler"), "Runtime.MalformedHandlerName");
+  if (exported.length === 0) throw fault("MalformedHandlerName", "Bad handler");
   const base = path.resolve(root, folder, module);
   const file = [".js", ".mjs", ".cjs"].map((suffix) => base + suffix).find((its) => fs.existsSync(its));
   if (file === undefined) {
-    const error = new Error(`Cannot find module '${path.join(folder, module)}'`);
-    throw described(error, "Runtime.ImportModuleError");
+    throw fault("ImportModuleError", new Error(`Cannot find module '${path.join(folder, module)}'`));
   }
   const found = await importModule(file);
   const handler = exported.reduce((value, key) => value?.[key], found) ?? exported.reduce((value, key) => value?.[key], found.default);
-  if (handler === undefined) throw described(new Error(`${name} is undefined or not exported`), "Runtime.HandlerNotFound");
-  if (typeof handler !== "function") throw described(new Error(`${name} is not a function`), "Runtime.HandlerNotFound");
+  if (handler === undefined) throw fault("HandlerNotFound", `${name} is undefined or not exported`);
+  if (typeof handler !== "function") throw fault("HandlerNotFound", `${name} is not a function`);
   return handler;
 }
 
@@ -70,9 +74,9 @@ async function importModule(file) {
   try {
     return await import(pathToFileURL(file));
   } catch (error) {
-    if (isMissing(error, file)) throw described(error, "Runtime.ImportModuleError");
+    if (isMissing(error, file)) throw fault("ImportModuleError", error);
     if (error instanceof SyntaxError && file.endsWith(".js")) return requireModule(file, error);
-    throw described(error, error instanceof SyntaxError ? "Runtime.UserCodeSyntaxError" : undefined);
+    throw error instanceof SyntaxError ? fault("UserCodeSyntaxError", error) : error;
   }
 }
 
@@ -80,24 +84,31 @@ function requireModule(file, error) {
   try {
     return createRequire(file)(file);
   } catch {
-    throw described(error, "Runtime.UserCodeSyntaxError");
+    throw fault("UserCodeSyntaxError", error);
   }
 }
 
-// A handler that gives back no promise has to call back; if it never does, the answer is null once nothing is left to do.
+// Once nothing is left to do, a handler that has not answered never will: of an async function that is a failure, of any
+// other the answer is null, also if it gave back a promise.
 function invoke(handler, event, context) {
   return new Promise((resolve, reject) => {
     const callback = (error, value) => (error === undefined || error === null ? resolve(value) : reject(error));
     context.done = callback;
     context.succeed = resolve;
     context.fail = reject;
-    whenNothingIsLeft = () => resolve(null);
+    const isAsync = handler.constructor.name === "AsyncFunction";
+    whenNothingIsLeft = () => (isAsync ? reject(fault("NodeJsExit", NEVER_SETTLED)) : resolve(null));
     const answer = handler(event, context, callback);
-    if (typeof answer?.then === "function") {
-      whenNothingIsLeft = () => reject(described(new Error(NEVER_SETTLED), "Runtime.NodeJsExit"));
-      answer.then(resolve, reject);
-    }
+    if (typeof answer?.then === "function") answer.then(resolve, reject);
   });
+}
+
+function serialised(value) {
+  try {
+    return JSON.stringify(value) ?? "null";
+  } catch {
+    throw new Error("Unable to stringify response body");
+  }
 }
 
 function contextOf(headers) {
@@ -132,7 +143,7 @@ async function answer(handler) {
   const id = (running = headers["lambda-runtime-aws-request-id"]);
   try {
     const value = await current.run(id, () => invoke(handler, JSON.parse(body), contextOf(headers)));
-    await call("POST", `invocation/${id}/response`, JSON.stringify(value) ?? "null");
+    await call("POST", `invocation/${id}/response`, serialised(value));
   } catch (error) {
     const its = described(error);
     console.error("Invoke Error", JSON.stringify(its));
@@ -140,15 +151,15 @@ async function answer(handler) {
   }
 }
 
-async function crash(error, type) {
-  const its = described(error, type);
+async function crash(error) {
+  const its = described(error);
   console.error("Uncaught Exception", JSON.stringify(its));
   await postError(running === undefined ? "init/error" : `invocation/${running}/error`, its);
   process.exit(129);
 }
 
 process.on("uncaughtException", (error) => crash(error));
-process.on("unhandledRejection", (error) => crash(error, "Runtime.UnhandledPromiseRejection"));
+process.on("unhandledRejection", (error) => crash(fault("UnhandledPromiseRejection", error)));
 process.on("beforeExit", () => whenNothingIsLeft());
 
 async function main() {

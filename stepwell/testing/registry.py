@@ -6,6 +6,7 @@ The protocol is OCI's distribution specification, 1.1: https://github.com/openco
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 import uuid
@@ -75,7 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
             found = self.registry.manifests.get((match["repository"], match["name"]))
             media_type, content = found or ("", None)
         if content is None:
-            self._answer(404)
+            kind = match["kind"].removesuffix("s")
+            error = {"code": f"{kind.upper()}_UNKNOWN", "message": f"{kind} unknown"}
+            self._answer(404, json.dumps({"errors": [error]}).encode(), {"Content-Type": "application/json"})
         else:
             self._answer(200, content, {"Content-Type": media_type, "Docker-Content-Digest": digest_of(content)})
 

@@ -30,7 +30,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     copy = tmp_path / "elsewhere"
     shutil.copytree(adapter.sources(), copy)
     monkeypatch.setenv("STEPWELL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(adapter, "_SOURCES", (copy,))
+    monkeypatch.setattr(adapter, "_SOURCES", copy)
     again = adapter.binary("x86_64")
     assert again != kept
     assert again.name == kept.name
@@ -45,7 +45,7 @@ def test_other_sources_give_another_binary(tmp_path: Path, monkeypatch: pytest.M
     shutil.copytree(adapter.sources(), copy)
     with (copy / "main.go").open("a") as source:
         source.write("\n// changed\n")
-    monkeypatch.setattr(adapter, "_SOURCES", (copy,))
+    monkeypatch.setattr(adapter, "_SOURCES", copy)
     assert adapter._key() not in before.parent.name
 
 
@@ -80,7 +80,7 @@ def test_sources_that_do_not_compile_are_told_with_the_compilers_words(
     copy = tmp_path / "broken"
     shutil.copytree(adapter.sources(), copy)
     (copy / "main.go").write_text("package main\nfunc main() { nonsense }\n")
-    monkeypatch.setattr(adapter, "_SOURCES", (copy,))
+    monkeypatch.setattr(adapter, "_SOURCES", copy)
     with pytest.raises(adapter.AdapterNotBuilt, match="undefined: nonsense"):
         adapter.binary("x86_64")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from moto import mock_aws
@@ -14,8 +17,25 @@ from moto.core.botocore_stubber import BotocoreStubber
 from stepwell.aws import clients, positions
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import create_table
+from tests.containers import engine_or_skip
+
+if TYPE_CHECKING:
+    from tests.aws.containers import ContainerStepwell, Images
 
 REGION = "eu-west-1"
+RESOURCES = Resources(
+    env="test",
+    region=REGION,
+    account="123456789012",
+    table="stepwell",
+    bus="stepwell",
+    events_queue="",
+    events_queue_arn=f"arn:aws:sqs:{REGION}:123456789012:events",
+    outcomes_queue="",
+    outcomes_queue_arn=f"arn:aws:sqs:{REGION}:123456789012:outcomes",
+    bucket="stepwell",
+    step_http="stepwell-step-http",
+)
 _one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
 
 
@@ -55,20 +75,7 @@ def _make() -> dict[str, str]:
 def resources(account: None) -> Resources:
     """The table, the bus and the queues of an environment."""
     urls = _make()
-    arn = f"arn:aws:sqs:{REGION}:123456789012"
-    return Resources(
-        env="test",
-        region=REGION,
-        account="123456789012",
-        table="stepwell",
-        bus="stepwell",
-        events_queue=urls["events"],
-        events_queue_arn=f"{arn}:events",
-        outcomes_queue=urls["outcomes"],
-        outcomes_queue_arn=f"{arn}:outcomes",
-        bucket="stepwell",
-        step_http="stepwell-step-http",
-    )
+    return replace(RESOURCES, events_queue=urls["events"], outcomes_queue=urls["outcomes"])
 
 
 @pytest.fixture
@@ -93,3 +100,42 @@ def new_account(resources: Resources) -> Callable[[], Resources]:
         return resources
 
     return make
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    """Skips where no container can be run."""
+    from stepwell.testing.registry import Registry
+    from tests.aws.containers import make_images, remove_images
+
+    folder = tmp_path_factory.mktemp("images")
+    with pytest.MonkeyPatch.context() as patch, closing(Registry()) as registry:
+        made = make_images(engine_or_skip(folder, patch), registry, folder)
+        yield made
+        remove_images(made)
+
+
+@pytest.fixture(scope="module")
+def account_with_ecs(images: Images) -> Iterator[tuple[Any, ...]]:
+    from stepwell.testing.aws import aws_account
+    from stepwell.testing.ecs_host import EcsHost
+
+    with pytest.MonkeyPatch.context() as patch, aws_account() as (emulator, host):
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # 1,300 of them, each time that ECS looks for a subnet
+        outcomes = f"arn:aws:sqs:{emulator.region}:{emulator.account}:outcomes"
+        tell = lambda event: emulator.queues.send(outcomes, json.dumps(event))  # noqa: E731
+        with closing(EcsHost(emulator, images.engine, tell)) as ecs:
+            yield emulator, host, ecs, images
+
+
+@pytest.fixture
+def aws(account_with_ecs: tuple[Any, ...]) -> Iterator[ContainerStepwell]:
+    """An environment that runs containers, in an emulated account that is empty."""
+    from tests.aws.containers import ContainerStepwell
+
+    aws = ContainerStepwell(*account_with_ecs)
+    yield aws
+    aws.close()

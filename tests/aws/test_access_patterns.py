@@ -14,7 +14,7 @@ import time_machine
 from stepwell.aws.entry import now_ms
 from stepwell.aws.positions import next_position
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import Item, arrival_key, function_key, wait_key
+from stepwell.aws.table import Item, arrival, function_key, wait_key
 from stepwell.core.definition import parse_definition
 from stepwell.core.run import RunStatus
 from stepwell.testing.batches import Batches, Json, handler_step
@@ -209,7 +209,7 @@ def test_events_before_a_wait_are_found_by_its_key(resources: Resources, others:
     of_event(batches, "paid", {"order": 7})
     ttl = {"ttl": {"N": "1"}}
     keys = [f"K#{number.to_bytes(16).hex()}" for number in range(others)]
-    put(batches, [{**arrival_key(key, next_position(MS), f"event{key}"), **ttl} for key in keys])
+    put(batches, [{**arrival(key, next_position(MS), f"event{key}"), **ttl} for key in keys])
     meter = of_outcome(batches)
     # The run; one look at the key; the event that it finds, twice: to decide, and as the step's input.
     assert meter.operations()["dynamodb.Query"] == 1

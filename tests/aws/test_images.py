@@ -14,10 +14,11 @@ import pytest
 
 from stepwell.aws.images import Image, ImageError, built_image, named_image
 from stepwell.aws.oci import Reference
-from stepwell.aws.resources import Resources
 from stepwell.project.code import StepCode, read_code
 from stepwell.testing.registry import Registry, digest_of
-from tests.containers import BUSYBOX, engine_or_skip
+from tests.aws.conftest import RESOURCES
+from tests.aws.containers import Images
+from tests.containers import BUSYBOX
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -125,11 +126,6 @@ def test_an_image_for_other_machines_is_refused(registry: Registry) -> None:
 # --- images that are built -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    return engine_or_skip(tmp_path, monkeypatch)
-
-
 def _code(folder: Path, command: str) -> StepCode:
     folder.mkdir(exist_ok=True)
     shutil.copy(BUSYBOX, folder / "busybox")
@@ -137,11 +133,9 @@ def _code(folder: Path, command: str) -> StepCode:
     return read_code(folder, folder)
 
 
-def test_a_dockerfile_is_built_and_pushed_once(
-    engine: str, registry: Registry, resources: Resources, tmp_path: Path
-) -> None:
+def test_a_dockerfile_is_built_and_pushed_once(images: Images, registry: Registry, tmp_path: Path) -> None:
     repository = f"{registry.host}/stepwell"
-    resources = replace(resources, repository=repository)
+    resources = replace(RESOURCES, repository=repository)
     code = _code(tmp_path / "step", 'ENTRYPOINT ["/bin/busybox", "sh"]\nCMD ["/main.sh"]')
     lines: list[str] = []
     built = built_image(resources, code, None, lines.append)
@@ -150,32 +144,32 @@ def test_a_dockerfile_is_built_and_pushed_once(
     assert lines
     assert built_image(resources, code, None, lines.append) == built
     assert registry.pushes == 1
-    subprocess.run([engine, "rmi", built.reference], check=True, capture_output=True)
+    subprocess.run([images.engine, "rmi", built.reference], check=True, capture_output=True)
 
 
-def test_a_build_that_fails_says_why(engine: str, registry: Registry, resources: Resources, tmp_path: Path) -> None:
+def test_a_build_that_fails_says_why(images: Images, registry: Registry, tmp_path: Path) -> None:
     code = _code(tmp_path / "step", "COPY nothing /")
     with pytest.raises(ImageError, match=r"build failed: .*nothing"):
-        built_image(replace(resources, repository=f"{registry.host}/stepwell"), code, None, lambda line: None)
+        built_image(replace(RESOURCES, repository=f"{registry.host}/stepwell"), code, None, lambda line: None)
 
 
 def test_an_image_that_is_there_needs_no_engine(
-    registry: Registry, resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     code = read_code(tmp_path, tmp_path)
     _put(registry, code.hash, Cmd=["run"])
     monkeypatch.setenv("PATH", "")
-    resources = replace(resources, repository=f"{registry.host}/team/step")
+    resources = replace(RESOURCES, repository=f"{registry.host}/team/step")
     assert built_image(resources, code, None, print).command == ("run",)
 
 
 def test_building_without_an_engine_names_the_cure(
-    registry: Registry, resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ImageError, match="install and start docker or podman"):
         built_image(
-            replace(resources, repository=f"{registry.host}/x"), read_code(tmp_path, tmp_path), None, lambda line: None
+            replace(RESOURCES, repository=f"{registry.host}/x"), read_code(tmp_path, tmp_path), None, lambda line: None
         )

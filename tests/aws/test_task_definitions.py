@@ -10,14 +10,16 @@ import pytest
 from stepwell.aws import clients
 from stepwell.aws.resources import Resources
 from stepwell.aws.task_definitions import CannotRegister, Container, fargate_size, register_task_definition
+from tests.aws.conftest import RESOURCES
 
 CONTAINER = Container("busybox:1", ("/bin/sh", "-c", "x"), "arn:aws:iam::123456789012:role/step", "/stepwell/test")
 
 
 @pytest.fixture
-def cluster(resources: Resources) -> Resources:
+def cluster(account: None) -> Resources:
     role = "arn:aws:iam::123456789012:role/execution"
-    return replace(resources, cluster="stepwell", adapter_image="adapter:1", execution_role=role, retention_days=40)
+    images = {"x86_64": "adapter:intel", "arm64": "adapter:arm"}
+    return replace(RESOURCES, cluster="stepwell", adapter_images=images, execution_role=role, retention_days=40)
 
 
 def _register(resources: Resources, container: Container) -> dict[str, Any]:
@@ -67,21 +69,31 @@ def test_an_equal_definition_is_registered_once(cluster: Resources) -> None:
 def test_the_adapter_ends_before_the_program_begins(cluster: Resources) -> None:
     definition = _read(_register(cluster, CONTAINER))
     adapter, step = definition["containerDefinitions"]
-    assert (adapter["image"], adapter["essential"], adapter["command"]) == (
-        "adapter:1",
-        False,
-        ["install", "/stepwell"],
-    )
+    assert (adapter["essential"], adapter["command"]) == (False, ["install", "/stepwell"])
     assert step["entryPoint"] == ["/stepwell/bootstrap", "exec", "--"]
     assert step["command"] == ["/bin/sh", "-c", "x"]
     assert step["dependsOn"] == [{"containerName": "adapter", "condition": "SUCCESS"}]
     assert adapter["mountPoints"] == step["mountPoints"]
 
 
+@pytest.mark.parametrize(("architecture", "name", "image"), [("x86_64", "X86_64", "intel"), ("arm64", "ARM64", "arm")])
+def test_the_adapter_is_for_the_processor_that_the_image_is_for(
+    cluster: Resources, architecture: str, name: str, image: str
+) -> None:
+    definition = _read(_register(cluster, replace(CONTAINER, architecture=architecture)))
+    assert definition["runtimePlatform"]["cpuArchitecture"] == name
+    assert definition["containerDefinitions"][0]["image"] == f"adapter:{image}"
+
+
+def test_without_an_adapter_for_the_processor_nothing_is_registered(cluster: Resources) -> None:
+    with pytest.raises(CannotRegister, match="no step adapter for arm64; deploy it again"):
+        _register(replace(cluster, adapter_images={"x86_64": "adapter:1"}), replace(CONTAINER, architecture="arm64"))
+
+
 def test_a_name_that_is_both_variable_and_secret_is_a_secret(cluster: Resources) -> None:
     container = replace(CONTAINER, env={"A": "1", "B": "2"}, secrets={"B": "/b"}, dotenv="/dotenv")
     step = _read(_register(cluster, container))["containerDefinitions"][1]
-    assert step["environment"] == [{"name": "A", "value": "1"}]
+    assert step["environment"] == [{"name": "A", "value": "1"}, {"name": "STEPWELL_DECLARED", "value": "A B"}]
     assert step["secrets"] == [
         {"name": "B", "valueFrom": "/b"},
         {"name": "STEPWELL_DOTENV", "valueFrom": "/dotenv"},
@@ -94,6 +106,6 @@ def test_logs_are_kept_as_long_as_runs_or_a_little_longer(cluster: Resources) ->
     assert (group["logGroupName"], group["retentionInDays"]) == ("/stepwell/test", 60)
 
 
-def test_without_a_cluster_nothing_is_registered(resources: Resources) -> None:
+def test_without_a_cluster_nothing_is_registered(account: None) -> None:
     with pytest.raises(CannotRegister, match="no cluster for containers"):
-        _register(resources, CONTAINER)
+        _register(RESOURCES, CONTAINER)

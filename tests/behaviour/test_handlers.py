@@ -260,7 +260,7 @@ def test_a_promise_that_nothing_will_settle_is_a_failure(platform: Platform) -> 
         ({"steps/app.py": "def handler(:"}, "SyntaxError"),
         ({"steps/app.py": "import sys; sys.exit(3)"}, "exit code 3"),
         ({"steps/app.py": "handler = 7"}, {"local": "no function handler", "aws": "'int' object is not callable"}),
-        ({"steps/app.py": "x = 7"}, {"local": "no function handler", "aws": "Handler 'handler' missing on module 'app'"}),
+        ({"steps/app.py": "x = 7"}, {"local": "no function handler", "aws": "'handler' missing on module 'app'"}),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_a_failure_that_says_why(

@@ -107,6 +107,12 @@ def test_what_the_contract_allows_is_accepted(event: dict[str, Any]) -> None:
         ),
         ({"name": "a", "data": []}, "/data", "data is a JSON object"),
         ({"name": "a", "user": "u"}, "/user", "user is a JSON object"),
+        ({"name": "a", "user": {"id": "i" * 257}}, "/user/id", "a user is known by at most 256 characters"),
+        (
+            {"name": "a", "user": {"external_id": "i" * 257, "id": "i"}},
+            "/user/external_id",
+            "a user is known by at most 256 characters",
+        ),
         ({"name": "a", "id": ""}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
         ({"name": "a", "id": 5}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
         ({"name": "a", "id": "i" * 257}, "/id", "an id is a text of 1 to 256 characters, without control characters"),
@@ -275,6 +281,11 @@ def test_the_engines_own_events_are_as_senders_but_for_the_name() -> None:
 )
 def test_a_user_is_known_by_the_first_of_four_fields(user: dict[str, Any], key: str | None) -> None:
     assert user_key(user) == key
+
+
+def test_what_a_user_is_not_known_by_may_be_long() -> None:
+    user = {"external_id": "\U0001f600" * 256, "id": "i" * 257, "name": "n" * 10_000}
+    assert user_key(parse({"name": "a", "user": user})[0].user) == "\U0001f600" * 256
 
 
 def test_a_runs_id_is_a_function_of_function_event_and_rerun() -> None:

@@ -25,6 +25,7 @@ EVERYTHING = Settings(
     tracing=True,
     vpc="vpc-0123abcd",
     subnets="subnet-0123abcd,subnet-0123abce",
+    spot=True,
     keep_data=False,
     alarm_email="ops@example.com",
     permissions_boundary="arn:aws:iam::123456789012:policy/boundary",

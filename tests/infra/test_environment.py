@@ -7,7 +7,8 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 from aws_cdk.assertions import Match, Template
 
-from stepwell.cdk.environment import Environment, bus_parameter
+from stepwell.aws.resources import Resources
+from stepwell.cdk.environment import Environment, bus_parameter, registrar_parameter
 from tests.infra.conftest import Synth
 
 
@@ -32,6 +33,20 @@ def test_a_rule_can_hand_events_on_to_the_environment() -> None:
     template.has_resource_properties("AWS::Events::Rule", {"Targets": [Match.object_like({"Arn": {"Ref": parameter}})]})
 
 
-def test_the_environment_writes_the_parameter_that_is_read(synth: Synth) -> None:
-    names = {its["Name"] for its in synth.resources("dev", "AWS::SSM::Parameter").values()}
-    assert bus_parameter("dev") in names
+def test_the_environment_writes_the_parameters_that_are_read(synth: Synth) -> None:
+    written = {its["Name"]: its["Value"] for its in synth.resources("dev", "AWS::SSM::Parameter").values()}
+    (bus,) = synth.resources("dev", "AWS::Events::EventBus")
+    assert written[bus_parameter("dev")] == {"Fn::GetAtt": [bus, "Arn"]}
+    functions = synth.resources("dev", "AWS::Lambda::Function").items()
+    (registrar,) = [name for name, its in functions if its["Handler"] == "lambdas.register.handler"]
+    assert written[registrar_parameter("dev")] == {"Fn::GetAtt": [registrar, "Arn"]}
+
+
+def test_the_registrar_has_time_for_routers_to_learn_of_new_waits(synth: Synth) -> None:
+    (its,) = [
+        its
+        for its in synth.resources("dev", "AWS::Lambda::Function").values()
+        if its["Handler"] == "lambdas.register.handler"
+    ]
+    longest_cache_s = Resources.__dataclass_fields__["cache_s"].default
+    assert its["Timeout"] > 2 * longest_cache_s

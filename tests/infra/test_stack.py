@@ -172,14 +172,25 @@ def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) 
 @every_environment
 def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> None:
     parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
-    assert set(parameters) == {f"/stepwell/{env}/resources", f"/stepwell/{env}/bus"}
+    assert set(parameters) == {f"/stepwell/{env}/{name}" for name in ("resources", "bus", "registrar")}
     known = resources(parameters[f"/stepwell/{env}/resources"])
     missing = {name for name in Resources.__dataclass_fields__ if not getattr(known, name)}
-    without_containers = {"cluster", "subnets", "security_groups", "execution_role", "adapter_image", "repository"}
+    without_containers = {"cluster", "subnets", "security_groups", "execution_role", "adapter_images", "repository"}
     if env == "all":
         assert missing == {"kms_key"}
     else:
         assert missing == {*without_containers, "permissions_boundary", "kms_key"}
+
+
+def test_containers_have_an_adapter_for_either_processor_and_run_on_spot_if_asked_to(synth: Synth) -> None:
+    found = {}
+    for env in ("dev", "all"):
+        parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
+        found[env] = resources(parameters[f"/stepwell/{env}/resources"])
+    assert (found["dev"].capacity, found["all"].capacity) == ("FARGATE", "FARGATE_SPOT")
+    assert set(found["all"].adapter_images) == {"arm64", "x86_64"}
+    (cluster,) = synth.resources("all", "AWS::ECS::Cluster").values()
+    assert found["all"].capacity in cluster["CapacityProviders"]
 
 
 def resources(value: Any) -> Resources:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from stepwell.api.access import KeyScope
 from stepwell.aws.access import KeyStore
+from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources, parameter
 from stepwell.cli.main import app
 from tests.push.conftest import Aws, refusal
@@ -104,6 +105,13 @@ def test_an_environment_that_is_not_there_says_how_to_make_it(aws: Aws, write: W
     text = refused("push", write(), "--env", "prod")
     assert "no environment 'prod' in eu-central-1" in text
     assert "cdk deploy" in text
+
+
+def test_the_region_is_taken_from_the_variable_that_messages_name(
+    aws: Aws, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    assert "in ap-south-1" in refused("push", write(), "--env", "dev")
 
 
 def test_without_an_environment_push_asks_for_one(aws: Aws, write: Write) -> None:
@@ -199,6 +207,22 @@ def test_keys_of_an_environment_are_in_its_table(aws: Aws, tmp_path: Path) -> No
     assert KeyStore(aws.resources).scope_of(made["key"]) is None
     assert data("keys", "create", "--db", tmp_path / "db", STEPWELL_ENV="dev")["scope"] == "send"
     assert len(data("keys", "list", "--env", "dev")) == 1  # a database that is named counts more
+
+
+def test_a_function_is_taken_out_of_service_until_it_is_pushed_again(aws: Aws, write: Write) -> None:
+    folder = write()
+    ok("push", folder, "--env", "dev")
+    assert ok("functions", "retire", "f", "--env", "dev") == "retired f\n"
+    assert Registry(aws.resources).catalog().live == {}
+    assert "f is not live in dev" in refused("functions", "retire", "f", "--env", "dev")
+    assert "live f v1" in ok("push", folder, "--env", "dev")
+
+
+def test_all_functions_are_retired_or_none(aws: Aws, write: Write) -> None:
+    ok("push", write(), "--env", "dev")
+    assert "nobody is not live in dev" in refused("functions", "retire", "f", "nobody", "--env", "dev", "--json")
+    assert Registry(aws.resources).catalog().live.keys() == {"f"}
+    assert data("functions", "retire", "f", "--env", "dev") == {"env": "dev", "functions": ["f"]}
 
 
 def test_prune_says_what_it_removes(aws: Aws, write: Write) -> None:

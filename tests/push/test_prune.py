@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from stepwell.aws.prune import GRACE_MS, Prune
 from stepwell.aws.registry import Registry
 from stepwell.aws.table import run_key, status_partition
-from tests.push.conftest import Aws
+from tests.push.conftest import Aws, refusal
 
 Write = Callable[..., Path]
 STEPS = {"a": {"path": "file://./a"}}
@@ -110,3 +111,35 @@ def test_another_environment_whose_name_begins_alike_is_left_alone(aws: Aws, wri
     )
     prune(aws)
     assert "stepwell-dev-two-f-0123456789ab" in lambdas(aws)
+
+
+def test_logs_of_another_environment_whose_name_begins_alike_are_left_alone(aws: Aws, write: Write) -> None:
+    """By its name, the group could be that of a function `two-f` of this environment."""
+    push_twice(aws, write)
+    group = "/aws/lambda/stepwell-dev-two-f-0123456789ab"
+    aws.session.client("logs").create_log_group(logGroupName=group, tags={"stepwell:env": "dev-two"})
+    prune(aws)
+    assert groups(aws, group) == {group}
+
+
+def test_logs_of_a_push_that_never_ended_are_removed(aws: Aws, write: Write) -> None:
+    aws.fail_once("CreateFunction", refusal("AccessDeniedException", "no", "CreateFunction"))
+    with pytest.raises(ClientError):
+        aws.push(write())
+    assert len(groups(aws)) == 1
+    assert prune(aws) == ["code", "log group", "role"]
+    assert groups(aws) == set()
+
+
+def test_a_log_group_that_lambda_made_before_push_is_known_for_ours(aws: Aws, write: Write) -> None:
+    folder = write()
+    (group,) = [action.name for action in aws.push(folder, dry_run=True)[0] if action.kind == "log group"]
+    aws.session.client("logs").create_log_group(logGroupName=group)
+    aws.push(folder)
+    Registry(aws.resources).retire(["f"])
+    assert "log group" in prune(aws)
+
+
+def groups(aws: Aws, prefix: str = "/aws/lambda/") -> set[str]:
+    found = aws.session.client("logs").describe_log_groups(logGroupNamePrefix=prefix)["logGroups"]
+    return {group["logGroupName"] for group in found}

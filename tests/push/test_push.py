@@ -194,6 +194,18 @@ def test_a_secret_that_is_not_set_is_refused_before_anything_is_made(aws: Aws, w
     assert not aws.writes
 
 
+def test_an_http_step_gets_its_dotenv_and_secrets_too(aws: Aws, write: Write) -> None:
+    web = {"path": "file://web", "secrets": ["KEY"], "runtime": {"type": "http", "url": "https://example.com"}}
+    folder = write(steps={"a": web}, files={"web/readme.txt": "", "web/.env": "A=1\n"})
+    with pytest.raises(MissingSecrets, match="stepwell secrets set KEY --env dev"):
+        aws.push(folder)
+    put_parameter(aws.account().ssm, aws.resources, "/stepwell/dev/secrets/KEY", "v")
+    actions, _ = aws.push(folder)
+    assert kinds(actions) == ["create function", "create parameter"]
+    found = aws.account().ssm.get_parameter(Name="/stepwell/dev/dotenv/f/a", WithDecryption=True)
+    assert json.loads(found["Parameter"]["Value"]) == {"A": "1"}
+
+
 # --- roles -----------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +225,6 @@ def test_a_role_allows_its_own_function_and_nothing_else(aws: Aws, write: Write)
         "Values": (
             "ssm:GetParameters",
             [
-                f"arn:aws:ssm:{at}:parameter/stepwell/dev/dotenv/f/*",
                 f"arn:aws:ssm:{at}:parameter/stepwell/dev/secrets/KEY",
             ],
         ),
@@ -228,6 +239,17 @@ def test_a_secret_that_a_new_version_does_without_stays_allowed_for_the_old_one(
     assert "update role" not in kinds(actions)
     policy = aws.session.client("iam").get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")
     assert "secrets/KEY" in json.dumps(policy["PolicyDocument"])
+    assert aws.push(folder) == ([], [])
+
+
+def test_what_a_new_version_does_without_stays_allowed_for_the_old_one_s_runs(aws: Aws, write: Write) -> None:
+    aws.resources = replace(aws.resources, cluster="containers", adapter_images={"x86_64": "adapter:1"})
+    aws.push(write(steps={"a": {"path": "file://."}}))
+    runtime = {"type": "docker", "image": "127.0.0.1:1/tool:1", "entrypoint": ["/tool"]}
+    folder = write(steps={"a": {"runtime": runtime}})
+    aws.push(folder)
+    policy = aws.session.client("iam").get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")
+    assert [its["Sid"] for its in policy["PolicyDocument"]["Statement"]] == ["Containers", "Outcomes", "Logs"]
     assert aws.push(folder) == ([], [])
 
 
@@ -373,7 +395,10 @@ def test_a_lambda_that_is_not_there_is_refused(aws: Aws, write: Write) -> None:
 def test_a_docker_step_gets_a_task_definition_and_its_role_reads_the_bucket(aws: Aws, write: Write) -> None:
     cluster = "arn:aws:ecs:eu-central-1:123456789012:cluster/dev"
     aws.resources = replace(
-        aws.resources, cluster=cluster, execution_role="arn:aws:iam::123456789012:role/x", adapter_image="adapter:1"
+        aws.resources,
+        cluster=cluster,
+        execution_role="arn:aws:iam::123456789012:role/x",
+        adapter_images={"x86_64": "adapter:1"},
     )
     runtime = {"type": "docker", "image": "127.0.0.1:1/tool:1", "entrypoint": ["/tool"]}
     folder = write(steps={"a": {"runtime": runtime, "env": {"AB": "1"}}})

@@ -67,18 +67,16 @@ func startContained(command []string, env environment, input []byte, stop <-chan
 }
 
 // withDotenv adds the step's .env: it counts more than what the image sets, and less than what the step's `env` and
-// `secrets` do. ECS mixes all three; which are the step's is in STEPWELL_DECLARED. Without that, all are.
+// `secrets` do. ECS mixes all three; which are the step's is in STEPWELL_DECLARED.
 func withDotenv(env environment) (environment, error) {
 	all := env.with(nil)
 	if env["STEPWELL_DOTENV"] == "" {
 		return all, nil
 	}
 	dotenv, err := parseDotenv(env["STEPWELL_DOTENV"])
-	names, isKnown := env["STEPWELL_DECLARED"]
-	declared := strings.Fields(names)
+	declared := strings.Fields(env["STEPWELL_DECLARED"])
 	for name, value := range dotenv {
-		_, isSet := env[name]
-		if !isSet || isKnown && !slices.Contains(declared, name) {
+		if !slices.Contains(declared, name) {
 			all[name] = value
 		}
 	}

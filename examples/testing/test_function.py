@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FUNCTIONS = Path(__file__).parent / "functions"
+FUNCTION = Path(__file__).parent
 ADA = {"email": "ada@example.com"}
 
 
@@ -15,7 +15,7 @@ ADA = {"email": "ada@example.com"}
 def platform(request):
     """Each test runs twice: on one machine, and on an emulated AWS."""
     platform = request.getfixturevalue(request.param)
-    platform.deploy(FUNCTIONS / "welcome")
+    platform.deploy(FUNCTION)
     return platform
 
 

@@ -1,0 +1,2 @@
+def handler(event, context):
+    return {"greeted": event["event"]["user"].get("email", "somebody")}

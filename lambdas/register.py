@@ -1,0 +1,12 @@
+"""Functions that CloudFormation stacks hold: made live with their stack, and taken out of service with it."""
+
+from stepwell.aws.observe import observed
+from stepwell.aws.registrar import handle
+from stepwell.aws.resources import Resources
+
+_resources = Resources.from_environment()
+
+
+@observed
+def handler(event, context):  # type: ignore[no-untyped-def]
+    handle(event, _resources)

@@ -1,0 +1,232 @@
+"""Functions in a stack of somebody's own: what CloudFormation makes of the template runs, changes, and goes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import boto3
+import pytest
+
+from stepwell.cdk.environment import registrar_parameter
+from stepwell.cdk.functions import Functions
+from stepwell.testing.account import ENV
+from stepwell.testing.aws import AwsStepwell, aws_account
+from stepwell.testing.events import LambdaContext
+
+Json = dict[str, Any]
+CODE = "def say(event, context):\n    return {said!r}\n"
+
+
+class CloudFormation:
+    """Makes the resources of a template in the emulated account, as far as ours have any, in the order they ask for."""
+
+    def __init__(self, stepwell: AwsStepwell, folder: Path) -> None:
+        self._stepwell, self._folder = stepwell, folder
+        self._made: dict[str, str] = {}  # by logical id: its `Ref`
+        self._attributes: dict[str, str] = {}
+        self._custom: dict[str, str] = {}  # physical ids of custom resources
+        self._deploys = 0
+        self.answers: list[Json] = []
+
+    def deploy(self, functions: Path) -> None:
+        self._deploys += 1
+        out = self._folder / f"cdk-{self._deploys}"
+        app = cdk.App(outdir=str(out))
+        stack = cdk.Stack(app, "Mine")
+        Functions(stack, "Functions", functions, env=ENV, resources=self._stepwell.resources)
+        app.synth()
+        self._template: Json = json.loads((out / "Mine.template.json").read_text())
+        for logical_id in self._in_order():
+            self._make(logical_id, self._template["Resources"][logical_id], out)
+
+    def delete(self) -> None:
+        for logical_id in self._custom:
+            self._request("Delete", logical_id, self._template["Resources"][logical_id])
+
+    def _in_order(self) -> list[str]:
+        resources: Json = self._template["Resources"]
+        order: list[str] = []
+
+        def add(logical_id: str) -> None:
+            if logical_id in resources and logical_id not in order:
+                its = resources[logical_id]
+                needs = its.get("DependsOn", [])
+                for one in [*([needs] if isinstance(needs, str) else needs), *_references(its["Properties"])]:
+                    add(one)
+                order.append(logical_id)
+
+        for logical_id in resources:
+            add(logical_id)
+        return order
+
+    def _make(self, logical_id: str, its: Json, out: Path) -> None:
+        properties = self._resolved(its["Properties"])
+        match its["Type"]:
+            case "AWS::IAM::Role" if logical_id not in self._made:
+                document = json.dumps(properties["AssumeRolePolicyDocument"])
+                role = boto3.client("iam").create_role(RoleName=logical_id, AssumeRolePolicyDocument=document)["Role"]
+                self._made[logical_id], self._attributes[f"{logical_id}.Arn"] = logical_id, role["Arn"]
+            case "AWS::Lambda::Function":
+                self._lambda(logical_id, properties, (out / f"asset.{properties['Code']['S3Key']}").read_bytes())
+            case "AWS::Lambda::Version" if logical_id not in self._made:
+                found = boto3.client("lambda").publish_version(FunctionName=properties["FunctionName"])
+                self._made[logical_id] = found["FunctionArn"]
+                self._attributes[f"{logical_id}.Version"] = found["Version"]
+            case "AWS::Lambda::EventInvokeConfig" if logical_id not in self._made:
+                boto3.client("lambda").put_function_event_invoke_config(**properties)
+                self._made[logical_id] = logical_id
+            case "Custom::StepwellFunction":
+                self._request("Update" if logical_id in self._custom else "Create", logical_id, its)
+
+    def _lambda(self, logical_id: str, properties: Json, code: bytes) -> None:
+        lambdas, name = boto3.client("lambda"), properties["FunctionName"]
+        if logical_id in self._made:
+            lambdas.update_function_code(FunctionName=name, ZipFile=code)
+            return
+        known = ("FunctionName", "Runtime", "Handler", "Role", "MemorySize", "Timeout", "Environment", "Layers")
+        lambdas.create_function(Code={"ZipFile": code}, **{field: properties[field] for field in known})
+        self._made[logical_id] = name
+
+    def _request(self, kind: str, logical_id: str, its: Json) -> None:
+        """Call the Lambda that the service token names, and wait for what it puts at the address that it is given."""
+        properties = self._resolved(its["Properties"])
+        assert properties["ServiceToken"] == "arn of the registrar"
+        with _waiting_for_answers(self.answers) as url:
+            event = {
+                "RequestType": kind,
+                "ResponseURL": url,
+                "StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/Mine/1",
+                "RequestId": f"request-{len(self.answers)}",
+                "ResourceType": its["Type"],
+                "LogicalResourceId": logical_id,
+                "ResourceProperties": properties,
+            }
+            if kind != "Create":
+                event["PhysicalResourceId"] = self._custom[logical_id]
+            sys.modules.pop("lambdas.register", None)
+            importlib.import_module("lambdas.register").handler(event, LambdaContext("register"))
+        answer = self.answers[-1]
+        assert {name: answer[name] for name in ("RequestId", "StackId", "LogicalResourceId")}.items() <= event.items()
+        self._custom[logical_id] = answer["PhysicalResourceId"]
+
+    def _resolved(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._resolved(its) for its in value]
+        if not isinstance(value, dict):
+            return value
+        if "Ref" in value:
+            parameter = self._template["Parameters"].get(value["Ref"])
+            return self._made[value["Ref"]] if parameter is None else _parameter(parameter["Default"])
+        if "Fn::GetAtt" in value:
+            return self._attributes[".".join(value["Fn::GetAtt"])]
+        if "Fn::Join" in value:
+            separator, parts = value["Fn::Join"]
+            return separator.join(map(self._resolved, parts))
+        return {key: self._resolved(its) for key, its in value.items() if key != "Fn::Sub"}
+
+
+def _parameter(name: str) -> str:
+    """The value of an SSM parameter, which CloudFormation reads when it deploys."""
+    value: str = boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+    return value
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [name for its in value for name in _references(its)]
+    if not isinstance(value, dict):
+        return []
+    if "Ref" in value:
+        return [value["Ref"]]
+    if "Fn::GetAtt" in value:
+        return [value["Fn::GetAtt"][0]]
+    return [name for its in value.values() for name in _references(its)]
+
+
+class _waiting_for_answers:  # noqa: N801 (it is used as a function)
+    """An address that takes one answer."""
+
+    def __init__(self, answers: list[Json]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                answers.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.handle_request)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return f"http://127.0.0.1:{self._server.server_port}/answer"
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(10)
+        self._server.server_close()
+
+
+@pytest.fixture
+def stepwell() -> Iterator[AwsStepwell]:
+    with aws_account() as (emulator, host):
+        stepwell = AwsStepwell(emulator, host)
+        boto3.client("ssm").put_parameter(Name=registrar_parameter(ENV), Value="arn of the registrar", Type="String")
+        yield stepwell
+        stepwell.close()
+
+
+def write(folder: Path, said: str) -> Path:
+    """A function whose second step comes an hour after the first."""
+    step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.say"}}
+    later = {**step, "after": [{"step": "now", "wait": "1h"}]}
+    definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"now": step, "later": later}}
+    folder.mkdir(exist_ok=True)
+    (folder / "stepwell.json").write_text(json.dumps(definition))
+    (folder / "app.py").write_text(CODE.format(said=said))
+    return folder
+
+
+def outputs(run: Json) -> Json:
+    return {step: its["output"] for step, its in run["steps"].items()}
+
+
+def test_a_function_of_a_stack_runs_changes_and_goes_with_the_stack(stepwell: AwsStepwell, tmp_path: Path) -> None:
+    cloudformation = CloudFormation(stepwell, tmp_path)
+    cloudformation.deploy(write(tmp_path / "f", "one"))
+    first = stepwell.send("go")
+    (run,) = stepwell.runs(first)
+    assert (run["function_version"], outputs(run)) == (1, {"now": "one", "later": None})
+
+    cloudformation.deploy(write(tmp_path / "f", "two"))
+    second = stepwell.send("go")
+    stepwell.travel("2h")
+    (run,) = stepwell.runs(first)
+    assert (run["status"], outputs(run)) == ("completed", {"now": "one", "later": "one"})  # with the code it began with
+    (run,) = stepwell.runs(second)
+    assert (run["function_version"], outputs(run)) == (2, {"now": "two", "later": "two"})
+
+    third = stepwell.send("go")
+    cloudformation.delete()
+    assert stepwell.runs(stepwell.send("go")) == []
+    stepwell.travel("2h")
+    (run,) = stepwell.runs(third)
+    assert run["status"] == "completed"
+    assert [its["Status"] for its in cloudformation.answers] == ["SUCCESS"] * 3
+    assert {its["PhysicalResourceId"] for its in cloudformation.answers} == {"f"}
+
+
+def test_a_stack_that_is_deployed_again_makes_no_new_version(stepwell: AwsStepwell, tmp_path: Path) -> None:
+    cloudformation = CloudFormation(stepwell, tmp_path)
+    for _ in range(2):
+        cloudformation.deploy(write(tmp_path / "f", "one"))
+    assert [its["Data"] for its in cloudformation.answers] == [{"Version": 1}, {"Version": 1}]
