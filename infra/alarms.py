@@ -23,6 +23,7 @@ from constructs import Construct
 from infra.bus import Bus
 from infra.functions import Functions
 from infra.ingest import Ingest
+from infra.key import key_of
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import State
@@ -37,7 +38,13 @@ class Alarms(Construct):
         self, scope: Construct, settings: Settings, queues: Queues, state: State, functions: Functions
     ) -> None:
         super().__init__(scope, "Alarms")
-        self.topic = sns.Topic(self, "Topic", enforce_ssl=True, display_name=f"Stepwell {settings.env}")
+        self.topic = sns.Topic(
+            self,
+            "Topic",
+            enforce_ssl=True,
+            display_name=f"Stepwell {settings.env}",
+            master_key=key_of(self, settings),
+        )
         if settings.alarm_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
         self._queues(queues)

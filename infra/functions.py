@@ -85,7 +85,7 @@ class Functions(Construct):
         )
         if its.in_loop:
             cast(lambda_.CfnFunction, made.node.default_child).recursive_loop = "Allow"
-        log = log_group(scope, "Log", settings.log_days, f"/aws/lambda/{made.function_name}")
+        log = log_group(scope, "Log", settings, f"/aws/lambda/{made.function_name}")
         let_log(scope, role, log.log_group_arn)
         self._places[f"{its.name} log"] = [log.log_group_arn]
         return made

@@ -64,7 +64,7 @@ class Ingest(Construct):
         cast(
             apigateway.CfnStage, stage.node.default_child
         ).access_log_settings = apigateway.CfnStage.AccessLogSettingsProperty(
-            destination_arn=log_group(self, "AccessLog", settings.log_days).log_group_arn,
+            destination_arn=log_group(self, "AccessLog", settings).log_group_arn,
             format=json.dumps(LOGGED),
         )
         return stage

@@ -8,9 +8,12 @@ from aws_cdk import RemovalPolicy
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from infra.settings import Settings
 
-def log_group(scope: Construct, id: str, days: int, name: str | None = None) -> logs.LogGroup:
+
+def log_group(scope: Construct, id: str, settings: Settings, name: str | None = None) -> logs.LogGroup:
     """A log group that keeps its entries for some days, and goes with the stack."""
     group = logs.LogGroup(scope, id, log_group_name=name, removal_policy=RemovalPolicy.DESTROY)
-    cast(logs.CfnLogGroup, group.node.default_child).retention_in_days = days
+    raw = cast(logs.CfnLogGroup, group.node.default_child)
+    raw.retention_in_days, raw.kms_key_id = settings.log_days, settings.kms_key or None
     return group

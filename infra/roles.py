@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from infra.key import key_actions, via
 from infra.settings import Settings
 
 Condition = Mapping[str, Mapping[str, str]]
@@ -100,7 +101,12 @@ def statements(name: str, settings: Settings) -> Statements:
         its = (*its, SEND[settings.ingest])
     if settings.has_containers:
         its = (*its, *CONTAINERS.get(name, ()))
-    return (*its, *TRACES) if settings.tracing else its
+    if settings.tracing:
+        its = (*its, *TRACES)
+    if settings.kms_key:
+        needed = key_actions(name for one in its for name in one.names)
+        its = (*its, *(Statement(f"kms:{' '.join(actions)}", ("key",), via(on)) for on, actions in needed.items()))
+    return its
 
 
 class LambdaRole(iam.Role):

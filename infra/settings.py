@@ -95,6 +95,12 @@ class Settings:
         True, "`cdk destroy` leaves the table, the bucket and the image repository, and the table cannot be deleted"
     )
     point_in_time_recovery: bool = _setting(True, "The table can be restored to any second of the last 35 days")
+    kms_key: str = _setting(
+        "",
+        "ARN of your KMS key, which encrypts all that is stored; empty: keys that AWS owns",
+        pattern=r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/(mrk-)?[0-9a-f-]{32,36}",
+        hint="the ARN of a key, arn:aws:kms:...:key/...",
+    )
     retention_days: int = _setting(30, "Days for which ended runs, events and the logs of steps are kept", one_of=DAYS)
     log_days: int = _setting(30, "Days for which the engine's own logs are kept", one_of=DAYS)
 

@@ -38,7 +38,7 @@ class Stepwell(Construct):
         super().__init__(scope, id)
         self.settings = settings
         self.state = State(self, settings)
-        self.queues = Queues(self)
+        self.queues = Queues(self, settings)
         self.bus = Bus(self, settings, self.queues)
         self.layers = StepLayers(self, ROOT / "build" / "adapter")
         self.containers = Containers(self, settings, ROOT / "build" / "adapter") if settings.has_containers else None
@@ -76,6 +76,7 @@ class Stepwell(Construct):
             ],
             "container logs": [f"{groups}{task_log_group(env, '')}*"],
             "parameters": parameter_arns(env),
+            "key": [self.settings.kms_key],
             "task definitions": [f"{aws}:ecs:{here}:task-definition/{function_prefix(env)}*"],
         }
         if self.containers:
@@ -119,6 +120,7 @@ class Stepwell(Construct):
             ingest=settings.ingest,
             layers=self.layers.arns,
             permissions_boundary=settings.permissions_boundary,
+            kms_key=settings.kms_key,
             retention_days=settings.retention_days,
             event_age_s=settings.event_age_s,
         )

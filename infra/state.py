@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from infra.key import key_of
 from infra.settings import Settings
 from stepwell.aws.table import STATUS_INDEX
 
@@ -21,12 +23,15 @@ class State(Construct):
     def __init__(self, scope: Construct, settings: Settings) -> None:
         super().__init__(scope, "State")
         removal = RemovalPolicy.RETAIN if settings.keep_data else RemovalPolicy.DESTROY
-        self.table = self._table(settings, removal)
+        key = key_of(self, settings)
+        self.table = self._table(settings, removal, key)
         self.bucket = s3.Bucket(
             self,
             "Bucket",
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            encryption=s3.BucketEncryption.S3_MANAGED,
+            encryption=s3.BucketEncryption.S3_MANAGED if key is None else s3.BucketEncryption.KMS,
+            encryption_key=key,
+            bucket_key_enabled=None if key is None else True,
             enforce_ssl=True,
             minimum_tls_version=1.2,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
@@ -38,7 +43,7 @@ class State(Construct):
             ],
         )
 
-    def _table(self, settings: Settings, removal: RemovalPolicy) -> dynamodb.Table:
+    def _table(self, settings: Settings, removal: RemovalPolicy, key: kms.IKey | None) -> dynamodb.Table:
         text, number = dynamodb.AttributeType.STRING, dynamodb.AttributeType.NUMBER
         table = dynamodb.Table(
             self,
@@ -47,6 +52,8 @@ class State(Construct):
             sort_key=dynamodb.Attribute(name="sk", type=text),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
             time_to_live_attribute="ttl",
+            encryption=None if key is None else dynamodb.TableEncryption.CUSTOMER_MANAGED,
+            encryption_key=key,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=settings.point_in_time_recovery
             ),

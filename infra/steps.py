@@ -23,6 +23,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from infra.key import key_of, via
 from infra.settings import BadSetting, Settings
 from stepwell.aws import adapter
 from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
@@ -84,10 +85,12 @@ class Containers(Construct):
         return vpc.vpc_id, [subnet.subnet_id for subnet in subnets]
 
     def _repository(self) -> ecr.Repository:
-        keep = self.settings.keep_data
+        keep, key = self.settings.keep_data, key_of(self, self.settings)
         return ecr.Repository(
             self,
             "Images",
+            encryption=None if key is None else ecr.RepositoryEncryption.KMS,
+            encryption_key=key,
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             removal_policy=RemovalPolicy.RETAIN if keep else RemovalPolicy.DESTROY,
@@ -117,6 +120,7 @@ class Containers(Construct):
                     statements=[
                         iam.PolicyStatement(actions=["ssm:GetParameters"], resources=parameters),
                         iam.PolicyStatement(actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[logs]),
+                        *self._decrypt_values(),
                     ]
                 )
             },
@@ -125,6 +129,10 @@ class Containers(Construct):
         for image in self.images.values():
             image.repository.grant_pull(role)
         return role
+
+    def _decrypt_values(self) -> list[iam.PolicyStatement]:
+        key = self.settings.kms_key
+        return [iam.PolicyStatement(actions=["kms:Decrypt"], resources=[key], conditions=via("ssm"))] if key else []
 
 
 def parameter_arns(env: str) -> list[str]:

@@ -16,6 +16,11 @@ from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, dotenv_prefix, functions_
 from stepwell.aws.resources import Resources
 
 POLICY = "stepwell"
+_KEY_NEEDS = {
+    "Outcomes": ("sqs", ["kms:Decrypt", "kms:GenerateDataKey"]),
+    "Values": ("ssm", ["kms:Decrypt"]),
+    "Containers": ("s3", ["kms:Decrypt", "kms:GenerateDataKey"]),
+}
 Policy = dict[str, Any]
 
 
@@ -76,17 +81,20 @@ def policy(
             }
         )
     if resources.kms_key:
-        via = [f"{service}.{region}.amazonaws.com" for service in ("s3", "sqs", "ssm")]
-        statements.append(
-            {
-                "Sid": "Key",
-                "Effect": "Allow",
-                "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
-                "Resource": resources.kms_key,
-                "Condition": {"StringEquals": {"kms:ViaService": via}},
-            }
-        )
+        statements += [_key(resources, its["Sid"]) for its in statements if its["Sid"] in _KEY_NEEDS]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _key(resources: Resources, sid: str) -> Policy:
+    """What the environment's KMS key must allow besides, so that a statement is of use."""
+    service, actions = _KEY_NEEDS[sid]
+    return {
+        "Sid": f"{sid}Key",
+        "Effect": "Allow",
+        "Action": actions,
+        "Resource": resources.kms_key,
+        "Condition": {"StringEquals": {"kms:ViaService": f"{service}.{resources.region}.amazonaws.com"}},
+    }
 
 
 def merged(new: Policy, old: Policy | None) -> Policy:

@@ -129,7 +129,11 @@ class _Function(Construct):
         env, place = self._resources.env, hashlib.sha256(f"cdk {step.function_id} {step.step_id}".encode()).hexdigest()
         name = function_name(env, step.function_id, place)
         group = logs.CfnLogGroup(
-            scope, "Log", log_group_name=log_group(name), retention_in_days=self._resources.retention_days
+            scope,
+            "Log",
+            log_group_name=log_group(name),
+            retention_in_days=self._resources.retention_days,
+            kms_key_id=self._resources.kms_key or None,
         )
         asset = assets.Asset(scope, "Code", path=str(self._zip(step)))
         its = configuration(step, self._resources, role)

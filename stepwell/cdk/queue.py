@@ -6,6 +6,7 @@ One rule: a message that cannot be handled stays in the dead-letter queue for 14
 from __future__ import annotations
 
 from aws_cdk import Duration
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
@@ -15,14 +16,16 @@ KEPT = Duration.days(14)
 
 class DurableQueue(Construct):
     """`queue` and `dead_letters`. `handler_timeout`: of the Lambda that reads it; messages stay invisible for six times
-    as long, as Lambda recommends, so that a batch that waits for a free instance is not delivered twice."""
+    as long, as Lambda recommends, so that a batch that waits for a free instance is not delivered twice. `key`: that
+    encrypts it; without, one of SQS' own."""
 
-    def __init__(self, scope: Construct, id: str, *, handler_timeout: Duration) -> None:
+    def __init__(self, scope: Construct, id: str, *, handler_timeout: Duration, key: kms.IKey | None = None) -> None:
         super().__init__(scope, id)
-        self.dead_letters = _queue(self, "DeadLetters")
+        self.dead_letters = _queue(self, "DeadLetters", key)
         self.queue = _queue(
             self,
             "Queue",
+            key,
             visibility=Duration.seconds(6 * int(handler_timeout.to_seconds())),
             dead_letters=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=MAX_RECEIVES),
         )
@@ -31,13 +34,15 @@ class DurableQueue(Construct):
 def _queue(
     scope: Construct,
     id: str,
+    key: kms.IKey | None,
     visibility: Duration | None = None,
     dead_letters: sqs.DeadLetterQueue | None = None,
 ) -> sqs.Queue:
     return sqs.Queue(
         scope,
         id,
-        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        encryption=sqs.QueueEncryption.SQS_MANAGED if key is None else sqs.QueueEncryption.KMS,
+        encryption_master_key=key,
         enforce_ssl=True,
         retention_period=KEPT,
         visibility_timeout=visibility,

@@ -290,6 +290,6 @@ class _Nobody:
 
 @contextmanager
 def aws_account() -> Iterator[tuple[Emulator, LambdaHost]]:
-    """An emulated account for a whole session of tests."""
+    """An emulated account, for tests that use it one after the other."""
     with Emulator() as emulator, LambdaHost(emulator, concurrency=64) as host:
         yield emulator, host

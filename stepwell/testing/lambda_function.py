@@ -19,8 +19,9 @@ from typing import Any
 
 from moto.awslambda.models import lambda_backends
 
+from stepwell.testing.python_server import PYTHON_RUNTIME, can_fork
+
 NODE_RUNTIME = Path(__file__).with_name("node_runtime.mjs")
-PYTHON_RUNTIME = Path(__file__).with_name("python_runtime.py")
 _WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 _DEFAULT_RETRIES = 2
 
@@ -173,6 +174,12 @@ def command(function: Function, task: Path, opt: Path) -> list[str]:
         raise NotImplementedError(f"runtime {function.runtime!r}: the host has python*, nodejs* and provided.*")
     wrapper = dict(function.environment).get(_WRAPPER)
     return own if not wrapper else [_resolved(wrapper, opt), *own]
+
+
+def is_forked(function: Function, task: Path) -> bool:
+    """Whether a `PythonServer` starts it, and no command."""
+    declared = dict(function.environment)
+    return function.runtime.startswith("python") and _WRAPPER not in declared and can_fork(declared, task)
 
 
 def _bootstrap(task: Path, opt: Path) -> str:

@@ -13,6 +13,7 @@ from stepwell.testing.lambda_errors import entrypoint_error
 from stepwell.testing.lambda_function import CannotStart, Disk, Function
 from stepwell.testing.lambda_logs import put_lines
 from stepwell.testing.lambda_sandbox import Ended, Invocation, Sandbox
+from stepwell.testing.python_server import PythonServer
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -22,7 +23,7 @@ class SandboxPool:
 
     def __init__(self, emulator: Emulator, most_idle: int) -> None:
         self._emulator, self._most_idle = emulator, most_idle
-        self._disk = Disk()
+        self._disk, self._python = Disk(), PythonServer()
         self._lock = threading.Lock()
         self._idle: list[Sandbox] = []
         self._busy: set[Sandbox] = set()
@@ -70,6 +71,7 @@ class SandboxPool:
     def close(self) -> None:
         self.drop_running()
         self.forget_warm()
+        self._python.close()
         self._disk.close()
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -81,8 +83,9 @@ class SandboxPool:
                     return self._idle.pop(index)
             self.started += 1
         # The key's id says which function asks: on Lambda, each has its own role's.
-        variables = {name: os.environ[name] for name in _CREDENTIALS} | {"AWS_ACCESS_KEY_ID": function.name}
-        return Sandbox(function, self._disk, {**variables, "AWS_ENDPOINT_URL": self._emulator.endpoint.url})
+        own = {"AWS_ACCESS_KEY_ID": function.name, "AWS_ENDPOINT_URL": self._emulator.endpoint.url}
+        variables = {name: os.environ[name] for name in _CREDENTIALS} | own
+        return Sandbox(function, self._disk, self._python, variables)
 
     def _put_back(self, sandbox: Sandbox, *, is_usable: bool) -> None:
         with self._lock:

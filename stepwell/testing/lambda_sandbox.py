@@ -19,9 +19,10 @@ from queue import SimpleQueue
 import time_machine
 
 from stepwell.testing.lambda_errors import MAX_RESPONSE, exit_error, response_too_large, timeout_error
-from stepwell.testing.lambda_function import CannotStart, Disk, Function, command, environment
+from stepwell.testing.lambda_function import CannotStart, Disk, Function, command, environment, is_forked
 from stepwell.testing.lambda_logs import SandboxLog
 from stepwell.testing.processes import kill_all_with
+from stepwell.testing.python_server import Process, PythonServer
 from stepwell.testing.runtime_api import RuntimeApi
 
 INIT_S = 60.0  # Lambda allows 10 s; machines that run tests are slower
@@ -52,7 +53,7 @@ class _Running:
 class Sandbox:
     """Raises CannotStart. Only one thread may call `run`; any may call the others."""
 
-    def __init__(self, function: Function, disk: Disk, variables: dict[str, str]) -> None:
+    def __init__(self, function: Function, disk: Disk, python: PythonServer, variables: dict[str, str]) -> None:
         """`variables`: more of the environment."""
         self.function = function
         self.stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
@@ -61,31 +62,33 @@ class Sandbox:
         self._final: Ended | None = None  # of a sandbox that can do nothing more
         self._next: SimpleQueue[_Running | None] = SimpleQueue()
         self._is_ready = threading.Event()
-        self._is_dead = self._is_dropped = False
+        self._is_dead = self._is_dropped = self._is_gone = False
         self._created, self._init_ms = time.monotonic(), 0.0
         self._folder = disk.new_folder()
         self.log = SandboxLog(self._folder / "log")
         self.log.write(f"INIT_START Runtime Version: {function.runtime}")
         self._api = RuntimeApi(self)
         try:
-            self._process = self._start(disk, variables)
+            self._process = self._start(disk, python, variables)
         except BaseException:
             self._api.close()
             self.log.close()
             raise
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def _start(self, disk: Disk, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, disk: Disk, python: PythonServer, variables: dict[str, str]) -> Process:
         function, task, opt = self.function, disk.task(self.function), disk.opt(self.function)
         tmp = self._folder / "tmp"
         tmp.mkdir()
-        own = environment(function, task, opt, tmp, self.stream, self._api.address)
+        env = {**variables, **environment(function, task, opt, tmp, self.stream, self._api.address)}
+        if is_forked(function, task):
+            return python.start(function.handler, task, env, self.log.file)
         arguments = command(function, task, opt)
         try:
             return subprocess.Popen(
                 arguments,
                 cwd=task,
-                env={**variables, **own},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=self.log.file,
                 stderr=subprocess.STDOUT,
@@ -135,6 +138,8 @@ class Sandbox:
 
     def kill(self) -> None:
         self._is_dead = True
+        if self._is_gone:
+            return  # its id may be another's
         kill_all_with(f"AWS_LAMBDA_LOG_STREAM_NAME={self.stream}", self._process.pid)
 
     # --- what the runtime asks for -----------------------------------------------------------------------------------
@@ -179,6 +184,7 @@ class Sandbox:
     def _watch(self) -> None:
         code = self._process.wait()
         self.kill()  # what the process has left behind goes with its sandbox
+        self._is_gone = True
         self._api.close()
         with self._lock:
             running = self._running

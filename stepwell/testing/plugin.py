@@ -28,9 +28,9 @@ def stepwell(tmp_path: Path) -> Iterator[LocalStepwell]:
     local.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stepwell_aws_account() -> Iterator[tuple[Emulator, LambdaHost]]:
-    """An emulated account, which the tests of a session use one after the other."""
+    """An emulated account, which the tests of a module use one after the other; those of others may use moto too."""
     from stepwell.testing.aws import aws_account
 
     with aws_account() as account:

@@ -1,6 +1,7 @@
 """Ending processes, with all that they have started: a sandbox leaves nothing behind.
 
 One rule: a process belongs to whoever put the mark into its environment; it may be in a session of its own by now.
+One that was forked does not show the mark, so the leader and its group count too.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 
 
 def kill_all_with(mark: str, leader: int) -> None:
-    """Kill all processes with this `NAME=value` in their environment; where there is no /proc, the leader's group."""
+    """Kill the leader and its group, and, where there is a /proc, all with this `NAME=value` in their environment."""
+    _kill(leader)
+    _kill(-leader)
     if not Path("/proc/self/environ").exists():
-        _kill(-leader)
         return
     while found := [pid for pid in _processes() if _has(pid, mark.encode())]:  # again: what they started meanwhile
         for pid in found:

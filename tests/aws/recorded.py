@@ -97,6 +97,11 @@ class Recorder:
             polls = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
             self.accesses[name] |= {Access(f"sqs:{its}", queue) for its in polls}
 
+    def use_key(self, key: str) -> None:
+        """All that was asked for is encrypted with this KMS key."""
+        for accesses in self.accesses.values():
+            accesses |= {needed for its in accesses for needed in self.account.needs_of_key(its, key)}
+
     def logs_of(self, name: str) -> None:
         for operation in ("CreateLogStream", "PutLogEvents"):
             self.needs(name, "logs", operation, logGroupName=f"/aws/lambda/{name}", logStreamName="2026/06/01/[1]a")

@@ -29,6 +29,7 @@ EVERYTHING = Settings(
     keep_data=False,
     alarm_email="ops@example.com",
     permissions_boundary="arn:aws:iam::123456789012:policy/boundary",
+    kms_key="arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012",
     step_lambdas="arn:aws:lambda:us-east-1:123456789012:function:mine",
 )
 NOTHING = replace(Settings(), env="bare", alarms=False, dashboard=False, point_in_time_recovery=False)

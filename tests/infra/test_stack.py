@@ -79,7 +79,10 @@ def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, e
     dead_letters = {name for its in queues.values() for name in references(its.get("RedrivePolicy", {}))}
     assert len(dead_letters) == 2
     for name, its in queues.items():
-        assert its["SqsManagedSseEnabled"] is True
+        if key := synth.settings[env].kms_key:
+            assert its["KmsMasterKeyId"] == key
+        else:
+            assert its["SqsManagedSseEnabled"] is True
         if name not in dead_letters:
             assert its["RedrivePolicy"]["maxReceiveCount"] >= 10
     for mapping in synth.resources(env, "AWS::Lambda::EventSourceMapping").values():
@@ -177,7 +180,7 @@ def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> No
     missing = {name for name in Resources.__dataclass_fields__ if not getattr(known, name)}
     without_containers = {"cluster", "subnets", "security_groups", "execution_role", "adapter_images", "repository"}
     if env == "all":
-        assert missing == {"kms_key"}
+        assert missing == set()
     else:
         assert missing == {*without_containers, "permissions_boundary", "kms_key"}
 
@@ -253,6 +256,22 @@ def test_no_key_can_reach_the_access_log(synth: Synth, env: str) -> None:
         assert secret not in written
     assert stage["StageName"] == "$default"
     assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == synth.settings[env].throttle_rate
+
+
+@every_environment
+def test_all_that_is_stored_is_encrypted_with_the_key_that_is_given(synth: Synth, env: str) -> None:
+    names = {
+        "AWS::DynamoDB::Table": "KMSMasterKeyId",
+        "AWS::S3::Bucket": "KMSMasterKeyID",
+        "AWS::SQS::Queue": "KmsMasterKeyId",
+        "AWS::Logs::LogGroup": "KmsKeyId",
+        "AWS::SNS::Topic": "KmsMasterKeyId",
+        "AWS::ECR::Repository": "KmsKey",
+    }
+    key = synth.settings[env].kms_key
+    for kind, name in names.items():
+        for its in synth.resources(env, kind).values():
+            assert f'"{name}": "{key}"' in text(its) if key else name not in text(its), kind
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------

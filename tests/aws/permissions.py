@@ -1,0 +1,172 @@
+"""What IAM asks before AWS does what a request says, and what policies answer.
+
+One rule: what is not known here raises, so that nothing goes unproven because nobody taught it to this file.
+https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+_TRANSACT = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
+_TABLE_ACTIONS = ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")
+_BATCH_ACTIONS = ("BatchGetItem", "BatchWriteItem")
+
+
+@dataclass(frozen=True, order=True)
+class Access:
+    """`context`: the condition keys that AWS gives the request."""
+
+    action: str
+    resource: str
+    context: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Account:
+    region: str
+    number: str
+
+    def arn(self, service: str, name: str, separator: str = ":") -> str:
+        return f"arn:aws:{service}:{self.region}:{self.number}{separator}{name}"
+
+    def needs(self, service: str, operation: str, its: Json) -> Iterator[Access]:
+        """What a request needs; `its`: the parameters as boto3 takes them."""
+        match service, operation:
+            case "dynamodb", _:
+                yield from self._dynamodb(operation, its)
+            case "sqs", "SendMessage" | "SendMessageBatch":
+                yield Access("sqs:SendMessage", self.arn("sqs", its["QueueUrl"].rpartition("/")[2]))
+            case "events", "PutEvents":
+                for bus in {entry["EventBusName"] for entry in its["Entries"]}:
+                    yield Access("events:PutEvents", self.arn("events", f"event-bus/{bus}"))
+            case "lambda", "Invoke":
+                name = its["FunctionName"]
+                arn = name if name.startswith("arn:") else self.arn("lambda", f"function:{name}")
+                yield Access("lambda:InvokeFunction", arn)
+            case "s3", "GetObject" | "PutObject":
+                yield Access(f"s3:{operation}", f"arn:aws:s3:::{its['Bucket']}/{its['Key']}")
+            case "ssm", "GetParameters":
+                for name in its["Names"]:
+                    yield Access("ssm:GetParameters", self.arn("ssm", f"parameter{name}"))
+            case "logs", "FilterLogEvents" | "GetLogEvents" | "CreateLogStream" | "PutLogEvents":
+                stream = f"{its['logGroupName']}:log-stream:{its.get('logStreamName', '')}"
+                yield Access(f"logs:{operation}", self.arn("logs", f"log-group:{stream}"))
+            case "ecs", "RunTask" | "ListTasks" | "StopTask" | "DescribeTasks":
+                yield from self._ecs(operation, its)
+            case _:
+                raise NotImplementedError(f"what does {service}:{operation} need? teach it to this file")
+
+    def _dynamodb(self, operation: str, its: Json) -> Iterator[Access]:
+        """A transaction is asked for each of its operations, any other batch for the batch."""
+        if operation == "TransactWriteItems":
+            for one in its["TransactItems"]:
+                ((kind, write),) = one.items()
+                yield Access(f"dynamodb:{_TRANSACT[kind]}", self._table(write["TableName"]))
+        elif operation in _BATCH_ACTIONS:
+            for table in its["RequestItems"]:
+                yield Access(f"dynamodb:{operation}", self._table(table))
+        elif operation in _TABLE_ACTIONS:
+            index = f"/index/{its['IndexName']}" if "IndexName" in its else ""
+            yield Access(f"dynamodb:{operation}", self._table(its["TableName"]) + index)
+        else:
+            raise NotImplementedError(f"what does dynamodb:{operation} need? teach it to this file")
+
+    def _table(self, name: str) -> str:
+        return self.arn("dynamodb", f"table/{name}")
+
+    def _ecs(self, operation: str, its: Json) -> Iterator[Access]:
+        context = (("ecs:cluster", its["cluster"]),)
+        cluster = its["cluster"].rpartition("/")[2]
+        if operation == "RunTask":
+            yield Access("ecs:RunTask", its["taskDefinition"], context)
+        elif operation == "ListTasks":
+            yield Access("ecs:ListTasks", "*", context)
+        else:
+            for task in its["tasks"] if operation == "DescribeTasks" else [its["task"]]:
+                name = task.rpartition("/")[2]
+                yield Access(f"ecs:{operation}", self.arn("ecs", f"task/{cluster}/{name}"), context)
+
+    def needs_of_key(self, access: Access, key: str) -> Iterator[Access]:
+        """What a request needs of the KMS key that encrypts all that it touches.
+
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html and the
+        like of DynamoDB, S3 and Systems Manager.
+        """
+        service, _, action = access.action.partition(":")
+        match service, action:
+            case ("dynamodb", _) | ("sqs", "ReceiveMessage") | ("s3", "GetObject") | ("ssm", "GetParameters"):
+                actions = ["Decrypt"]
+            case "sqs", "SendMessage":
+                actions = ["Decrypt", "GenerateDataKey"]
+            case "s3", "PutObject":
+                actions = ["GenerateDataKey"]
+            case _:
+                actions = []
+        through = (("kms:ViaService", f"{service}.{self.region}.amazonaws.com"),)
+        yield from (Access(f"kms:{its}", key, through) for its in actions)
+
+    def passes(self, role: str, service: str) -> Access:
+        """Who gives a role to a service needs this besides."""
+        return Access("iam:PassRole", role, (("iam:PassedToService", service),))
+
+
+# --- policies --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Grant:
+    """One action on one pattern of resources, with the values that condition keys must have."""
+
+    action: str
+    pattern: str
+    conditions: tuple[tuple[str, str], ...] = ()
+
+    def allows(self, access: Access) -> bool:
+        context = dict(access.context)
+        return (
+            access.action == self.action
+            and _matches(self.pattern, access.resource)
+            and all(context.get(key) == value for key, value in self.conditions)
+        )
+
+
+def grants(statements: Sequence[Json]) -> set[Grant]:
+    """All that a role's statements allow. Raises NotImplementedError for what this project's policies never say."""
+    return {
+        Grant(action, pattern, tuple(sorted(_conditions(statement))))
+        for statement in statements
+        for action in _list(_only_allows(statement)["Action"])
+        for pattern in _list(statement["Resource"])
+    }
+
+
+def _only_allows(statement: Json) -> Json:
+    actions = _list(statement.get("Action", "*"))
+    known = {"Sid", "Effect", "Action", "Resource", "Condition"}
+    if statement["Effect"] != "Allow" or statement.keys() - known or any("*" in action for action in actions):
+        raise NotImplementedError(f"what does this allow? {statement}")
+    return statement
+
+
+def _conditions(statement: Json) -> Iterator[tuple[str, str]]:
+    for operator, tests in statement.get("Condition", {}).items():
+        for key, value in tests.items():
+            if operator not in ("StringEquals", "ArnEquals") or not isinstance(value, str) or "*" in value:
+                raise NotImplementedError(f"what does this condition ask? {operator}: {tests}")
+            yield key, value
+
+
+def _matches(pattern: str, resource: str) -> bool:
+    """IAM knows * (anything) and ? (one character), and nothing else."""
+    expression = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+    return re.fullmatch(expression, resource, re.DOTALL) is not None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,238 @@
+"""What users do and what goes wrong, such that every Lambda does all that it ever does.
+
+One rule: a new kind of request that some Lambda makes is provoked here, or its role's right to it counts as surplus.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from infra.settings import Settings
+from stepwell.aws.roles import trust
+from stepwell.core.definition import parse_definition
+from stepwell.testing.platform import Refused
+from tests.aws.permissions import Json
+from tests.aws.recorded import RecordedStepwell, write
+
+MINE = "arn:aws:lambda:us-east-1:123456789012:function:mine"
+HANDLER = """
+def echo(event, context):
+    print("called")
+    return event["event"]["data"].get("answer")
+
+def fail(event, context):
+    raise RuntimeError("no")
+"""
+SIMPLE: Json = {"path": "file://steps", "runtime": {"type": "lambda", "handler": "app.echo"}, "timeout": "1m"}
+STARTED_BY: list[Json] = [
+    {"step": "$trigger", "if": "event.name == 'now'"},  # by route
+    {"step": "$trigger", "if": "event.name == 'later'", "wait": "5m"},  # by advance; by tick if the timer is lost
+    {"step": "first"},  # by advance
+]
+
+
+def step(runtime: Json, **fields: Any) -> Json:
+    return {"runtime": runtime, "timeout": "1m", "retries": {"attempts": 0}, "after": STARTED_BY, **fields}
+
+
+def every_kind(site: str, settings: Settings) -> Json:
+    """A step of every runtime, which different Lambdas start by different events."""
+    program = {"type": "lambda", "command": ["sh", "main.sh"]}
+    web = {"type": "http", "url": site, "headers": {"authorization": "${TOKEN}", "x-name": "${NAME}"}}
+    steps = {
+        "first": {**SIMPLE, "after": [{"step": "$trigger", "if": "event.name == 'then'"}]},
+        "program": step(program, path="file://program", secrets=["TOKEN"]),
+        "web": step(web, path="file://program", secrets=["TOKEN"]),
+    }
+    if settings.step_lambdas:
+        steps["mine"] = step({"type": "lambda", "arn": MINE})
+    if settings.has_containers:
+        box = {"type": "docker", "image": "127.0.0.1:1/box:1", "entrypoint": ["/bin/sh", "-c", "echo '{}'"]}
+        steps["box"] = step(box)
+    return {"id": "every", "triggers": [{"event": name} for name in ("now", "later", "then")], "steps": steps}
+
+
+def one_step(id: str, on: str | Json, **fields: Any) -> Json:
+    return {
+        "id": id,
+        "triggers": [{"event": on} if isinstance(on, str) else on],
+        "steps": {"a": {**SIMPLE, **fields}},
+    }
+
+
+def wide() -> Json:
+    """So many steps that outcomes are written down before they are folded; but one of them runs."""
+    never = {**SIMPLE, "after": [{"step": "a", "if": "false"}]}
+    return {
+        "id": "wide",
+        "triggers": [{"event": "wide"}],
+        "steps": {"a": SIMPLE, **{f"s{n}": never for n in range(40)}},
+    }
+
+
+def pause(ttl: str, match: str | None = None) -> list[Json]:
+    waits = {"event": "paid", "ttl": ttl, **({"match": match} if match else {})}
+    return [{"step": "$trigger", "async": waits}]
+
+
+class Scenario:
+    """Played once, in an empty account."""
+
+    def __init__(self, stepwell: RecordedStepwell, settings: Settings, site: str, folder: Path) -> None:
+        self._stepwell, self._settings, self._site, self._folder = stepwell, settings, site, folder
+
+    def play(self) -> None:
+        self._deploy()
+        self._every_kind_of_step()
+        self._waits()
+        self._failures_and_retries()
+        self._what_is_lost()
+        self._requests()
+        self._schedules()
+        self._stacks()
+
+    def _deploy(self) -> None:
+        stepwell = self._stepwell
+        stepwell.secret("TOKEN", "s3cret")
+        if self._settings.step_lambdas:
+            _make_my_lambda()
+        files = {"steps__app_py": HANDLER, "program__main_sh": "echo '{}'\n", "program___env": "NAME=value\n"}
+        definitions = [
+            every_kind(self._site, self._settings),
+            one_step("keyed", "order", after=pause("1h", "async.data.order == event.data.order")),
+            one_step("named", "order", after=pause("5m")),
+            wide(),
+            one_step("idle", "idle", after=[{"step": "$trigger", "if": "event.data.n == 1"}]),
+            one_step(
+                "broken",
+                "break",
+                runtime={"type": "lambda", "handler": "app.fail"},
+                retries={"attempts": 2, "backoff": {"initial": "10s", "factor": 120, "jitter": 0}},
+            ),
+        ]
+        for definition in definitions:
+            stepwell.deploy(write(self._folder / definition["id"], definition, **files))
+
+    def _every_kind_of_step(self) -> None:
+        stepwell = self._stepwell
+        self._completed(stepwell.send("then"))
+        stepwell.rerun(self._completed(stepwell.send("now")))
+        self._finish()
+        later = stepwell.send("later")
+        stepwell.travel("6m")
+        stepwell.rerun(self._completed(later))
+        self._completed(stepwell.send("wide"))
+
+    def _waits(self) -> None:
+        stepwell = self._stepwell
+        stepwell.send("order", {"order": 1, "answer": "x" * 5000})
+        stepwell.send("paid", {"order": 1})
+        stepwell.settle()
+        stepwell.send("order", {"order": 2})
+        stepwell.travel("2h")
+
+    def _failures_and_retries(self) -> None:
+        stepwell = self._stepwell
+        stepwell.host.expire_next = 1
+        event = stepwell.send("break")
+        stepwell.travel("1h")
+        (run,) = stepwell.runs(event)
+        assert run["status"] == "failed"
+        for n in (0, 1):
+            stepwell.send("idle", {"n": n})
+        stepwell.settle()
+
+    def _what_is_lost(self) -> None:
+        """`tick` finds it: timers, attempts, containers."""
+        stepwell = self._stepwell
+        stepwell.send("later")
+        stepwell.send("order", {"order": 3})
+        stepwell.settle()
+        stepwell.lose_messages()
+        stepwell.sweep_after(minutes=7)
+        stepwell.settle()
+        stepwell.recorder.tasks.clear()  # of these containers, nothing is ever heard
+        stepwell.sweep_after(minutes=3)
+        self._finish()
+
+    def _requests(self) -> None:
+        stepwell = self._stepwell
+        stepwell.send_raw(b'[{"name": "one"}, {"name": "two", "user": {"email": "a@b.c"}}]')
+        for body in (b'{"name": ""}', b'{"name": "big", "data": "%b"}' % (b"x" * 300_000)):
+            with pytest.raises(Refused):
+                stepwell.send_raw(body)
+        run = stepwell.run_of(stepwell.send("now"))
+        stepwell.get("/v1/runs?status=running")
+        stepwell.get("/v1/runs?user=a@b.c")
+        stepwell.get("/v1/events?name=one")
+        stepwell.get("/v1/functions")
+        stepwell.get("/v1/functions/keyed")
+        stepwell.cancel(run)
+        waits = stepwell.run_of(stepwell.send("later"))
+        stepwell.cancel(waits)
+        self._finish()
+        if self._settings.has_containers:
+            event = stepwell.send("now")
+            stepwell.end_task_without_a_word()
+            (failed,) = stepwell.runs(event)
+            assert failed["steps"]["box"]["error"]["kind"] == "crash"
+
+    def _schedules(self) -> None:
+        cron = one_step("minutely", {"cron": "* * * * *"})
+        self._stepwell.deploy(write(self._folder / "minutely", cron, steps__app_py=HANDLER))
+        self._stepwell.travel("3m")
+
+    def _stacks(self) -> None:
+        """A function of a CloudFormation stack comes, changes, and goes."""
+        cron, later = (
+            parse_definition(one_step("stacked", on)).normalised() for on in ({"cron": "* * * * *"}, {"event": "go"})
+        )
+        for kind, definition in (("Create", cron), ("Update", later), ("Update", cron), ("Delete", cron)):
+            properties = {"Definition": json.dumps(definition), "Targets": "{}", "Code": "{}", "File": "stepwell.json"}
+            event = {
+                "RequestType": kind,
+                "StackId": "stack",
+                "RequestId": "request",
+                "LogicalResourceId": "Registered",
+                "PhysicalResourceId": "stacked",
+                "ResponseURL": self._site,
+                "ResourceProperties": properties,
+            }
+            self._stepwell.register(event)
+            if definition is cron:
+                self._stepwell.register(event)  # CloudFormation may ask twice
+
+    def _completed(self, event: str) -> str:
+        """The id of its only run, when that has completed."""
+        self._finish()
+        (run,) = self._stepwell.runs(event)
+        assert run["status"] == "completed", run
+        its: str = run["id"]
+        return its
+
+    def _finish(self) -> None:
+        self._stepwell.settle()
+        self._stepwell.run_tasks()
+        self._stepwell.settle()
+
+
+def _make_my_lambda() -> None:
+    """One that was there before Stepwell."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("app.py", HANDLER)
+    role = boto3.client("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=json.dumps(trust()))["Role"]
+    boto3.client("lambda").create_function(
+        FunctionName="mine",
+        Runtime="python3.13",
+        Handler="app.echo",
+        Role=role["Arn"],
+        Code={"ZipFile": code.getvalue()},
+    )

@@ -1,0 +1,204 @@
+"""Each Lambda may do exactly what its code does: a scenario is played, and what was asked of AWS is held against roles.
+
+The roles of the engine's Lambdas are read from the stack's template, those of steps from what `push` made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from infra.functions import FUNCTIONS
+from infra.settings import Settings
+from stepwell.aws.naming import role_prefix
+from stepwell.aws.roles import POLICY
+from stepwell.testing.account import ENV
+from stepwell.testing.aws import aws_account
+from tests.aws.permissions import Access, Account, Grant, Json, grants
+from tests.aws.recorded import RecordedStepwell, Recorder, lambda_name
+from tests.aws.scenario import MINE, Scenario
+from tests.aws.stack_roles import Stack
+
+QUIET: Json = {"env": ENV, "alarms": False, "dashboard": False}
+STACKS = {
+    "bare": Settings(**QUIET),
+    "full": Settings(
+        **QUIET,
+        ingest="direct",
+        tracing=True,
+        vpc="vpc-0123abcd",
+        subnets="subnet-0123abcd",
+        step_lambdas=MINE,
+        kms_key="arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012",
+    ),
+}
+XRAY = ("xray:PutTraceSegments", "xray:PutTelemetryRecords")
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """Takes what steps of the runtime http send, and what a custom resource answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_PUT = do_POST  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a role allows, and what was asked for with it."""
+
+    grants: set[Grant]
+    asked: set[Access]
+
+    @property
+    def missing(self) -> list[Access]:
+        return sorted(its for its in self.asked if not any(one.allows(its) for one in self.grants))
+
+    @property
+    def surplus(self) -> list[Grant]:
+        return sorted(its for its in self.grants if not any(its.allows(one) for one in self.asked))
+
+
+def roles_of_engine(stack: Stack, recorder: Recorder) -> dict[str, Role]:
+    """By Lambda; a traced one sends its traces besides."""
+    roles = {}
+    for name in [its.name for its in FUNCTIONS]:
+        traces = {Access(its, "*") for its in XRAY} if stack.is_traced(name) else set()
+        roles[name] = Role(stack.grants(name), recorder.accesses[lambda_name(name)] | traces)
+    return roles
+
+
+def roles_of_steps(recorder: Recorder) -> dict[str, Role]:
+    """By name; each is that of all Lambdas and containers of one Stepwell function."""
+    iam, asked = boto3.client("iam"), defaultdict(set)
+    for function in boto3.client("lambda").list_functions()["Functions"]:
+        asked[function["Role"].rpartition("/")[2]] |= recorder.accesses[function["FunctionName"]]
+    roles = {}
+    for name in [its["RoleName"] for its in iam.list_roles()["Roles"]]:
+        if name.startswith(role_prefix(ENV)):
+            policy = iam.get_role_policy(RoleName=name, PolicyName=POLICY)["PolicyDocument"]
+            roles[name] = Role(grants(policy["Statement"]), asked[name] | recorder.accesses[name])
+    return roles
+
+
+def pushed_to_recur() -> set[str]:
+    lambdas = boto3.client("lambda")
+    names = [its["FunctionName"] for its in lambdas.list_functions()["Functions"]]
+    return {its for its in names if lambdas.get_function_recursion_config(FunctionName=its)["RecursiveLoop"] == "Allow"}
+
+
+def in_a_loop(recorder: Recorder) -> set[str]:
+    """The Lambdas that may start themselves, over queues and other Lambdas."""
+    leads_to: dict[str, set[str]] = defaultdict(set)
+    for name, accesses in recorder.accesses.items():
+        own = recorder.account.arn("lambda", f"function:{name}")
+        for access in accesses:
+            if access.action == "sqs:ReceiveMessage":
+                leads_to[access.resource].add(own)
+            elif access.action in ("sqs:SendMessage", "lambda:InvokeFunction"):
+                leads_to[own].add(access.resource)
+    return {its.rpartition(":")[2] for its in leads_to if ":function:" in its and its in _reached(its, leads_to)}
+
+
+def _reached(start: str, leads_to: Mapping[str, set[str]]) -> set[str]:
+    reached: set[str] = set()
+    new = {start}
+    while new := {its for one in new for its in leads_to.get(one, ())} - reached:
+        reached |= new
+    return reached
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_roles_allow_exactly_what_the_code_does_and_loops_may_go_on(name: str, tmp_path: Path, site: str) -> None:
+    settings = STACKS[name]
+    stack = Stack(settings, tmp_path / "cdk.out")
+    with aws_account() as (emulator, host):
+        recorder = Recorder(emulator)
+        its = {"ingest": settings.ingest, "kms_key": settings.kms_key, "event_age_s": 60}
+        stepwell = RecordedStepwell(recorder, emulator, host, containers=settings.has_containers, **its)
+        stack.read_with(stepwell.resources)
+        with recorder.recording():
+            Scenario(stepwell, settings, site, tmp_path).play()
+        if settings.kms_key:
+            recorder.use_key(settings.kms_key)
+        roles = roles_of_engine(stack, recorder) | roles_of_steps(recorder)
+        may_recur = {lambda_name(its.name) for its in FUNCTIONS if stack.may_recur(its.name)} | pushed_to_recur()
+        stepwell.close()
+    assert {name: role.missing for name, role in roles.items() if role.missing} == {}
+    assert {name: role.surplus for name, role in roles.items() if role.surplus} == {}
+    assert in_a_loop(recorder) - may_recur == set()
+    assert in_a_loop(recorder) > {"stepwell-advance", "stepwell-step-http"}
+
+
+# --- the judge -------------------------------------------------------------------------------------------------------
+
+TABLE = Access("dynamodb:GetItem", "arn:table/one")
+RUN = Access("ecs:RunTask", "arn:task-definition/a-b:1", (("ecs:cluster", "arn:cluster/mine"),))
+STATEMENT: Json = {"Effect": "Allow", "Action": "ecs:RunTask", "Resource": "*"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "access", "is_allowed"),
+    [
+        ({"Action": "dynamodb:GetItem", "Resource": "arn:table/one"}, TABLE, True),
+        ({"Action": ["dynamodb:Query", "dynamodb:GetItem"], "Resource": ["arn:x", "arn:table/*"]}, TABLE, True),
+        ({"Action": "dynamodb:Query", "Resource": "arn:table/one"}, TABLE, False),
+        ({"Action": "dynamodb:GetItem", "Resource": "arn:table/one/index/status"}, TABLE, False),
+        ({"Action": "dynamodb:GetItem", "Resource": "arn:table/o?e"}, TABLE, True),
+        ({"Action": "dynamodb:GetItem", "Resource": "arn:table/one?"}, TABLE, False),
+        ({"Resource": "arn:task-definition/a-*"}, RUN, True),
+        ({"Condition": {"ArnEquals": {"ecs:cluster": "arn:cluster/mine"}}}, RUN, True),
+        ({"Condition": {"ArnEquals": {"ecs:cluster": "arn:cluster/other"}}}, RUN, False),
+        ({"Condition": {"StringEquals": {"ecs:owner": "me"}}}, RUN, False),
+    ],
+)
+def test_a_statement_allows_what_iam_takes_it_to_allow(statement: Json, access: Access, is_allowed: bool) -> None:
+    assert any(its.allows(access) for its in grants([{**STATEMENT, **statement}])) is is_allowed
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        {"Effect": "Deny"},
+        {"Action": "ecs:*"},
+        {"NotResource": "arn:x"},
+        {"Condition": {"StringLike": {"ecs:cluster": "*"}}},
+        {"Condition": {"StringEquals": {"ecs:cluster": ["a", "b"]}}},
+    ],
+)
+def test_a_statement_of_a_kind_that_is_not_proven_is_refused(statement: Json) -> None:
+    with pytest.raises(NotImplementedError):
+        grants([{**STATEMENT, **statement}])
+
+
+def test_a_transaction_needs_the_right_to_each_of_its_writes() -> None:
+    writes = [{"Put": {"TableName": "t"}}, {"ConditionCheck": {"TableName": "u"}}]
+    needed = Account("eu-west-1", "1").needs("dynamodb", "TransactWriteItems", {"TransactItems": writes})
+    assert list(needed) == [
+        Access("dynamodb:PutItem", "arn:aws:dynamodb:eu-west-1:1:table/t"),
+        Access("dynamodb:ConditionCheckItem", "arn:aws:dynamodb:eu-west-1:1:table/u"),
+    ]
