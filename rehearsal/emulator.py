@@ -1,22 +1,31 @@
 """ministack with what Stepwell needs besides: success destinations of asynchronous invocations (it delivers only those
-of failures), and custom runtimes whose bootstrap is in a layer. Run by ministack's own Python.
+of failures), sent with the function's role; custom runtimes whose bootstrap is in a layer; permissions as AWS asks for
+them. Run by ministack's own Python.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import threading
+import os
 import time
 import uuid
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
+import boto3
 from ministack import app
+from ministack.core import iam_actions
+from ministack.core.lambda_runtime import execution_credentials
 from ministack.services import lambda_svc, sqs
 
 Json = dict[str, Any]
+
+_invocations = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # the others wait, as in Lambda's own queue
+_whole: dict[str, bytes] = {}  # code with its layers, by function
 
 
 def invoke(func: Json, event: Json) -> None:
@@ -33,12 +42,9 @@ def invoke(func: Json, event: Json) -> None:
         failed = bool(result.get("error"))
         arn = (ends.get("OnFailure" if failed else "OnSuccess") or {}).get("Destination")
         if arn:
-            _send(arn, _record(config["FunctionArn"], event, result, failed))
+            _send(arn, _record(config["FunctionArn"], event, result, failed), config)
 
-    threading.Thread(target=run, daemon=True).start()
-
-
-_whole: dict[str, bytes] = {}
+    _invocations.submit(run).add_done_callback(Future.result)  # which logs what was raised
 
 
 def _with_layers(func: Json, config: Json) -> Json:
@@ -76,32 +82,41 @@ def _record(arn: str, event: Json, result: Json, failed: bool) -> Json:
     }
 
 
-def _send(arn: str, record: Json) -> None:
-    body = json.dumps(record)
-    now = time.time()
-    queue = sqs._queue_by_arn(arn)
-    queue["messages"].append(
-        {
-            "id": str(uuid.uuid4()),
-            "body": body,
-            "md5_body": hashlib.md5(body.encode(), usedforsecurity=False).hexdigest(),
-            "md5_attrs": "",
-            "receipt_handle": None,
-            "sent_at": now,
-            "visible_at": now,
-            "receive_count": 0,
-            "first_receive_at": None,
-            "message_attributes": {},
-            "sys": {"SenderId": "000000000000", "SentTimestamp": str(int(now * 1000))},
-            "group_id": None,
-            "dedup_id": None,
-            "dedup_cache_key": None,
-            "seq": None,
-        }
-    )
-    lambda_svc.esm_wake.set()
+@cache
+def _sender(key: str, secret: str, token: str, region: str) -> Any:
+    url = f"http://localhost:{os.environ['GATEWAY_PORT']}"
+    return boto3.Session(key, secret, token, region).client("sqs", endpoint_url=url)
+
+
+def _send(arn: str, record: Json, config: Json) -> None:
+    """A record to a queue, with the role of the function, as Lambda does.
+
+    Not straight into the queue's list of messages: those who read the queue replace that list, and what is added to
+    the old one is lost.
+    """
+    keys = execution_credentials(config)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    sender = _sender(*(keys[name] for name in names), region=arn.split(":")[3])
+    sender.send_message(QueueUrl=sqs._queue_url(arn.split(":")[5]), MessageBody=json.dumps(record))
+
+
+def sqs_actions(action_of: Callable[..., str | None]) -> Callable[..., str | None]:
+    """In SQS, who may do something to one message may do it to a batch; ministack asks for permissions of their own."""
+
+    def permission(service: str, *request: Any) -> str | None:
+        action = action_of(service, *request)
+        return action.removesuffix("Batch") if action and service == "sqs" else action
+
+    return permission
+
+
+def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
+    """Resources of which policies demand TLS answer to plain HTTP, since ministack and all that calls it are here."""
+    return lambda address, is_tls: pin(address, True)
 
 
 if __name__ == "__main__":
     lambda_svc.invoke_async_with_retry = invoke
+    iam_actions.extract_iam_action = sqs_actions(iam_actions.extract_iam_action)
+    app.pin_request_origin = as_if_tls(app.pin_request_origin)
     app.main()

@@ -1,4 +1,5 @@
-"""The whole life of an environment, on an emulator: bootstrap, deploy, push, 200 events, cancel, rerun, destroy.
+"""The whole life of an environment, in an emulated account: bootstrap, deploy, push, 200 events, cancel, rerun,
+redeploy, destroy.
 
 Every command is the one that a user types. What is not as it should be ends it with an error.
 """
@@ -7,53 +8,52 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import venv
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import boto3
+from account import BUILD, HERE, REGION, Thing, account, python_version, refusals, things
+from client import Client, statuses, waiting
 
-HERE = Path(__file__).parent
+from stepwell.aws.resources import Resources
+
 ROOT = HERE.parent
-BUILD = ROOT / "build" / "rehearsal"
 ENV = "rehearsal"
 EVENTS = 200
+MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 Json = dict[str, Any]
 
 
 def main() -> None:
-    python = ministack_python()
-    with emulator(python) as url:
-        os.environ |= {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    with account() as url:
+        settings = {
+            "env": ENV,
+            "architecture": MACHINE,
+            "python": python_version(),
+            "route_concurrency": 2,  # every instance is a process of this machine
+            "advance_concurrency": 4,
         }
-        version = subprocess.check_output(
-            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
-        )
-        settings = {"env": ENV, "architecture": machine(), "python": version.strip(), "keep_data": "true"}
         context = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        step("bootstrap", lambda: cdk("bootstrap", "aws://000000000000/us-east-1", *context))
+        step("bootstrap", lambda: cdk("bootstrap", f"aws://000000000000/{REGION}", *context))
+        before = things()
         step("deploy", lambda: cdk("deploy", "--require-approval", "never", *context))
         step("push", push)
-        client = Client(url)
+        key = json.loads(stepwell("keys", "create", "--scope", "manage", "--env", ENV, "--json"))["key"]
+        client = Client(url, Resources.of_environment(ENV).api_url, key)
         step(f"{EVENTS} events", lambda: send_many(client))
         step("waits", lambda: pack(client))
+        step("what a step may do", lambda: look_around(client))
         step("cancel and rerun", lambda: cancel_and_rerun(client))
         step("redeploy while a run waits", lambda: redeploy(client, context))
-        step("destroy", lambda: destroy(context))
+        step("tick", tick)
+        assert not refusals(), refusals()[0]
+        step("destroy", lambda: destroy(context, before))
     print("the rehearsal is over: everything was as it should be")
 
 
@@ -74,7 +74,7 @@ def push() -> None:
     shutil.copytree(HERE / "functions", functions)
     file = functions / "shell" / "stepwell.json"
     definition = json.loads(file.read_text())
-    definition["steps"]["count"]["runtime"] = {"type": "lambda", "architecture": machine()}
+    definition["steps"]["count"]["runtime"] = {"type": "lambda", "architecture": MACHINE}
     file.write_text(json.dumps(definition))
     stepwell("push", str(functions), "--env", ENV)
     assert "nothing has changed" in stepwell("push", str(functions), "--env", ENV)
@@ -95,163 +95,88 @@ def send_many(client: Client) -> None:
 
 def pack(client: Client) -> None:
     for start in range(0, EVENTS // 2, 10):
-        client.send([{"name": "order/packed", "data": {"order": i}} for i in range(start, start + 10)])
+        client.send([packed(i) for i in range(start, start + 10)])
     runs = client.until(lambda runs: statuses(runs) == {"completed": EVENTS}, "every run completes")
     for run in runs:
         if run["function_id"] == "order":
             assert run["output"]["ship"]["paid"] == 100, run
 
 
+def look_around(client: Client) -> None:
+    """That IAM is enforced at all is seen here too: where it is not, everything is allowed."""
+    run = client.start({"name": "guest/came"})
+    seen = client.until_completed(run["id"], "the guest has looked around")["output"]["look"]
+    assert all("AccessDenied" in answer for answer in seen.values()), seen
+
+
 def cancel_and_rerun(client: Client) -> None:
-    run = client.start_order(1000)
+    run = place(client, 1000)
     assert client.call("DELETE", f"/v1/runs/{run['id']}")["status"] == "cancelled"
     again = client.call("POST", f"/v1/runs/{run['id']}/rerun")
     assert again["rerun_of"] == run["id"], again
     client.until(lambda runs: waiting(runs) == 1, "the rerun waits")
-    client.send([{"name": "order/packed", "data": {"order": 1000}}])
-    client.until(lambda runs: {r["id"]: r for r in runs}[again["id"]]["status"] == "completed", "the rerun completes")
+    client.send([packed(1000)])
+    client.until_completed(again["id"], "the rerun completes")
 
 
 def redeploy(client: Client, context: list[str]) -> None:
-    run = client.start_order(2000)
+    run = place(client, 2000)
     cdk("deploy", "--require-approval", "never", *context, "-c", "batch_size=5")
-    client.send([{"name": "order/packed", "data": {"order": 2000}}])
-    client.until(lambda runs: {r["id"]: r for r in runs}[run["id"]]["status"] == "completed", "the run goes on")
+    client.send([packed(2000)])
+    client.until_completed(run["id"], "the run goes on")
 
 
-def destroy(context: list[str]) -> None:
-    import boto3
+def tick() -> None:
+    """What every minute does, now: all may be over before the next one begins."""
+    (name,) = [its.name for its in things() if its.kind == "lambda.list_functions" and "Functionstick" in its.name]
+    answer = boto3.client("lambda").invoke(FunctionName=name)
+    assert "FunctionError" not in answer, answer["Payload"].read()
 
-    kept = {"AWS::DynamoDB::GlobalTable", "AWS::DynamoDB::Table", "AWS::S3::Bucket"}
+
+def destroy(context: list[str], before: set[Thing]) -> None:
+    """The data stays, and so does what pushes made."""
     cdk("destroy", "--force", *context)
-    left = [f["FunctionName"] for f in boto3.client("lambda").list_functions()["Functions"]]
-    engine = [name for name in left if not name.startswith(f"stepwell-{ENV}-")]
-    assert not engine, f"left behind, besides {kept}: {engine}"
-    queues = boto3.client("sqs").list_queues().get("QueueUrls", [])
-    assert not queues, f"left behind: {queues}"
+    left = things() - before
+    data = {thing for thing in left if thing.kind in ("dynamodb.list_tables", "s3.list_buckets")}
+    pushed = {
+        thing
+        for thing in left
+        if (thing.kind in ("lambda.list_functions", "iam.list_roles") and thing.name.startswith(f"stepwell-{ENV}-"))
+        or (thing.kind == "logs.describe_log_groups" and thing.name.startswith(f"/aws/lambda/stepwell-{ENV}-"))
+    }
+    assert len(data) == 2, data
+    assert left == data | pushed, f"left behind: {sorted(left - data - pushed)}"
 
 
-def statuses(runs: list[Json], function: str | None = None) -> dict[str, int]:
-    return dict(Counter(run["status"] for run in runs if function in (None, run["function_id"])))
+def place(client: Client, order: int) -> Json:
+    run = client.start({"name": "order/placed", "data": {"order": order, "total": 1}})
+    client.until(lambda runs: waiting(runs) == 1, f"order {order} waits")
+    return run
 
 
-def waiting(runs: list[Json]) -> int:
-    return sum(
-        run["function_id"] == "order" and run["status"] == "running" and run["steps"]["ship"]["status"] == "waiting"
-        for run in runs
-    )
-
-
-class Client:
-    """The API of the deployed environment, at the address that a user is told."""
-
-    def __init__(self, emulator_url: str) -> None:
-        from stepwell.aws.resources import Resources
-
-        address = httpx.URL(Resources.of_environment(ENV).api_url)
-        key = json.loads(stepwell("keys", "create", "--scope", "manage", "--env", ENV, "--json"))["key"]
-        # The emulator tells APIs apart by the host that is asked for.
-        port = httpx.URL(emulator_url).port
-        host = f"{address.host.split('.')[0]}.execute-api.localhost:{port}"
-        headers = {"authorization": f"Bearer {key}", "host": host}
-        self._http = httpx.Client(base_url=emulator_url, headers=headers, timeout=60)
-
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        response = self._http.request(method, path, json=body)
-        assert response.is_success, f"{method} {path}: {response.status_code} {response.text[:500]}"
-        return response.json()
-
-    def send(self, events: list[Json]) -> list[str]:
-        ids: list[str] = self.call("POST", "/e", events)["ids"]
-        assert len(ids) == len(events)
-        return ids
-
-    def runs(self) -> list[Json]:
-        runs: list[Json] = []
-        after = ""
-        while True:
-            page = self.call("GET", f"/v1/runs?limit=200{after}")
-            runs += page["data"]
-            if page["next"] is None:
-                return runs
-            after = f"&after={page['next']}"
-
-    def until(self, holds: Callable[[list[Json]], bool], what: str, patience_s: float = 90) -> list[Json]:
-        deadline = time.monotonic() + patience_s
-        while not holds(runs := self.runs()):
-            if time.monotonic() > deadline:
-                failed = next((run["error"] for run in runs if run["error"]), None)
-                sys.exit(f"never: {what}; runs: {statuses(runs)}, waiting: {waiting(runs)}, first error: {failed}")
-            time.sleep(1)
-        print(f"  {what}", flush=True)
-        return runs
-
-    def start_order(self, order: int) -> Json:
-        (event,) = self.send([{"name": "order/placed", "data": {"order": order, "total": 1}}])
-        self.until(
-            lambda runs: any(r["event_id"] == event for r in runs) and waiting(runs) >= 1, f"order {order} waits"
-        )
-        (run,) = self.call("GET", f"/v1/events/{event}/runs")["data"]
-        return dict(run)
+def packed(order: int) -> Json:
+    return {"name": "order/packed", "data": {"order": order}}
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
 def cdk(*words: str) -> None:
-    run(["npx", "--no-install", "cdk", *words])
+    command(["npx", "--no-install", "cdk", *words, "--output", str(BUILD / "cdk.out")])
 
 
 def stepwell(*words: str) -> str:
-    return run([sys.executable, "-m", "stepwell", *words])
+    return command([sys.executable, "-m", "stepwell", *words])
 
 
-def run(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def command(words: list[str]) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where CDK finds Python
+    done = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}")
+        sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}")
     return done.stdout
-
-
-def machine() -> str:
-    import platform
-
-    return {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
-
-
-def ministack_python() -> str:
-    """The Python of the emulator's virtual environment, made if it is not there."""
-    python = BUILD / "bin" / "python"
-    if not (BUILD / "bin" / "ministack").exists():
-        venv.create(BUILD, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "ministack", "boto3"], check=True)
-    return str(python)
-
-
-@contextmanager
-def emulator(python: str) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    variables = {**os.environ, "GATEWAY_PORT": str(port), "LAMBDA_EXECUTOR": "local", "PERSIST_STATE": "0"}
-    log = (BUILD / "emulator.log").open("wb")
-    process = subprocess.Popen([python, str(HERE / "emulator.py")], env=variables, stdout=log, stderr=log)
-    url = f"http://localhost:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                httpx.get(url, timeout=2)
-                break
-            except httpx.TransportError:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    sys.exit(f"ministack does not start, see {log.name}")
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
-        shutil.rmtree(ROOT / "cdk.out", ignore_errors=True)
 
 
 if __name__ == "__main__":
