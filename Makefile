@@ -30,7 +30,7 @@ imports: $(BIN)/stepwell  ## who may import whom
 	$(BIN)/lint-imports
 
 test: $(BIN)/stepwell  ## all tests
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3
 
 docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schemas/
 	$(BIN)/python docs/generate.py
