@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,26 @@ def containers(engine: str) -> list[str]:
     return [name for name in listed.stdout.split() if name.startswith("stepwell-")]
 
 
+def left_over(engine: str) -> set[str]:
+    """The containers that do not go: those of tests beside this one do."""
+    left, deadline = set(containers(engine)), time.monotonic() + 20
+    while left and time.monotonic() < deadline:
+        left &= set(containers(engine))
+    return left
+
+
 def test_the_input_is_the_last_argument_stdin_and_a_file(engine: str, tmp_path: Path) -> None:
     script = 'echo log >&2; printf "[%s, %s, %s]" "$1" "$(/bin/busybox cat)" "$(/bin/busybox cat "$STEPWELL_INPUT")"'
     attempt = run(image(tmp_path, script))
     assert attempt.output == [orjson.loads(INPUT)] * 3
     assert "log\n" in attempt.log("stderr")
-    assert containers(engine) == []
+    assert left_over(engine) == set()
 
 
 def test_an_input_above_96_kib_is_named_not_given(engine: str, tmp_path: Path) -> None:
+    """It reads its stdin: podman may lose what a container prints that ends while more than a pipe's fill is unread."""
     content = b'"' + b"x" * 600_000 + b'"'
-    script = 'printf \'["%s", %s]\' "$1" "$(/bin/busybox wc -c <"$STEPWELL_INPUT")"'
+    script = '/bin/busybox cat >/dev/null; printf \'["%s", %s]\' "$1" "$(/bin/busybox wc -c <"$STEPWELL_INPUT")"'
     assert run(image(tmp_path, script, content=content)).output == ["@/stepwell/input.json", 600_002]
 
 
@@ -124,7 +134,7 @@ def test_a_container_that_cannot_start_says_so(engine: str, tmp_path: Path) -> N
 def test_a_timeout_kills_the_container(engine: str, tmp_path: Path) -> None:
     attempt = run(image(tmp_path, "trap '' TERM; /bin/busybox sleep 600", timeout_ms=2000))
     assert attempt.error == ("timeout", True, "did not end within 2 s, its timeout")
-    assert containers(engine) == []
+    assert left_over(engine) == set()
 
 
 def test_a_stop_kills_the_container(engine: str, tmp_path: Path) -> None:
@@ -134,7 +144,7 @@ def test_a_stop_kills_the_container(engine: str, tmp_path: Path) -> None:
         attempt.running.stop()
         attempt.running.stop()
         assert (await attempt.end()).error[0] == "stopped"
-        assert containers(engine) == []
+        assert left_over(engine) == set()
 
     on_runners(work)
 
