@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from stepwell.core.plan import Runtime
-from stepwell.local.runners.container import image_of, variables
+from stepwell.local.runners.container import image_of, unheard, variables
 from stepwell.local.runners.image import find_engine
 from stepwell.local.runners.job import CannotRun, Job
 from stepwell.local.runners.router import Runners
@@ -90,6 +90,34 @@ def test_an_input_above_96_kib_is_named_not_given(engine: str, tmp_path: Path) -
     content = b'"' + b"x" * 600_000 + b'"'
     script = '/bin/busybox cat >/dev/null; printf \'["%s", %s]\' "$1" "$(/bin/busybox wc -c <"$STEPWELL_INPUT")"'
     assert run(image(tmp_path, script, content=content)).output == ["@/stepwell/input.json", 600_002]
+
+
+PRINTS = {
+    "a line": "echo line",
+    "no line break at the end": "printf 'one\\ntwo'",
+    "nothing": "",
+    "empty lines": "echo; echo; echo",
+    "both streams": "echo out; echo err >&2; printf more",
+    "a long line": "/bin/busybox head -c 100000 /dev/zero | /bin/busybox tr '\\0' x",
+    "no text": "printf '\\000\\001\\r\\n\\377'",
+}
+
+
+@pytest.mark.parametrize("case", PRINTS)
+@pytest.mark.parametrize("received", [0, 3])
+def test_what_podmans_client_loses_is_found_with_its_monitor(
+    engine: str, tmp_path: Path, case: str, received: int
+) -> None:
+    if Path(engine).name != "podman":
+        pytest.skip("docker's client loses nothing")
+    its, printed = image(tmp_path, PRINTS[case]), tmp_path / "printed"
+    run(its)  # and builds the image
+    driver = ["--log-driver", "k8s-file", "--log-opt", f"path={printed}"]
+    done = subprocess.run([engine, "run", "--rm", *driver, image_of(its)[0]], capture_output=True, check=True)
+    found = {"stdout": b"", "stderr": b""}
+    for stream, piece in unheard(printed, {"stdout": received, "stderr": received}):
+        found[stream] += piece
+    assert found == {"stdout": done.stdout[received:], "stderr": done.stderr[received:]}
 
 
 def test_the_images_command_comes_before_the_input(engine: str, tmp_path: Path) -> None:

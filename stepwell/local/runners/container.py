@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import os
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from stepwell.project.convention import dockerfile, dockerfile_entry
 
 _INPUT = "/stepwell/input.json"
 _ENGINE_FAILED = 125
+_MOST_PRINTED = "max-size=16mb"  # of what podman's monitor keeps; older text goes
 # What an engine's client reads itself: names, and beginnings of names.
 _READ_BY_CLIENTS = (
     *("DOCKER_", "CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "XDG_", "LD_", "GO", "SSL_"),
@@ -88,7 +89,10 @@ class ContainerRunner:
 async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, folder: Folder, log: Log) -> Outcome:
     name = f"stepwell-{uuid.uuid4().hex}"
     options, env = variables(job, f"{folder.tmp}/env")
-    argv = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", "none", *options]
+    printed = Path(folder.tmp, "printed")
+    is_podman = Path(engine).name == "podman"
+    driver = ["k8s-file", "--log-opt", f"path={printed}", "--log-opt", _MOST_PRINTED] if is_podman else ["none"]
+    argv = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", *driver, *options]
     argv += ["-v", f"{folder.input}:{_INPUT}:ro", "-e", f"STEPWELL_INPUT={_INPUT}"]
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     execution = Execution(
@@ -100,12 +104,33 @@ async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, 
         log=log,
         end=ended.set_result,
         judge=_judge,
+        unheard=partial(unheard, printed),
     )
     try:
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
         await _to_its_end(_kill(engine, name, execution, ended))
         raise
+
+
+def unheard(printed: Path, received: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    """What a container printed and podman's client did not hand on.
+
+    The client loses the end of it, or all of it, now and then, if the container ends with some of its input unread; the
+    container's monitor has it all, in the format of Kubernetes: time, stream, F or P for a whole line or a part, text.
+    """
+    left = dict(received)
+    if not printed.exists():
+        return
+    with printed.open("rb") as lines:
+        for line in lines:
+            _, stream, kind, text = [*line.split(b" ", 3), b"", b"", b""][:4]
+            name, piece = stream.decode(), text if kind == b"F" else text[:-1]
+            if name not in left:  # the monitor was killed in the middle of a line
+                continue
+            if len(piece) > left[name]:
+                yield name, piece[left[name] :]
+            left[name] = max(0, left[name] - len(piece))
 
 
 async def _kill(engine: str, name: str, execution: Execution, ended: asyncio.Future[Outcome]) -> None:

@@ -11,7 +11,7 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stepwell.core.messages import Outcome
@@ -31,6 +31,7 @@ _TAIL = 4096
 _EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 Judge = Callable[[int, Said, str, int], Outcome]
+Unheard = Callable[[Mapping[str, int]], Iterable[tuple[str, bytes]]]
 
 
 class ProgramRunner:
@@ -91,8 +92,11 @@ class Execution:
         log: Log,
         end: End,
         judge: Judge = from_exit,
+        unheard: Unheard = lambda received: (),
     ) -> None:
-        self._log, self._end, self._judge = log, end, judge
+        """`unheard`: pieces of what was printed and did not come, given how many bytes of each stream did."""
+        self._log, self._end, self._judge, self._unheard = log, end, judge, unheard
+        self._received = {"stdout": 0, "stderr": 0}
         self._stdout = StdoutReader(log)
         self._tail = b""
         self._verdict: Outcome | None = None
@@ -110,6 +114,7 @@ class Execution:
         self._process.kill()
 
     def _receive(self, stream: str, piece: bytes) -> None:
+        self._received[stream] += len(piece)
         if stream == "stdout":
             self._stdout.feed(piece)
         else:
@@ -119,6 +124,8 @@ class Execution:
     def _ended(self, code: int) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        for stream, piece in self._unheard(dict(self._received)):
+            self._receive(stream, piece)
         said = self._stdout.finish()
         outcome = self._verdict or self._judge(code, said, last_line(self._tail), time.time_ns() // 1_000_000)
         if rest := unsaid(said, outcome):
