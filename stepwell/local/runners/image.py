@@ -40,17 +40,23 @@ async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None])
         raise
 
 
+_MOST_PRINTED = 64 * 1024
+
+
 class Image:
     """An image that is being made ready. `folder`: where its Dockerfile is, None for one that is pulled."""
 
     def __init__(self, engine: str, tag: str, dockerfile: Path | None) -> None:
         self._engine, self._tag, self._dockerfile = engine, tag, dockerfile
         self._logs: list[Log] = []
+        self._printed = bytearray()
         self._task = asyncio.get_running_loop().create_task(self._make())
 
     async def command(self, log: Log) -> tuple[str, ...]:
         """The image's CMD, once the image is there; `log` gets what making it prints. Raises NoImage, OSError."""
         self._logs.append(log)
+        if self._printed and not self._task.done():  # for who comes in the middle of it
+            log("system", bytes(self._printed))
         try:
             return await asyncio.shield(self._task)
         finally:
@@ -62,18 +68,17 @@ class Image:
             make = ["pull", self._tag]
             if self._dockerfile is not None:
                 make = ["build", "-t", self._tag, "-f", str(self._dockerfile), str(self._dockerfile.parent)]
-            tail = bytearray()
 
             def receive(_: str, piece: bytes) -> None:
-                tail.extend(piece)
-                del tail[:-4096]
+                self._printed += piece
+                del self._printed[:-_MOST_PRINTED]
                 for log in self._logs:
                     log("system", piece)
 
             code = await run_engine([self._engine, *make], receive)
             found = await self._inspect() if code == 0 else None
             if found is None:
-                raise NoImage(f"{Path(self._engine).name} {make[0]} failed: {last_line(bytes(tail))}")
+                raise NoImage(f"{Path(self._engine).name} {make[0]} failed: {last_line(bytes(self._printed))}")
         return found
 
     async def _inspect(self) -> tuple[str, ...] | None:
