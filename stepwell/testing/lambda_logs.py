@@ -32,6 +32,8 @@ class SandboxLog:
     def write(self, *lines: str) -> None:
         """Lines of Lambda's own; each begins a line, whatever was printed before."""
         with self._lock:
+            if self.file.closed:
+                return  # a runtime may still ask for work when its sandbox was dropped and removed
             text = "".join(f"{line}\n" for line in lines).encode()
             self.file.write(text if self._is_at_line_start() else b"\n" + text)
 
@@ -42,6 +44,8 @@ class SandboxLog:
     def read(self) -> list[str]:
         """The lines since the last call, without one that has not ended."""
         with self._lock:
+            if self.file.closed:
+                return []
             *lines, self._rest = (self._rest + self._source.read()).split(b"\n")
             if self._source.tell() > _MAX_FILE and not self._rest:
                 os.ftruncate(self.file.fileno(), 0)
@@ -49,8 +53,10 @@ class SandboxLog:
         return [line.decode(errors="replace") for line in lines]
 
     def close(self) -> None:
-        self.file.close()
-        self._source.close()
+        """What is written later is lost, as it is on Lambda."""
+        with self._lock:
+            self.file.close()
+            self._source.close()
 
 
 def put_lines(arn: str, stream: str, lines: list[str]) -> None:
