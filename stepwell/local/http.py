@@ -50,6 +50,19 @@ class _Control:
             raise Problem(503, str(reason)) from None
 
 
+def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None) -> App:
+    """The API of a started server, for the event loop that runs now."""
+    platform = server.platform
+
+    async def accept(events: Sequence[Event]) -> None:
+        try:
+            await platform.send(events)
+        except Unavailable as reason:
+            raise Problem(503, str(reason)) from None
+
+    return App(server.queries, _Control(platform), keys, accept, platform.clock.now, local_only)
+
+
 async def serve(
     server: LocalServer,
     listener: socket.socket,
@@ -60,17 +73,8 @@ async def serve(
 ) -> None:
     """Answer requests until this task is cancelled, then end those that are being answered, and return. `ready` is
     called once the first request can be answered."""
-    platform = server.platform
-
-    async def accept(events: Sequence[Event]) -> None:
-        try:
-            await platform.send(events)
-        except Unavailable as reason:
-            raise Problem(503, str(reason)) from None
-
-    app = App(server.queries, _Control(platform), keys, accept, platform.clock.now, local_only)
     _calm_the_collector()
-    http = _Http(_config(app))
+    http = _Http(_config(app_of(server, keys, local_only)))
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)

@@ -5,12 +5,13 @@ Messages are delivered one batch after the other, in the test's own thread; time
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext, http_event, scheduled_event
 from stepwell.testing.lambda_host import LambdaHost
 from stepwell.testing.local import refused_by
-from stepwell.testing.platform import PATIENCE_S, Json, Refused
+from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 
 HANDLERS = ("ingest", "route", "advance", "tick", "api")
 
@@ -104,6 +105,17 @@ class AwsStepwell:
         self._route_all()
         ids: list[str] = answer["ids"]
         return ids
+
+    def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        handler = "ingest" if path == "/e" or path.startswith(("/e/", "/e?")) else "api"
+        answer = self._request(handler, method, path, body, headers or {})
+        if handler == "ingest":
+            self._route_all()
+        return answer
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        content = b"" if body is None else orjson.dumps(body)
+        return self.http(method, path, content, {"content-type": "application/json"}).json()
 
     def event(self, event_id: str) -> Json:
         return self._get(f"/v1/events/{quote(event_id, safe='')}")
@@ -251,14 +263,18 @@ class AwsStepwell:
         self._emulator.queues.finish(queue, event, answer)
         return True
 
-    def _call(self, handler: str, method: str, path: str, body: bytes = b"") -> Json:
-        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+    def _request(self, handler: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
         path, _, query = path.partition("?")
-        request = http_event(method, path, body, query=dict(parse_qsl(query)), headers=headers)
+        request = http_event(method, path, body, query=dict(parse_qsl(query)), headers=sent)
         answer = self._handlers[handler](request, LambdaContext(handler))
-        content: Json = orjson.loads(answer["body"])
-        if answer["statusCode"] >= 400:
-            raise Refused(answer["statusCode"], content.get("errors") or [content])
+        content = answer["body"].encode()
+        if answer.get("isBase64Encoded"):
+            content = base64.b64decode(content)
+        return Answer(answer["statusCode"], answer["headers"], content)
+
+    def _call(self, handler: str, method: str, path: str, body: bytes = b"") -> Json:
+        content: Json = self._request(handler, method, path, body, {}).json()
         return content
 
     def _get(self, path: str) -> Json:

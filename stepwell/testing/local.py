@@ -6,22 +6,25 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import httpx
 import orjson
 import uvloop
 
+from stepwell.api.access import AnyKey
 from stepwell.api.ingest import new_event_id
 from stepwell.api.views import event_view, run_view
 from stepwell.core.duration import parse_duration
 from stepwell.core.events import BadRequest, parse_events
 from stepwell.local.clock import Clock
+from stepwell.local.http import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.load import LoadError, load
-from stepwell.testing.platform import PATIENCE_S, START, Json, Refused
+from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
 
 T = TypeVar("T")
 
@@ -107,6 +110,19 @@ class LocalStepwell:
 
         self._call(send())
         return [event.id for event in events]
+
+    def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        async def call() -> httpx.Response:
+            transport = httpx.ASGITransport(app_of(self.server, AnyKey()))
+            async with httpx.AsyncClient(transport=transport, base_url="http://stepwell") as client:
+                return await client.request(method, path, content=body, headers=headers)
+
+        response = self._call(call())
+        return Answer(response.status_code, response.headers, response.content)
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        content = b"" if body is None else orjson.dumps(body)
+        return self.http(method, path, content, {"content-type": "application/json"}).json()
 
     def event(self, event_id: str) -> Json:
         detail = self.server.queries.read_event(event_id)

@@ -5,10 +5,13 @@ Time stands still, and passes only when the test travels. Steps are really execu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+
+import orjson
 
 Json = dict[str, Any]
 
@@ -24,6 +27,22 @@ class Refused(Exception):
         self.status, self.errors = status, errors
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an HTTP request was answered with. The names of headers are in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises Refused if the status is one of an error."""
+        content = orjson.loads(self.body) if self.body else {}
+        if self.status >= 400:
+            raise Refused(self.status, content.get("errors") or [content])
+        return content
+
+
 class Stepwell(Protocol):
     def deploy(self, path: Path | str) -> int:
         """Make the function in a folder live; its version. Raises Refused."""
@@ -33,6 +52,13 @@ class Stepwell(Protocol):
 
     def send_raw(self, body: bytes) -> list[str]:
         """Send the body of a request as it is; the ids of its events. Raises Refused."""
+
+    def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """A request to the HTTP API, whose path may have a query. Without a header `authorization`, with a key that
+        may do everything."""
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """The same with JSON. Raises Refused."""
 
     def runs(self, event_id: str | None = None) -> list[Json]:
         """The runs of an event, or all, the oldest first, once nothing moves any more; as `/v1/runs/{id}` has them."""

@@ -4,7 +4,7 @@ of Stepwell implements `Platform` once; the tests know nothing else of it."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +12,11 @@ from uuid import uuid4
 
 import pytest
 
-from stepwell.testing.platform import START, Json, Refused
+from stepwell.testing.platform import START, Answer, Json, Refused
 
 __all__ = [
     "START",
+    "Answer",
     "Json",
     "Platform",
     "Refused",
@@ -100,6 +101,13 @@ class Platform(Protocol):
 
     def send_raw(self, body: bytes) -> list[str]:
         """Send the body of a request as it is; the ids. Raises Refused."""
+
+    def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """A request to the HTTP API, whose path may have a query. Without a header `authorization`, with a key that
+        may do everything."""
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """The same with JSON. Raises Refused."""
 
     def event(self, event_id: str) -> Json: ...
 
