@@ -7,8 +7,10 @@ is a truthy text; other errors, such as a loop that takes too long, are raised.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
+from math import isfinite
 from typing import Any
 
 from cel_expr_python import cel
@@ -83,8 +85,16 @@ class Bindings:
         return most
 
 
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What an expression gives, as plain JSON data. `problem` says why there is no value."""
+
+    value: Any
+    problem: str | None = None
+
+
 class Expression:
-    """A compiled expression. Made by `compile_expression`. `step_names`: ids it names as `steps.x` or `errors['x']`."""
+    """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`."""
 
     def __init__(self, source: str, scope: Scope, compiled: Any, tree: Node) -> None:
         self.source, self.scope, self.tree = source, scope, tree
@@ -96,15 +106,9 @@ class Expression:
 
     def evaluate(self, bindings: Bindings) -> Answer:
         """Whether it is true, and if it has no value, or one that is neither true nor false, why. Never raises."""
-        if self._quadratic and (entries := bindings.most_entries(self._variables)) > _MAX_ENTRIES:
-            return Answer(
-                False, f"map, filter, and `in` in a loop, take {_MAX_ENTRIES:,} entries; there are {entries:,}"
-            )
-        try:
-            result = self._compiled.eval(bindings.activation(self._variables))
-            value = result.value()
-        except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
-            return Answer(False, value_problem(str(error)))
+        result, value = self._result(bindings)
+        if result is None:
+            return Answer(False, value)
         if value is True:  # no other type has such a value, and asking for the type takes longer than all of this
             return _YES
         if value is False:
@@ -113,13 +117,45 @@ class Expression:
             return Answer(False, value_problem(value))
         return Answer(False, f"is {_kind(result.type())}, not true or false")
 
+    def value(self, bindings: Bindings) -> Value:
+        """Its value. Never raises."""
+        result, value = self._result(bindings)
+        if result is None:
+            return Value(None, value)
+        if result.type() == cel.Type.ERROR:
+            return Value(None, value_problem(value))
+        value = result.plain_value()
+        if not _is_json(value):
+            return Value(None, f"is or holds {_kind(result.type())}, which JSON has not; convert it with string()")
+        return Value(value)
+
+    def _result(self, bindings: Bindings) -> tuple[Any, Any]:
+        """What the library answers, which may be an error, and its value; or None, and why it cannot be evaluated."""
+        if self._quadratic and (entries := bindings.most_entries(self._variables)) > _MAX_ENTRIES:
+            return None, f"map, filter, and `in` in a loop, take {_MAX_ENTRIES:,} entries; there are {entries:,}"
+        try:
+            result = self._compiled.eval(bindings.activation(self._variables))
+            return result, result.value()
+        except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
+            return None, value_problem(str(error))
+
 
 _YES, _NO = Answer(True), Answer(False)
 
 
 @lru_cache(maxsize=4096)
 def compile_expression(source: str, scope: Scope) -> Expression:
-    """Compile and check an expression. Raises ExpressionError with the place that is wrong."""
+    """Compile and check a condition. Raises ExpressionError with the place that is wrong."""
+    return _compile(source, scope, is_condition=True)
+
+
+@lru_cache(maxsize=1024)
+def compile_value(source: str, scope: Scope) -> Expression:
+    """Compile and check an expression of any type, to be used for its `value`. Raises ExpressionError."""
+    return _compile(source, scope, is_condition=False)
+
+
+def _compile(source: str, scope: Scope, *, is_condition: bool) -> Expression:
     try:
         size = len(source.encode())
     except UnicodeEncodeError:
@@ -130,7 +166,7 @@ def compile_expression(source: str, scope: Scope) -> Expression:
         compiled = _environment(scope).compile(source)
     except Exception as error:  # the library raises bare RuntimeErrors and worse
         raise ExpressionError(*compile_problem(str(error), source, scope.value, Scope.MATCH.value)) from None
-    if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
+    if is_condition and compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         kind = _kind(compiled.return_type())
         raise ExpressionError(f"the expression is {kind}, and it must be true or false; compare it with something")
     tree = decode(compiled.serialize())
@@ -141,6 +177,16 @@ def compile_expression(source: str, scope: Scope) -> Expression:
 @cache
 def _environment(scope: Scope) -> Any:
     return cel.NewEnv(variables=dict.fromkeys(scope.value, cel.Type.DYN))
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return isfinite(value)
+    return value is None or isinstance(value, bool | int | str)
 
 
 def _kind(of: Any) -> str:

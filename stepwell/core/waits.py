@@ -43,7 +43,7 @@ class WaitIndex:
             if value is _MISSING and not isinstance(known, Const):
                 return WaitKey(None, f"{_written(known)} is not there")
             values.append(value)
-        if not all(map(_is_scalar, values)):
+        if not all(map(is_scalar, values)):
             return WaitKey(None)
         return WaitKey(_digest(event_name, self.paths, values))
 
@@ -73,7 +73,7 @@ def wait_index(match: str | None) -> WaitIndex | None:
 def event_key(event_name: str, paths: Sequence[Path], event: Mapping[str, Any]) -> bytes | None:
     """The key of an event for one set of paths; None if the event has no scalar at one of them."""
     values = [_value_at(event, its_path) for its_path in paths]
-    return _digest(event_name, paths, values) if all(map(_is_scalar, values)) else None
+    return _digest(event_name, paths, values) if all(map(is_scalar, values)) else None
 
 
 def holds_structure(paths: Sequence[Path], event: Mapping[str, Any]) -> bool:
@@ -97,11 +97,11 @@ def _value_at(variables: Mapping[str, Any], its_path: Path) -> Any:
     return value
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """Equal for values that CEL calls equal: 1 and 1.0, 0.0 and -0.0; texts, booleans and null are themselves.
 
     The library compares an integer with a double as doubles: 2**53 + 1 equals 2.0**53, but not 2**53. So integers
@@ -116,7 +116,7 @@ def _canonical(value: Any) -> Any:
 
 def _digest(event_name: str, paths: Sequence[Path], values: Sequence[Any]) -> bytes:
     # Whole numbers stand there as texts, since as doubles they may have more digits than JSON has here.
-    document = orjson.dumps([event_name, paths, [_canonical(value) for value in values]])
+    document = orjson.dumps([event_name, paths, [canonical(value) for value in values]])
     return hashlib.blake2b(document, digest_size=16).digest()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.expressions import Bindings, ExpressionError, Scope, compile_expression
+from stepwell.core.expressions import Bindings, ExpressionError, Scope, Value, compile_expression, compile_value
 from stepwell.core.messages import Answer
 
 EVENT: dict[str, Any] = {
@@ -306,3 +306,39 @@ def test_only_true_holds(value: Any) -> None:
     answer = evaluate("data.value", event={"data": {"value": value}})
     assert answer.holds is (value is True)
     assert (answer.problem is None) is isinstance(value, bool)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("data.value", {"a": [1, 2.5, None, "x"]}),
+        ("data.value.a[0]", 1),
+        ("'n' + data.value.a[3]", "nx"),
+        ("data.value.a.size() > 2", True),
+        ("[data.value.a[0], {'b': 1}]", [1, {"b": 1}]),
+        ("null", None),
+    ],
+)
+def test_a_value_is_plain_json_data(source: str, expected: Any) -> None:
+    event = {"data": {"value": {"a": [1, 2.5, None, "x"]}}}
+    assert compile_value(source, Scope.TRIGGER).value(Bindings(event)) == Value(expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("data.missing", "there is no key"),
+        ("timestamp('2026-01-01T00:00:00Z')", "a timestamp"),
+        ("[b'x']", "a list"),
+        ("{1: 2}", "a map"),
+        ("1.0 / 0.0", "a double"),
+        ("1 / 0", "zero"),
+    ],
+)
+def test_what_has_no_value_in_json_says_why(source: str, problem: str) -> None:
+    value = compile_value(source, Scope.TRIGGER).value(Bindings({"data": {}}))
+    assert value.value is None
+    assert problem in str(value.problem)
