@@ -50,6 +50,7 @@ from stepwell.platform import (
     NewEvent,
     NotWritten,
     OpenedWait,
+    Replayed,
     RunRecord,
     Store,
 )
@@ -97,9 +98,33 @@ class Engine:
             return None
         new_id = run_id(plan.function_id, record.event.id, token)
         run = new_run(new_id, plan, now)
-        self.store.add(RunRecord(run, plan, record.event, self.store.position(now), rerun_of=record.run.id))
+        position = self.store.position(now)
+        self.store.add(RunRecord(run, plan, record.event, position, rerun_of=record.run.id, replay=record.replay))
         self.process([], [RunFact(new_id, RunStarted(), cause)], now)
         return new_id
+
+    def replay(
+        self, plan: Plan, asked: Sequence[str | Event], replay: str, now: int, cause: Cause | None = None
+    ) -> list[Replayed]:
+        """Run events on this one version, in order: stored ones, named by their ids, and others, which are stored but
+        start and wake nothing else. What this replay has run already does not run again. Raises NotWritten."""
+        ids = [event if isinstance(event, str) else event.id for event in asked]
+        events = self.store.events(ids)
+        new = {e.id: NewEvent(e, (), (), (), cause, replay) for e in asked if isinstance(e, Event)}
+        unknown = [its for event_id, its in new.items() if event_id not in events]
+        for accepted in self.store.put_events(unknown, now) if unknown else ():
+            if isinstance(accepted, NotWritten):
+                raise accepted
+        events |= self.store.events([its.event.id for its in unknown]) if unknown else {}
+        runs = {event_id: run_id(plan.function_id, event_id, replay) for event_id in ids if event_id in events}
+        known = self.store.load(runs.values())
+        started = {event_id: its for event_id, its in runs.items() if its not in known}
+        for event_id, its in started.items():
+            run, position = new_run(its, plan, now), self.store.position(now)
+            self.store.add(RunRecord(run, plan, events[event_id], position, replay=replay))
+        if undone := self.process([], [RunFact(its, RunStarted(), cause) for its in started.values()], now):
+            raise NotWritten(f"{len(undone)} messages could not be handled")
+        return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]
 
     def _failed(self, causes: Iterable[Cause | None]) -> None:
         self._undone.update(cause.id for cause in causes if cause is not None)
@@ -262,7 +287,7 @@ class Engine:
                 elif isinstance(command, EmitEnd):
                     if command.status == "failed":
                         _log_failure(record)
-                    event = end_event(record.plan, record.run, record.event, record.errors, now)
+                    event = end_event(record.plan, record.run, record.event, record.errors, now, record.replay)
                     if event is not None and self.dispatcher.emit(event):
                         arrivals.append(Arrival(event, cause=cause))
                 elif isinstance(command, StopStep):
@@ -303,6 +328,7 @@ class Engine:
             record.run,
             step,
             env=self.env,
+            replay=record.replay,
             event=record.event.body,
             async_events=[found[event_id].body for event_id in ids if event_id in found],
             outputs=record.outputs,

@@ -24,6 +24,7 @@ class RunRecord:
     event: Event
     after: int  # events accepted after this position may satisfy its waits
     rerun_of: str | None = None
+    replay: str | None = None  # the replay that made it
     outputs: MutableMapping[int, bytes] = field(default_factory=dict)
     errors: MutableMapping[int, bytes] = field(default_factory=dict)
     causes: dict[int, tuple[str, int]] = field(default_factory=dict)  # of running steps: which message, and when
@@ -45,6 +46,7 @@ class NewEvent:
     misses: Sequence[Miss]  # functions it named but did not start
     starts: Sequence[str]  # ids of the functions that it starts
     cause: Cause | None = None
+    replay: str | None = None  # it is no news, but kept for this replay: no wait may ever find it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,15 @@ class Accepted:
 
     position: int
     starts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay made of an event: its run, None if the event is unknown. `is_new`: it was not there before."""
+
+    event_id: str
+    run_id: str | None
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +191,7 @@ class RunDetail:
     attempts: Sequence[AttemptRow]
     logs: dict[tuple[int, int], bytes]  # by step and attempt
     mismatches: dict[int, str]  # by pause: why `match` had no value for the newest event of the awaited name
+    replay: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +199,7 @@ class EventDetail:
     event: Event
     accepted_at: int
     misses: bytes | None  # JSON: functions it named but did not start
+    replay: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +220,18 @@ class Page(Generic[Item]):
 
 
 class Reader(Protocol):
-    """The reads of the API. Positions (`before`) count down: a page holds what is older than its position."""
+    """The reads of the API. Positions (`before`) count down: a page holds what is older than its position. Events were
+    accepted, and runs made, at `since` or later, and before `until` (ms since the epoch)."""
 
     def read_events(
-        self, *, name: str | None = None, user: str | None = None, before: int | None = None, limit: int = 50
+        self,
+        *,
+        name: str | None = None,
+        user: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
     ) -> Page[EventDetail]: ...
 
     def read_event(self, event_id: str) -> EventDetail | None: ...
@@ -222,6 +243,9 @@ class Reader(Protocol):
         status: RunStatus | None = None,
         user: str | None = None,
         event: str | None = None,
+        replay: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> Page[RunDetail]: ...

@@ -33,6 +33,7 @@ class EventView(TypedDict):
     v: str | None
     accepted_at: Time
     not_started: list[NotStarted]
+    replay: str | None
 
 
 class ErrorView(TypedDict):
@@ -87,6 +88,7 @@ class RunView(TypedDict):
     output: dict[str, Any] | None
     error: ErrorView | None
     rerun_of: str | None
+    replay: str | None
     steps: dict[str, StepView]
 
 
@@ -118,6 +120,21 @@ class RunList(TypedDict):
 class FunctionList(TypedDict):
     data: list[FunctionView]
     next: str | None
+
+
+class ReplayedView(TypedDict):
+    """`already`: this replay has run this event before, as this run. `unknown event`: there is none of this id."""
+
+    event_id: str
+    status: Literal["started", "already", "unknown event"]
+    run_id: str | None
+
+
+class ReplayView(TypedDict):
+    replay: str
+    function_id: str
+    function_version: int
+    events: list[ReplayedView]
 
 
 class Accepted(TypedDict):

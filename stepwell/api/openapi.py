@@ -31,6 +31,7 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     status: int = 200
     errors: tuple[int, ...] = ()
+    body: Any = None  # the JSON Schema of the request's body, if it has one; the endpoint finds it in `request.state`
 
 
 _EVENT = {
@@ -90,10 +91,12 @@ def _operation(operation: Operation) -> dict[str, Any]:
     errors = {401, 403, *operation.errors}
     errors |= {404} if "{id}" in operation.path else set()
     errors |= {400} if operation.query else set()
+    errors |= {400, 413} if operation.body is not None else set()
     return {
         "summary": operation.summary,
         "operationId": operation.handler,
         "parameters": parameters,
+        **({} if operation.body is None else {"requestBody": _body(operation.body)}),
         "responses": {
             str(operation.status): _answer(operation.summary, operation.answer),
             **{str(status): _problem() for status in sorted(errors)},
@@ -108,12 +111,16 @@ def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
         "summary": "Send one event or several; answered once they are durable",
         "operationId": "send_with_key" if parameters else "send",
         "parameters": parameters,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": _body(schema),
         "responses": {
             "200": _answer("The ids, in the order of the events", models.Accepted),
             **{str(status): _problem() for status in (400, 401, 413, 503)},
         },
     }
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:

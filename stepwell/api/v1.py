@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,9 +22,12 @@ from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.replay import REPLAY, read_replay, replay_view
+from stepwell.api.times import BETWEEN, between
 from stepwell.api.views import event_view, function_view, run_view
+from stepwell.core.events import MAX_BODY_BYTES, Event
 from stepwell.core.run import RunStatus
-from stepwell.platform import Page, Reader
+from stepwell.platform import Page, Reader, Replayed
 
 _MAX_LIMIT = 1000
 
@@ -36,6 +40,11 @@ class Control(Protocol):
     def rerun(self, run_id: str) -> str | None:
         """The new run's id; None if the function is not live."""
 
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> Sequence[Replayed] | None:
+        """Run stored events, or others that are stored for this, on one version; None if there is no such version."""
+
 
 @dataclass(frozen=True, slots=True)
 class V1:
@@ -46,7 +55,9 @@ class V1:
 
     def list_events(self, request: Request) -> Any:
         query = request.query_params
-        page = self.reader.read_events(name=query.get("name"), user=query.get("user"), **_paging(request))
+        page = self.reader.read_events(
+            name=query.get("name"), user=query.get("user"), **between(query), **_paging(request)
+        )
         return _page(page, event_view)
 
     def get_event(self, request: Request) -> Any:
@@ -70,6 +81,19 @@ class V1:
         function_id = request.path_params["id"]
         return function_view(_found(self.reader.read_function(function_id), "function", function_id))
 
+    def replay_events(self, request: Request) -> Any:
+        function_id = request.path_params["id"]
+        asked = read_replay(request.state.body)
+        function = _found(self.reader.read_function(function_id), "function", function_id)
+        version = asked.version or function.version
+        if version is None:
+            raise Problem(409, f"function {function_id} is not live; name a version, or make one live")
+        done = self.control.replay(function_id, version, asked.events, asked.replay)
+        if done is None:
+            known = ", ".join(str(number) for number, _ in function.versions)
+            raise Problem(409, f"function {function_id} has no version {version}; it has {known}")
+        return replay_view(asked.replay, function_id, version, done)
+
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def list_runs(self, request: Request) -> Any:
@@ -82,6 +106,8 @@ class V1:
             function=query.get("function"),
             status=None if status is None else statuses[status],
             user=query.get("user"),
+            replay=query.get("replay"),
+            **between(query),
             **_paging(request),
         )
         return _page(page, run_view)
@@ -124,17 +150,20 @@ _STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower()
 
 OPERATIONS = (
     Operation("GET", "/v1/events", "list_events", "Events, newest first", models.EventList,
-              (Parameter("name", "only events of this name"), _USER, *_PAGING)),
+              (Parameter("name", "only events of this name"), _USER, *BETWEEN, *_PAGING)),
     Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "The runs an event started", models.RunList, _PAGING),
     Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
     Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList, _PAGING),
     Operation("GET", "/v1/functions/{id}", "get_function", "A function and its versions", models.FunctionView),
     Operation("GET", "/v1/runs", "list_runs", "Runs, newest first (without logs)", models.RunList,
-              (Parameter("function", "only runs of this function"), _STATUS, _USER, *_PAGING)),
+              (Parameter("function", "only runs of this function"), _STATUS, _USER,
+               Parameter("replay", "only runs of this replay"), *BETWEEN, *_PAGING)),
     Operation("GET", "/v1/runs/{id}", "get_run", "A run with its steps, attempts and logs", models.RunView),
     Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409,)),
     Operation("POST", "/v1/runs/{id}/rerun", "rerun_run", "Run the same event again on the live version",
               models.RunView, status=201, errors=(409,)),
+    Operation("POST", "/v1/functions/{id}/replay", "replay_events", "Run stored events again, on this one function",
+              models.ReplayView, errors=(409, 503), body=REPLAY),
 )  # fmt: skip
 
 
@@ -161,7 +190,7 @@ def _pattern(path: str) -> str:
     return path.replace("/events/{id}", "/events/{id:path}")
 
 
-def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], Response]:
+def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:
     handle = getattr(v1, operation.handler)
 
     def endpoint(request: Request) -> Response:
@@ -169,7 +198,21 @@ def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], R
         _refuse_unknown(request, operation)
         return _json(handle(request), operation.status)
 
-    return endpoint
+    async def with_body(request: Request) -> Response:
+        request.state.body = await _body(request)
+        return await run_in_threadpool(endpoint, request)
+
+    return endpoint if operation.body is None else with_body
+
+
+async def _body(request: Request) -> bytes:
+    pieces, size = [], 0
+    async for piece in request.stream():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes; send it in several")
+    return b"".join(pieces)
 
 
 def _json(data: Any, status: int = 200) -> Response:

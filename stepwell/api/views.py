@@ -48,6 +48,7 @@ def event_view(detail: EventDetail) -> EventView:
         "v": event.v,
         "accepted_at": time_text(detail.accepted_at),
         "not_started": orjson.loads(detail.misses) if detail.misses else [],
+        "replay": detail.replay,
     }
 
 
@@ -91,6 +92,7 @@ def run_view(detail: RunDetail) -> RunView:
         "output": output,
         "error": error,
         "rerun_of": detail.rerun_of,
+        "replay": detail.replay,
         "steps": steps,
     }
 

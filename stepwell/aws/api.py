@@ -6,7 +6,7 @@ One rule: an answer that AWS would not let through is refused in words. Large on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from stepwell.aws.entry import Entry
 from stepwell.aws.queries import Queries
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.core.events import Event
+from stepwell.platform import NotWritten, Replayed
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -41,6 +43,14 @@ class EntryControl:
 
     def rerun(self, run_id: str) -> str | None:
         return self._entry().rerun(run_id)
+
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        try:
+            return self._entry().replay(function_id, version, events, replay)
+        except NotWritten as reason:
+            raise Problem(503, f"not all of it is started, ask again: {reason}") from None
 
 
 def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:

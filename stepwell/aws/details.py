@@ -50,8 +50,8 @@ class Details:
         plan = self._registry.version(stored.function, stored.version).plan
         rows = [_row(attempt) for attempt in attempts]
         return RunDetail(
-            stored.run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches
-        )  # fmt: skip
+            stored.run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches, stored.replay
+        )
 
     def _attempts(self, stored: StoredRun) -> list[StoredAttempt]:
         attempts = all_attempts(stored, partial(read_items, self._table, consistent=True))
@@ -95,7 +95,7 @@ class Details:
         entries = self._lists.entries(EVENTS, of_name(name), first_of(before_ms), page=1)
         position, event_id = next(entries, (0, ""))
         item = read_item(self._table, event_key(event_id)) if position > after else None
-        return None if item is None else orjson.loads(item["b"]["B"])
+        return None if item is None or "rp" in item else orjson.loads(item["b"]["B"])
 
     def _event(self, stored: StoredRun) -> Any:
         if stored.event_body is not None:

@@ -32,9 +32,10 @@ from stepwell.aws.sweep import open_runs, overdue, shards_of
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.waking import Waking
+from stepwell.core.events import Event
 from stepwell.core.messages import AttemptLost, CancelRequested
 from stepwell.engine import Arrival, Engine, RunFact
-from stepwell.platform import Cause
+from stepwell.platform import Cause, Replayed
 
 log = logging.getLogger("stepwell.aws")
 
@@ -171,10 +172,26 @@ class Entry:
         token = uuid4().hex
         new_id = self.engine.rerun(record, token, now, Cause(token[:12], again=False))
         if new_id is not None:
-            self.store.put_rerun(new_id)
+            self.store.put_reruns([new_id])
         self.dispatcher.finish()
         self.store.flush(now)
         return new_id
+
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        """Run events on a version; None if there is no such version. Raises NotWritten: ask again."""
+        now = now_ms()
+        self.store.begin()
+        try:
+            plan = self.registry.version(function_id, version).plan
+        except KeyError:
+            return None
+        done = self.engine.replay(plan, events, replay, now, Cause(uuid4().hex[:12], again=False))
+        self.store.put_reruns(list(dict.fromkeys(its.run_id for its in done if its.run_id is not None)))
+        self.dispatcher.finish()
+        self.store.flush(now)
+        return done
 
 
 @lru_cache(maxsize=1)

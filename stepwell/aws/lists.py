@@ -1,4 +1,4 @@
-"""Lists of events and runs, newest first: all of them, and those of one event name, user or function.
+"""Lists of events and runs, newest first: all of them, and those of one event name, user, function or replay.
 
 A batch of the engine writes one row for each value of each dimension, not one for each entry. The rows of a list are
 spread over partitions by month and shard; a reader merges them. One rule: all entries of a row lie within `_SPAN`
@@ -50,6 +50,7 @@ class Listed:
     name: str | None = None
     user: str | None = None
     function: str | None = None
+    replay: str | None = None
 
 
 def of_name(name: str) -> str:
@@ -63,6 +64,10 @@ def of_user(user: str) -> str:
 
 def of_function(function_id: str) -> str:
     return f"f#{function_id}"
+
+
+def of_replay(replay: str) -> str:
+    return f"p#{replay}"
 
 
 class Lists:
@@ -100,45 +105,51 @@ class Lists:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def entries(self, kind: str, dimension: str, before: int | None, page: int) -> Iterator[Entry]:
-        """The events or runs of a list, newest first; `before`: only what is older than this position. `page`: how many
-        the reader will probably want."""
-        span = self._range(before, self._retention_ms)
+    def entries(
+        self, kind: str, dimension: str, before: int | None, page: int, since: int | None = None
+    ) -> Iterator[Entry]:
+        """The events or runs of a list, newest first; `before`: only what is older than this position, and `since`: not
+        older than this one. `page`: how many the reader will probably want."""
+        span = self._range(before, self._retention_ms, since)
         if span is None:
             return
         floor, before = span
 
         def rows() -> Iterator[Item]:
-            bounds = {":floor": {"S": f"{floor:020}"}, ":before": {"S": f"{before:020}"}}
-            for month in _months(floor, before):
+            lowest = max(0, floor - _SPAN)  # a row's entries lie behind it
+            bounds = {":floor": {"S": f"{lowest:020}"}, ":before": {"S": f"{before:020}"}}
+            for month in _months(lowest, before):
                 partitions = [_partition(dimension, month, shard) for shard in range(_SHARDS)]
                 ask = self._query("pk = :partition AND sk BETWEEN :floor AND :before", bounds, page)
                 yield from self._merge(partitions, ask, lambda item: str(item["sk"]["S"]))
 
         for entry, _ in groupby(_in_order(rows(), kind, before)):  # what was listed twice stands together
-            yield entry
+            if entry[0] >= floor:
+                yield entry
 
-    def runs_of_status(self, status: str, before: int | None, page: int) -> Iterator[Entry]:
+    def runs_of_status(self, status: str, before: int | None, page: int, since: int | None = None) -> Iterator[Entry]:
         """Runs that are `running`, or that `failed` or were `cancelled`, newest first, as the index knows them."""
-        span = self._range(before, self._retention_ms + _LONGEST_RUN_MS)
+        span = self._range(before, self._retention_ms + _LONGEST_RUN_MS, since)
         if span is None:
             return
         floor, before = span
         months: Sequence[str | None] = [None] if status == "running" else list(_months(floor, before))
-        ended = (entry for month in months for entry in self._of_partitions(status, month, before, page))
+        ended = (entry for month in months for entry in self._of_partitions(status, month, floor, before, page))
         if status != "failed":
             yield from ended
         else:  # those in which something still runs stand apart
-            yield from heapq.merge(ended, self._of_partitions("ending", None, before, page), reverse=True)
+            yield from heapq.merge(ended, self._of_partitions("ending", None, floor, before, page), reverse=True)
 
-    def _of_partitions(self, status: str, month: str | None, before: int, page: int) -> Iterator[Entry]:
+    def _of_partitions(self, status: str, month: str | None, floor: int, before: int, page: int) -> Iterator[Entry]:
+        if before <= floor:
+            return
         partitions = [status_partition(status, shard, month) for shard in range(STATUS_SHARDS)]
-        bounds = {":before": {"N": str(before)}}
-        ask = self._query("gk = :partition AND gs < :before", bounds, page, IndexName=STATUS_INDEX)
+        bounds = {":floor": {"N": str(floor)}, ":before": {"N": str(before - 1)}}
+        ask = self._query("gk = :partition AND gs BETWEEN :floor AND :before", bounds, page, IndexName=STATUS_INDEX)
         for item in self._merge(partitions, ask, lambda item: int(item["gs"]["N"])):
             yield int(item["gs"]["N"]), item["pk"]["S"][2:]
 
-    def _range(self, before: int | None, reach_ms: int) -> tuple[int, int] | None:
+    def _range(self, before: int | None, reach_ms: int, since: int | None) -> tuple[int, int] | None:
         """The positions between which entries can be; None if nothing was ever listed."""
         if self._start is None:
             self._start = self._read_start()
@@ -146,7 +157,8 @@ class Lists:
             return None
         now = time.time_ns() // 1_000_000
         newest = first_of(now + _SKEW_MS)
-        return max(self._start, first_of(now - reach_ms)), newest if before is None else min(before, newest)
+        floor = max(self._start, first_of(now - reach_ms), since or 0)
+        return floor, newest if before is None else min(before, newest)
 
     def _read_start(self) -> int | None:
         item = client("dynamodb").get_item(TableName=self._table, Key=_START).get("Item")
@@ -195,6 +207,8 @@ def _dimensions(its: Listed) -> Iterator[str]:
         yield of_user(its.user)
     if its.function is not None:
         yield of_function(its.function)
+    if its.replay is not None:
+        yield of_replay(its.replay)
 
 
 def _cut(events: Sequence[Listed], runs: Sequence[Listed]) -> Iterator[tuple[str, list[tuple[int, str, str]]]]:

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from stepwell.aws.details import Details
 from stepwell.aws.items import read_item, read_items, read_partition
-from stepwell.aws.lists import ALL, EVENTS, RUNS, Entry, Lists, of_function, of_name, of_user
+from stepwell.aws.lists import ALL, EVENTS, RUNS, Entry, Lists, of_function, of_name, of_replay, of_user
 from stepwell.aws.logs import Logs
-from stepwell.aws.positions import ms_of
+from stepwell.aws.positions import first_of, ms_of
 from stepwell.aws.records import StoredRun, stored_run
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
@@ -45,11 +45,19 @@ class Queries:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def read_events(
-        self, *, name: str | None = None, user: str | None = None, before: int | None = None, limit: int = 50
+        self,
+        *,
+        name: str | None = None,
+        user: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
     ) -> Page[EventDetail]:
         is_filtered = name is not None and user is not None
         dimension = of_user(user) if user is not None else of_name(name) if name is not None else ALL
-        entries = self._lists.entries(EVENTS, dimension, before, limit)
+        first, before = _between(since, until, before)
+        entries = self._lists.entries(EVENTS, dimension, before, limit, first)
 
         def show(ids: Sequence[str]) -> dict[str, EventDetail]:
             items = read_items(self._table, map(event_key, ids), consistent=False)
@@ -71,10 +79,14 @@ class Queries:
         status: RunStatus | None = None,
         user: str | None = None,
         event: str | None = None,
+        replay: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> Page[RunDetail]:
-        entries, is_filtered = self._run_entries(function, status, user, event, before, limit)
+        first, before = _between(since, until, before)
+        entries, is_filtered = self._run_entries(function, status, user, event, replay, first, before, limit)
 
         def show(ids: Sequence[str]) -> dict[str, RunDetail]:
             items = read_items(self._table, map(run_key, ids), consistent=False)
@@ -82,6 +94,7 @@ class Queries:
                 its
                 for its in map(stored_run, items)
                 if function in (None, its.function) and status in (None, its.run.status) and user in (None, its.user)
+                if replay in (None, its.replay)
             ]
             return {its.run.id: detail for its, detail in zip(runs, self._summaries(runs), strict=True)}
 
@@ -100,18 +113,21 @@ class Queries:
         status: RunStatus | None,
         user: str | None,
         event: str | None,
+        replay: str | None,
+        since: int | None,
         before: int | None,
         limit: int,
     ) -> tuple[Iterator[Entry], bool]:
         """The list that holds the fewest others besides those that are asked for; and whether it may hold others."""
         if event is not None:
             return self._runs_of_event(event, before), True
-        if user is not None:
-            return self._lists.entries(RUNS, of_user(user), before, limit), (function, status) != (None, None)
-        if status is not None and status is not RunStatus.COMPLETED:
-            return self._lists.runs_of_status(status.name.lower(), before, limit), function is not None
+        others = sum(its is not None for its in (function, status, user, replay)) > 1
+        if replay is None and user is None and status not in (None, RunStatus.COMPLETED):
+            return self._lists.runs_of_status(status.name.lower(), before, limit, since), others
         dimension = ALL if function is None else of_function(function)
-        return self._lists.entries(RUNS, dimension, before, limit), status is not None
+        dimension = of_replay(replay) if replay is not None else of_user(user) if user is not None else dimension
+        others = others or status is not None
+        return self._lists.entries(RUNS, dimension, before, limit, since), others
 
     def _runs_of_event(self, event_id: str, before: int | None) -> Iterator[Entry]:
         """Its item says which functions it started, and beside it stand the reruns."""
@@ -181,7 +197,15 @@ def _shown(entries: Iterator[Entry], show: Show[T], limit: int, is_filtered: boo
 def _event(item: Item) -> EventDetail:
     position = int(item["p"]["N"])
     misses = item["ms"]["B"] if "ms" in item else None
-    return EventDetail(Event.stored(position, item["b"]["B"]), ms_of(position), misses)
+    replay = item["rp"]["S"] if "rp" in item else None
+    return EventDetail(Event.stored(position, item["b"]["B"]), ms_of(position), misses, replay)
+
+
+def _between(since: int | None, until: int | None, before: int | None) -> tuple[int | None, int | None]:
+    """The positions of a time: the first one, and where it ends."""
+    end = None if until is None else first_of(until)
+    first = None if since is None else first_of(since)
+    return first, min((its for its in (end, before) if its is not None), default=None)
 
 
 def _is_of(user: str | None, event: Event) -> bool:

@@ -107,6 +107,7 @@ class StoredRun:
     event_body: bytes | None  # None: in the event's own item
     user: str | None
     rerun_of: str | None
+    replay: str | None
     attempts: list[StoredAttempt]
     pages: list[str]  # items that hold earlier attempts
     causes: dict[int, tuple[str, int]]
@@ -171,6 +172,7 @@ def stored_run(item: Item) -> StoredRun:
         event_body=body,
         user=item["u"]["S"] if "u" in item else None,
         rerun_of=item["ro"]["S"] if "ro" in item else None,
+        replay=item["rp"]["S"] if "rp" in item else None,
         attempts=read_attempts(item["h"]["B"], run.created_at) if "h" in item else [],
         pages=[page["S"] for page in item["hp"]["L"]] if "hp" in item else [],
         causes=_read_causes(_expanded(item["c"]["B"]), run) if "c" in item else {},
@@ -209,6 +211,8 @@ def run_item(record: Record, ttl: int) -> Item:
         item["u"] = {"S": user}
     if record.rerun_of is not None:
         item["ro"] = {"S": record.rerun_of}
+    if record.replay is not None:
+        item["rp"] = {"S": record.replay}
     if record.attempts:
         item["h"] = {"B": write_attempts(record.attempts, run.created_at)}
     if record.pages:

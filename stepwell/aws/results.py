@@ -93,6 +93,7 @@ def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read:
         event,
         stored.after,
         stored.rerun_of,
+        stored.replay,
         causes=stored.causes,
         written_causes=dict(stored.causes),
         position=stored.position,

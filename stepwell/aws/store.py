@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import orjson
 
 from stepwell.aws.clients import client
-from stepwell.aws.items import delete_items, read_items, read_partition
+from stepwell.aws.items import delete_items, put_items, read_items, read_partition
 from stepwell.aws.lists import Listed, Lists
 from stepwell.aws.observe import count, duration
 from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
@@ -133,6 +133,8 @@ class DynamoStore:
             item["st"] = {"L": [{"S": function} for function in new.starts]}
         if new.misses:
             item["ms"] = {"B": _fitting(new.misses)}
+        if new.replay is not None:
+            item["rp"] = {"S": new.replay}
         accepted = Accepted(position, new.starts)
         try:
             self._put(item, NEW)
@@ -156,6 +158,8 @@ class DynamoStore:
     def _put_arrivals(self, new: NewEvent, now: int) -> None:
         """Store the event where waits will look for it: before waits are looked up."""
         event = new.event
+        if new.replay is not None:
+            return
         partitions = [arrival_partitions(event.name, key)[0] for key in new.keys]
         if self.catalog().is_awaited_by_name(event):
             partitions.append(arrival_partitions(event.name, None)[shard_of(event.id, NAME_SHARDS)])
@@ -220,7 +224,7 @@ class DynamoStore:
         self._added.add(record.run.id)
         position = next_position(record.run.created_at)
         self._records[record.run.id] = Record(
-            record.run, record.plan, record.event, record.after, record.rerun_of, position=position
+            record.run, record.plan, record.event, record.after, record.rerun_of, record.replay, position=position
         )
 
     def commit(self, changes: Sequence[Change], now: int) -> Sequence[RunRecord | NotWritten | None]:
@@ -282,7 +286,7 @@ class DynamoStore:
 
     def _listed(self, record: Record) -> Listed:
         user, function = user_key(record.event.user), record.plan.function_id
-        return Listed(record.position, record.run.id, None, user, function)
+        return Listed(record.position, record.run.id, None, user, function, record.replay)
 
     # --- wide runs -------------------------------------------------------------------------------------------------
 
@@ -314,11 +318,13 @@ class DynamoStore:
         ids.update({(run_id, fact.step, fact.attempt): its for fact, its in found if its is not None})
         return [RunFact(run_id, fact, causes.get(fact, facts[0].cause)) for fact, _ in found]
 
-    def put_rerun(self, run_id: str) -> None:
-        """Let a rerun be found by its event."""
-        record = self._records[run_id]
-        key = rerun_key(record.event.id, record.position)
-        self._put({**key, "r": {"S": run_id}})
+    def put_reruns(self, run_ids: Sequence[str]) -> None:
+        """Let reruns and replays be found by their events, and in lists; also those that were there before, since
+        nobody knows how far whoever made them came."""
+        records = [self._records[run_id] for run_id in run_ids]
+        keys = [rerun_key(record.event.id, record.position) for record in records]
+        put_items(self._table, [{**key, "r": {"S": its}} for key, its in zip(keys, run_ids, strict=True)])
+        self._listed_runs.update((record.run.id, self._listed(record)) for record in records)
 
     def _put(self, item: Item, condition: str | None = None, values: Item | None = None) -> None:
         options: dict[str, Any] = {}

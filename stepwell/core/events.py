@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import re
 from base64 import b32encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,18 +75,34 @@ def parse_events(body: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Ev
     items = raw if isinstance(raw, list) else [raw]
     if not items:
         raise BadRequest(400, [EventError(0, "", "the array holds no event")])
+    return _events(items, now_ms, new_id, large_integers(body), is_kept=False)
+
+
+def kept_events(items: Sequence[Any], now_ms: int) -> list[Event]:
+    """Events that some server accepted before: each has an id, and names and ids may be the engine's own. Raises
+    BadRequest."""
+
+    def needs_id() -> str:
+        raise _Refused([("/id", "an event that was accepted before has an id")])
+
+    return _events(items, now_ms, needs_id, [], is_kept=True)
+
+
+def _events(
+    items: Sequence[Any], now_ms: int, new_id: Callable[[], str], large: Sequence[EventError], *, is_kept: bool
+) -> list[Event]:
     events: list[Event] = []
     errors: list[EventError] = []
     status = 400
     for index, item in enumerate(items):
         try:
-            events.append(_event(item, now_ms, new_id))
+            events.append(_event(item, now_ms, new_id, is_kept))
         except _Refused as refused:
             errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
             status = max(status, refused.status)
             if len(errors) >= _MAX_ERRORS:
                 break
-    errors += large_integers(body)
+    errors += large
     if errors:
         errors.sort(key=lambda error: error.index)
         raise BadRequest(status, errors[:_MAX_ERRORS])
@@ -138,10 +154,10 @@ class _Refused(Exception):
         self.problems, self.status = problems, status
 
 
-def _event(item: Any, now_ms: int, new_id: Callable[[], str]) -> Event:
+def _event(item: Any, now_ms: int, new_id: Callable[[], str], is_kept: bool) -> Event:
     if not isinstance(item, dict):
         raise _Refused([("", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}')])
-    problems = _problems(item)
+    problems = _problems(item, is_kept)
     if problems:
         raise _Refused(problems)
     get = item.get
@@ -171,14 +187,14 @@ def _dump(fields: dict[str, Any]) -> bytes:
         raise _Refused([("", "the event is nested too deeply; it may have some 245 levels")]) from None
 
 
-def _problems(item: dict[Any, Any]) -> Problems:
+def _problems(item: dict[Any, Any], is_kept: bool) -> Problems:
     found: Problems = []
     name = item.get("name")
     if not isinstance(name, str) or not name:
         found.append(("/name", 'a name is needed, such as "user/signed.up"'))
     elif len(name) > 256 or _CONTROL.search(name):
         found.append(("/name", "a name has at most 256 characters, and no control characters"))
-    elif name.startswith("stepwell/") and name != "stepwell/identify":
+    elif name.startswith("stepwell/") and name != "stepwell/identify" and not is_kept:
         found.append(("/name", "names that begin with stepwell/ are the engine's own; choose another"))
     for field in ("data", "user"):
         value = item.get(field)
@@ -193,7 +209,9 @@ def _problems(item: dict[Any, Any]) -> Problems:
     if event_id is not None:
         if not isinstance(event_id, str) or not 1 <= len(event_id) <= 256 or _CONTROL.search(event_id):
             found.append(("/id", "an id is a text of 1 to 256 characters, without control characters"))
-        elif _OWN_ID.fullmatch(event_id):  # else a sender could make a tick of a cron trigger a duplicate
+        elif (
+            _OWN_ID.fullmatch(event_id) and not is_kept
+        ):  # else a sender could make a tick of a cron trigger a duplicate
             found.append(("/id", "ids like cron:function:minute and run:id are the engine's own; choose another"))
     ts = item.get("ts")
     if ts is not None and (type(ts) is not int or not 0 <= ts <= _MAX_TS):

@@ -43,10 +43,12 @@ def step_input(
     async_events: Iterable[bytes],
     outputs: Mapping[int, bytes],
     errors: Mapping[int, bytes],
+    replay: str | None = None,
 ) -> bytes:
     """The input of the step's newest attempt, one JSON document. Equal for every attempt but for `ctx.attempt`.
 
-    `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out.
+    `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out. `replay`:
+    the replay that made the run, if one did.
     """
     state, its = run.steps[step], plan.steps[step]
     seen = [a for a in its.ancestors if a not in state.unseen]
@@ -66,6 +68,7 @@ def step_input(
                 "idempotency_key": f"{run.id}/{its.id}",
                 "env": env,
                 "async_events": events,
+                **({} if replay is None else {"replay": replay}),
             },
         }
     )

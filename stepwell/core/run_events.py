@@ -16,8 +16,11 @@ from stepwell.core.run import Run
 RUN_EVENTS = "stepwell/run."
 
 
-def end_event(plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes], now: int) -> Event | None:
-    """The event that tells of this run's end; None if `trigger` was one itself. `errors`: JSON texts by step."""
+def end_event(
+    plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes], now: int, replay: str | None = None
+) -> Event | None:
+    """The event that tells of this run's end; None if `trigger` was one itself. `errors`: JSON texts by step. `replay`:
+    the replay that made the run, so that who acts on the end can leave those out: `!has(data.replay)`."""
     if trigger.name.startswith(RUN_EVENTS):
         return None
     error = None
@@ -31,5 +34,6 @@ def end_event(plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes],
         "event_id": trigger.id,
         "event_name": trigger.name,
         "error": error,
+        **({} if replay is None else {"replay": replay}),
     }
     return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"run:{run.id}", now)

@@ -77,6 +77,16 @@ class Functions:
             plan = self._plans[function_id, version] = compile_plan(orjson.loads(definition), version)
         return plan
 
+    def use(self, function_id: str, version: int) -> Plan | None:
+        """The plan of a version that is about to run again, live or not; None if it is not there."""
+        sql = "SELECT 1 FROM versions WHERE function = ? AND version = ?"
+        if self._connection.execute(sql, (function_id, version)).fetchone() is None:
+            return None
+        plan = self.plan(function_id, version)
+        if self._catalog is not None and self._catalog.live.get(function_id) is not plan:
+            self._catalog = None  # the next one knows its waits
+        return plan
+
     def code(self, function_id: str, version: int) -> dict[str, str]:
         """The hash of each step's code."""
         code = self._code.get((function_id, version))

@@ -20,6 +20,7 @@ from stepwell.core.events import Event
 from stepwell.local.connection import Connection
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.local.server import LocalServer
+from stepwell.platform import Replayed
 
 log = logging.getLogger("stepwell.http")
 
@@ -42,6 +43,11 @@ class _Control:
 
     def rerun(self, run_id: str) -> str | None:
         return self._call(self._platform.rerun(run_id, uuid4().hex))
+
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        return self._call(self._platform.replay(function_id, version, events, replay))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         try:

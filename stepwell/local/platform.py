@@ -24,6 +24,7 @@ from stepwell.local.functions import Registered
 from stepwell.local.jobs import Jobs
 from stepwell.local.runners.job import Runner
 from stepwell.local.store import LocalStore
+from stepwell.platform import Replayed
 
 log = logging.getLogger("stepwell.local")
 
@@ -93,6 +94,22 @@ class LocalPlatform:
         if not result:
             raise KeyError(run_id)
         return result[0]
+
+    async def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        """What became of each event; None if there is no such version."""
+        result: list[Replayed] | None = None
+
+        def call(now: int) -> None:
+            nonlocal result
+            plan = self.store.functions.use(function_id, version)
+            if plan is not None:
+                result = self._engine.replay(plan, events, replay, now)
+
+        self._calls.append(call)
+        await self._durable()
+        return result
 
     async def register(
         self, definition: dict[str, Any], code: Mapping[str, str], dotenv: Mapping[str, Mapping[str, str]], file: str

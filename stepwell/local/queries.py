@@ -19,10 +19,10 @@ from stepwell.local.schema import connect
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail
 
 _RUN = (
-    'SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, state, "after", body'
+    'SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, "after", body'
     " FROM runs JOIN events ON events.seq = runs.event"
 )
-_EVENT = "SELECT seq, body, accepted_at, misses FROM events"
+_EVENT = "SELECT seq, body, accepted_at, misses, replay FROM events"
 
 
 class Queries:
@@ -43,9 +43,17 @@ class Queries:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def read_events(
-        self, *, name: str | None = None, user: str | None = None, before: int | None = None, limit: int = 50
+        self,
+        *,
+        name: str | None = None,
+        user: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
     ) -> Page[EventDetail]:
-        where, values = _where({"name = ?": name, "user = ?": user, "seq < ?": before})
+        first, before = self._between("events", "accepted_at", since, until, before)
+        where, values = _where({"name = ?": name, "user = ?": user, "seq >= ?": first, "seq < ?": before})
         rows = self._connection.execute(f"{_EVENT}{where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
         return Page([_event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
@@ -56,8 +64,28 @@ class Queries:
     def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
         """The newest events after a position, the oldest first, each with the runs it started by function."""
         rows = self._connection.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq DESC LIMIT ?", (after, limit)).fetchall()
-        sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL"
-        return [(_event(row), dict(self._connection.execute(sql, (row[0],)))) for row in reversed(rows)]
+        sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL AND (replay IS NULL OR replay = ?)"
+        return [(_event(row), dict(self._connection.execute(sql, (row[0], row[4])))) for row in reversed(rows)]
+
+    def _between(
+        self, table: str, column: str, since: int | None, until: int | None, before: int | None
+    ) -> tuple[int | None, int | None]:
+        """The row numbers from which on, and before which, the rows of a time are: these grow with the numbers, so no
+        list needs an index of them."""
+        first = None if since is None else self._first(table, column, since)
+        end = None if until is None else self._first(table, column, until)
+        return first, min((its for its in (end, before) if its is not None), default=None)
+
+    def _first(self, table: str, column: str, ms: int) -> int:
+        """The number of the first row that is not older; halving, some twenty look-ups by primary key."""
+        sql = f"SELECT seq, {column} FROM {table} WHERE seq >= ? ORDER BY seq LIMIT 1"
+        (newest,) = self._connection.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()
+        low, high = 0, newest + 1
+        while low < high:
+            middle = (low + high) // 2
+            row = self._connection.execute(sql, (middle,)).fetchone()
+            low, high = (row[0] + 1, high) if row is not None and row[1] < ms else (low, middle)
+        return int(low)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
@@ -68,15 +96,21 @@ class Queries:
         status: RunStatus | None = None,
         user: str | None = None,
         event: str | None = None,
+        replay: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
         before: int | None = None,
         limit: int = 50,
     ) -> Page[RunDetail]:
+        first, before = self._between("runs", "created_at", since, until, before)
         where, values = _where(
             {
                 "function = ?": function,
                 "status = ?": None if status is None else int(status),
                 "runs.user = ?": user,
                 "runs.event = (SELECT seq FROM events WHERE id = ?)": event,
+                "runs.replay = ?": replay,
+                "runs.seq >= ?": first,
                 "runs.seq < ?": before,
             }
         )
@@ -102,7 +136,7 @@ class Queries:
             connection.execute("COMMIT")
 
     def _run(self, row: tuple[Any, ...], *, with_logs: bool) -> RunDetail:
-        seq, run_id, function, version, event_id, user, rerun_of, state, after, body = row
+        seq, run_id, function, version, event_id, user, rerun_of, replay, state, after, body = row
         attempts = self._connection.execute(
             "SELECT step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
             " WHERE run = ? ORDER BY step, attempt",
@@ -112,7 +146,7 @@ class Queries:
         rows = [AttemptRow(*attempt) for attempt in attempts]
         logs = self._logs(seq) if with_logs else {}
         mismatches = self._mismatches(plan, run, rows, orjson.loads(body), after) if with_logs else {}
-        return RunDetail(run, plan, event_id, user, rerun_of, rows, logs, mismatches)
+        return RunDetail(run, plan, event_id, user, rerun_of, rows, logs, mismatches, replay)
 
     def _logs(self, seq: int) -> dict[tuple[int, int], bytes]:
         pieces: dict[tuple[int, int], list[bytes]] = {}
@@ -126,7 +160,10 @@ class Queries:
     ) -> dict[int, str]:
         """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""
         found = {}
-        sql = "SELECT body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? ORDER BY seq DESC LIMIT 1"
+        sql = (
+            "SELECT body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? AND replay IS NULL"
+            " ORDER BY seq DESC LIMIT 1"
+        )
         outputs = {row.step: row.output for row in rows if row.output is not None}
         errors = {row.step: row.error for row in rows if row.error is not None}
         for p, (its, state) in enumerate(zip(plan.pauses, run.pauses, strict=True)):
@@ -177,5 +214,5 @@ def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def _event(row: tuple[Any, ...]) -> EventDetail:
-    seq, body, accepted_at, misses = row
-    return EventDetail(Event.stored(seq, body), accepted_at, misses)
+    seq, body, accepted_at, misses, replay = row
+    return EventDetail(Event.stored(seq, body), accepted_at, misses, replay)

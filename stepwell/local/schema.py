@@ -90,6 +90,11 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE events ADD COLUMN replay TEXT;  -- it is no news, but kept for this replay
+    ALTER TABLE runs ADD COLUMN replay TEXT;    -- the replay that made it
+    CREATE INDEX runs_replay ON runs (replay) WHERE replay IS NOT NULL;
+    """,
 )
 
 

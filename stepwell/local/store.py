@@ -35,6 +35,13 @@ from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
 _KEPT_BYTES = 64 * 1024 * 1024
 _BUSY = (StepStatus.QUEUED, StepStatus.RUNNING)
+_INSERT_EVENT = (
+    "INSERT INTO events (seq, id, name, user, accepted_at, body, misses, replay) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_RUN = (
+    'INSERT INTO runs (seq, id, function, version, event, user, "after", rerun_of, status, active, created_at,'
+    " ended_at, state, replay) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 @dataclass(slots=True)
@@ -114,7 +121,8 @@ class LocalStore:
                 plan = record.plan
                 new.append(
                     (kept.seq, run.id, plan.function_id, plan.version, record.event.seq, user_key(record.event.user),
-                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, pack(run))
+                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, pack(run),
+                     record.replay)
                 )  # fmt: skip
             elif busy != kept.busy or run.ended_at is not None:
                 moved.append((int(run.status), busy, run.ended_at, pack(run), kept.seq))
@@ -126,7 +134,7 @@ class LocalStore:
                 self._resting.append(kept)
         self._dirty.clear()
         if new:
-            self.connection.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+            self.connection.executemany(_INSERT_RUN, new)
         if changed:
             self.connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", changed)
         if moved:
@@ -172,9 +180,9 @@ class LocalStore:
             event.seq = self._event_seq
             accepted.append(Accepted(event.seq, new.starts))
             misses = orjson.dumps(new.misses) if new.misses else None
-            rows.append((event.seq, event.id, event.name, user_key(event.user), now, event.body, misses))
+            rows.append((event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay))
             keys += [(key, event.seq) for key in new.keys]
-        self.connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self.connection.executemany(_INSERT_EVENT, rows)
         if keys:
             self.connection.executemany("INSERT OR IGNORE INTO event_keys VALUES (?, ?)", keys)
         return accepted
@@ -197,7 +205,10 @@ class LocalStore:
 
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
         if key is None:
-            sql = "SELECT seq, body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? ORDER BY seq"
+            sql = (
+                "SELECT seq, body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? AND replay IS NULL"
+                " ORDER BY seq"
+            )
         else:
             sql = (
                 "SELECT seq, body FROM event_keys JOIN events ON events.seq = event_keys.event"
@@ -232,15 +243,15 @@ class LocalStore:
 
     def _read(self, run_id: str) -> _Kept | None:
         row = self.connection.execute(
-            'SELECT runs.seq, function, version, "after", rerun_of, state, events.seq, body'
+            'SELECT runs.seq, function, version, "after", rerun_of, runs.replay, state, events.seq, body'
             " FROM runs JOIN events ON events.seq = runs.event WHERE runs.id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
-        seq, function, version, after, rerun_of, state, event_seq, body = row
-        run = unpack(run_id, state)
-        record = RunRecord(run, self.functions.plan(function, version), Event.stored(event_seq, body), after, rerun_of)
+        seq, function, version, after, rerun_of, replay, state, event_seq, body = row
+        run, plan = unpack(run_id, state), self.functions.plan(function, version)
+        record = RunRecord(run, plan, Event.stored(event_seq, body), after, rerun_of, replay)
         sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY attempt"
         results = self.connection.execute(sql, (seq,))
         for step, output, error in results:

@@ -19,7 +19,7 @@ from tests.servers import Api, Json, Server, api, dev, eventually, new_key, prog
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 RUN = {
     "id", "function_id", "function_version", "event_id", "status", "user", "created_at", "started_at", "ended_at",
-    "output", "error", "rerun_of", "steps",
+    "output", "error", "rerun_of", "replay", "steps",
 }  # fmt: skip
 ATTEMPT = {"attempt", "status", "queued_at", "started_at", "ended_at", "error", "logs"}
 
@@ -119,7 +119,7 @@ def test_a_step_behind_a_delay_is_shown_as_waiting(v1: Api) -> None:
 
 def test_an_event_says_when_it_was_accepted_and_what_did_not_start(v1: Api) -> None:
     event = v1.get(f"/v1/events/{v1.send('go', data={'x': 1}, v='1')}")
-    assert set(event) == {"name", "data", "user", "id", "ts", "v", "accepted_at", "not_started"}
+    assert set(event) == {"name", "data", "user", "id", "ts", "v", "accepted_at", "not_started", "replay"}
     assert TIME.fullmatch(event["accepted_at"])
     (miss,) = event["not_started"]
     assert (miss["function_id"], miss["expression"]) == ("choosy", "data.missing == 1")
@@ -329,7 +329,7 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
     assert operations == {
         ("POST", "/e"), ("POST", "/e/{key}"),
         ("GET", "/v1/events"), ("GET", "/v1/events/{id}"), ("GET", "/v1/events/{id}/runs"),
-        ("GET", "/v1/functions"), ("GET", "/v1/functions/{id}"),
+        ("GET", "/v1/functions"), ("GET", "/v1/functions/{id}"), ("POST", "/v1/functions/{id}/replay"),
         ("GET", "/v1/runs"), ("GET", "/v1/runs/{id}"), ("DELETE", "/v1/runs/{id}"), ("POST", "/v1/runs/{id}/rerun"),
         ("GET", "/healthz"),
     }  # fmt: skip
@@ -339,11 +339,16 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
     event_id = v1.send("wait")
     run_id = v1.runs_of(event_id)[0]["id"]
     ids = {"/v1/events/{id}": event_id, "/v1/functions/{id}": "two", "/v1/runs/{id}": run_id}
+    bodies: Json = {
+        "/e": {"name": "documented"},
+        "/e/{key}": {"name": "documented"},
+        "/v1/functions/{id}/replay": {"replay": "r", "events": [{"id": event_id}]},
+    }
     for path, methods in document["paths"].items():
         for method, operation in sorted(methods.items(), reverse=True):  # a run is shown before it is cancelled
             its_id = next((value for start, value in ids.items() if path.startswith(start)), "")
-            body = {"json": {"name": "documented"}} if path.startswith("/e") else {}
-            answer = v1.http.request(method, path.format(id=its_id, key="k"), **body)  # type: ignore[arg-type]
+            body = bodies.get(path) if method == "post" else None
+            answer = v1.http.request(method, path.format(id=its_id, key="k"), json=body)
             (status,) = [status for status in operation["responses"] if status.startswith("2")]
             assert answer.status_code == int(status), (method, path, answer.text)
             check(document, operation["responses"][status], answer)

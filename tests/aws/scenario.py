@@ -128,6 +128,9 @@ class Scenario:
         later = stepwell.send("later")
         stepwell.travel("6m")
         stepwell.rerun(self._completed(later))
+        asked = {"replay": "r1", "events": [{"id": later}, {"event": {"name": "now", "id": "abroad"}}]}
+        stepwell.api("POST", "/v1/functions/every/replay", asked)
+        self._finish()
         self._completed(stepwell.send("wide"))
 
     def _waits(self) -> None:

@@ -301,6 +301,21 @@ def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources:
         assert len(batches.invoked) == 1
 
 
+# --- replays ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_of_a_stored_event_is_its_run_and_how_it_is_found(batches: Batches) -> None:
+    events = [batches.send(data={"n": n}) for n in range(10)]
+    batches.drain()
+    meter = of_call(lambda: batches.entry.replay("f", 1, events, "r1"))
+    # Its runs with their entries in the index, a row beside each event, and the lists of all, f and r1.
+    requests = {"dynamodb.BatchGetItem": 2, "dynamodb.PutItem": 10, "dynamodb.BatchWriteItem": 2, "lambda.Invoke": 10}
+    assert dict(meter.operations()) == requests
+    assert meter.write_units == 10 * (2 + 1) + 3
+    again = of_call(lambda: batches.entry.replay("f", 1, events, "r1"))
+    assert (again.operations()["dynamodb.PutItem"], again.operations()["lambda.Invoke"]) == (0, 0)
+
+
 # --- what must not count ---------------------------------------------------------------------------------------------
 
 

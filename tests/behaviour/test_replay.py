@@ -1,0 +1,325 @@
+"""Replay: stored events run again, on one function; and lists of a time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.behaviour.words import START, Json, Platform, Refused, function, script, statuses
+
+ABROAD = {"name": "go", "id": "abroad", "data": {"n": 1}, "user": {"id": "ada"}, "ts": 1_700_000_000_000, "v": "1"}
+
+
+def replay(platform: Platform, *events: str | Json, id: str = "r1", function: str = "f", **more: Any) -> list[Json]:
+    """What became of each event: stored ones by id, or whole ones."""
+    its = [{"id": event} if isinstance(event, str) else {"event": event} for event in events]
+    answer = platform.api("POST", f"/v1/functions/{function}/replay", {"replay": id, "events": its, **more})
+    assert (answer["replay"], answer["function_id"]) == (id, function)
+    done: list[Json] = answer["events"]
+    assert [one["event_id"] for one in done] == [event if isinstance(event, str) else event["id"] for event in events]
+    return done
+
+
+def listed(platform: Platform, path: str) -> list[str]:
+    """The ids of a list, the oldest first."""
+    return [its["id"] for its in reversed(platform.api("GET", path)["data"])]
+
+
+# --- a replay is a run of its own ------------------------------------------------------------------------------------
+
+
+def test_a_replay_runs_a_stored_event_again_on_one_function(platform: Platform) -> None:
+    platform.deploy(function(id="f"))
+    platform.deploy(function(id="g"))
+    event = platform.send(data={"n": 1}, user={"id": "ada"})
+    first = platform.runs(event)
+    (done,) = replay(platform, event)
+    assert done["status"] == "started"
+    (again,) = [run for run in platform.runs(event) if run["id"] not in {its["id"] for its in first}]
+    assert (again["id"], again["function_id"], again["replay"]) == (done["run_id"], "f", "r1")
+    assert (again["status"], again["user"], again["rerun_of"]) == ("completed", "ada", None)
+    assert [platform.run(run["id"]) for run in first] == first
+    assert {run["replay"] for run in first} == {None}
+
+
+def test_what_a_replay_has_run_does_not_run_again(platform: Platform) -> None:
+    platform.deploy(function())
+    events = [platform.send(data={"n": n}) for n in range(3)]
+    assert [its["status"] for its in replay(platform, *events[:2])] == ["started", "started"]
+    done = replay(platform, *events, events[2])
+    assert [its["status"] for its in done] == ["already", "already", "started", "already"]
+    platform.restart()
+    assert {its["status"] for its in replay(platform, *events)} == {"already"}
+    assert len(platform.runs()) == 6
+    assert {its["status"] for its in replay(platform, *events, id="r2")} == {"started"}
+    assert len(platform.runs()) == 9
+
+
+def test_an_unknown_event_is_named_and_holds_nobody_up(platform: Platform) -> None:
+    platform.deploy(function())
+    event = platform.send()
+    done = replay(platform, "nobody sent this", event)
+    assert [(its["status"], its["run_id"] is None) for its in done] == [("unknown event", True), ("started", False)]
+
+
+def test_replays_start_in_the_order_in_which_they_are_asked_for(platform: Platform) -> None:
+    platform.deploy(function())
+    events = [platform.send(data={"n": n}) for n in range(5)]
+    replay(platform, *events)
+    assert [run["event_id"] for run in platform.runs() if run["replay"]] == events
+
+
+def test_steps_know_the_replay_they_belong_to_and_other_runs_have_none(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": "a"}))
+    event = platform.send(data=script(b={"input": True}))
+    (first,) = platform.runs(event)
+    replay(platform, event, id="2026-11-28.a_b")
+    _, again = platform.runs(event)
+    assert "replay" not in first["output"]["b"]["ctx"]
+    assert again["output"]["b"]["ctx"]["replay"] == "2026-11-28.a_b"
+    assert again["output"]["b"]["event"] == first["output"]["b"]["event"]
+
+
+def test_a_rerun_of_a_replay_is_of_that_replay_too(platform: Platform) -> None:
+    platform.deploy(function())
+    event = platform.send(data=script(a={"input": True}))
+    (done,) = replay(platform, event)
+    platform.settle()
+    again = platform.rerun(done["run_id"])
+    assert again is not None
+    platform.settle()
+    run = platform.run(again)
+    assert (run["replay"], run["rerun_of"]) == ("r1", done["run_id"])
+    assert run["output"]["a"]["ctx"]["replay"] == "r1"
+
+
+def test_the_end_of_a_replayed_run_is_told_and_says_that_it_was_one(platform: Platform) -> None:
+    platform.deploy(function())
+    platform.deploy(function(on="stepwell/run.completed", id="watch"))
+    event = platform.send()
+    platform.settle()
+    replay(platform, event)
+    platform.settle()
+    ends = [its["data"].get("replay", "none") for its in platform.events("stepwell/run.completed")]
+    assert ends == ["none", "r1"]
+    assert [run["function_id"] for run in platform.runs()].count("watch") == 2
+
+
+# --- which version ---------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_runs_on_the_live_version_or_on_the_one_that_is_named(platform: Platform) -> None:
+    platform.deploy(function({"a": {}}))
+    event = platform.send()
+    platform.settle()
+    platform.deploy(function({"b": {}}, on="another"))
+    replay(platform, event, id="live")
+    replay(platform, event, id="old", version=1)
+    runs = {run["replay"]: run for run in platform.runs(event)}
+    assert (runs["live"]["function_version"], list(runs["live"]["output"])) == (2, ["b"])
+    assert (runs["old"]["function_version"], list(runs["old"]["output"])) == (1, ["a"])
+
+
+def test_a_replay_on_an_old_version_gets_the_events_that_only_this_version_waits_for(platform: Platform) -> None:
+    paid = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": paid}}}))
+    event = platform.send(data={"order": 7})
+    platform.send("paid", {"order": 7})
+    platform.settle()
+    platform.deploy(function({"a": {}}))
+    platform.settle()
+    (done,) = replay(platform, event, version=1)
+    platform.settle()
+    assert statuses(platform.run(done["run_id"]))["b"] == "waiting"
+    platform.send("paid", {"order": 7})
+    platform.settle()
+    assert platform.run(done["run_id"])["status"] == "completed"
+
+
+def test_there_must_be_such_a_function_and_version(platform: Platform) -> None:
+    platform.deploy(function())
+    event = platform.send()
+    with pytest.raises(Refused, match="there is no function 'nobody'") as refused:
+        replay(platform, event, function="nobody")
+    assert refused.value.status == 404
+    with pytest.raises(Refused, match="has no version 7; it has 1") as refused:
+        replay(platform, event, version=7)
+    assert refused.value.status == 409
+    assert len(platform.runs(event)) == 1
+
+
+# --- events of elsewhere ---------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_another_server_is_kept_and_starts_this_one_function(platform: Platform) -> None:
+    platform.deploy(function(id="f"))
+    platform.deploy(function(id="g"))
+    (done,) = replay(platform, {**ABROAD, "data": script(a={"input": True})})
+    (run,) = platform.runs("abroad")
+    assert (run["id"], run["function_id"], run["user"], run["replay"]) == (done["run_id"], "f", "ada", "r1")
+    seen = run["output"]["a"]["event"]
+    assert (seen["id"], seen["ts"], seen["v"]) == ("abroad", 1_700_000_000_000, "1")
+    event = platform.event("abroad")
+    assert (event["replay"], event["user"], event["not_started"]) == ("r1", {"id": "ada"}, [])
+    assert platform.event(platform.send("other"))["replay"] is None
+
+
+def test_an_event_of_elsewhere_that_is_known_stays_as_it_is(platform: Platform) -> None:
+    platform.deploy(function())
+    event = platform.send(data={"n": "ours"}, id="abroad")
+    assert replay(platform, {**ABROAD, "data": {"n": "theirs"}})[0]["status"] == "started"
+    assert replay(platform, "abroad")[0]["status"] == "already"
+    kept = platform.event(event)
+    assert (kept["data"], kept["replay"]) == ({"n": "ours"}, None)
+    assert len(platform.runs(event)) == 2
+
+
+@pytest.mark.parametrize("match", [None, "async.data.n == event.data.n"])
+def test_a_replay_satisfies_no_wait_neither_before_nor_after_it_is_opened(
+    platform: Platform, match: str | None
+) -> None:
+    waits = {"event": "go", "ttl": "1d", **({"match": match} if match else {})}
+    platform.deploy(function(id="f"))
+    steps = {"a": {"after": {"step": "$trigger", "wait": "1m"}}, "b": {"after": {"step": "a", "async": waits}}}
+    platform.deploy(function(steps, on="begin", id="waits"))
+    waiting = platform.run_of(platform.send("begin", {"n": 1}))
+    replay(platform, {**ABROAD, "id": "before"})
+    platform.travel("2m")
+    replay(platform, {**ABROAD, "id": "after"})
+    platform.settle()
+    run = platform.run(waiting)
+    assert statuses(run)["b"] == "waiting"
+    assert "problem" not in run["steps"]["b"]["after"][0]
+    news = platform.send("go", {"n": 1})
+    platform.settle()
+    assert platform.run(waiting)["steps"]["b"]["after"][0]["event_id"] == news
+
+
+def test_a_replayed_run_waits_for_what_comes_after_it_was_made(platform: Platform) -> None:
+    platform.deploy(function({"b": {"after": {"step": "$trigger", "async": {"event": "paid", "ttl": "1d"}}}}))
+    event = platform.send()
+    platform.send("paid")
+    platform.settle()
+    (done,) = replay(platform, event)
+    platform.settle()
+    assert statuses(platform.run(done["run_id"])) == {"b": "waiting"}
+    platform.send("paid")
+    platform.settle()
+    assert platform.run(done["run_id"])["status"] == "completed"
+
+
+def test_the_engines_own_events_of_elsewhere_can_be_replayed(platform: Platform) -> None:
+    """A tick of a cron trigger, or how a run ended: senders may not use their names and ids, but a replay has them."""
+    platform.deploy(function(on={"cron": "0 0 1 1 *"}))
+    tick = {"name": "stepwell/scheduled.timer", "id": "cron:f:29000000", "data": {"cron": "0 0 1 1 *"}, "ts": 1}
+    replay(platform, tick)
+    (run,) = platform.runs("cron:f:29000000")
+    assert (run["status"], run["replay"]) == ("completed", "r1")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (b"[]", ""),
+        (b'{"replay": "r1"}', "/events"),
+        (b'{"replay": "r1", "events": []}', "/events"),
+        (b'{"replay": "r1", "events": [{"id": "x"}], "to": 1}', "/to"),
+        (b'{"replay": "", "events": [{"id": "x"}]}', "/replay"),
+        ('{"replay": "ä", "events": [{"id": "x"}]}'.encode(), "/replay"),
+        (b'{"replay": 1, "events": [{"id": "x"}]}', "/replay"),
+        (b'{"replay": "%b", "events": [{"id": "x"}]}' % (b"x" * 65), "/replay"),
+        (b'{"replay": "r1", "version": "1", "events": [{"id": "x"}]}', "/version"),
+        (b'{"replay": "r1", "version": true, "events": [{"id": "x"}]}', "/version"),
+        (b'{"replay": "r1", "version": 0, "events": [{"id": "x"}]}', "/version"),
+        (b'{"replay": "r1", "events": [{"id": "x"}, "x"]}', "/events/1"),
+        (b'{"replay": "r1", "events": [{"id": "x", "event": {}}]}', "/events/0"),
+        (b'{"replay": "r1", "events": [{"id": ""}]}', "/events/0/id"),
+        (b'{"replay": "r1", "events": [{"id": "x"}, {"event": []}]}', "/events/1/event"),
+        (b'{"replay": "r1", "events": [{"event": {"name": "go"}}]}', "/events/0/event/id"),
+        (b'{"replay": "r1", "events": [{"event": {"name": "", "id": "x"}}]}', "/events/0/event/name"),
+        (b'{"replay": "r1", "events": [{"event": {"name": "go", "id": "x", "data": 1}}]}', "/events/0/event/data"),
+        (
+            b'{"replay": "r1", "events": [{"event": {"name": "go", "id": "x", "data": {"n": 99999999999999999999}}}]}',
+            "/events/0/event/data/n",
+        ),
+        (b'{"replay": "r1", "events": [%b]}' % b",".join([b'{"id": "x"}'] * 101), "/events"),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused_with_its_place(platform: Platform, body: bytes, pointer: str) -> None:
+    platform.deploy(function())
+    with pytest.raises(Refused) as refused:
+        platform.http("POST", "/v1/functions/f/replay", body).json()
+    assert (refused.value.status, refused.value.errors[0]["pointer"]) == (400, pointer)
+    assert platform.runs() == []
+
+
+def test_a_replay_that_is_too_large_or_no_json_is_refused(platform: Platform) -> None:
+    platform.deploy(function())
+    large = {**ABROAD, "data": {"text": "x" * 300_000}}
+    with pytest.raises(Refused) as refused:
+        replay(platform, large)
+    assert refused.value.status == 413
+    assert platform.http("POST", "/v1/functions/f/replay", b"x" * (4 * 1024 * 1024 + 1)).status == 413
+    assert platform.http("POST", "/v1/functions/f/replay", b"{").status == 400
+    assert platform.events("go") == []
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_one_replay_are_listed(platform: Platform) -> None:
+    platform.deploy(function({"a": {"retries": {"attempts": 0}}}))
+    events = [platform.send(data=script(a={"raise": "no"} if n else {}), user={"id": f"u{n}"}) for n in range(3)]
+    platform.settle()
+    ids = [its["run_id"] for its in replay(platform, *events)]
+    replay(platform, *events, id="r2")
+    platform.settle()
+    assert listed(platform, "/v1/runs?replay=r1") == ids
+    assert listed(platform, "/v1/runs?replay=r1&status=failed") == ids[1:]
+    assert listed(platform, "/v1/runs?replay=r1&user=u2&function=f") == ids[2:]
+    assert listed(platform, "/v1/runs?replay=nobody") == []
+
+
+def test_lists_of_a_time_hold_what_was_accepted_or_made_then(platform: Platform) -> None:
+    platform.deploy(function())
+    events = []
+    for n in range(6):
+        events.append(platform.send(data={"n": n}, user={"id": "ada"}))
+        platform.settle()
+        platform.travel("10m")
+    at = [START + timedelta(minutes=10 * n) for n in range(7)]
+    ms = [round(moment.timestamp() * 1000) for moment in at]
+    iso = [quote(moment.isoformat()) for moment in at]
+    runs = [run["id"] for run in platform.runs()]
+    assert listed(platform, f"/v1/events?name=go&since={ms[2]}") == events[2:]
+    assert listed(platform, f"/v1/events?name=go&until={ms[2]}") == events[:2]
+    assert listed(platform, f"/v1/events?name=go&since={iso[1]}&until={iso[4]}") == events[1:4]
+    assert listed(platform, f"/v1/events?name=go&user=ada&since={ms[1] + 1}&until={ms[4] + 1}") == events[2:5]
+    assert listed(platform, f"/v1/events?since={ms[6]}") == []
+    assert listed(platform, f"/v1/events?since={ms[3]}&until={ms[3]}") == []
+    assert listed(platform, f"/v1/runs?since={iso[1]}&until={ms[4]}") == runs[1:4]
+    assert listed(platform, f"/v1/runs?function=f&since={ms[5]}") == runs[5:]
+    assert listed(platform, f"/v1/runs?status=failed&since={ms[5]}") == []
+    page = platform.api("GET", f"/v1/runs?since={ms[1]}&until={ms[5]}&limit=3")
+    assert [run["id"] for run in page["data"]] == runs[4:1:-1]
+    rest = platform.api("GET", f"/v1/runs?since={ms[1]}&until={ms[5]}&limit=3&after={page['next']}")
+    assert ([run["id"] for run in rest["data"]], rest["next"]) == ([runs[1]], None)
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-23", "2026-11-23T10:00:00", "-1", "1e3", "9" * 16, "%00"])
+def test_a_time_that_is_none_is_refused(platform: Platform, time: str) -> None:
+    for path in ("/v1/events", "/v1/runs"):
+        assert platform.http("GET", f"{path}?since={time}").status == 400
+
+
+@pytest.mark.parametrize("time", ["0", "9" * 15, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_any_time_may_be_asked_for(platform: Platform, time: str) -> None:
+    platform.deploy(function())
+    event = platform.send()
+    platform.settle()
+    is_early = time.startswith("0")
+    assert listed(platform, f"/v1/events?name=go&since={time}") == ([event] if is_early else [])
+    assert len(listed(platform, f"/v1/runs?until={time}")) == (0 if is_early else 1)
