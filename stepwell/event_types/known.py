@@ -1,0 +1,210 @@
+"""What is known of a value that some schemas hold for: its types, bounds, fields and items.
+
+One rule: to know too little is safe, to know too much is not. A keyword that is not understood says nothing here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from stepwell.event_types.schema import Place, conjunction, validator
+
+# JSON Schema's types as sets of kinds that have nothing in common: an integer is a number without a fraction.
+TYPES = {
+    "null": frozenset({"null"}),
+    "boolean": frozenset({"boolean"}),
+    "object": frozenset({"object"}),
+    "array": frozenset({"array"}),
+    "string": frozenset({"string"}),
+    "integer": frozenset({"integer"}),
+    "number": frozenset({"integer", "fraction"}),
+}
+ALL_KINDS = frozenset().union(*TYPES.values())
+_MOST_VALUES = 1000
+
+
+@dataclass(frozen=True)
+class Known:
+    """A value for which every schema of `parts` holds, and none of `never`. Without parts: any value."""
+
+    parts: tuple[Place, ...]
+    never: tuple[Place, ...] = ()
+    split: frozenset[Place] = frozenset()  # whose alternatives were already told apart
+
+    def __hash__(self) -> int:
+        return hash((self.parts, self.never))
+
+    def also(self, *places: Place) -> Known:
+        return Known((*self.parts, *places), self.never, self.split)
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(dict.fromkeys(place for part in self.parts for place in conjunction(part)))
+
+    @cached_property
+    def schemas(self) -> list[dict[str, Any]]:
+        return [place.schema for place in self.places if isinstance(place.schema, dict)]
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        kinds = ALL_KINDS
+        for schema in self.schemas:
+            kinds &= kinds_of(schema)
+        return kinds
+
+    @cached_property
+    def is_empty(self) -> bool:
+        """Whether there is surely no such value."""
+        if any(place.schema is False for place in self.places) or not self.kinds:
+            return True
+        if self.kinds == {"object"} and any(self.field_refused(name) for name in self.required):
+            return True
+        return self.values is not None and not self.values
+
+    @cached_property
+    def values(self) -> list[Any] | None:
+        """All values there can be, if they are known one by one."""
+        found = next((list(s["enum"]) for s in self.schemas if "enum" in s), None)
+        found = next(([s["const"]] for s in self.schemas if "const" in s), found)
+        if found is None and self.kinds <= {"null", "boolean"}:
+            found = [None, False, True]
+        if found is None or len(found) > _MOST_VALUES:
+            return None
+        return [value for value in found if all(is_valid(part, value) for part in self.parts)]
+
+    # --- numbers, texts, lists: the strictest bounds ---
+
+    def least(self) -> tuple[float, bool]:
+        """The lower bound of a number, and whether the number may not be the bound itself."""
+        bounds = [(s["minimum"], False) for s in self.schemas if "minimum" in s]
+        bounds += [(s["exclusiveMinimum"], True) for s in self.schemas if "exclusiveMinimum" in s]
+        bound, excluded = max(bounds, default=(-math.inf, False))
+        if bounds and "fraction" not in self.kinds:
+            return (math.floor(bound) + 1 if excluded else math.ceil(bound)), False
+        return bound, excluded
+
+    def most(self) -> tuple[float, bool]:
+        bounds = [(s["maximum"], True) for s in self.schemas if "maximum" in s]
+        bounds += [(s["exclusiveMaximum"], False) for s in self.schemas if "exclusiveMaximum" in s]
+        bound, included = min(bounds, default=(math.inf, True))
+        if bounds and "fraction" not in self.kinds:
+            return (math.floor(bound) if included else math.ceil(bound) - 1), False
+        return bound, not included
+
+    def at_least(self, keyword: str) -> int:
+        """The strictest `minLength`, `minItems` or `minProperties`."""
+        given = max((int(s[keyword]) for s in self.schemas if keyword in s), default=0)
+        return max(given, len(self.required)) if keyword == "minProperties" else given
+
+    def at_most(self, keyword: str) -> float:
+        return min((s[keyword] for s in self.schemas if keyword in s), default=math.inf)
+
+    def has(self, keyword: str, value: Any) -> bool:
+        return any(keyword in s and s[keyword] == value for s in self.schemas)
+
+    # --- fields ---
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        return frozenset(name for s in self.schemas for name in s.get("required", ()))
+
+    @cached_property
+    def fields(self) -> dict[str, None]:
+        return dict.fromkeys(name for s in self.schemas for name in s.get("properties", ()))
+
+    @cached_property
+    def patterns(self) -> dict[str, None]:
+        return dict.fromkeys(pattern for s in self.schemas for pattern in s.get("patternProperties", ()))
+
+    def field(self, name: str) -> Known:
+        """The value of a field, if it is there."""
+        return Known(tuple(part for place in self.places for part in field_places(place, name)))
+
+    def field_refused(self, name: str) -> bool:
+        return any(part.schema is False for part in self.field(name).places)
+
+    def other_fields(self, patterns: Iterable[str]) -> Known:
+        """The values of fields that no schema names, and whose names match none of `patterns`."""
+        apart = set(patterns)
+        return Known(
+            tuple(
+                place.child("additionalProperties")
+                for place in self.places
+                if place.get("additionalProperties") is not None and apart >= set(place.get("patternProperties") or ())
+            )
+        )
+
+    def matching_fields(self, pattern: str) -> Known:
+        """The values of fields that match a pattern and are not named."""
+        has_it = [place for place in self.places if pattern in (place.get("patternProperties") or ())]
+        closed = [place for place in self.places if not place.get("patternProperties")]
+        found = [place.child("patternProperties", pattern) for place in has_it]
+        found += [p.child("additionalProperties") for p in closed if p.get("additionalProperties") is not None]
+        return Known(tuple(found))
+
+    # --- items ---
+
+    @cached_property
+    def prefix(self) -> int:
+        """How many items have schemas of their own."""
+        return max((len(s.get("prefixItems", ())) for s in self.schemas), default=0)
+
+    def item(self, index: int) -> Known:
+        return Known(tuple(part for place in self.places for part in _item_places(place, index)))
+
+
+def kinds_of(schema: dict[str, Any]) -> frozenset[str]:
+    """What a schema's `type` allows."""
+    types = schema.get("type")
+    if types is None:
+        return ALL_KINDS
+    kinds: frozenset[str] = frozenset()
+    return kinds.union(*(TYPES[name] for name in ([types] if isinstance(types, str) else types)))
+
+
+def field_places(place: Place, name: str) -> Iterator[Place]:
+    """The schemas in `place` that hold for the value of a field."""
+    named = name in (place.get("properties") or ())
+    if named:
+        yield place.child("properties", name)
+    matching = [pattern for pattern in place.get("patternProperties") or () if matches(pattern, name)]
+    yield from (place.child("patternProperties", pattern) for pattern in matching)
+    if not named and not matching and place.get("additionalProperties") is not None and _all_readable(place):
+        yield place.child("additionalProperties")
+
+
+def _all_readable(place: Place) -> bool:
+    return all(is_readable(pattern) for pattern in place.get("patternProperties") or ())
+
+
+def _item_places(place: Place, index: int) -> Iterator[Place]:
+    if index < len(place.get("prefixItems") or ()):
+        yield place.child("prefixItems", index)
+    elif place.get("items") is not None:
+        yield place.child("items")
+
+
+@lru_cache(maxsize=4096)
+def _pattern(pattern: str) -> Any:
+    try:
+        return validator({"pattern": pattern})
+    except ValueError:
+        return None
+
+
+def is_readable(pattern: str) -> bool:
+    """Whether names can be held against a pattern."""
+    return _pattern(pattern) is not None
+
+
+def matches(pattern: str, name: str) -> bool:
+    return is_readable(pattern) and bool(_pattern(pattern).is_valid(name))
+
+
+def is_valid(place: Place, value: Any) -> bool:
+    """Whether one value is valid under the schema at a place."""
+    return place.document.is_valid(place.pointer, value)
