@@ -86,7 +86,7 @@ THE_RUN = Machine(
         RunStatus.RUNNING: "Some step has not ended. A run is running from the moment it is made.",
         RunStatus.COMPLETED: "Every step ended, and no failure is unhandled; also if all steps were skipped.",
         RunStatus.FAILED: "A step failed for good, and no edge handled it. Attempts that run may still end.",
-        RunStatus.CANCELLED: "Somebody cancelled it. Late outcomes change nothing.",
+        RunStatus.CANCELLED: "Somebody, or an event of a rule of `cancel`, cancelled it. Late outcomes change nothing.",
     },
     {
         (RunStatus.RUNNING, "complete"): "The last of its steps ended.",
@@ -94,7 +94,10 @@ THE_RUN = Machine(
             "A step failed for good, and none of its `failure` or `always` edges has an `if` that is true or absent. "
             "All steps that are not running are cancelled in the same transition."
         ),
-        (RunStatus.RUNNING, "cancel"): "A cancel was requested. All that has not ended is cancelled with it.",
+        (RunStatus.RUNNING, "cancel"): (
+            "A cancel was requested, or an event came that a rule of `cancel` waits for. All that has not ended is "
+            "cancelled with it."
+        ),
     },
 )
 
@@ -169,7 +172,8 @@ THE_EDGE = Machine(
 THE_PAUSE = Machine(
     "Pause",
     "A delay, a wait for an event, or the one and then the other. Edges with equal parent, delay, event, match and ttl "
-    "share one, so that a single fact settles all of them.",
+    "share one, so that a single fact settles all of them. A rule of `cancel` is a wait without edges, open from the "
+    "start of the run.",
     PAUSE,
     {
         PauseStatus.IDLE: "None of its edges has come to it.",
@@ -178,11 +182,13 @@ THE_PAUSE = Machine(
         PauseStatus.ELAPSED: "The delay is over, and there was nothing else to wait for.",
         PauseStatus.MATCHED: "An event satisfied it.",
         PauseStatus.EXPIRED: "No event satisfied it in time.",
-        PauseStatus.DROPPED: "No edge needs it any more. Its timer is cleared, its wait closed.",
+        PauseStatus.DROPPED: "Nothing needs it any more. Its timer is cleared, its wait closed.",
     },
     {
         (PauseStatus.IDLE, "delay"): "An edge comes to it, and there is a `wait`.",
-        (PauseStatus.IDLE, "await"): "An edge comes to it, and there is an `async` without a `wait`.",
+        (PauseStatus.IDLE, "await"): (
+            "An edge comes to it, and there is an `async` without a `wait`; or, of a rule of `cancel`, the run starts."
+        ),
         (PauseStatus.DELAYED, "elapse"): "The delay is over, and there is no `async`.",
         (PauseStatus.DELAYED, "await"): (
             "The delay is over, and there is an `async`. Its ttl counts from the end of the delay, and an event that "
@@ -193,7 +199,9 @@ THE_PAUSE = Machine(
             "An event came that satisfies the wait and has not satisfied one upstream of it in this run."
         ),
         (PauseStatus.AWAITING, "expire"): "The deadline passed, and a last look found no event.",
-        (PauseStatus.AWAITING, "drop"): "The last of the edges that were paused here died.",
+        (PauseStatus.AWAITING, "drop"): (
+            "The last of the edges that were paused here died; or, of a rule of `cancel`, the run ended."
+        ),
     },
 )
 

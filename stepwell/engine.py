@@ -37,7 +37,7 @@ from stepwell.core.messages import (
     WaitKey,
 )
 from stepwell.core.plan import Plan
-from stepwell.core.run import PauseStatus, StepStatus, new_run
+from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
 from stepwell.core.run_events import end_event
 from stepwell.core.waits import wait_index
 from stepwell.platform import (
@@ -353,8 +353,13 @@ def _claims_again(record: RunRecord, fact: Fact, cause: Cause, now: int) -> list
 
 
 def _end_again(record: RunRecord) -> list[Command]:
-    """The end of a run is told again if the message that ended it comes again; the event's id de-duplicates."""
-    return [] if record.run.ended_at is None else [EmitEnd(record.run.status.name.lower())]
+    """The end of a run is told again if the message that ended it comes again; the event's id de-duplicates. So is what
+    was stopped then."""
+    run = record.run
+    if run.ended_at is None:
+        return []
+    stopped = [StopStep(i, its.attempt) for i, its in enumerate(run.steps) if its.status is StepStatus.CANCELLED]
+    return [EmitEnd(run.status.name.lower()), *(stopped if run.status is RunStatus.CANCELLED else ())]
 
 
 def _keep_result(record: RunRecord, command: RecordAttempt) -> None:

@@ -66,6 +66,16 @@ class EdgeView(TypedDict):
     problem: NotRequired[str]
 
 
+class CancelView(TypedDict):
+    """A rule of `cancel`: how its wait stands, until when it holds, which event it was, why it was no match."""
+
+    event: str
+    state: NotRequired[PauseStateName]
+    until: NotRequired[Time]
+    event_id: str | None
+    problem: NotRequired[str]
+
+
 class StepView(TypedDict):
     status: StepStatusName
     output: Any
@@ -89,6 +99,8 @@ class RunView(TypedDict):
     error: ErrorView | None
     rerun_of: str | None
     replay: str | None
+    cancelled_by: str | None  # the event that did
+    cancel: list[CancelView]
     steps: dict[str, StepView]
 
 

@@ -11,6 +11,7 @@ import orjson
 from stepwell.api.models import (
     AttemptStatusName,
     AttemptView,
+    CancelView,
     EdgeStatusName,
     EdgeView,
     ErrorView,
@@ -93,6 +94,8 @@ def run_view(detail: RunDetail) -> RunView:
         "error": error,
         "rerun_of": detail.rerun_of,
         "replay": detail.replay,
+        "cancelled_by": next((i for p in plan.cancels if (i := run.pauses[p].event_id) is not None), None),
+        "cancel": [_cancel_view(detail, p) for p in plan.cancels],
         "steps": steps,
     }
 
@@ -174,10 +177,30 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
         view["until"] = time_text(pause.due_at)
     if pause.status is not PauseStatus.IDLE:
         view["state"] = cast(PauseStateName, pause.status.name.lower())
-    problem = problems.get(("pause", edge.pause)) or detail.mismatches.get(edge.pause)
+    problem = _pause_problem(detail, edge.pause)
     if problem is not None:
         view["problem"] = problem
     return view
+
+
+def _cancel_view(detail: RunDetail, p: int) -> CancelView:
+    """How one rule of `cancel` stands."""
+    its, pause = detail.plan.pauses[p], detail.run.pauses[p]
+    view: CancelView = {"event": its.event or "", "event_id": pause.event_id}
+    if pause.status is not PauseStatus.IDLE:
+        view["state"] = cast(PauseStateName, pause.status.name.lower())
+    if pause.status in OPEN_PAUSES and its.ttl_ms:
+        view["until"] = time_text(pause.due_at)
+    problem = _pause_problem(detail, p)
+    if problem is not None:
+        view["problem"] = problem
+    return view
+
+
+def _pause_problem(detail: RunDetail, p: int) -> str | None:
+    """Why no event, or not the newest one, could satisfy a wait."""
+    problems = {index: text for kind, index, text in detail.run.problems if kind == "pause"}
+    return problems.get(p) or detail.mismatches.get(p)
 
 
 def _log(detail: RunDetail, step: int, attempt: int) -> str:

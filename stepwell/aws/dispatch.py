@@ -40,6 +40,7 @@ class LambdaDispatcher:
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._started: list[tuple[Attempt, Future[None]]] = []
         self._events: list[Event] = []
+        self._stopped: set[str] = set()  # runs
         self._own_containers: Containers | None = None
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
@@ -56,7 +57,8 @@ class LambdaDispatcher:
         self._started.append((attempt, self._pool.submit(self._start, attempt)))
 
     def stop(self, run_id: str, step: int, attempt: int) -> None:
-        """A container is stopped with all others of its run (`stop_containers`); a Lambda cannot be stopped."""
+        """A container is stopped with all others of its run (`take_stopped`); a Lambda cannot be stopped."""
+        self._stopped.add(run_id)
 
     def emit(self, event: Event) -> bool:
         """All of them go out on the bus; here they are accepted only if a function starts on them or awaits them."""
@@ -93,6 +95,11 @@ class LambdaDispatcher:
         send_messages(self._resources.outcomes_queue, [entry(body) for body in refused])
         self._put_events()
         return undone
+
+    def take_stopped(self) -> set[str]:
+        """The runs whose attempts are to be stopped."""
+        stopped, self._stopped = self._stopped, set()
+        return stopped
 
     def _put_events(self) -> None:
         events, self._events = self._events, []

@@ -112,8 +112,20 @@ class Entry:
     def _process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
         undone = self.engine.process(arrivals, self.store.keep_outcomes(facts, now), now)
         undone |= self.dispatcher.finish()
+        self._stop_containers(now)
         self.store.flush(now)
         return undone
+
+    def _stop_containers(self, now: int) -> None:
+        """Not every Lambda may stop containers, so that `advance` is asked to. Raises NotSent."""
+        records = self.store.load(self.dispatcher.take_stopped())
+        due = [
+            (stop_message(run_id, at), at)
+            for run_id, record in records.items()
+            if any(step.runtime.type == "docker" for step in record.plan.steps)
+            for at in (now, now + _LISTED_MS)
+        ]
+        send_messages(self.resources.outcomes_queue, [queued(body, delay_s(at, now)) for body, at in due])
 
     # --- the minute ------------------------------------------------------------------------------------------------
 
@@ -161,8 +173,6 @@ class Entry:
         record = self.store.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self.dispatcher.containers.stop(run_id)
-            again = stop_message(run_id, now + _LISTED_MS)
-            send_messages(self.resources.outcomes_queue, [queued(again, delay_s(now + _LISTED_MS, now))])
 
     def rerun(self, run_id: str) -> str | None:
         """Run the same event again; the new run's id, None if the function is not live."""

@@ -269,7 +269,8 @@ class DynamoStore:
         return None
 
     def _follow(self, change: Change, record: Record, now: int) -> None:
-        """What the run asks for besides: each can be done twice."""
+        """What the run asks for besides: each can be done twice. A wait may be opened and closed in one change, so its
+        key is that of the run as it is now."""
         run, pauses = record.run, record.plan.pauses
         for command in change.commands:
             if isinstance(command, SetTimer):
@@ -281,7 +282,7 @@ class DynamoStore:
                 ttl = {"N": str(command.deadline // 1000 + _DAY_S)}
                 self._put({**key, "d": {"N": str(command.deadline)}, "ttl": ttl})
             elif isinstance(command, CloseWait):
-                its = change.before.pauses[command.pause]
+                its = run.pauses[command.pause]
                 self._over.append(wait_key(pauses[command.pause].event or "", its.key, run.id, command.pause))
 
     def _listed(self, record: Record) -> Listed:

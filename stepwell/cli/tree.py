@@ -21,6 +21,11 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
     tree = Tree(head)
     for step_id, step in run["steps"].items():
         _add_step(tree, step_id, step, logs)
+    if run["cancelled_by"] is not None:
+        tree.add(Text(f"cancelled by event {run['cancelled_by']}", "yellow"))
+    for rule in run["cancel"]:
+        if "problem" in rule:
+            tree.add(Text(f"cancel on {rule['event']}: no match, {rule['problem']}", "yellow"))
     if run["output"] is not None:
         tree.add(Text.assemble(("output ", "dim"), short(run["output"], 500)))
     if run["error"] is not None:

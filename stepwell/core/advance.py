@@ -119,6 +119,10 @@ PAUSE: Table[PauseStatus] = {
     },
 }
 
+# A rule of `cancel` without a timeout holds to the run's end. A wait needs a deadline all the same: what a crash leaves
+# behind of it must go at some time.
+_AS_LONG_AS_THE_RUN_MS = 10 * 366 * 86_400_000
+
 # The parent's end, as the `on` of an edge sees it.
 _ON = {"success": ("success", "always"), "failure": ("failure", "always")}
 
@@ -145,7 +149,7 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     if run.status is not RunStatus.RUNNING:
         return NO_QUESTIONS
     if isinstance(fact, RunStarted):
-        return _questions(plan, TRIGGER, plan.roots, "success")
+        return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
     if isinstance(fact, AttemptEnded | AttemptLost):
         state, step = run.steps[fact.step], plan.steps[fact.step]
         if is_current(state, fact):
@@ -172,7 +176,8 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
         elif pause.status is PauseStatus.AWAITING:
             if p not in hopeless:
                 yield OpenWait(p, pause.key, pause.due_at)
-            yield SetTimer(Timer(TimerKind.DEADLINE, p), pause.due_at)
+            if plan.pauses[p].ttl_ms:
+                yield SetTimer(Timer(TimerKind.DEADLINE, p), pause.due_at)
 
 
 def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
@@ -192,6 +197,8 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 def _run_started(draft: _Draft, fact: RunStarted) -> bool:
     if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
         return False
+    for p in draft.plan.cancels:
+        draft.await_event(p, draft.run.created_at)
     draft.settle(draft.plan.roots, "success")
     return True
 
@@ -266,7 +273,10 @@ def _event_arrived(draft: _Draft, fact: EventArrived) -> bool:
     order = 1 + max((pause.order for pause in draft.pauses), default=0)
     draft.close_wait(fact.pause)
     draft.move_pause(fact.pause, "match", event_id=fact.event_id, order=order)
-    draft.release(fact.pause, lambda on_timeout: not on_timeout)
+    if draft.plan.pauses[fact.pause].cancels:
+        draft.end_run("cancel")
+    else:
+        draft.release(fact.pause, lambda on_timeout: not on_timeout)
     return True
 
 
@@ -303,16 +313,21 @@ _HANDLERS: dict[type, Callable[[_Draft, Any], bool]] = {
 
 
 def _questions(
-    plan: Plan, parent: int, edges: tuple[int, ...], result: str, outcome: Outcome | None = None
+    plan: Plan,
+    parent: int,
+    edges: tuple[int, ...],
+    result: str,
+    outcome: Outcome | None = None,
+    also: tuple[int, ...] = (),
 ) -> Questions:
+    """What must be known to settle these edges, and to open the pauses in `also`."""
     passing = [e for e in edges if plan.edges[e].on in _ON[result]]
     pauses = {plan.edges[e].pause for e in passing}
+    begun = [p for p in pauses if p is not None and plan.pauses[p].event is not None and not plan.pauses[p].delay_ms]
     return Questions(
         parent=parent,
         edges=tuple(e for e in passing if plan.edges[e].condition is not None),
-        pauses=tuple(
-            p for p in pauses if p is not None and plan.pauses[p].event is not None and not plan.pauses[p].delay_ms
-        ),
+        pauses=(*begun, *also),
         outcome=outcome,
     )
 
@@ -373,6 +388,8 @@ class _Draft:
     def _move_run(self, move: str) -> None:
         self.status = RUN[self.status][move]
         self.ended_at = self.now
+        for p in self.plan.cancels:
+            self._drop_pause(p)
         self.commands.append(EmitEnd(self.status.name.lower()))
 
     # steps
@@ -480,14 +497,17 @@ class _Draft:
     def await_event(self, p: int, since: int) -> None:
         wait = self.answers.pauses[p]
         self.note_problem("pause", p, wait)
-        deadline = since + self.plan.pauses[p].ttl_ms
+        ttl = self.plan.pauses[p].ttl_ms
+        deadline = since + (ttl or _AS_LONG_AS_THE_RUN_MS)
         self.move_pause(p, "await", due_at=deadline, key=wait.key)
-        self.commands.append(SetTimer(Timer(TimerKind.DEADLINE, p), deadline))
+        if ttl:
+            self.commands.append(SetTimer(Timer(TimerKind.DEADLINE, p), deadline))
         if wait.problem is None:  # else no event can satisfy it: only its deadline is left
             self.commands.append(OpenWait(p, wait.key, deadline))
 
     def close_wait(self, p: int) -> None:
-        self.commands.append(ClearTimer(Timer(TimerKind.DEADLINE, p)))
+        if self.plan.pauses[p].ttl_ms:
+            self.commands.append(ClearTimer(Timer(TimerKind.DEADLINE, p)))
         self.commands.append(CloseWait(p))
 
     def _begin_pause(self, p: int, edges: tuple[int, ...]) -> None:
@@ -500,8 +520,10 @@ class _Draft:
             self.await_event(p, self.now)
 
     def _drop_if_unused(self, p: int | None) -> None:
-        if p is None or any(self.edges[e] is EdgeStatus.PAUSED for e in self.plan.pauses[p].edges):
-            return
+        if p is not None and not any(self.edges[e] is EdgeStatus.PAUSED for e in self.plan.pauses[p].edges):
+            self._drop_pause(p)
+
+    def _drop_pause(self, p: int) -> None:
         state: PauseState = self.pauses[p]
         if state.status not in OPEN_PAUSES:
             return

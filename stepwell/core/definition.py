@@ -180,6 +180,21 @@ class Step(_Model):
     secrets: list[Variable] = Field(default=[], description="Names of secrets, given as environment variables.")
 
 
+class Cancel(_Model):
+    """An event that ends the function's running runs."""
+
+    event: ExactEvent = Field(description="The exact name of the event.")
+    if_: Cel | None = Field(
+        default=None,
+        alias="if",
+        description="CEL over the run's `event`, `user` and `data`, and `async`, the incoming event; only true cancels.",
+        examples=["async.data.order_id == event.data.order_id"],
+    )
+    timeout: Duration | None = Field(
+        default=None, description="For how long after the run was made; if absent, to the run's end."
+    )
+
+
 class Definition(_Model):
     """A Stepwell function: which events start it, and which steps run in which order."""
 
@@ -188,6 +203,7 @@ class Definition(_Model):
     name: Name = Field(default_factory=lambda fields: fields.get("id", ""), description="For people; the id if absent.")
     triggers: list[Trigger] = Field(min_length=1, description="What starts a run: events, or times.")
     steps: dict[Id, Step] = Field(default={}, max_length=1000, description="By id. None given: the folder is one.")
+    cancel: list[Cancel] = Field(default=[], max_length=10, description="Events that end the function's running runs.")
 
     def normalised(self) -> dict[str, Any]:
         """Plain JSON data with every default filled in: what is stored, hashed and compiled to a plan.
@@ -198,6 +214,8 @@ class Definition(_Model):
         for trigger in data["triggers"]:
             if "cron" in trigger:
                 trigger.setdefault("timezone", "UTC")
+        if not data["cancel"]:  # so that versions made before there was such a field keep their hash
+            del data["cancel"]
         for step in data["steps"].values():
             step["after"] = step["after"] or [{"step": "$trigger"}]
             for edge in step["after"]:
@@ -257,10 +275,10 @@ _INSIDE_STEP: dict[str, type[_Model]] = {"retries": Retries, "backoff": Backoff,
 
 def _model_at(location: Pointer) -> type[BaseModel]:
     """The model whose field is at `location`."""
-    if location[0] not in ("triggers", "steps") or len(location) < 3:
+    if location[0] not in ("triggers", "steps", "cancel") or len(location) < 3:
         return Definition
-    if location[0] == "triggers":
-        return Trigger
+    if location[0] != "steps":
+        return Trigger if location[0] == "triggers" else Cancel
     inside = [part for part in location[2:-1] if isinstance(part, str)]
     if inside[:1] == ["runtime"]:
         return _RUNTIMES[inside[1]]

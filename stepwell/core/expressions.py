@@ -29,6 +29,7 @@ class Scope(Enum):
     """Where an expression stands, and so which variables it has."""
 
     TRIGGER = ("event", "user", "data")
+    CANCEL = ("event", "user", "data", "async")
     CONDITION = ("event", "user", "data", "steps", "errors", "response")
     MATCH = ("event", "user", "data", "steps", "errors", "response", "async")
 

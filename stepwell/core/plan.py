@@ -7,6 +7,7 @@ filled in), which is what stores keep; so loading a plan never needs pydantic.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,10 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A delay, a wait for an event, or both; shared by all edges with equal parent, delay, event, match and ttl."""
+    """A delay, a wait for an event, or both; shared by all edges with equal parent, delay, event, match and ttl.
+
+    One that `cancels` has no edges: it is open as long as the run is, or its ttl (0: none), and its event ends the run.
+    """
 
     parent: int
     delay_ms: int
@@ -74,6 +78,7 @@ class Pause:
     ttl_ms: int
     edges: tuple[int, ...]
     upstream: tuple[int, ...]  # edges before the parent that wait for events, which may not be used again here
+    cancels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Plan:
     pauses: tuple[Pause, ...]
     roots: tuple[int, ...]  # edges whose parent is TRIGGER
     leaves: tuple[int, ...]  # steps that no step comes after
+    cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
 
 
 def compile_plan(definition: dict[str, Any], version: int) -> Plan:
@@ -115,6 +121,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         incoming[edge.step].append(e)
         outgoing[edge.parent].append(e)
     ancestors = _ancestors(len(ids), edges, incoming)
+    cancels = _cancels(definition.get("cancel", ()))
     steps = tuple(
         _step(definition["steps"][step_id], tuple(incoming[i]), tuple(outgoing[i]), ancestors[i])
         for i, step_id in enumerate(ids)
@@ -125,9 +132,10 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         triggers=tuple(Trigger(**trigger) for trigger in definition["triggers"]),
         steps=steps,
         edges=tuple(edges),
-        pauses=_with_upstream(pauses, edges, ancestors),
+        pauses=(*_with_upstream(pauses, edges, ancestors), *cancels),
         roots=tuple(outgoing[TRIGGER]),
         leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
+        cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
     )
 
 
@@ -139,7 +147,7 @@ def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge
         for after in step["after"] or [{"step": "$trigger", "on": "success"}]:
             parent = TRIGGER if after["step"] == "$trigger" else index[after["step"]]
             wait = after.get("async")
-            delay = parse_duration(after["wait"]) if after.get("wait") else 0
+            delay = _duration(after.get("wait"))
             pause = None
             if wait:
                 key = (parent, delay, wait["event"], wait.get("match"), parse_duration(wait["ttl"]))
@@ -164,6 +172,17 @@ def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge
         Pause(parent, delay, event, match, ttl, edges=tuple(members[p]), upstream=())
         for (parent, delay, event, match, ttl), p in shared.items()
     ]
+
+
+def _cancels(rules: Sequence[dict[str, Any]]) -> list[Pause]:
+    return [
+        Pause(TRIGGER, 0, rule["event"], rule.get("if"), _duration(rule.get("timeout")), (), (), cancels=True)
+        for rule in rules
+    ]
+
+
+def _duration(text: str | None) -> int:
+    return parse_duration(text) if text else 0
 
 
 def _ancestors(count: int, edges: list[Edge], incoming: dict[int, list[int]]) -> list[tuple[int, ...]]:

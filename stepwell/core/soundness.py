@@ -30,6 +30,7 @@ def contradictions(definition: Raw) -> list[Problem]:
         return []  # refused for that
     ancestry = Ancestry(steps)
     problems = [problem for i, trigger in _entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
+    problems += [problem for i, rule in _entries(definition.get("cancel")) for problem in _cancel(i, rule)]
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
@@ -39,20 +40,27 @@ def contradictions(definition: Raw) -> list[Problem]:
 
 def doubts(definition: Raw) -> list[Problem]:
     """What is allowed, and probably not meant, in a normalised definition."""
-    found = []
+    found: list[Problem] = []
     for step_id, step in definition["steps"].items():
         for i, edge in enumerate(step["after"]):
             match = edge.get("async", {}).get("match")
-            index = wait_index(match) if match else None
-            if match and not (index and index.relates):
-                message = (
-                    "match has no equality between the incoming event and a value of the run, so every event of that "
-                    "name is compared with every waiting run; add one, as in "
-                    "async.data.order_id == event.data.order_id"
-                )
-                found.append(Problem(("steps", step_id, "after", i, "async", "match"), message))
+            found += _unindexed(("steps", step_id, "after", i, "async", "match"), match)
         found += _never(step_id, step)
+    for i, rule in enumerate(definition.get("cancel", ())):
+        found += _unindexed(("cancel", i, "if"), rule.get("if"))
     return found
+
+
+def _unindexed(at: Pointer, source: str | None) -> Iterator[Problem]:
+    """A condition on an incoming event that does not say where runs are found for which it may be true."""
+    index = wait_index(source) if source else None
+    if source and not (index and index.relates):
+        yield Problem(
+            at,
+            f"{at[-1]} has no equality between the incoming event and a value of the run, so every event of that "
+            "name is compared with every waiting run; add one, as in "
+            "async.data.order_id == event.data.order_id",
+        )
 
 
 def _never(step_id: str, step: Raw) -> Iterator[Problem]:
@@ -97,6 +105,11 @@ def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
             check_cron(cron, timezone)
         except ValueError as wrong:
             yield Problem((*at, "timezone"), f"timezone: {wrong}")
+
+
+def _cancel(i: int, rule: Raw) -> Iterator[Problem]:
+    if isinstance(rule.get("if"), str) and rule["if"]:
+        yield from _compiled(("cancel", i, "if"), rule["if"], Scope.CANCEL)
 
 
 def _step(step_id: str, step: Raw) -> Iterator[Problem]:
@@ -150,7 +163,7 @@ def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Proble
 def _compiled(
     at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
 ) -> Iterator[Problem]:
-    hint = "" if scope is Scope.TRIGGER else _hint(source)  # where there are no steps, their spelling is no matter
+    hint = _hint(source) if "steps" in scope.value else ""  # where there are no steps, their spelling is no matter
     try:
         expression = compile_expression(source, scope)
     except ExpressionError as wrong:
