@@ -187,7 +187,7 @@ class Cancel(_Model):
     if_: Cel | None = Field(
         default=None,
         alias="if",
-        description="CEL over the run's `event`, `user` and `data`, and `async`, the incoming event; only true cancels.",
+        description="CEL over the run's `event`, `user` and `data`, and `async`, the incoming event; true cancels.",
         examples=["async.data.order_id == event.data.order_id"],
     )
     timeout: Duration | None = Field(

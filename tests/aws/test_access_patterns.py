@@ -199,6 +199,19 @@ def test_a_wait_costs_the_same_however_many_others_are_open(resources: Resources
     assert all(stored.run.status is RunStatus.COMPLETED for stored, _ in batches.runs())
 
 
+def test_a_rule_of_cancel_is_a_wait_that_is_opened_with_the_run_and_deleted_with_it(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()}, cancel=[{"event": "paid", "if": PAID["match"]}])
+    warm(batches, data={"order": 0})
+    started = of_event(batches, data={"order": 7})
+    # The event, the run and the wait; one look for events that came before it.
+    requests = {"dynamodb.PutItem": 3, "dynamodb.Query": 1, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}
+    assert cost(started) == (requests, 1 + 2 + 1 + 3, 1)
+    ended = of_outcome(batches)
+    requests = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "dynamodb.BatchWriteItem": 1, "events.PutEvents": 1}
+    assert cost(ended) == (requests, 2 + 1, 1)
+
+
 @pytest.mark.parametrize("others", [1, 300])
 def test_events_before_a_wait_are_found_by_its_key(resources: Resources, others: int) -> None:
     batches = Batches(resources)

@@ -24,6 +24,7 @@ def deploy(aws: ContainerStepwell, images: Images, tmp_path: Path) -> Deploy:
         entrypoint = ["/bin/busybox", "sh", "-c", script, "step"]
         step = {"path": "file://.", "runtime": {"type": "docker", "image": image, "entrypoint": entrypoint}, **fields}
         definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step}}
+        definition["cancel"] = [{"event": "stop"}]
         (tmp_path / "stepwell.json").write_text(json.dumps(definition))
         aws.deploy(tmp_path)
 
@@ -89,6 +90,18 @@ def test_cancelling_a_run_stops_its_container(aws: ContainerStepwell, deploy: De
     event = aws.send()
     aws.wait_until_running()
     aws.cancel(aws.run_of(event))
+    aws.ecs.wait()
+    (run,) = aws.runs(event)
+    assert _statuses(run) == ["cancelled", "cancelled"]
+    assert (aws.ecs.started, aws.ecs.running) == (1, [])
+
+
+def test_an_event_that_cancels_a_run_stops_its_container(aws: ContainerStepwell, deploy: Deploy) -> None:
+    deploy(SLEEP)
+    event = aws.send()
+    aws.wait_until_running()
+    aws.send("stop")
+    aws.settle()
     aws.ecs.wait()
     (run,) = aws.runs(event)
     assert _statuses(run) == ["cancelled", "cancelled"]

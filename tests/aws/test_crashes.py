@@ -15,6 +15,7 @@ from stepwell.core.run import RunStatus
 from stepwell.testing.batches import Batches, Json, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+CANCEL = {"a rule of cancel, whose event comes": [{"event": "paid", "if": PAID["match"], "timeout": "1h"}]}
 STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
     "steps one after the other": ({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")}, [("go", {})]),
     "parallel steps that join": (
@@ -23,6 +24,10 @@ STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
     ),
     "a wait, whose event comes": (
         {"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})},
+        [("go", {"order": 7}), ("paid", {"order": 7})],
+    ),
+    "a rule of cancel, whose event comes": (
+        {"a": handler_step(), "b": handler_step({"step": "a", "wait": "10m"})},
         [("go", {"order": 7}), ("paid", {"order": 7})],
     ),
     "a long output": ({"a": handler_step(), "long": handler_step("a"), "c": handler_step("long")}, [("go", {})]),
@@ -36,7 +41,7 @@ def answer(ctx: Json) -> Any:
 def tell(batches: Batches, story: str, crash_at: int | None = None) -> None:
     """Run a story, with a crash before the request of that number."""
     steps, events = STORIES[story]
-    batches.deploy(steps)
+    batches.deploy(steps, cancel=CANCEL.get(story))
     batches.requests.clear()
     batches.crash_at = crash_at
     for name, data in events:
@@ -63,7 +68,7 @@ def test_a_crash_before_any_request_changes_nothing_in_the_end(
     whole = Batches(resources, answer)
     tell(whole, story)
     expected = result(whole)
-    assert [status for status, *_ in expected] == [RunStatus.COMPLETED]
+    assert [status for status, *_ in expected] == [RunStatus.CANCELLED if story in CANCEL else RunStatus.COMPLETED]
     assert_nothing_is_left(whole)
     for number in count():
         batches = Batches(new_account(), answer)

@@ -68,13 +68,14 @@ def after(parent: str, **fields: Any) -> dict[str, Any]:
     return {"step": parent, **{name.rstrip("_"): value for name, value in fields.items()}}
 
 
-def plan_of(**steps: dict[str, Any]) -> Plan:
+def plan_of(cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any]) -> Plan:
     """A plan of these steps, without retries unless a step says otherwise."""
     defaults = {"path": "file://.", "retries": {"attempts": 0}}
     definition = {
         "id": "f",
         "triggers": [{"event": "go"}],
         "steps": {step_id: {**defaults, **step} for step_id, step in steps.items()},
+        "cancel": cancel,
     }
     return compile_plan(parse_definition(definition).normalised(), 1)
 
@@ -82,8 +83,8 @@ def plan_of(**steps: dict[str, Any]) -> Plan:
 class Story:
     """A run to which facts are told. An `if` holds if it is literally `true`; every wait has the key KEY."""
 
-    def __init__(self, **steps: dict[str, Any]) -> None:
-        self.plan = plan_of(**steps)
+    def __init__(self, cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any]) -> None:
+        self.plan = plan_of(cancel, **steps)
         self.run = new_run("run", self.plan, NOW)
 
     def decide(self, fact: Fact, now: int = NOW) -> Decision:
@@ -944,3 +945,78 @@ def test_a_run_is_unpacked_as_it_was_packed() -> None:
     for run in (new_run("run", story.plan, 0), story.run, full):
         assert unpack("run", pack(run)) == run
     assert type(unpack("run", pack(full)).steps[0].status) is StepStatus
+
+
+# --- rules of `cancel` -----------------------------------------------------------------------------------------------
+
+GONE = [{"event": "gone"}, {"event": "late", "timeout": "1h"}]
+DEADLINE = Timer(TimerKind.DEADLINE, 1)
+
+
+def test_a_rule_waits_from_the_start_of_the_run_and_only_a_timeout_sets_a_timer() -> None:
+    story = Story(GONE, a={})
+    forever = NOW + 10 * 366 * 24 * HOUR
+    assert story.begin() == [
+        OpenWait(0, KEY, forever),
+        SetTimer(DEADLINE, NOW + HOUR),
+        OpenWait(1, KEY, NOW + HOUR),
+        RunStep(A, 1),
+    ]
+    assert story.pauses == "awaiting awaiting"
+    assert list(outstanding(story.plan, story.run)) == [
+        RunStep(A, 1),
+        OpenWait(0, KEY, forever),
+        OpenWait(1, KEY, NOW + HOUR),
+        SetTimer(DEADLINE, NOW + HOUR),
+    ]
+
+
+def test_a_timeout_counts_from_when_the_run_was_made() -> None:
+    story = Story(GONE, a={})
+    assert OpenWait(1, KEY, NOW + HOUR) in story.tell(RunStarted(), NOW + MINUTE)
+
+
+def test_the_event_of_a_rule_cancels_the_run_and_closes_the_other_rules() -> None:
+    story = Story(GONE, a={}, b={"after": [after("a")]})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    assert story.tell(EventArrived(0, "e")) == [
+        CloseWait(0),
+        ClearTimer(DEADLINE),
+        CloseWait(1),
+        EmitEnd("cancelled"),
+        StopStep(A, 1),
+        record(A, "cancelled"),
+    ]
+    assert (story.status, story.steps, story.pauses) == ("cancelled", "cancelled cancelled", "matched dropped")
+    assert story.run.pauses[0].event_id == "e"
+    assert story.ignores(EventArrived(1, "e"))
+
+
+@pytest.mark.parametrize(("outcome", "status"), [(OK, "completed"), (FINAL, "failed")])
+def test_the_end_of_a_run_closes_its_rules(outcome: Outcome, status: str) -> None:
+    story = Story(GONE, a={})
+    story.begin()
+    commands = story.end(A, outcome)
+    assert commands[1:] == [CloseWait(0), ClearTimer(DEADLINE), CloseWait(1), EmitEnd(status)]
+    assert (story.status, story.pauses) == (status, "dropped dropped")
+    assert story.ignores(EventArrived(0, "e"))
+
+
+def test_after_its_timeout_a_rule_cancels_nothing() -> None:
+    story = Story(GONE, a={})
+    story.begin()
+    assert story.tell(DeadlinePassed(1)) == [ClearTimer(DEADLINE), CloseWait(1)]
+    assert story.ignores(EventArrived(1, "e"))
+    assert story.pauses == "awaiting expired"
+
+
+def test_a_rule_whose_condition_has_no_value_waits_for_nothing() -> None:
+    story = Story(GONE[:1], a={})
+    asked = questions(story.plan, story.run, RunStarted())
+    assert asked == Questions(TRIGGER, pauses=(0,))
+    answers = Answers({}, {0: WaitKey(None, "event.data.x is not there")})
+    decision = advance(story.plan, story.run, RunStarted(), answers, NOW)
+    assert decision.commands == (RunStep(A, 1),)
+    assert list(outstanding(story.plan, decision.run)) == [RunStep(A, 1)]
+    assert decision.run.problems == (("pause", 0, "event.data.x is not there"),)

@@ -103,7 +103,8 @@ def edges(draw: st.DrawFn, parents: list[str]) -> dict[str, Any]:
 
 
 @st.composite
-def functions(draw: st.DrawFn) -> Function:
+def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless")) -> Function:
+    """`cancels`: the events that rules of `cancel` may wait for."""
     ids = [f"s{i}" for i in range(draw(st.integers(1, 7)))]
     steps: dict[str, Any] = {}
     for i, step_id in enumerate(ids):
@@ -117,7 +118,9 @@ def functions(draw: st.DrawFn) -> Function:
     stubborn = st.sampled_from([["error"] * 2, ["error"] * 3, ["lost"] * 3, ["lost"] * 4])
     scripts = {step_id: draw(st.lists(words, max_size=5) | stubborn) for step_id in ids}
     in_any_order = {step_id: steps[step_id] for step_id in draw(st.permutations(ids))}
-    definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": in_any_order})
+    rules = st.fixed_dictionaries({"event": st.sampled_from(cancels)}, optional={"timeout": st.just("1h")})
+    cancel = draw(st.lists(rules, max_size=2)) if cancels else []
+    definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": in_any_order, "cancel": cancel})
     return Function(definition.normalised(), scripts)
 
 
@@ -385,6 +388,22 @@ def test_a_cancel_at_any_moment_ends_everything_at_once(function: Function, seed
     assert world.stopped == ran
     assert set(world.statuses.values()) <= {"completed", "failed", "skipped", "cancelled"}
     model = Model(function)
+    assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
+
+
+@QUICK
+@given(functions(("comes", "comes", "never", "hopeless")), st.integers(0, 2**32))
+def test_an_event_that_cancels_may_come_at_any_moment(function: Function, seed: int) -> None:
+    world, model = World(function, Random(seed)), Model(function)
+    world.live()
+    world.check_end()
+    by = [p for p in world.plan.cancels if world.run.pauses[p].event_id is not None]
+    assert len(by) == (world.run.status is RunStatus.CANCELLED)
+    if not by:
+        its_end = (RunStatus.FAILED if model.unhandled else RunStatus.COMPLETED, world.statuses)
+        assert model.unhandled or its_end == (world.run.status, model.statuses)
+        return
+    assert world.plan.pauses[by[0]].event == "comes"
     assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
 
 

@@ -431,6 +431,18 @@ def test_a_join_that_can_never_be_complete_is_a_warning() -> None:
     assert warning.pointer == ("steps", "b", "join")
 
 
+def test_a_rule_of_cancel_without_an_equality_is_a_warning() -> None:
+    rules = [{"event": "e", "if": "async.data.x > event.data.x"}, {"event": "e", "if": "async.data.x == event.data.x"}]
+    [warning] = parse_definition({**function(a=step()), "cancel": rules}).warnings()
+    assert warning.pointer == ("cancel", 0, "if")
+    assert "if has no equality" in warning.message
+
+
+def test_a_definition_without_rules_of_cancel_says_nothing_of_them() -> None:
+    """Or else every version that was made before there were any would have another hash now."""
+    assert "cancel" not in parse_definition(function(a=step())).normalised()
+
+
 # --- the schema ------------------------------------------------------------------------------------------------------
 
 
@@ -469,9 +481,12 @@ ANYTHING = st.recursive(
     st.dictionaries(
         WORDS, st.fixed_dictionaries({}, optional={"after": ANYTHING, "runtime": ANYTHING, "path": ANYTHING})
     ),
+    st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(["event", "if", "timeout"], ANYTHING))),
 )
-def test_any_data_is_accepted_or_refused_with_problems(raw: dict[str, Any], steps: dict[str, Any]) -> None:
-    for data in (raw, {**raw, "steps": steps}):
+def test_any_data_is_accepted_or_refused_with_problems(
+    raw: dict[str, Any], steps: dict[str, Any], rules: list[dict[str, Any]]
+) -> None:
+    for data in (raw, {**raw, "steps": steps}, {**raw, "cancel": rules}):
         try:
             parse_definition(data)
         except DefinitionError as refused:
