@@ -317,7 +317,10 @@ class DynamoStore:
         outcomes = read_partition(self._table, run_key(run_id)["pk"]["S"], "o#", ConsistentRead=True)
         found = unfolded(record, outcomes, self.get_many)
         ids.update({(run_id, fact.step, fact.attempt): its for fact, its in found if its is not None})
-        return [RunFact(run_id, fact, causes.get(fact, facts[0].cause)) for fact, _ in found]
+        taken = [RunFact(run_id, fact, causes.get(fact, facts[0].cause)) for fact, _ in found]
+        # Of a message that comes again, what followed from its outcome may be owed though the outcome is folded.
+        known = {fact for fact, _ in found}
+        return taken + [its for its in facts if its.cause and its.cause.again and its.fact not in known]
 
     def put_reruns(self, run_ids: Sequence[str]) -> None:
         """Let reruns and replays be found by their events, and in lists; also those that were there before, since

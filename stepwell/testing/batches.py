@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -72,6 +73,7 @@ class Batches:
         self.crash_after: int | None = None  # the number of the batch that is done, but never deleted
         self.batches = 0
         self.requests: list[str] = []
+        self._lock = Lock()
         for service in SERVICES:
             client = clients.client(service)
             client.meta.events.unregister("before-call", unique_id="batches")  # of the one before
@@ -97,13 +99,15 @@ class Batches:
         self.start()
 
     def _before(self, model: Any, **_: Any) -> None:
-        if self.crash_at is not None and len(self.requests) == self.crash_at:
+        with self._lock:  # steps are started in parallel
+            is_last = len(self.requests) == self.crash_at
             self.requests.append(model.name)
-            self.crash_at = None
-            raise Crash
-        self.requests.append(model.name)
+            if is_last:
+                self.crash_at = None
+                raise Crash
 
-    def _invoke(self, params: Json, **_: Any) -> tuple[Any, Json]:
+    def _invoke(self, params: Json, model: Any, **_: Any) -> tuple[Any, Json]:
+        self._before(model)  # which does not see a request that is answered here
         payload = json.loads(params["body"])
         self.invoked.append(payload)
         said = self.answer(payload["ctx"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -165,20 +166,44 @@ def test_the_first_of_two_outcomes_of_one_attempt_counts_in_a_wide_run_too(resou
     assert_joined(batches, 40)
 
 
-def test_a_crash_in_the_middle_of_a_wide_run_changes_nothing_in_the_end(resources: Resources) -> None:
-    batches = started(resources, fan(40))
+def story(batches: Batches, crash_at: int | None = None) -> list[Any]:
+    """A wide run, and another function that waits for its end: what people can see of both, and what was started. The
+    process dies before the request of that number, counted from when all parallel steps run."""
+    batches.deploy(fan(33))
+    batches.deploy({"a": handler_step()}, on="stepwell/run.completed", id="listener")
+    batches.send()
+    batches.route()
     batches.requests.clear()
-    for number in range(0, 60, 4):
-        batches.crash_at = len(batches.requests) + number
-        batches.advance()
-    batches.crash_at = None
+    batches.crash_at = crash_at
     batches.drain()
-    ((stored, attempts),) = batches.runs()
-    assert stored.run.status is RunStatus.COMPLETED
-    outputs = {attempt.step: json.loads(attempt.output or b"") for attempt in attempts}
-    assert sorted(outputs) == list(range(41))
-    joined = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]
-    assert all(len(payload["steps"]) == 40 for payload in joined)
+    runs = sorted((run.function, run.run.status, len(attempts)) for run, attempts in batches.runs())
+    return [runs, {(its["ctx"]["function_id"], its["ctx"]["step_id"]) for its in batches.invoked}]
+
+
+def test_a_crash_before_any_request_of_a_wide_run_changes_nothing_in_the_end(
+    resources: Resources, new_account: Callable[[], Resources]
+) -> None:
+    expected = story(Batches(resources))
+    assert expected[0] == [("f", RunStatus.COMPLETED, 34), ("listener", RunStatus.COMPLETED, 1)]
+    for number in itertools.count():
+        batches = Batches(new_account())
+        assert story(batches, number) == expected, f"after a crash before request {number} of {batches.requests}"
+        if batches.crash_at is not None:  # there are no more requests
+            break
+        joined = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]
+        assert all(len(payload["steps"]) == 33 for payload in joined)
+    assert number >= 25
+
+
+def test_a_batch_of_a_wide_run_that_was_done_may_come_again(
+    resources: Resources, new_account: Callable[[], Resources]
+) -> None:
+    whole = Batches(resources)
+    expected = story(whole)
+    for number in range(whole.batches):
+        batches = Batches(new_account())
+        batches.crash_after = number
+        assert story(batches) == expected, f"after batch {number} came twice"
 
 
 def test_long_outputs_of_a_wide_run_stay_out_of_its_item(resources: Resources) -> None:
