@@ -92,7 +92,8 @@ class Engine:
         return self._undone
 
     def rerun(self, record: RunRecord, token: str, now: int, cause: Cause | None = None) -> str | None:
-        """Run the same event again on the live version; the new run's id, or None if the function is not live."""
+        """Run the same event again on the live version; the new run's id, or None if the function is not live. Raises
+        NotWritten."""
         plan = self.store.catalog().live.get(record.plan.function_id)
         if plan is None:
             return None
@@ -100,7 +101,8 @@ class Engine:
         run = new_run(new_id, plan, now)
         position = self.store.position(now)
         self.store.add(RunRecord(run, plan, record.event, position, rerun_of=record.run.id, replay=record.replay))
-        self.process([], [RunFact(new_id, RunStarted(), cause)], now)
+        if self.process([], [RunFact(new_id, RunStarted(), cause)], now):
+            raise NotWritten(f"run {new_id}, which runs {record.run.id} again, could not be written")
         return new_id
 
     def replay(
@@ -122,8 +124,8 @@ class Engine:
         for event_id, its in started.items():
             run, position = new_run(its, plan, now), self.store.position(now)
             self.store.add(RunRecord(run, plan, events[event_id], position, replay=replay))
-        if undone := self.process([], [RunFact(its, RunStarted(), cause) for its in started.values()], now):
-            raise NotWritten(f"{len(undone)} messages could not be handled")
+        if self.process([], [RunFact(its, RunStarted(), cause) for its in started.values()], now):
+            raise NotWritten("not all of it is started")
         return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]
 
     def _failed(self, causes: Iterable[Cause | None]) -> None:

@@ -159,9 +159,9 @@ OPERATIONS = (
               (Parameter("function", "only runs of this function"), _STATUS, _USER,
                Parameter("replay", "only runs of this replay"), *BETWEEN, *_PAGING)),
     Operation("GET", "/v1/runs/{id}", "get_run", "A run with its steps, attempts and logs", models.RunView),
-    Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409,)),
+    Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409, 503)),
     Operation("POST", "/v1/runs/{id}/rerun", "rerun_run", "Run the same event again on the live version",
-              models.RunView, status=201, errors=(409,)),
+              models.RunView, status=201, errors=(409, 503)),
     Operation("POST", "/v1/functions/{id}/replay", "replay_events", "Run stored events again, on this one function",
               models.ReplayView, errors=(409, 503), body=REPLAY),
 )  # fmt: skip

@@ -39,18 +39,27 @@ class EntryControl:
         self._entry = entry
 
     def cancel(self, run_id: str) -> None:
-        self._entry().cancel(run_id)
+        with _told():
+            self._entry().cancel(run_id)
 
     def rerun(self, run_id: str) -> str | None:
-        return self._entry().rerun(run_id)
+        with _told():
+            return self._entry().rerun(run_id)
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        try:
+        with _told():
             return self._entry().replay(function_id, version, events, replay)
-        except NotWritten as reason:
-            raise Problem(503, f"not all of it is started, ask again: {reason}") from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Nobody delivers a request again but who made it."""
+    try:
+        yield
+    except NotWritten as reason:
+        raise Problem(503, f"{reason}; try again", {"retry-after": "1"}) from None
 
 
 def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:

@@ -18,7 +18,7 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stepwell.aws.clients import client
-from stepwell.aws.dispatch import NeverStarts
+from stepwell.aws.dispatch import Busy, NeverStarts
 from stepwell.aws.resources import Resources
 from stepwell.aws.stopped_tasks import STOPPED_BY_US, StoppedTask, TaskOutcome
 from stepwell.aws.task_definitions import STEP
@@ -38,11 +38,12 @@ _FINAL_CODES = frozenset(
         "BlockedException",
     }
 )
-_PASSING_WORDS = ("limit", "capacity", "unable to assume the role", "try again", "rate exceeded", "throttl")
+_BUSY_WORDS = ("limit", "capacity", "try again", "rate exceeded", "throttl")
+_PASSING_WORDS = (*_BUSY_WORDS, "unable to assume the role")  # while IAM propagates
 
 
 class NotStarted(Exception):
-    """ECS starts nothing at the moment (it is throttled, or has no capacity): ask again later."""
+    """Something is wrong with ECS or S3, or on the way there; it may be right when it is asked again."""
 
 
 class Containers:
@@ -62,7 +63,7 @@ class Containers:
         target: dict[str, Any],
         timeout_ms: int,
     ) -> str:
-        """Start the attempt's task; its ARN. Asking again is harmless. Raises NotStarted (for now), NeverStarts."""
+        """Start the attempt's task; its ARN. Asking again is harmless. Raises Busy, NotStarted, NeverStarts."""
         if not self._resources.cluster:
             raise NeverStarts(_CLUSTER_LACKS)
         key = f"{FOLDER}/{run_id}/{step_id}/{attempt}-{_digest('key', token)}"
@@ -100,7 +101,7 @@ class Containers:
             reason = " ".join(filter(None, (failure.get("reason"), failure.get("detail"))))
             if failure.get("reason") in ("MISSING", "INACTIVE"):
                 raise NeverStarts(f"ECS cannot find {failure.get('arn')}: {reason}")
-            raise NotStarted(f"ECS has no room for the task: {reason}")
+            raise Busy(f"ECS has no room for the task: {reason}")
         arn: str = answer["tasks"][0]["taskArn"]
         return arn
 
@@ -179,7 +180,9 @@ def _already_started(error: ClientError) -> str | None:
 
 def _refuse(error: ClientError) -> str:
     code, message = error.response["Error"]["Code"], str(error.response["Error"].get("Message", ""))
-    passes = any(words in message.lower() for words in _PASSING_WORDS)
-    if code in _FINAL_CODES and not passes:
+    said = f"{code} {message}".lower()
+    if any(words in said for words in _BUSY_WORDS):
+        raise Busy(f"{code}: {message}") from error
+    if code in _FINAL_CODES and not any(words in said for words in _PASSING_WORDS):
         raise NeverStarts(f"ECS does not start the task: {message}") from error
     raise NotStarted(f"{code}: {message}") from error

@@ -1,19 +1,22 @@
 """Starting attempts on AWS: asynchronous invocations of Lambdas, tasks on ECS.
 
 Implements `platform.Dispatcher`. There are no slots: every attempt is claimed in the commit that queues it. What is
-started goes on in threads until `finish`, which says whose messages must come again.
+started goes on in threads until `finish`. One rule: an attempt that could not be started gets a message of its own, and
+the others that its message had started are not started again for its sake.
 """
 
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import orjson
 
 from stepwell.aws.clients import client
-from stepwell.aws.messages import entry, outcome_message
+from stepwell.aws.messages import again_message, delay_s, entry, outcome_message
 from stepwell.aws.outbox import put_events, send_messages
 from stepwell.aws.registry import Registry, Target
 from stepwell.aws.resources import Resources
@@ -28,10 +31,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("stepwell.dispatch")
 SOURCE = "stepwell.engine"  # of the engine's own events on the bus
 _PARALLEL = 32
+_SOONEST_MS, _LATEST_MS = 1000, 60_000  # until an attempt is started that could not be
 
 
 class NeverStarts(Exception):
     """Trying again would not help; the message says why."""
+
+
+class Busy(Exception):
+    """Throttled, or without capacity: for certain nothing was started, and later it may be."""
 
 
 class LambdaDispatcher:
@@ -71,30 +79,39 @@ class LambdaDispatcher:
 
     # --- what the platform does with it ----------------------------------------------------------------------------
 
-    def finish(self) -> set[str]:
-        """Wait for what was started; the causes of what could not be. Raises outbox.NotSent."""
+    def finish(self, now: int) -> list[Attempt]:
+        """Wait for what was started; those of which nobody knows whether they were. Raises outbox.NotSent."""
         started, self._started = self._started, []
-        undone: set[str] = set()
+        unsure: list[Attempt] = []
+        busy: list[Attempt] = []
         refused: list[bytes] = []
         for attempt, future in started:
-            run_id, step_id = attempt.record.run.id, attempt.record.plan.steps[attempt.step].id
+            name = _name(attempt)
             try:
                 future.result()
             except NeverStarts as reason:
-                token = self._tokens.of(run_id, step_id, attempt.attempt)
-                outcome = failure("start", str(reason), retryable=False)
-                refused.append(outcome_message(run_id, step_id, attempt.attempt, token, outcome))
-            except (
-                Exception
-            ) as error:  # throttled, no connection: the message comes again, and then this is tried again
-                log.warning(
-                    "attempt %s of step %s of run %s is not started yet: %s", attempt.attempt, step_id, run_id, error
+                refused.append(
+                    outcome_message(*name, self._tokens.of(*name), failure("start", str(reason), retryable=False))
                 )
-                if attempt.cause is not None:
-                    undone.add(attempt.cause.id)
+            except Busy as reason:
+                log.info("step %s of run %s, attempt %s, is started later: %s", name[1], name[0], name[2], reason)
+                busy.append(attempt)
+            except Exception as error:  # no connection, a fault of AWS
+                log.warning("step %s of run %s, attempt %s, may not have started: %s", name[1], name[0], name[2], error)
+                unsure.append(attempt)
         send_messages(self._resources.outcomes_queue, [entry(body) for body in refused])
+        self.start_later(busy, now)
         self._put_events()
-        return undone
+        return unsure
+
+    def start_later(self, attempts: Sequence[Attempt], now: int) -> None:
+        """Send each attempt a message that starts it: the later, the longer it has been waiting. Raises NotSent."""
+        messages = []
+        for attempt in attempts:
+            name, waited = _name(attempt), now - attempt.record.run.steps[attempt.step].at
+            due = now + round(min(_LATEST_MS, max(_SOONEST_MS, waited)) * random.uniform(0.5, 1))
+            messages.append(entry(again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
+        send_messages(self._resources.outcomes_queue, messages)
 
     def take_stopped(self) -> set[str]:
         """The runs whose attempts are to be stopped."""
@@ -162,8 +179,15 @@ class LambdaDispatcher:
             lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
         except errors.ResourceNotFoundException:
             raise NeverStarts(f"there is no Lambda {function}; `stepwell push` makes it again") from None
+        except errors.TooManyRequestsException as error:
+            raise Busy(str(error)) from None
         except (errors.RequestTooLargeException, errors.InvalidRequestContentException) as error:
             raise NeverStarts(f"Lambda does not take the input: {error}") from None
+
+
+def _name(attempt: Attempt) -> tuple[str, str, int]:
+    record = attempt.record
+    return record.run.id, record.plan.steps[attempt.step].id, attempt.attempt
 
 
 def with_token(document: bytes, token: str) -> bytes:

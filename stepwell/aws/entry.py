@@ -35,7 +35,7 @@ from stepwell.aws.waking import Waking
 from stepwell.core.events import Event
 from stepwell.core.messages import AttemptLost, CancelRequested
 from stepwell.engine import Arrival, Engine, RunFact
-from stepwell.platform import Cause, Replayed
+from stepwell.platform import Cause, NotWritten, Replayed
 
 log = logging.getLogger("stepwell.aws")
 
@@ -109,12 +109,21 @@ class Entry:
             failed |= set(messages)
         return {"batchItemFailures": [{"itemIdentifier": m} for its in failed for m in messages.get(its, ())]}
 
-    def _process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
+    def _process(
+        self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int, *, comes_again: bool = True
+    ) -> set[str]:
+        """The causes of what could not be done; `comes_again`: they are messages, which are then delivered again."""
         undone = self.engine.process(arrivals, self.store.keep_outcomes(facts, now), now)
-        undone |= self.dispatcher.finish()
+        return undone | self._finish(now, comes_again=comes_again)
+
+    def _finish(self, now: int, *, comes_again: bool) -> set[str]:
+        unsure = self.dispatcher.finish(now)
+        if not comes_again:
+            self.dispatcher.start_later(unsure, now)
+            unsure = []
         self._stop_containers(now)
         self.store.flush(now)
-        return undone
+        return {attempt.cause.id for attempt in unsure if attempt.cause is not None}
 
     def _stop_containers(self, now: int) -> None:
         """Not every Lambda may stop containers, so that `advance` is asked to. Raises NotSent."""
@@ -152,7 +161,7 @@ class Entry:
                 ]
                 if facts:
                     log.warning("%s facts are overdue, as for run %s", len(facts), facts[0].run_id)
-                    self._process([], facts, now)
+                    self._process([], facts, now, comes_again=False)  # what is not written is overdue again
                     self._stop_lost(facts)
 
     def _stop_lost(self, facts: Sequence[RunFact]) -> None:
@@ -165,17 +174,18 @@ class Entry:
     # --- what the API asks for -------------------------------------------------------------------------------------
 
     def cancel(self, run_id: str) -> None:
-        """Cancel a run; of one that is cancelled already, stop what may still run of it."""
+        """Cancel a run; of one that is cancelled already, stop what may still run of it. Raises NotWritten."""
         now = now_ms()
         self.store.begin()
         cause = Cause(uuid4().hex[:12], again=True)
-        self._process([], [RunFact(run_id, CancelRequested(), cause)], now)
+        if self._process([], [RunFact(run_id, CancelRequested(), cause)], now, comes_again=False):
+            raise NotWritten(f"run {run_id} could not be cancelled")
         record = self.store.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self.dispatcher.containers.stop(run_id)
 
     def rerun(self, run_id: str) -> str | None:
-        """Run the same event again; the new run's id, None if the function is not live."""
+        """Run the same event again; the new run's id, None if the function is not live. Raises NotWritten."""
         now = now_ms()
         self.store.begin()
         record = self.store.load([run_id])[run_id]
@@ -183,8 +193,7 @@ class Entry:
         new_id = self.engine.rerun(record, token, now, Cause(token[:12], again=False))
         if new_id is not None:
             self.store.put_reruns([new_id])
-        self.dispatcher.finish()
-        self.store.flush(now)
+        self._finish(now, comes_again=False)
         return new_id
 
     def replay(
@@ -199,8 +208,7 @@ class Entry:
             return None
         done = self.engine.replay(plan, events, replay, now, Cause(uuid4().hex[:12], again=False))
         self.store.put_reruns(list(dict.fromkeys(its.run_id for its in done if its.run_id is not None)))
-        self.dispatcher.finish()
-        self.store.flush(now)
+        self._finish(now, comes_again=False)
         return done
 
 

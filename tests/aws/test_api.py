@@ -17,6 +17,7 @@ from stepwell.aws.access import KeyStore
 from stepwell.aws.api import api_of
 from stepwell.aws.resources import Resources
 from stepwell.testing.batches import Batches, Json, handler_step
+from tests.aws.test_sweep import failing
 
 
 @pytest.fixture
@@ -88,6 +89,19 @@ def test_a_run_that_has_ended_cannot_be_cancelled(api: Api, batches: Batches) ->
     batches.drain()
     (run,) = api.ask("/v1/runs")["data"]
     assert "completed" in api.ask(f"/v1/runs/{run['id']}", "DELETE", 409)["detail"]
+
+
+def test_what_could_not_be_written_is_a_503_and_can_be_asked_again(api: Api, batches: Batches) -> None:
+    batches.deploy({"a": handler_step({"step": "$trigger", "wait": "1h"})})
+    batches.send()
+    batches.drain()
+    (run,) = api.ask("/v1/runs")["data"]
+    with failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException"):
+        assert "try again" in api.ask(f"/v1/runs/{run['id']}", "DELETE", 503)["detail"]
+        assert "try again" in api.ask(f"/v1/runs/{run['id']}/rerun", "POST", 503)["detail"]
+    assert api.ask(f"/v1/runs/{run['id']}")["status"] == "running"
+    assert api.ask(f"/v1/runs/{run['id']}", "DELETE")["status"] == "cancelled"
+    assert api.ask(f"/v1/runs/{run['id']}/rerun", "POST", 201)["rerun_of"] == run["id"]
 
 
 def test_pages_follow_each_other_by_their_cursors(api: Api, batches: Batches) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from stepwell.aws.clients import client
 from stepwell.aws.containers import Containers, NotStarted
-from stepwell.aws.dispatch import NeverStarts
+from stepwell.aws.dispatch import Busy, NeverStarts
 from stepwell.aws.stopped_tasks import TaskOutcome
 from stepwell.aws.task_definitions import Container, register_task_definition
 from stepwell.core.messages import Error, Outcome
@@ -160,18 +160,20 @@ def test_an_attempt_that_was_started_before_the_environment_changed_runs_once(wo
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    ("trouble", "says"),
     [
-        lambda host: host.have_no_room(),
-        lambda host: host.refuse("ClientException", "You've reached the limit on the number of vCPUs you can run"),
-        lambda host: host.refuse("ClientException", "ECS was unable to assume the role 'r'. Please verify it"),
-        lambda host: host.refuse("ServerException", "Service Unavailable"),
+        (lambda host: host.have_no_room(), Busy),
+        (lambda host: host.refuse("ClientException", "You've reached the limit on the number of vCPUs"), Busy),
+        (lambda host: host.refuse("ClientException", "ECS was unable to assume the role 'r'. Please"), NotStarted),
+        (lambda host: host.refuse("ServerException", "Service Unavailable"), NotStarted),
     ],
 )
-def test_what_ecs_does_not_start_now_may_start_later(world: World, trouble: Callable[[EcsHost], None]) -> None:
+def test_what_ecs_does_not_start_now_may_start_later(
+    world: World, trouble: Callable[[EcsHost], None], says: type[Exception]
+) -> None:
     target = world.register("echo {}")
     trouble(world.host)
-    with pytest.raises(NotStarted):
+    with pytest.raises(says):
         world.start(target)
     world.start(target)
 

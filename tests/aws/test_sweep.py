@@ -373,11 +373,11 @@ def again(event: Json) -> Json:
     return {"Records": records}
 
 
-def test_when_lambda_is_throttled_the_message_comes_again_and_the_step_starts_then(batches: Batches) -> None:
+def test_when_lambda_fails_the_message_comes_again_and_the_step_starts_then(batches: Batches) -> None:
     invoked = three_runs(batches)
     event = sqs_event([destination(payload, {}) for payload in invoked])
     second = invoked[1]["ctx"]["run_id"]
-    with failing("lambda", "Invoke", "TooManyRequestsException", lambda body: second in body):
+    with failing("lambda", "Invoke", "ServiceException", lambda body: second in body):
         assert failures(event, batches.entry.advance(event)) == [1]
         assert failures(again(event), batches.entry.advance(again(event))) == [1]  # those of the others once more
     assert second not in [payload["ctx"]["run_id"] for payload in batches.invoked[3:]]
@@ -387,10 +387,10 @@ def test_when_lambda_is_throttled_the_message_comes_again_and_the_step_starts_th
     assert all(not its for _, its in [(stored, stored.causes.get(0)) for stored, _ in batches.runs()])
 
 
-def test_when_lambda_is_throttled_at_the_runs_start_its_event_comes_again(batches: Batches, clock: Any) -> None:
+def test_when_lambda_fails_at_the_runs_start_its_event_comes_again(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step()})
     batches.send()
-    with failing("lambda", "Invoke", "TooManyRequestsException"):
+    with failing("lambda", "Invoke", "ServiceException"):
         batches.route()
     assert batches.invoked == []
     clock.shift(1)

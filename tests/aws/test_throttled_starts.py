@@ -1,0 +1,213 @@
+"""Lambda and ECS start only so much at once: what is throttled starts later, alone, and nothing starts twice for it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import time_machine
+
+from stepwell.aws import clients
+from stepwell.aws.entry import now_ms
+from stepwell.aws.resources import Resources
+from stepwell.core.definition import parse_definition
+from stepwell.core.run import RunStatus
+from stepwell.platform import NotWritten
+from stepwell.testing.batches import LOST, Batches, Json, handler_step
+from tests.aws.test_sweep import failing
+
+NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+AGE_S, TIMEOUT_S, START_S = 3600, 30, 60
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def batches(resources: Resources, clock: Any) -> Batches:
+    return Batches(resources)
+
+
+def started(batches: Batches) -> Counter[tuple[str, int]]:
+    """How often each attempt of each step was started."""
+    return Counter((payload["ctx"]["step_id"], payload["ctx"]["attempt"]) for payload in batches.invoked)
+
+
+def statuses(batches: Batches) -> list[str]:
+    """Of the newest run, then of each of its attempts that is over."""
+    run, attempts = max(batches.runs(), key=lambda its: its[0].position)
+    return [run.run.status.name.lower(), *(attempt.status for attempt in attempts)]
+
+
+# --- Lambda ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_one_throttled_start_of_many_is_tried_again_alone(batches: Batches, clock: Any, count: int) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({f"s{number}": handler_step() for number in range(count)})
+    batches.send()
+    with failing("lambda", "Invoke", "TooManyRequestsException", lambda body: '"step_id":"s2"' in body):
+        batches.drain()
+        assert sum(started(batches).values()) == count - 1
+    clock.shift(1)
+    batches.drain()
+    assert started(batches) == {(f"s{number}", 1): 1 for number in range(count)}
+
+
+def test_what_is_throttled_for_longer_than_anything_may_take_is_not_lost(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(timeout=f"{TIMEOUT_S}s")})
+    batches.send()
+    tries = 0
+    with failing("lambda", "Invoke", "TooManyRequestsException"):
+        batches.drain()
+        while tries * 30 < AGE_S + TIMEOUT_S + START_S + 600:
+            clock.shift(30)
+            batches.drain()
+            batches.entry.sweep(range(8))
+            tries += 1
+    assert statuses(batches) == ["running"]
+    clock.shift(60)
+    batches.drain()
+    assert (statuses(batches), started(batches)) == (["completed", "completed"], {("a", 1): 1})
+
+
+def test_a_run_that_was_cancelled_meanwhile_starts_nothing(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    with failing("lambda", "Invoke", "TooManyRequestsException"):
+        batches.drain()
+    batches.entry.cancel(batches.runs()[0][0].run.id)
+    clock.shift(60)
+    batches.drain()
+    assert (statuses(batches), batches.invoked) == (["cancelled", "cancelled"], [])
+
+
+# --- ECS -------------------------------------------------------------------------------------------------------------
+
+
+class RateLimitedEcs:
+    """Answers RunTask as ECS does when a bucket of requests is refilled by so many a second."""
+
+    def __init__(self, bucket: int, a_second: int) -> None:
+        self._full, self._a_second = bucket, a_second
+        self._left, self._at = float(bucket), now_ms()
+        self.refused, self.started = 0, Counter[str]()
+        clients.client("ecs").meta.events.register_first("before-call.ecs.RunTask", self._run_task)
+
+    def _run_task(self, params: Json, **_: Any) -> tuple[Any, Json]:
+        now = now_ms()
+        self._left = min(self._full, self._left + (now - self._at) / 1000 * self._a_second)
+        self._at = now
+        if self._left < 1:
+            self.refused += 1
+            raise clients.client("ecs").exceptions.ClientError(
+                {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "RunTask"
+            )
+        self._left -= 1
+        body = json.loads(params["body"])
+        self.started[body["clientToken"]] += 1
+        return _Ok(), {"tasks": [{"taskArn": "arn:aws:ecs:task/1"}], "failures": []}
+
+
+class _Ok:
+    status_code = 200
+
+
+def test_fifty_containers_start_as_fast_as_ecs_takes_them_each_asked_for_until_then(
+    resources: Resources, clock: Any
+) -> None:
+    batches = Batches(replace(resources, cluster="stepwell"))
+    clients.client("s3").create_bucket(
+        Bucket=resources.bucket, CreateBucketConfiguration={"LocationConstraint": resources.region}
+    )
+    ecs = RateLimitedEcs(bucket=10, a_second=5)
+    docker = {"type": "docker", "image": "busybox"}
+    steps = {f"s{number}": {"path": "file://.", "runtime": docker} for number in range(50)}
+    definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": steps}).normalised()
+    targets = {step: {"ecs": "arn:aws:ecs:task-definition/f:1"} for step in steps}
+    batches.entry.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
+    batches.send()
+    batches.drain()
+    assert len(ecs.started) == 10
+    for _ in range(60):
+        clock.shift(1)
+        batches.drain()
+    assert len(ecs.started) == 50
+    assert set(ecs.started.values()) == {1}  # what runs is not asked for again
+    assert ecs.refused < 250
+
+
+# --- what no message brought -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["TooManyRequestsException", "ServiceException"])
+def test_a_rerun_whose_step_cannot_start_now_starts_it_later(batches: Batches, clock: Any, code: str) -> None:
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    batches.drain()
+    with failing("lambda", "Invoke", code):
+        new_id = batches.entry.rerun(batches.runs()[0][0].run.id)
+    assert (new_id is not None, len(batches.invoked)) == (True, 1)
+    clock.shift(1)
+    batches.drain()
+    assert (statuses(batches), len(batches.invoked)) == (["completed", "completed"], 2)
+
+
+@pytest.mark.parametrize("code", ["TooManyRequestsException", "ServiceException"])
+def test_a_sweeper_that_cannot_start_what_was_lost_burns_one_attempt_and_not_all(
+    batches: Batches, clock: Any, code: str
+) -> None:
+    batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
+    batches.deploy({"a": handler_step(timeout=f"{TIMEOUT_S}s")})
+    batches.send()
+    batches.drain()
+    clock.shift(AGE_S + TIMEOUT_S + START_S)
+    with failing("lambda", "Invoke", code):
+        for _ in range(4):
+            batches.entry.sweep(range(8))
+            clock.shift(60)
+    batches.drain()
+    assert statuses(batches) == ["completed", "lost", "completed"]
+    assert started(batches) == {("a", 1): 1, ("a", 2): 1}
+
+
+@contextmanager
+def runs_cannot_be_written() -> Iterator[None]:
+    with failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: "R#" in body):
+        yield
+
+
+def test_a_cancel_that_could_not_be_written_is_no_success(batches: Batches) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    batches.deploy({"a": handler_step()}, on="stepwell/run.cancelled", id="listener")
+    batches.send()
+    batches.drain()
+    run_id = batches.runs()[0][0].run.id
+    with runs_cannot_be_written(), pytest.raises(NotWritten, match="could not be cancelled"):
+        batches.entry.cancel(run_id)
+    assert statuses(batches) == ["running"]
+    batches.entry.cancel(run_id)
+    assert {run.function: run.run.status for run, _ in batches.runs()} == {
+        "f": RunStatus.CANCELLED,
+        "listener": RunStatus.RUNNING,
+    }
+
+
+def test_a_rerun_that_could_not_be_written_is_no_success(batches: Batches) -> None:
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    batches.drain()
+    with runs_cannot_be_written(), pytest.raises(NotWritten, match="could not be written"):
+        batches.entry.rerun(batches.runs()[0][0].run.id)
+    assert len(batches.runs()) == 1
