@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import orjson
@@ -12,7 +14,11 @@ import orjson
 from stepwell.cli.environments import api_url
 from stepwell.cli.output import fail
 
+if TYPE_CHECKING:
+    import httpx
+
 DEFAULT_URL = "http://127.0.0.1:8288"
+_BUSY = (429, 502, 503, 504)  # worth another try, if the request may be repeated
 
 
 def in_path(its_id: str) -> str:
@@ -21,10 +27,16 @@ def in_path(its_id: str) -> str:
 
 
 class Client:
-    def __init__(self, env: str | None = None) -> None:
-        """`env`: an environment in AWS, whose address its resources say."""
-        self.url = (os.environ.get("STEPWELL_URL", DEFAULT_URL) if env is None else api_url(env)).rstrip("/")
-        key = os.environ.get("STEPWELL_KEY")
+    def __init__(
+        self, env: str | None = None, *, url: str | None = None, key: str | None = None, patience_s: float = 0
+    ) -> None:
+        """`env`: an environment in AWS, whose address its resources say. `patience_s`: how long to ask again where no
+        server answers, or a busy one; for who makes no request that must not be repeated."""
+        if url is None:
+            url = os.environ.get("STEPWELL_URL", DEFAULT_URL) if env is None else api_url(env)
+        self.url, self._patience_s = url.rstrip("/"), patience_s
+        self._session: httpx.Client | None = None
+        key = key or os.environ.get("STEPWELL_KEY")
         self._headers = {b"content-type": b"application/json"}
         if key:
             self._headers[b"authorization"] = os.fsencode(f"Bearer {key}")
@@ -50,12 +62,22 @@ class Client:
             if after is None:
                 return
 
+    @contextmanager
+    def session(self) -> Iterator[Self]:
+        """The calls within it share a connection."""
+        with _http() as self._session:
+            yield self
+        self._session = None
+
     def _call(self, method: str, path: str, **options: Any) -> Any:
         import httpx  # here, since servers start with this module too, and do not wait for it
 
         try:
-            with httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=30) as http:
-                response = http.request(method, self.url + path, headers=self._headers, **options)
+            if self._session is not None:
+                response = self._patiently(self._session, method, path, options)
+            else:
+                with _http() as http:
+                    response = self._patiently(http, method, path, options)
         except httpx.ConnectError:
             fail(f"no server answers at {self.url}; start one with `stepwell dev`, or set STEPWELL_URL")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -70,3 +92,25 @@ class Client:
         message = str(message or f"{self.url} answered {response.status_code}; is it Stepwell?")
         needs_key = "; set STEPWELL_KEY" if response.status_code in (401, 403) else ""
         return fail(message + needs_key)
+
+    def _patiently(self, http: httpx.Client, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+        import httpx
+
+        deadline, pause = time.monotonic() + self._patience_s, 0.1
+        while True:
+            in_time = time.monotonic() + pause < deadline
+            try:
+                response = http.request(method, self.url + path, headers=self._headers, **options)
+                if response.status_code not in _BUSY or not in_time:
+                    return response
+            except httpx.TransportError:
+                if not in_time:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+
+def _http() -> httpx.Client:
+    import httpx
+
+    return httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=30)

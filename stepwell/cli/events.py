@@ -10,6 +10,7 @@ from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import event_lines, event_table
+from stepwell.cli.times import SinceOption, UntilOption, moment
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -19,6 +20,8 @@ def command(
     context: typer.Context,
     name: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     user: Annotated[str | None, typer.Option(help="Only events of this user.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     env: EnvOption = None,
     as_json: JsonOption = False,
@@ -29,7 +32,8 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    events = list(Client(env).pages("/v1/events", limit, name=name, user=user))
+    between = {"since": moment(since, "--since"), "until": moment(until, "--until")}
+    events = list(Client(env).pages("/v1/events", limit, name=name, user=user, **between))
     if as_json:
         print_json(events)
     elif events:

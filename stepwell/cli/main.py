@@ -15,6 +15,7 @@ from stepwell.cli import (
     init,
     keys,
     push,
+    replay,
     rerun,
     run,
     runs,
@@ -49,7 +50,7 @@ def _options(
     pass
 
 
-for module in (init, validate, dev, serve, push, send, run, cancel, rerun):
+for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 for group in (events, runs, functions, keys, secrets):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])

@@ -11,6 +11,7 @@ from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import run_table
+from stepwell.cli.times import SinceOption, UntilOption, moment
 from stepwell.cli.tree import run_tree
 
 app = typer.Typer(invoke_without_command=True)
@@ -22,6 +23,9 @@ def command(
     function: Annotated[str | None, typer.Option(help="Only runs of this function.")] = None,
     status: Annotated[str | None, typer.Option(help="running, completed, failed or cancelled.")] = None,
     user: Annotated[str | None, typer.Option(help="Only runs of this user.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Only runs of this replay.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     env: EnvOption = None,
     as_json: JsonOption = False,
@@ -32,7 +36,9 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    runs = list(Client(env).pages("/v1/runs", limit, function=function, status=status, user=user))
+    asked = {"function": function, "status": status, "user": user, "replay": replay}
+    between = {"since": moment(since, "--since"), "until": moment(until, "--until")}
+    runs = list(Client(env).pages("/v1/runs", limit, **asked, **between))
     if as_json:
         print_json(runs)
     elif runs:

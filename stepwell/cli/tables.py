@@ -98,12 +98,18 @@ def event_table(events: list[dict[str, Any]]) -> Table:
 
 def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> RenderableType:
     lines: list[RenderableType] = [
-        Text.assemble((event["name"], "bold"), f"  {event['id']}  ", (local_time(event["accepted_at"]), "dim")),
+        Text.assemble(
+            (event["name"], "bold"),
+            f"  {event['id']}  ",
+            (local_time(event["accepted_at"]), "dim"),
+            (f"  of another server, for replay {event['replay']}" if event["replay"] else "", "magenta"),
+        ),
         Text(f"  data  {short(event['data'], 2000)}"),
         Text(f"  user  {short(event['user'], 2000)}"),
     ]
     for run in runs:
-        lines.append(Text.assemble("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"])))
+        replay = (f"  replay {run['replay']}" if run["replay"] else "", "magenta")
+        lines.append(Text.assemble("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"]), replay))
     for miss in event["not_started"]:
         why = miss["problem"] or "it is false"
         lines.append(Text.assemble("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
@@ -119,7 +125,7 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
         table.add_row(
             run["id"],
             escape(f"{run['function_id']} v{run['function_version']}"),
-            status(run["status"]),
+            status(run["status"]).append(" replay" if run["replay"] else "", "magenta"),
             local_time(run["created_at"]),
             duration(run["created_at"], run["ended_at"]),
             escape(run["user"] or ""),

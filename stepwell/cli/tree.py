@@ -17,6 +17,7 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
         "  ",
         status(run["status"]),
         (f"  {duration(run['created_at'], run['ended_at'])}\nrun {run['id']}  event {run['event_id']}", "dim"),
+        (f"  replay {run['replay']}" if run["replay"] else "", "magenta"),
     )
     tree = Tree(head)
     for step_id, step in run["steps"].items():

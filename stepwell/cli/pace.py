@@ -1,0 +1,36 @@
+"""Keeping a rate: so many things a second, none of them sooner than that."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(?:/(s|m|h))?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_CATCH_UP_S = 1.0  # what could not be sent for longer than this is not made up for by a flood
+
+
+def per_second(text: str) -> float:
+    """`50/s`, `600/m`, `1000/h`, or just `50`. Raises ValueError, whose message says what is expected."""
+    found = _RATE.fullmatch(text)
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{text!r} is no rate; write one like 50/s, 600/m or 1000/h")
+    return float(found[1]) / _SECONDS[found[2] or "s"]
+
+
+class Pace:
+    """Each thing is due a fixed time after the one before it; who waits for some waits until the first of them is."""
+
+    def __init__(
+        self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._rate, self._clock, self._sleep = rate, clock, sleep
+        self._due = clock()
+
+    def wait(self, count: int) -> None:
+        now = self._clock()
+        self._due = max(self._due, now - _CATCH_UP_S)
+        if self._due > now:
+            self._sleep(self._due - now)
+        self._due += count / self._rate
