@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import orjson
 import typer
 
+from stepwell.cli.client import Client, in_path
 from stepwell.cli.dev import NoContainersOption
+from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.tables import duration, short, status
 from stepwell.cli.tree import run_tree
 
 if TYPE_CHECKING:
     from stepwell.api.models import AttemptView, RunView, StepView
+    from stepwell.local.functions import Registered
     from stepwell.local.server import LocalServer
     from stepwell.project.load import LoadedFunction
 
@@ -31,6 +35,11 @@ def command(
     then: Annotated[
         list[str] | None, typer.Option("--then", help="An event that its waits get, once they wait. Repeatable.")
     ] = None,
+    replay: Annotated[
+        str | None, typer.Option(metavar="EVENT_ID", help="The event: a stored one of the server, or of --from.")
+    ] = None,
+    from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server that has --replay.")] = None,
+    env: EnvOption = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
     no_containers: NoContainersOption = False,
     as_json: JsonOption = False,
@@ -39,6 +48,7 @@ def command(
     Exit code 1 if the run failed.
 
     Example: stepwell run functions/welcome --event '{"name": "user/signed.up", "data": {"plan": "pro"}}'
+    Example: stepwell run functions/welcome --replay 0199a3c2f1d04b7e --from https://stepwell.example.com
     """
     import uvloop
 
@@ -51,14 +61,19 @@ def command(
         fail(str(error))
     for warning in function.warnings():
         warn(str(warning))
-    first = json_argument(event, "--event") if event is not None else _default_event(function.normalised())
+    if replay is not None and event is not None:
+        fail("give --event or --replay, not both", 2)
+    if replay is not None:
+        first: Any = _stored(Client(env, url=from_url, key=os.environ.get("STEPWELL_FROM_KEY")), replay)
+    else:
+        first = json_argument(event, "--event") if event is not None else _default_event(function.normalised())
     later = [json_argument(text, "--then") for text in then or ()]
     with (
         tempfile.TemporaryDirectory(prefix="stepwell-run-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         once = _Once(Path(folder), real_time, no_containers, quiet=as_json)
-        run = runner.run(once.run(function, first, later))
+        run = runner.run(once.run(function, first, later, is_replay=replay is not None))
     if as_json:
         print_json(run)
     else:
@@ -74,6 +89,12 @@ def _default_event(definition: dict[str, Any]) -> dict[str, Any]:
     return {"name": trigger.get("event", "stepwell/scheduled.timer")}
 
 
+def _stored(client: Client, event_id: str) -> dict[str, Any]:
+    """An event of a server, as it was sent there."""
+    event = client.get(f"/v1/events/{in_path(event_id)}")
+    return {name: event[name] for name in ("name", "data", "user", "id", "ts", "v")}
+
+
 class _Once:
     """One run on a platform of its own, whose clock skips what nobody wants to wait for."""
 
@@ -82,7 +103,7 @@ class _Once:
         self._quiet = quiet
         self._shown: set[tuple[str, int]] = set()
 
-    async def run(self, function: LoadedFunction, first: Any, later: list[Any]) -> RunView:
+    async def run(self, function: LoadedFunction, first: Any, later: list[Any], *, is_replay: bool) -> RunView:
         from stepwell.local.server import ServerSettings, open_server
 
         settings = ServerSettings(self._folder / "run.db", no_containers=self._no_containers)
@@ -90,11 +111,25 @@ class _Once:
             deployed = await server.deploy(function)
             if deployed.missing:
                 fail("\n".join(deployed.missing))
+            if is_replay:
+                assert deployed.registered is not None
+                run_id = await self._replay(server, deployed.registered, first)
+                return await self._to_the_end(server, run_id, deque(later))
             event_id = await self._send(server, function.normalised(), first)
             page = server.queries.read_runs(event=event_id)
             if not page.items:
                 self._not_started(server, event_id, function.definition.id)
             return await self._to_the_end(server, page.items[0].run.id, deque(later))
+
+    async def _replay(self, server: LocalServer, its: Registered, event: dict[str, Any]) -> str:
+        """Whatever its triggers say: the function runs on the very event."""
+        from stepwell.core.events import kept_events
+
+        events = kept_events([event], server.platform.clock.now())
+        done = await server.platform.replay(its.function_id, its.version, events, "run")
+        run_id = done[0].run_id if done else None
+        assert run_id is not None
+        return run_id
 
     async def _send(self, server: LocalServer, definition: dict[str, Any], event: Any) -> str:
         from stepwell.core.cron import tick_event
