@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
-_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(?:/(s|m|h))?")
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(?:/(s|m|h))?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _CATCH_UP_S = 1.0  # what could not be sent for longer than this is not made up for by a flood
 

@@ -49,9 +49,9 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, file: Path | None) -> None:
         self._connection, self._file = connection, file
         self.is_deleted = False
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA synchronous = NORMAL")
         try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT")
         except sqlite3.OperationalError:
             connection.close()

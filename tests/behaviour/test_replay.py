@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 
+from stepwell.cli.replay_journal import InUse, Journal, NoJournal
+from stepwell.cli.replay_selection import Choice
+from stepwell.cli.replaying import Plan, Replaying
 from tests.behaviour.words import START, Json, Platform, Refused, function, script, statuses
 
 ABROAD = {"name": "go", "id": "abroad", "data": {"n": 1}, "user": {"id": "ada"}, "ts": 1_700_000_000_000, "v": "1"}
@@ -323,3 +328,160 @@ def test_any_time_may_be_asked_for(platform: Platform, time: str) -> None:
     is_early = time.startswith("0")
     assert listed(platform, f"/v1/events?name=go&since={time}") == ([event] if is_early else [])
     assert len(listed(platform, f"/v1/runs?until={time}")) == (0 if is_early else 1)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The command's process is gone."""
+
+
+class Through:
+    """The client of the command, for a platform of the tests. `dies_after`: so many requests that start runs; of the
+    last, the server has done what it asks, and nobody hears the answer."""
+
+    def __init__(self, platform: Platform, url: str = "https://here", dies_after: int | None = None) -> None:
+        self.url, self._platform, self._left = url, platform, dies_after
+        self.posted: list[Json] = []
+
+    def get(self, path: str, **query: Any) -> Any:
+        asked = urlencode({name: value for name, value in query.items() if value is not None})
+        return self._platform.api("GET", f"{path}?{asked}" if asked else path)
+
+    def post(self, path: str, body: Any) -> Any:
+        answer = self._platform.api("POST", path, body)
+        self.posted.append(body)
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                raise Killed
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def plan(redact: list[list[str]] | None = None, source: str = "https://here", **choice: Any) -> Plan:
+    rate = 1e6  # time is not what these tests are about
+    return Plan(source, "https://here", Choice("f", **choice), 1, rate, redact or [])
+
+
+def replayed(platform: Platform, its: Plan, source: Platform | None = None) -> list[Json]:
+    """The runs of a whole replay, in their order."""
+    journal = Journal.create("r1", asdict(its))
+    there, here = Through(source or platform, its.source), Through(platform)
+    Replaying("r1", its, journal, there, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
+    platform.settle()
+    return [platform.run(run_id) for run_id in listed(platform, "/v1/runs?replay=r1&limit=1000")]
+
+
+def test_the_command_takes_the_events_that_the_functions_triggers_name_and_mean(platform: Platform) -> None:
+    triggers = [{"event": "go", "expression": "event.data.n > 1"}, {"event": "order/*"}]
+    platform.deploy(function(on=triggers))
+    sent = [platform.send("go", {"n": n}) for n in range(3)]
+    sent += [platform.send("order/paid"), platform.send("else"), platform.send("go", {"n": 5}), platform.send("go")]
+    platform.settle()
+    assert [run["event_id"] for run in replayed(platform, plan())] == [sent[2], sent[3], sent[5]]
+
+
+@pytest.mark.parametrize(
+    ("choice", "taken"),
+    [
+        ({"event": "go"}, [0, 1, 2, 3]),
+        ({"event": "else"}, [4]),
+        ({"user": "ada"}, [0, 2]),
+        ({"where": "data.n >= 1 && user.id != 'ada'"}, [1, 3]),
+        ({"where": "data.missing"}, []),
+        ({"status": "failed"}, [2, 3]),
+        ({"status": "failed", "user": "ada"}, [2]),
+        ({"status": "completed"}, [0, 1]),
+        ({"since": 1}, [0, 1, 2, 3]),
+        ({"until": 1}, []),
+    ],
+)
+def test_the_command_takes_what_is_chosen(platform: Platform, choice: Json, taken: list[int]) -> None:
+    platform.deploy(function())
+    acts = [script(), script(), script(a={"raise": "no"}), script(a={"raise": "no"})]
+    users = ["ada", "bob", "ada", "bob"]
+    sent = [platform.send("go", {**acts[n], "n": n}, {"id": users[n]}) for n in range(4)]
+    sent.append(platform.send("else", {"n": -1}))
+    platform.settle()
+    assert [run["event_id"] for run in replayed(platform, plan(**choice))] == [sent[n] for n in taken]
+
+
+def test_the_status_that_counts_is_that_of_the_latest_run(platform: Platform) -> None:
+    platform.deploy(function())
+    event = platform.send(data=script(a={"raise": "no"}))
+    platform.settle()
+    platform.deploy(function({"b": {}}))
+    replay(platform, event, id="mended")
+    platform.settle()
+    assert replayed(platform, plan(status="failed")) == []
+
+
+def test_the_command_replays_the_ticks_of_its_own_cron_triggers(platform: Platform) -> None:
+    for id in ("f", "g"):
+        platform.deploy(function(on={"cron": "0 * * * *"}, id=id))
+    platform.travel("2h")
+    ticks = [run["event_id"] for run in platform.runs() if run["function_id"] == "f"]
+    assert len(ticks) == 2
+    assert [run["event_id"] for run in replayed(platform, plan())] == ticks
+
+
+@pytest.mark.parametrize("dies_after", [1, 2])
+def test_a_command_that_is_killed_goes_on_and_starts_none_twice(
+    platform: Platform, dies_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepwell.cli.replaying._MOST", 3)
+    platform.deploy(function(id="f"))
+    platform.deploy(function(id="g"))
+    sent = [platform.send(data={"n": n}) for n in range(8)]
+    platform.settle()
+    journal, here = Journal.create("r1", asdict(plan())), Through(platform, dies_after=dies_after)
+    with pytest.raises(Killed):
+        Replaying("r1", plan(), journal, here, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
+    with pytest.raises(InUse):
+        Journal.open("r1")
+    journal.close()
+    platform.send(data={"n": 9})  # what comes later is no part of it
+    platform.restart()
+    journal, here = Journal.open("r1"), Through(platform)
+    Replaying("r1", plan(), journal, here, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
+    assert [len(its["events"]) for its in here.posted] == [3, 3, 2][dies_after - 1 :]
+    platform.settle()
+    runs = [run for run in platform.runs() if run["replay"]]
+    assert [run["event_id"] for run in runs] == sent
+    assert {run["function_id"] for run in runs} == {"f"}
+    with pytest.raises(NoJournal):
+        Journal.open("r1")
+
+
+def test_events_of_one_server_run_on_another_without_what_is_redacted(platform: Platform) -> None:
+    platform.deploy(function(id="f"))
+    platform.deploy(function(id="g"))
+    data = {"card": {"number": "4242", "name": "Ada"}, "items": [{"price": 1}, {"price": 2}, 3]}
+    event = platform.send("go", {**data, **script(a={"input": True})}, {"id": "ada", "email": "a@b.c"}, id="e")
+    platform.settle()
+    abroad = Abroad(platform)
+    paths = [["data", "card", "number"], ["data", "items", "*", "price"], ["user", "email"], ["user", "phone"]]
+    (run,) = replayed(platform, plan(paths, source="https://there"), abroad)
+    seen = run["output"]["a"]["event"]
+    assert seen["data"]["card"] == {"number": "[redacted]", "name": "Ada"}
+    assert seen["data"]["items"] == [{"price": "[redacted]"}, {"price": "[redacted]"}, 3]
+    assert seen["user"] == {"id": "ada", "email": "[redacted]"}
+    assert platform.event(f"abroad-{event}")["user"] == seen["user"]
+    assert [its["function_id"] for its in platform.runs(f"abroad-{event}")] == ["f"]
+
+
+class Abroad:
+    """Another server: it has the same events under other ids."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        page = self._platform.api(method, path, body)
+        return page | {"data": [event | {"id": f"abroad-{event['id']}"} for event in page["data"]]}
