@@ -58,6 +58,18 @@ class _Model(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in known}
 
 
+class EventDefinition(_Model):
+    """The type of a trigger's event, written where the event is named."""
+
+    format: Literal["json-schema"] = Field(default="json-schema", description="The language of `def`.")
+    synced: bool = Field(default=False, description="Whether other tools keep `def` up to date; for those tools only.")
+    def_: Annotated[Any, AfterValidator(values.schema)] = Field(
+        alias="def",
+        description="A JSON Schema (2020-12), or the file that holds it, as in file://./order.schema.json.",
+        json_schema_extra={"anyOf": [{"type": "object"}, {"type": "string", "pattern": "^file://"}]},
+    )
+
+
 class Trigger(_Model):
     """What starts a run: an event, or a time."""
 
@@ -67,6 +79,7 @@ class Trigger(_Model):
     expression: Cel | None = Field(
         default=None, description="CEL over `event`, `user` and `data`; only true starts a run."
     )
+    definition: EventDefinition | None = Field(default=None, description="The type of the event.")
     cron: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         description="Five fields: minute, hour, day of month, month, day of week.",
@@ -277,8 +290,10 @@ def _model_at(location: Pointer) -> type[BaseModel]:
     """The model whose field is at `location`."""
     if location[0] not in ("triggers", "steps", "cancel") or len(location) < 3:
         return Definition
-    if location[0] != "steps":
-        return Trigger if location[0] == "triggers" else Cancel
+    if location[0] == "cancel":
+        return Cancel
+    if location[0] == "triggers":
+        return EventDefinition if location[2:3] == ("definition",) and len(location) > 3 else Trigger
     inside = [part for part in location[2:-1] if isinstance(part, str)]
     if inside[:1] == ["runtime"]:
         return _RUNTIMES[inside[1]]

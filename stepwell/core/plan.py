@@ -129,7 +129,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
     return Plan(
         function_id=definition["id"],
         version=version,
-        triggers=tuple(Trigger(**trigger) for trigger in definition["triggers"]),
+        triggers=tuple(_trigger(trigger) for trigger in definition["triggers"]),
         steps=steps,
         edges=tuple(edges),
         pauses=(*_with_upstream(pauses, edges, ancestors), *cancels),
@@ -137,6 +137,10 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
     )
+
+
+def _trigger(trigger: dict[str, Any]) -> Trigger:
+    return Trigger(**{name: value for name, value in trigger.items() if name != "definition"})
 
 
 def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge], list[Pause]]:

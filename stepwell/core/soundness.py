@@ -88,6 +88,15 @@ def _trigger(i: int, trigger: Raw) -> Iterator[Problem]:
         yield Problem((*at, "timezone"), "timezone belongs to `cron`, and this trigger has an `event`; remove it")
     elif event is None and trigger.get("expression") is not None:
         yield Problem((*at, "expression"), "expression belongs to `event`, and this trigger has a `cron`; remove it")
+    if trigger.get("definition") is not None:
+        if event is None:
+            yield Problem(
+                (*at, "definition"), "definition is the type of an `event`, and this trigger has none; remove it"
+            )
+        elif isinstance(event, str) and event.endswith("*"):
+            yield Problem(
+                (*at, "definition"), "definition is the type of one event; write its exact name, or remove it"
+            )
     if isinstance(cron, str):
         yield from _cron(at, cron, timezone)
     if isinstance(trigger.get("expression"), str):

@@ -78,6 +78,17 @@ def path(text: str) -> str:
     return text
 
 
+def schema(value: object) -> object:
+    """A JSON Schema that stands here, or the path of its file."""
+    if isinstance(value, str):
+        if path(value) == "":
+            raise ValueError("is empty; write the schema, or its file as in file://./order.schema.json")
+        return value
+    if not isinstance(value, dict):
+        raise ValueError('must be a JSON Schema such as {"type": "object"}, or its file as in file://./x.schema.json')
+    return value
+
+
 def variable(text: str) -> str:
     if not re.fullmatch(VARIABLE, text):
         raise ValueError("the name of a variable has letters, digits and _ only, and does not begin with a digit")

@@ -71,7 +71,7 @@ class Containment:
         if known.values is not None and not any(place.get("format") for place in conjunction(target)):
             return self._values(known, target, field)
         found = self._keywords(known, target, field)
-        branches = _branches(known) if found else []
+        branches = alternatives(known) if found else []
         if not branches:
             return found
         apart = [reason for branch in branches for reason in self.reasons(branch, target, field)]
@@ -364,7 +364,7 @@ def apart(known: Known, other: Place, depth: int = 3) -> bool:
 # --- telling alternatives apart --------------------------------------------------------------------------------------
 
 
-def _branches(known: Known) -> list[Known]:
+def alternatives(known: Known) -> list[Known]:
     """What is known, once for each alternative of the first `anyOf` or `oneOf` in it; empty if there is none."""
     if len(known.split) >= _MOST_BRANCHES:
         return []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +16,14 @@ from stepwell.core.problems import Pointer
 from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import dockerfile, entry, handler_file
 from stepwell.project.json_text import parse_json
+from stepwell.project.source import LoadError as LoadError
+from stepwell.project.source import PlacedProblem as PlacedProblem
 from stepwell.project.source import Source, SourceError
 
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
 _LARGEST = 1024 * 1024
 _RELOADS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedProblem:
-    file: Path
-    line: int
-    column: int
-    pointer: Pointer
-    message: str
-
-    def __str__(self) -> str:
-        text = f"{self.file}:{self.line}:{self.column}: {self.message}"
-        return text.encode(errors="backslashreplace").decode()  # a file's name may be any bytes
-
-
-class LoadError(Exception):
-    """A function cannot be loaded; `problems` holds everything that is wrong, in the order of the file."""
-
-    def __init__(self, problems: list[PlacedProblem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +34,16 @@ class LoadedFunction:
     folder: Path
     steps: dict[str, StepCode]  # of the steps that have code
     commands: dict[str, tuple[str, ...]]  # what convention found, for lambda steps that do not say what to run
+    schemas: dict[int, Any] = field(
+        default_factory=dict
+    )  # of the triggers, by number, whose schema stands in a file of its own
 
     def normalised(self) -> dict[str, Any]:
-        """The normalised definition, with the commands that convention found: a runner needs no convention."""
+        """The normalised definition, with the commands that convention found and the schemas that stood in files: who
+        reads it needs neither convention nor files."""
         data = self.definition.normalised()
+        for number, schema in self.schemas.items():
+            data["triggers"][number]["definition"]["def"] = schema
         for step_id, command in self.commands.items():
             data["steps"][step_id]["runtime"]["command"] = list(command)
         return data
@@ -197,9 +184,33 @@ def _with_code(file: Path, source: Source, definition: Definition) -> LoadedFunc
                 commands |= _entry(step_id, step, read[place])
         except CodeError as error:
             problems.append(_placed(file, source, pointer, f"step `{step_id}`: {error}"))
-    if problems:
-        raise LoadError(problems)
-    return LoadedFunction(definition, source, file, file.parent, steps, commands)
+    schemas, wrong = _schemas(file, source, definition)
+    if problems or wrong:
+        raise LoadError([*wrong, *problems])
+    return LoadedFunction(definition, source, file, file.parent, steps, commands, schemas)
+
+
+def _schemas(file: Path, source: Source, definition: Definition) -> tuple[dict[int, Any], list[PlacedProblem]]:
+    """The schemas of triggers that stand in files of their own, and what is wrong with these and with all others."""
+    found: dict[int, Any] = {}
+    problems: list[PlacedProblem] = []
+    for i, trigger in enumerate(definition.triggers):
+        if trigger.definition is None:
+            continue
+        from stepwell.project.schemas import read_schema, refuse  # who has no types waits for nothing
+
+        pointer: Pointer = ("triggers", i, "definition", "def")
+        schema = trigger.definition.def_
+        if not isinstance(schema, str):
+            problems += refuse(schema, file, source, pointer)
+            continue
+        try:
+            found[i] = read_schema(resolve(file.parent, schema)).data
+        except CodeError as error:
+            problems.append(_placed(file, source, pointer, f"def: {error}"))
+        except LoadError as error:
+            problems += error.problems
+    return found, problems
 
 
 def _entry(step_id: str, step: Step, code: StepCode) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ accepted, and neither depth nor aliases can make a small text large.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stepwell.core.problems import Pointer
@@ -39,6 +40,27 @@ class Source:
         while pointer and pointer not in self.places:
             pointer = pointer[:-1]
         return self.places.get(pointer, (1, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedProblem:
+    file: Path
+    line: int
+    column: int
+    pointer: Pointer
+    message: str
+
+    def __str__(self) -> str:
+        text = f"{self.file}:{self.line}:{self.column}: {self.message}"
+        return text.encode(errors="backslashreplace").decode()  # a file's name may be any bytes
+
+
+class LoadError(Exception):
+    """A function cannot be loaded; `problems` holds everything that is wrong, in the order of the file."""
+
+    def __init__(self, problems: list[PlacedProblem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
 
 
 def is_whole(text: str) -> bool:

@@ -1,0 +1,103 @@
+"""The expressions of a function, checked by the schemas of the events they speak of.
+
+One rule: a complaint is about what is surely wrong. What the schemas leave open, and what `has()` guards, is no matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.core.expressions import ExpressionError, Scope, compile_value
+from stepwell.core.problems import Pointer, Problem
+from stepwell.event_types.reading import Reading
+from stepwell.event_types.schema import Schema
+from stepwell.event_types.shapes import DYNAMIC, Shape, either, of_event
+
+Schemas = Mapping[str, Schema | None]  # by the event's name; none for a name that is not there
+
+_TICK: Schema = {
+    "properties": {"cron": {"type": "string"}, "scheduled_at": {"type": "string"}},
+    "required": ["cron", "scheduled_at"],
+}
+
+
+def check(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None = None) -> list[Problem]:
+    """What is wrong with the expressions of a normalised definition, in reading order, each at its place in it.
+
+    A misspelt field, a comparison that is never true, an operator that does not work with what it is given. A trigger's
+    own `definition` goes before `schemas`. `sticky`: the expression of the function's routing, whose problems have the
+    pointer ("sticky",).
+    """
+    return [Problem(at, message) for at, reading in _readings(definition, schemas, sticky) for message in reading.wrong]
+
+
+def doubts(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None = None) -> list[Problem]:
+    """What is allowed, and probably not meant: optional fields that are used without `has()`, and the like."""
+    return [
+        Problem(at, message) for at, reading in _readings(definition, schemas, sticky) for message in reading.doubts
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An expression of a definition: what starts the runs it is about, and which event it awaits, if it does."""
+
+    pointer: Pointer
+    source: str
+    triggers: Sequence[Mapping[str, Any]]
+    awaited: str | None = None
+    is_condition: bool = True
+
+
+def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Iterator[Place]:
+    """Every expression of a normalised definition."""
+    triggers = definition["triggers"]
+    for i, trigger in enumerate(triggers):
+        if "expression" in trigger:
+            yield Place(("triggers", i, "expression"), trigger["expression"], [trigger])
+    for i, rule in enumerate(definition.get("cancel") or ()):
+        if rule.get("if"):
+            yield Place(("cancel", i, "if"), rule["if"], triggers, rule["event"])
+    if definition.get("idempotency"):
+        yield Place(("idempotency",), definition["idempotency"], triggers, is_condition=False)
+    if sticky:
+        yield Place(("sticky",), sticky, triggers, is_condition=False)
+    for step_id, step in definition["steps"].items():
+        for i, edge in enumerate(step["after"]):
+            at: Pointer = ("steps", step_id, "after", i)
+            if edge.get("if"):
+                yield Place((*at, "if"), edge["if"], triggers)
+            pause = edge.get("async") or {}
+            if pause.get("match"):
+                yield Place((*at, "async", "match"), pause["match"], triggers, pause["event"])
+
+
+def _readings(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None) -> Iterator[tuple[Pointer, Reading]]:
+    for place in expressions(definition, sticky):
+        try:
+            tree = compile_value(place.source, Scope.MATCH).tree
+        except ExpressionError:
+            continue  # refused for that when the definition was loaded
+        event = either([_started_by(trigger, schemas) for trigger in place.triggers])
+        variables = {
+            "event": event,
+            "data": event.field("data") or DYNAMIC,
+            "user": event.field("user") or DYNAMIC,
+            "async": _event(place.awaited, schemas) if place.awaited else DYNAMIC,
+        }
+        yield place.pointer, Reading(tree, variables, place.source, is_condition=place.is_condition)
+
+
+def _started_by(trigger: Mapping[str, Any], schemas: Schemas) -> Shape:
+    if "cron" in trigger:
+        return of_event(_TICK)
+    own = (trigger.get("definition") or {}).get("def")
+    if isinstance(own, dict | bool):
+        return of_event(own)
+    return _event(trigger["event"], schemas)
+
+
+def _event(name: str, schemas: Schemas) -> Shape:
+    return of_event(None if name.endswith("*") else schemas.get(name))

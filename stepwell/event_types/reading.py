@@ -1,0 +1,306 @@
+"""Reads one expression by what its variables may be: what is wrong with it, and what is doubtful.
+
+One rule: only the syntax tree is read, and nothing is evaluated. What `has()` was asked about is there, from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
+from stepwell.core.problems import nearest, shown
+from stepwell.event_types.shapes import ANY, BOOL, DYNAMIC, NUMBER, STRING, Shape, either, of_constant
+
+_ORDERED = frozenset({"number", "string", "bool", "bytes", "timestamp", "duration"})
+_ADDED = frozenset({"number", "string", "bytes", "list", "timestamp", "duration"})
+_ON_TEXT = ("contains", "startsWith", "endsWith", "matches")
+_SIZED = frozenset({"string", "bytes", "list", "map"})
+_TIMES = frozenset({"timestamp", "duration"})
+_CONVERTED = {  # by the function's name: from what, to what
+    "int": (frozenset({"number", "string", "timestamp"}), "number"),
+    "uint": (frozenset({"number", "string"}), "number"),
+    "double": (frozenset({"number", "string"}), "number"),
+    "bool": (frozenset({"bool", "string"}), "bool"),
+    "string": (frozenset({"bool", "string", "number", "bytes", "timestamp", "duration"}), "string"),
+    "bytes": (frozenset({"string", "bytes"}), "bytes"),
+    "timestamp": (frozenset({"string", "number", "timestamp"}), "timestamp"),
+    "duration": (frozenset({"string", "number", "duration"}), "duration"),
+}
+_NAMES = {"bool": "true or false", "null": "null", "map": "an object", "list": "a list", "bytes": "bytes"}
+_ALIASES = {"user": ("event", "user"), "data": ("event", "data")}
+
+Variables = Mapping[str, Shape]
+Paths = frozenset[Path]
+_NONE: Paths = frozenset()
+
+
+class Reading:
+    """`wrong` and `doubts`: messages about the expression, each once, in the order they were found."""
+
+    def __init__(self, tree: Node, variables: Variables, source: str, *, is_condition: bool = True) -> None:
+        self._wrong: dict[str, None] = {}
+        self._doubts: dict[str, None] = {}
+        self._source = source
+        shape = self._shape(tree, variables, _NONE)
+        if is_condition and "bool" not in shape.kinds:
+            self._complain(tree, f"{_named(tree)} is {_kinds(shape)}, and a condition is true or false")
+
+    @property
+    def wrong(self) -> list[str]:
+        return list(self._wrong)
+
+    @property
+    def doubts(self) -> list[str]:
+        return list(self._doubts)
+
+    def _complain(self, node: Node, message: str) -> None:
+        self._wrong[message + self._where(node)] = None
+
+    def _where(self, node: Node) -> str:
+        """The column of a field, as far as its name can be found in the text: the tree has no places."""
+        its_path = path(node)
+        written = ".".join(its_path) if its_path else ""
+        at = self._source.find(written) if written else -1
+        return f" (column {at + 1} of the expression)" if at >= 0 and "\n" not in self._source[:at] else ""
+
+    def _shape(self, node: Node, variables: Variables, there: Paths) -> Shape:
+        match node:
+            case Const():
+                return of_constant(node.value)
+            case Ident():
+                return variables.get(node.name, DYNAMIC)
+            case Select(test_only=True):
+                self._shape(node.operand, variables, there)
+                return BOOL
+            case Select():
+                return self._field(node, node.operand, node.field, variables, there)
+            case Call():
+                return self._call(node, variables, there)
+            case Comprehension():
+                return self._loop(node, variables, there)
+            case Items():
+                for part in node.parts:
+                    self._shape(part, variables, there)
+                return Shape(frozenset({"list", "map"}))
+
+    def _field(self, node: Node, operand: Node, name: str, variables: Variables, there: Paths) -> Shape:
+        above = self._shape(operand, variables, there)
+        if "map" not in above.kinds:
+            self._complain(node, f"{_named(node)}: {_named(operand)} is {_kinds(above)}, and has no fields")
+            return DYNAMIC
+        found = above.field(name)
+        asked = _canonical(path(node)) in there
+        if found is None and not asked:
+            self._complain(node, f"{_named(node)}: there is no field `{name}`; {nearest(name, above.fields)}")
+        elif found is not None and found.optional and not asked:
+            its = _named(node)
+            self._doubts[f"{its} may be missing, and then this is not true; ask has({its.strip('`')}) first"] = None
+        return Shape(found.kinds, found.known) if found is not None else DYNAMIC
+
+    # --- operators ---
+
+    def _call(self, call: Call, variables: Variables, there: Paths) -> Shape:
+        name, args = call.function, call.args
+        if name in ("_&&_", "_||_"):
+            return self._logical(call, variables, there)
+        if name == "_?_:_":
+            condition, yes, no = args
+            self._truth(condition, variables, there)
+            return either(
+                self._shape(way, variables, there | _proven(condition, holds))
+                for way, holds in ((yes, True), (no, False))
+            )
+        if name == "!_":
+            self._truth(args[0], variables, there)
+            return BOOL
+        if name == "_[_]":
+            return self._index(call, variables, there)
+        operands = (*(() if call.target is None else (call.target,)), *args)
+        shapes = [self._shape(operand, variables, there) for operand in operands]
+        check = _OPERATORS.get(name)
+        if check is not None and len(operands) == 2:
+            return check(self, name, operands, shapes)
+        return self._function(name, operands, shapes)
+
+    def _logical(self, call: Call, variables: Variables, there: Paths) -> Shape:
+        """`&&` and `||` look at both sides in any order, so that each side guards the other."""
+        holds = call.function == "_&&_"
+        for i, arg in enumerate(call.args):
+            others = (_proven(other, holds) for j, other in enumerate(call.args) if j != i)
+            self._truth(arg, variables, there.union(*others))
+        return BOOL
+
+    def _truth(self, node: Node, variables: Variables, there: Paths) -> None:
+        shape = self._shape(node, variables, there)
+        if "bool" not in shape.kinds:
+            self._complain(node, f"{_named(node)} is {_kinds(shape)}, not true or false")
+
+    def _index(self, call: Call, variables: Variables, there: Paths) -> Shape:
+        operand, index = call.args
+        if isinstance(index, Const) and isinstance(index.value, str):
+            return self._field(call, operand, index.value, variables, there)
+        shape = self._shape(operand, variables, there)
+        self._shape(index, variables, there)
+        if not shape.kinds & {"list", "map"}:
+            self._complain(operand, f"{_named(operand)} is {_kinds(shape)}, and has no entries")
+        return shape.elements if "map" not in shape.kinds else DYNAMIC
+
+    def _equal(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
+        for (node, its), (other, that) in (
+            zip(operands, shapes, strict=True),
+            reversed([*zip(operands, shapes, strict=True)]),
+        ):
+            if isinstance(other, Const) and its.kinds & that.kinds:
+                self._possible(node, its, [other])
+        one, two = shapes
+        if one.kinds & two.kinds:
+            return BOOL
+        never = "always true" if name == "_!=_" else "never true"
+        if {"null"} in (one.kinds, two.kinds):
+            node = operands[0] if two.kinds == {"null"} else operands[1]
+            self._doubts[f"{_named(node)} is never null; whether it is there, has() says"] = None
+        else:
+            self._complain(operands[0], f"{_compared(operands, shapes)}, which is {never}")
+        return BOOL
+
+    def _possible(self, node: Node, shape: Shape, constants: list[Const]) -> None:
+        """Complains if a value that is one of a few is none of these."""
+        values = shape.values
+        if values is None or any(_equals(value, const.value) for value in values for const in constants):
+            return
+        texts = [value for value in values if isinstance(value, str)]
+        hint = f"; {nearest(str(constants[0].value), texts)}" if texts else ""
+        written = ", ".join(shown(const.value) for const in constants)
+        self._complain(node, f"{_named(node)} is never {written}{hint}")
+
+    def _ordered(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
+        for node, shape in zip(operands, shapes, strict=True):
+            if not shape.kinds & _ORDERED:
+                self._complain(node, f"{_named(node)} is {_kinds(shape)}, which has no order")
+                return BOOL
+        if not shapes[0].kinds & shapes[1].kinds & _ORDERED:
+            self._complain(operands[0], f"{_compared(operands, shapes)}, which have no order")
+        return BOOL
+
+    def _in(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
+        (one, its), (many, all_) = zip(operands, shapes, strict=True)
+        if not all_.kinds & {"list", "map"}:
+            self._complain(many, f"{_named(many)} is {_kinds(all_)}, and `in` looks into lists and objects")
+        elif isinstance(many, Items) and many.parts and all(isinstance(part, Const) for part in many.parts):
+            constants = [part for part in many.parts if isinstance(part, Const)]
+            if not its.kinds & frozenset().union(*(of_constant(c.value).kinds for c in constants)):
+                self._complain(one, f"{_named(one)} is {_kinds(its)}, and none of the values after `in` is")
+            else:
+                self._possible(one, its, constants)
+        elif all_.kinds == {"list"} and not all_.elements.kinds & its.kinds:
+            self._complain(one, f"{_named(one)} is {_kinds(its)}, and {_named(many)} holds {_kinds(all_.elements)}")
+        return BOOL
+
+    def _arithmetic(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
+        one, two = shapes
+        if (one.kinds | two.kinds) & _TIMES:
+            return DYNAMIC
+        common = one.kinds & two.kinds & (_ADDED if name == "_+_" else frozenset({"number"}))
+        if not common:
+            words = f"`{name.strip('_')}` does not work with {_kinds(one)} and {_kinds(two)}"
+            self._complain(operands[0], f"{words}: {_named(operands[0])}, {_named(operands[1])}")
+        return Shape(common or ANY)
+
+    # --- functions and loops ---
+
+    def _function(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
+        if name in _ON_TEXT:
+            for node, shape in zip(operands, shapes, strict=True):
+                self._takes(name, node, shape, frozenset({"string"}))
+            return BOOL
+        if name == "@not_strictly_false":
+            return BOOL
+        if not operands:
+            return DYNAMIC
+        if name in _CONVERTED:
+            takes, gives = _CONVERTED[name]
+            self._takes(name, operands[0], shapes[0], takes)
+            return Shape(frozenset({gives}))
+        if name == "size":
+            self._takes(name, operands[0], shapes[0], _SIZED)
+            return NUMBER
+        if name == "-_":
+            self._takes("-", operands[0], shapes[0], frozenset({"number", "duration"}))
+            return Shape(shapes[0].kinds & {"number", "duration"} or ANY)
+        if name.startswith("get"):
+            self._takes(name, operands[0], shapes[0], _TIMES)
+            return NUMBER
+        return DYNAMIC
+
+    def _takes(self, name: str, node: Node, shape: Shape, kinds: frozenset[str]) -> None:
+        if not shape.kinds & kinds:
+            cure = "; write timestamp(...)" if kinds == _TIMES and "string" in shape.kinds else ""
+            self._complain(node, f"`{name}` does not work with {_named(node)}, {_kinds(shape)}{cure}")
+
+    def _loop(self, loop: Comprehension, variables: Variables, there: Paths) -> Shape:
+        over = self._shape(loop.range, variables, there)
+        if not over.kinds & {"list", "map"}:
+            self._complain(loop.range, f"{_named(loop.range)} is {_kinds(over)}, and has no entries to go through")
+        entries = [over.elements] if "list" in over.kinds else []
+        entries += [STRING] if "map" in over.kinds else []
+        inside = {**variables, loop.variable: either(entries) if entries else DYNAMIC}
+        apart = frozenset(its_path for its_path in there if its_path[0] != loop.variable)
+        for part in (loop.condition, loop.step):
+            self._shape(part, inside, apart)
+        return Shape(frozenset({"list"})) if isinstance(loop.init, Items) else BOOL
+
+
+_Operator = Callable[[Reading, str, tuple[Node, ...], list[Shape]], Shape]
+_OPERATORS: dict[str, _Operator] = {
+    **dict.fromkeys(("_==_", "_!=_"), Reading._equal),
+    **dict.fromkeys(("_<_", "_<=_", "_>_", "_>=_"), Reading._ordered),
+    **dict.fromkeys(("_+_", "_-_", "_*_", "_/_", "_%_"), Reading._arithmetic),
+    "@in": Reading._in,
+}
+
+
+# --- what has() proves -----------------------------------------------------------------------------------------------
+
+
+def _proven(node: Node, holds: bool) -> Paths:
+    """The paths that are there if the node is true, or if it is false."""
+    if isinstance(node, Select) and node.test_only and holds:
+        its_path = _canonical(path(Select(node.operand, node.field, False)))
+        return frozenset(its_path[:length] for length in range(1, len(its_path) + 1))
+    if isinstance(node, Call) and node.function == "!_":
+        return _proven(node.args[0], not holds)
+    if isinstance(node, Call) and node.function == ("_&&_" if holds else "_||_"):
+        return frozenset().union(*(_proven(arg, holds) for arg in node.args))
+    return _NONE
+
+
+def _canonical(its_path: Path | None) -> Path:
+    """`user.id` and `event.user.id` are one place."""
+    return (*_ALIASES.get(its_path[0], its_path[:1]), *its_path[1:]) if its_path else ()
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _named(node: Node) -> str:
+    if isinstance(node, Const):
+        return shown(node.value) if not isinstance(node.value, bytes) else "bytes"
+    its_path = path(node)
+    if its_path is None:
+        return "`" + node.function.strip("_@") + "(...)`" if isinstance(node, Call) else "the value"
+    return "`" + its_path[0] + "".join(f".{f}" if f.isidentifier() else f"[{f!r}]" for f in its_path[1:]) + "`"
+
+
+def _kinds(shape: Shape) -> str:
+    """a string or null"""
+    return " or ".join(_NAMES.get(kind, f"a {kind}") for kind in sorted(shape.kinds))
+
+
+def _compared(operands: tuple[Node, ...], shapes: list[Shape]) -> str:
+    one, two = (f"{_named(node)}, {_kinds(shape)}," for node, shape in zip(operands, shapes, strict=True))
+    return f"compares {one} with {two}".rstrip(",")
+
+
+def _equals(value: Any, constant: Any) -> bool:
+    return isinstance(value, bool) == isinstance(constant, bool) and bool(value == constant)

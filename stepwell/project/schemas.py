@@ -1,0 +1,169 @@
+"""The types of events on disk: the files in `schemas/` folders, which stand beside functions or in their folders.
+
+One rule: a file's path says what it is. `schemas/order/placed.2026-11-23.1.schema.json` is version 2026-11-23.1 of
+order/placed: folders are the name's parts, and the version begins at the first part after a dot that begins with a
+digit, or with v and a digit. What cannot be written so stands in the schema, as `x-stepwell-event` and `x-stepwell-v`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepwell.core import values
+from stepwell.core.problems import Pointer, shown
+from stepwell.event_types.schema import POLICY, Schema, refusals
+from stepwell.project.json_text import parse_json
+from stepwell.project.load import NAMES
+from stepwell.project.source import LoadError, PlacedProblem, Source, SourceError
+
+FOLDER = "schemas"
+SUFFIX = ".schema.json"
+_EVENT, _V = "x-stepwell-event", "x-stepwell-v"
+_LARGEST = 1024 * 1024
+_SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
+_VERSION = re.compile(r"v?\d")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One version of an event's type. `policy` is None if the file does not say it."""
+
+    name: str
+    v: str
+    schema: Schema
+    policy: str | None
+    file: Path
+    source: Source
+
+    def placed(self, pointer: Pointer, message: str) -> PlacedProblem:
+        """A problem at a place in the schema."""
+        return PlacedProblem(self.file, *self.source.place(pointer), pointer, message)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTypes:
+    """`types`: by name, the newest version last. `warnings`: files that look like types, and are none."""
+
+    types: list[EventType]
+    problems: list[PlacedProblem]
+    warnings: list[PlacedProblem]
+
+    def by_name(self) -> dict[str, list[EventType]]:
+        """The versions of each event, the newest last."""
+        found: dict[str, list[EventType]] = {}
+        for its in self.types:
+            found.setdefault(its.name, []).append(its)
+        return found
+
+
+def find_types(paths: Iterable[Path]) -> FoundTypes:
+    """The types in the `schemas` folders at or below each path; and of a function's folder, those beside it too."""
+    types: dict[tuple[str, str], EventType] = {}
+    problems: list[PlacedProblem] = []
+    warnings: list[PlacedProblem] = []
+    for folder in sorted(_folders(paths)):
+        for file in sorted(folder.rglob("*" + SUFFIX)):
+            try:
+                its = read_type(file, folder)
+            except LoadError as error:
+                problems += error.problems
+                continue
+            if its is None:
+                name = f"{file.name.removesuffix(SUFFIX)}.1{SUFFIX}"
+                message = f"has no version in its name, so it is no event's type; call it {name}"
+                warnings.append(PlacedProblem(file, 1, 1, (), message))
+                continue
+            other = types.setdefault((its.name, its.v), its)
+            if other is not its and other.schema != its.schema:
+                problems.append(
+                    its.placed((), f"{its.name} {its.v} is another schema in {other.file}; remove one of them")
+                )
+    return FoundTypes(sorted(types.values(), key=lambda its: (its.name, version_key(its.v))), problems, warnings)
+
+
+def read_type(file: Path, folder: Path) -> EventType | None:
+    """The type in a file below a `schemas` folder; None if its name has no version. Raises LoadError."""
+    source = read_schema(file)
+    schema = source.data
+    given = schema if isinstance(schema, dict) else {}
+    name, v = _named(file, folder)
+    name, v = given.get(_EVENT, name), given.get(_V, v)
+    if v is None:
+        return None
+    try:
+        return EventType(_event(name), _version(v), schema, given.get(POLICY), file, source)
+    except ValueError as error:
+        raise LoadError([PlacedProblem(file, *source.place(()), (), str(error))]) from None
+
+
+def read_schema(file: Path) -> Source:
+    """A schema in a file. Raises LoadError with all that is wrong with it."""
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise SourceError("has more than 1 MB; leave out what no reader of the event needs", 1, 1)
+        source = parse_json(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise LoadError([PlacedProblem(file, 1, 1, (), f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise LoadError([PlacedProblem(file, 1, 1, (), "is not in UTF-8; save it as that")]) from None
+    except SourceError as error:
+        raise LoadError([PlacedProblem(file, error.line, error.column, (), error.message)]) from None
+    if problems := refuse(source.data, file, source, ()):
+        raise LoadError(problems)
+    return source
+
+
+def refuse(schema: Any, file: Path, source: Source, at: Pointer) -> list[PlacedProblem]:
+    """Why what stands at a place of a file cannot be the schema of an event."""
+    found = [((*at, *problem.pointer), problem.message) for problem in refusals(schema)]
+    return [PlacedProblem(file, *source.place(pointer), pointer, _about(pointer, words)) for pointer, words in found]
+
+
+def version_key(v: str) -> list[tuple[int, int, str]]:
+    """Sorts versions as people do: 2026-11-23.2 before 2026-11-23.10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", v) if part]
+
+
+def _about(pointer: Pointer, message: str) -> str:
+    return f"{pointer[-1]}: {message}" if pointer and str(pointer[-1]) not in message else message
+
+
+def _event(name: Any) -> str:
+    if not isinstance(name, str) or not 1 <= len(name) <= 256:
+        raise ValueError(f"{shown(name)} is no event's name; it is a text of 1 to 256 characters")
+    if name.startswith("stepwell/"):
+        raise ValueError("events whose names begin with stepwell/ are the engine's own, and need no type")
+    return values.exact_event(name)
+
+
+def _version(v: Any) -> str:
+    if not isinstance(v, str) or not 1 <= len(v) <= 128 or _CONTROL.search(v):
+        raise ValueError(f"{shown(v)} is no version; it is a text of 1 to 128 characters, such as 2026-11-23.1")
+    return v
+
+
+def _named(file: Path, folder: Path) -> tuple[str, str | None]:
+    *folders, last = file.relative_to(folder).parts
+    parts = last.removesuffix(SUFFIX).split(".")
+    at = next((i for i, part in enumerate(parts) if i and _VERSION.match(part)), len(parts))
+    return "/".join([*folders, ".".join(parts[:at])]), ".".join(parts[at:]) or None
+
+
+def _folders(paths: Iterable[Path]) -> set[Path]:
+    found: set[Path] = set()
+    for path in paths:
+        top = path.parent if path.is_file() else path
+        if any((top / name).is_file() for name in NAMES):
+            found |= {folder for folder in (top / FOLDER, top.absolute().parent / FOLDER) if folder.is_dir()}
+        for parent, folders, _ in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith(".") and name not in _SKIPPED]
+            if Path(parent).name == FOLDER:
+                found.add(Path(parent))
+                folders.clear()
+    return {folder for folder in found if not any(other in folder.parents for other in found)}
