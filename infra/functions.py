@@ -25,7 +25,7 @@ from infra.roles import LambdaRole, let_log, statements
 from infra.settings import Settings
 
 ENGINE_LAYERS = ("light", "expressions")
-API_LAYERS = (*ENGINE_LAYERS, "openapi")
+API_LAYERS = (*ENGINE_LAYERS, "openapi", "types")
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Function:
 
 
 FUNCTIONS = (
-    Function("ingest", "POST /e: takes events", Duration.seconds(29), ("light",), 512, in_loop=False),
+    Function("ingest", "POST /e: takes events", Duration.seconds(29), ("light", "types"), 512, in_loop=False),
     Function("api", "The HTTP API, but for POST /e", Duration.seconds(29), API_LAYERS, 1024, in_loop=False),
-    Function("route", "Stores events, starts runs, wakes waits", HANDLER_TIMEOUT),
+    Function("route", "Stores events, starts runs, wakes waits", HANDLER_TIMEOUT, (*ENGINE_LAYERS, "types")),
     Function("advance", "Takes outcomes and timers, starts the next steps", HANDLER_TIMEOUT),
     Function("tick", "Every minute: far timers, cron triggers, runs that stand still", Duration.seconds(55)),
     Function("step_http", "Runs the steps with the runtime `http`", Duration.minutes(15), ("light",), 256),

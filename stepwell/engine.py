@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
-from stepwell.core.events import Event, run_id
+from stepwell.core.events import Event, Invalid, run_id
 from stepwell.core.expressions import Bindings, Scope, compile_expression
 from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, match_answer, step_input
+from stepwell.core.invalid_events import invalid_event
 from stepwell.core.messages import (
     NO_ANSWERS,
     Answers,
@@ -57,6 +58,7 @@ from stepwell.platform import (
 
 log = logging.getLogger("stepwell.engine")
 runs_log = logging.getLogger("stepwell.runs")
+types_log = logging.getLogger("stepwell.types")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,18 @@ class Engine:
     def __init__(self, store: Store, dispatcher: Dispatcher, env: str) -> None:
         self.store, self.dispatcher, self.env = store, dispatcher, env
         self._undone: set[str] = set()
+        self._alerts: list[Arrival] = []
 
     def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
         """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers the
         causes of what could not be done and must be delivered again."""
-        self._undone = set()
+        self._undone, self._alerts = set(), []
         while arrivals or facts:
             facts = [*self._accept(arrivals, now), *facts]
             changes = self._decide(facts, now)
             facts, arrivals = self._consequences(changes, now)
+            if self._alerts:
+                arrivals, self._alerts = [*arrivals, *self._alerts], []
         return self._undone
 
     def rerun(self, record: RunRecord, token: str, now: int, cause: Cause | None = None) -> str | None:
@@ -127,6 +132,19 @@ class Engine:
         if self.process([], [RunFact(its, RunStarted(), cause) for its in started.values()], now):
             raise NotWritten("not all of it is started")
         return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]
+    def refuse(self, event: Event, errors: Sequence[Invalid], now: int, cause: Cause | None = None) -> list[Arrival]:
+        """Tell of an event that is not accepted, since it is not as its type says."""
+        return self._alert(event, "reject", errors, now, cause)
+
+    def _alert(
+        self, event: Event, policy: str, errors: Sequence[Invalid], now: int, cause: Cause | None
+    ) -> list[Arrival]:
+        first = errors[0]
+        fields = {"event": event.id, "name": event.name, "v": event.v, "policy": policy, "pointer": first.pointer}
+        words = "event %s %s is not as its type says (%s): %s: %s"
+        types_log.warning(words, event.name, event.id, policy, first.pointer, first.message, extra={"fields": fields})
+        alert = invalid_event(event, policy, errors, now)
+        return [Arrival(alert, cause=cause)] if self.dispatcher.emit(alert) else []
 
     def _failed(self, causes: Iterable[Cause | None]) -> None:
         self._undone.update(cause.id for cause in causes if cause is not None)
@@ -149,6 +167,8 @@ class Engine:
                 self._failed([its.cause])
             if not isinstance(accepted, Accepted):
                 continue
+            if its.event.invalid:
+                self._alerts += self._alert(its.event, "warn", its.event.invalid, now, its.cause)
             for plan in [catalog.live[f] for f in accepted.starts if f in catalog.live]:
                 run = new_run(run_id(plan.function_id, its.event.id), plan, now)
                 self.store.add(RunRecord(run, plan, its.event, accepted.position))

@@ -200,6 +200,7 @@ class EventDetail:
     accepted_at: int
     misses: bytes | None  # JSON: functions it named but did not start
     replay: str | None = None
+    invalid: bytes | None = None  # JSON: what its type has against it
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "layers"
-NAMES = ("light", "expressions", "openapi")
+NAMES = ("light", "expressions", "openapi", "types")
 UNUSED = ("**/tests", "**/__pycache__", "**/*.pyi", "**/py.typed", "*.dist-info/RECORD", "bin")
-UNUSED_OF = {"light": (), "expressions": ("bazel-project", "cel_expr_python/ext"), "openapi": ()}
+UNUSED_OF = {"light": (), "expressions": ("bazel-project", "cel_expr_python/ext"), "openapi": (), "types": ()}
 """Files that no Lambda reads. cel_expr_python/ext: 36 MB of CEL extensions, of which the contract has none."""
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.cors import CORS
-from stepwell.api.ingest import accepted, read_events
+from stepwell.api.ingest import Judge, accepted, read_events
 from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.types import TypeRegistry
 from stepwell.api.v1 import Control, create_app
 from stepwell.core.events import MAX_BODY_BYTES, Event
 from stepwell.platform import Reader
@@ -22,19 +23,22 @@ _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CO
 
 
 class App:
-    """`accept` makes events durable, and raises if it cannot; `local_only` guards a server that asks for no key."""
+    """`accept` makes events durable, and raises if it cannot; `judge` says what their types have against them;
+    `local_only` guards a server that asks for no key."""
 
     def __init__(
         self,
         reader: Reader,
         control: Control,
+        types: TypeRegistry,
         keys: Keys,
         accept: Callable[[Sequence[Event]], Awaitable[None]],
+        judge: Judge,
         now: Callable[[], int],
         local_only: LocalOnly | None,
     ) -> None:
-        self._keys, self._accept, self._now, self._local_only = keys, accept, now, local_only
-        self._rest = create_app(reader, control, keys)
+        self._keys, self._accept, self._judge, self._now, self._local_only = keys, accept, judge, now, local_only
+        self._rest = create_app(reader, control, types, keys)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +59,7 @@ class App:
                 raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
             body = await _read(receive, headers)
             authorization = _text(headers.get(b"authorization"))
-            events = read_events(self._keys, path[3:] or None, authorization, body, self._now())
+            events = read_events(self._keys, path[3:] or None, authorization, body, self._now(), self._judge)
             await self._accept(events)
             await _respond(send, 200, accepted(events), cors)
         except Problem as problem:

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.problem import Problem
-from stepwell.core.events import BadRequest, Event, parse_events
+from stepwell.core.events import BadRequest, Event, EventError, parse_events
 
 _random = random.Random(random.SystemRandom().getrandbits(256))
 
 
-def read_events(keys: Keys, path_key: str | None, authorization: str | None, body: bytes, now: int) -> list[Event]:
-    """The events of a request, all or none. `path_key` is that of `/e/{key}`. Raises Problem 400, 401 or 413."""
+Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
+"""What types of events have against some that they refuse. Events by their places in the request."""
+
+
+def read_events(
+    keys: Keys, path_key: str | None, authorization: str | None, body: bytes, now: int, judge: Judge
+) -> list[Event]:
+    """The events of a request, all or none. `path_key` is that of `/e/{key}`. Whoever accepts them asks their types; of
+    a request that is refused anyway, `judge` tells what they say. Raises Problem 400, 401 or 413."""
     require(keys, path_key or bearer(authorization), KeyScope.SEND)
     try:
         return parse_events(body, now, new_event_id)
     except BadRequest as bad:
-        errors = [{"index": e.index, "pointer": e.pointer, "message": e.message} for e in bad.errors]
-        first = bad.errors[0]
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        place = f"event {first.index}" + (f", {first.pointer}" if first.pointer else "")
-        raise Problem(bad.status, f"{place}: {first.message}{more}", errors=errors) from None
+        raise refusal(bad.with_more(judge(bad.others))) from None
+
+
+def refusal(bad: BadRequest) -> Problem:
+    """What the sender is answered: every error with its index and JSON pointer."""
+    errors = [{"index": e.index, "pointer": e.pointer, "message": e.message} for e in bad.errors]
+    first = bad.errors[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    place = f"event {first.index}" + (f", {first.pointer}" if first.pointer else "")
+    return Problem(bad.status, f"{place}: {first.message}{more}", errors=errors)
 
 
 def accepted(events: Sequence[Event]) -> bytes:

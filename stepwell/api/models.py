@@ -24,6 +24,13 @@ class NotStarted(TypedDict):
     problem: str | None
 
 
+class InvalidView(TypedDict):
+    """Something in an event that is not as its type says: the place in it, and what is wrong there."""
+
+    pointer: str
+    message: str
+
+
 class EventView(TypedDict):
     name: str
     data: dict[str, Any]
@@ -34,6 +41,7 @@ class EventView(TypedDict):
     accepted_at: Time
     not_started: list[NotStarted]
     replay: str | None
+    invalid: list[InvalidView]  # the first 20 things
 
 
 class ErrorView(TypedDict):

@@ -24,6 +24,8 @@ from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.replay import REPLAY, read_replay, replay_view
 from stepwell.api.times import BETWEEN, between
+from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
+from stepwell.api.types import TypeRegistry, TypesApi
 from stepwell.api.views import event_view, function_view, run_view
 from stepwell.core.events import MAX_BODY_BYTES, Event
 from stepwell.core.run import RunStatus
@@ -167,18 +169,19 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def create_app(reader: Reader, control: Control, keys: Keys) -> Starlette:
+def create_app(reader: Reader, control: Control, types: TypeRegistry, keys: Keys) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json` and `/healthz`."""
-    v1 = V1(reader, control)
+    v1 = [(V1(reader, control), OPERATIONS), (TypesApi(types, reader.read_functions), TYPE_OPERATIONS)]
 
     def health(request: Request) -> Response:
         return _json({"status": "ok", "version": __version__})
 
     def openapi(request: Request) -> Response:
-        return _json(document(OPERATIONS))
+        return _json(document([o for _, operations in v1 for o in operations]))
 
     routes = [Route("/healthz", health), Route("/openapi.json", openapi)]
-    routes += [Route(_pattern(o.path), _endpoint(v1, o, keys), methods=[o.method]) for o in OPERATIONS]
+    for its, operations in v1:
+        routes += [Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method]) for o in operations]
     return Starlette(
         routes=routes,
         exception_handlers={Problem: _refuse, HTTPException: _http_error, Exception: _server_error},
@@ -186,11 +189,11 @@ def create_app(reader: Reader, control: Control, keys: Keys) -> Starlette:
 
 
 def _pattern(path: str) -> str:
-    """Senders choose the ids of events, so these may have slashes."""
-    return path.replace("/events/{id}", "/events/{id:path}")
+    """Senders choose the ids of events, and types have the names of events, so these may have slashes."""
+    return re.sub("/(events|types)/{id}", r"/\1/{id:path}", path)
 
 
-def _endpoint(v1: V1, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:
+def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:
     handle = getattr(v1, operation.handler)
 
     def endpoint(request: Request) -> Response:

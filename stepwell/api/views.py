@@ -50,6 +50,7 @@ def event_view(detail: EventDetail) -> EventView:
         "accepted_at": time_text(detail.accepted_at),
         "not_started": orjson.loads(detail.misses) if detail.misses else [],
         "replay": detail.replay,
+        "invalid": orjson.loads(detail.invalid) if detail.invalid else [],
     }
 
 

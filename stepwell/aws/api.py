@@ -23,6 +23,7 @@ from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.core.events import Event
 from stepwell.platform import NotWritten, Replayed
+from stepwell.aws.types import TypeStore
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
@@ -64,7 +65,8 @@ def _told() -> Iterator[None]:
 
 def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:
     """Answers requests in the format 2.0 of HTTP APIs."""
-    app = create_app(Queries(resources, Registry(resources)), EntryControl(entry), KeyStore(resources))
+    reader = Queries(resources, Registry(resources))
+    app = create_app(reader, EntryControl(entry), TypeStore(resources), KeyStore(resources))
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
 
-from stepwell.core.events import BadRequest, event_from, parse_events
+from stepwell.aws.envelope import INGEST, REFUSED
+from stepwell.core.events import BadRequest, Event, event_from, parse_events
 from stepwell.engine import Arrival
 from stepwell.platform import Cause
 
 log = logging.getLogger("stepwell.aws")
 _FIELDS = {"name", "data", "user", "id", "ts", "v"}
-INGEST = "stepwell.api"  # the source of what came in through `POST /e`: its detail is the whole event
 
 
-def read_arrival(body: str, cause: Cause, now: int) -> Arrival | None:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An event that was not accepted: functions are told of it."""
+
+    event: Event
+
+
+def read_arrival(body: str, cause: Cause, now: int) -> Arrival | Refused | None:
     """The event of a message; None for one that nobody but the engine may send. Raises BadRequest.
 
     Of others' events `detail-type` is the name, `detail` the data, and the entry's id the id.
     """
     envelope = orjson.loads(body)
+    if envelope["source"] == REFUSED:
+        return Refused(event_from(envelope["detail"])) if _is_whole(envelope["detail"]) else None
     if envelope["source"] == INGEST and _is_whole(envelope["detail"]):
         return Arrival(event_from(envelope["detail"]), cause=cause)
     raw = envelope["detail"] if envelope["source"] == INGEST else _event(envelope)

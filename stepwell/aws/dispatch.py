@@ -17,11 +17,13 @@ import orjson
 
 from stepwell.aws.clients import client
 from stepwell.aws.messages import again_message, delay_s, entry, outcome_message
+from stepwell.aws.observe import count
 from stepwell.aws.outbox import put_events, send_messages
 from stepwell.aws.registry import Registry, Target
 from stepwell.aws.resources import Resources
 from stepwell.aws.tokens import Tokens
 from stepwell.core.events import Event
+from stepwell.core.invalid_events import INVALID_EVENT
 from stepwell.core.outcome import failure
 from stepwell.platform import Attempt
 
@@ -71,6 +73,8 @@ class LambdaDispatcher:
     def emit(self, event: Event) -> bool:
         """All of them go out on the bus; here they are accepted only if a function starts on them or awaits them."""
         self._events.append(event)
+        if event.name == INVALID_EVENT:
+            count("EventsInvalid")
         return self._registry.catalog().is_wanted(event.name)
 
     @property

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import uuid4
 
-from stepwell.aws.arrivals import read_arrival
+from stepwell.aws.arrivals import Refused, read_arrival
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.facts import Facts
 from stepwell.aws.lists import Lists
@@ -31,6 +31,7 @@ from stepwell.aws.store import DynamoStore
 from stepwell.aws.sweep import open_runs, overdue, shards_of
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
+from stepwell.aws.types import TypeStore
 from stepwell.aws.waking import Waking
 from stepwell.core.events import Event
 from stepwell.core.messages import AttemptLost, CancelRequested
@@ -50,6 +51,7 @@ class Entry:
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.registry = Registry(resources)
+        self.types = TypeStore(resources)
         self.timers = Timers(resources)
         self.tokens = Tokens(resources)
         waking = Waking(resources)
@@ -66,9 +68,19 @@ class Entry:
 
         def read(record: Any, cause: Cause, now: int) -> tuple[list[Arrival], list[RunFact]]:
             arrival = read_arrival(record["body"], cause, now)
-            return ([] if arrival is None else [arrival]), []
+            return ([] if arrival is None else self._judged(arrival, cause, now)), []
 
         return self._batch(event, read)
+
+    def _judged(self, arrival: Arrival | Refused, cause: Cause, now: int) -> list[Arrival]:
+        """What is left of an event when its type has spoken: itself, or what tells of it."""
+        types, event = self.types.current(), arrival.event
+        refused = types.refused([(0, event)]) if types.has_any else []
+        if isinstance(arrival, Arrival):
+            # What was accepted when this message came first goes on, whatever its type says by now.
+            if not refused or (cause.again and self.store.events([event.id])):
+                return [arrival]
+        return [alert for _, _, errors in refused for alert in self.engine.refuse(event, errors, now, cause)]
 
     def advance(self, event: SqsEvent) -> SqsAnswer:
         """A batch of the queue `outcomes`: what came back from attempts, timers that are due."""

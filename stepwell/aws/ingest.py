@@ -9,7 +9,7 @@ import base64
 import binascii
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -18,17 +18,19 @@ import orjson
 
 from stepwell.api.access import Keys
 from stepwell.api.cors import CORS
-from stepwell.api.ingest import accepted, new_event_id, read_events
+from stepwell.api.ingest import Judge, accepted, new_event_id, read_events, refusal
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.aws.access import KeyStore
 from stepwell.aws.clients import client
+from stepwell.aws.envelope import INGEST, REFUSED, REFUSED_TYPE
 from stepwell.aws.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
-from stepwell.core.events import Event
+from stepwell.aws.types import TypeStore
+from stepwell.core.events import BadRequest, Event, EventError
+from stepwell.event_types.types import MOST_TOLD, Policy, errors_of
 
 log = logging.getLogger("stepwell.aws")
 
-INGEST = "stepwell.api"  # the source that says that the detail is the whole event
 _LONGEST_TYPE = 128  # characters that EventBridge takes for a detail-type; the detail has the whole name
 _AT_ONCE = 100  # events that one thread sends
 _PARALLEL = 8
@@ -38,10 +40,11 @@ Answer = dict[str, Any]
 
 
 class Ingest:
-    """Answers requests in the format 2.0 of HTTP APIs. `accept` makes events durable, and raises if it cannot."""
+    """Answers requests in the format 2.0 of HTTP APIs. `accept` makes events durable, and raises if it cannot; `judge`
+    says what their types have against them."""
 
-    def __init__(self, keys: Keys, accept: Accept) -> None:
-        self._keys, self._accept = keys, accept
+    def __init__(self, keys: Keys, accept: Accept, judge: Judge) -> None:
+        self._keys, self._accept, self._judge = keys, accept, judge
 
     def __call__(self, request: Mapping[str, Any]) -> Answer:
         headers = request.get("headers", {})
@@ -58,7 +61,10 @@ class Ingest:
             raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
         path_key = request["rawPath"].removeprefix("/e").removeprefix("/")
         now = time.time_ns() // 1_000_000
-        events = read_events(self._keys, path_key or None, headers.get("authorization"), _body(request), now)
+        authorization = headers.get("authorization")
+        events = read_events(self._keys, path_key or None, authorization, _body(request), now, self._judge)
+        if errors := self._judge(enumerate(events)):
+            raise refusal(BadRequest(400, errors))
         try:
             self._accept(events)
         except Exception:
@@ -83,16 +89,32 @@ def ingest_of(resources: Resources) -> Ingest:
             for done in [pool.submit(send, resources, part) for part in parts]:
                 done.result()
 
-    return Ingest(KeyStore(resources), accept)
+    types = TypeStore(resources)
+
+    def judge(events: Iterable[tuple[int, Event]]) -> list[EventError]:
+        refused = types.current().refused(events, only=Policy.REJECT)  # the others are looked at by `route`
+        if refused:
+            _tell(lambda its: send(resources, its, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
+        return errors_of(refused)
+
+    return Ingest(KeyStore(resources), accept, judge)
 
 
-def _to_bus(resources: Resources, events: Sequence[Event]) -> None:
+def _tell(send: Accept, events: Sequence[Event]) -> None:
+    """Let `route` know of events that were refused: it knows which functions want to."""
+    try:
+        send(events)
+    except Exception:
+        log.exception("nobody is told of %s events that were refused", len(events))
+
+
+def _to_bus(resources: Resources, events: Sequence[Event], source: str = INGEST) -> None:
     put_events(
         [
             {
                 "EventBusName": resources.bus,
-                "Source": INGEST,
-                "DetailType": event.name[:_LONGEST_TYPE],
+                "Source": source,
+                "DetailType": _detail_type(event, source)[:_LONGEST_TYPE],
                 "Detail": _text(event.body),
             }
             for event in events
@@ -100,7 +122,7 @@ def _to_bus(resources: Resources, events: Sequence[Event]) -> None:
     )
 
 
-def _to_queue(resources: Resources, events: Sequence[Event]) -> None:
+def _to_queue(resources: Resources, events: Sequence[Event], source: str = INGEST) -> None:
     """In the envelope that EventBridge would put around them."""
     sent_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     messages = []
@@ -108,13 +130,17 @@ def _to_queue(resources: Resources, events: Sequence[Event]) -> None:
         envelope = {
             "version": "0",
             "id": new_event_id(),
-            "detail-type": event.name,
-            "source": INGEST,
+            "detail-type": _detail_type(event, source),
+            "source": source,
             "time": sent_at,
             "detail": orjson.Fragment(event.body),
         }
         messages.append({"MessageBody": _text(orjson.dumps(envelope))})
     send_messages(resources.events_queue, messages)
+
+
+def _detail_type(event: Event, source: str) -> str:
+    return event.name if source == INGEST else REFUSED_TYPE
 
 
 def _text(body: bytes) -> str:

@@ -198,7 +198,8 @@ def _event(item: Item) -> EventDetail:
     position = int(item["p"]["N"])
     misses = item["ms"]["B"] if "ms" in item else None
     replay = item["rp"]["S"] if "rp" in item else None
-    return EventDetail(Event.stored(position, item["b"]["B"]), ms_of(position), misses, replay)
+    invalid = item["iv"]["B"] if "iv" in item else None
+    return EventDetail(Event.stored(position, item["b"]["B"]), ms_of(position), misses, replay, invalid)
 
 
 def _between(since: int | None, until: int | None, before: int | None) -> tuple[int | None, int | None]:

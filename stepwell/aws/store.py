@@ -45,6 +45,7 @@ from stepwell.aws.waking import Waking
 from stepwell.aws.wide import Ended, outcome_items, unfolded
 from stepwell.core.catalog import Catalog, Miss
 from stepwell.core.events import Event, user_key
+from stepwell.core.invalid_events import MOST_SHOWN
 from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
 from stepwell.engine import RunFact
 from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord
@@ -135,6 +136,8 @@ class DynamoStore:
             item["ms"] = {"B": _fitting(new.misses)}
         if new.replay is not None:
             item["rp"] = {"S": new.replay}
+        if event.invalid:
+            item["iv"] = {"B": orjson.dumps(event.invalid[:MOST_SHOWN])}
         accepted = Accepted(position, new.starts)
         try:
             self._put(item, NEW)

@@ -15,6 +15,7 @@
 | live functions; a version | Query `F`; Get `V#function` |
 | has a function changed | Get `META` |
 | a key | Get `KEY` |
+| the types of events; the schema of one | Get `META`; Get `Y#name` |
 | lists | Query `L#dimension#month#shard`; by status: Query the index `status` |
 | open runs, for the sweeper | Query the index `status` |
 
@@ -126,7 +127,13 @@ def version_key(function_id: str, version: int) -> Key:
     return _key(f"V#{function_id}", f"{version:08}")
 
 
+def schema_key(name: str, digest: str) -> Key:
+    """The schema of a type of events, named by its content."""
+    return _key(f"Y#{name}", digest)
+
+
 FUNCTIONS_STATE = _key("META", "functions")
+TYPES_STATE = _key("META", "types")
 SECRET = _key("META", "secret")
 SWEEP_CURSOR = _key("META", "sweep")
 

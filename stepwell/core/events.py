@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import re
 from base64 import b32encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,23 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
-_OWN_ID = re.compile(r"cron:[a-z0-9-]+:\d+|run:[a-z2-7]{26}")
+_OWN_ID = re.compile(r"cron:[a-z0-9-]+:\d+|(run|invalid):[a-z2-7]{26}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """One thing in an event that is not as its type says: the place (RFC 6901), and what is wrong there."""
+
+    pointer: str
+    message: str
 
 
 @dataclass(slots=True)
 class Event:
     """An accepted event. `body` is its JSON text, `seq` the position it was accepted at (0: not yet); `fresh` if its
-    id was made here, so that it cannot be a duplicate."""
+    id was made here, so that it cannot be a duplicate; `invalid`: what its type has against it, until it is stored."""
 
     id: str
     name: str
@@ -36,6 +44,7 @@ class Event:
     body: bytes
     seq: int = 0
     fresh: bool = False
+    invalid: Sequence[Invalid] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The event as expressions see it."""
@@ -57,11 +66,17 @@ class EventError:
 
 
 class BadRequest(Exception):
-    """Nothing of the request is accepted: every error of every event. `status` is 400 or 413."""
+    """Nothing of the request is accepted: every error of every event. `status` is 400 or 413. `others`: the events
+    that nothing was found against, by their places in the request."""
 
-    def __init__(self, status: int, errors: list[EventError]) -> None:
-        super().__init__(errors[0].message)
-        self.status, self.errors = status, errors
+    def __init__(self, status: int, errors: Iterable[EventError], others: Sequence[tuple[int, Event]] = ()) -> None:
+        self.status, self.others = status, others
+        self.errors = sorted(errors, key=lambda error: error.index)[:_MAX_ERRORS]
+        super().__init__(self.errors[0].message)
+
+    def with_more(self, errors: Iterable[EventError]) -> BadRequest:
+        """The same refusal, with more that was found."""
+        return BadRequest(self.status, [*self.errors, *errors])
 
 
 def parse_events(body: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Event]:
@@ -91,12 +106,12 @@ def kept_events(items: Sequence[Any], now_ms: int) -> list[Event]:
 def _events(
     items: Sequence[Any], now_ms: int, new_id: Callable[[], str], large: Sequence[EventError], *, is_kept: bool
 ) -> list[Event]:
-    events: list[Event] = []
+    events: list[tuple[int, Event]] = []
     errors: list[EventError] = []
     status = 400
     for index, item in enumerate(items):
         try:
-            events.append(_event(item, now_ms, new_id, is_kept))
+            events.append((index, _event(item, now_ms, new_id, is_kept)))
         except _Refused as refused:
             errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
             status = max(status, refused.status)
@@ -104,9 +119,8 @@ def _events(
                 break
     errors += large
     if errors:
-        errors.sort(key=lambda error: error.index)
-        raise BadRequest(status, errors[:_MAX_ERRORS])
-    return events
+        raise BadRequest(status, errors, events)
+    return [event for _, event in events]
 
 
 def event_from(fields: dict[str, Any], body: bytes | None = None, seq: int = 0) -> Event:

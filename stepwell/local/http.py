@@ -15,12 +15,14 @@ import uvicorn
 
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App
+from stepwell.api.ingest import refusal
 from stepwell.api.problem import Problem
-from stepwell.core.events import Event
+from stepwell.core.events import BadRequest, Event
 from stepwell.local.connection import Connection
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.local.server import LocalServer
 from stepwell.platform import Replayed
+from stepwell.local.type_control import TypeControl
 
 log = logging.getLogger("stepwell.http")
 
@@ -39,17 +41,18 @@ class _Control:
         async def cancel() -> None:
             await self._platform.cancel(run_id)
 
-        self._call(cancel())
+        self.call(cancel())
 
     def rerun(self, run_id: str) -> str | None:
-        return self._call(self._platform.rerun(run_id, uuid4().hex))
+        return self.call(self._platform.rerun(run_id, uuid4().hex))
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        return self._call(self._platform.replay(function_id, version, events, replay))
+        return self.call(self._platform.replay(function_id, version, events, replay))
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work on the event loop, and wait for it."""
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_S)
         except Unavailable as reason:
@@ -60,13 +63,18 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
     """The API of a started server, for the event loop that runs now."""
     platform = server.platform
 
+    control = _Control(platform)
+    types = TypeControl(platform, server.queries, control.call)
+
     async def accept(events: Sequence[Event]) -> None:
         try:
             await platform.send(events)
         except Unavailable as reason:
             raise Problem(503, str(reason)) from None
+        except BadRequest as bad:
+            raise refusal(bad) from None
 
-    return App(server.queries, _Control(platform), keys, accept, platform.clock.now, local_only)
+    return App(server.queries, control, types, keys, accept, platform.judge, platform.clock.now, local_only)
 
 
 async def serve(

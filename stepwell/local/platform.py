@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.core.events import Event, event_from
+from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.event_types.types import MOST_TOLD, errors_of
 from stepwell.local.clock import Clock
 from stepwell.local.executor import AttemptId, Executor
 from stepwell.local.functions import Registered
@@ -67,9 +68,24 @@ class LocalPlatform:
     # --- what others ask for ---------------------------------------------------------------------------------------
 
     def send(self, events: Sequence[Event]) -> asyncio.Future[None]:
-        """Accept events; the future is done once they are durable. Raises Unavailable through it."""
+        """Accept events; the future is done once they are durable. Raises Unavailable through it, and BadRequest if
+        types of events refuse some."""
+        if errors := self.judge(enumerate(events)):
+            raise BadRequest(400, errors)
         self._arrivals += [Arrival(event) for event in events]
         return self._durable()
+
+    def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
+        """What types of events have against some, by their places in a request: where their policy is `reject`, the
+        errors, of which functions are told as well; where it is `warn`, the events are marked."""
+        types = self.store.types.current()
+        if not types.has_any:
+            return []
+        refused = types.refused(events)
+        for _, event, errors in refused[:MOST_TOLD]:
+            self._arrivals += self._engine.refuse(event, errors, self.clock.now())
+            self._schedule()
+        return errors_of(refused)
 
     def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
         """Accept a tick of this function's cron trigger now."""

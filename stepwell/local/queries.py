@@ -22,7 +22,7 @@ _RUN = (
     'SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, "after", body'
     " FROM runs JOIN events ON events.seq = runs.event"
 )
-_EVENT = "SELECT seq, body, accepted_at, misses, replay FROM events"
+_EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
 
 
 class Queries:
@@ -39,6 +39,11 @@ class Queries:
             self._local.connection = connect(self._path, read_only=True)
         connection: sqlite3.Connection = self._local.connection
         return connection
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's, for reads that stand elsewhere."""
+        return self._connection
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -214,5 +219,5 @@ def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
 
 
 def _event(row: tuple[Any, ...]) -> EventDetail:
-    seq, body, accepted_at, misses, replay = row
-    return EventDetail(Event.stored(seq, body), accepted_at, misses, replay)
+    seq, body, accepted_at, misses, replay, invalid = row
+    return EventDetail(Event.stored(seq, body), accepted_at, misses, replay, invalid)

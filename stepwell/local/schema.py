@@ -95,6 +95,17 @@ MIGRATIONS = (
     ALTER TABLE runs ADD COLUMN replay TEXT;    -- the replay that made it
     CREATE INDEX runs_replay ON runs (replay) WHERE replay IS NOT NULL;
     """,
+    """
+    ALTER TABLE events ADD COLUMN invalid BLOB;  -- what its type has against it, JSON
+    CREATE TABLE types (name TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE type_versions (
+        name TEXT, version TEXT, number INTEGER NOT NULL,  -- in the order of their registration
+        created_at INTEGER NOT NULL, schema BLOB NOT NULL,
+        deepest INTEGER, is_whole INTEGER NOT NULL,        -- as event_types.validation says of it
+        PRIMARY KEY (name, version)
+    ) WITHOUT ROWID;
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 

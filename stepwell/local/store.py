@@ -17,6 +17,7 @@ import orjson
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, user_key
 from stepwell.core.inputs import error_json
+from stepwell.core.invalid_events import MOST_SHOWN
 from stepwell.core.messages import (
     ClearTimer,
     CloseWait,
@@ -30,13 +31,15 @@ from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.functions import Functions
 from stepwell.local.schema import connect, migrate
 from stepwell.local.timers import Timers
+from stepwell.local.types import TypeStore
 from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
 _KEPT_BYTES = 64 * 1024 * 1024
 _BUSY = (StepStatus.QUEUED, StepStatus.RUNNING)
 _INSERT_EVENT = (
-    "INSERT INTO events (seq, id, name, user, accepted_at, body, misses, replay) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO events (seq, id, name, user, accepted_at, body, misses, replay, invalid)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_RUN = (
     'INSERT INTO runs (seq, id, function, version, event, user, "after", rerun_of, status, active, created_at,'
@@ -64,6 +67,7 @@ class LocalStore:
         migrate(self.connection)
         self.functions = Functions(self.connection)
         self.timers = Timers(self.connection)
+        self.types = TypeStore(self.connection)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
@@ -105,6 +109,7 @@ class LocalStore:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
         self.functions = Functions(self.connection)
+        self.types = TypeStore(self.connection)
         self._kept.clear()
         self._dirty.clear()
         self._resting.clear()
@@ -180,7 +185,10 @@ class LocalStore:
             event.seq = self._event_seq
             accepted.append(Accepted(event.seq, new.starts))
             misses = orjson.dumps(new.misses) if new.misses else None
-            rows.append((event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay))
+            invalid = orjson.dumps(event.invalid[:MOST_SHOWN]) if event.invalid else None
+            rows.append(
+                (event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay, invalid)
+            )
             keys += [(key, event.seq) for key in new.keys]
         self.connection.executemany(_INSERT_EVENT, rows)
         if keys:

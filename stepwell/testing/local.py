@@ -99,17 +99,16 @@ class LocalStepwell:
         return self.send_raw(orjson.dumps(event))[0]
 
     def send_raw(self, body: bytes) -> list[str]:
-        try:
+        async def send() -> list[str]:
             events = parse_events(body, self._clock.now(), new_event_id)
+            await self.server.platform.send(events)
+            return [event.id for event in events]
+
+        try:
+            return self._call(send())
         except BadRequest as bad:
             errors = [{"index": e.index, "pointer": e.pointer, "message": e.message} for e in bad.errors]
             raise Refused(bad.status, errors) from None
-
-        async def send() -> None:
-            await self.server.platform.send(events)
-
-        self._call(send())
-        return [event.id for event in events]
 
     def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
         async def call() -> httpx.Response:

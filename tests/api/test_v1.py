@@ -119,7 +119,7 @@ def test_a_step_behind_a_delay_is_shown_as_waiting(v1: Api) -> None:
 
 def test_an_event_says_when_it_was_accepted_and_what_did_not_start(v1: Api) -> None:
     event = v1.get(f"/v1/events/{v1.send('go', data={'x': 1}, v='1')}")
-    assert set(event) == {"name", "data", "user", "id", "ts", "v", "accepted_at", "not_started", "replay"}
+    assert set(event) == {"name", "data", "user", "id", "ts", "v", "accepted_at", "not_started", "replay", "invalid"}
     assert TIME.fullmatch(event["accepted_at"])
     (miss,) = event["not_started"]
     assert (miss["function_id"], miss["expression"]) == ("choosy", "data.missing == 1")
@@ -332,23 +332,27 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
         ("GET", "/v1/functions"), ("GET", "/v1/functions/{id}"), ("POST", "/v1/functions/{id}/replay"),
         ("GET", "/v1/runs"), ("GET", "/v1/runs/{id}"), ("DELETE", "/v1/runs/{id}"), ("POST", "/v1/runs/{id}/rerun"),
         ("GET", "/healthz"),
+        ("GET", "/v1/types"), ("POST", "/v1/types"), ("GET", "/v1/types/{id}"), ("PATCH", "/v1/types/{id}"),
+        ("GET", "/v1/settings"), ("PUT", "/v1/settings"),
     }  # fmt: skip
 
 
 def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) -> None:
     event_id = v1.send("wait")
     run_id = v1.runs_of(event_id)[0]["id"]
-    ids = {"/v1/events/{id}": event_id, "/v1/functions/{id}": "two", "/v1/runs/{id}": run_id}
-    bodies: Json = {
-        "/e": {"name": "documented"},
-        "/e/{key}": {"name": "documented"},
-        "/v1/functions/{id}/replay": {"replay": "r", "events": [{"id": event_id}]},
+    ids = {"/v1/events/{id}": event_id, "/v1/functions/{id}": "two", "/v1/runs/{id}": run_id, "/v1/types/{id}": "a/b"}
+    bodies: dict[tuple[str, str], Json] = {
+        ("post", "/e"): {"name": "documented"},
+        ("post", "/e/{key}"): {"name": "documented"},
+        ("post", "/v1/functions/{id}/replay"): {"replay": "r", "events": [{"id": event_id}]},
+        ("post", "/v1/types"): {"name": "a/b", "version": "1", "schema": {"type": "object"}},
+        ("patch", "/v1/types/{id}"): {"policy": "warn"},
+        ("put", "/v1/settings"): {"unknown_types": "off"},
     }
     for path, methods in document["paths"].items():
         for method, operation in sorted(methods.items(), reverse=True):  # a run is shown before it is cancelled
             its_id = next((value for start, value in ids.items() if path.startswith(start)), "")
-            body = bodies.get(path) if method == "post" else None
-            answer = v1.http.request(method, path.format(id=its_id, key="k"), json=body)
+            answer = v1.http.request(method, path.format(id=its_id, key="k"), json=bodies.get((method, path)))
             (status,) = [status for status in operation["responses"] if status.startswith("2")]
             assert answer.status_code == int(status), (method, path, answer.text)
             check(document, operation["responses"][status], answer)

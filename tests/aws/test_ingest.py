@@ -20,6 +20,7 @@ from stepwell.aws.arrivals import read_arrival
 from stepwell.aws.clients import client
 from stepwell.aws.ingest import Ingest, ingest_of
 from stepwell.aws.resources import Resources
+from stepwell.engine import Arrival
 from stepwell.platform import Cause
 
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ def queued(resources: Resources) -> Iterator[Json]:
     ):
         for message in messages:
             arrival = read_arrival(message["Body"], Cause("m", again=False), 0)
-            assert arrival is not None
+            assert isinstance(arrival, Arrival)
             yield arrival.event.as_json()
             client("sqs").delete_message(QueueUrl=resources.events_queue, ReceiptHandle=message["ReceiptHandle"])
 

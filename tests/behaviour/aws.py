@@ -40,6 +40,7 @@ class AwsTestPlatform(AwsStepwell):
                     **envelope["detail"],
                     "accepted_at": time_text(envelope["detail"]["ts"]),
                     "not_started": [],
+                    "invalid": [],
                 }
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return self._on_the_bus

@@ -1,0 +1,350 @@
+"""Types of events: what is held against them, what becomes of events that are wrong, and how types may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.behaviour.words import Json, Platform, Refused, function
+
+AMOUNT: Json = {
+    "type": "object",
+    "required": ["amount"],
+    "properties": {"amount": {"type": "number"}, "note": {"type": "string"}},
+}
+INVALID = "stepwell/event.invalid"
+
+
+def register(
+    platform: Platform, schema: Any = AMOUNT, name: str = "order/placed", version: str = "1", **more: Any
+) -> Json:
+    answer: Json = platform.api("POST", "/v1/types", {"name": name, "version": version, "schema": schema, **more})
+    return answer
+
+
+def alerts(platform: Platform) -> list[Json]:
+    platform.settle()
+    return [event["data"] for event in platform.events(INVALID)]
+
+
+def refusal(platform: Platform, body: Any) -> list[Json]:
+    """What a request is refused for."""
+    with pytest.raises(Refused) as refused:
+        platform.api("POST", "/e", body)
+    assert refused.value.status == 400
+    return refused.value.errors
+
+
+# --- policies --------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_a_known_type_that_is_right_is_accepted_and_nobody_is_told(platform: Platform) -> None:
+    register(platform, policy="reject")
+    event_id = platform.send("order/placed", {"amount": 3})
+    assert platform.event(event_id)["invalid"] == []
+    assert alerts(platform) == []
+
+
+def test_by_default_a_wrong_event_is_accepted_marked_and_told_of(platform: Platform) -> None:
+    register(platform)
+    platform.deploy(function(on="order/placed"))
+    event_id = platform.send("order/placed", {"amount": "three"}, {"id": "ada"})
+    wrong = [{"pointer": "/data/amount", "message": 'the value is not of type "number"'}]
+    assert [run["status"] for run in platform.runs(event_id)] == ["completed"]
+    assert platform.event(event_id)["invalid"] == wrong
+    (listed,) = platform.api("GET", "/v1/events?name=order/placed")["data"]
+    assert listed["invalid"] == wrong
+    assert alerts(platform) == [
+        {"event_name": "order/placed", "event_id": event_id, "v": None, "policy": "warn", "errors": wrong,
+         "more_errors": 0}
+    ]  # fmt: skip
+    (alert,) = platform.events(INVALID)
+    assert alert["user"] == {"id": "ada"}
+
+
+def test_an_event_that_is_refused_is_not_there_and_nothing_of_its_request_is(platform: Platform) -> None:
+    register(platform, policy="reject")
+    good, bad = {"name": "order/placed", "data": {"amount": 3}}, {"name": "order/placed", "data": {"note": 7}}
+    errors = refusal(platform, [good, bad, {"name": "other"}])
+    assert [(e["index"], e["pointer"]) for e in errors] == [(1, "/data"), (1, "/data/note")]
+    assert errors[0]["message"] == '"amount" is a required property'
+    (alert,) = alerts(platform)
+    assert (alert["policy"], len(alert["errors"]), alert["event_name"]) == ("reject", 2, "order/placed")
+    assert platform.events("order/placed") == []
+    assert platform.events("other") == []
+
+
+def test_errors_of_types_stand_beside_all_others_of_a_request(platform: Platform) -> None:
+    register(platform, policy="reject")
+    errors = refusal(platform, [{"name": "order/placed", "data": {}}, {"nam": "x"}, {"name": "order/placed", "ts": -1}])
+    assert [(e["index"], e["pointer"]) for e in errors] == [(0, "/data"), (1, "/name"), (1, "/nam"), (2, "/ts")]
+
+
+def test_a_type_that_is_off_says_nothing(platform: Platform) -> None:
+    register(platform, policy="off")
+    event_id = platform.send("order/placed", {})
+    assert platform.event(event_id)["invalid"] == []
+    assert alerts(platform) == []
+
+
+def test_a_policy_can_be_changed_alone(platform: Platform) -> None:
+    register(platform)
+    platform.send("order/placed", {})
+    changed = platform.api("PATCH", "/v1/types/order/placed", {"policy": "reject"})
+    assert (changed["policy"], changed["version"]) == ("reject", "1")
+    refusal(platform, {"name": "order/placed"})
+    register(platform, version="2")
+    assert platform.api("GET", "/v1/types/order/placed")["policy"] == "reject"
+
+
+# --- who acts on it --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["warn", "reject"])
+def test_a_function_can_start_on_wrong_events(platform: Platform, policy: str) -> None:
+    register(platform, policy=policy)
+    platform.deploy(function(on={"event": INVALID, "expression": "data.event_name == 'order/placed'"}))
+    try:
+        platform.send("order/placed", {})
+    except Refused:
+        assert policy == "reject"
+    (run,) = [run for run in platform.runs() if run["function_id"] == "f"]
+    assert run["status"] == "completed"
+
+
+def test_the_engines_own_events_have_no_type_so_that_nothing_goes_round(platform: Platform) -> None:
+    with pytest.raises(Refused, match="engine's own"):
+        register(platform, name=INVALID)
+    platform.api("PUT", "/v1/settings", {"unknown_types": "warn"})
+    platform.deploy(function(on=INVALID))
+    platform.send("order/placed", {})
+    assert len(alerts(platform)) == 1
+
+
+def test_an_event_that_is_sent_twice_is_told_of_once(platform: Platform) -> None:
+    register(platform)
+    for _ in range(3):
+        platform.send("order/placed", {}, id="one")
+    assert len(alerts(platform)) == 1
+
+
+def test_a_refused_event_that_is_mended_is_accepted_under_its_id(platform: Platform) -> None:
+    register(platform, policy="reject")
+    for _ in range(2):
+        refusal(platform, {"name": "order/placed", "id": "one"})
+    assert platform.send("order/placed", {"amount": 1}, id="one") == "one"
+    assert len(alerts(platform)) == 1
+
+
+def test_nobody_can_send_the_id_of_a_message_about_an_event(platform: Platform) -> None:
+    (error,) = refusal(platform, {"name": "x", "id": "invalid:" + "a" * 26})
+    assert error["pointer"] == "/id"
+
+
+# --- unknown types ---------------------------------------------------------------------------------------------------
+
+
+def test_events_without_a_type_are_fine_unless_the_server_is_told_otherwise(platform: Platform) -> None:
+    register(platform)
+    assert platform.api("GET", "/v1/settings") == {"unknown_types": "off"}
+    assert platform.event(platform.send("other"))["invalid"] == []
+    assert platform.api("PUT", "/v1/settings", {"unknown_types": "warn"}) == {"unknown_types": "warn"}
+    assert [e["pointer"] for e in platform.event(platform.send("other"))["invalid"]] == ["/name"]
+    platform.api("PUT", "/v1/settings", {"unknown_types": "reject"})
+    assert [e["pointer"] for e in refusal(platform, {"name": "other"})] == ["/name"]
+    assert platform.api("POST", "/e", {"name": "stepwell/identify", "user": {"id": 1}})["ids"]
+
+
+def test_a_setting_that_is_no_policy_is_refused(platform: Platform) -> None:
+    for body in ({"unknown_types": "maybe"}, {}, [], {"unknown_types": "off", "more": 1}, {"unknown_types": []}):
+        with pytest.raises(Refused) as refused:
+            platform.api("PUT", "/v1/settings", body)
+        assert refused.value.status == 400
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_v_names_the_version_and_without_it_the_newest_counts(platform: Platform) -> None:
+    register(platform, policy="reject")
+    register(platform, {**AMOUNT, "required": ["amount", "currency"]}, version="2026-11-23.1")
+    assert platform.send("order/placed", {"amount": 3}, v="1")
+    assert [e["pointer"] for e in refusal(platform, {"name": "order/placed", "data": {"amount": 3}})] == ["/data"]
+    shown = platform.api("GET", "/v1/types/order/placed")
+    assert [v["version"] for v in shown["versions"]] == ["1", "2026-11-23.1"]
+    assert (shown["version"], shown["schema"]["required"]) == ("2026-11-23.1", ["amount", "currency"])
+    assert platform.api("GET", "/v1/types/order/placed?version=1")["schema"] == AMOUNT
+
+
+def test_a_version_that_is_not_registered_is_wrong_as_its_types_policy_says(platform: Platform) -> None:
+    register(platform, policy="reject")
+    (error,) = refusal(platform, {"name": "order/placed", "data": {"amount": 1}, "v": "7"})
+    assert (error["pointer"], error["message"]) == ("/v", "order/placed has no version '7'; the newest are `1`")
+    platform.api("PATCH", "/v1/types/order/placed", {"policy": "warn"})
+    event_id = platform.send("order/placed", {"amount": 1}, v="7")
+    assert [e["pointer"] for e in platform.event(event_id)["invalid"]] == ["/v"]
+
+
+def test_registering_the_same_again_changes_nothing(platform: Platform) -> None:
+    assert register(platform)["change"] == "created"
+    register(platform, {}, version="2")
+    assert register(platform)["change"] == "unchanged"
+    assert platform.api("GET", "/v1/types/order/placed")["version"] == "2"
+    assert [its["name"] for its in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
+
+
+def test_a_version_may_only_change_so_that_what_was_right_stays_right(platform: Platform) -> None:
+    register(platform, policy="reject")
+    with pytest.raises(Refused) as refused:
+        register(platform, {**AMOUNT, "required": ["amount", "note"]})
+    assert refused.value.status == 409
+    assert "/schema/required" in [error["pointer"] for error in refused.value.errors]
+    assert platform.send("order/placed", {"amount": 1})
+    assert register(platform, {**AMOUNT, "required": []})["change"] == "updated"
+    assert platform.send("order/placed", {})
+
+
+def test_a_breaking_version_says_what_breaks_and_whom_it_affects(platform: Platform) -> None:
+    register(platform)
+    platform.deploy(function(on={"event": "order/placed", "expression": "event.data.amount > 100.0"}, id="large"))
+    platform.deploy(function(on="other", id="other"))
+    change = register(platform, {"type": "object", "properties": {"amount": {"type": "string"}}}, version="2")
+    assert (change["change"], change["compared_with"]) == ("created", "1")
+    assert "/properties/amount/type" in [its["pointer"] for its in change["breaking"]]
+    assert {its["function_id"] for its in change["affected"]} == {"large"}
+    assert "/triggers/0/expression" in [its["pointer"] for its in change["affected"]]
+
+
+# --- what a schema may say -------------------------------------------------------------------------------------------
+
+
+def test_a_schema_may_describe_the_whole_event(platform: Platform) -> None:
+    whole = {
+        "type": "object",
+        "properties": {
+            "name": {"const": "order/placed"},
+            "data": AMOUNT,
+            "user": {"required": ["external_id"]},
+            "v": {"type": "string"},
+        },
+    }
+    register(platform, whole, policy="reject")
+    errors = refusal(platform, {"name": "order/placed", "data": {"amount": "x"}})
+    assert sorted(e["pointer"] for e in errors) == ["/data/amount", "/user"]
+    assert platform.send("order/placed", {"amount": 1}, {"external_id": "ada"})
+
+
+def test_pointers_escape_what_rfc_6901_says(platform: Platform) -> None:
+    register(platform, {"properties": {"a/b~ü": {"type": "string"}}}, policy="reject")
+    (error,) = refusal(platform, {"name": "order/placed", "data": {"a/b~ü": 1}})
+    assert error["pointer"] == "/data/a~1b~0ü"
+
+
+def test_messages_never_hold_the_values_of_an_event(platform: Platform) -> None:
+    register(platform, {"properties": {"card": {"type": "integer", "enum": [1]}, "pin": {"pattern": "^[0-9]$"}}})
+    event_id = platform.send("order/placed", {"card": "4111-1111", "pin": "4111-1111"})
+    assert len(platform.event(event_id)["invalid"]) == 3
+    assert "4111" not in str(platform.event(event_id)["invalid"]) + str(alerts(platform))
+
+
+def test_of_many_errors_the_sender_is_told_all_and_others_the_first(platform: Platform) -> None:
+    properties = {f"p{i:02}": {"type": "string"} for i in range(30)}
+    register(platform, {"properties": properties}, policy="reject")
+    assert len(refusal(platform, {"name": "order/placed", "data": dict.fromkeys(properties, 1)})) == 30
+    (alert,) = alerts(platform)
+    assert (len(alert["errors"]), alert["more_errors"]) == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer", "words"),
+    [
+        ({"type": "objekt"}, "/schema/type", "objekt"),
+        ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "/schema/properties/a/$ref", "nothing is fetched"),
+        ({"$ref": "file:///etc/passwd"}, "/schema/$ref", "nothing is fetched"),
+        ({"$ref": "#/$defs/none"}, "/schema/$ref", "no schema"),
+        ({"$ref": "#"}, "/schema", "itself"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#"}, "/schema/$schema", "2020-12"),
+        ({"properties": {"a": {"pattern": "(?=a)b"}}}, "/schema/properties/a/pattern", "linear time"),
+        ({"description": "x" * 1_000_000}, "/schema", "bytes"),
+        ({"$defs": {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(30)} | {"a30": {}},
+          "$ref": "#/$defs/a0"}, "/schema", "unfold"),
+        ([], "/schema", "object"),
+        ("text", "/schema", "object"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_is_broken_or_dangerous_is_refused_with_the_place(
+    platform: Platform, schema: Any, pointer: str, words: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        register(platform, schema)
+    assert refused.value.status == 400
+    assert any(error["pointer"] == pointer and words in error["message"] for error in refused.value.errors)
+    assert platform.api("GET", "/v1/types")["data"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "a", "schema": {}},
+        {"name": "", "version": "1", "schema": {}},
+        {"name": "a*", "version": "1", "schema": {}},
+        {"name": "a" * 257, "version": "1", "schema": {}},
+        {"name": "a", "version": "v" * 129, "schema": {}},
+        {"name": "a", "version": "", "schema": {}},
+        {"name": 7, "version": "1", "schema": {}},
+        {"name": "a", "version": "1", "schema": {}, "policy": "maybe"},
+        {"name": "a", "version": "1", "schema": {}, "more": 1},
+        [],
+        None,
+    ],
+)
+def test_a_registration_that_is_no_registration_is_refused(platform: Platform, body: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        platform.api("POST", "/v1/types", body)
+    assert refused.value.status == 400
+
+
+def test_a_pattern_that_would_take_for_ever_elsewhere_is_matched_at_once(platform: Platform) -> None:
+    register(platform, {"properties": {"x": {"pattern": "^(a+)+$"}}}, policy="reject")
+    (error,) = refusal(platform, {"name": "order/placed", "data": {"x": "a" * 50_000 + "!"}})
+    assert error["pointer"] == "/data/x"
+
+
+def test_a_schema_that_doubles_its_ways_with_every_level_takes_shallow_events_only(platform: Platform) -> None:
+    both = {"anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}
+    schema = {"$defs": {"a": {"properties": {"c": both}, "required": ["z"]}}, "$ref": "#/$defs/a"}
+    register(platform, schema, policy="reject")
+    deep: Json = {}
+    for _ in range(200):
+        deep = {"c": deep}
+    (error,) = refusal(platform, {"name": "order/placed", "data": deep})
+    assert (error["pointer"], error["message"]) == ("/data", "more than 11 levels cannot be checked with this schema")
+
+
+def test_a_tree_of_any_depth_can_be_described(platform: Platform) -> None:
+    node = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "n": {"type": "number"}}}
+    register(platform, node, policy="reject")
+    tree: Json = {"n": "x"}
+    for _ in range(200):
+        tree = {"left": tree, "right": {"n": 1}}
+    (error,) = refusal(platform, {"name": "order/placed", "data": tree})
+    assert error["pointer"] == "/data" + "/left" * 200 + "/n"
+
+
+def test_what_is_not_there_is_refused_in_words(platform: Platform) -> None:
+    for method, path, body in (("GET", "/v1/types/no", None), ("PATCH", "/v1/types/no", {"policy": "warn"})):
+        with pytest.raises(Refused, match="no type is registered for 'no'") as refused:
+            platform.api(method, path, body)
+        assert refused.value.status == 404
+    register(platform)
+    with pytest.raises(Refused, match="has no version '9'"):
+        platform.api("GET", "/v1/types/order/placed?version=9")
+
+
+def test_types_outlast_a_restart(platform: Platform) -> None:
+    register(platform, policy="reject")
+    platform.api("PUT", "/v1/settings", {"unknown_types": "warn"})
+    platform.restart()
+    refusal(platform, {"name": "order/placed"})
+    assert platform.api("GET", "/v1/settings") == {"unknown_types": "warn"}
