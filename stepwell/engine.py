@@ -132,6 +132,7 @@ class Engine:
         if self.process([], [RunFact(its, RunStarted(), cause) for its in started.values()], now):
             raise NotWritten("not all of it is started")
         return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]
+
     def refuse(self, event: Event, errors: Sequence[Invalid], now: int, cause: Cause | None = None) -> list[Arrival]:
         """Tell of an event that is not accepted, since it is not as its type says."""
         return self._alert(event, "reject", errors, now, cause)

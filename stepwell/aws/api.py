@@ -21,9 +21,9 @@ from stepwell.aws.entry import Entry
 from stepwell.aws.queries import Queries
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.types import TypeStore
 from stepwell.core.events import Event
 from stepwell.platform import NotWritten, Replayed
-from stepwell.aws.types import TypeStore
 
 Request = dict[str, Any]
 Answer = dict[str, Any]

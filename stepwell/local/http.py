@@ -21,8 +21,8 @@ from stepwell.core.events import BadRequest, Event
 from stepwell.local.connection import Connection
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.local.server import LocalServer
-from stepwell.platform import Replayed
 from stepwell.local.type_control import TypeControl
+from stepwell.platform import Replayed
 
 log = logging.getLogger("stepwell.http")
 

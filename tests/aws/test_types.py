@@ -243,9 +243,13 @@ def test_a_schema_that_changed_under_its_version_counts_after_the_cache_time(res
 
 def test_more_types_than_an_item_can_hold_are_refused(types: TypeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aws_types, "_MOST_BYTES", 300)
-    with pytest.raises(Refused, match="more types and versions than"):
+
+    def register_many() -> None:
         for number in range(50):
             types.register_type(TypeVersion(uuid4().hex, str(number), {}))
+
+    with pytest.raises(Refused, match="more types and versions than"):
+        register_many()
     assert 0 < len(types.read_types()) < 50
 
 
