@@ -48,6 +48,12 @@ class Client:
         content = None if body is None else orjson.dumps(body)
         return self._call("POST", path, content=content)
 
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, content=orjson.dumps(body))
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, content=orjson.dumps(body))
+
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 

@@ -92,6 +92,7 @@ def event_table(events: list[dict[str, Any]]) -> Table:
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for event in events:
         name, data = escape(event["name"]), escape(short(event["data"]))
+        name += "  [yellow]invalid[/]" if event["invalid"] else ""
         table.add_row(escape(event["id"]), local_time(event["accepted_at"]), name, data)
     return table
 
@@ -113,6 +114,8 @@ def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> Renderable
     for miss in event["not_started"]:
         why = miss["problem"] or "it is false"
         lines.append(Text.assemble("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
+    for its in event["invalid"]:
+        lines.append(Text.assemble(("  invalid ", "yellow"), f"{its['pointer']}: {its['message']}"))
     if not runs and not event["not_started"]:
         lines.append(Text("  no function starts on it", "dim"))
     return Group(*lines)

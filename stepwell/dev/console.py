@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stepwell.core.invalid_events import INVALID_EVENT
 from stepwell.core.run_events import RUN_EVENTS
 from stepwell.local.queries import Queries
 from stepwell.local.server import Deployed
@@ -104,14 +105,29 @@ class DevConsole:
             self._run_ended(event.name.removeprefix(RUN_EVENTS), event.data)
             if not started:
                 return
+        if event.name == INVALID_EVENT:
+            if event.data["policy"] == "reject":
+                self._refused(event.data)
+            if not started:
+                return
         misses = orjson.loads(detail.misses) if detail.misses else []
+        invalid = orjson.loads(detail.invalid) if detail.invalid else []
         text = f"[cyan]event[/] {escape(event.name)} [dim]{escape(event.id)}[/]"
         for function_id, run_id in started.items():
             text += f"\n      started {function_id} [dim]{run_id}[/]"
         for miss in misses:
             why = miss["problem"] or "it is false"
             text += f"\n      [dim]not started {miss['function_id']}: {escape(miss['expression'])}: {escape(why)}[/]"
-        self._line("event", text, name=event.name, id=event.id, started=started, not_started=misses)
+        for its in invalid:
+            text += f"\n      [yellow]invalid[/] {escape(its['pointer'])}: {escape(its['message'])}"
+        fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses}
+        self._line("event", text, **fields, invalid=invalid)
+
+    def _refused(self, data: dict[str, Any]) -> None:
+        text = f"[red]refused[/] {escape(data['event_name'])} [dim]{escape(data['event_id'])}[/]"
+        for its in data["errors"]:
+            text += f"\n      {escape(its['pointer'])}: {escape(its['message'])}"
+        self._line("refused", text, name=data["event_name"], id=data["event_id"], errors=data["errors"])
 
     def _run_ended(self, status: str, data: dict[str, Any]) -> None:
         error = data["error"]

@@ -33,7 +33,8 @@ class DevOptions:
 async def main(settings: ServerSettings, options: DevOptions) -> None:
     """Serve until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the console shows them
+    for shown in ("runs", "types"):  # by the console
+        logging.getLogger(f"stepwell.{shown}").setLevel(logging.ERROR)
     with listen(options.host, options.port) as listener:
         async with open_server(settings) as server:
             console = DevConsole(server.queries, as_json=options.as_json)
