@@ -302,6 +302,7 @@ def _circles(everywhere: dict[Place, None]) -> list[Problem]:
 
 
 def same_value(place: Place) -> list[Place]:
+    """The schemas that one in this place leads to for the value that it is held against itself."""
     found = [child for keyword, child in _children(place) if keyword in _IN_PLACE]
     ref = place.get("$ref")
     target = place.document.target(ref) if isinstance(ref, str) else None
