@@ -123,6 +123,7 @@ class Engine:
             if isinstance(accepted, NotWritten):
                 raise accepted
         events |= self.store.events([its.event.id for its in unknown]) if unknown else {}
+        events = {event_id: event for event_id, event in events.items() if not event.erased}
         runs = {event_id: run_id(plan.function_id, event_id, replay) for event_id in ids if event_id in events}
         known = self.store.load(runs.values())
         started = {event_id: its for event_id, its in runs.items() if its not in known}

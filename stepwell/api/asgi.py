@@ -10,6 +10,7 @@ from stepwell.api.cors import CORS
 from stepwell.api.ingest import Judge, accepted, read_events
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.types import TypeRegistry
+from stepwell.api.users import Users
 from stepwell.api.v1 import Control, create_app
 from stepwell.core.events import MAX_BODY_BYTES, Event
 from stepwell.platform import Reader
@@ -31,6 +32,7 @@ class App:
         reader: Reader,
         control: Control,
         types: TypeRegistry,
+        users: Users,
         keys: Keys,
         accept: Callable[[Sequence[Event]], Awaitable[None]],
         judge: Judge,
@@ -38,7 +40,7 @@ class App:
         local_only: LocalOnly | None,
     ) -> None:
         self._keys, self._accept, self._judge, self._now, self._local_only = keys, accept, judge, now, local_only
-        self._rest = create_app(reader, control, types, keys)
+        self._rest = create_app(reader, control, types, users, keys)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -3,7 +3,6 @@ document. Endpoints are plain functions: Starlette runs them in threads, so a sl
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,17 +20,20 @@ from stepwell import __version__
 from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.openapi import Operation, Parameter, document
+from stepwell.api.paging import PAGING as _PAGING
+from stepwell.api.paging import found as _found
+from stepwell.api.paging import page as _page
+from stepwell.api.paging import paging as _paging
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.replay import REPLAY, read_replay, replay_view
 from stepwell.api.times import BETWEEN, between
 from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
 from stepwell.api.types import TypeRegistry, TypesApi
+from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.views import event_view, function_view, run_view
 from stepwell.core.events import MAX_BODY_BYTES, Event
 from stepwell.core.run import RunStatus
 from stepwell.platform import Page, Reader, Replayed
-
-_MAX_LIMIT = 1000
 
 
 class Control(Protocol):
@@ -130,6 +132,9 @@ class V1:
     def rerun_run(self, request: Request) -> Any:
         run_id = request.path_params["id"]
         run = self._run(run_id)
+        event = self.reader.read_event(run["event_id"])
+        if event is not None and event.event.erased:
+            raise Problem(409, f"the event of run {run_id} was erased, so it cannot run again")
         new_id = self.control.rerun(run_id)
         if new_id is None:
             raise Problem(409, f"function {run['function_id']} is not live any more, so its runs cannot run again")
@@ -139,15 +144,7 @@ class V1:
         return run_view(_found(self.reader.read_run(run_id), "run", run_id))
 
 
-_PAGING = (
-    Parameter("after", "the `next` of the page before"),
-    Parameter(
-        "limit",
-        f"how many, 1 to {_MAX_LIMIT:,}; default 50",
-        {"type": "integer", "minimum": 1, "maximum": _MAX_LIMIT, "default": 50},
-    ),
-)
-_USER = Parameter("user", "external_id, id, email or phone of the event's user, the first that it has")
+_USER = Parameter("user", "any id of the event's user: external_id, id, email or phone")
 _STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower() for s in RunStatus]})
 
 OPERATIONS = (
@@ -169,9 +166,13 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def create_app(reader: Reader, control: Control, types: TypeRegistry, keys: Keys) -> Starlette:
+def create_app(reader: Reader, control: Control, types: TypeRegistry, users: Users, keys: Keys) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json` and `/healthz`."""
-    v1 = [(V1(reader, control), OPERATIONS), (TypesApi(types, reader.read_functions), TYPE_OPERATIONS)]
+    v1 = [
+        (V1(reader, control), OPERATIONS),
+        (TypesApi(types, reader.read_functions), TYPE_OPERATIONS),
+        (UserEndpoints(users), USER_OPERATIONS),
+    ]
 
     def health(request: Request) -> Response:
         return _json({"status": "ok", "version": __version__})
@@ -189,8 +190,8 @@ def create_app(reader: Reader, control: Control, types: TypeRegistry, keys: Keys
 
 
 def _pattern(path: str) -> str:
-    """Senders choose the ids of events, and types have the names of events, so these may have slashes."""
-    return re.sub("/(events|types)/{id}", r"/\1/{id:path}", path)
+    """Senders choose the ids of events and users, and types have the names of events: these may have slashes."""
+    return re.sub("/(events|types|users)/{id}", r"/\1/{id:path}", path)
 
 
 def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:
@@ -238,38 +239,9 @@ def _server_error(request: Request, error: Exception) -> Response:
     return _refuse(request, Problem(500, "the server could not do this; its log says why"))
 
 
-def _found(thing: Any, kind: str, its_id: str) -> Any:
-    if thing is None:
-        raise Problem(404, f"there is no {kind} {its_id!r}")
-    return thing
-
-
 def _refuse_unknown(request: Request, operation: Operation) -> None:
     known = [parameter.name for parameter in operation.query]
     for name in request.query_params:
         if name not in known:
             hint = f"known are {', '.join(known)}" if known else "there are none here"
             raise Problem(400, f"the parameter {name!r} is unknown; {hint}")
-
-
-def _paging(request: Request) -> dict[str, Any]:
-    limit = request.query_params.get("limit", "50")
-    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
-        raise Problem(400, f"limit={limit} is not a number from 1 to {_MAX_LIMIT}")
-    after = request.query_params.get("after")
-    return {"before": None if after is None else _position(after), "limit": int(limit)}
-
-
-def _page(page: Page[Any], view: Callable[[Any], Any]) -> dict[str, Any]:
-    cursor = None if page.next is None else base64.urlsafe_b64encode(f"s{page.next}".encode()).decode().rstrip("=")
-    return {"data": [view(item) for item in page.items], "next": cursor}
-
-
-def _position(cursor: str) -> int:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        if text[:1] != "s" or not text[1:].isdigit() or len(text) > 19:
-            raise ValueError(text)
-        return int(text[1:])
-    except ValueError:
-        raise Problem(400, f"after={cursor} is not the `next` of a list") from None

@@ -51,6 +51,7 @@ def event_view(detail: EventDetail) -> EventView:
         "not_started": orjson.loads(detail.misses) if detail.misses else [],
         "replay": detail.replay,
         "invalid": orjson.loads(detail.invalid) if detail.invalid else [],
+        "erased": event.erased,
     }
 
 

@@ -18,10 +18,10 @@ from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.v1 import create_app
 from stepwell.aws.access import KeyStore
 from stepwell.aws.entry import Entry
-from stepwell.aws.queries import Queries
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
+from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event
 from stepwell.platform import NotWritten, Replayed
 
@@ -65,8 +65,9 @@ def _told() -> Iterator[None]:
 
 def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:
     """Answers requests in the format 2.0 of HTTP APIs."""
-    reader = Queries(resources, Registry(resources))
-    app = create_app(reader, EntryControl(entry), TypeStore(resources), KeyStore(resources))
+    registry = Registry(resources)
+    users = AwsUsers(resources, registry, entry)
+    app = create_app(users, EntryControl(entry), TypeStore(resources), users, KeyStore(resources))
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])

@@ -16,15 +16,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from stepwell.aws.clients import client
-from stepwell.aws.items import put_items
+from stepwell.aws.items import put_items, read_partition
 from stepwell.aws.positions import first_of, month_of
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import NEW, STATUS_INDEX, STATUS_SHARDS, Item, shard_of, status_partition
+from stepwell.aws.table import NEW, STATUS_INDEX, STATUS_SHARDS, Item, Key, shard_of, status_partition
 
 ALL = "a"
 EVENTS, RUNS = "e", "r"
@@ -39,6 +39,14 @@ _START: Item = {"pk": {"S": "META"}, "sk": {"S": "lists"}}  # holds in p the pos
 
 Entry = tuple[int, str]  # position and id
 Ask = Callable[..., dict[str, Any]]
+
+
+class Row(NamedTuple):
+    """A row of a list, with the ids of its events and runs."""
+
+    key: Key
+    events: list[str]
+    runs: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +142,50 @@ class Lists:
             return
         floor, before = span
         months: Sequence[str | None] = [None] if status == "running" else list(_months(floor, before))
-        ended = (entry for month in months for entry in self._of_partitions(status, month, floor, before, page))
+        ended = (entry for month in months for entry in self._of_status(status, month, floor, before, page))
         if status != "failed":
             yield from ended
         else:  # those in which something still runs stand apart
-            yield from heapq.merge(ended, self._of_partitions("ending", None, floor, before, page), reverse=True)
+            yield from heapq.merge(ended, self._of_status("ending", None, floor, before, page), reverse=True)
 
-    def _of_partitions(self, status: str, month: str | None, floor: int, before: int, page: int) -> Iterator[Entry]:
+    def _of_status(self, status: str, month: str | None, floor: int, before: int, page: int) -> Iterator[Entry]:
+        partitions = [status_partition(status, shard, month) for shard in range(STATUS_SHARDS)]
+        return ((position, partition[2:]) for position, partition in self.indexed(partitions, floor, before, page))
+
+    def indexed(self, partitions: Sequence[str], floor: int, before: int, page: int) -> Iterator[Entry]:
+        """What these partitions of the index hold, newest first: positions and partitions of the table."""
         if before <= floor:
             return
-        partitions = [status_partition(status, shard, month) for shard in range(STATUS_SHARDS)]
         bounds = {":floor": {"N": str(floor)}, ":before": {"N": str(before - 1)}}
         ask = self._query("gk = :partition AND gs BETWEEN :floor AND :before", bounds, page, IndexName=STATUS_INDEX)
         for item in self._merge(partitions, ask, lambda item: int(item["gs"]["N"])):
-            yield int(item["gs"]["N"]), item["pk"]["S"][2:]
+            yield int(item["gs"]["N"]), item["pk"]["S"]
+
+    # --- whole lists -----------------------------------------------------------------------------------------------
+
+    def rows(self, dimension: str) -> Iterator[Row]:
+        """All rows of a list, each month's by itself, the newest month first."""
+        for partition in self._partitions(dimension):
+            for item in read_partition(self._table, partition, ConsistentRead=True):
+                content = orjson.loads(item["x"]["B"])
+                events, runs = ([its_id for _, its_id in content.get(kind, ())] for kind in (EVENTS, RUNS))
+                yield Row({"pk": item["pk"], "sk": item["sk"]}, events, runs)
+
+    def oldest(self, dimension: str) -> int | None:
+        """The position with which a list begins."""
+        found = None
+        ask = {"KeyConditionExpression": "pk = :partition", "Limit": 1, "TableName": self._table}
+        for partition in self._partitions(dimension):
+            answer = client("dynamodb").query(**ask, ExpressionAttributeValues={":partition": {"S": partition}})
+            for item in answer["Items"]:
+                its = int(item["sk"]["S"].partition("#")[0])
+                found = its if found is None else min(found, its)
+        return found
+
+    def _partitions(self, dimension: str) -> Iterator[str]:
+        span = self._range(None, self._retention_ms, None)
+        for month in _months(*span) if span is not None else ():
+            yield from (_partition(dimension, month, shard) for shard in range(_SHARDS))
 
     def _range(self, before: int | None, reach_ms: int, since: int | None) -> tuple[int, int] | None:
         """The positions between which entries can be; None if nothing was ever listed."""

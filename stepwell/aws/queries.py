@@ -6,6 +6,7 @@ bytes. A page that ends there is short, and its `next` says where to go on.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -15,6 +16,7 @@ from stepwell.aws.details import Details
 from stepwell.aws.items import read_item, read_items, read_partition
 from stepwell.aws.lists import ALL, EVENTS, RUNS, Entry, Lists, of_function, of_name, of_replay, of_user
 from stepwell.aws.logs import Logs
+from stepwell.aws.people import People
 from stepwell.aws.positions import first_of, ms_of
 from stepwell.aws.records import StoredRun, stored_run
 from stepwell.aws.registry import Registry
@@ -39,8 +41,19 @@ class Queries:
     def __init__(self, resources: Resources, registry: Registry) -> None:
         self._table, self._registry = resources.table, registry
         self._lists = Lists(resources)
+        self._people = People(resources.table)
         self._details = Details(resources, registry, self._lists, Logs())
         self._pool = ThreadPoolExecutor(_PARALLEL, "queries")
+
+    def _names(self, user: str | None) -> Sequence[str]:
+        """All that lists may call somebody; nothing for nobody."""
+        return () if user is None else self._people.names(user)
+
+    def _of_users(
+        self, kind: str, names: Sequence[str], before: int | None, limit: int, since: int | None = None
+    ) -> Iterator[Entry]:
+        lists = [self._lists.entries(kind, of_user(name), before, limit, since) for name in names]
+        return heapq.merge(*lists, reverse=True)
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -55,14 +68,17 @@ class Queries:
         limit: int = 50,
     ) -> Page[EventDetail]:
         is_filtered = name is not None and user is not None
-        dimension = of_user(user) if user is not None else of_name(name) if name is not None else ALL
+        names = self._names(user)
         first, before = _between(since, until, before)
-        entries = self._lists.entries(EVENTS, dimension, before, limit, first)
+        if user is not None:
+            entries = self._of_users(EVENTS, names, before, limit, first)
+        else:
+            entries = self._lists.entries(EVENTS, of_name(name) if name is not None else ALL, before, limit, first)
 
         def show(ids: Sequence[str]) -> dict[str, EventDetail]:
             items = read_items(self._table, map(event_key, ids), consistent=False)
             details = [_event(item) for item in items]
-            return {d.event.id: d for d in details if name in (None, d.event.name) and _is_of(user, d.event)}
+            return {d.event.id: d for d in details if name in (None, d.event.name) and _is_of(names, d.event)}
 
         return _page(entries, show, lambda detail: len(detail.event.body), limit, is_filtered)
 
@@ -85,16 +101,17 @@ class Queries:
         before: int | None = None,
         limit: int = 50,
     ) -> Page[RunDetail]:
+        names = self._names(user)
         first, before = _between(since, until, before)
-        entries, is_filtered = self._run_entries(function, status, user, event, replay, first, before, limit)
+        entries, is_filtered = self._run_entries(function, status, names, event, replay, first, before, limit)
 
         def show(ids: Sequence[str]) -> dict[str, RunDetail]:
             items = read_items(self._table, map(run_key, ids), consistent=False)
             runs = [
                 its
                 for its in map(stored_run, items)
-                if function in (None, its.function) and status in (None, its.run.status) and user in (None, its.user)
-                if replay in (None, its.replay)
+                if function in (None, its.function) and status in (None, its.run.status)
+                if replay in (None, its.replay) and (not names or its.user in names)
             ]
             return {its.run.id: detail for its, detail in zip(runs, self._summaries(runs), strict=True)}
 
@@ -111,7 +128,7 @@ class Queries:
         self,
         function: str | None,
         status: RunStatus | None,
-        user: str | None,
+        names: Sequence[str],
         event: str | None,
         replay: str | None,
         since: int | None,
@@ -121,12 +138,14 @@ class Queries:
         """The list that holds the fewest others besides those that are asked for; and whether it may hold others."""
         if event is not None:
             return self._runs_of_event(event, before), True
-        others = sum(its is not None for its in (function, status, user, replay)) > 1
-        if replay is None and user is None and status not in (None, RunStatus.COMPLETED):
+        others = sum(its is not None for its in (function, status, names or None, replay)) > 1
+        if replay is None and not names and status not in (None, RunStatus.COMPLETED):
             return self._lists.runs_of_status(status.name.lower(), before, limit, since), others
-        dimension = ALL if function is None else of_function(function)
-        dimension = of_replay(replay) if replay is not None else of_user(user) if user is not None else dimension
         others = others or status is not None
+        if names and replay is None:
+            return self._of_users(RUNS, names, before, limit, since), others
+        dimension = ALL if function is None else of_function(function)
+        dimension = dimension if replay is None else of_replay(replay)
         return self._lists.entries(RUNS, dimension, before, limit, since), others
 
     def _runs_of_event(self, event_id: str, before: int | None) -> Iterator[Entry]:
@@ -209,8 +228,8 @@ def _between(since: int | None, until: int | None, before: int | None) -> tuple[
     return first, min((its for its in (end, before) if its is not None), default=None)
 
 
-def _is_of(user: str | None, event: Event) -> bool:
-    return user is None or user_key(event.user) == user
+def _is_of(names: Sequence[str], event: Event) -> bool:
+    return not names or user_key(event.user) in names
 
 
 def _size(detail: RunDetail) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from stepwell.aws.records import (
     Record,
@@ -19,7 +20,7 @@ from stepwell.aws.records import (
 from stepwell.aws.registry import Registry
 from stepwell.aws.table import Item, Key, item_key, overflow_key, page_key
 from stepwell.core.events import Event
-from stepwell.core.inputs import error_json
+from stepwell.core.inputs import erased_error, error_json
 from stepwell.core.messages import Command, RecordAttempt
 
 Read = Callable[[Sequence[Key]], list[Item]]
@@ -36,6 +37,8 @@ def keep_results(
         error = error_json(command.error) if command.error else None
         request_id = request_ids.get((run.id, command.step, command.attempt))
         attempt = StoredAttempt.of(command, error, request_id)
+        if record.event.erased:
+            attempt = erased(attempt)
         if is_long_result(record, attempt):
             content = attempt.output if attempt.output is not None else attempt.error or b""
             key = overflow_key(run.id, attempt.step, attempt.attempt, content)
@@ -48,6 +51,12 @@ def keep_results(
         record.pages.append(key["sk"]["S"])
         record.attempts = []
         yield {**key, "h": {"B": content}, **its_ttl}
+
+
+def erased(attempt: StoredAttempt) -> StoredAttempt:
+    """What is kept of an attempt when its user is erased."""
+    error = None if attempt.error is None else erased_error(attempt.error)
+    return replace(attempt, output=None, error=error, request_id=None, ref=None)
 
 
 def _result_item(attempt: StoredAttempt) -> Item:

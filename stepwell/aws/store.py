@@ -19,6 +19,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.items import delete_items, put_items, read_items, read_partition
 from stepwell.aws.lists import Listed, Lists
 from stepwell.aws.observe import count, duration
+from stepwell.aws.people import People
 from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
 from stepwell.aws.records import Record, run_item
 from stepwell.aws.registry import Registry
@@ -63,6 +64,7 @@ class DynamoStore:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
         self._registry, self._timers, self._waking, self._lists = registry, timers, waking, lists
         self._pool = ThreadPoolExecutor(_PARALLEL)
+        self._people = People(resources.table)
         self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
         self.begin()
 
@@ -72,12 +74,14 @@ class DynamoStore:
         self._records: dict[str, Record] = {}
         self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
         self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
+        self._accepted: list[Event] = []
         self._listed_events: dict[str, Listed] = {}
         self._listed_runs: dict[str, Listed] = {}
         self.request_ids.clear()
 
     def flush(self, now: int) -> None:
-        """Write the lists and send the timers of this batch."""
+        """Write persons and lists, and send the timers of this batch. Raises NotWritten."""
+        self._people.tell(self._accepted, now)
         self._lists.add(list(self._listed_events.values()), list(self._listed_runs.values()), now)
         self._timers.send(now)
         self._waking.send()
@@ -144,8 +148,8 @@ class DynamoStore:
         except errors.ConditionalCheckFailedException as refused:
             known = refused.response["Item"]
             identity = known.get("m", {}).get("S")
-            if new.cause is None or identity != new.cause.id:
-                return None  # a duplicate
+            if new.cause is None or identity != new.cause.id or "x" in known:
+                return None  # a duplicate, or it was erased since
             accepted = Accepted(int(known["p"]["N"]), [function["S"] for function in known.get("st", {}).get("L", [])])
         except errors.ClientError as error:
             return NotWritten(str(error))
@@ -155,6 +159,8 @@ class DynamoStore:
         except errors.ClientError as error:
             return NotWritten(str(error))
         count("EventsAccepted")
+        if new.replay is None:
+            self._accepted.append(event)
         self._listed_events[event.id] = Listed(event.seq, event.id, event.name, user_key(event.user))
         return accepted
 
@@ -301,7 +307,12 @@ class DynamoStore:
         others: list[RunFact] = []
         for fact in facts:
             record = self._records.get(fact.run_id)
-            is_wide = record is not None and record.is_wide and isinstance(fact.fact, AttemptEnded)
+            is_wide = (
+                record is not None
+                and record.is_wide
+                and isinstance(fact.fact, AttemptEnded)
+                and not record.event.erased  # of that, nothing is kept
+            )
             (ended[fact.run_id] if is_wide else others).append(fact)
         for run_id, its in ended.items():
             others += self._fold_along(self._records[run_id], its, now)

@@ -17,6 +17,9 @@
 | a key | Get `KEY` |
 | the types of events; the schema of one | Get `META`; Get `Y#name` |
 | lists | Query `L#dimension#month#shard`; by status: Query the index `status` |
+| a person by an id | Get `U#kind#id`; if another id leads, Get that |
+| what an event tells of a person | Put `U#kind#id` of it and of each new id, condition `NEW` or `UNCHANGED` |
+| persons, newest first | Query the index `status` |
 | open runs, for the sweeper | Query the index `status` |
 
 One rule: nothing is scanned, and no request is a transaction.
@@ -34,7 +37,8 @@ Key = dict[str, Any]
 
 NEW = "attribute_not_exists(pk)"
 EXISTS = "attribute_exists(pk)"
-UNCHANGED = "v = :before"  # nobody changed the run since it was read
+UNCHANGED = "v = :before"  # nobody changed the run, or person, since it was read
+LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # an id leads to another's person, and has none of its own
 STATUS_INDEX = "status"
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
@@ -104,6 +108,16 @@ def arrived(item: Item) -> tuple[int, str]:
     """The position and the id of an event that stands under a wait's key."""
     position, _, event_id = item["sk"]["S"].partition("#")
     return int(position), item["i"]["S"] if "i" in item else event_id
+
+
+def person_key(kind: int, text: str) -> Key:
+    """Of the id that a person is known by: the person; of each other id: which id leads to it."""
+    return _key(f"U#{kind}#{text}", "u")
+
+
+def people_partition(shard: int) -> str:
+    """Of the index: persons, by since when they are known."""
+    return f"S#people#{shard}"
 
 
 def timer_partition(shard: int) -> str:

@@ -22,6 +22,8 @@ from stepwell.cli import (
     secrets,
     send,
     serve,
+    user,
+    users,
     validate,
 )
 
@@ -50,9 +52,9 @@ def _options(
     pass
 
 
-for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay):
+for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay, users):
     app.command(module.__name__.rpartition(".")[2])(module.command)
-for group in (events, runs, functions, keys, secrets):
+for group in (events, runs, functions, keys, secrets, user):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 

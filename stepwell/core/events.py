@@ -33,7 +33,8 @@ class Invalid:
 @dataclass(slots=True)
 class Event:
     """An accepted event. `body` is its JSON text, `seq` the position it was accepted at (0: not yet); `fresh` if its
-    id was made here, so that it cannot be a duplicate; `invalid`: what its type has against it, until it is stored."""
+    id was made here, so that it cannot be a duplicate; `invalid`: what its type has against it, until it is stored;
+    `erased` if its data and user were, with all of its user."""
 
     id: str
     name: str
@@ -45,6 +46,7 @@ class Event:
     seq: int = 0
     fresh: bool = False
     invalid: Sequence[Invalid] = ()
+    erased: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The event as expressions see it."""
@@ -129,7 +131,13 @@ def event_from(fields: dict[str, Any], body: bytes | None = None, seq: int = 0) 
     event_id, ts, v = fields["id"], fields["ts"], fields.get("v")
     if body is None:
         body = orjson.dumps({"name": name, "data": data, "user": user, "id": event_id, "ts": ts, "v": v})
-    return Event(event_id, name, data, user, ts, v, body, seq)
+    return Event(event_id, name, data, user, ts, v, body, seq, erased=fields.get("erased", False))
+
+
+def erased_body(event: Event) -> bytes:
+    """What is kept of an event when its user is erased, so that it is no news if it comes again."""
+    kept = {"name": event.name, "data": {}, "user": {}, "id": event.id, "ts": event.ts, "v": event.v, "erased": True}
+    return orjson.dumps(kept)
 
 
 def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_id: str, ts: int) -> Event:

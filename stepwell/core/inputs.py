@@ -22,6 +22,12 @@ def error_json(error: Error) -> bytes:
     return orjson.dumps({"kind": error.kind, "message": message, "status": error.status, "output": output})
 
 
+def erased_error(error: bytes) -> bytes:
+    """What is kept of an error when its user is erased: messages may quote anything."""
+    its = orjson.loads(error)
+    return orjson.dumps({"kind": its["kind"], "message": "erased", "status": its["status"], "output": None})
+
+
 def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
     """Events that satisfied this step's edges, in the order in which they did."""
     matched = {

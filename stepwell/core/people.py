@@ -1,7 +1,7 @@
 """Who events speak of: the ids and traits that make up a person, and when two persons are one.
 
 One rule: what is told is only ever added. So the order of events does not matter: persons are joined like sets, of each
-trait the latest value counts, and a person's canonical id is the smallest of its ids.
+trait the value that was accepted latest counts, and a person's canonical id is the smallest of its ids.
 
 As Segment's identify and alias: https://segment.com/docs/connections/spec/identify/ and /alias/
 """
@@ -33,7 +33,7 @@ class UserId(NamedTuple):
 
 
 class Trait(NamedTuple):
-    """The event that told it last: its position, and when it was accepted (ms)."""
+    """A value, with the event that told it when it was another: its position, and when it was accepted (ms)."""
 
     value: Any
     position: int
@@ -59,13 +59,6 @@ class Person(NamedTuple):
     def root(self) -> UserId:
         """By which the person is known."""
         return min(self.ids)
-
-
-class Folded(NamedTuple):
-    """A person as an event leaves it, and the persons that have become one with it."""
-
-    person: Person
-    absorbed: Sequence[Person]
 
 
 def owner(user: Mapping[str, Any]) -> UserId | None:
@@ -97,23 +90,28 @@ def told_by(event: Event) -> Told | None:
     return Told(ids, previous, traits) if len(ids) > 1 or previous or traits else None
 
 
-def fold(told: Told, position: int, at: int, known: Mapping[UserId, Person]) -> Folded:
-    """Add what an event tells to what is known: `known` holds the persons of those of its ids that have one.
+def fold(told: Told, position: int, at: int, known: Mapping[UserId, Person]) -> Person:
+    """The person whom an event belongs to, with what it tells; `known` holds the persons of those of its ids that have
+    one. Whose ids the person has then is one with it.
 
     Ids that stand together belong together, but two persons who both have an external_id are two people who share an
     email or a browser: each id stays with whom it was told of first. Only an external_id in `previous` makes them one.
     """
     first = told.ids[0]
     person = known.get(first) or alone(first, at)
-    absorbed = []
     others = [(its, False) for its in told.ids[1:]] + [(its, its.kind == _EXTERNAL) for its in told.previous]
     for its, is_explicit in others:
         other = known.get(its) or alone(its, at)
         if its not in person.ids and may_join(person, other, is_explicit):
             person = join(person, other)
-            absorbed.append(other)
-    traits = {name: Trait(value, position, at) for name, value in told.traits.items()}
-    return Folded(join(person, Person(frozenset(), traits, at)), absorbed)
+    traits = {name: Trait(value, position, at) for name, value in told.traits.items() if _is_news(name, value, person)}
+    return join(person, Person(frozenset(), traits, at))
+
+
+def _is_news(name: str, value: Any, person: Person) -> bool:
+    """A value that comes again keeps its time: else who sends it with each event would have it written with each."""
+    known = person.traits.get(name)
+    return known is None or orjson.dumps(known.value) != orjson.dumps(value)
 
 
 def alone(user_id: UserId, at: int) -> Person:
@@ -122,9 +120,9 @@ def alone(user_id: UserId, at: int) -> Person:
 
 
 def may_join(one: Person, other: Person, is_explicit: bool) -> bool:
-    if len(one.ids) + len(other.ids) > MOST_IDS:
+    if len(one.ids | other.ids) > MOST_IDS:
         return False
-    return is_explicit or not one.root.kind == other.root.kind == _EXTERNAL
+    return is_explicit or one.root == other.root or not one.root.kind == other.root.kind == _EXTERNAL
 
 
 def join(one: Person, other: Person) -> Person:

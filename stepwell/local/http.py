@@ -17,11 +17,15 @@ from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App
 from stepwell.api.ingest import refusal
 from stepwell.api.problem import Problem
+from stepwell.api.users import Erased
 from stepwell.core.events import BadRequest, Event
+from stepwell.core.people import Person
 from stepwell.local.connection import Connection
+from stepwell.local.erasure import erase
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.local.server import LocalServer
 from stepwell.local.type_control import TypeControl
+from stepwell.local.users import LocalUsers
 from stepwell.platform import Replayed
 
 log = logging.getLogger("stepwell.http")
@@ -51,6 +55,9 @@ class _Control:
     ) -> list[Replayed] | None:
         return self.call(self._platform.replay(function_id, version, events, replay))
 
+    def erase(self, person: Person) -> Erased:
+        return self.call(erase(self._platform, person))
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work on the event loop, and wait for it."""
         try:
@@ -74,7 +81,8 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
         except BadRequest as bad:
             raise refusal(bad) from None
 
-    return App(server.queries, control, types, keys, accept, platform.judge, platform.clock.now, local_only)
+    users = LocalUsers(server.settings.database, control.erase)
+    return App(users, control, types, users, keys, accept, platform.judge, platform.clock.now, local_only)
 
 
 async def serve(

@@ -15,6 +15,7 @@ from stepwell.core.events import Event
 from stepwell.core.inputs import match_answer
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, Run, RunStatus, unpack
+from stepwell.local.people import names_of
 from stepwell.local.schema import connect
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail
 
@@ -23,6 +24,7 @@ _RUN = (
     " FROM runs JOIN events ON events.seq = runs.event"
 )
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
+_VALUES = "(SELECT value FROM json_each(?))"
 
 
 class Queries:
@@ -45,6 +47,10 @@ class Queries:
         """This thread's, for reads that stand elsewhere."""
         return self._connection
 
+    def _names(self, user: str | None) -> str | None:
+        """All that the columns `user` may call somebody, as a JSON array."""
+        return None if user is None else orjson.dumps(names_of(self._connection, user)).decode()
+
     # --- events ----------------------------------------------------------------------------------------------------
 
     def read_events(
@@ -58,7 +64,8 @@ class Queries:
         limit: int = 50,
     ) -> Page[EventDetail]:
         first, before = self._between("events", "accepted_at", since, until, before)
-        where, values = _where({"name = ?": name, "user = ?": user, "seq >= ?": first, "seq < ?": before})
+        conditions = {"name = ?": name, f"user IN {_VALUES}": self._names(user), "seq >= ?": first, "seq < ?": before}
+        where, values = _where(conditions)
         rows = self._connection.execute(f"{_EVENT}{where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
         return Page([_event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
@@ -112,7 +119,7 @@ class Queries:
             {
                 "function = ?": function,
                 "status = ?": None if status is None else int(status),
-                "runs.user = ?": user,
+                f"runs.user IN {_VALUES}": self._names(user),
                 "runs.event = (SELECT seq FROM events WHERE id = ?)": event,
                 "runs.replay = ?": replay,
                 "runs.seq >= ?": first,

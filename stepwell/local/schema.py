@@ -106,6 +106,14 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE people (seq INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    CREATE TABLE person_ids (
+        kind INTEGER, text TEXT, person INTEGER NOT NULL,  -- people.seq
+        PRIMARY KEY (kind, text)
+    ) WITHOUT ROWID;
+    CREATE INDEX person_ids_text ON person_ids (text);
+    """,
 )
 
 

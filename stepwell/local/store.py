@@ -29,6 +29,7 @@ from stepwell.core.messages import (
 )
 from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.functions import Functions
+from stepwell.local.people import People
 from stepwell.local.schema import connect, migrate
 from stepwell.local.timers import Timers
 from stepwell.local.types import TypeStore
@@ -68,6 +69,7 @@ class LocalStore:
         self.functions = Functions(self.connection)
         self.timers = Timers(self.connection)
         self.types = TypeStore(self.connection)
+        self.people = People(self.connection)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
@@ -110,6 +112,7 @@ class LocalStore:
             self.connection.execute("ROLLBACK")
         self.functions = Functions(self.connection)
         self.types = TypeStore(self.connection)
+        self.people.forget()
         self._kept.clear()
         self._dirty.clear()
         self._resting.clear()
@@ -160,6 +163,14 @@ class LocalStore:
             _, kept = self._kept.popitem(last=False)
             self._kept_bytes -= kept.bytes
 
+    def forget(self, runs: Sequence[tuple[int, str]]) -> None:
+        """Take runs that have ended, by row and id, out of memory, with what of their logs is not written yet."""
+        for _, run_id in runs:
+            kept = self._kept.pop(run_id, None)
+            self._kept_bytes -= 0 if kept is None else kept.bytes
+        seqs = {seq for seq, _ in runs}
+        self._logs = [row for row in self._logs if row[0] not in seqs]
+
     # --- events ----------------------------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
@@ -190,6 +201,8 @@ class LocalStore:
                 (event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay, invalid)
             )
             keys += [(key, event.seq) for key in new.keys]
+            if new.replay is None:
+                self.people.tell(event, now)
         self.connection.executemany(_INSERT_EVENT, rows)
         if keys:
             self.connection.executemany("INSERT OR IGNORE INTO event_keys VALUES (?, ?)", keys)

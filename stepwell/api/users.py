@@ -1,0 +1,202 @@
+"""`/v1/users`: who events speak of, what happened to each of them, and their erasure.
+
+One rule: a user is asked for by any of its ids, and shown under its canonical one.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import orjson
+from starlette.requests import Request
+
+from stepwell.api import models
+from stepwell.api.openapi import Operation
+from stepwell.api.paging import PAGING, found, limit_of, page, paging
+from stepwell.api.problem import Problem
+from stepwell.api.views import time_text
+from stepwell.core.people import KINDS, Person
+from stepwell.core.plan import Plan
+from stepwell.core.run import RunStatus
+from stepwell.platform import Page
+
+_EVENT, _RUN, _STEP = range(3)
+
+Mark = tuple[int, int, int, int, int]  # when (ms), kind of entry, position, step, attempt: the order of a timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A person with when its stored events were accepted, first and last (ms)."""
+
+    person: Person
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that happened to a person: `mark` says when, and where that is in the timeline."""
+
+    mark: Mark
+    shown: models.TimelineEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased, by what it was. `is_done`: nothing is left; else ask again to go on."""
+
+    counts: models.ErasedCounts
+    is_done: bool
+
+
+class Users(Protocol):
+    """What a platform knows of users; called from any thread."""
+
+    def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
+        """Those of whom more is known than one id, newest first."""
+
+    def find(self, text: str) -> Person | None:
+        """Whom this id means, of the first of `KINDS` that knows it; one of whom an event knows but the id, too."""
+
+    def seen(self, person: Person) -> Seen: ...
+
+    def timeline(self, person: Person, *, before: Mark | None, limit: int) -> Sequence[Entry]:
+        """What happened to a person before a mark, newest first."""
+
+    def erase(self, person: Person) -> Erased:
+        """Erase what is kept of a person, or as much of it as there is time for."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserEndpoints:
+    users: Users
+
+    def list_users(self, request: Request) -> Any:
+        return page(self.users.read_people(**paging(request)), user_view)
+
+    def get_user(self, request: Request) -> Any:
+        seen = self.users.seen(self._person(request))
+        since = min(seen.first, seen.person.since)
+        return {**user_view(seen.person), "first_seen": time_text(since), "last_seen": time_text(seen.last)}
+
+    def get_timeline(self, request: Request) -> Any:
+        person = self._person(request)
+        limit, after = limit_of(request), request.query_params.get("after")
+        entries = self.users.timeline(person, before=None if after is None else _mark(after), limit=limit + 1)
+        cursor = _cursor(entries[limit - 1].mark) if len(entries) > limit else None
+        return {"data": [entry.shown for entry in entries[:limit]], "next": cursor}
+
+    def erase_user(self, request: Request) -> Any:
+        person = self._person(request)
+        erased = self.users.erase(person)
+        return {**_named(person), "erased": erased.counts, "done": erased.is_done}
+
+    def _person(self, request: Request) -> Person:
+        text = request.path_params["id"]
+        person: Person = found(self.users.find(text), "user", text)
+        return person
+
+
+USER_OPERATIONS = (
+    Operation("GET", "/v1/users", "list_users", "Users of whom more is known than one id, newest first",
+              models.UserList, PAGING),
+    Operation("GET", "/v1/users/{id}/timeline", "get_timeline",
+              "A user's events and runs, and the ends of their steps, newest first", models.Timeline, PAGING),
+    Operation("GET", "/v1/users/{id}", "get_user", "A user, by any of its ids", models.UserDetail),
+    Operation("DELETE", "/v1/users/{id}", "erase_user", "Erase what is kept of a user; again until it is done",
+              models.ErasedView, errors=(503,)),
+)  # fmt: skip
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def user_view(person: Person) -> models.UserView:
+    traits = sorted(person.traits.items())
+    return {
+        **_named(person),
+        "traits": {name: {"value": its.value, "at": time_text(its.at)} for name, its in traits},
+        "known_since": time_text(person.since),
+    }
+
+
+def _named(person: Person) -> models.UserName:
+    ids: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for its in sorted(person.ids):
+        ids[KINDS[its.kind]].append(its.text)
+    return {"id": person.root.text, "ids": ids}
+
+
+def event_entry(event_id: str, name: str, at: int, position: int) -> Entry:
+    shown: models.TimelineEvent = {"type": "event", "at": time_text(at), "event_id": event_id, "name": name}
+    return Entry((at, _EVENT, position, 0, 0), shown)
+
+
+def run_entry(
+    at: int,
+    position: int,
+    *,
+    run_id: str,
+    function: str,
+    version: int,
+    event_id: str,
+    status: RunStatus,
+    ended_at: int | None,
+    rerun_of: str | None,
+    replay: str | None,
+) -> Entry:
+    shown: models.TimelineRun = {
+        "type": "run",
+        "at": time_text(at),
+        "run_id": run_id,
+        "function_id": function,
+        "function_version": version,
+        "event_id": event_id,
+        "status": cast(models.RunStatusName, status.name.lower()),
+        "ended_at": None if ended_at is None else time_text(ended_at),
+        "rerun_of": rerun_of,
+        "replay": replay,
+    }
+    return Entry((at, _RUN, position, 0, 0), shown)
+
+
+def step_entry(
+    position: int, *, run_id: str, function: str, plan: Plan, step: int, attempt: int, status: str, ended_at: int,
+    error: bytes | None,
+) -> Entry:  # fmt: skip
+    """An attempt that is over. `position`: that of its run."""
+    its = None if error is None else orjson.loads(error)
+    shown: models.TimelineStep = {
+        "type": "step",
+        "at": time_text(ended_at),
+        "run_id": run_id,
+        "function_id": function,
+        "step": plan.steps[step].id,
+        "attempt": attempt,
+        "status": cast(models.AttemptStatusName, status),
+        "error": None if its is None else {"kind": its["kind"], "message": its["message"]},
+    }
+    return Entry((ended_at, _STEP, position, step, attempt), shown)
+
+
+# --- cursors ---------------------------------------------------------------------------------------------------------
+
+
+def _cursor(mark: Mark) -> str:
+    return base64.urlsafe_b64encode(".".join(map(str, mark)).encode()).decode().rstrip("=")
+
+
+def _mark(cursor: str) -> Mark:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        numbers = text.split(".")
+        if not all(number.isdigit() and len(number) < 19 for number in numbers):
+            raise ValueError(text)
+        at, kind, position, step, attempt = map(int, numbers)
+    except ValueError:
+        raise Problem(400, f"after={cursor} is not the `next` of a timeline") from None
+    return at, kind, position, step, attempt

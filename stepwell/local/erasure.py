@@ -1,0 +1,134 @@
+"""Erasing a person on one machine: what runs for it is stopped, then what is kept of it goes, a piece at a time.
+
+One rule: rows stay, without what they say: an event that comes again is known, and a run has its event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stepwell.api.models import ErasedCounts
+from stepwell.api.users import Erased
+from stepwell.core.events import Event, erased_body
+from stepwell.core.inputs import erased_error
+from stepwell.core.people import Person, owner
+from stepwell.core.run import RunStatus, pack, unpack
+from stepwell.local.people import texts
+from stepwell.local.platform import LocalPlatform
+
+_PIECE = 200
+_STOPPING_S = 10.0
+_ENOUGH_S = 10.0  # of one request; the next goes on
+
+
+@dataclass(slots=True)
+class _Piece:
+    """The next events of a person after a position, and their runs: row, id, whether it has ended."""
+
+    events: list[Event] = field(default_factory=list)
+    runs: list[tuple[int, str, bool]] = field(default_factory=list)
+    last: int = -1
+
+
+async def erase(platform: LocalPlatform, person: Person) -> Erased:
+    """Raises Unavailable."""
+    counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
+    after, deadline = 0, asyncio.get_running_loop().time() + _ENOUGH_S
+    while (piece := await _find(platform, person, after)).last >= 0:
+        open_runs = [run_id for _, run_id, is_over in piece.runs if not is_over]
+        if open_runs:
+            await asyncio.gather(*map(platform.cancel, open_runs))
+            counts["runs_cancelled"] += len(open_runs)
+        is_late = asyncio.get_running_loop().time() > deadline
+        if is_late or not await _is_stopped(platform, {run_id for _, run_id, _ in piece.runs}):
+            return Erased(counts, is_done=False)
+        await _redact(platform, piece, counts)
+        after = piece.last
+    await _forget(platform, person)
+    return Erased(counts, is_done=True)
+
+
+async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
+    piece = _Piece()
+    names = sorted(texts(person.ids))
+    marks = ",".join("?" * len(names))
+
+    def find(connection: sqlite3.Connection, now: int) -> None:
+        sql = f"SELECT seq, body FROM events WHERE user IN ({marks}) AND seq > ? ORDER BY seq LIMIT ?"
+        for seq, body in connection.execute(sql, (*names, after, _PIECE)):
+            piece.last = seq
+            event = Event.stored(seq, body)
+            if owner(event.user) in person.ids:
+                piece.events.append(event)
+        for event in piece.events:
+            runs = connection.execute("SELECT seq, id, status FROM runs WHERE event = ?", (event.seq,))
+            piece.runs += [(seq, run_id, status != RunStatus.RUNNING) for seq, run_id, status in runs]
+
+    await platform.in_transaction(find)
+    return piece
+
+
+async def _is_stopped(platform: LocalPlatform, runs: set[str]) -> bool:
+    """Whether nothing runs for these runs any more, also of those that have failed: what it says would be kept."""
+    executor = platform.executor
+
+    def stop(connection: sqlite3.Connection, now: int) -> None:
+        for attempt in executor.running:
+            if attempt[0] in runs:
+                executor.stop(*attempt)
+
+    await platform.in_transaction(stop)
+    deadline = asyncio.get_running_loop().time() + _STOPPING_S
+    while any(attempt[0] in runs for attempt in executor.running):
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) -> None:
+    def redact(connection: sqlite3.Connection, now: int) -> None:
+        platform.store.forget([(seq, run_id) for seq, run_id, _ in piece.runs])
+        for seq, run_id, _ in piece.runs:
+            counts["attempts"] += _redact_run(connection, seq, run_id)
+        for event in piece.events:
+            sql = "UPDATE events SET user = NULL, misses = NULL, invalid = NULL, body = ? WHERE seq = ?"
+            connection.execute(sql, (erased_body(event), event.seq))
+            connection.execute("DELETE FROM event_keys WHERE event = ?", (event.seq,))
+        counts["runs"] += len(piece.runs)
+        counts["events"] += len(piece.events)
+
+    await platform.in_transaction(redact)
+
+
+def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
+    """How many attempts it had."""
+    (state,) = connection.execute("SELECT state FROM runs WHERE seq = ?", (seq,)).fetchone()
+    run = unpack(run_id, state)._replace(problems=())  # they may quote the event
+    connection.execute("UPDATE runs SET user = NULL, state = ? WHERE seq = ?", (pack(run), seq))
+    connection.execute("DELETE FROM logs WHERE run = ?", (seq,))
+    attempts = connection.execute("SELECT error, step, attempt FROM attempts WHERE run = ?", (seq,)).fetchall()
+    rows = [(None if error is None else erased_error(error), seq, step, attempt) for error, step, attempt in attempts]
+    sql = "UPDATE attempts SET output = NULL, error = ? WHERE run = ? AND step = ? AND attempt = ?"
+    connection.executemany(sql, rows)
+    return len(rows)
+
+
+async def _forget(platform: LocalPlatform, person: Person) -> None:
+    def forget(connection: sqlite3.Connection, now: int) -> None:
+        _delete_person(connection, sorted(person.ids))
+        platform.store.people.forget()
+
+    await platform.in_transaction(forget)
+
+
+def _delete_person(connection: sqlite3.Connection, ids: Sequence[tuple[int, str]]) -> None:
+    rows = [
+        connection.execute("SELECT person FROM person_ids WHERE kind = ? AND text = ?", its).fetchone() for its in ids
+    ]
+    for (seq,) in {row for row in rows if row is not None}:
+        connection.execute("DELETE FROM people WHERE seq = ?", (seq,))
+        connection.execute("DELETE FROM person_ids WHERE person = ?", (seq,))
