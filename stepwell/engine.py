@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
+from stepwell.core.catalog import Miss
 from stepwell.core.events import Event, Invalid, run_id
 from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.idempotency import already_run, value_key
 from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, match_answer, step_input
 from stepwell.core.invalid_events import invalid_event
 from stepwell.core.messages import (
@@ -171,12 +173,34 @@ class Engine:
                 continue
             if its.event.invalid:
                 self._alerts += self._alert(its.event, "warn", its.event.invalid, now, its.cause)
-            for plan in [catalog.live[f] for f in accepted.starts if f in catalog.live]:
-                run = new_run(run_id(plan.function_id, its.event.id), plan, now)
-                self.store.add(RunRecord(run, plan, its.event, accepted.position))
-                facts.append(RunFact(run.id, RunStarted(), its.cause))
+            plans = [catalog.live[f] for f in accepted.starts if f in catalog.live]
+            facts += self._start(plans, its, accepted, now)
             if catalog.is_awaited(its.event.name):
                 facts += self.wake(its.event, self.store.find_waits(its.event, its.keys), its.cause, now)
+        return facts
+
+    def _start(self, plans: Sequence[Plan], new: NewEvent, accepted: Accepted, now: int) -> list[RunFact]:
+        """A run of an accepted event for each function, but for those whose value of `idempotency` has one already."""
+        event, cause = new.event, new.cause
+        facts: list[RunFact] = []
+        misses: list[Miss] = []
+        try:
+            for plan in plans:
+                run = new_run(run_id(plan.function_id, event.id), plan, now)
+                if plan.idempotency is not None:
+                    value, problem = value_key(plan.idempotency, event)
+                    if problem is not None:
+                        run = run._replace(problems=(("idempotency", 0, problem),))
+                    elif (first := self.store.once.claim(plan.function_id, value, run.id, accepted, now)) != run.id:
+                        misses.append(Miss(plan.function_id, plan.idempotency, already_run(first), first))
+                        continue
+                self.store.add(RunRecord(run, plan, event, accepted.position))
+                facts.append(RunFact(run.id, RunStarted(), cause))
+            if misses:
+                self.store.once.refuse(new, accepted, misses, now)
+        except NotWritten as reason:
+            log.warning("event %s has not started all of its runs yet: %s", event.id, reason)
+            self._failed([cause])
         return facts
 
     def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:

@@ -108,8 +108,22 @@ class Attempt:
     cause: Cause | None = None
 
 
+class Once(Protocol):
+    """Which run counts for a value of a function's `idempotency`."""
+
+    def claim(self, function_id: str, value: bytes, run_id: str, accepted: Accepted, now: int) -> str:
+        """The run that counts: this one, unless there is one whose event was accepted in the 24 hours before.
+        Raises NotWritten."""
+
+    def refuse(self, new: NewEvent, accepted: Accepted, misses: Sequence[Miss], now: int) -> None:
+        """Keep with an accepted event that it did not start these functions, and why. Raises NotWritten."""
+
+
 class Store(Protocol):
     """State. Every method sees all that was committed before it, also by others (strong consistency)."""
+
+    @property
+    def once(self) -> Once: ...
 
     def catalog(self) -> Catalog:
         """The functions that are live now."""

@@ -17,11 +17,13 @@ Time = str  # RFC 3339
 
 
 class NotStarted(TypedDict):
-    """A function whose trigger names the event, and whose expression was not true. `problem`: why it had no value."""
+    """A function whose trigger names the event, and whose expression was not true, or whose `idempotency` has a run of
+    this value already (`run_id`). `problem`: why it had no value, or is no reason to start."""
 
     function_id: str
     expression: str
     problem: str | None
+    run_id: NotRequired[str]
 
 
 class InvalidView(TypedDict):
@@ -110,6 +112,7 @@ class RunView(TypedDict):
     replay: str | None
     cancelled_by: str | None  # the event that did
     cancel: list[CancelView]
+    problem: NotRequired[str]  # why `idempotency` had no value
     steps: dict[str, StepView]
 
 

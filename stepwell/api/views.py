@@ -82,7 +82,7 @@ def run_view(detail: RunDetail) -> RunView:
     if run.failed_step is not None:
         step_id = plan.steps[run.failed_step].id
         error = cast(ErrorView, {"step": step_id, **(steps[step_id]["error"] or {})})
-    return {
+    view: RunView = {
         "id": run.id,
         "function_id": plan.function_id,
         "function_version": plan.version,
@@ -100,6 +100,10 @@ def run_view(detail: RunDetail) -> RunView:
         "cancel": [_cancel_view(detail, p) for p in plan.cancels],
         "steps": steps,
     }
+    for kind, _, text in run.problems:
+        if kind == "idempotency":
+            view["problem"] = f"idempotency: {text}; so this run is not de-duplicated"
+    return view
 
 
 def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:

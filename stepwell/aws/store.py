@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import orjson
-
 from stepwell.aws.clients import client
+from stepwell.aws.event_items import event_item
 from stepwell.aws.items import delete_items, put_items, read_items, read_partition
 from stepwell.aws.lists import Listed, Lists
 from stepwell.aws.observe import count, duration
+from stepwell.aws.once import DynamoOnce
 from stepwell.aws.people import People
 from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
 from stepwell.aws.records import Record, run_item
@@ -44,9 +44,8 @@ from stepwell.aws.table import (
 from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
 from stepwell.aws.wide import Ended, outcome_items, unfolded
-from stepwell.core.catalog import Catalog, Miss
+from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, user_key
-from stepwell.core.invalid_events import MOST_SHOWN
 from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
 from stepwell.engine import RunFact
 from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord
@@ -54,7 +53,6 @@ from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, Ope
 T = TypeVar("T")
 _PARALLEL = 16
 _DAY_S = 86_400
-_LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
 
 
 class DynamoStore:
@@ -63,6 +61,7 @@ class DynamoStore:
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
         self._registry, self._timers, self._waking, self._lists = registry, timers, waking, lists
+        self.once = DynamoOnce(self._table, self._retention_s)
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._people = People(resources.table)
         self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
@@ -126,25 +125,9 @@ class DynamoStore:
 
     def _put_event(self, new: NewEvent, position: int, now: int) -> Accepted | NotWritten | None:
         event, errors = new.event, self._db.exceptions
-        item: Item = {
-            **event_key(event.id),
-            "b": {"B": event.body},
-            "p": {"N": str(position)},
-            "ttl": {"N": str(now // 1000 + self._retention_s)},
-        }
-        if new.cause is not None:
-            item["m"] = {"S": new.cause.id}
-        if new.starts:
-            item["st"] = {"L": [{"S": function} for function in new.starts]}
-        if new.misses:
-            item["ms"] = {"B": _fitting(new.misses)}
-        if new.replay is not None:
-            item["rp"] = {"S": new.replay}
-        if event.invalid:
-            item["iv"] = {"B": orjson.dumps(event.invalid[:MOST_SHOWN])}
         accepted = Accepted(position, new.starts)
         try:
-            self._put(item, NEW)
+            self._put(event_item(new, accepted, new.misses, now // 1000 + self._retention_s), NEW)
         except errors.ConditionalCheckFailedException as refused:
             known = refused.response["Item"]
             identity = known.get("m", {}).get("S")
@@ -351,17 +334,6 @@ class DynamoStore:
         if values is not None:
             options["ExpressionAttributeValues"] = values
         self._db.put_item(TableName=self._table, Item=item, **options)
-
-
-def _fitting(misses: Sequence[Miss]) -> bytes:
-    """As many as have room in an item that holds the largest event and the names of a thousand functions."""
-    room, fitting = _LONGEST_MISSES, []
-    for miss in misses:
-        room -= len(written := orjson.dumps(miss)) + 1
-        if room < 0:
-            break
-        fitting.append(orjson.Fragment(written))
-    return orjson.dumps(fitting)
 
 
 def _measure(change: Change) -> None:

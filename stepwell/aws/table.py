@@ -5,6 +5,7 @@
 | accept an event once | Put `E#id`, condition `NEW` |
 | store an event under its wait keys | Put `K#key` |
 | start a run | Put `R#id`, condition `NEW` |
+| one run for a value of `idempotency` | Put `I#function#value`, condition `FREE` |
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with its results | Get `R#id`; what overflowed: Query `R#id`, `a#` |
 | outcomes of a wide run that may not be folded yet | Query `R#id`, `o#` |
@@ -39,6 +40,7 @@ NEW = "attribute_not_exists(pk)"
 EXISTS = "attribute_exists(pk)"
 UNCHANGED = "v = :before"  # nobody changed the run, or person, since it was read
 LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # an id leads to another's person, and has none of its own
+FREE = f"{NEW} OR u <= :at"  # nobody has it, or whoever had it has it no more: expiry is by time, not by deletion
 STATUS_INDEX = "status"
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
@@ -56,6 +58,10 @@ def event_key(event_id: str) -> Key:
 
 def rerun_key(event_id: str, position: int) -> Key:
     return _key(f"E#{event_id}", f"r#{position:020}")
+
+
+def once_key(function_id: str, value: bytes) -> Key:
+    return _key(f"I#{function_id}#{value.hex()}", "i")
 
 
 def run_key(run_id: str) -> Key:

@@ -22,6 +22,8 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
     tree = Tree(head)
     for step_id, step in run["steps"].items():
         _add_step(tree, step_id, step, logs)
+    if "problem" in run:
+        tree.add(Text(run["problem"], "yellow"))
     if run["cancelled_by"] is not None:
         tree.add(Text(f"cancelled by event {run['cancelled_by']}", "yellow"))
     for rule in run["cancel"]:

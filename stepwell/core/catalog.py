@@ -16,11 +16,18 @@ Paths = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A function whose trigger names the event, and that was not started: its expression was not true."""
+    """A function whose trigger names the event, and that was not started: its expression was not true, or its value of
+    `idempotency` has a run already."""
 
     function_id: str
     expression: str
-    problem: str | None  # None: it was false; else why it could not be evaluated
+    problem: str | None  # None: it was false; else why it could not be evaluated, or is no reason to start
+    run_id: str | None = None  # the run that counts for the value of `idempotency`
+
+    def as_json(self) -> dict[str, str | None]:
+        """As people see it."""
+        its = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
+        return its if self.run_id is None else {**its, "run_id": self.run_id}
 
 
 class Catalog:

@@ -217,6 +217,11 @@ class Definition(_Model):
     triggers: list[Trigger] = Field(min_length=1, description="What starts a run: events, or times.")
     steps: dict[Id, Step] = Field(default={}, max_length=1000, description="By id. None given: the folder is one.")
     cancel: list[Cancel] = Field(default=[], max_length=10, description="Events that end the function's running runs.")
+    idempotency: Cel | None = Field(
+        default=None,
+        description="CEL over `event`, `user` and `data`: one run for each of its values in 24 hours.",
+        examples=["event.data.order_id"],
+    )
 
     def normalised(self) -> dict[str, Any]:
         """Plain JSON data with every default filled in: what is stored, hashed and compiled to a plan.

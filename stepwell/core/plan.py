@@ -108,6 +108,7 @@ class Plan:
     roots: tuple[int, ...]  # edges whose parent is TRIGGER
     leaves: tuple[int, ...]  # steps that no step comes after
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
+    idempotency: str | None = None
 
 
 def compile_plan(definition: dict[str, Any], version: int) -> Plan:
@@ -136,6 +137,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         roots=tuple(outgoing[TRIGGER]),
         leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
+        idempotency=definition.get("idempotency"),
     )
 
 

@@ -7,11 +7,11 @@ reported together with those of single fields.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from stepwell.core.cron import check_cron
-from stepwell.core.expressions import ExpressionError, Scope, compile_expression
+from stepwell.core.expressions import ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.problems import Pointer, Problem, listed, nearest
 from stepwell.core.waits import wait_index
 
@@ -31,6 +31,8 @@ def contradictions(definition: Raw) -> list[Problem]:
     ancestry = Ancestry(steps)
     problems = [problem for i, trigger in _entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
     problems += [problem for i, rule in _entries(definition.get("cancel")) for problem in _cancel(i, rule)]
+    if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
+        problems += _uncompiled(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
@@ -173,18 +175,24 @@ def _compiled(
     at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
 ) -> Iterator[Problem]:
     hint = _hint(source) if "steps" in scope.value else ""  # where there are no steps, their spelling is no matter
-    try:
-        expression = compile_expression(source, scope)
-    except ExpressionError as wrong:
-        where = f"line {wrong.line}, column {wrong.column}"
-        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){hint}")
+    wrong = list(_uncompiled(at, source, scope, compile_expression, hint))
+    yield from wrong
+    if wrong or ancestry is None or not isinstance(parent, str):
         return
-    if ancestry is None or not isinstance(parent, str):
-        return
-    for name in sorted(expression.step_names):
+    for name in sorted(compile_expression(source, scope).step_names):
         message = _out_of_sight(name, parent, ancestry)
         if message:
             yield Problem(at, f"{at[-1]}: {message}{hint}")
+
+
+def _uncompiled(
+    at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], object], hint: str = ""
+) -> Iterator[Problem]:
+    try:
+        compiler(source, scope)
+    except ExpressionError as wrong:
+        where = f"line {wrong.line}, column {wrong.column}"
+        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){hint}")
 
 
 def _out_of_sight(name: str, parent: str, ancestry: Ancestry) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from stepwell.local.once import forget
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.project.code import remove
 
@@ -38,6 +39,7 @@ async def clean(platform: LocalPlatform, keep_days: float) -> None:
     cut = platform.clock.now() - int(keep_days * _DAY_MS)
     await _in_pieces(platform, _delete_runs, cut)
     await _in_pieces(platform, _delete_events, cut)
+    await _in_pieces(platform, _forget_once, platform.clock.now())
     forgotten: list[tuple[str, int]] = []
     await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))
     platform.store.functions.forget(forgotten)
@@ -96,6 +98,10 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     connection.executemany("DELETE FROM event_keys WHERE event = ?", old)
     connection.executemany("DELETE FROM events WHERE seq = ?", old)
     return -1 if len(rows) < _PIECE or rows[-1][1] >= cut else rows[-1][0]
+
+
+def _forget_once(connection: sqlite3.Connection, now: int, after: int) -> int:
+    return 0 if forget(connection, now, _PIECE) else -1
 
 
 def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str, int]]:

@@ -114,6 +114,13 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX person_ids_text ON person_ids (text);
     """,
+    """
+    CREATE TABLE once (                   -- the run that counts for a value of the function's `idempotency`
+        function TEXT, value BLOB, run TEXT NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (function, value)
+    ) WITHOUT ROWID;
+    CREATE INDEX once_until ON once (until);
+    """,
 )
 
 

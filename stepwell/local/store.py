@@ -29,6 +29,7 @@ from stepwell.core.messages import (
 )
 from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.functions import Functions
+from stepwell.local.once import LocalOnce
 from stepwell.local.people import People
 from stepwell.local.schema import connect, migrate
 from stepwell.local.timers import Timers
@@ -70,6 +71,7 @@ class LocalStore:
         self.timers = Timers(self.connection)
         self.types = TypeStore(self.connection)
         self.people = People(self.connection)
+        self.once = LocalOnce(self.connection)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
@@ -195,7 +197,7 @@ class LocalStore:
             self._event_seq += 1
             event.seq = self._event_seq
             accepted.append(Accepted(event.seq, new.starts))
-            misses = orjson.dumps(new.misses) if new.misses else None
+            misses = orjson.dumps([miss.as_json() for miss in new.misses]) if new.misses else None
             invalid = orjson.dumps(event.invalid[:MOST_SHOWN]) if event.invalid else None
             rows.append(
                 (event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay, invalid)

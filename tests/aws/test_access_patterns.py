@@ -110,6 +110,18 @@ def test_a_runs_start_is_one_item_with_its_entry_in_the_index(batches: Batches) 
     assert cost(meter) == ({"dynamodb.PutItem": 2, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}, 1 + 2 + 3, 0)
 
 
+def test_a_value_of_idempotency_is_one_more_write(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step()}, idempotency="event.data.order")
+    warm(batches, data={"order": 0})
+    first = of_event(batches, data={"order": 7})
+    assert cost(first) == ({"dynamodb.PutItem": 3, "dynamodb.BatchWriteItem": 1, "lambda.Invoke": 1}, 1 + 1 + 2 + 3, 0)
+    assert first.writes_of("I#") == 1
+    second = of_event(batches, data={"order": 7})
+    # The event, the claim that is refused, and the event again with the reason.
+    assert cost(second) == ({"dynamodb.PutItem": 3, "dynamodb.BatchWriteItem": 1}, 3 + 2, 0)
+
+
 def test_one_transition_is_one_read_and_one_conditional_write(batches: Batches) -> None:
     of_event(batches)
     expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "lambda.Invoke": 1}

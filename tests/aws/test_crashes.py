@@ -16,6 +16,7 @@ from stepwell.testing.batches import Batches, Json, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 CANCEL = {"a rule of cancel, whose event comes": [{"event": "paid", "if": PAID["match"], "timeout": "1h"}]}
+IDEMPOTENCY = {"a value of idempotency": "event.data.order"}
 STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
     "steps one after the other": ({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")}, [("go", {})]),
     "parallel steps that join": (
@@ -30,6 +31,10 @@ STORIES: dict[str, tuple[Json, list[tuple[str, Json]]]] = {
         {"a": handler_step(), "b": handler_step({"step": "a", "wait": "10m"})},
         [("go", {"order": 7}), ("paid", {"order": 7})],
     ),
+    "a value of idempotency": (
+        {"a": handler_step(), "b": handler_step("a")},
+        [("go", {"order": 7}), ("go", {"order": 7})],
+    ),
     "a long output": ({"a": handler_step(), "long": handler_step("a"), "c": handler_step("long")}, [("go", {})]),
 }
 
@@ -41,7 +46,7 @@ def answer(ctx: Json) -> Any:
 def tell(batches: Batches, story: str, crash_at: int | None = None) -> None:
     """Run a story, with a crash before the request of that number."""
     steps, events = STORIES[story]
-    batches.deploy(steps, cancel=CANCEL.get(story))
+    batches.deploy(steps, cancel=CANCEL.get(story), idempotency=IDEMPOTENCY.get(story))
     batches.requests.clear()
     batches.crash_at = crash_at
     for name, data in events:
@@ -117,3 +122,20 @@ def test_every_message_may_come_twice(resources: Resources) -> None:
     ((status, _, attempts),) = result(batches)
     assert status is RunStatus.COMPLETED
     assert [output for *_, output in attempts] == [b'{"ok":"a"}', b'{"ok":"b"}', b'{"ok":"c"}']
+
+
+def test_of_two_events_with_one_value_that_race_one_starts_a_run(resources: Resources) -> None:
+    """The first Lambda dies between its claim and its run; the second one sees the claim; the first one comes again."""
+    batches = Batches(resources, answer)
+    batches.deploy({"a": handler_step()}, idempotency="event.data.order")
+    batches.send(data={"order": 7}, id="first")
+    batches.requests.clear()
+    batches.crash_at = 4  # what is live, the event, and the claim were asked for
+    assert batches.route()
+    items = clients.client("dynamodb").scan(TableName=resources.table)["Items"]
+    kinds = Counter(item["pk"]["S"].partition("#")[0] for item in items)
+    assert (kinds["E"], kinds["I"], kinds["R"]) == (1, 1, 0)
+    batches.send(data={"order": 7}, id="second")
+    batches.drain()
+    ((run, _),) = batches.runs()
+    assert (run.event_id, run.run.status) == ("first", RunStatus.COMPLETED)

@@ -69,13 +69,16 @@ class Scripted:
         self.platform, self.queries, self.runner = platform, queries, runner
         self._ids = itertools.count(1)
 
-    async def deploy(self, id: str = "f", on: str = "go", **steps: dict[str, Any]) -> None:
+    async def deploy(
+        self, id: str = "f", on: str = "go", idempotency: str | None = None, **steps: dict[str, Any]
+    ) -> None:
         """A function with these steps, or one, `a`."""
         its = {
             step_id: {"runtime": {"type": "http", "url": "http://x.invalid"}, **step} for step_id, step in steps.items()
         }
         its = its or {"a": {"runtime": {"type": "http", "url": "http://x.invalid"}}}
-        definition = parse_definition({"id": id, "triggers": [{"event": on}], "steps": its})
+        raw = {"id": id, "triggers": [{"event": on}], "steps": its, "idempotency": idempotency}
+        definition = parse_definition(raw)
         await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")
 
     def events(self, count: int = 1, name: str = "go", **fields: Any) -> list[Event]:

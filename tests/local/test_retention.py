@@ -72,6 +72,21 @@ def test_more_than_one_piece_goes(tmp_path: Path) -> None:
     on_platform(tmp_path, test)
 
 
+def test_values_of_idempotency_are_forgotten_once_their_day_is_over(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(idempotency="event.id")
+        await it.platform.send(it.events(600))
+        it.platform.clock.advance(DAY_MS - 60_000)
+        await it.send()
+        await clean(it.platform, 30)
+        assert it.count("once") == 601
+        it.platform.clock.advance(60_000)
+        await clean(it.platform, 30)
+        assert it.count("once") == 1
+
+    on_platform(tmp_path, test)
+
+
 def test_an_open_run_keeps_its_event_and_what_came_after_it(tmp_path: Path) -> None:
     """An event that satisfied a wait is read again when the step starts: also months later."""
 

@@ -1,0 +1,47 @@
+"""An accepted event as an item of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from stepwell.aws.table import Item, event_key
+from stepwell.core.catalog import Miss
+from stepwell.core.invalid_events import MOST_SHOWN
+from stepwell.platform import Accepted, NewEvent
+
+_LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
+
+
+def event_item(new: NewEvent, accepted: Accepted, misses: Sequence[Miss], ttl: int) -> Item:
+    """What is kept of an event: m is the message that brought it, st what it starts, ms what it does not start, rp its
+    replay, iv what its type has against it."""
+    item: Item = {
+        **event_key(new.event.id),
+        "b": {"B": new.event.body},
+        "p": {"N": str(accepted.position)},
+        "ttl": {"N": str(ttl)},
+    }
+    if new.cause is not None:
+        item["m"] = {"S": new.cause.id}
+    if accepted.starts:
+        item["st"] = {"L": [{"S": function} for function in accepted.starts]}
+    if misses:
+        item["ms"] = {"B": _fitting(misses)}
+    if new.replay is not None:
+        item["rp"] = {"S": new.replay}
+    if new.event.invalid:
+        item["iv"] = {"B": orjson.dumps(new.event.invalid[:MOST_SHOWN])}
+    return item
+
+
+def _fitting(misses: Sequence[Miss]) -> bytes:
+    """As many as have room in an item that holds the largest event and the names of a thousand functions."""
+    room, fitting = _LONGEST_MISSES, []
+    for miss in misses:
+        room -= len(written := orjson.dumps(miss.as_json())) + 1
+        if room < 0:
+            break
+        fitting.append(orjson.Fragment(written))
+    return orjson.dumps(fitting)
