@@ -201,7 +201,7 @@ def change_view(change: Change, schema: Any, functions: Iterable[Mapping[str, An
     for its in breaking(change.before, schema):
         view["breaking"].append({"pointer": json_pointer(its.pointer), "message": its.message})
     if view["breaking"]:
-        for function_id, its in affected(functions, change.name):
+        for function_id, its in affected(functions, change.name, change.before, schema):
             pointer = json_pointer(its.pointer)
             view["affected"].append({"function_id": function_id, "pointer": pointer, "message": its.message})
     return view

@@ -22,6 +22,7 @@ from stepwell.cli import (
     secrets,
     send,
     serve,
+    types,
     user,
     users,
     validate,
@@ -54,7 +55,7 @@ def _options(
 
 for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay, users):
     app.command(module.__name__.rpartition(".")[2])(module.command)
-for group in (events, runs, functions, keys, secrets, user):
+for group in (events, runs, functions, types, keys, secrets, user):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 

@@ -16,6 +16,7 @@ import typer
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.dev import NoContainersOption
 from stepwell.cli.environments import EnvOption
+from stepwell.cli.made_event import made_event
 from stepwell.cli.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.tables import duration, short, status
 from stepwell.cli.tree import run_tree
@@ -40,6 +41,7 @@ def command(
     ] = None,
     from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server that has --replay.")] = None,
     env: EnvOption = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the same event again, where none is given.")] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
     no_containers: NoContainersOption = False,
     as_json: JsonOption = False,
@@ -66,7 +68,7 @@ def command(
     if replay is not None:
         first: Any = _stored(Client(env, url=from_url, key=os.environ.get("STEPWELL_FROM_KEY")), replay)
     else:
-        first = json_argument(event, "--event") if event is not None else _default_event(function.normalised())
+        first = json_argument(event, "--event") if event is not None else made_event(function, path, seed)
     later = [json_argument(text, "--then") for text in then or ()]
     with (
         tempfile.TemporaryDirectory(prefix="stepwell-run-") as folder,
@@ -81,12 +83,6 @@ def command(
         console.print(run_tree(run))
     if run["status"] != "completed":
         raise typer.Exit(1)
-
-
-def _default_event(definition: dict[str, Any]) -> dict[str, Any]:
-    """An event that the function's first trigger names; a cron function gets its tick."""
-    trigger = definition["triggers"][0]
-    return {"name": trigger.get("event", "stepwell/scheduled.timer")}
 
 
 def _stored(client: Client, event_id: str) -> dict[str, Any]:

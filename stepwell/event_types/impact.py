@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from stepwell.core.problems import Problem
+from stepwell.core.problems import Pointer, Problem
+from stepwell.event_types.check import check
 from stepwell.event_types.compatibility import compare
 from stepwell.event_types.schema import Schema
 
@@ -15,13 +16,31 @@ def breaking(old: Schema, new: Schema) -> list[Problem]:
     return [Problem(its.pointer, its.message) for its in compare(old, new).breaking]
 
 
-def affected(functions: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[str, Problem]]:
+def affected(
+    functions: Iterable[Mapping[str, Any]], name: str, old: Schema, new: Schema
+) -> Iterator[tuple[str, Problem]]:
     """What a breaking change of events of this name touches in functions: their ids, with each trigger that such events
-    start. `functions`: normalised definitions."""
+    start, each place that awaits them, and each expression that was right and is no longer. `functions`: normalised
+    definitions."""
     for definition in functions:
         for i, trigger in enumerate(definition["triggers"]):
             if _starts_on(trigger.get("event"), name):
                 yield definition["id"], Problem(("triggers", i), f"starts on {name}")
+        for pointer, event in _awaited(definition):
+            if event == name:
+                yield definition["id"], Problem(pointer, f"waits for {name}")
+        was_wrong = set(check(definition, {name: old}))
+        for problem in check(definition, {name: new}):
+            if problem not in was_wrong:
+                yield definition["id"], problem
+
+
+def _awaited(definition: Mapping[str, Any]) -> Iterator[tuple[Pointer, str]]:
+    yield from ((("cancel", i), rule["event"]) for i, rule in enumerate(definition.get("cancel") or ()))
+    for step_id, step in definition["steps"].items():
+        for i, edge in enumerate(step["after"]):
+            if edge.get("async"):
+                yield ("steps", step_id, "after", i, "async"), edge["async"]["event"]
 
 
 def _starts_on(event: str | None, name: str) -> bool:

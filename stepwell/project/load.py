@@ -50,7 +50,11 @@ class LoadedFunction:
 
     def warnings(self) -> list[PlacedProblem]:
         """What is allowed, and probably not meant."""
-        return [_placed(self.file, self.source, p.pointer, p.message) for p in self.definition.warnings()]
+        return [self.placed(p.pointer, p.message) for p in self.definition.warnings()]
+
+    def placed(self, pointer: Pointer, message: str) -> PlacedProblem:
+        """A problem at a place in the definition."""
+        return _placed(self.file, self.source, pointer, message)
 
 
 def find_definitions(paths: Iterable[Path]) -> list[Path]:
