@@ -58,7 +58,9 @@ class Entry:
         self.store = DynamoStore(resources, self.registry, self.timers, waking, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
         self.engine = Engine(self.store, self.dispatcher, resources.env)
-        self._facts = Facts(self.store, self.engine, self.tokens, waking, self.dispatcher)
+        self._facts = Facts(
+            self.store, self.engine, self.tokens, waking, self.dispatcher, self.timers, resources.cache_s
+        )
         self._schedules = Schedules(resources)
 
     # --- queues ----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the messages of the queue `outcomes` say about runs.
 
-One rule: an outcome is believed only with its attempt's token; nothing else in a message decides about a run.
+Every step's role may send such messages. One rule: an outcome is believed only with its attempt's token, and a timer
+or a tick only if it is due by what the run and the cron trigger say themselves.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from contextlib import suppress
 from typing import Any
 
 from stepwell.aws.dispatch import LambdaDispatcher
-from stepwell.aws.messages import MAX_DELAY_MS, again_message, delay_s, entry, read_timer
+from stepwell.aws.messages import MAX_DELAY_MS, again_message, delay_s, entry, read_timer, tick_message
 from stepwell.aws.observe import count
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.outcomes import outcome_of_destination, read_body
+from stepwell.aws.schedules import AHEAD_MS
 from stepwell.aws.store import DynamoStore
+from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.waking import Waking
-from stepwell.core.cron import tick_event
+from stepwell.core.cron import is_tick, tick_event
 from stepwell.core.events import event_from
-from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, Outcome
+from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, EventArrived, Outcome, Timer
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
 from stepwell.core.run import RunStatus, StepStatus
@@ -30,6 +33,7 @@ from stepwell.platform import Cause, RunRecord
 
 log = logging.getLogger("stepwell.aws")
 _RUN_ID = re.compile(r"[a-z2-7]{26}")
+_OLDEST_TICK_MS = 14 * 86_400_000  # no queue keeps messages for longer
 _OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
 
 Read = tuple[list[Arrival], list[RunFact]]
@@ -37,10 +41,17 @@ Read = tuple[list[Arrival], list[RunFact]]
 
 class Facts:
     def __init__(
-        self, store: DynamoStore, engine: Engine, tokens: Tokens, waking: Waking, dispatcher: LambdaDispatcher
+        self,
+        store: DynamoStore,
+        engine: Engine,
+        tokens: Tokens,
+        waking: Waking,
+        dispatcher: LambdaDispatcher,
+        timers: Timers,
+        cache_s: float,
     ) -> None:
         self._store, self._engine, self._tokens, self._waking = store, engine, tokens, waking
-        self._dispatcher = dispatcher
+        self._dispatcher, self._timers, self._cache_s = dispatcher, timers, cache_s
 
     def load(self, records: Sequence[Any]) -> None:
         """Read the runs that a batch is about with one request. A message that cannot be read fails later, alone."""
@@ -59,10 +70,9 @@ class Facts:
             return [], self._task(body, cause, now)
         match body["stepwell"]:
             case "timer":
-                run_id, timer = read_timer(body)
-                return [], [RunFact(run_id, timer.fact(), cause)]
+                return [], self._timer(*read_timer(body), cause, now)
             case "tick":
-                return self._tick(body, cause), []
+                return self._tick(body, cause, now), []
             case "wake":
                 return [], self._wake(body, cause, now)
             case "outcome":
@@ -149,22 +159,46 @@ class Facts:
             self._dispatcher.containers.stop(run_id)
         return []
 
-    # --- events ----------------------------------------------------------------------------------------------------
+    # --- time ------------------------------------------------------------------------------------------------------
 
-    def _tick(self, body: dict[str, Any], cause: Cause) -> list[Arrival]:
-        """A tick of a cron trigger, unless the function was changed since."""
-        function_id = body["function"]
-        plan = self._store.catalog().live.get(function_id)
-        wanted = (body["cron"], body["timezone"])
-        if plan is None or wanted not in [(t.cron, t.timezone) for t in plan.triggers]:
+    def _timer(self, run_id: str, timer: Timer, cause: Cause, now: int) -> list[RunFact]:
+        record = self._store.load([run_id]).get(run_id)
+        if record is None or not self._timers.is_due(record.run, timer, now):
             return []
-        event = event_from(tick_event(function_id, body["cron"], body["at"]))
-        return [Arrival(event, only=function_id, cause=cause)]
+        return [RunFact(run_id, timer.fact(), cause)]
+
+    def _tick(self, body: dict[str, Any], cause: Cause, now: int) -> list[Arrival]:
+        """A tick of a cron trigger, unless the function was changed since."""
+        function_id, cron, timezone, at, due = (body[name] for name in ("function", "cron", "timezone", "at", "due"))
+        plan = self._store.catalog().live.get(function_id)
+        is_known = plan is not None and (cron, timezone) in [(t.cron, t.timezone) for t in plan.triggers]
+        is_near = now - _OLDEST_TICK_MS < at <= now + AHEAD_MS
+        if not is_near or (is_known and not is_tick(cron, timezone, at)):
+            log.error("a tick of %s at %s is refused: %s has none then", function_id, at, cron)
+        elif is_known and at <= now:
+            return [Arrival(event_from(tick_event(function_id, cron, at)), only=function_id, cause=cause)]
+        elif is_known:  # the clock here is behind
+            self._tick_later(function_id, cron, timezone, at, at, now)
+        elif due == at:  # once more: what is known here may be older than the newest push
+            later = now + min(MAX_DELAY_MS, round(self._cache_s * 1000) + 1000)
+            self._tick_later(function_id, cron, timezone, at, max(at, later), now)
+        return []
+
+    def _tick_later(self, function_id: str, cron: str, timezone: str, at: int, due: int, now: int) -> None:
+        message = tick_message(function_id, cron, timezone, at, due)
+        send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
+
+    # --- events ----------------------------------------------------------------------------------------------------
 
     def _wake(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
         events = self._store.events([body["event"]])
         waits = self._waking.page(body["event"], body["partition"], body["after"])
-        return [fact for event in events.values() for fact in self._engine.wake(event, waits, cause, now)]
+        facts = [(event, fact) for event in events.values() for fact in self._engine.wake(event, waits, cause, now)]
+        return [fact for event, fact in facts if self._awaits(fact, event.name)]  # in whichever partition it was found
+
+    def _awaits(self, fact: RunFact, name: str) -> bool:
+        pauses = self._store.load([fact.run_id])[fact.run_id].plan.pauses
+        return isinstance(fact.fact, EventArrived) and pauses[fact.fact.pause].event == name
 
 
 def _ctx_of(body: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,10 @@ def read_timer(body: dict[str, Any]) -> tuple[str, Timer]:
     return body["run"], Timer(TimerKind(kind), index, attempt)
 
 
-def tick_message(function_id: str, cron: str, timezone: str, at: int) -> bytes:
-    body = {"stepwell": "tick", "function": function_id, "cron": cron, "timezone": timezone, "at": at, "due": at}
-    return orjson.dumps(body)
+def tick_message(function_id: str, cron: str, timezone: str, at: int, due: int | None = None) -> bytes:
+    """`due`: if it is looked at once more, later than at its time."""
+    name = {"function": function_id, "cron": cron, "timezone": timezone}
+    return orjson.dumps({"stepwell": "tick", **name, "at": at, "due": due or at})
 
 
 def wake_message(event_id: str, partition: str, after: str) -> bytes:

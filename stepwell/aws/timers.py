@@ -1,9 +1,12 @@
 """Timers: near ones are messages that SQS delays, far ones items that `tick` turns into such messages in time.
 
-A far timer is found by its due time (ADR 6). One rule: a message is sent before the item it came from is deleted.
+A far timer is found by its due time (ADR 6). One rule: a message is sent before the item it came from is deleted; and
+whoever may send messages of the queue can send any, so that what is due is what the run says.
 """
 
 from __future__ import annotations
+
+import logging
 
 from stepwell.aws.clients import client
 from stepwell.aws.items import delete_items
@@ -12,8 +15,9 @@ from stepwell.aws.outbox import MAX_BATCH, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import TIMER_SHARDS, Item, Key, timer_key, timer_partition
 from stepwell.core.messages import Timer, TimerKind
-from stepwell.core.run import Run
+from stepwell.core.run import ENDED_STEPS, PauseStatus, Run, StepStatus
 
+log = logging.getLogger("stepwell.aws")
 AHEAD_MS = 10 * 60_000  # how early `tick` takes a far timer
 
 
@@ -29,6 +33,17 @@ class Timers:
         else:
             item = {**timer_key(run_id, timer, due_at), "r": {"S": run_id}, "t": _named(timer)}
             client("dynamodb").put_item(TableName=self._table, Item=item)
+
+    def is_due(self, run: Run, timer: Timer, now: int) -> bool:
+        """Whether a message of this timer may be acted upon. One that comes too early is sent again, for its time."""
+        due_at = _due_at(run, timer)
+        if due_at is None:
+            log.error("a timer %s that run %s has not set is refused", timer, run.id)
+            return False
+        if due_at + self._late(timer) <= now:
+            return True
+        self.set(run.id, timer, due_at, now)
+        return False
 
     def item_of(self, before: Run, timer: Timer, now: int) -> list[Key]:
         """The item of a timer that is not needed any more, if it is a far one. One that is a message already will find
@@ -84,6 +99,22 @@ class Timers:
     def _late(self, timer: Timer) -> int:
         """An event that a clock ahead of ours accepted just before the deadline must be there by then."""
         return self._skew if timer.kind is TimerKind.DEADLINE else 0
+
+
+def _due_at(run: Run, timer: Timer) -> int | None:
+    """0 if nothing waits for it any more, and so nothing comes of it; None if nothing has waited for it yet."""
+    if timer.index < 0:
+        return None
+    if timer.kind is TimerKind.RETRY:
+        step = run.steps[timer.index]
+        if step.attempt > timer.attempt or step.status in ENDED_STEPS:
+            return 0
+        return step.at if (step.status, step.attempt) == (StepStatus.RETRYING, timer.attempt) else None
+    pause = run.pauses[timer.index]
+    waiting, before = PauseStatus.DELAYED, {PauseStatus.IDLE}
+    if timer.kind is TimerKind.DEADLINE:
+        waiting, before = PauseStatus.AWAITING, {PauseStatus.IDLE, PauseStatus.DELAYED}
+    return pause.due_at if pause.status is waiting else None if pause.status in before else 0
 
 
 def _named(timer: Timer) -> Item:

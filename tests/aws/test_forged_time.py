@@ -1,0 +1,216 @@
+"""Every step's role may put messages on the queue `outcomes`: none of them makes time pass, or wakes what waits for
+something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import time_machine
+
+from stepwell.aws.entry import Entry, now_ms
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import wait_partition
+from stepwell.core.messages import TimerKind
+from stepwell.core.run import PauseStatus, RunStatus
+from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
+
+NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+DELAY, DEADLINE, RETRY = TimerKind.DELAY, TimerKind.DEADLINE, TimerKind.RETRY
+PAID = {"event": "paid", "ttl": "10m"}
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def batches(resources: Resources, clock: Any) -> Batches:
+    return Batches(resources)
+
+
+def timer(batches: Batches, kind: TimerKind, index: int = 0, attempt: int = 0) -> Json:
+    """A timer of the one run, that says it is due."""
+    ((stored, _),) = batches.runs()
+    return {"stepwell": "timer", "run": stored.run.id, "timer": [int(kind), index, attempt], "due": 1}
+
+
+def begin(batches: Batches, steps: Json) -> None:
+    batches.deploy(steps)
+    batches.send()
+    batches.drain()
+
+
+def forge(batches: Batches, *messages: Json) -> None:
+    """All of them in one batch, and then what comes of them."""
+    assert batches.entry.advance(sqs_event(list(messages))) == {"batchItemFailures": []}
+    batches.drain()
+
+
+# --- timers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", ["10m", "3d"])
+def test_a_delay_ends_when_its_time_has_come_whatever_is_said(batches: Batches, clock: Any, wait: str) -> None:
+    begin(batches, {"a": handler_step({"step": "$trigger", "wait": wait})})
+    for _ in range(3):
+        forge(batches, timer(batches, DELAY))
+    assert batches.invoked == []
+    total = {"10m": 600, "3d": 3 * 86_400}[wait]
+    clock.shift(total - 60)
+    batches.entry.tick()
+    batches.drain()
+    assert batches.invoked == []
+    clock.shift(60)
+    batches.drain()
+    assert len(batches.invoked) == 1
+
+
+def test_a_retry_comes_after_its_pause_and_never_while_the_attempt_runs(batches: Batches, clock: Any) -> None:
+    backoff = {"attempts": 1, "backoff": {"initial": "10m", "jitter": 0}}
+    batches.answer = lambda ctx: LOST
+    begin(batches, {"a": handler_step(retries=backoff)})
+    failed = destination(batches.invoked[0], {"status": 503})
+    for attempt in (0, 1, 2, 99):
+        forge(batches, timer(batches, RETRY, 0, attempt))
+    forge(batches, timer(batches, RETRY, 0, 1), failed, timer(batches, RETRY, 0, 1), timer(batches, RETRY, 0, 1))
+    assert len(batches.invoked) == 1
+    clock.shift(599)
+    batches.drain()
+    assert len(batches.invoked) == 1
+    clock.shift(1)
+    batches.drain()
+    assert [payload["ctx"]["attempt"] for payload in batches.invoked] == [1, 2]
+
+
+def test_a_deadline_passes_in_its_time_and_not_before_the_wait_is_open(batches: Batches, clock: Any) -> None:
+    begin(batches, {"a": handler_step({"step": "$trigger", "wait": "10m", "async": {**PAID, "onTimeout": True}})})
+    forge(batches, timer(batches, DEADLINE))
+    clock.shift(600)
+    forge(batches, timer(batches, DELAY), timer(batches, DEADLINE))  # the first of them is true
+    ((stored, _),) = batches.runs()
+    assert (stored.run.pauses[0].status, batches.invoked) == (PauseStatus.AWAITING, [])
+    forge(batches, timer(batches, DEADLINE))
+    assert batches.invoked == []
+    clock.shift(602)
+    batches.drain()
+    assert len(batches.invoked) == 1
+
+
+@pytest.mark.parametrize("kind", [DELAY, DEADLINE, RETRY])
+def test_a_timer_of_nothing_fails_or_is_refused_alone(batches: Batches, kind: TimerKind) -> None:
+    begin(batches, {"a": handler_step({"step": "$trigger", "wait": "10m"})})
+    unknown = {**timer(batches, kind), "run": "a" * 26}
+    forge(batches, unknown, timer(batches, kind, -1), timer(batches, kind, -1, 1))
+    answer = batches.entry.advance(sqs_event([timer(batches, kind, 7), unknown]))
+    assert len(answer["batchItemFailures"]) == 1
+    assert batches.invoked == []
+
+
+def test_a_timer_that_comes_early_since_a_clock_is_behind_fires_at_its_time(batches: Batches, clock: Any) -> None:
+    begin(batches, {"a": handler_step({"step": "$trigger", "wait": "10m"})})
+    clock.shift(600)
+    message = batches.outside.receive_message(QueueUrl=batches.resources.outcomes_queue)["Messages"][0]
+    batches.outside.delete_message(QueueUrl=batches.resources.outcomes_queue, ReceiptHandle=message["ReceiptHandle"])
+    clock.shift(-0.2)
+    record = {"messageId": "1", "body": message["Body"], "attributes": {"ApproximateReceiveCount": "1"}}
+    assert batches.entry.advance({"Records": [record]}) == {"batchItemFailures": []}
+    assert batches.invoked == []
+    clock.shift(1)
+    batches.drain()
+    assert len(batches.invoked) == 1
+
+
+# --- ticks -----------------------------------------------------------------------------------------------------------
+
+HOURLY = {"stepwell": "tick", "function": "f", "cron": "0 * * * *", "timezone": "UTC"}
+HOUR = int(datetime(2026, 6, 1, 10, tzinfo=UTC).timestamp() * 1000)
+
+
+def tick(at: Any, **fields: Any) -> Json:
+    return {**HOURLY, "at": at, "due": at, **fields}
+
+
+def deploy_hourly(batches: Batches) -> None:
+    batches.deploy({"a": handler_step()}, triggers=[{"cron": "0 * * * *"}])
+
+
+FORGED_TICKS = {
+    "between two ticks": tick(HOUR - 60_000),
+    "within a minute": tick(HOUR + 1),
+    "the next one, too early": tick(HOUR + 3_600_000),
+    "in a thousand years": tick(HOUR + 3_600_000 * 24 * 365 * 1000),
+    "long ago": tick(HOUR - 3_600_000 * 24 * 15),
+    "of another cron trigger": tick(HOUR, cron="* * * * *"),
+    "of another time zone": tick(HOUR, timezone="Asia/Kolkata"),
+    "of another function": tick(HOUR, function="g"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED_TICKS)
+def test_a_tick_that_no_trigger_has_now_starts_nothing(batches: Batches, clock: Any, kind: str) -> None:
+    deploy_hourly(batches)
+    forge(batches, FORGED_TICKS[kind])
+    for _ in range(4):
+        clock.shift(841)
+        batches.drain()
+    assert (batches.runs(), batches.invoked) == ([], [])
+    count = batches.outside.get_queue_attributes(QueueUrl=batches.resources.outcomes_queue, AttributeNames=["All"])
+    assert count["Attributes"]["ApproximateNumberOfMessagesDelayed"] == "0"  # and it does not go round for ever
+
+
+@pytest.mark.parametrize("at", [None, "now", 1.5, [HOUR], {}])
+def test_a_tick_at_what_is_no_time_fails_alone(batches: Batches, at: Any) -> None:
+    deploy_hourly(batches)
+    answer = batches.entry.advance(sqs_event([tick(at), tick(HOUR)]))
+    assert len(answer["batchItemFailures"]) <= 1
+    assert len(batches.invoked) == 1
+
+
+def test_a_tick_that_is_due_starts_one_run_however_often_it_is_said(batches: Batches) -> None:
+    deploy_hourly(batches)
+    forge(batches, tick(HOUR), tick(HOUR))
+    forge(batches, tick(HOUR))
+    assert len(batches.invoked) == 1
+
+
+def test_a_tick_that_comes_before_the_push_is_known_here_is_looked_at_again(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step()}, id="other")
+    behind = Entry(batches.resources)
+    behind.registry.catalog()
+    deploy_hourly(batches)
+    assert behind.advance(sqs_event([tick(HOUR)])) == {"batchItemFailures": []}
+    assert batches.invoked == []
+    clock.shift(841)
+    batches.drain()
+    assert len(batches.invoked) == 1
+
+
+def test_a_tick_that_comes_early_since_a_clock_is_behind_starts_its_run_in_time(batches: Batches, clock: Any) -> None:
+    deploy_hourly(batches)
+    clock.move_to(datetime(2026, 6, 1, 10, 59, 59, 900_000, tzinfo=UTC))
+    forge(batches, tick(HOUR + 3_600_000))
+    assert batches.invoked == []
+    clock.shift(1)
+    batches.drain()
+    assert len(batches.invoked) == 1
+    assert now_ms() > HOUR + 3_600_000
+
+
+# --- waits -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_event_wakes_a_run_that_waits_for_another_name(batches: Batches) -> None:
+    begin(batches, {"a": handler_step({"step": "$trigger", "async": PAID})})
+    other = batches.send("something/else")
+    batches.drain()
+    forge(
+        batches,
+        {"stepwell": "wake", "event": other, "partition": wait_partition("paid", None), "after": "0"},
+    )
+    ((stored, _),) = batches.runs()
+    assert (stored.run.status, batches.invoked) == (RunStatus.RUNNING, [])
