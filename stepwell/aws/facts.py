@@ -33,6 +33,7 @@ from stepwell.platform import Cause, RunRecord
 
 log = logging.getLogger("stepwell.aws")
 _RUN_ID = re.compile(r"[a-z2-7]{26}")
+_REQUEST_ID = re.compile(r"[0-9a-f-]{32,36}")
 _OLDEST_TICK_MS = 14 * 86_400_000  # no queue keeps messages for longer
 _OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
 
@@ -94,7 +95,9 @@ class Facts:
         if found is None:
             return []
         record, step = found
-        self._store.request_ids[name["run"], step, name["attempt"]] = body["requestContext"]["requestId"]
+        request_id = body["requestContext"]["requestId"]
+        if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id):  # what is kept must be readable again
+            self._store.request_ids[name["run"], step, name["attempt"]] = request_id
         if body["requestContext"]["condition"] == "EventAgeExceeded":
             return self._try_again(record, step, name, ctx["token"], cause, now)
         outcome = outcome_of_destination(body, record.plan.steps[step], now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -42,35 +43,44 @@ _STRICT = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def read_body(body: bytes) -> Any:
-    """The JSON of a message; integers that would become floats stay what they are, so that they can be refused. Raises
-    ValueError. A `responsePayload` that cannot be read is left out, and its text is in `unreadable`."""
-    try:
-        return _STRICT.decode(body.decode()) if _LONG_NUMBER.search(body) else orjson.loads(body)
-    except (ValueError, RecursionError):
-        return _without_answer(body.decode())
+    """The JSON of a message. Raises ValueError. If orjson does not take it, or would make floats of its integers, the
+    text of its `responsePayload` is in `said`; the payload itself is left out if nobody can read it."""
+    if not _LONG_NUMBER.search(body):
+        with suppress(ValueError):
+            return orjson.loads(body)
+    return _read_members(body.decode())
 
 
-def _without_answer(text: str) -> dict[str, Any]:
-    """Handlers may return what is no JSON (Python's NaN), or nested deeper than anyone reads."""
+def _read_members(text: str) -> dict[str, Any]:
+    """Handlers may return what is no JSON (Python's NaN), half of a character, or what is nested deeper than anyone
+    reads."""
     members: dict[str, Any] = {}
     at = 0
     while member := _MEMBER.match(text, at):
+        name, start = member[1], member.end()
         try:
-            members[member[1]], at = _STRICT.raw_decode(text, member.end())
+            members[name], at = _STRICT.raw_decode(text, start)
         except (ValueError, RecursionError):
-            if member[1] != "responsePayload":
-                raise ValueError(f"{member[1]} cannot be read") from None
-            return members | {"unreadable": text[member.end() :].rstrip()[:-1]}
-    raise ValueError("no JSON object")
+            if name != "responsePayload":
+                raise ValueError(f"{name} cannot be read") from None
+            return members | {"said": text[start:].rstrip()[:-1]}
+        if name == "responsePayload":
+            members["said"] = text[start:at]
+    if not members or text[at:].strip() != "}":
+        raise ValueError("no JSON object")
+    return members
 
 
 def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outcome:
     """The outcome that a record of Lambda's destinations tells of. `now`: ms since the epoch."""
-    payload = record.get("responsePayload")
-    if record.get("responseContext", {}).get("functionError"):
+    payload, context = record.get("responsePayload"), record.get("responseContext", {})
+    condition = record.get("requestContext", {}).get("condition", "Success")
+    if context.get("functionError"):
         return _of_function_error(payload if isinstance(payload, dict) else {}, step)
+    if condition != "Success":
+        return failure("crash", f"Lambda did not run it to its end, and did not say why: {condition}")
     if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
-        answer = record["unreadable"].encode() if "unreadable" in record else _text(payload)
+        answer = record["said"].encode() if "said" in record else orjson.dumps(payload)
         return from_said(read_json(answer), now)
     return outcome_of_report(payload, now, step.timeout_ms)
 
@@ -135,10 +145,3 @@ def _crash(message: str) -> str:
 def _number(message: str) -> int:
     found = re.search(r"\d{6,}", message)
     return int(found[0]) if found else 0
-
-
-def _text(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # an integer of more than 64 bits
-        return json.dumps(value).encode()

@@ -113,6 +113,10 @@ def test_what_a_handler_returns_and_cannot_be_kept_is_a_final_failure(text: byte
         ("[" * 100_000 + "]" * 100_000, "nested more than 254 deep"),
         ('{"a": ' * 2000 + "1" + "}" * 2000, "nested more than 254 deep"),
         ("", "not JSON"),
+        ('{"text": "half of an emoji: \\ud83d"}', "surrogate"),
+        ('"\\udc00"', "surrogate"),
+        ('{"\\ud83d": 1, "n": 1234567890123456789}', "surrogate"),
+        ("1e999", "infinity"),
     ],
 )
 def test_an_answer_that_no_parser_takes_costs_its_attempt_and_no_message(answer: str, reason: str) -> None:
@@ -137,6 +141,28 @@ def test_an_output_of_more_than_256_kib_is_a_final_failure_that_says_what_to_do(
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("output_too_large", False)
     assert "pass a reference" in outcome.error.message
+
+
+def test_half_a_character_beside_the_answer_does_not_matter() -> None:
+    text = json.dumps({**record({"ok": True}), "more": "\ud83d"})
+    assert outcome_of_destination(read_body(text.encode()), HANDLER, NOW) == Outcome(b'{"ok":true}')
+
+
+def test_half_a_character_of_an_exceptions_message_is_replaced() -> None:
+    thrown = record({"errorType": "Error", "errorMessage": "half: \ud83d"}, "Unhandled")
+    outcome = outcome_of_destination(read_body(json.dumps(thrown).encode()), HANDLER, NOW)
+    assert outcome == failed("exception", "Error: half: ?")
+
+
+@pytest.mark.parametrize("condition", ["RetriesExhausted", "ZeroReservedConcurrency", "SomethingNew", None])
+@pytest.mark.parametrize("step", [HANDLER, PROGRAM, FOREIGN, HTTP], ids=["handler", "program", "foreign", "http"])
+def test_what_lambda_does_not_call_a_success_is_none(step: Step, condition: str | None) -> None:
+    its = record(None)
+    its["requestContext"]["condition"] = condition
+    del its["responseContext"], its["responsePayload"]
+    outcome = outcome_of_destination(its, step, NOW)
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.retryable) == ("crash", True)
 
 
 # --- what Lambda says of a function that failed ----------------------------------------------------------------------
@@ -370,7 +396,7 @@ def test_any_report_becomes_an_outcome_that_can_be_kept(some: Json, is_http: boo
 
 @given(json_values)
 def test_anything_that_a_handler_returns_becomes_an_outcome_that_can_be_kept(returned: Any) -> None:
-    outcome = outcome_of_destination(record(returned), HANDLER, NOW)
+    outcome = outcome_of_destination(read_body(json.dumps(record(returned)).encode()), HANDLER, NOW)
     assert (outcome.output is None) != (outcome.error is None)
 
 

@@ -221,6 +221,22 @@ def test_long_outputs_of_a_wide_run_stay_out_of_its_item(resources: Resources) -
     assert item_size(run_item(batches)) < 20_000
 
 
+@pytest.mark.parametrize("count", [2, 40])
+def test_half_a_character_in_an_answer_or_a_request_id_costs_its_attempt_and_no_other(
+    resources: Resources, count: int
+) -> None:
+    batches = started(resources, {f"s{number}": handler_step() for number in range(count)}, lambda ctx: LOST)
+    first, second = batches.invoked[:2]
+    threw = {"errorType": "Error", "errorMessage": "half: \ud83d"}
+    bad = destination(first, threw, "RetriesExhausted", functionError="Unhandled")
+    bad["requestContext"]["requestId"] = "\ud83d" * 22
+    assert batches.entry.advance(sqs_event([bad, destination(second, {"ok": 1})])) == {"batchItemFailures": []}
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.FAILED
+    assert sorted(attempt.status for attempt in attempts) == ["completed", "failed"]
+    assert any(b"half: ?" in (attempt.error or b"") for attempt in attempts)
+
+
 def test_an_unhandled_failure_ends_a_wide_run_at_once(resources: Resources) -> None:
     def answer(ctx: Json) -> Any:
         return {"status": 400} if ctx["step_id"] == "s7" else {"ok": True}
