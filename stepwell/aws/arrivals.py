@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from stepwell.aws.envelope import INGEST, REFUSED
-from stepwell.core.events import BadRequest, Event, event_from, parse_events
+from stepwell.core.events import BadRequest, Event, parse_events, whole_event
 from stepwell.engine import Arrival
 from stepwell.platform import Cause
 
@@ -31,25 +31,21 @@ def read_arrival(body: str, cause: Cause, now: int) -> Arrival | Refused | None:
     Of others' events `detail-type` is the name, `detail` the data, and the entry's id the id.
     """
     envelope = orjson.loads(body)
-    if envelope["source"] == REFUSED:
-        return Refused(event_from(envelope["detail"])) if _is_whole(envelope["detail"]) else None
-    if envelope["source"] == INGEST and _is_whole(envelope["detail"]):
-        return Arrival(event_from(envelope["detail"]), cause=cause)
-    raw = envelope["detail"] if envelope["source"] == INGEST else _event(envelope)
+    is_ours = envelope["source"] in (INGEST, REFUSED)  # or says so: whoever may put on the bus can use any source
+    raw = envelope["detail"] if is_ours else _event(envelope)
     try:
-        (event,) = parse_events(orjson.dumps(raw), now, lambda: str(envelope["id"]))
+        if is_ours and isinstance(raw, dict) and raw.keys() == _FIELDS:
+            event = whole_event(raw)
+        elif envelope["source"] == REFUSED:
+            return None
+        else:
+            (event,) = parse_events(orjson.dumps(raw), now, lambda: str(envelope["id"]))
     except BadRequest as bad:
-        if str(raw.get("name", "")).startswith("stepwell/"):
+        if isinstance(raw, dict) and str(raw.get("name", "")).startswith("stepwell/"):
             log.warning("an event %r from source %r is dropped: %s", raw["name"], envelope["source"], bad)
             return None
         raise
-    return Arrival(event, cause=cause)
-
-
-def _is_whole(detail: dict[str, Any]) -> bool:
-    """As ingest checked it and filled it in: what it added does not count towards an event's size. A name of the
-    engine's own is looked at again, since whoever may put on the bus can use any source."""
-    return detail.keys() == _FIELDS and not detail["name"].startswith("stepwell/")
+    return Refused(event) if envelope["source"] == REFUSED else Arrival(event, cause=cause)
 
 
 def _event(envelope: dict[str, Any]) -> dict[str, Any]:

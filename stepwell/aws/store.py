@@ -134,7 +134,7 @@ class DynamoStore:
             if new.cause is None or identity != new.cause.id or "x" in known:
                 return None  # a duplicate, or it was erased since
             accepted = Accepted(int(known["p"]["N"]), [function["S"] for function in known.get("st", {}).get("L", [])])
-        except errors.ClientError as error:
+        except Exception as error:  # throttled, no connection, too large: in any case this event's trouble alone
             return NotWritten(str(error))
         event.seq = accepted.position
         try:

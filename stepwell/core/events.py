@@ -14,6 +14,7 @@ import orjson
 
 MAX_EVENT_BYTES = 256 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
+_FILLED_IN = 400  # bytes: names and values of the fields that a sender may leave out
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
@@ -123,6 +124,23 @@ def _events(
     if errors:
         raise BadRequest(status, errors, events)
     return [event for _, event in events]
+
+
+def whole_event(fields: dict[str, Any]) -> Event:
+    """An event that was filled in, as others handed it on: what they may have changed is looked at again. Raises
+    BadRequest. What was filled in does not count towards its size."""
+    problems = _problems(fields, is_kept=False)
+    problems += [(f"/{name}", f"{name} is missing") for name in _FIELDS if name != "v" and fields.get(name) is None]
+    body, status = b"", 400
+    try:
+        body = b"" if problems else _dump({name: fields.get(name) for name in _FIELDS})
+    except _Refused as refused:
+        problems = refused.problems
+    if len(body) > MAX_EVENT_BYTES + _FILLED_IN:
+        problems, status = [("", f"the event has {len(body):,} bytes, more than {MAX_EVENT_BYTES:,}")], 413
+    if problems:
+        raise BadRequest(status, [EventError(0, pointer, message) for pointer, message in problems])
+    return event_from(fields, body)
 
 
 def event_from(fields: dict[str, Any], body: bytes | None = None, seq: int = 0) -> Event:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from uuid import uuid4
+
 import orjson
 import pytest
 
@@ -9,7 +12,7 @@ from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import event_key
 from stepwell.core.run import RunStatus
-from stepwell.testing.batches import Batches, Json, handler_step
+from stepwell.testing.batches import Batches, Json, handler_step, sqs_event
 
 LONG = "\U0001f600" * 255  # four bytes each
 FIRST, SECOND = LONG + "1", LONG + "2"
@@ -66,3 +69,62 @@ def test_an_event_fits_its_item_however_many_functions_it_does_not_start(batches
     assert len(item["b"]["B"]) + len(item["ms"]["B"]) < 330_000
     kept = orjson.loads(item["ms"]["B"])
     assert (kept[0]["function_id"], len(kept)) == ("f0", 32)
+
+
+def put_whole(**fields: object) -> Json:
+    """As ingest puts an event on the bus, which anybody may do who may put on it at all."""
+    detail = {"name": "go", "data": {"n": 2}, "user": {}, "id": "good", "ts": 1, "v": None, **fields}
+    its = {"version": "0", "id": str(uuid4()), "detail-type": "go", "time": "2026-06-01T10:00:30Z", "detail": detail}
+    return {**its, "source": "stepwell.api"}
+
+
+WRONG: dict[str, Json] = {
+    "an id that is a number": {"id": 5},
+    "an empty id": {"id": ""},
+    "no id": {"id": None},
+    "a long id": {"id": "x" * 3000},
+    "an id of the engine's": {"id": "cron:f:1"},
+    "a user that is a list": {"user": [1]},
+    "a user that is null": {"user": None},
+    "a user with a long name": {"user": {"id": "u" * 3000}},
+    "data that is text": {"data": "x"},
+    "data that is a list": {"data": [1]},
+    "data of 900 KB": {"data": {"x": "x" * 900_000}},
+    "data that is nested deeply": {"data": {"x": json.loads("[" * 300 + "]" * 300)}},
+    "half a character": {"data": {"x": "\ud83d"}},
+    "a ts that is text": {"ts": "x"},
+    "a ts that is true": {"ts": True},
+    "a ts beyond all years": {"ts": 10**16},
+    "a long name": {"name": "g" * 3000},
+    "no name": {"name": None},
+    "a name that is a number": {"name": 7},
+    "a version that is a list": {"v": []},
+    "a name of the engine's": {"name": "stepwell/run.completed"},
+}
+
+
+@pytest.mark.parametrize("source", ["stepwell.api", "stepwell.refused"])
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_forged_event_is_not_accepted_and_does_no_harm_to_the_one_beside_it(
+    batches: Batches, kind: str, source: str
+) -> None:
+    batches.deploy({"a": handler_step()}, triggers=[{"event": "go", "expression": "event.data.n != 1"}])
+    batches.deploy({"a": handler_step()}, triggers=[{"event": "*"}], id="all")
+    hostile, good = {**put_whole(**{"id": "hostile", **WRONG[kind]}), "source": source}, put_whole()
+    event = sqs_event([hostile, good])
+    failed = {its["itemIdentifier"] for its in batches.entry.route(event)["batchItemFailures"]}
+    assert failed <= {event["Records"][0]["messageId"]}
+    assert sorted((its["ctx"]["function_id"], its["event"]["id"]) for its in batches.invoked) == [
+        ("all", "good"),
+        ("f", "good"),
+    ]
+    stored = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
+    assert [its["pk"]["S"] for its in stored if its["pk"]["S"].startswith("E#")] == ["E#good"]
+
+
+def test_what_ingest_filled_in_does_not_count_towards_the_size(batches: Batches) -> None:
+    batches.deploy({"a": handler_step()})
+    longest = 256 * 1024 - len('{"name":"go","data":{"x":""}}')
+    event = sqs_event([put_whole(id="i" * 36, data={"x": "x" * longest}, ts=1_780_308_030_000)])
+    assert batches.entry.route(event) == {"batchItemFailures": []}
+    assert len(batches.invoked) == 1
