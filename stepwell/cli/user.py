@@ -34,7 +34,7 @@ def show(
 ) -> None:
     """Show a user's ids and traits, and the newest of what happened to it. `stepwell user ID` is short for it.
 
-    Example: stepwell user ada@example.com
+    Example: stepwell user show ada@example.com
     """
     client = Client(env)
     path = f"/v1/users/{in_path(user)}"

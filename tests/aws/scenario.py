@@ -178,6 +178,7 @@ class Scenario:
         stepwell.get("/v1/functions")
         stepwell.get("/v1/functions/keyed")
         stepwell.cancel(run)
+        self._users()
         waits = stepwell.run_of(stepwell.send("later"))
         stepwell.cancel(waits)
         self._finish()
@@ -186,6 +187,14 @@ class Scenario:
             stepwell.end_task_without_a_word()
             (failed,) = stepwell.runs(event)
             assert failed["steps"]["box"]["error"]["kind"] == "crash"
+
+    def _users(self) -> None:
+        stepwell = self._stepwell
+        stepwell.send("order", {"order": 4}, user={"id": "ada", "email": "ada@b.c", "plan": "pro"})
+        stepwell.send("idle", {"n": 0}, user={"email": "ada@b.c"})
+        for path in ("/v1/users", "/v1/users/ada@b.c", "/v1/users/ada/timeline"):
+            stepwell.get(path)
+        assert stepwell.api("DELETE", "/v1/users/ada")["erased"]["events"] == 2
 
     def _schedules(self) -> None:
         cron = one_step("minutely", {"cron": "* * * * *"})

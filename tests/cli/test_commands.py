@@ -276,7 +276,7 @@ def test_a_wrong_key_is_refused_and_the_variable_named(command: Command, guarded
 COMMANDS = [
     ("init",), ("validate",), ("dev",), ("serve",), ("send",), ("run",), ("cancel",), ("rerun",), ("events",),
     ("events", "show"), ("runs",), ("runs", "show"), ("functions",), ("functions", "show"), ("keys", "create"),
-    ("keys", "list"), ("keys", "revoke"),
+    ("keys", "list"), ("keys", "revoke"), ("users",), ("user", "show"), ("user", "erase"),
 ]  # fmt: skip
 
 
