@@ -21,10 +21,12 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table import NEW, TYPES_STATE, schema_key
 from stepwell.event_types.types import (
     Change,
+    ChangeKind,
     KeptSchema,
     KnownType,
     Policy,
     Refused,
+    Schema,
     TypeDetail,
     Types,
     TypeVersion,
@@ -107,6 +109,20 @@ class TypeStore:
         return self._read().unknown
 
     # --- changes ---------------------------------------------------------------------------------------------------
+
+    def preview(self, its: TypeVersion) -> ChangeKind:
+        """What `register_type` would do. Raises Refused."""
+        check_type(its)
+        state = self._read()
+        old = state.types.get(its.name)
+        kept = self._schema(state, its.name, its.version)
+        return check_change(its, kept, _known(old) if old else None, len(state.types))
+
+    def newest(self) -> dict[str, Schema]:
+        """The schema of the newest version of each type."""
+        state = self._read()
+        found = {name: self._schema(state, name, its.versions[-1].name) for name, its in state.types.items()}
+        return {name: kept.schema for name, kept in found.items() if kept is not None}
 
     def register_type(self, its: TypeVersion) -> Change:
         checked = check_type(its)

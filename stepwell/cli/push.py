@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json, stderr, warn
+from stepwell.cli.types_server import show_change
 
 if TYPE_CHECKING:
+    from stepwell.api.types import TypeChangeView
     from stepwell.aws.deployment import Action
+    from stepwell.aws.resources import Resources
     from stepwell.project.load import LoadedFunction
+    from stepwell.project.types import ProjectTypes
 
 
 def command(
@@ -29,7 +34,7 @@ def command(
 
     Example: stepwell push functions/ --env production --dry-run
     """
-    functions = _load(paths or [Path()])
+    functions, types = _load(paths or [Path()])
     with aws():
         from stepwell.aws import push, step_lambdas, task_definitions
         from stepwell.aws.account import Account
@@ -39,12 +44,14 @@ def command(
         from stepwell.project.code import CodeError
 
         resources = resources_of(env)
+        previews = _look_at_types(resources, types, functions)
         try:
             its = wanted(functions, resources)
             with Bars(stderr) as bars:
                 pushing = push.Push(resources, Account(), bars, message)
                 found, actions = pushing.plan(its)
                 bars.expect(0 if dry_run else len(actions))
+                changes = [] if dry_run else _register_types(resources, types)
                 registered = [] if dry_run else pushing.apply(its, found, actions)
         except Refused as error:
             fail(str(error))
@@ -64,8 +71,15 @@ def command(
     notes = push.notes(its, found, resources)
     if as_json:
         lines = [action.as_json() for action in actions]
-        print_json({"env": env, "dry_run": dry_run, "actions": lines, "functions": versions, "notes": notes})
+        content = {"env": env, "dry_run": dry_run, "actions": lines, "functions": versions, "notes": notes}
+        print_json({**content, "types": previews if dry_run else changes})
         return
+    for one in previews if dry_run else ():
+        if one["change"] != "unchanged":
+            console.print(f"[yellow]would register[/] type {one['name']} {one['version']}", soft_wrap=True)
+    for change in changes:
+        if change["change"] != "unchanged":
+            show_change(change)
     _print(actions, dry_run)
     for function_id, version in versions.items():
         live = f"v{version}" if version else "not live"
@@ -74,8 +88,43 @@ def command(
         warn(note)
 
 
-def _load(paths: list[Path]) -> list[LoadedFunction]:
+def _look_at_types(resources: Resources, types: ProjectTypes, functions: list[LoadedFunction]) -> list[dict[str, str]]:
+    """What would become of each type; ends the command if one is refused. Says what expressions have against types."""
+    from stepwell.aws.types import TypeStore
+    from stepwell.event_types.types import Refused
+    from stepwell.project.types import wrong_expressions
+
+    store = TypeStore(resources)
+    for wrong in wrong_expressions(functions, store.newest() | types.newest):
+        warn(str(wrong))
+    previews, refused = [], []
+    for its in types.types:
+        try:
+            previews.append({"name": its.name, "version": its.version, "change": store.preview(its)})
+        except Refused as error:
+            refused.append(str(error))
+    if refused:
+        fail("\n".join(refused))
+    return previews
+
+
+def _register_types(resources: Resources, types: ProjectTypes) -> list[TypeChangeView]:
+    """Register them, and say what they mean for the functions that are live now."""
+    from stepwell.api.types import change_view
+    from stepwell.aws.registry import Registry
+    from stepwell.aws.types import TypeStore
+
+    if not types.types:
+        return []
+    store, registry = TypeStore(resources), Registry(resources)
+    live = [registry.version(row.id, row.live).definition for row in registry.functions() if row.live is not None]
+    definitions = list(map(orjson.loads, live))
+    return [change_view(store.register_type(its), its.schema, definitions) for its in types.types]
+
+
+def _load(paths: list[Path]) -> tuple[list[LoadedFunction], ProjectTypes]:
     from stepwell.project.load import load_all
+    from stepwell.project.types import project_types
 
     functions, errors = load_all(paths)
     if errors:
@@ -85,7 +134,12 @@ def _load(paths: list[Path]) -> list[LoadedFunction]:
     for function in functions:
         for warning in function.warnings():
             warn(str(warning))
-    return functions
+    types = project_types(paths, functions)
+    for warning in types.warnings:
+        warn(str(warning))
+    if types.problems:
+        fail("\n".join(map(str, types.problems)))
+    return functions, types
 
 
 def _print(actions: list[Action], dry_run: bool) -> None:

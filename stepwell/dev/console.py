@@ -15,6 +15,7 @@ from rich.table import Table
 
 from stepwell.core.invalid_events import INVALID_EVENT
 from stepwell.core.run_events import RUN_EVENTS
+from stepwell.event_types.types import Change, Refused
 from stepwell.local.queries import Queries
 from stepwell.local.server import Deployed
 from stepwell.platform import EventDetail
@@ -32,6 +33,7 @@ class DevConsole:
         self._deployed: list[Deployed] = []
         self._is_ready = False
         self._reported: frozenset[PlacedProblem] = frozenset()
+        self._wrong_types: frozenset[str] = frozenset()
 
     # --- functions -------------------------------------------------------------------------------------------------
 
@@ -62,6 +64,25 @@ class DevConsole:
             if problem not in self._reported:
                 self._line("problem", f"[red]error[/] {escape(str(problem))}", message=str(problem))
         self._reported = frozenset(problems)
+
+    def types(
+        self,
+        results: Sequence[Change | Refused],
+        problems: Sequence[PlacedProblem],
+        warnings: Sequence[PlacedProblem],
+    ) -> None:
+        """Report which types of events are new, and what is wrong with others, once until it is mended."""
+        wrong = [("problem", "[red]error[/]", str(its)) for its in problems]
+        wrong += [("problem", "[red]error[/]", str(its)) for its in results if isinstance(its, Refused)]
+        wrong += [("warning", "[yellow]warning[/]", str(its)) for its in warnings]
+        for kind, label, message in wrong:
+            if message not in self._wrong_types:
+                self._line(kind, f"{label} {escape(message)}", message=message)
+        self._wrong_types = frozenset(message for _, _, message in wrong)
+        for its in results:
+            if isinstance(its, Change) and its.what != "unchanged":
+                text = f"[green]type[/] {escape(its.name)} {escape(its.version)} {its.what}, {its.policy}"
+                self._line("type", text, name=its.name, version=its.version, change=its.what, policy=its.policy)
 
     def trouble(self, message: str) -> None:
         self._line("problem", f"[red]error[/] {escape(message)}", message=message)

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from stepwell.dev.console import DevConsole
 from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
-from stepwell.project.load import load_all
+from stepwell.project.load import LoadedFunction, load_all
+from stepwell.project.types import project_types, wrong_expressions
 
 _LOOK_AGAIN_S = 1.0
 
@@ -57,10 +58,20 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     """Make what is on disk live; a definition that does not load keeps its old version and is reported."""
     functions, errors = await asyncio.to_thread(load_all, paths)
     console.problems([problem for error in errors for problem in error.problems])
+    await register_types(server, paths, functions, console)
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     for function in functions:
         console.deployed(await server.deploy(function))
+
+
+async def register_types(
+    server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction], console: DevConsole
+) -> None:
+    found = await asyncio.to_thread(project_types, paths, functions)
+    results = await server.register_types(found.types)
+    wrong = await asyncio.to_thread(wrong_expressions, functions, found.newest) if found.types else []
+    console.types(results, found.problems, [*found.warnings, *wrong])
 
 
 async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:

@@ -21,6 +21,7 @@ MOST_VERSIONS = 100  # of one type
 MOST_TYPES = 2000
 MOST_TOLD = 100  # of the events of one request that are refused: each message about one is an event of its own
 Schema = dict[str, Any] | bool
+ChangeKind = Literal["created", "updated", "unchanged"]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -144,7 +145,7 @@ class Change:
     name: str
     version: str
     policy: Policy
-    what: Literal["created", "updated", "unchanged"]
+    what: ChangeKind
     before: Schema | None = field(default=None, repr=False)
     before_version: str | None = None
 
@@ -172,9 +173,7 @@ def check_type(its: TypeVersion) -> Checked:
         raise Refused(f"the schema of {its.name} {its.version} cannot be used: {bad}", bad.problems) from None
 
 
-def check_change(
-    its: TypeVersion, kept: KeptSchema | None, known: KnownType | None, types: int
-) -> Literal["created", "updated", "unchanged"]:
+def check_change(its: TypeVersion, kept: KeptSchema | None, known: KnownType | None, types: int) -> ChangeKind:
     """What registering this does: created, updated or unchanged. `kept`: what the version says now. Raises Refused."""
     if kept is None:
         if known is None and types >= MOST_TYPES:

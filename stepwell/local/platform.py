@@ -18,7 +18,7 @@ from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
-from stepwell.event_types.types import MOST_TOLD, errors_of
+from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, check_type, errors_of
 from stepwell.local.clock import Clock
 from stepwell.local.executor import AttemptId, Executor
 from stepwell.local.functions import Registered
@@ -144,6 +144,25 @@ class LocalPlatform:
     async def retire(self, function_ids: Sequence[str]) -> None:
         self._calls.append(lambda now: self.store.functions.retire(function_ids))
         await self._durable()
+
+    async def register_type(self, its: TypeVersion) -> Change:
+        """Register a version of a type of events. Raises event_types.types.Refused."""
+        if (same := self.store.types.unchanged(its)) is not None:
+            return same
+        checked = await asyncio.to_thread(check_type, its)
+        result: list[Change | Refused] = []
+
+        def call(now: int) -> None:
+            try:
+                result.append(self.store.types.register(its, checked, now))
+            except Refused as refused:  # nothing is written then, and nobody else's batch is lost
+                result.append(refused)
+
+        self._calls.append(call)
+        await self._durable()
+        if isinstance(result[-1], Refused):
+            raise result[-1]
+        return result[-1]
 
     async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
         """Run housekeeping, such as retention, as part of a batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import orjson
 
+from stepwell.event_types.types import Refused
 from stepwell.local.http import serve
 from stepwell.local.keys import KeyStore
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
-from stepwell.project.load import load_all
+from stepwell.project.load import LoadedFunction, load_all
+from stepwell.project.types import project_types, wrong_expressions
 
 log = logging.getLogger("stepwell.serve")
 
@@ -75,12 +78,29 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
         log.info("stopped")
 
 
+async def _register_types(server: LocalServer, paths: tuple[Path, ...], functions: Sequence[LoadedFunction]) -> None:
+    """Those of `schemas` folders and of triggers. A type that is refused stays as it is."""
+    found = await asyncio.to_thread(project_types, paths, functions)
+    for problem in found.problems:
+        log.error("%s", problem)
+    wrong = await asyncio.to_thread(wrong_expressions, functions, found.newest) if found.types else []
+    for warning in (*found.warnings, *wrong):
+        log.warning("%s", warning)
+    for its in await server.register_types(found.types):
+        if isinstance(its, Refused):
+            log.error("%s", its)
+        elif its.what != "unchanged":
+            fields = {"type": its.name, "version": its.version, "policy": its.policy.value}
+            log.info("type %s", its.what, extra={"fields": fields})
+
+
 async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
     """Make everything that can be loaded live. A function that cannot be loaded keeps its last version."""
     functions, errors = await asyncio.to_thread(load_all, paths)
     for error in errors:
         for problem in error.problems:
             log.error("%s", problem)
+    await _register_types(server, paths, functions)
     await server.retire_others(functions, errors)
     for function in functions:
         for warning in function.warnings():

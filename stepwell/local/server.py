@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stepwell.core.plan import compile_plan
+from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
 from stepwell.local.functions import Registered
 from stepwell.local.lock import exclusive
@@ -82,6 +83,16 @@ class LocalServer:
             return Deployed(function, None, missing)
         registered = await self.platform.register(definition, code, values, str(function.file))
         return Deployed(function, registered, ())
+
+    async def register_types(self, types: Sequence[TypeVersion]) -> list[Change | Refused]:
+        """Register types of events, in this order; those that are refused stay as they are."""
+        results: list[Change | Refused] = []
+        for its in types:
+            try:
+                results.append(await self.platform.register_type(its))
+            except Refused as refused:
+                results.append(refused)
+        return results
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
         """Take out of service every live function but these, and those whose folder holds what cannot be loaded: they

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion, check_type
+from stepwell.event_types.types import Change, Policy, TypeDetail, TypeVersion
 from stepwell.local.platform import LocalPlatform
 from stepwell.local.queries import Queries
 from stepwell.local.types import read_schema, read_types
@@ -37,19 +37,8 @@ class TypeControl:
         return None if kept is None else kept.schema
 
     def register_type(self, its: TypeVersion) -> Change:
-        checked = check_type(its)
-        result: list[Change | Refused] = []
-
-        def call(_: sqlite3.Connection, now: int) -> None:
-            try:
-                result.append(self._platform.store.types.register(its, checked, now))
-            except Refused as refused:  # nothing is written then, and nobody else's batch is lost
-                result.append(refused)
-
-        self._call(self._platform.in_transaction(call))
-        if isinstance(result[-1], Refused):
-            raise result[-1]
-        return result[-1]
+        change: Change = self._call(self._platform.register_type(its))
+        return change
 
     def set_policy(self, name: str, policy: Policy) -> bool:
         result: list[bool] = []

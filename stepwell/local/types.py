@@ -31,6 +31,16 @@ class TypeStore:
     def current(self) -> Types:
         return self._types
 
+    def unchanged(self, its: TypeVersion) -> Change | None:
+        """What its registration would say, if that changed nothing: most do not."""
+        known = self._types.known.get(its.name)
+        if known is None or its.policy not in (None, known.policy) or its.version not in known.versions:
+            return None
+        kept = read_schema(self._connection, its.name, its.version)
+        if kept is None or kept.schema != its.schema:
+            return None
+        return Change(its.name, its.version, known.policy, "unchanged", kept.schema, its.version)
+
     def register(self, its: TypeVersion, checked: Checked, now: int) -> Change:
         """Raises event_types.types.Refused."""
         execute, known = self._connection.execute, self._types.known.get(its.name)

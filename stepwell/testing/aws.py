@@ -30,8 +30,10 @@ from stepwell.aws.push import Push
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
 from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
+from stepwell.aws.types import TypeStore
 from stepwell.core.duration import parse_duration
 from stepwell.project.load import LoadError, load
+from stepwell.project.types import project_types
 from stepwell.testing.account import provision
 from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext, http_event, scheduled_event
@@ -88,6 +90,8 @@ class AwsStepwell:
             sleep=lambda seconds: None,  # with a `cache_s` of 0, nobody has to forget anything first
             now=lambda: self._emulator.now,
         )
+        for new in project_types([function.folder], [function]).types:
+            TypeStore(self.resources).register_type(new)
         found, actions = push.plan(its)
         registered = push.apply(its, found, actions)
         if registered:

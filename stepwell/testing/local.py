@@ -24,6 +24,7 @@ from stepwell.local.clock import Clock
 from stepwell.local.http import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.load import LoadError, load
+from stepwell.project.types import project_types
 from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
 
 T = TypeVar("T")
@@ -89,6 +90,7 @@ class LocalStepwell:
             function = load(Path(path))
         except LoadError as wrong:
             raise refused_by(wrong) from None
+        self._call(self.server.register_types(project_types([function.folder], [function]).types))
         deployed = self._call(self.server.deploy(function))
         if deployed.registered is None:
             raise Refused(400, [{"pointer": "", "message": reason} for reason in deployed.missing])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -213,6 +214,7 @@ def test_a_breaking_version_says_what_breaks_and_whom_it_affects(platform: Platf
     assert (change["change"], change["compared_with"]) == ("created", "1")
     assert "/properties/amount/type" in [its["pointer"] for its in change["breaking"]]
     assert {its["function_id"] for its in change["affected"]} == {"large"}
+    assert [its["pointer"] for its in change["affected"]] == ["/triggers/0", "/triggers/0/expression"]
 
 
 # --- what a schema may say -------------------------------------------------------------------------------------------
@@ -347,3 +349,44 @@ def test_types_outlast_a_restart(platform: Platform) -> None:
     platform.restart()
     refusal(platform, {"name": "order/placed"})
     assert platform.api("GET", "/v1/settings") == {"unknown_types": "warn"}
+
+
+# --- types that come with functions ----------------------------------------------------------------------------------
+
+
+def test_a_schemas_folder_beside_a_function_is_registered_with_it(platform: Platform) -> None:
+    new = {"type": "object", "required": ["amount", "currency"], "x-stepwell-policy": "reject"}
+    files = {
+        "schemas/order/placed.2026-11-9.schema.json": json.dumps(AMOUNT),
+        "schemas/order/placed.2026-11-10.schema.json": json.dumps(new),
+    }
+    platform.deploy(function(on="order/placed"), files)
+    shown = platform.api("GET", "/v1/types/order/placed")
+    assert [v["version"] for v in shown["versions"]] == ["2026-11-9", "2026-11-10"]
+    assert (shown["policy"], shown["schema"]) == ("reject", new)
+    assert len(refusal(platform, {"name": "order/placed"})) == 2
+    platform.deploy(function(on="order/placed", name="again"), files)
+    assert len(platform.api("GET", "/v1/types/order/placed")["versions"]) == 2
+
+
+def test_a_trigger_may_carry_the_type_of_its_event(platform: Platform) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "data": AMOUNT, "v": {"const": "2022-10-01"}},
+        "required": ["name", "data"],
+    }
+    trigger = {"event": "order/placed", "definition": {"format": "json-schema", "synced": True, "def": schema}}
+    platform.deploy(function(on=trigger))
+    assert platform.api("GET", "/v1/types/order/placed")["version"] == "2022-10-01"
+    event_id = platform.send("order/placed", {"amount": "x"})
+    assert [e["pointer"] for e in platform.event(event_id)["invalid"]] == ["/data/amount"]
+
+
+def test_the_type_of_a_trigger_that_names_no_version_has_one_by_its_content(platform: Platform) -> None:
+    for amount in ("number", "string"):
+        schema = {"type": "object", "properties": {"amount": {"type": amount}}}
+        platform.deploy(function(on={"event": "order/placed", "definition": {"def": schema}}))
+    versions = [v["version"] for v in platform.api("GET", "/v1/types/order/placed")["versions"]]
+    assert len(versions) == 2
+    assert all(version.startswith("def-") for version in versions)
+    assert platform.event(platform.send("order/placed", {"amount": "x"}))["invalid"] == []

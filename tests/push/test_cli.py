@@ -55,7 +55,7 @@ def test_push_says_what_is_live(aws: Aws, write: Write) -> None:
     assert "live f v1" in ok("push", folder, "--env", "dev", "-m", "first")
     assert "nothing has changed" in ok("push", folder, STEPWELL_ENV="dev")
     answer = data("push", folder, "--env", "dev")
-    assert answer == {"env": "dev", "dry_run": False, "actions": [], "functions": {"f": 1}, "notes": []}
+    assert answer == {"env": "dev", "dry_run": False, "actions": [], "functions": {"f": 1}, "notes": [], "types": []}
 
 
 def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
@@ -72,6 +72,24 @@ def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
     ]
     assert answer["functions"] == {"f": None}
     assert not aws.writes
+
+
+def test_a_push_registers_types_and_refuses_what_would_break_one(aws: Aws, write: Write) -> None:
+    folder = write()
+    schema = {"type": "object", "properties": {"amount": {"type": "number"}}}
+    file = folder / "schemas" / "go.1.schema.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(schema))
+    assert "would register type go 1" in ok("push", folder, "--env", "dev", "--dry-run")
+    assert "created go 1" in ok("push", folder, "--env", "dev")
+    assert "go 1" not in ok("push", folder, "--env", "dev")
+    file.write_text(json.dumps({"type": "object", "properties": {"amount": {"type": "string"}}}))
+    for options in ((), ("--dry-run",)):
+        assert "`amount` was number, is string now" in refused("push", folder, "--env", "dev", *options)
+    file.rename(folder / "schemas" / "go.2.schema.json")
+    text = ok("push", folder, "--env", "dev")
+    assert "breaks 1 /properties/amount/type" in text
+    assert "affects f /triggers/0: starts on go" in text
 
 
 def test_no_value_of_an_env_file_is_printed(aws: Aws, write: Write) -> None:
