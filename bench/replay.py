@@ -110,10 +110,10 @@ class Bench:
 
 def _write_function(folder: Path, function: str) -> None:
     folder.mkdir(parents=True)
-    step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.handle"}}
+    step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "told.handle"}}
     definition = {"id": function, "triggers": [{"event": "go"}], "steps": {"a": step}}
     (folder / "stepwell.json").write_text(json.dumps(definition))
-    (folder / "app.py").write_text(HANDLER)
+    (folder / "told.py").write_text(HANDLER)
 
 
 def undisturbed(bench: Bench, rate: float) -> str:

@@ -39,7 +39,7 @@ class ServerSettings:
     @property
     def code(self) -> Path:
         """Step code by hash, beside the database; hidden, so that no definition is found in it."""
-        return self.database.with_name(f".{self.database.name}.code")
+        return self.database.absolute().with_name(f".{self.database.name}.code")  # steps run in other folders
 
 
 @dataclass(frozen=True, slots=True)

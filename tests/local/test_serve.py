@@ -209,3 +209,15 @@ def test_a_function_that_is_broken_at_the_start_keeps_its_last_version(tmp_path:
     (tmp_path / "f" / "one" / "stepwell.json").write_text("{")
     with serve(tmp_path / "f", db) as server, api(server, key) as http:
         assert http.ended(http.send())["output"] == {"a": "done"}
+
+
+def test_handlers_are_found_when_the_database_is_named_relative_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "told.handle"}, "retries": {"attempts": 0}}
+    write_function(tmp_path / "functions", a=step)
+    (tmp_path / "functions" / "told.py").write_text("def handle(event, context):\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    key = new_key(tmp_path / "db")
+    with serve(Path("functions"), Path("db")) as server, api(server, key) as http:
+        assert http.ended(http.send())["output"] == {"a": 1}
