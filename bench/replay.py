@@ -146,17 +146,18 @@ def killed(bench: Bench, rate: float, seconds: float, numbers: random.Random) ->
     return replay
 
 
-def measure(bench: Bench, replay: str, events: list[str], rate: float) -> list[str]:
-    """A row: the rate that it kept, events lost, doubled, out of order, and runs of other functions."""
+def measure(bench: Bench, replay: str, events: list[str], rate: float | None) -> list[str]:
+    """A row: the rate that it kept (None: it was interrupted), events lost, doubled, out of order, and runs of other
+    functions."""
     bench.settle()
     runs = bench.runs(replay=replay)
     times = [datetime.fromisoformat(run["created_at"]).timestamp() for run in runs]
-    kept = (len(runs) - 1) / (times[-1] - times[0])
+    kept = sum(at < times[-1] for at in times) / (times[-1] - times[0])  # those of the last moment begin a new interval
     counts = Counter(run["event_id"] for run in runs)
     lost, doubled = len(set(events) - counts.keys()), sum(n - 1 for n in counts.values())
     swapped = sum(a != b for a, b in zip([run["event_id"] for run in runs], events, strict=False))
     elsewhere = sum(run["function_id"] != "target" for run in runs) + len(bench.runs(function="other")) - len(events)
-    row = [f"{rate:g}", f"{kept:,.1f} ({kept / rate - 1:+.1%})"]
+    row = ["", "–"] if rate is None else [f"{rate:g}", f"{kept:,.1f} ({kept / rate - 1:+.1%})"]
     return [*row, *(f"{its:,}" for its in (len(runs), lost, doubled, swapped, elsewhere))]
 
 
@@ -174,7 +175,7 @@ def main(
             sent = bench.send(events)
             table.add_row("undisturbed", *measure(bench, undisturbed(bench, rate), sent, rate))
             replay = killed(bench, rate, events / rate, random.Random(seed))
-            table.add_row("kill -9, 3 of the command, 2 of the server", *measure(bench, replay, sent, rate))
+            table.add_row("kill -9, 3 of the command, 2 of the server", *measure(bench, replay, sent, None))
         except BenchError as error:
             Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(1) from None

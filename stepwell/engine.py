@@ -117,15 +117,12 @@ class Engine:
     ) -> list[Replayed]:
         """Run events on this one version, in order: stored ones, named by their ids, and others, which are stored but
         start and wake nothing else. What this replay has run already does not run again. Raises NotWritten."""
-        ids = [event if isinstance(event, str) else event.id for event in asked]
-        events = self.store.events(ids)
-        new = {e.id: NewEvent(e, (), (), (), cause, replay) for e in asked if isinstance(e, Event)}
-        unknown = [its for event_id, its in new.items() if event_id not in events]
-        for accepted in self.store.put_events(unknown, now) if unknown else ():
+        whole = [NewEvent(event, (), (), (), cause, replay) for event in asked if isinstance(event, Event)]
+        for accepted in self.store.put_events(whole, now) if whole else ():
             if isinstance(accepted, NotWritten):
                 raise accepted
-        events |= self.store.events([its.event.id for its in unknown]) if unknown else {}
-        events = {event_id: event for event_id, event in events.items() if not event.erased}
+        ids = [event if isinstance(event, str) else event.id for event in asked]
+        events = {its: event for its, event in self.store.events(ids).items() if not event.erased}
         runs = {event_id: run_id(plan.function_id, event_id, replay) for event_id in ids if event_id in events}
         known = self.store.load(runs.values())
         started = {event_id: its for event_id, its in runs.items() if its not in known}

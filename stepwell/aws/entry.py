@@ -6,12 +6,12 @@ failed item of its batch, is delivered again, and finds what it had done already
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 from uuid import uuid4
 
@@ -220,7 +220,8 @@ class Entry:
             plan = self.registry.version(function_id, version).plan
         except KeyError:
             return None
-        done = self.engine.replay(plan, events, replay, now, Cause(uuid4().hex[:12], again=False))
+        cause = blake2b(f"{function_id}/{replay}".encode(), digest_size=8).hexdigest()  # its events are its own again
+        done = self.engine.replay(plan, events, replay, now, Cause(cause, again=False))
         self.store.put_reruns(list(dict.fromkeys(its.run_id for its in done if its.run_id is not None)))
         self._finish(now, comes_again=False)
         return done
@@ -244,4 +245,4 @@ def _cause(record: Any) -> Cause:
     if envelope is not None:
         identity = envelope[1]
     again = int(record["attributes"]["ApproximateReceiveCount"]) > 1
-    return Cause(hashlib.blake2b(identity.encode(), digest_size=8).hexdigest(), again)
+    return Cause(blake2b(identity.encode(), digest_size=8).hexdigest(), again)

@@ -12,7 +12,7 @@ from stepwell.core.expressions import Bindings, Scope, compile_expression
 Json = dict[str, Any]
 FIELDS = ("name", "data", "user", "id", "ts", "v")
 _TICK = "stepwell/scheduled.timer"
-_PAGE = 1000
+_PAGE = 250  # events may have 256 KiB each
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from stepwell.core.events import (
     EventError,
     event_from,
     internal_event,
+    kept_events,
     parse_events,
     run_id,
     user_key,
@@ -323,3 +324,33 @@ def test_a_sender_cannot_take_the_id_of_an_event_of_the_engine(event_id: str) ->
 def test_an_id_that_only_resembles_one_of_the_engine_is_a_senders() -> None:
     (event,) = parse_events(b'{"name": "x", "id": "cron:nightly"}', 5, lambda: "new")
     assert event.id == "cron:nightly"
+
+
+# --- events that were accepted before --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "event_id"),
+    [("go", "e"), ("stepwell/scheduled.timer", "cron:f:1"), ("stepwell/run.failed", f"run:{'a' * 26}")],
+)
+def test_a_kept_event_may_be_one_of_the_engines_own(name: str, event_id: str) -> None:
+    (event,) = kept_events([{"name": name, "id": event_id, "ts": 5, "v": None, "user": None}], 7)
+    assert (event.name, event.id, event.ts, event.data, event.user, event.fresh) == (name, event_id, 5, {}, {}, False)
+
+
+@pytest.mark.parametrize(
+    ("item", "pointer"),
+    [
+        ({"name": "go"}, "/id"),
+        ({"name": "go", "id": None}, "/id"),
+        ({"name": "go", "id": ""}, "/id"),
+        ({"name": "go", "id": "e", "accepted_at": "now"}, "/accepted_at"),
+        ({"name": "", "id": "e"}, "/name"),
+        ({"id": "e"}, "/name"),
+        ("go", ""),
+    ],
+)
+def test_a_kept_event_is_checked_like_any_other(item: Any, pointer: str) -> None:
+    with pytest.raises(BadRequest) as bad:
+        kept_events([{"name": "go", "id": "good"}, item], 7)
+    assert [(error.index, error.pointer) for error in bad.value.errors] == [(1, pointer)]
