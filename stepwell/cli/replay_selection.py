@@ -44,9 +44,7 @@ class Selection:
         while True:
             page = self._source.get("/v1/events", limit=_PAGE, after=after, **query)
             after = page["next"]
-            taken = [{field: event[field] for field in FIELDS} | {"accepted_at": event["accepted_at"]}
-                     for event in page["data"] if self._takes(event)]  # fmt: skip
-            yield taken, after
+            yield [event for event in page["data"] if self._takes(event)], after
             if after is None:
                 return
 

@@ -102,10 +102,9 @@ class Replaying:
 
     def _entry(self, event: Json, dry_run: bool) -> Json:
         """What is needed of an event later: of those that go to another server all that may go there."""
-        if not self._plan.is_pulled and not dry_run:
-            return {field: event[field] for field in ("id", "name", "accepted_at")}
         redact(event, self._plan.redact)
-        return event
+        fields = (*FIELDS, "accepted_at") if self._plan.is_pulled else ("id", "name", "accepted_at")
+        return event if dry_run else {field: event[field] for field in fields}
 
     def _words(self) -> str:
         plan, journal = self._plan, self._journal
