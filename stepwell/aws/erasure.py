@@ -1,8 +1,8 @@
 """Erasing a person on AWS: what runs for it is cancelled, then what is kept of it goes, one row of its lists after
 another.
 
-One rule: runs go before events, a row of a list when all that it names is erased, and the person when no row is left:
-who is interrupted goes on where it stopped. Items stay, without what they say: an event that comes again is known.
+One rule: a row of a list goes when all that it names is erased, and the person when no row is left: who is interrupted
+goes on where it stopped. Items stay, without what they say: an event that comes again is known.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class Erasure:
     def erase(self, person: Person) -> Erased:
         counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
         deadline = time.monotonic() + _ENOUGH_S
-        lists = [of_user(name) for name in sorted({its.text for its in person.ids})]
-        for erase in (self._erase_runs_of, self._erase_events_of):  # by its events, a person is found again
-            for row in (row for its in lists for row in self._lists.rows(its)):
-                erase(person, row, counts)
-                if time.monotonic() > deadline:
-                    return Erased(counts, is_done=False)
+        self._people.keep(person)
+        for name in sorted({its.text for its in person.ids}):
+            for row in self._lists.rows(of_user(name)):
+                self._erase_runs_of(person, row, counts)
+                if self._erase_events_of(person, row, counts):
+                    delete_items(self._table, [row.key])
+                    if time.monotonic() > deadline:
+                        return Erased(counts, is_done=False)
         self._people.forget(person)
         return Erased(counts, is_done=True)
 
@@ -61,15 +63,14 @@ class Erasure:
         counts["attempts"] += sum(self._pool.map(self._redact, [its.run.id for its in own]))
         counts["runs"] += len(own)
 
-    def _erase_events_of(self, person: Person, row: Row, counts: ErasedCounts) -> None:
-        """And the row, if it names nobody else's."""
+    def _erase_events_of(self, person: Person, row: Row, counts: ErasedCounts) -> bool:
+        """Whether the row names nothing that is left."""
         events = self._events(row.events)
         mine = [(item, event) for item, event in events.values() if _is_of(person, event)]
         left = [(item, event) for item, event in mine if not event.erased]
         list(self._pool.map(self._erase_event, left))
         counts["events"] += len(left)
-        if len(mine) == len(events) and all(its.user is None for its in self._runs(row.runs)):
-            delete_items(self._table, [row.key])
+        return len(mine) == len(events) and all(its.user is None for its in self._runs(row.runs))
 
     def _events(self, ids: Sequence[str]) -> dict[str, tuple[Item, Event]]:
         items = read_items(self._table, map(event_key, ids), consistent=True)

@@ -150,6 +150,11 @@ class People:
             with suppress(_Lost):
                 self._put_item(_lead(its, root), LEADS)
 
+    def keep(self, person: Person) -> None:
+        """Have a person in the table, also one of whom but an id is known."""
+        with suppress(_Lost):
+            self._put(StoredId(person.root, person, None, 1))
+
     def forget(self, person: Person) -> None:
         """Delete a person: what leads to it first, so that who is interrupted finds it again."""
         found = [its for its in self.read(person.ids).values() if its.id in person.ids]

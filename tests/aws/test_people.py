@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from stepwell.aws import erasure
 from stepwell.aws.clients import client
 from stepwell.aws.people import People
 from stepwell.aws.resources import Resources
+from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event, event_from
 from stepwell.core.people import Person, UserId
 from stepwell.testing.batches import Batches, Json, handler_step
@@ -185,3 +187,31 @@ def tell_at_once(resources: Resources, events: list[Event]) -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+# --- erasure ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", [{"id": "ada", "email": "ada@b.c"}, {"id": "ada"}])
+def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
+    batches: Batches, monkeypatch: pytest.MonkeyPatch, user: Json
+) -> None:
+    batches.answer = lambda ctx: {"hidden": "x" * 5000}
+    for _ in range(4):
+        batches.send(data={"hidden": 1}, user=user)
+        batches.drain()
+    monkeypatch.setattr(erasure, "_ENOUGH_S", -1.0)
+    users = AwsUsers(batches.resources, batches.entry.registry, lambda: batches.entry)
+    requests, counts = 0, {"events": 0, "runs": 0, "attempts": 0}
+    while (person := users.find("ada")) is not None:
+        erased = users.erase(person)
+        requests += 1
+        counts = {what: count + erased.counts[what] for what, count in counts.items()}  # type: ignore[literal-required]
+        assert requests < 50
+        if requests == 2:
+            batches.start()
+    assert requests > 4
+    assert counts == {"events": 4, "runs": 4, "attempts": 4}
+    kept = str(batches.outside_db.scan(TableName=batches.resources.table)["Items"])
+    assert "hidden" not in kept
+    assert "ada" not in kept
