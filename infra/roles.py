@@ -50,19 +50,20 @@ READ_STATUS: Statements = (Statement("dynamodb:Query", ("index",)),)
 STATEMENTS: dict[str, Statements] = {
     "ingest": (Statement("dynamodb:GetItem", ("table",)),),
     "route": (*READ_EVENTS, *ENGINE, *START_STEPS),
-    "advance": (*READ_OUTCOMES, *ENGINE, *START_STEPS),
+    "advance": (*READ_OUTCOMES, *ENGINE, *READ_STATUS, *START_STEPS),
     "tick": (*ENGINE, *READ_STATUS, *START_STEPS, Statement("dynamodb:UpdateItem", ("table",))),
     "api": (
         *ENGINE,
         *READ_STATUS,
         *START_STEPS,
+        Statement("dynamodb:UpdateItem", ("table",)),
         Statement("logs:FilterLogEvents GetLogEvents", ("step logs", "step_http log")),
     ),
     "step_http": (
         Statement("ssm:GetParameters", ("parameters",)),
         Statement("sqs:SendMessage", ("outcomes",)),  # its answers, which Lambda sends in its name
     ),
-    "register": (Statement("dynamodb:GetItem Query PutItem UpdateItem DeleteItem", ("table",)),),
+    "register": (Statement("dynamodb:GetItem Query PutItem UpdateItem BatchWriteItem", ("table",)),),
 }
 SEND: dict[str, Statement] = {  # by the setting `ingest`
     "bus": Statement("events:PutEvents", ("bus",)),

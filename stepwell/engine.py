@@ -170,35 +170,58 @@ class Engine:
                 continue
             if its.event.invalid:
                 self._alerts += self._alert(its.event, "warn", its.event.invalid, now, its.cause)
-            plans = [catalog.live[f] for f in accepted.starts if f in catalog.live]
-            facts += self._start(plans, its, accepted, now)
+            facts += self._start_all(its, accepted, now)
             if catalog.is_awaited(its.event.name):
                 facts += self.wake(its.event, self.store.find_waits(its.event, its.keys), its.cause, now)
         return facts
 
-    def _start(self, plans: Sequence[Plan], new: NewEvent, accepted: Accepted, now: int) -> list[RunFact]:
-        """A run of an accepted event for each function, but for those whose value of `idempotency` has one already."""
-        event, cause = new.event, new.cause
-        facts: list[RunFact] = []
-        misses: list[Miss] = []
+    def _start_all(self, new: NewEvent, accepted: Accepted, now: int) -> list[RunFact]:
+        """What an accepted event starts; for a function that is paused, it is kept."""
+        catalog, plans, facts = self.store.catalog(), [], list[RunFact]()
+        for function_id in accepted.starts:
+            if catalog.is_paused(function_id):
+                if not self.store.keep(function_id, new.event, now):
+                    self._failed([new.cause])
+            elif (plan := catalog.choose(function_id, new.event)) is not None:
+                plans.append(plan)
         try:
-            for plan in plans:
-                run = new_run(run_id(plan.function_id, event.id), plan, now)
-                if plan.idempotency is not None:
-                    value, problem = value_key(plan.idempotency, event)
-                    if problem is not None:
-                        run = run._replace(problems=(("idempotency", 0, problem),))
-                    elif (first := self.store.once.claim(plan.function_id, value, run.id, accepted, now)) != run.id:
-                        misses.append(Miss(plan.function_id, plan.idempotency, already_run(first), first))
-                        continue
-                self.store.add(RunRecord(run, plan, event, accepted.position))
-                facts.append(RunFact(run.id, RunStarted(), cause))
-            if misses:
-                self.store.once.refuse(new, accepted, misses, now)
+            self._start(plans, new, accepted, now, facts)
         except NotWritten as reason:
-            log.warning("event %s has not started all of its runs yet: %s", event.id, reason)
-            self._failed([cause])
+            log.warning("event %s has not started all of its runs yet: %s", new.event.id, reason)
+            self._failed([new.cause])
         return facts
+
+    def _start(self, plans: Sequence[Plan], new: NewEvent, accepted: Accepted, now: int, facts: list[RunFact]) -> None:
+        """A run of an accepted event for each function, but for those whose value of `idempotency` has one already.
+        Adds to `facts`. Raises NotWritten."""
+        event, misses = new.event, list[Miss]()
+        for plan in plans:
+            run = new_run(run_id(plan.function_id, event.id), plan, now)
+            if plan.idempotency is not None:
+                value, problem = value_key(plan.idempotency, event)
+                if problem is not None:
+                    run = run._replace(problems=(("idempotency", 0, problem),))
+                elif (first := self.store.once.claim(plan.function_id, value, run.id, accepted, now)) != run.id:
+                    misses.append(Miss(plan.function_id, plan.idempotency, already_run(first), first))
+                    continue
+            self.store.add(RunRecord(run, plan, event, accepted.position))
+            facts.append(RunFact(run.id, RunStarted(), new.cause))
+        if misses:
+            self.store.once.refuse(new, accepted, misses, now)
+
+    def release(self, function_id: str, events: Iterable[Event], cause: Cause | None, now: int) -> list[RunFact]:
+        """Route events that were kept while a function was paused, as if they came now; starts nothing else. Raises
+        NotWritten."""
+        catalog, facts = self.store.catalog(), list[RunFact]()
+        for event in events:
+            plans = [plan for plan in catalog.starts(event)[0] if plan.function_id == function_id]
+            new = NewEvent(event, (), (), [function_id], cause)
+            self._start(plans, new, Accepted(event.seq, new.starts), now, facts)
+        return facts
+
+    def tell(self, event: Event, now: int, cause: Cause | None = None) -> set[str]:
+        """Send one of the engine's own events, with all that follows; as `process`."""
+        return self.process([Arrival(event, cause=cause)] if self.dispatcher.emit(event) else [], [], now)
 
     def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:
         """The facts that an accepted event is for those of these waits which it satisfies."""

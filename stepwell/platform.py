@@ -10,6 +10,7 @@ from stepwell.core.catalog import Catalog, Miss
 from stepwell.core.events import Event
 from stepwell.core.messages import Command
 from stepwell.core.plan import Plan
+from stepwell.core.routing import Routing
 from stepwell.core.run import Run, RunStatus
 
 Item = TypeVar("Item")
@@ -134,6 +135,9 @@ class Store(Protocol):
     def put_events(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
         """Accept events; answers None for a duplicate of an event that is known."""
 
+    def keep(self, function_id: str, event: Event, now: int) -> bool:
+        """Keep an accepted event for a paused function until it is resumed; False if that could not be written."""
+
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
         """Stored events by id."""
 
@@ -218,12 +222,26 @@ class EventDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionDetail:
+    number: int
+    created_at: int
+    hash: str
+    author: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionDetail:
     id: str
-    version: int | None  # the live one
     created_at: int | None
     definition: bytes  # JSON, of the live or else the newest version
-    versions: Sequence[tuple[int, int]]  # number, created at
+    versions: Sequence[VersionDetail]  # the oldest first
+    routing: Routing
+
+    @property
+    def version(self) -> int | None:
+        """The live one."""
+        return self.routing.live
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.cors import CORS
 from stepwell.api.ingest import Judge, accepted, read_events
 from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.routing import Lifecycle
 from stepwell.api.types import TypeRegistry
 from stepwell.api.users import Users
 from stepwell.api.v1 import Control, create_app
@@ -33,6 +34,7 @@ class App:
         control: Control,
         types: TypeRegistry,
         users: Users,
+        lifecycle: Lifecycle,
         keys: Keys,
         accept: Callable[[Sequence[Event]], Awaitable[None]],
         judge: Judge,
@@ -40,7 +42,7 @@ class App:
         local_only: LocalOnly | None,
     ) -> None:
         self._keys, self._accept, self._judge, self._now, self._local_only = keys, accept, judge, now, local_only
-        self._rest = create_app(reader, control, types, users, keys)
+        self._rest = create_app(reader, control, types, users, lifecycle, keys)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

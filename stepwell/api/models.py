@@ -119,6 +119,8 @@ class RunView(TypedDict):
 class VersionView(TypedDict):
     version: int
     created_at: Time | None
+    author: str
+    message: str
 
 
 class FunctionView(TypedDict):

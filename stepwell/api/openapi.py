@@ -31,6 +31,7 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     status: int = 200
     errors: tuple[int, ...] = ()
+    media_type: str = "application/json"  # of the request's body; of any other type the endpoint finds a file
     body: Any = None  # the JSON Schema of the request's body, if it has one; the endpoint finds it in `request.state`
 
 
@@ -96,7 +97,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "operationId": operation.handler,
         "parameters": parameters,
-        **({} if operation.body is None else {"requestBody": _body(operation.body)}),
+        **({} if operation.body is None else {"requestBody": _body(operation.body, operation.media_type)}),
         "responses": {
             str(operation.status): _answer(operation.summary, operation.answer),
             **{str(status): _problem() for status in sorted(errors)},
@@ -119,8 +120,8 @@ def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
+def _body(schema: dict[str, Any], media_type: str = "application/json") -> dict[str, Any]:
+    return {"required": True, "content": {media_type: {"schema": schema}}}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ document. Endpoints are plain functions: Starlette runs them in threads, so a sl
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import orjson
 from starlette.applications import Starlette
@@ -26,6 +27,8 @@ from stepwell.api.paging import page as _page
 from stepwell.api.paging import paging as _paging
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.replay import REPLAY, read_replay, replay_view
+from stepwell.api.routing import OPERATIONS as ROUTING_OPERATIONS
+from stepwell.api.routing import Lifecycle, RoutingApi
 from stepwell.api.times import BETWEEN, between
 from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
 from stepwell.api.types import TypeRegistry, TypesApi
@@ -34,6 +37,8 @@ from stepwell.api.views import event_view, function_view, run_view
 from stepwell.core.events import MAX_BODY_BYTES, Event
 from stepwell.core.run import RunStatus
 from stepwell.platform import Page, Reader, Replayed
+
+_MOST_FILE_BYTES = 256 * 1024 * 1024
 
 
 class Control(Protocol):
@@ -94,7 +99,7 @@ class V1:
             raise Problem(409, f"function {function_id} is not live; name a version, or make one live")
         done = self.control.replay(function_id, version, asked.events, asked.replay)
         if done is None:
-            known = ", ".join(str(number) for number, _ in function.versions)
+            known = ", ".join(str(its.number) for its in function.versions)
             raise Problem(409, f"function {function_id} has no version {version}; it has {known}")
         return replay_view(asked.replay, function_id, version, done)
 
@@ -166,10 +171,13 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-def create_app(reader: Reader, control: Control, types: TypeRegistry, users: Users, keys: Keys) -> Starlette:
+def create_app(
+    reader: Reader, control: Control, types: TypeRegistry, users: Users, lifecycle: Lifecycle, keys: Keys
+) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json` and `/healthz`."""
     v1 = [
         (V1(reader, control), OPERATIONS),
+        (RoutingApi(reader, lifecycle), ROUTING_OPERATIONS),
         (TypesApi(types, reader.read_functions), TYPE_OPERATIONS),
         (UserEndpoints(users), USER_OPERATIONS),
     ]
@@ -206,7 +214,26 @@ def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
         request.state.body = await _body(request)
         return await run_in_threadpool(endpoint, request)
 
-    return endpoint if operation.body is None else with_body
+    async def with_file(request: Request) -> Response:
+        require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)  # before it may fill the disk
+        with tempfile.TemporaryFile() as file:
+            await _receive(request, file)
+            request.state.body = file
+            return await run_in_threadpool(endpoint, request)
+
+    if operation.body is None:
+        return endpoint
+    return with_body if operation.media_type == "application/json" else with_file
+
+
+async def _receive(request: Request, file: IO[bytes]) -> None:
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > _MOST_FILE_BYTES:
+            raise Problem(413, f"a file may have {_MOST_FILE_BYTES // 1024**2} MB")
+        file.write(piece)
+    file.seek(0)
 
 
 async def _body(request: Request) -> bytes:

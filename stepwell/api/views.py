@@ -64,7 +64,10 @@ def function_view(detail: FunctionDetail) -> FunctionView:
         "created_at": _time(detail.created_at),
         "triggers": definition["triggers"],
         "steps": definition["steps"],
-        "versions": [{"version": v, "created_at": _time(at)} for v, at in detail.versions],
+        "versions": [
+            {"version": its.number, "created_at": _time(its.created_at), "author": its.author, "message": its.message}
+            for its in detail.versions
+        ],
     }
 
 

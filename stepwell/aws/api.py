@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from mangum import Mangum
 from starlette.middleware.gzip import GZipMiddleware
 
 from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.routing import Change, Pushed
 from stepwell.api.v1 import create_app
 from stepwell.aws.access import KeyStore
 from stepwell.aws.entry import Entry
@@ -23,6 +24,8 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
 from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event
+from stepwell.core.guard import RunSample
+from stepwell.core.routing import Release, Routing
 from stepwell.platform import NotWritten, Replayed
 
 Request = dict[str, Any]
@@ -34,10 +37,11 @@ _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for 
 
 
 class EntryControl:
-    """Implements `api.v1.Control`. The engine is made when it is first needed: most requests only read."""
+    """Implements `api.v1.Control`, and with what reads `api.routing.Lifecycle`. The engine is made when it is first
+    needed: most requests only read."""
 
-    def __init__(self, entry: Callable[[], Entry]) -> None:
-        self._entry = entry
+    def __init__(self, entry: Callable[[], Entry], queries: AwsUsers) -> None:
+        self._entry, self._queries = entry, queries
 
     def cancel(self, run_id: str) -> None:
         with _told():
@@ -53,6 +57,18 @@ class EntryControl:
         with _told():
             return self._entry().replay(function_id, version, events, replay)
 
+    def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
+        return self._queries.read_samples(function_id, limit)
+
+    def change_routing(self, function_id: str, change: Change) -> Routing:
+        return self._entry().change_routing(function_id, change)
+
+    def push(self, archive: IO[bytes], release: Release) -> Pushed:
+        raise Problem(409, "an environment in AWS is pushed to with `stepwell push --env NAME`, not over HTTP")
+
+    def cancel_runs(self, function_id: str) -> None:
+        self._entry().cancel_runs(function_id)
+
 
 @contextmanager
 def _told() -> Iterator[None]:
@@ -67,7 +83,8 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
     """Answers requests in the format 2.0 of HTTP APIs."""
     registry = Registry(resources)
     users = AwsUsers(resources, registry, entry)
-    app = create_app(users, EntryControl(entry), TypeStore(resources), users, KeyStore(resources))
+    control = EntryControl(entry, users)
+    app = create_app(users, control, TypeStore(resources), users, control, KeyStore(resources))
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -19,13 +19,14 @@ from stepwell.aws.arrivals import Refused, read_arrival
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.facts import Facts
 from stepwell.aws.lists import Lists
-from stepwell.aws.messages import delay_s, stop_message
+from stepwell.aws.messages import CANCEL, cancel_message, delay_s, stop_message
 from stepwell.aws.messages import entry as queued
 from stepwell.aws.observe import duration
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.records import Record
-from stepwell.aws.registry import Registry
+from stepwell.aws.registry import Change, Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.samples import read_samples
 from stepwell.aws.schedules import Schedules
 from stepwell.aws.store import DynamoStore
 from stepwell.aws.sweep import open_runs, overdue, shards_of
@@ -34,7 +35,9 @@ from stepwell.aws.tokens import Tokens
 from stepwell.aws.types import TypeStore
 from stepwell.aws.waking import Waking
 from stepwell.core.events import Event
+from stepwell.core.guard import judge, rollback_event
 from stepwell.core.messages import AttemptLost, CancelRequested
+from stepwell.core.routing import Routing
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, NotWritten, Replayed
 
@@ -43,6 +46,7 @@ log = logging.getLogger("stepwell.aws")
 SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
 _SWEPT_AT_ONCE = 100
+_GUARDED_BY = 500  # of the newest runs
 _LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
 _ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
 
@@ -156,8 +160,29 @@ class Entry:
         """Far timers and cron triggers that are due soon become messages; a part of the open runs is swept."""
         now = now_ms()
         self.timers.move(now)
-        self._schedules.send(now)
+        for function_id in self._schedules.send(now):
+            self._guard(function_id, now)
         self.sweep(shards_of(now // 60_000))
+
+    def _guard(self, function_id: str, now: int) -> None:
+        """Look at a guarded canary. The event that tells of its rollback is sent before: done again, it is the same."""
+        routing = self.registry.routing(function_id)
+        if routing is None:
+            return
+        verdict = judge(routing, read_samples(self.resources.table, self.store.lists, function_id, _GUARDED_BY), now)
+        event = rollback_event(function_id, routing, verdict, now)
+        if event is not None:
+            log.warning("%s: version %s is rolled back: %s", function_id, event.data["version"], verdict.reason)
+            self.store.begin()
+            undone = self.engine.tell(event, now, Cause(event.id, again=True))
+            if undone | self._finish(now, comes_again=False):
+                return  # the next round does it again
+        if verdict.routing != routing:
+
+            def change(old: Routing, versions: Collection[int], now: int) -> Routing:
+                return verdict.routing if old == routing else old
+
+            self.registry.change_routing(function_id, change, now)
 
     def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
         """Go on with the open runs of these shards that stand still; `silence_ms` as for `overdue`."""
@@ -225,6 +250,25 @@ class Entry:
         self.store.put_reruns(list(dict.fromkeys(its.run_id for its in done if its.run_id is not None)))
         self._finish(now, comes_again=False)
         return done
+
+    def change_routing(self, function_id: str, change: Change) -> Routing:
+        """Change how new runs choose their version. Raises KeyError, NotPossible."""
+        before: list[Routing] = []
+
+        def noted(old: Routing, versions: Collection[int], now: int) -> Routing:
+            before[:] = [old]
+            return change(old, versions, now)
+
+        after = self.registry.change_routing(function_id, noted, now_ms())
+        if before[0].is_paused and not after.is_paused:
+            self.store.kept.release(function_id)
+            self.store.kept.send()
+        return after
+
+    def cancel_runs(self, function_id: str) -> None:
+        """Cancel the open runs of a function, soon."""
+        message = cancel_message(function_id, None, self.tokens.of(function_id, CANCEL, 0))
+        send_messages(self.resources.outcomes_queue, [queued(message)])
 
 
 @lru_cache(maxsize=1)

@@ -10,10 +10,20 @@ import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from stepwell.aws.dispatch import LambdaDispatcher
-from stepwell.aws.messages import MAX_DELAY_MS, again_message, delay_s, entry, read_timer, tick_message
+from stepwell.aws.messages import (
+    CANCEL,
+    MAX_DELAY_MS,
+    again_message,
+    cancel_message,
+    delay_s,
+    entry,
+    read_timer,
+    tick_message,
+)
 from stepwell.aws.observe import count
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.outcomes import outcome_of_destination, read_body
@@ -23,8 +33,16 @@ from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.waking import Waking
 from stepwell.core.cron import is_tick, tick_event
-from stepwell.core.events import event_from
-from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, EventArrived, Outcome, Timer
+from stepwell.core.events import event_from, run_id
+from stepwell.core.messages import (
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    CancelRequested,
+    EventArrived,
+    Outcome,
+    Timer,
+)
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
 from stepwell.core.run import RunStatus, StepStatus
@@ -35,6 +53,7 @@ log = logging.getLogger("stepwell.aws")
 _RUN_ID = re.compile(r"[a-z2-7]{26}")
 _REQUEST_ID = re.compile(r"[0-9a-f-]{32,36}")
 _OLDEST_TICK_MS = 14 * 86_400_000  # no queue keeps messages for longer
+_CANCELLED_AT_ONCE = 100
 _OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
 
 Read = tuple[list[Arrival], list[RunFact]]
@@ -79,6 +98,10 @@ class Facts:
             case "outcome":
                 outcome = failure(body["error"]["kind"], body["error"]["message"], retryable=body["error"]["retryable"])
                 return [], self._ended(body, body["token"], outcome, cause)
+            case "release":
+                return [], self._release(body, cause, now)
+            case "cancel":
+                return [], self._cancel(body["function"], body["before"], body["token"], cause)
             case "again":
                 return [], self._again(body, cause)
             case "stop":
@@ -178,6 +201,8 @@ class Facts:
         is_near = now - _OLDEST_TICK_MS < at <= now + AHEAD_MS
         if not is_near or (is_known and not is_tick(cron, timezone, at)):
             log.error("a tick of %s at %s is refused: %s has none then", function_id, at, cron)
+        elif self._store.catalog().is_paused(function_id):
+            pass  # once it is resumed, the latest that was missed is sent again
         elif is_known and at <= now:
             return [Arrival(event_from(tick_event(function_id, cron, at)), only=function_id, cause=cause)]
         elif is_known:  # the clock here is behind
@@ -192,6 +217,34 @@ class Facts:
         send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
 
     # --- events ----------------------------------------------------------------------------------------------------
+
+    def _release(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        """Events that were kept for a function that is not paused any more; or not live, then they are forgotten."""
+        function_id = body["function"]
+        is_live, kept = self._store.kept.page(function_id, body["after"])
+        events = self._store.events([event_id for event_id, _ in kept])
+        found = [events[event_id] for event_id, _ in kept if event_id in events] if is_live else []
+        self._store.look_again()  # as paused as it was some seconds ago, it would drop them
+        facts = self._engine.release(function_id, found, cause, now)
+        started = {fact.run_id for fact in facts}
+        for event_id, key in kept:
+            its = run_id(function_id, event_id)
+            self._store.forget_kept(key, its if its in started else None)
+        return facts
+
+    def _cancel(self, function_id: str, before: int | None, token: str, cause: Cause) -> list[RunFact]:
+        """A page of the open runs, of which those of one function are cancelled, as long as it is deleted."""
+        if not self._tokens.is_valid(token, function_id, CANCEL, 0) or not self._store.is_deleted(function_id):
+            log.error("a request to cancel the runs of %r is refused", function_id)
+            return []
+        page = self._store.lists.runs_of_status("running", before, _CANCELLED_AT_ONCE)
+        entries = list(islice(page, _CANCELLED_AT_ONCE))
+        records = self._store.load([run for _, run in entries]).values()
+        found = [its for its in records if its.plan.function_id == function_id]
+        if len(entries) == _CANCELLED_AT_ONCE:
+            following = cancel_message(function_id, entries[-1][0] + 1, token)
+            send_messages(self._dispatcher.outcomes_queue, [entry(following)])
+        return [RunFact(its.run.id, CancelRequested(), cause) for its in found]
 
     def _wake(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
         events = self._store.events([body["event"]])

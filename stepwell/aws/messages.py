@@ -9,6 +9,7 @@ import orjson
 
 from stepwell.core.messages import Outcome, Timer, TimerKind
 
+CANCEL = "cancel"
 MAX_DELAY_MS = 14 * 60_000  # SQS takes 15 minutes
 
 
@@ -30,6 +31,17 @@ def tick_message(function_id: str, cron: str, timezone: str, at: int, due: int |
 
 def wake_message(event_id: str, partition: str, after: str) -> bytes:
     return orjson.dumps({"stepwell": "wake", "event": event_id, "partition": partition, "after": after})
+
+
+def release_message(function_id: str, after: str | None) -> bytes:
+    """That events may be kept for a function that is not paused any more."""
+    return orjson.dumps({"stepwell": "release", "function": function_id, "after": after})
+
+
+def cancel_message(function_id: str, before: int | None, token: str) -> bytes:
+    """That the open runs of a function are to be cancelled, those before a position. `token`: of (function, CANCEL, 0),
+    since every step may send messages."""
+    return orjson.dumps({"stepwell": CANCEL, "function": function_id, "before": before, "token": token})
 
 
 def again_message(run_id: str, step: str, attempt: int, token: str, due: int) -> bytes:

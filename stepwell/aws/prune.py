@@ -89,7 +89,8 @@ class Prune:
         needed, registry, running = Needed(), Registry(self.resources), self._running()
         for row in registry.functions():
             versions = registry.versions(row.id)
-            kept = {row.live} | {number for function_id, number in running if function_id == row.id}
+            kept = {row.live, row.routing.canary.version if row.routing.canary else None}
+            kept |= {number for function_id, number in running if function_id == row.id}
             kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - GRACE_MS}
             for number, version in versions:
                 if number in kept:

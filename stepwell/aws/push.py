@@ -35,13 +35,14 @@ from stepwell.aws.deployment import (
 )
 from stepwell.aws.naming import ENV_TAG, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.packaging import StepLambda, write_zip
-from stepwell.aws.registry import Registered, Registry, Target, Version
+from stepwell.aws.registry import AT_ONCE, Registered, Registry, Target, Version
 from stepwell.aws.resources import Resources
 from stepwell.aws.roles import put_role, read_role
 from stepwell.aws.step_lambdas import Changer, configuration, read_lambda
 from stepwell.aws.tasks import make_task
 from stepwell.aws.values import put_parameter, read_parameters, values_hash
 from stepwell.core.plan import Plan
+from stepwell.core.routing import Release
 
 T = TypeVar("T")
 _PARALLEL = 8
@@ -80,6 +81,7 @@ class Push:
     account: Account
     watcher: Watcher
     message: str = ""
+    release: Release = AT_ONCE
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_PARALLEL), init=False)
@@ -125,7 +127,7 @@ class Push:
 
     def _live(self, ids: set[str]) -> dict[str, Version]:
         registry = Registry(self.resources)
-        rows = [row for row in registry.functions() if row.id in ids]
+        rows = [row for row in registry.functions() if row.id in ids and not row.pending]
         return {row.id: registry.version(row.id, row.live) for row in rows if row.live is not None}
 
     def _log_groups(self, prefix: str) -> dict[str, int]:
@@ -214,7 +216,7 @@ class Push:
             its_targets = targets(its, self.resources, tasks)
             registered.append(
                 registry.register(
-                    its.definition, its_targets, its.code, self.message, author, str(its.file), self.now()
+                    its.definition, its_targets, its.code, self.message, author, str(its.file), self.now(), self.release
                 )
             )
             self.watcher.end(action)

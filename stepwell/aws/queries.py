@@ -21,10 +21,12 @@ from stepwell.aws.positions import first_of, ms_of
 from stepwell.aws.records import StoredRun, stored_run
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import Item, event_key, function_key, run_key
+from stepwell.aws.samples import read_samples
+from stepwell.aws.table import Item, event_key, run_key
 from stepwell.core.events import Event, run_id, user_key
+from stepwell.core.guard import RunSample
 from stepwell.core.run import RunStatus
-from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail
+from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, VersionDetail
 
 T = TypeVar("T")
 Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out
@@ -165,25 +167,30 @@ class Queries:
         return [detail for detail in self._pool.map(self.read_function, live) if detail is not None]
 
     def read_function(self, function_id: str) -> FunctionDetail | None:
-        item = read_item(self._table, function_key(function_id))
-        if item is None:
+        routing = self._registry.routing(function_id)
+        if routing is None:
             return None
-        live = int(item["live"]["N"]) if "live" in item else None
         versions = self._versions(function_id)
-        number, created_at = next((v for v in versions if v[0] == live), versions[-1])
-        definition = self._registry.version(function_id, number).definition
-        return FunctionDetail(function_id, live, created_at, definition, versions)
+        shown = next((its for its in versions if its.number == routing.live), versions[-1])
+        definition = self._registry.version(function_id, shown.number).definition
+        return FunctionDetail(function_id, shown.created_at, definition, versions, routing)
 
-    def _versions(self, function_id: str) -> list[tuple[int, int]]:
-        """Numbers and when they were made, the oldest first."""
+    def read_samples(self, function_id: str, limit: int) -> list[RunSample]:
+        return read_samples(self._table, self._lists, function_id, limit)
+
+    def _versions(self, function_id: str) -> list[VersionDetail]:
+        """The oldest first."""
         items = read_partition(
             self._table,
             f"V#{function_id}",
-            ProjectionExpression="sk, #at",
-            ExpressionAttributeNames={"#at": "at"},
+            ProjectionExpression="sk, #at, #hash, author, message",
+            ExpressionAttributeNames={"#at": "at", "#hash": "hash"},
             ConsistentRead=True,
         )
-        return [(int(item["sk"]["S"]), int(item["at"]["N"])) for item in items]
+        return [
+            VersionDetail(int(i["sk"]["S"]), int(i["at"]["N"]), i["hash"]["S"], i["author"]["S"], i["message"]["S"])
+            for i in items
+        ]
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------

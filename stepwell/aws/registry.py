@@ -7,11 +7,10 @@ uses them is live (`stage`, then `register`).
 
 from __future__ import annotations
 
-import hashlib
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,14 +18,18 @@ import orjson
 from stepwell.aws.clients import client
 from stepwell.aws.items import read_item, read_partition
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, Item, function_key, schedule_key, version_key
+from stepwell.aws.routings import read_routing, routing_attributes
+from stepwell.aws.schedules import Schedules
+from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, Item, function_key, version_key
 from stepwell.core.catalog import Catalog, Paths
-from stepwell.core.cron import next_tick
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan, compile_plan, version_hash
+from stepwell.core.routing import Release, Route, Routing, retired
 from stepwell.core.waits import wait_index
 
 Target = dict[str, Any]
 WaitPaths = dict[str, set[Paths | None]]
+Change = Callable[[Routing, Collection[int], int], Routing]
+AT_ONCE = Release()
 _VERSION_AGE_S = 60.0  # what executes a version may change while the version does not, as with a new base image
 
 
@@ -43,9 +46,13 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class FunctionRow:
+    """`pending`: its last change was interrupted before everybody could learn of it, and must be made again."""
+
     id: str
     live: int | None
     file: str
+    pending: bool = False
+    routing: Routing = field(default_factory=lambda: Routing(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Registered:
 class Registry:
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock
+        self._schedules = Schedules(resources)
         self._generation = -1  # not looked at yet
         self._looked_at = clock()
         self._catalog: Catalog | None = None
@@ -75,16 +83,27 @@ class Registry:
         self._look(self._cache_s if self._generation >= 0 else 0)
         catalog = self._catalog
         if catalog is None:
-            live = [self._known(row.id, row.live).plan for row in self.functions() if row.live is not None]
-            catalog = self._catalog = Catalog(live, (), self._paths)
+            routes = [self._route_of(row) for row in self.functions() if row.live is not None]
+            catalog = self._catalog = Catalog(routes, (), self._paths)
         return catalog
+
+    def _route_of(self, row: FunctionRow) -> Route:
+        assert row.live is not None
+        live, canary, state = self._known(row.id, row.live).plan, row.routing.canary, row.routing.state
+        if canary is None:
+            return Route(live, state=state)
+        return Route(live, self._known(row.id, canary.version).plan, canary.weight, canary.sticky, state)
+
+    def look_again(self) -> None:
+        """Be as old as the table from now on, whatever was looked at before."""
+        self._looked_at = float("-inf")
 
     def functions(self) -> list[FunctionRow]:
         rows, versions = [], self._versions
         for item in self._query("F"):
-            live = int(item["live"]["N"]) if "live" in item else None
-            function_id = item["sk"]["S"]
-            rows.append(FunctionRow(function_id, live, item["file"]["S"]))
+            routing, function_id = read_routing(item), item["sk"]["S"]
+            live = routing.live
+            rows.append(FunctionRow(function_id, live, item["file"]["S"], "pending" in item, routing))
             if live is not None and (function_id, live) not in versions:
                 versions[function_id, live] = _version(item, live)
         return rows
@@ -149,24 +168,84 @@ class Registry:
         author: str,
         file: str,
         now: int,
+        release: Release = AT_ONCE,
     ) -> Registered:
-        """Make this the live version; equal to the newest, it makes no new one. `code`: hashes of the steps' code."""
+        """Make this a version, equal to the newest no new one, and release it. `code`: hashes of the steps' code.
+        Raises NotPossible."""
         function_id = definition["id"]
-        content = orjson.dumps({"definition": definition, "code": code}, option=orjson.OPT_SORT_KEYS)
         item: Item = {
-            "hash": {"S": hashlib.sha256(content).hexdigest()},
+            "hash": {"S": version_hash(definition, code)},
             "d": {"B": zlib.compress(orjson.dumps(definition), 9)},
             "t": {"B": orjson.dumps(targets)},
             "at": {"N": str(now)},
             "message": {"S": message},
             "author": {"S": author},
         }
+        release.check()
         number, is_new = self._new_version(function_id, item)
-        live = {"live": {"N": str(number)}, "file": {"S": file}}
-        self._db.put_item(TableName=self._table, Item={**function_key(function_id), **item, **live})
-        self._schedule(self.version(function_id, number).plan, now)
-        self._change(lambda paths: True)
+        self._change_routing(function_id, lambda old: release.of(old, number, now), now, file)
         return Registered(function_id, number, is_new)
+
+    def routing(self, function_id: str) -> Routing | None:
+        """As it is now; None for a function that is not known."""
+        item = read_item(self._table, function_key(function_id))
+        return None if item is None else read_routing(item)
+
+    def change_routing(self, function_id: str, change: Change, now: int) -> Routing:
+        """Raises KeyError for an unknown function, NotPossible."""
+
+        def checked(old: Routing | None) -> Routing:
+            if old is None:
+                raise KeyError(function_id)
+            versions = [int(item["sk"]["S"]) for item in self._query(f"V#{function_id}", ProjectionExpression="sk")]
+            return change(old, versions, now)
+
+        return self._change_routing(function_id, checked, now)
+
+    def _change_routing(
+        self, function_id: str, change: Callable[[Routing | None], Routing], now: int, file: str | None = None
+    ) -> Routing:
+        """Against whoever changes it at the same time; the item of a function holds its live version, too."""
+        while True:
+            item = read_item(self._table, function_key(function_id)) or {"file": {"S": ""}}
+            before = read_routing(item) if "pk" in item else None
+            if before is not None and "pending" in item:
+                self._follow(function_id, before, now)
+            after = change(before)
+            try:
+                self._put_routing(function_id, item, after, file)
+            except self._db.exceptions.ConditionalCheckFailedException:
+                continue
+            self._follow(function_id, after, now)
+            return after
+
+    def _put_routing(self, function_id: str, item: Item, routing: Routing, file: str | None) -> None:
+        """Write a function's item, that was read as `item`, with all that its live version says."""
+        version: Item | None = item
+        if routing.live is not None:
+            version = read_item(self._table, version_key(function_id, routing.live))
+        rev = int(item["rev"]["N"]) if "rev" in item else 0
+        content = {name: value for name, value in (version or item).items() if name != "live"}
+        own: Item = {"file": item["file"] if file is None else {"S": file}, "rev": {"N": str(rev + 1)}}
+        own |= {**function_key(function_id), **routing_attributes(routing), "pending": {"BOOL": True}}
+        self._db.put_item(
+            TableName=self._table,
+            Item={**content, **own},
+            ConditionExpression=SAME_ROUTING,
+            ExpressionAttributeValues={":rev": {"N": str(rev)}},
+        )
+
+    def _follow(self, function_id: str, routing: Routing, now: int) -> None:
+        """Let everybody, and everything, know of a routing. Until that is done, the function is pending."""
+        plan = None if routing.live is None else self._known(function_id, routing.live).plan
+        self._schedules.set(function_id, plan, routing.is_paused, routing.is_guarded, now)
+        self._change(lambda paths: True)
+        self._db.update_item(
+            TableName=self._table,
+            Key=function_key(function_id),
+            UpdateExpression="REMOVE pending",
+            ConditionExpression=EXISTS,
+        )
 
     def _new_version(self, function_id: str, item: Item) -> tuple[int, bool]:
         while True:
@@ -206,32 +285,9 @@ class Registry:
         """Start no new runs of these functions; their open runs go on. Nothing happens to one that is not there."""
         for function_id in function_ids:
             try:
-                self._db.update_item(
-                    TableName=self._table,
-                    Key=function_key(function_id),
-                    UpdateExpression="REMOVE live",
-                    ConditionExpression=EXISTS,
-                )
-            except self._db.exceptions.ConditionalCheckFailedException:
+                self.change_routing(function_id, lambda old, versions, now: retired(old), time.time_ns() // 1_000_000)
+            except KeyError:
                 continue
-            for item in self._query("C", f"{function_id}#"):
-                self._unschedule(item["sk"])
-        self._change(lambda paths: True)
-
-    def _schedule(self, plan: Plan, now: int) -> None:
-        """A cron trigger that stays keeps its next tick."""
-        wanted = {(t.cron, t.timezone) for t in plan.triggers if t.cron is not None}
-        keys = {schedule_key(plan.function_id, str(cron), tz)["sk"]["S"]: (str(cron), tz) for cron, tz in wanted}
-        kept = {item["sk"]["S"] for item in self._query("C", f"{plan.function_id}#")}
-        for sk in kept - keys.keys():
-            self._unschedule({"S": sk})
-        for sk in keys.keys() - kept:
-            due = next_tick(*keys[sk], now)
-            item = {"pk": {"S": "C"}, "sk": {"S": sk}, "next": {"N": str(due)}}
-            self._db.put_item(TableName=self._table, Item=item)
-
-    def _unschedule(self, sort_key: Item) -> None:
-        self._db.delete_item(TableName=self._table, Key={"pk": {"S": "C"}, "sk": sort_key})
 
     def _change(self, edit: Any) -> bool:
         """Edit the wait paths and count up, against whoever does so at the same time."""
@@ -250,11 +306,11 @@ class Registry:
                 )
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue
-            self._looked_at = float("-inf")
+            self.look_again()
             return True
 
-    def _query(self, partition: str, prefix: str = "") -> list[Item]:
-        return read_partition(self._table, partition, prefix, ConsistentRead=True)
+    def _query(self, partition: str, **options: Any) -> list[Item]:
+        return read_partition(self._table, partition, ConsistentRead=True, **options)
 
 
 def _version(item: Item, number: int) -> Version:

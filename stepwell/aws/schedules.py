@@ -1,4 +1,4 @@
-"""Cron triggers: when each is due next, and the messages that become ticks.
+"""Cron triggers: when each is due next, and the messages that become ticks; and when guarded canaries are looked at.
 
 A deploy of a function changes no infrastructure: its triggers are items, and the minute's `tick` reads them. One rule:
 the message is sent before the next time is written, and a tick's id makes a second message of it a duplicate.
@@ -9,25 +9,61 @@ from __future__ import annotations
 from typing import Any
 
 from stepwell.aws.clients import client
-from stepwell.aws.items import read_partition
+from stepwell.aws.items import delete_items, put_items, read_partition
 from stepwell.aws.messages import delay_s, entry, tick_message
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import Item
+from stepwell.aws.table import Item, guard_key, schedule_key
 from stepwell.core.cron import latest_tick, next_tick
+from stepwell.core.plan import Plan
 
 AHEAD_MS = 120_000  # two rounds of `tick`, so that none is late if one is
+GUARD_EVERY_MS = 60_000
 
 
 class Schedules:
     def __init__(self, resources: Resources) -> None:
         self._table, self._queue = resources.table, resources.outcomes_queue
 
-    def send(self, now: int) -> None:
-        """Send the ticks that are due soon; after a downtime only the latest that was missed. Raises NotSent."""
+    def set(self, function_id: str, plan: Plan | None, paused: bool, guarded: bool, now: int) -> None:
+        """Let the cron triggers of this plan tick, of a function that is not paused; None: no triggers. A trigger that
+        stays keeps its next tick; what falls into a pause is missed, also what had been sent before."""
+        triggers = {(str(t.cron), t.timezone) for t in plan.triggers if t.cron is not None} if plan else set()
+        wanted = {schedule_key(function_id, *its)["sk"]["S"]: its for its in triggers}
+        kept = {
+            item["sk"]["S"]: item for item in read_partition(self._table, "C", f"{function_id}#", ConsistentRead=True)
+        }
+        guard = guard_key(function_id)
+        has_guard = kept.pop(guard["sk"]["S"], None) is not None
+        put: list[Item] = []
+        if guarded and not has_guard:
+            put.append({**guard, "next": {"N": str(now + AHEAD_MS + GUARD_EVERY_MS)}})
+        over = [{"pk": {"S": "C"}, "sk": {"S": sk}} for sk in kept.keys() - wanted.keys()]
+        for sk, trigger in wanted.items():
+            item = kept.get(sk)
+            if item is not None and ("paused" in item) == paused:
+                continue
+            due = next_tick(*trigger, now)
+            if item is not None:
+                due = min(due, int(item["next"]["N"])) if paused else int(item["next"]["N"])
+            new: Item = {"pk": {"S": "C"}, "sk": {"S": sk}, "next": {"N": str(due)}}
+            put.append({**new, "paused": {"BOOL": True}} if paused else new)
+        put_items(self._table, put)
+        delete_items(self._table, [*over, guard] if has_guard and not guarded else over)
+
+    def send(self, now: int) -> list[str]:
+        """Send the ticks that are due soon; after a downtime only the latest that was missed. Answers the functions
+        whose canary is to be looked at. Raises NotSent."""
+        guarded = []
         for item in read_partition(self._table, "C", ConsistentRead=True):
-            if int(item["next"]["N"]) <= now + AHEAD_MS:
+            if int(item["next"]["N"]) > now + AHEAD_MS or "paused" in item:
+                continue
+            if item["sk"]["S"].count("#") == 1:
+                guarded.append(item["sk"]["S"].partition("#")[0])
+                self._update(item, now + AHEAD_MS + GUARD_EVERY_MS)
+            else:
                 self._send(item, now)
+        return guarded
 
     def _send(self, item: Item, now: int) -> None:
         function_id, cron, timezone = item["sk"]["S"].split("#")
@@ -49,9 +85,9 @@ class Schedules:
                 TableName=self._table,
                 Key={"pk": item["pk"], "sk": item["sk"]},
                 UpdateExpression="SET #next = :next",
-                ConditionExpression="#next = :before",
+                ConditionExpression="#next = :before AND attribute_not_exists(paused)",
                 ExpressionAttributeNames={"#next": "next"},
                 ExpressionAttributeValues=values,
             )
         except db.exceptions.ConditionalCheckFailedException:
-            pass  # another `tick` did it, or the trigger was taken away
+            pass  # another `tick` did it, or the trigger was taken away, or paused

@@ -6,6 +6,7 @@ crash between any two requests leaves what the redelivered message finds and com
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from stepwell.aws.clients import client
 from stepwell.aws.event_items import event_item
 from stepwell.aws.items import delete_items, put_items, read_items, read_partition
+from stepwell.aws.kept import Kept
 from stepwell.aws.lists import Listed, Lists
 from stepwell.aws.observe import count, duration
 from stepwell.aws.once import DynamoOnce
@@ -47,10 +49,12 @@ from stepwell.aws.wide import Ended, outcome_items, unfolded
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, user_key
 from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
+from stepwell.core.routing import State
 from stepwell.engine import RunFact
 from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord
 
 T = TypeVar("T")
+log = logging.getLogger("stepwell.aws")
 _PARALLEL = 16
 _DAY_S = 86_400
 
@@ -60,7 +64,8 @@ class DynamoStore:
 
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
-        self._registry, self._timers, self._waking, self._lists = registry, timers, waking, lists
+        self._registry, self._timers, self._waking, self.lists = registry, timers, waking, lists
+        self.kept = Kept(resources)
         self.once = DynamoOnce(self._table, self._retention_s)
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._people = People(resources.table)
@@ -72,6 +77,7 @@ class DynamoStore:
         self._catalog: Catalog | None = None
         self._records: dict[str, Record] = {}
         self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
+        self._forgotten: list[tuple[Key, str | None]] = []  # events that are kept no longer, once their run is written
         self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
         self._accepted: list[Event] = []
         self._listed_events: dict[str, Listed] = {}
@@ -81,9 +87,11 @@ class DynamoStore:
     def flush(self, now: int) -> None:
         """Write persons and lists, and send the timers of this batch. Raises NotWritten."""
         self._people.tell(self._accepted, now)
-        self._lists.add(list(self._listed_events.values()), list(self._listed_runs.values()), now)
+        self.lists.add(list(self._listed_events.values()), list(self._listed_runs.values()), now)
         self._timers.send(now)
         self._waking.send()
+        self.kept.send()
+        self._over += [key for key, run in self._forgotten if run is None or self._records[run].revision]
         delete_items(self._table, self._over)
 
     @property
@@ -104,6 +112,11 @@ class DynamoStore:
         if self._catalog is None:  # one for the whole batch
             self._catalog = self._registry.catalog()
         return self._catalog
+
+    def look_again(self) -> None:
+        """Let the next catalog be made from what the table says then."""
+        self._registry.look_again()
+        self._catalog = None
 
     def position(self, now: int) -> int:
         return newest_position(now)
@@ -158,6 +171,22 @@ class DynamoStore:
         for partition in partitions:
             ttl = {"N": str(now // 1000 + self._retention_s)}
             self._put({**arrival(partition, event.seq, event.id), "ttl": ttl})
+
+    def keep(self, function_id: str, event: Event, now: int) -> bool:
+        try:
+            self.kept.put(function_id, event, now)
+        except self._db.exceptions.ClientError as error:
+            log.warning("event %s is not kept yet: %s", event.id, error)
+            return False
+        return True
+
+    def is_deleted(self, function_id: str) -> bool:
+        routing = self._registry.routing(function_id)
+        return routing is not None and routing.state is State.DELETED
+
+    def forget_kept(self, key: Key, run_id: str | None) -> None:
+        """An event need not be kept any longer: as soon as its run is written, if it has one."""
+        self._forgotten.append((key, run_id))
 
     def events(self, ids: Sequence[str]) -> dict[str, Event]:
         items = self.get_many([event_key(event_id) for event_id in ids])

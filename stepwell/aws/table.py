@@ -12,7 +12,8 @@
 | open a wait; find waits for an event | Put, Query `W#key` |
 | events that came before a wait | Query `K#key` between two positions; Get the events |
 | timers due in the next minutes | Query `T#shard` up to a time |
-| cron triggers | Query `C` |
+| cron triggers, canaries to look at | Query `C` |
+| events kept for a paused function | Put, Query `P#function` |
 | live functions; a version | Query `F`; Get `V#function` |
 | has a function changed | Get `META` |
 | a key | Get `KEY` |
@@ -41,6 +42,7 @@ EXISTS = "attribute_exists(pk)"
 UNCHANGED = "v = :before"  # nobody changed the run, or person, since it was read
 LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # an id leads to another's person, and has none of its own
 FREE = f"{NEW} OR u <= :at"  # nobody has it, or whoever had it has it no more: expiry is by time, not by deletion
+SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # nobody changed the function's routing meanwhile
 STATUS_INDEX = "status"
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
@@ -137,6 +139,15 @@ def timer_key(run_id: str, timer: Timer, due_at: int) -> Key:
 
 def schedule_key(function_id: str, cron: str, timezone: str) -> Key:
     return _key("C", f"{function_id}#{cron}#{timezone}")
+
+
+def guard_key(function_id: str) -> Key:
+    """When a guarded canary is looked at: among the cron triggers, whose names have one # more."""
+    return _key("C", f"{function_id}#guard")
+
+
+def kept_partition(function_id: str) -> str:
+    return f"P#{function_id}"
 
 
 def function_key(function_id: str) -> Key:

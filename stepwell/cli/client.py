@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 import orjson
@@ -53,6 +53,11 @@ class Client:
 
     def patch(self, path: str, body: Any) -> Any:
         return self._call("PATCH", path, content=orjson.dumps(body))
+
+    def upload(self, path: str, file: IO[bytes], media_type: str, query: dict[str, Any]) -> Any:
+        """Send a file, which may take minutes."""
+        headers = {**self._headers, b"content-type": media_type.encode()}
+        return self._call("POST", path, params=query, content=file, headers=headers, timeout=600)
 
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
@@ -106,7 +111,7 @@ class Client:
         while True:
             in_time = time.monotonic() + pause < deadline
             try:
-                response = http.request(method, self.url + path, headers=self._headers, **options)
+                response = http.request(method, self.url + path, **{"headers": self._headers, **options})
                 if response.status_code not in _BUSY or not in_time:
                     return response
             except httpx.TransportError:

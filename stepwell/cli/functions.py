@@ -10,7 +10,7 @@ import typer
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json
-from stepwell.cli.tables import function_lines, function_table
+from stepwell.cli.tables import function_lines, function_table, routing_text
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -73,6 +73,25 @@ def retire(
     else:
         for function_id in functions:
             console.print(f"retired {function_id}")
+
+
+@app.command()
+def delete(
+    function: Annotated[str, typer.Argument(help="The function's id.")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel its open runs.")] = False,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a function: no event starts it any more, and events that were kept for it are forgotten. Its open runs go
+    on, and what ran stays to be seen. A push brings it back, with the next number.
+
+    Example: stepwell functions delete welcome --cancel
+    """
+    routing = Client(env).delete(f"/v1/functions/{in_path(function)}{'?cancel=true' if cancel else ''}")
+    if as_json:
+        print_json(routing)
+    else:
+        console.print(routing_text(routing))
 
 
 @app.command()

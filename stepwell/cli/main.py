@@ -17,6 +17,7 @@ from stepwell.cli import (
     push,
     replay,
     rerun,
+    routing,
     run,
     runs,
     secrets,
@@ -55,6 +56,8 @@ def _options(
 
 for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay, users):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+for routed in (routing.versions, routing.promote, routing.rollback, routing.pause, routing.resume):
+    app.command(routed.__name__)(routed)
 for group in (events, runs, functions, types, keys, secrets, user):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 

@@ -1,4 +1,4 @@
-"""`stepwell push`: make functions live in AWS."""
+"""`stepwell push`: make functions live in AWS, or on a server on one machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import typer
 
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json, stderr, warn
+from stepwell.cli.push_server import to_server
+from stepwell.cli.routing import share
 from stepwell.cli.types_server import show_change
+from stepwell.core.routing import NotPossible, Release
 
 if TYPE_CHECKING:
     from stepwell.api.types import TypeChangeView
@@ -26,15 +29,40 @@ def command(
     ] = None,
     env: EnvOption = None,
     message: Annotated[str, typer.Option("--message", "-m", help="What is new, for the list of versions.")] = "",
+    canary: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Give what is new this share of new runs, such as 10%.")
+    ] = None,
+    sticky: Annotated[
+        str | None, typer.Option(metavar="CEL", help="Equal values get equal versions, as by user.external_id.")
+    ] = None,
+    guard: Annotated[
+        bool, typer.Option("--guard", help="Raise the canary's share, or roll back, by what its runs show.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make every function at or below the paths live in an environment: upload what is new, then start new runs with
-    it. Open runs keep their version. What has not changed is left alone; after an error, push again.
+    """Make every function at or below the paths live, in an environment in AWS or on the server at STEPWELL_URL: upload
+    what is new, then start new runs with it, all of them or a share. Open runs keep their version. What has not changed
+    is left alone; after an error, push again.
 
-    Example: stepwell push functions/ --env production --dry-run
+    Example: stepwell push functions/ --env production --canary 10% --sticky user.external_id --guard
     """
+    weight = None if canary is None else share(canary)
+    release = Release(message=message, weight=weight, sticky=sticky, guarded=guard)
+    try:
+        release.check()
+    except NotPossible as reason:
+        fail(str(reason), 2)
     functions, types = _load(paths or [Path()])
+    if env is None:
+        to_server(functions, types, release, dry_run, as_json)
+    else:
+        _to_aws(functions, types, env, release, dry_run, as_json)
+
+
+def _to_aws(
+    functions: list[LoadedFunction], types: ProjectTypes, env: str, release: Release, dry_run: bool, as_json: bool
+) -> None:
     with aws():
         from stepwell.aws import push, step_lambdas, task_definitions
         from stepwell.aws.account import Account
@@ -48,7 +76,7 @@ def command(
         try:
             its = wanted(functions, resources)
             with Bars(stderr) as bars:
-                pushing = push.Push(resources, Account(), bars, message)
+                pushing = push.Push(resources, Account(), bars, release.message, release)
                 found, actions = pushing.plan(its)
                 bars.expect(0 if dry_run else len(actions))
                 changes = [] if dry_run else _register_types(resources, types)
@@ -59,6 +87,7 @@ def command(
             CodeError,
             ImageError,
             MissingSecrets,
+            NotPossible,
             push.NoLambda,
             step_lambdas.NoLayer,
             step_lambdas.Taken,
@@ -83,7 +112,9 @@ def command(
     _print(actions, dry_run)
     for function_id, version in versions.items():
         live = f"v{version}" if version else "not live"
-        console.print(f"[green]{'now' if dry_run else 'live'}[/] {function_id} {live}")
+        is_canary = release.weight is not None and any(one.function_id == function_id for one in registered)
+        word = "now" if dry_run else f"canary {release.weight:.0%}" if is_canary else "live"
+        console.print(f"[green]{word}[/] {function_id} {live}")
     for note in notes:
         warn(note)
 

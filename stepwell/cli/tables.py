@@ -134,3 +134,42 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
             escape(run["user"] or ""),
         )
     return table
+
+
+def routing_text(routing: dict[str, Any]) -> Text:
+    """Which version new runs use, in one line."""
+    live, canary = routing["live"], routing["canary"]
+    text = Text.assemble((routing["function_id"], "bold"), f"  v{live} live" if live else "  not live")
+    if canary is not None:
+        text.append(f" {1 - canary['weight']:.0%}, v{canary['version']} canary {canary['weight']:.0%}")
+        text.append(f", sticky by {canary['sticky']}" if canary["sticky"] else "")
+        text.append(", guarded" if canary["guarded"] else "")
+    states = {"paused": "paused: events are kept", "dropping": "paused: events are dropped", "deleted": "deleted"}
+    if routing["state"] in states:
+        text.append(f"  {states[routing['state']]}", "yellow")
+    return text
+
+
+def version_table(versions: list[dict[str, Any]]) -> Table:
+    titles = ("version", "weight", "runs", "failed", "p50", "p95", "author", "message", "made")
+    table = Table(*titles, box=None, header_style="dim", pad_edge=False)
+    for version in versions:
+        failed = version["failure_rate"]
+        table.add_row(
+            f"v{version['version']}",
+            f"{version['weight']:.0%}" if version["weight"] else "",
+            str(version["runs"]),
+            "" if failed is None else f"{failed:.1%}",
+            milliseconds(version["p50_ms"]),
+            milliseconds(version["p95_ms"]),
+            escape(version["author"]),
+            escape(version["message"]),
+            local_time(version["created_at"]),
+        )
+    return table
+
+
+def milliseconds(ms: int | None) -> str:
+    if ms is None:
+        return ""
+    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s" if ms < 120_000 else f"{ms / 60_000:.0f} min"

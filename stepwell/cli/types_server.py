@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,9 @@ from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, fail, print_json, warn
 from stepwell.cli.tables import local_time
 from stepwell.event_types.types import Policy
+
+if TYPE_CHECKING:
+    from stepwell.project.types import ProjectTypes
 
 _NAME = typer.Argument(help="The name of the events.")
 
@@ -44,16 +47,21 @@ def push(
         fail("\n".join(map(str, found.problems)))
     if not found.types:
         fail("no types found; put a JSON Schema into schemas/order/placed.1.schema.json")
-    client = Client(env)
-    changes = []
-    for its in found.types:
-        body = {"name": its.name, "version": its.version, "schema": its.schema}
-        changes.append(client.post("/v1/types", body | ({"policy": its.policy} if its.policy else {})))
+    changes = push_types(Client(env), found)
     if as_json:
         print_json(changes)
     else:
         for change in changes:
             show_change(change)
+
+
+def push_types(client: Client, types: ProjectTypes) -> list[Any]:
+    """Register types; ends the command at the first that is refused."""
+    changes = []
+    for its in types.types:
+        body = {"name": its.name, "version": its.version, "schema": its.schema}
+        changes.append(client.post("/v1/types", body | ({"policy": its.policy} if its.policy else {})))
+    return changes
 
 
 def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:

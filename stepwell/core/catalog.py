@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from stepwell.core.cron import TICK
 from stepwell.core.events import Event
 from stepwell.core.expressions import Bindings, Scope, compile_expression
 from stepwell.core.plan import Plan, Trigger
+from stepwell.core.routing import Route, State
 from stepwell.core.waits import event_key, holds_structure, wait_index
 
 Paths = tuple[tuple[str, ...], ...]
@@ -31,16 +33,18 @@ class Miss:
 
 
 class Catalog:
-    """`live`: the plans that new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`:
-    the sets of paths that waits are found by, by event name (None: by the name alone)."""
+    """`routes`: what new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`: the sets
+    of paths that waits are found by, by event name (None: by the name alone)."""
 
     def __init__(
-        self, live: Iterable[Plan], awaiting: Iterable[Plan], paths: Mapping[str, set[Paths | None]] | None = None
+        self, routes: Iterable[Route], awaiting: Iterable[Plan], paths: Mapping[str, set[Paths | None]] | None = None
     ) -> None:
-        self.live = {plan.function_id: plan for plan in live}
+        self._routes = {route.live.function_id: route for route in routes}
+        self.live = {function_id: route.live for function_id, route in self._routes.items()}
+        self._divided = {function_id for function_id, route in self._routes.items() if route.canary is not None}
         self._exact: dict[str, list[tuple[Plan, Trigger]]] = defaultdict(list)
         self._prefixes: list[tuple[str, Plan, Trigger]] = []
-        for plan in self.live.values():
+        for plan in [plan for route in self._routes.values() for plan in route.plans]:
             for trigger in plan.triggers:
                 if trigger.event is None:
                     continue
@@ -55,9 +59,21 @@ class Catalog:
                     index = wait_index(pause.match)
                     self._paths[pause.event].add(index.paths if index else None)
 
+    def choose(self, function_id: str, event: Event) -> Plan | None:
+        """The version that a run of this event uses, of a tick the live one; None if the function is not live."""
+        route = self._routes.get(function_id)
+        if route is None or event.name == TICK:
+            return self.live.get(function_id)
+        return route.choose(event)
+
+    def is_paused(self, function_id: str) -> bool:
+        """Whether what would start this function is kept, and its ticks wait, until it is resumed."""
+        route = self._routes.get(function_id)
+        return route is not None and route.state is State.PAUSED
+
     def starts(self, event: Event, only: str | None = None) -> tuple[list[Plan], list[Miss]]:
-        """The functions that this event starts (each once), and those it names but does not start. `only`: the event
-        is a tick, which starts this one function."""
+        """The functions that this event starts (each once), and those it names but does not start. The version is
+        chosen first, then its triggers decide. `only`: the event is a tick, which starts this one function."""
         if only is not None:
             return ([self.live[only]] if only in self.live else []), []
         candidates = self._exact.get(event.name, ())
@@ -66,6 +82,8 @@ class Catalog:
                 *candidates,
                 *((plan, trigger) for prefix, plan, trigger in self._prefixes if event.name.startswith(prefix)),
             ]
+        if candidates and self._divided:
+            candidates = [(plan, trigger) for plan, trigger in candidates if self._is_chosen(plan, event)]
         if not candidates:
             return [], []
         started: dict[str, Plan] = {}
@@ -81,7 +99,14 @@ class Catalog:
                     started[plan.function_id] = plan
                 else:
                     missed.append(Miss(plan.function_id, trigger.expression, answer.problem))
-        return list(started.values()), [miss for miss in missed if miss.function_id not in started]
+        missed = [miss for miss in missed if miss.function_id not in started]
+        for function_id in [its for its in started if self._routes[its].state is State.DROPPING]:
+            del started[function_id]
+            missed.append(Miss(function_id, "", "the function is paused, and drops events until it is resumed"))
+        return list(started.values()), missed
+
+    def _is_chosen(self, plan: Plan, event: Event) -> bool:
+        return plan.function_id not in self._divided or self.choose(plan.function_id, event) is plan
 
     def is_awaited(self, name: str) -> bool:
         return name in self._paths

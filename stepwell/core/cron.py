@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
+TICK = "stepwell/scheduled.timer"
 _LONGEST = 256
 _FIELDS = {
     "minute": "a minute is 0-59",
@@ -78,7 +79,7 @@ def tick_event(function_id: str, cron: str, at_ms: int) -> dict[str, Any]:
     """The event of a tick, as the contract says."""
     scheduled = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
-        "name": "stepwell/scheduled.timer",
+        "name": TICK,
         "id": f"cron:{function_id}:{at_ms // 60_000}",
         "data": {"cron": cron, "scheduled_at": scheduled},
         "ts": at_ms,

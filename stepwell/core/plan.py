@@ -6,10 +6,13 @@ filled in), which is what stores keep; so loading a plan never needs pydantic.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from stepwell.core.duration import parse_duration
 
@@ -109,6 +112,12 @@ class Plan:
     leaves: tuple[int, ...]  # steps that no step comes after
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
+
+
+def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """What a version is known by: its normalised definition, and the hashes of its steps' code."""
+    content = orjson.dumps({"definition": definition, "code": code}, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()
 
 
 def compile_plan(definition: dict[str, Any], version: int) -> Plan:

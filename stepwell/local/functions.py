@@ -1,34 +1,48 @@
-"""Functions and their versions in SQLite: immutable versions, one of them live, and what is derived from them."""
+"""Functions and their versions in SQLite: immutable versions, how new runs choose among them, and what is derived."""
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from stepwell.core.catalog import Catalog
-from stepwell.core.cron import latest_tick, next_tick, tick_event
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.events import Event
+from stepwell.core.guard import RunSample, judge, rollback_event
+from stepwell.core.plan import Plan, compile_plan, version_hash
+from stepwell.core.routing import Release, Route, Routing, State, from_json, retired, to_json
+from stepwell.core.run import RunStatus
+from stepwell.local.schedules import Schedules
+
+PUSHED = ""  # the file of a function that was not found on disk, and so is not missed there
+GUARD_EVERY_MS = 5_000
+_GUARDED_BY = 2_000  # of the newest runs
+
+log = logging.getLogger("stepwell.functions")
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
     function_id: str
     version: int
-    is_new: bool  # False: equal to the newest version, which stays
+    is_new: bool  # False: there was such a version already
+    is_live: bool = True  # whether new runs use it, all or some of them
 
 
 class Functions:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.schedules = Schedules(connection)
         self._plans: dict[tuple[str, int], Plan] = {}
         self._code: dict[tuple[str, int], dict[str, str]] = {}
         self._dotenv: dict[str, dict[str, dict[str, str]]] = {}
         self._catalog: Catalog | None = None
+
+    # --- changes ---------------------------------------------------------------------------------------------------
 
     def register(
         self,
@@ -37,38 +51,153 @@ class Functions:
         dotenv: Mapping[str, Mapping[str, str]],
         file: str,
         now: int,
+        release: Release | None = None,
     ) -> Registered:
-        """Make this the live version. `definition` is normalised; `code` and `dotenv` are by step id."""
+        """Make this a version, equal to the newest no new one, and release it. `definition` is normalised; `code` and
+        `dotenv` are by step id. Without a `release` it was found in `file`: it goes live, unless the file says what it
+        said before; then nothing changes, so that a rollback or a canary survives a restart. Raises NotPossible."""
         function_id = definition["id"]
-        content = orjson.dumps({"definition": definition, "code": code}, option=orjson.OPT_SORT_KEYS)
-        digest = hashlib.sha256(content).hexdigest()
-        execute = self._connection.execute
-        newest = execute(
-            "SELECT version, hash FROM versions WHERE function = ? ORDER BY version DESC LIMIT 1", (function_id,)
-        ).fetchone()
-        is_new = newest is None or newest[1] != digest
-        version: int = (newest[0] + 1 if newest else 1) if is_new else newest[0]
+        digest = version_hash(definition, code)
+        before, newest, disk = self._known(function_id)
+        values = orjson.dumps(dotenv)
+        if release is None and before is not None and digest in (disk, newest[1]):
+            if before.live is not None or before.state is State.DELETED:
+                sql = "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ?"
+                self._connection.execute(sql, (file, values, function_id, PUSHED))
+                self._connection.execute("UPDATE functions SET disk = ? WHERE id = ?", (digest, function_id))
+                self._dotenv.pop(function_id, None)
+                return Registered(function_id, before.live or newest[0], False, before.live is not None)
+        if release is not None and before is not None and before.live is not None:
+            if digest == self._hash(function_id, before.live):  # as on AWS: what is live already is left alone
+                self._connection.execute("UPDATE functions SET dotenv = ? WHERE id = ?", (values, function_id))
+                self._dotenv.pop(function_id, None)
+                return Registered(function_id, before.live, False)
+        is_new = newest[1] != digest
+        version = newest[0] + is_new
+        after = (release or Release()).of(before, version, now)
         if is_new:
-            row = (function_id, version, digest, now, orjson.dumps(definition), orjson.dumps(code))
-            execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
-        execute(
-            "INSERT OR REPLACE INTO functions VALUES (?, ?, ?, ?)", (function_id, version, file, orjson.dumps(dotenv))
+            self._add_version(function_id, version, digest, definition, code, release or Release(), now)
+        self._connection.execute(
+            "INSERT INTO functions (id, live, file, dotenv, disk) VALUES (?, NULL, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET file = excluded.file, dotenv = excluded.dotenv, disk = coalesce(excluded.disk, disk)",
+            (function_id, file, values, digest if release is None else None),
         )
-        self._schedule(self.plan(function_id, version), now)
         self._dotenv.pop(function_id, None)
-        self._catalog = None
+        self._route(function_id, after, now)
         return Registered(function_id, version, is_new)
 
-    def retire(self, function_ids: Iterable[str]) -> None:
+    def _known(self, function_id: str) -> tuple[Routing | None, tuple[int, str], str | None]:
+        """Its routing, its newest version with its hash, and the hash of what its files said."""
+        sql = "SELECT version, hash FROM versions WHERE function = ? ORDER BY version DESC LIMIT 1"
+        newest = self._connection.execute(sql, (function_id,)).fetchone() or (0, "")
+        row = self._connection.execute("SELECT disk FROM functions WHERE id = ?", (function_id,)).fetchone()
+        return self.routing(function_id), newest, row[0] if row else None
+
+    def _hash(self, function_id: str, version: int) -> str:
+        sql = "SELECT hash FROM versions WHERE function = ? AND version = ?"
+        (digest,) = self._connection.execute(sql, (function_id, version)).fetchone()
+        return str(digest)
+
+    def _add_version(
+        self,
+        function_id: str,
+        version: int,
+        digest: str,
+        definition: dict[str, Any],
+        code: Mapping[str, str],
+        release: Release,
+        now: int,
+    ) -> None:
+        row = (function_id, version, digest, now, orjson.dumps(definition), orjson.dumps(code))
+        sql = (
+            "INSERT INTO versions (function, version, hash, created_at, definition, code, author, message)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        )
+        self._connection.execute(sql, (*row, release.author, release.message))
+
+    def routing(self, function_id: str) -> Routing | None:
+        """How its new runs choose their version; None for a function that is not known."""
+        return read_routing(self._connection, function_id)
+
+    def change(self, function_id: str, change: Callable[[Routing, Collection[int], int], Routing], now: int) -> Routing:
+        """Raises KeyError for an unknown function, NotPossible."""
+        before = self.routing(function_id)
+        if before is None:
+            raise KeyError(function_id)
+        sql = "SELECT version FROM versions WHERE function = ?"
+        versions = [version for (version,) in self._connection.execute(sql, (function_id,))]
+        after = change(before, versions, now)
+        self._route(function_id, after, now)
+        return after
+
+    def retire(self, function_ids: Iterable[str], now: int) -> None:
         """Start no new runs of these functions; their open runs go on."""
         for function_id in function_ids:
-            self._connection.execute("UPDATE functions SET live = NULL WHERE id = ?", (function_id,))
-            self._connection.execute("DELETE FROM schedules WHERE function = ?", (function_id,))
+            routing = self.routing(function_id)
+            if routing is not None:
+                self._route(function_id, retired(routing), now)
+
+    def _route(self, function_id: str, routing: Routing, now: int) -> None:
+        execute = self._connection.execute
+        sql = "UPDATE functions SET live = ?, routing = ? WHERE id = ?"
+        execute(sql, (routing.live, to_json(routing).decode(), function_id))
+        plan = None if routing.live is None else self.plan(function_id, routing.live)
+        self.schedules.set(function_id, plan, routing.is_paused, now)
+        if routing.is_guarded:
+            execute("INSERT OR IGNORE INTO guards VALUES (?, ?)", (function_id, now + GUARD_EVERY_MS))
+        else:
+            execute("DELETE FROM guards WHERE function = ?", (function_id,))
+        if routing.live is None:
+            execute("DELETE FROM kept WHERE function = ?", (function_id,))
         self._catalog = None
 
+    # --- events of paused functions --------------------------------------------------------------------------------
+
+    def keep(self, function_id: str, event_seq: int) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO kept VALUES (?, ?)", (function_id, event_seq))
+
+    def take_kept(self, function_id: str, limit: int) -> list[str]:
+        """Take the ids of the earliest events that were kept; none while the function is paused."""
+        routing = self.routing(function_id)
+        if routing is None or routing.state is not State.ON:
+            return []
+        sql = (
+            "SELECT event, events.id FROM kept JOIN events ON events.seq = kept.event WHERE function = ?"
+            " ORDER BY event LIMIT ?"
+        )
+        rows = self._connection.execute(sql, (function_id, limit)).fetchall()
+        sql = "DELETE FROM kept WHERE function = ? AND event = ?"
+        self._connection.executemany(sql, [(function_id, seq) for seq, _ in rows])
+        return [event_id for _, event_id in rows]
+
+    def having_kept(self) -> list[str]:
+        """Functions for which events are kept."""
+        return [its for (its,) in self._connection.execute("SELECT DISTINCT function FROM kept")]
+
+    # --- guards ----------------------------------------------------------------------------------------------------
+
+    def guard(self, now: int) -> list[Event]:
+        """Look at the canaries that are due; the events that tell of those that were rolled back."""
+        due = self._connection.execute("SELECT function FROM guards WHERE next_at <= ?", (now,)).fetchall()
+        events = []
+        for (function_id,) in due:
+            sql = "UPDATE guards SET next_at = ? WHERE function = ?"
+            self._connection.execute(sql, (now + GUARD_EVERY_MS, function_id))
+            routing = self.routing(function_id)
+            assert routing is not None
+            verdict = judge(routing, read_samples(self._connection, function_id, _GUARDED_BY), now)
+            if verdict.routing != routing:
+                self._route(function_id, verdict.routing, now)
+            if (event := rollback_event(function_id, routing, verdict, now)) is not None:
+                log.warning("%s: version %s is rolled back: %s", function_id, event.data["version"], verdict.reason)
+                events.append(event)
+        return events
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
     def live(self) -> dict[str, str]:
-        """The files of the live functions, by function id."""
-        return dict(self._connection.execute("SELECT id, file FROM functions WHERE live IS NOT NULL"))
+        """The files of the live functions that were found on disk, by function id."""
+        return dict(self._connection.execute("SELECT id, file FROM functions WHERE live IS NOT NULL AND file != ''"))
 
     def plan(self, function_id: str, version: int) -> Plan:
         plan = self._plans.get((function_id, version))
@@ -108,11 +237,22 @@ class Functions:
 
     def catalog(self) -> Catalog:
         if self._catalog is None:
-            live = self._connection.execute("SELECT id, live FROM functions WHERE live IS NOT NULL").fetchall()
+            ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL").fetchall()
+            routes = [self._route_of(function_id) for (function_id,) in ids]
             open_runs = self._connection.execute("SELECT DISTINCT function, version FROM runs WHERE status = 0")
-            plans = {key: self.plan(*key) for key in {*live, *open_runs}}
-            self._catalog = Catalog([plans[key] for key in live], plans.values())
+            awaiting = {(plan.function_id, plan.version): plan for route in routes for plan in route.plans}
+            awaiting.update({key: self.plan(*key) for key in open_runs})
+            self._catalog = Catalog(routes, awaiting.values())
         return self._catalog
+
+    def _route_of(self, function_id: str) -> Route:
+        routing = self.routing(function_id)
+        assert routing is not None
+        assert routing.live is not None
+        live, canary = self.plan(function_id, routing.live), routing.canary
+        if canary is None:
+            return Route(live, state=routing.state)
+        return Route(live, self.plan(function_id, canary.version), canary.weight, canary.sticky, routing.state)
 
     def forget(self, versions: Iterable[tuple[str, int]]) -> None:
         """Versions that retention removed."""
@@ -120,33 +260,23 @@ class Functions:
             self._plans.pop(key, None)
             self._code.pop(key, None)
 
-    # --- cron ------------------------------------------------------------------------------------------------------
-
-    def _schedule(self, plan: Plan, now: int) -> None:
-        """A cron trigger that stays keeps its next tick, so that one missed while the server was down is seen."""
-        wanted = {(t.cron, t.timezone) for t in plan.triggers if t.cron is not None}
-        kept = set(
-            self._connection.execute("SELECT cron, timezone FROM schedules WHERE function = ?", (plan.function_id,))
-        )
-        for cron, timezone in kept - wanted:
-            sql = "DELETE FROM schedules WHERE function = ? AND cron = ? AND timezone = ?"
-            self._connection.execute(sql, (plan.function_id, cron, timezone))
-        for cron, timezone in wanted - kept:
-            row = (plan.function_id, cron, timezone, next_tick(str(cron), timezone, now))
-            self._connection.execute("INSERT INTO schedules VALUES (?, ?, ?, ?)", row)
-
-    def take_ticks(self, now: int) -> list[tuple[str, dict[str, Any]]]:
-        """Ticks that are due, as (function id, event): after a downtime only the latest that was missed."""
-        rows = self._connection.execute("SELECT * FROM schedules WHERE next_at <= ?", (now,)).fetchall()
-        ticks = []
-        for function_id, cron, timezone, due in rows:
-            at = latest_tick(cron, timezone, due - 1, now) or due
-            ticks.append((function_id, tick_event(function_id, cron, at)))
-            sql = "UPDATE schedules SET next_at = ? WHERE function = ? AND cron = ? AND timezone = ?"
-            self._connection.execute(sql, (next_tick(cron, timezone, now), function_id, cron, timezone))
-        return ticks
-
     def _version(self, function_id: str, version: int) -> tuple[bytes, bytes]:
         sql = "SELECT definition, code FROM versions WHERE function = ? AND version = ?"
         row: tuple[bytes, bytes] = self._connection.execute(sql, (function_id, version)).fetchone()
         return row
+
+
+def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | None:
+    row = connection.execute("SELECT live, routing FROM functions WHERE id = ?", (function_id,)).fetchone()
+    return None if row is None else from_json(*row)
+
+
+def read_samples(connection: sqlite3.Connection, function_id: str, limit: int) -> list[RunSample]:
+    """The newest runs that events started, the newest first."""
+    sql = (
+        "SELECT version, status, created_at, ended_at FROM runs WHERE function = ? AND rerun_of IS NULL"
+        " AND replay IS NULL"
+        " ORDER BY seq DESC LIMIT ?"
+    )
+    rows = connection.execute(sql, (function_id, limit))
+    return [RunSample(version, RunStatus(status), created, ended) for version, status, created, ended in rows]

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 import uvicorn
@@ -17,29 +17,36 @@ from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App
 from stepwell.api.ingest import refusal
 from stepwell.api.problem import Problem
+from stepwell.api.routing import Pushed
 from stepwell.api.users import Erased
 from stepwell.core.events import BadRequest, Event
+from stepwell.core.guard import RunSample
 from stepwell.core.people import Person
+from stepwell.core.routing import Release, Routing
 from stepwell.local.connection import Connection
 from stepwell.local.erasure import erase
-from stepwell.local.platform import LocalPlatform, Unavailable
+from stepwell.local.platform import Change, Unavailable
 from stepwell.local.server import LocalServer
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.platform import Replayed
+from stepwell.project.archive import BadArchive
+from stepwell.project.load import LoadError
 
 log = logging.getLogger("stepwell.http")
 
 _ANSWER_S = 30.0  # how long a request waits for its batch
+_PUSH_S = 300.0  # and one that brings code
 
 T = TypeVar("T")
 
 
 class _Control:
-    """Implements `api.v1.Control` for endpoints that run in threads."""
+    """Implements `api.v1.Control` and `api.routing.Lifecycle` for endpoints that run in threads."""
 
-    def __init__(self, platform: LocalPlatform) -> None:
-        self._platform, self._loop = platform, asyncio.get_running_loop()
+    def __init__(self, server: LocalServer) -> None:
+        self._server, self._loop = server, asyncio.get_running_loop()
+        self._platform, self._queries = server.platform, server.queries
 
     def cancel(self, run_id: str) -> None:
         async def cancel() -> None:
@@ -58,10 +65,36 @@ class _Control:
     def erase(self, person: Person) -> Erased:
         return self.call(erase(self._platform, person))
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
+    def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
+        return self._queries.read_samples(function_id, limit)
+
+    def change_routing(self, function_id: str, change: Change) -> Routing:
+        return self.call(self._platform.change_routing(function_id, change))
+
+    def push(self, archive: IO[bytes], release: Release) -> Pushed:
+        try:
+            deployed = self.call(self._server.push(archive, release), _PUSH_S)
+        except BadArchive as bad:
+            raise Problem(400, str(bad)) from None
+        except LoadError as wrong:
+            errors = [
+                {"file": its.file.name, "line": its.line, "column": its.column, "message": its.message}
+                for its in wrong.problems
+            ]
+            first = wrong.problems[0]
+            raise Problem(400, f"{first.file.name}:{first.line}: {first.message}", errors=errors) from None
+        if deployed.registered is None:
+            raise Problem(409, f"this machine cannot run it: {'; '.join(deployed.missing)}")
+        its = deployed.registered
+        return Pushed(its.function_id, its.version, its.is_new)
+
+    def cancel_runs(self, function_id: str) -> None:
+        self.call(self._platform.cancel_runs(function_id))
+
+    def call(self, work: Coroutine[Any, Any, T], seconds: float = _ANSWER_S) -> T:
         """Do work on the event loop, and wait for it."""
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_S)
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
         except Unavailable as reason:
             raise Problem(503, str(reason)) from None
 
@@ -70,7 +103,7 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
     """The API of a started server, for the event loop that runs now."""
     platform = server.platform
 
-    control = _Control(platform)
+    control = _Control(server)
     types = TypeControl(platform, server.queries, control.call)
 
     async def accept(events: Sequence[Event]) -> None:
@@ -82,7 +115,7 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
             raise refusal(bad) from None
 
     users = LocalUsers(server.settings.database, control.erase)
-    return App(users, control, types, users, keys, accept, platform.judge, platform.clock.now, local_only)
+    return App(users, control, types, users, control, keys, accept, platform.judge, platform.clock.now, local_only)
 
 
 async def serve(

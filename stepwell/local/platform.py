@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
+from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, check_type, errors_of
@@ -31,6 +32,10 @@ log = logging.getLogger("stepwell.local")
 
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
 _RECOVER_AT_ONCE = 500
+_RELEASED_AT_ONCE = 500  # events that were kept while a function was paused
+
+T = TypeVar("T")
+Change = Callable[[Routing, Collection[int], int], Routing]
 
 
 class Unavailable(Exception):
@@ -59,6 +64,7 @@ class LocalPlatform:
         self._calls: list[Callable[[int], None]] = []  # work that needs the transaction, such as a rerun
         self._waiting: list[asyncio.Future[None]] = []
         self._scheduled = False
+        self._releasing = False
         self._closed = False
         self._log_seq = 0
         self._next_due: int | None = None
@@ -128,22 +134,62 @@ class LocalPlatform:
         return result
 
     async def register(
-        self, definition: dict[str, Any], code: Mapping[str, str], dotenv: Mapping[str, Mapping[str, str]], file: str
+        self,
+        definition: dict[str, Any],
+        code: Mapping[str, str],
+        dotenv: Mapping[str, Mapping[str, str]],
+        file: str,
+        release: Release | None = None,
     ) -> Registered:
-        """Make a version live; its step code must lie in `self.code` already."""
-        result: list[Registered] = []
+        """Make and release a version; its step code must lie in `self.code` already. Raises NotPossible."""
+        functions = self.store.functions
+        registered = await self._try(lambda now: functions.register(definition, code, dotenv, file, now, release))
+        self._release()
+        return registered
+
+    async def change_routing(self, function_id: str, change: Change) -> Routing:
+        """Raises KeyError, NotPossible."""
+        routing = await self._try(lambda now: self.store.functions.change(function_id, change, now))
+        self._release()
+        return routing
+
+    async def retire(self, function_ids: Sequence[str]) -> None:
+        await self._try(lambda now: self.store.functions.retire(function_ids, now))
+
+    async def cancel_runs(self, function_id: str) -> None:
+        """Cancel all open runs of a function."""
 
         def call(now: int) -> None:
-            result.append(self.store.functions.register(definition, code, dotenv, file, now))
-            self.store.timers.changed = True  # its cron triggers
+            sql = "SELECT id FROM runs WHERE function = ? AND status = 0"
+            ids = [run_id for (run_id,) in self.store.connection.execute(sql, (function_id,))]
+            self._facts += [RunFact(run_id, CancelRequested()) for run_id in ids]
 
         self._calls.append(call)
         await self._durable()
+        await self._durable()
+
+    async def _try(self, do: Callable[[int], T]) -> T:
+        """Change functions as part of a batch. What is not possible is raised here, and leaves the batch alone."""
+        result: list[T] = []
+        refused: list[NotPossible | KeyError] = []
+
+        def call(now: int) -> None:
+            try:
+                result.append(do(now))
+            except (NotPossible, KeyError) as reason:
+                refused.append(reason)
+            self.store.timers.changed = True  # of cron triggers, of guards
+
+        self._calls.append(call)
+        await self._durable()
+        if refused:
+            raise refused[0]
         return result[0]
 
-    async def retire(self, function_ids: Sequence[str]) -> None:
-        self._calls.append(lambda now: self.store.functions.retire(function_ids))
-        await self._durable()
+    def _release(self) -> None:
+        """Route the events that were kept for functions that are not paused any more, some with every batch."""
+        self._releasing = True
+        self._schedule()
 
     async def register_type(self, its: TypeVersion) -> Change:
         """Register a version of a type of events. Raises event_types.types.Refused."""
@@ -177,7 +223,7 @@ class LocalPlatform:
         for start in range(0, len(active), _RECOVER_AT_ONCE):
             self._recover(active[start : start + _RECOVER_AT_ONCE])
             await asyncio.sleep(0)
-        self._schedule()
+        self._release()
 
     def _recover(self, run_ids: Sequence[str]) -> None:
         running = self.executor.running
@@ -219,7 +265,7 @@ class LocalPlatform:
     def is_idle(self) -> bool:
         """Nothing runs, is queued, pending or due: only an event or a later timer can move things on."""
         overdue = self._next_due is not None and self._next_due <= self.clock.now()
-        pending = self._scheduled or self._facts or self._arrivals or self._calls
+        pending = self._scheduled or self._releasing or self._facts or self._arrivals or self._calls
         return self.executor.is_idle and not (pending or overdue)
 
     @property
@@ -306,12 +352,29 @@ class LocalPlatform:
             call(now)
         if self._next_due is not None and self._next_due <= now:
             facts = facts + [RunFact(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
-            for function_id, tick in self.store.functions.take_ticks(now):
+            for function_id, tick in self.store.functions.schedules.take_ticks(now):
                 arrivals.append(Arrival(event_from(tick), only=function_id))
+            arrivals += [Arrival(event) for event in self.store.functions.guard(now)]
+        if self._releasing:
+            facts = facts + self._released(now)
         self._engine.process(arrivals, facts, now)
         while claims := self.executor.take_queued():
             started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
             self._engine.process([], started, now)
+
+    def _released(self, now: int) -> list[RunFact]:
+        """What was kept is taken and started in one transaction."""
+        facts: list[RunFact] = []
+        functions = self.store.functions
+        for function_id in functions.having_kept():
+            ids = functions.take_kept(function_id, _RELEASED_AT_ONCE)
+            events = self.store.events(ids)
+            facts += self._engine.release(function_id, [events[its] for its in ids if its in events], None, now)
+            if ids:
+                self._schedule()  # there may be more
+                return facts
+        self._releasing = False
+        return facts
 
     def _roll_back(self, error: Exception, facts: list[RunFact], waiting: list[asyncio.Future[None]]) -> None:
         """Nothing of the batch happened: senders are told so, facts are kept for another try."""
@@ -322,6 +385,7 @@ class LocalPlatform:
             if not future.done():
                 future.set_exception(Unavailable(f"not accepted, try again: {error}"))
         self._facts = facts + self._facts
+        self._releasing = True
         self._retry = self._retry or self._loop.call_later(self._retry_s, self._try_again)
 
     def _try_again(self) -> None:

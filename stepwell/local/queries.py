@@ -12,12 +12,14 @@ from typing import Any
 import orjson
 
 from stepwell.core.events import Event
+from stepwell.core.guard import RunSample
 from stepwell.core.inputs import match_answer
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, Run, RunStatus, unpack
+from stepwell.local.functions import read_routing, read_samples
 from stepwell.local.people import names_of
 from stepwell.local.schema import connect
-from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail
+from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail, VersionDetail
 
 _RUN = (
     'SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, "after", body'
@@ -204,20 +206,18 @@ class Queries:
 
     def read_function(self, function_id: str) -> FunctionDetail | None:
         execute = self._connection.execute
-        function = execute("SELECT live FROM functions WHERE id = ?", (function_id,)).fetchone()
-        if function is None:
+        routing = read_routing(self._connection, function_id)
+        if routing is None:
             return None
-        versions = execute(
-            "SELECT version, created_at, definition FROM versions WHERE function = ? ORDER BY version", (function_id,)
-        ).fetchall()
-        shown = next((v for v in versions if v[0] == function[0]), versions[-1])
-        return FunctionDetail(
-            id=function_id,
-            version=function[0],
-            created_at=shown[1],
-            definition=shown[2],
-            versions=[(version, created_at) for version, created_at, _ in versions],
-        )
+        sql = "SELECT version, created_at, hash, author, message FROM versions WHERE function = ? ORDER BY version"
+        versions = [VersionDetail(*row) for row in execute(sql, (function_id,))]
+        shown = next((its for its in versions if its.number == routing.live), versions[-1])
+        sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
+        (definition,) = execute(sql, (function_id, shown.number)).fetchone()
+        return FunctionDetail(function_id, shown.created_at, definition, versions, routing)
+
+    def read_samples(self, function_id: str, limit: int) -> list[RunSample]:
+        return read_samples(self._connection, function_id, limit)
 
 
 def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:

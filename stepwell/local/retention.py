@@ -84,7 +84,8 @@ def _delete_runs(connection: sqlite3.Connection, cut: int, after: int) -> int:
 def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     """Delete events that no run was started by, or waits for, among the next ones; answers where to go on."""
     rows = connection.execute(
-        "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq) FROM events"
+        "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq)"
+        " OR EXISTS (SELECT 1 FROM kept WHERE kept.event = events.seq) FROM events"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, _PIECE),
     ).fetchall()
@@ -109,7 +110,8 @@ def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str
         "SELECT function, version FROM versions WHERE NOT EXISTS (SELECT 1 FROM runs WHERE"
         " runs.function = versions.function AND runs.version = versions.version)"
         " AND version < (SELECT max(version) FROM versions AS newer WHERE newer.function = versions.function)"
-        " AND NOT EXISTS (SELECT 1 FROM functions WHERE id = versions.function AND live = versions.version)"
+        " AND NOT EXISTS (SELECT 1 FROM functions WHERE id = versions.function AND version IN"
+        " (live, json_extract(routing, '$.canary.version')))"
         " AND created_at < ?",
         (cut,),
     ).fetchall()

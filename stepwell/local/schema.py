@@ -121,6 +121,20 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX once_until ON once (until);
     """,
+    """
+    ALTER TABLE functions ADD COLUMN routing TEXT;  -- JSON: all of it but `live`; NULL: nothing but that
+    ALTER TABLE functions ADD COLUMN disk TEXT;     -- hash of what its files said when they were last made live
+    ALTER TABLE versions ADD COLUMN author TEXT NOT NULL DEFAULT '';
+    ALTER TABLE versions ADD COLUMN message TEXT NOT NULL DEFAULT '';
+    ALTER TABLE schedules ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE kept (                   -- events that start a paused function once it is resumed
+        function TEXT, event INTEGER, PRIMARY KEY (function, event)
+    ) WITHOUT ROWID;
+    CREATE INDEX kept_event ON kept (event);
+    CREATE TABLE guards (                 -- functions whose canary is looked at again and again
+        function TEXT PRIMARY KEY, next_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from stepwell.core.plan import compile_plan
+from stepwell.core.routing import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
-from stepwell.local.functions import Registered
+from stepwell.local.functions import PUSHED, Registered
 from stepwell.local.lock import exclusive
 from stepwell.local.platform import LocalPlatform, Settings
 from stepwell.local.queries import Queries
 from stepwell.local.runners.router import Runners
 from stepwell.local.store import LocalStore
+from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv, materialise
-from stepwell.project.load import LoadedFunction, LoadError
+from stepwell.project.load import LoadedFunction, LoadError, load
 
 
 def default_parallelism() -> int:
@@ -63,7 +67,17 @@ class LocalServer:
         async with self.platform.code_lock:
             return await self._deploy(function)
 
-    async def _deploy(self, function: LoadedFunction) -> Deployed:
+    async def push(self, archive: IO[bytes], release: Release) -> Deployed:
+        """Release what somebody sent. What this machine cannot run leaves everything as it was. Raises BadArchive,
+        LoadError, NotPossible, OSError (disk full)."""
+        release.check()
+        async with self.platform.code_lock:
+            with tempfile.TemporaryDirectory() as folder:
+                await asyncio.to_thread(unpack, archive, Path(folder))
+                function = await asyncio.to_thread(load, Path(folder))
+                return await self._deploy(function, release)
+
+    async def _deploy(self, function: LoadedFunction, release: Release | None = None) -> Deployed:
         missing, code, values = [], {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():
@@ -79,9 +93,11 @@ class LocalServer:
             if reason is not None:
                 missing.append(f"step {step.id}: {reason}")
         if missing:
-            await self.platform.retire([plan.function_id])
+            if release is None:
+                await self.platform.retire([plan.function_id])
             return Deployed(function, None, missing)
-        registered = await self.platform.register(definition, code, values, str(function.file))
+        file = str(function.file) if release is None else PUSHED
+        registered = await self.platform.register(definition, code, values, file, release)
         return Deployed(function, registered, ())
 
     async def register_types(self, types: Sequence[TypeVersion]) -> list[Change | Refused]:

@@ -210,6 +210,10 @@ class LocalStore:
             self.connection.executemany("INSERT OR IGNORE INTO event_keys VALUES (?, ?)", keys)
         return accepted
 
+    def keep(self, function_id: str, event: Event, now: int) -> bool:
+        self.functions.keep(function_id, event.seq)
+        return True
+
     def _known(self, ids: Sequence[str]) -> set[str]:
         known: set[str] = set()
         for start in range(0, len(ids), 500):

@@ -39,10 +39,11 @@ class Timers:
         return [(run_id, Timer(TimerKind(kind), index, attempt)) for run_id, _, kind, index, attempt in rows]
 
     def next_due(self) -> int | None:
-        """When the next timer or cron tick is due, in ms since the epoch."""
+        """When the next timer, cron tick or look at a canary is due, in ms since the epoch."""
         self.changed = False
         sql = (
-            "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules)"
+            "SELECT min(due) FROM (SELECT min(due_at) AS due FROM timers UNION ALL SELECT min(next_at) FROM schedules"
+            " WHERE paused = 0 UNION ALL SELECT min(next_at) FROM guards)"
         )
         due: int | None = self._connection.execute(sql).fetchone()[0]
         return due

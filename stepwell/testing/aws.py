@@ -32,6 +32,7 @@ from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
 from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
 from stepwell.aws.types import TypeStore
 from stepwell.core.duration import parse_duration
+from stepwell.core.routing import NotPossible, Release
 from stepwell.project.load import LoadError, load
 from stepwell.project.types import project_types
 from stepwell.testing.account import provision
@@ -76,6 +77,28 @@ class AwsStepwell:
     # --- words -----------------------------------------------------------------------------------------------------
 
     def deploy(self, path: Path | str) -> int:
+        return self._push(path, Release())
+
+    def push(
+        self,
+        path: Path | str,
+        *,
+        canary: float | None = None,
+        sticky: str | None = None,
+        guard: bool = False,
+        message: str = "",
+    ) -> Json:
+        """As `stepwell push` does; the function's version and routing."""
+        release = Release(message=message, weight=canary, sticky=sticky, guarded=guard)
+        try:
+            release.check()
+        except NotPossible as reason:
+            raise Refused(409, [{"pointer": "", "message": str(reason)}]) from None
+        function_id = load(Path(path)).definition.id
+        version = self._push(path, release)
+        return {"version": version, "routing": self._get(f"/v1/functions/{function_id}/routing")}
+
+    def _push(self, path: Path | str, release: Release) -> int:
         try:
             function = load(Path(path))
             its = wanted([function], self.resources)
@@ -89,6 +112,8 @@ class AwsStepwell:
             _Nobody(),
             sleep=lambda seconds: None,  # with a `cache_s` of 0, nobody has to forget anything first
             now=lambda: self._emulator.now,
+            message=release.message,
+            release=release,
         )
         for new in project_types([function.folder], [function]).types:
             TypeStore(self.resources).register_type(new)
@@ -239,6 +264,8 @@ class AwsStepwell:
                 ExpressionAttributeValues={":pk": {"S": pk}},
             )["Items"]
             for item in items:
+                if "paused" in item:
+                    continue
                 due = int(item["next"]["N"]) if pk == "C" else int(item["sk"]["S"].partition("#")[0])
                 found.append(max(self._emulator.now, due - ahead))
         return min(found, default=None)

@@ -7,8 +7,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import httpx
@@ -23,6 +25,7 @@ from stepwell.core.events import BadRequest, parse_events
 from stepwell.local.clock import Clock
 from stepwell.local.http import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
+from stepwell.project.archive import write_archive
 from stepwell.project.load import LoadError, load
 from stepwell.project.types import project_types
 from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
@@ -95,6 +98,16 @@ class LocalStepwell:
         if deployed.registered is None:
             raise Refused(400, [{"pointer": "", "message": reason} for reason in deployed.missing])
         return deployed.registered.version
+
+    def push(self, path: Path | str, **release: Any) -> Json:
+        """Send the function in a folder to the server, as `stepwell push` does; what the server answers. `release`:
+        the query of `POST /v1/functions`."""
+        file = BytesIO()
+        write_archive(load(Path(path)), file)
+        query = urlencode({name: str(value).lower() if value is True else value for name, value in release.items()})
+        headers = {"content-type": "application/zip"}
+        answer: Json = self.http("POST", f"/v1/functions?{query}", file.getvalue(), headers).json()
+        return answer
 
     def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
         event = {"name": name, "data": data or {}, "user": user or {}, **envelope}

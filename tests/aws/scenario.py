@@ -97,6 +97,7 @@ class Scenario:
         self._requests()
         self._schedules()
         self._stacks()
+        self._routings()
 
     def _deploy(self) -> None:
         stepwell = self._stepwell
@@ -200,6 +201,28 @@ class Scenario:
         cron = one_step("minutely", {"cron": "* * * * *"})
         self._stepwell.deploy(write(self._folder / "minutely", cron, steps__app_py=HANDLER))
         self._stepwell.travel("3m")
+
+    def _routings(self) -> None:
+        """A function is paused with an event, resumed, has a guarded canary, and is deleted with its open runs."""
+        stepwell = self._stepwell
+        cron: list[Json] = [{"event": "routed"}, {"cron": "* * * * *"}]
+        for version in (1, 2):
+            steps = {"a": SIMPLE, "b": {**SIMPLE, "name": f"v{version}", "after": pause("1h")}}
+            definition = {"id": "routed", "triggers": cron, "steps": steps}
+            stepwell.deploy(write(self._folder / f"routed-{version}", definition, steps__app_py=HANDLER))
+        stepwell.post("/v1/functions/routed/pause")
+        event = stepwell.send("routed")
+        stepwell.post("/v1/functions/routed/resume")
+        self._finish()
+        assert len(stepwell.runs(event)) == 1
+        stepwell.post("/v1/functions/routed/rollback")
+        canary = {"version": 2, "weight": 0.5, "guard": True}
+        stepwell.api("PUT", "/v1/functions/routed/routing", {"canary": canary})
+        stepwell.travel("2m")
+        stepwell.get("/v1/functions/routed/versions")
+        stepwell.api("DELETE", "/v1/functions/routed?cancel=true")
+        self._finish()
+        assert stepwell.runs(event)[0]["status"] == "cancelled"
 
     def _stacks(self) -> None:
         """A function of a CloudFormation stack comes, changes, and goes."""

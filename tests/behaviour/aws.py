@@ -23,6 +23,9 @@ class AwsTestPlatform(AwsStepwell):
     def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:  # type: ignore[override]
         return super().deploy(write_function(self._folder, definition, files))
 
+    def push(self, definition: Json | str, files: dict[str, str | bytes] | None = None, **release: Any) -> Json:  # type: ignore[override]
+        return super().push(write_function(self._folder, definition, files), **release)
+
     def events(self, name: str | None = None) -> list[Json]:
         """Also those of the engine's own that only the bus gets, since nothing here starts on them or awaits them."""
         stored = super().events(name)

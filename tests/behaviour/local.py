@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from stepwell.testing.local import LocalStepwell
 from tests.behaviour.words import Json, write_function
@@ -15,3 +16,6 @@ class LocalTestPlatform(LocalStepwell):
 
     def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:  # type: ignore[override]
         return super().deploy(write_function(self._folder, definition, files))
+
+    def push(self, definition: Json | str, files: dict[str, str | bytes] | None = None, **release: Any) -> Json:  # type: ignore[override]
+        return super().push(write_function(self._folder, definition, files), **release)

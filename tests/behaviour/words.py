@@ -96,6 +96,10 @@ class Platform(Protocol):
         """Make a function live; its version. `files` lie beside the definition (a text is YAML); `steps/app.py` is
         scripted steps. Raises Refused."""
 
+    def push(self, definition: Json | str, files: dict[str, str | bytes] | None = None, **release: Any) -> Json:
+        """As `stepwell push` does: `canary`, `sticky`, `guard`, `message`. Answers `version` and `routing`. Raises
+        Refused."""
+
     def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
         """Send one event; its id. Raises Refused."""
 

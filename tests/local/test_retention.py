@@ -190,7 +190,7 @@ def test_versions_without_runs_go_but_the_newest_and_the_live_one_stay(tmp_path:
 def versions(it: Scripted, function: str) -> list[int]:
     detail = it.queries.read_function(function)
     assert detail is not None
-    return [version for version, _ in detail.versions]
+    return [version.number for version in detail.versions]
 
 
 def test_code_that_no_version_needs_goes(tmp_path: Path) -> None:

@@ -132,8 +132,22 @@ def test_the_region_is_taken_from_the_variable_that_messages_name(
     assert "in ap-south-1" in refused("push", write(), "--env", "dev")
 
 
-def test_without_an_environment_push_asks_for_one(aws: Aws, write: Write) -> None:
-    assert "--env" in refused("push", write(), code=2)
+def test_without_an_environment_push_goes_to_a_server(aws: Aws, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPWELL_URL", "http://127.0.0.1:1")
+    assert "no server answers at http://127.0.0.1:1" in refused("push", write())
+    assert "a-z" in refused("push", write(), "--env", "../prod", code=2)
+
+
+@pytest.mark.parametrize(
+    "options", [("--guard",), ("--sticky", "user.id"), ("--canary", "0%"), ("--canary", "100%"), ("--canary", "ten")]
+)
+def test_a_canary_that_makes_no_sense_is_refused_before_anything_is_read(
+    aws: Aws, write: Write, options: tuple[str, ...]
+) -> None:
+    assert "10%" in refused("push", write(), "--env", "dev", *options, code=2)
+
+
+def test_an_environment_has_a_name_that_aws_takes(aws: Aws, write: Write) -> None:
     assert "a-z" in refused("push", write(), "--env", "../prod", code=2)
 
 

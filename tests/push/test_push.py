@@ -371,7 +371,7 @@ def test_a_lambda_given_by_its_arn_answers_to_us_and_is_otherwise_left_alone(aws
     assert live(aws).targets == {"a": {"lambda": arn}}
     config = aws.session.client("lambda").get_function_event_invoke_config(FunctionName="crm")
     assert config["DestinationConfig"]["OnSuccess"]["Destination"] == aws.resources.outcomes_queue_arn
-    assert set(aws.writes) == {"PutFunctionEventInvokeConfig", "PutFunctionRecursionConfig", "PutItem"}
+    assert set(aws.writes) == {"PutFunctionEventInvokeConfig", "PutFunctionRecursionConfig", "PutItem", "UpdateItem"}
     assert aws.push(folder) == ([], [])
 
 

@@ -1,0 +1,367 @@
+"""`/v1/functions/{id}/versions`, `routing` and what changes it: promote, roll back, pause, resume, delete.
+
+One rule: what a change comes to is decided in `core.routing`; a platform only keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Literal, Protocol
+
+import orjson
+from starlette.requests import Request
+from typing_extensions import TypedDict
+
+from stepwell.api.models import Time
+from stepwell.api.openapi import Operation, Parameter
+from stepwell.api.problem import Problem
+from stepwell.api.views import time_text
+from stepwell.core import routing
+from stepwell.core.guard import RunSample, percentile
+from stepwell.core.routing import NotPossible, Release, Routing
+from stepwell.core.run import RunStatus
+from stepwell.platform import FunctionDetail, Reader, VersionDetail
+
+Change = Callable[[Routing, Collection[int], int], Routing]
+"""From a routing, the numbers of the versions that there are, and the time. Raises NotPossible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """`is_new`: whether it made a version."""
+
+    function_id: str
+    version: int
+    is_new: bool
+
+
+_COUNTED = 1000  # of the newest runs
+
+
+class Lifecycle(Protocol):
+    """What people do with the versions of a function; called from any thread."""
+
+    def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
+        """The newest runs that events started, the newest first; no reruns and no replays."""
+
+    def change_routing(self, function_id: str, change: Change) -> Routing:
+        """Change how new runs choose their version, with all that follows. Raises KeyError, NotPossible."""
+
+    def cancel_runs(self, function_id: str) -> None:
+        """Cancel the open runs of a function, at once or soon."""
+
+    def push(self, archive: IO[bytes], release: Release) -> Pushed:
+        """Release a function that was sent. Raises Problem, NotPossible."""
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+class CanaryView(TypedDict):
+    """A second version that gets a share of the new runs. `since`: when it got this weight."""
+
+    version: int
+    weight: float
+    sticky: str | None
+    guarded: bool
+    since: Time
+
+
+class RoutingView(TypedDict):
+    function_id: str
+    live: int | None
+    canary: CanaryView | None
+    state: Literal["on", "paused", "dropping", "deleted"]
+
+
+class VersionStatsView(TypedDict):
+    """Of the newest 1,000 runs of the function: how many are of this version, which part of those that ended failed,
+    and how long the completed ones took. `weight`: which part of new runs uses this version."""
+
+    version: int
+    weight: float
+    runs: int
+    failure_rate: float | None
+    p50_ms: int | None
+    p95_ms: int | None
+    author: str
+    message: str
+    hash: str
+    created_at: Time
+
+
+class PushedView(TypedDict):
+    function_id: str
+    version: int
+    is_new: bool
+    routing: RoutingView
+
+
+class VersionList(TypedDict):
+    data: list[VersionStatsView]
+    next: None
+
+
+_WEIGHT = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+_PROMOTE = {
+    "type": "object",
+    "properties": {"weight": {**_WEIGHT, "description": "another share for the canary; without it, it goes live"}},
+    "additionalProperties": False,
+}
+_ROLL_BACK = {
+    "type": "object",
+    "properties": {"to": {"type": "integer", "minimum": 1, "description": "the version; default: the one before"}},
+    "additionalProperties": False,
+}
+_PAUSE = {
+    "type": "object",
+    "properties": {"drop": {"type": "boolean", "description": "drop events instead of keeping them"}},
+    "additionalProperties": False,
+}
+_ROUTING = {
+    "type": "object",
+    "required": ["canary"],
+    "properties": {
+        "canary": {
+            "type": "object",
+            "required": ["version", "weight"],
+            "properties": {
+                "version": {"type": "integer", "minimum": 1},
+                "weight": {**_WEIGHT, "exclusiveMaximum": 1},
+                "sticky": {"type": ["string", "null"], "description": "CEL: equal values get equal versions"},
+                "guard": {"type": "boolean", "description": "raise the weight, or roll back, by what runs show"},
+            },
+            "additionalProperties": False,
+        }
+    },
+    "additionalProperties": False,
+}
+_OF = "/v1/functions/{id}"
+
+_ARCHIVE = {"type": "string", "format": "binary", "description": "a zip of the function's folder"}
+_RELEASE = (
+    Parameter("canary", "give the version this share of new runs, instead of all", {**_WEIGHT, "exclusiveMaximum": 1}),
+    Parameter("sticky", "CEL over event, user and data: equal values get equal versions"),
+    Parameter("guard", "raise the canary's share, or roll back, by what runs show", {"type": "boolean"}),
+    Parameter("author", "who pushes"),
+    Parameter("message", "what is new"),
+)
+
+OPERATIONS = (
+    Operation("POST", "/v1/functions", "push", "Make a version of a function and release it (on one machine)",
+              PushedView, _RELEASE, status=201, errors=(400, 409, 413), body=_ARCHIVE, media_type="application/zip"),
+    Operation("GET", f"{_OF}/versions", "list_versions", "The versions of a function, the newest first", VersionList),
+    Operation("GET", f"{_OF}/routing", "get_routing", "Which version new runs use", RoutingView),
+    Operation("PUT", f"{_OF}/routing", "put_canary", "Give a version that is there a share of the new runs",
+              RoutingView, errors=(409,), body=_ROUTING),
+    Operation("POST", f"{_OF}/promote", "promote", "Make the canary live, or change its weight", RoutingView,
+              errors=(409,), body=_PROMOTE),
+    Operation("POST", f"{_OF}/rollback", "roll_back", "Take the canary away, or make an earlier version live",
+              RoutingView, errors=(409,), body=_ROLL_BACK),
+    Operation("POST", f"{_OF}/pause", "pause", "Start no runs; events are kept until the function is resumed",
+              RoutingView, errors=(409,), body=_PAUSE),
+    Operation("POST", f"{_OF}/resume", "resume", "Start runs again, first those of events that were kept",
+              RoutingView, errors=(409,)),
+    Operation("DELETE", _OF, "delete", "Start no runs any more, and forget events that were kept", RoutingView,
+              (Parameter("cancel", "whether open runs are cancelled", {"type": "boolean", "default": False}),)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingApi:
+    reader: Reader
+    lifecycle: Lifecycle
+
+    def list_versions(self, request: Request) -> VersionList:
+        function = self._function(request)
+        samples = self.lifecycle.read_samples(function.id, _COUNTED)
+        shown = [_version_view(version, function.routing, samples) for version in reversed(function.versions)]
+        return {"data": shown, "next": None}
+
+    def get_routing(self, request: Request) -> RoutingView:
+        function = self._function(request)
+        return routing_view(function.id, function.routing)
+
+    def push(self, request: Request) -> PushedView:
+        query = request.query_params
+        release = Release(
+            author=query.get("author", "")[:200],
+            message=query.get("message", "")[:2000],
+            weight=_number(query.get("canary")),
+            sticky=query.get("sticky"),
+            guarded=_flag(request, "guard"),
+        )
+        try:
+            release.check()
+            its = self.lifecycle.push(request.state.body, release)
+        except NotPossible as reason:
+            raise Problem(409, str(reason)) from None
+        function = self.reader.read_function(its.function_id)
+        assert function is not None
+        view = routing_view(its.function_id, function.routing)
+        return {"function_id": its.function_id, "version": its.version, "is_new": its.is_new, "routing": view}
+
+    def put_canary(self, request: Request) -> RoutingView:
+        body = read_body(request, _ROUTING)
+        its = body["canary"]
+        number, weight = its["version"], float(its["weight"])
+
+        def change(old: Routing, versions: Collection[int], now: int) -> Routing:
+            if number not in versions:
+                raise NotPossible(f"there is no version {number}")
+            if old.live is None:
+                raise NotPossible("the function is not live; push it")
+            return routing.with_canary(old, number, weight, its.get("sticky"), bool(its.get("guard")), now)
+
+        return self._change(request, change)
+
+    def promote(self, request: Request) -> RoutingView:
+        weight = read_body(request, _PROMOTE).get("weight")
+        return self._change(request, lambda old, versions, now: routing.promoted(old, weight, now))
+
+    def roll_back(self, request: Request) -> RoutingView:
+        to = read_body(request, _ROLL_BACK).get("to")
+        return self._change(request, lambda old, versions, now: routing.rolled_back(old, to, versions))
+
+    def pause(self, request: Request) -> RoutingView:
+        drop = read_body(request, _PAUSE).get("drop", False)
+        return self._change(request, lambda old, versions, now: routing.paused(old, drop=drop))
+
+    def resume(self, request: Request) -> RoutingView:
+        return self._change(request, lambda old, versions, now: routing.resumed(old))
+
+    def delete(self, request: Request) -> RoutingView:
+        cancel = _flag(request, "cancel")
+        view = self._change(request, lambda old, versions, now: routing.deleted(old))
+        if cancel:
+            self.lifecycle.cancel_runs(view["function_id"])
+        return view
+
+    def _function(self, request: Request) -> FunctionDetail:
+        function_id = request.path_params["id"]
+        function = self.reader.read_function(function_id)
+        if function is None:
+            raise _unknown(function_id)
+        return function
+
+    def _change(self, request: Request, change: Change) -> RoutingView:
+        function_id = request.path_params["id"]
+        try:
+            return routing_view(function_id, self.lifecycle.change_routing(function_id, change))
+        except KeyError:
+            raise _unknown(function_id) from None
+        except NotPossible as reason:
+            raise Problem(409, str(reason)) from None
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise Problem(400, f"{name}={text} is neither true nor false")
+    return text == "true"
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise Problem(400, f"canary={text} is no number between 0 and 1, as 0.1") from None
+
+
+def _unknown(function_id: str) -> Problem:
+    return Problem(404, f"there is no function {function_id!r}")
+
+
+def read_body(request: Request, schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object of a request, checked against the few words that the schemas above use; none is `{}`. Raises
+    Problem 400 that names what is wrong."""
+    content = request.state.body
+    try:
+        body = orjson.loads(content) if content.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+    _check(body, schema, "")
+    assert isinstance(body, dict)
+    return body
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "null": (type(None),),
+}
+
+
+def _check(value: Any, schema: dict[str, Any], place: str) -> None:
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    is_right = isinstance(value, tuple(its for kind in kinds for its in _TYPES[kind]))
+    if not is_right or (isinstance(value, bool) and "boolean" not in kinds):
+        raise Problem(400, f"{place or 'the body'} is no {' or '.join(kinds)}")
+    if isinstance(value, dict):
+        properties = schema["properties"]
+        for name in value.keys() - properties.keys():
+            raise Problem(400, f"the field {f'{place}/{name}'[:80]} is unknown; known are {', '.join(properties)}")
+        for name in schema.get("required", ()):
+            if name not in value:
+                raise Problem(400, f"the field {place}/{name} is missing")
+        for name, inner in value.items():
+            _check(inner, properties[name], f"{place}/{name}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        least, most = schema.get("minimum", float("-inf")), schema.get("maximum", 2**53)
+        if not least <= value <= most or value <= schema.get("exclusiveMinimum", float("-inf")):
+            raise Problem(400, f"{place} is out of range")
+        if value >= schema.get("exclusiveMaximum", float("inf")):
+            raise Problem(400, f"{place} is out of range")
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def routing_view(function_id: str, its: Routing) -> RoutingView:
+    canary = its.canary
+    return {
+        "function_id": function_id,
+        "live": its.live,
+        "canary": None
+        if canary is None
+        else {
+            "version": canary.version,
+            "weight": canary.weight,
+            "sticky": canary.sticky,
+            "guarded": canary.guard is not None,
+            "since": time_text(canary.since),
+        },
+        "state": its.state.value,
+    }
+
+
+def _version_view(version: VersionDetail, its: Routing, samples: Sequence[RunSample]) -> VersionStatsView:
+    runs = [run for run in samples if run.version == version.number]
+    failed = sum(run.status is RunStatus.FAILED for run in runs)
+    took = sorted(
+        run.ended_at - run.created_at for run in runs if run.status is RunStatus.COMPLETED and run.ended_at is not None
+    )
+    ended = failed + len(took)
+    return {
+        "version": version.number,
+        "weight": _weight(version.number, its),
+        "runs": len(runs),
+        "failure_rate": failed / ended if ended else None,
+        "p50_ms": percentile(took, 0.5),
+        "p95_ms": percentile(took, 0.95),
+        "author": version.author,
+        "message": version.message,
+        "hash": version.hash,
+        "created_at": time_text(version.created_at),
+    }
+
+
+def _weight(number: int, its: Routing) -> float:
+    share = its.canary.weight if its.canary is not None else 0.0
+    if its.canary is not None and its.canary.version == number:
+        return share
+    return 1 - share if its.live == number else 0.0

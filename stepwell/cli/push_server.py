@@ -1,0 +1,91 @@
+"""What `stepwell push` does without an environment: it sends functions to the server at STEPWELL_URL.
+
+One rule: what is live there already is not sent again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from stepwell.cli.client import Client, in_path
+from stepwell.cli.output import console, fail, print_json
+from stepwell.cli.tables import routing_text
+from stepwell.cli.types_server import push_types, show_change
+from stepwell.core.plan import version_hash
+from stepwell.core.routing import Release
+
+if TYPE_CHECKING:
+    from stepwell.project.load import LoadedFunction
+    from stepwell.project.types import ProjectTypes
+
+
+def to_server(
+    functions: list[LoadedFunction], types: ProjectTypes, release: Release, dry_run: bool, as_json: bool
+) -> None:
+    """Send what the server has not, one function after the other. Ends the command at the first that it refuses."""
+    client = Client()
+    changes = [] if dry_run else push_types(client, types)
+    for change in changes:
+        if change["change"] != "unchanged" and not as_json:
+            show_change(change)
+    known = {its["id"] for its in client.pages("/v1/functions", 100_000)}
+    pushed: list[dict[str, Any]] = []
+    for function in functions:
+        function_id = function.definition.id
+        live = _live(client, function) if function_id in known else None
+        if live is not None:
+            its: dict[str, Any] = {"function_id": function_id, "version": live, "is_new": False}
+            words = f"[dim]unchanged[/] {function_id} v{live}"
+        elif dry_run:
+            its = {"function_id": function_id, "version": None, "is_new": True}
+            words = f"[yellow]would push[/] {function_id}"
+        else:
+            its = _send(client, function, release)
+            words = f"[green]pushed[/] v{its['version']}"
+        pushed.append(its)
+        if not as_json:
+            console.print(words, *([routing_text(its["routing"])] if "routing" in its else []), soft_wrap=True)
+    if as_json:
+        print_json({"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes})
+
+
+def _live(client: Client, function: LoadedFunction) -> int | None:
+    """The number of the live version, if that is what would be pushed; but values of `.env` are in no version's hash,
+    so whoever has some sends them again."""
+    if any((code.folder / ".env").is_file() for code in function.steps.values()):
+        return None
+    code = {step_id: its.hash for step_id, its in function.steps.items()}
+    wanted = version_hash(function.normalised(), code)
+    path = f"/v1/functions/{in_path(function.definition.id)}"
+    live = client.get(f"{path}/routing")["live"]
+    versions = client.get(f"{path}/versions")["data"]
+    return next((its["version"] for its in versions if its["version"] == live and its["hash"] == wanted), None)
+
+
+def _send(client: Client, function: LoadedFunction, release: Release) -> dict[str, Any]:
+    from stepwell.project.archive import write_archive
+    from stepwell.project.code import CodeError
+
+    query: dict[str, Any] = {"author": _author(), "message": release.message}
+    if release.weight is not None:
+        query |= {"canary": release.weight, "guard": str(release.guarded).lower()}
+    if release.sticky is not None:
+        query["sticky"] = release.sticky
+    with tempfile.TemporaryFile() as file:
+        try:
+            write_archive(function, file)
+        except (CodeError, OSError) as error:
+            fail(f"{function.file}: {error}")
+        file.seek(0)
+        answer: dict[str, Any] = client.upload("/v1/functions", file, "application/zip", query)
+    return answer
+
+
+def _author() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return socket.gethostname()

@@ -1,0 +1,463 @@
+"""Routing: canary, promotion and rollback, pausing, deleting. Through the HTTP API, as people do it."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from io import BytesIO
+from zipfile import ZipFile, ZipInfo
+
+import pytest
+
+from tests.behaviour.words import SCRIPTED, Json, Platform, Refused, function, local_only, script
+
+ONE, TWO = function({"a": {}}), function({"a": {}, "b": "a"})
+
+
+def two_versions(platform: Platform, weight: float = 0.3, **canary: object) -> None:
+    """Version 1 is live, version 2 its canary."""
+    platform.deploy(ONE)
+    platform.deploy(TWO)
+    change(platform, "rollback")
+    body = {"canary": {"version": 2, "weight": weight, **canary}}
+    assert platform.api("PUT", "/v1/functions/f/routing", body)["canary"]["weight"] == weight
+
+
+def change(platform: Platform, how: str, body: Json | None = None, id: str = "f") -> Json:
+    answer: Json = platform.api("POST", f"/v1/functions/{id}/{how}", body or {})
+    return answer
+
+
+def versions_of(platform: Platform, *events: str) -> list[int]:
+    return [run["function_version"] for event in events for run in platform.runs(event)]
+
+
+def send(platform: Platform, count: int, users: int = 1, **data: object) -> list[str]:
+    """So many events, of so many users, one after the other."""
+    return [platform.send(user={"external_id": f"u{n % users}"}, data=data) for n in range(count)]
+
+
+# --- push ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_push_makes_a_version_live_and_tells_who_made_it(platform: Platform) -> None:
+    pushed = platform.push(ONE, message="the first")
+    assert (pushed["version"], pushed["routing"]["live"]) == (1, 1)
+    (run,) = platform.runs(platform.send())
+    assert (run["status"], run["output"]) == ("completed", {"a": {"step": "a"}})
+    (version,) = platform.api("GET", "/v1/functions/f/versions")["data"]
+    assert version["message"] == "the first"
+    assert platform.push(ONE)["version"] == 1
+    assert platform.push(TWO, message="ünïcode ✓")["version"] == 2
+    assert platform.api("GET", "/v1/functions/f/versions")["data"][0]["message"] == "ünïcode ✓"
+
+
+def test_a_pushed_canary_survives_a_restart_and_is_rolled_back(platform: Platform) -> None:
+    assert platform.push(ONE, canary=0.2)["routing"]["canary"] is None  # there is nothing to compare it with
+    pushed = platform.push(TWO, canary=0.2, sticky="user.external_id", guard=True)
+    canary = pushed["routing"]["canary"]
+    expected = {"version": 2, "weight": 0.2, "sticky": "user.external_id", "guarded": True}
+    assert {name: canary[name] for name in expected} == expected
+    platform.restart()
+    assert platform.api("GET", "/v1/functions/f/routing") == pushed["routing"]
+    assert platform.push(TWO, canary=0.2, sticky="user.external_id", guard=True)["routing"] == pushed["routing"]
+    change(platform, "rollback")
+    assert platform.push(TWO, canary=0.5)["routing"]["canary"]["version"] == 2
+
+
+def test_a_push_to_a_paused_function_does_not_resume_it(platform: Platform) -> None:
+    platform.push(ONE)
+    change(platform, "pause")
+    assert platform.push(TWO)["routing"]["state"] == "paused"
+    assert platform.runs(platform.send()) == []
+
+
+@pytest.mark.parametrize(
+    "release", [{"canary": 1.5}, {"canary": 0}, {"guard": True}, {"sticky": "user.id"}, {"canary": 0.1, "sticky": "("}]
+)
+def test_a_release_that_makes_no_sense_makes_no_version(platform: Platform, release: Json) -> None:
+    platform.push(ONE)
+    with pytest.raises(Refused):
+        platform.push(TWO, **release)
+    assert len(platform.api("GET", "/v1/functions/f/versions")["data"]) == 1
+
+
+def archive(*members: tuple[str, str, int]) -> bytes:
+    file = BytesIO()
+    with ZipFile(file, "w") as its, warnings.catch_warnings(action="ignore"):  # of a name that is there twice
+        for name, content, mode in members:
+            info = ZipInfo(name)
+            info.external_attr = mode << 16
+            its.writestr(info, content)
+    return file.getvalue()
+
+
+DEFINITION = ("stepwell.json", '{"id": "f", "triggers": [{"event": "go"}]}', 0o100644)
+MAIN = ("main.sh", "echo 1", 0o100644)
+
+
+@local_only("in AWS, functions are not pushed over HTTP")
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"PK" + b"x" * 100, "cannot be read"),
+        (archive(DEFINITION, MAIN)[:-30], "cannot be read"),
+        (archive(), "has 0"),
+        (archive(MAIN), "no definition"),
+        (archive(DEFINITION), "step-1"),
+        (archive(("stepwell.json", '{"id": "f", "trigers": []}', 0o100644), MAIN), "trigers"),
+        (archive(DEFINITION, MAIN, ("../evil", "x", 0o100644)), "leads out"),
+        (archive(DEFINITION, MAIN, ("/etc/evil", "x", 0o100644)), "leads out"),
+        (archive(DEFINITION, MAIN, ("a/../../evil", "x", 0o100644)), "leads out"),
+        (archive(DEFINITION, MAIN, ("..\\evil", "x", 0o100644)), "leads out"),
+        (archive(DEFINITION, MAIN, ("link", "/etc/passwd", 0o120777)), "link"),
+        (archive(DEFINITION, MAIN, ("a", "x", 0o100644), ("a/b", "x", 0o100644)), "one name"),
+        (archive(DEFINITION, MAIN, MAIN), "twice"),
+        (archive(DEFINITION, MAIN, ("pipe", "", 0o010644)), "device"),
+    ],
+)
+def test_an_archive_that_is_not_taken_says_why(platform: Platform, body: bytes, words: str) -> None:
+    answer = platform.http("POST", "/v1/functions", body, {"content-type": "application/zip"})
+    assert answer.status == 400
+    assert words in answer.body.decode()
+    assert platform.api("GET", "/v1/functions")["data"] == []
+
+
+@local_only("in AWS, functions are not pushed over HTTP")
+def test_what_the_machine_cannot_run_is_refused_and_leaves_the_live_version(platform: Platform) -> None:
+    platform.push(ONE)
+    with pytest.raises(Refused) as refused:
+        platform.push(function({"a": {"runtime": {"type": "docker", "image": "x"}}}))
+    assert refused.value.status == 409
+    assert versions_of(platform, platform.send()) == [1]
+
+
+@local_only("in AWS, every push is meant")
+def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_starts(platform: Platform) -> None:
+    files: dict[str, str | bytes] = {"steps/app.py": SCRIPTED}
+    platform.deploy(ONE, files)
+    platform.push(TWO, canary=0.3)
+    before = platform.api("GET", "/v1/functions/f/routing")
+    assert platform.deploy(ONE, files) == 1
+    assert platform.api("GET", "/v1/functions/f/routing") == before
+    change(platform, "promote")
+    change(platform, "rollback")
+    assert platform.deploy(ONE, files) == 1
+    assert platform.deploy(function({"c": {}}), files) == 3  # a change on disk is meant
+    platform.api("DELETE", "/v1/functions/f")
+    platform.deploy(function({"c": {}}), files)
+    assert platform.api("GET", "/v1/functions")["data"] == []
+    assert platform.push(function({"c": {}}), files)["version"] == 3
+
+
+# --- canary ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_canary_gets_its_share_of_the_new_runs(platform: Platform) -> None:
+    two_versions(platform, 0.5)
+    counts = Counter(versions_of(platform, *send(platform, 30)))
+    assert counts.keys() == {1, 2}
+    assert min(counts.values()) >= 5
+
+
+def test_a_sticky_canary_gives_a_user_always_the_same_version(platform: Platform) -> None:
+    two_versions(platform, 0.5, sticky="user.external_id")
+    events = send(platform, 24, users=8)
+    seen: dict[str, set[int]] = {}
+    for event in events:
+        (run,) = platform.runs(event)
+        seen.setdefault(run["user"], set()).add(run["function_version"])
+    assert all(len(versions) == 1 for versions in seen.values())
+    assert set.union(*seen.values()) == {1, 2}
+
+
+def test_a_greater_weight_moves_users_only_to_the_canary(platform: Platform) -> None:
+    two_versions(platform, 0.3, sticky="user.external_id")
+    before = versions_of(platform, *send(platform, 12, users=12))
+    change(platform, "promote", {"weight": 0.7})
+    after = versions_of(platform, *send(platform, 12, users=12))
+    assert all(not (old == 2 and new == 1) for old, new in zip(before, after, strict=True))
+    assert sum(after) >= sum(before)
+
+
+def test_the_version_is_chosen_first_and_then_its_triggers_decide(platform: Platform) -> None:
+    platform.deploy(ONE)
+    platform.deploy(function({"a": {}}, on={"event": "go", "expression": "data.n == 2"}))
+    change(platform, "rollback")
+    canary = {"version": 2, "weight": 0.5, "sticky": "user.external_id"}
+    platform.api("PUT", "/v1/functions/f/routing", {"canary": canary})
+    started = 0
+    for n in range(8):
+        its = [versions_of(platform, platform.send(user={"external_id": n}, data={"n": k})) for k in (1, 2)]
+        assert its in ([[1], [1]], [[], [2]])
+        started += its == [[], [2]]
+    assert 0 < started < 8
+
+
+def test_runs_stay_on_their_version_to_the_end(platform: Platform) -> None:
+    platform.deploy(ONE)
+    slow = function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}})
+    platform.deploy(slow)
+    (run,) = platform.runs(platform.send())
+    change(platform, "rollback")
+    assert versions_of(platform, platform.send()) == [1]
+    platform.travel("1h")
+    run = platform.run(run["id"])
+    assert (run["function_version"], run["status"]) == (2, "completed")
+
+
+def test_promote_makes_the_canary_live(platform: Platform) -> None:
+    two_versions(platform, 0.1)
+    assert change(platform, "promote")["live"] == 2
+    assert versions_of(platform, *send(platform, 5)) == [2] * 5
+    assert platform.api("GET", "/v1/functions/f/routing")["canary"] is None
+
+
+def test_rollback_takes_the_canary_away_and_then_goes_to_the_version_before(platform: Platform) -> None:
+    two_versions(platform, 0.9)
+    assert change(platform, "rollback")["live"] == 1
+    assert versions_of(platform, *send(platform, 5)) == [1] * 5
+    assert change(platform, "rollback", {"to": 2})["live"] == 2
+    assert versions_of(platform, platform.send()) == [2]
+    assert change(platform, "rollback")["live"] == 1
+
+
+def test_a_routing_survives_a_restart(platform: Platform) -> None:
+    two_versions(platform, 0.4, sticky="user.external_id")
+    before = platform.api("GET", "/v1/functions/f/routing")
+    platform.restart()
+    assert platform.api("GET", "/v1/functions/f/routing") == before
+
+
+def test_a_wait_of_a_canary_is_met(platform: Platform) -> None:
+    platform.deploy(ONE)
+    wait = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
+    change(platform, "rollback")
+    platform.api("PUT", "/v1/functions/f/routing", {"canary": {"version": 2, "weight": 0.999}})
+    (run,) = platform.runs(platform.send(data={"order": 1}))
+    assert run["function_version"] == 2
+    platform.send("paid", {"order": 1})
+    platform.settle()
+    assert platform.run(run["id"])["status"] == "completed"
+
+
+def test_the_list_of_versions_tells_how_each_does(platform: Platform) -> None:
+    two_versions(platform, 0.5, sticky="user.external_id")
+    failing = script(a={"status": 400})["script"]
+    runs = [run for event in send(platform, 12, users=12, script=failing) for run in platform.runs(event)]
+    counts = Counter(run["function_version"] for run in runs)
+    (two, one) = platform.api("GET", "/v1/functions/f/versions")["data"]
+    assert (one["version"], two["version"]) == (1, 2)
+    assert (one["weight"], two["weight"]) == (0.5, 0.5)
+    assert (one["runs"], two["runs"]) == (counts[1], counts[2])
+    assert (one["failure_rate"], one["p50_ms"], one["p95_ms"]) == (1, None, None)
+    change(platform, "promote")
+    platform.runs(platform.send())
+    (two, one) = platform.api("GET", "/v1/functions/f/versions")["data"]
+    assert (one["weight"], two["weight"], two["runs"]) == (0, 1, counts[2] + 1)
+    assert two["failure_rate"] == pytest.approx(counts[2] / (counts[2] + 1))
+    assert two["p50_ms"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("PUT", "routing", {"canary": {"version": 1, "weight": 0.5}}, 409),  # is live
+        ("PUT", "routing", {"canary": {"version": 9, "weight": 0.5}}, 409),
+        ("PUT", "routing", {"canary": {"version": 2, "weight": 0}}, 400),
+        ("PUT", "routing", {"canary": {"version": 2, "weight": 1}}, 400),
+        ("PUT", "routing", {"canary": {"version": 2, "weight": "half"}}, 400),
+        ("PUT", "routing", {"canary": {"version": True, "weight": 0.5}}, 400),
+        ("PUT", "routing", {"canary": {"version": 2, "weight": 0.5, "sticky": "user."}}, 409),
+        ("PUT", "routing", {"canary": {"version": 2, "weight": 0.5, "sticky": 7}}, 400),
+        ("PUT", "routing", {"canary": {"version": 2, "weight": 0.5, "wait": 1}}, 400),
+        ("PUT", "routing", {}, 400),
+        ("PUT", "routing", [], 400),
+        ("POST", "promote", {}, 409),
+        ("POST", "promote", {"weight": 2}, 400),
+        ("POST", "promote", {"to": 2}, 400),
+        ("POST", "rollback", {"to": 1}, 409),
+        ("POST", "rollback", {"to": 2**60}, 400),
+        ("POST", "pause", {"drop": "yes"}, 400),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    platform: Platform, method: str, path: str, body: object, status: int
+) -> None:
+    platform.deploy(ONE)
+    platform.deploy(TWO)
+    before = change(platform, "rollback")
+    with pytest.raises(Refused) as refused:
+        platform.api(method, f"/v1/functions/f/{path}", body)
+    assert refused.value.status == status
+    assert platform.api("GET", "/v1/functions/f/routing") == before
+
+
+@pytest.mark.parametrize("how", ["promote", "rollback", "pause", "resume"])
+def test_an_unknown_function_has_no_routing(platform: Platform, how: str) -> None:
+    with pytest.raises(Refused) as refused:
+        change(platform, how, id="nobody")
+    assert refused.value.status == 404
+
+
+# --- pause -----------------------------------------------------------------------------------------------------------
+
+
+def test_while_paused_events_are_kept_and_routed_in_order_on_resume(platform: Platform) -> None:
+    platform.deploy(ONE)
+    assert change(platform, "pause")["state"] == "paused"
+    events = [platform.send(data={"n": n}) for n in range(60)]
+    assert platform.runs() == []
+    platform.restart()
+    assert platform.runs() == []
+    assert change(platform, "resume")["state"] == "on"
+    assert [run["event_id"] for run in platform.runs()] == events
+    assert change(platform, "resume")["state"] == "on"
+    assert len(platform.runs()) == 60
+
+
+def test_what_was_kept_is_routed_by_the_version_of_then(platform: Platform) -> None:
+    platform.deploy(ONE)
+    change(platform, "pause")
+    event = platform.send()
+    assert platform.deploy(TWO) == 2
+    assert platform.runs() == []
+    change(platform, "resume")
+    assert versions_of(platform, event) == [2]
+
+
+def test_only_what_would_have_started_the_function_is_kept(platform: Platform) -> None:
+    platform.deploy(function(on={"event": "go", "expression": "data.n == 1"}))
+    platform.deploy(function(id="other"))
+    change(platform, "pause")
+    events = [platform.send(data={"n": n}) for n in (1, 2)]
+    assert [run["function_id"] for run in platform.runs()] == ["other", "other"]
+    change(platform, "resume")
+    assert [run["event_id"] for run in platform.runs() if run["function_id"] == "f"] == events[:1]
+
+
+def test_open_runs_go_on_while_their_function_is_paused(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
+    (run,) = platform.runs(platform.send())
+    change(platform, "pause")
+    platform.travel("1h")
+    assert platform.run(run["id"])["status"] == "completed"
+
+
+def test_a_pause_may_drop_events_and_says_so(platform: Platform) -> None:
+    platform.deploy(ONE)
+    assert change(platform, "pause", {"drop": True})["state"] == "dropping"
+    event = platform.send()
+    platform.settle()
+    (miss,) = platform.event(event)["not_started"]
+    assert (miss["function_id"], "drops" in miss["problem"]) == ("f", True)
+    change(platform, "resume")
+    assert platform.runs() == []
+    assert versions_of(platform, platform.send()) == [1]
+
+
+def test_of_ticks_in_a_pause_only_the_latest_runs(platform: Platform) -> None:
+    platform.deploy(function(on={"cron": "0 * * * *"}))
+    change(platform, "pause")
+    platform.travel("5h")
+    assert platform.runs() == []
+    change(platform, "resume")
+    platform.travel("2m")
+    (run,) = platform.runs()
+    assert run["event_id"].startswith("cron:f:")
+    platform.travel("1h")
+    assert len(platform.runs()) == 2
+
+
+def test_a_rerun_is_possible_while_paused(platform: Platform) -> None:
+    platform.deploy(ONE)
+    (run,) = platform.runs(platform.send())
+    change(platform, "pause")
+    assert platform.rerun(run["id"]) is not None
+
+
+# --- delete ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_function_starts_nothing_and_its_open_runs_go_on(platform: Platform) -> None:
+    platform.deploy(
+        function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}, on=[{"event": "go"}, {"cron": "0 * * * *"}])
+    )
+    (run,) = platform.runs(platform.send())
+    assert platform.api("DELETE", "/v1/functions/f")["state"] == "deleted"
+    assert platform.api("GET", "/v1/functions")["data"] == []
+    event = platform.send()
+    platform.travel("1h")
+    assert platform.runs(event) == []
+    assert [its["id"] for its in platform.runs()] == [run["id"]]
+    assert platform.run(run["id"])["status"] == "completed"
+
+
+def test_open_runs_may_be_cancelled_with_their_function(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}, id="other"))
+    platform.runs(platform.send())
+    platform.api("DELETE", "/v1/functions/f?cancel=true")
+    assert {run["function_id"]: run["status"] for run in platform.runs()} == {"f": "cancelled", "other": "running"}
+
+
+def test_a_function_that_comes_back_goes_on_with_the_next_number(platform: Platform) -> None:
+    platform.deploy(ONE)
+    platform.deploy(TWO)
+    change(platform, "pause")
+    platform.send()
+    platform.api("DELETE", "/v1/functions/f")
+    platform.settle()
+    assert platform.deploy(function({"a": {}, "c": "a"})) == 3
+    assert versions_of(platform, platform.send()) == [3]
+    assert len(platform.runs()) == 1  # what was kept is forgotten
+
+
+def test_deleting_again_changes_nothing(platform: Platform) -> None:
+    platform.deploy(ONE)
+    assert platform.api("DELETE", "/v1/functions/f") == platform.api("DELETE", "/v1/functions/f")
+    for how in ("promote", "rollback", "pause", "resume"):
+        with pytest.raises(Refused) as refused:
+            change(platform, how)
+        assert refused.value.status == 409
+
+
+# --- guard -----------------------------------------------------------------------------------------------------------
+
+
+def judged(platform: Platform, count: int, **script_of_two: Json) -> None:
+    for n in range(count):
+        platform.send(user={"external_id": n}, data=script(**script_of_two))
+    platform.settle()
+
+
+def test_a_guarded_canary_that_fails_is_rolled_back_by_itself(platform: Platform) -> None:
+    platform.deploy(function(id="listener", on="stepwell/function.rolled_back"))
+    two_versions(platform, 0.5, guard=True)
+    judged(platform, 60, b={"status": 400})  # version 1 has no such step
+    assert platform.api("GET", "/v1/functions/f/routing")["canary"]["guarded"] is True
+    platform.travel("2m")
+    assert platform.api("GET", "/v1/functions/f/routing")["canary"] is None
+    (event,) = platform.events("stepwell/function.rolled_back")
+    assert {name: event["data"][name] for name in ("function_id", "version", "to")} == {
+        "function_id": "f",
+        "version": 2,
+        "to": 1,
+    }
+    assert "runs failed (100%)" in event["data"]["reason"]
+    assert len([run for run in platform.runs(event["id"]) if run["function_id"] == "listener"]) == 1
+    assert versions_of(platform, platform.send()) == [1]
+
+
+def test_a_guarded_canary_that_holds_is_promoted_step_by_step(platform: Platform) -> None:
+    two_versions(platform, 0.5, guard=True)
+    judged(platform, 60)
+    platform.travel("5m")
+    assert platform.api("GET", "/v1/functions/f/routing")["canary"]["weight"] == 0.5  # it is too early
+    judged(platform, 30)
+    platform.travel("6m")
+    routing = platform.api("GET", "/v1/functions/f/routing")
+    assert (routing["live"], routing["canary"]) == (2, None)
+    assert platform.events("stepwell/function.rolled_back") == []

@@ -1,0 +1,164 @@
+"""The guard of a canary: its tests against an oracle, how often it is wrong, and what it decides."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import fisher_exact, mannwhitneyu
+
+from stepwell.core.guard import (
+    ALPHA,
+    STEP_MS,
+    RunSample,
+    Verdict,
+    fisher_greater,
+    judge,
+    mann_whitney_greater,
+    percentile,
+)
+from stepwell.core.routing import Canary, Guard, Routing, State
+from stepwell.core.run import RunStatus
+
+BEGAN = 1_000_000
+CANARY = Canary(2, 0.1, "user.id", BEGAN, Guard(BEGAN))
+ROUTING = Routing(1, CANARY)
+LATER = BEGAN + STEP_MS
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 400), st.integers(0, 400))
+def test_the_test_of_failures_is_fishers(failed: int, passed: int, other_failed: int, other_passed: int) -> None:
+    assume(failed + passed and other_failed + other_passed)
+    expected = fisher_exact([[failed, passed], [other_failed, other_passed]], alternative="greater").pvalue
+    found = fisher_greater(failed, failed + passed, other_failed, other_failed + other_passed)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+TIMES = st.lists(st.integers(0, 40), min_size=10, max_size=60)
+
+
+@settings(deadline=None, max_examples=200)
+@given(TIMES, TIMES)
+def test_the_test_of_durations_is_that_of_mann_and_whitney(first: list[int], second: list[int]) -> None:
+    assume(len({*first, *second}) > 1)
+    expected = mannwhitneyu(first, second, alternative="greater", method="asymptotic").pvalue
+    assert mann_whitney_greater(first, second) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_durations_that_are_all_equal_prove_nothing() -> None:
+    assert mann_whitney_greater([5] * 20, [5] * 20) == 1.0
+
+
+def test_percentiles_are_values_that_were_there() -> None:
+    assert [percentile(range(1, 101), part) for part in (0.5, 0.95, 1.0)] == [50, 95, 100]
+    assert percentile([7], 0.5) == 7
+    assert percentile([], 0.5) is None
+
+
+def runs(version: int, count: int, failed: int = 0, ms: int = 100, at: int = BEGAN) -> list[RunSample]:
+    """The failed ones are the last."""
+    statuses = [RunStatus.COMPLETED] * (count - failed) + [RunStatus.FAILED] * failed
+    return [RunSample(version, status, at + n, at + n + ms + n % 7) for n, status in enumerate(statuses)]
+
+
+def verdict(*samples: list[RunSample], routing: Routing = ROUTING, now: int = LATER) -> Verdict:
+    return judge(routing, [run for its in samples for run in its], now)
+
+
+def test_a_canary_that_fails_is_rolled_back_with_the_numbers() -> None:
+    its = verdict(runs(1, 90), runs(2, 10, failed=8), now=BEGAN + 1000)
+    assert its.routing == Routing(1)
+    assert its.reason is not None
+    assert "8 of 10 runs failed (80%), of the live version 0 of 90 (0%); Fisher" in its.reason
+
+
+def test_a_canary_that_is_slow_is_rolled_back() -> None:
+    its = verdict(runs(1, 90), runs(2, 15, ms=900))
+    assert its.routing == Routing(1)
+    assert its.reason is not None
+    assert "Mann-Whitney" in its.reason
+
+
+def test_a_difference_that_nobody_feels_is_no_reason() -> None:
+    assert verdict(runs(1, 900, ms=100), runs(2, 500, ms=120)).reason is None
+
+
+def test_a_canary_that_is_as_bad_as_the_live_version_stays() -> None:
+    assert verdict(runs(1, 90, failed=45), runs(2, 30, failed=15)).reason is None
+
+
+def test_a_canary_that_holds_gets_more_step_by_step_and_is_promoted() -> None:
+    routing, now, weights = ROUTING, BEGAN, []
+    for _ in range(3):
+        now += STEP_MS
+        assert routing.canary is not None
+        at = routing.canary.since
+        routing = verdict(runs(1, 50, at=at), runs(2, 40, at=at), routing=routing, now=now).routing
+        weights.append(routing.canary.weight if routing.canary else 1)
+    assert weights == [0.25, 0.5, 1]
+    assert routing == Routing(2, previous=1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "now"),
+    [
+        (runs(1, 50) + runs(2, 40), BEGAN + STEP_MS - 1),  # too early
+        (runs(1, 50) + runs(2, 19), LATER),  # too few runs
+        (runs(1, 50) + runs(2, 40, at=BEGAN - 1000), LATER),  # from before it began
+        (runs(1, 50) + runs(2, 40, failed=3), LATER),  # in doubt
+        (runs(2, 40), LATER),  # nothing to compare with
+    ],
+)
+def test_without_enough_to_go_by_the_weight_stays(samples: list[RunSample], now: int) -> None:
+    its = judge(ROUTING, samples, now)
+    assert its.reason is None
+    assert its.routing.canary is not None
+    assert its.routing.canary.weight == 0.1
+
+
+def test_runs_that_were_cancelled_or_go_on_do_not_count() -> None:
+    cancelled = [replace(run, status=RunStatus.CANCELLED) for run in runs(2, 40)]
+    running = [replace(run, status=RunStatus.RUNNING, ended_at=None) for run in runs(2, 40)]
+    assert verdict(runs(1, 50), cancelled, running) == Verdict(ROUTING)
+
+
+def test_it_looks_again_only_when_there_is_something_new() -> None:
+    samples = runs(1, 50) + runs(2, 40)
+    once = judge(ROUTING, samples, BEGAN + 1000).routing
+    assert once.canary is not None
+    assert once.canary.guard is not None
+    assert once.canary.guard.looks == 1
+    assert judge(once, samples, BEGAN + 2000).routing == once
+
+
+@pytest.mark.parametrize("routing", [Routing(1), Routing(None), Routing(1, replace(CANARY, guard=None))])
+def test_only_a_guarded_canary_is_judged(routing: Routing) -> None:
+    assert verdict(runs(1, 50), runs(2, 50, failed=50), routing=routing) == Verdict(routing)
+
+
+def test_what_is_not_about_the_canary_stays_as_it_was() -> None:
+    routing = replace(ROUTING, state=State.PAUSED, previous=7)
+    assert verdict(runs(1, 90), runs(2, 10, failed=9), routing=routing).routing == Routing(1, None, State.PAUSED, 7)
+
+
+def test_a_canary_that_is_not_worse_is_seldom_rolled_back_however_often_it_is_looked_at() -> None:
+    chance = random.Random(1)
+    wrong = 0
+    for _ in range(200):
+        routing, samples = ROUTING, []
+        for n in range(400):
+            version = 2 if chance.random() < 0.2 else 1
+            status = RunStatus.FAILED if chance.random() < 0.1 else RunStatus.COMPLETED
+            at = BEGAN + n
+            samples.append(RunSample(version, status, at, at + int(chance.expovariate(0.01))))
+            if n % 20 == 19:
+                its = judge(routing, samples, at)
+                routing = its.routing
+                if its.reason is not None:
+                    wrong += 1
+                    break
+    assert wrong / 200 <= ALPHA
