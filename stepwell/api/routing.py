@@ -5,7 +5,7 @@ One rule: what a change comes to is decided in `core.routing`; a platform only k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
 
@@ -19,12 +19,9 @@ from stepwell.api.problem import Problem
 from stepwell.api.views import time_text
 from stepwell.core import routing
 from stepwell.core.guard import RunSample, percentile
-from stepwell.core.routing import NotPossible, Release, Routing
+from stepwell.core.routing import Change, NotPossible, Release, Routing
 from stepwell.core.run import RunStatus
 from stepwell.platform import FunctionDetail, Reader, VersionDetail
-
-Change = Callable[[Routing, Collection[int], int], Routing]
-"""From a routing, the numbers of the versions that there are, and the time. Raises NotPossible."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from mangum import Mangum
 from starlette.middleware.gzip import GZipMiddleware
 
 from stepwell.api.problem import CONTENT_TYPE, Problem
-from stepwell.api.routing import Change, Pushed
+from stepwell.api.routing import Pushed
 from stepwell.api.v1 import create_app
 from stepwell.aws.access import KeyStore
 from stepwell.aws.entry import Entry
@@ -25,7 +25,7 @@ from stepwell.aws.types import TypeStore
 from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample
-from stepwell.core.routing import Release, Routing
+from stepwell.core.routing import Change, Release, Routing
 from stepwell.platform import NotWritten, Replayed
 
 Request = dict[str, Any]

@@ -24,7 +24,7 @@ from stepwell.aws.messages import entry as queued
 from stepwell.aws.observe import duration
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.records import Record
-from stepwell.aws.registry import Change, Registry
+from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.samples import read_samples
 from stepwell.aws.schedules import Schedules
@@ -37,7 +37,7 @@ from stepwell.aws.waking import Waking
 from stepwell.core.events import Event
 from stepwell.core.guard import judge, rollback_event
 from stepwell.core.messages import AttemptLost, CancelRequested
-from stepwell.core.routing import Routing
+from stepwell.core.routing import Change, Routing
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, NotWritten, Replayed
 

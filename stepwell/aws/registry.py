@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,11 @@ from stepwell.aws.schedules import Schedules
 from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, Item, function_key, version_key
 from stepwell.core.catalog import Catalog, Paths
 from stepwell.core.plan import Plan, compile_plan, version_hash
-from stepwell.core.routing import Release, Route, Routing, retired
+from stepwell.core.routing import Change, Release, Route, Routing, retired
 from stepwell.core.waits import wait_index
 
 Target = dict[str, Any]
 WaitPaths = dict[str, set[Paths | None]]
-Change = Callable[[Routing, Collection[int], int], Routing]
 AT_ONCE = Release()
 _VERSION_AGE_S = 60.0  # what executes a version may change while the version does not, as with a new base image
 

@@ -7,7 +7,7 @@ moves some from the live version to the canary, and nobody back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -68,6 +68,10 @@ class Routing:
     @property
     def is_guarded(self) -> bool:
         return self.canary is not None and self.canary.guard is not None
+
+
+Change = Callable[[Routing, Collection[int], int], Routing]
+"""From a routing, the numbers of the versions that there are, and the time (ms) to another. Raises NotPossible."""
 
 
 def to_json(routing: Routing) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample, judge, rollback_event
 from stepwell.core.plan import Plan, compile_plan, version_hash
-from stepwell.core.routing import Release, Route, Routing, State, from_json, retired, to_json
+from stepwell.core.routing import Change, Release, Route, Routing, State, from_json, retired, to_json
 from stepwell.core.run import RunStatus
 from stepwell.local.schedules import Schedules
 
@@ -119,7 +119,7 @@ class Functions:
         """How its new runs choose their version; None for a function that is not known."""
         return read_routing(self._connection, function_id)
 
-    def change(self, function_id: str, change: Callable[[Routing, Collection[int], int], Routing], now: int) -> Routing:
+    def change(self, function_id: str, change: Change, now: int) -> Routing:
         """Raises KeyError for an unknown function, NotPossible."""
         before = self.routing(function_id)
         if before is None:

@@ -22,10 +22,10 @@ from stepwell.api.users import Erased
 from stepwell.core.events import BadRequest, Event
 from stepwell.core.guard import RunSample
 from stepwell.core.people import Person
-from stepwell.core.routing import Release, Routing
+from stepwell.core.routing import Change, Release, Routing
 from stepwell.local.connection import Connection
 from stepwell.local.erasure import erase
-from stepwell.local.platform import Change, Unavailable
+from stepwell.local.platform import Unavailable
 from stepwell.local.server import LocalServer
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stepwell.core import routing
 from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
 from stepwell.core.routing import NotPossible, Release, Routing
@@ -35,7 +36,6 @@ _RECOVER_AT_ONCE = 500
 _RELEASED_AT_ONCE = 500  # events that were kept while a function was paused
 
 T = TypeVar("T")
-Change = Callable[[Routing, Collection[int], int], Routing]
 
 
 class Unavailable(Exception):
@@ -147,11 +147,11 @@ class LocalPlatform:
         self._release()
         return registered
 
-    async def change_routing(self, function_id: str, change: Change) -> Routing:
+    async def change_routing(self, function_id: str, change: routing.Change) -> Routing:
         """Raises KeyError, NotPossible."""
-        routing = await self._try(lambda now: self.store.functions.change(function_id, change, now))
+        changed = await self._try(lambda now: self.store.functions.change(function_id, change, now))
         self._release()
-        return routing
+        return changed
 
     async def retire(self, function_ids: Sequence[str]) -> None:
         await self._try(lambda now: self.store.functions.retire(function_ids, now))
