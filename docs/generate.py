@@ -125,6 +125,13 @@ THE_STEP = Machine(
             "The edges out of it die, and the steps after it are decided in the same transition."
         ),
         (StepStatus.PENDING, "cancel"): "The run failed or was cancelled.",
+        (StepStatus.PENDING, "keep"): (
+            "The run goes on from a step of an earlier run, in which this one completed; it keeps that output."
+        ),
+        (
+            StepStatus.PENDING,
+            "keep_failure",
+        ): "The same of a step that had failed there, and whose failure was handled.",
         (StepStatus.QUEUED, "claim"): "A worker starts the attempt. Exactly one claim of an attempt succeeds.",
         (StepStatus.QUEUED, "cancel"): "The run failed or was cancelled.",
         (StepStatus.RUNNING, "complete"): "The attempt's outcome is an output.",
@@ -188,6 +195,10 @@ THE_PAUSE = Machine(
         (PauseStatus.IDLE, "delay"): "An edge comes to it, and there is a `wait`.",
         (PauseStatus.IDLE, "await"): (
             "An edge comes to it, and there is an `async` without a `wait`; or, of a rule of `cancel`, the run starts."
+        ),
+        (PauseStatus.IDLE, "keep"): (
+            "The run goes on from a step of an earlier run, in which an event satisfied this wait of a step that has "
+            "ended or starts now."
         ),
         (PauseStatus.DELAYED, "elapse"): "The delay is over, and there is no `async`.",
         (PauseStatus.DELAYED, "await"): (

@@ -40,6 +40,7 @@ from stepwell.core.messages import (
     WaitKey,
 )
 from stepwell.core.plan import Plan
+from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
 from stepwell.core.run_events import end_event
 from stepwell.core.waits import wait_index
@@ -98,17 +99,23 @@ class Engine:
                 arrivals, self._alerts = [*arrivals, *self._alerts], []
         return self._undone
 
-    def rerun(self, record: RunRecord, token: str, now: int, cause: Cause | None = None) -> str | None:
-        """Run the same event again on the live version; the new run's id, or None if the function is not live. Raises
-        NotWritten."""
+    def rerun(
+        self, record: RunRecord, token: str, now: int, cause: Cause | None = None, restart: Restart | None = None
+    ) -> str | None:
+        """Run the same event again on the live version, from the start or from a step; the new run's id, or None if the
+        function is not live. Raises CannotResume, NotWritten."""
         plan = self.store.catalog().live.get(record.plan.function_id)
         if plan is None:
             return None
+        facts: Sequence[Fact] = [RunStarted()]
+        if restart is not None:
+            earlier = Earlier(record.plan, record.run, record.outputs, record.errors)
+            facts = resumption(earlier, plan, restart)
         new_id = run_id(plan.function_id, record.event.id, token)
         run = new_run(new_id, plan, now)
         position = self.store.position(now)
         self.store.add(RunRecord(run, plan, record.event, position, rerun_of=record.run.id, replay=record.replay))
-        if self.process([], [RunFact(new_id, RunStarted(), cause)], now):
+        if self.process([], [RunFact(new_id, fact, cause) for fact in facts], now):
             raise NotWritten(f"run {new_id}, which runs {record.run.id} again, could not be written")
         return new_id
 
@@ -432,7 +439,7 @@ def _end_again(record: RunRecord) -> list[Command]:
 
 def _keep_result(record: RunRecord, command: RecordAttempt) -> None:
     record.causes.pop(command.step, None)
-    if command.output is not None and command.status == "completed":
+    if command.output is not None and command.status in ("completed", "kept"):
         record.outputs[command.step] = command.output
     if command.error is not None and record.run.steps[command.step].status is StepStatus.FAILED:
         record.errors[command.step] = error_json(command.error)

@@ -88,7 +88,10 @@ class CancelView(TypedDict):
 
 
 class StepView(TypedDict):
+    """`kept`: it did not run here, but ended so in the run that this one goes on from."""
+
     status: StepStatusName
+    kept: NotRequired[bool]
     output: Any
     error: ErrorView | None
     attempts: list[AttemptView]

@@ -33,6 +33,7 @@ class Operation:
     errors: tuple[int, ...] = ()
     media_type: str = "application/json"  # of the request's body; of any other type the endpoint finds a file
     body: Any = None  # the JSON Schema of the request's body, if it has one; the endpoint finds it in `request.state`
+    needs_body: bool = True
 
 
 _EVENT = {
@@ -97,7 +98,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "operationId": operation.handler,
         "parameters": parameters,
-        **({} if operation.body is None else {"requestBody": _body(operation.body, operation.media_type)}),
+        **({} if operation.body is None else {"requestBody": _request(operation)}),
         "responses": {
             str(operation.status): _answer(operation.summary, operation.answer),
             **{str(status): _problem() for status in sorted(errors)},
@@ -118,6 +119,10 @@ def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
             **{str(status): _problem() for status in (400, 401, 413, 503)},
         },
     }
+
+
+def _request(operation: Operation) -> dict[str, Any]:
+    return {**_body(operation.body, operation.media_type), "required": operation.needs_body}
 
 
 def _body(schema: dict[str, Any], media_type: str = "application/json") -> dict[str, Any]:

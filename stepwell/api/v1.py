@@ -27,6 +27,7 @@ from stepwell.api.paging import page as _page
 from stepwell.api.paging import paging as _paging
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.replay import REPLAY, read_replay, replay_view
+from stepwell.api.rerun import RERUN, read_rerun
 from stepwell.api.routing import OPERATIONS as ROUTING_OPERATIONS
 from stepwell.api.routing import Lifecycle, RoutingApi
 from stepwell.api.times import BETWEEN, between
@@ -35,6 +36,7 @@ from stepwell.api.types import TypeRegistry, TypesApi
 from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.views import event_view, function_view, run_view
 from stepwell.core.events import MAX_BODY_BYTES, Event
+from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.run import RunStatus
 from stepwell.platform import Page, Reader, Replayed
 
@@ -46,8 +48,8 @@ class Control(Protocol):
 
     def cancel(self, run_id: str) -> None: ...
 
-    def rerun(self, run_id: str) -> str | None:
-        """The new run's id; None if the function is not live."""
+    def rerun(self, run_id: str, restart: Restart | None) -> str | None:
+        """From the start, or from a step. The new run's id; None if the function is not live. Raises CannotResume."""
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
@@ -140,7 +142,11 @@ class V1:
         event = self.reader.read_event(run["event_id"])
         if event is not None and event.event.erased:
             raise Problem(409, f"the event of run {run_id} was erased, so it cannot run again")
-        new_id = self.control.rerun(run_id)
+        restart = read_rerun(request.state.body)
+        try:
+            new_id = self.control.rerun(run_id, restart)
+        except CannotResume as reason:
+            raise Problem(409, str(reason)) from None
         if new_id is None:
             raise Problem(409, f"function {run['function_id']} is not live any more, so its runs cannot run again")
         return self._run(new_id)
@@ -165,7 +171,7 @@ OPERATIONS = (
     Operation("GET", "/v1/runs/{id}", "get_run", "A run with its steps, attempts and logs", models.RunView),
     Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409, 503)),
     Operation("POST", "/v1/runs/{id}/rerun", "rerun_run", "Run the same event again on the live version",
-              models.RunView, status=201, errors=(409, 503)),
+              models.RunView, status=201, errors=(409, 503), body=RERUN, needs_body=False),
     Operation("POST", "/v1/functions/{id}/replay", "replay_events", "Run stored events again, on this one function",
               models.ReplayView, errors=(409, 503), body=REPLAY),
 )  # fmt: skip

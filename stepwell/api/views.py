@@ -116,10 +116,10 @@ def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:
         output = orjson.loads(rows[-1].output)
     if state.status is StepStatus.FAILED and rows and rows[-1].error is not None:
         error = orjson.loads(rows[-1].error)
-    attempts = [_attempt_view(row, _log(detail, i, row.attempt)) for row in rows]
+    attempts = [_attempt_view(row, _log(detail, i, row.attempt)) for row in rows if row.attempt]
     if state.status in (StepStatus.QUEUED, StepStatus.RUNNING):
         attempts.append(_open_attempt_view(state, _log(detail, i, state.attempt)))
-    return {
+    view: StepView = {
         "status": _step_status(detail, i),
         "output": output,
         "error": error,
@@ -127,6 +127,9 @@ def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:
         "next_attempt_at": _time(state.at) if state.status is StepStatus.RETRYING else None,
         "after": [_edge_view(detail, e) for e in detail.plan.steps[i].edges],
     }
+    if rows and not rows[0].attempt:
+        view["kept"] = True
+    return view
 
 
 def _step_status(detail: RunDetail, i: int) -> StepStatusName:

@@ -25,6 +25,7 @@ from stepwell.aws.types import TypeStore
 from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample
+from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
 from stepwell.platform import NotWritten, Replayed
 
@@ -47,9 +48,9 @@ class EntryControl:
         with _told():
             self._entry().cancel(run_id)
 
-    def rerun(self, run_id: str) -> str | None:
+    def rerun(self, run_id: str, restart: Restart | None) -> str | None:
         with _told():
-            return self._entry().rerun(run_id)
+            return self._entry().rerun(run_id, restart)
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str

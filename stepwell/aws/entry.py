@@ -37,6 +37,7 @@ from stepwell.aws.waking import Waking
 from stepwell.core.events import Event
 from stepwell.core.guard import judge, rollback_event
 from stepwell.core.messages import AttemptLost, CancelRequested
+from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Routing
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, NotWritten, Replayed
@@ -223,13 +224,14 @@ class Entry:
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self.dispatcher.containers.stop(run_id)
 
-    def rerun(self, run_id: str) -> str | None:
-        """Run the same event again; the new run's id, None if the function is not live. Raises NotWritten."""
+    def rerun(self, run_id: str, restart: Restart | None = None) -> str | None:
+        """Run the same event again, from the start or from a step; the new run's id, None if the function is not live.
+        Raises NotWritten, CannotResume."""
         now = now_ms()
         self.store.begin()
         record = self.store.load([run_id])[run_id]
         token = uuid4().hex
-        new_id = self.engine.rerun(record, token, now, Cause(token[:12], again=False))
+        new_id = self.engine.rerun(record, token, now, Cause(token[:12], again=False), restart)
         if new_id is not None:
             self.store.put_reruns([new_id])
         self._finish(now, comes_again=False)

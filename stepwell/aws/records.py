@@ -28,7 +28,7 @@ _PAGE = 4000  # of a history that is moved out of the run
 _PLAIN = 500  # bytes of JSON from which on it is compressed
 _EVENT = 400  # of an event that is kept in its runs, so that they are read with one request
 STATUS_SHARDS = 8
-_STATUSES = ("completed", "failed", "lost", "cancelled")
+_STATUSES = ("completed", "failed", "lost", "cancelled", "kept")  # stored as numbers: new ones go to the end
 
 
 @dataclass(slots=True)

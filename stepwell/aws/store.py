@@ -370,7 +370,7 @@ def _measure(change: Change) -> None:
         for command in change.commands:
             if isinstance(command, EmitEnd):
                 count(f"Runs{command.status.capitalize()}")
-            elif isinstance(command, RecordAttempt):
+            elif isinstance(command, RecordAttempt) and command.attempt:  # attempt 0 was none of this run
                 count(f"Attempts{command.status.capitalize()}")
                 if command.started_at is not None:
                     duration("StepDuration", command.ended_at - command.started_at)

@@ -41,6 +41,7 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
     took = ""
     if attempts and attempts[-1]["started_at"]:
         took = f"  {duration(attempts[0]['started_at'], attempts[-1]['ended_at'])}"
+    took = "  kept" if step.get("kept") else took
     branch = tree.add(Text.assemble((step_id, "bold"), "  ", status(step["status"]), (took, "dim")))
     for edge in step["after"]:
         _add_edge(branch, edge, step["status"])

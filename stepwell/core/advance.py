@@ -30,14 +30,17 @@ from stepwell.core.messages import (
     EmitEnd,
     EventArrived,
     Fact,
+    Kept,
     OpenWait,
     Outcome,
     Questions,
     RecordAttempt,
     RetryDue,
+    RunResumed,
     RunStarted,
     RunStep,
     SetTimer,
+    StepKept,
     StopStep,
     Timer,
     TimerKind,
@@ -72,6 +75,8 @@ STEP: Table[StepStatus] = {
         "start": StepStatus.QUEUED,  # its join is satisfied
         "skip": StepStatus.SKIPPED,  # its join cannot be satisfied any more
         "cancel": StepStatus.CANCELLED,
+        "keep": StepStatus.COMPLETED,  # in a run that goes on from a step of another, as it ended there
+        "keep_failure": StepStatus.FAILED,
     },
     StepStatus.QUEUED: {
         "claim": StepStatus.RUNNING,
@@ -106,6 +111,7 @@ PAUSE: Table[PauseStatus] = {
     PauseStatus.IDLE: {
         "delay": PauseStatus.DELAYED,
         "await": PauseStatus.AWAITING,
+        "keep": PauseStatus.MATCHED,  # in a run that goes on from a step of another
     },
     PauseStatus.DELAYED: {
         "elapse": PauseStatus.ELAPSED,
@@ -125,6 +131,7 @@ _AS_LONG_AS_THE_RUN_MS = 10 * 366 * 86_400_000
 
 # The parent's end, as the `on` of an edge sees it.
 _ON = {"success": ("success", "always"), "failure": ("failure", "always")}
+_RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +155,11 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     """The conditions and wait keys that must be evaluated before `fact` can be folded."""
     if run.status is not RunStatus.RUNNING:
         return NO_QUESTIONS
-    if isinstance(fact, RunStarted):
+    if isinstance(fact, RunStarted | RunResumed):
         return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
+    if isinstance(fact, StepKept):
+        out = tuple(e for e in plan.steps[fact.step].out if run.edges[e] is EdgeStatus.PENDING)
+        return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
     if isinstance(fact, AttemptEnded | AttemptLost):
         state, step = run.steps[fact.step], plan.steps[fact.step]
         if is_current(state, fact):
@@ -200,6 +210,36 @@ def _run_started(draft: _Draft, fact: RunStarted) -> bool:
     for p in draft.plan.cancels:
         draft.await_event(p, draft.run.created_at)
     draft.settle(draft.plan.roots, "success")
+    return True
+
+
+def _run_resumed(draft: _Draft, fact: RunResumed) -> bool:
+    if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
+        return False
+    for p in draft.plan.cancels:
+        draft.await_event(p, draft.run.created_at)
+    for kept in fact.kept:
+        draft.keep_step(kept)
+    for step in (fact.step, *(kept.step for kept in fact.kept)):
+        draft.keep_edges(step, fact.satisfied)
+    for order, (p, event_id) in enumerate(fact.matched, 1):
+        its = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
+        draft.move_pause(p, "keep", event_id=event_id, order=order, edges=its)
+    draft.start(fact.step)
+    for kept in fact.kept:
+        if kept.outcome is None:
+            draft.settle(draft.plan.steps[kept.step].out, "skip")
+    draft.settle(draft.plan.roots, "success")
+    return True
+
+
+def _step_kept(draft: _Draft, fact: StepKept) -> bool:
+    """Its failure was handled in the earlier run, whatever becomes of its edges in this one."""
+    result, out = _RESULT.get(draft.steps[fact.step].status), draft.plan.steps[fact.step].out
+    pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
+    if draft.status is not RunStatus.RUNNING or result is None or not pending:
+        return False
+    draft.settle(out, result)
     return True
 
 
@@ -298,6 +338,8 @@ def _cancel_requested(draft: _Draft, fact: CancelRequested) -> bool:
 
 _HANDLERS: dict[type, Callable[[_Draft, Any], bool]] = {
     RunStarted: _run_started,
+    RunResumed: _run_resumed,
+    StepKept: _step_kept,
     AttemptStarted: _attempt_started,
     AttemptEnded: _attempt_over,
     AttemptLost: _attempt_over,
@@ -321,7 +363,7 @@ def _questions(
     also: tuple[int, ...] = (),
 ) -> Questions:
     """What must be known to settle these edges, and to open the pauses in `also`."""
-    passing = [e for e in edges if plan.edges[e].on in _ON[result]]
+    passing = [e for e in edges if plan.edges[e].on in _ON.get(result, ())]
     pauses = {plan.edges[e].pause for e in passing}
     begun = [p for p in pauses if p is not None and plan.pauses[p].event is not None and not plan.pauses[p].delay_ms]
     return Questions(
@@ -414,6 +456,20 @@ class _Draft:
             RecordAttempt(i, state.attempt, status, state.queued_at, started, self.now, outcome.output, outcome.error)
         )
 
+    def start(self, i: int) -> None:
+        unseen = tuple(a for a in self.plan.steps[i].ancestors if self.steps[a].status not in ENDED_STEPS)
+        self.queue(i, "start", unseen=unseen)
+        self._kill_edges_of(i)
+
+    def keep_step(self, kept: Kept) -> None:
+        """A step ends as it did in an earlier run; its outcome is kept with this one, as attempt 0."""
+        i, outcome = kept.step, kept.outcome
+        if outcome is None:
+            self.move_step(i, "skip")
+            return
+        self.move_step(i, "keep" if outcome.error is None else "keep_failure")
+        self.commands.append(RecordAttempt(i, 0, "kept", self.now, None, self.now, outcome.output, outcome.error))
+
     def _join(self, i: int) -> str | None:
         """Start or skip a pending step, if its edges say so; returns the move that was made."""
         if self.steps[i].status is not StepStatus.PENDING:
@@ -421,9 +477,7 @@ class _Draft:
         step = self.plan.steps[i]
         move = JOINS[step.join]([self.edges[e] for e in step.edges])
         if move == "start":
-            unseen = tuple(a for a in step.ancestors if self.steps[a].status not in ENDED_STEPS)
-            self.queue(i, "start", unseen=unseen)
-            self._kill_edges_of(i)
+            self.start(i)
         elif move == "skip":
             self.move_step(i, "skip")
             self._kill_edges_of(i)
@@ -478,6 +532,12 @@ class _Draft:
 
     def _move_edge(self, e: int, move: str) -> None:
         self.edges[e] = EDGE[self.edges[e]][move]
+
+    def keep_edges(self, i: int, satisfied: tuple[int, ...]) -> None:
+        """The edges into a step that does not wait for them any more stand as they stood in an earlier run."""
+        for e in self.plan.steps[i].edges:
+            if self.edges[e] is EdgeStatus.PENDING:
+                self._move_edge(e, "satisfy" if e in satisfied else "kill")
 
     def _kill_edges_of(self, i: int) -> None:
         """The step started or is skipped: its open edges die with their timers and waits."""

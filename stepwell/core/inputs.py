@@ -28,6 +28,13 @@ def erased_error(error: bytes) -> bytes:
     return orjson.dumps({"kind": its["kind"], "message": "erased", "status": its["status"], "output": None})
 
 
+def error_from(text: bytes) -> Error:
+    """The inverse of `error_json`."""
+    its = orjson.loads(text)
+    output = None if its["output"] is None else orjson.dumps(its["output"])
+    return Error(its["kind"], its["message"], its["status"], output)
+
+
 def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
     """Events that satisfied this step's edges, in the order in which they did."""
     matched = {

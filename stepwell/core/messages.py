@@ -39,6 +39,32 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The outcome that a step had in an earlier run. None: it was skipped."""
+
+    step: int
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResumed:
+    """The run was made to go on from a step of an earlier one. That step starts at once, whatever its edges say; the
+    kept steps have ended. Of the edges into all of these, some were `satisfied`; events `matched` pauses, in order."""
+
+    step: int
+    kept: tuple[Kept, ...]
+    satisfied: tuple[int, ...]
+    matched: tuple[tuple[int, str], ...]  # pause and event
+
+
+@dataclass(frozen=True, slots=True)
+class StepKept:
+    """A kept step's edges to steps that run again are settled anew."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptStarted:
     """A claim: this attempt is about to be executed, by exactly one worker."""
 
@@ -94,6 +120,8 @@ class CancelRequested:
 
 Fact = (
     RunStarted
+    | RunResumed
+    | StepKept
     | AttemptStarted
     | AttemptEnded
     | AttemptLost
@@ -216,7 +244,8 @@ class CloseWait:
 
 @dataclass(frozen=True, slots=True)
 class RecordAttempt:
-    """An attempt is over: keep its record. `status`: completed, failed, lost or cancelled."""
+    """An attempt is over: keep its record. `status`: completed, failed, lost or cancelled; or kept, with the number 0,
+    for what a step did in an earlier run."""
 
     step: int
     attempt: int

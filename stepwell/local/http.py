@@ -22,6 +22,7 @@ from stepwell.api.users import Erased
 from stepwell.core.events import BadRequest, Event
 from stepwell.core.guard import RunSample
 from stepwell.core.people import Person
+from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
 from stepwell.local.connection import Connection
 from stepwell.local.erasure import erase
@@ -54,8 +55,8 @@ class _Control:
 
         self.call(cancel())
 
-    def rerun(self, run_id: str) -> str | None:
-        return self.call(self._platform.rerun(run_id, uuid4().hex))
+    def rerun(self, run_id: str, restart: Restart | None) -> str | None:
+        return self.call(self._platform.rerun(run_id, uuid4().hex, restart))
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str

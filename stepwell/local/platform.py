@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from stepwell.core import routing
 from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
+from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
@@ -102,19 +103,25 @@ class LocalPlatform:
         self._facts.append(RunFact(run_id, CancelRequested()))
         return self._durable()
 
-    async def rerun(self, run_id: str, token: str) -> str | None:
-        """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run."""
-        result: list[str | None] = []
+    async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
+        """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run, and
+        CannotResume."""
+        result: list[str | CannotResume | None] = []
 
         def call(now: int) -> None:
             record = self.store.load([run_id]).get(run_id)
-            if record is not None:
-                result.append(self._engine.rerun(record, token, now))
+            try:
+                if record is not None:
+                    result.append(self._engine.rerun(record, token, now, restart=restart))
+            except CannotResume as reason:  # which is no reason for the batch to fail
+                result.append(reason)
 
         self._calls.append(call)
         await self._durable()
         if not result:
             raise KeyError(run_id)
+        if isinstance(result[0], CannotResume):
+            raise result[0]
         return result[0]
 
     async def replay(

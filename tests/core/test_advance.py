@@ -26,14 +26,17 @@ from stepwell.core.messages import (
     Error,
     EventArrived,
     Fact,
+    Kept,
     OpenWait,
     Outcome,
     Questions,
     RecordAttempt,
     RetryDue,
+    RunResumed,
     RunStarted,
     RunStep,
     SetTimer,
+    StepKept,
     StopStep,
     Timer,
     TimerKind,
@@ -1020,3 +1023,47 @@ def test_a_rule_whose_condition_has_no_value_waits_for_nothing() -> None:
     assert decision.commands == (RunStep(A, 1),)
     assert list(outstanding(story.plan, decision.run)) == [RunStep(A, 1)]
     assert decision.run.problems == (("pause", 0, "event.data.x is not there"),)
+
+
+# --- runs that go on from a step of another ---------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_a_step() -> None:
+    """`a` is kept, `s` was skipped, `b` starts at once, `c` is asked again, and `b`'s other parent runs."""
+    story = Story(
+        a={},
+        s={"after": [after("a", on="failure")]},
+        b={"after": [after("a", async_={"event": "e", "ttl": "1h"}), after("p")]},
+        c={"after": [after("a", if_="true"), after("s")], "join": "first"},
+        p={},
+    )
+    a, s, b, c, p = range(5)
+    kept = (Kept(a, OK), Kept(s, None))
+    resumed = RunResumed(b, kept, satisfied=(0, 2), matched=((0, "event"),))
+    assert story.tell(resumed) == [
+        RecordAttempt(a, 0, "kept", NOW, None, NOW, b"1"),
+        RunStep(b, 1),
+        RunStep(p, 1),
+    ]
+    assert story.steps == "completed skipped queued pending queued"
+    assert story.run.steps[b].unseen == (p,)
+    assert story.edges == "satisfied dead satisfied dead pending dead satisfied"
+    assert story.run.pauses[0] == PauseState(PauseStatus.MATCHED, event_id="event", order=1, edges=(2,))
+    assert questions(story.plan, story.run, StepKept(a)) == Questions(a, edges=(4,))
+    assert story.tell(StepKept(a)) == [RunStep(c, 1)]
+    assert all(story.ignores(fact) for fact in (StepKept(a), StepKept(s), StepKept(b), resumed, RunStarted()))
+
+
+def test_a_kept_failure_does_not_fail_the_run() -> None:
+    story = Story(a={}, b={"after": [after("a", on="failure", if_="false")]}, c={})
+    commands = story.tell(RunResumed(C, (Kept(A, FINAL),), (1,), ()))
+    assert commands == [RecordAttempt(A, 0, "kept", NOW, None, NOW, error=BOOM), RunStep(C, 1)]
+    assert story.tell(StepKept(A)) == []
+    assert (story.status, story.steps) == ("running", "failed skipped queued")
+
+
+def test_only_a_run_to_which_nothing_has_happened_goes_on_from_another() -> None:
+    story = Story(a={}, b={"after": [after("a")]})
+    story.begin()
+    assert story.ignores(RunResumed(B, (Kept(A, OK),), (), ()))
+    assert story.ignores(StepKept(A))

@@ -7,6 +7,7 @@ step has a script of how its attempts end. So the model needs no history, and ev
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from stepwell.core.advance import EDGE, PAUSE, RUN, STEP, Table, advance, outstanding, questions
 from stepwell.core.definition import parse_definition
+from stepwell.core.inputs import error_json
 from stepwell.core.messages import (
     Answer,
     Answers,
@@ -46,6 +48,7 @@ from stepwell.core.messages import (
     WaitKey,
 )
 from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import ENDED_STEPS, Run, RunStatus, StepStatus, new_run, pack, unpack
 
 S = TypeVar("S")
@@ -128,10 +131,11 @@ def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"))
 
 
 class Model:
-    """How a run ends: every step's status if no failure is unhandled, and the steps whose failure is."""
+    """How a run ends: every step's status if no failure is unhandled, and the steps whose failure is. `forced`: a step
+    that runs whatever its edges say."""
 
-    def __init__(self, function: Function) -> None:
-        self.function = function
+    def __init__(self, function: Function, forced: str | None = None) -> None:
+        self.function, self.forced = function, forced
         self.status = cache(self._status)
         self.statuses = {step: self.status(step) for step in function.steps}
         self.unhandled = {
@@ -141,7 +145,7 @@ class Model:
     def _status(self, step: str) -> str:
         its = self.function.steps[step]
         satisfied = [self.is_satisfied(edge) for edge in its["after"]]
-        if not (all(satisfied) if its["join"] == "all" else any(satisfied)):
+        if step != self.forced and not (all(satisfied) if its["join"] == "all" else any(satisfied)):
             return "skipped"
         return "completed" if self.function.ends(step)[-1] == "ok" else "failed"
 
@@ -170,6 +174,7 @@ class Model:
 class World:
     function: Function
     chance: Random
+    forced: str | None = None
     plan: Plan = field(init=False)
     run: Run = field(init=False)
     now: int = 1_000
@@ -185,11 +190,16 @@ class World:
     def __post_init__(self) -> None:
         self.plan = compile_plan(self.function.definition, 1)
         self.run = new_run("run", self.plan, self.now)
-        self.model = Model(self.function)
+        self.model = Model(self.function, self.forced)
 
-    def live(self, cancel_after: int | None = None) -> None:
-        """From the start to the end of the run, until nothing is due and nothing owed."""
-        self.due.append(RunStarted())
+    def live(self, cancel_after: int | None = None, resumed: Sequence[Fact] = ()) -> None:
+        """From the start to the end of the run, until nothing is due and nothing owed. `resumed`: how it goes on from a
+        step of another run."""
+        if resumed:
+            self.tell(resumed[0])
+            self.due += resumed[1:]
+        else:
+            self.due.append(RunStarted())
         for told in itertools.count():
             assert told < 2_000, "the run does not end"
             if told == cancel_after:
@@ -289,6 +299,8 @@ class World:
     def _may_start(self, i: int) -> bool:
         """Whether the step's join allows it to start, from what has happened so far."""
         step = self.function.steps[self.plan.steps[i].id]
+        if self.plan.steps[i].id == self.forced:
+            return True
         settled, satisfied = [], []
         for e, edge in zip(self.plan.steps[i].edges, step["after"], strict=True):
             compiled = self.plan.edges[e]
@@ -307,7 +319,7 @@ class World:
 
     def words(self, step: str) -> list[str]:
         """How the recorded attempts of a step ended, in order; each number must be there once."""
-        mine = [record for record in self.records if self.plan.steps[record.step].id == step]
+        mine = [r for r in self.records if self.plan.steps[r.step].id == step and r.status != "kept"]
         assert [record.attempt for record in mine] == list(range(1, len(mine) + 1))
         return [record.status for record in mine]
 
@@ -405,6 +417,41 @@ def test_an_event_that_cancels_may_come_at_any_moment(function: Function, seed: 
         return
     assert world.plan.pauses[by[0]].event == "comes"
     assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
+
+
+def resumed_from(world: World, step: str) -> list[Fact]:
+    """How a run goes on from a step of this one, with the outputs and errors that it recorded."""
+    outputs = {r.step: r.output for r in world.records if r.output is not None}
+    errors = {r.step: error_json(r.error) for r in world.records if r.error is not None}
+    return resumption(Earlier(world.plan, world.run, outputs, errors), world.plan, Restart(step))
+
+
+@QUICK
+@given(functions(), st.data(), st.integers(0, 40), st.lists(st.integers(0, 2**32), min_size=3, max_size=3))
+def test_a_run_that_goes_on_from_a_step_ends_as_the_model_says_in_every_interleaving(
+    function: Function, data: st.DataObject, moment: int, seeds: list[int]
+) -> None:
+    """Whether the earlier run completed, failed, or was cancelled at some moment; and from the step that ran first with
+    nothing edited, as the earlier one."""
+    step = data.draw(st.sampled_from(sorted(function.steps)))
+    first = World(function, Random(seeds[0]))
+    first.live(cancel_after=data.draw(st.none() | st.just(moment)))
+    resumed = resumed_from(first, step)
+    model = Model(function, step)
+    for seed in seeds:
+        world = World(function, Random(seed), step)
+        world.live(resumed=resumed)
+        world.check_end()
+        for i, (before, its) in enumerate(zip(first.run.steps, world.plan.steps, strict=True)):
+            runs_again = step in (its.id, *(world.plan.steps[a].id for a in its.ancestors))
+            if before.status is StepStatus.COMPLETED and not runs_again:
+                assert (world.run.steps[i].status, world.words(its.id)) == (StepStatus.COMPLETED, [])
+        if model.unhandled:
+            check_failed(world, model)
+            continue
+        assert (world.run.status, world.statuses) == (RunStatus.COMPLETED, model.statuses)
+        if first.run.status is RunStatus.COMPLETED and first.statuses[step] != "skipped":
+            assert world.statuses == first.statuses
 
 
 @QUICK
