@@ -5,7 +5,7 @@ One rule: an action is there only if something differs, so a push of what is alr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -219,7 +219,16 @@ def plan(functions: Iterable[Wanted], found: Found, resources: Resources) -> lis
             PutTask("create", "task definition", t.name, task=t) for s, t in its.tasks.items() if s not in known
         ]
         actions += _register(its, found, resources)
-    return actions
+    return list(_each_once(actions))
+
+
+def _each_once(actions: Iterable[Action]) -> Iterator[Action]:
+    """Functions may share code and Lambdas; two that write one thing at the same time would be in each other's way."""
+    seen: set[tuple[str, str]] = set()
+    for action in actions:
+        if (action.kind, action.name) not in seen:
+            seen.add((action.kind, action.name))
+            yield action
 
 
 def role_arn(its: Wanted, found: Found, resources: Resources) -> str:
@@ -277,8 +286,7 @@ def _lambdas(its: Wanted, found: Found, resources: Resources) -> list[Action]:
             found.lambdas.get(name), configuration(step, resources, role), _values(step, found, resources), resources
         )
         if "create" in todo and step.code_key not in found.code:
-            if not any(action.name == step.code_key for action in actions):
-                actions.append(Upload("upload", "code", step.code_key, step=step))
+            actions.append(Upload("upload", "code", step.code_key, step=step))
         if todo:
             verb = new_or_changed(name in found.lambdas)
             detail = ", ".join(todo) if verb == "update" else f"{step.runtime} {step.architecture}"

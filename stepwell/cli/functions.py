@@ -64,7 +64,7 @@ def retire(
         from stepwell.aws.registry import Registry
 
         registry = Registry(resources_of(env))
-        live = {row.id for row in registry.functions() if row.live is not None}
+        live = {row.id for row in registry.functions() if row.live is not None or row.pending}
         for unknown in sorted(set(functions) - live):
             fail(f"{unknown} is not live in {env}; `stepwell functions --env {env}` lists those that are")
         registry.retire(functions)

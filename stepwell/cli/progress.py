@@ -20,8 +20,7 @@ class Bars:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._all = self._progress.add_task("looking", total=None)
-        self._running: dict[str, TaskID] = {}
-        self._sizes: dict[str, int] = {}
+        self._running: dict[tuple[str, str], TaskID] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -37,10 +36,10 @@ class Bars:
     def begin(self, action: Action) -> None:
         with self._lock:
             description = f"  {action.verb} {action.kind} {action.name}"
-            self._running[action.name] = self._progress.add_task(description[:70], total=None)
+            self._running[action.kind, action.name] = self._progress.add_task(description[:70], total=None)
 
     def sent(self, action: Action, size: int, total: int) -> None:
-        self._progress.update(self._running[action.name], advance=size, total=total)
+        self._progress.update(self._running[action.kind, action.name], advance=size, total=total)
 
     def says(self, action: Action, line: str) -> None:
         self._progress.console.print(f"[dim]{action.name}[/] ", end="")
@@ -48,5 +47,5 @@ class Bars:
 
     def end(self, action: Action) -> None:
         with self._lock:
-            self._progress.remove_task(self._running.pop(action.name))
+            self._progress.remove_task(self._running.pop((action.kind, action.name)))
         self._progress.advance(self._all)

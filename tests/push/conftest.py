@@ -20,7 +20,7 @@ from moto.core.botocore_stubber import BotocoreStubber
 from stepwell.aws import clients
 from stepwell.aws.account import Account
 from stepwell.aws.deployment import Action, wanted
-from stepwell.aws.push import Push
+from stepwell.aws.push import Push, Watcher
 from stepwell.aws.registry import Registered
 from stepwell.aws.resources import Resources, parameter
 from stepwell.aws.table import create_table
@@ -49,7 +49,7 @@ class Aws:
     session: Any
     calls: Counter[str] = field(default_factory=Counter)
     recursion: dict[str, str] = field(default_factory=dict)
-    failures: list[tuple[str, Exception]] = field(default_factory=list)
+    failures: list[tuple[str, Exception, int]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
 
     @property
@@ -58,18 +58,20 @@ class Aws:
         names = {name: n for name, n in self.calls.items() if not name.startswith(READS)}
         return Counter({name: n for name, n in names.items() if name not in ("AssumeRole", "GetCallerIdentity")})
 
-    def fail_once(self, operation: str, error: Exception) -> None:
-        """The next such request is refused, before it gets anywhere."""
-        self.failures.append((operation, error))
+    def fail_once(self, operation: str, error: Exception, *, after: int = 0) -> None:
+        """The next such request, but for the first `after`, is refused before it gets anywhere."""
+        self.failures.append((operation, error, self.calls[operation] + after))
 
     def account(self) -> Account:
         return Account(self.session)
 
-    def push(self, *paths: Path, dry_run: bool = False) -> tuple[list[Action], list[Registered]]:
+    def push(
+        self, *paths: Path, dry_run: bool = False, watcher: Watcher | None = None
+    ) -> tuple[list[Action], list[Registered]]:
         functions, errors = load_all(paths)
         assert not errors, errors
         its = wanted(functions, self.resources)
-        pushing = Push(self.resources, self.account(), Nobody(), sleep=self.slept.append)
+        pushing = Push(self.resources, self.account(), watcher or Nobody(), sleep=self.slept.append)
         found, actions = pushing.plan(its)
         return actions, [] if dry_run else pushing.apply(its, found, actions)
 
@@ -77,8 +79,8 @@ class Aws:
 
     def count(self, model: Any, **_: Any) -> None:
         self.calls[model.name] += 1
-        for i, (operation, error) in enumerate(self.failures):
-            if operation == model.name:
+        for i, (operation, error, after) in enumerate(self.failures):
+            if operation == model.name and self.calls[operation] > after:
                 del self.failures[i]
                 raise error
 

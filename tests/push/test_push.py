@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from rich.console import Console
 
 from stepwell.aws.deployment import MissingSecrets
+from stepwell.aws.items import read_partition
 from stepwell.aws.push import NoLambda
 from stepwell.aws.registry import Registry
 from stepwell.aws.step_lambdas import Taken
 from stepwell.aws.values import put_parameter
+from stepwell.cli.progress import Bars
 from tests.push.conftest import Aws, refusal
 
 Write = Callable[..., Path]
@@ -27,6 +32,7 @@ TWO = {
         "after": [{"step": "one"}],
     },
 }
+SECONDS = count(0, 10)  # a clock by which everything that was read is old the next time
 TWO_FILES = {"one/main.py": "print(1)\n", "two/app.js": "exports.handler = async () => 2\n"}
 
 
@@ -303,6 +309,47 @@ def test_an_interrupted_push_can_be_repeated(aws: Aws, write: Write, operation: 
     assert len(lambdas(aws)) == 2
     assert set(aws.recursion.values()) == {"Allow"}
     assert aws.push(folder) == ([], [])
+
+
+@pytest.mark.parametrize("nth", range(4))  # the wait paths, the version, the live row, its cron trigger...
+def test_a_push_that_is_interrupted_while_it_goes_live_is_finished_by_the_next(
+    aws: Aws, write: Write, nth: int
+) -> None:
+    warm = Registry(aws.resources, clock=lambda: next(SECONDS))
+    assert not warm.catalog().live
+    folder = write(triggers=[{"event": "go"}, {"cron": "0 9 * * *"}])
+    aws.fail_once("PutItem", KeyError("interrupted"), after=nth)
+    with pytest.raises(KeyError):
+        aws.push(folder)
+    _, (registered,) = aws.push(folder)
+    assert registered.version == 1
+    assert list(warm.catalog().live) == ["f"]
+    due = read_partition(aws.resources.table, "C")
+    assert [item["sk"]["S"] for item in due] == ["f#0 9 * * *#UTC"]
+    assert aws.push(folder) == ([], [])
+
+
+def test_a_retirement_that_is_interrupted_is_finished_by_the_next(aws: Aws, write: Write) -> None:
+    aws.push(write())
+    warm = Registry(aws.resources, clock=lambda: next(SECONDS))
+    assert list(warm.catalog().live) == ["f"]
+    aws.fail_once("PutItem", KeyError("interrupted"))  # the counter that everybody looks at
+    with pytest.raises(KeyError):
+        Registry(aws.resources).retire(["f"])
+    (row,) = Registry(aws.resources).functions()
+    assert (row.live, row.pending) == (None, True)
+    Registry(aws.resources).retire(["f"])
+    assert not warm.catalog().live
+    (row,) = Registry(aws.resources).functions()
+    assert (row.live, row.pending) == (None, False)
+
+
+def test_functions_with_the_same_code_share_it_and_show_their_progress(aws: Aws, write: Write) -> None:
+    step = {"steps": {"one": {"path": "file://./one"}}, "files": {"one/main.py": "print(1)\n"}}
+    with Bars(Console(file=io.StringIO(), force_terminal=True)) as bars:
+        actions, registered = aws.push(write("f", **step), write("g", **step), watcher=bars)
+    assert kinds(actions).count("upload code") == 1
+    assert [one.function_id for one in registered] == ["f", "g"]
 
 
 def test_what_an_interrupted_push_has_done_is_not_done_again(aws: Aws, write: Write) -> None:
