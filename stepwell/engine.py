@@ -233,11 +233,12 @@ class Engine:
     def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:
         """The facts that an accepted event is for those of these waits which it satisfies."""
         waits = [w for w in found if now < w.deadline]
-        records = self.store.load({w.run_id for w in waits})
+        records = self.load({w.run_id for w in waits}, [(w.run_id, cause) for w in waits])
         return [
             RunFact(wait.run_id, EventArrived(wait.pause, event.id), cause)
             for wait in waits
             if (record := records.get(wait.run_id)) is not None
+            and event.seq > record.after
             and record.event.id != event.id
             and self._matches(record, wait.pause, event)
         ]
@@ -261,12 +262,29 @@ class Engine:
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
+    def load(self, run_ids: Iterable[str], causes: Iterable[tuple[str, Cause | None]] = ()) -> dict[str, RunRecord]:
+        """Runs by id. One that cannot be read holds up no other: what caused it to be asked for must come again."""
+        wanted, asked = list(run_ids), list(causes)
+        try:
+            return self.store.load(wanted)
+        except Exception:
+            if any(cause is None for _, cause in asked):
+                raise  # nothing would come again: the whole batch must
+        found: dict[str, RunRecord] = {}
+        for one in wanted:
+            try:
+                found |= self.store.load([one])
+            except Exception:
+                log.exception("run %s cannot be read", one)
+                self._failed(cause for its, cause in asked if its == one)
+        return found
+
     def _decide(self, facts: Sequence[RunFact], now: int) -> list[Change]:
         """Fold facts into their runs and commit, again for those that lost a race. Answers what was committed."""
         by_run: dict[str, list[RunFact]] = defaultdict(list)
         for fact in facts:
             by_run[fact.run_id].append(fact)
-        records = self.store.load(by_run)
+        records = self.load(by_run, [(fact.run_id, fact.cause) for fact in facts])
         committed: list[Change] = []
         while records:
             changes = []
@@ -382,18 +400,29 @@ class Engine:
             if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled in the same batch
                 self.dispatcher.release()
                 continue
-            document = self._input(record, claim.step)
-            if len(document) <= MAX_INPUT_BYTES:
+            document = self._input_or_error(record, claim.step)
+            if isinstance(document, bytes):
                 self.dispatcher.start(Attempt(record, claim.step, claim.attempt, document, claim.cause))
                 continue
             self.dispatcher.release()
-            message = (
-                f"the step's input is {len(document):,} bytes, more than {MAX_INPUT_BYTES:,}; "
-                "let earlier steps put large data elsewhere and pass a reference"
-            )
-            outcome = Outcome(error=Error("input_too_large", message), retryable=False)
+            outcome = Outcome(error=document, retryable=False)
             facts.append(RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
         return facts
+
+    def _input_or_error(self, record: RunRecord, step: int) -> bytes | Error:
+        """The step's input, or why there can be none."""
+        try:
+            document = self._input(record, step)
+        except KeyError:  # as after somebody has deleted it
+            log.exception("run %s has lost an output", record.run.id)
+            return Error("input_lost", "an output that the step's input is made of is not stored any more")
+        if len(document) <= MAX_INPUT_BYTES:
+            return document
+        return Error(
+            "input_too_large",
+            f"the step's input is {len(document):,} bytes, more than {MAX_INPUT_BYTES:,}; "
+            "let earlier steps put large data elsewhere and pass a reference",
+        )
 
     def _input(self, record: RunRecord, step: int) -> bytes:
         ids = async_event_ids(record.plan, record.run, step)

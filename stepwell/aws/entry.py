@@ -158,12 +158,26 @@ class Entry:
     # --- the minute ------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Far timers and cron triggers that are due soon become messages; a part of the open runs is swept."""
+        """Cron triggers and far timers that are due soon become messages; a part of the open runs is swept. What is
+        wrong with one of these holds up none of the others. Raises the first error when all is done."""
         now = now_ms()
-        self.timers.move(now)
+        errors: list[Exception] = []
+        for work in (
+            lambda: self._ticks_and_guards(now),
+            lambda: self.timers.move(now),
+            lambda: self.sweep(shards_of(now // 60_000)),
+        ):
+            try:
+                work()
+            except Exception as error:
+                log.exception("a part of the minute's work failed")
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _ticks_and_guards(self, now: int) -> None:
         for function_id in self._schedules.send(now):
             self._guard(function_id, now)
-        self.sweep(shards_of(now // 60_000))
 
     def _guard(self, function_id: str, now: int) -> None:
         """Look at a guarded canary. The event that tells of its rollback is sent before: done again, it is the same."""
@@ -195,7 +209,7 @@ class Entry:
                 cause = Cause(f"sweep-{uuid4().hex[:12]}", again=True)
                 facts = [
                     RunFact(run_id, fact, cause)
-                    for run_id, record in self.store.load(ids).items()
+                    for run_id, record in self.engine.load(ids).items()
                     if isinstance(record, Record)
                     for fact in overdue(record, now, age, silence_ms)
                 ]

@@ -6,7 +6,7 @@ its own claim and goes on, and of two that race one finds that of the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from stepwell.aws.clients import client
 from stepwell.aws.event_items import event_item
@@ -22,8 +22,9 @@ _DAY_S = 86_400
 class DynamoOnce:
     """Implements `platform.Once`."""
 
-    def __init__(self, table: str, retention_s: int) -> None:
-        self._table, self._retention_s = table, retention_s
+    def __init__(self, table: str, ttl_of: Callable[[NewEvent, int], int]) -> None:
+        """`ttl_of`: until when an event is kept, in s since the epoch."""
+        self._table, self._ttl_of = table, ttl_of
 
     def claim(self, function_id: str, value: bytes, run_id: str, accepted: Accepted, now: int) -> str:
         db, at = client("dynamodb"), ms_of(accepted.position)  # the same if the event is delivered again
@@ -54,7 +55,7 @@ class DynamoOnce:
         refused = {miss.function_id for miss in misses}
         starts = [function for function in accepted.starts if function not in refused]
         accepted = Accepted(accepted.position, starts)
-        item = event_item(new, accepted, [*new.misses, *misses], now // 1000 + self._retention_s)
+        item = event_item(new, accepted, [*new.misses, *misses], self._ttl_of(new, now))
         db = client("dynamodb")
         try:
             db.put_item(TableName=self._table, Item=item)

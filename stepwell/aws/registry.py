@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from stepwell.aws.routings import read_routing, routing_attributes
 from stepwell.aws.schedules import Schedules
 from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, Item, function_key, version_key
 from stepwell.core.catalog import Catalog, Paths
+from stepwell.core.lifetime import longest_run_ms
 from stepwell.core.plan import Plan, compile_plan, version_hash
 from stepwell.core.routing import Change, Release, Route, Routing, retired
 from stepwell.core.waits import wait_index
@@ -61,14 +63,22 @@ class Registered:
     is_new: bool
 
 
+@dataclass(slots=True)
+class _State:
+    """What all functions have in common. `generation` counts changes, `longest` is ms by the name of an event."""
+
+    generation: int
+    paths: WaitPaths
+    longest: dict[str, int]
+
+
 class Registry:
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock
         self._schedules = Schedules(resources)
-        self._generation = -1  # not looked at yet
+        self._state = _State(-1, {}, {})  # not looked at yet
         self._looked_at = clock()
         self._catalog: Catalog | None = None
-        self._paths: WaitPaths = {}
         self._versions: dict[tuple[str, int], Version] = {}
 
     @property
@@ -79,11 +89,11 @@ class Registry:
 
     def catalog(self) -> Catalog:
         """The live functions, as they were at most `cache_s` ago."""
-        self._look(self._cache_s if self._generation >= 0 else 0)
+        self._look(self._cache_s if self._state.generation >= 0 else 0)
         catalog = self._catalog
         if catalog is None:
             routes = [self._route_of(row) for row in self.functions() if row.live is not None]
-            catalog = self._catalog = Catalog(routes, (), self._paths)
+            catalog = self._catalog = Catalog(routes, (), self._state.paths)
         return catalog
 
     def _route_of(self, row: FunctionRow) -> Route:
@@ -128,33 +138,40 @@ class Registry:
         if now - self._looked_at < age_s:
             return
         self._looked_at = now
-        generation, paths = self._state()
-        if generation != self._generation:
-            self._generation, self._paths, self._catalog, self._versions = generation, paths, None, {}
+        state = self._read_state()
+        if state.generation != self._state.generation:
+            self._state, self._catalog, self._versions = state, None, {}
 
     def versions(self, function_id: str) -> list[tuple[int, Version]]:
         """All versions, the oldest first."""
         return [(number := int(item["sk"]["S"]), _version(item, number)) for item in self._query(f"V#{function_id}")]
 
-    def _state(self) -> tuple[int, WaitPaths]:
+    def longest_wait_ms(self, event_name: str) -> int:
+        """For how long after it was accepted an event of this name may be looked for; 0 if nothing ever awaited it."""
+        return self._state.longest.get(event_name, 0)
+
+    def _read_state(self) -> _State:
         item = read_item(self._table, FUNCTIONS_STATE)
         if item is None:
-            return 0, {}
+            return _State(0, {}, {})
         paths = orjson.loads(item["w"]["B"])
         read = {name: {_path_set(one) for one in its} for name, its in paths.items()}
-        return int(item["g"]["N"]), read
+        return _State(int(item["g"]["N"]), read, orjson.loads(item["l"]["B"]) if "l" in item else {})
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
     def stage(self, definition: Mapping[str, Any]) -> bool:
-        """Register the wait paths of a definition. True if there are new ones, which routers know `cache_s` later."""
-        wanted = _wait_paths(compile_plan(dict(definition), 0))
+        """Register the wait paths of a definition, and for how long it may look for events. True if that is new, which
+        routers know `cache_s` later."""
+        plan = compile_plan(dict(definition), 0)
+        wanted, longest = _wait_paths(plan), longest_run_ms(plan)
 
-        def merge(paths: WaitPaths) -> bool:
-            before = {name: set(its) for name, its in paths.items()}
+        def merge(state: _State) -> bool:
+            known = deepcopy(state)
             for name, its in wanted.items():
-                paths.setdefault(name, set()).update(its)
-            return paths != before
+                state.paths.setdefault(name, set()).update(its)
+                state.longest[name] = max(longest, state.longest.get(name, 0))
+            return state != known
 
         return self._change(merge)
 
@@ -238,7 +255,7 @@ class Registry:
         """Let everybody, and everything, know of a routing. Until that is done, the function is pending."""
         plan = None if routing.live is None else self._known(function_id, routing.live).plan
         self._schedules.set(function_id, plan, routing.is_paused, routing.is_guarded, now)
-        self._change(lambda paths: True)
+        self._change(lambda state: True)
         self._db.update_item(
             TableName=self._table,
             Key=function_key(function_id),
@@ -288,20 +305,25 @@ class Registry:
             except KeyError:
                 continue
 
-    def _change(self, edit: Any) -> bool:
-        """Edit the wait paths and count up, against whoever does so at the same time."""
+    def _change(self, edit: Callable[[_State], bool]) -> bool:
+        """Edit the state and count up, against whoever does so at the same time."""
         while True:
-            generation, paths = self._state()
-            if not edit(paths):
+            state = self._read_state()
+            if not edit(state):
                 return False
-            written = {name: [p if p is None else list(map(list, p)) for p in its] for name, its in paths.items()}
-            item = {**FUNCTIONS_STATE, "g": {"N": str(generation + 1)}, "w": {"B": orjson.dumps(written)}}
+            written = {name: [p if p is None else list(map(list, p)) for p in its] for name, its in state.paths.items()}
+            item = {
+                **FUNCTIONS_STATE,
+                "g": {"N": str(state.generation + 1)},
+                "w": {"B": orjson.dumps(written)},
+                "l": {"B": orjson.dumps(state.longest)},
+            }
             try:
                 self._db.put_item(
                     TableName=self._table,
                     Item=item,
                     ConditionExpression=f"{NEW} OR g = :g",
-                    ExpressionAttributeValues={":g": {"N": str(generation)}},
+                    ExpressionAttributeValues={":g": {"N": str(state.generation)}},
                 )
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue

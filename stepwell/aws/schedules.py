@@ -66,7 +66,8 @@ class Schedules:
         return guarded
 
     def _send(self, item: Item, now: int) -> None:
-        function_id, cron, timezone = item["sk"]["S"].split("#")
+        function_id, _, rest = item["sk"]["S"].partition("#")
+        cron, _, timezone = rest.rpartition("#")  # `1#2` is the second Monday: a cron may have the sign too
         due = int(item["next"]["N"])
         at = latest_tick(cron, timezone, due - 1, now) or due
         ticks = []

@@ -37,6 +37,7 @@ from stepwell.aws.table import (
     arrival_partitions,
     arrived,
     event_key,
+    item_key,
     rerun_key,
     run_key,
     shard_of,
@@ -48,6 +49,7 @@ from stepwell.aws.waking import Waking
 from stepwell.aws.wide import Ended, outcome_items, unfolded
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, user_key
+from stepwell.core.lifetime import longest_run_ms
 from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
 from stepwell.core.routing import State
 from stepwell.engine import RunFact
@@ -66,7 +68,7 @@ class DynamoStore:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
         self._registry, self._timers, self._waking, self.lists = registry, timers, waking, lists
         self.kept = Kept(resources)
-        self.once = DynamoOnce(self._table, self._retention_s)
+        self.once = DynamoOnce(self._table, self._event_ttl)
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._people = People(resources.table)
         self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
@@ -122,46 +124,50 @@ class DynamoStore:
         return newest_position(now)
 
     def put_events(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
-        # Those of one id one after the other: the first one is the one that counts.
         positions = [next_position(now) for _ in events]
-        first: dict[str, int] = {}
+        same: dict[str, list[int]] = defaultdict(list)
         for i, new in enumerate(events):
-            first.setdefault(new.event.id, i)
-        accepted: dict[int, Accepted | NotWritten | None] = dict(
-            zip(
-                first.values(),
-                self.each(lambda i: self._put_event(events[i], positions[i], now), list(first.values())),
-                strict=True,
-            )
-        )
-        return [accepted.get(i) if i in accepted else None for i in range(len(events))]
+            same[new.event.id].append(i)
+        accepted: list[Accepted | NotWritten | None] = [None] * len(events)
+
+        def put(those: list[int]) -> None:
+            """One after the other, until one is accepted: the first, or the one whose message comes again."""
+            for i in those:
+                accepted[i] = self._put_event(events[i], positions[i], now)
+                if isinstance(accepted[i], Accepted):
+                    return
+
+        self.each(put, list(same.values()))
+        return accepted
 
     def _put_event(self, new: NewEvent, position: int, now: int) -> Accepted | NotWritten | None:
         event, errors = new.event, self._db.exceptions
         accepted = Accepted(position, new.starts)
         try:
-            self._put(event_item(new, accepted, new.misses, now // 1000 + self._retention_s), NEW)
+            self._put_arrivals(new, position, now)
+            self._put(event_item(new, accepted, new.misses, self._event_ttl(new, now)), NEW)
         except errors.ConditionalCheckFailedException as refused:
             known = refused.response["Item"]
             identity = known.get("m", {}).get("S")
             if new.cause is None or identity != new.cause.id or "x" in known:
                 return None  # a duplicate, or it was erased since
             accepted = Accepted(int(known["p"]["N"]), [function["S"] for function in known.get("st", {}).get("L", [])])
+            try:
+                self._put_arrivals(new, accepted.position, now)  # under paths that were registered since, too
+            except errors.ClientError as error:
+                return NotWritten(str(error))
         except Exception as error:  # throttled, no connection, too large: in any case this event's trouble alone
             return NotWritten(str(error))
         event.seq = accepted.position
-        try:
-            self._put_arrivals(new, now)
-        except errors.ClientError as error:
-            return NotWritten(str(error))
         count("EventsAccepted")
         if new.replay is None:
             self._accepted.append(event)
         self._listed_events[event.id] = Listed(event.seq, event.id, event.name, user_key(event.user))
         return accepted
 
-    def _put_arrivals(self, new: NewEvent, now: int) -> None:
-        """Store the event where waits will look for it: before waits are looked up."""
+    def _put_arrivals(self, new: NewEvent, position: int, now: int) -> None:
+        """Store where waits will look for the event: before it is accepted, so that whoever looks from then on finds
+        it. A row whose event has another position, or is not there, says nothing."""
         event = new.event
         if new.replay is not None:
             return
@@ -169,8 +175,19 @@ class DynamoStore:
         if self.catalog().is_awaited_by_name(event):
             partitions.append(arrival_partitions(event.name, None)[shard_of(event.id, NAME_SHARDS)])
         for partition in partitions:
-            ttl = {"N": str(now // 1000 + self._retention_s)}
-            self._put({**arrival(partition, event.seq, event.id), "ttl": ttl})
+            ttl = self._until(now, self._registry.longest_wait_ms(event.name))
+            self._put({**arrival(partition, position, event.id), "ttl": {"N": str(ttl)}})
+
+    def _event_ttl(self, new: NewEvent, now: int) -> int:
+        """Until when runs may come to need an event: those that it starts, and those that await it."""
+        plans = [self.catalog().choose(function, new.event) for function in new.starts]
+        runs = [longest_run_ms(plan) for plan in plans if plan is not None]
+        return self._until(now, max([self._registry.longest_wait_ms(new.event.name), *runs]))
+
+    def _until(self, now: int, needed_ms: int) -> int:
+        """In s since the epoch: the retention counts from when a thing is not needed any more."""
+        return (now + needed_ms) // 1000 + self._retention_s
+
 
     def keep(self, function_id: str, event: Event, now: int) -> bool:
         try:
@@ -204,9 +221,11 @@ class DynamoStore:
             for its in found
         )
         for start in range(0, len(arrivals), 100):
-            some = [event_id for _, event_id in arrivals[start : start + 100]]
-            events = self.events(some)
-            yield from (events[event_id] for event_id in some if event_id in events)
+            some = arrivals[start : start + 100]
+            events = self.events([event_id for _, event_id in some])
+            for position, event_id in some:
+                if event_id in events and events[event_id].seq == position:
+                    yield events[event_id]
 
     def _arrivals(self, partition: str, after: int, before: int) -> list[tuple[int, str]]:
         pages = self._db.get_paginator("query").paginate(
@@ -272,7 +291,8 @@ class DynamoStore:
         """Write the run; the current record if somebody else did meanwhile."""
         if record.revision and record.run is change.before and record.causes == record.written_causes:
             return None
-        for item in keep_results(record, change.commands, self.request_ids, now // 1000 + self._retention_s):
+        ttl = self._until(now, longest_run_ms(record.plan))
+        for item in keep_results(record, change.commands, self.request_ids, ttl):
             self._put(item)
         item = run_item(record, now // 1000 + self._retention_s)
         try:
@@ -281,10 +301,11 @@ class DynamoStore:
             else:
                 self._put(item, UNCHANGED, {":before": {"N": str(record.revision)}})
         except self._db.exceptions.ConditionalCheckFailedException as lost:
-            if record.revision:
-                time.sleep(random.uniform(0, 0.02 if not record.is_wide else 0.2))  # others try again as well
-            (current,) = self._read([lost.response["Item"]])
-            return current
+            if lost.response["Item"] != item:  # else it is ours: the answer was lost, and the client asked again
+                if record.revision:
+                    time.sleep(random.uniform(0, 0.02 if not record.is_wide else 0.2))  # others try again as well
+                (current,) = self._read([lost.response["Item"]])
+                return current
         record.revision += 1
         record.written_causes = dict(record.causes)
         return None
@@ -293,9 +314,13 @@ class DynamoStore:
         """What the run asks for besides: each can be done twice. A wait may be opened and closed in one change, so its
         key is that of the run as it is now."""
         run, pauses = record.run, record.plan.pauses
+        if run.id in self._added and (record.rerun_of is not None or record.replay is not None):
+            self._keep_longer(record, now)
         for command in change.commands:
             if isinstance(command, SetTimer):
                 self._timers.set(run.id, command.timer, command.due_at, now)
+                if command.due_at > run.created_at + longest_run_ms(record.plan):  # as a step's `retry_after` may be
+                    self._keep_longer(record, command.due_at)
             elif isinstance(command, ClearTimer):
                 self._over += self._timers.item_of(change.before, command.timer, now)
             elif isinstance(command, OpenWait):
@@ -305,6 +330,13 @@ class DynamoStore:
             elif isinstance(command, CloseWait):
                 its = run.pauses[command.pause]
                 self._over.append(wait_key(pauses[command.pause].event or "", its.key, run.id, command.pause))
+
+    def _keep_longer(self, record: Record, until: int) -> None:
+        """Let what a run needs be there still when it takes longer than its plan says, or its event is an old one."""
+        refs = [*record.pages, *(attempt.ref for attempt in record.attempts if attempt.ref is not None)]
+        keys = [event_key(record.event.id), *(item_key(record.run.id, ref) for ref in refs)]
+        ttl = {"N": str(self._until(until, longest_run_ms(record.plan)))}
+        put_items(self._table, [{**item, "ttl": ttl} for item in self.get_many(keys)])
 
     def _listed(self, record: Record) -> Listed:
         user, function = user_key(record.event.user), record.plan.function_id

@@ -1,0 +1,173 @@
+"""When an event is accepted, and which waits it may then satisfy, whatever dies or comes again meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import time_machine
+from botocore.exceptions import ReadTimeoutError
+from moto.core.botocore_stubber import BotocoreStubber
+
+from stepwell.aws.resources import Resources
+from stepwell.core.run import RunStatus
+from stepwell.testing.batches import Batches, Crash, Json, handler_step
+from tests.aws.test_sweep import failing
+
+NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def batches(resources: Resources, clock: Any) -> Batches:
+    return Batches(resources)
+
+
+def received(batches: Batches) -> Json:
+    """The next message of the queue `events`, as Lambda has it; it stays invisible."""
+    (message,) = batches.outside.receive_message(
+        QueueUrl=batches.resources.events_queue, MaxNumberOfMessages=1, AttributeNames=["All"]
+    )["Messages"]
+    return {"messageId": message["MessageId"], "body": message["Body"], "attributes": message["Attributes"]}
+
+
+def again(record: Json) -> Json:
+    return {**record, "attributes": {**record["attributes"], "ApproximateReceiveCount": "2"}}
+
+
+def crash_before(batches: Batches, method: str, record: Json) -> None:
+    """Let the process of `route` die when its store is about to do this."""
+
+    def die(*arguments: Any) -> None:
+        raise Crash
+
+    setattr(batches.entry.store, method, die)
+    with pytest.raises(Crash):
+        batches.entry.route({"Records": [record]})
+    batches.start()
+
+
+def invoked(batches: Batches) -> list[str]:
+    return [payload["ctx"]["step_id"] for payload in batches.invoked]
+
+
+def test_a_duplicate_before_it_in_a_batch_does_not_swallow_a_message_that_comes_again(batches: Batches) -> None:
+    batches.deploy({"a": handler_step()})
+    batches.send(id="x")
+    first = received(batches)
+    crash_before(batches, "add", first)  # the event is stored, its run is not made
+    batches.send(id="x")  # the sender heard nothing, and tries again
+    duplicate = received(batches)
+    answer = batches.entry.route({"Records": [duplicate, again(first)]})
+    assert answer == {"batchItemFailures": []}
+    batches.drain()
+    assert [stored.run.status for stored, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_an_event_that_was_accepted_in_time_satisfies_its_wait_however_late_the_rest_comes(
+    batches: Batches, clock: Any
+) -> None:
+    batches.deploy(
+        {
+            "a": handler_step(),
+            "yes": handler_step({"step": "a", "async": PAID}),
+            "no": handler_step({"step": "a", "async": {**PAID, "onTimeout": True}}),
+        }
+    )
+    batches.send(data={"order": 1})
+    batches.drain()
+    clock.shift(3599)
+    batches.send("paid", {"order": 1})
+    message = received(batches)
+    crash_before(batches, "find_waits", message)
+    clock.shift(5)  # the deadline is over
+    batches.entry.sweep(range(8))
+    clock.shift(120)
+    batches.entry.sweep(range(8))
+    batches.entry.route({"Records": [again(message)]})
+    batches.drain()
+    assert invoked(batches) == ["a", "yes"]
+
+
+def test_an_event_whose_key_could_not_be_stored_is_not_accepted_yet(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})})
+    batches.send("paid", {"order": 1}, id="early")
+    message = received(batches)
+    with failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: '"K#' in body):
+        assert batches.entry.route({"Records": [message]})["batchItemFailures"]
+    assert batches.entry.store.events(["early"]) == {}
+    batches.send(data={"order": 1})
+    batches.drain()
+    clock.shift(1)
+    batches.entry.route({"Records": [again(message)]})
+    batches.drain()
+    assert invoked(batches) == ["a", "b"], "it was accepted after the run's trigger"
+
+
+def test_an_event_that_was_accepted_before_the_trigger_satisfies_no_wait_when_it_comes_again(
+    batches: Batches, clock: Any
+) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})})
+    batches.send("paid", {"order": 1})
+    message = received(batches)
+    crash_before(batches, "find_waits", message)
+    clock.shift(1)
+    batches.send(data={"order": 1})
+    batches.drain()
+    batches.entry.route({"Records": [again(message)]})
+    batches.drain()
+    assert invoked(batches) == ["a"]
+
+
+def test_a_duplicates_trace_under_a_key_satisfies_nothing(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "10m", "async": PAID})})
+    batches.send("paid", {"order": 1}, id="p")
+    batches.drain()
+    batches.send(data={"order": 1})
+    batches.drain()
+    clock.shift(1)
+    batches.send("paid", {"order": 1}, id="p")  # accepted before the trigger; this is a duplicate of it
+    batches.drain()
+    clock.shift(605)
+    batches.drain()
+    assert invoked(batches) == ["a"]
+
+
+@contextmanager
+def lost_answer(nth: int) -> Iterator[list[str]]:
+    """The nth write of a run is done, but its answer is lost, so that the client asks again."""
+    original, seen = BotocoreStubber.__call__, list[str]()
+
+    def call(self: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
+        answer = original(self, event_name, request, **more)
+        body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
+        if "PutItem" in event_name and b'"R#' in body and b'"sk": {"S": "r"}' in body:
+            seen.append(event_name)
+            if len(seen) == nth:
+                raise ReadTimeoutError(endpoint_url="https://dynamodb")
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BotocoreStubber, "__call__", call)
+        yield seen
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_write_whose_answer_is_lost_is_no_lost_race(resources: Resources, nth: int) -> None:
+    batches = Batches(resources)
+    batches.deploy({"a": handler_step(), "b": handler_step("a")})
+    batches.send()
+    with lost_answer(nth) as seen:
+        batches.drain()
+    assert len(seen) == 4, "three transitions, and one that was asked for twice"
+    assert invoked(batches) == ["a", "b"]
+    assert [stored.run.status for stored, _ in batches.runs()] == [RunStatus.COMPLETED]

@@ -1,0 +1,131 @@
+"""Runs may last for a year: what they come to need outlives the retention of what has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import time_machine
+
+from stepwell.aws.entry import now_ms
+from stepwell.aws.resources import Resources
+from stepwell.aws.table import event_key
+from stepwell.core.run import RunStatus, StepStatus
+from stepwell.testing.batches import Batches, handler_step
+
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "2d"}
+LONG = {"text": "x" * 5000}
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def batches(resources: Resources, clock: Any) -> Batches:
+    return Batches(resources)
+
+
+def expire(batches: Batches) -> int:
+    """What DynamoDB does by itself; how many items are gone."""
+    db, table = batches.outside_db, batches.resources.table
+    old = [
+        {"pk": item["pk"], "sk": item["sk"]}
+        for page in db.get_paginator("scan").paginate(TableName=table)
+        for item in page["Items"]
+        if "ttl" in item and int(item["ttl"]["N"]) * 1000 <= now_ms()
+    ]
+    for key in old:
+        db.delete_item(TableName=table, Key=key)
+    return len(old)
+
+
+def go_on(batches: Batches, clock: Any, days: int) -> None:
+    clock.shift(days * 86_400 + 130)
+    expire(batches)
+    batches.start()
+    batches.entry.sweep(range(8))
+    batches.drain()
+
+
+def test_an_event_and_a_long_output_are_there_after_a_delay_of_40_days(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LONG
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "40d"})})
+    batches.send(data={"text": "y" * 500})
+    batches.drain()
+    go_on(batches, clock, 40)
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert batches.invoked[-1]["steps"] == {"a": LONG}
+    assert batches.invoked[-1]["event"]["data"] == {"text": "y" * 500}
+
+
+def test_an_event_that_came_during_a_delay_of_40_days_is_found_at_its_end(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "40d", "async": PAID})})
+    batches.send(data={"order": 1})
+    batches.drain()
+    clock.shift(86_400)
+    batches.send("paid", {"order": 1})
+    batches.drain()
+    go_on(batches, clock, 39)
+    assert [payload["ctx"]["step_id"] for payload in batches.invoked] == ["a", "b"]
+
+
+def test_a_retry_that_its_step_put_off_for_a_year_has_its_event(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: {"status": 503, "retry_after": "300d"} if ctx["attempt"] == 1 else {}
+    batches.deploy({"a": handler_step(retries={"attempts": 1})})
+    batches.send(data={"text": "y" * 500})
+    batches.drain()
+    go_on(batches, clock, 300)
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+
+
+def test_what_nothing_needs_goes_with_its_retention(batches: Batches, clock: Any) -> None:
+    event_id = batches.send("unknown")
+    batches.drain()
+    clock.shift(batches.resources.retention_days * 86_400 + 1)
+    assert expire(batches) >= 1
+    assert batches.entry.store.events([event_id]) == {}
+
+
+def test_a_run_that_cannot_be_read_holds_up_no_other(batches: Batches, clock: Any) -> None:
+    waiting = {"a": handler_step(), "b": handler_step({"step": "a", "async": {**PAID, "match": "async.data.n > 0"}})}
+    batches.deploy(waiting)
+    batches.deploy(waiting, id="g")
+    broken = batches.send(data={"text": "y" * 500})
+    batches.drain()
+    db = batches.outside_db
+    db.delete_item(TableName=batches.resources.table, Key=event_key(broken))  # by whoever
+    batches.send()
+    batches.drain()
+    batches.start()
+    clock.shift(1)
+    batches.send("paid", {"n": 1})
+    for _ in range(3):
+        batches.route()
+        batches.advance()
+    statuses = sorted(stored.run.steps[1].status.name for stored, _ in batches.runs())
+    assert statuses == ["COMPLETED", "COMPLETED", "PENDING", "PENDING"]
+    clock.shift(3 * 86_400)
+    batches.entry.sweep(range(8))  # looks at all of them
+
+
+def test_a_step_whose_input_is_lost_fails_and_says_so(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LONG
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "1d"})})
+    batches.send()
+    batches.drain()
+    db = batches.outside_db
+    for item in db.scan(TableName=batches.resources.table)["Items"]:
+        if item["sk"]["S"].startswith("a#"):
+            db.delete_item(TableName=batches.resources.table, Key={"pk": item["pk"], "sk": item["sk"]})
+    go_on(batches, clock, 1)
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.FAILED
+    assert stored.run.steps[1].status is StepStatus.FAILED
+    assert b"input_lost" in (attempts[-1].error or b"")
