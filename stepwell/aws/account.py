@@ -25,6 +25,7 @@ class Account:
         self.ssm: Any = make("ssm", config=config)
         self.logs: Any = make("logs", config=config)
         self.ecs: Any = make("ecs", config=config)
+        self.ecr: Any = make("ecr", config=config)
         self.sts: Any = make("sts", config=config)
 
     def author(self) -> str:

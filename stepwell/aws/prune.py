@@ -16,6 +16,7 @@ from typing import Any
 from stepwell.aws import naming
 from stepwell.aws.account import Account
 from stepwell.aws.items import read_items
+from stepwell.aws.oci import is_ecr
 from stepwell.aws.push import log_group_arn
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
@@ -49,9 +50,14 @@ class Unneeded:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
+    """`grace_ms`: how young what nothing needs may be without being removed. With `and_logs`, log groups go with what
+    logged there; else they stay until their logs have expired."""
+
     resources: Resources
     account: Account
     now: int  # ms since the epoch
+    grace_ms: int = GRACE_MS
+    and_logs: bool = False
 
     def plan(self) -> list[Unneeded]:
         """What nothing needs, in an order in which it can be removed."""
@@ -60,7 +66,9 @@ class Prune:
         return [
             *(Unneeded("lambda", name) for name in lambdas),
             *(Unneeded("task definition", arn) for arn in self._tasks(needed)),
+            *(Unneeded("image", digest) for digest in self._images(needed)),
             *(Unneeded("log group", name) for name in self._log_groups(set(lambdas))),
+            *(Unneeded("log group", name) for name in self._task_log_groups(needed)),
             *(Unneeded("parameter", name) for name in self._parameters(needed)),
             *(Unneeded("role", name) for name in self._roles(needed)),
             *(Unneeded("code", key) for key in self._code(code)),
@@ -74,6 +82,9 @@ class Prune:
                 _unless_gone(account.lambda_, "ResourceNotFoundException", "delete_function", FunctionName=name)
             case "task definition":
                 account.ecs.deregister_task_definition(taskDefinition=name)
+            case "image":
+                image = {"imageDigest": name}
+                account.ecr.batch_delete_image(repositoryName=self._repository, imageIds=[image])
             case "log group":
                 _unless_gone(account.logs, "ResourceNotFoundException", "delete_log_group", logGroupName=name)
             case "parameter":
@@ -91,7 +102,7 @@ class Prune:
             versions = registry.versions(row.id)
             kept = {row.live, row.routing.canary.version if row.routing.canary else None}
             kept |= {number for function_id, number in running if function_id == row.id}
-            kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - GRACE_MS}
+            kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - self.grace_ms}
             for number, version in versions:
                 if number in kept:
                     needed.functions.add(row.id)
@@ -167,6 +178,40 @@ class Prune:
                 if is_orphan and not self._has_logs(name) and self._is_ours(name):
                     yield name
 
+    def _task_log_groups(self, needed: Needed) -> Iterator[str]:
+        """Those of functions of which no version is needed."""
+        prefix = naming.task_log_group(self.resources.env, "")
+        for page in self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
+            for group in page["logGroups"]:
+                name = group["logGroupName"]
+                if name.removeprefix(prefix) in needed.functions or self._is_new(group["creationTime"]):
+                    continue
+                if not self._has_logs(name) and self._is_ours(name):
+                    yield name
+
+    @property
+    def _repository(self) -> str:
+        return self.resources.repository.partition("/")[2]
+
+    def _images(self, needed: Needed) -> Iterator[str]:
+        """Digests of images that no task definition which is needed runs."""
+        if not is_ecr(self.resources.repository.partition("/")[0]):
+            return
+        kept = {image for arn in needed.tasks for image in self._images_of(arn)}
+        for page in self.account.ecr.get_paginator("describe_images").paginate(repositoryName=self._repository):
+            for image in page["imageDetails"]:
+                names = {f"{self.resources.repository}:{tag}" for tag in image.get("imageTags", ())}
+                names.add(f"{self.resources.repository}@{image['imageDigest']}")
+                if not names & kept and not self._is_new(image["imagePushedAt"].timestamp() * 1000):
+                    yield image["imageDigest"]
+
+    def _images_of(self, arn: str) -> set[str]:
+        try:
+            found = self.account.ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+        except self.account.ecs.exceptions.ClientException:
+            return set()  # it is gone
+        return {container["image"] for container in found["containerDefinitions"]}
+
     def _is_ours(self, group: str) -> bool:
         tags = self.account.logs.list_tags_for_resource(resourceArn=log_group_arn(self.resources, group))["tags"]
         return bool(tags.get(naming.ENV_TAG) == self.resources.env)
@@ -179,6 +224,9 @@ class Prune:
         return True
 
     def _has_logs(self, group: str) -> bool:
+        """Whether there are logs that are to be kept."""
+        if self.and_logs:
+            return False
         newest = self.account.logs.describe_log_streams(
             logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
         )["logStreams"]
@@ -215,7 +263,7 @@ class Prune:
                     yield found["Key"]
 
     def _is_new(self, changed_at: float) -> bool:
-        return changed_at > self.now - GRACE_MS
+        return changed_at > self.now - self.grace_ms
 
 
 def _add_targets(needed: Needed, targets: Any) -> None:

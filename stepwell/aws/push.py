@@ -160,7 +160,7 @@ class Push:
             case PutLambda(step=StepLambda() as step):
                 self._put_lambda(step, roles[step.function_id], action.todo)
             case Adopt():
-                self._changer.invocation(*_unqualified(action.name), action.todo)
+                self._changer.invocation(*_unqualified(action.name), action.todo, is_new=False)
             case PutTask(task=task) if task is not None:
                 made[task.name] = make_task(
                     task, self.account, self.resources, lambda line: self.watcher.says(action, line)
@@ -238,9 +238,9 @@ class Push:
         return [future.result() for future in futures]
 
 
-def notes(functions: Iterable[Wanted], found: Found, resources: Resources) -> list[str]:
-    """What nobody but the owner of a Lambda that was given by its ARN can see to."""
-    arns = {arn for its in functions for arn in its.arns.values()}
+def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actions: Sequence[Action]) -> list[str]:
+    """What nobody but the owner of a Lambda that was given by its ARN can see to, when something is to be done."""
+    arns = {arn for its in functions for arn in its.arns.values()} if actions else set()
     return [
         f"{arn}: its role {found.lambdas[arn].configuration['Role']} must be allowed sqs:SendMessage on"
         f" {resources.outcomes_queue_arn}; and the engine must be allowed lambda:InvokeFunction on it, which"

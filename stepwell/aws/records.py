@@ -17,7 +17,7 @@ from uuid import UUID
 import orjson
 
 from stepwell.aws.table import Item, run_key, shard_of, status_partition
-from stepwell.core.events import user_key
+from stepwell.core.events import Event, user_key
 from stepwell.core.messages import RecordAttempt
 from stepwell.core.run import Run, RunStatus, StepStatus, pack, unpack
 from stepwell.platform import RunRecord
@@ -200,7 +200,7 @@ def run_item(record: Record, ttl: int) -> Item:
         "p": {"N": str(record.position)},
         "a": {"N": str(record.after)},
     }
-    if len(event.body) <= _EVENT:
+    if is_kept_in_runs(event):
         item["e"] = {"B": event.body}
     else:
         item["ei"] = {"S": event.id}
@@ -225,6 +225,10 @@ def run_item(record: Record, ttl: int) -> Item:
     if run.ended_at is not None:
         item["ttl"] = {"N": str(ttl)}
     return item
+
+
+def is_kept_in_runs(event: Event) -> bool:
+    return len(event.body) <= _EVENT
 
 
 def _write_causes(causes: dict[int, tuple[str, int]], run: Run) -> bytes:

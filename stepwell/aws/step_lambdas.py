@@ -142,10 +142,15 @@ class Changer:
             self._wait("function_updated_v2", name)
         self.invocation(name, None, todo)
 
-    def invocation(self, name: str, qualifier: str | None, todo: tuple[str, ...]) -> None:
+    def invocation(self, name: str, qualifier: str | None, todo: tuple[str, ...], *, is_new: bool = True) -> None:
+        """`is_new`: its role may be new too, so that Lambda does not know yet what it allows."""
         if CREATE in todo or DESTINATIONS in todo:
             which = {"FunctionName": name, **({"Qualifier": qualifier} if qualifier else {})}
-            self._patiently(self.client.put_function_event_invoke_config, **which, **destinations(self.resources))
+            put = self.client.put_function_event_invoke_config
+            if is_new:
+                self._patiently(put, **which, **destinations(self.resources))
+            else:
+                put(**which, **destinations(self.resources))
         if CREATE in todo or RECURSION in todo:
             self.client.put_function_recursion_config(FunctionName=name, RecursiveLoop="Allow")
 

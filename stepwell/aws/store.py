@@ -23,7 +23,7 @@ from stepwell.aws.observe import count, duration
 from stepwell.aws.once import DynamoOnce
 from stepwell.aws.people import People
 from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
-from stepwell.aws.records import Record, run_item
+from stepwell.aws.records import Record, is_kept_in_runs, run_item
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.results import keep_results, record_of
@@ -334,9 +334,11 @@ class DynamoStore:
     def _keep_longer(self, record: Record, until: int) -> None:
         """Let what a run needs be there still when it takes longer than its plan says, or its event is an old one."""
         refs = [*record.pages, *(attempt.ref for attempt in record.attempts if attempt.ref is not None)]
-        keys = [event_key(record.event.id), *(item_key(record.run.id, ref) for ref in refs)]
+        keys = [item_key(record.run.id, ref) for ref in refs]
+        if not is_kept_in_runs(record.event):
+            keys.append(event_key(record.event.id))
         ttl = {"N": str(self._until(until, longest_run_ms(record.plan)))}
-        put_items(self._table, [{**item, "ttl": ttl} for item in self.get_many(keys)])
+        put_items(self._table, [{**item, "ttl": ttl} for item in self.get_many(keys)] if keys else [])
 
     def _listed(self, record: Record) -> Listed:
         user, function = user_key(record.event.user), record.plan.function_id

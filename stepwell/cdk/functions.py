@@ -4,7 +4,7 @@ One rule: it packages and names as `stepwell push` does; what differs is who mak
 each of its versions is kept, so that open runs go on with theirs. A version is frozen: a changed secret reaches it when
 its sandboxes have ended, within hours.
 
-    Functions(self, "Functions", "functions/", env="prod")
+    Functions(self, "Functions", path="functions/", env="prod")
 """
 
 from __future__ import annotations
@@ -37,13 +37,21 @@ class CannotDeploy(Exception):
 
 
 class Functions(Construct):
-    """Every function at or below `path`. `resources`: of the environment; else read from the account, when the stack is
-    synthesised. Raises CannotDeploy, LoadError, Refused, NoEnvironment."""
+    """Every function at or below `path`. `env`: the environment; else the CDK context's `env`, as for Stepwell's own
+    app. `resources`: of the environment; else read from the account, when the stack is synthesised. Functions with
+    docker steps or `.env` files are no part of a stack. Raises CannotDeploy, LoadError, Refused, NoEnvironment."""
 
     def __init__(
-        self, scope: Construct, id: str, path: str | Path, *, env: str, resources: Resources | None = None
+        self,
+        scope: Construct,
+        id: str,
+        path: str | Path,
+        *,
+        env: str | None = None,
+        resources: Resources | None = None,
     ) -> None:
         super().__init__(scope, id)
+        env = env or self.node.try_get_context("env") or "dev"
         self.resources = resources or Resources.of_environment(env)
         self.registrar = ssm.StringParameter.value_for_string_parameter(self, registrar_parameter(env))
         functions, errors = load_all([Path(path)])

@@ -34,7 +34,7 @@ class Client:
         server answers, or a busy one; for who makes no request that must not be repeated."""
         if url is None:
             url = os.environ.get("STEPWELL_URL", DEFAULT_URL) if env is None else api_url(env)
-        self.url, self._patience_s = url.rstrip("/"), patience_s
+        self.env, self.url, self._patience_s = env, url.rstrip("/"), patience_s
         self._session: httpx.Client | None = None
         key = key or os.environ.get("STEPWELL_KEY")
         self._headers = {b"content-type": b"application/json"}
@@ -90,7 +90,8 @@ class Client:
                 with _http() as http:
                     response = self._patiently(http, method, path, options)
         except httpx.ConnectError:
-            fail(f"no server answers at {self.url}; start one with `stepwell dev`, or set STEPWELL_URL")
+            cure = "start one with `stepwell dev`, or set STEPWELL_URL" if self.env is None else "is it deployed?"
+            fail(f"no server answers at {self.url}; {cure}")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             fail(f"{method} {self.url}{path}: {error or type(error).__name__}")
         try:

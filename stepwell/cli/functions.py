@@ -97,19 +97,29 @@ def delete(
 @app.command()
 def prune(
     env: EnvOption = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also what is younger than an hour, and logs that have not expired: before `cdk destroy`. Nobody may "
+            "push meanwhile.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove from an environment what pushes made and no live or running version needs: Lambdas, roles, task
-    definitions, code, values of `.env` files, and log groups once their logs have expired.
+    definitions, images, code, values of `.env` files, and log groups once their logs have expired.
 
     Example: stepwell functions prune --env production --dry-run
     """
     with aws():
         from stepwell.aws.account import Account
-        from stepwell.aws.prune import Prune
+        from stepwell.aws.prune import GRACE_MS, Prune
 
-        pruning = Prune(resources_of(env), Account(), time.time_ns() // 1_000_000)
+        grace_ms = 0 if everything else GRACE_MS
+        now = time.time_ns() // 1_000_000
+        pruning = Prune(resources_of(env), Account(), now, grace_ms=grace_ms, and_logs=everything)
         unneeded = pruning.plan()
         for what in unneeded:
             if not dry_run:

@@ -78,6 +78,10 @@ def _to_aws(
             with Bars(stderr) as bars:
                 pushing = push.Push(resources, Account(), bars, release.message, release)
                 found, actions = pushing.plan(its)
+                notes = push.notes(its, found, resources, actions)
+                if not as_json:
+                    for note in notes:  # first: without what is to be granted, the push may end here
+                        warn(note)
                 bars.expect(0 if dry_run else len(actions))
                 changes = [] if dry_run else _register_types(resources, types)
                 registered = [] if dry_run else pushing.apply(its, found, actions)
@@ -97,7 +101,6 @@ def _to_aws(
     versions: dict[str, int | None] = {one.id: None for one in its}
     versions.update((function_id, version.plan.version) for function_id, version in found.live.items())
     versions.update((one.function_id, one.version) for one in registered)
-    notes = push.notes(its, found, resources)
     if as_json:
         lines = [action.as_json() for action in actions]
         content = {"env": env, "dry_run": dry_run, "actions": lines, "functions": versions, "notes": notes}
@@ -115,8 +118,6 @@ def _to_aws(
         is_canary = release.weight is not None and any(one.function_id == function_id for one in registered)
         word = "now" if dry_run else f"canary {release.weight:.0%}" if is_canary else "live"
         console.print(f"[green]{word}[/] {function_id} {live}")
-    for note in notes:
-        warn(note)
 
 
 def _look_at_types(resources: Resources, types: ProjectTypes, functions: list[LoadedFunction]) -> list[dict[str, str]]:

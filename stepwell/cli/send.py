@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -31,4 +32,5 @@ def command(
         print_json(answer)
         return
     (event_id,) = answer["ids"]
-    console.print(f"[green]sent[/] {name} [dim]stepwell events show {event_id}[/]")
+    where = f" --env {env}" if env not in (None, os.environ.get("STEPWELL_ENV")) else ""
+    console.print(f"[green]sent[/] {name} [dim]stepwell events show {event_id}{where}[/]", soft_wrap=True)

@@ -263,6 +263,23 @@ def test_prune_says_what_it_removes(aws: Aws, write: Write) -> None:
     assert data("functions", "prune", "--env", "dev", "--dry-run") == {"env": "dev", "dry_run": True, "actions": []}
 
 
+def test_what_has_to_be_granted_is_said_before_the_push_fails_for_want_of_it(aws: Aws, write: Write) -> None:
+    role = aws.session.client("iam").create_role(RoleName="theirs", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    arn = aws.session.client("lambda").create_function(
+        FunctionName="crm", Runtime="python3.13", Role=role, Handler="a.b", Code={"ZipFile": b"x"}
+    )["FunctionArn"]
+    folder = write(steps={"a": {"runtime": {"type": "lambda", "arn": arn}}})
+    message = "The function's execution role does not have permissions to call SendMessage on the queue"
+    operation = "PutFunctionEventInvokeConfig"
+    aws.fail_once(operation, refusal("InvalidParameterValueException", message, operation))
+    said = refused("push", folder, "--env", "dev")
+    assert f"{role} must be allowed sqs:SendMessage on {aws.resources.outcomes_queue_arn}" in said.replace("\n", " ")
+    assert "does not have permissions" in said
+    assert aws.slept == []  # that role is not ours to wait for
+    ok("push", folder, "--env", "dev")
+    assert "must be allowed" not in ok("push", folder, "--env", "dev")
+
+
 # --- the API ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -12,14 +15,15 @@ from botocore.exceptions import ClientError
 from stepwell.aws.prune import GRACE_MS, Prune
 from stepwell.aws.registry import Registry
 from stepwell.aws.table import run_key, status_partition
+from stepwell.core.definition import parse_definition
 from tests.push.conftest import Aws, refusal
 
 Write = Callable[..., Path]
 STEPS = {"a": {"path": "file://./a"}}
 
 
-def prune(aws: Aws, *, later_ms: int = 2 * GRACE_MS) -> list[str]:
-    pruning = Prune(aws.resources, aws.account(), time.time_ns() // 1_000_000 + later_ms)
+def prune(aws: Aws, *, later_ms: int = 2 * GRACE_MS, **options: Any) -> list[str]:
+    pruning = Prune(aws.resources, aws.account(), time.time_ns() // 1_000_000 + later_ms, **options)
     unneeded = pruning.plan()
     for what in unneeded:
         pruning.apply(what)
@@ -85,6 +89,55 @@ def test_logs_stay_as_long_as_logs_are_kept(aws: Aws, write: Write) -> None:
     logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[event])
     assert prune(aws) == ["code", "lambda"]
     assert prune(aws, later_ms=31 * 86_400_000) == ["log group"]
+
+
+def test_before_an_environment_goes_everything_that_pushes_made_can_go_at_once(aws: Aws, write: Write) -> None:
+    _, old, _ = push_twice(aws, write)
+    aws.session.client("logs").create_log_stream(logGroupName=f"/aws/lambda/{old}", logStreamName="s")
+    assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == ["code", "lambda", "log group"]  # of version 1
+    Registry(aws.resources).retire(["f"])
+    gone = ["code", "lambda", "log group", "parameter", "role"]
+    assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == gone
+    assert (lambdas(aws), groups(aws)) == (set(), set())
+
+
+def test_logs_of_containers_go_with_their_function(aws: Aws, write: Write) -> None:
+    aws.push(write())
+    logs, prefix = aws.session.client("logs"), "/stepwell/dev/tasks/"
+    for function_id in ("f", "gone"):
+        logs.create_log_group(logGroupName=prefix + function_id, tags={"stepwell:env": "dev"})
+    logs.create_log_group(logGroupName=f"{prefix}theirs", tags={"stepwell:env": "other"})
+    assert prune(aws) == ["log group"]
+    assert groups(aws, prefix) == {f"{prefix}f", f"{prefix}theirs"}
+
+
+def test_images_that_no_task_definition_runs_are_removed(aws: Aws) -> None:
+    ecr, ecs = aws.session.client("ecr"), aws.session.client("ecs")
+    uri = ecr.create_repository(repositoryName="stepwell-dev-steps")["repository"]["repositoryUri"]
+    for tag in ("new", "old"):
+        ecr.put_image(repositoryName="stepwell-dev-steps", imageManifest=manifest(tag), imageTag=tag)
+    task = ecs.register_task_definition(
+        family="stepwell-dev-f", containerDefinitions=[{"name": "step", "image": f"{uri}:new", "memory": 512}]
+    )["taskDefinition"]["taskDefinitionArn"]
+    aws.resources = replace(aws.resources, repository=uri, cluster="stepwell-dev")
+    registry = Registry(aws.resources)
+    definition = {
+        "id": "f",
+        "triggers": [{"event": "go"}],
+        "steps": {"a": {"runtime": {"type": "docker", "image": "i"}}},
+    }
+    normalised = parse_definition(definition).normalised()
+    registry.register(normalised, {"a": {"ecs": task}}, {}, "", "", "stepwell.json", 1)
+    assert prune(aws, later_ms=0) == []  # it may belong to a push that goes on right now
+    assert prune(aws) == ["image"]
+    left = ecr.list_images(repositoryName="stepwell-dev-steps")["imageIds"]
+    assert [image["imageTag"] for image in left] == ["new"]
+
+
+def manifest(content: str) -> str:
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": 1, "digest": f"sha256:{content * 16:.64}"}
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    return json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": layer, "layers": [layer]})
 
 
 @pytest.mark.parametrize("name", ["stepwell-dev-route", "stepwell-dev-x-0123456789ab", "theirs"])

@@ -16,7 +16,8 @@ from aws_cdk.assertions import Template
 
 from stepwell.aws.registrar import handle
 from stepwell.aws.registry import Registry
-from stepwell.cdk.functions import CannotDeploy, Functions
+from stepwell.cdk import Functions
+from stepwell.cdk.functions import CannotDeploy
 from tests.push.conftest import Aws
 
 Write = Callable[..., Path]
@@ -24,7 +25,7 @@ Write = Callable[..., Path]
 
 def synthesise(folder: Path, aws: Aws, out: Path) -> Any:
     stack = cdk.Stack(cdk.App(outdir=str(out)), "Mine")
-    Functions(stack, "Functions", folder, env="dev", resources=aws.resources)
+    Functions(stack, "Functions", path=folder, resources=aws.resources)
     return Template.from_stack(stack).to_json()["Resources"]
 
 
