@@ -1,7 +1,8 @@
 """`stepwell functions prune`: takes away what pushes made and no version needs any more.
 
 One rule: in doubt it stays. What a name does not tell a tag does: `stepwell-a-` begins the names of environment `a-b`
-too. Needed is what a live version, a version with open runs, or one that was replaced within the last hour runs on; and
+too. Needed is what a live version, the one before it (which `rollback` goes back to), a canary, a version with open runs,
+or one that was replaced within the last hour runs on; and
 what is younger than that may belong to a push that goes on right now.
 """
 
@@ -100,7 +101,8 @@ class Prune:
         needed, registry, running = Needed(), Registry(self.resources), self._running()
         for row in registry.functions():
             versions = registry.versions(row.id)
-            kept = {row.live, row.routing.canary.version if row.routing.canary else None}
+            canary = row.routing.canary
+            kept = {row.live, row.routing.previous, None if canary is None else canary.version}
             kept |= {number for function_id, number in running if function_id == row.id}
             kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - self.grace_ms}
             for number, version in versions:

@@ -188,7 +188,6 @@ class DynamoStore:
         """In s since the epoch: the retention counts from when a thing is not needed any more."""
         return (now + needed_ms) // 1000 + self._retention_s
 
-
     def keep(self, function_id: str, event: Event, now: int) -> bool:
         try:
             self.kept.put(function_id, event, now)
@@ -314,7 +313,7 @@ class DynamoStore:
         """What the run asks for besides: each can be done twice. A wait may be opened and closed in one change, so its
         key is that of the run as it is now."""
         run, pauses = record.run, record.plan.pauses
-        if run.id in self._added and (record.rerun_of is not None or record.replay is not None):
+        if run.id in self._added and _is_late(record):
             self._keep_longer(record, now)
         for command in change.commands:
             if isinstance(command, SetTimer):
@@ -397,6 +396,12 @@ class DynamoStore:
         if values is not None:
             options["ExpressionAttributeValues"] = values
         self._db.put_item(TableName=self._table, Item=item, **options)
+
+
+def _is_late(record: Record) -> bool:
+    """Whether a new run's event was stored for less than the run may take: a rerun, a replay, what a pause kept."""
+    is_old = record.run.created_at - ms_of(record.event.seq) > _DAY_S * 1000
+    return is_old or record.rerun_of is not None or record.replay is not None
 
 
 def _measure(change: Change) -> None:
