@@ -129,3 +129,17 @@ def test_a_step_whose_input_is_lost_fails_and_says_so(batches: Batches, clock: A
     assert stored.run.status is RunStatus.FAILED
     assert stored.run.steps[1].status is StepStatus.FAILED
     assert b"input_lost" in (attempts[-1].error or b"")
+
+
+def test_a_rerun_of_an_old_event_has_it_to_its_end(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "wait": "20d"})})
+    batches.send(data={"text": "y" * 500})
+    batches.drain()
+    go_on(batches, clock, 20)
+    ((stored, _),) = batches.runs()
+    clock.shift(20 * 86_400)
+    batches.entry.rerun(stored.run.id)
+    batches.drain()
+    go_on(batches, clock, 20)
+    statuses = [its.run.status for its, _ in batches.runs() if its.rerun_of is not None]
+    assert statuses == [RunStatus.COMPLETED]
