@@ -1,9 +1,9 @@
 """`stepwell functions prune`: takes away what pushes made and no version needs any more.
 
 One rule: in doubt it stays. What a name does not tell a tag does: `stepwell-a-` begins the names of environment `a-b`
-too. Needed is what a live version, the one before it (which `rollback` goes back to), a canary, a version with open runs,
-or one that was replaced within the last hour runs on; and
-what is younger than that may belong to a push that goes on right now.
+too. Needed is what a live version, the one before it (which `rollback` goes back to), a canary, a version with open
+runs, or one that was replaced within the last hour runs on; and what is younger than that may belong to a push that
+goes on right now.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Prune:
         for row in registry.functions():
             versions = registry.versions(row.id)
             canary = row.routing.canary
-            kept = {row.live, row.routing.previous, None if canary is None else canary.version}
+            kept = {row.live, None if canary is None else canary.version}
+            kept |= set() if row.live is None else {row.routing.previous}
             kept |= {number for function_id, number in running if function_id == row.id}
             kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - self.grace_ms}
             for number, version in versions:

@@ -30,15 +30,16 @@ def prune(aws: Aws, *, later_ms: int = 2 * GRACE_MS, **options: Any) -> list[str
     return sorted(what.kind for what in unneeded)
 
 
-def push_twice(aws: Aws, write: Write) -> tuple[Path, str, str]:
-    """Two versions of a function, and the Lambda of each."""
+def push_thrice(aws: Aws, write: Write) -> tuple[Path, str, set[str]]:
+    """Three versions of a function: the Lambda of the first, and those of the others, one of which is live, and one
+    what it can be rolled back to."""
     names = []
-    for text in ("1", "2"):
+    for text in ("1", "2", "3"):
         folder = write(steps=STEPS, files={"a/main.py": text, "a/.env": "A=1\n"})
         aws.push(folder)
         version = Registry(aws.resources).version("f", int(text))
         names.append(version.targets["a"]["lambda"])
-    return folder, names[0], names[1]
+    return folder, names[0], set(names[1:])
 
 
 def lambdas(aws: Aws) -> set[str]:
@@ -51,38 +52,38 @@ def open_run(aws: Aws, version: int) -> None:
 
 
 def test_what_only_a_replaced_version_needs_is_removed(aws: Aws, write: Write) -> None:
-    folder, _, new = push_twice(aws, write)
+    folder, _, new = push_thrice(aws, write)
     assert prune(aws) == ["code", "lambda", "log group"]
-    assert lambdas(aws) == {new}
+    assert lambdas(aws) == new
     assert aws.push(folder) == ([], [])
     assert prune(aws) == []
 
 
 def test_a_version_with_an_open_run_keeps_what_it_needs(aws: Aws, write: Write) -> None:
-    _, old, new = push_twice(aws, write)
+    _, old, new = push_thrice(aws, write)
     open_run(aws, 1)
     assert prune(aws) == []
-    assert lambdas(aws) == {old, new}
+    assert lambdas(aws) == {old, *new}
 
 
 def test_what_was_replaced_or_made_just_now_stays(aws: Aws, write: Write) -> None:
-    _, old, new = push_twice(aws, write)
+    _, old, new = push_thrice(aws, write)
     assert prune(aws, later_ms=GRACE_MS // 2) == []
-    assert lambdas(aws) == {old, new}
+    assert lambdas(aws) == {old, *new}
 
 
 def test_of_a_function_that_is_not_live_everything_goes(aws: Aws, write: Write) -> None:
-    folder, _, _ = push_twice(aws, write)
+    folder, _, _ = push_thrice(aws, write)
     Registry(aws.resources).retire(["f"])
-    assert prune(aws) == ["code", "code", "lambda", "lambda", "log group", "log group", "parameter", "role"]
+    assert prune(aws) == [*3 * ["code"], *3 * ["lambda"], *3 * ["log group"], "parameter", "role"]
     assert lambdas(aws) == set()
     _, (registered,) = aws.push(folder)
-    assert registered.version == 2
+    assert registered.version == 3
     assert len(lambdas(aws)) == 1
 
 
 def test_logs_stay_as_long_as_logs_are_kept(aws: Aws, write: Write) -> None:
-    _, old, _ = push_twice(aws, write)
+    _, old, _ = push_thrice(aws, write)
     logs, group = aws.session.client("logs"), f"/aws/lambda/{old}"
     logs.create_log_stream(logGroupName=group, logStreamName="s")
     event = {"timestamp": time.time_ns() // 1_000_000, "message": "hello"}
@@ -92,11 +93,11 @@ def test_logs_stay_as_long_as_logs_are_kept(aws: Aws, write: Write) -> None:
 
 
 def test_before_an_environment_goes_everything_that_pushes_made_can_go_at_once(aws: Aws, write: Write) -> None:
-    _, old, _ = push_twice(aws, write)
+    _, old, _ = push_thrice(aws, write)
     aws.session.client("logs").create_log_stream(logGroupName=f"/aws/lambda/{old}", logStreamName="s")
     assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == ["code", "lambda", "log group"]  # of version 1
     Registry(aws.resources).retire(["f"])
-    gone = ["code", "lambda", "log group", "parameter", "role"]
+    gone = [*2 * ["code"], *2 * ["lambda"], *2 * ["log group"], "parameter", "role"]
     assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == gone
     assert (lambdas(aws), groups(aws)) == (set(), set())
 
@@ -151,7 +152,7 @@ def test_what_no_push_made_is_left_alone(aws: Aws, name: str) -> None:
 
 
 def test_another_environment_whose_name_begins_alike_is_left_alone(aws: Aws, write: Write) -> None:
-    push_twice(aws, write)
+    push_thrice(aws, write)
     client = aws.session.client("lambda")
     made = client.get_function(FunctionName=next(iter(lambdas(aws))))["Configuration"]
     client.create_function(
@@ -168,7 +169,7 @@ def test_another_environment_whose_name_begins_alike_is_left_alone(aws: Aws, wri
 
 def test_logs_of_another_environment_whose_name_begins_alike_are_left_alone(aws: Aws, write: Write) -> None:
     """By its name, the group could be that of a function `two-f` of this environment."""
-    push_twice(aws, write)
+    push_thrice(aws, write)
     group = "/aws/lambda/stepwell-dev-two-f-0123456789ab"
     aws.session.client("logs").create_log_group(logGroupName=group, tags={"stepwell:env": "dev-two"})
     prune(aws)

@@ -311,14 +311,23 @@ def test_an_interrupted_push_can_be_repeated(aws: Aws, write: Write, operation: 
     assert aws.push(folder) == ([], [])
 
 
-@pytest.mark.parametrize("nth", range(4))  # the wait paths, the version, the live row, its cron trigger...
+@pytest.mark.parametrize(
+    ("operation", "nth"),
+    [
+        ("PutItem", 0),  # the version
+        ("PutItem", 1),  # what is live
+        ("BatchWriteItem", 0),  # its cron triggers
+        ("PutItem", 2),  # the counter that everybody looks at
+        ("UpdateItem", 0),  # that all of it is done
+    ],
+)
 def test_a_push_that_is_interrupted_while_it_goes_live_is_finished_by_the_next(
-    aws: Aws, write: Write, nth: int
+    aws: Aws, write: Write, operation: str, nth: int
 ) -> None:
     warm = Registry(aws.resources, clock=lambda: next(SECONDS))
     assert not warm.catalog().live
     folder = write(triggers=[{"event": "go"}, {"cron": "0 9 * * *"}])
-    aws.fail_once("PutItem", KeyError("interrupted"), after=nth)
+    aws.fail_once(operation, KeyError("interrupted"), after=nth)
     with pytest.raises(KeyError):
         aws.push(folder)
     _, (registered,) = aws.push(folder)
@@ -333,8 +342,8 @@ def test_a_retirement_that_is_interrupted_is_finished_by_the_next(aws: Aws, writ
     aws.push(write())
     warm = Registry(aws.resources, clock=lambda: next(SECONDS))
     assert list(warm.catalog().live) == ["f"]
-    aws.fail_once("PutItem", KeyError("interrupted"))  # the counter that everybody looks at
-    with pytest.raises(KeyError):
+    aws.fail_once("PutItem", RuntimeError("interrupted"), after=1)  # the counter that everybody looks at
+    with pytest.raises(RuntimeError, match="interrupted"):
         Registry(aws.resources).retire(["f"])
     (row,) = Registry(aws.resources).functions()
     assert (row.live, row.pending) == (None, True)
