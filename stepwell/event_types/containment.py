@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from stepwell.core.problems import Pointer, shown
+from stepwell.event_types.alternatives import TEXT, alternatives, apart, by_kind, choices
 from stepwell.event_types.known import ALL_KINDS, TYPES, Known, is_readable, is_valid, kinds_of, matches
 from stepwell.event_types.sameness import same
 from stepwell.event_types.schema import Place, conjunction
 
 _MOST_STEPS = 5_000
-_MOST_BRANCHES = 4  # alternatives in alternatives
 _UNCLEAR = ("unevaluatedProperties", "unevaluatedItems", "$dynamicRef")
 
 
@@ -110,22 +110,22 @@ class Containment:
         ]
 
     def _any_of(self, known: Known, target: Place, field: str) -> list[Reason]:
-        tried = [self.reasons(known, choice, field) for choice in _choices(target, "anyOf")]
+        tried = [self.reasons(known, choice, field) for choice in choices(target, "anyOf")]
         if not all(tried):
             return []
-        by_kind = _by_kind(known)
-        if by_kind and all(not self._any_of(one, target, field) for one in by_kind):
+        kinds = by_kind(known)
+        if kinds and all(not self._any_of(one, target, field) for one in kinds):
             return []
         return self._no_choice(target, field, "anyOf", tried)
 
     def _one_of(self, known: Known, target: Place, field: str) -> list[Reason]:
-        choices = _choices(target, "oneOf")
-        tried = [self.reasons(known, choice, field) for choice in choices]
-        for choice, reasons in zip(choices, tried, strict=True):
-            if not reasons and all(apart(known, other) for other in choices if other is not choice):
+        every = choices(target, "oneOf")
+        tried = [self.reasons(known, choice, field) for choice in every]
+        for choice, reasons in zip(every, tried, strict=True):
+            if not reasons and all(apart(known, other) for other in every if other is not choice):
                 return []
-        by_kind = _by_kind(known)
-        if by_kind and all(not self._one_of(one, target, field) for one in by_kind):
+        kinds = by_kind(known)
+        if kinds and all(not self._one_of(one, target, field) for one in kinds):
             return []
         if not all(tried):
             return [_unclear(target, field, "oneOf", "several alternatives may hold")]
@@ -281,7 +281,7 @@ class Containment:
         return [] if not self._text_in(names, place, field) else [_unclear(target, field, "propertyNames")]
 
     def _text_in(self, names: Known, place: Place, field: str) -> list[Reason]:
-        return self.reasons(names.also(_TEXT), place, field)
+        return self.reasons(names.also(TEXT), place, field)
 
     def _dependent(self, known: Known, target: Place, field: str) -> list[Reason]:
         found = []
@@ -331,74 +331,6 @@ class Containment:
         return [_unclear(target, field, "contains")]
 
 
-# --- values that two schemas cannot share ----------------------------------------------------------------------------
-
-
-def apart(known: Known, other: Place, depth: int = 3) -> bool:
-    """Whether surely no value that `known` describes is valid under `other`."""
-    if known.is_empty or any(same(never, other) for never in known.never):
-        return True
-    one = Known((other,))
-    if one.is_empty or not known.kinds & one.kinds:
-        return True
-    if known.values is not None:
-        return not any(is_valid(other, value) for value in known.values)
-    if one.values is not None:
-        return not any(all(is_valid(part, value) for part in known.parts) for value in one.values)
-    if not depth:
-        return False
-    for keyword in ("anyOf", "oneOf"):
-        if other.get(keyword) and all(apart(known, choice, depth - 1) for choice in _choices(other, keyword)):
-            return True
-    if (known.kinds & one.kinds) != {"object"}:
-        return False
-    if any(known.field_refused(name) for name in one.required) or any(one.field_refused(n) for n in known.required):
-        return True
-    return any(
-        apart(known.field(name), part, depth - 1)
-        for name in known.required
-        for part in one.field(name).parts
-    )  # fmt: skip
-
-
-# --- telling alternatives apart --------------------------------------------------------------------------------------
-
-
-def alternatives(known: Known) -> list[Known]:
-    """What is known, once for each alternative of the first `anyOf` or `oneOf` in it; empty if there is none."""
-    if len(known.split) >= _MOST_BRANCHES:
-        return []
-    for place in known.places:
-        keyword = "oneOf" if place.get("oneOf") else "anyOf"
-        if place.get(keyword) and place not in known.split:
-            choices = _choices(place, keyword)
-            split = known.split | {place}
-            return [
-                Known(
-                    (*known.parts, choice),
-                    (*known.never, *(c for c in choices if c is not choice)) if keyword == "oneOf" else known.never,
-                    split,
-                )
-                for choice in choices
-            ]
-    return []
-
-
-def _by_kind(known: Known) -> list[Known]:
-    """What is known, once for each kind of value it may be; empty if it is only one."""
-    if len(known.kinds) < 2 or known.kinds <= TYPES["number"] or any(p in _KIND_PLACES.values() for p in known.parts):
-        return []
-    return [
-        known.also(_KIND_PLACES[name])
-        for name, kinds in TYPES.items()
-        if name != "integer" and (kinds & known.kinds)
-    ]  # fmt: skip
-
-
-def _choices(place: Place, keyword: str) -> list[Place]:
-    return [place.child(keyword, i) for i in range(len(place.get(keyword)))]
-
-
 def _below(field: str, name: str) -> str:
     return f"{field}.{name}" if field else name
 
@@ -420,15 +352,6 @@ def in_words(kinds: frozenset[str]) -> str:
     names = sorted(kinds - {"integer"} if "fraction" in kinds else kinds)
     return " or ".join("number" if name == "fraction" else name for name in names) or "nothing"
 
-
-def _kind_places() -> dict[str, Place]:
-    from stepwell.event_types.schema import Document
-
-    return {name: Document({"type": name}).root for name in TYPES}
-
-
-_KIND_PLACES = _kind_places()
-_TEXT = _KIND_PLACES["string"]
 
 _NUMBER, _STRING, _OBJECT, _ARRAY = TYPES["number"], TYPES["string"], TYPES["object"], TYPES["array"]
 _KINDS = {

@@ -12,7 +12,7 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from stepwell.event_types.containment import alternatives
+from stepwell.event_types.alternatives import alternatives
 from stepwell.event_types.known import Known
 from stepwell.event_types.schema import Document, Schema, validator
 

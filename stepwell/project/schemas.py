@@ -16,7 +16,8 @@ from typing import Any
 
 from stepwell.core import values
 from stepwell.core.problems import Pointer, shown
-from stepwell.event_types.schema import POLICY, Schema, refusals
+from stepwell.event_types.schema import POLICY, Schema
+from stepwell.event_types.validation import BadSchema, check_schema
 from stepwell.project.json_text import parse_json
 from stepwell.project.load import NAMES
 from stepwell.project.source import LoadError, PlacedProblem, Source, SourceError
@@ -121,7 +122,12 @@ def read_schema(file: Path) -> Source:
 
 def refuse(schema: Any, file: Path, source: Source, at: Pointer) -> list[PlacedProblem]:
     """Why what stands at a place of a file cannot be the schema of an event."""
-    found = [((*at, *problem.pointer), problem.message) for problem in refusals(schema)]
+    try:
+        check_schema(schema)
+    except BadSchema as bad:
+        found = [((*at, *problem.pointer), problem.message) for problem in bad.problems]
+    else:
+        return []
     return [PlacedProblem(file, *source.place(pointer), pointer, _about(pointer, words)) for pointer, words in found]
 
 

@@ -61,6 +61,30 @@ def test_senders_may_not_use_the_engines_own_names(platform: Platform, name: str
     assert [(error["index"], error["pointer"]) for error in refused.value.errors] == [(0, "/name")]
 
 
+def test_a_trigger_may_carry_the_type_of_its_event(platform: Platform) -> None:
+    schema = {"type": "object", "properties": {"plan": {"enum": ["free", "pro", None]}, "x": {"default": None}}}
+    trigger = {"event": "user/signed.up", "expression": "data.plan == 'pro'"}
+    definition = {"format": "json-schema", "synced": True, "def": schema}
+    platform.deploy(function(on=[{**trigger, "definition": definition}], id="typed"))
+    assert started(platform, platform.send("user/signed.up", data={"plan": "pro"})) == ["typed"]
+    assert started(platform, platform.send("user/signed.up", data={"plan": "free"})) == []
+    assert platform.api("GET", "/v1/functions/typed")["triggers"][0]["definition"] == definition
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"def": {"type": "strng"}},
+        {"def": {"$ref": "https://example.com/x.json"}},
+        {"format": "cue", "def": {}},
+        {"def": 3},
+    ],
+)
+def test_a_trigger_with_a_broken_type_is_refused(platform: Platform, definition: Json) -> None:
+    with pytest.raises(Refused):
+        platform.deploy(function(on=[{"event": "a", "definition": definition}]))
+
+
 def test_one_event_starts_every_function_that_it_triggers(platform: Platform) -> None:
     platform.deploy(function(on="user/signed.up", id="one"))
     platform.deploy(function(on="user/*", id="two"))
