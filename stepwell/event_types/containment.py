@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from stepwell.core.problems import Pointer, shown
 from stepwell.event_types.alternatives import TEXT, alternatives, apart, by_kind, choices
 from stepwell.event_types.known import ALL_KINDS, TYPES, Known, is_readable, is_valid, kinds_of, matches
-from stepwell.event_types.sameness import same
+from stepwell.event_types.sameness import Sameness
 from stepwell.event_types.schema import Place, conjunction
 
-_MOST_STEPS = 5_000
+_MOST_STEPS = 1_500
+_MOST_COMPARED = 20_000  # pairs of alternatives
+_DEEPEST = 50
 _UNCLEAR = ("unevaluatedProperties", "unevaluatedItems", "$dynamicRef")
 
 
@@ -41,19 +43,22 @@ class Containment:
     def __init__(self, target_is_newer: bool) -> None:
         self._newer = target_is_newer
         self._found: dict[tuple[Known, Place], list[Reason]] = {}
-        self._steps = 0
+        self._same = Sameness()
+        self._steps = self._depth = self._compared = 0
 
     def reasons(self, known: Known, target: Place, field: str = "") -> list[Reason]:
         """Why a value that `known` describes may be invalid under `target`; empty if it cannot be."""
         key = (known, target)
         if key in self._found:
             return self._found[key]
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
-            return [_unclear(target, field, "the schemas are too large")]
+        self._steps += 1 + len(known.places) // 10  # what is known is gone through again at each step
+        if self._steps > _MOST_STEPS or self._depth > _DEEPEST:
+            return [Reason(target.pointer, field, "the schemas are too large to be compared", "", "")]
         self._found[key] = []  # on the way round a circle nothing speaks against it
         before = len(self._found)
+        self._depth += 1
         result = self._reasons(known, target, field)
+        self._depth -= 1
         if result:  # then what was found to be contained on the way may have relied on this
             for other in list(self._found)[before:]:
                 if not self._found[other]:
@@ -64,15 +69,15 @@ class Containment:
     def _reasons(self, known: Known, target: Place, field: str) -> list[Reason]:
         if target.schema is True or target.schema == {} or known.is_empty:
             return []
-        if any(same(place, target) for place in (*known.parts, *known.places)):
+        if any(self._same(place, target) for place in known.places):
             return []
         if target.schema is False:
             return [Reason(target.pointer, field, "it", "allowed", "refused")]
         if known.values is not None and not any(place.get("format") for place in conjunction(target)):
             return self._values(known, target, field)
-        found = self._keywords(known, target, field)
-        branches = alternatives(known) if found else []
-        if not branches:
+        branches = alternatives(known)
+        found = [] if branches and _has_choices(target) else self._keywords(known, target, field)
+        if not branches or not (found or _has_choices(target)):
             return found
         apart = [reason for branch in branches for reason in self.reasons(branch, target, field)]
         return list(dict.fromkeys(apart))
@@ -110,7 +115,8 @@ class Containment:
         ]
 
     def _any_of(self, known: Known, target: Place, field: str) -> list[Reason]:
-        tried = [self.reasons(known, choice, field) for choice in choices(target, "anyOf")]
+        every = [choice for choice in choices(target, "anyOf") if not self._apart(known, choice)]
+        tried = [self.reasons(known, choice, field) for choice in every]
         if not all(tried):
             return []
         kinds = by_kind(known)
@@ -119,17 +125,21 @@ class Containment:
         return self._no_choice(target, field, "anyOf", tried)
 
     def _one_of(self, known: Known, target: Place, field: str) -> list[Reason]:
-        every = choices(target, "oneOf")
-        tried = [self.reasons(known, choice, field) for choice in every]
-        for choice, reasons in zip(every, tried, strict=True):
-            if not reasons and all(apart(known, other) for other in every if other is not choice):
-                return []
+        """The others are apart, or were they not, more than one may hold."""
+        every = [choice for choice in choices(target, "oneOf") if not self._apart(known, choice)]
+        if len(every) == 1:
+            return self.reasons(known, every[0], field)
         kinds = by_kind(known)
         if kinds and all(not self._one_of(one, target, field) for one in kinds):
             return []
+        tried = [self.reasons(known, choice, field) for choice in every]
         if not all(tried):
             return [_unclear(target, field, "oneOf", "several alternatives may hold")]
         return self._no_choice(target, field, "oneOf", tried)
+
+    def _apart(self, known: Known, other: Place) -> bool:
+        self._compared += 1
+        return self._compared <= _MOST_COMPARED and apart(known, other, self._same)
 
     def _no_choice(self, target: Place, field: str, keyword: str, tried: list[list[Reason]]) -> list[Reason]:
         if len(tried) == 1:
@@ -139,7 +149,7 @@ class Containment:
         ]
 
     def _not(self, known: Known, target: Place, field: str) -> list[Reason]:
-        return [] if apart(known, target.child("not")) else [_unclear(target, field, "not")]
+        return [] if self._apart(known, target.child("not")) else [_unclear(target, field, "not")]
 
     def _if(self, known: Known, target: Place, field: str) -> list[Reason]:
         ways = [target.child(word) for word in ("then", "else") if target.get(word) is not None]
@@ -323,12 +333,16 @@ class Containment:
             if (
                 as_often
                 and place.get("contains") is not None
-                and same(place.child("contains"), target.child("contains"))
+                and self._same(place.child("contains"), target.child("contains"))
             ):
                 return []
         if target.get("minContains") == 0 and target.get("maxContains") is None:
             return []
         return [_unclear(target, field, "contains")]
+
+
+def _has_choices(target: Place) -> bool:
+    return any(place.get(keyword) for place in conjunction(target) for keyword in ("anyOf", "oneOf"))
 
 
 def _below(field: str, name: str) -> str:

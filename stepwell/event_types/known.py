@@ -36,6 +36,10 @@ class Known:
     split: frozenset[Place] = frozenset()  # whose alternatives were already told apart
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.parts, self.never))
 
     def also(self, *places: Place) -> Known:
@@ -122,7 +126,13 @@ class Known:
 
     def field(self, name: str) -> Known:
         """The value of a field, if it is there."""
-        return Known(tuple(part for place in self.places for part in field_places(place, name)))
+        if name not in self._below:
+            self._below[name] = Known(tuple(part for place in self.places for part in field_places(place, name)))
+        return self._below[name]
+
+    @cached_property
+    def _below(self) -> dict[str, Known]:
+        return {}
 
     def field_refused(self, name: str) -> bool:
         return any(part.schema is False for part in self.field(name).places)
@@ -207,4 +217,4 @@ def matches(pattern: str, name: str) -> bool:
 
 def is_valid(place: Place, value: Any) -> bool:
     """Whether one value is valid under the schema at a place."""
-    return place.document.is_valid(place.pointer, value)
+    return place.document.is_valid(place, value)

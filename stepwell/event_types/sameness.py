@@ -15,37 +15,64 @@ _SAYS_NOTHING = frozenset(
 )  # fmt: skip
 
 
-def same(one: Place, other: Place) -> bool:
-    """Whether the schemas at two places are the same."""
-    return one == other or _same(one, other, set())
+class Sameness:
+    """Whether the schemas at two places are the same; what would take too long to find out is not."""
 
+    def __init__(self, effort: int = 100_000) -> None:
+        """`effort`: the most pairs of schemas that are looked at in all."""
+        self._left = effort
+        self._known: dict[tuple[Place, Place], bool] = {}
 
-def _same(one: Place, other: Place, seen: set[tuple[Place, Place]]) -> bool:
-    if (one, other) in seen:
+    def __call__(self, one: Place, other: Place) -> bool:
+        pair = (one, other)
+        if pair not in self._known:
+            self._known[pair] = self._are_same(pair)
+        return self._known[pair]
+
+    def _are_same(self, pair: tuple[Place, Place]) -> bool:
+        seen: set[tuple[Place, Place]] = set()
+        todo = [pair]
+        while todo:
+            pair = todo.pop()
+            if pair in seen or pair[0] == pair[1]:
+                continue
+            seen.add(pair)
+            self._left -= 1
+            below = _pairs(*pair) if self._left > 0 else None
+            if below is None:
+                return False
+            todo += below
         return True
-    seen.add((one, other))
+
+
+def _pairs(one: Place, other: Place) -> list[tuple[Place, Place]] | None:
+    """The schemas in two places that must be the same for these to be; None if they differ without them."""
     if not isinstance(one.schema, dict) or not isinstance(other.schema, dict):
-        return one.schema is other.schema
+        return [] if one.schema is other.schema else None
     words = _words(one.schema)
     if words != _words(other.schema):
-        return False
-    return all(_same_keyword(word, one, other, seen) for word in words)
+        return None
+    found: list[tuple[Place, Place]] = []
+    for word in words:
+        pairs = _pairs_of(word, one, other)
+        if pairs is None:
+            return None
+        found += pairs
+    return found
 
 
 def _words(schema: dict[str, Any]) -> set[str]:
     return {word for word in schema if word not in _SAYS_NOTHING and not word.startswith("x-")}
 
 
-def _same_keyword(word: str, one: Place, other: Place, seen: set[tuple[Place, Place]]) -> bool:
+def _pairs_of(word: str, one: Place, other: Place) -> list[tuple[Place, Place]] | None:
     if word == "$ref":
         to, its = one.document.target(one.get("$ref")), other.document.target(other.get("$ref"))
-        return to is not None and its is not None and (to == its or _same(to, its, seen))
+        return None if to is None or its is None else [(to, its)]
     here, there = child_keywords(one, word), child_keywords(other, word)
     if here is None or there is None:
-        return here is there and _plain(one.get(word)) == _plain(other.get(word))
-    if here.keys() != there.keys():
-        return False
-    return all(_same(here[way], there[way], seen) for way in here)
+        return [] if here is there and _plain(one.get(word)) == _plain(other.get(word)) else None
+    return [(here[way], there[way]) for way in here] if here.keys() == there.keys() else None
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ One rule: a schema stands alone. A `$ref` leads to a place in the same schema, a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -57,12 +58,16 @@ class Document:
             }
         return self._anchors.get(ref[1:]) if ref.startswith("#") else None
 
-    def is_valid(self, pointer: Pointer, value: Any) -> bool:
+    def is_valid(self, place: Place, value: Any) -> bool:
         """Whether a value is valid under the schema at a place of this document."""
+        pointer = place.pointer
         if pointer not in self._validators:
-            schema = self.root.schema
-            if pointer and isinstance(schema, dict):
-                schema = {"$ref": f"{_EMBEDDED}#{quote(json_pointer(pointer))}", "$defs": {"whole": _embedded(schema)}}
+            schema = place.schema
+            if '"$ref"' in json.dumps(schema):  # else what stands around it does not matter
+                schema = {
+                    "$ref": f"{_EMBEDDED}#{quote(json_pointer(pointer))}",
+                    "$defs": {"whole": _embedded(self.root.schema)},
+                }
             self._validators[pointer] = validator(schema)
         return bool(self._validators[pointer].is_valid(value))
 
@@ -194,8 +199,8 @@ def event_schema(schema: Schema) -> Schema:
 _EMBEDDED = "urn:stepwell:event-type"  # an id of its own, so that the refs in the schema stay those into itself
 
 
-def _embedded(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"$schema": DIALECT, **schema, "$id": _EMBEDDED}
+def _embedded(schema: Schema) -> dict[str, Any]:
+    return {"$schema": DIALECT, **(schema if isinstance(schema, dict) else {}), "$id": _EMBEDDED}
 
 
 # --- whether it is one -----------------------------------------------------------------------------------------------

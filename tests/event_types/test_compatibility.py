@@ -130,6 +130,14 @@ def test_a_schema_of_the_whole_event_and_one_of_its_data_are_compared() -> None:
     assert only(compare(whole, fields(x=TEXT)).backward)[1] == "`data.x` was integer, is string now"
 
 
+def test_alternatives_are_compared_with_their_likes() -> None:
+    old = {"oneOf": [tagged(f"kind-{i}", n=WHOLE) for i in range(50)]}
+    new = {"oneOf": [tagged(f"kind-{i}", n=NUMBER if i else TEXT) for i in range(51)]}
+    assert only(compare(old, new).backward)[1] == "`n` was integer, is string now"
+    more = {"oneOf": [tagged(f"kind-{i}", n=WHOLE, note=TEXT) for i in range(50)]}
+    assert compare(old, more).breaking == []
+
+
 def test_hostile_schemas_come_to_an_end() -> None:
     wide = {"anyOf": [{"anyOf": [fields(**{f"f{i}{j}": TEXT}) for j in range(20)]} for i in range(20)]}
     other = {"oneOf": [{"oneOf": [fields(**{f"f{i}{j}": NUMBER}) for j in range(20)]} for i in range(20)]}
@@ -138,6 +146,15 @@ def test_hostile_schemas_come_to_an_end() -> None:
     deep = {"$ref": "#/$defs/d0", "$defs": {**twice, "d60": TEXT}}
     assert compare(deep, {**deep, "title": "x"}).level == "full"
     assert compare(deep, {**deep, "$defs": {**twice, "d60": NUMBER}}).level == "none"
+    chain = {
+        f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}, fields(**{f"p{i}": {"$ref": "#/$defs/d0"}})]}
+        for i in range(150)
+    }
+    for end in (TEXT, NUMBER):
+        compare(
+            {"$ref": "#/$defs/d0", "$defs": {**chain, "d150": TEXT}},
+            {"$ref": "#/$defs/d0", "$defs": {**chain, "d150": end}},
+        )
     slow = {"type": "object", "patternProperties": {"^(a+)+$": TEXT}}
     assert compare(slow, fields(**{"a" * 60 + "b": TEXT})).backward
 
