@@ -160,3 +160,10 @@ def test_a_step_this_machine_cannot_run_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "no-such-program" in result.stderr
     assert "step a" in result.stderr
+
+
+def test_a_function_on_the_engines_own_events_runs_on_one_that_is_given(tmp_path: Path) -> None:
+    write_function(tmp_path, "f", "stepwell/run.failed", a=program("echo 1"))
+    event = {"name": "stepwell/run.failed", "data": {"run_id": "r"}}
+    assert data("--event", json.dumps(event), tmp_path)["status"] == "completed"
+    assert data(tmp_path)["status"] == "completed"
