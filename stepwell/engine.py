@@ -208,13 +208,13 @@ class Engine:
                 value, problem = value_key(plan.idempotency, event)
                 if problem is not None:
                     run = run._replace(problems=(("idempotency", 0, problem),))
-                elif (first := self.store.once.claim(plan.function_id, value, run.id, accepted, now)) != run.id:
+                elif (first := self.store.once.claim(plan.function_id, value, run.id, accepted.position)) != run.id:
                     misses.append(Miss(plan.function_id, plan.idempotency, already_run(first), first))
                     continue
             self.store.add(RunRecord(run, plan, event, accepted.position))
             facts.append(RunFact(run.id, RunStarted(), new.cause))
         if misses:
-            self.store.once.refuse(new, accepted, misses, now)
+            self.store.once.refuse(event, misses)
 
     def release(self, function_id: str, events: Iterable[Event], cause: Cause | None, now: int) -> list[RunFact]:
         """Route events that were kept while a function was paused, as if they came now; starts nothing else. Raises

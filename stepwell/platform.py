@@ -112,12 +112,13 @@ class Attempt:
 class Once(Protocol):
     """Which run counts for a value of a function's `idempotency`."""
 
-    def claim(self, function_id: str, value: bytes, run_id: str, accepted: Accepted, now: int) -> str:
-        """The run that counts: this one, unless there is one whose event was accepted in the 24 hours before.
-        Raises NotWritten."""
+    def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
+        """The run that counts: this one, of the event at this position, unless there is one whose event was accepted in
+        the 24 hours before. Raises NotWritten."""
 
-    def refuse(self, new: NewEvent, accepted: Accepted, misses: Sequence[Miss], now: int) -> None:
-        """Keep with an accepted event that it did not start these functions, and why. Raises NotWritten."""
+    def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
+        """Keep with an accepted event that it did not start these functions, and why, beside what is kept of others.
+        Raises NotWritten."""
 
 
 class Store(Protocol):

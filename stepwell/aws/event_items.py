@@ -7,28 +7,28 @@ from collections.abc import Sequence
 import orjson
 
 from stepwell.aws.table import Item, event_key
-from stepwell.core.catalog import Miss
+from stepwell.core.catalog import Miss, with_misses
 from stepwell.core.invalid_events import MOST_SHOWN
-from stepwell.platform import Accepted, NewEvent
+from stepwell.platform import NewEvent
 
 _LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
 
 
-def event_item(new: NewEvent, accepted: Accepted, misses: Sequence[Miss], ttl: int) -> Item:
+def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     """What is kept of an event: m is the message that brought it, st what it starts, ms what it does not start, rp its
     replay, iv what its type has against it."""
     item: Item = {
         **event_key(new.event.id),
         "b": {"B": new.event.body},
-        "p": {"N": str(accepted.position)},
+        "p": {"N": str(position)},
         "ttl": {"N": str(ttl)},
     }
     if new.cause is not None:
         item["m"] = {"S": new.cause.id}
-    if accepted.starts:
-        item["st"] = {"L": [{"S": function} for function in accepted.starts]}
-    if misses:
-        item["ms"] = {"B": _fitting(misses)}
+    if new.starts:
+        item["st"] = {"L": [{"S": function} for function in new.starts]}
+    if new.misses:
+        item["ms"] = {"B": misses_text(None, new.misses)}
     if new.replay is not None:
         item["rp"] = {"S": new.replay}
     if new.event.invalid:
@@ -36,11 +36,12 @@ def event_item(new: NewEvent, accepted: Accepted, misses: Sequence[Miss], ttl: i
     return item
 
 
-def _fitting(misses: Sequence[Miss]) -> bytes:
-    """As many as have room in an item that holds the largest event and the names of a thousand functions."""
+def misses_text(kept: bytes | None, misses: Sequence[Miss]) -> bytes:
+    """Those that are kept, and further ones: as many as have room in an item that holds the largest event and the names
+    of a thousand functions."""
     room, fitting = _LONGEST_MISSES, []
-    for miss in misses:
-        room -= len(written := orjson.dumps(miss.as_json())) + 1
+    for miss in with_misses(kept, misses):
+        room -= len(written := orjson.dumps(miss)) + 1
         if room < 0:
             break
         fitting.append(orjson.Fragment(written))

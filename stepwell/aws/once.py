@@ -6,28 +6,30 @@ its own claim and goes on, and of two that race one finds that of the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from stepwell.aws.clients import client
-from stepwell.aws.event_items import event_item
+from stepwell.aws.event_items import misses_text
+from stepwell.aws.items import read_item
 from stepwell.aws.positions import ms_of
-from stepwell.aws.table import FREE, once_key
+from stepwell.aws.table import FREE, SAME, SAME_WITHOUT, Item, event_key, once_key
 from stepwell.core.catalog import Miss
+from stepwell.core.events import Event
 from stepwell.core.idempotency import WINDOW_MS
-from stepwell.platform import Accepted, NewEvent, NotWritten
+from stepwell.platform import NotWritten
 
 _DAY_S = 86_400
+_TRIES = 5
 
 
 class DynamoOnce:
     """Implements `platform.Once`."""
 
-    def __init__(self, table: str, ttl_of: Callable[[NewEvent, int], int]) -> None:
-        """`ttl_of`: until when an event is kept, in s since the epoch."""
-        self._table, self._ttl_of = table, ttl_of
+    def __init__(self, table: str) -> None:
+        self._table = table
 
-    def claim(self, function_id: str, value: bytes, run_id: str, accepted: Accepted, now: int) -> str:
-        db, at = client("dynamodb"), ms_of(accepted.position)  # the same if the event is delivered again
+    def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
+        db, at = client("dynamodb"), ms_of(position)  # the same if the event is delivered again
         until = at + WINDOW_MS
         item = {
             **once_key(function_id, value),
@@ -50,14 +52,32 @@ class DynamoOnce:
             raise NotWritten(str(error)) from error
         return run_id
 
-    def refuse(self, new: NewEvent, accepted: Accepted, misses: Sequence[Miss], now: int) -> None:
-        """The event's item once more, as if the event had never named these functions as its starts."""
-        refused = {miss.function_id for miss in misses}
-        starts = [function for function in accepted.starts if function not in refused]
-        accepted = Accepted(accepted.position, starts)
-        item = event_item(new, accepted, [*new.misses, *misses], self._ttl_of(new, now))
+    def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
+        """Write the event's item once more, unless it was changed meanwhile: erased, or given another miss."""
         db = client("dynamodb")
         try:
-            db.put_item(TableName=self._table, Item=item)
+            for _ in range(_TRIES):
+                item = read_item(self._table, event_key(event.id))
+                if item is None:
+                    return
+                kept = item["ms"]["B"] if "ms" in item else None
+                text = misses_text(kept, misses)
+                if text == kept or self._replace(item, kept, text):
+                    return
         except db.exceptions.ClientError as error:
             raise NotWritten(str(error)) from error
+        raise NotWritten(f"event {event.id} is changed by others all the time")
+
+    def _replace(self, item: Item, kept: bytes | None, text: bytes) -> bool:
+        db = client("dynamodb")
+        values: Item = {":body": item["b"]} if kept is None else {":body": item["b"], ":kept": {"B": kept}}
+        try:
+            db.put_item(
+                TableName=self._table,
+                Item={**item, "ms": {"B": text}},
+                ConditionExpression=SAME if kept is not None else SAME_WITHOUT,
+                ExpressionAttributeValues=values,
+            )
+        except db.exceptions.ConditionalCheckFailedException:
+            return False
+        return True

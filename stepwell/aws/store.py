@@ -68,7 +68,7 @@ class DynamoStore:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
         self._registry, self._timers, self._waking, self.lists = registry, timers, waking, lists
         self.kept = Kept(resources)
-        self.once = DynamoOnce(self._table, self._event_ttl)
+        self.once = DynamoOnce(self._table)
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._people = People(resources.table)
         self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
@@ -145,7 +145,7 @@ class DynamoStore:
         accepted = Accepted(position, new.starts)
         try:
             self._put_arrivals(new, position, now)
-            self._put(event_item(new, accepted, new.misses, self._event_ttl(new, now)), NEW)
+            self._put(event_item(new, position, self._event_ttl(new, now)), NEW)
         except errors.ConditionalCheckFailedException as refused:
             known = refused.response["Item"]
             identity = known.get("m", {}).get("S")

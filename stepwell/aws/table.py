@@ -6,6 +6,7 @@
 | store an event under its wait keys | Put `K#key` |
 | start a run | Put `R#id`, condition `NEW` |
 | one run for a value of `idempotency` | Put `I#function#value`, condition `FREE` |
+| why an event did not start another | Get `E#id`; Put it, condition `SAME` |
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with its results | Get `R#id`; what overflowed: Query `R#id`, `a#` |
 | outcomes of a wide run that may not be folded yet | Query `R#id`, `o#` |
@@ -43,6 +44,8 @@ UNCHANGED = "v = :before"  # nobody changed the run, or person, since it was rea
 LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # an id leads to another's person, and has none of its own
 FREE = f"{NEW} OR u <= :at"  # nobody has it, or whoever had it has it no more: expiry is by time, not by deletion
 SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # nobody changed the function's routing meanwhile
+SAME = "b = :body AND ms = :kept"  # an event, and what is kept of its misses, are as they were read
+SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"
 STATUS_INDEX = "status"
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import orjson
+
 from stepwell.core.cron import TICK
 from stepwell.core.events import Event
 from stepwell.core.expressions import Bindings, Scope, compile_expression
@@ -30,6 +32,13 @@ class Miss:
         """As people see it."""
         its = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
         return its if self.run_id is None else {**its, "run_id": self.run_id}
+
+
+def with_misses(kept: bytes | None, misses: Iterable[Miss]) -> list[dict[str, str | None]]:
+    """What is kept of an event's misses (JSON), and further ones; of one function, the latest."""
+    latest = {miss.function_id: miss.as_json() for miss in misses}
+    others = [its for its in (orjson.loads(kept) if kept else ()) if its["function_id"] not in latest]
+    return [*others, *latest.values()]
 
 
 class Catalog:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from stepwell.core.catalog import Miss
+from stepwell.core.catalog import Miss, with_misses
+from stepwell.core.events import Event
 from stepwell.core.idempotency import WINDOW_MS
-from stepwell.platform import Accepted, NewEvent
 
 
 class LocalOnce:
@@ -18,18 +18,21 @@ class LocalOnce:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def claim(self, function_id: str, value: bytes, run_id: str, accepted: Accepted, now: int) -> str:
+    def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
+        # Not the time of now: an event may have been kept while its function was paused.
+        (at,) = self._connection.execute("SELECT accepted_at FROM events WHERE seq = ?", (position,)).fetchone()
         sql = "SELECT run FROM once WHERE function = ? AND value = ? AND until > ?"
-        row: tuple[str] | None = self._connection.execute(sql, (function_id, value, now)).fetchone()
+        row: tuple[str] | None = self._connection.execute(sql, (function_id, value, at)).fetchone()
         if row is not None:
             return row[0]
         sql = "INSERT OR REPLACE INTO once VALUES (?, ?, ?, ?)"
-        self._connection.execute(sql, (function_id, value, run_id, now + WINDOW_MS))
+        self._connection.execute(sql, (function_id, value, run_id, at + WINDOW_MS))
         return run_id
 
-    def refuse(self, new: NewEvent, accepted: Accepted, misses: Sequence[Miss], now: int) -> None:
-        content = orjson.dumps([miss.as_json() for miss in (*new.misses, *misses)])
-        self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, accepted.position))
+    def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
+        (kept,) = self._connection.execute("SELECT misses FROM events WHERE seq = ?", (event.seq,)).fetchone()
+        content = orjson.dumps(with_misses(kept, misses))
+        self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, event.seq))
 
 
 def forget(connection: sqlite3.Connection, now: int, most: int) -> bool:

@@ -119,7 +119,7 @@ def test_a_value_of_idempotency_is_one_more_write(resources: Resources) -> None:
     assert first.writes_of("I#") == 1
     second = of_event(batches, data={"order": 7})
     # The event, the claim that is refused, and the event again with the reason.
-    assert cost(second) == ({"dynamodb.PutItem": 3, "dynamodb.BatchWriteItem": 1}, 3 + 2, 0)
+    assert cost(second) == ({"dynamodb.PutItem": 3, "dynamodb.GetItem": 1, "dynamodb.BatchWriteItem": 1}, 3 + 2, 1)
 
 
 def test_one_transition_is_one_read_and_one_conditional_write(batches: Batches) -> None:

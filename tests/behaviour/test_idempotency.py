@@ -139,6 +139,23 @@ def test_the_same_event_again_is_a_duplicate_as_always(platform: Platform) -> No
     assert platform.event("once")["not_started"] == []
 
 
+def test_events_kept_while_a_function_is_paused_are_subject_to_it_when_they_are_routed(platform: Platform) -> None:
+    deploy(platform)
+    platform.deploy(function(id="other", on={"event": "go", "expression": "data.other"}))
+    platform.deploy(function(id="plain"))
+    platform.api("POST", "/v1/functions/f/pause")
+    platform.settle()
+    first, again = order(platform, 7), order(platform, 7)
+    platform.travel("23h")
+    platform.api("POST", "/v1/functions/f/resume")
+    platform.settle()
+    assert sorted(run["function_id"] for run in platform.runs(first)) == ["f", "plain"]
+    assert [run["function_id"] for run in platform.runs(again)] == ["plain"]
+    assert sorted(miss["function_id"] for miss in platform.event(again)["not_started"]) == ["f", "other"]
+    platform.travel("1h1m")  # a day since they were accepted
+    assert [run["function_id"] for run in platform.runs(order(platform, 7))] == ["f", "plain"]
+
+
 def test_an_event_that_is_no_match_takes_no_value(platform: Platform) -> None:
     deploy(platform, on={"event": "go", "expression": "data.yes"}, idempotency="'the only one'")
     events = [order(platform, 1, yes=yes) for yes in (False, True, True)]
