@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
+from stepwell.aws.queries import Queries
+from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.table import STATUS_SHARDS
+from stepwell.core.events import kept_events
 from stepwell.core.run import RunStatus
-from stepwell.testing.batches import Batches, Json, handler_step
+from stepwell.testing.batches import Batches, Crash, Json, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 CANCEL = {"a rule of cancel, whose event comes": [{"event": "paid", "if": PAID["match"], "timeout": "1h"}]}
@@ -139,3 +143,40 @@ def test_of_two_events_with_one_value_that_race_one_starts_a_run(resources: Reso
     batches.drain()
     runs = {run.event_id: run.run.status for run, _ in batches.runs()}
     assert runs == {"warm": RunStatus.COMPLETED, "first": RunStatus.COMPLETED}
+
+
+def test_a_replay_that_crashed_is_asked_for_again_and_starts_each_event_once(
+    resources: Resources, new_account: Callable[[], Resources]
+) -> None:
+    abroad = {"name": "abroad", "id": "abroad", "data": {}}
+    for number in count():
+        account = new_account()
+        batches = Batches(account, answer)
+        batches.deploy({"a": handler_step()})
+        sent = [batches.send(id=f"e{n}") for n in range(3)]
+        batches.drain()
+        batches.requests.clear()
+        batches.crash_at = number
+        try:
+            batches.entry.replay("f", 1, [*sent, *kept_events([abroad], 1)], "r1")
+        except Crash:
+            batches.start()
+        if batches.crash_at is not None:  # there are no more requests
+            break
+        done = batches.entry.replay("f", 1, [*sent, *kept_events([abroad], 1)], "r1") or []
+        batches.drain()
+        batches.entry.sweep(range(STATUS_SHARDS), silence_ms=0)
+        batches.drain()
+        queries, place = (
+            Queries(account, Registry(account)),
+            f"after a crash before {batches.requests[number]} ({number})",
+        )
+        ids = [its.run_id for its in done]
+        replayed = [run for run, _ in batches.runs() if run.replay == "r1"]
+        assert sorted(run.run.id for run in replayed) == sorted(ids), place
+        assert {run.run.status for run in replayed} == {RunStatus.COMPLETED}, place
+        assert {run.run.id for run in queries.read_runs(replay="r1").items} == set(ids), place
+        assert [event.replay for event in queries.read_events(name="abroad").items] == ["r1"], place
+        for its in done:
+            assert its.run_id in {run.run.id for run in queries.read_runs(event=its.event_id).items}, place
+    assert number >= 8
