@@ -32,6 +32,7 @@ from stepwell.core.plan import Step
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _MEMBER = re.compile(r'\s*[{,]\s*"([^"]*)"\s*:\s*')
 _EXIT_STATUS = re.compile(r"exit status (\d+)")
+_TOO_LARGE = ("Stepwell.OutputTooLarge", "Function.ResponseSizeTooLarge")  # says the adapter; says Lambda, above 6 MB
 _NO_HANDLER = ("Runtime.HandlerNotFound", "Runtime.MalformedHandlerName", "Runtime.InvalidEntrypoint")
 
 
@@ -124,7 +125,7 @@ def _of_function_error(error: dict[str, Any], step: Step) -> Outcome:
     kind, message = str(error.get("errorType", "")), str(error.get("errorMessage", ""))
     if kind == "Sandbox.Timedout" or "Task timed out after" in message:
         return timed_out(step.timeout_ms)
-    if kind == "Function.ResponseSizeTooLarge":
+    if kind in _TOO_LARGE:
         return from_said(too_large(_number(message)), 0)
     if kind == "Runtime.ExitError" or kind == "Runtime.OutOfMemory":
         return failure("crash", _crash(message))

@@ -92,10 +92,6 @@ class StepLambda:
     def has_values(self) -> bool:
         return self.dotenv is not None or bool(self.secrets)
 
-    @property
-    def needs_adapter(self) -> bool:
-        return self.command is not None or self.has_values
-
     def parameters(self, env: str) -> list[str]:
         """The SSM parameters that hold its values."""
         dotenv = [dotenv_parameter(env, self.function_id, self.step_id)] if self.dotenv is not None else []
@@ -106,7 +102,7 @@ class StepLambda:
         found = {**dict(self.env), "STEPWELL_TIMEOUT_MS": str(self.timeout_ms)}
         if self.command is not None:
             found["STEPWELL_COMMAND"] = orjson.dumps(self.command).decode()
-        if self.needs_adapter and self.runtime != "provided.al2023":
+        if self.runtime != "provided.al2023":
             found["AWS_LAMBDA_EXEC_WRAPPER"] = _WRAPPER
         if self.has_values:
             dotenv = dotenv_parameter(env, self.function_id, self.step_id) if self.dotenv is not None else None

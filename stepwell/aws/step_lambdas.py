@@ -44,19 +44,16 @@ class LambdaState:
 
 def configuration(its: StepLambda, resources: Resources, role: str) -> Json:
     """All of its configuration but the hash of its values."""
-    layers = []
-    if its.needs_adapter:
-        layer = resources.layers.get(its.architecture)
-        if layer is None:
-            raise NoLayer(f"this environment has no adapter for {its.architecture}; run `cdk deploy` again")
-        layers.append(layer)
+    layer = resources.layers.get(its.architecture)
+    if layer is None:
+        raise NoLayer(f"this environment has no adapter for {its.architecture}; run `cdk deploy` again")
     return {
         "Runtime": its.runtime,
         "Handler": its.handler,
         "MemorySize": its.memory,
         "Timeout": its.timeout_s,
         "Role": role,
-        "Layers": layers,
+        "Layers": [layer],
         "Environment": {"Variables": its.variables(resources.env)},
         "Description": f"Step {its.step_id} of {its.function_id}",
     }

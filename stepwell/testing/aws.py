@@ -62,8 +62,11 @@ class AwsStepwell:
         self.cold_start()
 
     def close(self) -> None:
+        """Raises AssertionError if answers were lost that no test has asked for."""
         self._host.restart()
         os.environ.pop(VARIABLE, None)
+        lost = self._host.take_undelivered()
+        assert not lost, f"Lambda could not deliver answers of steps, so they were lost: {lost}"
 
     def cold_start(self) -> None:
         """New processes of all Lambdas: nothing is in their memory."""

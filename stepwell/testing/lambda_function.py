@@ -172,14 +172,19 @@ def command(function: Function, task: Path, opt: Path) -> list[str]:
         own = [_node(), str(NODE_RUNTIME), function.handler]
     else:
         raise NotImplementedError(f"runtime {function.runtime!r}: the host has python*, nodejs* and provided.*")
-    wrapper = dict(function.environment).get(_WRAPPER)
-    return own if not wrapper else [_resolved(wrapper, opt), *own]
+    found = wrapper(function, opt)
+    return [found, *own] if found else own
+
+
+def wrapper(function: Function, opt: Path) -> str | None:
+    """What a managed runtime starts in its own place, with its own command as arguments."""
+    path = dict(function.environment).get(_WRAPPER)
+    return None if not path or function.runtime.startswith("provided") else _resolved(path, opt)
 
 
 def is_forked(function: Function, task: Path) -> bool:
     """Whether a `PythonServer` starts it, and no command."""
-    declared = dict(function.environment)
-    return function.runtime.startswith("python") and _WRAPPER not in declared and can_fork(declared, task)
+    return function.runtime.startswith("python") and can_fork(dict(function.environment), task)
 
 
 def _bootstrap(task: Path, opt: Path) -> str:

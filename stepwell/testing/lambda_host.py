@@ -56,7 +56,7 @@ class LambdaHost:
         self._outstanding: dict[str, Invocation] = {}
         self._epoch = 0  # counts restarts: what was invoked before is never heard of
         self._problem: Exception | None = None
-        self.undelivered: list[str] = []  # records that no destination took, as DestinationDeliveryFailures counts them
+        self._undelivered: list[str] = []
         self.lose_next = self.repeat_next = self.expire_next = self.throttle_next = 0
         self.concurrency = concurrency
 
@@ -115,6 +115,11 @@ class LambdaHost:
         with self._lock:
             return [invocation.payload for invocation in self._outstanding.values()]
 
+    def take_undelivered(self) -> list[str]:
+        """The records that no destination took since this was asked, as DestinationDeliveryFailures counts them."""
+        found, self._undelivered = self._undelivered, []
+        return found
+
     def kill_running(self) -> None:
         """Kill what runs now, without a word to anybody; what waits in the queue goes on."""
         self._sandboxes.drop_running()
@@ -135,7 +140,7 @@ class LambdaHost:
         self.restart()
         self.forget_warm()
         self._recursion.clear()
-        self.undelivered.clear()
+        self._undelivered.clear()
         self.lose_next = self.repeat_next = self.expire_next = self.throttle_next = 0
 
     def _raise_problem(self) -> None:
@@ -255,7 +260,7 @@ class LambdaHost:
         try:
             self._emulator.queues.send(arn, text)
         except (ServiceException, ValueError) as refused:  # too large, no such queue, no queue at all
-            self.undelivered.append(f"{arn}: {refused}: {text[:1000]}")
+            self._undelivered.append(f"{arn}: {refused}: {text[:1000]}")
 
 
 def _header(request: AWSPreparedRequest, name: str) -> str:

@@ -19,10 +19,10 @@ from queue import SimpleQueue
 import time_machine
 
 from stepwell.testing.lambda_errors import MAX_RESPONSE, exit_error, response_too_large, timeout_error
-from stepwell.testing.lambda_function import CannotStart, Disk, Function, command, environment, is_forked
+from stepwell.testing.lambda_function import CannotStart, Disk, Function, command, environment, is_forked, wrapper
 from stepwell.testing.lambda_logs import SandboxLog
 from stepwell.testing.processes import kill_all_with
-from stepwell.testing.python_server import Process, PythonServer
+from stepwell.testing.python_server import Order, Process, PythonServer, WrappedFork
 from stepwell.testing.runtime_api import RuntimeApi
 
 INIT_S = 60.0  # Lambda allows 10 s; machines that run tests are slower
@@ -81,9 +81,12 @@ class Sandbox:
         tmp = self._folder / "tmp"
         tmp.mkdir()
         env = {**variables, **environment(function, task, opt, tmp, self.stream, self._api.address)}
-        if is_forked(function, task):
-            return python.start(function.handler, task, env, self.log.file)
         arguments = command(function, task, opt)
+        found = wrapper(function, opt)
+        if is_forked(function, task):
+            if found is None:
+                return python.start(function.handler, task, env, self.log.file)
+            return WrappedFork(python, found, Order(arguments[1:], function.handler, task, env, self.log.file))
         try:
             return subprocess.Popen(
                 arguments,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -82,6 +85,91 @@ class PythonServer:
                 start_new_session=True,
             )
         return self._channel
+
+
+# What a wrapper starts in place of Python. It says in which environment, and ends as the fork does; or it becomes the
+# Python that it stands for. (A shell, since that starts in a millisecond.)
+_STAND_IN = r"""
+{ cat /proc/$$/environ; printf '\0\0'; } > /dev/fd/$1
+read -r end < /dev/fd/$2; shift 2
+case $end in start) exec "$@";; -*) kill "$end" $$;; *) exit "$end";; esac
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A Python runtime that is to be started. `command`: what is started where it cannot be forked."""
+
+    command: Sequence[str]
+    handler: str
+    cwd: Path
+    env: Mapping[str, str]
+    log: BinaryIO
+
+
+class WrappedFork:
+    """A fork for what a wrapper (`AWS_LAMBDA_EXEC_WRAPPER`) starts: the wrapper is the process, as on Lambda."""
+
+    def __init__(self, server: PythonServer, wrapper: str, order: Order) -> None:
+        says, told = os.pipe()
+        waits, ends = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [wrapper, "/bin/sh", "-c", _STAND_IN, "sh", str(told), str(waits), *order.command],
+                cwd=order.cwd,
+                env=dict(order.env),
+                stdin=subprocess.DEVNULL,
+                stdout=order.log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(told, waits),
+            )
+        except OSError:
+            os.close(says)
+            os.close(ends)
+            raise
+        finally:
+            os.close(told)
+            os.close(waits)
+        self.pid = self._process.pid
+        self._lock = threading.Lock()
+        self._fork: Forked | None = None  # while it runs
+        threading.Thread(target=self._stand_for, args=(server, order, says, ends), daemon=True).start()
+
+    def wait(self) -> int:
+        code = self._process.wait()
+        with self._lock:
+            self._kill_fork()
+        return code
+
+    def _kill_fork(self) -> None:
+        """With all of its group: it is in a session of its own."""
+        if self._fork is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._fork.pid, signal.SIGKILL)
+
+    def _stand_for(self, server: PythonServer, order: Order, says: int, ends: int) -> None:
+        with suppress(OSError, ValueError), os.fdopen(says, "rb", buffering=0) as said, os.fdopen(ends, "w") as end:
+            text = b""
+            while not text.endswith(b"\0\0\0"):
+                more = said.read(65536)
+                if not more:
+                    return  # the wrapper has ended, or has started something else
+                text += more
+            variables = dict(its.split("=", 1) for its in text.decode().split("\0") if its)
+            changed = {name: its for name, its in variables.items() if order.env.get(name) != its}
+            if not can_fork(changed, order.cwd):
+                end.write("start\n")
+                return
+            fork = server.start(order.handler, order.cwd, variables, order.log)
+            with self._lock:
+                self._fork = fork
+                if self._process.poll() is not None:
+                    self._kill_fork()
+            code = fork.wait()
+            with self._lock:
+                self._fork = None
+            end.write(f"{code}\n")
 
 
 def can_fork(declared: Mapping[str, str], task: Path) -> bool:

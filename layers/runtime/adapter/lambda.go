@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -99,8 +98,8 @@ func timeout(env environment) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// becomeRuntime turns this process into the runtime of a native handler, with the step's values in its environment.
-func becomeRuntime(api *runtimeAPI, command []string, env environment) int {
+// guardRuntime runs the runtime of a native handler, with the step's values in its environment.
+func guardRuntime(api *runtimeAPI, command []string, env environment) int {
 	its, problem := fetchValues(env, atStart)
 	for problem != nil {
 		work, err := api.next()
@@ -114,7 +113,11 @@ func becomeRuntime(api *runtimeAPI, command []string, env environment) int {
 	}
 	program, err := locate(command[0], env["PATH"], "")
 	if err == nil {
-		err = syscall.Exec(program, command, env.merge(its).without(internal...).list())
+		var code int
+		code, err = runGuarded(env["AWS_LAMBDA_RUNTIME_API"], program, command, env.merge(its).without(internal...))
+		if err == nil {
+			return code
+		}
 	}
 	message := "the runtime cannot be started: " + command[0] + ": " + err.Error()
 	_ = api.failInit(startError, message)

@@ -25,7 +25,7 @@ func run(args []string, env environment) int {
 	case env["AWS_LAMBDA_RUNTIME_API"] != "" && (env["STEPWELL_COMMAND"] != "" || command == ""):
 		return runPrograms(newRuntimeAPI(env["AWS_LAMBDA_RUNTIME_API"]), env)
 	case env["AWS_LAMBDA_RUNTIME_API"] != "":
-		return becomeRuntime(newRuntimeAPI(env["AWS_LAMBDA_RUNTIME_API"]), args, env)
+		return guardRuntime(newRuntimeAPI(env["AWS_LAMBDA_RUNTIME_API"]), args, env)
 	case command == "exec" && len(args) > 2 && args[1] == "--":
 		return runContainer(args[2:], env)
 	case (command == "install" || command == "copy") && len(args) == 2:
