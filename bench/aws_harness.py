@@ -38,11 +38,12 @@ from stepwell.aws.entry import entry
 from stepwell.aws.positions import next_position
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.table import create_table, function_key, wait_key
+from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.definition import parse_definition
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
 from stepwell.testing.meter import Meter, metered
 
-MEMORY_MB = {"ingest": 512, "route": Settings().memory, "advance": Settings().memory, "tick": Settings().memory}
+MEMORY_MB = {its.name: its.memory_mb or Settings().memory for its in FUNCTIONS}
 VCPU_MB = 1769  # of a Lambda with one whole vCPU
 CALL_MS = 5  # what a request to AWS takes, where nothing is measured
 HOLD_S = 0.02  # how long a counted request is held up
@@ -218,6 +219,7 @@ def _resources(ingest: str) -> Resources:
         step_http="step-http",
         ingest=ingest,
         cache_s=3600,
+        keys_cache_s=3600,
     )
 
 

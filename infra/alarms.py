@@ -50,6 +50,11 @@ class Alarms(Construct):
         self._queues(queues)
         self._functions(functions.by_name)
         self._deliveries(functions.by_name["step_http"])
+        self._alarm(
+            "loopsStopped",
+            _sum("AWS/Lambda", "RecursiveInvocationsDropped", {}),
+            text="Lambda took a round of some Lambda in this account and region for endless, and stopped it",
+        )
         self._table(state.table)
 
     def watch_bus(self, bus: Bus, rules: Mapping[str, events.Rule]) -> None:

@@ -11,12 +11,13 @@ from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from infra.functions import FUNCTIONS, Functions
+from infra.functions import Functions
 from infra.ingest import Ingest
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import State
 from stepwell.aws.observe import NAMESPACE
+from stepwell.aws.topology import FUNCTIONS
 
 RUN_METRICS = ("RunsCompleted", "RunsFailed", "RunsCancelled")
 STEP_METRIC, LAG_METRIC, EVENTS_METRIC = "StepDuration", "MessageLag", "EventsAccepted"
@@ -107,7 +108,7 @@ class Dashboard(Construct):
         ]
         for its in FUNCTIONS:
             function = self._functions[its.name]
-            memory_gb = (its.memory or self._settings.memory) / 1024
+            memory_gb = (its.memory_mb or self._settings.memory) / 1024
             priced.append((function.metric_invocations(), INVOCATION))
             a_millisecond = memory_gb * GB_SECOND[self._settings.architecture] / 1000
             priced.append((function.metric_duration(statistic="Sum"), a_millisecond))

@@ -1,13 +1,13 @@
-"""The engine's Lambdas: one table of them, and what starts each.
+"""The engine's Lambdas, as `stepwell.aws.topology` lists them, connected with what starts each.
 
 One rule: what goes round from Lambda to Lambda (a step's outcome starts advance, which starts the next step) must say
-`RecursiveLoop: Allow`, or Lambda stops it after some sixteen rounds; the engine has guards of its own.
+`RecursiveLoop: Allow`, or Lambda stops it after some sixteen rounds; the engine has guards of its own. A round begins
+wherever an event comes in or a run is made, so that all of them say it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from aws_cdk import (
@@ -20,35 +20,11 @@ from constructs import Construct
 
 from infra.code import EngineCode
 from infra.logs import log_group
-from infra.queues import HANDLER_TIMEOUT, Queues
+from infra.queues import Queues
 from infra.roles import LambdaRole, let_log, statements
 from infra.settings import Settings
-
-ENGINE_LAYERS = ("light", "expressions")
-API_LAYERS = (*ENGINE_LAYERS, "openapi", "types")
-
-
-@dataclass(frozen=True)
-class Function:
-    """`memory` None: the setting. `in_loop`: what it does may start it again."""
-
-    name: str
-    text: str
-    timeout: Duration
-    layers: tuple[str, ...] = ENGINE_LAYERS
-    memory: int | None = None
-    in_loop: bool = True
-
-
-FUNCTIONS = (
-    Function("ingest", "POST /e: takes events", Duration.seconds(29), ("light", "types"), 512, in_loop=False),
-    Function("api", "The HTTP API, but for POST /e", Duration.seconds(29), API_LAYERS, 1024, in_loop=False),
-    Function("route", "Stores events, starts runs, wakes waits", HANDLER_TIMEOUT, (*ENGINE_LAYERS, "types")),
-    Function("advance", "Takes outcomes and timers, starts the next steps", HANDLER_TIMEOUT),
-    Function("tick", "Every minute: far timers, cron triggers, runs that stand still", Duration.seconds(55)),
-    Function("step_http", "Runs the steps with the runtime `http`", Duration.minutes(15), ("light",), 256),
-    Function("register", "Registers functions that stacks hold", Duration.seconds(60), memory=512, in_loop=False),
-)
+from stepwell.aws.observe import LOG_LEVEL
+from stepwell.aws.topology import FUNCTIONS, Engine, Function, Queue, Schedule
 
 
 class Functions(Construct):
@@ -59,7 +35,7 @@ class Functions(Construct):
         self._settings, self._code, self._places = settings, code, dict(places)
         self.by_name: dict[str, lambda_.Function] = {}
         # The others may invoke step_http, so that it is made before their roles.
-        for function in sorted(FUNCTIONS, key=lambda its: its.name != "step_http"):
+        for function in sorted(FUNCTIONS, key=lambda its: not isinstance(its.trigger, Engine)):
             self.by_name[function.name] = made = self._function(function)
             self._places.setdefault(function.name, [made.function_arn])
 
@@ -76,56 +52,64 @@ class Functions(Construct):
             runtime=self._code.runtime,
             architecture=self._code.architecture,
             layers=[self._code.layers[name] for name in its.layers],
-            memory_size=its.memory or settings.memory,
-            timeout=its.timeout,
+            memory_size=its.memory_mb or settings.memory,
+            timeout=Duration.seconds(its.timeout_s),
             role=role.without_policy_updates(),
             tracing=lambda_.Tracing.ACTIVE if settings.tracing else lambda_.Tracing.DISABLED,
-            reserved_concurrent_executions=self._reserved(its.name),
-            environment={"STEPWELL_ENV_NAME": settings.env},
+            reserved_concurrent_executions=self._concurrency(its.name) if settings.reserved_concurrency else None,
+            environment={"STEPWELL_ENV_NAME": settings.env, LOG_LEVEL: settings.log_level},
         )
-        if its.in_loop:
-            cast(lambda_.CfnFunction, made.node.default_child).recursive_loop = "Allow"
+        cast(lambda_.CfnFunction, made.node.default_child).recursive_loop = "Allow"
         log = log_group(scope, "Log", settings, f"/aws/lambda/{made.function_name}")
         let_log(scope, role, log.log_group_arn)
         self._places[f"{its.name} log"] = [log.log_group_arn]
         return made
 
-    def _reserved(self, name: str) -> int | None:
-        reserved = {"route": self._settings.route_concurrency, "advance": self._settings.advance_concurrency}
-        return reserved.get(name) if self._settings.reserved_concurrency else None
+    def _concurrency(self, name: str) -> int | None:
+        """Most instances of those that read queues."""
+        return {"route": self._settings.route_concurrency, "advance": self._settings.advance_concurrency}.get(name)
 
     # --- what starts them ------------------------------------------------------------------------------------------
 
     def connect(self, queues: Queues) -> None:
-        """Queues to route and advance, the minute to tick, answers of step_http to `outcomes`."""
-        self._read("route", queues.events.queue.queue_arn, self._settings.route_concurrency)
-        self._read("advance", queues.outcomes.queue.queue_arn, self._settings.advance_concurrency)
-        events.Rule(
-            self,
-            "EveryMinute",
-            schedule=events.Schedule.rate(Duration.minutes(1)),
-            targets=[targets.LambdaFunction(self.by_name["tick"], retry_attempts=0, max_event_age=Duration.minutes(1))],
-        )
-        self._invoked_by_engine(queues.outcomes.queue.queue_arn)
+        """All but the HTTP API, which is in `infra/ingest.py`, and CloudFormation, which finds its Lambda by itself."""
+        for its in FUNCTIONS:
+            made = self.by_name[its.name]
+            match its.trigger:
+                case Queue(name, most):
+                    self._read(its.name, queues.all[name].queue.queue_arn, most)
+                case Schedule(minutes):
+                    self._every(minutes, made)
+                case Engine(answers):
+                    self._invoked_by_engine(made, queues.all[answers].queue.queue_arn)
 
-    def _read(self, name: str, queue: str, concurrency: int) -> None:
+    def _read(self, name: str, queue: str, most: int) -> None:
         lambda_.EventSourceMapping(
             self.by_name[name],
             "Queue",
             target=self.by_name[name],
             event_source_arn=queue,
-            batch_size=self._settings.batch_size,
-            max_concurrency=concurrency,
+            batch_size=min(most, self._settings.batch_size),
+            max_concurrency=self._concurrency(name),
             report_batch_item_failures=True,
         )
 
-    def _invoked_by_engine(self, outcomes: str) -> None:
+    def _every(self, minutes: int, function: lambda_.Function) -> None:
+        every = Duration.minutes(minutes)
+        events.Rule(
+            self,
+            "EveryMinute",
+            schedule=events.Schedule.rate(every),
+            targets=[targets.LambdaFunction(function, retry_attempts=0, max_event_age=every)],
+        )
+
+    def _invoked_by_engine(self, function: lambda_.Function, outcomes: str) -> None:
         """As `stepwell push` does for the Lambdas of steps: Lambda retries nothing, the engine does."""
         to_outcomes = lambda_.CfnEventInvokeConfig.OnSuccessProperty(destination=outcomes)
         lambda_.CfnEventInvokeConfig(
-            self.by_name["step_http"],
+            function,
             "Answers",
-            function_name=self.by_name["step_http"].function_name,
+            function_name=function.function_name,
             qualifier="$LATEST",
             maximum_retry_attempts=0,
             maximum_event_age_in_seconds=self._settings.event_age_s,

@@ -6,6 +6,7 @@ One rule: no key is ever logged. A key may stand in the path (`/e/{key}`), so th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import cast
 
 from aws_cdk import aws_apigatewayv2 as apigateway
@@ -16,9 +17,8 @@ from constructs import Construct
 
 from infra.logs import log_group
 from infra.settings import Settings
+from stepwell.aws.topology import DEFAULT, FUNCTIONS, Http
 
-METHODS = [apigateway.HttpMethod.POST, apigateway.HttpMethod.OPTIONS]
-PATHS = ("/e", "/e/{key}")
 LOGGED = {
     "request_id": "$context.requestId",
     "at": "$context.requestTimeEpoch",
@@ -31,9 +31,9 @@ LOGGED = {
 
 
 class Ingest(Construct):
-    def __init__(
-        self, scope: Construct, settings: Settings, ingest: aws_lambda.IFunction, api: aws_lambda.IFunction
-    ) -> None:
+    """`functions`: the engine's Lambdas by name."""
+
+    def __init__(self, scope: Construct, settings: Settings, functions: Mapping[str, aws_lambda.IFunction]) -> None:
         super().__init__(scope, "Ingest")
         self.domain = self._domain(settings) if settings.domain else None
         self.api = apigateway.HttpApi(
@@ -41,13 +41,18 @@ class Ingest(Construct):
             "Api",
             description=f"Stepwell {settings.env}",
             create_default_stage=False,
-            default_integration=HttpLambdaIntegration("Everything", api),
+            default_integration=HttpLambdaIntegration("Everything", functions[DEFAULT.name]),
         )
-        events = HttpLambdaIntegration("Events", ingest)
-        for path in PATHS:
-            self.api.add_routes(path=path, methods=METHODS, integration=events)
+        for its in FUNCTIONS:
+            if isinstance(its.trigger, Http) and its is not DEFAULT:
+                self._add(its.trigger, HttpLambdaIntegration("Events", functions[its.name]))
         self.stage = self._stage(settings)
         self.url = f"https://{settings.domain}" if settings.domain else self.api.api_endpoint
+
+    def _add(self, trigger: Http, integration: HttpLambdaIntegration) -> None:
+        methods = [apigateway.HttpMethod[its] for its in trigger.methods]
+        for path in trigger.paths:
+            self.api.add_routes(path=path, methods=methods, integration=integration)
 
     def _stage(self, settings: Settings) -> apigateway.HttpStage:
         stage = apigateway.HttpStage(

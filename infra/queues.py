@@ -1,4 +1,4 @@
-"""The two queues between the engine's Lambdas: `events` feeds route, `outcomes` feeds advance."""
+"""The two queues between the engine's Lambdas: `events` feeds route, `outcomes` feeds advance (`stepwell.aws.topology`)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from constructs import Construct
 
 from infra.key import key_of
 from infra.settings import Settings
+from stepwell.aws.topology import EVENTS, OUTCOMES, QUEUES, reader
 from stepwell.cdk.queue import DurableQueue
-
-HANDLER_TIMEOUT = Duration.seconds(60)  # of route and advance
 
 
 class Queues(Construct):
     def __init__(self, scope: Construct, settings: Settings) -> None:
         super().__init__(scope, "Queues")
         key = key_of(self, settings)
-        self.events = DurableQueue(self, "Events", handler_timeout=HANDLER_TIMEOUT, key=key)
-        self.outcomes = DurableQueue(self, "Outcomes", handler_timeout=HANDLER_TIMEOUT, key=key)
-
-    @property
-    def all(self) -> dict[str, DurableQueue]:
-        return {"events": self.events, "outcomes": self.outcomes}
+        timeouts = {name: Duration.seconds(reader(name).timeout_s) for name in QUEUES}
+        self.all = {
+            name: DurableQueue(self, name.capitalize(), handler_timeout=timeouts[name], key=key) for name in QUEUES
+        }
+        self.events, self.outcomes = self.all[EVENTS], self.all[OUTCOMES]

@@ -14,6 +14,7 @@ from constructs import Construct
 
 from infra.key import key_actions, via
 from infra.settings import Settings
+from stepwell.aws.topology import Queue, function
 
 Condition = Mapping[str, Mapping[str, str]]
 
@@ -36,9 +37,7 @@ Statements = tuple[Statement, ...]
 IN_CLUSTER: Condition = {"ArnEquals": {"ecs:cluster": "{cluster}"}}
 PASSED_TO_ECS: Condition = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
 
-READ_EVENTS: Statements = (Statement("sqs:ReceiveMessage DeleteMessage GetQueueAttributes", ("events",)),)
-READ_OUTCOMES: Statements = (Statement("sqs:ReceiveMessage DeleteMessage GetQueueAttributes", ("outcomes",)),)
-
+READ_QUEUE = "sqs:ReceiveMessage DeleteMessage GetQueueAttributes"
 START_STEPS: Statements = (Statement("lambda:InvokeFunction", ("step lambdas", "step_http")),)
 ENGINE: Statements = (
     Statement("dynamodb:GetItem BatchGetItem Query PutItem BatchWriteItem", ("table",)),
@@ -49,8 +48,8 @@ READ_STATUS: Statements = (Statement("dynamodb:Query", ("index",)),)
 
 STATEMENTS: dict[str, Statements] = {
     "ingest": (Statement("dynamodb:GetItem", ("table",)),),
-    "route": (*READ_EVENTS, *ENGINE, *START_STEPS),
-    "advance": (*READ_OUTCOMES, *ENGINE, *READ_STATUS, *START_STEPS),
+    "route": (*ENGINE, *START_STEPS),
+    "advance": (*ENGINE, *READ_STATUS, *START_STEPS),
     "tick": (*ENGINE, *READ_STATUS, *START_STEPS, Statement("dynamodb:UpdateItem", ("table",))),
     "api": (
         *ENGINE,
@@ -98,6 +97,9 @@ TRACES: Statements = (Statement("xray:PutTraceSegments PutTelemetryRecords", ("*
 def statements(name: str, settings: Settings) -> Statements:
     """What a Lambda may do, under these settings."""
     its = STATEMENTS[name]
+    trigger = function(name).trigger
+    if isinstance(trigger, Queue):
+        its = (Statement(READ_QUEUE, (trigger.name,)), *its)
     if name == "ingest":
         its = (*its, SEND[settings.ingest])
     if settings.has_containers:

@@ -70,6 +70,9 @@ class Settings:
         pattern=r"arn:aws[a-z-]*:lambda:[^,]+(,arn:aws[a-z-]*:lambda:[^,]+)*",
         hint="ARNs of Lambdas, separated by commas",
     )
+    log_level: str = _setting(
+        "INFO", "What the engine's Lambdas log, from this level on", one_of=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
     tracing: bool = _setting(False, "X-Ray traces of a sample of the invocations")
 
     # --- containers ---

@@ -45,7 +45,7 @@ class Stepwell(Construct):
         places = self._places()
         self.functions = Functions(self, settings, EngineCode(self, settings), places)
         self.functions.connect(self.queues)
-        self.ingest = Ingest(self, settings, self.functions.by_name["ingest"], self.functions.by_name["api"])
+        self.ingest = Ingest(self, settings, self.functions.by_name)
         self.rules = {"events": self.bus.rule}
         if self.containers:
             self.rules["containers"] = self.bus.watch_containers(self.containers.cluster.attr_arn)

@@ -19,16 +19,15 @@ from stepwell.aws.resources import Resources
 
 _PARTITION = {"S": "KEY"}
 _FORM = re.compile(r"sw_(send|manage)_[A-Za-z0-9_-]{32}")
-_LONGEST_CACHE_S = 60.0
 _MOST = 10_000  # keys that are remembered
 
 
 class KeyStore:
-    """Implements `api.access.Keys`. That a key was made or revoked counts everywhere `Resources.cache_s` later."""
+    """Implements `api.access.Keys`. That a key was made or revoked counts everywhere `Resources.keys_cache_s` later."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._clock = resources.table, clock
-        self._cache_s = min(resources.cache_s, _LONGEST_CACHE_S)
+        self._cache_s = resources.keys_cache_s
         self._known: dict[str, tuple[KeyScope, float]] = {}  # with the time until which it counts
         self._unknown: dict[str, tuple[None, float]] = {}
 

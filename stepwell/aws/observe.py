@@ -13,6 +13,7 @@ from typing import Any
 
 Handler = Callable[[Any, Any], Any]
 NAMESPACE = "Stepwell"
+LOG_LEVEL = "STEPWELL_LOG_LEVEL"  # a variable of each Lambda, by the setting `log_level`
 _values: list[tuple[str, str, float]] = []
 
 
@@ -46,7 +47,7 @@ def _logger() -> Any:
     from aws_lambda_powertools import Logger
     from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 
-    logger = Logger(service="stepwell", level=os.environ.get("STEPWELL_LOG_LEVEL", "INFO"))
+    logger = Logger(service="stepwell", level=os.environ.get(LOG_LEVEL, "INFO"))
     for name in ("stepwell", *(f"stepwell.{its}" for its in ("aws", "engine", "runs", "dispatch", "types"))):
         logging.getLogger(name)  # they must be there to be found
     copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})

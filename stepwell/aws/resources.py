@@ -44,7 +44,8 @@ class Resources:
     kms_key: str = ""  # empty: AWS-owned keys
     retention_days: int = 30
     event_age_s: int = 3600  # how long an invocation may wait in Lambda's queue
-    cache_s: float = 5.0  # how old a Lambda's view of functions and keys may be
+    cache_s: float = 5.0  # how old a Lambda's view of functions may be
+    keys_cache_s: float = 60.0  # how old its view of keys may be
     clock_skew_ms: int = 2000  # deadlines fire this much later, since clocks differ
 
     def to_json(self) -> str:

@@ -14,6 +14,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.dispatch import SOURCE
 from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import create_table
+from stepwell.aws.topology import QUEUES, function
 
 ENV = "test"
 ENGINE_EVENTS = "engine-events"  # a queue for those events of the engine's own that only the bus gets
@@ -26,7 +27,7 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
     create_table(client("dynamodb"), "stepwell")
     place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     client("s3").create_bucket(Bucket="stepwell-code", **place)
-    urls = {name: _queue(name) for name in ("events", "outcomes")}
+    urls = {name: _queue(name) for name in QUEUES}
     urls[ENGINE_EVENTS] = client("sqs").create_queue(QueueName=ENGINE_EVENTS)["QueueUrl"]
     client("events").create_event_bus(Name="stepwell")
     arn = f"arn:aws:sqs:{region}:{account}"
@@ -35,6 +36,7 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
     defaults: dict[str, Any] = {
         "layers": {name: _layer(name) for name in ("x86_64", "arm64")},
         "cache_s": 0.0,  # what is pushed counts at once
+        "keys_cache_s": 0.0,
         "clock_skew_ms": 0,  # there is but one clock
         "retention_days": 3650,  # a test may travel far
     }
@@ -85,7 +87,8 @@ def _layer(architecture: str) -> str:
 
 def _step_http(resources: Resources) -> None:
     """The Lambda for `http` steps. Its sandbox has this Python, and so Stepwell."""
-    source = files("stepwell.aws.lambdas") / "step_http.py"
+    its = function("step_http")
+    source = files("stepwell.aws.lambdas") / f"{its.name}.py"
     role = client("iam").create_role(RoleName="stepwell-step-http", AssumeRolePolicyDocument=_ROLE)["Role"]["Arn"]
     client("lambda").create_function(
         FunctionName=resources.step_http,
@@ -94,8 +97,8 @@ def _step_http(resources: Resources) -> None:
         Role=role,
         Code={"ZipFile": _zip({"step_http.py": source.read_bytes()})},
         Environment={"Variables": {VARIABLE: resources.to_json()}},
-        Timeout=900,
-        MemorySize=256,
+        Timeout=its.timeout_s,
+        MemorySize=its.memory_mb,
     )
     queue = {"Destination": resources.outcomes_queue_arn}
     client("lambda").put_function_event_invoke_config(

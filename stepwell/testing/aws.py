@@ -30,6 +30,7 @@ from stepwell.aws.push import Push
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
 from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
+from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, QUEUES, Engine, Queue, reader, server
 from stepwell.aws.types import TypeStore
 from stepwell.core.duration import parse_duration
 from stepwell.core.routing import NotPossible, Release
@@ -42,7 +43,7 @@ from stepwell.testing.lambda_host import LambdaHost
 from stepwell.testing.local import refused_by
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 
-HANDLERS = ("ingest", "route", "advance", "tick", "api")
+HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
 
 
 class AwsStepwell:
@@ -133,15 +134,14 @@ class AwsStepwell:
         return self.send_raw(orjson.dumps(event))[0]
 
     def send_raw(self, body: bytes) -> list[str]:
-        answer = self._call("ingest", "POST", "/e", body)
+        answer = self._call("POST", "/e", body)
         self._route_all()
         ids: list[str] = answer["ids"]
         return ids
 
     def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        handler = "ingest" if path == "/e" or path.startswith(("/e/", "/e?")) else "api"
-        answer = self._request(handler, method, path, body, headers or {})
-        if handler == "ingest":
+        answer = self._request(method, path, body, headers or {})
+        if server(method, path.partition("?")[0]).name == "ingest":
             self._route_all()
         return answer
 
@@ -180,14 +180,14 @@ class AwsStepwell:
 
     def cancel(self, run_id: str) -> None:
         try:
-            self._call("api", "DELETE", f"/v1/runs/{run_id}")
+            self._call("DELETE", f"/v1/runs/{run_id}")
         except Refused as refused:
             if refused.status != 409:  # it has ended
                 raise
 
     def rerun(self, run_id: str) -> str | None:
         try:
-            new_id: str = self._call("api", "POST", f"/v1/runs/{run_id}/rerun")["id"]
+            new_id: str = self._call("POST", f"/v1/runs/{run_id}/rerun")["id"]
         except Refused as refused:
             if refused.status == 409:
                 return None
@@ -281,25 +281,28 @@ class AwsStepwell:
 
     def _deliver(self) -> bool:
         """One batch of each queue; False if there was none."""
-        return any(
-            [self._batch("route", self.resources.events_queue), self._batch("advance", self.resources.outcomes_queue)]
-        )
+        delivered = [self._batch(queue) for queue in QUEUES]
+        return any(delivered)
 
     def _route_all(self) -> None:
-        while self._batch("route", self.resources.events_queue):
+        while self._batch(EVENTS):
             pass
 
-    def _batch(self, handler: str, queue: str) -> bool:
-        event = self._emulator.queues.receive(queue)
+    def _batch(self, queue: str) -> bool:
+        url = {EVENTS: self.resources.events_queue, OUTCOMES: self.resources.outcomes_queue}[queue]
+        its = reader(queue)
+        assert isinstance(its.trigger, Queue)
+        event = self._emulator.queues.receive(url, its.trigger.most_messages)
         if not event["Records"]:
             return False
-        answer = self._handlers[handler](event, LambdaContext(handler))
-        self._emulator.queues.finish(queue, event, answer)
+        answer = self._handlers[its.name](event, LambdaContext(its.name))
+        self._emulator.queues.finish(url, event, answer)
         return True
 
-    def _request(self, handler: str, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
         path, _, query = path.partition("?")
+        handler = server(method, path).name
         request = http_event(method, path, body, query=dict(parse_qsl(query)), headers=sent)
         answer = self._handlers[handler](request, LambdaContext(handler))
         content = answer["body"].encode()
@@ -307,12 +310,12 @@ class AwsStepwell:
             content = base64.b64decode(content)
         return Answer(answer["statusCode"], answer["headers"], content)
 
-    def _call(self, handler: str, method: str, path: str, body: bytes = b"") -> Json:
-        content: Json = self._request(handler, method, path, body, {}).json()
+    def _call(self, method: str, path: str, body: bytes = b"") -> Json:
+        content: Json = self._request(method, path, body, {}).json()
         return content
 
     def _get(self, path: str) -> Json:
-        return self._call("api", "GET", path)
+        return self._call("GET", path)
 
     def _all(self, path: str) -> list[Json]:
         """All items of a list, the oldest first."""

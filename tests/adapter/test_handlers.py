@@ -82,7 +82,7 @@ def test_an_exception_passes_as_it_is_unless_it_says_too_much(sandbox: Lambda) -
     short = {"errorType": "E", "errorMessage": "no", "stackTrace": ["one"]}
     assert say(sandbox, "error", repr(json.dumps(short))) == ("error", short)
     for size in (100_000, 3_000_000):
-        text = f"'{{\"errorType\": \"E\", \"errorMessage\": \"a\\\\\"\\\\u00fc' + 'x' * {size} + '\"}}'"
+        text = f'\'{{"errorType": "E", "errorMessage": "a\\\\"\\\\u00fc\' + \'x\' * {size} + \'"}}\''
         kind, error = say(sandbox, "error", text)
         assert (kind, error["errorType"], error["errorMessage"][:6]) == ("error", "E", 'a"üxxx')
         assert len(error["errorMessage"]) < 5000

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.adapter.lambda_service import PATIENCE_S, Lambda
+from tests.adapter.lambda_service import Lambda
 from tests.adapter.ssm import ParameterStore
 
 DOTENV = "/stepwell/dev/dotenv/f/s"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import platform
 import re
 import subprocess
-import sys
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -27,7 +25,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.table import STATUS_SHARDS
 from stepwell.aws.task_definitions import STEP
-from stepwell.testing.aws import HANDLERS, AwsStepwell
+from stepwell.testing.aws import AwsStepwell
 from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext
 from stepwell.testing.lambda_host import LambdaHost
@@ -171,10 +169,7 @@ class RecordedStepwell(AwsStepwell):
 
     def cold_start(self) -> None:
         super().cold_start()
-        sys.modules.pop("lambdas.register", None)
-        register = importlib.import_module("lambdas.register").handler
-        handlers = {**{name: self._handlers[name] for name in HANDLERS}, "register": register}
-        self._handlers = {name: partial(self._invoke, name, handler) for name, handler in handlers.items()}
+        self._handlers = {name: partial(self._invoke, name, its) for name, its in self._handlers.items()}
 
     def _invoke(self, name: str, handler: Callable[[Any, Any], Any], event: Any, context: LambdaContext) -> Any:
         entry.entry.cache_clear()

@@ -16,10 +16,10 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.functions import FUNCTIONS
 from infra.settings import Settings
 from stepwell.aws.naming import role_prefix
 from stepwell.aws.roles import POLICY
+from stepwell.aws.topology import FUNCTIONS
 from stepwell.testing.account import ENV
 from stepwell.testing.aws import aws_account
 from tests.aws.permissions import Access, Account, Grant, Json, grants

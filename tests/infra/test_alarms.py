@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.dashboard import EVENTS_METRIC, LAG_METRIC, RUN_METRICS, STEP_METRIC
-from infra.functions import FUNCTIONS
+from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.run import RunStatus
 from tests.infra.conftest import Synth
 from tests.infra.test_stack import references
@@ -54,6 +54,7 @@ def test_every_lambda_is_watched(synth: Synth, env: str) -> None:
 def test_every_asynchronous_path_is_watched(synth: Synth, env: str) -> None:
     step_http = logical_ids(synth, env, {"lambdas.step_http.handler"})
     assert watches(synth, env, "DestinationDeliveryFailures") == {*step_http, "everything"}
+    assert watches(synth, env, "RecursiveInvocationsDropped") == {"everything"}
     rules = synth.resources(env, "AWS::Events::Rule")
     handed_over = {name for name, its in rules.items() if "DeadLetterConfig" in its["Targets"][0]}
     for metric in ("FailedInvocations", "InvocationsFailedToBeSentToDlq"):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from infra.code import NOT_IN_LAMBDAS, ROOT
-from infra.functions import FUNCTIONS, Function
 from layers.engine.build import HERE, NAMES, Machine, layer, size_mb
 from stepwell.aws.resources import VARIABLE, Resources
+from stepwell.aws.topology import FUNCTIONS, Function
 from tests.infra.conftest import Synth
 
 MACHINE = Machine("x86_64", f"{sys.version_info.major}.{sys.version_info.minor}")

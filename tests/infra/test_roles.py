@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.functions import FUNCTIONS
 from infra.roles import STATEMENTS, statements
+from stepwell.aws.topology import BUS, EVENTS, FUNCTIONS, OUTCOMES, STEPS, Function
 from tests.infra.conftest import Synth
 from tests.infra.test_stack import functions, references
 
@@ -49,6 +49,24 @@ def test_no_role_may_do_anything_to_everything(synth: Synth, env: str, name: str
         assert not [action for action in actions(statement) if "*" in action]
         if statement["Resource"] == "*":
             assert set(actions(statement)) <= nameless
+
+
+@pytest.mark.parametrize("its", FUNCTIONS, ids=lambda its: str(its.name))
+def test_a_lambda_may_call_what_the_topology_says(its: Function, synth: Synth) -> None:
+    calls = {
+        ("lambda:InvokeFunction", "step lambdas"): STEPS,
+        ("events:PutEvents", "bus"): BUS,
+        ("sqs:SendMessage", "events"): EVENTS,
+        ("sqs:SendMessage", "outcomes"): OUTCOMES,
+    }
+    allowed = {
+        (action, place)
+        for env in ("dev", "all")
+        for statement in statements(its.name, synth.settings[env])
+        for action in statement.names
+        for place in statement.places
+    }
+    assert {calls[one] for one in allowed if one in calls} == set(its.calls)
 
 
 def test_roles_are_passed_to_ecs_alone(synth: Synth) -> None:

@@ -12,16 +12,15 @@ import pytest
 from aws_cdk import aws_sqs as sqs
 from cfnlint.api import ManualArgs, lint
 
-from infra.functions import FUNCTIONS
 from infra.ingest import LOGGED
 from infra.state import INPUTS
 from stepwell.aws.containers import FOLDER
 from stepwell.aws.resources import VARIABLE, Resources
+from stepwell.aws.topology import FUNCTIONS, Engine, Queue, Schedule, server
 from tests.infra.conftest import Synth
 
 ENVIRONMENTS = ("dev", "all", "bare")
 every_environment = pytest.mark.parametrize("env", ENVIRONMENTS)
-IN_LOOP = ("route", "advance", "tick", "step_http")
 
 
 def functions(synth: Synth, env: str) -> dict[str, dict[str, Any]]:
@@ -136,7 +135,50 @@ def test_only_stopped_tasks_of_the_own_cluster_reach_the_outcomes(synth: Synth) 
 @every_environment
 def test_lambda_does_not_stop_the_engine_s_loop(synth: Synth, env: str) -> None:
     allowed = {name for name, its in functions(synth, env).items() if its.get("RecursiveLoop") == "Allow"}
-    assert allowed == set(IN_LOOP)
+    assert allowed == {its.name for its in FUNCTIONS}
+
+
+@every_environment
+def test_every_lambda_is_started_by_what_the_topology_says(synth: Synth, env: str) -> None:
+    def ids(kind: str, name: str) -> dict[str, set[str]]:
+        return {id: references(its[name]) for id, its in synth.resources(env, kind).items() if name in its}
+
+    of = {id: name for id, its in synth.resources(env, "AWS::Lambda::Function").items()
+          for name in [its["Handler"].removeprefix("lambdas.").removesuffix(".handler")]}  # fmt: skip
+    queues = {
+        of[function]: queue
+        for its in synth.resources(env, "AWS::Lambda::EventSourceMapping").values()
+        for function in references(its["FunctionName"])
+        for queue in references(its["EventSourceArn"])
+    }
+    schedules = {
+        of[function]: its["ScheduleExpression"]
+        for its in synth.resources(env, "AWS::Events::Rule").values()
+        if "ScheduleExpression" in its
+        for function in references(its["Targets"])
+    }
+    invoked = {of[id] for found in ids("AWS::Lambda::EventInvokeConfig", "FunctionName").values() for id in found}
+    for its in FUNCTIONS:
+        match its.trigger:
+            case Queue(name):
+                assert name.capitalize() in queues.pop(its.name)
+            case Schedule(minutes):
+                assert schedules.pop(its.name) == f"rate({minutes} minute)"
+            case Engine():
+                assert its.name in invoked
+    assert (queues, schedules) == ({}, {})
+
+
+def test_every_request_has_one_lambda_that_answers_it() -> None:
+    asked = [
+        ("POST", "/e"),
+        ("POST", "/e/key"),
+        ("OPTIONS", "/e/key"),
+        ("GET", "/e"),
+        ("POST", "/e/key/x"),
+        ("GET", "/"),
+    ]
+    assert [server(*its).name for its in asked] == ["ingest", "ingest", "ingest", "api", "api", "api"]
 
 
 @every_environment

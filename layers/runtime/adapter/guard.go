@@ -23,6 +23,7 @@ const (
 	largestError = 32 * 1024                 // of what is told of an exception
 	largestHead  = 4 * 1024 * 1024           // runtimes put a whole traceback into one header
 	streaming    = "Lambda-Runtime-Function-Response-Mode"
+	errorType    = "Lambda-Runtime-Function-Error-Type"
 )
 
 // guard stands between the runtime of a native handler and the Runtime API. Lambda drops a destination's record of more
@@ -46,7 +47,7 @@ func (its *guard) ServeHTTP(to http.ResponseWriter, request *http.Request) {
 	switch kind := request.URL.Path[strings.LastIndexByte(request.URL.Path, '/')+1:]; {
 	case request.Method != http.MethodPost || request.Header.Get(streaming) != "":
 	case kind == "response":
-		text, size := readSome(request.Body)
+		text, size := readSome(request.Body, largestText)
 		if answer, fits := shrink(text, largestStdout); fits && size == int64(len(text)) {
 			replace(request, answer)
 			break
@@ -58,18 +59,18 @@ func (its *guard) ServeHTTP(to http.ResponseWriter, request *http.Request) {
 		request.Header.Set("Content-Type", "application/json")
 		replace(request, errorBody(tooLarge, strconv.FormatInt(size, 10)+" bytes"))
 	case kind == "error":
-		text, size := readSome(request.Body)
+		text, size := readSome(request.Body, largestAnswer)
 		if size > largestError {
-			text = shortError(text)
+			text = shortError(text, request.Header.Get(errorType))
 		}
 		replace(request, text)
 	}
 	its.proxy.ServeHTTP(to, request)
 }
 
-// readSome reads a body to its end, and returns as much of it as can be an output, with the size of it all.
-func readSome(body io.Reader) ([]byte, int64) {
-	text, err := io.ReadAll(io.LimitReader(body, largestText))
+// readSome reads a body to its end, and returns its beginning, with the size of it all.
+func readSome(body io.Reader, most int64) ([]byte, int64) {
+	text, err := io.ReadAll(io.LimitReader(body, most))
 	size := int64(len(text))
 	if err == nil {
 		more, _ := io.Copy(io.Discard, body)
@@ -84,35 +85,11 @@ func replace(request *http.Request, body []byte) {
 	request.Header.Del("Expect")
 }
 
-// shortError is what can be told of an exception that has too much to say.
-func shortError(text []byte) []byte {
-	var its struct{ ErrorType, ErrorMessage string }
-	if err := json.Unmarshal(text, &its); err != nil || its.ErrorType == "" && its.ErrorMessage == "" {
-		its.ErrorType, its.ErrorMessage = startOf(text, `"errorType"`), startOf(text, `"errorMessage"`)
-	}
+// shortError is what can be told of an exception that has too much to say; `kind` if it cannot be read.
+func shortError(text []byte, kind string) []byte {
+	its := struct{ ErrorType, ErrorMessage string }{kind, "its message is too long to be read"}
+	_ = json.Unmarshal(text, &its)
 	return errorBody(beginning(its.ErrorType, 256), beginning(its.ErrorMessage, 4096))
-}
-
-// startOf is how the text behind a name begins, in JSON of which the end is missing.
-func startOf(text []byte, name string) string {
-	at := bytes.Index(text, []byte(name))
-	if at < 0 {
-		return ""
-	}
-	rest := bytes.TrimLeft(text[at+len(name):], ": ")
-	if len(rest) == 0 || rest[0] != '"' {
-		return ""
-	}
-	end := 1
-	for end < len(rest)-1 && end < 4096 && rest[end] != '"' {
-		if rest[end] == '\\' {
-			end++
-		}
-		end++
-	}
-	var found string
-	_ = json.Unmarshal(append(append([]byte{}, rest[:end]...), '"'), &found)
-	return found
 }
 
 func beginning(text string, most int) string {

@@ -92,5 +92,5 @@ func errorBody(kind, message string) []byte {
 }
 
 func errorHeader(kind string) http.Header {
-	return http.Header{"Lambda-Runtime-Function-Error-Type": {kind}}
+	return http.Header{errorType: {kind}}
 }
