@@ -15,6 +15,7 @@ from infra.settings import Settings
 from layers.engine.build import NAMES, Machine, layer
 
 ROOT = Path(__file__).parents[1]
+TRACER = "tracer"  # the layer that Lambdas have where the setting `tracing` is on
 NOT_IN_LAMBDAS = ("cdk", "cli", "dev", "local", "testing")
 """Packages of `stepwell` that no Lambda imports; a test starts every handler without them."""
 LEFT_OUT = [
@@ -34,7 +35,8 @@ class EngineCode(Construct):
         self.architecture = lambda_.Architecture.custom(settings.architecture)
         self.runtime = lambda_.Runtime(f"python{settings.python}", lambda_.RuntimeFamily.PYTHON)
         machine = Machine(settings.architecture, settings.python)
-        self.layers = {name: self._layer(name, machine) for name in NAMES}
+        wanted = [name for name in NAMES if name != TRACER or settings.tracing]
+        self.layers = {name: self._layer(name, machine) for name in wanted}
 
     def _layer(self, name: str, machine: Machine) -> lambda_.LayerVersion:
         return lambda_.LayerVersion(

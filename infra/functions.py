@@ -18,12 +18,12 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infra.code import EngineCode
+from infra.code import TRACER, EngineCode
 from infra.logs import log_group
 from infra.queues import Queues
 from infra.roles import LambdaRole, let_log, statements
 from infra.settings import Settings
-from stepwell.aws.observe import LOG_LEVEL
+from stepwell.aws.observe import LOG_LEVEL, TRACING
 from stepwell.aws.topology import FUNCTIONS, Engine, Function, Queue, Schedule
 
 
@@ -51,13 +51,17 @@ class Functions(Construct):
             handler=f"lambdas.{its.name}.handler",
             runtime=self._code.runtime,
             architecture=self._code.architecture,
-            layers=[self._code.layers[name] for name in its.layers],
+            layers=[self._code.layers[name] for name in (*its.layers, *((TRACER,) if settings.tracing else ()))],
             memory_size=its.memory_mb or settings.memory,
             timeout=Duration.seconds(its.timeout_s),
             role=role.without_policy_updates(),
             tracing=lambda_.Tracing.ACTIVE if settings.tracing else lambda_.Tracing.DISABLED,
             reserved_concurrent_executions=self._concurrency(its.name) if settings.reserved_concurrency else None,
-            environment={"STEPWELL_ENV_NAME": settings.env, LOG_LEVEL: settings.log_level},
+            environment={
+                "STEPWELL_ENV_NAME": settings.env,
+                LOG_LEVEL: settings.log_level,
+                **({TRACING: "true"} if settings.tracing else {}),
+            },
         )
         cast(lambda_.CfnFunction, made.node.default_child).recursive_loop = "Allow"
         log = log_group(scope, "Log", settings, f"/aws/lambda/{made.function_name}")

@@ -1,4 +1,4 @@
-"""The two queues between the engine's Lambdas: `events` feeds route, `outcomes` feeds advance (`stepwell.aws.topology`)."""
+"""The queues between the engine's Lambdas (`stepwell.aws.topology`): `events` feeds route, `outcomes` feeds advance."""
 
 from __future__ import annotations
 

@@ -73,7 +73,11 @@ class Settings:
     log_level: str = _setting(
         "INFO", "What the engine's Lambdas log, from this level on", one_of=("DEBUG", "INFO", "WARNING", "ERROR")
     )
-    tracing: bool = _setting(False, "X-Ray traces of a sample of the invocations")
+    tracing: bool = _setting(
+        False,
+        "X-Ray traces, with each request to AWS, of a sample of the invocations: Lambda takes one a second, and 5% of the"
+        " others",
+    )
 
     # --- containers ---
     vpc: str = _setting(

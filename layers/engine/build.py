@@ -17,9 +17,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "layers"
-NAMES = ("light", "expressions", "openapi", "types")
+NAMES = ("light", "expressions", "openapi", "types", "tracer")
+RUNTIME_HAS = {"botocore", "jmespath", "python-dateutil", "six", "urllib3"}
+"""Of what `tracer` needs, that which Lambda's own runtime brings."""
 UNUSED = ("**/tests", "**/__pycache__", "**/*.pyi", "**/py.typed", "*.dist-info/RECORD", "bin")
-UNUSED_OF = {"light": (), "expressions": ("bazel-project", "cel_expr_python/ext"), "openapi": (), "types": ()}
+UNUSED_OF = {"expressions": ("bazel-project", "cel_expr_python/ext")}
 """Files that no Lambda reads. cel_expr_python/ext: 36 MB of CEL extensions, of which the contract has none."""
 
 
@@ -52,7 +54,7 @@ def layer(name: str, machine: Machine) -> Path:
         with tempfile.TemporaryDirectory(dir=BUILD, prefix=".new-") as new:
             target = Path(new, "layer", "python")
             _pip("install", "--no-deps", "--no-compile", "--target", str(target), "-r", str(lock), *machine.wheels)
-            _strip(target, (*UNUSED, *UNUSED_OF[name]))
+            _strip(target, (*UNUSED, *UNUSED_OF.get(name, ())))
             _move(target.parent, folder)
     return folder
 
@@ -64,7 +66,8 @@ def lock(name: str, machine: Machine) -> str:
         options = ["--dry-run", "--ignore-installed", "--target", "unused", "--report", report.name]
         _pip("install", *options, "-r", str(source), *machine.wheels)
         found = json.loads(Path(report.name).read_text())["install"]
-    pins = sorted(f"{its['metadata']['name'].lower()}=={its['metadata']['version']}" for its in found)
+    needed = [its["metadata"] for its in found if name != "tracer" or its["metadata"]["name"] not in RUNTIME_HAS]
+    pins = sorted(f"{its['name'].lower()}=={its['version']}" for its in needed)
     return "\n".join([f"# Written by `python -m layers.engine.build lock` from {source.name}.", *pins, ""])
 
 

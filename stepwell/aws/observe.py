@@ -1,6 +1,7 @@
-"""Logs and metrics of our own Lambdas, by Powertools: JSON lines, and metrics in the embedded format: no call.
+"""Logs, metrics and traces of our own Lambdas, by Powertools: JSON lines, and metrics in the embedded format: no call.
 
-One rule: what is measured is collected while a batch is worked on, and written once, at its end.
+One rule: what is measured is collected while a batch is worked on, and written once, at its end. Who has no traces does
+not load what makes them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 Handler = Callable[[Any, Any], Any]
 NAMESPACE = "Stepwell"
-LOG_LEVEL = "STEPWELL_LOG_LEVEL"  # a variable of each Lambda, by the setting `log_level`
+LOG_LEVEL, TRACING = "STEPWELL_LOG_LEVEL", "STEPWELL_TRACING"  # variables of each Lambda, by the settings of that name
 _values: list[tuple[str, str, float]] = []
 
 
@@ -35,11 +36,24 @@ def observed(handler: Handler) -> Handler:
         logger = _logger()
         logger.append_keys(request_id=getattr(context, "aws_request_id", None))
         try:
-            return handler(event, context)
+            return _traced(handler)(event, context)
         finally:
             _write_metrics()
 
     return wrapper
+
+
+@functools.cache
+def _traced(handler: Handler) -> Handler:
+    """The handler with a subsegment of its own and one for each request to AWS, where `tracing` is on. Lambda decides
+    which invocations are traced."""
+    if os.environ.get(TRACING) != "true":
+        return handler
+    from aws_lambda_powertools import Tracer
+
+    tracer = Tracer(service="stepwell", patch_modules=("botocore",))
+    traced: Handler = tracer.capture_lambda_handler(handler, capture_response=False)
+    return traced
 
 
 @functools.lru_cache(maxsize=1)

@@ -44,22 +44,19 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
 
 
 def open_runs(resources: Resources, shard: int, page: int) -> Iterator[list[str]]:
-    """The ids of the runs that are running, in pages, of one of the index's shards."""
-    pages = (
-        client("dynamodb")
-        .get_paginator("query")
-        .paginate(
+    """The ids of runs of which something runs, also if they have failed, in pages, of one of the index's shards."""
+    query = client("dynamodb").get_paginator("query")
+    for partition in ("running", "ending"):
+        for found in query.paginate(
             TableName=resources.table,
             IndexName=STATUS_INDEX,
             KeyConditionExpression="gk = :gk",
-            ExpressionAttributeValues={":gk": {"S": status_partition("running", shard)}},
+            ExpressionAttributeValues={":gk": {"S": status_partition(partition, shard)}},
             PaginationConfig={"PageSize": page},
-        )
-    )
-    for found in pages:
-        items: list[Any] = found["Items"]
-        if items:
-            yield [item["pk"]["S"][2:] for item in items]
+        ):
+            items: list[Any] = found["Items"]
+            if items:
+                yield [item["pk"]["S"][2:] for item in items]
 
 
 def shards_of(minute: int) -> list[int]:

@@ -23,8 +23,8 @@ import orjson
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients, positions
 from stepwell.aws.access import KeyStore
+from stepwell.aws.deployment import MissingSecrets, wanted
 from stepwell.aws.deployment import Refused as CannotRun
-from stepwell.aws.deployment import wanted
 from stepwell.aws.naming import secret_parameter
 from stepwell.aws.push import Push
 from stepwell.aws.resources import VARIABLE
@@ -121,7 +121,10 @@ class AwsStepwell:
         )
         for new in project_types([function.folder], [function]).types:
             TypeStore(self.resources).register_type(new)
-        found, actions = push.plan(its)
+        try:
+            found, actions = push.plan(its)
+        except MissingSecrets as wrong:
+            raise Refused(400, [{"pointer": "", "message": str(wrong)}]) from None
         registered = push.apply(its, found, actions)
         if registered:
             if not registered[0].is_new:

@@ -14,7 +14,7 @@ import time_machine
 from stepwell.aws import clients
 from stepwell.aws.entry import now_ms
 from stepwell.aws.resources import Resources
-from stepwell.core.run import RunStatus
+from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 from stepwell.testing.meter import metered
 
@@ -83,6 +83,22 @@ def test_a_fourth_loss_is_a_final_failure(batches: Batches, clock: Any) -> None:
         sweep(batches)
     assert attempts(batches) == ["lost"] * 4
     assert status(batches) is RunStatus.FAILED
+
+
+def test_a_lost_attempt_of_a_run_that_has_failed_is_closed_too(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LOST if ctx["step_id"] == "lost" else {"status": 400}
+    batches.deploy({"bad": handler_step(), "lost": handler_step(timeout=f"{TIMEOUT_S}s")})
+    batches.send()
+    batches.drain()
+    assert status(batches) is RunStatus.FAILED
+    clock.shift(AGE_S + TIMEOUT_S + START_S)
+    sweep(batches)
+    assert sorted(attempts(batches)) == ["failed", "lost"]
+    ((stored, _),) = batches.runs()
+    assert StepStatus.RUNNING not in [step.status for step in stored.run.steps]
+    with metered() as meter:
+        sweep(batches)
+    assert (meter.write_units, len(batches.invoked)) == (0, 2)
 
 
 def test_an_outcome_after_its_attempt_was_lost_changes_nothing(batches: Batches, clock: Any) -> None:

@@ -231,7 +231,7 @@ def test_a_cancelled_handlers_place_is_free_for_the_next_run(platform: Platform)
     assert run["status"] == "completed"
 
 
-@local_only("which log is an attempt's is known there when its outcome comes, and a cancelled one's is not kept")
+@local_only("which log is an attempt's is known when its outcome comes; a cancelled attempt has none")
 def test_the_log_of_a_cancelled_attempt_is_kept(platform: Platform) -> None:
     platform.deploy(function())
     run_id = platform.run_of(platform.send(data=script(a={"log": "I was here", **NEVER})))

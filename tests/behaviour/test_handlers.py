@@ -169,7 +169,7 @@ def test_a_changed_environment_reaches_a_warm_handler(platform: Platform) -> Non
         assert run_it(platform)["output"] == value
 
 
-@local_only("on Lambda, /tmp belongs to a sandbox and is kept between its invocations")
+@local_only("/tmp belongs to a sandbox, and is kept between its invocations")
 def test_a_handler_has_an_empty_temporary_folder_each_time(platform: Platform) -> None:
     body = "found = os.listdir(os.environ['TMPDIR']); os.makedirs(os.environ['TMPDIR'] + '/x/y'); return found"
     platform.deploy(handled_by(), python(body, "import os"))
@@ -247,7 +247,7 @@ def test_a_node_handlers_exception_is_the_error(platform: Platform, code: str, s
 
 
 @needs_node
-@local_only("on Lambda, the answer of a function that is not async is null then, also if it returned a promise")
+@local_only("of a function that is not async, Lambda takes null for the answer then, also if it returned a promise")
 def test_a_promise_that_nothing_will_settle_is_a_failure(platform: Platform) -> None:
     platform.deploy(handled_by("index.handler"), node("exports.handler = () => new Promise(() => {})", "index.js"))
     assert "pending" in message_of(run_it(platform))

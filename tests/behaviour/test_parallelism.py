@@ -25,7 +25,7 @@ def handler(event, context):
 STEP = {"a": {"runtime": {"type": "lambda", "handler": "note.handler"}}}
 
 
-ONE_MACHINE = local_only("on AWS, Lambda's concurrency is the limit, and its queue is fair between functions")
+ONE_MACHINE = local_only("Lambda's concurrency is the limit, and its queue is fair between functions")
 
 
 class Stage:

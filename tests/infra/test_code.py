@@ -6,11 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from infra.code import NOT_IN_LAMBDAS, ROOT
+from infra.code import NOT_IN_LAMBDAS, ROOT, TRACER
 from layers.engine.build import HERE, NAMES, Machine, layer, size_mb
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.topology import FUNCTIONS, Function
@@ -77,6 +78,14 @@ def test_a_lambda_starts_with_its_layers_alone(synth: Synth, its: Function) -> N
     assert "stepwell" in loaded
     assert "pydantic" not in loaded
     assert ("cel_expr_python" in loaded) <= ("expressions" in its.layers)
+
+
+@linux_only
+def test_the_layer_of_traces_needs_nothing_but_the_runtime(synth: Synth) -> None:
+    ingest = next(its for its in FUNCTIONS if its.name == "ingest")
+    traced = replace(ingest, layers=(*ingest.layers, TRACER))
+    assert "aws_xray_sdk" in on_lambda(synth, traced, "import aws_xray_sdk.core;" + LOADED).split()
+    assert "aws_xray_sdk" not in on_lambda(synth, ingest, LOADED).split()
 
 
 @linux_only

@@ -1,0 +1,216 @@
+"""What takes time, or goes wrong by itself, outlives the death of a Lambda's process at any moment too.
+
+`test_crashes.py` crashes before every request. Here a process dies before each request that changes something: what
+another one finds is the same, whichever of the reads in between was the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import time_machine
+
+from stepwell.aws import waking
+from stepwell.aws.resources import Resources
+from stepwell.testing.batches import LOST, Batches, Crash, destination, handler_step
+
+NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "SendMessageBatch", "PutEvents", "Invoke"}
+READS = {"GetItem", "BatchGetItem", "Query"}
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "5m"}
+DELAYED = handler_step({"step": "a", "wait": "2m", "async": PAID})
+TWICE = {"attempts": 1, "backoff": {"initial": "10s", "jitter": 0}}
+_BACK_S = 1.2  # after which moto shows a message that was given back
+
+
+class Story:
+    """One telling, in an empty account, on a clock that moves when it says so."""
+
+    def __init__(self, resources: Resources, clock: Any) -> None:
+        self.batches, self.clock = Batches(resources), clock
+        self.batches.answer = lambda ctx: {"status": 400} if ctx["step_id"] == "bad" else {}
+        self.crash_at: int | None = None
+        self.crash_after: int | None = None
+
+    def begins(self) -> None:
+        """From here on a process may die."""
+        self.batches.requests.clear()
+        self.batches.batches = 0
+        self.batches.crash_at, self.batches.crash_after = self.crash_at, self.crash_after
+
+    def send(self, name: str = "go", **data: Any) -> None:
+        self.batches.send(name, data)
+        self.drain()
+
+    def drain(self) -> None:
+        for _ in range(3):  # once for what comes again, and once for what that one sends
+            self.batches.drain()
+            self.clock.shift(timedelta(seconds=_BACK_S))
+
+    def minutes(self, count: int, *, tick: bool = False) -> None:
+        for _ in range(count):
+            self.clock.shift(timedelta(minutes=1))
+            if tick:
+                self.tick()
+            self.drain()
+
+    def tick(self) -> None:
+        try:
+            self.batches.entry.tick()
+        except Crash:
+            self.batches.start()  # and the next minute finds what this one has left
+
+
+def a_run_that_starts_a_function(its: Story) -> None:
+    its.batches.deploy({"a": handler_step()})
+    its.batches.deploy({"z": handler_step()}, on="stepwell/run.completed", id="g")
+    its.begins()
+    its.send()
+
+
+def a_failure_that_starts_a_function(its: Story) -> None:
+    its.batches.deploy({"bad": handler_step(), "c": handler_step("bad")})
+    its.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
+    its.begins()
+    its.send()
+
+
+def a_retry_and_a_failure_that_is_handled(its: Story) -> None:
+    its.batches.answer = lambda ctx: {"status": 500} if ctx["step_id"] == "bad" else {}
+    its.batches.deploy({"bad": handler_step(retries=TWICE), "c": handler_step({"step": "bad", "on": "failure"})})
+    its.begins()
+    its.send()
+    its.minutes(1)
+
+
+def a_far_timer(its: Story) -> None:
+    its.batches.deploy({"c": handler_step({"step": "$trigger", "wait": "16m"})})
+    its.begins()
+    its.send()
+    its.clock.shift(timedelta(minutes=5))
+    its.minutes(2, tick=True)
+    its.clock.shift(timedelta(minutes=9))
+    its.minutes(2)
+
+
+def an_event_during_the_delay(its: Story) -> None:
+    its.batches.deploy({"a": handler_step(), "y": DELAYED})
+    its.begins()
+    its.send(order=1)
+    its.send("paid", order=1)
+    its.minutes(3)
+
+
+def a_deadline(its: Story) -> None:
+    late = handler_step({"step": "$trigger", "async": {**PAID, "onTimeout": True}})
+    its.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID}), "n": late})
+    its.begins()
+    its.send(order=1)
+    its.clock.shift(timedelta(minutes=5))
+    its.drain()
+
+
+def many_runs_that_wake(its: Story) -> None:
+    its.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID})})
+    for _ in range(3):  # pages of two
+        its.send(order=1)
+    its.begins()
+    its.send("paid", order=1)
+
+
+def an_invocation_that_never_started(its: Story) -> None:
+    its.batches.answer = lambda ctx: LOST
+    its.batches.deploy({"a": handler_step()})
+    its.begins()
+    its.send()
+    for payload in its.batches.invoked[:1]:
+        its.batches.put_outcome(destination(payload, None, "EventAgeExceeded"))
+    its.batches.answer = lambda ctx: {}
+    its.drain()
+    its.minutes(2)
+
+
+def an_attempt_that_is_lost(its: Story) -> None:
+    its.batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
+    its.batches.deploy({"a": handler_step(timeout="30s")})
+    its.begins()
+    its.send()
+    its.clock.shift(timedelta(seconds=3600 + 30 + 60))
+    for _ in range(16):  # each run is looked at every eight minutes
+        its.clock.shift(timedelta(minutes=1))
+        its.tick()
+    its.drain()
+
+
+def a_cron_trigger(its: Story) -> None:
+    its.batches.deploy({"a": handler_step()}, triggers=[{"cron": "*/5 10 * * *"}])
+    its.begins()
+    its.minutes(6, tick=True)
+
+
+STORIES: list[Callable[[Story], None]] = [
+    a_run_that_starts_a_function,
+    a_failure_that_starts_a_function,
+    a_retry_and_a_failure_that_is_handled,
+    a_far_timer,
+    an_event_during_the_delay,
+    a_deadline,
+    many_runs_that_wake,
+    an_invocation_that_never_started,
+    an_attempt_that_is_lost,
+    a_cron_trigger,
+]
+every_story = pytest.mark.parametrize("story", STORIES, ids=lambda its: str(its.__name__))
+
+
+@contextmanager
+def told(story: Callable[[Story], None], resources: Resources, **crash: int) -> Iterator[Story]:
+    with time_machine.travel(NOW, tick=False) as clock:
+        its = Story(resources, clock)
+        for name, number in crash.items():
+            setattr(its, name, number)
+        story(its)
+        yield its
+
+
+def result(its: Story) -> list[Any]:
+    """What people can see of all runs."""
+    return sorted(
+        (
+            stored.function,
+            stored.run.status.name,
+            [step.status.name for step in stored.run.steps],
+            sorted((attempt.step, attempt.attempt, attempt.status) for attempt in attempts),
+        )
+        for stored, attempts in its.batches.runs()
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "_PAGE", 2)
+
+
+@every_story
+def test_a_crash_before_any_write_changes_nothing_in_the_end(
+    resources: Resources, story: Callable[[Story], None], new_account: Callable[[], Resources]
+) -> None:
+    with told(story, resources) as whole:
+        expected, requests, batches = result(whole), list(whole.batches.requests), whole.batches.batches
+    assert expected
+    assert not [row for row in expected if row[1] == "RUNNING"]
+    assert set(requests) <= WRITES | READS
+    wrong: dict[Any, Any] = {}
+    for number in [n for n, name in enumerate(requests) if name in WRITES]:
+        with told(story, new_account(), crash_at=number) as its:
+            if result(its) != expected:
+                wrong[number, tuple(its.batches.requests[max(0, number - 1) : number + 1])] = result(its)
+    for number in range(batches):  # each batch is done, and comes again
+        with told(story, new_account(), crash_after=number) as its:
+            if result(its) != expected:
+                wrong["twice", number] = result(its)
+    assert wrong == {}, expected

@@ -1,0 +1,74 @@
+"""Traces of the engine's Lambdas: only where they are asked for, and only of invocations that Lambda samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+HANDLER = """
+import sys
+import boto3
+from botocore.stub import Stubber
+from stepwell.aws.observe import observed
+
+@observed
+def handler(event, context):
+    db = boto3.client("dynamodb")
+    with Stubber(db) as stubber:
+        stubber.add_response("get_item", {})
+        db.get_item(TableName="stepwell", Key={"pk": {"S": "x"}})
+    return "answer"
+
+assert handler({}, None) == "answer"
+print("aws_xray_sdk" in sys.modules)
+"""
+
+
+def run(sampled: bool, **env: str) -> tuple[str, list[dict[str, Any]]]:
+    """What a Lambda's process prints, and the segments that it sends to X-Ray's daemon."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        on_lambda = {
+            "LAMBDA_TASK_ROOT": "/var/task",
+            "AWS_LAMBDA_FUNCTION_NAME": "route",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
+            "_X_AMZN_TRACE_ID": f"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=557abcec3ee5a047;Sampled={sampled:d}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", HANDLER],
+            env={**os.environ, **on_lambda, **env},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        daemon.setblocking(False)
+        sent = []
+        while True:
+            try:
+                sent.append(json.loads(daemon.recv(65536).split(b"\n", 1)[1]))
+            except BlockingIOError:
+                return done.stdout.splitlines()[-1], sent
+
+
+def test_what_a_sampled_invocation_asks_of_aws_is_traced() -> None:
+    _, (segment,) = run(sampled=True, STEPWELL_TRACING="true")
+    (request,) = segment["subsegments"]
+    assert segment["name"].startswith("## ")
+    assert (request["name"], request["aws"]["operation"]) == ("dynamodb", "GetItem")
+    assert "answer" not in json.dumps(segment)  # which is of no use in a trace, and may be anybody's data
+
+
+@pytest.mark.parametrize(("sampled", "env"), [(False, {"STEPWELL_TRACING": "true"}), (True, {})])
+def test_nothing_else_is_traced(sampled: bool, env: dict[str, str]) -> None:
+    printed, sent = run(sampled=sampled, **env)
+    assert sent == []
+    assert printed == str(bool(env))  # without traces, what makes them is not loaded
