@@ -75,8 +75,8 @@ class Settings:
     )
     tracing: bool = _setting(
         False,
-        "X-Ray traces, with each request to AWS, of a sample of the invocations: Lambda takes one a second, and 5% of the"
-        " others",
+        "X-Ray traces, with each request to AWS, of a sample of the invocations: Lambda takes one a second, and 5% of"
+        " the others",
     )
 
     # --- containers ---
