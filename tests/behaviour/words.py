@@ -82,8 +82,8 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
 
 
 def local_only(reason: str) -> Any:
-    """Marks a test that says something of one machine alone: `reason` is why it cannot be so on AWS. There it is skipped,
-    and the table at the end of README.md says why, too."""
+    """Marks a test that says something of one machine alone: `reason` is why it cannot be so on AWS. There it is
+    skipped, and the table at the end of README.md says why, too."""
     on_aws = pytest.param("aws", id="aws", marks=pytest.mark.skip(reason=reason))
     return pytest.mark.parametrize("platform", [pytest.param("local", id="local"), on_aws], indirect=True)
 
