@@ -16,6 +16,7 @@ import time_machine
 
 from stepwell.aws import waking
 from stepwell.aws.resources import Resources
+from stepwell.aws.table import STATUS_SHARDS
 from stepwell.testing.batches import LOST, Batches, Crash, destination, handler_step
 
 NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
@@ -130,7 +131,6 @@ def an_invocation_that_never_started(its: Story) -> None:
     for payload in its.batches.invoked[:1]:
         its.batches.put_outcome(destination(payload, None, "EventAgeExceeded"))
     its.batches.answer = lambda ctx: {}
-    its.drain()
     its.minutes(2)
 
 
@@ -140,16 +140,18 @@ def an_attempt_that_is_lost(its: Story) -> None:
     its.begins()
     its.send()
     its.clock.shift(timedelta(seconds=3600 + 30 + 60))
-    for _ in range(16):  # each run is looked at every eight minutes
-        its.clock.shift(timedelta(minutes=1))
-        its.tick()
-    its.drain()
+    for _ in range(2):
+        try:
+            its.batches.entry.sweep(range(STATUS_SHARDS))
+        except Crash:
+            its.batches.start()
+        its.drain()
 
 
 def a_cron_trigger(its: Story) -> None:
-    its.batches.deploy({"a": handler_step()}, triggers=[{"cron": "*/5 10 * * *"}])
+    its.batches.deploy({"a": handler_step()}, triggers=[{"cron": "*/3 10 * * *"}])
     its.begins()
-    its.minutes(6, tick=True)
+    its.minutes(3, tick=True)
 
 
 STORIES: list[Callable[[Story], None]] = [
@@ -174,6 +176,7 @@ def told(story: Callable[[Story], None], resources: Resources, **crash: int) -> 
         for name, number in crash.items():
             setattr(its, name, number)
         story(its)
+        its.batches.crash_at = None  # the order of parallel requests varies, and so may their number
         yield its
 
 
