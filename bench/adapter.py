@@ -1,7 +1,8 @@
 """Measures what the step adapter costs: time of its own per warm invocation, time to start, and size.
 
-One rule: the program alone, started and waited for by the system's fastest call, is measured in turn with the program
-through the adapter, so that the difference is the adapter's. The Runtime API is a plain socket here.
+One rule: what runs without the adapter is measured in turn with what runs through it, so that the difference is the
+adapter's: a program, started and waited for by the system's fastest call, and the runtime of a native handler. The
+Runtime API is a plain socket here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,12 +25,21 @@ from stepwell.aws import adapter
 
 INPUT = b'{"event": {"name": "bench"}, "steps": {}, "ctx": {"run_id": "r", "step_id": "s", "attempt": 1}}'
 PATIENCE_S = 10
+RUNTIME = """
+import http.client, os
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+while True:
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    api.getresponse().read()
+    api.request("POST", "/2018-06-01/runtime/invocation/1/response", b'{"exit":0}')
+    api.getresponse().read()
+"""
 
 
 class Api:
-    """One connection to an adapter, which asks for work and posts reports."""
+    """One connection to an adapter or a runtime, which asks for work and posts what came of it."""
 
-    def __init__(self, binary: Path, program: str, folder: Path) -> None:
+    def __init__(self, command: list[str], folder: Path, **variables: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(PATIENCE_S)
         (folder / "step").mkdir(exist_ok=True)
@@ -36,11 +47,11 @@ class Api:
             "PATH": os.environ["PATH"],
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._listener.getsockname()[1]}",
             "LAMBDA_TASK_ROOT": str(folder),
-            "STEPWELL_COMMAND": f'["{program}"]',
             "STEPWELL_TIMEOUT_MS": "10000",
+            **variables,
         }
         started = time.perf_counter()
-        self._process = subprocess.Popen([str(binary)], env=env)
+        self._process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
         self._connection, _ = self._listener.accept()
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection.settimeout(PATIENCE_S)
@@ -92,24 +103,44 @@ def alone_ms(program: str) -> float:
     return (time.perf_counter() - started) * 1000
 
 
+def programs(binary: Path, folder: Path, count: int) -> None:
+    program = shutil.which("true") or "/bin/true"
+    starts = []
+    for _ in range(20):
+        api = Api([str(binary)], folder, STEPWELL_COMMAND=f'["{program}"]')
+        starts.append(api.ready_ms)
+        api.close()
+    api = Api([str(binary)], folder, STEPWELL_COMMAND=f'["{program}"]')
+    pairs = [(alone_ms(program), api.invoke_ms()) for _ in range(count + 50)][50:]
+    api.close()
+    show(program, pairs)
+    print(f"ready after its start   {statistics.median(starts):6.2f} ms")
+
+
+def handlers(binary: Path, folder: Path, count: int) -> None:
+    runtime = [sys.executable, "-I", "-S", "-c", RUNTIME]
+    direct, guarded = Api(runtime, folder), Api([str(binary), *runtime], folder)
+    pairs = [(direct.invoke_ms(), guarded.invoke_ms()) for _ in range(count + 50)][50:]
+    direct.close()
+    guarded.close()
+    show("a native handler", pairs)
+
+
+def show(what: str, pairs: list[tuple[float, float]]) -> None:
+    """The medians, and the fastest of all, which a busy machine changes least."""
+    alone, through = (statistics.median(times) for times in zip(*pairs, strict=True))
+    least, most = (min(times) for times in zip(*pairs, strict=True))
+    print(f"{what} alone: {alone:.2f} ms, through the adapter: {through:.2f} ms")
+    own = f"{through - alone:6.2f} ms (medians of {len(pairs)}; {most - least:.2f} of the fastest)"
+    print(f"the adapter's own       {own}")
+
+
 def main(count: Annotated[int, typer.Option(help="Invocations to measure.")] = 1000) -> None:
     """Print the adapter's costs on this machine."""
     binary = adapter.binary({"aarch64": "arm64"}.get(platform.machine(), platform.machine()))
-    program = shutil.which("true") or "/bin/true"
     with tempfile.TemporaryDirectory() as folder:
-        starts = []
-        for _ in range(20):
-            api = Api(binary, program, Path(folder))
-            starts.append(api.ready_ms)
-            api.close()
-        api = Api(binary, program, Path(folder))
-        pairs = [(alone_ms(program), api.invoke_ms()) for _ in range(count + 50)][50:]
-        api.close()
-    alone, through = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"{program} alone          {alone:6.2f} ms")
-    print(f"through the adapter     {through:6.2f} ms")
-    print(f"the adapter's own       {through - alone:6.2f} ms (medians of {count})")
-    print(f"ready after its start   {statistics.median(starts):6.2f} ms")
+        programs(binary, Path(folder), count)
+        handlers(binary, Path(folder), count)
     for architecture in ("arm64", "x86_64"):
         print(f"size for {architecture:7}        {adapter.binary(architecture).stat().st_size / 1e6:6.1f} MB")
 
