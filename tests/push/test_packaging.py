@@ -186,7 +186,7 @@ def test_a_handler_gets_its_time(write: Write) -> None:
     runtime = {"type": "lambda", "handler": "app.handler"}
     step = {"path": "file://.", "timeout": "1500ms", "runtime": runtime}
     made = packaged(write(files={"app.py": ""}, steps={"a": step}))
-    assert (made.timeout_s, made.variables("dev")) == (2, {"STEPWELL_TIMEOUT_MS": "1500"})
+    assert (made.timeout_s, made.variables("dev")["STEPWELL_TIMEOUT_MS"]) == (2, "1500")
 
 
 @pytest.mark.parametrize(
