@@ -96,7 +96,7 @@ DEFINITION = ("stepwell.json", '{"id": "f", "triggers": [{"event": "go"}]}', 0o1
 MAIN = ("main.sh", "echo 1", 0o100644)
 
 
-@local_only("in AWS, functions are not pushed over HTTP")
+@local_only("stepwell push sends no archive to AWS, and every push is meant there")
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -124,7 +124,7 @@ def test_an_archive_that_is_not_taken_says_why(platform: Platform, body: bytes, 
     assert platform.api("GET", "/v1/functions")["data"] == []
 
 
-@local_only("in AWS, functions are not pushed over HTTP")
+@local_only("stepwell push sends no archive to AWS, and every push is meant there")
 def test_what_the_machine_cannot_run_is_refused_and_leaves_the_live_version(platform: Platform) -> None:
     platform.push(ONE)
     with pytest.raises(Refused) as refused:
@@ -133,7 +133,7 @@ def test_what_the_machine_cannot_run_is_refused_and_leaves_the_live_version(plat
     assert versions_of(platform, platform.send()) == [1]
 
 
-@local_only("in AWS, every push is meant")
+@local_only("stepwell push sends no archive to AWS, and every push is meant there")
 def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_starts(platform: Platform) -> None:
     files: dict[str, str | bytes] = {"steps/app.py": SCRIPTED}
     platform.deploy(ONE, files)
