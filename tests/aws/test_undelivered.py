@@ -1,0 +1,48 @@
+"""Answers of a Lambda that is not ours, and so has no guard: what Lambda drops is not overlooked."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import boto3
+import pytest
+
+from stepwell.aws.roles import trust
+from stepwell.testing.aws import AwsStepwell
+from stepwell.testing.emulator import Emulator
+from stepwell.testing.lambda_host import LambdaHost
+
+HANDLER = "def handler(event, context):\n    return 'x' * 2_000_000\n"
+
+
+def make_lambda() -> str:
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("app.py", HANDLER)
+    role = boto3.client("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=json.dumps(trust()))["Role"]
+    made = boto3.client("lambda").create_function(
+        FunctionName="mine",
+        Runtime="python3.13",
+        Handler="app.handler",
+        Role=role["Arn"],
+        Code={"ZipFile": code.getvalue()},
+    )
+    return str(made["FunctionArn"])
+
+
+def test_a_test_that_does_not_ask_for_answers_that_were_dropped_fails(
+    stepwell_aws_account: tuple[Emulator, LambdaHost], tmp_path: Path
+) -> None:
+    stepwell = AwsStepwell(*stepwell_aws_account)
+    step = {"runtime": {"type": "lambda", "arn": make_lambda()}}
+    definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": step}}
+    (tmp_path / "stepwell.json").write_text(json.dumps(definition))
+    stepwell.deploy(tmp_path)
+    run = stepwell.run_of(stepwell.send())
+    stepwell.settle()
+    assert stepwell.run(run)["status"] == "running"
+    with pytest.raises(AssertionError, match="could not deliver answers of steps"):
+        stepwell.close()
