@@ -62,8 +62,8 @@ class App:
             if scope["method"] != "POST":
                 raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
             body = await _read(receive, headers)
-            authorization = _text(headers.get(b"authorization"))
-            events = read_events(self._keys, path[3:] or None, authorization, body, self._now(), self._judge)
+            its = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            events = read_events(self._keys, path[3:] or None, its, body, self._now(), self._judge)
             await self._accept(events)
             await _respond(send, 200, accepted(events), cors)
         except Problem as problem:

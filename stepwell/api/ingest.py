@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.problem import Problem
-from stepwell.core.events import BadRequest, Event, EventError, parse_events
+from stepwell.api.seeds import HEADER, seeded_ids
+from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, EventError, parse_events
 
 _random = random.Random(random.SystemRandom().getrandbits(256))
 
@@ -20,15 +21,29 @@ Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
 
 
 def read_events(
-    keys: Keys, path_key: str | None, authorization: str | None, body: bytes, now: int, judge: Judge
+    keys: Keys, path_key: str | None, headers: Mapping[str, str], body: bytes, now: int, judge: Judge
 ) -> list[Event]:
-    """The events of a request, all or none. `path_key` is that of `/e/{key}`. Whoever accepts them asks their types; of
-    a request that is refused anyway, `judge` tells what they say. Raises Problem 400, 401 or 413."""
-    require(keys, path_key or bearer(authorization), KeyScope.SEND)
+    """The events of a request, all or none. `path_key` is that of `/e/{key}`; names of headers are in small letters.
+    Whoever accepts the events asks their types; of a request that is refused anyway, `judge` tells what they say.
+    Raises Problem 400, 401 or 413."""
+    require(keys, path_key or bearer(headers.get("authorization")), KeyScope.SEND)
+    ids = seeded_ids(headers[HEADER]) if HEADER in headers else None
     try:
-        return parse_events(body, now, new_event_id)
+        if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:
+            from stepwell.api.cloudevents import translated  # few senders need it
+
+            body = translated(headers, body)
+        events = parse_events(body, now, new_event_id if ids is None else ids.__next__)
     except BadRequest as bad:
         raise refusal(bad.with_more(judge(bad.others))) from None
+    if ids is not None:
+        for event in events:
+            event.fresh = False  # the request may have come before
+    return events
+
+
+def _is_cloudevent(headers: Mapping[str, str]) -> bool:
+    return "ce-specversion" in headers or headers.get("content-type", "").lower().startswith("application/cloudevents")
 
 
 def refusal(bad: BadRequest) -> Problem:

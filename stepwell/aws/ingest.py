@@ -61,8 +61,7 @@ class Ingest:
             raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
         path_key = request["rawPath"].removeprefix("/e").removeprefix("/")
         now = time.time_ns() // 1_000_000
-        authorization = headers.get("authorization")
-        events = read_events(self._keys, path_key or None, authorization, _body(request), now, self._judge)
+        events = read_events(self._keys, path_key or None, headers, _body(request), now, self._judge)
         if errors := self._judge(enumerate(events)):
             raise refusal(BadRequest(400, errors))
         try:

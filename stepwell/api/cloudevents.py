@@ -1,0 +1,127 @@
+"""CloudEvents 1.0 over HTTP, as events: structured, batched and binary requests.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md and, beside it,
+formats/json-format.md. One rule: nothing of a CloudEvent is lost; what events have no field for stands in
+`data.cloudevent`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from stepwell.core.events import BadRequest, EventError, large_integers
+
+_STRUCTURED, _BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+_PREFIX = "ce-"
+_ATTRIBUTE = re.compile(r"[a-z0-9]{1,64}")
+_REQUIRED = ("id", "source", "type")
+_OWN = {"specversion", "id", "type", "time", "data", "data_base64", "v", "user"}
+
+Json = dict[str, Any]
+
+
+def translated(headers: Mapping[str, str], body: bytes) -> bytes:
+    """The request's events as `POST /e` takes them. Raises BadRequest, with the place in the CloudEvent."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in (_STRUCTURED, _BATCH):
+        if media_type.startswith("application/cloudevents"):
+            raise _refused(0, "", f"{media_type} is not read here; send {_STRUCTURED} or {_BATCH}")
+        return orjson.dumps(_event(0, _binary(headers, body)))
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _refused(0, "", f"the body is not JSON: {error}") from None
+    if errors := large_integers(body):
+        raise BadRequest(400, errors)
+    if media_type == _STRUCTURED:
+        return orjson.dumps(_event(0, raw))
+    if not isinstance(raw, list):
+        raise _refused(0, "", "a batch is a JSON array of CloudEvents")
+    return orjson.dumps([_event(index, item) for index, item in enumerate(raw)])
+
+
+def _binary(headers: Mapping[str, str], body: bytes) -> Json:
+    """Attributes are headers, data is the body."""
+    found: Json = {name[3:]: unquote(value) for name, value in headers.items() if name.startswith(_PREFIX)}
+    media_type = headers.get("content-type", "")
+    if media_type:
+        found["datacontenttype"] = media_type
+    if not body:
+        return found
+    if media_type == "" or re.match(r"[^;]*[/+]json\s*(;|$)", media_type):
+        try:
+            found["data"] = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise _refused(0, "", f"the body is not JSON, as its content type says: {error}") from None
+        if errors := large_integers(body):
+            raise BadRequest(400, errors)
+        return found
+    try:
+        found["data"] = body.decode()
+    except UnicodeDecodeError:
+        found["data_base64"] = base64.b64encode(body).decode()
+    return found
+
+
+def _event(index: int, raw: Any) -> Json:
+    if not isinstance(raw, dict):
+        raise _refused(index, "", "a CloudEvent is a JSON object")
+    if raw.get("specversion") != "1.0":
+        raise _refused(index, "/specversion", 'CloudEvents of specversion "1.0" are read here')
+    for name in _REQUIRED:
+        if not isinstance(raw.get(name), str) or not raw[name]:
+            raise _refused(index, f"/{name}", f"a CloudEvent needs {name}, a text that is not empty")
+    for name in raw.keys() - {"data", "data_base64"}:
+        if not _ATTRIBUTE.fullmatch(name) or isinstance(raw[name], dict | list):
+            raise _refused(
+                index, f"/{name[:100]}", "an attribute's name is of a-z and 0-9, and its value no list or object"
+            )
+    event: Json = {"name": raw["type"], "id": f"{raw['source']} {raw['id']}", "data": _data(index, raw)}
+    if raw.get("time") is not None:
+        event["ts"] = _ms(index, raw["time"])
+    if raw.get("v") is not None:
+        event["v"] = raw["v"]
+    if raw.get("user") is not None:
+        event["user"] = {"external_id": raw["user"]}
+    return event
+
+
+def _data(index: int, raw: Json) -> Json:
+    data = raw.get("data")
+    if raw.get("data_base64") is not None:
+        if data is not None:
+            raise _refused(index, "/data_base64", "a CloudEvent has data or data_base64, not both")
+        try:
+            base64.b64decode(raw["data_base64"], validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            raise _refused(index, "/data_base64", "data_base64 is base64") from None
+        fields: Json = {"base64": raw["data_base64"]}
+    elif data is None:
+        fields = {}
+    else:
+        fields = data if isinstance(data, dict) else {"value": data}
+    rest = {name: value for name, value in raw.items() if name not in _OWN and value is not None}
+    return {**fields, "cloudevent": {"id": raw["id"], **rest}}
+
+
+def _ms(index: int, text: Any) -> int:
+    """Milliseconds since the epoch of an RFC 3339 time."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise _refused(index, "/time", "time is of RFC 3339, such as 2026-11-23T10:00:00Z")
+    return round(moment.timestamp() * 1000)
+
+
+def _refused(index: int, pointer: str, message: str) -> BadRequest:
+    return BadRequest(400, [EventError(index, pointer, message)])
