@@ -183,9 +183,6 @@ class RecordedStepwell(AwsStepwell):
     def get(self, path: str) -> Json:
         return self._get(path)
 
-    def post(self, path: str) -> Json:
-        return self._call("api", "POST", path)
-
     def sweep_after(self, minutes: int) -> None:
         """Minutes later `tick` goes round once, as it does every eight; nothing that it sends is delivered yet."""
         self.emulator.advance(60_000 * minutes)

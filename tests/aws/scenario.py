@@ -205,17 +205,17 @@ class Scenario:
     def _routings(self) -> None:
         """A function is paused with an event, resumed, has a guarded canary, and is deleted with its open runs."""
         stepwell = self._stepwell
-        cron: list[Json] = [{"event": "routed"}, {"cron": "* * * * *"}]
+        cron: list[Json] = [{"event": "routed"}, {"cron": "0 9 * * *"}]
         for version in (1, 2):
             steps = {"a": SIMPLE, "b": {**SIMPLE, "name": f"v{version}", "after": pause("1h")}}
             definition = {"id": "routed", "triggers": cron, "steps": steps}
             stepwell.deploy(write(self._folder / f"routed-{version}", definition, steps__app_py=HANDLER))
-        stepwell.post("/v1/functions/routed/pause")
+        stepwell.api("POST", "/v1/functions/routed/pause")
         event = stepwell.send("routed")
-        stepwell.post("/v1/functions/routed/resume")
+        stepwell.api("POST", "/v1/functions/routed/resume")
         self._finish()
         assert len(stepwell.runs(event)) == 1
-        stepwell.post("/v1/functions/routed/rollback")
+        stepwell.api("POST", "/v1/functions/routed/rollback")
         canary = {"version": 2, "weight": 0.5, "guard": True}
         stepwell.api("PUT", "/v1/functions/routed/routing", {"canary": canary})
         stepwell.travel("2m")
