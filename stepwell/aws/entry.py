@@ -19,7 +19,7 @@ from stepwell.aws.arrivals import Refused, read_arrival
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.facts import Facts
 from stepwell.aws.lists import Lists
-from stepwell.aws.messages import CANCEL, cancel_message, delay_s, stop_message
+from stepwell.aws.messages import CANCEL, cancel_message, delay_s, release_message, stop_message
 from stepwell.aws.messages import entry as queued
 from stepwell.aws.observe import duration
 from stepwell.aws.outbox import send_messages
@@ -48,6 +48,7 @@ SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
 _SWEPT_AT_ONCE = 100
 _GUARDED_BY = 500  # of the newest runs
+_RELEASED_S = 10  # after which a resume that nobody heard the end of is written, or never will be
 _LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
 _ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
 
@@ -269,17 +270,18 @@ class Entry:
 
     def change_routing(self, function_id: str, change: Change) -> Routing:
         """Change how new runs choose their version. Raises KeyError, NotPossible."""
-        before: list[Routing] = []
+        queue, message = self.resources.outcomes_queue, release_message(function_id, None)
 
-        def noted(old: Routing, versions: Collection[int], now: int) -> Routing:
-            before[:] = [old]
-            return change(old, versions, now)
+        def told(old: Routing, versions: Collection[int], now: int) -> Routing:
+            new = change(old, versions, now)
+            if old.is_paused and not new.is_paused:  # should this process die, what is kept is routed all the same
+                send_messages(queue, [queued(message, _RELEASED_S)])
+            return new
 
-        after = self.registry.change_routing(function_id, noted, now_ms())
-        if before[0].is_paused and not after.is_paused:
-            self.store.kept.release(function_id)
-            self.store.kept.send()
-        return after
+        routing = self.registry.change_routing(function_id, told, now_ms())
+        if not routing.is_paused:
+            send_messages(queue, [queued(message)])
+        return routing
 
     def cancel_runs(self, function_id: str) -> None:
         """Cancel the open runs of a function, soon."""
