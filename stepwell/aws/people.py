@@ -60,10 +60,12 @@ class People:
         """The items of ids, and those that they lead to."""
         found: dict[UserId, StoredId] = {}
         wanted = set(ids)
+        asked: set[UserId] = set()  # some may not be there yet
         for _ in range(_HOPS):
             items = read_items(self._table, [person_key(*its) for its in wanted], consistent=True)
             found |= {its.id: its for its in map(_stored, items)}
-            wanted = {its.leads for its in found.values() if its.leads is not None} - found.keys() - wanted
+            asked |= wanted
+            wanted = {its.leads for its in found.values() if its.leads is not None} - asked
             if not wanted:
                 return found
         raise NotWritten(f"more than {_HOPS} ids lead to one another; is {min(wanted)} the last one?")

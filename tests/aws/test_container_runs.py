@@ -145,7 +145,10 @@ def test_a_container_that_ecs_has_no_room_for_is_started_when_it_has(aws: Contai
     deploy("echo {}")
     aws.ecs.refuse("ThrottlingException", "Rate exceeded")
     aws.ecs.have_no_room()
-    (run,) = aws.runs(aws.send())
+    event_id = aws.send()
+    assert aws.ecs.started == 0
+    aws.travel("1m")  # it is tried again, later each time
+    (run,) = aws.runs(event_id)
     assert _statuses(run) == ["completed", "completed"]
     assert aws.ecs.started == 1
 

@@ -9,7 +9,8 @@ import pytest
 
 from stepwell.aws import erasure
 from stepwell.aws.clients import client
-from stepwell.aws.people import People
+from stepwell.aws.items import put_items
+from stepwell.aws.people import People, _lead
 from stepwell.aws.resources import Resources
 from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event, event_from
@@ -187,6 +188,14 @@ def tell_at_once(resources: Resources, events: list[Event]) -> None:
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+def test_ids_that_lead_to_what_is_not_there_yet_are_read_all_the_same(resources: Resources) -> None:
+    """As while others tell: a lead is written before the person that it leads to."""
+    ids = [UserId(1, text) for text in "abcde"]
+    a, b, c, d, e = ids
+    put_items(resources.table, [_lead(a, b), _lead(c, d), _lead(d, e)])
+    assert People(resources.table).read([a, c]).keys() == {a, c, d}
 
 
 # --- erasure ---------------------------------------------------------------------------------------------------------
