@@ -35,13 +35,12 @@ from stepwell.aws.deployment import (
 )
 from stepwell.aws.naming import ENV_TAG, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.packaging import StepLambda, write_zip
-from stepwell.aws.registry import AT_ONCE, Registered, Registry, Target, Version
+from stepwell.aws.registry import AT_ONCE, Registered, Registry, Target, Version, awaits
 from stepwell.aws.resources import Resources
 from stepwell.aws.roles import put_role, read_role
 from stepwell.aws.step_lambdas import Changer, configuration, read_lambda
 from stepwell.aws.tasks import make_task
 from stepwell.aws.values import put_parameter, read_parameters, values_hash
-from stepwell.core.plan import Plan
 from stepwell.core.routing import Release
 
 T = TypeVar("T")
@@ -206,7 +205,7 @@ class Push:
         new = [action.wanted for action in actions if action.wanted is not None]
         for its in new:
             registry.stage(its.definition)
-        if any(_awaits(its.plan) - _awaits(live.plan if (live := found.live.get(its.id)) else None) for its in new):
+        if any(awaits(its.plan) - awaits(live.plan if (live := found.live.get(its.id)) else None) for its in new):
             self.sleep(self.resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
         registered = []
         for action, its in zip(actions, new, strict=True):
@@ -248,10 +247,6 @@ def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actio
         " drops an answer of about 1 MB, and the attempt is lost"
         for arn in sorted(arns)
     ]
-
-
-def _awaits(plan: Plan | None) -> set[tuple[str, str | None]]:
-    return {(pause.event, pause.match) for pause in plan.pauses if pause.event is not None} if plan else set()
 
 
 def _unqualified(arn: str) -> tuple[str, str | None]:

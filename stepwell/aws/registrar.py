@@ -14,8 +14,9 @@ from urllib.request import Request, urlopen
 
 import orjson
 
-from stepwell.aws.registry import Registry
+from stepwell.aws.registry import Registry, awaits
 from stepwell.aws.resources import Resources
+from stepwell.core.plan import Plan, compile_plan
 
 log = logging.getLogger("stepwell.registrar")
 _LONGEST_REASON = 1000
@@ -43,12 +44,18 @@ def handle(event: dict[str, Any], resources: Resources, sleep: Callable[[float],
 
 def _register(properties: dict[str, Any], resources: Resources, sleep: Callable[[float], None]) -> tuple[str, int]:
     definition, targets, code = (orjson.loads(properties[name]) for name in ("Definition", "Targets", "Code"))
-    registry = Registry(resources)
-    if registry.stage(definition):
+    registry, plan = Registry(resources), compile_plan(definition, 0)
+    registry.stage(definition)
+    if awaits(plan) - awaits(_live(registry, plan.function_id)):
         sleep(resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
     now = time.time_ns() // 1_000_000
     made = registry.register(definition, targets, code, "", "cloudformation", properties["File"], now)
     return made.function_id, made.version
+
+
+def _live(registry: Registry, function_id: str) -> Plan | None:
+    live = next((row.live for row in registry.functions() if row.id == function_id), None)
+    return None if live is None else registry.version(function_id, live).plan
 
 
 def _answer(event: dict[str, Any], function_id: str, outcome: dict[str, Any]) -> None:

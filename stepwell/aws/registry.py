@@ -347,6 +347,12 @@ def _version(item: Item, number: int) -> Version:
     )
 
 
+def awaits(plan: Plan | None) -> set[tuple[str, str | None]]:
+    """What a version waits for. Before one that waits for more than the live version is live itself, `cache_s` must
+    pass after `stage`: also if somebody else staged the same a moment ago."""
+    return {(pause.event, pause.match) for pause in plan.pauses if pause.event is not None} if plan else set()
+
+
 def _wait_paths(plan: Plan) -> WaitPaths:
     found: WaitPaths = {}
     for pause in plan.pauses:

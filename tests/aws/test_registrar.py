@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ import aws_cdk as cdk
 import boto3
 import pytest
 
+from stepwell.aws.registrar import handle
+from stepwell.aws.registry import Registry
+from stepwell.aws.resources import Resources
 from stepwell.cdk.environment import registrar_parameter
 from stepwell.cdk.functions import Functions
+from stepwell.core.definition import parse_definition
 from stepwell.testing.account import ENV
 from stepwell.testing.aws import AwsStepwell, aws_account
+from stepwell.testing.batches import handler_step
 from stepwell.testing.events import LambdaContext
 
 Json = dict[str, Any]
@@ -230,3 +235,38 @@ def test_a_stack_that_is_deployed_again_makes_no_new_version(stepwell: AwsStepwe
     for _ in range(2):
         cloudformation.deploy(write(tmp_path / "f", "one"))
     assert [its["Data"] for its in cloudformation.answers] == [{"Version": 1}, {"Version": 1}]
+
+
+def test_of_functions_that_are_made_at_the_same_time_each_waits_until_routers_know_its_waits(
+    resources: Resources,
+) -> None:
+    """CloudFormation makes all resources of a stack in parallel: one finds staged what the other is about to use."""
+    slept: list[str] = []
+    live_then: list[list[str]] = []
+
+    def make(function_id: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        paid = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
+        steps = {"a": handler_step(), "b": handler_step({"step": "a", "async": paid})}
+        raw = {"id": function_id, "triggers": [{"event": "go"}], "steps": steps}
+        properties = {"Definition": json.dumps(parse_definition(raw).normalised()), "File": "x"}
+        properties |= {"Targets": json.dumps({step: {"lambda": step} for step in steps}), "Code": "{}"}
+
+        def sleep(seconds: float) -> None:
+            assert seconds >= resources.cache_s
+            slept.append(function_id)
+            meanwhile()
+            live_then.append([row.id for row in Registry(resources).functions()])
+
+        answers: list[Json] = []
+        with _waiting_for_answers(answers) as url:
+            names = {name: name for name in ("StackId", "RequestId", "LogicalResourceId")}
+            event = {"RequestType": "Create", "ResponseURL": url, **names, "ResourceProperties": properties}
+            handle(event, resources, sleep)
+        assert answers[0]["Status"] == "SUCCESS", answers
+
+    make("f", meanwhile=lambda: make("g"))
+    assert slept == ["f", "g"]
+    assert live_then == [[], ["g"]]  # while g slept, and when f had
+    slept.clear()
+    make("f")  # which waits for nothing new
+    assert slept == []
