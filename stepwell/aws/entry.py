@@ -29,7 +29,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.samples import read_samples
 from stepwell.aws.schedules import Schedules
 from stepwell.aws.store import DynamoStore
-from stepwell.aws.sweep import open_runs, overdue, shards_of
+from stepwell.aws.sweep import open_runs, overdue, read_cursor, shards_of, write_cursor
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.types import TypeStore
@@ -49,6 +49,7 @@ SqsAnswer = dict[str, list[dict[str, str]]]
 _SWEPT_AT_ONCE = 100
 _GUARDED_BY = 500  # of the newest runs
 _RELEASED_S = 10  # after which a resume that nobody heard the end of is written, or never will be
+_SWEEP_MS = 35_000  # of the 55 s that `tick` has
 _LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
 _ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
 
@@ -166,7 +167,7 @@ class Entry:
         for work in (
             lambda: self._ticks_and_guards(now),
             lambda: self.timers.move(now),
-            lambda: self.sweep(shards_of(now // 60_000)),
+            lambda: self.sweep(shards_of(now // 60_000), until=now + _SWEEP_MS),
         ):
             try:
                 work()
@@ -200,24 +201,34 @@ class Entry:
 
             self.registry.change_routing(function_id, change, now)
 
-    def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
-        """Go on with the open runs of these shards that stand still; `silence_ms` as for `overdue`."""
-        now = now_ms()
-        age = self.resources.event_age_s * 1000
+    def sweep(self, shards: Sequence[int], silence_ms: int | None = None, until: int | None = None) -> None:
+        """Go on with the open runs of these shards that stand still; `silence_ms` as for `overdue`. If it is late, the
+        next sweep `until` some time goes on where this one stops."""
         for shard in shards:
-            for ids in open_runs(self.resources, shard, _SWEPT_AT_ONCE):
-                self.store.begin()
-                cause = Cause(f"sweep-{uuid4().hex[:12]}", again=True)
-                facts = [
-                    RunFact(run_id, fact, cause)
-                    for run_id, record in self.engine.load(ids).items()
-                    if isinstance(record, Record)
-                    for fact in overdue(record, now, age, silence_ms)
-                ]
-                if facts:
-                    log.warning("%s facts are overdue, as for run %s", len(facts), facts[0].run_id)
-                    self._process([], facts, now, comes_again=False)  # what is not written is overdue again
-                    self._stop_lost(facts)
+            start = None if until is None else read_cursor(self.resources, shard)
+            stopped_at = None
+            for ids, following in open_runs(self.resources, shard, _SWEPT_AT_ONCE, start):
+                self._sweep(ids, silence_ms)
+                if following is not None and until is not None and now_ms() >= until:
+                    stopped_at = following
+                    break
+            if stopped_at != start:
+                write_cursor(self.resources, shard, stopped_at)
+
+    def _sweep(self, ids: Sequence[str], silence_ms: int | None) -> None:
+        now, age = now_ms(), self.resources.event_age_s * 1000
+        self.store.begin()
+        cause = Cause(f"sweep-{uuid4().hex[:12]}", again=True)
+        facts = [
+            RunFact(run_id, fact, cause)
+            for run_id, record in self.engine.load(ids).items()
+            if isinstance(record, Record)
+            for fact in overdue(record, now, age, silence_ms)
+        ]
+        if facts:
+            log.warning("%s facts are overdue, as for run %s", len(facts), facts[0].run_id)
+            self._process([], facts, now, comes_again=False)  # what is not written is overdue again
+            self._stop_lost(facts)
 
     def _stop_lost(self, facts: Sequence[RunFact]) -> None:
         """A container that was given up must not run on."""

@@ -118,7 +118,7 @@ class Prune:
         """Functions and versions that have open runs."""
         found = set()
         for shard in range(STATUS_SHARDS):
-            for ids in open_runs(self.resources, shard, page=100):
+            for ids, _ in open_runs(self.resources, shard, page=100):
                 for item in read_items(self.resources.table, map(run_key, ids), consistent=False):
                     found.add((item["f"]["S"], int(item["n"]["N"])))
         return found

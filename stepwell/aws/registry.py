@@ -199,7 +199,12 @@ class Registry:
         }
         release.check()
         number, is_new = self._new_version(function_id, item)
-        self._change_routing(function_id, lambda old: release.of(old, number, now), now, file)
+
+        def released(old: Routing | None) -> Routing:
+            is_overtaken = old is not None and old.live is not None and old.live > number
+            return old if old is not None and is_overtaken else release.of(old, number, now)  # who pushed last is live
+
+        self._change_routing(function_id, released, now, file)
         return Registered(function_id, number, is_new)
 
     def routing(self, function_id: str) -> Routing | None:
@@ -233,6 +238,10 @@ class Registry:
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue
             self._follow(function_id, after, now)
+            known = after
+            while (current := self.routing(function_id)) is not None and current != known:
+                self._follow(function_id, current, now)  # else ours might be followed after that of somebody as fast
+                known = current
             return after
 
     def _put_routing(self, function_id: str, item: Item, routing: Routing, file: str | None) -> None:

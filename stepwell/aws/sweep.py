@@ -2,17 +2,18 @@
 
 Every timer can be derived again from its run, and an attempt that has been silent for longer than it could take was
 lost. One rule: what is only late is left alone, so that the sweeper never overtakes a message that is on its way.
+Where there are more open runs than it can look at in a minute, it goes on there the next time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from stepwell.aws.clients import client
+from stepwell.aws.items import put_items, read_item
 from stepwell.aws.records import Record
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import STATUS_INDEX, STATUS_SHARDS, status_partition
+from stepwell.aws.table import STATUS_INDEX, STATUS_SHARDS, Key, status_partition, sweep_key
 from stepwell.core.messages import AttemptLost, DeadlinePassed, DelayEnded, Fact, RetryDue, RunStarted
 from stepwell.core.run import PauseStatus, StepStatus
 
@@ -43,20 +44,35 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
     return facts
 
 
-def open_runs(resources: Resources, shard: int, page: int) -> Iterator[list[str]]:
-    """The ids of runs of which something runs, also if they have failed, in pages, of one of the index's shards."""
+def open_runs(
+    resources: Resources, shard: int, page: int, start: Key | None = None
+) -> Iterator[tuple[list[str], Key | None]]:
+    """The ids of runs of which something runs, also if they have failed, in pages, of one of the index's shards; each
+    page with where the next begins, None after the last."""
     query = client("dynamodb").get_paginator("query")
-    for partition in ("running", "ending"):
+    partitions = [status_partition(status, shard) for status in ("running", "ending")]
+    for partition in partitions[partitions.index(start["gk"]["S"]) if start else 0 :]:
+        options = {"ExclusiveStartKey": start} if start and start["gk"]["S"] == partition else {}
         for found in query.paginate(
             TableName=resources.table,
             IndexName=STATUS_INDEX,
             KeyConditionExpression="gk = :gk",
-            ExpressionAttributeValues={":gk": {"S": status_partition(partition, shard)}},
+            ExpressionAttributeValues={":gk": {"S": partition}},
             PaginationConfig={"PageSize": page},
+            **options,
         ):
-            items: list[Any] = found["Items"]
-            if items:
-                yield [item["pk"]["S"][2:] for item in items]
+            if found["Items"]:
+                yield [item["pk"]["S"][2:] for item in found["Items"]], found.get("LastEvaluatedKey")
+
+
+def read_cursor(resources: Resources, shard: int) -> Key | None:
+    """Where the last sweep of a shard stopped, if it did not come to the end."""
+    item = read_item(resources.table, sweep_key(shard))
+    return item["k"]["M"] if item and "k" in item else None
+
+
+def write_cursor(resources: Resources, shard: int, at: Key | None) -> None:
+    put_items(resources.table, [{**sweep_key(shard), **({"k": {"M": at}} if at else {})}])
 
 
 def shards_of(minute: int) -> list[int]:

@@ -23,7 +23,7 @@
 | a person by an id | Get `U#kind#id`; if another id leads, Get that |
 | what an event tells of a person | Put `U#kind#id` of it and of each new id, condition `NEW` or `UNCHANGED` |
 | persons, newest first | Query the index `status` |
-| open runs, for the sweeper | Query the index `status` |
+| open runs, for the sweeper; where it goes on | Query the index `status`; Get, Put `META` |
 
 One rule: nothing is scanned, and no request is a transaction.
 """
@@ -169,7 +169,11 @@ def schema_key(name: str, digest: str) -> Key:
 FUNCTIONS_STATE = _key("META", "functions")
 TYPES_STATE = _key("META", "types")
 SECRET = _key("META", "secret")
-SWEEP_CURSOR = _key("META", "sweep")
+
+
+def sweep_key(shard: int) -> Key:
+    """Where the sweeper goes on in a shard that has more open runs than it could look at."""
+    return _key("META", f"sweep#{shard}")
 
 
 def shard_of(text: str, shards: int) -> int:

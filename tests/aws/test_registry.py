@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
+
+from stepwell.aws import clients
+from stepwell.aws.items import read_partition
 from stepwell.aws.registry import Registry, Target
 from stepwell.aws.resources import Resources
 from stepwell.core.definition import parse_definition
@@ -68,3 +73,47 @@ def test_whoever_starts_runs_knows_what_runs_them_as_soon_as_the_functions(resou
     clock.now += resources.cache_s
     assert warm.catalog().live.keys() == {"f"}
     assert warm.version("f", 1).targets == {"step-1": {"lambda": "new"}}
+
+
+def a_version(cron: str) -> dict[str, Any]:
+    definition: dict[str, Any] = parse_definition({"id": "f", "triggers": [{"cron": cron}]}).normalised()
+    return definition
+
+
+@pytest.mark.parametrize("before", ["GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query"])
+def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_triggers(
+    resources: Resources, before: str
+) -> None:
+    """The second one is made, and released, just before the last such request of the first."""
+    triggers = ["0 1 * * *", "0 2 * * *", "0 3 * * *"]
+    Registry(resources).register(a_version(triggers[0]), {}, {}, "", "", "stepwell.json", 1)
+    made = clients.client("dynamodb").meta.events
+    seen: list[int] = []
+
+    def push_first(at: int | None) -> int:
+        """Push with the second push just before that request; the number of such requests."""
+        seen.clear()
+
+        def look(**_: Any) -> None:
+            seen.append(0)
+            if len(seen) - 1 == at:
+                made.unregister(f"before-call.dynamodb.{before}", look)
+                Registry(resources).register(a_version(triggers[2]), {}, {}, "", "", "stepwell.json", 3)
+
+        made.register(f"before-call.dynamodb.{before}", look)
+        Registry(resources).register(a_version(triggers[1]), {}, {}, "", "", "stepwell.json", 2)
+        made.unregister(f"before-call.dynamodb.{before}", look)
+        return len(seen)
+
+    number = 0
+    while number < push_first(number):
+        registry = Registry(resources)
+        (row,) = registry.functions()
+        versions = dict(registry.versions("f"))
+        assert row.live == max(versions)
+        assert row.live is not None
+        ((cron,),) = [[t.cron for t in versions[row.live].plan.triggers]]
+        rows = read_partition(resources.table, "C")
+        assert [its["sk"]["S"] for its in rows] == [f"f#{cron}#UTC"], f"before {before} {number}"
+        Registry(resources).register(a_version(f"{number} 4 * * *"), {}, {}, "", "", "stepwell.json", 4)
+        number += 1

@@ -141,6 +141,48 @@ def test_each_run_is_looked_at_every_eight_minutes(batches: Batches, clock: Any)
     assert [payload["ctx"]["attempt"] for payload in batches.invoked].count(2) == 8
 
 
+def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_after_the_end(
+    batches: Batches, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    for number in range(60):
+        batches.send(data={"n": number})
+    batches.drain()
+    monkeypatch.setattr("stepwell.aws.entry._SWEPT_AT_ONCE", 2)
+    rounds: list[list[str]] = [[]]
+
+    def look(ids: list[str], silence_ms: int | None) -> None:
+        rounds[-1] += ids
+
+    monkeypatch.setattr(batches.entry, "_sweep", look)
+    for _ in range(10):
+        batches.start()
+        monkeypatch.setattr(batches.entry, "_sweep", look)
+        batches.entry.sweep([3], until=now_ms())  # there is time for one page
+        rounds.append([])
+    batches.entry.sweep([3])
+    everything = rounds.pop()
+    assert len(everything) > 4
+    looked_at = [run for some in rounds for run in some]
+    assert looked_at[: len(everything)] == everything
+    assert looked_at[len(everything) : 2 * len(everything)] == everything[: len(looked_at) - len(everything)]
+
+
+def test_an_attempt_that_was_lost_after_its_run_failed_is_closed(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: {"status": 400} if ctx["step_id"] == "a" else LOST
+    batches.deploy({"a": handler_step(), "b": handler_step(timeout=f"{TIMEOUT_S}s")})
+    batches.send()
+    batches.drain()
+    assert (status(batches), attempts(batches)) == (RunStatus.FAILED, ["failed"])
+    clock.shift(AGE_S + TIMEOUT_S + START_S)
+    sweep(batches)
+    assert sorted(attempts(batches)) == ["failed", "lost"]
+    with metered() as meter:
+        sweep(batches)
+    assert meter.write_units == 0
+
+
 # --- invocations that were never started -----------------------------------------------------------------------------
 
 
