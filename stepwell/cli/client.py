@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import quote
 
 import orjson
@@ -62,6 +62,10 @@ class Client:
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
+    def ask(self, method: str, path: str, content: bytes) -> tuple[int, Any]:
+        """The status and the answer, also if it is a refusal."""
+        return self._answer(method, path, content=content)
+
     def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
         """The first `limit` items of a list, over as many pages as that takes."""
         after = None
@@ -81,6 +85,16 @@ class Client:
         self._session = None
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        status, body = self._answer(method, path, **options)
+        return body if status < 300 else self.refused(status, body)
+
+    def refused(self, status: int, body: Any) -> NoReturn:
+        """End the command with what the server has against the request."""
+        message = body.get("detail") or body.get("message") if isinstance(body, dict) else None
+        message = str(message or f"{self.url} answered {status}; is it Stepwell?")
+        fail(message + ("; set STEPWELL_KEY" if status in (401, 403) else ""))
+
+    def _answer(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         import httpx  # here, since servers start with this module too, and do not wait for it
 
         try:
@@ -95,15 +109,9 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             fail(f"{method} {self.url}{path}: {error or type(error).__name__}")
         try:
-            body = orjson.loads(response.content)
+            return response.status_code, orjson.loads(response.content)
         except orjson.JSONDecodeError:
             fail(f"{self.url} answered {response.status_code} with something that is not JSON; is it Stepwell?")
-        if response.is_success:
-            return body
-        message = body.get("detail") or body.get("message") if isinstance(body, dict) else None
-        message = str(message or f"{self.url} answered {response.status_code}; is it Stepwell?")
-        needs_key = "; set STEPWELL_KEY" if response.status_code in (401, 403) else ""
-        return fail(message + needs_key)
 
     def _patiently(self, http: httpx.Client, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         import httpx

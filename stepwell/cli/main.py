@@ -12,6 +12,7 @@ from stepwell.cli import (
     dev,
     events,
     functions,
+    import_events,
     init,
     keys,
     push,
@@ -56,6 +57,7 @@ def _options(
 
 for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay, users):
     app.command(module.__name__.rpartition(".")[2])(module.command)
+app.command("import")(import_events.command)  # no module can be called so
 for routed in (routing.versions, routing.promote, routing.rollback, routing.pause, routing.resume):
     app.command(routed.__name__)(routed)
 for group in (events, runs, functions, types, keys, secrets, user):

@@ -1,0 +1,102 @@
+"""`stepwell import`: lines of JSON as events, each accepted once however often the file is sent."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from stepwell.cli.main import app
+from tests.servers import dev
+
+GOOD = [{"name": "page/seen", "data": {"n": n}, "ts": 1780308030000} for n in range(3)]
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "functions").mkdir()
+    with dev(tmp_path / "functions", tmp_path / "db") as server:
+        monkeypatch.setenv("STEPWELL_URL", server.url)
+        monkeypatch.delenv("STEPWELL_ENV", raising=False)
+        yield server.url
+
+
+def run(*arguments: object, code: int = 0, input: bytes | None = None) -> Result:
+    result = CliRunner().invoke(app, ["import", *map(str, arguments)], input=input)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def events(url: str) -> list[Any]:
+    """The data of what was accepted, the oldest first."""
+    return [event["data"] for event in httpx.get(f"{url}/v1/events?limit=1000").json()["data"]][::-1]
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def test_the_events_of_a_file_are_accepted_in_order_and_once(url: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.ndjson", *GOOD, "", GOOD[0])  # an empty line, and one that says the same again
+    for _ in range(2):
+        assert "sent 4 events" in run(file).stdout
+    assert events(url) == [{"n": 0}, {"n": 1}, {"n": 2}, {"n": 0}]
+
+
+def test_a_compressed_file_and_stdin_say_the_same(url: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.ndjson", *GOOD)
+    packed = tmp_path / "a.ndjson.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    run(packed)
+    run("-", input=file.read_bytes())
+    run(file)
+    assert events(url) == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_a_line_that_is_wrong_is_named_and_the_others_are_sent(url: str, tmp_path: Path) -> None:
+    long = '{"name": ' + "1" * 2**20
+    file = write(tmp_path / "a.ndjson", GOOD[0], "nonsense", {"nmae": "x"}, "[]", GOOD[1], "{", long)
+    said = json.loads(run(file, "--json", code=1).stdout)
+    assert (said["sent"], [wrong["line"] for wrong in said["wrong"]]) == (2, [2, 3, 3, 4, 6, 7])
+    assert events(url) == [{"n": 0}, {"n": 1}]
+    assert "line 3, /name: a name is needed" in run(file, code=1).stderr
+
+
+def test_what_only_the_server_refuses_is_named_with_its_line(url: str, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 1}}}
+    body = {"name": "page/seen", "version": "1", "schema": schema, "policy": "reject"}
+    httpx.post(f"{url}/v1/types", json=body).raise_for_status()
+    said = json.loads(run(write(tmp_path / "a.ndjson", *GOOD), "--json", code=1).stdout)
+    assert (said["sent"], [(wrong["line"], wrong["pointer"]) for wrong in said["wrong"]]) == (2, [(3, "/data/n")])
+    assert events(url)[-2:] == [{"n": 0}, {"n": 1}]
+
+
+def test_strict_sends_nothing_if_a_line_is_wrong(url: str, tmp_path: Path) -> None:
+    run(write(tmp_path / "a.ndjson", *GOOD, "nonsense"), "--strict", code=1)
+    assert events(url) == []
+    run(write(tmp_path / "b.ndjson", *GOOD), "--strict")
+    assert len(events(url)) == 3
+
+
+def test_a_dry_run_only_looks(url: str, tmp_path: Path) -> None:
+    assert "3 events are right; nothing was sent" in run(write(tmp_path / "a.ndjson", *GOOD), "--dry-run").stdout
+    assert events(url) == []
+
+
+@pytest.mark.parametrize("content", [None, b"\x1f\x8bnot gzip"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "a.ndjson.gz"
+    if content is not None:
+        file.write_bytes(content)
+    assert "cannot read" in run(file, code=2).stderr
+
+
+def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert "--rate" in run(tmp_path / "a", "--rate", "fast", code=2).stderr
