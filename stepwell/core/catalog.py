@@ -35,10 +35,11 @@ class Miss:
 
 
 def with_misses(kept: bytes | None, misses: Iterable[Miss]) -> list[dict[str, str | None]]:
-    """What is kept of an event's misses (JSON), and further ones; of one function, the latest."""
-    latest = {miss.function_id: miss.as_json() for miss in misses}
-    others = [its for its in (orjson.loads(kept) if kept else ()) if its["function_id"] not in latest]
-    return [*others, *latest.values()]
+    """What is kept of an event's misses (JSON), and further ones, which say more of a function than what is kept."""
+    further = [miss.as_json() for miss in misses]
+    functions = {its["function_id"] for its in further}
+    others = [its for its in (orjson.loads(kept) if kept else ()) if its["function_id"] not in functions]
+    return [*others, *further]
 
 
 class Catalog:

@@ -235,6 +235,7 @@ NOT_EXPORTED = {"local": "exports no function handler", "aws": "index.handler is
         ("exports.handler = async () => { await new Promise(() => {}) }", NEVER_SETTLED),
         ("exports.handler = async () => { const a = {}; a.a = a; return a }", NO_JSON),
         ("exports.handler = async () => 10n", NO_JSON),
+        ("exports.handler = async () => { throw new Error('x'.repeat(3000000)) }", "Error: xxx"),
         ("throw new Error('at import')", "Error: at import"),
         ("exports.other = 1", NOT_EXPORTED),
         ("exports.handler = 1", {"local": "exports no function handler", "aws": "is not a function"}),

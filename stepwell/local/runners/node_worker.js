@@ -9,6 +9,7 @@ const path = require("node:path");
 const { pathToFileURL } = require("node:url");
 
 const LARGEST = 1024 * 1024;
+const LONGEST_ERROR = 16 * 1024; // characters; a server that is sent more than it can take ends this process
 const HEAD = 12;
 const [fd, code, file, name] = process.argv.slice(2);
 const socket = new net.Socket({ fd: Number(fd), readable: true, writable: true });
@@ -37,8 +38,9 @@ function afterPrinting(then) {
 function explain(error) {
   console.error(error);
   try {
-    if (error instanceof Error) return `${error.name}: ${error.message}`;
-    return typeof error === "string" ? error : JSON.stringify(error);
+    const isText = typeof error === "string";
+    const text = error instanceof Error ? `${error.name}: ${error.message}` : isText ? error : JSON.stringify(error);
+    return String(text).slice(0, LONGEST_ERROR);
   } catch {
     return "an error that cannot be shown";
   }

@@ -21,6 +21,7 @@ import struct
 import time
 
 LARGEST = 1024 * 1024
+LONGEST_ERROR = 16 * 1024  # characters; a server that is sent more than it can take ends this process
 REQUEST = struct.Struct(">IQ")
 
 
@@ -67,7 +68,7 @@ def explain(error: BaseException) -> bytes:
         trace = trace.tb_next
     try:
         traceback.print_exception(type(error), error, trace)
-        return f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+        return f"{type(error).__name__}: {error}"[:LONGEST_ERROR].encode("utf-8", "replace")
     except Exception:  # its own __str__ fails
         return type(error).__name__.encode("utf-8", "replace")
 
