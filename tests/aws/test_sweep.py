@@ -147,7 +147,7 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step()})
     for number in range(60):
-        batches.send(data={"n": number})
+        batches.send(id=f"event {number}")  # which tells the run's id, and so its shard
     batches.drain()
     monkeypatch.setattr("stepwell.aws.entry._SWEPT_AT_ONCE", 2)
     rounds: list[list[str]] = [[]]
