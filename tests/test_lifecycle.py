@@ -11,7 +11,7 @@ DEMO = Path(__file__).parent.parent / "examples" / "lifecycle" / "demo.py"
 
 def test_a_canary_that_fails_is_rolled_back_and_its_failed_runs_are_replayed() -> None:
     """The script checks what it shows: the refused event, the split by user, the rollback, the replay, the timeline."""
-    shown = subprocess.run([sys.executable, DEMO], capture_output=True, text=True, timeout=110, check=False)
+    shown = subprocess.run([sys.executable, DEMO], capture_output=True, text=True, timeout=200, check=False)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "400 /data/amount" in shown.stdout
     assert "no user saw both" in shown.stdout
