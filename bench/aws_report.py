@@ -29,6 +29,10 @@ AIMS: tuple[tuple[str, Callable[[Results], bool]], ...] = (
         "`advance` takes at most 3 ms of CPU for an outcome, besides requests to AWS",
         lambda r: r["workloads"]["three steps, unbatched"]["advance_engine_ms"] <= 3,
     ),
+    (
+        "1,000 parallel steps join with at most 100 writes of the run",
+        lambda r: r["growth"]["parallel"][999]["writes_of_run"] <= 100,
+    ),
 )
 
 

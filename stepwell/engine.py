@@ -311,7 +311,9 @@ class Engine:
         before = record.run
         commands: list[Command] = []
         claims: list[Claim] = []
-        todo = deque((fact, cause) for _, fact, cause in facts)
+        told = [(fact, cause) for _, fact, cause in facts]
+        waiting = [its for its in self.store.waiting(record) if all(its != fact for fact, _ in told)]
+        todo = deque([*((fact, facts[0].cause) for fact in waiting), *told])
         while todo:
             fact, cause = todo.popleft()
             if isinstance(fact, DeadlinePassed):  # at expiry, look once more

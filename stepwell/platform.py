@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from stepwell.core.catalog import Catalog, Miss
 from stepwell.core.events import Event
-from stepwell.core.messages import Command
+from stepwell.core.messages import AttemptEnded, Command
 from stepwell.core.plan import Plan
 from stepwell.core.routing import Routing
 from stepwell.core.run import Run, RunStatus
@@ -152,6 +152,9 @@ class Store(Protocol):
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
         """Runs by id; unknown ones are left out."""
+
+    def waiting(self, record: RunRecord) -> Sequence[AttemptEnded]:
+        """Outcomes of a run that are stored, and folded with whatever is folded next; the earliest first."""
 
     def add(self, record: RunRecord) -> None:
         """Make a run: `load` finds it from now on, its first commit makes it durable."""

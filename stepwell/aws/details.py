@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,14 @@ from stepwell.aws.items import read_item, read_items
 from stepwell.aws.lists import EVENTS, Lists, of_name
 from stepwell.aws.logs import Logs, Source, of_invocation, of_task
 from stepwell.aws.positions import first_of
-from stepwell.aws.records import StoredAttempt, StoredRun
+from stepwell.aws.records import StoredAttempt, StoredRun, is_wide
 from stepwell.aws.registry import Registry, Version
 from stepwell.aws.resources import Resources
 from stepwell.aws.results import all_attempts
 from stepwell.aws.table import event_key
+from stepwell.aws.wide import read_outcomes
 from stepwell.core.inputs import match_answer
-from stepwell.core.run import PauseStatus
+from stepwell.core.run import PauseStatus, RunStatus, StepStatus
 from stepwell.platform import AttemptRow, RunDetail
 
 
@@ -31,10 +33,12 @@ class Details:
 
     def summary(self, stored: StoredRun) -> RunDetail:
         """A run as lists show it."""
+        stored = self._with_waiting(stored)
         return self._detail(stored, self._attempts(stored), {}, {})
 
     def whole(self, stored: StoredRun) -> RunDetail:
         """A run with its logs, and why events it waits for did not match."""
+        stored = self._with_waiting(stored)
         attempts = self._attempts(stored)
         version = self._registry.version(stored.function, stored.version)
         sources = {(a.step, a.attempt): its for a in attempts if (its := self._source(version, a)) is not None}
@@ -52,6 +56,20 @@ class Details:
         return RunDetail(
             stored.run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches, stored.replay
         )
+
+    def _with_waiting(self, stored: StoredRun) -> StoredRun:
+        """A run of many steps as if the successes that wait to be folded were: nothing else waits for long."""
+        run = stored.run
+        if run.status not in (RunStatus.RUNNING, RunStatus.FAILED) or not is_wide(run):
+            return stored
+        steps, attempts = list(run.steps), list(stored.attempts)
+        for fact, request_id in read_outcomes(self._table, run, partial(read_items, self._table, consistent=True)):
+            its, output = steps[fact.step], fact.outcome.output
+            if fact.outcome.error is None:
+                ended = StoredAttempt(fact.step, fact.attempt, "completed", its.queued_at, its.at, fact.at or its.at)
+                attempts.append(replace(ended, output=output, request_id=request_id))
+                steps[fact.step] = its._replace(status=StepStatus.COMPLETED)
+        return replace(stored, run=run._replace(steps=tuple(steps)), attempts=attempts)
 
     def _attempts(self, stored: StoredRun) -> list[StoredAttempt]:
         attempts = all_attempts(stored, partial(read_items, self._table, consistent=True))

@@ -138,13 +138,15 @@ class Entry:
         return undone | self._finish(now, comes_again=comes_again)
 
     def _finish(self, now: int, *, comes_again: bool) -> set[str]:
+        late = self.store.overtaken()
+        undone = self.engine.process([], late, now) if late else set()
         unsure = self.dispatcher.finish(now)
         if not comes_again:
             self.dispatcher.start_later(unsure, now)
             unsure = []
         self._stop_containers(now)
         self.store.flush(now)
-        return {attempt.cause.id for attempt in unsure if attempt.cause is not None}
+        return undone | {attempt.cause.id for attempt in unsure if attempt.cause is not None}
 
     def _stop_containers(self, now: int) -> None:
         """Not every Lambda may stop containers, so that `advance` is asked to. Raises NotSent."""
@@ -243,6 +245,7 @@ class Entry:
         """Cancel a run; of one that is cancelled already, stop what may still run of it. Raises NotWritten."""
         now = now_ms()
         self.store.begin()
+        self.store.load([run_id])
         cause = Cause(uuid4().hex[:12], again=True)
         if self._process([], [RunFact(run_id, CancelRequested(), cause)], now, comes_again=False):
             raise NotWritten(f"run {run_id} could not be cancelled")
@@ -257,7 +260,10 @@ class Entry:
         self.store.begin()
         record = self.store.load([run_id])[run_id]
         token = uuid4().hex
-        new_id = self.engine.rerun(record, token, now, Cause(token[:12], again=False), restart)
+        cause = Cause(token[:12], again=False)
+        self.engine.process([], [RunFact(run_id, fact, cause) for fact in self.store.waiting(record)], now)
+        record = self.store.load([run_id])[run_id]
+        new_id = self.engine.rerun(record, token, now, cause, restart)
         if new_id is not None:
             self.store.put_reruns([new_id])
         self._finish(now, comes_again=False)

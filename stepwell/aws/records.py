@@ -126,7 +126,12 @@ class Record(RunRecord):
 
     @property
     def is_wide(self) -> bool:
-        return len(self.plan.steps) > 32
+        return is_wide(self.run)
+
+
+def is_wide(run: Run) -> bool:
+    """Whether its outcomes are written down before they are folded."""
+    return len(run.steps) > 32
 
 
 class Results(MutableMapping[int, bytes]):

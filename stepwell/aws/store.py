@@ -12,11 +12,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from stepwell.aws.clients import client
 from stepwell.aws.event_items import event_item
-from stepwell.aws.items import delete_items, put_items, read_items, read_partition
+from stepwell.aws.items import delete_items, put_items, read_items
 from stepwell.aws.kept import Kept
 from stepwell.aws.lists import Listed, Lists
 from stepwell.aws.observe import count, duration
@@ -46,12 +47,22 @@ from stepwell.aws.table import (
 )
 from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
-from stepwell.aws.wide import Ended, outcome_items, unfolded
+from stepwell.aws.wide import SHORT_OUTCOME, Ended, outcome_items, read_outcomes
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, user_key
 from stepwell.core.lifetime import longest_run_ms
-from stepwell.core.messages import AttemptEnded, ClearTimer, CloseWait, EmitEnd, OpenWait, RecordAttempt, SetTimer
+from stepwell.core.messages import (
+    AttemptEnded,
+    ClearTimer,
+    CloseWait,
+    Command,
+    EmitEnd,
+    OpenWait,
+    RecordAttempt,
+    SetTimer,
+)
 from stepwell.core.routing import State
+from stepwell.core.run import RunStatus, StepStatus
 from stepwell.engine import RunFact
 from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord
 
@@ -59,6 +70,7 @@ T = TypeVar("T")
 log = logging.getLogger("stepwell.aws")
 _PARALLEL = 16
 _DAY_S = 86_400
+_FOLDED_AT_ONCE = 40  # outcomes of a run from which on they wait no longer
 
 
 class DynamoStore:
@@ -81,6 +93,8 @@ class DynamoStore:
         self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
         self._forgotten: list[tuple[Key, str | None]] = []  # events that are kept no longer, once their run is written
         self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
+        self._patient: set[str] = set()  # wide runs that this batch brings outcomes for, and nothing else
+        self._changed: dict[str, Cause | None] = {}  # wide runs that it has changed otherwise, by what
         self._accepted: list[Event] = []
         self._listed_events: dict[str, Listed] = {}
         self._listed_runs: dict[str, Listed] = {}
@@ -273,10 +287,13 @@ class DynamoStore:
         record = change.record
         assert isinstance(record, Record)
         try:
-            current = self._write(change, record, now)
+            may_wait = self._may_wait(change, record)
+            current = self._wait(record) if may_wait else self._write(change, record, now)
             if current is not None:
                 self._records[record.run.id] = current
                 return current
+            if may_wait:
+                return None
             self._follow(change, record, now)
         except self._db.exceptions.ClientError as error:
             self._records.pop(record.run.id, None)
@@ -307,6 +324,9 @@ class DynamoStore:
                 return current
         record.revision += 1
         record.written_causes = dict(record.causes)
+        if record.revision > 1 and _keeps_outcomes(record) and record.run.id not in self._patient:
+            self._changed[record.run.id] = change.causes[-1] if change.causes else None
+        self._patient.discard(record.run.id)
         return None
 
     def _follow(self, change: Change, record: Record, now: int) -> None:
@@ -346,40 +366,68 @@ class DynamoStore:
     # --- wide runs -------------------------------------------------------------------------------------------------
 
     def keep_outcomes(self, facts: Sequence[RunFact], now: int) -> list[RunFact]:
-        """Facts with the outcomes of runs that have many steps replaced by all outcomes that wait to be folded there:
-        each is written down before, so that whoever folds takes those of others along, and one write folds them."""
-        ended: dict[str, list[RunFact]] = defaultdict(list)
-        others: list[RunFact] = []
+        """Write down the outcomes of runs that have many steps, before anything is folded: whoever folds takes along
+        what others wrote down, so that one write folds many."""
+        kept: list[RunFact] = []
+        ended: dict[str, list[Ended]] = defaultdict(list)
+        others: set[str] = set()
         for fact in facts:
             record = self._records.get(fact.run_id)
-            is_wide = (
-                record is not None
-                and record.is_wide
-                and isinstance(fact.fact, AttemptEnded)
-                and not record.event.erased  # of that, nothing is kept
-            )
-            (ended[fact.run_id] if is_wide else others).append(fact)
-        for run_id, its in ended.items():
-            others += self._fold_along(self._records[run_id], its, now)
-        return others
+            its = fact.fact
+            if record is None or not _keeps_outcomes(record) or not isinstance(its, AttemptEnded):
+                others.add(fact.run_id)
+            else:
+                its = replace(its, at=now)
+                request_id = self.request_ids.get((fact.run_id, its.step, its.attempt))
+                ended[fact.run_id].append(Ended(its, request_id))
+            kept.append(fact._replace(fact=its))
+        for run_id, outcomes in ended.items():
+            for item in outcome_items(run_id, outcomes, now, now // 1000 + self._retention_s):
+                self._put(item)
+        self._patient = ended.keys() - others
+        return kept
 
-    def _fold_along(self, record: Record, facts: Sequence[RunFact], now: int) -> list[RunFact]:
-        run_id, ids = record.run.id, self.request_ids
-        ended: list[Ended] = []
-        causes: dict[AttemptEnded, Cause | None] = {}
-        for _, fact, cause in facts:
-            assert isinstance(fact, AttemptEnded)
-            ended.append(Ended(fact, ids.get((run_id, fact.step, fact.attempt))))
-            causes.setdefault(fact, cause)
-        for item in outcome_items(run_id, ended, now, now // 1000 + self._retention_s):
-            self._put(item)
-        outcomes = read_partition(self._table, run_key(run_id)["pk"]["S"], "o#", ConsistentRead=True)
-        found = unfolded(record, outcomes, self.get_many)
-        ids.update({(run_id, fact.step, fact.attempt): its for fact, its in found if its is not None})
-        taken = [RunFact(run_id, fact, causes.get(fact, facts[0].cause)) for fact, _ in found]
-        # Of a message that comes again, what followed from its outcome may be owed though the outcome is folded.
-        known = {fact for fact, _ in found}
-        return taken + [its for its in facts if its.cause and its.cause.again and its.fact not in known]
+    def waiting(self, record: RunRecord) -> Sequence[AttemptEnded]:
+        assert isinstance(record, Record)
+        if not record.revision or not _keeps_outcomes(record):
+            return ()
+        found = read_outcomes(self._table, record.run, self.get_many)
+        run_id = record.run.id
+        self.request_ids.update({(run_id, its.step, its.attempt): known for its, known in found if known is not None})
+        return [fact for fact, _ in found]
+
+    def overtaken(self) -> list[RunFact]:
+        """Outcomes that were left to wait by somebody who did not know yet what this batch has written since: now they
+        may have consequences."""
+        changed, self._changed = self._changed, {}
+        records = self.load(changed)
+        return [
+            RunFact(run_id, fact, changed[run_id])
+            for run_id, record in records.items()
+            for fact in self.waiting(record)
+        ]
+
+    def _may_wait(self, change: Change, record: Record) -> bool:
+        """Whether nothing follows from a change but that some outcomes are known, which are written down already, and
+        others are still to come."""
+        return (
+            record.run.id in self._patient
+            and any(step.status is StepStatus.RUNNING for step in record.run.steps)
+            and record.run is not change.before
+            and len(change.commands) < _FOLDED_AT_ONCE
+            and not change.claims
+            and all(map(_is_short_success, change.commands))
+        )
+
+    def _wait(self, record: Record) -> Record | None:
+        """Leave outcomes to who folds next; the current record if somebody changed the run meanwhile. Who does so
+        later looks for outcomes after it (`overtaken`), so that one of the two sees both."""
+        (item,) = self.get_many([run_key(record.run.id)])
+        (current,) = self._read([item])
+        if current.revision != record.revision:
+            return current
+        self._records.pop(record.run.id)  # it holds more than is written
+        return None
 
     def put_reruns(self, run_ids: Sequence[str]) -> None:
         """Let reruns and replays be found by their events, and in lists; also those that were there before, since
@@ -396,6 +444,18 @@ class DynamoStore:
         if values is not None:
             options["ExpressionAttributeValues"] = values
         self._db.put_item(TableName=self._table, Item=item, **options)
+
+
+def _keeps_outcomes(record: Record) -> bool:
+    """Whether the outcomes of a run are written down before they are folded. Of an erased event nothing is kept."""
+    goes_on = record.run.status in (RunStatus.RUNNING, RunStatus.FAILED)
+    return record.is_wide and goes_on and not record.event.erased
+
+
+def _is_short_success(command: Command) -> bool:
+    if not isinstance(command, RecordAttempt) or command.status != "completed":
+        return False
+    return len(command.output or b"") <= SHORT_OUTCOME
 
 
 def _is_late(record: Record) -> bool:

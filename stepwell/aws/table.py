@@ -47,6 +47,7 @@ SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # nobody changed the f
 SAME = "b = :body AND ms = :kept"  # an event, and what is kept of its misses, are as they were read
 SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"
 STATUS_INDEX = "status"
+OUTCOMES = "o#"  # with which the names of a wide run's unfolded outcomes begin
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
 TIMER_SHARDS = 8
@@ -90,7 +91,7 @@ def item_key(run_id: str, name: str) -> Key:
 
 def outcomes_key(run_id: str, now: int, content: bytes) -> Key:
     """Those of one batch; whoever reads them finds the earliest first."""
-    return _key(f"R#{run_id}", f"o#{now:015}#{hashlib.sha256(content).hexdigest()[:8]}")
+    return _key(f"R#{run_id}", f"{OUTCOMES}{now:015}#{hashlib.sha256(content).hexdigest()[:8]}")
 
 
 def wait_partition(name: str, key: bytes | None) -> str:

@@ -1,6 +1,7 @@
 """Outcomes of runs with many steps: written down a batch at a time, so that one write of the run folds all that came.
 
-One rule: whoever folds takes along what others wrote down, and of two outcomes of one attempt the earlier one.
+One rule: whoever folds takes along what others wrote down, and of two outcomes of one attempt the earlier one. So
+outcomes from which nothing follows may wait for the next ones: whoever writes the last of them down sees all others.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from stepwell.aws.records import Record
-from stepwell.aws.table import Item, Key, item_key, outcomes_key, overflow_key
+from stepwell.aws.items import read_partition
+from stepwell.aws.table import OUTCOMES, Item, Key, item_key, outcomes_key, overflow_key, run_key
 from stepwell.core.messages import AttemptEnded, Error, Outcome
-from stepwell.core.run import StepStatus
+from stepwell.core.run import Run, StepStatus
 
-_SHORT = 1000  # bytes of an outcome that are read with all others of its run
+SHORT_OUTCOME = 1000  # bytes of an outcome that are read with all others of its run
 
 
 class Ended(NamedTuple):
@@ -30,7 +31,7 @@ def outcome_items(run_id: str, ended: Sequence[Ended], now: int, ttl: int) -> li
     for fact, request_id in ended:
         content = orjson.dumps({**_to_json(fact.outcome), "request_id": request_id})
         its: object = orjson.Fragment(content)
-        if len(content) > _SHORT:
+        if len(content) > SHORT_OUTCOME:
             key = overflow_key(run_id, fact.step, fact.attempt, content)
             long.append({**key, "c": {"B": content}, "ttl": {"N": str(ttl)}})
             its = key["sk"]["S"]
@@ -39,18 +40,19 @@ def outcome_items(run_id: str, ended: Sequence[Ended], now: int, ttl: int) -> li
     return [*long, {**outcomes_key(run_id, now, body), "c": {"B": body}, "ttl": {"N": str(ttl)}}]
 
 
-def unfolded(record: Record, items: Sequence[Item], read: Callable[[Sequence[Key]], list[Item]]) -> list[Ended]:
-    """The outcomes of attempts that the run still takes to be running."""
-    wanted: dict[tuple[int, int], Any] = {}
-    for item in items:
+def read_outcomes(table: str, run: Run, read: Callable[[Sequence[Key]], list[Item]]) -> list[Ended]:
+    """The outcomes of attempts that the run still takes to be running, the earliest first."""
+    wanted: dict[tuple[int, int], tuple[Any, int]] = {}
+    for item in read_partition(table, run_key(run.id)["pk"]["S"], OUTCOMES, ConsistentRead=True):
+        at = int(item["sk"]["S"].split("#")[1])
         for step, attempt, its in orjson.loads(item["c"]["B"]):
-            state = record.run.steps[step]
+            state = run.steps[step]
             if state.status is StepStatus.RUNNING and state.attempt == attempt:
-                wanted.setdefault((step, attempt), its)
-    refs = [item_key(record.run.id, its) for its in wanted.values() if isinstance(its, str)]
+                wanted.setdefault((step, attempt), (its, at))
+    refs = [item_key(run.id, its) for its, _ in wanted.values() if isinstance(its, str)]
     long = {item["sk"]["S"]: orjson.loads(item["c"]["B"]) for item in (read(refs) if refs else [])}
-    found = {name: long[its] if isinstance(its, str) else its for name, its in wanted.items()}
-    return [Ended(AttemptEnded(*name, _from_json(its)), its["request_id"]) for name, its in found.items()]
+    found = {name: (long[its] if isinstance(its, str) else its, at) for name, (its, at) in wanted.items()}
+    return [Ended(AttemptEnded(*name, _from_json(its), at), its["request_id"]) for name, (its, at) in found.items()]
 
 
 def _to_json(outcome: Outcome) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def _attempt_over(draft: _Draft, fact: AttemptEnded | AttemptLost) -> bool:
     if not is_current(state, fact):
         return False
     verdict = verdict_of(draft.run, step, state, fact)
-    draft.record(fact.step, verdict.record, verdict.outcome)
+    draft.record(fact.step, verdict.record, verdict.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
     if verdict.move == "retry":
         due = draft.now + verdict.delay_ms
         draft.move_step(fact.step, "retry", failures=state.failures + 1, at=due)
@@ -449,11 +449,12 @@ class _Draft:
         self.move_step(i, move, attempt=attempt, at=self.now, queued_at=self.now, **changes)
         self.commands.append(RunStep(i, attempt))
 
-    def record(self, i: int, status: str, outcome: Outcome) -> None:
+    def record(self, i: int, status: str, outcome: Outcome, at: int | None = None) -> None:
         state = self.steps[i]
         started = state.at if state.status is StepStatus.RUNNING else None
+        ended = self.now if at is None else at
         self.commands.append(
-            RecordAttempt(i, state.attempt, status, state.queued_at, started, self.now, outcome.output, outcome.error)
+            RecordAttempt(i, state.attempt, status, state.queued_at, started, ended, outcome.output, outcome.error)
         )
 
     def start(self, i: int) -> None:

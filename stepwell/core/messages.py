@@ -77,6 +77,7 @@ class AttemptEnded:
     step: int
     attempt: int
     outcome: Outcome
+    at: int | None = None  # when it ended, if it is told later
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from stepwell.core.events import Event, user_key
 from stepwell.core.inputs import error_json
 from stepwell.core.invalid_events import MOST_SHOWN
 from stepwell.core.messages import (
+    AttemptEnded,
     ClearTimer,
     CloseWait,
     Command,
@@ -263,6 +264,9 @@ class LocalStore:
                 self._kept.move_to_end(run_id)
                 records[run_id] = kept.record
         return records
+
+    def waiting(self, record: RunRecord) -> Sequence[AttemptEnded]:
+        return ()  # every transition is written at once
 
     def add(self, record: RunRecord) -> None:
         self._run_seq += 1

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import time_machine
 
 from stepwell.aws.entry import Entry
+from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import run_key
+from stepwell.core.messages import TimerKind
+from stepwell.core.resume import Restart
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 from stepwell.testing.meter import item_size, metered
@@ -50,17 +55,17 @@ def assert_joined(batches: Batches, count: int) -> None:
     assert joined["steps"] == {f"s{number}": {"ok": f"s{number}"} for number in range(count)}
 
 
-def test_a_thousand_parallel_steps_cost_a_hundred_folds(resources: Resources) -> None:
+def test_a_thousand_parallel_steps_cost_some_thirty_writes(resources: Resources) -> None:
     count = 999  # and the one that joins them: more steps than 1,000 are refused
-    batches = started(resources, fan(count), lambda ctx: LOST)
-    assert len(batches.invoked) == count
-    records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
     with metered() as meter:
+        batches = started(resources, fan(count), lambda ctx: LOST)
+        assert len(batches.invoked) == count
+        records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
         for first in range(0, count, 10):
             assert batches.entry.advance(sqs_event(records[first : first + 10])) == {"batchItemFailures": []}
             assert item_size(run_item(batches)) < MAX_ITEM / 4
         batches.entry.advance(sqs_event([destination(batches.invoked[-1], {})]))
-    assert meter.writes_of("R#", "r") <= 100 + 1  # a batch of ten folds ten; the join's own outcome
+    assert meter.writes_of("R#", "r") <= 1 + 25 + 1  # it is made, forty outcomes are folded at once, it ends
     assert_joined(batches, count)
 
 
@@ -90,7 +95,7 @@ def test_the_border_between_narrow_and_wide_runs(resources: Resources, count: in
 def test_one_whose_outcome_is_folded_already_writes_nothing(resources: Resources) -> None:
     batches = started(resources, fan(40))
     slow, fast = Entry(batches.resources), batches.entry
-    messages = take(batches, 10)
+    messages = {"Records": [its for _ in range(4) for its in take(batches, 10)["Records"]]}
     race(slow, lambda: fast.advance(messages))
     with metered() as meter:
         assert slow.advance(messages) == {"batchItemFailures": []}
@@ -116,8 +121,114 @@ def test_who_folds_takes_along_what_others_wrote_down(resources: Resources) -> N
     with pytest.raises(Died):
         dying.advance(first)  # its outcomes are written down, and not folded
     batches.entry.advance(second)
-    done = [step.status for step in batches.runs()[0][0].run.steps].count(StepStatus.COMPLETED)
-    assert done == 20
+    batches.drain()
+    assert_joined(batches, 40)
+
+
+# --- outcomes that wait ----------------------------------------------------------------------------------------------
+
+
+def steps_and_a_time(wait: str) -> Json:
+    steps = {**fan(33), "busy": handler_step(timeout="2d", runtime={"type": "docker", "image": "busy"})}
+    steps["join"]["after"].append({"step": "$trigger", "wait": wait})
+    return steps
+
+
+def all_but_one(ctx: Json) -> Any:
+    return LOST if ctx["step_id"] == "busy" else {"ok": ctx["step_id"]}
+
+
+def assert_joined_though_one_is_busy(batches: Batches) -> None:
+    ((stored, _),) = batches.runs()
+    assert [its.status for its in stored.run.steps] == [StepStatus.COMPLETED] * 34 + [StepStatus.RUNNING]
+    (joined,) = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]
+    assert joined["steps"] == {f"s{number}": {"ok": f"s{number}"} for number in range(33)}
+
+
+def waiting_for_time(resources: Resources) -> Batches:
+    """33 parallel steps have ended and one has not; what comes after the 33 waits for a time as well. Nothing is
+    folded."""
+    batches = started(resources, steps_and_a_time("10m"), all_but_one)
+    batches.drain()
+    assert int(run_item(batches)["v"]["N"]) == 1
+    return batches
+
+
+def delay_ended(batches: Batches) -> Json:
+    run = run_item(batches)["pk"]["S"][2:]
+    return sqs_event([{"stepwell": "timer", "run": run, "timer": [int(TimerKind.DELAY), 0, 0], "due": 1}])
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as traveller:
+        yield traveller
+
+
+def test_what_comes_next_starts_when_its_time_comes_with_all_that_waited(resources: Resources, clock: Any) -> None:
+    batches = waiting_for_time(resources)
+    clock.shift(601)
+    batches.entry.advance(delay_ended(batches))
+    batches.drain()
+    assert_joined_though_one_is_busy(batches)
+    ((_, attempts),) = batches.runs()
+    assert attempts[-1].ended_at - attempts[0].ended_at == 601_000  # they ended when they did
+
+
+@pytest.mark.parametrize("first", ["outcomes", "time"])
+def test_outcomes_and_a_timer_at_the_same_moment_start_what_waits_for_both(
+    resources: Resources, clock: Any, first: str
+) -> None:
+    batches = started(resources, steps_and_a_time("10m"), all_but_one)
+    outcomes = {"Records": [its for _ in range(4) for its in take(batches, 10)["Records"]]}
+    clock.shift(601)
+    timer = delay_ended(batches)
+    slow, fast = Entry(batches.resources), batches.entry
+    now, meanwhile = (outcomes, timer) if first == "outcomes" else (timer, outcomes)
+    race(slow, lambda: fast.advance(meanwhile))
+    assert slow.advance(now) == {"batchItemFailures": []}
+    batches.drain()
+    assert_joined_though_one_is_busy(batches)
+
+
+def test_an_outcome_that_waits_is_shown(resources: Resources, clock: Any) -> None:
+    batches = waiting_for_time(resources)
+    queries = Queries(batches.resources, batches.entry.registry)
+    shown = queries.read_run(run_item(batches)["pk"]["S"][2:])
+    (listed,) = queries.read_runs().items
+    assert shown is not None
+    for its in (shown, listed):
+        assert [step.status for step in its.run.steps[:33]] == [StepStatus.COMPLETED] * 33
+        assert [(row.status, row.output) for row in its.attempts[:1]] == [("completed", b'{"ok":"s0"}')]
+
+
+def test_what_waits_when_a_run_is_cancelled_has_ended(resources: Resources, clock: Any) -> None:
+    batches = waiting_for_time(resources)
+    Entry(batches.resources).cancel(run_item(batches)["pk"]["S"][2:])
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.CANCELLED
+    assert [step.status for step in stored.run.steps] == [StepStatus.COMPLETED] * 33 + [StepStatus.CANCELLED] * 2
+    assert [attempt.status for attempt in attempts] == ["completed"] * 33 + ["cancelled"]
+
+
+def test_what_waits_for_a_day_is_not_lost(resources: Resources, clock: Any) -> None:
+    batches = started(resources, steps_and_a_time("2d"), all_but_one)
+    batches.drain()
+    clock.shift(86_400)
+    batches.entry.sweep(range(8))
+    batches.drain()
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.RUNNING
+    assert {attempt.status for attempt in attempts} == {"completed"}
+    assert len(batches.invoked) == 34
+
+
+def test_a_rerun_from_a_step_keeps_what_waits(resources: Resources, clock: Any) -> None:
+    batches = waiting_for_time(resources)
+    entry = Entry(batches.resources)
+    assert entry.rerun(run_item(batches)["pk"]["S"][2:], Restart("join", {})) is not None
+    assert batches.invoked[-1]["ctx"]["step_id"] == "join"
+    assert len(batches.invoked[-1]["steps"]) == 33
 
 
 def take(batches: Batches, count: int) -> Json:
