@@ -6,6 +6,7 @@ crash between any two requests leaves what the redelivered message finds and com
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import time
@@ -13,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from stepwell.aws.clients import client
@@ -70,6 +72,8 @@ T = TypeVar("T")
 log = logging.getLogger("stepwell.aws")
 _PARALLEL = 16
 _DAY_S = 86_400
+_ARRIVALS = 200  # rows of a partition that are read at once: some 4 read units
+_FIRST_EVENTS, _MORE_EVENTS = 10, 100  # that are read at once
 _FOLDED_AT_ONCE = 40  # outcomes of a run from which on they wait no longer
 
 
@@ -224,34 +228,40 @@ class DynamoStore:
         return {event.id: event for event in found}
 
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
+        """One after the other: whoever has found what it looks for stops, and no more is read, or held, than a page of
+        each partition."""
         if before <= ms_of(after):
             return
-        arrivals = sorted(
-            its
-            for found in self.each(
-                lambda partition: self._arrivals(partition, after, before), arrival_partitions(name, key)
-            )
-            for its in found
-        )
-        for start in range(0, len(arrivals), 100):
-            some = arrivals[start : start + 100]
+        between = {":first": {"S": f"{after + 1:020}"}, ":until": {"S": f"{first_of(before):020}"}}
+        partitions = arrival_partitions(name, key)
+        pages = self.each(lambda partition: self._arrivals(partition, between), partitions)
+        arrivals = heapq.merge(*(self._all_arrivals(page, between) for page in pages))
+        at_once = _FIRST_EVENTS
+        while some := list(islice(arrivals, at_once)):
             events = self.events([event_id for _, event_id in some])
             for position, event_id in some:
                 if event_id in events and events[event_id].seq == position:
                     yield events[event_id]
+            at_once = _MORE_EVENTS
 
-    def _arrivals(self, partition: str, after: int, before: int) -> list[tuple[int, str]]:
-        pages = self._db.get_paginator("query").paginate(
+    def _all_arrivals(self, page: list[Item], between: Item) -> Iterator[tuple[int, str]]:
+        """Those of a partition's first page, and of the next ones when they are asked for."""
+        while page:
+            yield from map(arrived, page)
+            last = page[-1]
+            page = self._arrivals(last["pk"]["S"], between, last) if len(page) == _ARRIVALS else []
+
+    def _arrivals(self, partition: str, between: Item, behind: Item | None = None) -> list[Item]:
+        start = {} if behind is None else {"ExclusiveStartKey": {"pk": behind["pk"], "sk": behind["sk"]}}
+        found: list[Item] = self._db.query(
             TableName=self._table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :after AND :before",
-            ExpressionAttributeValues={
-                ":pk": {"S": partition},
-                ":after": {"S": f"{after + 1:020}"},
-                ":before": {"S": f"{first_of(before):020}"},
-            },
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :until",
+            ExpressionAttributeValues={":pk": {"S": partition}, **between},
             ConsistentRead=True,
-        )
-        return [arrived(item) for page in pages for item in page["Items"]]
+            Limit=_ARRIVALS,
+            **start,
+        )["Items"]
+        return found
 
     def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
         partitions = [wait_partition(event.name, key) for key in keys]

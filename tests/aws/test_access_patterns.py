@@ -11,10 +11,11 @@ import orjson
 import pytest
 import time_machine
 
+from stepwell.aws import store
 from stepwell.aws.entry import now_ms
 from stepwell.aws.positions import next_position
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import Item, arrival, function_key, wait_key
+from stepwell.aws.table import Item, arrival, arrival_partitions, event_key, function_key, wait_key
 from stepwell.core.definition import parse_definition
 from stepwell.core.run import RunStatus
 from stepwell.testing.batches import Batches, Json, handler_step
@@ -254,6 +255,33 @@ def test_a_wait_without_a_key_looks_into_the_sixteen_partitions_of_its_events_na
     found = of_event(batches, "paid")
     assert found.operations()["dynamodb.Query"] == 1
     assert len(batches.invoked) == 2
+
+
+def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_wants(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1,000 events of its name, which stand in 16 partitions, in the order in which they were accepted."""
+    monkeypatch.setattr(store, "_ARRIVALS", 5)
+    batches = Batches(resources)
+    wanted = {"event": "paid", "match": "async.data.sum > 20", "ttl": "10m"}
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": wanted})})
+    warm(batches)
+    run = of_event(batches)
+    assert run.operations()["lambda.Invoke"] == 1
+    first = next_position(now_ms())
+    shards = arrival_partitions("paid", None)
+    events = [f"paid-{number:04}" for number in range(1000)]
+    rows = [arrival(shards[number % 16], first + number, its) for number, its in enumerate(events)]
+    bodies = [{"name": "paid", "data": {"sum": n}, "user": {}, "id": its} for n, its in enumerate(events[:40])]
+    stored = [
+        {**event_key(body["id"]), "p": {"N": str(first + n)}, "b": {"B": orjson.dumps({**body, "ts": MS, "v": None})}}
+        for n, body in enumerate(bodies)
+    ]
+    put(batches, [*rows, *stored])
+    meter = of_outcome(batches)
+    assert batches.invoked[-1]["async"]["data"] == {"sum": 21}
+    looked = [call.entries for call in meter.calls if call.operation == "Query"]
+    assert looked == [5] * 32  # two pages of each: the 110 events that it reads are seven of each
 
 
 def test_who_wakes_many_runs_does_so_a_hundred_at_a_time(resources: Resources) -> None:
