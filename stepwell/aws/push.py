@@ -244,7 +244,7 @@ def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actio
         f"{arn}: its role {found.lambdas[arn].configuration['Role']} must be allowed sqs:SendMessage on"
         f" {resources.outcomes_queue_arn}; and the engine must be allowed lambda:InvokeFunction on it, which"
         " `cdk deploy` does with the ARN in the setting step_lambdas. What it answers must be below 256 KiB: Lambda"
-        " drops an answer of about 1 MB, and the attempt is lost"
+        " drops an answer of about 1 MB and tells nobody, so that the step fails late, with `no_answer`"
         for arn in sorted(arns)
     ]
 

@@ -1,8 +1,9 @@
 """The sweeper: runs that stand still because a message was lost go on all the same.
 
 Every timer can be derived again from its run, and an attempt that has been silent for longer than it could take was
-lost. One rule: what is only late is left alone, so that the sweeper never overtakes a message that is on its way.
-Where there are more open runs than it can look at in a minute, it goes on there the next time.
+lost, or, if its Lambda is not ours, has failed. One rule: what is only late is left alone, so that the sweeper never
+overtakes a message that is on its way. Where there are more open runs than it can look at in a minute, it goes on there
+the next time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from stepwell.aws.items import put_items, read_item
 from stepwell.aws.records import Record
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import STATUS_INDEX, STATUS_SHARDS, Key, status_partition, sweep_key
-from stepwell.core.messages import AttemptLost, DeadlinePassed, DelayEnded, Fact, RetryDue, RunStarted
+from stepwell.core.messages import AttemptEnded, AttemptLost, DeadlinePassed, DelayEnded, Fact, RetryDue, RunStarted
+from stepwell.core.outcome import failure
+from stepwell.core.plan import Step
 from stepwell.core.run import PauseStatus, StepStatus
 
 _LATE_MS = 120_000  # after which a timer's message is taken to be lost
@@ -30,7 +33,7 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
             claimed = max(step.at, record.causes.get(i, ("", 0))[1])
             longest = event_age_ms + record.plan.steps[i].timeout_ms + _START_MS
             if claimed + (longest if silence_ms is None else silence_ms) <= now:
-                facts.append(AttemptLost(i, step.attempt))
+                facts.append(_silent(i, step.attempt, record.plan.steps[i]))
         elif step.status is StepStatus.RETRYING and step.at + _LATE_MS <= now:
             facts.append(RetryDue(i, step.attempt))
         elif step.status is StepStatus.QUEUED and step.at + _LATE_MS <= now:
@@ -42,6 +45,19 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
             elif pause.status is PauseStatus.AWAITING:
                 facts.append(DeadlinePassed(p))
     return facts
+
+
+def _silent(i: int, attempt: int, step: Step) -> Fact:
+    """Lambda tells of whatever ends an invocation, but of an answer that is too long, or that a role may not send, it
+    tells nobody. Of our own Lambdas neither can be; another try of somebody else's would end in the same way."""
+    if step.runtime.arn is None:
+        return AttemptLost(i, attempt)
+    text = (
+        f"no answer of {step.runtime.arn} came, as when it answers about 1 MB or more, which Lambda drops (answer"
+        " less, and pass a reference to large data), or its role may not send messages to the queue of outcomes"
+        " (`stepwell push` says what it needs)"
+    )
+    return AttemptEnded(i, attempt, failure("no_answer", text, retryable=False))
 
 
 def open_runs(

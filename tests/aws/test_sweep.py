@@ -73,6 +73,24 @@ def test_a_lost_invocation_is_closed_as_lost_in_time_and_not_before(batches: Bat
     assert status(batches) is RunStatus.COMPLETED
 
 
+def test_a_lambda_that_is_not_ours_and_does_not_answer_fails_for_good(batches: Batches, clock: Any) -> None:
+    """Lambda drops an answer of 1 MB silently, and would again."""
+    arn = "arn:aws:lambda:eu-west-1:123456789012:function:mine"
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step(runtime={"type": "lambda", "arn": arn}, timeout=f"{TIMEOUT_S}s", retries={})})
+    batches.send()
+    batches.drain()
+    clock.shift(AGE_S + TIMEOUT_S + START_S)
+    sweep(batches)
+    batches.drain()
+    ((stored, (attempt,)),) = batches.runs()
+    assert (stored.run.status, attempt.status, len(batches.invoked)) == (RunStatus.FAILED, "failed", 1)
+    error = json.loads(attempt.error or b"")
+    assert error["kind"] == "no_answer"
+    assert arn in error["message"]
+    assert "1 MB" in error["message"]
+
+
 def test_a_fourth_loss_is_a_final_failure(batches: Batches, clock: Any) -> None:
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step(timeout=f"{TIMEOUT_S}s", retries={"attempts": 5})})

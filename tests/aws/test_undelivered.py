@@ -44,5 +44,10 @@ def test_a_test_that_does_not_ask_for_answers_that_were_dropped_fails(
     run = stepwell.run_of(stepwell.send())
     stepwell.settle()
     assert stepwell.run(run)["status"] == "running"
+    stepwell.travel("2h")
+    stepwell.sweep()
+    stepwell.settle()
+    ended = stepwell.run(run)
+    assert (ended["status"], ended["error"]["kind"], len(ended["steps"]["a"]["attempts"])) == ("failed", "no_answer", 1)
     with pytest.raises(AssertionError, match="could not deliver answers of steps"):
         stepwell.close()
