@@ -61,7 +61,7 @@ class Entry:
         self.types = TypeStore(resources)
         self.timers = Timers(resources)
         self.tokens = Tokens(resources)
-        waking = Waking(resources)
+        waking = Waking(resources, self.tokens)
         self.store = DynamoStore(resources, self.registry, self.timers, waking, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
         self.engine = Engine(self.store, self.dispatcher, resources.env)
@@ -180,7 +180,7 @@ class Entry:
             raise errors[0]
 
     def _ticks_and_guards(self, now: int) -> None:
-        for function_id in self._schedules.send(now):
+        for function_id in self._schedules.send(now, self.tokens):
             self._guard(function_id, now)
 
     def _guard(self, function_id: str, now: int) -> None:

@@ -1,7 +1,7 @@
 """What the messages of the queue `outcomes` say about runs.
 
-Every step's role may send such messages. One rule: an outcome is believed only with its attempt's token, and a timer
-or a tick only if it is due by what the run and the cron trigger say themselves.
+Every step's role may send such messages, since Lambda sends outcomes with it. One rule: an outcome, a tick or a
+wake is believed only with its token, and anything else only if it is due by what is stored: so a timer by its run.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from stepwell.aws.messages import (
     entry,
     read_timer,
     tick_message,
+    tick_name,
+    wake_name,
 )
 from stepwell.aws.observe import count
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.outcomes import outcome_of_destination, read_body
-from stepwell.aws.schedules import AHEAD_MS
 from stepwell.aws.store import DynamoStore
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.waking import Waking
-from stepwell.core.cron import is_tick, tick_event
+from stepwell.core.cron import tick_event
 from stepwell.core.events import event_from, run_id
 from stepwell.core.messages import (
     AttemptEnded,
     AttemptLost,
     AttemptStarted,
     CancelRequested,
-    EventArrived,
     Outcome,
     Timer,
 )
@@ -52,7 +52,6 @@ from stepwell.platform import Cause, RunRecord
 log = logging.getLogger("stepwell.aws")
 _RUN_ID = re.compile(r"[a-z2-7]{26}")
 _REQUEST_ID = re.compile(r"[0-9a-f-]{32,36}")
-_OLDEST_TICK_MS = 14 * 86_400_000  # no queue keeps messages for longer
 _CANCELLED_AT_ONCE = 100
 _OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
 
@@ -196,24 +195,26 @@ class Facts:
     def _tick(self, body: dict[str, Any], cause: Cause, now: int) -> list[Arrival]:
         """A tick of a cron trigger, unless the function was changed since."""
         function_id, cron, timezone, at, due = (body[name] for name in ("function", "cron", "timezone", "at", "due"))
+        if not self._tokens.is_valid(body.get("token"), *tick_name(function_id, cron, timezone, at)):
+            count("OutcomesRefused")
+            log.error("a tick of %r at %r without its token is refused", function_id, at)
+            return []
         plan = self._store.catalog().live.get(function_id)
         is_known = plan is not None and (cron, timezone) in [(t.cron, t.timezone) for t in plan.triggers]
-        is_near = now - _OLDEST_TICK_MS < at <= now + AHEAD_MS
-        if not is_near or (is_known and not is_tick(cron, timezone, at)):
-            log.error("a tick of %s at %s is refused: %s has none then", function_id, at, cron)
-        elif self._store.catalog().is_paused(function_id):
+        if self._store.catalog().is_paused(function_id):
             pass  # once it is resumed, the latest that was missed is sent again
         elif is_known and at <= now:
             return [Arrival(event_from(tick_event(function_id, cron, at)), only=function_id, cause=cause)]
         elif is_known:  # the clock here is behind
-            self._tick_later(function_id, cron, timezone, at, at, now)
+            self._tick_later(body, at, now)
         elif due == at:  # once more: what is known here may be older than the newest push
             later = now + min(MAX_DELAY_MS, round(self._cache_s * 1000) + 1000)
-            self._tick_later(function_id, cron, timezone, at, max(at, later), now)
+            self._tick_later(body, max(at, later), now)
         return []
 
-    def _tick_later(self, function_id: str, cron: str, timezone: str, at: int, due: int, now: int) -> None:
-        message = tick_message(function_id, cron, timezone, at, due)
+    def _tick_later(self, body: dict[str, Any], due: int, now: int) -> None:
+        name = (body["function"], body["cron"], body["timezone"], body["at"])
+        message = tick_message(*name, body["token"], due)
         send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
 
     # --- events ----------------------------------------------------------------------------------------------------
@@ -247,14 +248,13 @@ class Facts:
         return [RunFact(its.run.id, CancelRequested(), cause) for its in found]
 
     def _wake(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        name = body["event"], body["partition"], body["after"]
+        if not self._tokens.is_valid(body.get("token"), *wake_name(*name)):
+            log.error("a message that event %r wakes more runs is refused", body["event"])
+            return []
         events = self._store.events([body["event"]])
-        waits = self._waking.page(body["event"], body["partition"], body["after"])
-        facts = [(event, fact) for event in events.values() for fact in self._engine.wake(event, waits, cause, now)]
-        return [fact for event, fact in facts if self._awaits(fact, event.name)]  # in whichever partition it was found
-
-    def _awaits(self, fact: RunFact, name: str) -> bool:
-        pauses = self._store.load([fact.run_id])[fact.run_id].plan.pauses
-        return isinstance(fact.fact, EventArrived) and pauses[fact.fact.pause].event == name
+        waits = self._waking.page(*name)
+        return [fact for event in events.values() for fact in self._engine.wake(event, waits, cause, now)]
 
 
 def _ctx_of(body: dict[str, Any]) -> dict[str, Any]:

@@ -23,14 +23,27 @@ def read_timer(body: dict[str, Any]) -> tuple[str, Timer]:
     return body["run"], Timer(TimerKind(kind), index, attempt)
 
 
-def tick_message(function_id: str, cron: str, timezone: str, at: int, due: int | None = None) -> bytes:
-    """`due`: if it is looked at once more, later than at its time."""
+def tick_name(function_id: str, cron: str, timezone: str, at: int) -> tuple[str, str, int]:
+    """What the token of a tick is of; no step has such an id."""
+    return function_id, f"tick {cron} {timezone} {at}", 0
+
+
+def tick_message(function_id: str, cron: str, timezone: str, at: int, token: str, due: int | None = None) -> bytes:
+    """`due`: if it is looked at once more, later than at its time. `token`: of `tick_name`, since every step may send
+    messages."""
     name = {"function": function_id, "cron": cron, "timezone": timezone}
-    return orjson.dumps({"stepwell": "tick", **name, "at": at, "due": due or at})
+    return orjson.dumps({"stepwell": "tick", **name, "at": at, "due": due or at, "token": token})
 
 
-def wake_message(event_id: str, partition: str, after: str) -> bytes:
-    return orjson.dumps({"stepwell": "wake", "event": event_id, "partition": partition, "after": after})
+def wake_name(event_id: str, partition: str, after: str) -> tuple[str, str, int]:
+    """What the token of a wake is of."""
+    return event_id, f"wake {partition} {after}", 0
+
+
+def wake_message(event_id: str, partition: str, after: str, token: str) -> bytes:
+    """That an event may wake more runs. `token`: of `wake_name`; there are events that may wake nothing."""
+    name = {"event": event_id, "partition": partition, "after": after}
+    return orjson.dumps({"stepwell": "wake", **name, "token": token})
 
 
 def release_message(function_id: str, after: str | None) -> bytes:

@@ -10,10 +10,11 @@ from typing import Any
 
 from stepwell.aws.clients import client
 from stepwell.aws.items import delete_items, put_items, read_partition
-from stepwell.aws.messages import delay_s, entry, tick_message
+from stepwell.aws.messages import delay_s, entry, tick_message, tick_name
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import Item, guard_key, schedule_key
+from stepwell.aws.tokens import Tokens
 from stepwell.core.cron import latest_tick, next_tick
 from stepwell.core.plan import Plan
 
@@ -51,7 +52,7 @@ class Schedules:
         put_items(self._table, put)
         delete_items(self._table, [*over, guard] if has_guard and not guarded else over)
 
-    def send(self, now: int) -> list[str]:
+    def send(self, now: int, tokens: Tokens) -> list[str]:
         """Send the ticks that are due soon; after a downtime only the latest that was missed. Answers the functions
         whose canary is to be looked at. Raises NotSent."""
         guarded = []
@@ -62,19 +63,19 @@ class Schedules:
                 guarded.append(item["sk"]["S"].partition("#")[0])
                 self._update(item, now + AHEAD_MS + GUARD_EVERY_MS)
             else:
-                self._send(item, now)
+                self._send(item, now, tokens)
         return guarded
 
-    def _send(self, item: Item, now: int) -> None:
+    def _send(self, item: Item, now: int, tokens: Tokens) -> None:
         function_id, _, rest = item["sk"]["S"].partition("#")
         cron, _, timezone = rest.rpartition("#")  # `1#2` is the second Monday: a cron may have the sign too
         due = int(item["next"]["N"])
         at = latest_tick(cron, timezone, due - 1, now) or due
-        ticks = []
+        messages = []
         while at <= now + AHEAD_MS:
-            ticks.append(at)
+            tick = (function_id, cron, timezone, at)
+            messages.append(entry(tick_message(*tick, tokens.of(*tick_name(*tick))), delay_s(at, now)))
             at = next_tick(cron, timezone, at)
-        messages = [entry(tick_message(function_id, cron, timezone, tick), delay_s(tick, now)) for tick in ticks]
         send_messages(self._queue, messages)
         self._update(item, at)
 

@@ -1,4 +1,5 @@
-"""The token of an attempt: who can show it was given the attempt's input, so that its outcome may be believed.
+"""Tokens of attempts: who can show one was given the attempt's input, so that its outcome may be believed. Nobody is
+given those of ticks, wakes and requests to cancel runs: only the engine can show one.
 
 HMAC-SHA256 (RFC 2104) of run, step and attempt with a secret that is made once for each environment.
 """

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from stepwell.aws.clients import client
-from stepwell.aws.messages import entry, wake_message
+from stepwell.aws.messages import entry, wake_message, wake_name
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.resources import Resources
+from stepwell.aws.tokens import Tokens
 from stepwell.platform import OpenedWait
 
 _PAGE = 100
 
 
 class Waking:
-    def __init__(self, resources: Resources) -> None:
-        self._table, self._queue = resources.table, resources.outcomes_queue
+    def __init__(self, resources: Resources, tokens: Tokens) -> None:
+        self._table, self._queue, self._tokens = resources.table, resources.outcomes_queue, tokens
         self._next: list[bytes] = []
 
     def page(self, event_id: str, partition: str, after: str | None = None) -> list[OpenedWait]:
@@ -28,7 +29,8 @@ class Waking:
             **options,
         )
         if "LastEvaluatedKey" in answer:
-            self._next.append(wake_message(event_id, partition, answer["LastEvaluatedKey"]["sk"]["S"]))
+            name = event_id, partition, answer["LastEvaluatedKey"]["sk"]["S"]
+            self._next.append(wake_message(*name, self._tokens.of(*wake_name(*name))))
         found = []
         for item in answer["Items"]:
             run_id, _, pause = item["sk"]["S"].rpartition("#")

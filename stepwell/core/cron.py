@@ -51,11 +51,6 @@ def next_tick(cron: str, timezone: str, after_ms: int) -> int:
     raise ValueError(f"{cron!r} never comes")
 
 
-def is_tick(cron: str, timezone: str, at_ms: int) -> bool:
-    """Whether the trigger ticks at this very time."""
-    return next_tick(cron, timezone, at_ms - 1) == at_ms
-
-
 def latest_tick(cron: str, timezone: str, after_ms: int, until_ms: int) -> int | None:
     """The latest tick after `after_ms` and not after `until_ms`, if there is one.
 

@@ -11,8 +11,10 @@ import pytest
 import time_machine
 
 from stepwell.aws.entry import Entry, now_ms
+from stepwell.aws.messages import tick_name
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import wait_partition
+from stepwell.core.events import event_from
 from stepwell.core.messages import TimerKind
 from stepwell.core.run import PauseStatus, RunStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
@@ -135,6 +137,11 @@ def tick(at: Any, **fields: Any) -> Json:
     return {**HOURLY, "at": at, "due": at, **fields}
 
 
+def signed(batches: Batches, its: Json) -> Json:
+    name = tick_name(its["function"], its["cron"], its["timezone"], its["at"])
+    return {**its, "token": batches.entry.tokens.of(*name)}
+
+
 def deploy_hourly(batches: Batches) -> None:
     batches.deploy({"a": handler_step()}, triggers=[{"cron": "0 * * * *"}])
 
@@ -148,11 +155,15 @@ FORGED_TICKS = {
     "of another cron trigger": tick(HOUR, cron="* * * * *"),
     "of another time zone": tick(HOUR, timezone="Asia/Kolkata"),
     "of another function": tick(HOUR, function="g"),
+    "the last one": tick(HOUR),
+    "yesterday's": tick(HOUR - 3_600_000 * 24),
+    "with no text as a token": tick(HOUR, token=[1]),
+    "with a token of nothing": tick(HOUR, token="0" * 32),
 }
 
 
 @pytest.mark.parametrize("kind", FORGED_TICKS)
-def test_a_tick_that_no_trigger_has_now_starts_nothing(batches: Batches, clock: Any, kind: str) -> None:
+def test_a_tick_without_its_token_starts_nothing(batches: Batches, clock: Any, kind: str) -> None:
     deploy_hourly(batches)
     forge(batches, FORGED_TICKS[kind])
     for _ in range(4):
@@ -163,18 +174,27 @@ def test_a_tick_that_no_trigger_has_now_starts_nothing(batches: Batches, clock: 
     assert count["Attributes"]["ApproximateNumberOfMessagesDelayed"] == "0"  # and it does not go round for ever
 
 
+@pytest.mark.parametrize("kind", FORGED_TICKS)
+def test_the_token_of_one_tick_is_of_no_other(batches: Batches, kind: str) -> None:
+    deploy_hourly(batches)
+    right = signed(batches, tick(HOUR - 3_600_000 * 48))
+    forge(batches, {**FORGED_TICKS[kind], "token": right["token"]})
+    assert (batches.runs(), batches.invoked) == ([], [])
+
+
 @pytest.mark.parametrize("at", [None, "now", 1.5, [HOUR], {}])
 def test_a_tick_at_what_is_no_time_fails_alone(batches: Batches, at: Any) -> None:
     deploy_hourly(batches)
-    answer = batches.entry.advance(sqs_event([tick(at), tick(HOUR)]))
+    answer = batches.entry.advance(sqs_event([tick(at), signed(batches, tick(HOUR))]))
     assert len(answer["batchItemFailures"]) <= 1
     assert len(batches.invoked) == 1
 
 
 def test_a_tick_that_is_due_starts_one_run_however_often_it_is_said(batches: Batches) -> None:
     deploy_hourly(batches)
-    forge(batches, tick(HOUR), tick(HOUR))
-    forge(batches, tick(HOUR))
+    its = signed(batches, tick(HOUR))
+    forge(batches, its, its)
+    forge(batches, its)
     assert len(batches.invoked) == 1
 
 
@@ -183,7 +203,7 @@ def test_a_tick_that_comes_before_the_push_is_known_here_is_looked_at_again(batc
     behind = Entry(batches.resources)
     behind.registry.catalog()
     deploy_hourly(batches)
-    assert behind.advance(sqs_event([tick(HOUR)])) == {"batchItemFailures": []}
+    assert behind.advance(sqs_event([signed(batches, tick(HOUR))])) == {"batchItemFailures": []}
     assert batches.invoked == []
     clock.shift(841)
     batches.drain()
@@ -193,7 +213,7 @@ def test_a_tick_that_comes_before_the_push_is_known_here_is_looked_at_again(batc
 def test_a_tick_that_comes_early_since_a_clock_is_behind_starts_its_run_in_time(batches: Batches, clock: Any) -> None:
     deploy_hourly(batches)
     clock.move_to(datetime(2026, 6, 1, 10, 59, 59, 900_000, tzinfo=UTC))
-    forge(batches, tick(HOUR + 3_600_000))
+    forge(batches, signed(batches, tick(HOUR + 3_600_000)))
     assert batches.invoked == []
     clock.shift(1)
     batches.drain()
@@ -204,13 +224,17 @@ def test_a_tick_that_comes_early_since_a_clock_is_behind_starts_its_run_in_time(
 # --- waits -----------------------------------------------------------------------------------------------------------
 
 
-def test_no_event_wakes_a_run_that_waits_for_another_name(batches: Batches) -> None:
+def test_a_wake_without_its_token_wakes_nothing(batches: Batches) -> None:
+    """Not by another event either, nor by one that may wake nothing, since it is kept for a replay alone."""
     begin(batches, {"a": handler_step({"step": "$trigger", "async": PAID})})
+    batches.deploy({"a": handler_step()}, id="g")
+    replayed = event_from({"name": "paid", "id": "replayed", "ts": now_ms()})
+    assert batches.entry.replay("g", 1, [replayed], "again") is not None
+    batches.invoked.clear()
     other = batches.send("something/else")
     batches.drain()
-    forge(
-        batches,
-        {"stepwell": "wake", "event": other, "partition": wait_partition("paid", None), "after": "0"},
-    )
-    ((stored, _),) = batches.runs()
-    assert (stored.run.status, batches.invoked) == (RunStatus.RUNNING, [])
+    for event in (other, "replayed"):
+        name = {"event": event, "partition": wait_partition("paid", None), "after": "0"}
+        forge(batches, {"stepwell": "wake", **name}, {"stepwell": "wake", **name, "token": "0" * 32})
+    assert batches.invoked == []
+    assert {stored.function: stored.run.status for stored, _ in batches.runs()}["f"] is RunStatus.RUNNING
