@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import orjson
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients, positions
 from stepwell.aws.access import KeyStore
-from stepwell.aws.deployment import MissingSecrets, wanted
+from stepwell.aws.deployment import MissingSecrets, Wanted, wanted
 from stepwell.aws.deployment import Refused as CannotRun
 from stepwell.aws.naming import secret_parameter
 from stepwell.aws.push import Push
@@ -110,6 +110,7 @@ class AwsStepwell:
             raise refused_by(wrong) from None
         except CannotRun as wrong:
             raise Refused(400, [{"pointer": "", "message": str(problem)} for problem in wrong.problems]) from None
+        self._prepare(its)
         push = Push(
             self.resources,
             self._emulator.deployer,
@@ -131,6 +132,9 @@ class AwsStepwell:
                 self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
             return registered[0].version
         return found.live[function.definition.id].plan.version
+
+    def _prepare(self, wanted: Sequence[Wanted]) -> None:
+        """What has to be there before this is pushed. Raises Refused."""
 
     def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
         event = {"name": name, "data": data or {}, "user": user or {}, **envelope}

@@ -46,10 +46,10 @@ class Refused(Exception):
 
 
 class EcsHost:
-    """Use it inside an `Emulator`. `engine`: podman or docker. `emit` gets each task's event when it has stopped, as a
-    rule on the default bus does."""
+    """Use it inside an `Emulator`. `engine` finds podman or docker. `emit` gets each task's event when it has
+    stopped, as a rule on the default bus does."""
 
-    def __init__(self, emulator: Emulator, engine: str, emit: Callable[[Event], None]) -> None:
+    def __init__(self, emulator: Emulator, engine: Callable[[], str], emit: Callable[[Event], None]) -> None:
         self._emulator, self._engine, self._emit = emulator, engine, emit
         self._lock = threading.RLock()
         self._change = threading.Condition()
@@ -240,7 +240,7 @@ class EcsHost:
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self._server.server_port}/",
             "AWS_ENDPOINT_URL_S3": self._emulator.endpoint.url,
         }
-        return Environment(self._engine, variables, _secret, self._pull, _write_log)
+        return Environment(self._engine(), variables, _secret, self._pull, _write_log)
 
     def _pull(self, image: str) -> None:
         """Once: what was pulled is there. Raises CannotStart."""
@@ -248,8 +248,8 @@ class EcsHost:
             return
         local = is_on_this_machine(Reference.parse(image).host)
         # docker knows by itself that a registry on this machine speaks no TLS
-        insecure = ["--tls-verify=false"] if local and Path(self._engine).name == "podman" else []
-        command = [self._engine, "pull", "--quiet", *insecure, image]
+        insecure = ["--tls-verify=false"] if local and Path(self._engine()).name == "podman" else []
+        command = [self._engine(), "pull", "--quiet", *insecure, image]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             said = done.stderr.strip().rpartition("\n")[2]

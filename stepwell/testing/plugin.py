@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from stepwell.testing.aws import AwsStepwell
+    from stepwell.testing.containers import Containers, ContainerStepwell
+    from stepwell.testing.ecs_host import EcsHost
     from stepwell.testing.emulator import Emulator
     from stepwell.testing.lambda_host import LambdaHost
     from stepwell.testing.local import LocalStepwell
@@ -28,20 +30,33 @@ def stepwell(tmp_path: Path) -> Iterator[LocalStepwell]:
     local.close()
 
 
-@pytest.fixture(scope="module")
-def stepwell_aws_account() -> Iterator[tuple[Emulator, LambdaHost]]:
-    """An emulated account, which the tests of a module use one after the other; those of others may use moto too."""
-    from stepwell.testing.aws import aws_account
+@pytest.fixture(scope="session")
+def stepwell_containers() -> Iterator[Containers]:
+    """What runs the container steps of `stepwell_aws`: docker or podman, and a registry that only this machine has."""
+    from stepwell.testing.containers import Containers
 
-    with aws_account() as account:
+    with closing(Containers()) as containers:
+        yield containers
+
+
+@pytest.fixture(scope="module")
+def stepwell_aws_account(
+    stepwell_containers: Containers,
+) -> Iterator[tuple[Emulator, LambdaHost, EcsHost, Containers]]:
+    """An emulated account, which the tests of a module use one after the other; those of others may use moto too."""
+    from stepwell.testing.containers import container_account
+
+    with container_account(stepwell_containers) as account:
         yield account
 
 
 @pytest.fixture
-def stepwell_aws(stepwell_aws_account: tuple[Emulator, LambdaHost]) -> Iterator[AwsStepwell]:
+def stepwell_aws(
+    stepwell_aws_account: tuple[Emulator, LambdaHost, EcsHost, Containers],
+) -> Iterator[ContainerStepwell]:
     """An environment in an emulated account that is empty. Needs `pip install 'stepwell[testing]'`."""
-    from stepwell.testing.aws import AwsStepwell
+    from stepwell.testing.containers import ContainerStepwell
 
-    aws = AwsStepwell(*stepwell_aws_account)
+    aws = ContainerStepwell(*stepwell_aws_account)
     yield aws
     aws.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,7 +19,8 @@ from stepwell.aws.table import create_table
 from tests.containers import engine_or_skip
 
 if TYPE_CHECKING:
-    from tests.aws.containers import ContainerStepwell, Images
+    from stepwell.testing.containers import ContainerStepwell
+    from tests.aws.containers import Images
 
 REGION = "eu-west-1"
 RESOURCES = Resources(
@@ -108,33 +108,28 @@ def new_account(resources: Resources) -> Callable[[], Resources]:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     """Skips where no container can be run."""
-    from stepwell.testing.registry import Registry
-    from tests.aws.containers import make_images, remove_images
+    from tests.aws.containers import Images
 
     folder = tmp_path_factory.mktemp("images")
-    with pytest.MonkeyPatch.context() as patch, closing(Registry()) as registry:
-        made = make_images(engine_or_skip(folder, patch), registry, folder)
+    with pytest.MonkeyPatch.context() as patch, closing(Images()) as made:
+        engine_or_skip(folder, patch)
+        made.make_busybox(folder)
+        assert made.is_ready
         yield made
-        remove_images(made)
 
 
 @pytest.fixture(scope="module")
 def account_with_ecs(images: Images) -> Iterator[tuple[Any, ...]]:
-    from stepwell.testing.aws import aws_account
-    from stepwell.testing.ecs_host import EcsHost
+    from stepwell.testing.containers import container_account
 
-    with pytest.MonkeyPatch.context() as patch, aws_account() as (emulator, host):
-        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # 1,300 of them, each time that ECS looks for a subnet
-        outcomes = f"arn:aws:sqs:{emulator.region}:{emulator.account}:outcomes"
-        tell = lambda event: emulator.queues.send(outcomes, json.dumps(event))  # noqa: E731
-        with closing(EcsHost(emulator, images.engine, tell)) as ecs:
-            yield emulator, host, ecs, images
+    with container_account(images) as account:
+        yield account
 
 
 @pytest.fixture
 def aws(account_with_ecs: tuple[Any, ...]) -> Iterator[ContainerStepwell]:
     """An environment that runs containers, in an emulated account that is empty."""
-    from tests.aws.containers import ContainerStepwell
+    from stepwell.testing.containers import ContainerStepwell
 
     aws = ContainerStepwell(*account_with_ecs)
     yield aws

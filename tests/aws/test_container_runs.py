@@ -11,7 +11,8 @@ import pytest
 
 from stepwell.aws.clients import client
 from stepwell.aws.messages import stop_message
-from tests.aws.containers import ContainerStepwell, Images
+from stepwell.testing.containers import ContainerStepwell
+from tests.aws.containers import Images
 
 Deploy = Callable[..., None]
 

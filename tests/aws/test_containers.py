@@ -15,8 +15,9 @@ from stepwell.aws.dispatch import Busy, NeverStarts
 from stepwell.aws.stopped_tasks import TaskOutcome
 from stepwell.aws.task_definitions import Container, register_task_definition
 from stepwell.core.messages import Error, Outcome
+from stepwell.testing.containers import ARCHITECTURE, PATIENCE_S, ContainerStepwell
 from stepwell.testing.ecs_host import EcsHost
-from tests.aws.containers import ARCHITECTURE, PATIENCE_S, ContainerStepwell, Images
+from tests.aws.containers import Images
 
 RUN = "abcdefghijklmnopqrstuvwxyz"
 NOW = 1_800_000_000_000

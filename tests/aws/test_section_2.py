@@ -11,7 +11,7 @@ import pytest
 
 from stepwell.aws.clients import client
 from stepwell.aws.registry import Registry
-from tests.aws.containers import ContainerStepwell
+from stepwell.testing.containers import ContainerStepwell
 from tests.containers import BUSYBOX
 
 FUNCTION = Path(__file__).parents[1] / "fixtures" / "section-two"

@@ -10,11 +10,11 @@ import orjson
 from stepwell.api.views import time_text
 from stepwell.aws.clients import client
 from stepwell.testing.account import ENGINE_EVENTS
-from stepwell.testing.aws import AwsStepwell
+from stepwell.testing.containers import ContainerStepwell
 from tests.behaviour.words import Json, write_function
 
 
-class AwsTestPlatform(AwsStepwell):
+class AwsTestPlatform(ContainerStepwell):
     def __init__(self, folder: Path, *account: Any) -> None:
         super().__init__(*account)
         self._folder = folder

@@ -1,0 +1,135 @@
+"""Container steps in tests: an engine of this machine runs what ECS would, with images from a registry in this process.
+
+One rule: nobody who pushes no container needs an engine; it is looked for, and the adapter's image is made, when the
+first is pushed.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+from stepwell.aws import adapter
+from stepwell.aws.clients import client
+from stepwell.aws.deployment import Wanted
+from stepwell.project.container_engine import NoEngine, find_engine
+from stepwell.testing.aws import AwsStepwell, aws_account
+from stepwell.testing.ecs_host import EcsHost
+from stepwell.testing.emulator import Emulator
+from stepwell.testing.lambda_host import LambdaHost
+from stepwell.testing.platform import Refused
+from stepwell.testing.registry import Registry
+
+ARCHITECTURE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+PATIENCE_S = 60
+_BUILD_WITHIN_S = 120
+
+
+class Containers:
+    """The engine, and the registry that images are pushed to and pulled from. Close it: its images are removed."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.adapter = f"{self.registry.host}/adapter:1"
+
+    @cached_property
+    def engine(self) -> str:
+        """The path of docker or podman. Raises NoEngine."""
+        return find_engine()
+
+    @cached_property
+    def is_ready(self) -> bool:
+        """True: the adapter's image is in the registry. Raises NoEngine; CalledProcessError if the engine fails."""
+        with TemporaryDirectory() as folder:
+            shutil.copy(adapter.binary(ARCHITECTURE), Path(folder) / "adapter")
+            dockerfile = 'FROM scratch\nCOPY adapter /bootstrap\nENTRYPOINT ["/bootstrap"]\n'
+            self.make(self.adapter, Path(folder), dockerfile)
+        return True
+
+    def make(self, image: str, folder: Path, dockerfile: str) -> None:
+        """Build an image, and leave it in the registry only, so that ECS has to pull it."""
+        (folder / "Dockerfile").write_text(dockerfile)
+        # docker knows by itself that a registry on this machine speaks no TLS
+        insecure = ["--tls-verify=false"] if Path(self.engine).name == "podman" else []
+        for words in (["build", "-t", image, str(folder)], ["push", *insecure, image], ["rmi", image]):
+            command = [self.engine, *words]
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_BUILD_WITHIN_S)
+
+    def close(self) -> None:
+        if "engine" in self.__dict__:
+            self._remove_images()
+        self.registry.close()
+
+    def _remove_images(self) -> None:
+        """All that came from the registry, or went there."""
+        command = [self.engine, "images", "-q", "--filter", f"reference={self.registry.host}/*"]
+        listed = subprocess.run(command, check=True, capture_output=True, text=True)
+        if ids := sorted(set(listed.stdout.split())):
+            subprocess.run([self.engine, "rmi", "-f", *ids], check=True, capture_output=True)
+
+
+class ContainerStepwell(AwsStepwell):
+    """An environment with a cluster. What moves is also what runs in containers."""
+
+    def __init__(
+        self, emulator: Emulator, host: LambdaHost, ecs: EcsHost, containers: Containers, **settings: Any
+    ) -> None:
+        ecs.reset()
+        super().__init__(
+            emulator,
+            host,
+            cluster="stepwell",
+            subnets=("subnet-1",),
+            security_groups=("sg-1",),
+            execution_role=f"arn:aws:iam::{emulator.account}:role/execution",
+            adapter_images={ARCHITECTURE: containers.adapter},
+            repository=f"{containers.registry.host}/steps",
+            **settings,
+        )
+        self.emulator, self.ecs, self._containers = emulator, ecs, containers
+        client("ecs").create_cluster(clusterName="stepwell")
+
+    def _prepare(self, wanted: Sequence[Wanted]) -> None:
+        if not any(its.tasks for its in wanted):
+            return
+        try:
+            assert self._containers.is_ready
+        except NoEngine as reason:
+            text = f"{reason}; container steps need one in tests too: install and start docker or podman"
+            raise Refused(400, [{"pointer": "", "message": text}]) from None
+        except subprocess.CalledProcessError as error:
+            text = f"{Path(self._containers.engine).name} cannot run containers here: {error.stderr.strip()[-300:]}"
+            raise Refused(400, [{"pointer": "", "message": text}]) from None
+
+    def settle(self) -> None:
+        super().settle()
+        while self.ecs.wait_any(PATIENCE_S):
+            super().settle()
+
+    def wait_until_running(self, tasks: int = 1) -> None:
+        """Until that many containers of steps run, or are about to."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.ecs.running) < tasks:
+            assert time.monotonic() < deadline, "no container runs"
+            self.ecs.wait_any(0.01)
+
+
+@contextmanager
+def container_account(containers: Containers) -> Iterator[tuple[Emulator, LambdaHost, EcsHost, Containers]]:
+    """An emulated account that runs containers too, for tests that use it one after the other."""
+    # AWS's own machine images, 1,300, are made by moto each time that ECS looks for a subnet
+    with patch.dict("os.environ", MOTO_EC2_LOAD_DEFAULT_AMIS="false"), aws_account() as (emulator, host):
+        outcomes = f"arn:aws:sqs:{emulator.region}:{emulator.account}:outcomes"
+        tell = lambda event: emulator.queues.send(outcomes, json.dumps(event))  # noqa: E731
+        with closing(EcsHost(emulator, lambda: containers.engine, tell)) as ecs:
+            yield emulator, host, ecs, containers

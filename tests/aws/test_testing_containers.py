@@ -1,0 +1,47 @@
+"""The fixture `stepwell_aws` of the pytest plugin runs container steps, as those who use Stepwell have it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.testing.containers import Containers, ContainerStepwell
+from stepwell.testing.platform import Refused
+from tests.aws.containers import Images
+
+
+def write_function(folder: Path, image: str) -> Path:
+    script = """echo '{"from": "a container"}'"""
+    runtime = {"type": "docker", "image": image, "entrypoint": ["/bin/busybox", "sh", "-c", script]}
+    definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": {"path": "file://.", "runtime": runtime}}}
+    (folder / "stepwell.json").write_text(json.dumps(definition))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stepwell_aws_account(account_with_ecs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As the plugin has it, but with a registry that has an image already."""
+    return account_with_ecs
+
+
+def test_a_container_step_is_run(stepwell_aws: ContainerStepwell, images: Images, tmp_path: Path) -> None:
+    stepwell_aws.deploy(write_function(tmp_path, images.busybox))
+    (run,) = stepwell_aws.runs(stepwell_aws.send("go"))
+    assert (run["status"], run["output"]) == ("completed", {"a": {"from": "a container"}})
+
+
+def test_without_an_engine_a_push_of_a_container_says_what_to_install(
+    stepwell_aws_account: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    emulator, host, ecs, _ = stepwell_aws_account
+    with (
+        closing(Containers()) as containers,
+        closing(ContainerStepwell(emulator, host, ecs, containers)) as stepwell,
+        pytest.raises(Refused, match="container steps need one in tests too: install and start docker or podman"),
+    ):
+        stepwell.deploy(write_function(tmp_path, "busybox"))
