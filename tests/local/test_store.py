@@ -64,7 +64,8 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     connection.close()
 
 
-def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", range(20))  # it takes luck to be in the way of another
+def test_many_may_open_a_new_file_at_once(tmp_path: Path, file: int) -> None:
     problems = []
 
     def open_it() -> None:
@@ -73,7 +74,7 @@ def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
         except Exception as problem:
             problems.append(problem)
 
-    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    threads = [threading.Thread(target=open_it) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
