@@ -266,14 +266,8 @@ class AwsStepwell:
     def _next_far(self) -> int | None:
         """When the next `tick` has something to do. It comes every minute; those without work are left out."""
         found = []
-        db = clients.client("dynamodb")
         for pk, ahead in [("C", SCHEDULES_AHEAD_MS), *((f"T#{n}", TIMERS_AHEAD_MS) for n in range(8))]:
-            items = db.query(
-                TableName=self.resources.table,
-                KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": pk}},
-            )["Items"]
-            for item in items:
+            for item in self._emulator.tables.partition(self.resources.table, pk):
                 if "paused" in item:
                     continue
                 due = int(item["next"]["N"]) if pk == "C" else int(item["sk"]["S"].partition("#")[0])

@@ -29,6 +29,7 @@ from stepwell.testing.endpoint import Endpoint
 from stepwell.testing.platform import START
 from stepwell.testing.queues import Queues, exact_delays
 from stepwell.testing.snapshot import Snapshot
+from stepwell.testing.tables import Tables
 
 T = TypeVar("T")
 Intercept = Callable[[AWSPreparedRequest], AWSResponse | None]
@@ -47,6 +48,7 @@ class Emulator:
         self.region, self.start = region, start
         self.lock = threading.RLock()  # moto's state may not be changed by two threads
         self.queues = Queues(self.account, region, self.lock)
+        self.tables = Tables(self.account, region, self.lock)
         self._intercepts: dict[str, Intercept] = {}
         self._beginnings: dict[str, tuple[Any, Snapshot]] = {}
         self._stack = ExitStack()

@@ -1,0 +1,22 @@
+"""DynamoDB of the emulator, as a test looks at it: without a request that would be counted, or take its time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.dynamo_type import DynamoType
+
+
+class Tables:
+    def __init__(self, account: str, region: str, lock: threading.RLock) -> None:  # type: ignore[valid-type, unused-ignore]
+        self._account, self._region, self._lock = account, region, lock
+
+    def partition(self, table: str, pk: str) -> Iterator[dict[str, Any]]:
+        """The items with this partition key, each as `{attribute: {type: value}}`; in no order."""
+        with self._lock:
+            items = dynamodb_backends[self._account][self._region].tables[table].items
+            found: Any = list(items.get(DynamoType({"S": pk}), {}).values())
+        return ({name: {its.type: its.value} for name, its in item.attrs.items()} for item in found)
