@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from threading import Lock
+from functools import cache
+from threading import Lock, RLock
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.results import all_attempts
 from stepwell.core.definition import parse_definition
 from stepwell.testing import meter
+from stepwell.testing.queues import Queues
 
 Json = dict[str, Any]
 SERVICES = ("dynamodb", "sqs", "events", "lambda")
@@ -58,6 +60,12 @@ def sqs_event(bodies: list[Json], receive_count: int = 1) -> Json:
     return {"Records": [{"messageId": str(uuid4()), "body": _text(b), "attributes": attributes} for b in bodies]}
 
 
+@cache
+def _outside(service: str, region: str) -> Any:
+    """A client that nobody else uses; to make one takes longer than most tests."""
+    return boto3.client(service, region)
+
+
 def _text(body: Json) -> str:
     return json.dumps(body, separators=(",", ":"))
 
@@ -80,7 +88,8 @@ class Batches:
             client.meta.events.register("before-call", self._before, unique_id="batches")
             meter.attach(client)
         # Whoever sends events, Lambda's destinations and its pollers: none of their requests are the engine's.
-        self.outside, self.outside_db = boto3.client("sqs"), boto3.client("dynamodb")
+        self._queues = Queues(resources.account, resources.region, RLock())
+        self.outside, self.outside_db = _outside("sqs", resources.region), _outside("dynamodb", resources.region)
         lambdas = clients.client("lambda").meta.events
         lambdas.unregister("before-call.lambda.Invoke", unique_id="invoke")
         lambdas.register("before-call.lambda.Invoke", self._invoke, unique_id="invoke")
@@ -116,7 +125,7 @@ class Batches:
         return _Accepted(), {"StatusCode": 202, "ResponseMetadata": {"HTTPStatusCode": 202}}
 
     def put_outcome(self, record: Json) -> None:
-        self._send(self.resources.outcomes_queue, record)
+        self._queues.send(self.resources.outcomes_queue_arn, _text(record))
 
     def send(self, name: str = "go", data: Json | None = None, id: str | None = None, user: Json | None = None) -> str:
         """An event as EventBridge delivers what ingest puts on the bus."""
@@ -130,36 +139,24 @@ class Batches:
             "time": "2026-06-01T10:00:30Z",
             "detail": detail,
         }
-        self._send(self.resources.events_queue, envelope)
+        self._queues.send(self.resources.events_queue_arn, _text(envelope))
         return event_id
-
-    def _send(self, queue: str, body: Json) -> None:
-        self.outside.send_message(QueueUrl=queue, MessageBody=_text(body))
 
     def deliver(self, queue: str, handler: Callable[[Json], Json], batch: int = 10) -> bool:
         """One batch; False if there was none. What was not done becomes visible again."""
-        sqs = self.outside
-        messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=batch, AttributeNames=["All"]).get(
-            "Messages", []
-        )
-        if not messages:
+        event = self._queues.receive(queue, batch)
+        if not event["Records"]:
             return False
-        records = [{"messageId": m["MessageId"], "body": m["Body"], "attributes": m["Attributes"]} for m in messages]
         try:
-            failures = {its["itemIdentifier"] for its in handler({"Records": records})["batchItemFailures"]}
+            answer = handler(event)
             self.batches += 1
             if self.batches - 1 == self.crash_after:
                 raise Crash
         except Crash:
             self.start()
-            failures = {message["MessageId"] for message in messages}
-        for message in messages:
-            if message["MessageId"] in failures:
-                sqs.change_message_visibility(
-                    QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-                )
-            else:
-                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+            self._queues.release(queue, event["Records"])
+        else:
+            self._queues.finish(queue, event, answer)
         return True
 
     def route(self, batch: int = 10) -> bool:

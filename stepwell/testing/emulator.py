@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, TypeVar
 from unittest.mock import patch
 
 import time_machine
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from moto import mock_aws
-from moto.core import DEFAULT_ACCOUNT_ID, responses
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.base_backend import BackendDict
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.events.utils import EventTemplateParser
@@ -26,6 +26,7 @@ from moto.events.utils import EventTemplateParser
 from stepwell.aws import clients
 from stepwell.aws.account import Account
 from stepwell.testing.endpoint import Endpoint
+from stepwell.testing.faster_moto import faster_moto
 from stepwell.testing.platform import START
 from stepwell.testing.queues import Queues, exact_delays
 from stepwell.testing.snapshot import Snapshot
@@ -60,8 +61,7 @@ class Emulator:
         enter(patch.object(BotocoreStubber, "__call__", self._one_at_a_time(BotocoreStubber.__call__)))
         enter(patch.object(EventTemplateParser, "parse", staticmethod(_event_as_delivered(EventTemplateParser.parse))))
         enter(exact_delays())
-        for pure in ("camelcase_to_underscores", "method_names_from_class"):  # worked out again for every request
-            enter(patch.object(responses, pure, cache(getattr(responses, pure))))
+        enter(faster_moto())
         self._clock = enter(time_machine.travel(0, tick=False))
         self._set_clock()
         clients.reset()

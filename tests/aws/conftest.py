@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from moto import mock_aws
-from moto.backends import get_backend
 from moto.core.botocore_stubber import BotocoreStubber
 
 from stepwell.aws import clients, positions
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import create_table
+from stepwell.testing.faster_moto import faster_moto
+from stepwell.testing.snapshot import Snapshot
 from tests.containers import engine_or_skip
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def moto_takes_requests_one_at_a_time() -> Iterator[None]:
         with _one_at_a_time:
             return original(self, *arguments, **more)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, faster_moto():
         patch.setattr(BotocoreStubber, "__call__", call)
         yield
 
@@ -63,19 +65,25 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     clients.reset()
 
 
-def _make() -> dict[str, str]:
-    """The URLs of the queues."""
+@functools.cache
+def _made() -> tuple[Resources, Snapshot]:
+    """The table, the bus and the queues of an environment, and the account that has just these."""
     create_table(clients.client("dynamodb"), "stepwell")
     clients.client("events").create_event_bus(Name="stepwell")
-    sqs = clients.client("sqs")
-    return {name: sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("events", "outcomes")}
+    urls = {name: clients.client("sqs").create_queue(QueueName=name)["QueueUrl"] for name in ("events", "outcomes")}
+    return replace(RESOURCES, events_queue=urls["events"], outcomes_queue=urls["outcomes"]), Snapshot()
+
+
+def _begin() -> Resources:
+    resources, snapshot = _made()
+    snapshot.restore()
+    return resources
 
 
 @pytest.fixture
 def resources(account: None) -> Resources:
     """The table, the bus and the queues of an environment."""
-    urls = _make()
-    return replace(RESOURCES, events_queue=urls["events"], outcomes_queue=urls["outcomes"])
+    return _begin()
 
 
 @pytest.fixture
@@ -88,18 +96,9 @@ def requests(resources: Resources) -> list[str]:
 
 
 @pytest.fixture
-def new_account(resources: Resources) -> Callable[[], Resources]:
-    """Makes the account empty again."""
-
-    def make() -> Resources:
-        for service in ("dynamodb", "sqs", "events", "lambda"):
-            for regions in get_backend(service).values():
-                for backend in regions.values():
-                    backend.reset()
-        _make()
-        return resources
-
-    return make
+def new_account(account: None) -> Callable[[], Resources]:
+    """Begins again with an account that has nothing but `resources`."""
+    return _begin
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
