@@ -87,13 +87,13 @@ class Stepwell(Construct):
         return places
 
     def _tell(self) -> None:
-        """A Lambda's own name, and the API's address, cannot stand in what they are made from: only SSM has them."""
-        known = self._resources()
+        """A Lambda's own name cannot stand in what it is made from: only SSM has that of step_http."""
+        known = replace(self._resources(), api_url=self.ingest.url)
         step_http = self.functions.by_name["step_http"]
         for function in self.functions.by_name.values():
             its = known if function is step_http else replace(known, step_http=step_http.function_name)
             function.add_environment(VARIABLE, self._json(its))
-        everything = replace(known, step_http=step_http.function_name, api_url=self.ingest.url)
+        everything = replace(known, step_http=step_http.function_name)
         env = self.settings.env
         ssm.StringParameter(self, "Resources", parameter_name=parameter(env), string_value=self._json(everything))
         registrar = self.functions.by_name["register"].function_arn

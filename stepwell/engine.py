@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap, defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
+from stepwell.core.approvals import Links, asked, requested_event
 from stepwell.core.catalog import Miss
 from stepwell.core.events import Event, Invalid, run_id
 from stepwell.core.expressions import Bindings, Scope, compile_expression
@@ -82,8 +83,10 @@ class RunFact(NamedTuple):
 
 
 class Engine:
-    def __init__(self, store: Store, dispatcher: Dispatcher, env: str) -> None:
-        self.store, self.dispatcher, self.env = store, dispatcher, env
+    """`links`: those by which people decide on approvals; asked for when the first is open."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, env: str, links: Callable[[], Links]) -> None:
+        self.store, self.dispatcher, self.env, self._links = store, dispatcher, env, links
         self._undone: set[str] = set()
         self._alerts: list[Arrival] = []
 
@@ -327,14 +330,15 @@ class Engine:
             commands += new
             if isinstance(fact, AttemptStarted):
                 if is_stale:
-                    self.dispatcher.release()
+                    self._release(record, fact.step)
                 else:
                     claims.append(Claim(fact.step, fact.attempt, cause))
                     if cause is not None:
                         record.causes[fact.step] = (cause.id, now)
             for command in new:
-                if isinstance(command, RunStep) and self.dispatcher.admit():
-                    todo.append((AttemptStarted(command.step, command.attempt), cause))
+                if isinstance(command, RunStep):
+                    if record.plan.steps[command.step].asks or self.dispatcher.admit():  # people take no slot
+                        todo.append((AttemptStarted(command.step, command.attempt), cause))
         return Change(before, record, commands, claims, [cause for _, _, cause in facts if cause is not None])
 
     def _fold_one(self, record: RunRecord, fact: Fact, now: int) -> Sequence[Command]:
@@ -392,13 +396,21 @@ class Engine:
                     if state.status is StepStatus.QUEUED and state.attempt == command.attempt:
                         self.dispatcher.queue(function, record.run.id, command.step, command.attempt)
             facts += self._start_claimed(change)
+            if record.plan.asking:
+                arrivals += self._ask(change, now)
         return facts, arrivals
+
+    def _release(self, record: RunRecord, step: int) -> None:
+        if not record.plan.steps[step].asks:
+            self.dispatcher.release()
 
     def _start_claimed(self, change: Change) -> list[RunFact]:
         """Execute what this change claimed; an attempt whose input is too large fails without being started."""
         facts: list[RunFact] = []
         record = change.record
         for claim in change.claims:
+            if record.plan.steps[claim.step].asks:
+                continue
             if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled in the same batch
                 self.dispatcher.release()
                 continue
@@ -410,6 +422,18 @@ class Engine:
             outcome = Outcome(error=document, retryable=False)
             facts.append(RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
         return facts
+
+    def _ask(self, change: Change, now: int) -> Iterator[Arrival]:
+        """Tell of the approvals that this change has opened; what people decide comes back as an attempt's end."""
+        record = change.record
+        run, plan, trigger = record.run, record.plan, record.event
+        for claim in change.claims:
+            if not plan.steps[claim.step].asks or run.steps[claim.step].status is not StepStatus.RUNNING:
+                continue
+            message = asked(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
+            event = requested_event(plan, run, claim.step, trigger, message, self._links(), now, record.replay)
+            if event is not None and self.dispatcher.emit(event):
+                yield Arrival(event, cause=claim.cause)
 
     def _input_or_error(self, record: RunRecord, step: int) -> bytes | Error:
         """The step's input, or why there can be none."""

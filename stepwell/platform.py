@@ -214,6 +214,7 @@ class RunDetail:
     logs: dict[tuple[int, int], bytes]  # by step and attempt
     mismatches: dict[int, str]  # by pause: why `match` had no value for the newest event of the awaited name
     replay: str | None = None
+    asked: dict[int, str] = field(default_factory=dict)  # what people are asked, or were, by step; lists leave it out
 
 
 @dataclass(frozen=True, slots=True)

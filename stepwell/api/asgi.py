@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from stepwell.api.access import Keys, LocalOnly
+from stepwell.api.approvals import Approvals
 from stepwell.api.cors import CORS
 from stepwell.api.ingest import Judge, accepted, read_events
 from stepwell.api.problem import CONTENT_TYPE, Problem
@@ -35,6 +36,7 @@ class App:
         types: TypeRegistry,
         users: Users,
         lifecycle: Lifecycle,
+        approvals: Approvals,
         keys: Keys,
         accept: Callable[[Sequence[Event]], Awaitable[None]],
         judge: Judge,
@@ -42,7 +44,7 @@ class App:
         local_only: LocalOnly | None,
     ) -> None:
         self._keys, self._accept, self._judge, self._now, self._local_only = keys, accept, judge, now, local_only
-        self._rest = create_app(reader, control, types, users, lifecycle, keys)
+        self._rest = create_app(reader, control, types, users, lifecycle, approvals, keys)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -87,11 +87,22 @@ class CancelView(TypedDict):
     problem: NotRequired[str]
 
 
+class ApprovalView(TypedDict):
+    """What people are asked, while they may decide."""
+
+    message: str
+    approvers: list[str]
+    approve_url: str
+    decline_url: str
+    expires_at: Time
+
+
 class StepView(TypedDict):
     """`kept`: it did not run here, but ended so in the run that this one goes on from."""
 
     status: StepStatusName
     kept: NotRequired[bool]
+    approval: NotRequired[ApprovalView]
     output: Any
     error: ErrorView | None
     attempts: list[AttemptView]
@@ -117,6 +128,32 @@ class RunView(TypedDict):
     cancel: list[CancelView]
     problem: NotRequired[str]  # why `idempotency` had no value
     steps: dict[str, StepView]
+
+
+class OpenApproval(ApprovalView):
+    run_id: str
+    function_id: str
+    function_version: int
+    step_id: str
+    user: str | None
+    requested_at: Time
+
+
+class ApprovalList(TypedDict):
+    """A page has those of at most `limit` runs."""
+
+    data: list[OpenApproval]
+    next: str | None
+
+
+class DecisionView(TypedDict):
+    run_id: str
+    step_id: str
+    decision: Literal["approved", "declined"]
+    approved: bool
+    comment: str | None
+    by: str | None
+    decided_at: Time
 
 
 class VersionView(TypedDict):

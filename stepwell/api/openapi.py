@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ class Operation:
     media_type: str = "application/json"  # of the request's body; of any other type the endpoint finds a file
     body: Any = None  # the JSON Schema of the request's body, if it has one; the endpoint finds it in `request.state`
     needs_body: bool = True
+    is_public: bool = False  # it needs no key
 
 
 _EVENT = {
@@ -86,18 +88,20 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    parameters = [_path_parameter("id")] if "{id}" in operation.path else []
+    names = re.findall(r"{(\w+)}", operation.path)
+    parameters = [_path_parameter(name) for name in names]
     parameters += [
         {"name": p.name, "in": "query", "description": p.description, "schema": p.schema} for p in operation.query
     ]
-    errors = {401, 403, *operation.errors}
-    errors |= {404} if "{id}" in operation.path else set()
+    errors = {*operation.errors} if operation.is_public else {401, 403, *operation.errors}
+    errors |= {404} if names else set()
     errors |= {400} if operation.query else set()
     errors |= {400, 413} if operation.body is not None else set()
     return {
         "summary": operation.summary,
         "operationId": operation.handler,
         "parameters": parameters,
+        **({"security": []} if operation.is_public else {}),
         **({} if operation.body is None else {"requestBody": _request(operation)}),
         "responses": {
             str(operation.status): _answer(operation.summary, operation.answer),

@@ -16,11 +16,11 @@ from typing_extensions import TypedDict
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
-from stepwell.api.views import time_text
 from stepwell.core import routing
 from stepwell.core.guard import RunSample, percentile
 from stepwell.core.routing import Change, NotPossible, Release, Routing
 from stepwell.core.run import RunStatus
+from stepwell.core.times import time_text
 from stepwell.platform import FunctionDetail, Reader, VersionDetail
 
 

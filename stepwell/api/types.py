@@ -13,8 +13,8 @@ from typing_extensions import TypedDict
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
-from stepwell.api.views import time_text
 from stepwell.core.problems import nearest
+from stepwell.core.times import time_text
 from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion
 from stepwell.event_types.validation import json_pointer
 from stepwell.platform import FunctionDetail

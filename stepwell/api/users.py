@@ -17,10 +17,10 @@ from stepwell.api import models
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, found, limit_of, page, paging
 from stepwell.api.problem import Problem
-from stepwell.api.views import time_text
 from stepwell.core.people import KINDS, Person
 from stepwell.core.plan import Plan
 from stepwell.core.run import RunStatus
+from stepwell.core.times import time_text
 from stepwell.platform import Page
 
 _EVENT, _RUN, _STEP = range(3)

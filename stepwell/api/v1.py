@@ -20,6 +20,8 @@ from starlette.routing import Route
 from stepwell import __version__
 from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
+from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, page_routes
+from stepwell.api.body import body_of
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.paging import PAGING as _PAGING
 from stepwell.api.paging import found as _found
@@ -35,7 +37,8 @@ from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
 from stepwell.api.types import TypeRegistry, TypesApi
 from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.views import event_view, function_view, run_view
-from stepwell.core.events import MAX_BODY_BYTES, Event
+from stepwell.core.approvals import Links
+from stepwell.core.events import Event
 from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.run import RunStatus
 from stepwell.platform import Page, Reader, Replayed
@@ -61,6 +64,7 @@ class Control(Protocol):
 class V1:
     reader: Reader
     control: Control
+    links: Callable[[], Links]  # by which people decide on approvals
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class V1:
         return self._run(new_id)
 
     def _run(self, run_id: str) -> models.RunView:
-        return run_view(_found(self.reader.read_run(run_id), "run", run_id))
+        return run_view(_found(self.reader.read_run(run_id), "run", run_id), self.links)
 
 
 _USER = Parameter("user", "any id of the event's user: external_id, id, email or phone")
@@ -178,11 +182,19 @@ OPERATIONS = (
 
 
 def create_app(
-    reader: Reader, control: Control, types: TypeRegistry, users: Users, lifecycle: Lifecycle, keys: Keys
+    reader: Reader,
+    control: Control,
+    types: TypeRegistry,
+    users: Users,
+    lifecycle: Lifecycle,
+    approvals: Approvals,
+    keys: Keys,
 ) -> Starlette:
-    """The ASGI application of `/v1`, `/openapi.json` and `/healthz`."""
+    """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the page of approvals."""
+    approval_api = ApprovalApi(approvals)
     v1 = [
-        (V1(reader, control), OPERATIONS),
+        (V1(reader, control, approvals.links), OPERATIONS),
+        (approval_api, APPROVAL_OPERATIONS),
         (RoutingApi(reader, lifecycle), ROUTING_OPERATIONS),
         (TypesApi(types, reader.read_functions), TYPE_OPERATIONS),
         (UserEndpoints(users), USER_OPERATIONS),
@@ -194,7 +206,7 @@ def create_app(
     def openapi(request: Request) -> Response:
         return _json(document([o for _, operations in v1 for o in operations]))
 
-    routes = [Route("/healthz", health), Route("/openapi.json", openapi)]
+    routes = [Route("/healthz", health), Route("/openapi.json", openapi), *page_routes(approval_api)]
     for its, operations in v1:
         routes += [Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method]) for o in operations]
     return Starlette(
@@ -212,12 +224,13 @@ def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
     handle = getattr(v1, operation.handler)
 
     def endpoint(request: Request) -> Response:
-        require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
+        if not operation.is_public:
+            require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
         _refuse_unknown(request, operation)
         return _json(handle(request), operation.status)
 
     async def with_body(request: Request) -> Response:
-        request.state.body = await _body(request)
+        request.state.body = await body_of(request)
         return await run_in_threadpool(endpoint, request)
 
     async def with_file(request: Request) -> Response:
@@ -240,16 +253,6 @@ async def _receive(request: Request, file: IO[bytes]) -> None:
             raise Problem(413, f"a file may have {_MOST_FILE_BYTES // 1024**2} MB")
         file.write(piece)
     file.seek(0)
-
-
-async def _body(request: Request) -> bytes:
-    pieces, size = [], 0
-    async for piece in request.stream():
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes; send it in several")
-    return b"".join(pieces)
 
 
 def _json(data: Any, status: int = 200) -> Response:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import cast
 
 import orjson
 
 from stepwell.api.models import (
+    ApprovalView,
     AttemptStatusName,
     AttemptView,
     CancelView,
@@ -23,14 +24,11 @@ from stepwell.api.models import (
     StepStatusName,
     StepView,
 )
+from stepwell.core.approvals import Links, expires_at
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
-
-
-def time_text(ms: int) -> str:
-    """`2026-11-23T10:00:00.000Z`."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _time(ms: int | None) -> str | None:
@@ -71,7 +69,8 @@ def function_view(detail: FunctionDetail) -> FunctionView:
     }
 
 
-def run_view(detail: RunDetail) -> RunView:
+def run_view(detail: RunDetail, links: Callable[[], Links] | None = None) -> RunView:
+    """`links`: of approvals, for those who may decide."""
     run, plan = detail.run, detail.plan
     rows: dict[int, list[AttemptRow]] = defaultdict(list)
     for row in detail.attempts:
@@ -103,10 +102,29 @@ def run_view(detail: RunDetail) -> RunView:
         "cancel": [_cancel_view(detail, p) for p in plan.cancels],
         "steps": steps,
     }
+    for step, approval in open_approvals(detail, links).items() if links is not None else ():
+        steps[plan.steps[step].id]["approval"] = approval
     for kind, _, text in run.problems:
         if kind == "idempotency":
             view["problem"] = f"idempotency: {text}; so this run is not de-duplicated"
     return view
+
+
+def open_approvals(detail: RunDetail, links: Callable[[], Links]) -> dict[int, ApprovalView]:
+    """The approvals on which people may decide, by step; of a run whose messages are known."""
+    run, plan = detail.run, detail.plan
+    views: dict[int, ApprovalView] = {}
+    for i, message in detail.asked.items():
+        if run.steps[i].status is StepStatus.RUNNING:
+            approve_url, decline_url = links().of(plan, run, i)
+            views[i] = {
+                "message": message,
+                "approvers": list(plan.steps[i].runtime.approvers),
+                "approve_url": approve_url,
+                "decline_url": decline_url,
+                "expires_at": time_text(expires_at(plan, run, i)),
+            }
+    return views
 
 
 def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:

@@ -18,13 +18,16 @@ from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.routing import Pushed
 from stepwell.api.v1 import create_app
 from stepwell.aws.access import KeyStore
+from stepwell.aws.approvals import AwsApprovals
 from stepwell.aws.entry import Entry
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
 from stepwell.aws.users import AwsUsers
+from stepwell.core.approvals import Link
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample
+from stepwell.core.messages import Outcome
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
 from stepwell.platform import NotWritten, Replayed
@@ -47,6 +50,10 @@ class EntryControl:
     def cancel(self, run_id: str) -> None:
         with _told():
             self._entry().cancel(run_id)
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        with _told():
+            return self._entry().decide(link, outcome)
 
     def rerun(self, run_id: str, restart: Restart | None) -> str | None:
         with _told():
@@ -85,7 +92,8 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
     registry = Registry(resources)
     users = AwsUsers(resources, registry, entry)
     control = EntryControl(entry, users)
-    app = create_app(users, control, TypeStore(resources), users, control, KeyStore(resources))
+    approvals = AwsApprovals(resources, users, control.decide)
+    app = create_app(users, control, TypeStore(resources), users, control, approvals, KeyStore(resources))
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])

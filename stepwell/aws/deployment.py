@@ -173,6 +173,8 @@ def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wa
 def _add_step(its: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:
     step = its.plan.steps[index]
     code = function.steps.get(step.id)
+    if step.asks:
+        return  # people decide it: nothing is executed
     if step.runtime.type == "docker":
         dotenv = dotenv_content(code) if code else None
         its.tasks[step.id] = step_task(its.id, step, code, dotenv, resources)

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.api.approvals import messages_of
 from stepwell.aws.items import read_item, read_items
 from stepwell.aws.lists import EVENTS, Lists, of_name
 from stepwell.aws.logs import Logs, Source, of_invocation, of_task
@@ -36,13 +37,18 @@ class Details:
         stored = self._with_waiting(stored)
         return self._detail(stored, self._attempts(stored), {}, {})
 
+    def asked(self, stored: StoredRun) -> RunDetail:
+        """A run with what people are asked in it, and without logs."""
+        return self._detail(stored, self._attempts(stored), {}, {}, with_asked=True)
+
     def whole(self, stored: StoredRun) -> RunDetail:
         """A run with its logs, and why events it waits for did not match."""
         stored = self._with_waiting(stored)
         attempts = self._attempts(stored)
         version = self._registry.version(stored.function, stored.version)
         sources = {(a.step, a.attempt): its for a in attempts if (its := self._source(version, a)) is not None}
-        return self._detail(stored, attempts, self._logs.read(sources), self._mismatches(version, stored, attempts))
+        mismatches = self._mismatches(version, stored, attempts)
+        return self._detail(stored, attempts, self._logs.read(sources), mismatches, with_asked=True)
 
     def _detail(
         self,
@@ -50,11 +56,14 @@ class Details:
         attempts: Sequence[StoredAttempt],
         logs: dict[tuple[int, int], bytes],
         mismatches: dict[int, str],
+        *,
+        with_asked: bool = False,
     ) -> RunDetail:
-        plan = self._registry.version(stored.function, stored.version).plan
+        plan, run = self._registry.version(stored.function, stored.version).plan, stored.run
         rows = [_row(attempt) for attempt in attempts]
+        messages = messages_of(plan, run, rows, partial(self._event, stored)) if with_asked else {}
         return RunDetail(
-            stored.run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches, stored.replay
+            run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches, stored.replay, messages
         )
 
     def _with_waiting(self, stored: StoredRun) -> StoredRun:

@@ -34,9 +34,10 @@ from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.types import TypeStore
 from stepwell.aws.waking import Waking
+from stepwell.core.approvals import Link, Links, Standing, standing
 from stepwell.core.events import Event
 from stepwell.core.guard import judge, rollback_event
-from stepwell.core.messages import AttemptLost, CancelRequested
+from stepwell.core.messages import AttemptEnded, AttemptLost, CancelRequested, Outcome
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Routing
 from stepwell.engine import Arrival, Engine, RunFact
@@ -64,7 +65,7 @@ class Entry:
         waking = Waking(resources, self.tokens)
         self.store = DynamoStore(resources, self.registry, self.timers, waking, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
-        self.engine = Engine(self.store, self.dispatcher, resources.env)
+        self.engine = Engine(self.store, self.dispatcher, resources.env, self.links)
         self._facts = Facts(
             self.store, self.engine, self.tokens, waking, self.dispatcher, self.timers, resources.cache_s
         )
@@ -252,6 +253,23 @@ class Entry:
         record = self.store.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self.dispatcher.containers.stop(run_id)
+
+    def links(self) -> Links:
+        """Those by which people decide on approvals."""
+        return Links(self.resources.api_url, self.tokens.secret)
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        """End an approval so; False if it was not open any more. Raises NotWritten."""
+        now = now_ms()
+        self.store.begin()
+        record = self.store.load([link.run_id]).get(link.run_id)
+        if record is None or standing(record.run, link, now) is not Standing.OPEN:
+            return False
+        fact, cause = AttemptEnded(link.step, link.attempt, outcome), Cause(uuid4().hex[:12], again=False)
+        if self._process([], [RunFact(link.run_id, fact, cause)], now, comes_again=False):
+            raise NotWritten(f"the decision on run {link.run_id} could not be written")
+        # Somebody else may have been faster: the run took the first.
+        return self.store.load([link.run_id])[link.run_id].outputs.get(link.step) == outcome.output
 
     def rerun(self, run_id: str, restart: Restart | None = None) -> str | None:
         """Run the same event again, from the start or from a step; the new run's id, None if the function is not live.

@@ -188,7 +188,7 @@ class Facts:
 
     def _timer(self, run_id: str, timer: Timer, cause: Cause, now: int) -> list[RunFact]:
         record = self._store.load([run_id]).get(run_id)
-        if record is None or not self._timers.is_due(record.run, timer, now):
+        if record is None or not self._timers.is_due(record.plan, record.run, timer, now):
             return []
         return [RunFact(run_id, timer.fact(), cause)]
 

@@ -22,7 +22,7 @@ from stepwell.aws.records import StoredRun, stored_run
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.samples import read_samples
-from stepwell.aws.table import Item, event_key, run_key
+from stepwell.aws.table import STATUS_SHARDS, Item, approvals_partition, event_key, run_key
 from stepwell.core.events import Event, run_id, user_key
 from stepwell.core.guard import RunSample
 from stepwell.core.run import RunStatus
@@ -35,6 +35,7 @@ _AT_ONCE = 50  # items that are read with one request
 _MOST = 2000  # entries that a page looks at
 _MOST_BYTES = 2 * 1024 * 1024  # of events or results in a page: a Lambda's answer has at most 6 MB
 _PARALLEL = 8
+_NEWEST = first_of(1 << 44)
 
 
 class Queries:
@@ -122,6 +123,27 @@ class Queries:
     def read_run(self, run_id: str) -> RunDetail | None:
         item = read_item(self._table, run_key(run_id))
         return None if item is None else self._details.whole(stored_run(item))
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        """A run with what people are asked in it, and without logs."""
+        item = read_item(self._table, run_key(run_id))
+        return None if item is None else self._details.asked(stored_run(item))
+
+    def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
+        """Runs with open approvals, newest first."""
+        partitions = [approvals_partition(shard) for shard in range(STATUS_SHARDS)]
+        entries = self._lists.indexed(partitions, 0, _NEWEST if before is None else before, limit)
+        positions: dict[str, int] = {}
+        following = None
+        for position, partition in entries:
+            last = next(reversed(positions.values()), None)
+            if position != last and len(positions) >= limit:
+                following = last
+                break
+            positions[partition[2:]] = position
+        items = read_items(self._table, map(run_key, positions), consistent=True)
+        runs = sorted(map(stored_run, items), key=lambda its: -its.position)
+        return Page(list(self._pool.map(self._details.asked, runs)), following)
 
     def _summaries(self, runs: Sequence[StoredRun]) -> Iterator[RunDetail]:
         return self._pool.map(self._details.summary, runs)

@@ -16,9 +16,9 @@ from uuid import UUID
 
 import orjson
 
-from stepwell.aws.table import Item, run_key, shard_of, status_partition
+from stepwell.aws.table import Item, approval_key, approvals_partition, run_key, shard_of, status_partition
 from stepwell.core.events import Event, user_key
-from stepwell.core.messages import RecordAttempt
+from stepwell.core.messages import RecordAttempt, Timer
 from stepwell.core.run import Run, RunStatus, StepStatus, pack, unpack
 from stepwell.platform import RunRecord
 
@@ -28,6 +28,7 @@ _PAGE = 4000  # of a history that is moved out of the run
 _PLAIN = 500  # bytes of JSON from which on it is compressed
 _EVENT = 400  # of an event that is kept in its runs, so that they are read with one request
 STATUS_SHARDS = 8
+_DAY_S = 86_400
 _STATUSES = ("completed", "failed", "lost", "cancelled", "kept")  # stored as numbers: new ones go to the end
 
 
@@ -230,6 +231,17 @@ def run_item(record: Record, ttl: int) -> Item:
     if run.ended_at is not None:
         item["ttl"] = {"N": str(ttl)}
     return item
+
+
+def approval_item(record: Record, timer: Timer, until: int) -> Item:
+    """By which an open approval is listed with its run; it goes some time after `until` if nothing deletes it."""
+    run_id = record.run.id
+    return {
+        **approval_key(run_id, timer.index, timer.attempt),
+        "gk": {"S": approvals_partition(shard_of(run_id, STATUS_SHARDS))},
+        "gs": {"N": str(record.position)},
+        "ttl": {"N": str(until // 1000 + _DAY_S)},
+    }
 
 
 def is_kept_in_runs(event: Event) -> bool:

@@ -26,7 +26,7 @@ from stepwell.aws.observe import count, duration
 from stepwell.aws.once import DynamoOnce
 from stepwell.aws.people import People
 from stepwell.aws.positions import first_of, ms_of, newest_position, next_position
-from stepwell.aws.records import Record, is_kept_in_runs, run_item
+from stepwell.aws.records import Record, approval_item, is_kept_in_runs, run_item
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.results import keep_results, record_of
@@ -36,6 +36,7 @@ from stepwell.aws.table import (
     UNCHANGED,
     Item,
     Key,
+    approval_key,
     arrival,
     arrival_partitions,
     arrived,
@@ -62,6 +63,7 @@ from stepwell.core.messages import (
     OpenWait,
     RecordAttempt,
     SetTimer,
+    TimerKind,
 )
 from stepwell.core.routing import State
 from stepwell.core.run import RunStatus, StepStatus
@@ -350,8 +352,12 @@ class DynamoStore:
                 self._timers.set(run.id, command.timer, command.due_at, now)
                 if command.due_at > run.created_at + longest_run_ms(record.plan):  # as a step's `retry_after` may be
                     self._keep_longer(record, command.due_at)
+                if command.timer.kind is TimerKind.DECISION:
+                    self._put(approval_item(record, command.timer, command.due_at))
             elif isinstance(command, ClearTimer):
-                self._over += self._timers.item_of(change.before, command.timer, now)
+                self._over += self._timers.item_of(record.plan, change.before, command.timer, now)
+                if command.timer.kind is TimerKind.DECISION:
+                    self._over.append(approval_key(run.id, command.timer.index, command.timer.attempt))
             elif isinstance(command, OpenWait):
                 key = wait_key(pauses[command.pause].event or "", command.key, run.id, command.pause)
                 ttl = {"N": str(command.deadline // 1000 + _DAY_S)}
@@ -419,10 +425,11 @@ class DynamoStore:
 
     def _may_wait(self, change: Change, record: Record) -> bool:
         """Whether nothing follows from a change but that some outcomes are known, which are written down already, and
-        others are still to come."""
+        others are still to come; but not those of people, who may take a year."""
+        running = (i for i, step in enumerate(record.run.steps) if step.status is StepStatus.RUNNING)
         return (
             record.run.id in self._patient
-            and any(step.status is StepStatus.RUNNING for step in record.run.steps)
+            and any(i not in record.plan.asking for i in running)
             and record.run is not change.before
             and len(change.commands) < _FOLDED_AT_ONCE
             and not change.claims

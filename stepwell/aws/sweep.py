@@ -15,7 +15,17 @@ from stepwell.aws.items import put_items, read_item
 from stepwell.aws.records import Record
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import STATUS_INDEX, STATUS_SHARDS, Key, status_partition, sweep_key
-from stepwell.core.messages import AttemptEnded, AttemptLost, DeadlinePassed, DelayEnded, Fact, RetryDue, RunStarted
+from stepwell.core.messages import (
+    AttemptEnded,
+    AttemptLost,
+    DeadlinePassed,
+    DelayEnded,
+    Fact,
+    RetryDue,
+    RunStarted,
+    Timer,
+    TimerKind,
+)
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
 from stepwell.core.run import PauseStatus, StepStatus
@@ -29,7 +39,10 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
     wait and run, or for `silence_ms`."""
     facts: list[Fact] = []
     for i, step in enumerate(record.run.steps):
-        if step.status is StepStatus.RUNNING:
+        if step.status is StepStatus.RUNNING and record.plan.steps[i].asks:
+            if step.at + record.plan.steps[i].timeout_ms + _LATE_MS <= now:
+                facts.append(Timer(TimerKind.DECISION, i, step.attempt).fact())
+        elif step.status is StepStatus.RUNNING:
             claimed = max(step.at, record.causes.get(i, ("", 0))[1])
             longest = event_age_ms + record.plan.steps[i].timeout_ms + _START_MS
             if claimed + (longest if silence_ms is None else silence_ms) <= now:

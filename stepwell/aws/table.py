@@ -10,6 +10,7 @@
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with its results | Get `R#id`; what overflowed: Query `R#id`, `a#` |
 | outcomes of a wide run that may not be folded yet | Query `R#id`, `o#` |
+| open an approval; approvals that are open | Put `R#id`, `q#`; Query the index `status` |
 | open a wait; find waits for an event | Put, Query `W#key` |
 | events that came before a wait | Query `K#key` between two positions; Get the events |
 | timers due in the next minutes | Query `T#shard` up to a time |
@@ -87,6 +88,16 @@ def page_key(run_id: str, number: int, content: bytes) -> Key:
 def item_key(run_id: str, name: str) -> Key:
     """Another item of a run, by the name that the run refers to it with."""
     return _key(f"R#{run_id}", name)
+
+
+def approval_key(run_id: str, step: int, attempt: int) -> Key:
+    """As long as an approval is open, so that the index lists it."""
+    return _key(f"R#{run_id}", f"q#{step}#{attempt}")
+
+
+def approvals_partition(shard: int) -> str:
+    """Of the index: approvals that are open, by the positions of their runs."""
+    return f"S#approvals#{shard}"
 
 
 def outcomes_key(run_id: str, now: int, content: bytes) -> Key:

@@ -15,6 +15,7 @@ from stepwell.aws.outbox import MAX_BATCH, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import TIMER_SHARDS, Item, Key, timer_key, timer_partition
 from stepwell.core.messages import Timer, TimerKind
+from stepwell.core.plan import Plan
 from stepwell.core.run import ENDED_STEPS, PauseStatus, Run, StepStatus
 
 log = logging.getLogger("stepwell.aws")
@@ -34,9 +35,9 @@ class Timers:
             item = {**timer_key(run_id, timer, due_at), "r": {"S": run_id}, "t": _named(timer)}
             client("dynamodb").put_item(TableName=self._table, Item=item)
 
-    def is_due(self, run: Run, timer: Timer, now: int) -> bool:
+    def is_due(self, plan: Plan, run: Run, timer: Timer, now: int) -> bool:
         """Whether a message of this timer may be acted upon. One that comes too early is sent again, for its time."""
-        due_at = _due_at(run, timer)
+        due_at = _due_at(plan, run, timer)
         if due_at is None:
             log.error("a timer %s that run %s has not set is refused", timer, run.id)
             return False
@@ -45,11 +46,13 @@ class Timers:
         self.set(run.id, timer, due_at, now)
         return False
 
-    def item_of(self, before: Run, timer: Timer, now: int) -> list[Key]:
+    def item_of(self, plan: Plan, before: Run, timer: Timer, now: int) -> list[Key]:
         """The item of a timer that is not needed any more, if it is a far one. One that is a message already will find
         that nothing waits for it."""
         if timer.kind is TimerKind.RETRY:
             due_at = before.steps[timer.index].at
+        elif timer.kind is TimerKind.DECISION:
+            due_at = before.steps[timer.index].at + plan.steps[timer.index].timeout_ms
         else:
             due_at = before.pauses[timer.index].due_at + self._late(timer)
         return [timer_key(before.id, timer, due_at)] if due_at - now > AHEAD_MS else []
@@ -101,7 +104,7 @@ class Timers:
         return self._skew if timer.kind is TimerKind.DEADLINE else 0
 
 
-def _due_at(run: Run, timer: Timer) -> int | None:
+def _due_at(plan: Plan, run: Run, timer: Timer) -> int | None:
     """0 if nothing waits for it any more, and so nothing comes of it; None if nothing has waited for it yet."""
     if timer.index < 0:
         return None
@@ -110,6 +113,11 @@ def _due_at(run: Run, timer: Timer) -> int | None:
         if step.attempt > timer.attempt or step.status in ENDED_STEPS:
             return 0
         return step.at if (step.status, step.attempt) == (StepStatus.RETRYING, timer.attempt) else None
+    if timer.kind is TimerKind.DECISION:
+        step = run.steps[timer.index]
+        if (step.status, step.attempt) == (StepStatus.RUNNING, timer.attempt) and plan.steps[timer.index].asks:
+            return step.at + plan.steps[timer.index].timeout_ms
+        return 0 if step.attempt > timer.attempt or step.status in ENDED_STEPS else None
     pause = run.pauses[timer.index]
     waiting, before = PauseStatus.DELAYED, {PauseStatus.IDLE}
     if timer.kind is TimerKind.DEADLINE:

@@ -20,11 +20,15 @@ class Tokens:
         self._table = resources.table
         self._secret: bytes | None = None
 
-    def of(self, run_id: str, step_id: str, attempt: int) -> str:
+    @property
+    def secret(self) -> bytes:
         if self._secret is None:
             self._secret = self._read() or self._make()
+        return self._secret
+
+    def of(self, run_id: str, step_id: str, attempt: int) -> str:
         text = f"{run_id}/{step_id}/{attempt}".encode()
-        return hmac.digest(self._secret, text, hashlib.sha256)[:16].hex()
+        return hmac.digest(self.secret, text, hashlib.sha256)[:16].hex()
 
     def is_valid(self, token: object, run_id: str, step_id: str, attempt: int) -> bool:
         return isinstance(token, str) and hmac.compare_digest(

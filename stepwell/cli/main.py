@@ -8,6 +8,7 @@ import typer
 
 from stepwell import __version__
 from stepwell.cli import (
+    approvals,
     cancel,
     dev,
     events,
@@ -60,6 +61,8 @@ for module in (init, validate, dev, serve, push, send, run, cancel, rerun, repla
 app.command("import")(import_events.command)  # no module can be called so
 for routed in (routing.versions, routing.promote, routing.rollback, routing.pause, routing.resume):
     app.command(routed.__name__)(routed)
+for asked in (approvals.approvals, approvals.approve, approvals.decline):
+    app.command(asked.__name__)(asked)
 for group in (events, runs, functions, types, keys, secrets, user):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 

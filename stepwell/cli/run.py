@@ -14,6 +14,7 @@ import orjson
 import typer
 
 from stepwell.cli.client import Client, in_path
+from stepwell.cli.deciding import Deciding
 from stepwell.cli.dev import NoContainersOption
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.made_event import made_event
@@ -42,12 +43,18 @@ def command(
     from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server that has --replay.")] = None,
     env: EnvOption = None,
     seed: Annotated[int | None, typer.Option(help="Makes the same event again, where none is given.")] = None,
+    approve: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Approve what this step asks. Repeatable.")
+    ] = None,
+    decline: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Decline what this step asks. Repeatable.")
+    ] = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
     no_containers: NoContainersOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a function once and print its steps as they go. Delays, and waits that no event satisfies, are skipped.
-    Exit code 1 if the run failed.
+    What is asked of people is asked here, if this is a terminal. Exit code 1 if the run failed.
 
     Example: stepwell run functions/welcome --event '{"name": "user/signed.up", "data": {"plan": "pro"}}'
     Example: stepwell run functions/welcome --replay 0199a3c2f1d04b7e --from https://stepwell.example.com
@@ -70,11 +77,12 @@ def command(
     else:
         first = json_argument(event, "--event") if event is not None else made_event(function, path, seed)
     later = [json_argument(text, "--then") for text in then or ()]
+    deciding = Deciding(function.normalised(), approve or (), decline or (), may_ask=not as_json)
     with (
         tempfile.TemporaryDirectory(prefix="stepwell-run-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        once = _Once(Path(folder), real_time, no_containers, quiet=as_json)
+        once = _Once(Path(folder), real_time, no_containers, deciding, quiet=as_json)
         run = runner.run(once.run(function, first, later, is_replay=replay is not None))
     if as_json:
         print_json(run)
@@ -94,8 +102,9 @@ def _stored(client: Client, event_id: str) -> dict[str, Any]:
 class _Once:
     """One run on a platform of its own, whose clock skips what nobody wants to wait for."""
 
-    def __init__(self, folder: Path, real_time: bool, no_containers: bool, *, quiet: bool) -> None:
+    def __init__(self, folder: Path, real_time: bool, no_containers: bool, deciding: Deciding, *, quiet: bool) -> None:
         self._folder, self._real_time, self._no_containers = folder, real_time, no_containers
+        self._deciding = deciding
         self._quiet = quiet
         self._shown: set[tuple[str, int]] = set()
 
@@ -170,7 +179,7 @@ class _Once:
         while True:
             found = server.queries.read_run(run_id)
             assert found is not None
-            view = run_view(found)
+            view = run_view(found, lambda: server.platform.links)
             self._show(view)
             if view["status"] != "running" and server.platform.is_idle:
                 break
@@ -187,6 +196,8 @@ class _Once:
             event = later.popleft()
             self._say(f"[cyan]then[/]  {event.get('name') if isinstance(event, dict) else event}")
             await self._accept(server, event, "--then")
+            return True
+        if await self._deciding.decide(server, view):
             return True
         if self._real_time or server.platform.next_due is None:
             return False

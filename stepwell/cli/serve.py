@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -18,6 +19,7 @@ from stepwell.cli.dev import (
     PortOption,
     start,
 )
+from stepwell.cli.output import fail
 from stepwell.local.server import ServerSettings, default_parallelism
 
 
@@ -32,6 +34,14 @@ def command(
     parallelism: ParallelOption = None,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
+    public_url: Annotated[
+        str,
+        typer.Option(
+            envvar="STEPWELL_PUBLIC_URL",
+            metavar="URL",
+            help="Where people reach this server, for links to approvals; default: the address it listens on.",
+        ),
+    ] = "",
 ) -> None:
     """Start a server for production: keys are required (`stepwell keys create`), logs are JSON lines on stdout, SIGTERM
     lets running steps end and queues the others again. Functions are read once, at the start.
@@ -46,6 +56,14 @@ def command(
         durable=fsync,
         parallelism=parallelism or default_parallelism(),
         no_containers=no_containers,
+        public_url=_checked(public_url),
     )
     options = ServeOptions(tuple(paths or [Path()]), host, port, grace, keep_days)
     start(lambda: main(settings, options))
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+        fail(f"--public-url {url!r} is no address such as https://stepwell.example.com", 2)
+    return url

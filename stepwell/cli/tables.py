@@ -136,6 +136,20 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
     return table
 
 
+def approval_table(approvals: list[dict[str, Any]]) -> Table:
+    table = Table("run", "step", "asked", "until", "message", box=None, header_style="dim", pad_edge=False)
+    table.columns[0].no_wrap = True
+    for its in approvals:
+        table.add_row(
+            its["run_id"],
+            escape(f"{its['function_id']} {its['step_id']}"),
+            local_time(its["requested_at"]),
+            local_time(its["expires_at"]),
+            escape(its["message"]) + (f"\n[dim]{escape(', '.join(its['approvers']))}[/]" if its["approvers"] else ""),
+        )
+    return table
+
+
 def routing_text(routing: dict[str, Any]) -> Text:
     """Which version new runs use, in one line."""
     live, canary = routing["live"], routing["canary"]

@@ -50,12 +50,23 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
             _add_attempt(branch, attempt)
     if step["next_attempt_at"]:
         branch.add(Text(f"next attempt at {local_time(step['next_attempt_at'])}", "yellow"))
+    if "approval" in step:
+        _add_approval(branch, step["approval"])
     if step["status"] == "completed":
         branch.add(Text.assemble(("output ", "dim"), short(step["output"], 200)))
     if logs:
         for attempt in attempts:
             for line in attempt["logs"].splitlines():
                 branch.add(Text.assemble((f"{attempt['attempt']} │ ", "dim"), line))
+
+
+def _add_approval(branch: Tree, asked: dict[str, Any]) -> None:
+    """What people are asked, and where they decide."""
+    branch.add(Text(asked["message"], "bold blue"))
+    approvers = f"by {', '.join(asked['approvers'])} " if asked["approvers"] else ""
+    branch.add(Text(f"to be decided {approvers}until {local_time(asked['expires_at'])}", "blue"))
+    for word, style in (("approve", "green"), ("decline", "yellow")):
+        branch.add(Text.assemble((f"{word}  ", style), asked[f"{word}_url"], no_wrap=True, overflow="ignore"))
 
 
 def _add_edge(branch: Tree, edge: dict[str, Any], step_status: str) -> None:

@@ -179,6 +179,8 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
             yield RunStep(i, step.attempt)
         elif step.status is StepStatus.RETRYING:
             yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
+        elif step.status is StepStatus.RUNNING and plan.steps[i].asks:
+            yield SetTimer(Timer(TimerKind.DECISION, i, step.attempt), step.at + plan.steps[i].timeout_ms)
     hopeless = {index for kind, index, _ in run.problems if kind == "pause"}
     for p, pause in enumerate(run.pauses):
         if pause.status is PauseStatus.DELAYED:
@@ -248,6 +250,9 @@ def _attempt_started(draft: _Draft, fact: AttemptStarted) -> bool:
     if state.status is not StepStatus.QUEUED or state.attempt != fact.attempt:
         return False
     draft.move_step(fact.step, "claim", at=draft.now)
+    if draft.plan.steps[fact.step].asks:
+        due = draft.now + draft.plan.steps[fact.step].timeout_ms
+        draft.commands.append(SetTimer(Timer(TimerKind.DECISION, fact.step, fact.attempt), due))
     if draft.started_at is None:
         draft.started_at = draft.now
     return True
@@ -255,10 +260,12 @@ def _attempt_started(draft: _Draft, fact: AttemptStarted) -> bool:
 
 def _attempt_over(draft: _Draft, fact: AttemptEnded | AttemptLost) -> bool:
     state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
-    if not is_current(state, fact):
+    if not is_current(state, fact) or (step.asks and isinstance(fact, AttemptLost)):  # no worker has it
         return False
     verdict = verdict_of(draft.run, step, state, fact)
     draft.record(fact.step, verdict.record, verdict.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
+    if step.asks:
+        draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, fact.step, state.attempt)))
     if verdict.move == "retry":
         due = draft.now + verdict.delay_ms
         draft.move_step(fact.step, "retry", failures=state.failures + 1, at=due)
@@ -416,9 +423,12 @@ class _Draft:
         """Fail or cancel: what has not ended is cancelled; running attempts go on only if the run failed."""
         self._move_run(move)
         for i, state in enumerate(self.steps):
-            if state.status in ENDED_STEPS or (move == "fail" and state.status is StepStatus.RUNNING):
+            asks, running = self.plan.steps[i].asks, state.status is StepStatus.RUNNING
+            if state.status in ENDED_STEPS or (move == "fail" and running and not asks):
                 continue
-            if state.status is StepStatus.RUNNING:
+            if running and asks:
+                self.commands.append(ClearTimer(Timer(TimerKind.DECISION, i, state.attempt)))
+            elif state.status is StepStatus.RUNNING:
                 self.commands.append(StopStep(i, state.attempt))
             if state.status in (StepStatus.QUEUED, StepStatus.RUNNING):
                 self.record(i, "cancelled", Outcome())

@@ -131,6 +131,19 @@ class Http(_Model):
     headers: Headers = Field(default={}, description="Headers to send with it.")
 
 
+class Approval(_Model):
+    """Asks people: nothing is executed, and the step ends with what they decide, or with its timeout (7d)."""
+
+    type: Literal["approval"]
+    message: Annotated[str, Field(min_length=1, max_length=2000)] = Field(
+        description="What is to be decided, as people read it; {{ CEL }} stands for a value of the run.",
+        examples=["Pay {{ data.amount }} EUR to {{ user.email }}?"],
+    )
+    approvers: Annotated[list[Name], Field(max_length=100)] = Field(
+        default=[], description="Who is asked; shown to them, and told with stepwell/approval.requested."
+    )
+
+
 class Backoff(_Model):
     """How long to wait before a retry: `initial`, then `factor` times longer each time, up to `max`."""
 
@@ -178,7 +191,7 @@ class Step(_Model):
         default_factory=lambda fields: fields.get("id", ""), description="For people; the id if not given."
     )
     path: Path = Field(default="", description="The step's folder or file, as in file://./steps/send-sms.")
-    runtime: Annotated[Lambda | Docker | Http, Field(discriminator="type")] = Field(
+    runtime: Annotated[Lambda | Docker | Http | Approval, Field(discriminator="type")] = Field(
         default=Lambda(type="lambda"), description="What executes the step."
     )
     after: list[Edge] = Field(default=[], description="What this step comes after; empty: it starts with the run.")
@@ -188,7 +201,7 @@ class Step(_Model):
         "`first`: as soon as one is.",
     )
     retries: Retries = Field(default=Retries(), description="What happens when an attempt fails.")
-    timeout: Duration = Field(default="15m", description="For each attempt.")
+    timeout: Duration = Field(default="15m", description="For each attempt; 7d for an approval if not given.")
     env: dict[Variable, Argument] = Field(default={}, description="Environment variables.")
     secrets: list[Variable] = Field(default=[], description="Names of secrets, given as environment variables.")
 
@@ -274,20 +287,31 @@ def schema() -> dict[str, Any]:
 
 
 def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
-    """The one step that a definition without steps has, and every step's id."""
+    """The one step that a definition without steps has, every step's id, and how long people have for an approval."""
     steps = raw.get("steps") or _ONLY_STEP
     if not isinstance(steps, dict):
         return raw
     return {
         **raw,
         "steps": {
-            key: {**step, "id": key if step.get("id") is None else step["id"]} if isinstance(step, dict) else step
+            key: {**step, "id": key if step.get("id") is None else step["id"], **_of_approval(step)}
+            if isinstance(step, dict)
+            else step
             for key, step in steps.items()
         },
     }
 
 
-_RUNTIMES: dict[str, type[_Model]] = {"lambda": Lambda, "docker": Docker, "http": Http}
+def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
+    """The defaults that are an approval's own."""
+    runtime = step.get("runtime")
+    if not isinstance(runtime, dict) or runtime.get("type") != "approval":
+        return {}
+    own = {"timeout": "7d", "retries": {"attempts": 0}}
+    return {name: value for name, value in own.items() if step.get(name) is None}
+
+
+_RUNTIMES: dict[str, type[_Model]] = {"lambda": Lambda, "docker": Docker, "http": Http, "approval": Approval}
 _INSIDE_STEP: dict[str, type[_Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
 
 
@@ -318,7 +342,7 @@ def _problem(error: Any) -> Problem:
             about = next(f.description for n, f in _model_at(location).model_fields.items() if (f.alias or n) == field)
             return Problem(pointer, f"`{field}` is missing; add it: {about}")
         case "union_tag_not_found":
-            return Problem(pointer, "runtime has no `type`; add one: lambda, docker or http")
+            return Problem(pointer, "runtime has no `type`; add one: lambda, docker, http or approval")
         case "union_tag_invalid":
             return Problem((*pointer, "type"), _unknown_runtime(str(error["ctx"]["tag"])))
     return in_words(pointer, error)

@@ -18,7 +18,9 @@ _FILLED_IN = 400  # bytes: names and values of the fields that a sender may leav
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
-_OWN_ID = re.compile(r"cron:[a-z0-9-]+:\d+|(run|invalid):[a-z2-7]{26}|rollback:[a-z0-9-]+:\d+:\d+")
+_OWN_ID = re.compile(
+    r"cron:[a-z0-9-]+:\d+|(run|invalid):[a-z2-7]{26}|rollback:[a-z0-9-]+:\d+:\d+|approval:[a-z2-7]{26}:[a-z0-9-]+:\d+"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
 

@@ -32,6 +32,7 @@ class Scope(Enum):
     CANCEL = ("event", "user", "data", "async")
     CONDITION = ("event", "user", "data", "steps", "errors", "response")
     MATCH = ("event", "user", "data", "steps", "errors", "response", "async")
+    MESSAGE = ("event", "user", "data", "steps", "errors")
 
 
 class ExpressionError(ValueError):

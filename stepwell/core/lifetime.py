@@ -27,6 +27,8 @@ def _pause_ms(plan: Plan, pause: int | None) -> int:
 
 
 def _step_ms(step: Step) -> int:
+    if step.asks:  # it begins at once, is never lost, and nothing is tried again
+        return step.timeout_ms
     retries = step.retries
     longest_delay = round(retries.max_ms * (1 + retries.jitter))
     return (1 + retries.attempts + MAX_LOSSES) * (step.timeout_ms + _UNSEEN_MS) + retries.attempts * longest_delay

@@ -183,11 +183,12 @@ class TimerKind(IntEnum):
     RETRY = 1
     DELAY = 2
     DEADLINE = 3
+    DECISION = 4  # by when people must have decided on an approval
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A timer's name within its run. `index` is a step for RETRY (with its attempt), else a pause."""
+    """A timer's name within its run. `index` is a step for RETRY and DECISION (with its attempt), else a pause."""
 
     kind: TimerKind
     index: int
@@ -199,6 +200,9 @@ class Timer:
             return RetryDue(self.index, self.attempt)
         if self.kind is TimerKind.DELAY:
             return DelayEnded(self.index)
+        if self.kind is TimerKind.DECISION:
+            error = Error("approval_timeout", "nobody decided in time")
+            return AttemptEnded(self.index, self.attempt, Outcome(error=error, retryable=False))
         return DeadlinePassed(self.index)
 
 

@@ -44,6 +44,8 @@ class Runtime:
     cpu: float | None = None
     url: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    message: str = ""
+    approvers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ class Step:
     out: tuple[int, ...]  # outgoing
     ancestors: tuple[int, ...]  # steps, in topological order
 
+    @property
+    def asks(self) -> bool:
+        """Whether people decide it, so that nothing is executed."""
+        return self.runtime.type == "approval"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -112,6 +119,7 @@ class Plan:
     leaves: tuple[int, ...]  # steps that no step comes after
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
+    asking: tuple[int, ...] = ()  # steps that people decide
 
 
 def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
@@ -147,6 +155,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
+        asking=tuple(i for i, step in enumerate(steps) if step.asks),
     )
 
 
@@ -260,7 +269,7 @@ def _step(step: dict[str, Any], edges: tuple[int, ...], out: tuple[int, ...], an
 
 def _runtime(runtime: dict[str, Any]) -> Runtime:
     fields = {name: value for name, value in runtime.items() if value is not None}
-    for name in ("command", "entrypoint"):
+    for name in ("command", "entrypoint", "approvers"):
         if name in fields:
             fields[name] = tuple(fields[name])
     fields["headers"] = tuple(sorted(fields.get("headers", {}).items()))

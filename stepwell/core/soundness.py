@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from stepwell.core.approvals import placeholders
 from stepwell.core.cron import check_cron
 from stepwell.core.expressions import ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.problems import Pointer, Problem, listed, nearest
@@ -47,6 +48,7 @@ def doubts(definition: Raw) -> list[Problem]:
         for i, edge in enumerate(step["after"]):
             match = edge.get("async", {}).get("match")
             found += _unindexed(("steps", step_id, "after", i, "async", "match"), match)
+            found += _whatever_is_decided(("steps", step_id, "after", i), step_id, edge, definition["steps"])
         found += _never(step_id, step)
     for i, rule in enumerate(definition.get("cancel", ())):
         found += _unindexed(("cancel", i, "if"), rule.get("if"))
@@ -63,6 +65,13 @@ def _unindexed(at: Pointer, source: str | None) -> Iterator[Problem]:
             "name is compared with every waiting run; add one, as in "
             "async.data.order_id == event.data.order_id",
         )
+
+
+def _whatever_is_decided(at: Pointer, step_id: str, edge: Raw, steps: Steps) -> Iterator[Problem]:
+    """An edge that a decline of the approval before it satisfies too: to be declined is no failure."""
+    parent = steps.get(edge["step"])
+    if parent and _is_approval(parent) and edge["on"] == "success" and edge.get("if") is None:
+        yield Problem(at, f"`{step_id}` also runs if `{edge['step']}` is declined; add `if: response.approved`")
 
 
 def _never(step_id: str, step: Raw) -> Iterator[Problem]:
@@ -134,10 +143,25 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
     ways = [name for name in ("command", "handler", "arn") if runtime.get(name) is not None]
     if len(ways) > 1:
         yield Problem((*at, "runtime", ways[1]), f"{listed(ways)} exclude each other; keep one of them")
+    if _is_approval(step):
+        yield from _approval(at, step)
     needs_code = kind == "lambda" and runtime.get("arn") is None
     if step.get("path") in (None, "") and (needs_code or (kind == "docker" and runtime.get("image") is None)):
         cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
         yield Problem((*at, "path"), f"`path` is missing: where the code of `{step_id}` is; {cure}")
+
+
+def _is_approval(step: Raw) -> bool:
+    runtime = step.get("runtime")
+    return isinstance(runtime, dict) and runtime.get("type") == "approval"
+
+
+def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
+    retries = step.get("retries")
+    tries_again = isinstance(retries, dict) and retries.get("attempts") != 0
+    for name in ("path", "env", "secrets", *(["retries"] if tries_again else [])):
+        if step.get(name):
+            yield Problem((*at, name), f"`{name}` has no meaning for an approval, which executes nothing; remove it")
 
 
 def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
@@ -169,6 +193,20 @@ def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Proble
         ):
             if isinstance(source, str) and source:
                 yield from _compiled(place, source, scope, edge.get("step"), ancestry)
+    if _is_approval(step):
+        yield from _message(("steps", step_id, "runtime", "message"), step_id, step["runtime"], ancestry)
+
+
+def _message(at: Pointer, step_id: str, runtime: Raw, ancestry: Ancestry) -> Iterator[Problem]:
+    message = runtime.get("message")
+    for source in placeholders(message) if isinstance(message, str) else ():
+        hint = _hint(source)
+        wrong = list(_uncompiled(at, source, Scope.MESSAGE, compile_value, hint))
+        yield from wrong
+        before = ancestry.of(step_id) - {step_id}
+        for name in sorted(() if wrong else compile_value(source, Scope.MESSAGE).step_names - before):
+            cure = nearest(name, sorted(before)) if before else "use `event`"
+            yield Problem(at, f"message: no step `{name[:100]}` comes before `{step_id}`; {cure}{hint}")
 
 
 def _compiled(

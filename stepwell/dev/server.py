@@ -7,14 +7,14 @@ import functools
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stepwell.api.access import AnyKey, LocalOnly
 from stepwell.dev.console import DevConsole
 from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
-from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
+from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.load import LoadedFunction, load_all
 from stepwell.project.types import project_types, wrong_expressions
 
@@ -37,13 +37,13 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
     for shown in ("runs", "types"):  # by the console
         logging.getLogger(f"stepwell.{shown}").setLevel(logging.ERROR)
     with listen(options.host, options.port) as listener:
-        async with open_server(settings) as server:
+        url = url_of(listener)
+        async with open_server(replace(settings, public_url=settings.public_url or url)) as server:
             console = DevConsole(server.queries, as_json=options.as_json)
             await deploy_all(server, options.paths, console)
-            host, port = listener.getsockname()[:2]
 
             async def ready() -> None:
-                console.ready(f"http://{f'[{host}]' if ':' in host else host}:{port}", options.paths)
+                console.ready(url, options.paths)
                 await asyncio.gather(
                     watch(server, options.paths, console),
                     console.follow(server.platform.store.position(server.platform.clock.now())),

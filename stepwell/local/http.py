@@ -19,11 +19,14 @@ from stepwell.api.ingest import refusal
 from stepwell.api.problem import Problem
 from stepwell.api.routing import Pushed
 from stepwell.api.users import Erased
+from stepwell.core.approvals import Link
 from stepwell.core.events import BadRequest, Event
 from stepwell.core.guard import RunSample
+from stepwell.core.messages import Outcome
 from stepwell.core.people import Person
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
+from stepwell.local.approvals import LocalApprovals
 from stepwell.local.connection import Connection
 from stepwell.local.erasure import erase
 from stepwell.local.platform import Unavailable
@@ -62,6 +65,9 @@ class _Control:
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
         return self.call(self._platform.replay(function_id, version, events, replay))
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        return self.call(self._platform.decide(link, outcome))
 
     def erase(self, person: Person) -> Erased:
         return self.call(erase(self._platform, person))
@@ -116,7 +122,9 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
             raise refusal(bad) from None
 
     users = LocalUsers(server.settings.database, control.erase)
-    return App(users, control, types, users, control, keys, accept, platform.judge, platform.clock.now, local_only)
+    approvals = LocalApprovals(platform, server.queries, control.decide)
+    now = platform.clock.now
+    return App(users, control, types, users, control, approvals, keys, accept, platform.judge, now, local_only)
 
 
 async def serve(

@@ -1,8 +1,11 @@
-"""API keys: shown once, stored as SHA-256 (they are random and long, so a slow hash would add nothing)."""
+"""API keys: shown once, stored as SHA-256 (they are random and long, so a slow hash would add nothing). And the secret
+that links are signed with."""
 
 from __future__ import annotations
 
 import hashlib
+import secrets
+import sqlite3
 from pathlib import Path
 
 from stepwell.api.access import Key, KeyScope, new_key
@@ -49,3 +52,13 @@ class KeyStore:
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="replace")).digest()
+
+
+def link_secret(connection: sqlite3.Connection) -> bytes:
+    """The one of this database, made when it is first asked for; never in a transaction that may be rolled back."""
+    select = "SELECT value FROM secrets WHERE name = 'links'"
+    if (row := connection.execute(select).fetchone()) is None:
+        connection.execute("INSERT OR IGNORE INTO secrets VALUES ('links', ?)", (secrets.token_bytes(32),))
+        row = connection.execute(select).fetchone()  # somebody else may have been faster
+    secret: bytes = row[0]
+    return secret

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stepwell.core import routing
+from stepwell.core.approvals import Link, Links, Standing, standing
 from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
 from stepwell.core.resume import CannotResume, Restart
@@ -26,6 +27,7 @@ from stepwell.local.clock import Clock
 from stepwell.local.executor import AttemptId, Executor
 from stepwell.local.functions import Registered
 from stepwell.local.jobs import Jobs
+from stepwell.local.keys import link_secret
 from stepwell.local.runners.job import Runner
 from stepwell.local.store import LocalStore
 from stepwell.platform import Replayed
@@ -35,6 +37,8 @@ log = logging.getLogger("stepwell.local")
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
 _RECOVER_AT_ONCE = 500
 _RELEASED_AT_ONCE = 500  # events that were kept while a function was paused
+
+DEFAULT_URL = "http://127.0.0.1:8288"
 
 T = TypeVar("T")
 
@@ -49,6 +53,7 @@ class Settings:
     env: str = "dev"
     secret: Callable[[str], str | None] = lambda name: None
     retry_s: float = 1.0  # after a batch that could not be committed (disk full, ...)
+    public_url: str = DEFAULT_URL  # where people reach the API
 
 
 class LocalPlatform:
@@ -59,7 +64,8 @@ class LocalPlatform:
         self._loop = asyncio.get_running_loop()
         jobs = Jobs(store, code, settings.secret)
         self.executor = Executor(runner, jobs.make, self, settings.parallelism)
-        self._engine = Engine(store, self.executor, settings.env)
+        self.links = Links(settings.public_url, link_secret(store.connection))
+        self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
         self._arrivals: list[Arrival] = []
         self._facts: list[RunFact] = []
         self._calls: list[Callable[[int], None]] = []  # work that needs the transaction, such as a rerun
@@ -102,6 +108,22 @@ class LocalPlatform:
     def cancel(self, run_id: str) -> asyncio.Future[None]:
         self._facts.append(RunFact(run_id, CancelRequested()))
         return self._durable()
+
+    async def decide(self, link: Link, outcome: Outcome) -> bool:
+        """End an approval so; False if it was not open any more."""
+        is_mine = False
+
+        def call(now: int) -> None:
+            nonlocal is_mine
+            record = self.store.load([link.run_id]).get(link.run_id)
+            if record is not None and standing(record.run, link, now) is Standing.OPEN:
+                fact = AttemptEnded(link.step, link.attempt, outcome)
+                self._engine.process([], [RunFact(link.run_id, fact)], now)
+                is_mine = True
+
+        self._calls.append(call)
+        await self._durable()
+        return is_mine
 
     async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
         """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run, and
@@ -238,6 +260,8 @@ class LocalPlatform:
             for i, state in enumerate(record.run.steps):
                 if state.status is StepStatus.QUEUED:
                     self.executor.queue(record.plan.function_id, run_id, i, state.attempt)
+                elif record.plan.steps[i].asks:
+                    continue  # nothing ran of it, and its time goes on
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
                     self._facts.append(RunFact(run_id, AttemptLost(i, state.attempt)))
         self._schedule()

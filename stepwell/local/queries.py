@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 
+from stepwell.api.approvals import messages_of
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample
 from stepwell.core.inputs import match_answer
+from stepwell.core.messages import TimerKind
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, Run, RunStatus, unpack
 from stepwell.local.functions import read_routing, read_samples
@@ -26,6 +28,7 @@ _RUN = (
     " FROM runs JOIN events ON events.seq = runs.event"
 )
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
+_ALL = 2**63 - 1  # above the number of any row
 _VALUES = "(SELECT value FROM json_each(?))"
 
 
@@ -137,7 +140,24 @@ class Queries:
     def read_run(self, run_id: str) -> RunDetail | None:
         with self._snapshot() as connection:
             row = connection.execute(f"{_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
-            return self._run(row, with_logs=True) if row else None
+            return self._run(row, with_logs=True, with_asked=True) if row else None
+
+    def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
+        """Runs with open approvals, newest first: each of these has a timer."""
+        sql = (
+            f"{_RUN} WHERE runs.seq IN (SELECT DISTINCT run FROM timers WHERE kind = {int(TimerKind.DECISION)}"
+            " AND run < ? ORDER BY run DESC LIMIT ?) ORDER BY runs.seq DESC"
+        )
+        with self._snapshot() as connection:
+            rows = connection.execute(sql, (_ALL if before is None else before, limit + 1)).fetchall()
+            runs = [self._run(row, with_logs=False, with_asked=True) for row in rows[:limit]]
+        return Page(runs, rows[limit - 1][0] if len(rows) > limit else None)
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        """A run with what people are asked in it, and without logs."""
+        with self._snapshot() as connection:
+            row = connection.execute(f"{_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
+            return self._run(row, with_logs=False, with_asked=True) if row else None
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -149,7 +169,7 @@ class Queries:
         finally:
             connection.execute("COMMIT")
 
-    def _run(self, row: tuple[Any, ...], *, with_logs: bool) -> RunDetail:
+    def _run(self, row: tuple[Any, ...], *, with_logs: bool, with_asked: bool = False) -> RunDetail:
         seq, run_id, function, version, event_id, user, rerun_of, replay, state, after, body = row
         attempts = self._connection.execute(
             "SELECT step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
@@ -160,7 +180,8 @@ class Queries:
         rows = [AttemptRow(*attempt) for attempt in attempts]
         logs = self._logs(seq) if with_logs else {}
         mismatches = self._mismatches(plan, run, rows, orjson.loads(body), after) if with_logs else {}
-        return RunDetail(run, plan, event_id, user, rerun_of, rows, logs, mismatches, replay)
+        messages = messages_of(plan, run, rows, lambda: orjson.loads(body)) if with_asked else {}
+        return RunDetail(run, plan, event_id, user, rerun_of, rows, logs, mismatches, replay, messages)
 
     def _logs(self, seq: int) -> dict[tuple[int, int], bytes]:
         pieces: dict[tuple[int, int], list[bytes]] = {}

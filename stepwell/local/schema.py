@@ -136,6 +136,10 @@ MIGRATIONS = (
         function TEXT PRIMARY KEY, next_at INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE INDEX timers_approvals ON timers (run) WHERE kind = 4;  -- one for each approval that is open
+    """,
 )
 
 

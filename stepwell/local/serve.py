@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from stepwell.event_types.types import Refused
 from stepwell.local.http import serve
 from stepwell.local.keys import KeyStore
 from stepwell.local.retention import keep_clean
-from stepwell.local.server import LocalServer, ServerSettings, listen, open_server
+from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.load import LoadedFunction, load_all
 from stepwell.project.types import project_types, wrong_expressions
 
@@ -60,6 +60,7 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT; then let running steps end for `grace_s`, and queue the others again."""
     log_json_lines()
     with listen(options.host, options.port) as listener:
+        settings = replace(settings, public_url=settings.public_url or url_of(listener))
         async with open_server(settings, grace_s=options.grace_s) as server:
             await _deploy_all(server, options.paths)
             keys = KeyStore(settings.database)

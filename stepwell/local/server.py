@@ -18,7 +18,7 @@ from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
 from stepwell.local.functions import PUSHED, Registered
 from stepwell.local.lock import exclusive
-from stepwell.local.platform import LocalPlatform, Settings
+from stepwell.local.platform import DEFAULT_URL, LocalPlatform, Settings
 from stepwell.local.queries import Queries
 from stepwell.local.runners.router import Runners
 from stepwell.local.store import LocalStore
@@ -39,6 +39,7 @@ class ServerSettings:
     parallelism: int = field(default_factory=default_parallelism)
     no_containers: bool = False
     secret: Callable[[str], str | None] = os.environ.get
+    public_url: str = ""  # where people reach the API, if not at the address that it listens on
 
     @property
     def code(self) -> Path:
@@ -136,7 +137,9 @@ async def open_server(
             runners,
             settings.code,
             clock or Clock(),
-            Settings(settings.parallelism, settings.env, settings.secret),
+            Settings(
+                settings.parallelism, settings.env, settings.secret, public_url=settings.public_url or DEFAULT_URL
+            ),
         )
         try:
             await platform.start()
@@ -157,3 +160,10 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host") from None
     return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where programs on this machine reach what listens."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -128,6 +128,8 @@ class LocalStore:
         for kept in self._dirty:
             record, run = kept.record, kept.record.run
             busy = any(step.status in _BUSY for step in run.steps)
+            if busy and record.plan.asking:  # whoever waits for people waits for time
+                busy = any(its.status in _BUSY for i, its in enumerate(run.steps) if i not in record.plan.asking)
             if kept.new:
                 plan = record.plan
                 new.append(

@@ -52,6 +52,7 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
         outcomes_queue_arn=f"{arn}:outcomes",
         bucket="stepwell-code",
         step_http="stepwell-step-http",
+        api_url="https://stepwell.test",
         **{**defaults, **settings},
     )
     client("ssm").put_parameter(Name=parameter(ENV), Value=resources.to_json(), Type="String")

@@ -37,6 +37,7 @@ from stepwell.core.routing import NotPossible, Release
 from stepwell.project.load import LoadError, load
 from stepwell.project.types import project_types
 from stepwell.testing.account import provision
+from stepwell.testing.decisions import Decisions
 from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext, http_event, scheduled_event
 from stepwell.testing.lambda_host import LambdaHost
@@ -46,7 +47,7 @@ from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
 
 
-class AwsStepwell:
+class AwsStepwell(Decisions):
     """Implements `platform.Stepwell` in an empty account. `emulator` and `host` may be used by many, one by one."""
 
     name = "aws"

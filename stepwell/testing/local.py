@@ -28,6 +28,7 @@ from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.archive import write_archive
 from stepwell.project.load import LoadError, load
 from stepwell.project.types import project_types
+from stepwell.testing.decisions import Decisions
 from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class StillClock(Clock):
         self._now += ms
 
 
-class LocalStepwell:
+class LocalStepwell(Decisions):
     """Implements `platform.Stepwell`. `folder`: where its database is made."""
 
     name = "local"
@@ -160,7 +161,7 @@ class LocalStepwell:
     def run(self, run_id: str) -> Json:
         detail = self.server.queries.read_run(run_id)
         assert detail is not None, f"no run {run_id}"
-        return dict(run_view(detail))
+        return dict(run_view(detail, lambda: self.server.platform.links))
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + PATIENCE_S

@@ -79,6 +79,13 @@ class Stepwell(Protocol):
     def rerun(self, run_id: str) -> str | None:
         """Run the same event again; the new run's id, None if the function is not live any more."""
 
+    def approve(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
+        """Approve at the link of an open approval, the only one if no step is named, with all that follows at once; the
+        decision. Raises Refused, LookupError if none is open."""
+
+    def decline(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
+        """The same the other way."""
+
     def settle(self) -> None:
         """Return when nothing moves any more, but for what waits for time or events."""
 

@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_function(
         folder / "f" / "waiting", "waiting", "wait", a=program("echo 1", after=[{"step": "$trigger", "wait": "1h"}])
     )
+    write_function(folder / "f" / "asking", "asking", "ask", a={"runtime": {"type": "approval", "message": "Really?"}})
     write_function(folder / "f" / "choosy", "choosy", {"event": "go", "expression": "data.missing == 1"})
     return folder
 
@@ -130,9 +131,9 @@ def test_an_event_says_when_it_was_accepted_and_what_did_not_start(v1: Api) -> N
 def test_functions_are_listed_with_their_versions(v1: Api) -> None:
     listed = v1.get("/v1/functions")
     assert set(listed) == {"data", "next"}
-    assert [function["id"] for function in listed["data"]] == ["choosy", "failing", "two", "waiting"]
+    assert [function["id"] for function in listed["data"]] == ["asking", "choosy", "failing", "two", "waiting"]
     two = v1.get("/v1/functions/two")
-    assert two == listed["data"][2]
+    assert two == listed["data"][3]
     assert (two["version"], [version["version"] for version in two["versions"]]) == (1, [1])
     assert list(two["steps"]) == ["one", "two"]
     assert two["triggers"][0]["event"] == "go"
@@ -343,6 +344,7 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
         ("GET", "/healthz"),
         ("GET", "/v1/types"), ("POST", "/v1/types"), ("GET", "/v1/types/{id}"), ("PATCH", "/v1/types/{id}"),
         ("GET", "/v1/settings"), ("PUT", "/v1/settings"),
+        ("GET", "/v1/approvals"), ("POST", "/v1/approvals/{token}"),
     }  # fmt: skip
 
 
@@ -353,6 +355,8 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
     event_id = v1.send("wait")
     run_id = v1.runs_of(event_id)[0]["id"]
     v1.ended(v1.send("fail", user={"id": "grace", "plan": "pro"}))
+    asking = v1.run(v1.runs_of(v1.send("ask"))[0]["id"])
+    token = asking["steps"]["a"]["approval"]["approve_url"].rpartition("/")[2]
     ids = {
         "/v1/events/{id}": event_id,
         "/v1/functions/{id}": "two",
@@ -372,7 +376,7 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
     for path, method in sorted(methods, key=lambda its: its[1] == "delete"):  # what is there is shown before
         operation = document["paths"][path][method]
         its_id = next((value for start, value in ids.items() if path.startswith(start)), "")
-        answer = v1.http.request(method, path.format(id=its_id, key="k"), json=bodies.get((method, path)))
+        answer = v1.http.request(method, path.format(id=its_id, key="k", token=token), json=bodies.get((method, path)))
         (status,) = [status for status in operation["responses"] if status.startswith("2")]
         if (method, path.rpartition("/")[2]) in REFUSED:
             status = str(answer.status_code)

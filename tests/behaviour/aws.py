@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.views import time_text
 from stepwell.aws.clients import client
+from stepwell.core.times import time_text
 from stepwell.testing.account import ENGINE_EVENTS
 from stepwell.testing.containers import ContainerStepwell
 from tests.behaviour.words import Json, write_function

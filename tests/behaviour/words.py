@@ -136,6 +136,13 @@ class Platform(Protocol):
 
     def rerun(self, run_id: str) -> str | None: ...
 
+    def approve(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
+        """Approve at the link of an open approval, the only one if no step is named; the decision. Raises Refused."""
+
+    def decline(
+        self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None
+    ) -> Json: ...
+
     def settle(self) -> None:
         """Return when nothing moves any more, but for what waits for time or events."""
 

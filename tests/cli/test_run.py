@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +172,60 @@ def test_a_function_on_the_engines_own_events_runs_on_one_that_is_given(tmp_path
     event = {"name": "stepwell/run.failed", "data": {"run_id": "r"}}
     assert data("--event", json.dumps(event), tmp_path)["status"] == "completed"
     assert data(tmp_path)["status"] == "completed"
+
+
+# --- approvals -------------------------------------------------------------------------------------------------------
+
+ASKS = {"runtime": {"type": "approval", "message": "Pay {{ data.n }}?", "approvers": ["Ada"]}}
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Path:
+    yes = program("echo '\"paid\"'", after=[{"step": "ask", "if": "response.approved"}])
+    no = program("echo '\"kept\"'", after=[{"step": "ask", "if": "!response.approved"}])
+    return write_function(tmp_path / "f", ask=ASKS, yes=yes, no=no)
+
+
+def test_what_is_asked_is_decided_by_options(asking: Path) -> None:
+    assert data(asking, "--approve", "ask")["output"] == {"yes": "paid"}
+    assert data(asking, "--decline", "ask")["output"] == {"no": "kept"}
+
+
+def test_without_a_terminal_nobody_decides_and_it_says_what_to_do(asking: Path) -> None:
+    result = run("--json", asking)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["kind"] == "approval_timeout"
+    assert "give --approve ask or --decline ask" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(("--approve", "yes"), "there is ask"), (("--approve", "ask", "--decline", "ask"), "not both")],
+)
+def test_a_decision_on_nothing_is_wrong_usage(asking: Path, options: tuple[str, ...], says: str) -> None:
+    result = run(asking, *options)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(("keys", "ended"), [(b"y\rfine\r", "paid"), (b"n\r\r", "kept")])
+def test_at_a_terminal_it_asks(asking: Path, keys: bytes, ended: str) -> None:
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "stepwell", "run", str(asking), "--event", '{"name": "go", "data": {"n": 7}}']
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "COLUMNS": "200"}
+    )
+    os.close(theirs)
+    shown = b""
+    for prompt, answer in zip((b"approve? [y/N]:", b"comment"), keys.splitlines(keepends=True), strict=True):
+        while prompt not in shown:
+            shown += os.read(terminal, 1000)
+        os.write(terminal, answer)
+    with suppress(OSError):  # the other end is closed
+        while piece := os.read(terminal, 1000):
+            shown += piece
+    os.close(terminal)
+    assert process.wait(20) == 0
+    assert b"Pay 7?" in shown
+    assert f'"{ended}"'.encode() in shown
+    assert (b'"comment":"fine"' in shown) == (ended == "paid")

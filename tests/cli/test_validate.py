@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
-from tests.servers import write_function
+from tests.servers import program, write_function
 
 YAML = """\
 id: broken
@@ -97,3 +97,14 @@ def test_nothing_to_validate_is_a_failure(tmp_path: Path) -> None:
     assert "stepwell init" in validate(tmp_path).stderr
     assert validate(tmp_path / "missing").exit_code == 1
     assert str(tmp_path / "missing") in validate(tmp_path / "missing").stderr
+
+
+def test_a_step_that_runs_whatever_people_decide_is_a_warning(tmp_path: Path) -> None:
+    ask = {"runtime": {"type": "approval", "message": "Really?"}}
+    after = [{"step": "ask"}, {"step": "ask", "if": "response.approved"}, {"step": "ask", "on": "failure"}]
+    write_function(tmp_path, ask=ask, b=program("echo 1", after=after))
+    found = data(tmp_path)
+    assert found["errors"] == []
+    (warning,) = found["warnings"]
+    assert warning["pointer"] == "/steps/b/after/0"
+    assert "also runs if `ask` is declined; add `if: response.approved`" in warning["message"]

@@ -1,0 +1,241 @@
+"""Approvals over HTTP: `/v1/approvals` lists what is open, and the links lead to a page, and to `POST` for programs.
+
+One rule: to look decides nothing, since scanners of mails follow links; and the token of a link is all the authority
+there is, so that it needs no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepwell.api import models
+from stepwell.api.body import body_of
+from stepwell.api.openapi import Operation
+from stepwell.api.paging import PAGING, page, paging
+from stepwell.api.problem import Problem
+from stepwell.api.views import open_approvals
+from stepwell.core.approvals import MOST_BY, MOST_COMMENT, Link, Links, Standing, asked, decided, standing
+from stepwell.core.messages import Outcome
+from stepwell.core.plan import Plan
+from stepwell.core.run import Run, RunStatus, StepStatus
+from stepwell.core.times import time_text
+from stepwell.platform import AttemptRow, Page, RunDetail
+
+_MOST_BYTES = 64 * 1024  # of a decision
+_FIELDS = {"comment": MOST_COMMENT, "by": MOST_BY}  # characters
+
+DECISION: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "comment": {"type": ["string", "null"], "maxLength": MOST_COMMENT, "description": "why"},
+        "by": {"type": ["string", "null"], "maxLength": MOST_BY, "description": "who decides, in their own words"},
+    },
+}
+
+
+class Approvals(Protocol):
+    """What a platform knows of approvals; called from any thread."""
+
+    def now(self) -> int: ...
+
+    def links(self) -> Links: ...
+
+    def read_asking(self, *, before: int | None, limit: int) -> Page[RunDetail]:
+        """Runs with open approvals, newest first, with what is asked and without logs."""
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        """One run in the same way, as it is now."""
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        """End an approval so; False if it was not open any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An approval that a link leads to. `output`: what was decided, if that is known."""
+
+    link: Link
+    detail: RunDetail
+    standing: Standing
+    output: dict[str, Any] | None
+
+    @property
+    def step_id(self) -> str:
+        return self.detail.plan.steps[self.link.step].id
+
+    @property
+    def in_words(self) -> str:
+        """How it stands, if it is not open."""
+        what = f"step {self.step_id} of run {self.detail.run.id}"
+        if self.standing is Standing.DECIDED:
+            return f"{what} was decided already: {self._decision}"
+        if self.standing is Standing.EXPIRED:
+            return f"{what} was not decided by {time_text(self.link.expires_at)}, so this link has expired"
+        status = self.detail.run.status
+        why = "has gone on" if status is RunStatus.RUNNING else f"has {status.name.lower()}"
+        return f"{what} cannot be decided any more: the run {why.replace('has cancelled', 'was cancelled')}"
+
+    @property
+    def _decision(self) -> str:
+        if self.output is None:
+            return "what was decided is not kept"
+        by = f" by {self.output['by']}" if self.output["by"] else ""
+        comment = f": {self.output['comment']}" if self.output["comment"] else ""
+        return f"{self.output['decision']}{by} at {self.output['decided_at']}{comment}"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalApi:
+    approvals: Approvals
+
+    def list_approvals(self, request: Request) -> Any:
+        runs = self.approvals.read_asking(**paging(request))
+        found = [its for detail in runs.items for its in self._open(detail)]
+        return page(Page(found, runs.next), lambda view: view)
+
+    def _open(self, detail: RunDetail) -> list[models.OpenApproval]:
+        run, plan = detail.run, detail.plan
+        return [
+            {
+                "run_id": run.id,
+                "function_id": plan.function_id,
+                "function_version": plan.version,
+                "step_id": plan.steps[i].id,
+                "user": detail.user,
+                "requested_at": time_text(run.steps[i].at),
+                **view,
+            }
+            for i, view in open_approvals(detail, self.approvals.links).items()
+        ]
+
+    def decide_approval(self, request: Request) -> Any:
+        comment, by = _read_json(request.state.body)
+        its, is_mine = self.decide(request.path_params["token"], comment, by)
+        if not is_mine:
+            decision = {} if its.output is None else {"decided": its.output}
+            raise Problem(409 if its.standing is Standing.DECIDED else 410, its.in_words, **decision)
+        return {"run_id": its.detail.run.id, "step_id": its.step_id, **(its.output or {})}
+
+    def find(self, token: str) -> Asked:
+        """Raises Problem 404."""
+        link = self.approvals.links().read(token)
+        detail = None if link is None else self.approvals.read_asked(link.run_id)
+        if link is None or detail is None:
+            raise Problem(404, "there is no such approval: the link was altered, or its run is not kept any more")
+        stands = standing(detail.run, link, self.approvals.now())
+        outputs = [row.output for row in detail.attempts if (row.step, row.attempt) == (link.step, link.attempt)]
+        output = orjson.loads(outputs[0]) if stands is Standing.DECIDED and outputs and outputs[0] else None
+        return Asked(link, detail, stands, output)
+
+    def decide(self, token: str, comment: str | None, by: str | None) -> tuple[Asked, bool]:
+        """How it stands then, and whether this decided it. Raises Problem 404, 503."""
+        its = self.find(token)
+        if its.standing is not Standing.OPEN:
+            return its, False
+        outcome = decided(its.link.decision, comment, by, self.approvals.now())
+        is_mine = self.approvals.decide(its.link, outcome)
+        return self.find(token), is_mine
+
+
+APPROVAL_OPERATIONS = (
+    Operation("GET", "/v1/approvals", "list_approvals", "Approvals that are open, with their links, newest runs first",
+              models.ApprovalList, PAGING),
+    Operation("POST", "/v1/approvals/{token}", "decide_approval", "Decide, as the token of a link says; needs no key",
+              models.DecisionView, errors=(409, 410, 503), body=DECISION, needs_body=False, is_public=True),
+)  # fmt: skip
+
+
+def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Callable[[], Any]) -> dict[int, str]:
+    """What people are asked, or were, by step. `event`: the one that started the run, as JSON."""
+    steps = [i for i in plan.asking if run.steps[i].attempt]
+    if not steps:
+        return {}
+    outputs = {row.step: row.output for row in attempts if row.output is not None}
+    errors = {row.step: row.error for row in attempts if row.error and run.steps[row.step].status is StepStatus.FAILED}
+    trigger = event()
+    return {i: asked(plan, run, i, trigger, outputs, errors) for i in steps}
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def page_routes(its: ApprovalApi) -> list[Route]:
+    """The page that a link leads to, and what its form sends."""
+
+    def show(request: Request) -> Response:
+        return _page(lambda: (its.find(request.path_params["token"]), None))
+
+    async def decide(request: Request) -> Response:
+        try:
+            body = await body_of(request, _MOST_BYTES)
+        except Problem as problem:
+            return _refused(problem)
+        return await run_in_threadpool(_page, lambda: its.decide(request.path_params["token"], *_read_form(body)))
+
+    return [
+        Route("/approvals/{token}", show, methods=["GET"]),
+        Route("/approvals/{token}", decide, methods=["POST"]),
+    ]
+
+
+def _page(do: Callable[[], tuple[Asked, bool | None]]) -> Response:
+    from stepwell.api.approval_page import answer  # most requests are others
+
+    try:
+        return answer(*do())
+    except Problem as problem:
+        return _refused(problem)
+
+
+def _refused(problem: Problem) -> Response:
+    from stepwell.api.approval_page import refusal
+
+    return refusal(problem)
+
+
+def _read_json(body: bytes) -> tuple[str | None, str | None]:
+    """Comment and name. Raises Problem 400 with the place of what is wrong."""
+    if not body:
+        return None, None
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise _wrong("", 'the body is an object such as {"comment": "too dear"}, or there is none')
+    for name in raw:
+        if name not in _FIELDS:
+            raise _wrong(f"/{name[:50]}", f"the field {name[:50]!r} is unknown; there are comment and by")
+    return _text("comment", raw.get("comment")), _text("by", raw.get("by"))
+
+
+def _read_form(body: bytes) -> tuple[str | None, str | None]:
+    """What the page's form sends. Browsers make two characters of each end of a line. Raises Problem 400."""
+    try:
+        form = parse_qs(body.decode(errors="replace"), max_num_fields=10)
+    except ValueError:
+        raise Problem(400, "this is not what the page's form sends") from None
+    comment, by = (form[name][0].replace("\r\n", "\n") if name in form else None for name in _FIELDS)
+    return _text("comment", comment), _text("by", by)
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise _wrong(f"/{name}", f"{name} is a text")
+    if value is not None and len(value) > _FIELDS[name]:
+        raise _wrong(f"/{name}", f"{name} may have {_FIELDS[name]:,} characters")
+    return value
+
+
+def _wrong(pointer: str, message: str) -> Problem:
+    return Problem(400, message, errors=[{"pointer": pointer, "message": message}])

@@ -1,0 +1,30 @@
+"""Approvals on one machine: which are open, how one stands, and the end that people make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepwell.core.approvals import Link, Links
+from stepwell.core.messages import Outcome
+from stepwell.local.platform import LocalPlatform
+from stepwell.local.queries import Queries
+from stepwell.platform import Page, RunDetail
+
+
+class LocalApprovals:
+    """Implements `api.approvals.Approvals`. `decide` does so on the event loop."""
+
+    def __init__(self, platform: LocalPlatform, queries: Queries, decide: Callable[[Link, Outcome], bool]) -> None:
+        self._platform, self._queries, self.decide = platform, queries, decide
+
+    def now(self) -> int:
+        return self._platform.clock.now()
+
+    def links(self) -> Links:
+        return self._platform.links
+
+    def read_asking(self, *, before: int | None, limit: int) -> Page[RunDetail]:
+        return self._queries.read_asking(before, limit)
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        return self._queries.read_asked(run_id)

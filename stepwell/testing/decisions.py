@@ -1,0 +1,40 @@
+"""People who decide on approvals, for tests: at the links that people get, once nothing else moves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from stepwell.testing.platform import Json
+
+
+class Decisions(ABC):
+    """The words `approve` and `decline` of `platform.Stepwell`."""
+
+    @abstractmethod
+    def settle(self) -> None: ...
+
+    @abstractmethod
+    def run(self, run_id: str) -> Json: ...
+
+    @abstractmethod
+    def api(self, method: str, path: str, body: Any = None) -> Any: ...
+
+    def approve(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
+        return self._decide("approve_url", run_id, step, {"comment": comment, "by": by})
+
+    def decline(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
+        return self._decide("decline_url", run_id, step, {"comment": comment, "by": by})
+
+    def _decide(self, link: str, run_id: str, step: str | None, body: Json) -> Json:
+        self.settle()
+        steps = self.run(run_id)["steps"]
+        asked = {its_id: its["approval"] for its_id, its in steps.items() if "approval" in its}
+        if step is None and len(asked) == 1:
+            (step,) = asked
+        if step not in asked:
+            raise LookupError(f"run {run_id} has no open approval {step or 'that is the only one'}: {sorted(asked)}")
+        token = asked[step][link].rpartition("/")[2]
+        decision: Json = self.api("POST", f"/v1/approvals/{token}", body)
+        self.settle()
+        return decision
