@@ -19,9 +19,9 @@ from stepwell.core.times import time_text
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c1f24; --soft: #5a6270; --back: #f3f4f6; --card: #ffffff;
-  --line: #c4c9d1; --approve: #14723c; --decline: #b3261e; }
+  --line: #c4c9d1; --edge: #7d8592; --approve: #14723c; --decline: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --text: #e9ebee; --soft: #a3abb8; --back: #15181c; --card: #1f2329;
-  --line: #4a515c; } }
+  --line: #4a515c; --edge: #868f9e; } }
 * { box-sizing: border-box; }
 body { margin: 0; padding: 1rem; background: var(--back); color: var(--text);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -34,13 +34,15 @@ blockquote { margin: 0 0 1rem; padding: 0.75rem 1rem; border-left: 0.25rem solid
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0.25rem 1rem; margin: 0 0 1.25rem; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
 label { display: block; margin-bottom: 0.25rem; } label span, .note { color: var(--soft); }
-textarea, input { width: 100%; margin-bottom: 1rem; padding: 0.6rem; border: 1px solid var(--line);
+textarea, input { width: 100%; margin-bottom: 1rem; padding: 0.6rem; border: 1px solid var(--edge);
   border-radius: 0.4rem; background: var(--card); color: inherit; font: inherit; }
 button { width: 100%; padding: 0.75rem; border: 0; border-radius: 0.4rem; color: #ffffff; font: inherit;
   font-weight: 600; cursor: pointer; }
 button.approved { background: var(--approve); } button.declined { background: var(--decline); }
 :focus-visible { outline: 3px solid #4c8dff; outline-offset: 2px; }
 .note { margin: 1rem 0 0; font-size: 0.9rem; }
+@media (max-width: 26rem) { main { padding: 1rem; } dl { grid-template-columns: 1fr; gap: 0; }
+  dt { margin-top: 0.4rem; } }
 """
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
@@ -67,7 +69,7 @@ def answer(its: Asked, is_mine: bool | None) -> Response:
         title = title if is_mine is not None else f"This was {decision or 'decided'}"
         return _document(409 if is_mine is False else 200, title, decision, [_message(its), _facts(its)])
     title = "This link has expired" if its.standing is Standing.EXPIRED else "There is nothing to decide any more"
-    note = f'<p class="note">{escape(its.in_words)}.</p>'
+    note = f'<p class="note">{_sentence(its.in_words)}</p>'
     return _document(410, title, "", [_message(its), _facts(its), note])
 
 
@@ -75,7 +77,7 @@ def refusal(problem: Problem) -> Response:
     """As for a link that leads nowhere."""
     titles = {404: "There is no such approval", 503: "Please try again"}
     title = titles.get(problem.status, "This cannot be sent")
-    return _document(problem.status, title, "", [f"<p>{escape(problem.detail)}.</p>"], dict(problem.headers))
+    return _document(problem.status, title, "", [f"<p>{_sentence(problem.detail)}</p>"], dict(problem.headers))
 
 
 def _message(its: Asked) -> str:
@@ -95,6 +97,10 @@ def _facts(its: Asked) -> str:
         ("Run", escape(its.detail.run.id)),
     ]
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in facts if value)}</dl>"
+
+
+def _sentence(text: str) -> str:
+    return escape(f"{text[:1].upper()}{text[1:]}.")
 
 
 def _time(text: str) -> str:

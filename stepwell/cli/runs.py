@@ -12,7 +12,7 @@ from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import run_table
 from stepwell.cli.times import SinceOption, UntilOption, moment
-from stepwell.cli.tree import run_tree
+from stepwell.cli.tree import approval_links, run_tree
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -75,5 +75,8 @@ def show(
             time.sleep(0.2)
             found = client.get(f"/v1/runs/{in_path(run)}")
         print_json(found) if as_json else console.print(run_tree(found, logs=logs))
+    if not as_json:
+        for line in approval_links(found):
+            console.print(line, soft_wrap=True)
     if follow and found["status"] != "completed":
         raise typer.Exit(1)

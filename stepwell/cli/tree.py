@@ -36,6 +36,16 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
     return tree
 
 
+def approval_links(run: Mapping[str, Any]) -> list[Text]:
+    """Where people decide on what the run asks: to be printed without wrapping, so that they can be copied."""
+    return [
+        Text.assemble((f"{word} ", style), (f"{step_id}  ", "bold"), step["approval"][f"{word}_url"])
+        for step_id, step in run["steps"].items()
+        if "approval" in step
+        for word, style in (("approve", "green"), ("decline", "yellow"))
+    ]
+
+
 def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> None:
     attempts = step["attempts"]
     took = ""
@@ -61,12 +71,10 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
 
 
 def _add_approval(branch: Tree, asked: dict[str, Any]) -> None:
-    """What people are asked, and where they decide."""
+    """What people are asked, and until when."""
     branch.add(Text(asked["message"], "bold blue"))
     approvers = f"by {', '.join(asked['approvers'])} " if asked["approvers"] else ""
     branch.add(Text(f"to be decided {approvers}until {local_time(asked['expires_at'])}", "blue"))
-    for word, style in (("approve", "green"), ("decline", "yellow")):
-        branch.add(Text.assemble((f"{word}  ", style), asked[f"{word}_url"], no_wrap=True, overflow="ignore"))
 
 
 def _add_edge(branch: Tree, edge: dict[str, Any], step_status: str) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stepwell.core.approvals import REQUESTED
 from stepwell.core.invalid_events import INVALID_EVENT
 from stepwell.core.run_events import RUN_EVENTS
 from stepwell.event_types.types import Change, Refused
@@ -131,6 +132,10 @@ class DevConsole:
                 self._refused(event.data)
             if not started:
                 return
+        if event.name == REQUESTED:
+            self._asked(event.data)
+            if not started:
+                return
         misses = orjson.loads(detail.misses) if detail.misses else []
         invalid = orjson.loads(detail.invalid) if detail.invalid else []
         text = f"[cyan]event[/] {escape(event.name)} [dim]{escape(event.id)}[/]"
@@ -149,6 +154,13 @@ class DevConsole:
         for its in data["errors"]:
             text += f"\n      {escape(its['pointer'])}: {escape(its['message'])}"
         self._line("refused", text, name=data["event_name"], id=data["event_id"], errors=data["errors"])
+
+    def _asked(self, data: dict[str, Any]) -> None:
+        text = f"[blue]asks[/] {data['function_id']} {data['step_id']} [dim]{data['run_id']}[/]"
+        text += f"\n      {escape(data['message'])}"
+        text += f"\n      approve {data['approve_url']}\n      decline {data['decline_url']}"
+        fields = {name: data[name] for name in ("message", "approve_url", "decline_url")}
+        self._line("asks", text, function=data["function_id"], step=data["step_id"], run=data["run_id"], **fields)
 
     def _run_ended(self, status: str, data: dict[str, Any]) -> None:
         error = data["error"]

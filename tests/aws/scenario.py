@@ -98,6 +98,7 @@ class Scenario:
         self._schedules()
         self._stacks()
         self._routings()
+        self._approvals()
 
     def _deploy(self) -> None:
         stepwell = self._stepwell
@@ -223,6 +224,26 @@ class Scenario:
         stepwell.api("DELETE", "/v1/functions/routed?cancel=true")
         self._finish()
         assert stepwell.runs(event)[0]["status"] == "cancelled"
+
+    def _approvals(self) -> None:
+        """People are asked for a while and for long, by route and by advance; they decide, or do not."""
+        stepwell = self._stepwell
+        asks = {"runtime": {"type": "approval", "message": "{{ data.n }}?"}, "after": STARTED_BY[1:2]}
+        steps = {"near": {**asks, "timeout": "5m"}, "far": {**asks, "after": [], "timeout": "2d"}}
+        names = [{"event": name} for name in ("now", "later")]
+        definition = {"id": "asking", "triggers": names, "steps": steps}
+        stepwell.deploy(write(self._folder / "asking", definition))
+        run = next(
+            its["id"] for its in stepwell.runs(stepwell.send("later", {"n": 1})) if its["function_id"] == "asking"
+        )
+        assert [its["step_id"] for its in stepwell.get("/v1/approvals")["data"]] == ["far"]
+        link = stepwell.run(run)["steps"]["far"]["approval"]["approve_url"]
+        assert stepwell.http("GET", link.removeprefix(stepwell.resources.api_url)).status == 200
+        stepwell.travel("6m")
+        stepwell.approve(run, "far")
+        stepwell.travel("6m")
+        assert stepwell.run(run)["error"]["kind"] == "approval_timeout"
+        self._finish()
 
     def _stacks(self) -> None:
         """A function of a CloudFormation stack comes, changes, and goes."""

@@ -12,11 +12,14 @@ import pytest
 import time_machine
 
 from stepwell.aws import store
+from stepwell.aws.approvals import AwsApprovals
 from stepwell.aws.entry import now_ms
 from stepwell.aws.positions import next_position
+from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import Item, arrival, arrival_partitions, event_key, function_key, wait_key
 from stepwell.core.definition import parse_definition
+from stepwell.core.messages import Outcome
 from stepwell.core.run import RunStatus
 from stepwell.testing.batches import Batches, Json, handler_step
 from stepwell.testing.meter import Meter, metered
@@ -334,6 +337,26 @@ def test_a_far_timer_is_an_item_that_is_written_moved_and_deleted_once(resources
         clock.shift(61)
         batches.drain()
         assert len(batches.invoked) == 1
+
+
+def test_an_approval_is_an_item_more_than_a_far_timer_for_as_long_as_it_is_open(resources: Resources) -> None:
+    batches = Batches(resources)
+    asks = {"runtime": {"type": "approval", "message": "{{ data.n }}?"}, "after": [{"step": "a"}]}
+    batches.deploy({"a": handler_step(), "ask": asks})
+    warm(batches)
+    batches.send(data={"n": 1})
+    assert batches.route()
+    opened = of_outcome(batches)  # the run, its timer, what lists it; and the event that tells of it
+    expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 3, "events.PutEvents": 1}
+    assert {name: count for name, count in dict(opened.operations()).items() if name in expected} == expected
+    assert opened.write_units == 4
+    api = AwsApprovals(batches.resources, Queries(batches.resources, batches.entry.registry), batches.entry.decide)
+    run = api.read_asking(before=None, limit=1).items[0]
+    link = api.links().read(api.links().of(run.plan, run.run, 1)[0].rpartition("/")[2])
+    assert link is not None
+    decided = of_call(lambda: api.decide(link, Outcome(output=b"{}")))
+    requests = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "dynamodb.BatchWriteItem": 1, "events.PutEvents": 1}
+    assert cost(decided) == (requests, 5, 1)
 
 
 def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources: Resources) -> None:

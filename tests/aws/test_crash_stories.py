@@ -154,6 +154,27 @@ def a_cron_trigger(its: Story) -> None:
     its.minutes(3, tick=True)
 
 
+def an_approval_that_a_function_tells_of(its: Story) -> None:
+    """A function that the event starts; nobody decides."""
+    asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m", "after": [{"step": "a"}]}
+    its.batches.deploy({"a": handler_step(), "ask": asks, "late": handler_step({"step": "ask", "on": "failure"})})
+    its.batches.deploy({"z": handler_step()}, on="stepwell/approval.requested", id="g")
+    its.begins()
+    its.send()
+    its.minutes(6)
+
+
+def an_approval_whose_time_is_far(its: Story) -> None:
+    asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "16m"}
+    its.batches.deploy({"ask": asks})
+    its.begins()
+    its.send()
+    its.clock.shift(timedelta(minutes=5))
+    its.minutes(2, tick=True)
+    its.clock.shift(timedelta(minutes=9))
+    its.minutes(2)
+
+
 STORIES: list[Callable[[Story], None]] = [
     a_run_that_starts_a_function,
     a_failure_that_starts_a_function,
@@ -165,6 +186,8 @@ STORIES: list[Callable[[Story], None]] = [
     an_invocation_that_never_started,
     an_attempt_that_is_lost,
     a_cron_trigger,
+    an_approval_that_a_function_tells_of,
+    an_approval_whose_time_is_far,
 ]
 every_story = pytest.mark.parametrize("story", STORIES, ids=lambda its: str(its.__name__))
 

@@ -16,11 +16,12 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table import wait_partition
 from stepwell.core.events import event_from
 from stepwell.core.messages import TimerKind
-from stepwell.core.run import PauseStatus, RunStatus
+from stepwell.core.run import PauseStatus, RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
 NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 DELAY, DEADLINE, RETRY = TimerKind.DELAY, TimerKind.DEADLINE, TimerKind.RETRY
+DECISION = TimerKind.DECISION
 PAID = {"event": "paid", "ttl": "10m"}
 
 
@@ -103,7 +104,25 @@ def test_a_deadline_passes_in_its_time_and_not_before_the_wait_is_open(batches: 
     assert len(batches.invoked) == 1
 
 
-@pytest.mark.parametrize("kind", [DELAY, DEADLINE, RETRY])
+def test_an_approval_is_open_until_its_time_has_come_whatever_is_said(batches: Batches, clock: Any) -> None:
+    asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m", "after": [{"step": "a"}]}
+    batches.answer = lambda ctx: LOST
+    begin(batches, {"ask": asks, "a": handler_step()})
+    for attempt in (0, 1, 2):
+        forge(batches, timer(batches, DECISION, 0, attempt))
+        forge(batches, timer(batches, DECISION, 1, attempt))  # of a step that nobody is asked about
+    forge(batches, destination(batches.invoked[0], {}))
+    for attempt in (0, 1, 2, 99):
+        forge(batches, timer(batches, DECISION, 0, attempt))
+    ((stored, _),) = batches.runs()
+    assert [step.status for step in stored.run.steps] == [StepStatus.RUNNING, StepStatus.COMPLETED]
+    clock.shift(600)
+    forge(batches, timer(batches, DECISION, 0, 1))
+    ((stored, _),) = batches.runs()
+    assert stored.run.steps[0].status is StepStatus.FAILED
+
+
+@pytest.mark.parametrize("kind", [DELAY, DEADLINE, RETRY, DECISION])
 def test_a_timer_of_nothing_fails_or_is_refused_alone(batches: Batches, kind: TimerKind) -> None:
     begin(batches, {"a": handler_step({"step": "$trigger", "wait": "10m"})})
     unknown = {**timer(batches, kind), "run": "a" * 26}

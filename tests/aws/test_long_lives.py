@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import time_machine
 
+from stepwell.aws.approvals import AwsApprovals
 from stepwell.aws.entry import now_ms
+from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import event_key
+from stepwell.core.approvals import decided as decided_as
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import Batches, handler_step
 
@@ -62,6 +65,33 @@ def test_an_event_and_a_long_output_are_there_after_a_delay_of_40_days(batches: 
     assert stored.run.status is RunStatus.COMPLETED
     assert batches.invoked[-1]["steps"] == {"a": LONG}
     assert batches.invoked[-1]["event"]["data"] == {"text": "y" * 500}
+
+
+def test_all_that_an_approval_needs_is_there_after_a_year(batches: Batches, clock: Any) -> None:
+    asks = {"runtime": {"type": "approval", "message": "{{ steps.a.text }}"}, "timeout": "366d"}
+    batches.answer = lambda ctx: LONG
+    decided = {"step": "ask", "if": "response.approved"}
+    batches.deploy({"a": handler_step(), "ask": {**asks, "after": [{"step": "a"}]}, "b": handler_step(decided)})
+    batches.send(data={"text": "y" * 500})
+    batches.drain()
+    go_on(batches, clock, 365)
+    ((stored, _),) = batches.runs()
+    approvals = AwsApprovals(
+        batches.resources, Queries(batches.resources, batches.entry.registry), batches.entry.decide
+    )
+    (detail,) = approvals.read_asking(before=None, limit=50).items
+    assert detail.asked[1].startswith("xxx")
+    approve, _ = approvals.links().of(detail.plan, detail.run, 1)
+    link = approvals.links().read(approve.rpartition("/")[2])
+    assert link is not None
+    assert approvals.decide(link, decided_as("approved", None, None, now_ms()))
+    assert not approvals.decide(link, decided_as("approved", None, None, now_ms()))
+    batches.drain()
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert len(batches.invoked[-1]["event"]["data"]["text"]) == 500
+    assert batches.invoked[-1]["steps"]["a"] == LONG
+    assert approvals.read_asking(before=None, limit=50).items == []
 
 
 def test_an_event_that_came_during_a_delay_of_40_days_is_found_at_its_end(batches: Batches, clock: Any) -> None:

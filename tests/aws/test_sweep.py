@@ -296,6 +296,23 @@ def test_a_timer_whose_message_was_lost_fires_by_the_sweeper(batches: Batches, c
     assert status(batches) is RunStatus.COMPLETED
 
 
+def test_an_approval_whose_timer_was_lost_ends_by_the_sweeper_and_is_never_lost(batches: Batches, clock: Any) -> None:
+    asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
+    batches.deploy({"ask": asks})
+    batches.send()
+    batches.drain()
+    purge(batches)
+    batches.entry.sweep(range(8), silence_ms=0)
+    clock.shift(600 + LATE_S - 1)
+    batches.entry.sweep(range(8), silence_ms=0)
+    assert status(batches) is RunStatus.RUNNING
+    clock.shift(1)
+    sweep(batches)
+    ((_, attempts),) = batches.runs()
+    assert status(batches) is RunStatus.FAILED
+    assert [(its.attempt, its.status) for its in attempts] == [(1, "failed")]
+
+
 @pytest.mark.parametrize("kind", TIMERS)
 def test_a_timer_fires_to_the_second(batches: Batches, clock: Any, kind: str) -> None:
     steps, after_s = TIMERS[kind]

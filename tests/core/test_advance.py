@@ -937,6 +937,53 @@ def test_a_timer_that_is_due_is_a_fact(timer: Timer) -> None:
     assert timer.fact() == facts[timer.kind]
 
 
+# --- approvals -------------------------------------------------------------------------------------------------------
+
+ASKS: dict[str, Any] = {"path": "", "runtime": {"type": "approval", "message": "Really?"}, "timeout": "1h"}
+DECISION = Timer(TimerKind.DECISION, A, 1)
+
+
+def asking(**more: dict[str, Any]) -> Story:
+    story = Story(a=ASKS, **more)
+    story.begin()
+    assert story.tell(AttemptStarted(A, 1)) == [SetTimer(DECISION, NOW + HOUR)]
+    return story
+
+
+def test_an_approval_has_a_timer_from_its_claim_until_somebody_decides() -> None:
+    story = asking(b={"after": [after("a")]})
+    assert list(outstanding(story.plan, story.run)) == [SetTimer(DECISION, NOW + HOUR)]
+    assert story.ignores(AttemptEnded(A, 2, OK))
+    assert story.tell(AttemptEnded(A, 1, OK)) == [completed(A), ClearTimer(DECISION), RunStep(B, 1)]
+    assert story.ignores(DECISION.fact())
+    assert story.steps == "completed queued"
+
+
+def test_its_timer_is_a_failure_that_is_not_tried_again() -> None:
+    story = asking(b={"after": [after("a", on="failure")]})
+    commands = story.tell(DECISION.fact(), NOW + HOUR)
+    assert story.steps == "failed queued"
+    (recorded,) = (command for command in commands if isinstance(command, RecordAttempt))
+    assert recorded.error == Error("approval_timeout", "nobody decided in time")
+    assert story.ignores(AttemptEnded(A, 1, OK))
+
+
+def test_an_approval_is_never_lost() -> None:
+    assert asking().ignores(AttemptLost(A, 1))
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed"])
+def test_the_end_of_a_run_closes_its_approvals_and_stops_nothing(ending: str) -> None:
+    story = asking(b={})
+    story.tell(AttemptStarted(B, 1))
+    commands = story.tell(CancelRequested() if ending == "cancelled" else AttemptEnded(B, 1, FINAL))
+    assert [command for command in commands if isinstance(command, ClearTimer)] == [ClearTimer(DECISION)]
+    assert StopStep(A, 1) not in commands
+    assert record(A, "cancelled") in commands
+    assert story.run.steps[A].status is StepStatus.CANCELLED
+    assert story.ignores(DECISION.fact())
+
+
 # --- packing ---------------------------------------------------------------------------------------------------------
 
 

@@ -117,9 +117,13 @@ def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"))
             "after": draw(st.lists(edges(["$trigger", *ids[:i], *ids[:i]]), max_size=3)),
             "retries": {"attempts": draw(st.integers(0, 2)), "backoff": {"initial": "5s"}},
         }
+    asking = [step_id for step_id in ids if draw(st.integers(0, 4)) == 4]
+    for step_id in asking:
+        steps[step_id] |= {"path": "", "retries": None, "runtime": {"type": "approval", "message": "Really?"}}
     words = st.sampled_from(["ok", "ok", "ok", "error", "final", "lost"])
     stubborn = st.sampled_from([["error"] * 2, ["error"] * 3, ["lost"] * 3, ["lost"] * 4])
     scripts = {step_id: draw(st.lists(words, max_size=5) | stubborn) for step_id in ids}
+    scripts |= {step_id: draw(st.sampled_from([["ok"], ["final"]])) for step_id in asking}  # or nobody decides
     in_any_order = {step_id: steps[step_id] for step_id in draw(st.permutations(ids))}
     rules = st.fixed_dictionaries({"event": st.sampled_from(cancels)}, optional={"timeout": st.just("1h")})
     cancel = draw(st.lists(rules, max_size=2)) if cancels else []
@@ -244,7 +248,11 @@ class World:
                 self._add(AttemptStarted(step, attempt))
             case SetTimer(timer, due_at):
                 self.timers[timer] = due_at
-                if not (timer.kind is TimerKind.DEADLINE and self._event(timer.index) == "comes"):
+                if timer.kind is TimerKind.DECISION:
+                    comes_first = self._word(timer.index, timer.attempt) == "ok"
+                else:
+                    comes_first = timer.kind is TimerKind.DEADLINE and self._event(timer.index) == "comes"
+                if not comes_first:
                     self._add(timer.fact())
             case ClearTimer(timer):  # a timer may fire although it was cleared: its fact stays due
                 self.timers.pop(timer, None)
@@ -262,6 +270,9 @@ class World:
             case EmitEnd(status):
                 self.ends.append(status)
 
+    def _word(self, step: int, attempt: int) -> str:
+        return self.function.ends(self.plan.steps[step].id)[attempt - 1]
+
     def _event(self, pause: int) -> str | None:
         return self.plan.pauses[pause].event
 
@@ -274,9 +285,12 @@ class World:
 
     def _accepted(self, fact: Fact, before: Run) -> None:
         if isinstance(fact, AttemptStarted):
-            word = self.function.ends(self.plan.steps[fact.step].id)[fact.attempt - 1]
+            word, asks = self._word(fact.step, fact.attempt), self.plan.steps[fact.step].asks
             its = fact.step, fact.attempt
-            self._add(AttemptLost(*its) if word == "lost" else AttemptEnded(*its, OUTCOMES[word]))
+            if word == "lost" or asks:  # of an approval nothing can be lost, whoever says so
+                self._add(AttemptLost(*its))
+            if word == "ok" or (word != "lost" and not asks):
+                self._add(AttemptEnded(*its, OUTCOMES[word]))
         elif isinstance(fact, EventArrived | DeadlinePassed) or (
             isinstance(fact, DelayEnded) and self._event(fact.pause) is None
         ):
@@ -395,7 +409,7 @@ def test_a_cancel_at_any_moment_ends_everything_at_once(function: Function, seed
     ran = {
         (record.step, record.attempt)
         for record in world.records
-        if record.status == "cancelled" and record.started_at is not None
+        if record.status == "cancelled" and record.started_at is not None and not world.plan.steps[record.step].asks
     }
     assert world.stopped == ran
     assert set(world.statuses.values()) <= {"completed", "failed", "skipped", "cancelled"}

@@ -59,3 +59,8 @@ def test_of_branches_the_slowest_counts() -> None:
         c=step({"step": "$trigger", "wait": "90d"}),
     )
     assert longest_run_ms(plan) == 2 * OF_A_STEP + parse_duration("90d")
+
+
+def test_an_approval_takes_its_timeout_and_no_more() -> None:
+    asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "366d"}
+    assert longest_run_ms(plan_of(a=asks, b=step({"step": "a"}))) == 366 * 24 * HOUR + OF_A_STEP

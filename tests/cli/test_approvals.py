@@ -1,0 +1,161 @@
+"""`approvals`, `approve`, `decline` and `runs show`, at real servers; and the links that these make."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from stepwell.cli.main import app
+from tests.servers import Api, Json, Server, api, dev, eventually, new_key, program, serve, serving, write_function
+
+Command = Callable[..., Any]
+
+
+def ask(message: str = "Pay {{ data.n }}?") -> Json:
+    return {"runtime": {"type": "approval", "message": message, "approvers": ["Ada"]}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    yes = program("echo '\"paid\"'", after=[{"step": "ask", "if": "response.approved"}])
+    write_function(tmp_path / "f" / "one", "one", "one", ask=ask(), yes=yes)
+    write_function(tmp_path / "f" / "two", "two", "two", first=ask("First?"), second=ask("Second?"))
+    return tmp_path / "f"
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    return new_key(tmp_path / "db")
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path, key: str) -> Iterator[Server]:
+    with serve(folder, tmp_path / "db") as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: Server, key: str) -> Iterator[Api]:
+    with api(server, key) as client:
+        yield client
+
+
+@pytest.fixture
+def command(server: Server, key: str) -> Command:
+    def run(*arguments: str, code: int = 0) -> Any:
+        env = {"STEPWELL_URL": server.url, "STEPWELL_KEY": key, "COLUMNS": "60"}
+        result = CliRunner().invoke(app, list(arguments), env=env)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout) if "--json" in arguments else result.stdout + result.stderr
+
+    return run
+
+
+def started(http: Api, name: str = "one", step: str = "ask", **data: Any) -> Json:
+    """A run that asks."""
+    event = http.send(name, data=data)
+    (run,) = eventually(lambda: http.runs_of(event))
+    return eventually(lambda: its if "approval" in (its := http.run(run["id"]))["steps"][step] else None) or {}
+
+
+def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> None:
+    assert "nothing waits for people" in command("approvals")
+    run = started(http, n=7)
+    shown = command("approvals")
+    assert run["id"] in shown
+    assert "Pay 7?" in shown
+    (listed,) = command("approvals", "--json")
+    assert (listed["run_id"], listed["step_id"], listed["approvers"]) == (run["id"], "ask", ["Ada"])
+    said = command("approve", run["id"], "--comment", "as agreed", "--by", "Grace")
+    assert f"approved ask of run {run['id']}" in said
+    ended = eventually(lambda: its if (its := http.run(run["id"]))["status"] == "completed" else None)
+    assert ended is not None
+    output = ended["steps"]["ask"]["output"]
+    assert (output["comment"], output["by"]) == ("as agreed", "Grace")
+    assert command("approvals", "--json") == []
+    said = command("decline", run["id"], code=1)
+    assert "asks nobody" in said
+    said = command("decline", run["id"], "ask", code=1)
+    assert '"decision":"approved"' in said
+
+
+def test_a_run_that_asks_several_things_wants_to_be_told_which(http: Api, command: Command) -> None:
+    run = started(http, "two", "first")
+    assert "name the step: first, second" in command("approve", run["id"], code=1)
+    assert "its steps are first, second" in command("approve", run["id"], "third", code=1)
+    answer = command("decline", run["id"], "second", "--json")
+    assert (answer["step_id"], answer["decision"], answer["approved"]) == ("second", "declined", False)
+    assert answer["by"]  # the name on this machine
+    assert command("approve", run["id"], "--json")["step_id"] == "first"
+    assert "there is no run" in command("approve", "a" * 26, code=1)
+
+
+def test_a_run_is_shown_with_its_links_in_one_line_each(http: Api, command: Command) -> None:
+    run = started(http, n=7)
+    asked = run["steps"]["ask"]["approval"]
+    shown = command("runs", "show", run["id"])
+    assert "Pay 7?" in shown
+    assert "by Ada" in shown
+    assert asked["approve_url"] in shown
+    assert asked["decline_url"] in shown
+
+
+def test_links_lead_to_the_server_and_need_no_key(http: Api, server: Server) -> None:
+    url = started(http, n=1)["steps"]["ask"]["approval"]["approve_url"]
+    assert url.startswith(f"{server.url}/approvals/")
+    assert "Pay 1?" in httpx.get(url).text
+    done = httpx.post(url, data={"comment": "fine"}, headers={"origin": "https://elsewhere.example"})
+    assert done.status_code == 200
+    assert "You approved" in done.text
+
+
+def test_a_server_behind_another_address_says_so_in_its_links(folder: Path, tmp_path: Path) -> None:
+    db, base = tmp_path / "db", "https://stepwell.example.com/base/"
+    key = new_key(db)
+    arguments = ("serve", folder, "--port", "0", "--db", db)
+    for options, env in ((("--public-url", base), {}), ((), {"STEPWELL_PUBLIC_URL": base})):
+        with serving(*arguments, *options, env=env) as server, api(server, key) as http:
+            url = started(http)["steps"]["ask"]["approval"]["approve_url"]
+            assert url.startswith("https://stepwell.example.com/base/approvals/")
+            there = urlsplit(url).path.removeprefix("/base")
+            assert http.http.get(there).status_code == 200
+
+
+@pytest.mark.parametrize("url", ["stepwell.example", "ftp://x", "https://", "https://x/?a=b", "https://x/#a", "//x"])
+def test_a_public_address_that_is_none_is_refused(url: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["serve", str(tmp_path), "--db", str(tmp_path / "db"), "--public-url", url])
+    assert result.exit_code == 2
+    assert "is no address" in result.stderr
+
+
+def test_links_outlive_a_restart_and_a_kill(folder: Path, tmp_path: Path) -> None:
+    key = new_key(tmp_path / "db")
+    with serve(folder, tmp_path / "db") as first, api(first, key) as http:
+        run = started(http, n=1)
+        first.kill()
+    path = urlsplit(run["steps"]["ask"]["approval"]["approve_url"]).path
+    with serve(folder, tmp_path / "db") as second, api(second, key) as http:
+        assert httpx.post(f"{second.url}{path}").status_code == 200
+        ended = eventually(lambda: its if (its := http.run(run["id"]))["status"] == "completed" else None)
+        assert ended is not None
+        assert [attempt["status"] for attempt in ended["steps"]["ask"]["attempts"]] == ["completed"]
+
+
+def test_the_dev_server_prints_the_links_and_answers_its_own_page_only(folder: Path, tmp_path: Path) -> None:
+    with dev(folder, tmp_path / "dev-db") as server, api(server) as http:
+        started(http, n=3)
+        line = server.line(lambda line: line["kind"] == "asks")
+        assert (line["function"], line["step"], line["message"]) == ("one", "ask", "Pay 3?")
+        assert re.fullmatch(rf"{server.url}/approvals/[a-z0-9.]+", line["approve_url"])
+        for origin in ("https://elsewhere.example", "null"):
+            assert httpx.post(line["approve_url"], headers={"origin": origin}).status_code == 403
+        assert httpx.get(line["approve_url"]).status_code == 200
+        assert httpx.post(line["approve_url"], headers={"origin": server.url}).status_code == 200
