@@ -1,4 +1,4 @@
-"""The HTTP API: `/e` goes to the ingest Lambda, everything else to the API's.
+"""The HTTP API: `/e` and `/webhooks` go to the ingest Lambda, everything else to the API's.
 
 One rule: no key is ever logged. A key may stand in the path (`/e/{key}`), so the access log has routes, never paths.
 """

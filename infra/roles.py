@@ -47,7 +47,7 @@ ENGINE: Statements = (
 READ_STATUS: Statements = (Statement("dynamodb:Query", ("index",)),)
 
 STATEMENTS: dict[str, Statements] = {
-    "ingest": (Statement("dynamodb:GetItem", ("table",)),),
+    "ingest": (Statement("dynamodb:GetItem", ("table",)), Statement("ssm:GetParameters", ("secrets",))),
     "route": (*ENGINE, *START_STEPS),
     "advance": (*ENGINE, *READ_STATUS, *START_STEPS),
     "tick": (*ENGINE, *READ_STATUS, *START_STEPS, Statement("dynamodb:UpdateItem", ("table",))),

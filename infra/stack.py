@@ -24,8 +24,8 @@ from infra.nag import acknowledge
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import INPUTS, State
-from infra.steps import Containers, StepLayers, parameter_arns
-from stepwell.aws.naming import function_prefix, log_group, role_prefix, task_log_group
+from infra.steps import Containers, StepLayers, parameter_arn, parameter_arns
+from stepwell.aws.naming import function_prefix, log_group, role_prefix, secrets_prefix, task_log_group
 from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import STATUS_INDEX
 from stepwell.cdk.environment import bus_parameter, registrar_parameter
@@ -76,6 +76,7 @@ class Stepwell(Construct):
             ],
             "container logs": [f"{groups}{task_log_group(env, '')}*"],
             "parameters": parameter_arns(env),
+            "secrets": [parameter_arn(f"{secrets_prefix(env)}*")],
             "key": [self.settings.kms_key],
             "task definitions": [f"{aws}:ecs:{here}:task-definition/{function_prefix(env)}*"],
         }

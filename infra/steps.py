@@ -137,8 +137,11 @@ class Containers(Construct):
 
 def parameter_arns(env: str) -> list[str]:
     """What steps may read in SSM: `.env` files and secrets."""
-    place = f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:parameter"
-    return [f"{place}{prefix}*" for prefix in (dotenv_prefix(env), secrets_prefix(env))]
+    return [parameter_arn(f"{prefix}*") for prefix in (dotenv_prefix(env), secrets_prefix(env))]
+
+
+def parameter_arn(name: str) -> str:
+    return f"arn:{Aws.PARTITION}:ssm:{Aws.REGION}:{Aws.ACCOUNT_ID}:parameter{name}"
 
 
 def _with_adapter(folder: Path, architecture: str) -> Path:

@@ -1,19 +1,28 @@
-"""Writes `function.schema.json` from the model of a definition: `python schemas/generate.py`."""
+"""Writes the JSON Schemas of definitions and of webhooks' rules from their models: `python schemas/generate.py`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from stepwell.core.definition import schema
+from stepwell.core import definition, webhook_definition
 
-FILE = Path(__file__).parent / "function.schema.json"
+FOLDER = Path(__file__).parent
 
 
-def text() -> str:
-    """The content that the file must have."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+def texts() -> dict[str, str]:
+    """The content that each file must have."""
+    return {
+        "function.schema.json": _text(definition.schema()),
+        "webhook.schema.json": _text(webhook_definition.schema()),
+    }
+
+
+def _text(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    FILE.write_text(text(), "utf-8")
+    for name, text in texts().items():
+        (FOLDER / name).write_text(text, "utf-8")

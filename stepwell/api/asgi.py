@@ -1,21 +1,21 @@
-"""One ASGI application: `/e` by hand, since every event passes here, and the rest by Starlette."""
+"""One ASGI application: what becomes events (`/e`, `/webhooks`) by hand, since all of them pass here, and the rest by
+Starlette."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import ASGIApp
 
 from stepwell.api.access import Keys, LocalOnly
-from stepwell.api.approvals import Approvals
 from stepwell.api.cors import CORS
-from stepwell.api.ingest import Judge, accepted, read_events
+from stepwell.api.ingest import WEBHOOKS, Judge, accepted, read_events
 from stepwell.api.problem import CONTENT_TYPE, Problem
-from stepwell.api.routing import Lifecycle
-from stepwell.api.types import TypeRegistry
-from stepwell.api.users import Users
-from stepwell.api.v1 import Control, create_app
 from stepwell.core.events import MAX_BODY_BYTES, Event
-from stepwell.platform import Reader
+
+if TYPE_CHECKING:
+    from stepwell.api.webhooks import Hooks
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -26,51 +26,63 @@ _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CO
 
 
 class App:
-    """`accept` makes events durable, and raises if it cannot; `judge` says what their types have against them;
-    `local_only` guards a server that asks for no key."""
+    """`rest`: the application of everything else. `accept` makes events durable, and raises if it cannot; `judge` says
+    what their types have against them; `local_only` guards a server that asks for no key."""
 
     def __init__(
         self,
-        reader: Reader,
-        control: Control,
-        types: TypeRegistry,
-        users: Users,
-        lifecycle: Lifecycle,
-        approvals: Approvals,
+        rest: ASGIApp,
+        hooks: Hooks,
         keys: Keys,
         accept: Callable[[Sequence[Event]], Awaitable[None]],
         judge: Judge,
         now: Callable[[], int],
         local_only: LocalOnly | None,
     ) -> None:
-        self._keys, self._accept, self._judge, self._now, self._local_only = keys, accept, judge, now, local_only
-        self._rest = create_app(reader, control, types, users, lifecycle, approvals, keys)
+        self._rest, self._hooks, self._keys = rest, hooks, keys
+        self._accept, self._judge, self._now, self._local_only = accept, judge, now, local_only
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         path: str = scope["path"]
         is_ingest = path.startswith("/e/") or path == "/e"
+        is_webhook = path.startswith(WEBHOOKS)
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")
-        cors = _CORS if origin is not None else ()
+        cors = _CORS if origin is not None and is_ingest else ()
         try:
             if self._local_only is not None:
                 self._local_only.check(_text(headers.get(b"host")), _text(origin))
-            if not is_ingest:
+            if not is_ingest and not is_webhook:
                 return await self._rest(scope, receive, send)
-            if scope["method"] == "OPTIONS":
+            if scope["method"] == "OPTIONS" and is_ingest:
                 return await _respond(send, 204, b"", cors)
             if scope["method"] != "POST":
-                raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
+                raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS" if is_ingest else "POST"})
             body = await _read(receive, headers)
-            its = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            events = read_events(self._keys, path[3:] or None, its, body, self._now(), self._judge)
-            await self._accept(events)
+            if is_webhook:
+                events = self._of_webhook(scope, body)
+            else:
+                its = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+                events = read_events(self._keys, path[3:] or None, its, body, self._now(), self._judge)
+            if events:
+                await self._accept(events)
             await _respond(send, 200, accepted(events), cors)
         except Problem as problem:
             more = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
             await _respond(send, problem.status, problem.body(), [*more, *cors], CONTENT_TYPE.encode())
+
+    def _of_webhook(self, scope: Message, body: bytes) -> Sequence[Event]:
+        from stepwell.api.webhooks import event_of_request  # few servers have any
+
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:  # what comes twice is joined, as RFC 9110 has it
+            name, value = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        query = scope["query_string"].decode("latin-1")
+        event = event_of_request(self._hooks, scope["path"].removeprefix(WEBHOOKS), headers, query, body, self._now())
+        return [] if event is None else [event]
 
 
 def _text(value: bytes | None) -> str | None:

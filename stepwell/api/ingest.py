@@ -13,6 +13,7 @@ from stepwell.api.problem import Problem
 from stepwell.api.seeds import HEADER, seeded_ids
 from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, EventError, parse_events
 
+WEBHOOKS = "/webhooks/"  # paths below it are answered by `api.webhooks`
 _random = random.Random(random.SystemRandom().getrandbits(256))
 
 

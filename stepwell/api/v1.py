@@ -37,6 +37,8 @@ from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
 from stepwell.api.types import TypeRegistry, TypesApi
 from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.views import event_view, function_view, run_view
+from stepwell.api.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
+from stepwell.api.webhook_rules import Webhooks, WebhooksApi
 from stepwell.core.approvals import Links
 from stepwell.core.events import Event
 from stepwell.core.resume import CannotResume, Restart
@@ -188,6 +190,7 @@ def create_app(
     users: Users,
     lifecycle: Lifecycle,
     approvals: Approvals,
+    webhooks: Webhooks,
     keys: Keys,
 ) -> Starlette:
     """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the page of approvals."""
@@ -198,6 +201,7 @@ def create_app(
         (RoutingApi(reader, lifecycle), ROUTING_OPERATIONS),
         (TypesApi(types, reader.read_functions), TYPE_OPERATIONS),
         (UserEndpoints(users), USER_OPERATIONS),
+        (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
     ]
 
     def health(request: Request) -> Response:

@@ -24,6 +24,7 @@ from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
 from stepwell.aws.users import AwsUsers
+from stepwell.aws.webhooks import AwsWebhooks
 from stepwell.core.approvals import Link
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample
@@ -93,7 +94,9 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
     users = AwsUsers(resources, registry, entry)
     control = EntryControl(entry, users)
     approvals = AwsApprovals(resources, users, control.decide)
-    app = create_app(users, control, TypeStore(resources), users, control, approvals, KeyStore(resources))
+    webhooks = AwsWebhooks(resources)
+    types, keys = TypeStore(resources), KeyStore(resources)
+    app = create_app(users, control, types, users, control, approvals, webhooks, keys)
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])

@@ -1,4 +1,5 @@
-"""`POST /e` behind an HTTP API: what `api.asgi` does on a machine, for requests that come as Lambda events.
+"""`POST /e` and `/webhooks` behind an HTTP API: what `api.asgi` does on a machine, for requests that come as Lambda
+events.
 
 One rule: the answer comes once every event is on the bus (or in the queue). A cold start pays for every import here.
 """
@@ -12,13 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stepwell.api.access import Keys
 from stepwell.api.cors import CORS
-from stepwell.api.ingest import Judge, accepted, new_event_id, read_events, refusal
+from stepwell.api.ingest import WEBHOOKS, Judge, accepted, new_event_id, read_events, refusal
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.aws.access import KeyStore
 from stepwell.aws.clients import client
@@ -28,6 +30,9 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
 from stepwell.core.events import BadRequest, Event, EventError
 from stepwell.event_types.types import MOST_TOLD, Policy, errors_of
+
+if TYPE_CHECKING:
+    from stepwell.api.webhooks import Hooks
 
 log = logging.getLogger("stepwell.aws")
 
@@ -41,16 +46,17 @@ Answer = dict[str, Any]
 
 class Ingest:
     """Answers requests in the format 2.0 of HTTP APIs. `accept` makes events durable, and raises if it cannot; `judge`
-    says what their types have against them."""
+    says what their types have against them; `hooks` is called when the first webhook comes."""
 
-    def __init__(self, keys: Keys, accept: Accept, judge: Judge) -> None:
-        self._keys, self._accept, self._judge = keys, accept, judge
+    def __init__(self, keys: Keys, accept: Accept, judge: Judge, hooks: Callable[[], Hooks]) -> None:
+        self._keys, self._accept, self._judge, self._hooks = keys, accept, judge, hooks
 
     def __call__(self, request: Mapping[str, Any]) -> Answer:
         headers = request.get("headers", {})
-        cors = CORS if "origin" in headers else {}
+        is_webhook = request["rawPath"].startswith(WEBHOOKS)
+        cors = CORS if "origin" in headers and not is_webhook else {}
         try:
-            if request["requestContext"]["http"]["method"] == "OPTIONS":
+            if request["requestContext"]["http"]["method"] == "OPTIONS" and not is_webhook:
                 return _answer(204, b"", cors)
             return _answer(200, self._send(request, headers), {"content-type": "application/json", **cors})
         except Problem as problem:
@@ -59,9 +65,19 @@ class Ingest:
     def _send(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
         if request["requestContext"]["http"]["method"] != "POST":
             raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
-        path_key = request["rawPath"].removeprefix("/e").removeprefix("/")
-        now = time.time_ns() // 1_000_000
-        events = read_events(self._keys, path_key or None, headers, _body(request), now, self._judge)
+        path: str = request["rawPath"]
+        body, now = _body(request), time.time_ns() // 1_000_000
+        if path.startswith(WEBHOOKS):
+            from stepwell.api.webhooks import event_of_request  # with what knows CEL; few requests come here
+
+            query: str = request.get("rawQueryString", "")
+            event = event_of_request(self._hooks(), path.removeprefix(WEBHOOKS), headers, query, body, now)
+            if event is None:
+                return accepted([])
+            events = [event]
+        else:
+            path_key = path.removeprefix("/e").removeprefix("/")
+            events = read_events(self._keys, path_key or None, headers, body, now, self._judge)
         if errors := self._judge(enumerate(events)):
             raise refusal(BadRequest(400, errors))
         try:
@@ -96,7 +112,13 @@ def ingest_of(resources: Resources) -> Ingest:
             _tell(lambda its: send(resources, its, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
         return errors_of(refused)
 
-    return Ingest(KeyStore(resources), accept, judge)
+    @cache
+    def hooks() -> Hooks:
+        from stepwell.aws.webhooks import AwsHooks
+
+        return AwsHooks(resources)
+
+    return Ingest(KeyStore(resources), accept, judge, hooks)
 
 
 def _tell(send: Accept, events: Sequence[Event]) -> None:

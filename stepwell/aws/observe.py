@@ -62,7 +62,8 @@ def _logger() -> Any:
     from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 
     logger = Logger(service="stepwell", level=os.environ.get(LOG_LEVEL, "INFO"))
-    for name in ("stepwell", *(f"stepwell.{its}" for its in ("aws", "engine", "runs", "dispatch", "types"))):
+    children = ("aws", "engine", "runs", "dispatch", "types", "webhooks")
+    for name in ("stepwell", *(f"stepwell.{its}" for its in children)):
         logging.getLogger(name)  # they must be there to be found
     copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})
     return logger

@@ -20,6 +20,7 @@
 | has a function changed | Get `META` |
 | a key | Get `KEY` |
 | the types of events; the schema of one | Get `META`; Get `Y#name` |
+| the rule of a webhook; all | Get `H`; Query `H` |
 | lists | Query `L#dimension#month#shard`; by status: Query the index `status` |
 | a person by an id | Get `U#kind#id`; if another id leads, Get that |
 | what an event tells of a person | Put `U#kind#id` of it and of each new id, condition `NEW` or `UNCHANGED` |
@@ -176,6 +177,13 @@ def version_key(function_id: str, version: int) -> Key:
 def schema_key(name: str, digest: str) -> Key:
     """The schema of a type of events, named by its content."""
     return _key(f"Y#{name}", digest)
+
+
+WEBHOOKS = "H"
+
+
+def webhook_key(name: str) -> Key:
+    return _key(WEBHOOKS, name)
 
 
 FUNCTIONS_STATE = _key("META", "functions")

@@ -69,12 +69,12 @@ _ENGINE = (STEPS, BUS, OUTCOMES)
 FUNCTIONS = (
     Function(
         "ingest",
-        "POST /e: takes events",
-        Http(("POST", "OPTIONS"), ("/e", "/e/{key}")),
+        "POST /e and /webhooks: takes events",
+        Http(("POST", "OPTIONS"), ("/e", "/e/{key}", "/webhooks/{name}")),
         timeout_s=29,
         calls=(BUS, EVENTS),  # one of them, by the setting `ingest`
         memory_mb=512,
-        layers=("light", "types"),
+        layers=("light", "expressions", "types"),
     ),
     Function(
         "api",

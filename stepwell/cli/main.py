@@ -29,6 +29,7 @@ from stepwell.cli import (
     user,
     users,
     validate,
+    webhooks,
 )
 
 app = typer.Typer(
@@ -63,7 +64,7 @@ for routed in (routing.versions, routing.promote, routing.rollback, routing.paus
     app.command(routed.__name__)(routed)
 for asked in (approvals.approvals, approvals.approve, approvals.decline):
     app.command(asked.__name__)(asked)
-for group in (events, runs, functions, types, keys, secrets, user):
+for group in (events, runs, functions, types, webhooks, keys, secrets, user):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 

@@ -10,9 +10,10 @@ import typer
 
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json, stderr, warn
-from stepwell.cli.push_server import to_server
+from stepwell.cli.push_server import Project, to_server
 from stepwell.cli.routing import share
 from stepwell.cli.types_server import show_change
+from stepwell.cli.webhooks_push import put_webhooks, show_webhooks
 from stepwell.core.routing import NotPossible, Release
 
 if TYPE_CHECKING:
@@ -53,21 +54,21 @@ def command(
         release.check()
     except NotPossible as reason:
         fail(str(reason), 2)
-    functions, types = _load(paths or [Path()])
+    its = _load(paths or [Path()])
     if env is None:
-        to_server(functions, types, release, dry_run, as_json)
+        to_server(its, release, dry_run, as_json)
     else:
-        _to_aws(functions, types, env, release, dry_run, as_json)
+        _to_aws(its, env, release, dry_run, as_json)
 
 
-def _to_aws(
-    functions: list[LoadedFunction], types: ProjectTypes, env: str, release: Release, dry_run: bool, as_json: bool
-) -> None:
+def _to_aws(project: Project, env: str, release: Release, dry_run: bool, as_json: bool) -> None:
+    functions, types = project.functions, project.types
     with aws():
         from stepwell.aws import push, step_lambdas, task_definitions
         from stepwell.aws.account import Account
         from stepwell.aws.deployment import MissingSecrets, Refused, wanted
         from stepwell.aws.images import ImageError
+        from stepwell.aws.webhooks import AwsWebhooks
         from stepwell.cli.progress import Bars
         from stepwell.project.code import CodeError
 
@@ -85,6 +86,7 @@ def _to_aws(
                 bars.expect(0 if dry_run else len(actions))
                 changes = [] if dry_run else _register_types(resources, types)
                 registered = [] if dry_run else pushing.apply(its, found, actions)
+                webhooks = put_webhooks(AwsWebhooks(resources), project.webhooks, dry_run)
         except Refused as error:
             fail(str(error))
         except (
@@ -104,7 +106,7 @@ def _to_aws(
     if as_json:
         lines = [action.as_json() for action in actions]
         content = {"env": env, "dry_run": dry_run, "actions": lines, "functions": versions, "notes": notes}
-        print_json({**content, "types": previews if dry_run else changes})
+        print_json({**content, "types": previews if dry_run else changes, "webhooks": webhooks})
         return
     for one in previews if dry_run else ():
         if one["change"] != "unchanged":
@@ -112,6 +114,7 @@ def _to_aws(
     for change in changes:
         if change["change"] != "unchanged":
             show_change(change)
+    show_webhooks(webhooks, dry_run)
     _print(actions, dry_run)
     for function_id, version in versions.items():
         live = f"v{version}" if version else "not live"
@@ -154,9 +157,10 @@ def _register_types(resources: Resources, types: ProjectTypes) -> list[TypeChang
     return [change_view(store.register_type(its), its.schema, definitions) for its in types.types]
 
 
-def _load(paths: list[Path]) -> tuple[list[LoadedFunction], ProjectTypes]:
+def _load(paths: list[Path]) -> Project:
     from stepwell.project.load import load_all
     from stepwell.project.types import project_types
+    from stepwell.project.webhooks import find_webhooks
 
     functions, errors = load_all(paths)
     if errors:
@@ -166,12 +170,12 @@ def _load(paths: list[Path]) -> tuple[list[LoadedFunction], ProjectTypes]:
     for function in functions:
         for warning in function.warnings():
             warn(str(warning))
-    types = project_types(paths, functions)
-    for warning in types.warnings:
+    types, webhooks = project_types(paths, functions), find_webhooks(paths)
+    for warning in (*types.warnings, *webhooks.warnings):
         warn(str(warning))
-    if types.problems:
-        fail("\n".join(map(str, types.problems)))
-    return functions, types
+    if problems := [*types.problems, *webhooks.problems]:
+        fail("\n".join(map(str, problems)))
+    return Project(functions, types, webhooks.webhooks)
 
 
 def _print(actions: list[Action], dry_run: bool) -> None:

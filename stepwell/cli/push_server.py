@@ -8,32 +8,42 @@ from __future__ import annotations
 import getpass
 import socket
 import tempfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import console, fail, print_json
 from stepwell.cli.tables import routing_text
 from stepwell.cli.types_server import push_types, show_change
+from stepwell.cli.webhooks_push import ServerWebhooks, put_webhooks, show_webhooks
 from stepwell.core.plan import version_hash
 from stepwell.core.routing import Release
 
 if TYPE_CHECKING:
     from stepwell.project.load import LoadedFunction
     from stepwell.project.types import ProjectTypes
+    from stepwell.project.webhooks import WebhookFile
 
 
-def to_server(
-    functions: list[LoadedFunction], types: ProjectTypes, release: Release, dry_run: bool, as_json: bool
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What is pushed."""
+
+    functions: list[LoadedFunction]
+    types: ProjectTypes
+    webhooks: list[WebhookFile]
+
+
+def to_server(project: Project, release: Release, dry_run: bool, as_json: bool) -> None:
     """Send what the server has not, one function after the other. Ends the command at the first that it refuses."""
     client = Client()
-    changes = [] if dry_run else push_types(client, types)
+    changes = [] if dry_run else push_types(client, project.types)
     for change in changes:
         if change["change"] != "unchanged" and not as_json:
             show_change(change)
     known = {its["id"] for its in client.pages("/v1/functions", 100_000)}
     pushed: list[dict[str, Any]] = []
-    for function in functions:
+    for function in project.functions:
         function_id = function.definition.id
         live = _live(client, function) if function_id in known else None
         if live is not None:
@@ -48,8 +58,12 @@ def to_server(
         pushed.append(its)
         if not as_json:
             console.print(words, *([routing_text(its["routing"])] if "routing" in its else []), soft_wrap=True)
+    webhooks = put_webhooks(ServerWebhooks(client), project.webhooks, dry_run)
     if as_json:
-        print_json({"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes})
+        content = {"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes}
+        print_json({**content, "webhooks": webhooks})
+    else:
+        show_webhooks(webhooks, dry_run)
 
 
 def _live(client: Client, function: LoadedFunction) -> int | None:

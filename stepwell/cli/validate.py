@@ -1,4 +1,4 @@
-"""`stepwell validate`: check definitions without running anything."""
+"""`stepwell validate`: check definitions and rules of webhooks without running anything."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ import typer
 
 from stepwell.cli.output import JsonOption, console, print_json, stderr
 from stepwell.project.load import PlacedProblem, load_all
+from stepwell.project.webhooks import find_webhooks
 
 
 def command(
     paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders that hold them.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every definition at or below the paths: fields, steps, edges, expressions, code. Exit code 1 if one is
-    wrong.
+    """Check every definition at or below the paths, fields, steps, edges, expressions, code, and the rules in webhooks
+    folders. Exit code 1 if one is wrong.
 
     Example: stepwell validate functions/
     """
     loaded, errors = load_all(paths or [Path()])
-    problems = [problem for error in errors for problem in error.problems]
-    warnings = [warning for function in loaded for warning in function.warnings()]
+    webhooks = find_webhooks(paths or [Path()])
+    problems = [*(problem for error in errors for problem in error.problems), *webhooks.problems]
+    warnings = [*(warning for function in loaded for warning in function.warnings()), *webhooks.warnings]
     if as_json:
-        ids = [function.definition.id for function in loaded]
-        print_json({"functions": ids, "errors": _views(problems), "warnings": _views(warnings)})
+        ids, names = [function.definition.id for function in loaded], [its.name for its in webhooks.webhooks]
+        print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         for function in loaded:
             console.print(f"[green]ok[/]  {function.definition.id}  [dim]{function.file}[/]")
+        for its in webhooks.webhooks:
+            console.print(f"[green]ok[/]  webhook {its.name}  [dim]{its.file}[/]")
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:
             stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
-        if not loaded and not problems:
+        if not loaded and not webhooks.webhooks and not problems:
             stderr.print("no definitions found; `stepwell init` makes one")
-    if problems or not loaded:
+    if problems or not (loaded or webhooks.webhooks):
         raise typer.Exit(1)
 
 

@@ -23,6 +23,7 @@ MAX_SOURCE_BYTES = 2048
 _MAX_NESTING = 2
 _MAX_REGEX = 200
 _MAX_ENTRIES = 1000
+_MAX_WORK = 64_000_000  # characters that a loop may look at or copy, of what anybody may send
 
 
 class Scope(Enum):
@@ -33,6 +34,7 @@ class Scope(Enum):
     CONDITION = ("event", "user", "data", "steps", "errors", "response")
     MATCH = ("event", "user", "data", "steps", "errors", "response", "async")
     MESSAGE = ("event", "user", "data", "steps", "errors")
+    WEBHOOK = ("body", "headers", "query")
 
 
 class ExpressionError(ValueError):
@@ -68,23 +70,32 @@ class Bindings:
         }
         self._activations: dict[tuple[str, ...], Any] = {}
 
+    @classmethod
+    def of_request(cls, body: Any, headers: dict[str, Any], query: dict[str, Any]) -> Bindings:
+        """What a webhook was sent, for expressions of `Scope.WEBHOOK`."""
+        bindings = cls({})
+        bindings._values |= {"body": body, "headers": headers, "query": query}
+        return bindings
+
     def activation(self, variables: tuple[str, ...]) -> Any:
         found = self._activations.get(variables)
         if found is None:
             values = {name: self._values[name] for name in variables}
-            found = self._activations[variables] = _environment(Scope.MATCH).Activation(values)
+            found = self._activations[variables] = _everywhere().Activation(values)
         return found
 
-    def most_entries(self, variables: tuple[str, ...]) -> int:
-        """The size of the largest list or object in the values of these variables."""
-        most = 0
+    def size(self, variables: tuple[str, ...]) -> tuple[int, int]:
+        """The size of the largest list or object in the values of these variables, and of all their texts."""
+        most = characters = 0
         todo = [self._values[name] for name in variables]
         while todo:
             value = todo.pop()
             if isinstance(value, dict | list):
                 most = max(most, len(value))
                 todo += value.values() if isinstance(value, dict) else value
-        return most
+            elif isinstance(value, str):
+                characters += len(value)
+        return most, characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +107,16 @@ class Value:
 
 
 class Expression:
-    """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`."""
+    """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`.
+    `variables`: those it names."""
 
     def __init__(self, source: str, scope: Scope, compiled: Any, tree: Node) -> None:
         self.source, self.scope, self.tree = source, scope, tree
         self.step_names = frozenset(_step_names(tree))
         named = {node.name for node in walk(tree) if isinstance(node, Ident)}
-        self._variables = tuple(name for name in scope.value if name in named)
+        self.variables = tuple(name for name in scope.value if name in named)
         self._quadratic = _is_quadratic(tree)
+        self._outside = _names_outside(tree) if scope is Scope.WEBHOOK else 0
         self._compiled = compiled
 
     def evaluate(self, bindings: Bindings) -> Answer:
@@ -133,10 +146,16 @@ class Expression:
 
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
         """What the library answers, which may be an error, and its value; or None, and why it cannot be evaluated."""
-        if self._quadratic and (entries := bindings.most_entries(self._variables)) > _MAX_ENTRIES:
-            return None, f"map, filter, and `in` in a loop, take {_MAX_ENTRIES:,} entries; there are {entries:,}"
+        if self._quadratic:
+            entries, _ = bindings.size(self.variables)
+            if entries > _MAX_ENTRIES:
+                return None, f"map, filter, and `in` in a loop, take {_MAX_ENTRIES:,} entries; there are {entries:,}"
+        if self._outside:
+            entries, characters = bindings.size(self.variables)
+            if entries**self._outside * characters > _MAX_WORK:
+                return None, "too much was sent for a loop that names something outside of it"
         try:
-            result = self._compiled.eval(bindings.activation(self._variables))
+            result = self._compiled.eval(bindings.activation(self.variables))
             return result, result.value()
         except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
             return None, value_problem(str(error))
@@ -181,14 +200,28 @@ def _environment(scope: Scope) -> Any:
     return cel.NewEnv(variables=dict.fromkeys(scope.value, cel.Type.DYN))
 
 
+@cache
+def _everywhere() -> Any:
+    """All variables that there are anywhere."""
+    return cel.NewEnv(variables={name: cel.Type.DYN for scope in Scope for name in scope.value})
+
+
 def _is_json(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_json(inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return all(map(_is_json, value))
-    if isinstance(value, float):
-        return isfinite(value)
-    return value is None or isinstance(value, bool | int | str)
+    todo = [value]
+    while todo:
+        its = todo.pop()
+        if isinstance(its, dict):
+            if not all(isinstance(key, str) for key in its):
+                return False
+            todo += its.values()
+        elif isinstance(its, list):
+            todo += its
+        elif isinstance(its, float):
+            if not isfinite(its):
+                return False
+        elif its is not None and not isinstance(its, bool | int | str):
+            return False
+    return True
 
 
 def _kind(of: Any) -> str:
@@ -257,6 +290,19 @@ def _is_quadratic(tree: Node) -> bool:
         for call in _calls(loop)
         if call.function in ("@in", "_+_")
     )
+
+
+def _names_outside(tree: Node) -> int:
+    """How many loops deep something from outside of a loop is named in it: for each round anew, all of that may be
+    compared, or copied into the result. 0: in none."""
+    loops = [node for node in walk(tree) if isinstance(node, Comprehension)]
+    is_named = any(
+        isinstance(node, Ident) and node.name != loop.variable and not node.name.startswith("@")
+        for loop in loops
+        for part in (loop.condition, loop.step, loop.result)
+        for node in walk(part)
+    )
+    return _nesting(tree) if is_named else 0
 
 
 def _collects(plus: Call) -> bool:

@@ -19,8 +19,10 @@ from stepwell.core.run_events import RUN_EVENTS
 from stepwell.event_types.types import Change, Refused
 from stepwell.local.queries import Queries
 from stepwell.local.server import Deployed
+from stepwell.local.webhooks import Synchronised
 from stepwell.platform import EventDetail
 from stepwell.project.load import PlacedProblem
+from stepwell.project.webhooks import FoundWebhooks
 
 _EVERY_S = 0.25
 _AT_ONCE = 10  # of a flood of events only the newest are shown
@@ -35,6 +37,7 @@ class DevConsole:
         self._is_ready = False
         self._reported: frozenset[PlacedProblem] = frozenset()
         self._wrong_types: frozenset[str] = frozenset()
+        self._wrong_webhooks: frozenset[str] = frozenset()
 
     # --- functions -------------------------------------------------------------------------------------------------
 
@@ -76,14 +79,27 @@ class DevConsole:
         wrong = [("problem", "[red]error[/]", str(its)) for its in problems]
         wrong += [("problem", "[red]error[/]", str(its)) for its in results if isinstance(its, Refused)]
         wrong += [("warning", "[yellow]warning[/]", str(its)) for its in warnings]
-        for kind, label, message in wrong:
-            if message not in self._wrong_types:
-                self._line(kind, f"{label} {escape(message)}", message=message)
-        self._wrong_types = frozenset(message for _, _, message in wrong)
+        self._wrong_types = self._new(wrong, self._wrong_types)
         for its in results:
             if isinstance(its, Change) and its.what != "unchanged":
                 text = f"[green]type[/] {escape(its.name)} {escape(its.version)} {its.what}, {its.policy}"
                 self._line("type", text, name=its.name, version=its.version, change=its.what, policy=its.policy)
+
+    def webhooks(self, done: Synchronised, found: FoundWebhooks) -> None:
+        """Report which webhooks are new or gone, and what is wrong with others, once until it is mended."""
+        wrong = [("problem", "[red]error[/]", str(its)) for its in found.problems]
+        wrong += [("warning", "[yellow]warning[/]", str(its)) for its in found.warnings]
+        self._wrong_webhooks = self._new(wrong, self._wrong_webhooks)
+        for name in done.changed:
+            self._line("webhook", f"[green]webhook[/] {name} at /webhooks/{name}", name=name)
+        for name in done.removed:
+            self._line("removed", f"[yellow]removed[/] webhook {name}: its file is gone", webhook=name)
+
+    def _new(self, wrong: Sequence[tuple[str, str, str]], reported: frozenset[str]) -> frozenset[str]:
+        for kind, label, message in wrong:
+            if message not in reported:
+                self._line(kind, f"{label} {escape(message)}", message=message)
+        return frozenset(message for _, _, message in wrong)
 
     def trouble(self, message: str) -> None:
         self._line("problem", f"[red]error[/] {escape(message)}", message=message)

@@ -17,6 +17,7 @@ from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.load import LoadedFunction, load_all
 from stepwell.project.types import project_types, wrong_expressions
+from stepwell.project.webhooks import find_webhooks
 
 _LOOK_AGAIN_S = 1.0
 
@@ -59,6 +60,8 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     functions, errors = await asyncio.to_thread(load_all, paths)
     console.problems([problem for error in errors for problem in error.problems])
     await register_types(server, paths, functions, console)
+    webhooks = await asyncio.to_thread(find_webhooks, paths)
+    console.webhooks(await server.register_webhooks(webhooks), webhooks)
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     for function in functions:

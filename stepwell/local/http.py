@@ -19,6 +19,7 @@ from stepwell.api.ingest import refusal
 from stepwell.api.problem import Problem
 from stepwell.api.routing import Pushed
 from stepwell.api.users import Erased
+from stepwell.api.v1 import create_app
 from stepwell.core.approvals import Link
 from stepwell.core.events import BadRequest, Event
 from stepwell.core.guard import RunSample
@@ -33,6 +34,7 @@ from stepwell.local.platform import Unavailable
 from stepwell.local.server import LocalServer
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
+from stepwell.local.webhooks import WebhookControl
 from stepwell.platform import Replayed
 from stepwell.project.archive import BadArchive
 from stepwell.project.load import LoadError
@@ -112,6 +114,7 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
 
     control = _Control(server)
     types = TypeControl(platform, server.queries, control.call)
+    webhooks = WebhookControl(server.webhooks, server.queries, control.call)
 
     async def accept(events: Sequence[Event]) -> None:
         try:
@@ -123,8 +126,8 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
 
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
-    now = platform.clock.now
-    return App(users, control, types, users, control, approvals, keys, accept, platform.judge, now, local_only)
+    rest = create_app(users, control, types, users, control, approvals, webhooks, keys)
+    return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only)
 
 
 async def serve(

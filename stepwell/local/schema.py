@@ -140,6 +140,11 @@ MIGRATIONS = (
     CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE INDEX timers_approvals ON timers (run) WHERE kind = 4;  -- one for each approval that is open
     """,
+    """
+    CREATE TABLE webhooks (               -- file: that brought the rule; NULL: it was put by the API
+        name TEXT PRIMARY KEY, rule BLOB NOT NULL, file TEXT, changed_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

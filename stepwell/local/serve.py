@@ -20,6 +20,7 @@ from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.load import LoadedFunction, load_all
 from stepwell.project.types import project_types, wrong_expressions
+from stepwell.project.webhooks import find_webhooks
 
 log = logging.getLogger("stepwell.serve")
 
@@ -95,6 +96,19 @@ async def _register_types(server: LocalServer, paths: tuple[Path, ...], function
             log.info("type %s", its.what, extra={"fields": fields})
 
 
+async def _register_webhooks(server: LocalServer, paths: tuple[Path, ...]) -> None:
+    found = await asyncio.to_thread(find_webhooks, paths)
+    for problem in found.problems:
+        log.error("%s", problem)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    done = await server.register_webhooks(found)
+    for name in done.changed:
+        log.info("webhook", extra={"fields": {"webhook": name}})
+    for name in done.removed:
+        log.info("webhook removed", extra={"fields": {"webhook": name}})
+
+
 async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
     """Make everything that can be loaded live. A function that cannot be loaded keeps its last version."""
     functions, errors = await asyncio.to_thread(load_all, paths)
@@ -102,6 +116,7 @@ async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
         for problem in error.problems:
             log.error("%s", problem)
     await _register_types(server, paths, functions)
+    await _register_webhooks(server, paths)
     await server.retire_others(functions, errors)
     for function in functions:
         for warning in function.warnings():

@@ -22,9 +22,11 @@ from stepwell.local.platform import DEFAULT_URL, LocalPlatform, Settings
 from stepwell.local.queries import Queries
 from stepwell.local.runners.router import Runners
 from stepwell.local.store import LocalStore
+from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv, materialise
 from stepwell.project.load import LoadedFunction, LoadError, load
+from stepwell.project.webhooks import FoundWebhooks
 
 
 def default_parallelism() -> int:
@@ -61,6 +63,7 @@ class LocalServer:
 
     def __init__(self, platform: LocalPlatform, runners: Runners, queries: Queries, settings: ServerSettings) -> None:
         self.platform, self.queries, self.settings = platform, queries, settings
+        self.webhooks = LocalWebhooks(platform, settings.secret)
         self._runners = runners
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
@@ -110,6 +113,11 @@ class LocalServer:
             except Refused as refused:
                 results.append(refused)
         return results
+
+    async def register_webhooks(self, found: FoundWebhooks) -> Synchronised:
+        """Keep the rules that were found, and no other that a file brought before, but for those of broken files."""
+        rules = [(its.rule, str(its.file.absolute())) for its in found.webhooks]
+        return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
         """Take out of service every live function but these, and those whose folder holds what cannot be loaded: they

@@ -90,7 +90,7 @@ def load(path: Path) -> LoadedFunction:
 
 
 def _load(path: Path) -> LoadedFunction:
-    source = _read(path)
+    source = read_source(path)
     try:
         definition = parse_definition(source.data)
     except DefinitionError as refused:
@@ -142,6 +142,26 @@ def _search(paths: Iterable[Path]) -> tuple[list[Path], list[PlacedProblem]]:
     return sorted(files), problems
 
 
+def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
+    """The folders of this name at or below each path, and none that is in another; and of a function's folder, the one
+    beside it too."""
+    found: set[Path] = set()
+    for path in paths:
+        top = path.parent if path.is_file() else path
+        if is_function(top):
+            found |= {folder for folder in (top / name, top.absolute().parent / name) if folder.is_dir()}
+        for parent, folders, _ in os.walk(top):
+            folders[:] = [folder for folder in folders if not folder.startswith(".") and folder not in _SKIPPED]
+            if Path(parent).name == name:
+                found.add(Path(parent))
+                folders.clear()
+    return {folder for folder in found if not any(other in folder.parents for other in found)}
+
+
+def is_function(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in NAMES)
+
+
 def _definitions_in(folder: Path) -> tuple[list[Path], list[PlacedProblem]]:
     found = [folder / name for name in NAMES if (folder / name).is_file()]
     if len(found) < 2:
@@ -150,7 +170,9 @@ def _definitions_in(folder: Path) -> tuple[list[Path], list[PlacedProblem]]:
     return [], [PlacedProblem(file, 1, 1, (), message) for file in found[1:]]
 
 
-def _read(path: Path) -> Source:
+def read_source(path: Path) -> Source:
+    """What a JSON or YAML file holds. Raises LoadError."""
+
     def refuse(message: str, line: int = 1, column: int = 1) -> LoadError:
         return LoadError([PlacedProblem(path, line, column, (), message)])
 

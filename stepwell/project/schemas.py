@@ -7,7 +7,6 @@ digit, or with v and a digit. What cannot be written so stands in the schema, as
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,14 +18,13 @@ from stepwell.core.problems import Pointer, shown
 from stepwell.event_types.schema import POLICY, Schema
 from stepwell.event_types.validation import BadSchema, check_schema
 from stepwell.project.json_text import parse_json
-from stepwell.project.load import NAMES
+from stepwell.project.load import folders_called
 from stepwell.project.source import LoadError, PlacedProblem, Source, SourceError
 
 FOLDER = "schemas"
 SUFFIX = ".schema.json"
 _EVENT, _V = "x-stepwell-event", "x-stepwell-v"
 _LARGEST = 1024 * 1024
-_SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
 _VERSION = re.compile(r"v?\d")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -68,7 +66,7 @@ def find_types(paths: Iterable[Path]) -> FoundTypes:
     types: dict[tuple[str, str], EventType] = {}
     problems: list[PlacedProblem] = []
     warnings: list[PlacedProblem] = []
-    for folder in sorted(_folders(paths)):
+    for folder in sorted(folders_called(FOLDER, paths)):
         for file in sorted(folder.rglob("*" + SUFFIX)):
             try:
                 its = read_type(file, folder)
@@ -159,17 +157,3 @@ def _named(file: Path, folder: Path) -> tuple[str, str | None]:
     parts = last.removesuffix(SUFFIX).split(".")
     at = next((i for i, part in enumerate(parts) if i and _VERSION.match(part)), len(parts))
     return "/".join([*folders, ".".join(parts[:at])]), ".".join(parts[at:]) or None
-
-
-def _folders(paths: Iterable[Path]) -> set[Path]:
-    found: set[Path] = set()
-    for path in paths:
-        top = path.parent if path.is_file() else path
-        if any((top / name).is_file() for name in NAMES):
-            found |= {folder for folder in (top / FOLDER, top.absolute().parent / FOLDER) if folder.is_dir()}
-        for parent, folders, _ in os.walk(top):
-            folders[:] = [name for name in folders if not name.startswith(".") and name not in _SKIPPED]
-            if Path(parent).name == FOLDER:
-                found.add(Path(parent))
-                folders.clear()
-    return {folder for folder in found if not any(other in folder.parents for other in found)}

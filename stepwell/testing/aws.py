@@ -32,6 +32,7 @@ from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
 from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
 from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, QUEUES, Engine, Queue, reader, server
 from stepwell.aws.types import TypeStore
+from stepwell.aws.webhooks import AwsWebhooks
 from stepwell.core.duration import parse_duration
 from stepwell.core.routing import NotPossible, Release
 from stepwell.project.load import LoadError, load
@@ -41,7 +42,7 @@ from stepwell.testing.decisions import Decisions
 from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext, http_event, scheduled_event
 from stepwell.testing.lambda_host import LambdaHost
-from stepwell.testing.local import refused_by
+from stepwell.testing.local import refused_by, webhooks_of
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 
 HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
@@ -123,6 +124,8 @@ class AwsStepwell(Decisions):
         )
         for new in project_types([function.folder], [function]).types:
             TypeStore(self.resources).register_type(new)
+        for webhook in webhooks_of(function):
+            AwsWebhooks(self.resources).put_webhook(webhook.rule)
         try:
             found, actions = push.plan(its)
         except MissingSecrets as wrong:

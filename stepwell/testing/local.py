@@ -26,8 +26,9 @@ from stepwell.local.clock import Clock
 from stepwell.local.http import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.archive import write_archive
-from stepwell.project.load import LoadError, load
+from stepwell.project.load import LoadedFunction, LoadError, load
 from stepwell.project.types import project_types
+from stepwell.project.webhooks import WebhookFile, find_webhooks
 from stepwell.testing.decisions import Decisions
 from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
 
@@ -95,6 +96,8 @@ class LocalStepwell(Decisions):
         except LoadError as wrong:
             raise refused_by(wrong) from None
         self._call(self.server.register_types(project_types([function.folder], [function]).types))
+        for webhook in webhooks_of(function):
+            self._call(self.server.webhooks.put(webhook.rule))
         deployed = self._call(self.server.deploy(function))
         if deployed.registered is None:
             raise Refused(400, [{"pointer": "", "message": reason} for reason in deployed.missing])
@@ -192,6 +195,14 @@ class LocalStepwell(Decisions):
         self.close()
         self._clock.advance(parse_duration(downtime))
         self._open()
+
+
+def webhooks_of(function: LoadedFunction) -> list[WebhookFile]:
+    """The rules that come with a function. Raises Refused."""
+    found = find_webhooks([function.folder])
+    if found.problems:
+        raise refused_by(LoadError(found.problems))
+    return found.webhooks
 
 
 def refused_by(wrong: LoadError) -> Refused:

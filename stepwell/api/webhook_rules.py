@@ -1,0 +1,143 @@
+"""`/v1/webhooks`: the rules by which requests of any sender become events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, Protocol
+
+import orjson
+from starlette.requests import Request
+from typing_extensions import TypedDict
+
+from stepwell.api.models import Time
+from stepwell.api.openapi import Operation
+from stepwell.api.paging import found
+from stepwell.api.problem import Problem
+from stepwell.api.views import time_text
+from stepwell.event_types.validation import json_pointer
+
+Rule = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRule:
+    """A rule as it is kept, and when it was last changed (ms)."""
+
+    rule: Rule
+    changed_at: int
+
+
+class Webhooks(Protocol):
+    """What the API reads and changes of webhooks; called from any thread."""
+
+    def read_webhooks(self) -> list[KeptRule]:
+        """All, by name."""
+
+    def read_webhook(self, name: str) -> KeptRule | None: ...
+
+    def put_webhook(self, rule: Rule) -> bool:
+        """Keep a rule that `core.webhook_definition` has read; False if it is kept already."""
+
+    def remove_webhook(self, name: str) -> bool:
+        """False if there is none."""
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+class VerifyView(TypedDict):
+    type: Literal["standard-webhooks", "stripe", "github", "hmac"]
+    secret: str  # its name
+    header: NotRequired[str]
+    algorithm: NotRequired[str]
+    encoding: NotRequired[str]
+    tolerance: NotRequired[str]
+
+
+_Conditional = TypedDict("_Conditional", {"if": NotRequired[str]})
+
+
+class WebhookView(_Conditional):
+    """A rule, as schemas/webhook.schema.json describes it."""
+
+    name: str
+    event: str
+    id: NotRequired[str]
+    data: NotRequired[str]
+    user: NotRequired[str]
+    ts: NotRequired[str]
+    verify: NotRequired[VerifyView]
+    changed_at: Time
+
+
+class WebhookList(TypedDict):
+    data: list[WebhookView]
+    next: None
+
+
+_CEL = {"type": ["string", "null"], "description": "CEL over body, headers and query"}
+_RULE = {
+    "type": "object",
+    "required": ["event"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "description": "that of the path, if it is given"},
+        "event": {"type": "string", "examples": ["github/{{ headers['x-github-event'] }}"]},
+        **dict.fromkeys(("id", "data", "user", "ts", "if"), _CEL),
+        "verify": {"type": ["object", "null"], "description": "type, secret, header, algorithm, encoding, tolerance"},
+    },
+}
+
+OPERATIONS = (
+    Operation("GET", "/v1/webhooks", "list_webhooks", "The webhooks", WebhookList),
+    Operation("GET", "/v1/webhooks/{id}", "get_webhook", "A webhook, by its name", WebhookView),
+    Operation("PUT", "/v1/webhooks/{id}", "put_webhook", "Make or change a webhook", WebhookView, body=_RULE),
+    Operation("DELETE", "/v1/webhooks/{id}", "remove_webhook", "Remove a webhook; its last rule", WebhookView),
+)
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WebhooksApi:
+    webhooks: Webhooks
+
+    def list_webhooks(self, request: Request) -> Any:
+        return {"data": [_view(its) for its in self.webhooks.read_webhooks()], "next": None}
+
+    def get_webhook(self, request: Request) -> Any:
+        return _view(self._found(request))
+
+    def put_webhook(self, request: Request) -> Any:
+        self.webhooks.put_webhook(read_rule(request.state.body, request.path_params["id"]))
+        return _view(self._found(request))
+
+    def remove_webhook(self, request: Request) -> Any:
+        its = self._found(request)
+        self.webhooks.remove_webhook(request.path_params["id"])
+        return _view(its)
+
+    def _found(self, request: Request) -> KeptRule:
+        name = request.path_params["id"]
+        its: KeptRule = found(self.webhooks.read_webhook(name), "webhook", name)
+        return its
+
+
+def read_rule(body: bytes, name: str) -> Rule:
+    """The rule in a request. Raises Problem 400 with all that is wrong."""
+    from stepwell.core.definition import DefinitionError  # only who makes a rule waits for pydantic
+    from stepwell.core.webhook_definition import parse_webhook
+
+    try:
+        return parse_webhook(orjson.loads(body), name)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+    except DefinitionError as wrong:
+        errors = [{"pointer": json_pointer(its.pointer), "message": its.message} for its in wrong.problems]
+        raise Problem(400, "; ".join(its["message"] for its in errors), errors=errors) from None
+
+
+def _view(its: KeptRule) -> Mapping[str, Any]:
+    return {**its.rule, "changed_at": time_text(its.changed_at)}

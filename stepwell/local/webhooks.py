@@ -1,0 +1,109 @@
+"""The rules of webhooks in SQLite; they are kept in memory too, since requests are answered by them.
+
+One rule: what a file brought goes with its file, and what was put by the API stays until it is removed there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from stepwell.api.webhook_rules import KeptRule
+from stepwell.core.webhooks import Rule
+from stepwell.local.platform import LocalPlatform
+from stepwell.local.queries import Queries
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Synchronised:
+    """Names of webhooks that files made, changed, and took away."""
+
+    changed: list[str]
+    removed: list[str]
+
+
+class LocalWebhooks:
+    """Implements `api.webhooks.Hooks`, and changes rules; for the event loop's thread."""
+
+    def __init__(self, platform: LocalPlatform, secret: Callable[[str], str | None]) -> None:
+        self._platform, self._secret = platform, secret
+        self._rules: dict[str, Rule] | None = None
+
+    def rule(self, name: str) -> Rule | None:
+        if self._rules is None:
+            rows = self._platform.store.connection.execute("SELECT rule FROM webhooks")
+            rules = [Rule.of(orjson.loads(raw)) for (raw,) in rows]
+            self._rules = {rule.name: rule for rule in rules}
+        return self._rules.get(name)
+
+    def secret(self, name: str, *, again: bool = False) -> str | None:
+        return self._secret(name)
+
+    async def put(self, rule: Json, file: str | None = None) -> bool:
+        """False if it is kept already."""
+        row = self._platform.store.connection.execute(
+            "SELECT rule, file FROM webhooks WHERE name = ?", (rule["name"],)
+        ).fetchone()
+        if row is not None and (orjson.loads(row[0]), row[1]) == (rule, file):
+            return False
+        values = (rule["name"], orjson.dumps(rule), file, self._platform.clock.now())
+        await self._write("INSERT OR REPLACE INTO webhooks VALUES (?, ?, ?, ?)", values)
+        return row is None or orjson.loads(row[0]) != rule
+
+    async def remove(self, name: str) -> None:
+        await self._write("DELETE FROM webhooks WHERE name = ?", (name,))
+
+    async def synchronise(self, rules: Iterable[tuple[Json, str]], broken: Collection[str]) -> Synchronised:
+        """Keep these rules with their files, and no other that a file brought, but for those of files which cannot be
+        read now."""
+        changed, names = [], set()
+        for rule, file in rules:
+            names.add(rule["name"])
+            if await self.put(rule, file):
+                changed.append(rule["name"])
+        rows = self._platform.store.connection.execute("SELECT name, file FROM webhooks WHERE file IS NOT NULL")
+        removed = sorted(name for name, file in rows.fetchall() if name not in names and file not in broken)
+        for name in removed:
+            await self.remove(name)
+        return Synchronised(changed, removed)
+
+    async def _write(self, sql: str, values: tuple[Any, ...]) -> None:
+        def write(connection: sqlite3.Connection, now: int) -> None:
+            connection.execute(sql, values)
+
+        await self._platform.in_transaction(write)
+        self._rules = None
+
+
+class WebhookControl:
+    """Implements `api.webhook_rules.Webhooks`. `call` does work on the platform's event loop, and waits for it."""
+
+    def __init__(
+        self, webhooks: LocalWebhooks, queries: Queries, call: Callable[[Coroutine[Any, Any, Any]], Any]
+    ) -> None:
+        self._webhooks, self._queries, self._call = webhooks, queries, call
+
+    def read_webhooks(self) -> list[KeptRule]:
+        rows = self._queries.connection.execute("SELECT rule, changed_at FROM webhooks ORDER BY name")
+        return [KeptRule(orjson.loads(rule), at) for rule, at in rows]
+
+    def read_webhook(self, name: str) -> KeptRule | None:
+        sql = "SELECT rule, changed_at FROM webhooks WHERE name = ?"
+        row = self._queries.connection.execute(sql, (name,)).fetchone()
+        return None if row is None else KeptRule(orjson.loads(row[0]), row[1])
+
+    def put_webhook(self, rule: Json) -> bool:
+        changed: bool = self._call(self._webhooks.put(rule))
+        return changed
+
+    def remove_webhook(self, name: str) -> bool:
+        if self.read_webhook(name) is None:
+            return False
+        self._call(self._webhooks.remove(name))
+        return True

@@ -1,0 +1,85 @@
+"""The rules of webhooks on disk: the files in `webhooks/` folders, which stand beside functions or in their folders.
+
+One rule: a file's name is its webhook's, as in `webhooks/github.yaml`. A folder of that name among a function's code is
+not meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepwell.project.load import folders_called, is_function, read_source
+from stepwell.project.source import LoadError, PlacedProblem
+
+FOLDER = "webhooks"
+_SUFFIXES = frozenset({".json", ".yaml", ".yml"})
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookFile:
+    """A rule, as it is kept. `warnings`: what is allowed, and probably not meant."""
+
+    name: str
+    rule: dict[str, Any]
+    file: Path
+    warnings: list[PlacedProblem]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWebhooks:
+    """`webhooks`: by name. `problems`: files that hold none."""
+
+    webhooks: list[WebhookFile]
+    problems: list[PlacedProblem]
+
+    @property
+    def warnings(self) -> list[PlacedProblem]:
+        return [warning for its in self.webhooks for warning in its.warnings]
+
+
+def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
+    """The rules in the `webhooks` folders at or below each path; and of a function's folder, those beside it too."""
+    paths = list(paths)
+    found: dict[str, WebhookFile] = {}
+    problems: list[PlacedProblem] = []
+    for folder in sorted(folders_called(FOLDER, paths)):
+        if is_function(folder) or _is_code(folder, paths):
+            continue
+        for file in sorted(folder.iterdir()):
+            if file.suffix not in _SUFFIXES or file.name.startswith(".") or not file.is_file():
+                continue
+            try:
+                its = read_webhook(file)
+            except LoadError as error:
+                problems += error.problems
+                continue
+            other = found.setdefault(its.name, its)
+            if other is not its:
+                message = f"the webhook {its.name} stands in {other.file}, too; remove one of them"
+                problems.append(PlacedProblem(file, 1, 1, (), message))
+    return FoundWebhooks([found[name] for name in sorted(found)], problems)
+
+
+def read_webhook(file: Path) -> WebhookFile:
+    """The rule in a file. Raises LoadError with all that is wrong with it."""
+    from stepwell.core.definition import DefinitionError  # who has no webhooks waits for none of this
+    from stepwell.core.webhook_definition import parse_webhook, warnings
+
+    source = read_source(file)
+    try:
+        rule = parse_webhook(source.data, file.stem)
+    except DefinitionError as wrong:
+        problems = [PlacedProblem(file, *source.place(p.pointer), p.pointer, p.message) for p in wrong.problems]
+        raise LoadError(problems) from None
+    doubts = [PlacedProblem(file, *source.place(p.pointer), p.pointer, p.message) for p in warnings(rule)]
+    return WebhookFile(rule["name"], rule, file, doubts)
+
+
+def _is_code(folder: Path, paths: Iterable[Path]) -> bool:
+    """Whether it lies in a function's folder, and deeper than beside the definition."""
+    tops = {path.parent if path.is_file() else path for path in paths}
+    above = [its for its in folder.parents[1:] if any(top == its or top in its.parents for top in tops)]
+    return any(map(is_function, above))
