@@ -64,7 +64,12 @@ def test_the_id_of_an_example_is_its_folder(example: str) -> None:
 def test_the_examples_are_valid_and_give_no_warning() -> None:
     result = CliRunner().invoke(app, ["validate", "--json", str(EXAMPLES)])
     assert result.exit_code == 0, result.output
-    assert orjson.loads(result.stdout) == {"functions": FOLDERS, "errors": [], "warnings": []}
+    assert orjson.loads(result.stdout) == {
+        "functions": FOLDERS,
+        "webhooks": ["github", "stripe"],
+        "errors": [],
+        "warnings": [],
+    }
 
 
 def test_the_script_that_tries_them_all_shows_a_run() -> None:
@@ -134,6 +139,37 @@ def test_conditions_choose_one_branch_and_meet_again(text: str, taken: str, skip
     ended = run("conditions", "--event", orjson.dumps({"name": "ticket/opened", "data": {"text": text}}).decode())
     assert statuses(ended) == {"classify": "completed", "archive": "completed", taken: "completed", skipped: "skipped"}
     assert ended["output"] == {"archive": {"archived": True, "went_through": ["classify", taken]}}
+
+
+@pytest.mark.parametrize(
+    ("webhook", "headers", "body", "who", "what"),
+    [
+        (
+            "github.yaml",
+            ["--header", "X-GitHub-Event:push"],
+            {"ref": "refs/heads/main", "commits": [{"id": "1"}, {"id": "2"}], "sender": {"login": "ada"}},
+            "ada",
+            "2 commits to refs/heads/main",
+        ),
+        (
+            "stripe.json",
+            [],
+            {"type": "charge.succeeded", "created": 1, "data": {"object": {"amount": 1250, "currency": "eur"}}},
+            "somebody",
+            "12.50 eur",
+        ),
+    ],
+)
+def test_webhooks_make_events_that_start_the_function(
+    webhook: str, headers: list[str], body: Any, who: str, what: str
+) -> None:
+    rule = str(EXAMPLES / "webhooks" / "webhooks" / webhook)
+    arguments = ["webhooks", "test", rule, "--json", "--body", "-", *headers]
+    made = CliRunner().invoke(app, arguments, input=orjson.dumps(body))
+    assert made.exit_code == 0, made.output
+    event = orjson.loads(made.stdout)
+    ended = run("webhooks", "--event", orjson.dumps({name: event[name] for name in ("name", "data", "user")}).decode())
+    assert ended["output"] == {"tell": {"who": who, "what": what}}
 
 
 def test_a_trigger_expression_that_is_false_starts_nothing() -> None:

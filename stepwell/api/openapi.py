@@ -75,6 +75,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    paths["/webhooks/{name}"] = {"post": _receive()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Stepwell", "version": __version__},
@@ -122,6 +123,22 @@ def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
             "200": _answer("The ids, in the order of the events", models.Accepted),
             **{str(status): _problem() for status in (400, 401, 413, 503)},
         },
+    }
+
+
+def _receive() -> dict[str, Any]:
+    types = ("application/json", "application/x-www-form-urlencoded", "text/plain")
+    anything: dict[str, Any] = {media_type: {"schema": {}} for media_type in types}
+    return {
+        "summary": "Any sender's request, of which a rule makes an event",
+        "operationId": "receive",
+        "parameters": [_path_parameter("name")],
+        "requestBody": {"content": anything},
+        "responses": {
+            "200": _answer("The event's id; none if the rule ignores the request", models.Accepted),
+            **{str(status): _problem() for status in (400, 401, 404, 413, 422, 503)},
+        },
+        "security": [],
     }
 
 

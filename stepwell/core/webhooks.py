@@ -187,7 +187,7 @@ def event_id(webhook: str, its: str) -> str:
     plain = f"webhook:{webhook}:{its}"
     if len(plain) <= _LONGEST_ID and not _CONTROL.search(plain):
         return plain
-    return f"webhook:{webhook}:sha256:{hashlib.sha256(its.encode(errors='surrogatepass')).hexdigest()}"
+    return f"webhook:{webhook}:sha256:{hashlib.sha256(its.encode()).hexdigest()}"
 
 
 def _verify(raw: Json | None) -> Verify | None:

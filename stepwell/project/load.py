@@ -143,8 +143,8 @@ def _search(paths: Iterable[Path]) -> tuple[list[Path], list[PlacedProblem]]:
 
 
 def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
-    """The folders of this name at or below each path, and none that is in another; and of a function's folder, the one
-    beside it too."""
+    """The folders of this name at or below each path that are no functions, and none that is in another; and of a
+    function's folder, the one beside it too."""
     found: set[Path] = set()
     for path in paths:
         top = path.parent if path.is_file() else path
@@ -152,9 +152,10 @@ def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
             found |= {folder for folder in (top / name, top.absolute().parent / name) if folder.is_dir()}
         for parent, folders, _ in os.walk(top):
             folders[:] = [folder for folder in folders if not folder.startswith(".") and folder not in _SKIPPED]
-            if Path(parent).name == name:
+            if Path(parent).name == name and not is_function(Path(parent)):
                 found.add(Path(parent))
                 folders.clear()
+    found = {folder for folder in found if not is_function(folder)}
     return {folder for folder in found if not any(other in folder.parents for other in found)}
 
 

@@ -46,7 +46,7 @@ def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
     found: dict[str, WebhookFile] = {}
     problems: list[PlacedProblem] = []
     for folder in sorted(folders_called(FOLDER, paths)):
-        if is_function(folder) or _is_code(folder, paths):
+        if _is_code(folder, paths):
             continue
         for file in sorted(folder.iterdir()):
             if file.suffix not in _SUFFIXES or file.name.startswith(".") or not file.is_file():

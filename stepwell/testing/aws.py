@@ -309,6 +309,7 @@ class AwsStepwell(Decisions):
         path, _, query = path.partition("?")
         handler = server(method, path).name
         request = http_event(method, path, body, query=dict(parse_qsl(query)), headers=sent)
+        request["rawQueryString"] = query  # as it was sent
         answer = self._handlers[handler](request, LambdaContext(handler))
         content = answer["body"].encode()
         if answer.get("isBase64Encoded"):

@@ -5,6 +5,7 @@ One rule: a new kind of request that some Lambda makes is provoked here, or its 
 
 from __future__ import annotations
 
+import hmac
 import io
 import json
 import zipfile
@@ -180,6 +181,7 @@ class Scenario:
         stepwell.get("/v1/functions")
         stepwell.get("/v1/functions/keyed")
         stepwell.cancel(run)
+        self._webhooks()
         self._users()
         waits = stepwell.run_of(stepwell.send("later"))
         stepwell.cancel(waits)
@@ -189,6 +191,15 @@ class Scenario:
             stepwell.end_task_without_a_word()
             (failed,) = stepwell.runs(event)
             assert failed["steps"]["box"]["error"]["kind"] == "crash"
+
+    def _webhooks(self) -> None:
+        stepwell = self._stepwell
+        rule = {"event": "hooked", "verify": {"type": "hmac", "secret": "TOKEN", "header": "x-signature"}}
+        stepwell.api("PUT", "/v1/webhooks/shop", rule)
+        stepwell.get("/v1/webhooks")
+        signature = hmac.new(b"s3cret", b"{}", "sha256").hexdigest()
+        assert stepwell.http("POST", "/webhooks/shop", b"{}", {"x-signature": signature}).status == 200
+        stepwell.api("DELETE", "/v1/webhooks/shop")
 
     def _users(self) -> None:
         stepwell = self._stepwell

@@ -58,7 +58,7 @@ def on_lambda(synth: Synth, its: Function, script: str) -> str:
     site = next(path for path in sys.path if path.endswith("site-packages"))
     prepare = ISOLATED.format(runtime=RUNTIME, site=site)
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", prepare + script, str(code_of(synth)), f"lambdas.{its.name}", *layers],
+        [sys.executable, "-I", "-S", "-B", "-c", prepare + script, str(code_of(synth)), f"lambdas.{its.name}", *layers],
         env={VARIABLE: RESOURCES.to_json(), "AWS_DEFAULT_REGION": "us-east-1"},
         capture_output=True,
         text=True,
@@ -77,7 +77,7 @@ def test_a_lambda_starts_with_its_layers_alone(synth: Synth, its: Function) -> N
     loaded = on_lambda(synth, its, LOADED).split()
     assert "stepwell" in loaded
     assert "pydantic" not in loaded
-    assert ("cel_expr_python" in loaded) <= ("expressions" in its.layers)
+    assert ("cel_expr_python" in loaded) <= ("expressions" in its.layers and its.name != "ingest"), "few need it there"
 
 
 @linux_only

@@ -55,7 +55,8 @@ def test_push_says_what_is_live(aws: Aws, write: Write) -> None:
     assert "live f v1" in ok("push", folder, "--env", "dev", "-m", "first")
     assert "nothing has changed" in ok("push", folder, STEPWELL_ENV="dev")
     answer = data("push", folder, "--env", "dev")
-    assert answer == {"env": "dev", "dry_run": False, "actions": [], "functions": {"f": 1}, "notes": [], "types": []}
+    nothing = {"actions": [], "notes": [], "types": [], "webhooks": []}
+    assert answer == {"env": "dev", "dry_run": False, "functions": {"f": 1}, **nothing}
 
 
 def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
@@ -72,6 +73,18 @@ def test_a_dry_run_says_what_a_push_would_do(aws: Aws, write: Write) -> None:
     ]
     assert answer["functions"] == {"f": None}
     assert not aws.writes
+
+
+def test_a_push_brings_the_webhooks_too(aws: Aws, write: Write) -> None:
+    folder = write()
+    file = folder / "webhooks" / "github.json"
+    file.parent.mkdir()
+    file.write_text('{"event": "go", "verify": {"type": "github", "secret": "S"}}')
+    assert "would register webhook github" in ok("push", folder, "--env", "dev", "--dry-run")
+    assert "created webhook github" in ok("push", folder, "--env", "dev")
+    assert data("push", folder, "--env", "dev")["webhooks"] == [{"name": "github", "change": "unchanged"}]
+    file.write_text('{"event": "go", "id": "body."}')
+    assert "github.json:1:17: id: `.` cannot stand here" in refused("push", folder, "--env", "dev")
 
 
 def test_a_push_registers_types_and_refuses_what_would_break_one(aws: Aws, write: Write) -> None:

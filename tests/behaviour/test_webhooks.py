@@ -1,0 +1,491 @@
+"""`POST /webhooks/{name}`: requests of any sender become events by stored rules."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+import pytest
+from standardwebhooks import Webhook
+
+from tests.behaviour.words import START, Answer, Json, Platform, Refused, function
+
+SECRET = "It's a Secret to Everybody"
+FORM = "application/x-www-form-urlencoded"
+GITHUB: Json = {
+    "event": "github/{{ headers['x-github-event'] }}",
+    "user": "body.sender.login",
+    "verify": {"type": "github", "secret": "GITHUB_SECRET"},
+}
+PUSH: Json = {"ref": "refs/heads/main", "sender": {"login": "ada"}, "commits": [{"id": "1"}]}
+SECONDS = round(START.timestamp())
+
+
+def put(platform: Platform, webhook: str, /, **rule: Any) -> Json:
+    its: Json = platform.api("PUT", f"/v1/webhooks/{webhook}", {"event": "hook", **rule})
+    return its
+
+
+def post(platform: Platform, name: str, content: Any = b"", content_type: str = "", **headers: str) -> Answer:
+    """What a sender does that has no key."""
+    body = content if isinstance(content, bytes) else orjson.dumps(content)
+    its = {"content-type": content_type or "application/json", "authorization": "none"}
+    its |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return platform.http("POST", f"/webhooks/{name}", body, its)
+
+
+def made(platform: Platform, answer: Answer) -> Json:
+    """The event that a request became."""
+    (event_id,) = answer.json()["ids"]
+    return platform.event(event_id)
+
+
+def refused(answer: Answer, status: int) -> Json:
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json"), answer.body
+    return dict(orjson.loads(answer.body))
+
+
+def by_github(body: bytes, secret: str = SECRET) -> dict[str, str]:
+    digest = hmac.new(secret.encode(), body, "sha256").hexdigest()
+    return {"x_hub_signature_256": f"sha256={digest}", "x_github_event": "push", "x_github_delivery": "d-1"}
+
+
+def by_stripe(body: bytes, secret: str, at: int = SECONDS) -> dict[str, str]:
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + body, "sha256").hexdigest()
+    return {"stripe_signature": f"t={at},v1={'0' * 64},v1={digest}"}
+
+
+# --- what a rule makes -----------------------------------------------------------------------------------------------
+
+
+def test_a_signed_request_starts_the_function_that_its_event_names(platform: Platform) -> None:
+    platform.secret("GITHUB_SECRET", SECRET)
+    platform.deploy(function(on="github/push"))
+    put(platform, "github", **GITHUB)
+    body = orjson.dumps(PUSH)
+    answer = post(platform, "github", body, **by_github(body))
+    event = made(platform, answer)
+    assert answer.json() == {"ids": ["webhook:github:d-1"], "status": 200}
+    assert (event["name"], event["data"], event["user"]) == ("github/push", PUSH, {"external_id": "ada"})
+    assert [run["status"] for run in platform.runs(event["id"])] == ["completed"]
+
+
+def test_every_field_may_be_an_expression(platform: Platform) -> None:
+    put(
+        platform,
+        "shop",
+        event="{{ query.shop }}/{{ body.kind }}.{{ size(body.items) }}",
+        id="body.number",
+        data="{'items': body.items.map(i, i.sku), 'agent': headers['user-agent']}",
+        user="{'email': body.mail, 'plan': 'pro'}",
+        ts="body.at * 1000",
+        **{"if": "body.kind != 'test'"},
+    )
+    sent = {"kind": "order", "number": 7, "items": [{"sku": "a"}, {"sku": "b"}], "mail": "a@b.c", "at": 1_780_000_000}
+    event = made(platform, post(platform, "shop?shop=north", sent, user_agent="shop/1"))
+    assert {field: event[field] for field in ("id", "name", "data", "user", "ts")} == {
+        "id": "webhook:shop:7",
+        "name": "north/order.2",
+        "data": {"items": ["a", "b"], "agent": "shop/1"},
+        "user": {"email": "a@b.c", "plan": "pro"},
+        "ts": 1_780_000_000_000,
+    }
+
+
+def test_a_request_that_its_rule_does_not_want_is_answered_and_ignored(platform: Platform) -> None:
+    put(platform, "some", **{"if": "body.kind == 'order'"})
+    assert post(platform, "some", {"kind": "test"}).json() == {"ids": [], "status": 200}
+    assert platform.events() == []
+    assert post(platform, "some", {"kind": "order"}).json()["ids"] != []
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "data"),
+    [
+        (b'{"a": 1}', "application/json; charset=utf-8", {"a": 1}),
+        (b'{"a": 1}', "application/vnd.github+json", {"a": 1}),
+        (b"[1]", "application/json", {"value": [1]}),
+        (b"null", "application/json", {}),
+        (b"", "application/json", {}),
+        (b"a=1&b=%C3%A9&b=+&c=", FORM, {"a": "1", "b": ["é", " "], "c": ""}),
+        (b"", FORM, {}),
+        ("é".encode(), "text/plain", {"value": "é"}),
+        ("é".encode("latin-1"), 'text/plain; charset="ISO-8859-1"', {"value": "é"}),
+        (b"<a/>", "application/xml", {"value": "<a/>"}),
+    ],
+)
+def test_a_body_is_json_a_form_or_text(platform: Platform, body: bytes, content_type: str, data: Json) -> None:
+    put(platform, "any")
+    assert made(platform, post(platform, "any", body, content_type))["data"] == data
+
+
+def test_time_and_user_may_be_texts_and_null_is_as_not_said(platform: Platform) -> None:
+    put(platform, "texts", ts="body.at", user="body.who", id="body.id")
+    event = made(platform, post(platform, "texts", {"at": "2026-06-01T12:00:00+02:00", "who": 7, "id": "x"}))
+    assert (event["ts"], event["user"]) == (1_780_308_000_000, {"external_id": 7})
+    event = made(platform, post(platform, "texts", {"at": None, "who": None, "id": None}))
+    assert (event["ts"], event["user"]) == (SECONDS * 1000, {})
+
+
+# --- who sent it -----------------------------------------------------------------------------------------------------
+
+
+def test_standard_webhooks_of_an_unmodified_sender_are_accepted(platform: Platform) -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    platform.secret("KEY", secret)
+    put(platform, "std", event="{{ body.type }}", verify={"type": "standard-webhooks", "secret": "KEY"})
+    body = '{"type": "user.created"}'
+    signature = Webhook(secret).sign("msg_1", datetime.fromtimestamp(SECONDS, UTC), body)
+    signed = {"webhook_id": "msg_1", "webhook_timestamp": str(SECONDS), "webhook_signature": f"v1,AAAA {signature}"}
+    answer = post(platform, "std", body.encode(), **signed)
+    assert (made(platform, answer)["name"], answer.json()["ids"]) == ("user.created", ["webhook:std:msg_1"])
+    refused(post(platform, "std", body.encode(), **{**signed, "webhook_id": "msg_2"}), 401)
+    platform.travel("6m")
+    assert "too old" in refused(post(platform, "std", body.encode(), **signed), 401)["detail"]
+
+
+def test_events_of_stripe_are_accepted_once(platform: Platform) -> None:
+    platform.secret("STRIPE", "whsec_test_secret")
+    verify = {"type": "stripe", "secret": "STRIPE", "tolerance": "1h"}
+    put(platform, "stripe", event="stripe/{{ body.type }}", ts="body.created * 1000", verify=verify)
+    body = orjson.dumps({"id": "evt_1", "type": "charge.succeeded", "created": SECONDS - 60})
+    first = post(platform, "stripe", body, **by_stripe(body, "whsec_test_secret"))
+    assert (made(platform, first)["name"], first.json()["ids"]) == ("stripe/charge.succeeded", ["webhook:stripe:evt_1"])
+    platform.travel("50m")
+    again = post(platform, "stripe", body, **by_stripe(body, "whsec_test_secret", SECONDS + 3000))
+    assert again.json() == first.json()
+    assert len(platform.events("stripe/charge.succeeded")) == 1
+    platform.travel("11m")
+    refused(post(platform, "stripe", body, **by_stripe(body, "whsec_test_secret")), 401)
+
+
+def test_any_hmac_of_the_body_can_be_checked(platform: Platform) -> None:
+    platform.secret("SHOP", "hush")
+    verify = {"type": "hmac", "secret": "SHOP", "header": "X-Shop-Hmac", "algorithm": "sha512", "encoding": "base64"}
+    put(platform, "shop", verify=verify)
+    body = b"<order/>"
+    signature = base64.b64encode(hmac.digest(b"hush", body, "sha512")).decode()
+    assert made(platform, post(platform, "shop", body, "text/xml", x_shop_hmac=signature))["data"] == {
+        "value": "<order/>"
+    }
+    refused(post(platform, "shop", body + b" ", "text/xml", x_shop_hmac=signature), 401)
+
+
+@pytest.mark.parametrize("change", ["body", "secret", "missing", "empty", "garbage"])
+def test_a_wrong_signature_is_refused_and_nothing_is_accepted(platform: Platform, change: str) -> None:
+    platform.secret("GITHUB_SECRET", SECRET)
+    put(platform, "github", **GITHUB)
+    body = orjson.dumps(PUSH)
+    headers = by_github(body, "other" if change == "secret" else SECRET)
+    if change == "missing":
+        headers.pop("x_hub_signature_256")
+    elif change in ("empty", "garbage"):
+        headers["x_hub_signature_256"] = {"empty": "", "garbage": "sha256=\x7f,,=\t"}[change]
+    answer = post(platform, "github", body + b" " if change == "body" else body, **headers)
+    assert SECRET not in refused(answer, 401)["detail"]
+    assert platform.events() == []
+
+
+def test_a_missing_secret_is_the_servers_fault_and_its_log_names_it(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(platform, "github", **GITHUB)
+    body = orjson.dumps(PUSH)
+    answer = post(platform, "github", body, **by_github(body))
+    assert "GITHUB_SECRET" not in refused(answer, 503)["detail"]
+    assert int(answer.headers["retry-after"]) > 0
+    (told,) = [its.getMessage() for its in caplog.records if its.levelname == "ERROR"]
+    assert "secret GITHUB_SECRET: it is not set" in told
+    platform.secret("GITHUB_SECRET", SECRET)
+    assert made(platform, post(platform, "github", body, **by_github(body)))["data"] == PUSH
+
+
+# --- once ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_that_comes_again_makes_no_second_event(platform: Platform) -> None:
+    platform.deploy(function(on="hook"))
+    for name in ("one", "two"):
+        put(platform, name)
+    sent = [
+        post(platform, name, {"n": 1}, **{header: "7"}).json()["ids"][0]
+        for header in ("webhook_id", "x_github_delivery")
+        for name in ("one", "one", "two")
+    ]
+    assert sent == ["webhook:one:7", "webhook:one:7", "webhook:two:7"] * 2
+    assert len(platform.events("hook")) == len(platform.runs()) == 2
+
+
+def test_the_id_of_a_rule_goes_before_the_deliverys(platform: Platform) -> None:
+    put(platform, "orders", id="body.order")
+    ids = [post(platform, "orders", {"order": "x"}, webhook_id=n).json()["ids"] for n in "12"]
+    assert ids == [["webhook:orders:x"]] * 2
+
+
+def test_without_any_id_every_request_is_an_event(platform: Platform) -> None:
+    put(platform, "plain")
+    ids = [post(platform, "plain", {}).json()["ids"][0] for _ in range(2)]
+    assert len(set(ids)) == len(platform.events("hook")) == 2
+
+
+def test_no_id_of_a_sender_can_be_anothers_or_the_engines(platform: Platform) -> None:
+    put(platform, "cron", id="body.id")
+    put(platform, "cron-f", id="body.id")
+    ids = [
+        post(platform, name, {"id": its}).json()["ids"][0]
+        for name, its in [
+            ("cron", "f:1"),
+            ("cron-f", "1"),
+            ("cron", "x" * 300),
+            ("cron", "x" * 301),
+            ("cron", "a\nb\0"),
+        ]
+    ]
+    assert ids[:2] == ["webhook:cron:f:1", "webhook:cron-f:1"]
+    assert len(set(ids)) == 5
+    assert [platform.event(its)["id"] for its in ids] == ids
+
+
+# --- what cannot be --------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_webhook_is_not_found(platform: Platform) -> None:
+    for name in ("none", "No%20Ne", "a/b", "..%2f", "x" * 500, ""):
+        assert post(platform, name, {}).status == 404, name
+    assert platform.http("OPTIONS", "/webhooks/none", headers={"origin": "https://a.b"}).status == 405
+
+
+@pytest.mark.parametrize(
+    ("rule", "body", "pointer", "message"),
+    [
+        ({"event": "a/{{ body.kind }}"}, {}, "/event", 'there is no key "kind"'),
+        ({"event": "a/{{ body.kind }}"}, {"kind": None}, "/event", "is null, not a text"),
+        ({"event": "{{ body.kind }}"}, {"kind": ""}, "/event", "a name is needed"),
+        ({"event": "{{ body.kind }}"}, {"kind": "stepwell/run.failed"}, "/event", "the engine's own"),
+        ({"event": "{{ body.kind }}"}, {"kind": "a\nb"}, "/event", "no control characters"),
+        ({"event": "{{ body.kind }}"}, {"kind": "x" * 257}, "/event", "at most 256"),
+        ({"data": "body.data"}, {}, "/data", 'there is no key "data"'),
+        ({"data": "timestamp('2026-01-01T00:00:00Z')"}, {}, "/data", "which JSON has not"),
+        ({"id": "body.id"}, {"id": [1]}, "/id", "is a list"),
+        ({"id": "body.id"}, {"id": True}, "/id", "is true or false"),
+        ({"user": "body.user"}, {"user": [1]}, "/user", "is a list"),
+        ({"user": "{'id': body.id}"}, {"id": "x" * 300}, "/user", "at most 256"),
+        ({"ts": "body.at"}, {"at": "yesterday"}, "/ts", "is no time"),
+        ({"ts": "body.at"}, {"at": "2026-06-01T12:00:00"}, "/ts", "is no time"),
+        ({"ts": "body.at"}, {"at": -1}, "/ts", "since 1970"),
+        ({"ts": "body.at"}, {"at": 1.5}, "/ts", "is no time"),
+        ({"if": "body.yes"}, {"yes": "yes"}, "/if", "is a string, not true or false"),
+        ({"if": "body.yes"}, {}, "/if", 'there is no key "yes"'),
+    ],
+    ids=str,
+)
+def test_a_rule_that_makes_no_event_of_a_request_says_why(
+    platform: Platform, rule: Json, body: Json, pointer: str, message: str
+) -> None:
+    put(platform, "rule", **rule)
+    (error,) = refused(post(platform, "rule", body), 422)["errors"]
+    assert error["pointer"] == pointer
+    assert message in error["message"]
+    assert platform.events() == []
+
+
+def test_the_answer_to_a_rules_error_has_its_expression_and_no_secret(platform: Platform) -> None:
+    platform.secret("GITHUB_SECRET", SECRET)
+    put(platform, "github", **{**GITHUB, "data": "body.none"})
+    body = orjson.dumps(PUSH)
+    answer = post(platform, "github", body, **by_github(body))
+    problem = refused(answer, 422)
+    why = 'there is no key "none"'
+    assert problem["detail"] == f"webhook github: data `body.none`: {why}"
+    assert problem["errors"] == [{"pointer": "/data", "expression": "body.none", "message": why}]
+    assert SECRET.encode() not in answer.body
+
+
+def test_senders_may_tell_who_somebody_is(platform: Platform) -> None:
+    put(platform, "crm", event="stepwell/identify", user="body")
+    event = made(platform, post(platform, "crm", {"external_id": "ada", "email": "ada@b.c"}))
+    assert (event["name"], event["user"]["email"]) == ("stepwell/identify", "ada@b.c")
+    assert platform.api("GET", "/v1/users/ada%40b.c")["id"] == "ada"
+
+
+def test_a_type_that_refuses_an_event_refuses_the_request(platform: Platform) -> None:
+    schema = {"type": "object", "required": ["total"]}
+    platform.api("POST", "/v1/types", {"name": "hook", "version": "1", "schema": schema, "policy": "reject"})
+    put(platform, "typed")
+    assert "total" in refused(post(platform, "typed", {}), 400)["detail"]
+    assert platform.events("hook") == []
+    assert made(platform, post(platform, "typed", {"total": 1}))["data"] == {"total": 1}
+
+
+# --- hostile requests ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"no JSON", "application/json"),
+        (b'{"a": \xff}', "application/json"),
+        (b'{"a": "\\ud800"}', "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b'{"n": 123456789012345678901234567890}', "application/json"),
+        (b"NaN", "application/json"),
+        (b"a=%FF", FORM),
+        (b"&".join([b"a=1"] * 1001), FORM),
+        (b"\xff", "text/plain"),
+        (b"a", "text/plain; charset=idna"),
+        (b"a", "text/plain; charset=zip"),
+        (b"\x1f\x8b\x00", "application/octet-stream"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_body_that_cannot_be_read_is_refused_if_the_rule_needs_it(
+    platform: Platform, body: bytes, content_type: str
+) -> None:
+    put(platform, "needs")
+    put(platform, "needs-not", data="{'agent': headers['user-agent']}")
+    refused(post(platform, "needs", body, content_type), 400)
+    assert platform.events() == []
+    assert made(platform, post(platform, "needs-not", body, content_type, user_agent="a"))["data"] == {"agent": "a"}
+
+
+def test_what_is_too_large_is_refused(platform: Platform) -> None:
+    put(platform, "large")
+    put(platform, "part", data="{'size': size(body.text)}")
+    refused(post(platform, "large", {"text": "x" * 10_000_000}), 413)
+    problem = refused(post(platform, "large", {"text": "x" * 300_000}), 413)
+    assert "262,144" in problem["detail"]
+    assert made(platform, post(platform, "part", {"text": "x" * 300_000}))["data"] == {"size": 300_000}
+    put(platform, "grows", data="[body, body, body, body, body, body]")
+    refused(post(platform, "grows", {"text": "x" * 1_000_000}), 413)
+
+
+def test_a_body_that_is_nested_deeply_makes_no_event(platform: Platform) -> None:
+    put(platform, "deep")
+    put(platform, "deeper", data="{'a': body}")
+    put(platform, "top", data="{'ok': body.ok}")
+    for depth, is_fine in ((200, True), (300, False), (900, False)):
+        body = b'{"ok": 1, "a": %b}' % (b"[" * depth + b"]" * depth)
+        assert post(platform, "deep", body).status == (200 if is_fine else 422)
+        assert post(platform, "deeper", body).status == (200 if is_fine else 422)
+        assert post(platform, "top", body).status == 200
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "body.xs.map(x, body)",
+        "body.xs.filter(x, x == size(body.text))",
+        "body.xs.map(x, body.xs.map(y, x * y))",
+        "body.xs.exists(x, body.xs.exists(y, x * y < 0))",
+        "body.many.map(x, x)",
+    ],
+)
+def test_an_expression_that_would_take_long_is_refused(platform: Platform, expression: str) -> None:
+    put(platform, "slow", data=f"{{'x': {expression}}}")
+    sent = {"xs": list(range(1000)), "many": [0] * 100_000, "text": "x" * 1_000_000}
+    assert refused(post(platform, "slow", sent), 422)["errors"][0]["pointer"] == "/data"
+    assert platform.events() == []
+
+
+def test_headers_are_data_whatever_they_hold(platform: Platform) -> None:
+    put(platform, "odd", event="odd", id="headers['x-id']", data="{'all': headers['x-odd'], 'query': query}")
+    answer = post(platform, "odd?a=%0D%0ASet-Cookie:%20x&b=%FF&b=2", {}, x_odd="{{ 1 }}\x7f", x_id="a b\x7f")
+    event = made(platform, answer)
+    assert event["data"]["all"] == "{{ 1 }}\x7f"
+    assert event["data"]["query"] == {"a": "\r\nSet-Cookie: x", "b": ["\ufffd", "2"]}
+    assert "set-cookie" not in answer.headers
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+def test_rules_are_made_changed_listed_and_removed(platform: Platform) -> None:
+    assert platform.api("GET", "/v1/webhooks") == {"data": [], "next": None}
+    first = put(platform, "b", name="b", verify={"type": "stripe", "secret": "S"}, user=None)
+    put(platform, "a")
+    assert platform.api("GET", "/v1/webhooks/b") == first
+    assert first == {
+        "name": "b",
+        "event": "hook",
+        "verify": {"type": "stripe", "secret": "S"},
+        "changed_at": "2026-06-01T10:00:30.000Z",
+    }
+    platform.travel("1m")
+    assert put(platform, "b", event="other")["changed_at"] > first["changed_at"]
+    assert [its["name"] for its in platform.api("GET", "/v1/webhooks")["data"]] == ["a", "b"]
+    assert made(platform, post(platform, "b", {}))["name"] == "other"
+    assert platform.api("DELETE", "/v1/webhooks/b")["event"] == "other"
+    for method in ("GET", "DELETE"):
+        with pytest.raises(Refused) as refusal:
+            platform.api(method, "/v1/webhooks/b")
+        assert refusal.value.status == 404
+    assert post(platform, "b", {}).status == 404
+
+
+def test_a_rule_survives_a_restart(platform: Platform) -> None:
+    put(platform, "kept")
+    platform.restart()
+    assert made(platform, post(platform, "kept", {}))["name"] == "hook"
+
+
+def test_rules_come_with_functions(platform: Platform) -> None:
+    files = {"webhooks/github.yaml": "event: github/{{ body.kind }}\nid: body.id\n"}
+    platform.deploy(function(on="github/push"), files)
+    event = made(platform, post(platform, "github", {"kind": "push", "id": 1}))
+    assert [run["status"] for run in platform.runs(event["id"])] == ["completed"]
+    with pytest.raises(Refused) as refusal:
+        platform.deploy(function(), {"webhooks/broken.json": '{"event": "x", "id": "body."}'})
+    assert refusal.value.errors[0]["pointer"] == "/id"
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "pointer"),
+    [
+        ("a", [], ""),
+        ("a", {}, "/event"),
+        ("a", {"event": 5}, "/event"),
+        ("a", {"event": ""}, "/event"),
+        ("a", {"event": "x" * 300}, "/event"),
+        ("a", {"event": "stepwell/run.failed"}, "/event"),
+        ("a", {"event": "stepwell/{{ body.x }}"}, "/event"),
+        ("a", {"event": "{{ body.x"}, "/event"),
+        ("a", {"event": "{{ event.name }}"}, "/event"),
+        ("a", {"event": "{{ }}"}, "/event"),
+        ("a", {"event": "e", "data": "bdy"}, "/data"),
+        ("a", {"event": "e", "data": "body" + " " * 3000}, "/data"),
+        ("a", {"event": "e", "data": ""}, "/data"),
+        ("a", {"event": "e", "if": "'text'"}, "/if"),
+        ("a", {"event": "e", "ids": "body.id"}, "/ids"),
+        ("a", {"event": "e", "name": "b"}, "/name"),
+        ("A_b", {"event": "e"}, "/name"),
+        ("a", {"event": "e", "verify": {}}, "/verify/type"),
+        ("a", {"event": "e", "verify": {"type": "md5", "secret": "S"}}, "/verify/type"),
+        ("a", {"event": "e", "verify": {"type": "stripe", "secret": "not a name"}}, "/verify/secret"),
+        ("a", {"event": "e", "verify": {"type": "hmac", "secret": "S"}}, "/verify"),
+        ("a", {"event": "e", "verify": {"type": "github", "secret": "S", "tolerance": "5m"}}, "/verify/tolerance"),
+        ("a", {"event": "e", "verify": {"type": "github", "secret": "S", "algorithm": "sha1"}}, "/verify/algorithm"),
+        ("a", {"event": "e", "verify": {"type": "stripe", "secret": "S", "header": "a\r\nb"}}, "/verify/header"),
+    ],
+    ids=str,
+)
+def test_a_rule_that_cannot_be_is_refused_with_its_place(
+    platform: Platform, name: str, rule: Any, pointer: str
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        platform.api("PUT", f"/v1/webhooks/{name}", rule)
+    assert refusal.value.status == 400
+    assert pointer in [error["pointer"] for error in refusal.value.errors]
+    assert platform.api("GET", "/v1/webhooks")["data"] == []
+
+
+def test_rules_need_a_key_that_may_manage_and_requests_none(platform: Platform) -> None:
+    body = json.dumps({"event": "e"}).encode()
+    if platform.name == "aws":
+        assert platform.http("PUT", "/v1/webhooks/a", body, {"authorization": "Bearer wrong"}).status == 401
+    put(platform, "a")
+    assert post(platform, "a", urlencode({"x": 1}).encode(), FORM).status == 200

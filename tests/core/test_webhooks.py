@@ -1,0 +1,140 @@
+"""Rules of webhooks: what is read from one, and which event it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from stepwell.core.definition import DefinitionError
+from stepwell.core.expressions import Bindings, Scope, compile_value
+from stepwell.core.webhook_definition import parse_webhook, schema, warnings
+from stepwell.core.webhooks import Rule, RuleError, Sent, event_id, template
+
+VERIFY = {"type": "hmac", "secret": "S", "header": "X-Sig", "algorithm": "sha1", "encoding": "base64"}
+WHOLE: dict[str, Any] = {
+    "$schema": "../schemas/webhook.schema.json",
+    "event": "a/{{ body.kind }}",
+    "id": "body.id",
+    "data": "body",
+    "user": "body.user",
+    "ts": "body.at",
+    "if": "true",
+    "verify": VERIFY,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("order/placed", ("order/placed",)),
+        ("a/{{ body.x }}", ("a/", "body.x", "")),
+        ("{{a}}{{ b }}c", ("", "a", "", "b", "c")),
+        ("{{ {'a': {'b': 1}}.a.b }}x", ("", "{'a': {'b': 1}}.a.b", "x")),
+        ("{{ '}}' + \"}}\" + 'it\\'s }}' }}", ("", "'}}' + \"}}\" + 'it\\'s }}'", "")),
+        ("a}}b{c", ("a}}b{c",)),
+    ],
+)
+def test_a_template_is_text_with_expressions(text: str, parts: tuple[str, ...]) -> None:
+    assert template(text) == parts
+
+
+@pytest.mark.parametrize("text", ["{{ a", "{{ a }", "{{ 'a }}", "{{ {'a': 1 }}", "a {{"])
+def test_a_template_whose_expression_does_not_end_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="without }}"):
+        template(text)
+
+
+def test_a_rule_is_kept_as_it_is_written_without_what_was_left_out() -> None:
+    assert parse_webhook(WHOLE, "w") == {"name": "w", **{k: v for k, v in WHOLE.items() if k != "$schema"}}
+    assert parse_webhook({"event": "a", "name": "w", "id": None, "verify": None}, "w") == {"name": "w", "event": "a"}
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(DefinitionError) as wrong:
+        parse_webhook({"evnt": "a", "id": "body.", "verify": {"type": "github", "secert": "S"}}, "w")
+    said = {"/".join(map(str, its.pointer)): its.message for its in wrong.value.problems}
+    assert said["evnt"] == "unknown field `evnt`; did you mean `event`?"
+    assert said["verify/secert"] == "unknown field `secert`; did you mean `secret`?"
+    assert said["id"].startswith("id: `.` cannot stand here (line 1, column 6")
+    assert {"event", "verify/secret"} < said.keys()
+
+
+def test_who_checks_no_signature_is_warned() -> None:
+    assert [its.message for its in warnings({"event": "a"})] == [
+        "checks no signature, so that anybody may send it; add `verify`"
+    ]
+    assert warnings({"event": "a", "verify": VERIFY}) == []
+
+
+def test_the_schema_accepts_what_is_accepted_and_describes_every_field() -> None:
+    found = schema()
+    Draft202012Validator.check_schema(found)
+    validator = Draft202012Validator(found)
+    validator.validate(WHOLE)
+    validator.validate({"event": "a"})
+    for wrong in ({}, {"event": ""}, {"event": "a", "x": 1}, {"event": "a", "verify": {"type": "stripe"}}):
+        assert not validator.is_valid(wrong)
+    for model in (found, *found["$defs"].values()):
+        assert all("description" in field for field in model["properties"].values())
+
+
+def test_a_rule_knows_whether_it_needs_the_body() -> None:
+    def needs(**rule: str) -> bool:
+        return Rule.of(parse_webhook({"event": "a", **rule}, "w")).needs_body
+
+    assert needs()
+    assert needs(data="headers", event="{{ body }}")
+    assert needs(data="headers", **{"if": "has(body.x)"})
+    assert not needs(data="{'body': headers}", id="query.id")
+
+
+def test_what_a_rule_makes_has_only_what_it_says() -> None:
+    rule = Rule.of({"name": "w", "event": "a"})
+    assert rule.event_of(Sent([1], {}, {})) == {"name": "a", "data": {"value": [1]}}
+    assert rule.event_of(Sent(None, {}, {}, "7")) == {"name": "a", "data": {}, "id": "webhook:w:7"}
+
+
+def test_whole_numbers_may_be_part_of_a_name_and_other_things_not() -> None:
+    rule = Rule.of({"name": "w", "event": "v{{ body }}"})
+    assert (rule.event_of(Sent(2, {}, {})) or {})["name"] == "v2"
+    for body in (True, None, 1.5, [], {}):
+        with pytest.raises(RuleError):
+            rule.event_of(Sent(body, {}, {}))
+
+
+def test_an_id_is_never_too_long_and_never_anothers() -> None:
+    ids = ["a", "a\n", "x" * 242, "x" * 243, "x" * 10_000]
+    made = [event_id("w" * 6, its) for its in ids]
+    assert len(set(made)) == len(ids)
+    assert max(map(len, made)) <= 256
+    assert all(its.isprintable() for its in made)
+
+
+@pytest.mark.parametrize("depth", [100, 1000])
+def test_a_value_may_be_as_deep_as_json_can_be(depth: int) -> None:
+    body: Any = 1
+    for _ in range(depth):
+        body = [body]
+    found = compile_value("{'a': body}", Scope.WEBHOOK).value(Bindings.of_request(body, {}, {}))
+    assert found.problem is None
+
+
+@pytest.mark.parametrize(
+    ("source", "is_fine"),
+    [
+        ("body.xs.map(x, x)", True),
+        ("body.xs.map(x, {'x': x, 'ref': body.ref})", False),
+        ("body.xs.map(x, [1, 2].map(y, x))", False),
+        ("body.xs.exists(x, x == size(body.text))", False),
+        ("body.xs.all(x, x >= 0)", True),
+        ("size(body.text) + size(body.text)", True),
+    ],
+)
+def test_a_loop_over_much_may_not_name_what_is_outside_of_it(source: str, is_fine: bool) -> None:
+    large = {"xs": list(range(500)), "text": "x" * 1_000_000, "ref": "main"}
+    found = compile_value(source, Scope.WEBHOOK).value(Bindings.of_request(large, {}, {}))
+    assert (found.problem is None) is is_fine
+    small = Bindings.of_request({**large, "text": "x" * 100}, {}, {})
+    assert compile_value(source, Scope.WEBHOOK).value(small).problem is None
