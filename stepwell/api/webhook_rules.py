@@ -14,7 +14,7 @@ from stepwell.api.models import Time
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import found
 from stepwell.api.problem import Problem
-from stepwell.api.views import time_text
+from stepwell.core.times import time_text
 from stepwell.event_types.validation import json_pointer
 
 Rule = dict[str, Any]

@@ -128,8 +128,8 @@ def _several(header: str) -> Iterator[str]:
 
 
 def _key(secret: str) -> bytes:
-    """What Standard Webhooks sign with: the secret is written in base64, after `whsec_`. Some senders write `v1,` before
-    it, or leave out the padding."""
+    """What Standard Webhooks sign with: the secret is written in base64, after `whsec_`. Some senders write `v1,`
+    before it, or leave out the padding."""
     text = secret.strip().removeprefix("v1,").removeprefix("whsec_").rstrip("=")
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

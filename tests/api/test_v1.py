@@ -345,6 +345,8 @@ def test_the_openapi_document_names_every_endpoint(document: Json) -> None:
         ("GET", "/v1/types"), ("POST", "/v1/types"), ("GET", "/v1/types/{id}"), ("PATCH", "/v1/types/{id}"),
         ("GET", "/v1/settings"), ("PUT", "/v1/settings"),
         ("GET", "/v1/approvals"), ("POST", "/v1/approvals/{token}"),
+        ("GET", "/v1/webhooks"), ("GET", "/v1/webhooks/{id}"), ("PUT", "/v1/webhooks/{id}"),
+        ("DELETE", "/v1/webhooks/{id}"), ("POST", "/webhooks/{name}"),
     }  # fmt: skip
 
 
@@ -363,6 +365,7 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
         "/v1/runs/{id}": run_id,
         "/v1/types/{id}": "a/b",
         "/v1/users/{id}": "grace",
+        "/v1/webhooks/{id}": "shop",
     }
     bodies: dict[tuple[str, str], Json] = {
         ("post", "/e"): {"name": "documented"},
@@ -371,12 +374,14 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
         ("post", "/v1/types"): {"name": "a/b", "version": "1", "schema": {"type": "object"}},
         ("patch", "/v1/types/{id}"): {"policy": "warn"},
         ("put", "/v1/settings"): {"unknown_types": "off"},
+        ("put", "/v1/webhooks/{id}"): {"event": "hooked", "verify": None},
     }
     methods = [(path, method) for path, its in document["paths"].items() for method in sorted(its, reverse=True)]
     for path, method in sorted(methods, key=lambda its: its[1] == "delete"):  # what is there is shown before
         operation = document["paths"][path][method]
         its_id = next((value for start, value in ids.items() if path.startswith(start)), "")
-        answer = v1.http.request(method, path.format(id=its_id, key="k", token=token), json=bodies.get((method, path)))
+        where = path.format(id=its_id, key="k", token=token, name="shop")
+        answer = v1.http.request(method, where, json=bodies.get((method, path)))
         (status,) = [status for status in operation["responses"] if status.startswith("2")]
         if (method, path.rpartition("/")[2]) in REFUSED:
             status = str(answer.status_code)

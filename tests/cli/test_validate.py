@@ -40,7 +40,7 @@ def test_what_is_right_is_said_to_be_so(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "one" in result.stdout
     assert "two" in result.stdout
-    assert data(tmp_path) == {"functions": ["one", "two"], "errors": [], "warnings": []}
+    assert data(tmp_path) == {"functions": ["one", "two"], "webhooks": [], "errors": [], "warnings": []}
 
 
 def test_an_error_names_file_line_column_and_the_nearest_name(tmp_path: Path) -> None:
