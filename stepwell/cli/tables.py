@@ -138,7 +138,7 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
 
 def approval_table(approvals: list[dict[str, Any]]) -> Table:
     table = Table("run", "step", "asked", "until", "message", box=None, header_style="dim", pad_edge=False)
-    table.columns[0].no_wrap = True
+    table.columns[0].no_wrap, table.columns[-1].overflow = True, "fold"
     for its in approvals:
         table.add_row(
             its["run_id"],

@@ -1,0 +1,160 @@
+"""People who decide at the same moment, Lambdas that die meanwhile, and runs of many steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+import time_machine
+
+from stepwell.aws.approvals import AwsApprovals
+from stepwell.aws.clients import client
+from stepwell.aws.entry import Entry, now_ms
+from stepwell.aws.queries import Queries
+from stepwell.aws.resources import Resources
+from stepwell.core.approvals import Link, decided
+from stepwell.core.run import RunStatus, StepStatus
+from stepwell.testing.batches import Batches, Crash, Json, handler_step
+
+NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
+ASKS: Json = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
+STEPS = {
+    "ask": ASKS,
+    "yes": handler_step({"step": "ask", "if": "response.approved"}),
+    "no": handler_step({"step": "ask", "if": "!response.approved"}),
+    "late": handler_step({"step": "ask", "on": "failure"}),
+}
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(NOW, tick=False) as traveller:
+        yield traveller
+
+
+def asking(resources: Resources, **more: Json) -> Batches:
+    batches = Batches(resources)
+    batches.deploy({**STEPS, **more})
+    batches.send()
+    batches.drain()
+    return batches
+
+
+def links(batches: Batches) -> tuple[Link, Link]:
+    """To approve, and to decline."""
+    api = AwsApprovals(batches.resources, Queries(batches.resources, batches.entry.registry), batches.entry.decide)
+    (detail,) = api.read_asking(before=None, limit=10).items
+    approve, decline = (api.links().read(url.rpartition("/")[2]) for url in api.links().of(detail.plan, detail.run, 0))
+    assert approve is not None
+    assert decline is not None
+    return approve, decline
+
+
+def decide(batches: Batches, link: Link, by: str) -> bool:
+    """In a Lambda of its own."""
+    return Entry(batches.resources).decide(link, decided(link.decision, None, by, now_ms()))
+
+
+def end(batches: Batches) -> tuple[str, Json | None]:
+    """The step that ran afterwards, and what was decided."""
+    batches.drain()
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    output = next((its.output for its in attempts if its.step == 0), None)
+    ran = [name for name, step in zip(STEPS, stored.run.steps, strict=False) if step.status is StepStatus.COMPLETED]
+    return ran[-1], None if output is None else orjson.loads(output)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_of_two_who_decide_at_the_same_moment_one_does(resources: Resources, clock: Any, wide: bool) -> None:
+    never = {f"s{n}": handler_step({"step": "ask", "if": "false"}) for n in range(40 if wide else 0)}
+    batches = asking(resources, **never)
+    approve, decline = links(batches)
+    together = threading.Barrier(2)
+    table = client("dynamodb").meta.events
+    waited = threading.local()
+
+    def wait(**_: Any) -> None:
+        if not getattr(waited, "done", False):
+            waited.done = True
+            together.wait(5)
+
+    table.register("before-call.dynamodb.PutItem", wait, unique_id="together")
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            mine = list(pool.map(lambda its: decide(batches, *its), [(approve, "Ada"), (decline, "Eve")]))
+    finally:
+        table.unregister("before-call.dynamodb.PutItem", unique_id="together")
+    assert sorted(mine) == [False, True]
+    ran, output = end(batches)
+    assert output is not None
+    assert (ran, output["by"]) == (("yes", "Ada") if mine[0] else ("no", "Eve"))
+
+
+def test_a_decision_in_the_last_moment_beats_the_timer_and_one_after_it_does_not(
+    resources: Resources, clock: Any
+) -> None:
+    batches = asking(resources)
+    approve, decline = links(batches)
+    clock.shift(timedelta(minutes=10) - timedelta(milliseconds=1))
+    assert decide(batches, approve, "Ada")
+    clock.shift(timedelta(minutes=1))
+    assert not decide(batches, decline, "Eve")
+    assert end(batches)[0] == "yes"
+
+
+def test_nobody_decides_after_the_time_also_if_the_timer_is_late(resources: Resources, clock: Any) -> None:
+    batches = asking(resources)
+    approve, _ = links(batches)
+    clock.shift(timedelta(minutes=10))
+    assert not decide(batches, approve, "Ada")
+    assert end(batches)[0] == "late"
+
+
+def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
+    resources: Resources, new_account: Callable[[], Resources]
+) -> None:
+    """Who gets no answer asks again, or looks."""
+    writes = []
+    for crash_at in range(30):
+        with time_machine.travel(NOW, tick=False) as clock:
+            batches = asking(resources if not crash_at else new_account())
+            approve, _ = links(batches)
+            batches.requests.clear()
+            batches.crash_at = crash_at
+            try:
+                decide(batches, approve, "Ada")
+            except Crash:
+                writes.append(crash_at)
+                batches.crash_at = None
+                decide(batches, approve, "Ada")
+            is_over = batches.crash_at is not None
+            batches.crash_at = None
+            clock.shift(timedelta(hours=3))  # until what nobody has started is started anew
+            batches.start()
+            batches.entry.sweep(range(8))
+            ran, output = end(batches)
+            assert output is not None
+            assert (ran, output["by"]) == ("yes", "Ada"), crash_at
+        if is_over:
+            break
+    assert len(writes) >= 4
+
+
+def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resources: Resources, clock: Any) -> None:
+    """In runs of many steps, outcomes from which nothing follows wait for others; but not for a year."""
+    batches = asking(resources, **{f"s{n}": handler_step() for n in range(40)})
+    ((stored, attempts),) = batches.runs()
+    assert [step.status for step in stored.run.steps].count(StepStatus.COMPLETED) == 40
+    assert len(attempts) == 40
+    approve, _ = links(batches)
+    assert decide(batches, approve, "Ada")
+    ((stored, _),) = batches.runs()
+    batches.drain()
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
