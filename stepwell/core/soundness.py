@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from stepwell.core.approvals import placeholders
 from stepwell.core.cron import check_cron
 from stepwell.core.expressions import ExpressionError, Scope, compile_expression, compile_value
+from stepwell.core.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.problems import Pointer, Problem, listed, nearest
 from stepwell.core.waits import wait_index
 
@@ -20,25 +20,22 @@ _TRIGGER = "$trigger"
 _MOST_STEPS = 1000
 _HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
 
-Raw = dict[str, Any]
-Steps = dict[str, Raw]
-
 
 def contradictions(definition: Raw) -> list[Problem]:
     """All problems across fields of a definition as it was written, in reading order."""
-    steps = _objects(definition.get("steps"))
+    steps = objects(definition.get("steps"))
     if len(steps) > _MOST_STEPS:
         return []  # refused for that
     ancestry = Ancestry(steps)
-    problems = [problem for i, trigger in _entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
-    problems += [problem for i, rule in _entries(definition.get("cancel")) for problem in _cancel(i, rule)]
+    problems = [problem for i, trigger in entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
+    problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
     if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
         problems += _uncompiled(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
     for step_id, step in steps.items():
         problems += _step(step_id, step)
         problems += _after(step_id, step, steps)
         problems += _expressions(step_id, step, ancestry)
-    return problems + list(_cycles(steps))
+    return problems + list(cycles(steps))
 
 
 def doubts(definition: Raw) -> list[Problem]:
@@ -165,7 +162,7 @@ def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
 
 
 def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
-    for i, edge in _entries(step.get("after")):
+    for i, edge in entries(step.get("after")):
         at: Pointer = ("steps", step_id, "after", i)
         parent = edge.get("step")
         if parent == _TRIGGER and edge.get("on") is not None:
@@ -183,7 +180,7 @@ def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
 
 
 def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Problem]:
-    for i, edge in _entries(step.get("after")):
+    for i, edge in entries(step.get("after")):
         at: Pointer = ("steps", step_id, "after", i)
         pause = edge.get("async")
         match = pause.get("match") if isinstance(pause, dict) else None
@@ -251,84 +248,3 @@ def _out_of_sight(name: str, parent: str, ancestry: Ancestry) -> str | None:
 def _hint(source: str) -> str:
     found = _HYPHENATED.search(source)
     return f"; a `-` subtracts: write {found[1]}['{found[2]}']" if found else ""
-
-
-# --- the graph -------------------------------------------------------------------------------------------------------
-
-
-class Ancestry:
-    """Which steps come before which; made once for a definition, and asked for the few steps that matter."""
-
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
-        self._parents = _parents(steps)
-        self._known: dict[str, frozenset[str]] = {}
-
-    def of(self, step_id: str) -> frozenset[str]:
-        """The step itself and all that come before it; ends for a graph with cycles too."""
-        if step_id not in self._known:
-            seen, todo = {step_id}, [step_id]
-            while todo:
-                fresh = [parent for parent in self._parents[todo.pop()] if parent not in seen]
-                seen.update(fresh)
-                todo += fresh
-            self._known[step_id] = frozenset(seen)
-        return self._known[step_id]
-
-
-def _parents(steps: Steps) -> dict[str, list[str]]:
-    """The parents of every step that exist; itself is not among them."""
-    return {
-        step_id: [
-            edge["step"]
-            for _, edge in _entries(step.get("after"))
-            if isinstance(edge.get("step"), str) and edge["step"] in steps and edge["step"] != step_id
-        ]
-        for step_id, step in steps.items()
-    }
-
-
-def _cycles(steps: Steps) -> Iterator[Problem]:
-    """One problem for every cycle that shares no step with another."""
-    parents = _parents(steps)
-    while True:
-        parents = _without_ends(parents)
-        if not parents:
-            return
-        walk = [next(iter(parents))]
-        while walk[-1] not in walk[:-1]:
-            walk.append(parents[walk[-1]][0])
-        cycle = walk[walk.index(walk[-1]) :][::-1]
-        last = cycle[-1]
-        at = next(i for i, edge in _entries(steps[last].get("after")) if edge.get("step") == cycle[-2])
-        message = f"steps wait for each other in a circle: {' -> '.join(cycle)}; remove one of these edges"
-        yield Problem(("steps", last, "after", at, "step"), message)
-        parents = {step: [p for p in before if p not in cycle] for step, before in parents.items() if step not in cycle}
-
-
-def _without_ends(parents: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Take away, again and again, the steps that come after none that is left: what stays holds or follows a cycle."""
-    children: dict[str, list[str]] = {step: [] for step in parents}
-    for step, before in parents.items():
-        for parent in before:
-            children[parent].append(step)
-    missing = {step: len(before) for step, before in parents.items()}
-    free = [step for step, count in missing.items() if not count]
-    for step in free:
-        for child in children[step]:
-            missing[child] -= 1
-            if not missing[child]:
-                free.append(child)
-    gone = set(free)
-    return {step: [p for p in before if p not in gone] for step, before in parents.items() if step not in gone}
-
-
-def _objects(value: object) -> Steps:
-    if not isinstance(value, dict):
-        return {}
-    return {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, dict)}
-
-
-def _entries(value: object) -> Iterator[tuple[int, Raw]]:
-    if isinstance(value, list):
-        yield from ((i, item) for i, item in enumerate(value) if isinstance(item, dict))
