@@ -10,13 +10,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import time_machine
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
 from stepwell.aws import clients, positions
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import create_table
+from stepwell.testing.batches import Batches
 from stepwell.testing.faster_moto import faster_moto
+from stepwell.testing.platform import START
 from stepwell.testing.snapshot import Snapshot
 from tests.containers import engine_or_skip
 
@@ -84,6 +87,19 @@ def _begin() -> Resources:
 def resources(account: None) -> Resources:
     """The table, the bus and the queues of an environment."""
     return _begin()
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    """Time stands still until the test shifts it."""
+    with time_machine.travel(START, tick=False) as traveller:
+        yield traveller
+
+
+@pytest.fixture
+def batches(resources: Resources, clock: Any) -> Batches:
+    """The engine's Lambdas with the queues that they read, and steps whose outcomes the test says."""
+    return Batches(resources)
 
 
 @pytest.fixture

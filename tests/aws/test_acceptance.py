@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import time_machine
 from botocore.exceptions import ReadTimeoutError
 from moto.core.botocore_stubber import BotocoreStubber
 
@@ -17,19 +15,7 @@ from stepwell.core.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
 from tests.aws.test_sweep import failing
 
-NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(NOW, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def batches(resources: Resources, clock: Any) -> Batches:
-    return Batches(resources)
 
 
 def received(batches: Batches) -> Json:

@@ -15,14 +15,8 @@ from stepwell.api.access import KeyScope
 from stepwell.aws import api as module
 from stepwell.aws.access import KeyStore
 from stepwell.aws.api import api_of
-from stepwell.aws.resources import Resources
 from stepwell.testing.batches import Batches, Json, handler_step
 from tests.aws.test_sweep import failing
-
-
-@pytest.fixture
-def batches(resources: Resources) -> Batches:
-    return Batches(resources)
 
 
 class Api:

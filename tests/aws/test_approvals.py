@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -20,8 +20,8 @@ from stepwell.aws.resources import Resources
 from stepwell.core.approvals import Link, decided
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
+from stepwell.testing.platform import START
 
-NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 ASKS: Json = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
 STEPS = {
     "ask": ASKS,
@@ -29,12 +29,6 @@ STEPS = {
     "no": handler_step({"step": "ask", "if": "!response.approved"}),
     "late": handler_step({"step": "ask", "on": "failure"}),
 }
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(NOW, tick=False) as traveller:
-        yield traveller
 
 
 def asking(resources: Resources, **more: Json) -> Batches:
@@ -122,7 +116,7 @@ def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
     """Who gets no answer asks again, or looks."""
     writes = []
     for crash_at in range(30):
-        with time_machine.travel(NOW, tick=False) as clock:
+        with time_machine.travel(START, tick=False) as clock:
             batches = asking(resources if not crash_at else new_account())
             approve, _ = links(batches)
             batches.requests.clear()

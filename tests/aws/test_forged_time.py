@@ -3,37 +3,22 @@ something else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import time_machine
 
 from stepwell.aws.entry import Entry, now_ms
 from stepwell.aws.messages import tick_name
-from stepwell.aws.resources import Resources
 from stepwell.aws.table import wait_partition
 from stepwell.core.events import event_from
 from stepwell.core.messages import TimerKind
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
-NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 DELAY, DEADLINE, RETRY = TimerKind.DELAY, TimerKind.DEADLINE, TimerKind.RETRY
 DECISION = TimerKind.DECISION
 PAID = {"event": "paid", "ttl": "10m"}
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(NOW, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def batches(resources: Resources, clock: Any) -> Batches:
-    return Batches(resources)
 
 
 def timer(batches: Batches, kind: TimerKind, index: int = 0, attempt: int = 0) -> Json:

@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from stepwell.aws.queries import Queries
-from stepwell.aws.resources import Resources
 from stepwell.aws.table import event_key
 from stepwell.core.run import RunStatus
 from stepwell.testing.batches import Batches, Json, handler_step, sqs_event
@@ -19,11 +18,6 @@ FIRST, SECOND = LONG + "1", LONG + "2"
 USER = {"external_id": LONG}
 BY_NAME = {"event": SECOND, "match": "async.data.n > event.data.n", "ttl": "1h"}
 BY_KEY = {"event": SECOND, "match": "async.data.text == event.data.text", "ttl": "1h"}
-
-
-@pytest.fixture
-def batches(resources: Resources) -> Batches:
-    return Batches(resources)
 
 
 def deliver(batches: Batches) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
-
-import pytest
-import time_machine
 
 from stepwell.aws.approvals import AwsApprovals
 from stepwell.aws.entry import now_ms
 from stepwell.aws.queries import Queries
-from stepwell.aws.resources import Resources
 from stepwell.aws.table import event_key
 from stepwell.core.approvals import decided as decided_as
 from stepwell.core.run import RunStatus, StepStatus
@@ -20,17 +14,6 @@ from stepwell.testing.batches import Batches, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "2d"}
 LONG = {"text": "x" * 5000}
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def batches(resources: Resources, clock: Any) -> Batches:
-    return Batches(resources)
 
 
 def expire(batches: Batches) -> int:

@@ -5,33 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import time_machine
 
 from stepwell.aws import clients
 from stepwell.aws.entry import now_ms
-from stepwell.aws.resources import Resources
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 from stepwell.testing.meter import metered
 
-NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 AGE_S, TIMEOUT_S, START_S = 3600, 30, 60
 LATE_S = 120  # after which the message of a timer is taken to be lost
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(NOW, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def batches(resources: Resources, clock: Any) -> Batches:
-    return Batches(resources)
 
 
 def sweep(batches: Batches) -> None:

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import time_machine
 
 from stepwell.aws import clients
 from stepwell.aws.entry import now_ms
@@ -22,19 +20,7 @@ from stepwell.platform import NotWritten
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
 from tests.aws.test_sweep import failing
 
-NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 AGE_S, TIMEOUT_S, START_S = 3600, 30, 60
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(NOW, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def batches(resources: Resources, clock: Any) -> Batches:
-    return Batches(resources)
 
 
 def started(batches: Batches) -> Counter[tuple[str, int]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import time_machine
 
 from stepwell.aws.entry import Entry
 from stepwell.aws.queries import Queries
@@ -157,12 +155,6 @@ def waiting_for_time(resources: Resources) -> Batches:
 def delay_ended(batches: Batches) -> Json:
     run = run_item(batches)["pk"]["S"][2:]
     return sqs_event([{"stepwell": "timer", "run": run, "timer": [int(TimerKind.DELAY), 0, 0], "due": 1}])
-
-
-@pytest.fixture
-def clock() -> Iterator[Any]:
-    with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as traveller:
-        yield traveller
 
 
 def test_what_comes_next_starts_when_its_time_comes_with_all_that_waited(resources: Resources, clock: Any) -> None:
