@@ -6,6 +6,7 @@ rule or secret, too.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
+from stepwell.api.problem import Problem
 from stepwell.api.webhook_rules import KeptRule
 from stepwell.aws.clients import client
 from stepwell.aws.items import delete_items, put_items, read_item, read_partition
@@ -21,6 +23,8 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table import WEBHOOKS, Item, webhook_key
 from stepwell.core.values import ID
 from stepwell.core.webhooks import Rule
+
+log = logging.getLogger("stepwell.webhooks")
 
 _MOST = 10_000  # that are remembered
 _AGAIN_S = 10.0  # a secret that is older may be read again when a signature is wrong
@@ -49,7 +53,11 @@ class AwsHooks:
     def secret(self, name: str, *, again: bool = False) -> str | None:
         def read() -> str | None:
             parameter = secret_parameter(self._resources.env, name)
-            found = client("ssm").get_parameters(Names=[parameter], WithDecryption=True)["Parameters"]
+            try:
+                found = client("ssm").get_parameters(Names=[parameter], WithDecryption=True)["Parameters"]
+            except Exception:
+                log.exception("the secret %s cannot be read", name)
+                raise Problem(503, "signatures cannot be checked now; send it again", {"retry-after": "1"}) from None
             return str(found[0]["Value"]) if found else None
 
         longest = self._resources.keys_cache_s

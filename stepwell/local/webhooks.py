@@ -33,14 +33,16 @@ class LocalWebhooks:
 
     def __init__(self, platform: LocalPlatform, secret: Callable[[str], str | None]) -> None:
         self._platform, self._secret = platform, secret
-        self._rules: dict[str, Rule] | None = None
+        self._rules: dict[str, Rule] = {}  # those that were asked for
 
     def rule(self, name: str) -> Rule | None:
-        if self._rules is None:
-            rows = self._platform.store.connection.execute("SELECT rule FROM webhooks")
-            rules = [Rule.of(orjson.loads(raw)) for (raw,) in rows]
-            self._rules = {rule.name: rule for rule in rules}
-        return self._rules.get(name)
+        if name not in self._rules:
+            sql = "SELECT rule FROM webhooks WHERE name = ?"
+            row = self._platform.store.connection.execute(sql, (name,)).fetchone()
+            if row is None:
+                return None
+            self._rules[name] = Rule.of(orjson.loads(row[0]))
+        return self._rules[name]
 
     def secret(self, name: str, *, again: bool = False) -> str | None:
         return self._secret(name)
@@ -78,7 +80,7 @@ class LocalWebhooks:
             connection.execute(sql, values)
 
         await self._platform.in_transaction(write)
-        self._rules = None
+        self._rules.clear()
 
 
 class WebhookControl:

@@ -134,6 +134,17 @@ def test_a_missing_secret_is_logged_and_asked_for_again(direct: Resources, caplo
     accepted(ingest(signed("{}", query="id=1")))
 
 
+def test_a_secret_that_cannot_be_read_is_logged_and_the_sender_comes_again(
+    ingest: Ingest, caplog: pytest.LogCaptureFixture
+) -> None:
+    def deny(**_: object) -> None:
+        raise PermissionError("ssm:GetParameters is denied")
+
+    client("ssm").meta.events.register("before-call.ssm.*", deny)
+    refused(ingest(signed("{}", query="id=1")), 503)
+    assert "the secret SHOP cannot be read" in caplog.text
+
+
 def test_an_event_that_cannot_be_stored_is_not_accepted(
     ingest: Ingest, direct: Resources, caplog: pytest.LogCaptureFixture
 ) -> None:
