@@ -21,12 +21,14 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from infra.bus import Bus
+from infra.dashboard import INVALID_METRIC, SERVICE
 from infra.functions import Functions
 from infra.ingest import Ingest
 from infra.key import key_of
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import State
+from stepwell.aws.observe import NAMESPACE
 
 LATE = {"events": Duration.minutes(5), "outcomes": Duration.minutes(20)}
 """How old a message may get. Timers of up to 14 minutes stand in `outcomes`, and are no delay."""
@@ -56,6 +58,11 @@ class Alarms(Construct):
             text="Lambda took a round of some Lambda in this account and region for endless, and stopped it",
         )
         self._table(state.table)
+        self._alarm(
+            "eventsInvalid",
+            _sum(NAMESPACE, INVALID_METRIC, {"env": settings.env, "service": SERVICE}),
+            text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
+        )
 
     def watch_bus(self, bus: Bus, rules: Mapping[str, events.Rule]) -> None:
         """What the rules could not hand over to their queues, not even to the dead letters."""

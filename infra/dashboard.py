@@ -21,6 +21,8 @@ from stepwell.aws.topology import FUNCTIONS
 
 RUN_METRICS = ("RunsCompleted", "RunsFailed", "RunsCancelled")
 STEP_METRIC, LAG_METRIC, EVENTS_METRIC = "StepDuration", "MessageLag", "EventsAccepted"
+INVALID_METRIC = "EventsInvalid"
+SERVICE = "stepwell"  # a dimension of them all, beside the environment
 WIDTH, HEIGHT = 8, 6  # three in a row
 FIVE_MINUTES = Duration.minutes(5)
 
@@ -48,10 +50,13 @@ class Dashboard(Construct):
         self.dashboard = cloudwatch.Dashboard(self, "Dashboard", default_interval=Duration.hours(6))
         self.dashboard.add_widgets(self._rate(), self._runs(), self._lag())
         self.dashboard.add_widgets(self._step_durations(), self._dead_letters(), self._throttles())
-        self.dashboard.add_widgets(self._engine(), self._cost())
+        self.dashboard.add_widgets(self._engine(), self._cost(), self._invalid())
 
     def _rate(self) -> Widget:
         return _graph("Requests and events", [self._ingest.api.metric_count(), self._own(EVENTS_METRIC)])
+
+    def _invalid(self) -> Widget:
+        return _graph("Events that are not as their types say", [self._own(INVALID_METRIC)])
 
     def _runs(self) -> Widget:
         return _graph("Runs that ended", [self._own(name) for name in RUN_METRICS], stacked=True)
@@ -71,7 +76,7 @@ class Dashboard(Construct):
 
     def _own(self, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
         """A metric that the engine's Lambdas write."""
-        return _metric(NAMESPACE, name, {"env": self._settings.env, "service": "stepwell"}, statistic)
+        return _metric(NAMESPACE, name, {"env": self._settings.env, "service": SERVICE}, statistic)
 
     def _dead_letters(self) -> Widget:
         return _graph(

@@ -103,6 +103,8 @@ class V1:
         asked = read_replay(request.state.body)
         function = _found(self.reader.read_function(function_id), "function", function_id)
         version = asked.version or function.version
+        if function.routing.is_paused:
+            raise Problem(409, f"function {function_id} is paused; `stepwell resume {function_id}` lets it run again")
         if version is None:
             raise Problem(409, f"function {function_id} is not live; name a version, or make one live")
         done = self.control.replay(function_id, version, asked.events, asked.replay)

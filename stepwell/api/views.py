@@ -27,6 +27,7 @@ from stepwell.api.models import (
 from stepwell.core.approvals import Links, expires_at
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.core.run_events import cancelled_by
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
 
@@ -98,7 +99,7 @@ def run_view(detail: RunDetail, links: Callable[[], Links] | None = None) -> Run
         "error": error,
         "rerun_of": detail.rerun_of,
         "replay": detail.replay,
-        "cancelled_by": next((i for p in plan.cancels if (i := run.pauses[p].event_id) is not None), None),
+        "cancelled_by": cancelled_by(plan, run),
         "cancel": [_cancel_view(detail, p) for p in plan.cancels],
         "steps": steps,
     }

@@ -32,18 +32,23 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Needed:
-    """By name: Lambdas, task definitions, parameters of `.env` files; and Stepwell functions with any version."""
+    """By name: Lambdas, task definitions, parameters of `.env` files; and Stepwell functions with any version. `users`:
+    the functions and versions that run on each Lambda and task definition, needed or not."""
 
     lambdas: set[str] = field(default_factory=set)
     tasks: set[str] = field(default_factory=set)
     parameters: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
+    users: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Unneeded:
+    """`users`: functions and versions that ran on it."""
+
     kind: str
     name: str
+    users: tuple[tuple[str, int], ...] = ()
 
     def as_json(self) -> Json:
         return {"action": "remove", "kind": self.kind, "name": self.name}
@@ -65,8 +70,8 @@ class Prune:
         needed = self._needed()
         lambdas, code = self._lambdas(needed)
         return [
-            *(Unneeded("lambda", name) for name in lambdas),
-            *(Unneeded("task definition", arn) for arn in self._tasks(needed)),
+            *(Unneeded("lambda", name, tuple(needed.users.get(name, ()))) for name in lambdas),
+            *(Unneeded("task definition", arn, tuple(needed.users.get(arn, ()))) for arn in self._tasks(needed)),
             *(Unneeded("image", digest) for digest in self._images(needed)),
             *(Unneeded("log group", name) for name in self._log_groups(set(lambdas))),
             *(Unneeded("log group", name) for name in self._task_log_groups(needed)),
@@ -76,8 +81,10 @@ class Prune:
         ]
 
     def apply(self, what: Unneeded) -> None:
-        """Remove it; harmless if it is gone."""
+        """Remove it; harmless if it is gone. The versions that ran on it cannot go live any more, from before on."""
         account, name = self.account, what.name
+        for function_id, number in what.users:
+            Registry(self.resources).mark_gone(function_id, number)
         match what.kind:
             case "lambda":
                 _unless_gone(account.lambda_, "ResourceNotFoundException", "delete_function", FunctionName=name)
@@ -107,6 +114,8 @@ class Prune:
             kept |= {number for function_id, number in running if function_id == row.id}
             kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - self.grace_ms}
             for number, version in versions:
+                for target in version.targets.values():
+                    needed.users.setdefault(target.get("lambda") or target.get("ecs", ""), []).append((row.id, number))
                 if number in kept:
                     needed.functions.add(row.id)
                     _add_targets(needed, version.targets.values())

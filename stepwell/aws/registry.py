@@ -25,7 +25,7 @@ from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, Item,
 from stepwell.core.catalog import Catalog, Paths
 from stepwell.core.lifetime import longest_run_ms
 from stepwell.core.plan import Plan, compile_plan, version_hash
-from stepwell.core.routing import Change, Release, Route, Routing, retired
+from stepwell.core.routing import Change, NotPossible, Release, Route, Routing, retired
 from stepwell.core.waits import wait_index
 
 Target = dict[str, Any]
@@ -218,23 +218,32 @@ class Registry:
         def checked(old: Routing | None) -> Routing:
             if old is None:
                 raise KeyError(function_id)
-            versions = [int(item["sk"]["S"]) for item in self._query(f"V#{function_id}", ProjectionExpression="sk")]
-            return change(old, versions, now)
+            items = self._query(f"V#{function_id}", ProjectionExpression="sk, gone")
+            new = change(old, [int(item["sk"]["S"]) for item in items], now)
+            gone = {int(item["sk"]["S"]) for item in items if "gone" in item}
+            canary = None if new.canary is None else new.canary.version
+            for number in {new.live, canary} & gone:
+                raise NotPossible(f"version {number} was pruned, so that nothing can run it; push it again")
+            return new
 
         return self._change_routing(function_id, checked, now)
 
     def _change_routing(
         self, function_id: str, change: Callable[[Routing | None], Routing], now: int, file: str | None = None
     ) -> Routing:
-        """Against whoever changes it at the same time; the item of a function holds its live version, too."""
+        """Against whoever changes it at the same time; the item of a function holds its live version, too. A change
+        that was interrupted is followed, and not made again if that is what is asked for."""
         while True:
             item = read_item(self._table, function_key(function_id)) or {"file": {"S": ""}}
             before = read_routing(item) if "pk" in item else None
             if before is not None and "pending" in item:
                 self._follow(function_id, before, now)
+                if _is_made(change, item["pending"], before):
+                    self._settle(function_id)
+                    return before
             after = change(before)
             try:
-                self._put_routing(function_id, item, after, file)
+                self._put_routing(function_id, item, after, before, file)
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue
             self._follow(function_id, after, now)
@@ -242,17 +251,22 @@ class Registry:
             while (current := self.routing(function_id)) is not None and current != known:
                 self._follow(function_id, current, now)  # else ours might be followed after that of somebody as fast
                 known = current
+            self._settle(function_id)
             return after
 
-    def _put_routing(self, function_id: str, item: Item, routing: Routing, file: str | None) -> None:
-        """Write a function's item, that was read as `item`, with all that its live version says."""
+    def _put_routing(
+        self, function_id: str, item: Item, routing: Routing, before: Routing | None, file: str | None
+    ) -> None:
+        """Write a function's item, that was read as `item`, with all that its live version says, and what was before
+        it."""
         version: Item | None = item
         if routing.live is not None:
             version = read_item(self._table, version_key(function_id, routing.live))
         rev = int(item["rev"]["N"]) if "rev" in item else 0
         content = {name: value for name, value in (version or item).items() if name != "live"}
         own: Item = {"file": item["file"] if file is None else {"S": file}, "rev": {"N": str(rev + 1)}}
-        own |= {**function_key(function_id), **routing_attributes(routing), "pending": {"BOOL": True}}
+        own |= {**function_key(function_id), **routing_attributes(routing)}
+        own["pending"] = {"M": {} if before is None else routing_attributes(before)}
         self._db.put_item(
             TableName=self._table,
             Item={**content, **own},
@@ -261,10 +275,12 @@ class Registry:
         )
 
     def _follow(self, function_id: str, routing: Routing, now: int) -> None:
-        """Let everybody, and everything, know of a routing. Until that is done, the function is pending."""
+        """Let everybody, and everything, know of a routing. Until that is settled, the function is pending."""
         plan = None if routing.live is None else self._known(function_id, routing.live).plan
         self._schedules.set(function_id, plan, routing.is_paused, routing.is_guarded, now)
         self._change(lambda state: True)
+
+    def _settle(self, function_id: str) -> None:
         self._db.update_item(
             TableName=self._table,
             Key=function_key(function_id),
@@ -291,8 +307,18 @@ class Registry:
         self._db.update_item(
             TableName=self._table,
             Key=version_key(function_id, number),
-            UpdateExpression="SET t = :t",
+            UpdateExpression="SET t = :t REMOVE gone",
             ExpressionAttributeValues={":t": item["t"]},
+        )
+
+    def mark_gone(self, function_id: str, number: int) -> None:
+        """What executes this version is removed: until it is pushed again, it cannot go live."""
+        self._db.update_item(
+            TableName=self._table,
+            Key=version_key(function_id, number),
+            UpdateExpression="SET gone = :yes",
+            ConditionExpression=EXISTS,
+            ExpressionAttributeValues={":yes": {"BOOL": True}},
         )
 
     def _newest(self, function_id: str) -> tuple[int, str] | None:
@@ -341,6 +367,17 @@ class Registry:
 
     def _query(self, partition: str, **options: Any) -> list[Item]:
         return read_partition(self._table, partition, ConsistentRead=True, **options)
+
+
+def _is_made(change: Callable[[Routing | None], Routing], pending: Item, now: Routing) -> bool:
+    """Whether an interrupted change is what this one would have made of the routing before."""
+    before = pending.get("M")
+    if not before:
+        return False
+    try:
+        return change(read_routing(before)) == now
+    except NotPossible:
+        return False
 
 
 def _version(item: Item, number: int) -> Version:

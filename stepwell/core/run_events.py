@@ -11,16 +11,22 @@ import orjson
 
 from stepwell.core.events import Event, internal_event
 from stepwell.core.plan import Plan
-from stepwell.core.run import Run
+from stepwell.core.run import Run, RunStatus
 
 RUN_EVENTS = "stepwell/run."
+
+
+def cancelled_by(plan: Plan, run: Run) -> str | None:
+    """The id of the event that cancelled this run, if a rule of `cancel` did."""
+    return next((its for p in plan.cancels if (its := run.pauses[p].event_id) is not None), None)
 
 
 def end_event(
     plan: Plan, run: Run, trigger: Event, errors: Mapping[int, bytes], now: int, replay: str | None = None
 ) -> Event | None:
     """The event that tells of this run's end; None if `trigger` was one itself. `errors`: JSON texts by step. `replay`:
-    the replay that made the run, so that who acts on the end can leave those out: `!has(data.replay)`."""
+    the replay that made the run, so that who acts on the end can leave those out: `!has(data.replay)`. `cancelled_by`
+    is there if an event cancelled it."""
     if trigger.name.startswith(RUN_EVENTS):
         return None
     error = None
@@ -36,4 +42,6 @@ def end_event(
         "error": error,
         **({} if replay is None else {"replay": replay}),
     }
+    if run.status is RunStatus.CANCELLED and (its := cancelled_by(plan, run)) is not None:
+        data["cancelled_by"] = its
     return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"run:{run.id}", now)

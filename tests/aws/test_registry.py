@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,6 +14,18 @@ from stepwell.aws.items import read_partition
 from stepwell.aws.registry import Registry, Target
 from stepwell.aws.resources import Resources
 from stepwell.core.definition import parse_definition
+from stepwell.core.routing import (
+    Canary,
+    Change,
+    Release,
+    Routing,
+    State,
+    deleted,
+    paused,
+    promoted,
+    rolled_back,
+)
+from stepwell.testing.batches import Batches, Crash
 
 DEFINITION = parse_definition({"id": "f", "triggers": [{"event": "go"}]}).normalised()
 
@@ -42,6 +56,40 @@ def test_a_retired_function_stays_known(resources: Resources) -> None:
     registry.retire(["f"])
     assert [(row.id, row.live) for row in registry.functions()] == [("f", None)]
     assert registry.version("f", 1).targets == {"step-1": {"lambda": "one"}}
+
+
+@pytest.mark.parametrize(
+    ("ask", "routing"),
+    [
+        (lambda old, versions, now: promoted(old, None, now), Routing(3, previous=2)),
+        (lambda old, versions, now: rolled_back(old, None, versions), Routing(2, previous=1)),
+        (lambda old, versions, now: rolled_back(old, 1, versions), Routing(1)),
+        (lambda old, versions, now: paused(old, drop=False), Routing(2, Canary(3, 0.1, since=9), State.PAUSED, 1)),
+        (lambda old, versions, now: deleted(old), Routing(None, state=State.DELETED)),
+    ],
+    ids=["promote", "rollback", "rollback to", "pause", "delete"],
+)
+def test_a_change_that_was_interrupted_anywhere_can_be_asked_for_again(
+    new_account: Callable[[], Resources], ask: Change, routing: Routing
+) -> None:
+    for crash_at in count():
+        batches = Batches(new_account())
+        for n, release in ((1, Release()), (2, Release()), (3, Release(weight=0.1))):
+            definition = {**DEFINITION, "name": f"v{n}"}
+            batches.entry.registry.register(definition, {}, {}, "", "", "stepwell.json", 9, release)
+        batches.requests.clear()
+        batches.crash_at = crash_at
+        try:
+            batches.entry.registry.change_routing("f", ask, 10)
+        except Crash:
+            batches.start()
+            batches.entry.registry.change_routing("f", ask, 11)
+        crashed, batches.crash_at = batches.crash_at is None, None
+        (row,) = Registry(batches.resources).functions()
+        assert (row.routing, row.pending) == (routing, False), crash_at
+        if not crashed:
+            break
+    assert crash_at > 5
 
 
 def test_what_runs_an_unchanged_version_is_looked_at_again_after_a_minute(

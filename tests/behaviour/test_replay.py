@@ -50,6 +50,20 @@ def test_a_replay_runs_a_stored_event_again_on_one_function(platform: Platform) 
     assert {run["replay"] for run in first} == {None}
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_paused_function_replays_nothing(platform: Platform, drop: bool) -> None:
+    platform.deploy(function())
+    event = platform.send()
+    platform.api("POST", "/v1/functions/f/pause", {"drop": drop})
+    for version in ({}, {"version": 1}):
+        with pytest.raises(Refused) as refused:
+            replay(platform, event, **version)
+        assert (refused.value.status, "paused" in str(refused.value)) == (409, True)
+    assert len(platform.runs(event)) == 1
+    platform.api("POST", "/v1/functions/f/resume")
+    assert replay(platform, event)[0]["status"] == "started"
+
+
 def test_what_a_replay_has_run_does_not_run_again(platform: Platform) -> None:
     platform.deploy(function())
     events = [platform.send(data={"n": n}) for n in range(3)]

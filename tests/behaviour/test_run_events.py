@@ -46,6 +46,7 @@ def test_a_cancelled_run_is_an_event(platform: Platform) -> None:
     platform.settle()
     (end,) = platform.events("stepwell/run.cancelled")
     assert (end["data"]["run_id"], end["data"]["error"]) == (run_id, None)
+    assert "cancelled_by" not in end["data"], "no event did"
 
 
 def test_a_run_without_a_step_that_ran_ends_with_an_event_too(platform: Platform) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from infra.dashboard import EVENTS_METRIC, LAG_METRIC, RUN_METRICS, STEP_METRIC
+from infra.dashboard import EVENTS_METRIC, INVALID_METRIC, LAG_METRIC, RUN_METRICS, STEP_METRIC
+from stepwell.aws.observe import NAMESPACE
 from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.run import RunStatus
 from tests.infra.conftest import Synth
@@ -68,6 +69,19 @@ def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
 
 
 @watched
+def test_events_that_are_not_as_their_types_say_are_noticed(synth: Synth, env: str) -> None:
+    (alarm,) = [
+        its
+        for its in synth.resources(env, "AWS::CloudWatch::Alarm").values()
+        if its.get("MetricName") == INVALID_METRIC
+    ]
+    dimensions = {its["Name"]: its["Value"] for its in alarm["Dimensions"]}
+    assert (alarm["Namespace"], dimensions["env"]) == (NAMESPACE, synth.settings[env].env)
+    (dashboard,) = synth.resources("dev", "AWS::CloudWatch::Dashboard").values()
+    assert f'"{INVALID_METRIC}"' in str(dashboard)
+
+
+@watched
 def test_every_alarm_is_sent_and_says_what_is_wrong(synth: Synth, env: str) -> None:
     (topic,) = synth.resources(env, "AWS::SNS::Topic")
     for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
@@ -86,8 +100,10 @@ def test_alarms_and_the_dashboard_can_be_left_out(synth: Synth) -> None:
 def test_the_dashboard_shows_metrics_that_the_engine_writes(synth: Synth) -> None:
     sources = Path(__file__).parents[2] / "stepwell" / "aws"
     written = "\n".join(file.read_text() for file in sources.glob("*.py"))
-    for call in (f'duration("{STEP_METRIC}"', f'duration("{LAG_METRIC}"', f'count("{EVENTS_METRIC}"'):
+    for call in (f'duration("{STEP_METRIC}"', f'duration("{LAG_METRIC}"'):
         assert call in written
+    for metric in (EVENTS_METRIC, INVALID_METRIC):
+        assert f'count("{metric}"' in written
     assert 'count(f"Runs{' in written
     assert set(RUN_METRICS) == {
         f"Runs{status.name.capitalize()}" for status in RunStatus if status is not RunStatus.RUNNING

@@ -16,6 +16,7 @@ from stepwell.aws.prune import GRACE_MS, Prune
 from stepwell.aws.registry import Registry
 from stepwell.aws.table import run_key, status_partition
 from stepwell.core.definition import parse_definition
+from stepwell.core.routing import NotPossible, Routing, rolled_back, with_canary
 from tests.push.conftest import Aws, refusal
 
 Write = Callable[..., Path]
@@ -57,6 +58,27 @@ def test_what_only_a_replaced_version_needs_is_removed(aws: Aws, write: Write) -
     assert lambdas(aws) == new
     assert aws.push(folder) == ([], [])
     assert prune(aws) == []
+
+
+def test_a_version_that_was_pruned_cannot_go_live_until_it_is_pushed_again(aws: Aws, write: Write) -> None:
+    push_thrice(aws, write)
+    registry = Registry(aws.resources)
+
+    def roll_back(to: int) -> Routing:
+        return registry.change_routing("f", lambda old, versions, now: rolled_back(old, to, versions), 1)
+
+    prune(aws)
+    with pytest.raises(NotPossible, match="version 1 was pruned, so that nothing can run it; push it again"):
+        roll_back(1)
+    with pytest.raises(NotPossible, match="version 1 was pruned"):
+        registry.change_routing("f", lambda old, _, now: with_canary(old, 1, 0.1, None, False, now), 1)
+    assert registry.routing("f") == Routing(3, previous=2)
+    assert roll_back(2).live == 2
+    prune(aws)
+    aws.push(write(steps=STEPS, files={"a/main.py": "3", "a/.env": "A=1\n"}))
+    assert registry.routing("f") == Routing(3, previous=2), (
+        "the same again is the newest version, and has a Lambda again"
+    )
 
 
 def test_a_version_with_an_open_run_keeps_what_it_needs(aws: Aws, write: Write) -> None:
