@@ -1,4 +1,4 @@
-"""Registers functions that a CloudFormation stack holds: the handler of a custom resource.
+"""Registers what a CloudFormation stack holds: functions, types of events, webhooks. The handler of custom resources.
 
 One rule: CloudFormation always gets an answer, since without one it waits for an hour. Its protocol:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html
@@ -16,30 +16,54 @@ import orjson
 
 from stepwell.aws.registry import Registry, awaits
 from stepwell.aws.resources import Resources
+from stepwell.aws.types import TypeStore
+from stepwell.aws.webhooks import AwsWebhooks
 from stepwell.core.plan import Plan, compile_plan
+from stepwell.event_types.types import Policy, TypeVersion
 
 log = logging.getLogger("stepwell.registrar")
 _LONGEST_REASON = 1000
+FUNCTION, TYPE, WEBHOOK = "Custom::StepwellFunction", "Custom::StepwellType", "Custom::StepwellWebhook"
 
 
 def handle(event: dict[str, Any], resources: Resources, sleep: Callable[[float], None] = time.sleep) -> None:
-    """`ResourceProperties`: definition, targets and code (JSON texts), file. Its physical id is the function's."""
-    properties = event["ResourceProperties"]
-    function_id = event.get("PhysicalResourceId") or event["LogicalResourceId"]
+    """`ResourceProperties`, all texts: of a function `Definition`, `Targets`, `Code` (JSON) and `File`; of a type
+    `Name`, `Version`, `Schema` (JSON), `Policy`; of a webhook `Rule` (JSON). The physical id names it."""
+    properties, kind = event["ResourceProperties"], event.get("ResourceType", FUNCTION)
+    its_id = event.get("PhysicalResourceId") or event["LogicalResourceId"]
     data: dict[str, Any] = {}
     try:
         if event["RequestType"] == "Delete":
-            registry = Registry(resources)
-            registry.retire([row.id for row in registry.functions() if row.id == function_id])
+            _remove(kind, its_id, resources)
+        elif kind == TYPE:
+            its_id = _register_type(properties, resources)
+        elif kind == WEBHOOK:
+            rule = orjson.loads(properties["Rule"])
+            AwsWebhooks(resources).put_webhook(rule)
+            its_id = rule["name"]
         else:
-            function_id, data["Version"] = _register(properties, resources, sleep)
+            its_id, data["Version"] = _register(properties, resources, sleep)
     except Exception as error:
-        log.exception("%s of %s failed", event["RequestType"], function_id)
-        _answer(
-            event, function_id, {"Status": "FAILED", "Reason": f"{type(error).__name__}: {error}"[:_LONGEST_REASON]}
-        )
+        log.exception("%s of %s failed", event["RequestType"], its_id)
+        _answer(event, its_id, {"Status": "FAILED", "Reason": f"{type(error).__name__}: {error}"[:_LONGEST_REASON]})
     else:
-        _answer(event, function_id, {"Status": "SUCCESS", "Data": data})
+        _answer(event, its_id, {"Status": "SUCCESS", "Data": data})
+
+
+def _remove(kind: str, its_id: str, resources: Resources) -> None:
+    """A type stays: others may send such events. Nothing happens if what is to go was never made."""
+    if kind == WEBHOOK:
+        AwsWebhooks(resources).remove_webhook(its_id)
+    elif kind != TYPE:
+        registry = Registry(resources)
+        registry.retire([row.id for row in registry.functions() if row.id == its_id])
+
+
+def _register_type(properties: dict[str, Any], resources: Resources) -> str:
+    policy = Policy(properties["Policy"]) if "Policy" in properties else None
+    its = TypeVersion(properties["Name"], properties["Version"], orjson.loads(properties["Schema"]), policy)
+    TypeStore(resources).register_type(its)
+    return f"{its.name} {its.version}"
 
 
 def _register(properties: dict[str, Any], resources: Resources, sleep: Callable[[float], None]) -> tuple[str, int]:

@@ -112,7 +112,14 @@ FUNCTIONS = (
         memory_mb=256,
         layers=("light",),
     ),
-    Function("register", "Registers functions that stacks hold", CustomResource(), timeout_s=60, memory_mb=512),
+    Function(
+        "register",
+        "Registers functions, types and webhooks that stacks hold",
+        CustomResource(),
+        timeout_s=60,
+        memory_mb=512,
+        layers=("light", "expressions", "types"),
+    ),
 )
 QUEUES = tuple(its.trigger.name for its in FUNCTIONS if isinstance(its.trigger, Queue))
 

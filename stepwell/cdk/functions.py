@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from aws_cdk import CfnTag, CustomResource, RemovalPolicy, Stack, Token
+from aws_cdk import Annotations, CfnTag, CustomResource, RemovalPolicy, Stack, Token
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -25,11 +26,15 @@ from constructs import Construct
 from stepwell.aws.deployment import Wanted, wanted
 from stepwell.aws.naming import FUNCTION_TAG, function_name, log_group
 from stepwell.aws.packaging import StepLambda, write_zip
+from stepwell.aws.registrar import FUNCTION, TYPE, WEBHOOK
 from stepwell.aws.resources import Resources
 from stepwell.aws.roles import POLICY, policy, trust
 from stepwell.aws.step_lambdas import configuration
 from stepwell.cdk.environment import registrar_parameter
-from stepwell.project.load import load_all
+from stepwell.event_types.types import TypeVersion
+from stepwell.project.load import LoadError, load_all
+from stepwell.project.types import project_types, wrong_expressions
+from stepwell.project.webhooks import find_webhooks
 
 
 class CannotDeploy(Exception):
@@ -37,9 +42,10 @@ class CannotDeploy(Exception):
 
 
 class Functions(Construct):
-    """Every function at or below `path`. `env`: the environment; else the CDK context's `env`, as for Stepwell's own
-    app. `resources`: of the environment; else read from the account, when the stack is synthesised. Functions with
-    docker steps or `.env` files are no part of a stack. Raises CannotDeploy, LoadError, Refused, NoEnvironment."""
+    """Every function at or below `path`, with the types of its events, and webhooks. `env`: the environment; else the
+    CDK context's `env`, as for Stepwell's own app. `resources`: of the environment; else read from the account, when
+    the stack is synthesised. Functions with docker steps or `.env` files are no part of a stack. Raises CannotDeploy,
+    LoadError, Refused, NoEnvironment."""
 
     def __init__(
         self,
@@ -57,9 +63,37 @@ class Functions(Construct):
         functions, errors = load_all([Path(path)])
         if errors:
             raise errors[0]
+        types, webhooks = project_types([Path(path)], functions), find_webhooks([Path(path)])
+        if problems := [*types.problems, *webhooks.problems]:
+            raise LoadError(problems)
+        for warning in (*types.warnings, *wrong_expressions(functions, types.newest), *webhooks.warnings):
+            Annotations.of(self).add_warning_v2("stepwell:doubt", str(warning))
         self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
-        for its in wanted(functions, self.resources):
-            _Function(self, its)
+        made = Construct(self, "Types")
+        _add_types(made, types.types, self.registrar)
+        live = [_Function(self, its) for its in wanted(functions, self.resources)]
+        for function in live:
+            function.node.add_dependency(made)  # what its events must look like is known before it is live
+        for its in webhooks.webhooks:
+            webhook = _custom(self, f"Webhook-{its.name}", self.registrar, WEBHOOK, {"Rule": json.dumps(its.rule)})
+            webhook.node.add_dependency(*live)
+
+
+def _add_types(scope: Construct, types: Iterable[TypeVersion], registrar: str) -> None:
+    """Each version after the one before it."""
+    last: dict[str, CustomResource] = {}
+    for its in types:
+        properties = {"Name": its.name, "Version": its.version, "Schema": json.dumps(its.schema)}
+        properties |= {} if its.policy is None else {"Policy": its.policy.value}
+        digest = hashlib.sha256(f"{its.name} {its.version}".encode()).hexdigest()[:12]
+        made = _custom(scope, f"Type{digest}", registrar, TYPE, properties)
+        if its.name in last:
+            made.node.add_dependency(last[its.name])
+        last[its.name] = made
+
+
+def _custom(scope: Construct, id: str, registrar: str, kind: str, properties: dict[str, str]) -> CustomResource:
+    return CustomResource(scope, id, service_token=registrar, resource_type=kind, properties=properties)
 
 
 class _Function(Construct):
@@ -71,18 +105,13 @@ class _Function(Construct):
         role = self._role() if its.lambdas else ""
         targets = {step: {"lambda": arn} for step, arn in its.arns.items()}
         targets |= {step: {"lambda": self._version(one, role)} for step, one in its.lambdas.items()}
-        registered = CustomResource(
-            self,
-            "Registered",
-            service_token=scope.registrar,
-            resource_type="Custom::StepwellFunction",
-            properties={
-                "Definition": json.dumps(its.definition),
-                "Targets": Stack.of(self).to_json_string(targets),
-                "Code": json.dumps(its.code),
-                "File": its.file.name,
-            },
-        )
+        properties = {
+            "Definition": json.dumps(its.definition),
+            "Targets": Stack.of(self).to_json_string(targets),
+            "Code": json.dumps(its.code),
+            "File": its.file.name,
+        }
+        registered = _custom(self, "Registered", scope.registrar, FUNCTION, properties)
         for child in self.node.children:
             if child is not registered:  # live last, as with a push
                 registered.node.add_dependency(child)

@@ -276,6 +276,13 @@ class Scenario:
             if definition is cron:
                 self._stepwell.register(event)  # CloudFormation may ask twice
 
+        typed = {"Name": "go", "Version": "1", "Schema": '{"type": "object"}'}
+        rule = {"Rule": json.dumps({"name": "stacked", "event": "go"})}
+        for kind in ("Create", "Update", "Delete"):
+            for type_, name, properties in (("Type", "go 1", typed), ("Webhook", "stacked", rule)):
+                its = {"RequestType": kind, "ResourceType": f"Custom::Stepwell{type_}", "PhysicalResourceId": name}
+                self._stepwell.register({**event, **its, "ResourceProperties": properties})
+
     def _completed(self, event: str) -> str:
         """The id of its only run, when that has completed."""
         self._finish()

@@ -88,7 +88,7 @@ class CloudFormation:
             case "AWS::Lambda::EventInvokeConfig" if logical_id not in self._made:
                 boto3.client("lambda").put_function_event_invoke_config(**properties)
                 self._made[logical_id] = logical_id
-            case "Custom::StepwellFunction":
+            case "Custom::StepwellFunction" | "Custom::StepwellType" | "Custom::StepwellWebhook":
                 self._request("Update" if logical_id in self._custom else "Create", logical_id, its)
 
     def _lambda(self, logical_id: str, properties: Json, code: bytes) -> None:
@@ -270,3 +270,32 @@ def test_of_functions_that_are_made_at_the_same_time_each_waits_until_routers_kn
     slept.clear()
     make("f")  # which waits for nothing new
     assert slept == []
+
+
+def test_types_and_webhooks_come_with_a_stack(stepwell: AwsStepwell, tmp_path: Path) -> None:
+    folder = write(tmp_path / "f", "one")
+    rule = {"event": "go", "id": "body.id", "verify": {"type": "hmac", "header": "x-signature", "secret": "S"}}
+    for name, content in {
+        "webhooks/shop.json": rule,
+        "schemas/go.1.schema.json": {"type": "object", "required": ["id"], "x-stepwell-policy": "reject"},
+        "schemas/go.2.schema.json": {"type": "object", "required": ["id", "n"]},
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    cloudformation = CloudFormation(stepwell, tmp_path)
+    cloudformation.deploy(folder)
+    assert [answer["Status"] for answer in cloudformation.answers] == ["SUCCESS"] * 4
+    its = stepwell.api("GET", "/v1/types/go")
+    assert (its["policy"], [one["version"] for one in its["versions"]]) == ("reject", ["1", "2"])
+    kept = stepwell.api("GET", "/v1/webhooks/shop")
+    assert {field: kept[field] for field in rule} == rule
+
+    (folder / "schemas/go.2.schema.json").write_text(json.dumps({"type": "object", "required": ["id", "other"]}))
+    cloudformation.deploy(folder)
+    refused = [answer["Reason"] for answer in cloudformation.answers if answer["Status"] == "FAILED"]
+    assert len(refused) == 1
+    assert "other" in refused[0], "it would break a version that is there"
+
+    cloudformation.delete()
+    assert stepwell.api("GET", "/v1/webhooks")["data"] == []
+    assert [its["name"] for its in stepwell.api("GET", "/v1/types")["data"]] == ["go"], "others may send such events"

@@ -18,6 +18,7 @@ from stepwell.aws.registrar import handle
 from stepwell.aws.registry import Registry
 from stepwell.cdk import Functions
 from stepwell.cdk.functions import CannotDeploy
+from stepwell.project.load import LoadError
 from tests.push.conftest import Aws
 
 Write = Callable[..., Path]
@@ -51,6 +52,24 @@ def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: 
     assert json.loads(registered["Properties"]["Definition"])["id"] == "f"
     assert {"Ref": version} in registered["Properties"]["Targets"]["Fn::Join"][1]
     assert invoke in registered["DependsOn"]
+
+
+def test_a_function_is_live_after_its_types_and_before_its_webhooks(aws: Aws, write: Write, tmp_path: Path) -> None:
+    schema, rule = '{"type": "object"}', '{"event": "go", "verify": {"type": "github", "secret": "S"}}'
+    files = {"main.py": "1", "schemas/go.1.schema.json": schema, "webhooks/shop.json": rule}
+    resources = synthesise(write(files=files), aws, tmp_path / "out")
+    (kind,) = of(resources, "Custom::StepwellType")
+    ((function, registered),) = of(resources, "Custom::StepwellFunction").items()
+    (webhook,) = of(resources, "Custom::StepwellWebhook").values()
+    assert kind in registered["DependsOn"]
+    assert function in webhook["DependsOn"]
+    assert json.loads(webhook["Properties"]["Rule"])["name"] == "shop"
+
+
+def test_a_rule_that_cannot_be_keeps_the_stack_from_being_made(aws: Aws, write: Write, tmp_path: Path) -> None:
+    folder = write(files={"main.py": "1", "webhooks/shop.json": '{"event": "go", "id": "body."}'})
+    with pytest.raises(LoadError, match=r"shop\.json"):
+        synthesise(folder, aws, tmp_path / "out")
 
 
 def test_changed_code_makes_another_version_of_the_same_lambda(aws: Aws, write: Write, tmp_path: Path) -> None:
