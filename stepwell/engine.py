@@ -10,10 +10,9 @@ import logging
 from collections import ChainMap, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
-from stepwell.core.approvals import Links, asked, requested_event
 from stepwell.core.catalog import Miss
 from stepwell.core.events import Event, Invalid, run_id
 from stepwell.core.expressions import Bindings, Scope, compile_expression
@@ -59,6 +58,9 @@ from stepwell.platform import (
     RunRecord,
     Store,
 )
+
+if TYPE_CHECKING:
+    from stepwell.core.approvals import Links
 
 log = logging.getLogger("stepwell.engine")
 runs_log = logging.getLogger("stepwell.runs")
@@ -425,6 +427,8 @@ class Engine:
 
     def _ask(self, change: Change, now: int) -> Iterator[Arrival]:
         """Tell of the approvals that this change has opened; what people decide comes back as an attempt's end."""
+        from stepwell.core.approvals import asked, requested_event  # most functions ask nobody
+
         record = change.record
         run, plan, trigger = record.run, record.plan, record.event
         for claim in change.claims:

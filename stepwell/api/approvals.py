@@ -23,7 +23,7 @@ from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, page, paging
 from stepwell.api.problem import Problem
 from stepwell.api.views import open_approvals
-from stepwell.core.approvals import MOST_BY, MOST_COMMENT, Link, Links, Standing, asked, decided, standing
+from stepwell.core.approvals import MOST_BY, MOST_COMMENT, Link, Links, Standing, asked, decided, has_values, standing
 from stepwell.core.messages import Outcome
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, RunStatus, StepStatus
@@ -162,7 +162,7 @@ def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Cal
         return {}
     outputs = {row.step: row.output for row in attempts if row.output is not None}
     errors = {row.step: row.error for row in attempts if row.error and run.steps[row.step].status is StepStatus.FAILED}
-    trigger = event()
+    trigger = event() if any(has_values(plan.steps[i].runtime.message) for i in steps) else {}
     return {i: asked(plan, run, i, trigger, outputs, errors) for i in steps}
 
 

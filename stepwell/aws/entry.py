@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from stepwell.aws.arrivals import Refused, read_arrival
@@ -34,7 +34,6 @@ from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.types import TypeStore
 from stepwell.aws.waking import Waking
-from stepwell.core.approvals import Link, Links, Standing, standing
 from stepwell.core.events import Event
 from stepwell.core.guard import judge, rollback_event
 from stepwell.core.messages import AttemptEnded, AttemptLost, CancelRequested, Outcome
@@ -42,6 +41,9 @@ from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Routing
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, NotWritten, Replayed
+
+if TYPE_CHECKING:
+    from stepwell.core.approvals import Link, Links
 
 log = logging.getLogger("stepwell.aws")
 
@@ -256,10 +258,14 @@ class Entry:
 
     def links(self) -> Links:
         """Those by which people decide on approvals."""
+        from stepwell.core.approvals import Links  # most functions ask nobody
+
         return Links(self.resources.api_url, self.tokens.secret)
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
         """End an approval so; False if it was not open any more. Raises NotWritten."""
+        from stepwell.core.approvals import Standing, standing
+
         now = now_ms()
         self.store.begin()
         record = self.store.load([link.run_id]).get(link.run_id)

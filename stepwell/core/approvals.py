@@ -124,12 +124,17 @@ def placeholders(message: str) -> list[str]:
     return [source.strip() for source in _PLACEHOLDER.findall(message)]
 
 
+def has_values(message: str) -> bool:
+    """Whether it may have placeholders."""
+    return "{{" in message
+
+
 def asked(
     plan: Plan, run: Run, step: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> str:
     """What people are asked: the step's message with its values. What has none stays as it is written."""
     message = plan.steps[step].runtime.message
-    if "{{" not in message:
+    if not has_values(message):
         return printable(message)
     seen = [a for a in plan.steps[step].ancestors if a not in run.steps[step].unseen]
     bindings = Bindings(event, _by_id(plan, outputs, seen), _by_id(plan, errors, seen))

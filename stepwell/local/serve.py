@@ -61,9 +61,13 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT; then let running steps end for `grace_s`, and queue the others again."""
     log_json_lines()
     with listen(options.host, options.port) as listener:
+        is_named = bool(settings.public_url)
         settings = replace(settings, public_url=settings.public_url or url_of(listener))
         async with open_server(settings, grace_s=options.grace_s) as server:
-            await _deploy_all(server, options.paths)
+            functions = await _deploy_all(server, options.paths)
+            if not is_named and any(map(_asks, functions)):
+                words = "links to approvals lead to %s; give --public-url if people reach this server elsewhere"
+                log.warning(words, settings.public_url)
             keys = KeyStore(settings.database)
             if not keys.list():
                 log.warning("there are no keys yet, so every request is refused; `stepwell keys create` makes one")
@@ -109,8 +113,12 @@ async def _register_webhooks(server: LocalServer, paths: tuple[Path, ...]) -> No
         log.info("webhook removed", extra={"fields": {"webhook": name}})
 
 
-async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
-    """Make everything that can be loaded live. A function that cannot be loaded keeps its last version."""
+def _asks(function: LoadedFunction) -> bool:
+    return any(step.runtime.type == "approval" for step in function.definition.steps.values())
+
+
+async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> Sequence[LoadedFunction]:
+    """Make what can be loaded live; what that is. A function that cannot be loaded keeps its last version."""
     functions, errors = await asyncio.to_thread(load_all, paths)
     for error in errors:
         for problem in error.problems:
@@ -128,3 +136,4 @@ async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> None:
         if deployed.registered is not None:
             version = deployed.registered.version
             log.info("live", extra={"fields": {**fields, "version": version, "new": deployed.registered.is_new}})
+    return functions

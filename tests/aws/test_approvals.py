@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -152,3 +154,8 @@ def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resource
     batches.drain()
     ((stored, _),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED
+
+
+def test_who_asks_nobody_does_not_load_what_it_takes() -> None:
+    code = "import sys, stepwell.aws.entry; print([its for its in sys.modules if 'approval' in its])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -111,6 +111,7 @@ def test_a_run_is_shown_with_its_links_in_one_line_each(http: Api, command: Comm
 def test_links_lead_to_the_server_and_need_no_key(http: Api, server: Server) -> None:
     url = started(http, n=1)["steps"]["ask"]["approval"]["approve_url"]
     assert url.startswith(f"{server.url}/approvals/")
+    assert server.line(lambda line: "give --public-url" in line["message"])
     assert "Pay 1?" in httpx.get(url).text
     done = httpx.post(url, data={"comment": "fine"}, headers={"origin": "https://elsewhere.example"})
     assert done.status_code == 200
@@ -127,6 +128,7 @@ def test_a_server_behind_another_address_says_so_in_its_links(folder: Path, tmp_
             assert url.startswith("https://stepwell.example.com/base/approvals/")
             there = urlsplit(url).path.removeprefix("/base")
             assert http.http.get(there).status_code == 200
+            assert not [line for line in server.lines if "--public-url" in line["message"]]
 
 
 @pytest.mark.parametrize("url", ["stepwell.example", "ftp://x", "https://", "https://x/?a=b", "https://x/#a", "//x"])

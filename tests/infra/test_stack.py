@@ -213,6 +213,7 @@ def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) 
         assert known.env == env
         assert known.table.startswith("<")
         assert bool(known.step_http) is (name != "step_http")
+        assert known.api_url  # where links to approvals lead
 
 
 @every_environment
