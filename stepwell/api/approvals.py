@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stepwell.api import models
-from stepwell.api.body import body_of
+from stepwell.api.body import body_of, check_object, read_object
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, page, paging
 from stepwell.api.problem import Problem
@@ -31,7 +31,6 @@ from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, Page, RunDetail
 
 _MOST_BYTES = 64 * 1024  # of a decision
-_FIELDS = {"comment": MOST_COMMENT, "by": MOST_BY}  # characters
 
 DECISION: dict[str, Any] = {
     "type": "object",
@@ -119,7 +118,8 @@ class ApprovalApi:
         ]
 
     def decide_approval(self, request: Request) -> Any:
-        comment, by = _read_json(request.state.body)
+        body = read_object(request.state.body, DECISION)
+        comment, by = (body.get(name) for name in DECISION["properties"])
         its, is_mine = self.decide(request.path_params["token"], comment, by)
         if not is_mine:
             decision = {} if its.output is None else {"decided": its.output}
@@ -203,39 +203,12 @@ def _refused(problem: Problem) -> Response:
     return refusal(problem)
 
 
-def _read_json(body: bytes) -> tuple[str | None, str | None]:
-    """Comment and name. Raises Problem 400 with the place of what is wrong."""
-    if not body:
-        return None, None
-    try:
-        raw = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise _wrong("", 'the body is an object such as {"comment": "too dear"}, or there is none')
-    for name in raw:
-        if name not in _FIELDS:
-            raise _wrong(f"/{name[:50]}", f"the field {name[:50]!r} is unknown; there are comment and by")
-    return _text("comment", raw.get("comment")), _text("by", raw.get("by"))
-
-
 def _read_form(body: bytes) -> tuple[str | None, str | None]:
     """What the page's form sends. Browsers make two characters of each end of a line. Raises Problem 400."""
     try:
         form = parse_qs(body.decode(errors="replace"), max_num_fields=10)
     except ValueError:
         raise Problem(400, "this is not what the page's form sends") from None
-    comment, by = (form[name][0].replace("\r\n", "\n") if name in form else None for name in _FIELDS)
-    return _text("comment", comment), _text("by", by)
-
-
-def _text(name: str, value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise _wrong(f"/{name}", f"{name} is a text")
-    if value is not None and len(value) > _FIELDS[name]:
-        raise _wrong(f"/{name}", f"{name} may have {_FIELDS[name]:,} characters")
-    return value
-
-
-def _wrong(pointer: str, message: str) -> Problem:
-    return Problem(400, message, errors=[{"pointer": pointer, "message": message}])
+    fields = {name: form[name][0].replace("\r\n", "\n") if name in form else None for name in DECISION["properties"]}
+    check_object(fields, DECISION)
+    return fields["comment"], fields["by"]

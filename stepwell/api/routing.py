@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Literal, Protocol
 
-import orjson
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
+from stepwell.api.body import read_object
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
@@ -100,6 +100,7 @@ class VersionList(TypedDict):
     next: None
 
 
+_NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _WEIGHT = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 _PROMOTE = {
     "type": "object",
@@ -108,7 +109,7 @@ _PROMOTE = {
 }
 _ROLL_BACK = {
     "type": "object",
-    "properties": {"to": {"type": "integer", "minimum": 1, "description": "the version; default: the one before"}},
+    "properties": {"to": {**_NUMBER, "description": "the version; default: the one before"}},
     "additionalProperties": False,
 }
 _PAUSE = {
@@ -124,7 +125,7 @@ _ROUTING = {
             "type": "object",
             "required": ["version", "weight"],
             "properties": {
-                "version": {"type": "integer", "minimum": 1},
+                "version": _NUMBER,
                 "weight": {**_WEIGHT, "exclusiveMaximum": 1},
                 "sticky": {"type": ["string", "null"], "description": "CEL: equal values get equal versions"},
                 "guard": {"type": "boolean", "description": "raise the weight, or roll back, by what runs show"},
@@ -200,7 +201,7 @@ class RoutingApi:
         return {"function_id": its.function_id, "version": its.version, "is_new": its.is_new, "routing": view}
 
     def put_canary(self, request: Request) -> RoutingView:
-        body = read_body(request, _ROUTING)
+        body = read_object(request.state.body, _ROUTING)
         its = body["canary"]
         number, weight = its["version"], float(its["weight"])
 
@@ -214,15 +215,15 @@ class RoutingApi:
         return self._change(request, change)
 
     def promote(self, request: Request) -> RoutingView:
-        weight = read_body(request, _PROMOTE).get("weight")
+        weight = read_object(request.state.body, _PROMOTE).get("weight")
         return self._change(request, lambda old, versions, now: routing.promoted(old, weight, now))
 
     def roll_back(self, request: Request) -> RoutingView:
-        to = read_body(request, _ROLL_BACK).get("to")
+        to = read_object(request.state.body, _ROLL_BACK).get("to")
         return self._change(request, lambda old, versions, now: routing.rolled_back(old, to, versions))
 
     def pause(self, request: Request) -> RoutingView:
-        drop = read_body(request, _PAUSE).get("drop", False)
+        drop = read_object(request.state.body, _PAUSE).get("drop", False)
         return self._change(request, lambda old, versions, now: routing.paused(old, drop=drop))
 
     def resume(self, request: Request) -> RoutingView:
@@ -268,51 +269,6 @@ def _number(text: str | None) -> float | None:
 
 def _unknown(function_id: str) -> Problem:
     return Problem(404, f"there is no function {function_id!r}")
-
-
-def read_body(request: Request, schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object of a request, checked against the few words that the schemas above use; none is `{}`. Raises
-    Problem 400 that names what is wrong."""
-    content = request.state.body
-    try:
-        body = orjson.loads(content) if content.strip() else {}
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from None
-    _check(body, schema, "")
-    assert isinstance(body, dict)
-    return body
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "string": (str,),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "null": (type(None),),
-}
-
-
-def _check(value: Any, schema: dict[str, Any], place: str) -> None:
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    is_right = isinstance(value, tuple(its for kind in kinds for its in _TYPES[kind]))
-    if not is_right or (isinstance(value, bool) and "boolean" not in kinds):
-        raise Problem(400, f"{place or 'the body'} is no {' or '.join(kinds)}")
-    if isinstance(value, dict):
-        properties = schema["properties"]
-        for name in value.keys() - properties.keys():
-            raise Problem(400, f"the field {f'{place}/{name}'[:80]} is unknown; known are {', '.join(properties)}")
-        for name in schema.get("required", ()):
-            if name not in value:
-                raise Problem(400, f"the field {place}/{name} is missing")
-        for name, inner in value.items():
-            _check(inner, properties[name], f"{place}/{name}")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        least, most = schema.get("minimum", float("-inf")), schema.get("maximum", 2**53)
-        if not least <= value <= most or value <= schema.get("exclusiveMinimum", float("-inf")):
-            raise Problem(400, f"{place} is out of range")
-        if value >= schema.get("exclusiveMaximum", float("inf")):
-            raise Problem(400, f"{place} is out of range")
 
 
 # --- views -----------------------------------------------------------------------------------------------------------

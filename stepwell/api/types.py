@@ -10,6 +10,7 @@ import orjson
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
+from stepwell.api.body import read_object
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
@@ -152,7 +153,7 @@ class TypesApi:
         return {**_view(its), "version": version, "schema": self.registry.read_schema(its.name, version)}
 
     def register_type(self, request: Request) -> Any:
-        body = _body(request, _REGISTRATION)
+        body = read_object(request.state.body, _REGISTRATION)
         policy = Policy(body["policy"]) if "policy" in body else None
         try:
             change = self.registry.register_type(TypeVersion(body["name"], body["version"], body["schema"], policy))
@@ -163,7 +164,7 @@ class TypesApi:
         return change_view(change, body["schema"], [orjson.loads(f.definition) for f in self.read_functions()])
 
     def change_type(self, request: Request) -> Any:
-        policy = Policy(_body(request, _NEW_POLICY)["policy"])
+        policy = Policy(read_object(request.state.body, _NEW_POLICY)["policy"])
         its = self._found(request)
         self.registry.set_policy(its.name, policy)
         return _view(self._found(request))
@@ -172,7 +173,7 @@ class TypesApi:
         return {"unknown_types": self.registry.unknown_types()}
 
     def put_settings(self, request: Request) -> Any:
-        self.registry.set_unknown_types(Policy(_body(request, _SETTINGS)["unknown_types"]))
+        self.registry.set_unknown_types(Policy(read_object(request.state.body, _SETTINGS)["unknown_types"]))
         return self.get_settings(request)
 
     def _found(self, request: Request) -> TypeDetail:
@@ -214,27 +215,3 @@ def _view(its: TypeDetail) -> TypeView:
         "version": its.versions[-1][0],
         "versions": [{"version": version, "created_at": time_text(at)} for version, at in its.versions],
     }
-
-
-def _body(request: Request, shape: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's JSON object, of this simple shape. Raises Problem 400 with every error."""
-    try:
-        body = orjson.loads(request.state.body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise Problem(400, f"the body is a JSON object with {', '.join(shape['properties'])}")
-    found = [
-        (f"/{name}", "is unknown; " + nearest(name, shape["properties"])) for name in body.keys() - shape["properties"]
-    ]
-    for name, its in shape["properties"].items():
-        if name not in body:
-            found += [(f"/{name}", "is missing")] if name in shape["required"] else []
-        elif "enum" in its and body[name] not in its["enum"]:
-            found.append((f"/{name}", f"is one of {', '.join(its['enum'])}"))
-        elif its.get("type") == "string" and not isinstance(body[name], str):
-            found.append((f"/{name}", "is a text"))
-    if found:
-        errors = [{"pointer": pointer, "message": message} for pointer, message in sorted(found)]
-        raise Problem(400, "; ".join(f"{pointer[1:]} {message}" for pointer, message in sorted(found)), errors=errors)
-    return body

@@ -57,10 +57,19 @@ class Check:
         deepest = self._its.deepest
         if deepest is not None and _levels(value) > deepest:
             return [Invalid(prefix, f"more than {deepest} levels cannot be checked with this schema")]
-        if self._validator.is_valid(value):
-            return []
-        found = islice(self._validator.iter_errors(value), _MOST_ERRORS)
-        return [Invalid(prefix + json_pointer(error.instance_path), error.message[:_LONGEST]) for error in found]
+        return _errors(self._validator, value, prefix)
+
+
+def errors_of(value: Any, schema: Any) -> list[Invalid]:
+    """What is wrong with a JSON value by a schema of our own."""
+    return _errors(_compile(schema), value)
+
+
+def _errors(validator: jsonschema_rs.Draft202012Validator, value: Any, prefix: str = "") -> list[Invalid]:
+    if validator.is_valid(value):
+        return []
+    found = islice(validator.iter_errors(value), _MOST_ERRORS)
+    return [Invalid(prefix + json_pointer(error.instance_path), error.message[:_LONGEST]) for error in found]
 
 
 def check_schema(schema: Any) -> Checked:

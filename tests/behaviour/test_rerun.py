@@ -238,11 +238,11 @@ def test_only_outputs_of_kept_steps_that_completed_can_be_edited(platform: Platf
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ([], "the body is an object"),
-        ({"step": "b"}, "unknown"),
-        ({"from_step": 7}, "from_step is the id of a step"),
-        ({"from_step": ["b"]}, "from_step is the id of a step"),
-        ({"from_step": "b", "outputs": [1]}, "outputs is an object"),
+        ([], 'the value is not of type "object"'),
+        ({"step": "b"}, "'step' was unexpected"),
+        ({"from_step": 7}, 'the value is not of types "null", "string"'),
+        ({"from_step": ["b"]}, 'the value is not of types "null", "string"'),
+        ({"from_step": "b", "outputs": [1]}, 'the value is not of types "null", "object"'),
         ({"outputs": {"a": 1}}, "only with from_step"),
         ({"from_step": "b", "outputs": {"a": "x" * 300_000}}, "256 KiB"),
     ],
