@@ -1,6 +1,6 @@
 """Writes `state-machine.md` from the tables of the state machine: `python docs/generate.py`.
 
-One rule: what moves where is read from `stepwell/core/advance.py`; only the explanations are written here.
+One rule: what moves where is read from `stepwell/core/transitions.py`; only the explanations are written here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from stepwell.core.advance import EDGE, PAUSE, RUN, STEP
 from stepwell.core.run import EdgeStatus, PauseStatus, RunStatus, StepStatus
+from stepwell.core.transitions import EDGE, PAUSE, RUN, STEP
 from stepwell.core.verdict import MAX_LOSSES
 
 S = TypeVar("S", bound=IntEnum)
@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "state-machine.md"
 INTRODUCTION = """\
 # The state machine of a run
 
-<!-- Written by docs/generate.py from the tables in stepwell/core/advance.py: change those, then `make docs`. -->
+<!-- Written by docs/generate.py from the tables in stepwell/core/transitions.py: change those, then `make docs`. -->
 
 A run is four kinds of small state machines: the run itself, its steps, the edges between them (the entries of `after`),
 and the pauses that edges go through (`wait`, `async`). Whatever happens is a *fact*; one fact makes all of its moves in

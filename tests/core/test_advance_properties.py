@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.advance import EDGE, PAUSE, RUN, STEP, Table, advance, outstanding, questions
+from stepwell.core.advance import advance, outstanding, questions
 from stepwell.core.definition import parse_definition
 from stepwell.core.inputs import error_json
 from stepwell.core.messages import (
@@ -50,6 +50,7 @@ from stepwell.core.messages import (
 from stepwell.core.plan import TRIGGER, Plan, compile_plan
 from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import ENDED_STEPS, Run, RunStatus, StepStatus, new_run, pack, unpack
+from stepwell.core.transitions import EDGE, PAUSE, RUN, STEP, Table
 
 S = TypeVar("S")
 

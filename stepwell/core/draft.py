@@ -1,0 +1,268 @@
+"""A run while one fact is folded into it.
+
+One rule: each change of a status is a move of `transitions`, and says with it what it makes the run owe.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from stepwell.core.joins import JOINS
+from stepwell.core.messages import (
+    Answer,
+    Answers,
+    ClearTimer,
+    CloseWait,
+    Command,
+    EmitEnd,
+    Kept,
+    OpenWait,
+    Outcome,
+    RecordAttempt,
+    RunStep,
+    SetTimer,
+    StopStep,
+    Timer,
+    TimerKind,
+    WaitKey,
+)
+from stepwell.core.plan import Plan
+from stepwell.core.run import (
+    ENDED_STEPS,
+    OPEN_PAUSES,
+    EdgeStatus,
+    PauseState,
+    PauseStatus,
+    Run,
+    RunStatus,
+    StepStatus,
+)
+from stepwell.core.transitions import EDGE, PAUSE, RUN, STEP
+
+# A rule of `cancel` without a timeout holds to the run's end. A wait needs a deadline all the same: what a crash leaves
+# behind of it must go at some time.
+_AS_LONG_AS_THE_RUN_MS = 10 * 366 * 86_400_000
+
+# The parent's end, as the `on` of an edge sees it.
+ON = {"success": ("success", "always"), "failure": ("failure", "always")}
+
+
+class Draft:
+    """A run while one fact is folded into it. Its methods are the only legal changes."""
+
+    def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
+        self.plan, self.run, self.answers, self.now = plan, run, answers, now
+        self.status, self.started_at, self.ended_at = run.status, run.started_at, run.ended_at
+        self.steps, self.edges, self.pauses = list(run.steps), list(run.edges), list(run.pauses)
+        self.failed_step = run.failed_step
+        self.problems = list(run.problems)
+        self.commands: list[Command] = []
+
+    def finish(self) -> Run:
+        if self.status is RunStatus.RUNNING and all(step.status in ENDED_STEPS for step in self.steps):
+            self._move_run("complete")
+        return Run(
+            self.run.id,
+            self.status,
+            self.run.created_at,
+            self.started_at,
+            self.ended_at,
+            tuple(self.steps),
+            tuple(self.edges),
+            tuple(self.pauses),
+            self.failed_step,
+            tuple(self.problems),
+        )
+
+    # runs
+
+    def end_run(self, move: str) -> None:
+        """Fail or cancel: what has not ended is cancelled; running attempts go on only if the run failed."""
+        self._move_run(move)
+        for i, state in enumerate(self.steps):
+            asks, running = self.plan.steps[i].asks, state.status is StepStatus.RUNNING
+            if state.status in ENDED_STEPS or (move == "fail" and running and not asks):
+                continue
+            if running and asks:
+                self.commands.append(ClearTimer(Timer(TimerKind.DECISION, i, state.attempt)))
+            elif state.status is StepStatus.RUNNING:
+                self.commands.append(StopStep(i, state.attempt))
+            if state.status in (StepStatus.QUEUED, StepStatus.RUNNING):
+                self.record(i, "cancelled", Outcome())
+            if state.status is StepStatus.RETRYING:
+                self.commands.append(ClearTimer(Timer(TimerKind.RETRY, i, state.attempt)))
+            self.end_step(i, "cancel")
+            self._kill_edges_of(i)
+
+    def _move_run(self, move: str) -> None:
+        self.status = RUN[self.status][move]
+        self.ended_at = self.now
+        for p in self.plan.cancels:
+            self._drop_pause(p)
+        self.commands.append(EmitEnd(self.status.name.lower()))
+
+    # steps
+
+    def move_step(self, i: int, move: str, **changes: Any) -> None:
+        state = self.steps[i]
+        self.steps[i] = state._replace(status=STEP[state.status][move], **changes)
+
+    def end_step(self, i: int, move: str) -> None:
+        self.move_step(i, move, at=0, queued_at=0)
+
+    def queue(self, i: int, move: str, **changes: Any) -> None:
+        """Queue the step's next attempt."""
+        attempt = self.steps[i].attempt + 1
+        self.move_step(i, move, attempt=attempt, at=self.now, queued_at=self.now, **changes)
+        self.commands.append(RunStep(i, attempt))
+
+    def record(self, i: int, status: str, outcome: Outcome, at: int | None = None) -> None:
+        state = self.steps[i]
+        started = state.at if state.status is StepStatus.RUNNING else None
+        ended = self.now if at is None else at
+        self.commands.append(
+            RecordAttempt(i, state.attempt, status, state.queued_at, started, ended, outcome.output, outcome.error)
+        )
+
+    def start(self, i: int) -> None:
+        unseen = tuple(a for a in self.plan.steps[i].ancestors if self.steps[a].status not in ENDED_STEPS)
+        self.queue(i, "start", unseen=unseen)
+        self._kill_edges_of(i)
+
+    def keep_step(self, kept: Kept) -> None:
+        """A step ends as it did in an earlier run; its outcome is kept with this one, as attempt 0."""
+        i, outcome = kept.step, kept.outcome
+        if outcome is None:
+            self.move_step(i, "skip")
+            return
+        self.move_step(i, "keep" if outcome.error is None else "keep_failure")
+        self.commands.append(RecordAttempt(i, 0, "kept", self.now, None, self.now, outcome.output, outcome.error))
+
+    def _join(self, i: int) -> str | None:
+        """Start or skip a pending step, if its edges say so; returns the move that was made."""
+        if self.steps[i].status is not StepStatus.PENDING:
+            return None
+        step = self.plan.steps[i]
+        move = JOINS[step.join]([self.edges[e] for e in step.edges])
+        if move == "start":
+            self.start(i)
+        elif move == "skip":
+            self.move_step(i, "skip")
+            self._kill_edges_of(i)
+        return move
+
+    # edges
+
+    def holds(self, e: int) -> bool:
+        if self.plan.edges[e].condition is None:
+            return True
+        return self.answers.edges[e].holds
+
+    def settle(self, edges: tuple[int, ...], result: str) -> None:
+        """The parent of these edges ended with `result`, success or failure."""
+        self._settle_edges(edges, result)
+        self._join_children(edges)
+
+    def _settle_edges(self, edges: tuple[int, ...], result: str) -> None:
+        """In the order `on`, `if`, `wait`, `async`. The edges of a skipped step are dead."""
+        begun: dict[int, list[int]] = {}
+        for e in edges:
+            if self.edges[e] is not EdgeStatus.PENDING:
+                continue
+            edge = self.plan.edges[e]
+            passes = edge.on in ON.get(result, ()) and self.holds(e)
+            if passes and edge.pause is not None:
+                self._move_edge(e, "pause")
+                begun.setdefault(edge.pause, []).append(e)
+            else:
+                self._move_edge(e, "satisfy" if passes else "kill")
+                self.note_problem("edge", e, self.answers.edges.get(e))
+        for p, members in begun.items():
+            self._begin_pause(p, tuple(members))
+
+    def release(self, p: int, satisfied: Callable[[bool], bool]) -> None:
+        """A pause is over: each of its edges is satisfied or dead, by `satisfied(on_timeout)`."""
+        edges = self.plan.pauses[p].edges
+        for e in edges:
+            if self.edges[e] is EdgeStatus.PAUSED:
+                self._move_edge(e, "satisfy" if satisfied(self.plan.edges[e].on_timeout) else "kill")
+        self._join_children(edges)
+
+    def _join_children(self, edges: tuple[int, ...]) -> None:
+        # A work list, not recursion: a chain of 1,000 skipped steps is one transition.
+        children = deque(dict.fromkeys(self.plan.edges[e].step for e in edges))
+        while children:
+            i = children.popleft()
+            if self._join(i) == "skip":
+                out = self.plan.steps[i].out
+                self._settle_edges(out, "skip")
+                children.extend(dict.fromkeys(self.plan.edges[e].step for e in out))
+
+    def _move_edge(self, e: int, move: str) -> None:
+        self.edges[e] = EDGE[self.edges[e]][move]
+
+    def keep_edges(self, i: int, satisfied: tuple[int, ...]) -> None:
+        """The edges into a step that does not wait for them any more stand as they stood in an earlier run."""
+        for e in self.plan.steps[i].edges:
+            if self.edges[e] is EdgeStatus.PENDING:
+                self._move_edge(e, "satisfy" if e in satisfied else "kill")
+
+    def _kill_edges_of(self, i: int) -> None:
+        """The step started or is skipped: its open edges die with their timers and waits."""
+        for e in self.plan.steps[i].edges:
+            paused = self.edges[e] is EdgeStatus.PAUSED
+            if paused or self.edges[e] is EdgeStatus.PENDING:
+                self._move_edge(e, "kill")
+            if paused:
+                self._drop_if_unused(self.plan.edges[e].pause)
+
+    # pauses
+
+    def move_pause(self, p: int, move: str, **changes: Any) -> None:
+        state = self.pauses[p]
+        self.pauses[p] = state._replace(status=PAUSE[state.status][move], **changes)
+
+    def await_event(self, p: int, since: int) -> None:
+        wait = self.answers.pauses[p]
+        self.note_problem("pause", p, wait)
+        ttl = self.plan.pauses[p].ttl_ms
+        deadline = since + (ttl or _AS_LONG_AS_THE_RUN_MS)
+        self.move_pause(p, "await", due_at=deadline, key=wait.key)
+        if ttl:
+            self.commands.append(SetTimer(Timer(TimerKind.DEADLINE, p), deadline))
+        if wait.problem is None:  # else no event can satisfy it: only its deadline is left
+            self.commands.append(OpenWait(p, wait.key, deadline))
+
+    def close_wait(self, p: int) -> None:
+        if self.plan.pauses[p].ttl_ms:
+            self.commands.append(ClearTimer(Timer(TimerKind.DEADLINE, p)))
+        self.commands.append(CloseWait(p))
+
+    def _begin_pause(self, p: int, edges: tuple[int, ...]) -> None:
+        self.pauses[p] = self.pauses[p]._replace(edges=edges)
+        delay = self.plan.pauses[p].delay_ms
+        if delay:
+            self.move_pause(p, "delay", due_at=self.now + delay)
+            self.commands.append(SetTimer(Timer(TimerKind.DELAY, p), self.now + delay))
+        else:
+            self.await_event(p, self.now)
+
+    def _drop_if_unused(self, p: int | None) -> None:
+        if p is not None and not any(self.edges[e] is EdgeStatus.PAUSED for e in self.plan.pauses[p].edges):
+            self._drop_pause(p)
+
+    def _drop_pause(self, p: int) -> None:
+        state: PauseState = self.pauses[p]
+        if state.status not in OPEN_PAUSES:
+            return
+        if state.status is PauseStatus.DELAYED:
+            self.commands.append(ClearTimer(Timer(TimerKind.DELAY, p)))
+        else:
+            self.close_wait(p)
+        self.move_pause(p, "drop")
+
+    def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
+        if answer is not None and answer.problem is not None:
+            self.problems.append((kind, index, answer.problem))
