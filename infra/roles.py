@@ -50,7 +50,11 @@ STATEMENTS: dict[str, Statements] = {
     "ingest": (Statement("dynamodb:GetItem", ("table",)), Statement("ssm:GetParameters", ("secrets",))),
     "route": (*ENGINE, *START_STEPS),
     "advance": (*ENGINE, *READ_STATUS, *START_STEPS),
-    "tick": (*ENGINE, *READ_STATUS, *START_STEPS, Statement("dynamodb:UpdateItem", ("table",))),
+    "tick": (  # it does nothing but find, and asks `advance` to act
+        Statement("dynamodb:GetItem BatchGetItem Query PutItem UpdateItem BatchWriteItem", ("table",)),
+        Statement("sqs:SendMessage", ("outcomes",)),
+        *READ_STATUS,
+    ),
     "api": (
         *ENGINE,
         *READ_STATUS,
@@ -81,9 +85,8 @@ CONTAINERS: dict[str, Statements] = {  # where there are container steps
         Statement("s3:GetObject", ("inputs",)),
         Statement("s3:ListBucket", ("bucket",)),  # without it, S3 says "forbidden" of a report that is not there
         FIND_CONTAINERS,
-        Statement("ecs:StopTask", ("tasks",)),
+        Statement("ecs:DescribeTasks StopTask", ("tasks",)),
     ),
-    "tick": (*START_CONTAINERS, FIND_CONTAINERS, Statement("ecs:DescribeTasks StopTask", ("tasks",))),
     "api": (
         *START_CONTAINERS,
         FIND_CONTAINERS,

@@ -231,10 +231,6 @@ class Engine:
             self._start(plans, new, Accepted(event.seq, new.starts), now, facts)
         return facts
 
-    def tell(self, event: Event, now: int, cause: Cause | None = None) -> set[str]:
-        """Send one of the engine's own events, with all that follows; as `process`."""
-        return self.process([Arrival(event, cause=cause)] if self.dispatcher.emit(event) else [], [], now)
-
     def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:
         """The facts that an accepted event is for those of these waits which it satisfies."""
         waits = [w for w in found if now < w.deadline]

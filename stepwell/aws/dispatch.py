@@ -83,11 +83,10 @@ class LambdaDispatcher:
 
     # --- what the platform does with it ----------------------------------------------------------------------------
 
-    def finish(self, now: int) -> list[Attempt]:
-        """Wait for what was started; those of which nobody knows whether they were. Raises outbox.NotSent."""
+    def finish(self, now: int) -> None:
+        """Wait for what was started; what was not, or of which nobody knows, is started later. Raises NotSent."""
         started, self._started = self._started, []
-        unsure: list[Attempt] = []
-        busy: list[Attempt] = []
+        later: list[Attempt] = []
         refused: list[bytes] = []
         for attempt, future in started:
             name = _name(attempt)
@@ -99,16 +98,19 @@ class LambdaDispatcher:
                 )
             except Busy as reason:
                 log.info("step %s of run %s, attempt %s, is started later: %s", name[1], name[0], name[2], reason)
-                busy.append(attempt)
-            except Exception as error:  # no connection, a fault of AWS
+                later.append(attempt)
+            except Exception as error:  # no connection, a fault of AWS, no permission
                 log.warning("step %s of run %s, attempt %s, may not have started: %s", name[1], name[0], name[2], error)
-                unsure.append(attempt)
+                if now - attempt.record.run.steps[attempt.step].at < self._resources.event_age_s * 1000:
+                    later.append(attempt)
+                else:
+                    outcome = failure("start", f"it could not be started for too long: {error}")
+                    refused.append(outcome_message(*name, self._tokens.of(*name), outcome))
         send_messages(self._resources.outcomes_queue, [entry(body) for body in refused])
-        self.start_later(busy, now)
+        self._start_later(later, now)
         self._put_events()
-        return unsure
 
-    def start_later(self, attempts: Sequence[Attempt], now: int) -> None:
+    def _start_later(self, attempts: Sequence[Attempt], now: int) -> None:
         """Send each attempt a message that starts it: the later, the longer it has been waiting. Raises NotSent."""
         messages = []
         for attempt in attempts:

@@ -19,24 +19,34 @@ from stepwell.aws.arrivals import Refused, read_arrival
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.facts import Facts
 from stepwell.aws.lists import Lists
-from stepwell.aws.messages import CANCEL, cancel_message, delay_s, release_message, stop_message
+from stepwell.aws.messages import (
+    CANCEL,
+    cancel_message,
+    delay_s,
+    ended_message,
+    release_message,
+    stop_message,
+    sweep_message,
+    sweep_name,
+    tell_message,
+    tell_name,
+)
 from stepwell.aws.messages import entry as queued
 from stepwell.aws.observe import duration
 from stepwell.aws.outbox import send_messages
-from stepwell.aws.records import Record
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.samples import read_samples
 from stepwell.aws.schedules import Schedules
 from stepwell.aws.store import DynamoStore
-from stepwell.aws.sweep import open_runs, overdue, read_cursor, shards_of, write_cursor
+from stepwell.aws.sweep import open_runs, overdue, read_cursor, shards_of, to_rows, write_cursor
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.types import TypeStore
 from stepwell.aws.waking import Waking
 from stepwell.core.events import Event
 from stepwell.core.guard import judge, rollback_event
-from stepwell.core.messages import AttemptEnded, AttemptLost, CancelRequested, Outcome
+from stepwell.core.messages import AttemptEnded, CancelRequested, Outcome
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Routing
 from stepwell.engine import Arrival, Engine, RunFact
@@ -51,9 +61,11 @@ SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
 _SWEPT_AT_ONCE = 100
 _GUARDED_BY = 500  # of the newest runs
+_TOLD_S = 10  # after which a cancel that nobody heard the end of is written, or never will be
 _RELEASED_S = 10  # after which a resume that nobody heard the end of is written, or never will be
 _SWEEP_MS = 35_000  # of the 55 s that `tick` has
 _LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
+_ENDED = re.compile(r'\{"stepwell":"ended","run":"([a-z2-7]{26})"\}')
 _ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
 
 
@@ -133,23 +145,18 @@ class Entry:
             failed |= set(messages)
         return {"batchItemFailures": [{"itemIdentifier": m} for its in failed for m in messages.get(its, ())]}
 
-    def _process(
-        self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int, *, comes_again: bool = True
-    ) -> set[str]:
-        """The causes of what could not be done; `comes_again`: they are messages, which are then delivered again."""
+    def _process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
+        """The causes of what could not be done."""
         undone = self.engine.process(arrivals, self.store.keep_outcomes(facts, now), now)
-        return undone | self._finish(now, comes_again=comes_again)
+        return undone | self._finish(now)
 
-    def _finish(self, now: int, *, comes_again: bool) -> set[str]:
+    def _finish(self, now: int) -> set[str]:
         late = self.store.overtaken()
         undone = self.engine.process([], late, now) if late else set()
-        unsure = self.dispatcher.finish(now)
-        if not comes_again:
-            self.dispatcher.start_later(unsure, now)
-            unsure = []
+        self.dispatcher.finish(now)
         self._stop_containers(now)
         self.store.flush(now)
-        return undone | {attempt.cause.id for attempt in unsure if attempt.cause is not None}
+        return undone
 
     def _stop_containers(self, now: int) -> None:
         """Not every Lambda may stop containers, so that `advance` is asked to. Raises NotSent."""
@@ -195,10 +202,9 @@ class Entry:
         event = rollback_event(function_id, routing, verdict, now)
         if event is not None:
             log.warning("%s: version %s is rolled back: %s", function_id, event.data["version"], verdict.reason)
-            self.store.begin()
-            undone = self.engine.tell(event, now, Cause(event.id, again=True))
-            if undone | self._finish(now, comes_again=False):
-                return  # the next round does it again
+            text = event.body.decode()
+            message = tell_message(text, self.tokens.of(*tell_name(event.id, text)))
+            send_messages(self.resources.outcomes_queue, [queued(message)])
         if verdict.routing != routing:
 
             def change(old: Routing, versions: Collection[int], now: int) -> Routing:
@@ -223,24 +229,13 @@ class Entry:
     def _sweep(self, ids: Sequence[str], silence_ms: int | None) -> None:
         now, age = now_ms(), self.resources.event_age_s * 1000
         self.store.begin()
-        cause = Cause(f"sweep-{uuid4().hex[:12]}", again=True)
-        facts = [
-            RunFact(run_id, fact, cause)
-            for run_id, record in self.engine.load(ids).items()
-            if isinstance(record, Record)
-            for fact in overdue(record, now, age, silence_ms)
-        ]
-        if facts:
-            log.warning("%s facts are overdue, as for run %s", len(facts), facts[0].run_id)
-            self._process([], facts, now, comes_again=False)  # what is not written is overdue again
-            self._stop_lost(facts)
-
-    def _stop_lost(self, facts: Sequence[RunFact]) -> None:
-        """A container that was given up must not run on."""
-        for run_id, fact, _ in facts:
-            step = self.store.load([run_id])[run_id].plan.steps[fact.step] if isinstance(fact, AttemptLost) else None
-            if step is not None and isinstance(fact, AttemptLost) and step.runtime.type == "docker":
-                self.dispatcher.containers.stop(run_id, step.id, fact.attempt)
+        messages = []
+        for run_id, record in self.engine.load(ids).items():
+            facts = to_rows(overdue(record, now, age, silence_ms))
+            if facts:
+                log.warning("%s facts of run %s are overdue", len(facts), run_id)
+                messages.append(sweep_message(run_id, facts, self.tokens.of(*sweep_name(run_id, facts))))
+        send_messages(self.resources.outcomes_queue, [queued(body) for body in messages])
 
     # --- what the API asks for -------------------------------------------------------------------------------------
 
@@ -248,9 +243,11 @@ class Entry:
         """Cancel a run; of one that is cancelled already, stop what may still run of it. Raises NotWritten."""
         now = now_ms()
         self.store.begin()
-        self.store.load([run_id])
-        cause = Cause(uuid4().hex[:12], again=True)
-        if self._process([], [RunFact(run_id, CancelRequested(), cause)], now, comes_again=False):
+        record = self.store.load([run_id]).get(run_id)
+        if record is not None and record.run.ended_at is None:  # should this process die, its end is told all the same
+            send_messages(self.resources.outcomes_queue, [queued(ended_message(run_id), _TOLD_S)])
+        cause = _cause_of(f"ended/{run_id}", again=True)  # the same when it is asked again, or by the message
+        if self._process([], [RunFact(run_id, CancelRequested(), cause)], now):
             raise NotWritten(f"run {run_id} could not be cancelled")
         record = self.store.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
@@ -272,7 +269,8 @@ class Entry:
         if record is None or standing(record.run, link, now) is not Standing.OPEN:
             return False
         fact, cause = AttemptEnded(link.step, link.attempt, outcome), Cause(uuid4().hex[:12], again=False)
-        if self._process([], [RunFact(link.run_id, fact, cause)], now, comes_again=False):
+        undone = self.engine.process([], [RunFact(link.run_id, fact, cause)], now)  # now: it does not wait for others
+        if undone | self._finish(now):
             raise NotWritten(f"the decision on run {link.run_id} could not be written")
         # Somebody else may have been faster: the run took the first.
         return self.store.load([link.run_id])[link.run_id].outputs.get(link.step) == outcome.output
@@ -290,7 +288,7 @@ class Entry:
         new_id = self.engine.rerun(record, token, now, cause, restart)
         if new_id is not None:
             self.store.put_reruns([new_id])
-        self._finish(now, comes_again=False)
+        self._finish(now)
         return new_id
 
     def replay(
@@ -306,7 +304,7 @@ class Entry:
         cause = blake2b(f"{function_id}/{replay}".encode(), digest_size=8).hexdigest()  # its events are its own again
         done = self.engine.replay(plan, events, replay, now, Cause(cause, again=False))
         self.store.put_reruns(list(dict.fromkeys(its.run_id for its in done if its.run_id is not None)))
-        self._finish(now, comes_again=False)
+        self._finish(now)
         return done
 
     def change_routing(self, function_id: str, change: Change) -> Routing:
@@ -343,9 +341,12 @@ def now_ms() -> int:
 def _cause(record: Any) -> Cause:
     """EventBridge may deliver an event in two messages, so an event's identity is the id that EventBridge gave it."""
     body: str = record["body"]
-    identity = record["messageId"]
+    if ended := _ENDED.match(body):  # the cause is who ended the run
+        return _cause_of(f"ended/{ended[1]}", again=True)
     envelope = _ENVELOPE.match(body)
-    if envelope is not None:
-        identity = envelope[1]
-    again = int(record["attributes"]["ApproximateReceiveCount"]) > 1
+    identity: str = record["messageId"] if envelope is None else envelope[1]
+    return _cause_of(identity, again=int(record["attributes"]["ApproximateReceiveCount"]) > 1)
+
+
+def _cause_of(identity: str, *, again: bool) -> Cause:
     return Cause(blake2b(identity.encode(), digest_size=8).hexdigest(), again)

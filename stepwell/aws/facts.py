@@ -1,7 +1,8 @@
 """What the messages of the queue `outcomes` say about runs.
 
-Every step's role may send such messages, since Lambda sends outcomes with it. One rule: an outcome, a tick or a
-wake is believed only with its token, and anything else only if it is due by what is stored: so a timer by its run.
+Every step's role may send such messages, since Lambda sends outcomes with it. One rule: what nobody but the engine can
+know, such as an outcome, a tick or what was lost, is believed only with its token, and anything else only if it is due
+by what is stored: so a timer by its run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.messages import (
     CANCEL,
@@ -22,6 +25,8 @@ from stepwell.aws.messages import (
     delay_s,
     entry,
     read_timer,
+    sweep_name,
+    tell_name,
     tick_message,
     tick_name,
     wake_name,
@@ -30,6 +35,7 @@ from stepwell.aws.observe import count
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.outcomes import outcome_of_destination, read_body
 from stepwell.aws.store import DynamoStore
+from stepwell.aws.sweep import from_rows
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.waking import Waking
@@ -103,6 +109,12 @@ class Facts:
                 return [], self._cancel(body["function"], body["before"], body["token"], cause)
             case "again":
                 return [], self._again(body, cause)
+            case "tell":
+                return self._tell(body["event"], body["token"], cause), []
+            case "ended":
+                return [], self._told_again(body["run"], cause)
+            case "sweep":
+                return [], self._sweep(body, cause)
             case "stop":
                 return [], self._stop(body["run"])
             case kind:
@@ -184,6 +196,21 @@ class Facts:
             self._dispatcher.containers.stop(run_id)
         return []
 
+    def _sweep(self, body: dict[str, Any], cause: Cause) -> list[RunFact]:
+        """What the sweeper found of a run. A container that was given up must not run on."""
+        run_id, rows = body["run"], body["facts"]
+        if not self._tokens.is_valid(body.get("token"), *sweep_name(run_id, rows)):
+            log.error("a message that facts of run %r are overdue is refused", run_id)
+            return []
+        record = self._store.load([run_id]).get(run_id)
+        if record is None:
+            return []
+        facts = from_rows(rows, record.plan)
+        for fact in facts:
+            if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
+                self._dispatcher.containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)
+        return [RunFact(run_id, fact, cause) for fact in facts]
+
     # --- time ------------------------------------------------------------------------------------------------------
 
     def _timer(self, run_id: str, timer: Timer, cause: Cause, now: int) -> list[RunFact]:
@@ -218,6 +245,21 @@ class Facts:
         send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
 
     # --- events ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, text: str, token: object, cause: Cause) -> list[Arrival]:
+        """One of the engine's own events."""
+        event = event_from(orjson.loads(text), text.encode())
+        if not self._tokens.is_valid(token, *tell_name(event.id, text)):
+            log.error("an event %r of the engine without its token is refused", event.id)
+            return []
+        return [Arrival(event, cause=cause)] if self._dispatcher.emit(event) else []
+
+    def _told_again(self, run_id: str, cause: Cause) -> list[RunFact]:
+        """The end of a run that was cancelled; whoever did may have died before telling of it."""
+        record = self._store.load([run_id]).get(run_id)
+        if record is None or record.run.status is not RunStatus.CANCELLED:
+            return []
+        return [RunFact(run_id, CancelRequested(), cause)]
 
     def _release(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
         """Events that were kept for a function that is not paused any more; or not live, then they are forgotten."""

@@ -10,6 +10,7 @@ import orjson
 from stepwell.core.messages import Outcome, Timer, TimerKind
 
 CANCEL = "cancel"
+Facts = list[list[str | int]]  # each its name, then its numbers
 MAX_DELAY_MS = 14 * 60_000  # SQS takes 15 minutes
 
 
@@ -49,6 +50,31 @@ def wake_message(event_id: str, partition: str, after: str, token: str) -> bytes
 def release_message(function_id: str, after: str | None) -> bytes:
     """That events may be kept for a function that is not paused any more."""
     return orjson.dumps({"stepwell": "release", "function": function_id, "after": after})
+
+
+def sweep_name(run_id: str, facts: Facts) -> tuple[str, str, int]:
+    """What the token of a sweep is of."""
+    return run_id, f"sweep {facts}", 0
+
+
+def sweep_message(run_id: str, facts: Facts, token: str) -> bytes:
+    """That these facts should have come for a run. `token`: of `sweep_name`, since no step may say what is lost."""
+    return orjson.dumps({"stepwell": "sweep", "run": run_id, "facts": facts, "token": token})
+
+
+def tell_name(event_id: str, event: str) -> tuple[str, str, int]:
+    """What the token of one of the engine's own events is of."""
+    return event_id, f"tell {event}", 0
+
+
+def tell_message(event: str, token: str) -> bytes:
+    """That one of the engine's own events is to be sent. `token`: of `tell_name`."""
+    return orjson.dumps({"stepwell": "tell", "event": event, "token": token})
+
+
+def ended_message(run_id: str) -> bytes:
+    """That a run may have been cancelled by somebody who could not tell of it to the end."""
+    return orjson.dumps({"stepwell": "ended", "run": run_id})
 
 
 def cancel_message(function_id: str, before: int | None, token: str) -> bytes:

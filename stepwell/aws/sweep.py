@@ -2,17 +2,18 @@
 
 Every timer can be derived again from its run, and an attempt that has been silent for longer than it could take was
 lost, or, if its Lambda is not ours, has failed. One rule: what is only late is left alone, so that the sweeper never
-overtakes a message that is on its way. Where there are more open runs than it can look at in a minute, it goes on there
-the next time.
+overtakes a message that is on its way. What it finds becomes messages, which come again until they are done. Where
+there are more open runs than it can look at in a minute, it goes on there the next time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
 
 from stepwell.aws.clients import client
 from stepwell.aws.items import put_items, read_item
-from stepwell.aws.records import Record
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import STATUS_INDEX, STATUS_SHARDS, Key, status_partition, sweep_key
 from stepwell.core.messages import (
@@ -27,14 +28,20 @@ from stepwell.core.messages import (
     TimerKind,
 )
 from stepwell.core.outcome import failure
-from stepwell.core.plan import Step
+from stepwell.core.plan import Plan
 from stepwell.core.run import PauseStatus, StepStatus
+from stepwell.platform import RunRecord
 
 _LATE_MS = 120_000  # after which a timer's message is taken to be lost
 _START_MS = 60_000
+_UNDECIDED = "Undecided"
+_FACTS: dict[str, Callable[..., Fact]] = {
+    _UNDECIDED: lambda step, attempt: Timer(TimerKind.DECISION, step, attempt).fact(),
+    **{its.__name__: its for its in (AttemptLost, DeadlinePassed, DelayEnded, RetryDue, RunStarted)},
+}
 
 
-def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None = None) -> list[Fact]:
+def overdue(record: RunRecord, now: int, event_age_ms: int, silence_ms: int | None = None) -> list[Fact]:
     """The facts that should have come for this run by now. An attempt is lost once it was silent for longer than it may
     wait and run, or for `silence_ms`."""
     facts: list[Fact] = []
@@ -46,7 +53,7 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
             claimed = max(step.at, record.causes.get(i, ("", 0))[1])
             longest = event_age_ms + record.plan.steps[i].timeout_ms + _START_MS
             if claimed + (longest if silence_ms is None else silence_ms) <= now:
-                facts.append(_silent(i, step.attempt, record.plan.steps[i]))
+                facts.append(AttemptLost(i, step.attempt))
         elif step.status is StepStatus.RETRYING and step.at + _LATE_MS <= now:
             facts.append(RetryDue(i, step.attempt))
         elif step.status is StepStatus.QUEUED and step.at + _LATE_MS <= now:
@@ -60,17 +67,31 @@ def overdue(record: Record, now: int, event_age_ms: int, silence_ms: int | None 
     return facts
 
 
-def _silent(i: int, attempt: int, step: Step) -> Fact:
+def to_rows(facts: Sequence[Fact]) -> list[list[str | int]]:
+    return [
+        [_UNDECIDED, fact.step, fact.attempt]  # the one way to end that takes no outcome
+        if isinstance(fact, AttemptEnded)
+        else [type(fact).__name__, *(getattr(fact, its.name) for its in fields(fact))]
+        for fact in facts
+    ]
+
+
+def from_rows(rows: Sequence[Sequence[Any]], plan: Plan) -> list[Fact]:
+    return [_silent(fact, plan) for name, *numbers in rows if (fact := _FACTS[name](*numbers))]
+
+
+def _silent(fact: Fact, plan: Plan) -> Fact:
     """Lambda tells of whatever ends an invocation, but of an answer that is too long, or that a role may not send, it
     tells nobody. Of our own Lambdas neither can be; another try of somebody else's would end in the same way."""
-    if step.runtime.arn is None:
-        return AttemptLost(i, attempt)
+    arn = plan.steps[fact.step].runtime.arn if isinstance(fact, AttemptLost) else None
+    if arn is None or not isinstance(fact, AttemptLost):
+        return fact
     text = (
-        f"no answer of {step.runtime.arn} came, as when it answers about 1 MB or more, which Lambda drops (answer"
-        " less, and pass a reference to large data), or its role may not send messages to the queue of outcomes"
-        " (`stepwell push` says what it needs)"
+        f"no answer of {arn} came, as when it answers about 1 MB or more, which Lambda drops (answer less, and pass a"
+        " reference to large data), or its role may not send messages to the queue of outcomes (`stepwell push` says"
+        " what it needs)"
     )
-    return AttemptEnded(i, attempt, failure("no_answer", text, retryable=False))
+    return AttemptEnded(fact.step, fact.attempt, failure("no_answer", text, retryable=False))
 
 
 def open_runs(

@@ -101,7 +101,7 @@ FUNCTIONS = (
         "Every minute: far timers, cron triggers, runs that stand still",
         Schedule(minutes=1),
         timeout_s=55,
-        calls=_ENGINE,
+        calls=(OUTCOMES,),
     ),
     Function(
         "step_http",

@@ -253,6 +253,8 @@ class AwsStepwell(Decisions):
         from stepwell.aws.table import STATUS_SHARDS
 
         entry().sweep(range(STATUS_SHARDS), silence_ms)
+        while self._batch(OUTCOMES):
+            pass
 
     def tick(self) -> None:
         """What EventBridge calls every minute."""

@@ -85,7 +85,7 @@ class Batches:
         for service in SERVICES:
             client = clients.client(service)
             client.meta.events.unregister("before-call", unique_id="batches")  # of the one before
-            client.meta.events.register("before-call", self._before, unique_id="batches")
+            client.meta.events.register("before-call", self.note, unique_id="batches")
             meter.attach(client)
         # Whoever sends events, Lambda's destinations and its pollers: none of their requests are the engine's.
         self._queues = Queues(resources.account, resources.region, RLock())
@@ -107,7 +107,8 @@ class Batches:
         self.entry.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
         self.start()
 
-    def _before(self, model: Any, **_: Any) -> None:
+    def note(self, model: Any, **_: Any) -> None:
+        """A request is about to be made, unless the process dies before it."""
         with self._lock:  # steps are started in parallel
             is_last = len(self.requests) == self.crash_at
             self.requests.append(model.name)
@@ -116,7 +117,7 @@ class Batches:
                 raise Crash
 
     def _invoke(self, params: Json, model: Any, **_: Any) -> tuple[Any, Json]:
-        self._before(model)  # which does not see a request that is answered here
+        self.note(model)  # which does not see a request that is answered here
         payload = json.loads(params["body"])
         self.invoked.append(payload)
         said = self.answer(payload["ctx"])

@@ -90,13 +90,13 @@ class Scenario:
         self._stepwell, self._settings, self._site, self._folder = stepwell, settings, site, folder
 
     def play(self) -> None:
+        self._schedules()  # first, so that `tick` makes the secret
         self._deploy()
         self._every_kind_of_step()
         self._waits()
         self._failures_and_retries()
         self._what_is_lost()
         self._requests()
-        self._schedules()
         self._stacks()
         self._routings()
         self._approvals()
@@ -213,6 +213,7 @@ class Scenario:
         cron = one_step("minutely", {"cron": "* * * * *"})
         self._stepwell.deploy(write(self._folder / "minutely", cron, steps__app_py=HANDLER))
         self._stepwell.travel("3m")
+        self._stepwell.api("DELETE", "/v1/functions/minutely")
 
     def _routings(self) -> None:
         """A function is paused with an event, resumed, has a guarded canary, and is deleted with its open runs."""

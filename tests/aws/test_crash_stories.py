@@ -6,22 +6,29 @@ another one finds is the same, whichever of the reads in between was the last.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import pytest
 import time_machine
 
-from stepwell.aws import waking
+from stepwell.aws import clients, waking
+from stepwell.aws.entry import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import STATUS_SHARDS
-from stepwell.testing.batches import LOST, Batches, Crash, destination, handler_step
+from stepwell.core.definition import parse_definition
+from stepwell.testing.batches import LOST, Batches, Crash, Json, destination, handler_step
 
 NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "SendMessageBatch", "PutEvents", "Invoke"}
-READS = {"GetItem", "BatchGetItem", "Query"}
+WRITES |= {"PutObject", "RunTask"}
+READS = {"GetItem", "BatchGetItem", "Query", "GetObject"}
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "5m"}
 DELAYED = handler_step({"step": "a", "wait": "2m", "async": PAID})
 TWICE = {"attempts": 1, "backoff": {"initial": "10s", "jitter": 0}}
@@ -175,6 +182,97 @@ def an_approval_whose_time_is_far(its: Story) -> None:
     its.minutes(2)
 
 
+def cancel(its: Story) -> None:
+    """A client, who asks again if there is no answer."""
+    ((stored, _),) = its.batches.runs()
+    try:
+        its.batches.entry.cancel(stored.run.id)
+    except Crash:
+        its.batches.start()
+        its.batches.entry.cancel(stored.run.id)
+    its.clock.shift(timedelta(seconds=10))
+    its.drain()
+
+
+def a_run_that_is_cancelled(its: Story) -> None:
+    its.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
+    its.batches.deploy({"a": handler_step(), "c": handler_step("a")})
+    its.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
+    its.send()
+    its.begins()
+    cancel(its)
+
+
+def a_silence_that_ends_a_run(its: Story) -> None:
+    mine = {"type": "lambda", "arn": "arn:aws:lambda:eu-west-1:123456789012:function:mine"}
+    its.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
+    its.batches.deploy({"a": handler_step(runtime=mine, timeout="30s")})
+    its.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
+    its.send()
+    its.begins()
+    its.clock.shift(timedelta(seconds=3600 + 30 + 60))
+    for _ in range(2):
+        try:
+            its.batches.entry.sweep(range(STATUS_SHARDS))
+        except Crash:
+            its.batches.start()
+        its.drain()
+
+
+def two_containers(its: Story) -> None:
+    batches = its.batches
+    batches.resources = replace(batches.resources, cluster="stepwell")
+    ecs = Ecs(batches)
+    steps = {name: {"path": "file://.", "runtime": {"type": "docker", "image": "box"}} for name in ("a", "b")}
+    steps["b"]["after"] = [{"step": "a"}]
+    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps}
+    targets: dict[str, Any] = {step: {"ecs": "arn:aws:ecs:task-definition/f:1"} for step in steps}
+    registry = batches.entry.registry
+    registry.register(parse_definition(raw).normalised(), targets, {}, "", "", "stepwell.json", now_ms())
+    batches.start()
+    its.begins()
+    its.send()
+    its.minutes(1)
+    assert len(ecs.tasks) == 2  # though one may have been asked for twice
+
+
+class Ecs:
+    """Every task ends at once, and has reported; the same client token is the same task."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches, self._s3, self.tasks = batches, boto3.client("s3"), set[str]()
+        place: Any = {"LocationConstraint": batches.resources.region}
+        with suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):  # of the account before
+            self._s3.create_bucket(Bucket=batches.resources.bucket, CreateBucketConfiguration=place)
+        for service, its, do in (("ecs", "before-call.ecs.RunTask", self._run), ("s3", "before-call", batches.note)):
+            events = clients.client(service).meta.events
+            events.unregister(its, unique_id="story")
+            events.register(its, do, unique_id="story")
+
+    def _run(self, params: Json, model: Any, **_: Any) -> tuple[Any, Json]:
+        self._batches.note(model)
+        asked = json.loads(params["body"])
+        if asked["clientToken"] not in self.tasks:
+            self.tasks.add(asked["clientToken"])
+            self._end(asked["overrides"])
+        return Taken(), {"tasks": [{"taskArn": "arn:aws:ecs:task/1"}], "failures": []}
+
+    def _end(self, overrides: Json) -> None:
+        variables = {its["name"]: its["value"] for its in overrides["containerOverrides"][0]["environment"]}
+        report = {"stepwell": 1, "exit": 0, "signal": None, "stdout": base64.b64encode(b"{}").decode(), "size": 2}
+        key = json.loads(variables["STEPWELL_ATTEMPT"])["key"]
+        bucket = self._batches.resources.bucket
+        self._s3.put_object(Bucket=bucket, Key=f"{key}.out.json", Body=json.dumps(report).encode())
+        detail = {"lastStatus": "STOPPED", "stopCode": "EssentialContainerExited", "overrides": overrides}
+        self._batches.put_outcome({"detail-type": "ECS Task State Change", "detail": detail})
+
+
+class Taken:
+    """The answer of ECS."""
+
+    status_code = 200
+
+
 STORIES: list[Callable[[Story], None]] = [
     a_run_that_starts_a_function,
     a_failure_that_starts_a_function,
@@ -188,6 +286,9 @@ STORIES: list[Callable[[Story], None]] = [
     a_cron_trigger,
     an_approval_that_a_function_tells_of,
     an_approval_whose_time_is_far,
+    a_run_that_is_cancelled,
+    a_silence_that_ends_a_run,
+    two_containers,
 ]
 every_story = pytest.mark.parametrize("story", STORIES, ids=lambda its: str(its.__name__))
 
@@ -240,3 +341,30 @@ def test_a_crash_before_any_write_changes_nothing_in_the_end(
             if result(its) != expected:
                 wrong["twice", number] = result(its)
     assert wrong == {}, expected
+
+
+def test_the_end_of_a_run_is_told_though_whoever_cancelled_it_died_and_nobody_asks_again(
+    resources: Resources, new_account: Callable[[], Resources]
+) -> None:
+    def ask_once(its: Story) -> None:
+        its.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
+        its.batches.deploy({"a": handler_step()})
+        its.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
+        its.send()
+        its.begins()
+        ((stored, _),) = its.batches.runs()
+        with suppress(Crash):
+            its.batches.entry.cancel(stored.run.id)
+        its.batches.start()
+        its.clock.shift(timedelta(seconds=10))
+        its.drain()
+
+    with told(ask_once, resources) as whole:
+        requests = whole.batches.requests
+    cancelled = 0
+    for number in [n for n, name in enumerate(requests) if name in WRITES]:
+        with told(ask_once, new_account(), crash_at=number) as its:
+            ends = {run[0]: run[1] for run in result(its)}
+            assert ends in ({"f": "RUNNING"}, {"f": "CANCELLED", "g": "COMPLETED"}), number
+            cancelled += ends["f"] == "CANCELLED"
+    assert cancelled >= 4

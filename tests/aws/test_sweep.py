@@ -20,7 +20,9 @@ LATE_S = 120  # after which the message of a timer is taken to be lost
 
 
 def sweep(batches: Batches) -> None:
+    """And what it finds is done."""
     batches.entry.sweep(range(8))
+    batches.drain()
 
 
 def attempts(batches: Batches) -> list[str]:
@@ -74,6 +76,26 @@ def test_a_lambda_that_is_not_ours_and_does_not_answer_fails_for_good(batches: B
     assert error["kind"] == "no_answer"
     assert arn in error["message"]
     assert "1 MB" in error["message"]
+
+
+@pytest.mark.parametrize("token", [None, "0" * 32, 7])
+def test_nobody_but_the_sweeper_says_that_an_attempt_is_lost(batches: Batches, token: Any) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    batches.drain()
+    run_id = batches.invoked[0]["ctx"]["run_id"]
+    forged = {"stepwell": "sweep", "run": run_id, "facts": [["AttemptLost", 0, 1]], "token": token}
+    assert batches.entry.advance(sqs_event([forged])) == {"batchItemFailures": []}
+    assert (len(batches.invoked), attempts(batches)) == (1, [])
+
+
+def test_nobody_but_the_engine_sends_the_engines_own_events(batches: Batches) -> None:
+    batches.deploy({"a": handler_step()}, on="stepwell/function.rolled_back")
+    event = json.dumps({"name": "stepwell/function.rolled_back", "id": "x", "ts": 1})
+    forged = {"stepwell": "tell", "event": event, "token": "0" * 32}
+    assert batches.entry.advance(sqs_event([forged])) == {"batchItemFailures": []}
+    assert batches.runs() == []
 
 
 def test_a_fourth_loss_is_a_final_failure(batches: Batches, clock: Any) -> None:
@@ -140,6 +162,7 @@ def test_each_run_is_looked_at_every_eight_minutes(batches: Batches, clock: Any)
     clock.shift(AGE_S + TIMEOUT_S + START_S)
     for _ in range(8):
         batches.entry.tick()
+        batches.drain()
         clock.shift(60)
     assert [payload["ctx"]["attempt"] for payload in batches.invoked].count(2) == 8
 
@@ -451,21 +474,36 @@ def again(event: Json) -> Json:
     return {"Records": records}
 
 
-def test_when_lambda_fails_the_message_comes_again_and_the_step_starts_then(batches: Batches) -> None:
+def test_when_lambda_fails_only_the_attempt_that_may_not_have_started_is_started_again(
+    batches: Batches, clock: Any
+) -> None:
     invoked = three_runs(batches)
     event = sqs_event([destination(payload, {}) for payload in invoked])
     second = invoked[1]["ctx"]["run_id"]
     with failing("lambda", "Invoke", "ServiceException", lambda body: second in body):
-        assert failures(event, batches.entry.advance(event)) == [1]
-        assert failures(again(event), batches.entry.advance(again(event))) == [1]  # those of the others once more
+        assert failures(event, batches.entry.advance(event)) == []
     assert second not in [payload["ctx"]["run_id"] for payload in batches.invoked[3:]]
-    assert failures(event, batches.entry.advance(again(event))) == []
-    started = {(payload["ctx"]["run_id"], payload["ctx"]["attempt"]) for payload in batches.invoked[3:]}
-    assert started == {(payload["ctx"]["run_id"], 1) for payload in invoked}
-    assert all(not its for _, its in [(stored, stored.causes.get(0)) for stored, _ in batches.runs()])
+    clock.shift(1)
+    batches.drain()
+    started = sorted((payload["ctx"]["run_id"], payload["ctx"]["attempt"]) for payload in batches.invoked[3:])
+    assert started == sorted((payload["ctx"]["run_id"], 1) for payload in invoked)
 
 
-def test_when_lambda_fails_at_the_runs_start_its_event_comes_again(batches: Batches, clock: Any) -> None:
+def test_what_cannot_be_started_for_as_long_as_it_may_wait_has_failed_and_says_why(
+    batches: Batches, clock: Any
+) -> None:
+    batches.deploy({"a": handler_step(retries={"attempts": 0})})
+    batches.send()
+    with failing("lambda", "Invoke", "KMSAccessDeniedException"):
+        for _ in range(AGE_S // 60 + 2):
+            batches.drain()
+            clock.shift(60)
+    ((stored, (attempt,)),) = batches.runs()
+    assert (stored.run.status, attempt.status, batches.invoked) == (RunStatus.FAILED, "failed", [])
+    assert b"KMSAccessDeniedException" in (attempt.error or b"")
+
+
+def test_when_lambda_fails_at_the_runs_start_its_step_starts_later(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step()})
     batches.send()
     with failing("lambda", "Invoke", "ServiceException"):

@@ -15,6 +15,7 @@ from stepwell.aws import clients
 from stepwell.aws.entry import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.core.definition import parse_definition
+from stepwell.core.events import run_id as run_id_of
 from stepwell.core.run import RunStatus
 from stepwell.platform import NotWritten
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
@@ -188,6 +189,24 @@ def test_a_cancel_that_could_not_be_written_is_no_success(batches: Batches) -> N
         "f": RunStatus.CANCELLED,
         "listener": RunStatus.RUNNING,
     }
+
+
+def test_a_cancel_whose_listeners_could_not_start_starts_them_when_it_is_asked_again(batches: Batches) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    batches.deploy({"a": handler_step()}, on="stepwell/run.cancelled", id="listener")
+    batches.send()
+    batches.drain()
+    run_id = batches.runs()[0][0].run.id
+    listener = f"R#{run_id_of('listener', f'run:{run_id}')}"
+    with (
+        failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: listener in body),
+        pytest.raises(NotWritten, match="could not be cancelled"),
+    ):
+        batches.entry.cancel(run_id)
+    assert statuses(batches) == ["cancelled", "cancelled"]
+    batches.entry.cancel(run_id)
+    assert statuses(batches) == ["running"]  # the listener
 
 
 def test_a_rerun_that_could_not_be_written_is_no_success(batches: Batches) -> None:

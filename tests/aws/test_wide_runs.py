@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from stepwell.aws.entry import Entry
+from stepwell.aws.entry import Entry, now_ms
 from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import run_key
-from stepwell.core.messages import TimerKind
+from stepwell.core.approvals import Link
+from stepwell.core.messages import Outcome, TimerKind
 from stepwell.core.resume import Restart
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
@@ -213,6 +214,14 @@ def test_what_waits_for_a_day_is_not_lost(resources: Resources, clock: Any) -> N
     assert stored.run.status is RunStatus.RUNNING
     assert {attempt.status for attempt in attempts} == {"completed"}
     assert len(batches.invoked) == 34
+
+
+def test_a_decision_waits_for_nobody(resources: Resources, clock: Any) -> None:
+    """Who decides is told at once that it counts."""
+    asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m"}
+    batches = started(resources, {"ask": asks, **fan(40)}, lambda ctx: LOST)
+    approve = Link(run_item(batches)["pk"]["S"][2:], 0, 1, "approved", now_ms() + 60_000)
+    assert batches.entry.decide(approve, Outcome(b'{"by":"Ada"}'))
 
 
 def test_a_rerun_from_a_step_keeps_what_waits(resources: Resources, clock: Any) -> None:
