@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.words import Json, Platform, function, has, local_only, script, statuses
+from tests.behaviour.words import Json, Platform, function, has, script, statuses
 
 NO = {"raise": "no"}
 
@@ -193,7 +193,6 @@ def test_an_attempt_that_fails_after_the_run_did_is_not_retried(platform: Platfo
     assert run["error"]["step"] == "bad"
 
 
-@local_only("no restart loses an attempt; tests/aws/test_sweep.py loses them in other ways")
 def test_an_attempt_that_is_lost_after_the_run_failed_is_not_repeated(platform: Platform, tmp_path: Path) -> None:
     platform.deploy(function({"bad": {}, "slow": {}}))
     event = platform.send(data=script(bad=NO, slow={"wait_for": str(tmp_path / "never")}))

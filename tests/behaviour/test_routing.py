@@ -9,7 +9,7 @@ from zipfile import ZipFile, ZipInfo
 
 import pytest
 
-from tests.behaviour.words import SCRIPTED, Json, Platform, Refused, function, local_only, script
+from tests.behaviour.words import SCRIPTED, Json, Platform, Refused, function, script
 
 ONE, TWO = function({"a": {}}), function({"a": {}, "b": "a"})
 
@@ -96,10 +96,8 @@ DEFINITION = ("stepwell.json", '{"id": "f", "triggers": [{"event": "go"}]}', 0o1
 MAIN = ("main.sh", "echo 1", 0o100644)
 
 
-@local_only("stepwell push sends no archive to AWS, and every push is meant there")
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
+ARCHIVES = {
+    "local": [
         (b"", "cannot be read"),
         (b"PK" + b"x" * 100, "cannot be read"),
         (archive(DEFINITION, MAIN)[:-30], "cannot be read"),
@@ -116,24 +114,27 @@ MAIN = ("main.sh", "echo 1", 0o100644)
         (archive(DEFINITION, MAIN, MAIN), "twice"),
         (archive(DEFINITION, MAIN, ("pipe", "", 0o010644)), "device"),
     ],
-)
-def test_an_archive_that_is_not_taken_says_why(platform: Platform, body: bytes, words: str) -> None:
-    answer = platform.http("POST", "/v1/functions", body, {"content-type": "application/zip"})
-    assert answer.status == 400
-    assert words in answer.body.decode()
+    "aws": [(b"", "stepwell push --env"), (archive(DEFINITION, MAIN), "stepwell push --env")],  # which packages itself
+}
+
+
+def test_an_archive_that_is_not_taken_says_why(platform: Platform) -> None:
+    for body, words in ARCHIVES[platform.name]:
+        answer = platform.http("POST", "/v1/functions", body, {"content-type": "application/zip"})
+        assert answer.status == {"local": 400, "aws": 409}[platform.name]
+        assert words in answer.body.decode()
     assert platform.api("GET", "/v1/functions")["data"] == []
 
 
-@local_only("stepwell push sends no archive to AWS, and every push is meant there")
 def test_what_the_machine_cannot_run_is_refused_and_leaves_the_live_version(platform: Platform) -> None:
     platform.push(ONE)
+    step: Json = {"local": {"runtime": {"type": "docker", "image": "x"}}, "aws": {"timeout": "16m"}}[platform.name]
     with pytest.raises(Refused) as refused:
-        platform.push(function({"a": {"runtime": {"type": "docker", "image": "x"}}}))
-    assert refused.value.status == 409
+        platform.push(function({"a": step}))
+    assert refused.value.status == {"local": 409, "aws": 400}[platform.name]  # AWS: before anything is sent
     assert versions_of(platform, platform.send()) == [1]
 
 
-@local_only("stepwell push sends no archive to AWS, and every push is meant there")
 def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_starts(platform: Platform) -> None:
     files: dict[str, str | bytes] = {"steps/app.py": SCRIPTED}
     platform.deploy(ONE, files)
@@ -147,7 +148,8 @@ def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_star
     assert platform.deploy(function({"c": {}}), files) == 3  # a change on disk is meant
     platform.api("DELETE", "/v1/functions/f")
     platform.deploy(function({"c": {}}), files)
-    assert platform.api("GET", "/v1/functions")["data"] == []
+    live = [its["version"] for its in platform.api("GET", "/v1/functions")["data"]]
+    assert live == {"local": [], "aws": [3]}[platform.name]  # there it was a push, and meant
     assert platform.push(function({"c": {}}), files)["version"] == 3
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-import pytest
-
 from stepwell.testing.platform import START, Answer, Json, Refused
 
 __all__ = [
@@ -22,7 +20,6 @@ __all__ = [
     "Refused",
     "function",
     "has",
-    "local_only",
     "moment",
     "script",
     "statuses",
@@ -79,13 +76,6 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
             "after": [{"step": edge} if isinstance(edge, str) else edge for edge in edges],
         }
     return {"id": id, "triggers": triggers, "steps": full, **fields}
-
-
-def local_only(reason: str) -> Any:
-    """Marks a test that says something of one machine alone: `reason` is why it cannot be so on AWS. There it is
-    skipped, and the table at the end of README.md says why, too."""
-    on_aws = pytest.param("aws", id="aws", marks=pytest.mark.skip(reason=reason))
-    return pytest.mark.parametrize("platform", [pytest.param("local", id="local"), on_aws], indirect=True)
 
 
 class Platform(Protocol):

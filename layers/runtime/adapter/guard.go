@@ -29,12 +29,17 @@ const (
 // guard stands between the runtime of a native handler and the Runtime API. Lambda drops a destination's record of more
 // than 1 MB without a word, and the record repeats the input, so that an answer that no step may give must not get there.
 //
+// It also sees where an attempt ends, and so empties the TMPDIR between two of them.
+//
 // One rule: what is not too large passes as it is.
-type guard struct{ proxy *httputil.ReverseProxy }
+type guard struct {
+	proxy *httputil.ReverseProxy
+	files *scratch // nil where none could be made
+}
 
-func newGuard(host string) *guard {
+func newGuard(host string, files *scratch) *guard {
 	to := &url.URL{Scheme: "http", Host: host}
-	return &guard{&httputil.ReverseProxy{
+	return &guard{files: files, proxy: &httputil.ReverseProxy{
 		Rewrite: func(request *httputil.ProxyRequest) { request.SetURL(to) },
 		// No proxy, whatever the environment says, and no timeout, as for the adapter's own requests.
 		Transport:     &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 2},
@@ -45,6 +50,8 @@ func newGuard(host string) *guard {
 
 func (its *guard) ServeHTTP(to http.ResponseWriter, request *http.Request) {
 	switch kind := request.URL.Path[strings.LastIndexByte(request.URL.Path, '/')+1:]; {
+	case kind == "next" && its.files != nil:
+		its.files.empty()
 	case request.Method != http.MethodPost || request.Header.Get(streaming) != "":
 	case kind == "response":
 		text, size := readSome(request.Body, largestText)
@@ -103,7 +110,12 @@ func runGuarded(host string, program string, command []string, env environment) 
 		return 0, err
 	}
 	defer listener.Close()
-	server := &http.Server{Handler: newGuard(host), MaxHeaderBytes: largestHead}
+	files, err := newScratch(nil)
+	if err == nil {
+		defer files.remove()
+		env = env.with(environment{"TMPDIR": files.tmp})
+	}
+	server := &http.Server{Handler: newGuard(host, files), MaxHeaderBytes: largestHead}
 	go func() { _ = server.Serve(listener) }()
 	env = env.with(environment{"AWS_LAMBDA_RUNTIME_API": listener.Addr().String()})
 	stops := make(chan os.Signal, 1)

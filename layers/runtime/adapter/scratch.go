@@ -62,6 +62,12 @@ func (its *scratch) remove() {
 	_ = os.RemoveAll(its.folder)
 }
 
+// empty makes the TMPDIR anew, for the next attempt in the same process.
+func (its *scratch) empty() {
+	its.remove()
+	_ = os.MkdirAll(its.tmp, 0o700)
+}
+
 // removeBefore removes it, in the background what takes longer. A zero deadline is none.
 func (its *scratch) removeBefore(deadline time.Time) {
 	done := make(chan struct{})
