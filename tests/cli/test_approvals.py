@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,23 @@ def test_a_run_is_shown_with_its_links_in_one_line_each(http: Api, command: Comm
     assert "by Ada" in shown
     assert asked["approve_url"] in shown
     assert asked["decline_url"] in shown
+
+
+def test_who_follows_a_run_gets_its_links_once_and_then_its_end(
+    http: Api, server: Server, key: str, command: Command
+) -> None:
+    run = started(http, n=7)
+    env = {**os.environ, "STEPWELL_URL": server.url, "STEPWELL_KEY": key}
+    follow = [sys.executable, "-m", "stepwell", "runs", "show", run["id"], "--follow"]
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        asked = run["steps"]["ask"]["approval"]
+        assert [process.stdout.readline().split()[-1] for _ in range(2)] == [asked["approve_url"], asked["decline_url"]]
+        command("approve", run["id"])
+        rest = process.stdout.read()
+    assert process.returncode == 0
+    assert "completed" in rest
+    assert "/approvals/" not in rest
 
 
 def test_links_lead_to_the_server_and_need_no_key(http: Api, server: Server) -> None:
