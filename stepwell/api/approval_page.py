@@ -75,7 +75,7 @@ def answer(its: Asked, is_mine: bool | None) -> Response:
 
 def refusal(problem: Problem) -> Response:
     """As for a link that leads nowhere."""
-    titles = {404: "There is no such approval", 503: "Please try again"}
+    titles = {404: "This link leads nowhere", 503: "Please try again"}
     title = titles.get(problem.status, "This cannot be sent")
     return _document(problem.status, title, "", [f"<p>{_sentence(problem.detail)}</p>"], dict(problem.headers))
 
