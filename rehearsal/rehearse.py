@@ -6,6 +6,7 @@ Every command is the one that a user types. What is not as it should be ends it 
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import platform
@@ -49,6 +50,7 @@ def main() -> None:
         step(f"{EVENTS} events", lambda: send_many(client))
         step("waits", lambda: pack(client))
         step("what a step may do", lambda: look_around(client))
+        step("a webhook", lambda: knock(client))
         step("cancel and rerun", lambda: cancel_and_rerun(client))
         step("redeploy while a run waits", lambda: redeploy(client, context))
         step("tick", tick)
@@ -110,6 +112,18 @@ def look_around(client: Client) -> None:
     assert all("AccessDenied" in answer for answer in seen.values()), seen
 
 
+def knock(client: Client) -> None:
+    """A signed request, twice: a rule that was pushed makes one event of it, by a secret that only its Lambda reads."""
+    stepwell("secrets", "set", "GUESTS", "--value", "hush", "--env", ENV)
+    body = b'{"does": "came"}'
+    signature = f"sha256={hmac.new(b'hush', body, 'sha256').hexdigest()}"
+    headers = {"x-hub-signature-256": signature, "x-github-delivery": "1", "content-type": "application/json"}
+    ids = [client.post("/webhooks/guests", body, headers) for _ in range(2)]
+    assert ids == [["webhook:guests:1"]] * 2, ids
+    client.until(lambda runs: sum(run["event_id"] == ids[0][0] for run in runs) == 1, "the webhook starts one run")
+    assert client.post("/webhooks/guests", body + b" ", headers) is None
+
+
 def cancel_and_rerun(client: Client) -> None:
     run = place(client, 1000)
     assert client.call("DELETE", f"/v1/runs/{run['id']}")["status"] == "cancelled"
@@ -138,6 +152,7 @@ def take_away() -> None:
     """What pushes made goes before the environment does."""
     functions = [json.loads(file.read_text())["id"] for file in (BUILD / "functions").glob("*/stepwell.json")]
     stepwell("functions", "retire", *functions, "--env", ENV)
+    stepwell("secrets", "remove", "GUESTS", "--env", ENV)
     stepwell("functions", "prune", "--all", "--env", ENV)
     assert "nothing to remove" in stepwell("functions", "prune", "--all", "--env", ENV)
 

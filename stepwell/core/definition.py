@@ -1,7 +1,7 @@
 """What a function definition may say, and what is wrong with one that says something else.
 
-One rule: this is the only module of the core that imports pydantic. What is kept and compiled is the plain data of
-`Definition.normalised()`; reading it back needs no pydantic.
+One rule: this and `webhook_definition` are the only modules of the core that import pydantic. What is kept and compiled
+is the plain data of `Definition.normalised()`; reading it back needs no pydantic.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Path = Annotated[str, AfterValidator(values.path), _pattern("^file://")]
 Headers = dict[Annotated[str, AfterValidator(values.header_name)], Annotated[str, AfterValidator(values.header_value)]]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -58,7 +58,7 @@ class _Model(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in known}
 
 
-class EventDefinition(_Model):
+class EventDefinition(Model):
     """The type of a trigger's event, written where the event is named."""
 
     format: Literal["json-schema"] = Field(default="json-schema", description="The language of `def`.")
@@ -70,7 +70,7 @@ class EventDefinition(_Model):
     )
 
 
-class Trigger(_Model):
+class Trigger(Model):
     """What starts a run: an event, or a time."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["event"]}, {"required": ["cron"]}]})
@@ -88,7 +88,7 @@ class Trigger(_Model):
     timezone: str | None = Field(default=None, description="Of `cron`; UTC if not given.", examples=["Europe/Berlin"])
 
 
-class Lambda(_Model):
+class Lambda(Model):
     """Runs the step's code; in AWS as a Lambda function. Found by convention without `command` or `handler`."""
 
     type: Literal["lambda"]
@@ -107,7 +107,7 @@ class Lambda(_Model):
     architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="Of the processor.")
 
 
-class Docker(_Model):
+class Docker(Model):
     """Runs a container: of `image`, or of the image that the Dockerfile in the step's folder builds."""
 
     type: Literal["docker"]
@@ -121,7 +121,7 @@ class Docker(_Model):
     memory: int | None = Field(default=None, ge=16, le=1_048_576, description="MB of memory.")
 
 
-class Http(_Model):
+class Http(Model):
     """Sends the step's input to a web address; its answer is the output."""
 
     type: Literal["http"]
@@ -131,7 +131,7 @@ class Http(_Model):
     headers: Headers = Field(default={}, description="Headers to send with it.")
 
 
-class Approval(_Model):
+class Approval(Model):
     """Asks people: nothing is executed, and the step ends with what they decide, or with its timeout (7d)."""
 
     type: Literal["approval"]
@@ -144,7 +144,7 @@ class Approval(_Model):
     )
 
 
-class Backoff(_Model):
+class Backoff(Model):
     """How long to wait before a retry: `initial`, then `factor` times longer each time, up to `max`."""
 
     initial: Duration = Field(default="10s", description="Before the first retry.")
@@ -153,14 +153,14 @@ class Backoff(_Model):
     jitter: float = Field(default=0.15, ge=0, le=1, description="The random share of a delay; 0.15 = +-15%.")
 
 
-class Retries(_Model):
+class Retries(Model):
     """What happens when an attempt fails in a way that another try could mend."""
 
     attempts: int = Field(default=4, ge=0, le=20, description="Number of retries after the first try.")
     backoff: Backoff = Field(default=Backoff(), description="The delays before the retries.")
 
 
-class Async(_Model):
+class Async(Model):
     """A pause until an event comes."""
 
     event: ExactEvent = Field(description="The exact name of the event to wait for.")
@@ -173,7 +173,7 @@ class Async(_Model):
     on_timeout: bool = Field(default=False, alias="onTimeout", description="Satisfied only if none came in time.")
 
 
-class Edge(_Model):
+class Edge(Model):
     """What this step comes after, and under which conditions."""
 
     step: str = Field(description="The id of the step before, or `$trigger`.")
@@ -183,7 +183,7 @@ class Edge(_Model):
     async_: Async | None = Field(default=None, alias="async", description="A pause until an event comes.")
 
 
-class Step(_Model):
+class Step(Model):
     """One program of the function."""
 
     id: str = Field(default="", description="The same as its key.", json_schema_extra={"pattern": values.ID})
@@ -206,7 +206,7 @@ class Step(_Model):
     secrets: list[Variable] = Field(default=[], description="Names of secrets, given as environment variables.")
 
 
-class Cancel(_Model):
+class Cancel(Model):
     """An event that ends the function's running runs."""
 
     event: ExactEvent = Field(description="The exact name of the event.")
@@ -221,7 +221,7 @@ class Cancel(_Model):
     )
 
 
-class Definition(_Model):
+class Definition(Model):
     """A Stepwell function: which events start it, and which steps run in which order."""
 
     schema_: str | None = Field(default=None, alias="$schema", description="The address of this schema, for editors.")
@@ -311,8 +311,8 @@ def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
     return {name: value for name, value in own.items() if step.get(name) is None}
 
 
-_RUNTIMES: dict[str, type[_Model]] = {"lambda": Lambda, "docker": Docker, "http": Http, "approval": Approval}
-_INSIDE_STEP: dict[str, type[_Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
+_RUNTIMES: dict[str, type[Model]] = {"lambda": Lambda, "docker": Docker, "http": Http, "approval": Approval}
+_INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
 
 
 def _model_at(location: Pointer) -> type[BaseModel]:

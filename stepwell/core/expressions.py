@@ -15,8 +15,9 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Items, Node, Select, children, decode, path, walk
+from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Node, Select, children, decode, path, walk
 from stepwell.core.cel_errors import compile_problem, value_problem
+from stepwell.core.cel_loops import grows, is_quadratic, names_outside, nesting
 from stepwell.core.messages import Answer
 
 MAX_SOURCE_BYTES = 2048
@@ -115,8 +116,8 @@ class Expression:
         self.step_names = frozenset(_step_names(tree))
         named = {node.name for node in walk(tree) if isinstance(node, Ident)}
         self.variables = tuple(name for name in scope.value if name in named)
-        self._quadratic = _is_quadratic(tree)
-        self._outside = _names_outside(tree) if scope is Scope.WEBHOOK else 0
+        self._quadratic = is_quadratic(tree)
+        self._outside = names_outside(tree) if scope is Scope.WEBHOOK else 0
         self._compiled = compiled
 
     def evaluate(self, bindings: Bindings) -> Answer:
@@ -236,12 +237,12 @@ def _kind(of: Any) -> str:
 
 
 def _guard(tree: Node) -> None:
-    if _nesting(tree) > _MAX_NESTING:
+    if nesting(tree) > _MAX_NESTING:
         raise ExpressionError(
             f"all, exists, map and filter may stand in each other, or follow each other, {_MAX_NESTING} deep; "
             "move the logic into a step"
         )
-    if any(_grows(node) for node in walk(tree) if isinstance(node, Comprehension)):
+    if grows(tree):
         raise ExpressionError("+ inside all, exists, map or filter is not allowed; move the logic into a step")
     for node in walk(tree):
         if isinstance(node, Call) and node.function == "matches":
@@ -261,53 +262,6 @@ def _guard_pattern(pattern: Node) -> None:
 @cache
 def _regex_probe() -> Any:
     return _environment(Scope.TRIGGER).compile("''.matches(data)")
-
-
-def _nesting(node: Node) -> int:
-    """A loop over another's result counts as one in it: of map after map, the value grows as fast."""
-    below = max((_nesting(child) for child in children(node)), default=0)
-    return below + isinstance(node, Comprehension)
-
-
-def _calls(loop: Comprehension) -> Iterator[Call]:
-    """All calls that are made each time round."""
-    for part in (loop.condition, loop.step, loop.result):
-        yield from (node for node in walk(part) if isinstance(node, Call))
-
-
-def _grows(loop: Comprehension) -> bool:
-    """Whether a `+` stands in a loop, other than the one that map and filter collect their results with."""
-    return any(call.function == "_+_" and not _collects(call) for call in _calls(loop))
-
-
-def _is_quadratic(tree: Node) -> bool:
-    """Whether it takes seconds for a list of ten thousand entries, which whoever sends an event may put into it:
-    map and filter copy their result each time round, and `in` looks at each entry of what is no literal."""
-    return any(
-        (call.function == "_+_") == isinstance(call.args[1], Items)
-        for loop in walk(tree)
-        if isinstance(loop, Comprehension)
-        for call in _calls(loop)
-        if call.function in ("@in", "_+_")
-    )
-
-
-def _names_outside(tree: Node) -> int:
-    """How many loops deep something from outside of a loop is named in it: for each round anew, all of that may be
-    compared, or copied into the result. 0: in none."""
-    loops = [node for node in walk(tree) if isinstance(node, Comprehension)]
-    is_named = any(
-        isinstance(node, Ident) and node.name != loop.variable and not node.name.startswith("@")
-        for loop in loops
-        for part in (loop.condition, loop.step, loop.result)
-        for node in walk(part)
-    )
-    return _nesting(tree) if is_named else 0
-
-
-def _collects(plus: Call) -> bool:
-    # No user can write such a name: @ is not a letter of CEL.
-    return isinstance(plus.args[0], Ident) and plus.args[0].name.startswith("@")
 
 
 def _step_names(node: Node, hidden: frozenset[str] = frozenset()) -> Iterator[str]:

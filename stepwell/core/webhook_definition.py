@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from stepwell.core import values
-from stepwell.core.definition import Cel, DefinitionError, Duration, Id, Variable, _Model
+from stepwell.core.definition import Cel, DefinitionError, Duration, Id, Model, Variable
 from stepwell.core.expressions import ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.problems import Problem, in_words, nearest
 from stepwell.core.signatures import TIMED
 from stepwell.core.webhooks import EXPRESSIONS, MAX_EVENT, template
 
 
-class Verify(_Model):
+class Verify(Model):
     """How a request shows that it is from whom it says."""
 
     type: Literal["standard-webhooks", "stripe", "github", "hmac"] = Field(
@@ -39,7 +39,7 @@ class Verify(_Model):
     )
 
 
-class Webhook(_Model):
+class Webhook(Model):
     """What becomes of requests to `/webhooks/<name>`: an event. CEL has `body`, `headers` and `query`."""
 
     schema_: str | None = Field(default=None, alias="$schema", description="The address of this schema, for editors.")
