@@ -110,6 +110,18 @@ def sqs_actions(action_of: Callable[..., str | None]) -> Callable[..., str | Non
     return permission
 
 
+def parameter_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
+    """Who reads a parameter with GetParameters must be allowed that one; ministack asks for the right to all."""
+
+    def resource(service: str, method: str, path: str, headers: Any, body: bytes, *rest: Any) -> str:
+        names = json.loads(body).get("Names", []) if service == "ssm" and body else []
+        if len(names) == 1:
+            body = json.dumps({"Name": names[0]}).encode()
+        return arn_of(service, method, path, headers, body, *rest)
+
+    return resource
+
+
 def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
     """Resources of which policies demand TLS answer to plain HTTP, since ministack and all that calls it are here."""
     return lambda address, is_tls: pin(address, True)
@@ -118,5 +130,6 @@ def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
 if __name__ == "__main__":
     lambda_svc.invoke_async_with_retry = invoke
     iam_actions.extract_iam_action = sqs_actions(iam_actions.extract_iam_action)
+    iam_actions.extract_resource_arn = parameter_arns(iam_actions.extract_resource_arn)
     app.pin_request_origin = as_if_tls(app.pin_request_origin)
     app.main()
