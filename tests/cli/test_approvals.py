@@ -133,6 +133,7 @@ def test_links_lead_to_the_server_and_need_no_key(http: Api, server: Server) -> 
     assert url.startswith(f"{server.url}/approvals/")
     assert server.line(lambda line: "give --public-url" in line["message"])
     assert "Pay 1?" in httpx.get(url).text
+    assert httpx.get(f"{server.url}/v1/approvals").status_code == 401
     done = httpx.post(url, data={"comment": "fine"}, headers={"origin": "https://elsewhere.example"})
     assert done.status_code == 200
     assert "You approved" in done.text
