@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
+import orjson
 from cel_expr_python import cel
 
 from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Node, Select, children, decode, path, walk
@@ -81,7 +82,7 @@ class Bindings:
     def activation(self, variables: tuple[str, ...]) -> Any:
         found = self._activations.get(variables)
         if found is None:
-            values = {name: self._values[name] for name in variables}
+            values = {name: _whole_texts(self._values[name]) for name in variables}
             found = self._activations[variables] = _everywhere().Activation(values)
         return found
 
@@ -160,6 +161,23 @@ class Expression:
             return result, result.value()
         except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
             return None, value_problem(str(error))
+
+
+def _whole_texts(value: Any) -> Any:
+    """The value with U+FFFD for each NUL, at which the library would end a text, so that "ada\\0eve" were "ada"."""
+    try:
+        has_any = b"\\u0000" in orjson.dumps(value)
+    except TypeError:  # it is no JSON, or nested deeply
+        has_any = True
+    return _replaced(value) if has_any else value
+
+
+def _replaced(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_replaced(name): _replaced(its) for name, its in value.items()}
+    return [_replaced(its) for its in value] if isinstance(value, list) else value
 
 
 _YES, _NO = Answer(True), Answer(False)

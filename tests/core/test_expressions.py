@@ -121,6 +121,24 @@ def test_a_problem_is_short_whatever_an_event_holds() -> None:
     assert len(problem) <= 200
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["data.text == data.other", "data.text == 'ada'", "size(data.text) == 3", "has(data.key)", "'ada' in data"],
+)
+def test_a_text_does_not_end_where_it_has_a_nul(source: str) -> None:
+    data = {"text": "ada\0eve", "other": "ada", "key\0": 1, "ada\0": 1}
+    assert evaluate(source, event={**EVENT, "data": data}) == Answer(False)
+
+
+def test_a_nul_is_a_replacement_character_to_expressions() -> None:
+    data = {"text": "ada\0eve", "list": [{"n\0": "\0"}]}
+    bindings = Bindings(event={**EVENT, "data": data})
+    assert compile_value("data", Scope.TRIGGER).value(bindings) == Value(
+        {"text": "ada\ufffdeve", "list": [{"n\ufffd": "\ufffd"}]}
+    )
+    assert evaluate("data.text.contains('eve')", event={**EVENT, "data": data}) == Answer(True)
+
+
 def test_short_forms_are_there_when_the_event_has_none() -> None:
     for event in ({"name": "a"}, {"name": "a", "user": None, "data": None}):
         assert evaluate("user == {} && data == {}", event=event) == Answer(True)
