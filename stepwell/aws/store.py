@@ -317,7 +317,8 @@ class DynamoStore:
 
     def _write(self, change: Change, record: Record, now: int) -> Record | None:
         """Write the run; the current record if somebody else did meanwhile."""
-        if record.revision and record.run is change.before and record.causes == record.written_causes:
+        is_same = record.run is change.before and record.causes == record.written_causes
+        if record.revision and is_same and not self._has_late_logs(record):
             return None
         ttl = self._until(now, longest_run_ms(record.plan))
         for item in keep_results(record, change.commands, self.request_ids, ttl):
@@ -340,6 +341,15 @@ class DynamoStore:
             self._changed[record.run.id] = change.causes[-1] if change.causes else None
         self._patient.discard(record.run.id)
         return None
+
+    def _has_late_logs(self, record: Record) -> bool:
+        """Which log is a cancelled attempt's is known when what it ran has ended, and all that is kept of its end."""
+        found = False
+        for its in record.attempts if record.run.ended_at is not None and not record.event.erased else ():
+            request_id = self.request_ids.get((record.run.id, its.step, its.attempt))
+            if its.status == "cancelled" and its.request_id is None and request_id is not None:
+                its.request_id, found = request_id, True
+        return found
 
     def _follow(self, change: Change, record: Record, now: int) -> None:
         """What the run asks for besides: each can be done twice. A wait may be opened and closed in one change, so its

@@ -235,12 +235,14 @@ def test_a_cancelled_handlers_place_is_free_for_the_next_run(platform: Platform)
 
 
 def test_the_log_of_a_cancelled_attempt_is_kept(platform: Platform) -> None:
-    """On AWS in CloudWatch alone: which log is an attempt's is known when its outcome comes, and none is awaited."""
-    platform.deploy(function())
+    """On AWS it is seen when the Lambda has ended: which log is an attempt's is known then."""
+    platform.deploy(function({"a": {"timeout": {"local": "15m", "aws": "2s"}[platform.name]}}))
     run_id = platform.run_of(platform.send(data=script(a={"log": "I was here", **NEVER})))
     if platform.name == "aws":
         platform.wait(run_id, has("a", "running"))
         assert _logs(cancelled(platform, run_id)) == ""
+        ended = platform.wait(run_id, lambda run: "I was here" in _logs(run))
+        assert (ended["status"], ended["steps"]["a"]["attempts"][0]["status"]) == ("cancelled", "cancelled")
         return
     platform.wait(run_id, lambda run: bool(run["steps"]["a"]["attempts"]) and "here" in _logs(run))
     assert "I was here" in _logs(cancelled(platform, run_id))
