@@ -173,11 +173,24 @@ def _whole_texts(value: Any) -> Any:
 
 
 def _replaced(value: Any) -> Any:
+    """A copy; without recursion, since a webhook's body may be nested more deeply than Python's calls."""
+    todo: list[Any] = [top := [value]]
+    while todo:
+        its = todo.pop()
+        if isinstance(its, dict):
+            entries = [(_copied(name), _copied(inner)) for name, inner in its.items()]
+            its.clear()
+            its.update(entries)
+        else:
+            its[:] = map(_copied, its)
+        todo += [inner for inner in (its.values() if isinstance(its, dict) else its) if isinstance(inner, dict | list)]
+    return top[0]
+
+
+def _copied(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\ufffd")
-    if isinstance(value, dict):
-        return {_replaced(name): _replaced(its) for name, its in value.items()}
-    return [_replaced(its) for its in value] if isinstance(value, list) else value
+    return value.copy() if isinstance(value, dict | list) else value
 
 
 _YES, _NO = Answer(True), Answer(False)
