@@ -24,6 +24,7 @@ from stepwell.core.messages import (
     Answers,
     AttemptEnded,
     AttemptStarted,
+    CancelRequested,
     Command,
     DeadlinePassed,
     EmitEnd,
@@ -470,7 +471,7 @@ def _claims_again(record: RunRecord, fact: Fact, cause: Cause, now: int) -> list
     """Attempts that this very message had claimed: nobody knows whether they were started before it was redelivered.
     A claim that comes again is of an attempt that is known not to have been started."""
     steps = record.run.steps
-    if not cause.again:
+    if not cause.again or isinstance(fact, CancelRequested):  # which claims nothing
         return []
     if isinstance(fact, AttemptStarted):
         claimed = [fact.step] if steps[fact.step].attempt == fact.attempt else []

@@ -61,7 +61,7 @@ SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
 _SWEPT_AT_ONCE = 100
 _GUARDED_BY = 500  # of the newest runs
-_TOLD_S = 10  # after which a cancel that nobody heard the end of is written, or never will be
+_TOLD_S = 10  # after which a cancel or a decision that nobody heard the end of is written, or never will be
 _RELEASED_S = 10  # after which a resume that nobody heard the end of is written, or never will be
 _SWEEP_MS = 35_000  # of the 55 s that `tick` has
 _LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
@@ -244,14 +244,18 @@ class Entry:
         now = now_ms()
         self.store.begin()
         record = self.store.load([run_id]).get(run_id)
-        if record is not None and record.run.ended_at is None:  # should this process die, its end is told all the same
-            send_messages(self.resources.outcomes_queue, [queued(ended_message(run_id), _TOLD_S)])
+        if record is not None and record.run.ended_at is None:
+            self._tell_all_the_same(run_id)
         cause = _cause_of(f"ended/{run_id}", again=True)  # the same when it is asked again, or by the message
         if self._process([], [RunFact(run_id, CancelRequested(), cause)], now):
             raise NotWritten(f"run {run_id} could not be cancelled")
         record = self.store.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self.dispatcher.containers.stop(run_id)
+
+    def _tell_all_the_same(self, run_id: str) -> None:
+        """Of the end of a run that this process is about to change, should it die before it does."""
+        send_messages(self.resources.outcomes_queue, [queued(ended_message(run_id), _TOLD_S)])
 
     def links(self) -> Links:
         """Those by which people decide on approvals."""
@@ -268,7 +272,9 @@ class Entry:
         record = self.store.load([link.run_id]).get(link.run_id)
         if record is None or standing(record.run, link, now) is not Standing.OPEN:
             return False
-        fact, cause = AttemptEnded(link.step, link.attempt, outcome), Cause(uuid4().hex[:12], again=False)
+        self._tell_all_the_same(link.run_id)
+        fact = AttemptEnded(link.step, link.attempt, outcome)
+        cause = _cause_of(f"ended/{link.run_id}", again=False)  # that of the message, if it ends the run
         undone = self.engine.process([], [RunFact(link.run_id, fact, cause)], now)  # now: it does not wait for others
         if undone | self._finish(now):
             raise NotWritten(f"the decision on run {link.run_id} could not be written")

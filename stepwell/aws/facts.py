@@ -255,9 +255,10 @@ class Facts:
         return [Arrival(event, cause=cause)] if self._dispatcher.emit(event) else []
 
     def _told_again(self, run_id: str, cause: Cause) -> list[RunFact]:
-        """The end of a run that was cancelled; whoever did may have died before telling of it."""
+        """The end of a run; whoever ended it may have died before telling of it. To cancel what has ended changes
+        nothing."""
         record = self._store.load([run_id]).get(run_id)
-        if record is None or record.run.status is not RunStatus.CANCELLED:
+        if record is None or record.run.ended_at is None:
             return []
         return [RunFact(run_id, CancelRequested(), cause)]
 

@@ -73,7 +73,7 @@ def tell_message(event: str, token: str) -> bytes:
 
 
 def ended_message(run_id: str) -> bytes:
-    """That a run may have been cancelled by somebody who could not tell of it to the end."""
+    """That a run may have been ended by somebody who could not tell of it to the end."""
     return orjson.dumps({"stepwell": "ended", "run": run_id})
 
 

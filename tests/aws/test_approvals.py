@@ -142,6 +142,34 @@ def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
     assert len(writes) >= 4
 
 
+def test_the_end_of_a_run_is_told_once_though_the_lambda_that_decided_it_died(
+    resources: Resources, new_account: Callable[[], Resources]
+) -> None:
+    """Who gets no answer asks again; it may be written by then, so that nothing follows from asking."""
+    for crash_at in range(30):
+        with time_machine.travel(START, tick=False) as clock:
+            batches = Batches(resources if not crash_at else new_account())
+            batches.deploy({"listen": handler_step()}, on="stepwell/run.completed", id="listener")
+            batches.deploy({"ask": STEPS["ask"]})
+            batches.send()
+            batches.drain()
+            approve, _ = links(batches)
+            batches.requests.clear()
+            batches.crash_at = crash_at
+            try:
+                decide(batches, approve, "Ada")
+            except Crash:
+                decide(batches, approve, "Ada")
+            is_over, batches.crash_at = batches.crash_at is not None, None
+            clock.shift(timedelta(minutes=1))
+            batches.drain()
+            ended = [run.function for run, _ in batches.runs() if run.run.status is RunStatus.COMPLETED]
+            assert sorted(ended) == ["f", "listener"], f"after a crash before request {crash_at} of {batches.requests}"
+        if is_over:
+            break
+    assert crash_at >= 4
+
+
 def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resources: Resources, clock: Any) -> None:
     """In runs of many steps, outcomes from which nothing follows wait for others; but not for a year."""
     batches = asking(resources, **{f"s{n}": handler_step() for n in range(40)})
