@@ -142,6 +142,7 @@ class Approval(Model):
     approvers: Annotated[list[Name], Field(max_length=100)] = Field(
         default=[], description="Who is asked; shown to them, and told with stepwell/approval.requested."
     )
+    timeout: Duration | None = Field(default=None, description="How long they have; the same as the step's `timeout`.")
 
 
 class Backoff(Model):
@@ -307,7 +308,7 @@ def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
     runtime = step.get("runtime")
     if not isinstance(runtime, dict) or runtime.get("type") != "approval":
         return {}
-    own = {"timeout": "7d", "retries": {"attempts": 0}}
+    own = {"timeout": runtime.get("timeout") or "7d", "retries": {"attempts": 0}}
     return {name: value for name, value in own.items() if step.get(name) is None}
 
 

@@ -268,7 +268,7 @@ def _step(step: dict[str, Any], edges: tuple[int, ...], out: tuple[int, ...], an
 
 
 def _runtime(runtime: dict[str, Any]) -> Runtime:
-    fields = {name: value for name, value in runtime.items() if value is not None}
+    fields = {name: value for name, value in runtime.items() if value is not None and name != "timeout"}  # the step's
     for name in ("command", "entrypoint", "approvers"):
         if name in fields:
             fields[name] = tuple(fields[name])

@@ -159,6 +159,9 @@ def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
     for name in ("path", "env", "secrets", *(["retries"] if tries_again else [])):
         if step.get(name):
             yield Problem((*at, name), f"`{name}` has no meaning for an approval, which executes nothing; remove it")
+    given, inside = step.get("timeout"), step["runtime"].get("timeout")
+    if inside is not None and given not in (None, inside):
+        yield Problem((*at, "runtime", "timeout"), "the step's `timeout` says otherwise; keep one of them")
 
 
 def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:

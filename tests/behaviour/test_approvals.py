@@ -146,6 +146,14 @@ def test_people_have_seven_days_unless_the_step_says_otherwise(platform: Platfor
     assert platform.run(run_id)["steps"]["late"]["status"] == "completed"
 
 
+def test_how_long_people_have_may_stand_beside_what_they_are_asked(platform: Platform) -> None:
+    asks_for_two_days = {"runtime": {"type": "approval", "message": "?", "timeout": "2d"}}
+    run_id = start(platform, definition({"confirm": asks_for_two_days}))
+    assert moment(asked(platform, run_id)["expires_at"]) == START + timedelta(days=2)
+    platform.travel("49h")
+    assert platform.run(run_id)["error"]["kind"] == "approval_timeout"
+
+
 def test_an_approval_may_wait_for_366_days(platform: Platform) -> None:
     before = {"first": {}, "confirm": asks("{{ steps.first.n }}", "first", timeout="366d")}
     use = {"after": {"step": "confirm", "if": "response.approved"}}
@@ -615,6 +623,11 @@ def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None
         ({"secrets": ["A"]}, "/steps/confirm/secrets", "executes nothing"),
         ({"retries": {"attempts": 2}}, "/steps/confirm/retries", "executes nothing"),
         ({"timeout": "367d"}, "/steps/confirm/timeout", "366 days"),
+        (
+            {"timeout": "1d", "runtime": {"type": "approval", "message": "?", "timeout": "2d"}},
+            "/steps/confirm/runtime/timeout",
+            "keep one",
+        ),
         ({"runtime": {"type": "approval"}}, "/steps/confirm/runtime/message", "is missing"),
         ({"runtime": {"type": "approval", "message": ""}}, "/steps/confirm/runtime/message", "must not be empty"),
         ({"runtime": {"type": "approval", "message": "x" * 2001}}, "/steps/confirm/runtime/message", "2,000"),
