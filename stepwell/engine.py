@@ -245,18 +245,23 @@ class Engine:
             and self._matches(record, wait.pause, event)
         ]
 
-    def _earlier_event(self, record: RunRecord, pause: int) -> EventArrived | None:
-        """The earliest event accepted so far that satisfies an open wait."""
+    def look(self, record: RunRecord, pause: int, after: int = 0) -> tuple[EventArrived | None, bool]:
+        """The earliest event accepted so far, behind this position, that satisfies an open wait; and whether all were
+        looked at. Of many, some are, and this is called again for the others."""
         its, state = record.plan.pauses[pause], record.run.pauses[pause]
         if state.status is not PauseStatus.AWAITING or its.event is None:
-            return None
+            return None, True
         if any(kind == "pause" and index == pause for kind, index, _ in record.run.problems):
-            return None
+            return None, True
         used = used_events(record.plan, record.run, pause)
-        for event in self.store.find_events(its.event, state.key, record.after, state.due_at):
+        events = self.store.find_events(its.event, state.key, max(record.after, after), state.due_at)
+        for number, event in enumerate(events, 1):
             if event.id not in used and self._matches(record, pause, event):
-                return EventArrived(pause, event.id)
-        return None
+                return EventArrived(pause, event.id), True
+            if number == self.store.looks_at:
+                self.store.look_on(record.run.id, pause, event.seq)
+                return None, False
+        return None, True
 
     def _matches(self, record: RunRecord, pause: int, event: Event) -> bool:
         own = record.event.as_json()
@@ -319,7 +324,10 @@ class Engine:
         while todo:
             fact, cause = todo.popleft()
             if isinstance(fact, DeadlinePassed):  # at expiry, look once more
-                fact = self._earlier_event(record, fact.pause) or fact
+                found, is_all = self.look(record, fact.pause, fact.looked)
+                if not is_all:
+                    continue
+                fact = found or fact
             unchanged = record.run
             new = self._fold_one(record, fact, now)
             is_stale = record.run is unchanged
@@ -379,7 +387,7 @@ class Engine:
             cause = change.causes[-1] if change.causes else None
             for command in change.commands:
                 if isinstance(command, OpenWait):
-                    earlier = self._earlier_event(record, command.pause)
+                    earlier, _ = self.look(record, command.pause)
                     if earlier is not None:
                         facts.append(RunFact(record.run.id, earlier, cause))
                 elif isinstance(command, EmitEnd):

@@ -122,7 +122,12 @@ class Once(Protocol):
 
 
 class Store(Protocol):
-    """State. Every method sees all that was committed before it, also by others (strong consistency)."""
+    """State. Every method sees all that was committed before it, also by others (strong consistency).
+
+    `looks_at`: how many events are looked at for a wait at once; None: all.
+    """
+
+    looks_at: int | None
 
     @property
     def once(self) -> Once: ...
@@ -145,6 +150,9 @@ class Store(Protocol):
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
         """Events (no replays) with this name, and key if one is given, in the order in which they were accepted:
         after position `after`, and before time `before` (ms)."""
+
+    def look_on(self, run_id: str, pause: int, after: int) -> None:
+        """See to it that the engine is asked to `look` for what satisfies this wait behind that position, too."""
 
     def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
         """Open waits for this event's name that have no key or one of these. A store that answers but some of many

@@ -24,6 +24,7 @@ from stepwell.aws.messages import (
     cancel_message,
     delay_s,
     entry,
+    look_name,
     read_timer,
     sweep_name,
     tell_name,
@@ -46,8 +47,10 @@ from stepwell.core.messages import (
     AttemptLost,
     AttemptStarted,
     CancelRequested,
+    DeadlinePassed,
     Outcome,
     Timer,
+    TimerKind,
 )
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
@@ -103,6 +106,8 @@ class Facts:
             case "outcome":
                 outcome = failure(body["error"]["kind"], body["error"]["message"], retryable=body["error"]["retryable"])
                 return [], self._ended(body, body["token"], outcome, cause)
+            case "look":
+                return [], self._look(body, cause, now)
             case "release":
                 return [], self._release(body, cause, now)
             case "cancel":
@@ -298,6 +303,20 @@ class Facts:
         events = self._store.events([body["event"]])
         waits = self._waking.page(*name)
         return [fact for event in events.values() for fact in self._engine.wake(event, waits, cause, now)]
+
+    def _look(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        """What satisfies a wait, or its end, if nothing does and it is over."""
+        run_id, pause, after = body["run"], body["pause"], body["after"]
+        if not self._tokens.is_valid(body.get("token"), *look_name(run_id, pause, after)):
+            log.error("a message that run %r is to look behind %r is refused", run_id, after)
+            return []
+        record = self._store.load([run_id]).get(run_id)
+        if record is None:
+            return []
+        if self._timers.is_over(record.plan, record.run, Timer(TimerKind.DEADLINE, pause), now):  # or was satisfied
+            return [RunFact(run_id, DeadlinePassed(pause, after), cause)]
+        found, _ = self._engine.look(record, pause, after)
+        return [] if found is None else [RunFact(run_id, found, cause)]
 
 
 def _ctx_of(body: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,18 @@ def wake_message(event_id: str, partition: str, after: str, token: str) -> bytes
     return orjson.dumps({"stepwell": "wake", **name, "token": token})
 
 
+def look_name(run_id: str, pause: int, after: int) -> tuple[str, str, int]:
+    """What the token of a look is of; no step has such an id."""
+    return run_id, f"look {pause}", after
+
+
+def look_message(run_id: str, pause: int, after: int, token: str) -> bytes:
+    """That events behind this position may satisfy a wait. `token`: of `look_name`; those before it would be passed
+    over."""
+    name = {"run": run_id, "pause": pause, "after": after}
+    return orjson.dumps({"stepwell": "look", **name, "token": token})
+
+
 def release_message(function_id: str, after: str | None) -> bytes:
     """That events may be kept for a function that is not paused any more."""
     return orjson.dumps({"stepwell": "release", "function": function_id, "after": after})

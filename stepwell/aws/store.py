@@ -82,6 +82,8 @@ _FOLDED_AT_ONCE = 40  # outcomes of a run from which on they wait no longer
 class DynamoStore:
     """Implements `platform.Store` for one batch after the other: `begin`, then what the engine does, then `flush`."""
 
+    looks_at: int | None = 5000  # ten messages with as many are two thirds of what `advance` may take
+
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
         self._registry, self._timers, self._waking, self.lists = registry, timers, waking, lists
@@ -245,6 +247,9 @@ class DynamoStore:
                 if event_id in events and events[event_id].seq == position:
                     yield events[event_id]
             at_once = _MORE_EVENTS
+
+    def look_on(self, run_id: str, pause: int, after: int) -> None:
+        self._waking.look_on(run_id, pause, after)
 
     def _all_arrivals(self, page: list[Item], between: Item) -> Iterator[tuple[int, str]]:
         """Those of a partition's first page, and of the next ones when they are asked for."""

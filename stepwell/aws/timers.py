@@ -46,6 +46,11 @@ class Timers:
         self.set(run.id, timer, due_at, now)
         return False
 
+    def is_over(self, plan: Plan, run: Run, timer: Timer, now: int) -> bool:
+        """Whether the time that this timer is for has come, or nothing waits for it any more."""
+        due_at = _due_at(plan, run, timer)
+        return due_at is not None and due_at + self._late(timer) <= now
+
     def item_of(self, plan: Plan, before: Run, timer: Timer, now: int) -> list[Key]:
         """The item of a timer that is not needed any more, if it is a far one. One that is a message already will find
         that nothing waits for it."""

@@ -1,9 +1,10 @@
-"""Finding the waits that an event may settle, a page at a time: who wakes many runs does so in several invocations."""
+"""Finding the waits that an event may settle, a page at a time: who wakes many runs does so in several invocations. And
+the events that may settle a wait."""
 
 from __future__ import annotations
 
 from stepwell.aws.clients import client
-from stepwell.aws.messages import entry, wake_message, wake_name
+from stepwell.aws.messages import entry, look_message, look_name, wake_message, wake_name
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.tokens import Tokens
@@ -36,6 +37,11 @@ class Waking:
             run_id, _, pause = item["sk"]["S"].rpartition("#")
             found.append(OpenedWait(run_id, int(pause), int(item["d"]["N"])))
         return found
+
+    def look_on(self, run_id: str, pause: int, after: int) -> None:
+        """Have a message ask for the events behind this position."""
+        name = run_id, pause, after
+        self._next.append(look_message(*name, self._tokens.of(*look_name(*name))))
 
     def send(self) -> None:
         """Ask for the next pages. Raises NotSent."""

@@ -109,9 +109,11 @@ class EventArrived:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The wait's ttl is over, and a last look found no event that satisfies it."""
+    """The wait's ttl is over, and a last look found no event that satisfies it. `looked`: the position up to which that
+    is known already."""
 
     pause: int
+    looked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

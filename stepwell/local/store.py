@@ -65,6 +65,8 @@ class _Kept:
 class LocalStore:
     """Implements `platform.Store`; besides, the batch's transaction: `begin`, then `flush` or `rollback`."""
 
+    looks_at: int | None = None
+
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
         self.connection = connect(path, durable=durable)
         migrate(self.connection)
@@ -232,6 +234,9 @@ class LocalStore:
             if row:
                 found[event_id] = Event.stored(*row)
         return found
+
+    def look_on(self, run_id: str, pause: int, after: int) -> None:
+        """Nobody asks for it, since all events are looked at."""
 
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
         if key is None:
