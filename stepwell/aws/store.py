@@ -82,7 +82,7 @@ _FOLDED_AT_ONCE = 40  # outcomes of a run from which on they wait no longer
 class DynamoStore:
     """Implements `platform.Store` for one batch after the other: `begin`, then what the engine does, then `flush`."""
 
-    looks_at: int | None = 5000  # ten messages with as many are two thirds of what `advance` may take
+    looks_at: int | None = 5000  # ten messages with as many have to be done within `advance`'s minute
 
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
