@@ -72,6 +72,16 @@ class Story:
         except Crash:
             self.batches.start()  # and the next minute finds what this one has left
 
+    def silence(self) -> None:
+        """Until an attempt with a timeout of 30 s of which nothing was heard is taken for lost."""
+        self.clock.shift(timedelta(seconds=3600 + 30 + 60))
+        for _ in range(2):
+            try:
+                self.batches.entry.sweep(range(STATUS_SHARDS))
+            except Crash:
+                self.batches.start()
+            self.drain()
+
 
 def a_run_that_starts_a_function(its: Story) -> None:
     its.batches.deploy({"a": handler_step()})
@@ -146,13 +156,7 @@ def an_attempt_that_is_lost(its: Story) -> None:
     its.batches.deploy({"a": handler_step(timeout="30s")})
     its.begins()
     its.send()
-    its.clock.shift(timedelta(seconds=3600 + 30 + 60))
-    for _ in range(2):
-        try:
-            its.batches.entry.sweep(range(STATUS_SHARDS))
-        except Crash:
-            its.batches.start()
-        its.drain()
+    its.silence()
 
 
 def a_cron_trigger(its: Story) -> None:
@@ -210,13 +214,7 @@ def a_silence_that_ends_a_run(its: Story) -> None:
     its.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
     its.send()
     its.begins()
-    its.clock.shift(timedelta(seconds=3600 + 30 + 60))
-    for _ in range(2):
-        try:
-            its.batches.entry.sweep(range(STATUS_SHARDS))
-        except Crash:
-            its.batches.start()
-        its.drain()
+    its.silence()
 
 
 def two_containers(its: Story) -> None:

@@ -174,13 +174,18 @@ def runs_cannot_be_written() -> Iterator[None]:
         yield
 
 
-def test_a_cancel_that_could_not_be_written_is_no_success(batches: Batches) -> None:
+def runs_on_with_a_listener(batches: Batches) -> str:
+    """The id of a run that has not ended, and whose end as cancelled would start a function."""
     batches.answer = lambda ctx: LOST
     batches.deploy({"a": handler_step()})
     batches.deploy({"a": handler_step()}, on="stepwell/run.cancelled", id="listener")
     batches.send()
     batches.drain()
-    run_id = batches.runs()[0][0].run.id
+    return batches.runs()[0][0].run.id
+
+
+def test_a_cancel_that_could_not_be_written_is_no_success(batches: Batches) -> None:
+    run_id = runs_on_with_a_listener(batches)
     with runs_cannot_be_written(), pytest.raises(NotWritten, match="could not be cancelled"):
         batches.entry.cancel(run_id)
     assert statuses(batches) == ["running"]
@@ -192,12 +197,7 @@ def test_a_cancel_that_could_not_be_written_is_no_success(batches: Batches) -> N
 
 
 def test_a_cancel_whose_listeners_could_not_start_starts_them_when_it_is_asked_again(batches: Batches) -> None:
-    batches.answer = lambda ctx: LOST
-    batches.deploy({"a": handler_step()})
-    batches.deploy({"a": handler_step()}, on="stepwell/run.cancelled", id="listener")
-    batches.send()
-    batches.drain()
-    run_id = batches.runs()[0][0].run.id
+    run_id = runs_on_with_a_listener(batches)
     listener = f"R#{run_id_of('listener', f'run:{run_id}')}"
     with (
         failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: listener in body),
