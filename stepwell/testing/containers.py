@@ -41,20 +41,22 @@ class Containers:
     def __init__(self) -> None:
         self.registry = Registry()
         self.adapter = f"{self.registry.host}/adapter:1"
+        self._has_adapter = False
 
     @cached_property
     def engine(self) -> str:
         """The path of docker or podman. Raises NoEngine."""
         return find_engine()
 
-    @cached_property
-    def is_ready(self) -> bool:
-        """True: the adapter's image is in the registry. Raises NoEngine; CalledProcessError if the engine fails."""
+    def make_adapter(self) -> None:
+        """Have the adapter's image in the registry. Raises NoEngine; CalledProcessError if the engine fails."""
+        if self._has_adapter:
+            return
         with TemporaryDirectory() as folder:
             shutil.copy(adapter.binary(ARCHITECTURE), Path(folder) / "adapter")
             dockerfile = 'FROM scratch\nCOPY adapter /bootstrap\nENTRYPOINT ["/bootstrap"]\n'
             self.make(self.adapter, Path(folder), dockerfile)
-        return True
+        self._has_adapter = True
 
     def make(self, image: str, folder: Path, dockerfile: str) -> None:
         """Build an image, and leave it in the registry only, so that ECS has to pull it."""
@@ -103,7 +105,7 @@ class ContainerStepwell(AwsStepwell):
         if not any(its.tasks for its in wanted):
             return
         try:
-            assert self._containers.is_ready
+            self._containers.make_adapter()
         except NoEngine as reason:
             text = f"{reason}; container steps need one in tests too: install and start docker or podman"
             raise Refused(400, [{"pointer": "", "message": text}]) from None

@@ -1,4 +1,4 @@
-"""moto, without what it works out again for every request: a third of the time of tests that make many.
+"""moto, without what it works out again for every request.
 
 One rule: only what cannot change is remembered, so answers are the same.
 """
