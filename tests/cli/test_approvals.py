@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -35,31 +34,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> str:
-    return new_key(tmp_path / "db")
+def columns() -> int:
+    return 60
 
 
 @pytest.fixture
 def server(folder: Path, tmp_path: Path, key: str) -> Iterator[Server]:
     with serve(folder, tmp_path / "db") as server:
         yield server
-
-
-@pytest.fixture
-def http(server: Server, key: str) -> Iterator[Api]:
-    with api(server, key) as client:
-        yield client
-
-
-@pytest.fixture
-def command(server: Server, key: str) -> Command:
-    def run(*arguments: str, code: int = 0) -> Any:
-        env = {"STEPWELL_URL": server.url, "STEPWELL_KEY": key, "COLUMNS": "60"}
-        result = CliRunner().invoke(app, list(arguments), env=env)
-        assert result.exit_code == code, result.output
-        return json.loads(result.stdout) if "--json" in arguments else result.stdout + result.stderr
-
-    return run
 
 
 def started(http: Api, name: str = "one", step: str = "ask", **data: Any) -> Json:

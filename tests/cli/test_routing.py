@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from stepwell.cli.main import app
-from tests.servers import Api, Json, Server, api, eventually, new_key, program, serve, write_function
+from tests.servers import Api, Json, Server, eventually, program, serve, write_function
 
 Command = Callable[..., Any]
 FAILS_IF_ASKED = 'case "$(cat)" in *bad*) exit 1;; esac; echo 2'
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> str:
-    return new_key(tmp_path / "db")
 
 
 @pytest.fixture
@@ -28,23 +20,6 @@ def server(tmp_path: Path, key: str) -> Iterator[Server]:
     (tmp_path / "none").mkdir()
     with serve(tmp_path / "none", tmp_path / "db") as server:
         yield server
-
-
-@pytest.fixture
-def http(server: Server, key: str) -> Iterator[Api]:
-    with api(server, key) as client:
-        yield client
-
-
-@pytest.fixture
-def command(server: Server, key: str) -> Command:
-    def run(*arguments: str | Path, code: int = 0) -> Any:
-        env = {"STEPWELL_URL": server.url, "STEPWELL_KEY": key, "COLUMNS": "200"}
-        result = CliRunner().invoke(app, list(map(str, arguments)), env=env)
-        assert result.exit_code == code, result.output
-        return json.loads(result.stdout) if "--json" in arguments else result.stdout + result.stderr
-
-    return run
 
 
 def write(folder: Path, script: str) -> Path:
