@@ -1,3 +1,5 @@
+"""A native handler that tries what its role must not allow."""
+
 import boto3
 from botocore.exceptions import ClientError
 
