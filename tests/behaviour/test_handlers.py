@@ -297,13 +297,15 @@ def test_a_process_that_dies_is_a_failure_and_is_replaced(platform: Platform, bo
 
 
 def test_a_process_that_closes_its_runtimes_files_is_a_failure_and_is_replaced(platform: Platform) -> None:
-    """On AWS it can still answer, and what comes next finds it dead."""
+    """On AWS it can still answer. Whether the next attempt finds its runtime dead, or with a new connection, is chance;
+    the one after it always succeeds."""
     body = "if event['event']['data'].get('ok'): return 1\n    os.closerange(3, 65536); return 1"
     platform.deploy(handled_by(timeout={"local": "15m", "aws": "2s"}[platform.name]), python(body, "import os"))
     assert run_it(platform, data={"ok": True})["output"] == 1
     if platform.name == "aws":
         assert run_it(platform)["output"] == 1
-        assert run_it(platform, data={"ok": True})["error"]["kind"] == "timeout"
+        after = run_it(platform, data={"ok": True})
+        assert (after["output"] == 1) != (after["error"] is not None and after["error"]["kind"] == "timeout")
     else:
         assert message_of(run_it(platform))
     assert run_it(platform, data={"ok": True})["output"] == 1
