@@ -19,7 +19,10 @@ from cel_expr_python import cel
 from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Node, Select, children, decode, path, walk
 from stepwell.core.cel_errors import compile_problem, value_problem
 from stepwell.core.cel_loops import grows, is_quadratic, names_outside, nesting
+from stepwell.core.immortal_none import make_none_immortal
 from stepwell.core.messages import Answer
+
+make_none_immortal()  # before the library returns its first null
 
 MAX_SOURCE_BYTES = 2048
 _MAX_NESTING = 2
