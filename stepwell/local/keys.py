@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from stepwell.api.access import Key, KeyScope, new_key
+from stepwell.local.files import make_folder
 from stepwell.local.schema import connect, migrate
 
 
@@ -16,7 +17,7 @@ class KeyStore:
     """Implements `api.access.Keys`. A key that another process makes or revokes counts from the next request on."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._connection = connect(path)
         migrate(self._connection)
         self._version = -1

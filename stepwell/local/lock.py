@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stepwell.local.files import open_file
+
 
 class InUse(Exception):
     """Another server uses the database."""
@@ -18,7 +20,7 @@ def exclusive(database: Path) -> Iterator[None]:
     """Hold the database for this process. Raises InUse, which names the process that holds it."""
     database = database.resolve()  # a link to it is the same database
     path = database.with_name(database.name + ".lock")
-    with path.open("a+") as file:
+    with os.fdopen(open_file(path, os.O_RDWR), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

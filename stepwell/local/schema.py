@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from stepwell.local.files import make_file
+
 MIGRATIONS = (
     """
     CREATE TABLE events (
@@ -173,6 +175,7 @@ def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connec
         uri = f"file:{quote(str(path))}?mode=ro"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     else:
+        make_file(Path(path))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000}")
     connection.execute("PRAGMA cache_size = -65536")

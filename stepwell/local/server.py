@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import tempfile
@@ -16,6 +17,7 @@ from stepwell.core.plan import compile_plan
 from stepwell.core.routing import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
+from stepwell.local.files import close_to_others, make_code_folder, make_folder
 from stepwell.local.functions import PUSHED, Registered
 from stepwell.local.lock import exclusive
 from stepwell.local.platform import DEFAULT_URL, LocalPlatform, Settings
@@ -27,6 +29,8 @@ from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv, materialise
 from stepwell.project.load import LoadedFunction, LoadError, load
 from stepwell.project.webhooks import FoundWebhooks
+
+log = logging.getLogger("stepwell.server")
 
 
 def default_parallelism() -> int:
@@ -136,8 +140,11 @@ async def open_server(
     settings: ServerSettings, clock: Clock | None = None, *, grace_s: float = 0.0
 ) -> AsyncIterator[LocalServer]:
     """Open the database, go on with its runs, and close it in order. Raises lock.InUse, schema.DatabaseTooNew."""
-    settings.database.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.database.parent)
     with exclusive(settings.database):
+        for warning in close_to_others(settings.database, settings.code):
+            log.warning("%s", warning)
+        make_code_folder(settings.code)
         store = LocalStore(settings.database, durable=settings.durable)
         runners = Runners(no_containers=settings.no_containers)
         platform = LocalPlatform(

@@ -205,7 +205,7 @@ def materialise(code: StepCode, into: Path) -> Path:
     target = into / code.hash
     if target.is_dir():
         return target
-    into.mkdir(parents=True, exist_ok=True)
+    into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (into / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.is_dir():

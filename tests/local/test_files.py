@@ -1,0 +1,129 @@
+"""Nobody but the server's user reads what it keeps: the database, what SQLite puts beside it, the code of steps."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepwell.local.keys import KeyStore
+from stepwell.local.lock import exclusive
+from stepwell.local.schema import connect
+from tests.servers import api, cli, dev, eventually, new_key, program, serve, write_function
+
+OTHERS = 0o077
+
+
+@pytest.fixture(autouse=True)
+def open_umask() -> Iterator[None]:
+    """Whatever this shell's umask keeps from others is no merit of ours."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def readable_by_others(folder: Path) -> list[str]:
+    """What others can reach: below a folder that is closed to them, nothing."""
+    found = []
+    for entry in folder.iterdir():
+        if mode(entry) & OTHERS:
+            found.append(entry.name)
+            if entry.is_dir():
+                found += readable_by_others(entry)
+    return sorted(found)
+
+
+def test_all_that_a_server_keeps_is_for_its_own_user(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    functions = write_function(tmp_path / "f", a=program("cat main.sh 2> /dev/null; echo 1"))
+    key = new_key(home / "db")
+    with serve(functions, home / "db") as server, api(server, key) as http:
+        http.ended(http.send())
+        names = {path.name for path in home.iterdir()}
+        assert {"db", "db-wal", "db-shm", "db.lock", ".db.code"} <= names
+        assert readable_by_others(home) == []
+        assert mode(home) == 0o700
+    assert mode(home / ".db.code") == 0o700
+
+
+def test_the_folder_that_dev_makes_is_for_its_own_user(tmp_path: Path) -> None:
+    with dev(write_function(tmp_path / "f"), tmp_path / ".stepwell" / "stepwell.db"):
+        assert readable_by_others(tmp_path / ".stepwell") == []
+        assert mode(tmp_path / ".stepwell") == 0o700
+
+
+def test_a_command_that_makes_the_database_leaves_no_moment_for_others(tmp_path: Path) -> None:
+    db = tmp_path / "a" / "db"
+    assert cli("keys", "create", "--db", str(db)).returncode == 0
+    assert (mode(db.parent), mode(db)) == (0o700, 0o600)
+
+
+def test_a_file_has_its_mode_from_the_moment_it_is_there(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "db")
+    assert mode(tmp_path / "db") == 0o600
+    connection.execute("CREATE TABLE t (x)")
+    assert {mode(tmp_path / name) for name in ("db-wal", "db-shm")} == {0o600}
+    connection.close()
+    with exclusive(tmp_path / "db"):
+        assert mode(tmp_path / "db.lock") == 0o600
+
+
+def test_a_database_behind_a_link_is_private_where_it_really_is(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "db").symlink_to(tmp_path / "disk" / "real")
+    KeyStore(tmp_path / "db").close()
+    assert mode(tmp_path / "disk" / "real") == 0o600
+
+
+def test_what_others_could_read_is_closed_to_them_at_the_start_with_a_warning(tmp_path: Path) -> None:
+    home = tmp_path / ".stepwell"
+    home.mkdir()
+    functions, db = write_function(tmp_path / "f"), home / "db"
+    key = new_key(db)
+    with serve(functions, db) as server:
+        assert server.stop() == 0
+    opened = (home, db, home / "db.lock", home / ".db.code")
+    for path in opened:
+        path.chmod(mode(path) | 0o055)
+    with serve(functions, db) as server, api(server, key) as http:
+        warnings = [line["message"] for line in server.lines if line["level"] == "warning"]
+        for path in opened:
+            assert any(str(path) in warning and "others" in warning for warning in warnings), (path, warnings)
+        assert readable_by_others(home) == []
+        assert mode(home) == 0o700
+        http.ended(http.send())
+    with serve(functions, db) as server:
+        assert not [line for line in server.lines if "others" in line["message"]]
+
+
+def test_the_folder_of_a_database_that_is_no_folder_of_ours_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    with serve(write_function(tmp_path / "f"), shared / "db"):
+        assert mode(shared) == 0o755
+        assert readable_by_others(shared) == []
+
+
+def test_an_input_of_a_step_is_for_the_servers_user(tmp_path: Path) -> None:
+    go, said = tmp_path / "go", tmp_path / "said"
+    step = program(
+        f'echo "$STEPWELL_INPUT $TMPDIR" > {said}.new; mv {said}.new {said}; while [ ! -e {go} ]; do sleep 0.01; done'
+    )
+    key = new_key(tmp_path / "db")
+    with serve(write_function(tmp_path / "f", a=step), tmp_path / "db") as server, api(server, key) as http:
+        event = http.send()
+        eventually(said.exists)
+        top = {Path("/dev/shm"), Path(tempfile.gettempdir())}
+        for path in map(Path, said.read_text().split()):
+            closed = [folder for folder in path.parents if folder not in top and not mode(folder) & OTHERS]
+            assert closed, f"others reach {path}"
+        go.touch()
+        http.ended(event)
