@@ -124,10 +124,7 @@ async def _post(url: str, headers: Mapping[str, str], content: bytes, within_s: 
     ):
         async for piece in response.aiter_bytes(_PIECE):
             body.feed(piece)
-    if response.is_redirect:
-        to = response.headers.get("location", "")
-        _log(f"answered {response.status_code} to {to}; redirects are not followed\n")
-    return body.report(response.status_code, response.headers.get("retry-after"))
+    return body.report(response.status_code, response.headers)
 
 
 @lru_cache(maxsize=1)
@@ -158,9 +155,10 @@ class _Body:
             _log(text.decode("utf-8", "replace"))
         self._room -= len(text)
 
-    def report(self, status: int, retry_after: str | None) -> Report:
+    def report(self, status: int, headers: Mapping[str, str]) -> Report:
         said = self._read()
-        outcome = from_http(status, said, time.time_ns() // 1_000_000, retry_after)
+        told = {"retry_after": headers.get("retry-after"), "location": headers.get("location")}
+        outcome = from_http(status, said, time.time_ns() // 1_000_000, **told)
         _log(unsaid(said, outcome).decode("utf-8", "replace"))
         body: bytes = bytes(self._text)
         if self._size > _REPORTED:
@@ -171,7 +169,7 @@ class _Body:
             "body": base64.b64encode(body).decode(),
             "size": self._size,
             "long": self._size > _REPORTED and said.output is None,
-            "retry_after": retry_after,
+            **told,
             "error": None,
         }
 

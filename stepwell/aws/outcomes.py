@@ -24,6 +24,7 @@ from stepwell.core.outcome import (
     read_json,
     read_last_line,
     read_stdout,
+    read_value,
     timed_out,
     too_large,
 )
@@ -81,8 +82,8 @@ def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outc
     if condition != "Success":
         return failure("crash", f"Lambda did not run it to its end, and did not say why: {condition}")
     if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
-        answer = record["said"].encode() if "said" in record else orjson.dumps(payload)
-        return from_said(read_json(answer), now)
+        said = read_json(record["said"].encode()) if "said" in record else read_value(payload)
+        return from_said(said, now)
     return outcome_of_report(payload, now, step.timeout_ms)
 
 
@@ -111,7 +112,8 @@ def _of_http(report: dict[str, Any], now: int) -> Outcome:
     if report.get("error"):
         its = report["error"]
         return failure(str(its["kind"]), str(its["message"]), retryable=bool(its.get("retryable", True)))
-    return from_http(int(report["http"]), _said(report, "body"), now, report.get("retry_after"))
+    said, told = _said(report, "body"), {name: report.get(name) for name in ("retry_after", "location")}
+    return from_http(int(report["http"]), said, now, **told)
 
 
 def _said(report: dict[str, Any], field: str) -> Said:

@@ -5,7 +5,6 @@ One rule: whatever bytes a step prints, the result is an `Outcome` that can be s
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import signal
@@ -17,14 +16,13 @@ from typing import Any
 import orjson
 
 from stepwell.core.duration import parse_duration
+from stepwell.core.exact_json import Unusable, is_inexact_number, parse, too_deep
 from stepwell.core.messages import Error, Outcome
 
 MAX_OUTPUT_BYTES = 256 * 1024
 _LONGEST_DELAY_MS = parse_duration("366d")
 _LONGEST_MESSAGE = 2000
 _WORTH_A_RETRY = frozenset({408, 425, 429})
-_MAY_BE_JSON = re.compile(rb'\s*[{\["\-0-9]')
-_LONG_NUMBER = re.compile(rb"\d{19}")
 _SECONDS = re.compile(r"\d{1,20}(\.\d{1,20})?")
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -41,37 +39,47 @@ class Said:
     text: bytes = b""
 
 
-class _Unusable(Exception):
-    """The output is JSON that cannot be kept as it is."""
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read_json(text: bytes, log: bytes = b"") -> Said:
     """Read a text that should be one JSON value: what a handler returned."""
     try:
-        return _said(_value(text), text, log)
+        return _said(parse(text), text, log)
     except ValueError as error:
         return Said(None, problem=Error("invalid_output", printable(f"the output is not JSON: {error}")), text=text)
-    except _Unusable as reason:
+    except Unusable as reason:
         return _invalid(str(reason), text, log)
 
 
-def read_stdout(text: bytes) -> Said:
-    """Read all that a step printed: a JSON value, or a last line that is an object or array, or text."""
+def read_value(value: object) -> Said:
+    """Read what a handler returned, if somebody has parsed it already."""
     try:
-        return _said(_value(text), text)
+        return read_json(orjson.dumps(value))
+    except TypeError:
+        return _invalid(str(too_deep()), b"")
+
+
+def read_stdout(text: bytes) -> Said:
+    """Read all that a step printed: a JSON value, or a last line that is an object or array, or text.
+
+    What looks like a number and is none that is held exactly is text: it is the hash of a commit, or a tracking number.
+    """
+    if is_inexact_number(text):
+        return _said_text(text)
+    try:
+        return _said(parse(text), text)
     except ValueError:
         pass
-    except _Unusable as reason:
+    except Unusable as reason:
         return _invalid(str(reason), text)
     start = text.rfind(b"\n", 0, len(text.rstrip())) + 1
     last = read_last_line(text[start:], text[:start]) if start else None
-    if last is not None:
-        return last
-    body = text.rstrip(b"\r\n").decode("utf-8", "replace")
-    output = orjson.dumps({"body": body})
+    return _said_text(text) if last is None else last
+
+
+def _said_text(text: bytes) -> Said:
+    output = orjson.dumps({"body": text.rstrip(b"\r\n").decode("utf-8", "replace")})
     return _too_large(len(output), text) if len(output) > MAX_OUTPUT_BYTES else Said(output, is_json=False, text=text)
 
 
@@ -80,10 +88,10 @@ def read_last_line(line: bytes, log: bytes = b"") -> Said | None:
     if line.lstrip()[:1] not in (b"{", b"["):
         return None
     try:
-        return _said(_value(line), line, log)
+        return _said(parse(line), line, log)
     except ValueError:
         return None
-    except _Unusable as reason:
+    except Unusable as reason:
         return _invalid(str(reason), line, log)
 
 
@@ -92,47 +100,8 @@ def too_large(size: int) -> Said:
     return _too_large(size, b"")
 
 
-def _value(text: bytes) -> Any:
-    """The JSON value of a text. Raises ValueError if it is none, _Unusable if it does not survive being kept."""
-    text = text.removeprefix(b"\xef\xbb\xbf")
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        _second_look(text, error.msg)
-        raise
-    if _LONG_NUMBER.search(text):
-        json.loads(text, parse_int=_within_64_bits)
-    return value
-
-
-def _second_look(text: bytes, message: str) -> None:
-    """Tell JSON that orjson does not take (half surrogates, 1e999, great depth) from what is no JSON."""
-    if not _MAY_BE_JSON.match(text):
-        return
-    try:
-        json.loads(text.decode(), parse_int=float, parse_constant=_no_constant)
-    except RecursionError:
-        raise _Unusable("it is nested more than 254 deep") from None
-    except ValueError:
-        return
-    raise _Unusable(message.partition(": line")[0])
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _within_64_bits(digits: str) -> int:
-    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
-        raise _Unusable(f"the integer {digits[:40]} does not fit into 64 bits; print it as a text, in quotes")
-    return 0
-
-
 def _said(value: Any, text: bytes, log: bytes = b"") -> Said:
-    try:
-        output = orjson.dumps(value)
-    except TypeError:
-        raise _Unusable("it is nested more than 254 deep") from None
+    output = orjson.dumps(value)
     if len(output) > MAX_OUTPUT_BYTES:
         return _too_large(len(output), text, log)
     return Said(output, value if isinstance(value, dict) else {}, log=log, text=text)
@@ -175,15 +144,25 @@ def from_exit(code: int, said: Said, last_line: str, now: int) -> Outcome:
     return _failed("exit", f"exit code {code}{after}", status, said, now)
 
 
-def from_http(status: int, said: Said, now: int, retry_after: str | None = None) -> Outcome:
-    """The outcome of an HTTP call. `retry_after`: the header of that name."""
-    if status < 400:
+def from_http(
+    status: int, said: Said, now: int, *, retry_after: str | None = None, location: str | None = None
+) -> Outcome:
+    """The outcome of an HTTP call. `retry_after`, `location`: the headers of these names."""
+    if status < 300:
         outcome = from_said(said, now)
     else:
-        outcome = _failed("http", f"answered with status {status}{_reason(said)}", status, said, now)
+        where = _redirect(location) if status < 400 else ""
+        outcome = _failed("http", f"answered with status {status}{where}{_reason(said)}", status, said, now)
     if outcome.error is None or not outcome.retryable or outcome.retry_after_ms is not None:
         return outcome
     return Outcome(None, outcome.error, outcome.retryable, retry_after_ms(retry_after, now))
+
+
+def _redirect(location: str | None) -> str:
+    """What a 3xx leads to: a POST that was sent elsewhere has not done its work here."""
+    if not location:
+        return ", which is no success"
+    return f", a redirect to {location}, which is not followed; correct the step's url"
 
 
 def failure(kind: str, message: str, *, retryable: bool = True) -> Outcome:

@@ -116,9 +116,23 @@ def test_the_input_is_posted_without_its_token(steps: HttpSteps, server: Server)
         ((200, {}, b"log\n[1]"), Outcome(output=b"[1]"), "log\n"),
         ((200, {}, b"\xff\n"), Outcome(output='{"body":"\ufffd"}'.encode()), ""),
         (
-            (302, {"location": "http://x"}, b""),
-            Outcome(output=b'{"body":""}'),
-            "answered 302 to http://x; redirects are not followed\n",
+            (302, {"location": "http://x"}, b"moved\n"),
+            Outcome(
+                None,
+                Error(
+                    "http",
+                    "answered with status 302, a redirect to http://x, which is not followed; correct the step's url"
+                    ": moved",
+                    302,
+                ),
+                False,
+            ),
+            "moved\n",
+        ),
+        (
+            (304, {"retry-after": "7"}, b""),
+            Outcome(None, Error("http", "answered with status 304, which is no success", 304), False),
+            "",
         ),
         ((404, {}, b"no\n"), Outcome(None, Error("http", "answered with status 404: no", 404), False), "no\n"),
         (

@@ -120,6 +120,8 @@ def test_the_input_is_posted_and_the_answer_is_the_output(platform: Platform, si
         (b"hello\n", {"body": "hello"}, ""),
         (b'working\n{"n": 1}\n', {"n": 1}, "working\n"),
         (b"\xff\x00", {"body": "\ufffd\x00"}, ""),
+        (b"340434161094042557123", {"body": "340434161094042557123"}, ""),
+        (b"0.1", 0.1, ""),
     ],
 )
 def test_an_answer_is_read_like_what_a_program_prints(
@@ -192,13 +194,28 @@ def test_retry_after_sets_the_delay(
     assert (run["status"], len(site.requests)) == ("completed", 2)
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(platform: Platform, site: Site, status: int) -> None:
-    site.answers = [Answer(status, b"moved", {"Location": f"{site.url}/elsewhere"}), Answer(body=b"1")]
-    done = run_it(platform, function({"a": step(site.url)}))
-    assert done["output"] == {"body": "moved"}
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
+def test_redirects_are_not_followed_and_are_final_failures(platform: Platform, site: Site, status: int) -> None:
+    site.answers = [Answer(status, b"moved", {"Location": f"{site.url}/elsewhere", "Retry-After": "1"}), Answer()]
+    done = run_it(platform, function({"a": step(site.url, retries={"attempts": 2})}), travel="1h")
+    assert (done["status"], done["error"]["kind"], done["error"]["status"]) == ("failed", "http", status)
+    assert f"a redirect to {site.url}/elsewhere" in done["error"]["message"]
     assert [request.path for request in site.requests] == ["/"]
-    assert f"{site.url}/elsewhere" in done["attempts"][0]["logs"]
+    assert done["attempts"][0]["logs"].strip() == "moved"
+
+
+@pytest.mark.parametrize("status", [304, 305, 302])
+def test_a_redirect_to_nowhere_is_a_final_failure(platform: Platform, site: Site, status: int) -> None:
+    site.answers = [Answer(status, b""), Answer()]
+    done = run_it(platform, function({"a": step(site.url, retries={"attempts": 2})}), travel="1h")
+    assert (done["status"], len(site.requests)) == ("failed", 1)
+    assert f"status {status}" in done["error"]["message"]
+
+
+def test_a_redirect_that_a_body_tells_of_is_no_failure(platform: Platform, site: Site) -> None:
+    site.answers = [Answer(200, b'{"status": 302}')]
+    done = run_it(platform, function({"a": step(site.url)}))
+    assert (done["status"], done["output"]) == ("completed", {"status": 302})
 
 
 def test_cookies_are_not_kept(platform: Platform, site: Site) -> None:

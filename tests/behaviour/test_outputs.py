@@ -127,6 +127,16 @@ def say(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
         (b"hello\n", {"body": "hello"}, ""),
         (b"hello\nworld", {"body": "hello\nworld"}, ""),
         (b"total:\n12\n", {"body": "total:\n12"}, ""),  # a number is no object
+        # a number only if it is held exactly
+        (b"0.1", 0.1, ""),
+        (b"1e5", 1e5, ""),
+        (b"5e91234\n", {"body": "5e91234"}, ""),
+        (b"1e400", {"body": "1e400"}, ""),
+        (b"00340434161094042557", {"body": "00340434161094042557"}, ""),
+        (b"340434161094042557123\n", {"body": "340434161094042557123"}, ""),
+        (b"18446744073709551616", {"body": "18446744073709551616"}, ""),
+        (b"1.0000000000000000000001", {"body": "1.0000000000000000000001"}, ""),
+        (b"-Infinity", {"body": "-Infinity"}, ""),
         (b"NaN\n", {"body": "NaN"}, ""),
         (b"[1, NaN]", {"body": "[1, NaN]"}, ""),
         (b'{"a": 1,}', {"body": '{"a": 1,}'}, ""),
@@ -144,19 +154,21 @@ def test_what_a_program_prints_becomes_its_output(platform: Platform, printed: b
 
 
 @pytest.mark.parametrize(
-    "printed",
+    ("printed", "says"),
     [
-        "b'[' * 100_000 + b']' * 100_000",
-        "b'{\"a\":' * 300 + b'1' + b'}' * 300",
-        "b'123456789' * 1000",
-        "b'{\"n\": 18446744073709551616}'",
-        "b'{\"n\": -9223372036854775809}'",
+        ("b'[' * 100_000 + b']' * 100_000", "128 deep"),
+        ("b'{\"a\":' * 129 + b'1' + b'}' * 129", "128 deep"),
+        ("b'{\"n\": 18446744073709551616}'", "18446744073709551616 at /n does not fit into 64 bits"),
+        ("b'{\"n\": [0, -9223372036854775809]}'", "at /n/1 does not fit into 64 bits"),
+        ("b'log\\n[1e999]'", "1e999 at /0 is infinity"),
+        ('b\'{"n": "\\\\ud800"}\'', "at /n has half of a character"),
     ],
 )
-def test_json_that_cannot_be_kept_as_it_is_is_a_final_failure(platform: Platform, printed: str) -> None:
+def test_json_that_cannot_be_kept_as_it_is_is_a_final_failure(platform: Platform, printed: str, says: str) -> None:
     retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
     step = say(platform, printed, retried)
     assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "invalid_output", 1)
+    assert says in step["error"]["message"]
 
 
 def test_an_output_may_have_256_kib_and_no_byte_more(platform: Platform) -> None:

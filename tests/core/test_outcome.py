@@ -24,6 +24,7 @@ from stepwell.core.outcome import (
 
 NOW = 1_700_000_000_000  # 2023-11-14T22:13:20Z
 DAY = 86_400_000
+TO = ", a redirect to https://x.org/login, which is not followed; correct the step's url"
 
 
 def said(text: bytes) -> Outcome:
@@ -69,15 +70,21 @@ def test_what_is_printed_becomes_the_output(printed: bytes, output: bytes) -> No
 @pytest.mark.parametrize(
     ("printed", "reason"),
     [
-        (b"18446744073709551616", "the integer 18446744073709551616 does not fit into 64 bits"),
-        (b'{"a": [-9223372036854775809]}', "does not fit into 64 bits"),
+        (b'{"n": 18446744073709551616}', "the integer 18446744073709551616 at /n does not fit into 64 bits"),
+        (b'{"a": [-9223372036854775809]}', "at /a/0 does not fit into 64 bits; make it a text, in quotes"),
+        (b'{"a/b": {"~": 340434161094042557123}}', "at /a~1b/~0 does not fit"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "9... at /n does not fit into 64 bits"),
         (b'log\n{"a": 123456789012345678901234567890}', "does not fit into 64 bits"),
-        (b"9" * 5000, "infinity"),
-        (b"[1e400]", "infinity"),
-        (b'{"a": "\\ud83d"}', "surrogate"),
-        (b"[" * 300 + b"]" * 300, "nested more than 254 deep"),
-        (b"log\n" + b"[" * 300 + b"]" * 300, "nested more than 254 deep"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested more than 254 deep"),
+        (b"[0, 1e400]", "the number 1e400 at /1 is infinity to a double; make it a text, in quotes"),
+        (b'{"a": {"b": -1E999}}', "the number -1E999 at /a/b is infinity"),
+        (b'{"a": "\\ud83d"}', "the text at /a has half of a character (a lone surrogate)"),
+        (b'{"a": {"\\udc00": 1}}', "at /a/\udc00 has half".replace("\udc00", "?")),
+        (b'"\\ud83d"', "the text has half of a character"),
+        (b"[" * 129 + b"]" * 129, "nested more than 128 deep"),
+        (b'{"a":' * 129 + b"1" + b"}" * 129, "nested more than 128 deep"),
+        (b"log\n" + b"[" * 300 + b"]" * 300, "nested more than 128 deep"),
+        (b"[" * 1_500 + b"]" * 1_500, "nested more than 128 deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested more than 128 deep"),
     ],
 )
 def test_json_that_would_not_stay_what_it_is_is_refused(printed: bytes, reason: str) -> None:
@@ -85,6 +92,110 @@ def test_json_that_would_not_stay_what_it_is_is_refused(printed: bytes, reason: 
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable, outcome.output) == ("invalid_output", False, None)
     assert reason in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    ("printed", "number"),
+    [
+        (b"12", 12),
+        (b" 12 \r\n", 12),  # white space is no part of it
+        (b"\xef\xbb\xbf12", 12),  # nor is a byte order mark
+        (b"-0", 0),  # an integer, and there is one zero
+        (b"18446744073709551615", 2**64 - 1),  # the greatest of 64 bits
+        (b"-9223372036854775808", -(2**63)),  # the least
+        (b"0.1", 0.1),  # the double nearest to it is written 0.1
+        (b"1.50", 1.5),  # the same value
+        (b"-0.0", -0.0),
+        (b"1e5", 1e5),  # JSON allows it, and a double holds it
+        (b"1E+5", 1e5),
+        (b"5e91", 5e91),  # nobody can tell it from the hash of a commit
+        (b"1e23", 1e23),  # what a double makes of it is written 1e+23
+        (b"0.30000000000000004", 0.30000000000000004),  # 17 digits, as programs print doubles
+        (b"123456789012345680000.0", 123456789012345680000.0),
+        (b"1.7976931348623157e308", 1.7976931348623157e308),  # the greatest double
+        (b"5e-324", 5e-324),  # the least
+        (b"0e99", 0.0),
+        (b"1." + b"0" * 500, 1.0),
+    ],
+)
+def test_a_bare_number_that_is_held_exactly_is_a_number(printed: bytes, number: float) -> None:
+    output = said(printed).output
+    assert output is not None
+    assert repr(orjson.loads(output)) == repr(number)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        # JSON numbers that are not held
+        b"18446744073709551616",  # one more than 64 bits hold
+        b"-9223372036854775809",
+        b"340434161094042557123",  # 21 digits: the number of a parcel
+        b"100000000000000000000",  # a double holds it, but who writes an integer means every digit
+        b"9" * 5000,
+        b"5e91234",  # the hash of a commit; infinity to a double
+        b"1e400",
+        b"-1e400",
+        b"1e-400",  # zero to a double
+        b"1e" + b"9" * 400,
+        b"0e" + b"9" * 400,
+        b"1.0000000000000000000001",  # 1.0 to a double
+        b"3.14159265358979323846",
+        b"9007199254740993.0",  # odd, and beyond 2^53
+        b"4.9e-324",  # the least double is written 5e-324
+        b"0." + b"1" * 900,
+        # no JSON numbers
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"00340434161094042557",
+        b"01",
+        b"+1",
+        b".5",
+        b"1.",
+        b"1_000",
+        b"1,000",
+        b"0x10",
+        b"1e",
+        b"--1",
+        b"-",
+        b"12 13",
+        b"2026-11-29",
+        "\u0663".encode(),  # a digit, in Arabic
+    ],
+)
+def test_what_only_looks_like_a_number_is_text(printed: bytes) -> None:
+    for text in (printed, printed + b"\n", b"  " + printed + b"\r\n"):
+        assert said(text) == Outcome(output=orjson.dumps({"body": text.rstrip(b"\r\n").decode()}))
+
+
+@pytest.mark.parametrize("text", [b"18446744073709551616", b"1" + b"0" * 400])
+def test_a_number_that_a_handler_returns_is_never_made_a_text(text: bytes) -> None:
+    outcome = from_said(read_json(text), NOW)
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.retryable) == ("invalid_output", False)
+    assert "does not fit into 64 bits" in outcome.error.message
+
+
+@pytest.mark.parametrize("text", [b"NaN", b"-Infinity", b'{"a": NaN}', b"[1, Infinity]"])
+def test_a_handlers_nan_is_no_json(text: bytes) -> None:
+    outcome = from_said(read_json(text), NOW)
+    assert outcome.error is not None
+    assert (outcome.error.kind, outcome.retryable) == ("invalid_output", False)
+    assert "not JSON" in outcome.error.message
+
+
+def test_of_two_members_with_one_name_the_last_one_counts() -> None:
+    assert said(b'{"a": 1, "b": 2, "a": 3}') == Outcome(output=b'{"a":3,"b":2}')
+    assert said(b'log\n{"status": 500, "status": 200}') == Outcome(output=b'{"status":200}')
+
+
+def test_an_output_may_be_nested_128_deep() -> None:
+    for text in (b"[" * 128 + b"]" * 128, b'{"a":' * 128 + b"1" + b"}" * 128):
+        assert said(text) == Outcome(output=text)
+    assert said(b"log\n" + b"[" * 128 + b"]" * 128) == Outcome(output=b"[" * 128 + b"]" * 128)
+    wide = b"[" + b"[1]," * 1000 + b'"[[[["]'  # many brackets are no depth
+    assert said(wide) == Outcome(output=wide)
 
 
 def test_an_output_may_have_256_kib_as_it_is_stored() -> None:
@@ -205,7 +316,20 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
     [
         (200, b'{"a": 1}', None, Outcome(output=b'{"a":1}')),
         (204, b"", None, Outcome(output=b'{"body":""}')),
-        (302, b"", None, Outcome(output=b'{"body":""}')),
+        (299, b"1", None, Outcome(output=b"1")),
+        (
+            200,
+            b'{"status": 302}',
+            None,
+            Outcome(output=b'{"status":302}'),
+        ),  # of the body, not of the answer
+        (302, b"", "7", Outcome(None, Error("http", f"answered with status 302{TO}", 302), False)),  # never tried again
+        (
+            399,
+            b'{"a": 1, "retry_after": 2}',
+            None,
+            Outcome(None, Error("http", f"answered with status 399{TO}", 399, b'{"a":1,"retry_after":2}'), False),
+        ),
         (404, b"gone", None, Outcome(None, Error("http", "answered with status 404: gone", 404), False)),
         (500, b'{"a": 1}', None, Outcome(error=Error("http", "answered with status 500", 500, b'{"a":1}'))),
         (503, b"", "7", Outcome(None, Error("http", "answered with status 503", 503), True, 7000)),
@@ -226,7 +350,23 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
 def test_an_http_answer_is_judged_by_its_status_and_body(
     status: int, body: bytes, header: str | None, outcome: Outcome
 ) -> None:
-    assert from_http(status, read_stdout(body), NOW, header) == outcome
+    said = read_stdout(body)
+    assert from_http(status, said, NOW, retry_after=header, location="https://x.org/login") == outcome
+
+
+@pytest.mark.parametrize("location", [None, ""])
+@pytest.mark.parametrize("status", [300, 304, 399])
+def test_a_redirect_to_nowhere_is_a_final_failure_too(status: int, location: str | None) -> None:
+    message = f"answered with status {status}, which is no success: moved"
+    outcome = from_http(status, read_stdout(b"moved\n"), NOW, location=location)
+    assert outcome == Outcome(None, Error("http", message, status), False)
+
+
+def test_where_a_redirect_leads_is_shown_whatever_it_holds() -> None:
+    outcome = from_http(301, read_stdout(b""), NOW, location="\x1b[31m" + "x" * 9000)
+    assert outcome.error is not None
+    assert "\x1b" not in outcome.error.message
+    assert len(outcome.error.message) == 2000
 
 
 @pytest.mark.parametrize(

@@ -54,17 +54,16 @@ class HttpRunner:
 
 
 async def _post(client: httpx.AsyncClient, job: Job, log: Log) -> Outcome:
-    headers = request_headers(job, log)
     reader = StdoutReader(log)
-    async with client.stream("POST", job.step.runtime.url or "", content=job.input, headers=headers) as response:
+    url, given = job.step.runtime.url or "", request_headers(job, log)
+    async with client.stream("POST", url, content=job.input, headers=given) as response:
         async for piece in response.aiter_bytes(_PIECE):
             reader.feed(piece)
-    if response.is_redirect:
-        to = response.headers.get("location", "")
-        log("system", f"answered {response.status_code} to {to}; redirects are not followed\n".encode())
     said = reader.finish()
-    now = time.time_ns() // 1_000_000
-    outcome = from_http(response.status_code, said, now, response.headers.get("retry-after"))
+    now, headers = time.time_ns() // 1_000_000, response.headers
+    outcome = from_http(
+        response.status_code, said, now, retry_after=headers.get("retry-after"), location=headers.get("location")
+    )
     if rest := unsaid(said, outcome):
         log("stdout", rest)
     return outcome

@@ -1,0 +1,171 @@
+"""JSON that is kept exactly as it was said: integers of 64 bits, finite doubles, whole characters, 128 levels.
+
+One rule: what cannot be kept is named by its place (a JSON pointer) and comes with a cure; nothing is rounded away
+unseen but the digits of a double.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+MAX_DEPTH = 128
+_ORJSON_DEPTH = 254  # the deepest value that orjson writes
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAY_BE_JSON = re.compile(rb'\s*[{\["\-0-9]')
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_NUMBER = re.compile(rb"[ \t\r\n]*(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)[ \t\r\n]*")
+_LONGEST_NUMBER = 800  # characters; written out in full, a double has at most 767 digits
+_LONGEST_EXPONENT = 8
+
+
+class Unusable(Exception):
+    """JSON that cannot be kept; the message says what, where, and the cure."""
+
+
+def parse(text: bytes) -> Any:
+    """The value of a JSON text. Raises ValueError if it is not JSON, Unusable if it cannot be kept as it is.
+
+    Of two members with one name the last one counts, as in JavaScript and Python.
+    """
+    text = text.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if _MAY_BE_JSON.match(text) and _is_json_to_others(text):
+            raise Unusable(error.msg.partition(": line")[0]) from None
+        raise
+    if _LONG_NUMBER.search(text):
+        _is_json_to_others(text)
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+        raise too_deep()
+    return value
+
+
+def is_inexact_number(text: bytes) -> bool:
+    """Whether a text is a JSON number that neither 64 bits (integers) nor a double (all others) hold exactly.
+
+    A double holds a number exactly if the shortest way to write that double has the same value: 0.1 and 1.50 are held;
+    1.0000000000000000000001, 1e400 and 1e-400 are not.
+    """
+    found = _NUMBER.fullmatch(text.removeprefix(_BYTE_ORDER_MARK))
+    if found is None:
+        return False
+    number, fraction, exponent = found[1].decode(), found[2], found[3] or b""
+    if fraction is None and not exponent:
+        return not _fits_64_bits(number)
+    if len(number) > _LONGEST_NUMBER or len(exponent) > _LONGEST_EXPONENT:
+        return True
+    double = float(number)
+    return not math.isfinite(double) or Decimal(repr(double)) != Decimal(number)
+
+
+def _fits_64_bits(digits: str) -> bool:
+    return len(digits) <= 20 and -(2**63) <= int(digits) < 2**64
+
+
+def _is_too_deep(value: Any) -> bool:
+    """orjson looks, in C: a frame around the value makes what is deeper than MAX_DEPTH too deep for it."""
+    for _ in range(_ORJSON_DEPTH - MAX_DEPTH):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return True
+    return False
+
+
+def too_deep() -> Unusable:
+    """What is raised of a value that is nested too deep."""
+    return Unusable(f"it is nested more than {MAX_DEPTH} deep; flatten it, or pass it on as a text")
+
+
+# --- what exactly is wrong -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Stands in a value where something cannot be kept. `what`, and `why` with the cure."""
+
+    what: str
+    why: str
+
+
+def _is_json_to_others(text: bytes) -> bool:
+    """Whether Python's own reader takes it. Raises Unusable with the place of what cannot be kept."""
+    try:
+        value = json.loads(text.decode(), parse_int=_integer, parse_float=_double, parse_constant=_no_constant)
+    except RecursionError:
+        raise too_deep() from None
+    except ValueError:
+        return False
+    if (found := _first_fault(value)) is not None:
+        fault, pointer = found
+        raise Unusable(f"{fault.what}{f' at {pointer}' if pointer else ''} {fault.why}")
+    return True
+
+
+def _integer(digits: str) -> int | _Fault:
+    cure = "does not fit into 64 bits; make it a text, in quotes"
+    return 0 if _fits_64_bits(digits) else _Fault(f"the integer {_short(digits)}", cure)
+
+
+def _double(digits: str) -> float | _Fault:
+    cure = "is infinity to a double; make it a text, in quotes"
+    return 0.0 if math.isfinite(float(digits)) else _Fault(f"the number {_short(digits)}", cure)
+
+
+def _short(digits: str) -> str:
+    return digits if len(digits) <= 40 else f"{digits[:40]}..."
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_HALF = _Fault("the text", "has half of a character (a lone surrogate); write it as valid UTF-8")
+_Link = tuple[Any, Any] | None  # the link of what a value is in, and its key there
+
+
+def _first_fault(value: Any) -> tuple[_Fault, str] | None:
+    """The first fault in a value, with its place. Does not recurse: the value may be nested as deep as anything."""
+    left: list[tuple[Any, _Link, int]] = [(value, None, 0)]
+    while left:
+        value, link, depth = left.pop()
+        if isinstance(value, _Fault):
+            return value, _pointer(link)
+        if isinstance(value, str) and not _is_whole(value):
+            return _HALF, _pointer(link)
+        if not isinstance(value, (dict, list)):
+            continue
+        if depth == MAX_DEPTH:
+            raise too_deep()
+        for key in value if isinstance(value, dict) else ():
+            if not _is_whole(key):
+                return _HALF, _pointer((link, key))
+        members = value.items() if isinstance(value, dict) else enumerate(value)
+        left += [(member, (link, key), depth + 1) for key, member in members][::-1]
+    return None
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pointer(link: _Link) -> str:
+    """RFC 6901."""
+    words: list[str] = []
+    while link is not None:
+        link, key = link
+        words.append(str(key).replace("~", "~0").replace("/", "~1"))
+    return "".join(f"/{word}" for word in reversed(words))
