@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-import ssl
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -21,6 +19,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.naming import dotenv_parameter, secret_parameter
 from stepwell.aws.resources import Resources
 from stepwell.core.outcome import Said, from_http, read_last_line, read_stdout, timed_out, too_large, unsaid
+from stepwell.outbound import AsyncTransport, BadEnvironment, tls_problem
 
 Report = dict[str, Any]
 
@@ -64,8 +63,11 @@ class HttpSteps:
             return _error(error.kind, error.message)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             return _error("start", f"{url}: {error}", retryable=False)
+        except BadEnvironment as error:
+            return _error("start", f"{url}: {error}")
         except (httpx.HTTPError, OSError) as error:
-            return _error("http", f"no answer from {url}: {str(error) or type(error).__name__}")
+            why = tls_problem(error, url) or str(error) or type(error).__name__
+            return _error("http", f"no answer from {url}: {why}")
 
     def _headers(self, order: Mapping[str, Any]) -> dict[str, str]:
         """The configured headers, in which `${NAME}` is the variable or secret of that name. Raises _CannotRun."""
@@ -119,18 +121,12 @@ async def _post(url: str, headers: Mapping[str, str], content: bytes, within_s: 
     body = _Body()
     async with (
         asyncio.timeout(within_s),
-        httpx.AsyncClient(verify=_tls(), timeout=None, follow_redirects=False) as http,
+        httpx.AsyncClient(transport=AsyncTransport(), timeout=None, follow_redirects=False) as http,
         http.stream("POST", url, content=content, headers=headers) as response,
     ):
         async for piece in response.aiter_bytes(_PIECE):
             body.feed(piece)
     return body.report(response.status_code, response.headers)
-
-
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    """Takes some 20 ms to make."""
-    return httpx.create_ssl_context()
 
 
 class _Body:

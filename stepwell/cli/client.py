@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8288"
+_WHO_IS_IT = "is it Stepwell, or a proxy's page? look at STEPWELL_URL"
 _BUSY = (429, 502, 503, 504)  # worth another try, if the request may be repeated
 
 
@@ -86,13 +87,19 @@ class Client:
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         status, body = self._answer(method, path, **options)
-        return body if status < 300 else self.refused(status, body)
+        if status >= 300:
+            self.refused(status, body)
+        if not isinstance(body, dict):
+            fail(f"{self.url} answered what Stepwell does not; {_WHO_IS_IT}")
+        return _Answer(body, self.url)
 
     def refused(self, status: int, body: Any) -> NoReturn:
         """End the command with what the server has against the request."""
-        message = body.get("detail") or body.get("message") if isinstance(body, dict) else None
-        message = str(message or f"{self.url} answered {status}; is it Stepwell?")
-        fail(message + ("; set STEPWELL_KEY" if status in (401, 403) else ""))
+        its = body if isinstance(body, dict) else {}
+        message = str(its.get("detail") or its.get("message") or "")
+        if its.get("status") != status and self.env is None:  # problems of Stepwell say it
+            fail(f"{self.url} answered {status}{message and f' ({message[:200]})'}; {_WHO_IS_IT}")
+        fail((message or f"{self.url} answered {status}") + ("; set STEPWELL_KEY" if status in (401, 403) else ""))
 
     def _answer(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         import httpx  # here, since servers start with this module too, and do not wait for it
@@ -103,15 +110,41 @@ class Client:
             else:
                 with _http() as http:
                     response = self._patiently(http, method, path, options)
-        except httpx.ConnectError:
-            cure = "start one with `stepwell dev`, or set STEPWELL_URL" if self.env is None else "is it deployed?"
-            fail(f"no server answers at {self.url}; {cure}")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            fail(f"{method} {self.url}{path}: {error or type(error).__name__}")
+            fail(self._no_answer(error, f"{method} {self.url}{path}"))
         try:
             return response.status_code, orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            fail(f"{self.url} answered {response.status_code} with something that is not JSON; is it Stepwell?")
+            fail(self._no_json(response))
+
+    def _no_answer(self, error: Exception, request: str) -> str:
+        """Why there was none, and what to do."""
+        import httpx
+
+        from stepwell.outbound import BadEnvironment, tls_problem
+
+        if isinstance(error, BadEnvironment):
+            return str(error)
+        if reason := tls_problem(error, self.url):
+            return f"{self.url}: {reason}"
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            cure = "start one with `stepwell dev`, or set STEPWELL_URL" if self.env is None else "is it deployed?"
+            return f"no server answers at {self.url}; {cure}"
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+            return f"STEPWELL_URL={self.url} is no address such as {DEFAULT_URL} ({error})"
+        if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http://"):
+            return f"{self.url} does not answer as HTTP does ({error}); should the address begin with https://?"
+        return f"{request}: {error or type(error).__name__}"
+
+    def _no_json(self, response: httpx.Response) -> str:
+        """What answered is another server, or something on the way to it."""
+        status, location = response.status_code, response.headers.get("location")
+        if response.is_redirect and location:
+            cure = "redirects are not followed; set STEPWELL_URL to the address of the server itself"
+            return f"{self.url} answered {status}, a redirect to {location[:200]}; {cure}"
+        kind = response.headers.get("content-type", "").partition(";")[0][:100]
+        what = f"{kind}, which is" if kind and not kind.endswith("json") else "something that is"
+        return f"{self.url} answered {status} with {what} not JSON; {_WHO_IS_IT}"
 
     def _patiently(self, http: httpx.Client, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         import httpx
@@ -130,7 +163,21 @@ class Client:
             pause = min(2 * pause, 2.0)
 
 
+class _Answer(dict[str, Any]):
+    """A JSON object that a server answered. What every answer of Stepwell has, and this one has not, ends the
+    command."""
+
+    def __init__(self, body: dict[str, Any], url: str) -> None:
+        super().__init__(body)
+        self._url = url
+
+    def __missing__(self, name: str) -> NoReturn:
+        fail(f"{self._url} answered without {name!r}; {_WHO_IS_IT}")
+
+
 def _http() -> httpx.Client:
     import httpx
 
-    return httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=30)
+    from stepwell.outbound import Transport
+
+    return httpx.Client(transport=Transport(retries=2), timeout=30)

@@ -195,6 +195,18 @@ def test_no_answer_is_tried_again(steps: HttpSteps) -> None:
     assert message.startswith("no answer from http://127.0.0.1:1/hook: ")
 
 
+def test_a_proxy_that_cannot_be_used_and_certificates_that_are_gone_are_named_and_harm_no_other_call(
+    steps: HttpSteps, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks://proxy:1")
+    monkeypatch.setenv("SSL_CERT_FILE", "/gone.pem")
+    assert call(steps, server.url).error is None
+    kind, retryable, message = error_of(call(steps, "http://stepwell.example/"))
+    assert (kind, retryable, "ALL_PROXY=socks://proxy:1" in message) == ("start", True, True)
+    kind, retryable, message = error_of(call(steps, "https://127.0.0.1:1/"))
+    assert (kind, retryable, "SSL_CERT_FILE=/gone.pem" in message) == ("start", True, True)
+
+
 def test_no_answer_in_time_is_a_timeout(steps: HttpSteps, server: Server) -> None:
     server.is_slow = True
     assert error_of(call(steps, server.url, timeout_ms=200)) == (

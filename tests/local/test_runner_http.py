@@ -159,6 +159,30 @@ def test_no_answer_is_tried_again() -> None:
     assert message.startswith("no answer from http://127.0.0.1:1/hook: ")
 
 
+def test_a_proxy_that_cannot_be_used_is_named_and_harms_no_other_call(
+    server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, proxy in (("ALL_PROXY", "socks://u:hush@proxy:1"), ("http_proxy", "socks5://proxy:1")):
+        monkeypatch.setenv(name, proxy)
+        assert run(call(server)).output == {}
+        kind, retryable, message = run(job(None, Runtime("http", url="http://stepwell.example/hook"))).error
+        assert (kind, retryable) == ("start", True)
+        assert message.startswith(f"http://stepwell.example/hook: {name}=socks")
+        assert "hush" not in message
+
+
+def test_certificates_that_are_gone_are_named_and_plain_http_needs_none(
+    server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/gone.pem")
+    assert run(call(server)).output == {}
+    kind, _, message = run(job(None, Runtime("http", url=server.url.replace("http:", "https:")))).error
+    assert (kind, "SSL_CERT_FILE=/gone.pem is not there" in message) == ("start", True)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    kind, _, message = run(job(None, Runtime("http", url=server.url.replace("http:", "https:")))).error
+    assert (kind, "should the address begin with http://?" in message) == ("http", True)
+
+
 def test_no_answer_in_time_is_a_timeout(server: _Server) -> None:
     server.is_slow = True
     assert run(call(server, timeout_ms=200)).error == ("timeout", True, "did not end within 0.2 s, its timeout")

@@ -34,19 +34,27 @@ class HttpRunner:
     async def _call(self, job: Job, log: Log) -> Outcome:
         import httpx  # takes 0.1 s, and few servers have such steps
 
+        from stepwell.outbound import AsyncTransport, BadEnvironment, tls_problem
+
         if self._client is None:
+            limits = httpx.Limits(max_connections=None, keepalive_expiry=30)
             self._client = httpx.AsyncClient(
+                transport=AsyncTransport(limits=limits),
                 timeout=None,
                 follow_redirects=False,
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             )
         try:
             return await _post(self._client, job, log)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             return failure("start", f"{job.step.runtime.url}: {error}", retryable=False)
+        except BadEnvironment as error:
+            return failure("start", f"{job.step.runtime.url}: {error}")
         except (httpx.HTTPError, OSError) as error:
-            return failure("http", f"no answer from {job.step.runtime.url}: {str(error) or type(error).__name__}")
+            url = job.step.runtime.url or ""
+            return failure(
+                "http", f"no answer from {url}: {tls_problem(error, url) or str(error) or type(error).__name__}"
+            )
 
     async def close(self) -> None:
         if self._client is not None:
