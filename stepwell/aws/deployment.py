@@ -23,6 +23,7 @@ from stepwell.aws.values import Parameter, values_hash
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.project.code import CodeError
 from stepwell.project.load import LoadedFunction, PlacedProblem
+from stepwell.project.pushed import for_push
 
 
 class Refused(Exception):
@@ -151,7 +152,7 @@ def new_or_changed(exists: bool) -> str:
 def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wanted]:
     """What these functions need. Raises Refused."""
     found, problems = [], []
-    for function in functions:
+    for function in map(for_push, functions):
         definition = function.normalised()
         plan = compile_plan(definition, 0)
         code = {step_id: code.hash for step_id, code in function.steps.items()}

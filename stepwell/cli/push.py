@@ -159,6 +159,7 @@ def _register_types(resources: Resources, types: ProjectTypes) -> list[TypeChang
 
 def _load(paths: list[Path]) -> Project:
     from stepwell.project.load import load_all
+    from stepwell.project.pushed import left_out
     from stepwell.project.types import project_types
     from stepwell.project.webhooks import find_webhooks
 
@@ -168,7 +169,7 @@ def _load(paths: list[Path]) -> Project:
     if not functions:
         fail("no definitions found; `stepwell init` makes one")
     for function in functions:
-        for warning in function.warnings():
+        for warning in (*function.warnings(), *left_out(function)):
             warn(str(warning))
     types, webhooks = project_types(paths, functions), find_webhooks(paths)
     for warning in (*types.warnings, *webhooks.warnings):

@@ -36,6 +36,8 @@ class Project:
 
 def to_server(project: Project, release: Release, dry_run: bool, as_json: bool) -> None:
     """Send what the server has not, one function after the other. Ends the command at the first that it refuses."""
+    from stepwell.project.pushed import for_push
+
     client = Client()
     changes = [] if dry_run else push_types(client, project.types)
     for change in changes:
@@ -43,7 +45,7 @@ def to_server(project: Project, release: Release, dry_run: bool, as_json: bool) 
             show_change(change)
     known = {its["id"] for its in client.pages("/v1/functions", 100_000)}
     pushed: list[dict[str, Any]] = []
-    for function in project.functions:
+    for function in map(for_push, project.functions):
         function_id = function.definition.id
         live = _live(client, function) if function_id in known else None
         if live is not None:

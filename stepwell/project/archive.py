@@ -1,11 +1,13 @@
 """A function as one file, to be sent to a server: its definition, its steps' code, and what stands beside them.
 
-One rule: what is in an archive is regular files inside of one folder. Whoever made it, nothing of it is written
-anywhere else, it is no larger than code may be, and no link is followed, since there is none.
+One rule: what is in an archive is regular files inside of one folder, and links that stay there. Whoever made it,
+nothing of it is written anywhere else, and it is no larger than code may be. Links are made when all files are there,
+and no file lies behind one, so none is followed.
 """
 
 from __future__ import annotations
 
+import os
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -13,10 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from stepwell.project.code import LARGEST, CodeError
+from stepwell.project.leftovers import is_leftover
 from stepwell.project.load import LoadedFunction
+from stepwell.project.pushed import for_push
+from stepwell.project.source import is_whole
 
 MOST_FILES = 20_000
 _CHUNK = 1024 * 1024
+_FILE, _PROGRAM, _LINK = stat.S_IFREG | 0o644, stat.S_IFREG | 0o755, stat.S_IFLNK | 0o777
+_LONGEST_LINK = 4096
 _BESIDE = (".stepwellignore",)
 _SCHEMAS = "*.schema.json"
 
@@ -26,12 +33,21 @@ class BadArchive(Exception):
 
 
 def write_archive(function: LoadedFunction, to: IO[bytes]) -> None:
-    """Raises CodeError for code that holds links, OSError."""
+    """Write what is pushed of a function. Raises OSError, and CodeError for what no archive can hold."""
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name, mode in sorted(_files(function)):
+        for name, mode in sorted(_files(for_push(function))):
+            if not is_whole(name):
+                raise CodeError(f"the name of {name!r} is not in UTF-8; rename it, or name it in .stepwellignore")
             info = zipfile.ZipInfo(name)
-            info.external_attr = (stat.S_IFREG | mode) << 16
+            info.create_system = 3  # Unix: the upper half of the attributes is the mode
+            info.external_attr = mode << 16
             info.compress_type = zipfile.ZIP_DEFLATED
+            if mode == _LINK:
+                text = os.fsencode((function.folder / name).readlink())
+                if not _stays_inside(name, os.fsdecode(text)):
+                    raise CodeError(f"{name} changed while it was packed; push again")
+                archive.writestr(info, text)
+                continue
             with (function.folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while chunk := source.read(_CHUNK):
                     target.write(chunk)
@@ -40,25 +56,25 @@ def write_archive(function: LoadedFunction, to: IO[bytes]) -> None:
 def _files(function: LoadedFunction) -> set[tuple[str, int]]:
     """Names relative to the function's folder, and modes."""
     folder = function.folder.resolve()
-    found = {(function.file.name, 0o644)}
-    found |= {(name, 0o644) for name in _BESIDE if (folder / name).is_file()}
-    found |= {(path.relative_to(folder).as_posix(), 0o644) for path in _schemas(folder)}
+    found = {(function.file.name, _FILE)}
+    found |= {(name, _FILE) for name in _BESIDE if (folder / name).is_file()}
+    found |= {(path.relative_to(folder).as_posix(), _FILE) for path in _schemas(folder)}
+    modes = {"f": _FILE, "x": _PROGRAM, "l": _LINK}
     for code in function.steps.values():
         place = code.folder.resolve().relative_to(folder)
         if (code.folder / ".env").is_file():
-            found.add(((place / ".env").as_posix(), 0o644))
+            found.add(((place / ".env").as_posix(), _FILE))
         for file in code.files:
-            name = (place / file.path).as_posix()
-            if file.kind == "l":
-                raise CodeError(f"{name} is a link, which is not pushed to a server; put the file itself there")
-            found.add((name, 0o755 if file.kind == "x" else 0o644))
+            if ".venv" not in PurePosixPath(file.path).parts[:-1]:
+                found.add(((place / file.path).as_posix(), modes[file.kind]))
     return found
 
 
 def _schemas(folder: Path) -> Iterator[Path]:
     """Types of events that stand beside a function, or are named by its triggers."""
-    yield from (path for path in folder.glob(_SCHEMAS) if path.is_file())
-    yield from (path for path in (folder / "schemas").rglob(_SCHEMAS) if path.is_file())
+    for path in (*folder.glob(_SCHEMAS), *(folder / "schemas").rglob(_SCHEMAS)):
+        if path.is_file() and not is_leftover(path.name):
+            yield path
 
 
 def unpack(file: IO[bytes], into: Path) -> None:
@@ -69,7 +85,10 @@ def unpack(file: IO[bytes], into: Path) -> None:
             _check(members)
             left = LARGEST
             for member in members:
-                left = _unpack_one(archive, member, into / member.filename, left)
+                if not _is_link(member):
+                    left = _unpack_one(archive, member, into / member.filename, left)
+            links = [_make_link(archive, member, into) for member in members if _is_link(member)]
+        _check_links(links, into)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, RuntimeError) as error:
         raise BadArchive(f"the archive cannot be read: {error}") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -89,13 +108,57 @@ def _check(members: list[zipfile.ZipInfo]) -> None:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts or not parts or ":" in parts[0]:
             raise BadArchive(f"{name[:100]!r} leads out of the function's folder")
-        if kind not in (0, stat.S_IFREG):
-            raise BadArchive(f"{name[:100]!r} is no file, but a link or a device")
+        if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
+            raise BadArchive(f"{name[:100]!r} is no file, but a device")
         if member.flag_bits & 1:
             raise BadArchive(f"{name[:100]!r} is encrypted")
         if (plain := str(PurePosixPath(name))) in seen:
             raise BadArchive(f"{name[:100]!r} is there twice")
         seen.add(plain)
+    links = {PurePosixPath(member.filename) for member in members if _is_link(member)}
+    for name in seen if links else ():
+        if not links.isdisjoint(PurePosixPath(name).parents):
+            raise BadArchive(f"{name[:100]!r} lies behind a link")
+
+
+def _is_link(member: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(member.external_attr >> 16)
+
+
+def _make_link(archive: zipfile.ZipFile, member: zipfile.ZipInfo, into: Path) -> Path:
+    with archive.open(member) as source:
+        text = source.read(_LONGEST_LINK + 1)
+    if len(text) > _LONGEST_LINK or b"\0" in text or not _stays_inside(member.filename, os.fsdecode(text)):
+        raise _leads_out(member.filename)
+    link = into / member.filename
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.fsdecode(text))
+    return link
+
+
+def _check_links(links: list[Path], into: Path) -> None:
+    """Two links that stay inside as they are written may still lead out together."""
+    for link in links:
+        try:
+            is_inside = link.resolve().is_relative_to(into.resolve())
+        except (OSError, RuntimeError):
+            is_inside = False  # it leads to itself
+        if not is_inside:
+            raise _leads_out(str(link.relative_to(into)))
+
+
+def _leads_out(name: str) -> BadArchive:
+    return BadArchive(f"{name[:100]!r} is a link that leads out of the function's folder")
+
+
+def _stays_inside(name: str, text: str) -> bool:
+    """Whether a link of this name and text stays in the folder, as it is written."""
+    depth = len(PurePosixPath(name).parts) - 1
+    is_inside = bool(text) and not text.startswith("/")
+    for part in PurePosixPath(text).parts:
+        depth += -1 if part == ".." else 1
+        is_inside &= depth >= 0
+    return is_inside
 
 
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, to: Path, left: int) -> int:

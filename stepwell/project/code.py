@@ -11,12 +11,14 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dotenv import dotenv_values
 from pathspec import GitIgnoreSpec
+
+from stepwell.project.leftovers import is_leftover
 
 LARGEST = 250 * 1024 * 1024
 _EXCLUDED = frozenset({".git", ".env", "__pycache__", ".stepwell"})
@@ -71,14 +73,20 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
             names = sorted(_walk(folder, _Ignored({function_folder.resolve(), folder})), key=os.fsencode)
         else:
             folder, file, names = path.parent, path.name, [path.name]
+        environments = virtual_environments(names)
         files, left = [], LARGEST
         for name in names:
-            found, size = _read(folder, name, left)
+            found, size = _read(folder, name, left, environments)
             files.append(found)
             left -= size
     except OSError as error:
         raise CodeError(f"cannot read {_shown(error.filename or path)}: {error.strerror}") from None
-    return StepCode(folder, file, tuple(files), _hash(files))
+    return StepCode(folder, file, tuple(files), hash_of(files))
+
+
+def virtual_environments(names: Iterable[str]) -> frozenset[str]:
+    """The folders among these files that are virtual environments of Python, by the file that makes them one."""
+    return frozenset(folder for name in names for folder, _, file in [name.rpartition("/")] if file == "pyvenv.cfg")
 
 
 def dotenv(folder: Path) -> dict[str, str]:
@@ -97,7 +105,7 @@ def dotenv(folder: Path) -> dict[str, str]:
 
 
 class _Ignored:
-    """What is no part of a step's code, as gitignore decides it."""
+    """What is no part of a step's code, as gitignore decides it. A pattern with `!` brings back leftovers."""
 
     def __init__(self, folders: set[Path]) -> None:
         self._specs = [
@@ -108,7 +116,8 @@ class _Ignored:
         if path.name in _EXCLUDED or (path.name == ".cache" and path.parent.name == "node_modules"):
             return True
         suffix = "/" if is_folder else ""
-        return any(spec.match_file(f"{path.relative_to(folder).as_posix()}{suffix}") for folder, spec in self._specs)
+        said = {spec.check_file(f"{path.relative_to(folder)}{suffix}").include for folder, spec in self._specs}
+        return True in said or (is_leftover(path.name) and False not in said)
 
 
 def _patterns(file: Path) -> GitIgnoreSpec:
@@ -134,13 +143,14 @@ def _walk(root: Path, ignored: _Ignored) -> Iterator[str]:
                     yield path.relative_to(root).as_posix()
 
 
-def _read(folder: Path, name: str, limit: int) -> tuple[CodeFile, int]:
+def _read(folder: Path, name: str, limit: int, environments: frozenset[str]) -> tuple[CodeFile, int]:
     """One file of the code and its size, at most `limit`."""
     path = folder / name
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         text = str(path.readlink())
-        if ".venv" not in Path(name).parts[:-1]:  # a virtual environment links to the interpreter it was made with
+        parents = PurePosixPath(name).parents
+        if ".venv" not in PurePosixPath(name).parts[:-1] and environments.isdisjoint(map(str, parents)):
             _check_link(folder, path, text)
         return CodeFile(name, "l", hashlib.sha256(os.fsencode(text)).digest()), 0
     if not stat.S_ISREG(mode):
@@ -181,7 +191,8 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _hash(files: list[CodeFile]) -> str:
+def hash_of(files: Iterable[CodeFile]) -> str:
+    """The hash of code that consists of these files, in the order of their paths."""
     whole = hashlib.sha256(b"stepwell code 1\n")
     for file in files:
         path = os.fsencode(file.path)

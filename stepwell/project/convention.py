@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepwell.project.code import CodeError
+from stepwell.project.leftovers import is_leftover
 
 _INTERPRETERS = {".py": "python3", ".js": "node", ".mjs": "node", ".cjs": "node", ".sh": "sh"}
 _NAMES = ("main.py", "index.js", "main.js", "main.sh")
@@ -33,7 +34,7 @@ def entry(folder: Path, file: str | None = None) -> tuple[str, ...]:
             raise CodeError(f"bootstrap in {folder} is not executable; run chmod +x on it")
         return ("./bootstrap",)
     for path in sorted(folder.glob("main")) + sorted(folder.glob("main.*")):
-        if _is_executable(path):
+        if _is_executable(path) and not is_leftover(path.name):
             return (f"./{path.name}",)
     looked_for = f"{', '.join(_NAMES)}, bootstrap or an executable main"
     raise CodeError(f"found nothing to run in {folder}: looked for {looked_for}; add one, or give the step a command")

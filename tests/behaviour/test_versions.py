@@ -84,6 +84,7 @@ def test_other_code_is_a_new_version(platform: Platform, files: Files) -> None:
         code(**{"node_modules/.cache/x": "x"}),
         code(**{".git/HEAD": "x"}),
         code(**{".stepwell/stepwell.db": "x"}),
+        code(**{".DS_Store": "x", ".code.py.swp": "unsaved", ".#code.py": "x", "code.py~": "old", "Thumbs.db": "x"}),
         {**code(), "README.md": "beside the steps"},
     ],
 )
@@ -96,6 +97,15 @@ def test_ignored_files_make_no_version(platform: Platform) -> None:
     ignore = {".stepwellignore": "*.log\n"}
     platform.deploy(function({"a": STEP}), code(**ignore))
     assert platform.deploy(function({"a": STEP}), code(**ignore, **{"x.log": "1"})) == 1
+
+
+def test_what_works_only_where_it_was_made_is_not_pushed(platform: Platform) -> None:
+    node = {"node_modules/tool/cli.js": "x"}
+    here = {".venv/pyvenv.cfg": "x", ".venv/lib/x.py": "x", "node_modules/.bin/tool": "x"}
+    versions = [
+        platform.push(function({"a": STEP}), files)["version"] for files in (code(**node), code(**node, **here))
+    ]
+    assert versions == [1, 1]
 
 
 def test_comments_spelled_defaults_and_order_make_no_version(platform: Platform) -> None:

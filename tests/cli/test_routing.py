@@ -106,6 +106,7 @@ def test_a_deleted_function_is_gone_until_it_is_pushed_again(tmp_path: Path, com
 
 def test_a_push_that_is_refused_says_what_is_wrong(tmp_path: Path, command: Command) -> None:
     folder = write(tmp_path / "f", "echo 1")
-    (folder / "link").symlink_to("stepwell.json")
-    assert "is a link" in command("push", folder, code=1)
+    (folder / "link").symlink_to("/etc/passwd")
+    assert "is a link that leads out" in command("push", folder, code=1)
+    (folder / "link").unlink()
     assert "only a canary is sticky or guarded" in command("push", folder, "--guard", code=2)

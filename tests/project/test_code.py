@@ -73,6 +73,41 @@ def test_what_is_no_code_is_left_out(tmp_path: Path) -> None:
     assert names(tmp_path) == kept
 
 
+LEFT_BEHIND = [
+    ".DS_Store", "._main.py", ".AppleDouble/x", "Icon\r", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini",
+    "main.py:Zone.Identifier", "~$plan.docx", ".main.py.swp", ".main.py.swo", ".main.py.swn", "main.py.swp",
+    ".swp", "main.py~", "main.py.~1~", ".main.py.un~", "4913", ".#main.py", "#main.py#", ".main.py.kate-swp",
+    "flycheck_main.py", "main.py___jb_tmp___", ".goutputstream-X1Y2Z3", ".~lock.data.csv#", ".nfs000000000003",
+    ".Trash-1000/x", ".directory", ".idea/workspace.xml", ".vscode/settings.json", ".pytest_cache/README.md",
+    ".hg/store", "lib/.DS_Store", "lib/a.py~",
+]  # fmt: skip
+
+
+def test_what_editors_and_systems_leave_behind_is_no_code(tmp_path: Path) -> None:
+    write(tmp_path, {"main.py": "1", "lib/a.py": "2"})
+    before = hash_of(tmp_path)
+    write(tmp_path, dict.fromkeys(LEFT_BEHIND, "unsaved"))
+    (tmp_path / ".#lib").symlink_to("ada@host.1234:99")
+    assert names(tmp_path) == ["lib/a.py", "main.py"]
+    assert hash_of(tmp_path) == before
+
+
+def test_what_only_looks_left_behind_is_code(tmp_path: Path) -> None:
+    kept = [".config", ".hidden", "#1.txt", "49130", "a.swf", "a.tmp", "a~b", "main.py", "thumbs.db.json"]
+    write(tmp_path, dict.fromkeys(kept, ""))
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_the_ignore_file_can_bring_back_what_was_left_behind(tmp_path: Path) -> None:
+    write(tmp_path, {".stepwellignore": "!desktop.ini\n", "desktop.ini": "", "Thumbs.db": ""})
+    assert names(tmp_path) == [".stepwellignore", "desktop.ini"]
+
+
+def test_a_single_file_is_code_whatever_it_is_called(tmp_path: Path) -> None:
+    write(tmp_path, {"4913": ""})
+    assert [file.path for file in read_code(tmp_path / "4913", tmp_path).files] == ["4913"]
+
+
 def test_the_ignore_file_leaves_out_what_gitignore_would(tmp_path: Path) -> None:
     write(tmp_path, dict.fromkeys(["main.py", "a.log", "keep.log", "build/x", "src/build/y", "data/big.bin"], ""))
     write(tmp_path, {".stepwellignore": "# comment\n*.log\n!keep.log\nbuild/\n/data\n"})
@@ -131,6 +166,15 @@ def test_links_of_a_virtual_environment_may_lead_anywhere(tmp_path: Path) -> Non
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").symlink_to("/usr/bin/python3")
     assert names(tmp_path) == [".venv/bin/python"]
+
+
+def test_a_virtual_environment_may_have_any_name(tmp_path: Path) -> None:
+    write(tmp_path, {"env/pyvenv.cfg": "", "env/bin/activate": ""})
+    (tmp_path / "env/bin/python").symlink_to("/usr/bin/python3")
+    assert names(tmp_path) == ["env/bin/activate", "env/bin/python", "env/pyvenv.cfg"]
+    (tmp_path / "python").symlink_to("/usr/bin/python3")
+    with pytest.raises(CodeError, match="leads out"):
+        read_code(tmp_path, tmp_path)
 
 
 def test_pipes_and_sockets_are_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def put(folder: Path, name: str, content: str = "", executable: bool = False) ->
         (["main.rb*"], ("./main.rb",)),
         (["main.py", "index.js", "main*"], ("python3", "main.py")),
         (["main.txt", "main*"], ("./main",)),
+        (["main.pl~*", "main.rb*"], ("./main.rb",)),
     ],
 )
 def test_a_folder_is_run_by_the_names_in_it(tmp_path: Path, files: list[str], argv: tuple[str, ...]) -> None:
