@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated
@@ -58,25 +56,20 @@ def command(
     start(lambda: main(settings, options))
 
 
-def start(main: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run a server until SIGINT or SIGTERM, which end it in order; the second one does not wait for what runs. What
-    keeps it from starting is an error for people."""
+def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0) -> None:
+    """Run a server until SIGINT or SIGTERM, which end it in order; the second one does not wait for what runs. Ends the
+    process. What keeps it from starting is an error for people."""
     import asyncio
 
     import uvloop
 
+    from stepwell.cli.ending import end_process, until_stopped
     from stepwell.local.lock import InUse
     from stepwell.local.schema import BadDatabase
 
-    async def until_stopped() -> None:
-        task = asyncio.ensure_future(main())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(until_stopped())
+            runner.run(until_stopped(main, grace_s))
+            end_process(0)
     except (InUse, BadDatabase, OSError) as error:
         fail(str(error))

@@ -19,6 +19,7 @@ from stepwell.cli.dev import (
     PortOption,
     start,
 )
+from stepwell.cli.ending import GRACE_S
 from stepwell.cli.output import fail
 from stepwell.local.server import ServerSettings, default_parallelism
 
@@ -30,7 +31,10 @@ def command(
     db: DatabaseOption = DATABASE,
     env: Annotated[str, typer.Option(help="What steps see as ctx.env.")] = "production",
     fsync: Annotated[bool, typer.Option(help="Sync every commit to disk, so that a power cut loses nothing.")] = True,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that running steps get to end on SIGTERM.")] = 20,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running steps get to end on SIGTERM; 3 s later the process has ended."),
+    ] = GRACE_S,
     parallelism: ParallelOption = None,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
@@ -57,9 +61,10 @@ def command(
         parallelism=parallelism or default_parallelism(),
         no_containers=no_containers,
         public_url=_checked(public_url),
+        grace_s=grace,
     )
-    options = ServeOptions(tuple(paths or [Path()]), host, port, grace, keep_days)
-    start(lambda: main(settings, options))
+    options = ServeOptions(tuple(paths or [Path()]), host, port, keep_days)
+    start(lambda: main(settings, options), grace)
 
 
 def _checked(url: str) -> str:

@@ -43,6 +43,7 @@ log = logging.getLogger("stepwell.http")
 
 _ANSWER_S = 30.0  # how long a request waits for its batch
 _PUSH_S = 300.0  # and one that brings code
+_MIN_DRAIN_S, _MAX_DRAIN_S = 1.0, 5.0  # how long requests may end once the server ends, if it has so much grace
 
 T = TypeVar("T")
 
@@ -138,10 +139,10 @@ async def serve(
     local_only: LocalOnly | None,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
-    """Answer requests until this task is cancelled, then end those that are being answered, and return. `ready` is
-    called once the first request can be answered."""
+    """Answer requests until this task is cancelled, then end those that are being answered, at once if it is cancelled
+    again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
     _calm_the_collector()
-    http = _Http(_config(app_of(server, keys, local_only)))
+    http = _Http(_config(app_of(server, keys, local_only), server.settings.grace_s))
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)
@@ -150,13 +151,18 @@ async def serve(
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
+        server.platform.drain()
         http.should_exit = True
-        await serving
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            http.force_exit = True
+            raise
     finally:
         announced.cancel()
 
 
-def _config(app: App) -> uvicorn.Config:
+def _config(app: App, grace_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,
@@ -168,7 +174,7 @@ def _config(app: App) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=round(min(max(grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S)),
     )
 
 

@@ -73,6 +73,7 @@ class LocalPlatform:
         self._scheduled = False
         self._releasing = False
         self._closed = False
+        self._drained_at: float | None = None
         self._log_seq = 0
         self._next_due: int | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -266,10 +267,16 @@ class LocalPlatform:
                     self._facts.append(RunFact(run_id, AttemptLost(i, state.attempt)))
         self._schedule()
 
-    async def close(self, grace_s: float = 0.0) -> None:
-        """Stop starting attempts, give those that run `grace_s` to end, then queue them again as lost. Whatever goes
-        wrong with that, nothing runs on: what is not written now is found lost at the next start."""
+    def drain(self) -> None:
+        """Stop starting attempts: the time that those which run have to end begins."""
         self.executor.pause()
+        if self._drained_at is None:
+            self._drained_at = self._loop.time()
+
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Drain; give what runs `grace_s` to end since it began, then queue it again as lost. Whatever goes wrong with
+        that, nothing runs on: what is not written now is found lost at the next start."""
+        self.drain()
         try:
             await self._let_end(grace_s)
         except Unavailable as reason:
@@ -283,7 +290,8 @@ class LocalPlatform:
             self.store.close()
 
     async def _let_end(self, grace_s: float) -> None:
-        deadline = self._loop.time() + grace_s
+        assert self._drained_at is not None
+        deadline = self._drained_at + grace_s
         while self.executor.running and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
         self._facts += [RunFact(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running]

@@ -30,7 +30,6 @@ class ServeOptions:
     paths: tuple[Path, ...]
     host: str
     port: int
-    grace_s: float
     keep_days: float
 
 
@@ -58,12 +57,12 @@ def log_json_lines() -> None:
 
 
 async def main(settings: ServerSettings, options: ServeOptions) -> None:
-    """Serve until SIGTERM or SIGINT; then let running steps end for `grace_s`, and queue the others again."""
+    """Serve until this task is cancelled; then let running steps end for a while, and queue the others again."""
     log_json_lines()
     with listen(options.host, options.port) as listener:
         is_named = bool(settings.public_url)
         settings = replace(settings, public_url=settings.public_url or url_of(listener))
-        async with open_server(settings, grace_s=options.grace_s) as server:
+        async with open_server(settings) as server:
             functions = await _deploy_all(server, options.paths)
             if not is_named and any(map(_asks, functions)):
                 words = "links to approvals lead to %s; give --public-url if people reach this server elsewhere"

@@ -46,6 +46,7 @@ class ServerSettings:
     no_containers: bool = False
     secret: Callable[[str], str | None] = os.environ.get
     public_url: str = ""  # where people reach the API, if not at the address that it listens on
+    grace_s: float = 0.0  # that running steps get to end when the server ends
 
     @property
     def code(self) -> Path:
@@ -136,16 +137,15 @@ class LocalServer:
 
 
 @asynccontextmanager
-async def open_server(
-    settings: ServerSettings, clock: Clock | None = None, *, grace_s: float = 0.0
-) -> AsyncIterator[LocalServer]:
-    """Open the database, go on with its runs, and close it in order. Raises lock.InUse, schema.DatabaseTooNew."""
+async def open_server(settings: ServerSettings, clock: Clock | None = None) -> AsyncIterator[LocalServer]:
+    """Open the database, go on with its runs, and close it in order: without grace if the task was cancelled more than
+    once. Raises lock.InUse, schema.DatabaseTooNew."""
     make_folder(settings.database.parent)
     with exclusive(settings.database):
-        for warning in close_to_others(settings.database, settings.code):
-            log.warning("%s", warning)
-        make_code_folder(settings.code)
         store = LocalStore(settings.database, durable=settings.durable)
+        make_code_folder(settings.code)
+        for warning in close_to_others(settings.database, settings.code):  # not before it is known to be ours
+            log.warning("%s", warning)
         runners = Runners(no_containers=settings.no_containers)
         platform = LocalPlatform(
             store,
@@ -160,7 +160,9 @@ async def open_server(
             await platform.start()
             yield LocalServer(platform, runners, Queries(settings.database), settings)
         finally:
-            await platform.close(grace_s)
+            task = asyncio.current_task()
+            is_urgent = task is not None and task.cancelling() > 1
+            await platform.close(0.0 if is_urgent else settings.grace_s)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -104,6 +104,14 @@ def test_what_others_could_read_is_closed_to_them_at_the_start_with_a_warning(tm
         assert not [line for line in server.lines if "others" in line["message"]]
 
 
+def test_a_file_that_is_no_database_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database " * 1000)
+    (tmp_path / "notes.txt").chmod(0o644)
+    done = cli("serve", str(write_function(tmp_path / "f")), "--port", "0", "--db", str(tmp_path / "notes.txt"))
+    assert done.returncode == 1
+    assert mode(tmp_path / "notes.txt") == 0o644
+
+
 def test_the_folder_of_a_database_that_is_no_folder_of_ours_keeps_its_mode(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)

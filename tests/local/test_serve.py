@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -164,6 +167,94 @@ def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path, db: Path) -
         assert server.stop() == 0
         assert time.monotonic() - asked < 5
     assert server.stderr == ""
+
+
+def test_a_second_signal_does_not_wait_for_slow_clients_either(tmp_path: Path, db: Path) -> None:
+    """One that is in the middle of its request, while a step runs."""
+    began = tmp_path / "began"
+    write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
+    key = new_key(db)
+    with serve(tmp_path / "f", db, "--grace", "60") as server, api(server, key) as http:
+        http.send()
+        eventually(began.exists)
+        with _in_the_middle_of_a_request(server, key):
+            server.process.send_signal(signal.SIGTERM)
+            eventually(lambda: _is_refused(server))
+            asked = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - asked < 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_without_a_word_about_grace_all_is_over_in_ten_seconds(
+    tmp_path: Path, db: Path, number: signal.Signals
+) -> None:
+    """As `docker stop` has it: with a step that ends for nothing, and a client that never completes its request."""
+    pid = tmp_path / "pid"
+    write_function(tmp_path / "f", a=program(f"trap '' TERM INT; echo $$ > {pid}; while :; do sleep 1; done"))
+    key = new_key(db)
+    with serve(tmp_path / "f", db) as server, api(server, key) as http:
+        http.send()
+        eventually(lambda: pid.exists() and pid.read_text().strip())
+        with _in_the_middle_of_a_request(server, key):
+            asked = time.monotonic()
+            assert server.stop(number) == 0
+            assert time.monotonic() - asked < 9.5
+        assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_requests_and_steps_end_in_one_and_the_same_time(tmp_path: Path, db: Path) -> None:
+    """A client that does not end its request takes nothing from it, and adds nothing."""
+    began = tmp_path / "began"
+    write_function(tmp_path / "f", a=program(f"touch {began}; sleep 60"))
+    key = new_key(db)
+    with serve(tmp_path / "f", db, "--grace", "3") as server, api(server, key) as http:
+        http.send()
+        eventually(began.exists)
+        with _in_the_middle_of_a_request(server, key):
+            asked = time.monotonic()
+            assert server.stop() == 0
+            assert 3 <= time.monotonic() - asked < 5
+
+
+def test_a_server_that_hangs_ends_all_the_same_and_says_so(tmp_path: Path) -> None:
+    """What nobody thought of, here a thread that has the loop for itself, must not wait for SIGKILL."""
+    script = (
+        "import asyncio, time, logging\n"
+        "from stepwell.cli import ending\n"
+        "from stepwell.cli.dev import start\n"
+        "ending.CLOSING_S = 0.3\n"
+        "async def main():\n"
+        "    try:\n"
+        "        print('ready', flush=True); await asyncio.sleep(60)\n"
+        "    finally:\n"
+        "        time.sleep(60)\n"
+        "start(main, 0.2)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 1
+        assert b"does not end in order" in process.stderr.read()
+
+
+@contextmanager
+def _in_the_middle_of_a_request(server: Server, key: str) -> Iterator[None]:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        head = f"POST /e HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: 100\r\n\r\n"
+        client.sendall(head.encode() + b'{"name"')
+        yield
+
+
+def _is_refused(server: Server) -> bool:
+    try:
+        httpx.get(f"{server.url}/healthz")
+    except httpx.HTTPError:
+        return True
+    return False
 
 
 def test_a_request_that_is_being_answered_is_answered(tmp_path: Path, db: Path) -> None:
