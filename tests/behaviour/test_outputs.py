@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from typing import Any
 
 import pytest
@@ -56,13 +57,95 @@ def test_a_return_value_that_is_no_json_is_a_failure(platform: Platform, value: 
     assert outcome(platform, platform.send())["status"] == "failed"  # and the platform is well
 
 
-def test_bytes_are_no_json(platform: Platform) -> None:
-    platform.deploy(function(), {"steps/app.py": RETURNS.format("b'x'")})
+WRITES = """
+import collections, dataclasses, datetime, decimal, enum
+D = decimal.Decimal
+P = collections.namedtuple("P", "x y")
+Level = enum.IntEnum("Level", "LOW HIGH")
+@dataclasses.dataclass
+class Order: total: int
+def scripted(event, context):
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "output"),
+    [
+        ('{"total": D("12.50"), "count": D("3"), "x": [D("1E+2"), D("-0.10")]}',
+         {"total": 12.5, "count": 3, "x": [100.0, -0.1]}),
+        ('D("7")', 7),
+        ("b'x'", "x"),
+        ("b'{\"a\": 1}'", {"a": 1}),
+        ("b'\\xff'", "\ufffd"),
+        ("{'a': b'caf\\xc3\\xa9'}", {"a": "café"}),
+        ("{7: 'a', 2.5: 'b', None: 'c', True: 'd', b'k': 'e', Level.HIGH: 'f'}",
+         {"7": "a", "2.5": "b", "null": "c", "true": "d", "k": "e", "2": "f"}),
+        ("[P(1, (2, 3)), Level.HIGH, collections.OrderedDict(a=1)]", [{"x": 1, "y": [2, 3]}, 2, {"a": 1}]),
+    ],
+)  # fmt: skip
+def test_python_values_are_written_as_lambda_writes_them(platform: Platform, value: str, output: Any) -> None:
+    platform.deploy(function(), {"steps/app.py": WRITES.replace("{}", value)})
     step = outcome(platform, platform.send())
-    if platform.name == "aws":  # its Python runtime takes them for text
-        assert (step["status"], step["output"]) == ("completed", "x")
-    else:
-        assert "not JSON" in step["error"]["message"]
+    assert (step["status"], step["output"]) == ("completed", output)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("datetime.datetime(2026, 1, 1)", "Object of type datetime is not JSON serializable"),
+        ("[Order(1)]", "Object of type Order is not JSON serializable"),
+        ("{'a': {1, 2}}", "Object of type set is not JSON serializable"),
+        ("{(1, 2): 3}", "keys must be str, int, float, bool or None, not tuple"),
+        ("{D(1): 3}", "keys must be str, int, float, bool or None, not Decimal"),
+        ("[b'\\xff']", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        ("(lambda x: x.append(x) or x)([])", "Circular reference detected"),
+    ],
+)
+def test_what_lambda_cannot_write_is_the_same_error_everywhere(platform: Platform, value: str, message: str) -> None:
+    platform.deploy(function({"a": {"retries": {"attempts": 1}}}), {"steps/app.py": WRITES.replace("{}", value)})
+    event_id = platform.send()
+    platform.travel("1h")
+    step = outcome(platform, event_id)
+    assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "exception", 2)
+    assert step["error"]["message"] == f"Runtime.MarshalError: Unable to marshal response: {message}"
+
+
+NODE: Json = {"a": {"runtime": {"type": "lambda", "handler": "index.handler"}}}
+
+
+@pytest.mark.parametrize(
+    ("value", "output"),
+    [
+        ("undefined", None),
+        ("{ a: undefined, b: NaN, c: -Infinity, d: () => 1, e: Symbol('x'), f: -0 }", {"b": None, "c": None, "f": 0}),
+        ("new Date(0)", "1970-01-01T00:00:00.000Z"),
+        ("[new Map([[1, 2]]), new Set([1]), Buffer.from('a'), [undefined]]",
+         [{}, {}, {"type": "Buffer", "data": [97]}, [None]]),
+        ("{ toJSON: () => ({ a: 1 }) }", {"a": 1}),
+        ("new (class { constructor() { this.a = 1 } get b() { return 2 } })()", {"a": 1}),
+        ("[new Error('x'), new Number(1), new String('s'), /x/]", [{}, 1, "s", {}]),
+        ("() => 1", None),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_javascript_values_are_written_as_lambda_writes_them(platform: Platform, value: str, output: Any) -> None:
+    code = f"exports.handler = async () => ({value})\n"
+    platform.deploy(function(NODE), {"steps/index.js": code})
+    step = outcome(platform, platform.send())
+    assert (step["status"], step["output"]) == ("completed", output)
+
+
+@pytest.mark.parametrize(
+    "value", ["10n", "{ a: [1n] }", "(() => { const a = {}; a.a = a; return a })()", "{ toJSON() { throw 7 } }"]
+)
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_what_javascript_cannot_write_is_a_failure(platform: Platform, value: str) -> None:
+    code = f"exports.handler = async () => ({value})\n"
+    platform.deploy(function(NODE), {"steps/index.js": code})
+    step = outcome(platform, platform.send())
+    assert (step["status"], step["error"]["kind"]) == ("failed", "exception")
+    assert step["error"]["message"].startswith("Error: Unable to stringify response body")
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_an_exception_is_a_failure_with_its_traceback_in_the_log(tmp_path: Path)
     on_runners(work)
 
 
-@pytest.mark.parametrize("value", ["{1, 2}", "float('nan')", "b''", "'\\ud800'", "context"])
+@pytest.mark.parametrize("value", ["{1, 2}", "{(1, 2): 3}", "[b'\\xff']", "'\\ud800'", "context"])
 def test_a_return_value_that_is_no_json_is_a_failure(tmp_path: Path, value: str) -> None:
     kind, retryable, message = run(py(tmp_path, f"return {value}")).error
     assert (kind, retryable) == ("exception", True)
@@ -196,10 +196,25 @@ def test_a_return_value_that_is_no_json_is_a_failure(tmp_path: Path, value: str)
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [("2**64", "invalid_output"), ("'x' * 300_000", "output_too_large"), ("'x' * 3_000_000", "output_too_large")],
+    [
+        ("2**64", "invalid_output"),
+        ("float('nan')", "invalid_output"),
+        ("'x' * 300_000", "output_too_large"),
+        ("'x' * 3_000_000", "output_too_large"),
+    ],
 )
 def test_a_return_value_that_cannot_be_kept_is_a_final_failure(tmp_path: Path, value: str, kind: str) -> None:
     assert run(py(tmp_path, f"return {value}")).error[:2] == (kind, False)
+
+
+def test_a_module_of_the_handlers_may_have_the_name_of_one_of_the_workers(tmp_path: Path) -> None:
+    code = put(
+        tmp_path,
+        python_marshal__py="marshal = 'mine'",
+        app__py="import python_marshal, sys\n"
+        "def handler(event, context): return [python_marshal.marshal, [p for p in sys.path if p.endswith('/runners')]]",
+    )
+    assert run(handler(code, "app.handler")).output == ["mine", []]
 
 
 def test_a_returned_status_is_a_failure(tmp_path: Path) -> None:
@@ -436,7 +451,7 @@ def test_both_kinds_of_node_modules_work(tmp_path: Path, files: dict[str, str], 
             (
                 "exception",
                 True,
-                "Runtime.MarshalError: the return value is not JSON: Do not know how to serialize a BigInt",
+                "Error: Unable to stringify response body: it is not JSON: Do not know how to serialize a BigInt",
             ),
         ),
         ("exports.handler = async () => '\\ud800'", ("invalid_output", False, None)),

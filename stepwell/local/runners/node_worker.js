@@ -58,8 +58,8 @@ function answerTo(done) {
       try {
         text = JSON.stringify(value) ?? "null";
       } catch (problem) {
-        send("e", explain(Object.assign(new Error(`the return value is not JSON: ${problem.message}`),
-          { name: "Runtime.MarshalError" })));
+        // Lambda's runtime says no more than the first half of it
+        send("e", explain(new Error(`Unable to stringify response body: it is not JSON: ${problem?.message ?? problem}`)));
         return done();
       }
       const size = Buffer.byteLength(text);

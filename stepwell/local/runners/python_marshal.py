@@ -1,0 +1,133 @@
+"""What a Python handler returned as JSON, written as Lambda's own runtime for Python writes it.
+
+That runtime (awslambdaric, `lambda_runtime_marshaller.py`) uses simplejson: `Decimal` is a number with all its digits,
+bytes are UTF-8 text, what has `_asdict` (named tuples) is an object, keys may be bytes, numbers, booleans and None.
+One rule: the standard library only, in any Python from 3.8 on: steps bring an interpreter of their own. A test compares
+every kind of value with awslambdaric itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from json.encoder import encode_basestring
+from typing import Any, Callable, Dict, Set  # noqa: UP035 (Python 3.8)
+
+Write = Callable[[str], object]
+
+
+class MarshalError(Exception):
+    """The value is no JSON; the message is Lambda's."""
+
+
+def marshal(value: object) -> bytes:
+    """The JSON text of a value. Raises MarshalError."""
+    if isinstance(value, bytes):
+        return _as_json(value)
+    pieces = []  # type: list[str]
+    try:
+        _write(value, pieces.append, set())
+        return "".join(pieces).encode()
+    except Exception as error:
+        raise MarshalError("Unable to marshal response: {}".format(error)) from None  # noqa: UP032
+
+
+def _as_json(content: bytes) -> bytes:
+    """Bytes that a handler returns are the answer as it is; what is no JSON is a text."""
+    text = content.decode(errors="replace")
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return json.dumps(text, ensure_ascii=False).encode()
+    return content
+
+
+def _write(value: Any, write: Write, within: Set[int]) -> None:  # noqa: UP006
+    """`within`: the ids of what this value is in."""
+    if value is None:
+        write("null")
+    elif value is True:
+        write("true")
+    elif value is False:
+        write("false")
+    elif isinstance(value, str):
+        write(encode_basestring(value))
+    elif isinstance(value, bytes):
+        write(encode_basestring(value.decode()))
+    elif isinstance(value, int):
+        write(int.__repr__(value))
+    elif isinstance(value, float):
+        write(_float(value))
+    else:
+        if id(value) in within:
+            raise ValueError("Circular reference detected")
+        within.add(id(value))
+        _write_container(value, write, within)
+        within.remove(id(value))
+
+
+def _write_container(value: Any, write: Write, within: Set[int]) -> None:  # noqa: UP006
+    fields = _fields(value)
+    if fields is not None:
+        _write_object(fields, write, within)
+    elif isinstance(value, (list, tuple)):
+        separator = "["
+        for item in value:
+            write(separator)
+            _write(item, write, within)
+            separator = ", "
+        write("[]" if separator == "[" else "]")
+    else:
+        write(_other(value))
+
+
+def _fields(value: Any) -> Dict[Any, Any] | None:  # noqa: UP006
+    """The members of a dict, or of what has `_asdict` as named tuples have; None of all others."""
+    method = getattr(value, "_asdict", None)
+    if callable(method):
+        try:
+            fields = method()
+        except TypeError:  # a class, whose method has no object
+            pass
+        else:
+            if not isinstance(fields, dict):
+                raise TypeError("_asdict() must return a dict, not %s" % type(fields).__name__)  # noqa: UP031
+            return fields
+    return value if isinstance(value, dict) else None
+
+
+def _write_object(fields: Dict[Any, Any], write: Write, within: Set[int]) -> None:  # noqa: UP006
+    separator = "{"
+    for key, value in fields.items():
+        write(separator)
+        write(encode_basestring(_key(key)))
+        write(": ")
+        _write(value, write, within)
+        separator = ", "
+    write("{}" if separator == "{" else "}")
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return key.decode()
+    if isinstance(key, float):
+        return _float(key)
+    if key is None or key is True or key is False:
+        return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, int):
+        return int.__repr__(key)
+    raise TypeError("keys must be str, int, float, bool or None, not %s" % type(key).__name__)  # noqa: UP031
+
+
+def _float(number: float) -> str:
+    text = float.__repr__(number)
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
+
+
+def _other(value: Any) -> str:
+    decimal = sys.modules.get("decimal")  # a Decimal's module is loaded
+    if decimal is not None and isinstance(value, decimal.Decimal):
+        return "NaN" if value.is_nan() else str(value)
+    raise TypeError("Object of type %s is not JSON serializable" % value.__class__.__name__)  # noqa: UP031
