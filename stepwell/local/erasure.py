@@ -6,6 +6,7 @@ One rule: rows stay, without what they say: an event that comes again is known, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from stepwell.core.people import Person, owner
 from stepwell.core.run import RunStatus, pack, unpack
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
+
+log = logging.getLogger("stepwell.erasure")
 
 _PIECE = 200
 _STOPPING_S = 10.0
@@ -48,6 +51,7 @@ async def erase(platform: LocalPlatform, person: Person) -> Erased:
         await _redact(platform, piece, counts)
         after = piece.last
     await _forget(platform, person)
+    await _wipe(platform)
     return Erased(counts, is_done=True)
 
 
@@ -123,6 +127,15 @@ async def _forget(platform: LocalPlatform, person: Person) -> None:
         platform.store.people.forget()
 
     await platform.in_transaction(forget)
+
+
+async def _wipe(platform: LocalPlatform) -> None:
+    """Rows are gone by now; this is about what is left of them in the files."""
+    try:
+        await platform.alone(platform.wal.wipe)
+        await platform.wal.shrink_soon()
+    except sqlite3.Error as error:
+        log.warning("traces of what was erased may be left in the database's files, erase once more: %s", error)
 
 
 def _delete_person(connection: sqlite3.Connection, ids: Sequence[tuple[int, str]]) -> None:

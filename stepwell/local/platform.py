@@ -30,6 +30,7 @@ from stepwell.local.jobs import Jobs
 from stepwell.local.keys import link_secret
 from stepwell.local.runners.job import Runner
 from stepwell.local.store import LocalStore
+from stepwell.local.wal import WriteAheadLog
 from stepwell.platform import Replayed
 
 log = logging.getLogger("stepwell.local")
@@ -64,6 +65,7 @@ class LocalPlatform:
         self._loop = asyncio.get_running_loop()
         jobs = Jobs(store, code, settings.secret)
         self.executor = Executor(runner, jobs.make, self, settings.parallelism)
+        self.wal = WriteAheadLog(store.path)
         self.links = Links(settings.public_url, link_secret(store.connection))
         self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
         self._arrivals: list[Arrival] = []
@@ -73,6 +75,8 @@ class LocalPlatform:
         self._scheduled = False
         self._releasing = False
         self._closed = False
+        self._is_held = False
+        self._alone = asyncio.Lock()
         self._drained_at: float | None = None
         self._log_seq = 0
         self._next_due: int | None = None
@@ -245,6 +249,16 @@ class LocalPlatform:
         self._calls.append(lambda now: call(self.store.connection, now))
         await self._durable()
 
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Do work on the database in a thread while no batch is written: what comes waits for it."""
+        async with self._alone:
+            self._is_held = True
+            try:
+                return await asyncio.to_thread(work)
+            finally:
+                self._is_held = False
+                self._schedule()
+
     # --- life ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -359,7 +373,7 @@ class LocalPlatform:
 
     def _drain(self) -> None:
         self._scheduled = False
-        if self._closed:
+        if self._closed or self._is_held:
             return
         arrivals, self._arrivals = self._arrivals, []
         facts, self._facts = self._facts, []

@@ -156,10 +156,12 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
                 settings.parallelism, settings.env, settings.secret, public_url=settings.public_url or DEFAULT_URL
             ),
         )
+        duty = asyncio.create_task(platform.wal.keep_small())
         try:
             await platform.start()
             yield LocalServer(platform, runners, Queries(settings.database), settings)
         finally:
+            duty.cancel()
             task = asyncio.current_task()
             is_urgent = task is not None and task.cancelling() > 1
             await platform.close(0.0 if is_urgent else settings.grace_s)

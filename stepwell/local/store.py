@@ -68,6 +68,7 @@ class LocalStore:
     looks_at: int | None = None
 
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
+        self.path = Path(path)
         self.connection = connect(path, durable=durable)
         migrate(self.connection)
         self.functions = Functions(self.connection)
@@ -87,6 +88,8 @@ class LocalStore:
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # it must close when nothing can be written, too
             self.connection.execute("PRAGMA optimize")
+            self.connection.execute("PRAGMA busy_timeout = 200")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.connection.close()
 
     def _newest(self, table: str) -> int:

@@ -1,0 +1,218 @@
+"""The write-ahead log is bounded, whoever reads for how long, and what was erased is in no file of the database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sqlite3
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from stepwell.api.users import Erased
+from stepwell.core.messages import Outcome
+from stepwell.core.people import Person
+from stepwell.local.erasure import erase
+from stepwell.local.runners.job import End, Job, Log, Running
+from stepwell.local.schema import WAL_BYTES, connect
+from stepwell.local.users import LocalUsers
+from stepwell.local.wal import WriteAheadLog
+from tests.local.scripted import Scripted, scripted, until
+
+MB = 1024 * 1024
+
+
+@contextmanager
+def long_reader(database: Path) -> Iterator[None]:
+    """Somebody who looks at the database and does not end."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
+        connection.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Path]:
+    """One that is open, with a log of a megabyte."""
+    connection = connect(tmp_path / "db")
+    connection.execute("CREATE TABLE t (x)")
+    connection.executemany("INSERT INTO t VALUES (?)", [(b"x" * MB,)])
+    yield tmp_path / "db"
+    connection.close()
+
+
+def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, None]]) -> None:
+    async def main() -> None:
+        async with scripted(folder) as it:
+            await test(it)
+
+    asyncio.run(main())
+
+
+async def tended(wal: WriteAheadLog, holds: Callable[[], bool]) -> None:
+    task = asyncio.create_task(wal.keep_small(every_s=0.01))
+    await until(holds)
+    task.cancel()
+
+
+def test_the_log_is_cut_once_a_long_reader_has_ended_also_if_nobody_writes_any_more(database: Path) -> None:
+    wal = WriteAheadLog(database, most_bytes=MB // 2)
+    with long_reader(database):
+        assert wal.size > MB
+        assert not wal.shrink()
+        assert wal.size > MB
+    asyncio.run(tended(wal, lambda: wal.size == 0))
+
+
+def test_a_small_log_is_left_alone(database: Path) -> None:
+    wal = WriteAheadLog(database, most_bytes=2 * MB)
+
+    async def look_often() -> None:
+        task = asyncio.create_task(wal.keep_small(every_s=0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(look_often())
+    assert wal.size > MB
+
+
+def test_a_log_that_cannot_be_cut_is_warned_of_once_and_the_reader_is_blamed(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wal = WriteAheadLog(database, most_bytes=MB // 8)
+    with long_reader(database), caplog.at_level(logging.WARNING):
+        asyncio.run(tended(wal, lambda: bool(caplog.records)))
+        asyncio.run(asyncio.sleep(0))
+    (message,) = {record.getMessage() for record in caplog.records}
+    assert f"{database}-wal" in message
+    assert "reading the database for long" in message
+
+
+def test_writers_cut_what_a_long_reader_made_grow(tmp_path: Path) -> None:
+    """Without anybody who looks after it, as where the server is busy."""
+
+    async def test(it: Scripted) -> None:
+        size = it.platform.wal
+        with long_reader(tmp_path / "db"):
+            while size.size < WAL_BYTES + 8 * MB:
+                await it.platform.send(it.events(15, "nothing", data={"x": "x" * 250_000}))
+        for _ in range(3):
+            await it.platform.send(it.events(1, "nothing"))
+        assert size.size <= WAL_BYTES
+
+    on_platform(tmp_path, test)
+
+
+def test_a_server_that_ends_leaves_nothing_in_the_log(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        await it.send()
+        await it.platform.until_idle()
+        assert len(it.runs()) == 1  # on a connection that stays open
+        assert it.platform.wal.size > 0
+
+    on_platform(tmp_path, test)
+    assert WriteAheadLog(tmp_path / "db").size == 0
+
+
+# --- after an erasure ------------------------------------------------------------------------------------------------
+
+VICTIM = "victim@example.com"
+
+
+class Says:
+    """A runner whose steps print what their event says, in some lengths, and fail now and then."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(1)
+
+    def start(self, job: Job, log: Log, end: End) -> Running:
+        secret = orjson.loads(job.input)["event"]["data"]["secret"]
+        log("stderr", f"{secret} in a log".encode())
+        said = orjson.dumps({"said": secret + "." * self._random.randrange(900)})
+        asyncio.get_running_loop().call_soon(end, Outcome(output=said))
+        return self
+
+    def stop(self) -> None:
+        """It has ended."""
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+async def _history(it: Scripted, events: int) -> None:
+    """Events of some users in a random order, with runs of three steps in which rows grow and move."""
+    it.platform.executor._runner = Says()
+    after = {"after": [{"step": "a"}]}
+    await it.deploy(a={}, b=after, c=after)
+    chance = random.Random(2)
+    for n in range(events):
+        user = chance.choice([VICTIM, *(f"u{i}@example.com" for i in range(9))])
+        data = {"secret": f"secret of {user} {n:05}", "more": "." * chance.randrange(1500)}
+        await it.send(data=data, user={"email": user, "external_id": user.split("@")[0]})
+        if n % 7 == 0:
+            await it.platform.until_idle()
+    await it.platform.until_idle()
+
+
+def _victim(folder: Path) -> Person:
+    def never(person: Person) -> Erased:
+        raise AssertionError
+
+    person = LocalUsers(folder / "db", never).find(VICTIM)
+    assert person is not None
+    return person
+
+
+def _found(folder: Path, *texts: bytes) -> list[str]:
+    return [file.name for file in folder.iterdir() if file.is_file() and any(t in file.read_bytes() for t in texts)]
+
+
+def test_no_file_of_the_database_has_a_byte_of_what_was_erased(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await _history(it, 400)
+        assert _found(tmp_path, VICTIM.encode())
+        person = _victim(tmp_path)
+        assert (await erase(it.platform, person)).is_done
+        assert _found(tmp_path, b"victim") == []
+        assert _found(tmp_path, b"secret of u1@example.com") == ["db"]
+        await it.send(data={"secret": "x"})
+        await it.platform.until_idle()
+
+    on_platform(tmp_path, test)
+
+
+def test_a_reader_keeps_what_was_erased_in_the_log_only_until_it_has_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(it: Scripted) -> None:
+        await _history(it, 20)
+        person = _victim(tmp_path)
+        with long_reader(tmp_path / "db"):
+            assert (await erase(it.platform, person)).is_done
+            assert "until those have ended who read the database" in caplog.text
+        await tended(it.platform.wal, lambda: not _found(tmp_path, b"victim"))
+
+    on_platform(tmp_path, test)
+
+
+def test_events_that_come_during_the_wiping_are_accepted(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await _history(it, 200)
+        person = _victim(tmp_path)
+        erasing = asyncio.create_task(erase(it.platform, person))
+        while not erasing.done():
+            await it.send(data={"secret": "x"})
+        assert erasing.result().is_done
+        await it.platform.until_idle()
+
+    on_platform(tmp_path, test)
