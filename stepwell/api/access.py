@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
@@ -66,10 +68,18 @@ def require(keys: Keys, key: str | None, scope: KeyScope) -> None:
 
 class LocalOnly:
     """Refuses what another site's page may make a browser send to a local server: a foreign Origin, or a Host that is
-    a name which somebody else's DNS points here (DNS rebinding)."""
+    a name which somebody else's DNS points here (DNS rebinding). `allowed`: names that are no danger, `*.local` for all
+    below one."""
 
-    def __init__(self, host: str) -> None:
-        self._host = host.lower()
+    def __init__(self, host: str, allowed: Iterable[str] = ()) -> None:
+        """Raises ValueError for an allowed host that is no name."""
+        self._names = {"localhost", host.lower()}
+        self._endings = [".localhost"]
+        for name in map(_allowed, allowed):
+            if name.startswith("*."):
+                self._endings.append(name[1:])
+            else:
+                self._names.add(name)
         self._passed: set[tuple[str | None, str | None]] = set()  # few, and the same for every request of a client
 
     def check(self, host: str | None, origin: str | None) -> None:
@@ -80,21 +90,36 @@ class LocalOnly:
                 self._passed.add((host, origin))
 
     def _check(self, host: str | None, origin: str | None) -> None:
-        if host and not self._is_ours(_host_name(f"//{host}"), any_address=True):
-            raise Problem(403, f"this server does not answer for the host {host!r}; use localhost or 127.0.0.1")
-        if origin and not self._is_ours(_host_name(origin), any_address=False):
-            raise Problem(403, f"pages of {origin!r} may not use this server")
+        if host and not self._is_ours(name := _host_name(f"//{host}"), any_address=True):
+            cure = f"`stepwell dev --allow-host {name}` allows it; " if _is_name(name) else ""
+            why = f"this server does not answer for the host {host!r}; {cure}localhost and 127.0.0.1 always work"
+            raise Problem(403, why)
+        if origin and not self._is_ours(name := _host_name(origin), any_address=False):
+            cure = f"; `stepwell dev --allow-host {name}` allows them" if _is_name(name) else ""
+            raise Problem(403, f"pages of {origin!r} may not use this server{cure}")
 
     def _is_ours(self, name: str | None, *, any_address: bool) -> bool:
         if name is None:
             return False
-        if name in ("localhost", self._host) or name.endswith(".localhost"):
+        name = name.removesuffix(".")
+        if name in self._names or name.endswith(tuple(self._endings)):
             return True
         try:
             address = ip_address(name)
         except ValueError:
             return False
         return any_address or address.is_loopback
+
+
+def _is_name(name: str | None) -> bool:
+    return name is not None and re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) is not None
+
+
+def _allowed(text: str) -> str:
+    name = text.strip().lower()
+    if not _is_name(name.removeprefix("*.")):
+        raise ValueError(f"{text!r} is no host such as host.docker.internal or *.local, without scheme and port")
+    return name
 
 
 def _host_name(url: str) -> str | None:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stepwell.api import models
-from stepwell.api.body import body_of, check_object, read_object
+from stepwell.api.body import check_object, read_body, read_object
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, page, paging
 from stepwell.api.problem import Problem
@@ -117,6 +117,10 @@ class ApprovalApi:
             for i, view in open_approvals(detail, self.approvals.links).items()
         ]
 
+    def admit(self, request: Request) -> None:
+        """Who has a link may decide; nothing is read from anybody else. Raises Problem 404."""
+        self._read_link(request.path_params["token"])
+
     def decide_approval(self, request: Request) -> Any:
         body = read_object(request.state.body, DECISION)
         comment, by = (body.get(name) for name in DECISION["properties"])
@@ -128,14 +132,20 @@ class ApprovalApi:
 
     def find(self, token: str) -> Asked:
         """Raises Problem 404."""
-        link = self.approvals.links().read(token)
-        detail = None if link is None else self.approvals.read_asked(link.run_id)
-        if link is None or detail is None:
-            raise Problem(404, "there is no such approval: the link was altered, or its run is not kept any more")
+        link = self._read_link(token)
+        detail = self.approvals.read_asked(link.run_id)
+        if detail is None:
+            raise _no_approval()
         stands = standing(detail.run, link, self.approvals.now())
         outputs = [row.output for row in detail.attempts if (row.step, row.attempt) == (link.step, link.attempt)]
         output = orjson.loads(outputs[0]) if stands is Standing.DECIDED and outputs and outputs[0] else None
         return Asked(link, detail, stands, output)
+
+    def _read_link(self, token: str) -> Link:
+        link = self.approvals.links().read(token)
+        if link is None:
+            raise _no_approval()
+        return link
 
     def decide(self, token: str, comment: str | None, by: str | None) -> tuple[Asked, bool]:
         """How it stands then, and whether this decided it. Raises Problem 404, 503."""
@@ -145,6 +155,10 @@ class ApprovalApi:
         outcome = decided(its.link.decision, comment, by, self.approvals.now())
         is_mine = self.approvals.decide(its.link, outcome)
         return self.find(token), is_mine
+
+
+def _no_approval() -> Problem:
+    return Problem(404, "there is no such approval: the link was altered, or its run is not kept any more")
 
 
 APPROVAL_OPERATIONS = (
@@ -177,7 +191,8 @@ def page_routes(its: ApprovalApi) -> list[Route]:
 
     async def decide(request: Request) -> Response:
         try:
-            body = await body_of(request, _MOST_BYTES)
+            await run_in_threadpool(its.admit, request)
+            body = await read_body(request.receive, request.headers.get("content-length"), _MOST_BYTES)
         except Problem as problem:
             return _refused(problem)
         return await run_in_threadpool(_page, lambda: its.decide(request.path_params["token"], *_read_form(body)))

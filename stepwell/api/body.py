@@ -2,24 +2,92 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
-from starlette.requests import Request
 
 from stepwell.api.problem import Problem
 from stepwell.core.events import MAX_BODY_BYTES
 
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
-    """Raises Problem 413."""
-    pieces, size = [], 0
-    async for piece in request.stream():
-        pieces.append(piece)
-        size += len(piece)
-        if size > most:
-            raise Problem(413, f"a request may have {most:,} bytes; send it in several")
-    return b"".join(pieces)
+_MOST_INCOMPLETE_BYTES = 64 * 1024 * 1024
+
+
+class BodyMemory:
+    """Bounds what all incomplete bodies of this process hold in memory. The body that has taken longest gives way:
+    its sender is asked to try again, so whoever sends slowly cannot keep out those who do not."""
+
+    def __init__(self, most: int = _MOST_INCOMPLETE_BYTES) -> None:
+        self._most, self.used = most, 0
+        self._sizes: dict[asyncio.Timeout, int] = {}  # the oldest first
+
+    async def collect(self, receive: Receive, first: bytes, most: int) -> bytes:
+        """The whole body, of which `first` has come already. Raises Problem 400, 413 or 503."""
+        try:
+            async with asyncio.timeout(None) as holder:
+                try:
+                    return await self._collect(holder, receive, first, most)
+                finally:
+                    self._free(holder)
+        except TimeoutError:
+            why = "the server holds as many incomplete requests as it can; send it again later, or in smaller parts"
+            raise Problem(503, why, {"retry-after": "1"}) from None
+
+    async def _collect(self, holder: asyncio.Timeout, receive: Receive, first: bytes, most: int) -> bytes:
+        pieces, size, has_more = [first], len(first), True
+        self._take(holder, size)
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _incomplete()
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise _too_large(most)
+            self._take(holder, len(piece))
+            has_more = message.get("more_body", False)
+        return b"".join(pieces)
+
+    def _take(self, holder: asyncio.Timeout, size: int) -> None:
+        self._sizes[holder] = self._sizes.get(holder, 0) + size
+        self.used += size
+        while self.used > self._most:
+            oldest = next(iter(self._sizes))
+            self._free(oldest)
+            if oldest is holder:
+                raise TimeoutError
+            oldest.reschedule(0)
+
+    def _free(self, holder: asyncio.Timeout) -> None:
+        self.used -= self._sizes.pop(holder, 0)
+
+
+INCOMPLETE_BODIES = BodyMemory()
+
+
+async def read_body(receive: Receive, content_length: str | bytes | None, most: int = MAX_BODY_BYTES) -> bytes:
+    """Raises Problem 400 if the sender went away before the end, 413, and 503 if too many others send too slowly."""
+    if content_length is not None and int(content_length) > most:
+        raise _too_large(most)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _incomplete()
+    body: bytes = message.get("body", b"")
+    if len(body) > most:
+        raise _too_large(most)
+    return await INCOMPLETE_BODIES.collect(receive, body, most) if message.get("more_body") else body
+
+
+def _incomplete() -> Problem:
+    return Problem(400, "the request ended before its body did")
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"a request may have {most:,} bytes; send it in several")
 
 
 def read_object(content: bytes, shape: dict[str, Any]) -> dict[str, Any]:

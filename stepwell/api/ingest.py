@@ -21,13 +21,16 @@ Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
 """What types of events have against some that they refuse. Events by their places in the request."""
 
 
-def read_events(
-    keys: Keys, path_key: str | None, headers: Mapping[str, str], body: bytes, now: int, judge: Judge
-) -> list[Event]:
-    """The events of a request, all or none. `path_key` is that of `/e/{key}`; names of headers are in small letters.
+def require_sender(keys: Keys, path_key: str | None, authorization: str | None) -> None:
+    """Nothing of the body is read, stored or parsed for whoever has no key. `path_key` is that of `/e/{key}`. Raises
+    Problem 401."""
+    require(keys, path_key or bearer(authorization), KeyScope.SEND)
+
+
+def read_events(headers: Mapping[str, str], body: bytes, now: int, judge: Judge) -> list[Event]:
+    """The events of a request, all or none; its key was checked before. Names of headers are in small letters.
     Whoever accepts the events asks their types; of a request that is refused anyway, `judge` tells what they say.
-    Raises Problem 400, 401 or 413."""
-    require(keys, path_key or bearer(headers.get("authorization")), KeyScope.SEND)
+    Raises Problem 400 or 413."""
     ids = seeded_ids(headers[HEADER]) if HEADER in headers else None
     try:
         if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:

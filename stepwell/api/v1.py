@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
@@ -13,7 +14,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -21,7 +22,7 @@ from stepwell import __version__
 from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, page_routes
-from stepwell.api.body import body_of
+from stepwell.api.body import read_body
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.paging import PAGING as _PAGING
 from stepwell.api.paging import found as _found
@@ -32,6 +33,7 @@ from stepwell.api.replay import REPLAY, read_replay, replay_view
 from stepwell.api.rerun import RERUN, read_rerun
 from stepwell.api.routing import OPERATIONS as ROUTING_OPERATIONS
 from stepwell.api.routing import Lifecycle, RoutingApi
+from stepwell.api.slashes import WithoutSlash
 from stepwell.api.times import BETWEEN, between
 from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
 from stepwell.api.types import TypeRegistry, TypesApi
@@ -209,16 +211,40 @@ def create_app(
     def health(request: Request) -> Response:
         return _json({"status": "ok", "version": __version__})
 
+    described = _Once(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
+
     def openapi(request: Request) -> Response:
-        return _json(document([o for _, operations in v1 for o in operations]))
+        return Response(described(), media_type="application/json")
 
     routes = [Route("/healthz", health), Route("/openapi.json", openapi), *page_routes(approval_api)]
     for its, operations in v1:
         routes += [Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method]) for o in operations]
-    return Starlette(
+    app = Starlette(
         routes=routes,
-        exception_handlers={Problem: _refuse, HTTPException: _http_error, Exception: _server_error},
+        exception_handlers={
+            Problem: _refuse,
+            HTTPException: _http_error,
+            ClientDisconnect: _nobody_listens,
+            Exception: _server_error,
+        },
     )
+    app.router.redirect_slashes = False  # it would redirect to whatever host the client names
+    app.add_middleware(WithoutSlash)
+    return app
+
+
+class _Once:
+    """What is made when it is first asked for, by one thread."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._made: bytes | None = None
+
+    def __call__(self) -> bytes:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 def _pattern(path: str) -> str:
@@ -229,22 +255,32 @@ def _pattern(path: str) -> str:
 def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:
     handle = getattr(v1, operation.handler)
 
-    def endpoint(request: Request) -> Response:
-        if not operation.is_public:
+    def admit(request: Request) -> None:
+        """What can be refused without the body, before any of it is read."""
+        if operation.is_public:
+            v1.admit(request)
+        else:
             require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
         _refuse_unknown(request, operation)
+
+    def answer(request: Request) -> Response:
         return _json(handle(request), operation.status)
 
+    def endpoint(request: Request) -> Response:
+        admit(request)
+        return answer(request)
+
     async def with_body(request: Request) -> Response:
-        request.state.body = await body_of(request)
-        return await run_in_threadpool(endpoint, request)
+        await run_in_threadpool(admit, request)
+        request.state.body = await read_body(request.receive, request.headers.get("content-length"))
+        return await run_in_threadpool(answer, request)
 
     async def with_file(request: Request) -> Response:
-        require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)  # before it may fill the disk
+        await run_in_threadpool(admit, request)
         with tempfile.TemporaryFile() as file:
             await _receive(request, file)
             request.state.body = file
-            return await run_in_threadpool(endpoint, request)
+            return await run_in_threadpool(answer, request)
 
     if operation.body is None:
         return endpoint
@@ -252,13 +288,20 @@ def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
 
 
 async def _receive(request: Request, file: IO[bytes]) -> None:
+    """Raises Problem 413, ClientDisconnect."""
+    if int(request.headers.get("content-length", 0)) > _MOST_FILE_BYTES:
+        raise _too_large()
     size = 0
     async for piece in request.stream():
         size += len(piece)
         if size > _MOST_FILE_BYTES:
-            raise Problem(413, f"a file may have {_MOST_FILE_BYTES // 1024**2} MB")
+            raise _too_large()
         file.write(piece)
     file.seek(0)
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"a file may have {_MOST_FILE_BYTES // 1024**2} MB")
 
 
 def _json(data: Any, status: int = 200) -> Response:
@@ -275,6 +318,10 @@ def _http_error(request: Request, error: Exception) -> Response:
     detail = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not possible here"}
     problem = Problem(error.status_code, detail.get(error.status_code, error.detail))
     return Response(problem.body(), problem.status, headers=error.headers, media_type=CONTENT_TYPE)
+
+
+def _nobody_listens(request: Request, gone: Exception) -> Response:
+    return _refuse(request, Problem(400, "the request ended before its body did"))
 
 
 def _server_error(request: Request, error: Exception) -> Response:

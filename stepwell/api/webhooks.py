@@ -28,6 +28,7 @@ _CHARSET = re.compile(r";\s*charset=\"?([^\s;\"]+)", re.IGNORECASE)
 _IS_JSON = re.compile(r"[^;]*[/+]json\s*(;|$)")
 _FORM = "application/x-www-form-urlencoded"
 _AGAIN = {"retry-after": "30"}
+ALLOWED = ("POST", "GET", "HEAD")  # senders probe with GET or HEAD before they deliver
 
 
 class Hooks(Protocol):
@@ -39,14 +40,20 @@ class Hooks(Protocol):
         """The value of a secret, if it is set; what is remembered of it may be old, but not much if asked `again`."""
 
 
+def rule_of(hooks: Hooks, name: str) -> Rule:
+    """Raises Problem 404."""
+    rule = hooks.rule(name)
+    if rule is None:
+        raise Problem(404, f"there is no webhook {name[:100]!r} here; `stepwell webhooks push` makes one")
+    return rule
+
+
 def event_of_request(
     hooks: Hooks, name: str, headers: Mapping[str, str], query: str, body: bytes, now: int
 ) -> Event | None:
     """The event that a rule makes of a request; None if the rule ignores it. Names of headers are in small letters,
     and `query` is as it was sent. Raises Problem 400, 401, 404, 413, 422 or 503."""
-    rule = hooks.rule(name)
-    if rule is None:
-        raise Problem(404, f"there is no webhook {name[:100]!r} here; `stepwell webhooks push` makes one")
+    rule = rule_of(hooks, name)
     if len(body) > MAX_BODY_BYTES:
         raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes")
     _check_signature(hooks, rule, headers, body, now)

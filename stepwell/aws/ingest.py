@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stepwell.api.access import Keys
-from stepwell.api.cors import CORS
-from stepwell.api.ingest import WEBHOOKS, Judge, accepted, new_event_id, read_events, refusal
+from stepwell.api.cors import CORS, preflight
+from stepwell.api.ingest import WEBHOOKS, Judge, accepted, new_event_id, read_events, refusal, require_sender
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.aws.access import KeyStore
 from stepwell.aws.clients import client
@@ -57,27 +57,17 @@ class Ingest:
         cors = CORS if "origin" in headers and not is_webhook else {}
         try:
             if request["requestContext"]["http"]["method"] == "OPTIONS" and not is_webhook:
-                return _answer(204, b"", cors)
+                asked = headers.get("access-control-request-headers")
+                return _answer(204, b"", preflight(asked) if cors else {})
             return _answer(200, self._send(request, headers), {"content-type": "application/json", **cors})
         except Problem as problem:
             return _answer(problem.status, problem.body(), {"content-type": CONTENT_TYPE, **problem.headers, **cors})
 
     def _send(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
-        if request["requestContext"]["http"]["method"] != "POST":
-            raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
-        path: str = request["rawPath"]
-        body, now = _body(request), time.time_ns() // 1_000_000
-        if path.startswith(WEBHOOKS):
-            from stepwell.api.webhooks import event_of_request  # with what knows CEL; few requests come here
-
-            query: str = request.get("rawQueryString", "")
-            event = event_of_request(self._hooks(), path.removeprefix(WEBHOOKS), headers, query, body, now)
-            if event is None:
-                return accepted([])
-            events = [event]
-        else:
-            path_key = path.removeprefix("/e").removeprefix("/")
-            events = read_events(self._keys, path_key or None, headers, body, now, self._judge)
+        is_webhook = request["rawPath"].startswith(WEBHOOKS)
+        events = self._of_webhook(request, headers) if is_webhook else self._events(request, headers)
+        if not events:
+            return accepted([])
         if errors := self._judge(enumerate(events)):
             raise refusal(BadRequest(400, errors))
         try:
@@ -86,6 +76,31 @@ class Ingest:
             log.exception("%s events could not be sent on", len(events))
             raise Problem(503, "the events could not be stored; send them again", {"retry-after": "1"}) from None
         return accepted(events)
+
+    def _events(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Sequence[Event]:
+        if request["requestContext"]["http"]["method"] != "POST":
+            raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
+        path_key = request["rawPath"].removeprefix("/e").strip("/")
+        require_sender(self._keys, path_key or None, headers.get("authorization"))
+        return read_events(headers, _body(request), _now(), self._judge)
+
+    def _of_webhook(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Sequence[Event]:
+        """One; none if the rule ignores the request, or it only asks whether there is such a webhook."""
+        from stepwell.api.webhooks import ALLOWED, event_of_request, rule_of  # with what knows CEL; few come here
+
+        method: str = request["requestContext"]["http"]["method"]
+        if method not in ALLOWED:
+            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(ALLOWED)})
+        hooks, name = self._hooks(), request["rawPath"].removeprefix(WEBHOOKS).rstrip("/")
+        rule_of(hooks, name)
+        if method != "POST":
+            return []
+        event = event_of_request(hooks, name, headers, request.get("rawQueryString", ""), _body(request), _now())
+        return [] if event is None else [event]
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def ingest_of(resources: Resources) -> Ingest:

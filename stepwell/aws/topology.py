@@ -70,7 +70,9 @@ FUNCTIONS = (
     Function(
         "ingest",
         "POST /e and /webhooks: takes events",
-        Http(("POST", "OPTIONS"), ("/e", "/e/{key}", "/webhooks/{name}")),
+        Http(
+            ("POST", "OPTIONS", "GET", "HEAD"), ("/e", "/e/{key+}", "/webhooks/{name+}")
+        ),  # also with a slash at the end
         timeout_s=29,
         calls=(BUS, EVENTS),  # one of them, by the setting `ingest`
         memory_mb=512,
@@ -144,5 +146,6 @@ def server(method: str, path: str) -> Function:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """`{name}` stands for one part of a path."""
-    return re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)))
+    """`{name}` stands for one part of a path, `{name+}` for all that follows."""
+    part = re.compile(r"\\\{\w+(\\\+)?\\\}")
+    return re.compile(part.sub(lambda found: ".+" if found[1] else "[^/]+", re.escape(path)))

@@ -38,6 +38,13 @@ def command(
     port: PortOption = 8288,
     db: DatabaseOption = DATABASE,
     key: Annotated[str | None, typer.Option(help="Accept only this key; without it, any key and none.")] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Answer for this host too, such as host.docker.internal or *.local; may be given more than once.",
+        ),
+    ] = None,
     parallelism: ParallelOption = None,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
@@ -47,12 +54,17 @@ def command(
 
     Example: stepwell dev functions/ --port 9000
     """
+    from stepwell.api.access import LocalOnly
     from stepwell.dev.server import DevOptions, main
 
+    try:
+        local_only = LocalOnly(host, allow_host or ())
+    except ValueError as error:
+        fail(f"--allow-host: {error}", 2)
     settings = ServerSettings(
         database=db, parallelism=parallelism or default_parallelism(), no_containers=no_containers
     )
-    options = DevOptions(tuple(paths or [Path()]), host, port, key, keep_days, as_json)
+    options = DevOptions(tuple(paths or [Path()]), host, port, key, local_only, keep_days, as_json)
     start(lambda: main(settings, options))
 
 

@@ -28,6 +28,7 @@ class DevOptions:
     host: str
     port: int
     key: str | None
+    local_only: LocalOnly
     keep_days: float
     as_json: bool
 
@@ -52,7 +53,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 )
 
             keys = AnyKey(options.key)
-            await serve(server, listener, keys, local_only=LocalOnly(options.host), ready=ready)
+            await serve(server, listener, keys, local_only=options.local_only, ready=ready)
 
 
 async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import dev, write_function
+from tests.servers import cli, dev, write_function
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,51 @@ def test_a_page_of_another_site_is_refused(http: httpx.Client, origin: str) -> N
     assert statuses(http, origin=origin) == {403}
     answer = http.options("/e/k", headers={"origin": origin, "access-control-request-method": "POST"})
     assert answer.status_code == 403
+
+
+@pytest.fixture(scope="module")
+def open_http(functions: Path) -> Iterator[httpx.Client]:
+    """Of a server that answers for more hosts."""
+    allowed = ("--allow-host", "host.docker.internal", "--allow-host", "*.local", "--allow-host", "Stepwell")
+    with (
+        dev(functions, functions.parent / "open", *allowed) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["host.docker.internal:8288", "HOST.docker.internal", "host.docker.internal.", "stepwell:8288", "mybox.local",
+     "a.b.local"],
+)  # fmt: skip
+def test_a_host_that_was_allowed_is_answered_and_so_are_its_pages(open_http: httpx.Client, host: str) -> None:
+    assert statuses(open_http, host=host) == {200}
+    assert statuses(open_http, origin=f"http://{host.partition(':')[0]}:3000") == {200}
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "x.host.docker.internal", "local", "evillocal", "stepwell.evil.example"]
+)
+def test_other_hosts_stay_refused(open_http: httpx.Client, host: str) -> None:
+    assert statuses(open_http, host=host) == {403}
+
+
+def test_the_refusal_says_how_to_allow_a_host(http: httpx.Client) -> None:
+    answer = http.post("/e/k", json={"name": "x"}, headers={"host": "host.docker.internal:8288"})
+    assert "--allow-host host.docker.internal" in answer.json()["message"]
+    answer = http.post("/e/k", json={"name": "x"}, headers={"origin": "http://mybox.local:3000"})
+    assert "--allow-host mybox.local" in answer.json()["message"]
+    for odd in ("$(reboot)", "a b", "[::1"):  # nobody shall paste that
+        assert "--allow-host" not in http.get("/healthz", headers={"host": odd}).text
+
+
+@pytest.mark.parametrize("name", ["http://a.example", "a.example:8288", "*", "a/b", "", "*.*"])
+def test_what_is_no_host_cannot_be_allowed(tmp_path: Path, name: str) -> None:
+    done = cli("dev", str(tmp_path), "--allow-host", name)
+    assert done.returncode == 2
+    assert "--allow-host" in done.stderr
+    assert "without scheme and port" in done.stderr
 
 
 def test_a_refusal_is_a_problem_document(http: httpx.Client) -> None:
