@@ -344,7 +344,8 @@ class Engine:
                         record.causes[fact.step] = (cause.id, now)
             for command in new:
                 if isinstance(command, RunStep):
-                    if record.plan.steps[command.step].asks or self.dispatcher.admit():  # people take no slot
+                    step = record.plan.steps[command.step]
+                    if step.asks or self.dispatcher.admit(calls=step.calls):  # people take no slot
                         todo.append((AttemptStarted(command.step, command.attempt), cause))
         return Change(before, record, commands, claims, [cause for _, _, cause in facts if cause is not None])
 
@@ -401,15 +402,17 @@ class Engine:
                 elif isinstance(command, RunStep):
                     state = record.run.steps[command.step]
                     if state.status is StepStatus.QUEUED and state.attempt == command.attempt:
-                        self.dispatcher.queue(function, record.run.id, command.step, command.attempt)
+                        calls = record.plan.steps[command.step].calls
+                        self.dispatcher.queue(function, record.run.id, command.step, command.attempt, calls=calls)
             facts += self._start_claimed(change)
             if record.plan.asking:
                 arrivals += self._ask(change, now)
         return facts, arrivals
 
     def _release(self, record: RunRecord, step: int) -> None:
-        if not record.plan.steps[step].asks:
-            self.dispatcher.release()
+        its = record.plan.steps[step]
+        if not its.asks:
+            self.dispatcher.release(calls=its.calls)
 
     def _start_claimed(self, change: Change) -> list[RunFact]:
         """Execute what this change claimed; an attempt whose input is too large fails without being started."""
@@ -419,13 +422,13 @@ class Engine:
             if record.plan.steps[claim.step].asks:
                 continue
             if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled in the same batch
-                self.dispatcher.release()
+                self._release(record, claim.step)
                 continue
             document = self._input_or_error(record, claim.step)
             if isinstance(document, bytes):
                 self.dispatcher.start(Attempt(record, claim.step, claim.attempt, document, claim.cause))
                 continue
-            self.dispatcher.release()
+            self._release(record, claim.step)
             outcome = Outcome(error=document, retryable=False)
             facts.append(RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
         return facts

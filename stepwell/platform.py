@@ -175,13 +175,14 @@ class Store(Protocol):
 class Dispatcher(Protocol):
     """Execution. Nothing is started before the commit that claims it is durable."""
 
-    def admit(self) -> bool:
-        """Take a slot for an attempt that could start at once; False if it must queue."""
+    def admit(self, *, calls: bool = False) -> bool:
+        """Take a slot for an attempt that could start at once; False if it must queue. `calls`: of a step that calls a
+        web address; such steps have slots of their own."""
 
-    def release(self) -> None:
+    def release(self, *, calls: bool = False) -> None:
         """Give back a slot whose attempt is not executed after all."""
 
-    def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
+    def queue(self, function_id: str, run_id: str, step: int, attempt: int, *, calls: bool = False) -> None:
         """Claim this attempt with an `AttemptStarted` when a slot is free. Queueing one twice is harmless."""
 
     def start(self, attempt: Attempt) -> None:

@@ -55,12 +55,12 @@ class LambdaDispatcher:
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
 
-    def admit(self) -> bool:
+    def admit(self, *, calls: bool = False) -> bool:
         return True
 
-    def release(self) -> None: ...
+    def release(self, *, calls: bool = False) -> None: ...
 
-    def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
+    def queue(self, function_id: str, run_id: str, step: int, attempt: int, *, calls: bool = False) -> None:
         """Nothing is ever queued: `admit` is always true."""
 
     def start(self, attempt: Attempt) -> None:

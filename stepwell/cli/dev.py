@@ -10,6 +10,7 @@ import typer
 
 from stepwell.cli.output import fail
 from stepwell.local.server import ServerSettings, default_parallelism
+from stepwell.local.slots import DEFAULT_HTTP_SLOTS
 
 PathsArgument = Annotated[
     list[Path] | None, typer.Argument(exists=True, help="Where to look for functions; default: here.")
@@ -18,7 +19,11 @@ HostOption = Annotated[str, typer.Option("--host", help="The address to listen o
 PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes a free one.")]
 DatabaseOption = Annotated[Path, typer.Option("--db", help="The database; made if it is not there.")]
 ParallelOption = Annotated[
-    int | None, typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x cores.")
+    int | None,
+    typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x the CPUs it may use."),
+]
+HttpSlotsOption = Annotated[
+    int, typer.Option("--http-slots", min=1, help="Calls of http steps at a time; they take none of the others' slots.")
 ]
 NoContainersOption = Annotated[
     bool,
@@ -46,6 +51,7 @@ def command(
         ),
     ] = None,
     parallelism: ParallelOption = None,
+    http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")] = False,
@@ -62,7 +68,10 @@ def command(
     except ValueError as error:
         fail(f"--allow-host: {error}", 2)
     settings = ServerSettings(
-        database=db, parallelism=parallelism or default_parallelism(), no_containers=no_containers
+        database=db,
+        parallelism=parallelism or default_parallelism(),
+        http_slots=http_slots,
+        no_containers=no_containers,
     )
     options = DevOptions(tuple(paths or [Path()]), host, port, key, local_only, keep_days, as_json)
     start(lambda: main(settings, options))

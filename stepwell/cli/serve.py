@@ -12,6 +12,7 @@ from stepwell.cli.dev import (
     DATABASE,
     DatabaseOption,
     HostOption,
+    HttpSlotsOption,
     KeepOption,
     NoContainersOption,
     ParallelOption,
@@ -22,6 +23,7 @@ from stepwell.cli.dev import (
 from stepwell.cli.ending import GRACE_S
 from stepwell.cli.output import fail
 from stepwell.local.server import ServerSettings, default_parallelism
+from stepwell.local.slots import DEFAULT_HTTP_SLOTS
 
 
 def command(
@@ -36,6 +38,7 @@ def command(
         typer.Option(min=0, help="Seconds that running steps get to end on SIGTERM; 3 s later the process has ended."),
     ] = GRACE_S,
     parallelism: ParallelOption = None,
+    http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
     public_url: Annotated[
@@ -59,6 +62,7 @@ def command(
         env=env,
         durable=fsync,
         parallelism=parallelism or default_parallelism(),
+        http_slots=http_slots,
         no_containers=no_containers,
         public_url=_checked(public_url),
         grace_s=grace,

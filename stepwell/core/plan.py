@@ -106,6 +106,11 @@ class Step:
         """Whether people decide it, so that nothing is executed."""
         return self.runtime.type == "approval"
 
+    @property
+    def calls(self) -> bool:
+        """Whether it is a call to a web address, which waits and computes nothing here."""
+        return self.runtime.type == "http"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

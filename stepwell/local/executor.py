@@ -1,12 +1,12 @@
-"""Who runs when: slots, a queue that is fair between functions, and the attempts that are being executed.
+"""Who runs when: slots of programs and of calls, and the attempts that are being executed.
 
-Implements `platform.Dispatcher`. What the engine starts is launched only after the batch's commit (`launch`).
+Implements `platform.Dispatcher`. What the engine starts is launched only after the batch's commit (`launch`). A call to
+a web address waits and computes nothing: calls and programs take no slots of each other.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -14,11 +14,10 @@ from typing import Protocol
 from stepwell.core.events import Event
 from stepwell.core.messages import Error, Outcome
 from stepwell.local.runners.job import CannotRun, Job, Runner, Running
+from stepwell.local.slots import DEFAULT_HTTP_SLOTS, AttemptId, Slots
 from stepwell.platform import Attempt
 
 log = logging.getLogger("stepwell.executor")
-
-AttemptId = tuple[str, int, int]  # run id, step, attempt
 
 
 class Listener(Protocol):
@@ -31,33 +30,29 @@ class Listener(Protocol):
 
 class Executor:
     def __init__(
-        self, runner: Runner, make_job: Callable[[Attempt], Job], listener: Listener, parallelism: int
+        self,
+        runner: Runner,
+        make_job: Callable[[Attempt], Job],
+        listener: Listener,
+        parallelism: int,
+        http_slots: int = DEFAULT_HTTP_SLOTS,
     ) -> None:
         self._runner, self._make_job, self._listener = runner, make_job, listener
-        self._parallelism = parallelism
-        self._taken = 0  # slots of attempts that are running or about to be
-        self._queues: OrderedDict[str, deque[AttemptId]] = OrderedDict()  # by function, the next one first
-        self._queued: set[AttemptId] = set()
+        self._programs, self._calls = self._all_slots = (Slots(parallelism), Slots(http_slots))
         self._ready: list[Attempt] = []  # claimed in the batch that is not yet committed
         self._stops: list[AttemptId] = []
-        self._running: dict[AttemptId, Running | None] = {}  # None: about to be started
+        self._running: dict[AttemptId, tuple[Slots, Running | None]] = {}  # None: about to be started
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
 
-    def admit(self) -> bool:
-        if self._queued or self._taken >= self._parallelism:
-            return False  # those who queue come first
-        self._taken += 1
-        return True
+    def admit(self, *, calls: bool = False) -> bool:
+        return (self._calls if calls else self._programs).admit()
 
-    def release(self) -> None:
-        self._taken -= 1
+    def release(self, *, calls: bool = False) -> None:
+        (self._calls if calls else self._programs).release()
 
-    def queue(self, function_id: str, run_id: str, step: int, attempt: int) -> None:
-        attempt_id = (run_id, step, attempt)
-        if attempt_id not in self._queued:
-            self._queued.add(attempt_id)
-            self._queues.setdefault(function_id, deque()).append(attempt_id)
+    def queue(self, function_id: str, run_id: str, step: int, attempt: int, *, calls: bool = False) -> None:
+        (self._calls if calls else self._programs).queue(function_id, (run_id, step, attempt))
 
     def start(self, attempt: Attempt) -> None:
         self._ready.append(attempt)
@@ -73,22 +68,13 @@ class Executor:
 
     def take_queued(self) -> list[AttemptId]:
         """As many queued attempts as there are free slots, one function after the other; each takes a slot."""
-        taken = []
-        while self._queues and self._taken < self._parallelism:
-            function_id, queue = self._queues.popitem(last=False)
-            attempt_id = queue.popleft()
-            self._queued.discard(attempt_id)
-            self._taken += 1
-            taken.append(attempt_id)
-            if queue:
-                self._queues[function_id] = queue  # to the end of the line
-        return taken
+        return [*self._programs.take_queued(), *self._calls.take_queued()]
 
     def launch(self) -> None:
         """The batch is durable: stop what it stops, start what it claimed."""
         stops, self._stops = self._stops, []
         for attempt_id in stops:
-            running = self._running.get(attempt_id)
+            _, running = self._running.get(attempt_id, (None, None))
             if running is not None:
                 running.stop()
         ready, self._ready = self._ready, []
@@ -96,33 +82,36 @@ class Executor:
             self._launch(attempt)
 
     def _launch(self, attempt: Attempt) -> None:
-        attempt_id = (attempt.record.run.id, attempt.step, attempt.attempt)
-        self._running[attempt_id] = None
+        record = attempt.record
+        attempt_id = (record.run.id, attempt.step, attempt.attempt)
+        slots = self._calls if record.plan.steps[attempt.step].calls else self._programs
+        self._running[attempt_id] = slots, None
         end = partial(self._ended, attempt_id)
         try:
             job = self._make_job(attempt)
         except CannotRun as reason:
             end(Outcome(error=Error("start", str(reason)), retryable=False))
             return
-        self._running[attempt_id] = self._runner.start(job, partial(self._listener.attempt_logged, attempt_id), end)
+        running = self._runner.start(job, partial(self._listener.attempt_logged, attempt_id), end)
+        self._running[attempt_id] = slots, running
 
     def _ended(self, attempt_id: AttemptId, outcome: Outcome) -> None:
         if attempt_id in self._running:
-            del self._running[attempt_id]
-            self._taken -= 1
+            slots, _ = self._running.pop(attempt_id)
+            slots.release()
             self._listener.attempt_ended(attempt_id, outcome)
 
     def pause(self) -> None:
         """Start nothing more: what comes stays queued."""
-        self._parallelism = 0
+        for slots in self._all_slots:
+            slots.close()
 
     def discard_batch(self) -> None:
         """The batch was rolled back: nothing of it is started, and the queue must be filled again from the store."""
         self._ready.clear()
         self._stops.clear()
-        self._queues.clear()
-        self._queued.clear()
-        self._taken = len(self._running)
+        for slots in self._all_slots:
+            slots.reset(taken=sum(its is slots for its, _ in self._running.values()))
 
     @property
     def running(self) -> set[AttemptId]:
@@ -130,7 +119,7 @@ class Executor:
 
     @property
     def is_idle(self) -> bool:
-        return not (self._running or self._queued or self._ready)
+        return not (self._running or self._ready or any(slots.has_queued for slots in self._all_slots))
 
     async def close(self) -> None:
         """Kill what still runs."""

@@ -24,11 +24,12 @@ from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, check_type, errors_of
 from stepwell.local.clock import Clock
-from stepwell.local.executor import AttemptId, Executor
+from stepwell.local.executor import Executor
 from stepwell.local.functions import Registered
 from stepwell.local.jobs import Jobs
 from stepwell.local.keys import link_secret
 from stepwell.local.runners.job import Runner
+from stepwell.local.slots import DEFAULT_HTTP_SLOTS, AttemptId
 from stepwell.local.store import LocalStore
 from stepwell.local.wal import WriteAheadLog
 from stepwell.platform import Replayed
@@ -55,6 +56,7 @@ class Settings:
     secret: Callable[[str], str | None] = lambda name: None
     retry_s: float = 1.0  # after a batch that could not be committed (disk full, ...)
     public_url: str = DEFAULT_URL  # where people reach the API
+    http_slots: int = DEFAULT_HTTP_SLOTS
 
 
 class LocalPlatform:
@@ -64,7 +66,7 @@ class LocalPlatform:
         self._retry_s = settings.retry_s
         self._loop = asyncio.get_running_loop()
         jobs = Jobs(store, code, settings.secret)
-        self.executor = Executor(runner, jobs.make, self, settings.parallelism)
+        self.executor = Executor(runner, jobs.make, self, settings.parallelism, settings.http_slots)
         self.wal = WriteAheadLog(store.path)
         self.links = Links(settings.public_url, link_secret(store.connection))
         self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
@@ -274,7 +276,8 @@ class LocalPlatform:
         for run_id, record in self.store.load(run_ids).items():
             for i, state in enumerate(record.run.steps):
                 if state.status is StepStatus.QUEUED:
-                    self.executor.queue(record.plan.function_id, run_id, i, state.attempt)
+                    calls = record.plan.steps[i].calls
+                    self.executor.queue(record.plan.function_id, run_id, i, state.attempt, calls=calls)
                 elif record.plan.steps[i].asks:
                     continue  # nothing ran of it, and its time goes on
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:

@@ -73,9 +73,9 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
             host, port = listener.getsockname()[:2]
 
             async def ready() -> None:
-                log.info(
-                    "listening", extra={"fields": {"host": host, "port": port, "database": str(settings.database)}}
-                )
+                slots = {"slots": settings.parallelism, "http_slots": settings.http_slots}
+                fields = {"host": host, "port": port, "database": str(settings.database), **slots}
+                log.info("listening", extra={"fields": fields})
                 await keep_clean(server.platform, options.keep_days)
 
             await serve(server, listener, keys, local_only=None, ready=ready)

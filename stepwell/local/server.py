@@ -17,12 +17,14 @@ from stepwell.core.plan import compile_plan
 from stepwell.core.routing import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
+from stepwell.local.cpus import usable_cpus
 from stepwell.local.files import close_to_others, make_code_folder, make_folder
 from stepwell.local.functions import PUSHED, Registered
 from stepwell.local.lock import exclusive
 from stepwell.local.platform import DEFAULT_URL, LocalPlatform, Settings
 from stepwell.local.queries import Queries
 from stepwell.local.runners.router import Runners
+from stepwell.local.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.store import LocalStore
 from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
@@ -34,7 +36,7 @@ log = logging.getLogger("stepwell.server")
 
 
 def default_parallelism() -> int:
-    return 2 * (os.cpu_count() or 1)
+    return 2 * usable_cpus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class ServerSettings:
     env: str = "dev"
     durable: bool = False  # sync every commit to disk
     parallelism: int = field(default_factory=default_parallelism)
+    http_slots: int = DEFAULT_HTTP_SLOTS  # of steps that call web addresses, which take none of the others
     no_containers: bool = False
     secret: Callable[[str], str | None] = os.environ.get
     public_url: str = ""  # where people reach the API, if not at the address that it listens on
@@ -153,7 +156,11 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
             settings.code,
             clock or Clock(),
             Settings(
-                settings.parallelism, settings.env, settings.secret, public_url=settings.public_url or DEFAULT_URL
+                settings.parallelism,
+                settings.env,
+                settings.secret,
+                public_url=settings.public_url or DEFAULT_URL,
+                http_slots=settings.http_slots,
             ),
         )
         duty = asyncio.create_task(platform.wal.keep_small())

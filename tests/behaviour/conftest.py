@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.behaviour.local import LocalTestPlatform
+from tests.behaviour.web import Site
 from tests.behaviour.words import Platform
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.close()
 
 
 @pytest.fixture(params=["local", "aws"])

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from tests.behaviour.web import Site
 from tests.behaviour.words import Json, Platform, function
 
 # Says that it began, and ends once it gets hold of a token.
@@ -68,6 +69,38 @@ def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_pa
     assert sorted(states) == ["queued"] * 2 * most + ["running"] * most
     assert len(stage.begun()) == most
     stage.let_end(3 * most)
+    assert {run["status"] for run in platform.runs()} == {"completed"}
+
+
+def test_calls_that_wait_hold_up_no_programs(platform: Platform, site: Site, tmp_path: Path) -> None:
+    """http steps take no slot. On AWS there are none to take."""
+    stage, many = Stage(tmp_path), 3 * platform.parallelism
+    site.hold.clear()
+    call: Json = {"a": {"path": "", "runtime": {"type": "http", "url": site.url}}}
+    platform.deploy(function(call, id="call", on="call"))
+    platform.deploy(function(STEP, id="program", on="program"), {"steps/note.py": NOTE})
+    calls = platform.send_raw(stage.events("call", many))
+    site.wait_for(many)
+    programs = platform.send_raw(stage.events("program", 2))
+    stage.begun(at_least=2)
+    stage.let_end(2)
+    for event in programs:
+        platform.wait(platform.run_of(event), lambda run: run["status"] == "completed")
+    assert {platform.run(platform.run_of(event))["status"] for event in calls} == {"running"}
+    site.hold.set()
+    assert {run["status"] for run in platform.runs()} == {"completed"}
+
+
+def test_programs_that_work_hold_up_no_calls(platform: Platform, site: Site, tmp_path: Path) -> None:
+    stage, many = Stage(tmp_path), platform.parallelism
+    call: Json = {"a": {"path": "", "runtime": {"type": "http", "url": site.url}}}
+    platform.deploy(function(call, id="call", on="call"))
+    platform.deploy(function(STEP, id="program", on="program"), {"steps/note.py": NOTE})
+    platform.send_raw(stage.events("program", many + 1))
+    stage.begun(at_least=many)
+    for event in platform.send_raw(stage.events("call", 3)):
+        platform.wait(platform.run_of(event), lambda run: run["status"] == "completed")
+    stage.let_end(many + 1)
     assert {run["status"] for run in platform.runs()} == {"completed"}
 
 

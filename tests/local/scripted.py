@@ -73,10 +73,8 @@ class Scripted:
         self, id: str = "f", on: str = "go", idempotency: str | None = None, **steps: dict[str, Any]
     ) -> None:
         """A function with these steps, or one, `a`."""
-        its = {
-            step_id: {"runtime": {"type": "http", "url": "http://x.invalid"}, **step} for step_id, step in steps.items()
-        }
-        its = its or {"a": {"runtime": {"type": "http", "url": "http://x.invalid"}}}
+        its = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
+        its = its or {"a": {"runtime": {"type": "docker", "image": "x"}}}
         raw = {"id": id, "triggers": [{"event": on}], "steps": its, "idempotency": idempotency}
         definition = parse_definition(raw)
         await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from stepwell.core.definition import parse_definition
+from stepwell.core.events import event_from
 from stepwell.core.messages import Error, Outcome
-from stepwell.local.executor import AttemptId, Executor
+from stepwell.core.plan import compile_plan
+from stepwell.core.run import new_run
+from stepwell.local.executor import Executor
 from stepwell.local.runners.job import CannotRun, End, Job, Log
-from stepwell.platform import Attempt
+from stepwell.local.slots import AttemptId
+from stepwell.platform import Attempt, RunRecord
 
 # These tests look at the queue alone: no attempt is ever executed.
 
@@ -29,11 +34,11 @@ class NoRunner:
         raise AssertionError
 
 
-def executor(parallelism: int) -> Executor:
+def executor(parallelism: int, http_slots: int = 1) -> Executor:
     def make_job(attempt: Attempt) -> Job:
         raise AssertionError("no job is made")
 
-    return Executor(NoRunner(), make_job, Listener(), parallelism)  # type: ignore[arg-type]
+    return Executor(NoRunner(), make_job, Listener(), parallelism, http_slots)  # type: ignore[arg-type]
 
 
 def queue(it: Executor, function: str, count: int) -> None:
@@ -83,6 +88,27 @@ def test_a_newcomer_does_not_pass_those_who_queue() -> None:
     assert names(it.take_queued()) == ["a0"]
 
 
+def test_calls_and_programs_take_no_slots_of_each_other() -> None:
+    it = executor(1, http_slots=2)
+    assert [it.admit(calls=True) for _ in range(3)] == [True, True, False]
+    assert [it.admit() for _ in range(2)] == [True, False]
+    it.queue("a", "call", 0, 1, calls=True)
+    it.queue("a", "program", 0, 1)
+    assert it.take_queued() == []
+    it.release(calls=True)
+    assert names(it.take_queued()) == ["call"]
+    it.release()
+    assert names(it.take_queued()) == ["program"]
+
+
+def test_calls_of_functions_take_turns_too() -> None:
+    it = executor(1, http_slots=3)
+    for function, count in (("a", 10), ("b", 1)):
+        for n in range(count):
+            it.queue(function, f"{function}{n}", 0, 1, calls=True)
+    assert names(it.take_queued()) == ["a0", "b0", "a1"]
+
+
 def test_an_attempt_queues_once() -> None:
     it = executor(5)
     for _ in range(3):
@@ -114,16 +140,13 @@ def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
     def make_job(attempt: Attempt) -> Job:
         raise CannotRun("the secret X has no value here")
 
-    class Run:
-        id = "run"
-
-    class Record:
-        run = Run()
-
+    plan = compile_plan(parse_definition({"id": "f", "triggers": [{"event": "go"}]}).normalised(), 1)
+    event = event_from({"name": "go", "id": "e", "ts": 0})
+    record = RunRecord(new_run("run", plan, 0), plan, event, 0)
     listener = Listener()
     it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
     assert it.admit()
-    it.start(Attempt(Record(), 0, 1, b"{}"))  # type: ignore[arg-type]
+    it.start(Attempt(record, 0, 1, b"{}"))
     it.launch()
     error = Error("start", "the secret X has no value here")
     assert listener.ended == [(("run", 0, 1), Outcome(error=error, retryable=False))]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.core.outcome import failure
+from stepwell.local.cpus import usable_cpus
 from stepwell.local.runners.environment import environment
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import NotStarted, locate, why_not
@@ -33,7 +34,7 @@ class HandlerRunner:
     def __init__(self, scratch: Scratch, most_idle: int | None = None) -> None:
         """`most_idle`: how many workers may wait for work; beyond, those that wait longest are stopped."""
         self._scratch = scratch
-        self._most_idle = most_idle or 4 * (os.cpu_count() or 1) + 4
+        self._most_idle = most_idle or 4 * usable_cpus() + 4
         self._workers: dict[Worker, tuple[Key, Folder]] = {}
         self._idle: OrderedDict[Worker, float] = OrderedDict()  # since when (loop time), the longest first
         self._idle_by_key: dict[Key, list[Worker]] = {}
