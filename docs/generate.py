@@ -85,14 +85,17 @@ THE_RUN = Machine(
     {
         RunStatus.RUNNING: "Some step has not ended. A run is running from the moment it is made.",
         RunStatus.COMPLETED: "Every step ended, and no failure is unhandled; also if all steps were skipped.",
-        RunStatus.FAILED: "A step failed for good, and no edge handled it. Attempts that run may still end.",
+        RunStatus.FAILED: (
+            "A step failed for good, and no edge handled it; or the `if` of an edge has no value. "
+            "Attempts that run may still end."
+        ),
         RunStatus.CANCELLED: "Somebody, or an event of a rule of `cancel`, cancelled it. Late outcomes change nothing.",
     },
     {
         (RunStatus.RUNNING, "complete"): "The last of its steps ended.",
         (RunStatus.RUNNING, "fail"): (
-            "A step failed for good, and none of its `failure` or `always` edges has an `if` that is true or absent. "
-            "All steps that are not running are cancelled in the same transition."
+            "A step failed for good, and none of its `failure` or `always` edges has an `if` that is true or absent; "
+            "or the `if` of an edge has no value. All steps that are not running are cancelled in the same transition."
         ),
         (RunStatus.RUNNING, "cancel"): (
             "A cancel was requested, or an event came that a rule of `cancel` waits for. All that has not ended is "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +43,7 @@ from stepwell.core.messages import (
 from stepwell.core.plan import Plan
 from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
+from stepwell.core.run_error import run_error
 from stepwell.core.run_events import end_event
 from stepwell.core.waits import wait_index
 from stepwell.platform import (
@@ -406,7 +407,8 @@ class Engine:
                         self.dispatcher.queue(function, record.run.id, command.step, command.attempt, calls=calls)
             facts += self._start_claimed(change)
             if record.plan.asking:
-                arrivals += self._ask(change, now)
+                unasked, told = self._ask(change, now)
+                facts, arrivals = [*facts, *unasked], [*arrivals, *told]
         return facts, arrivals
 
     def _release(self, record: RunRecord, step: int) -> None:
@@ -433,19 +435,26 @@ class Engine:
             facts.append(RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
         return facts
 
-    def _ask(self, change: Change, now: int) -> Iterator[Arrival]:
-        """Tell of the approvals that this change has opened; what people decide comes back as an attempt's end."""
+    def _ask(self, change: Change, now: int) -> tuple[list[RunFact], list[Arrival]]:
+        """The events that tell of the approvals which this change has opened; what people decide comes back as an
+        attempt's end. An approval whose message has no value fails instead."""
         from stepwell.core.approvals import asked, requested_event  # most functions ask nobody
 
         record = change.record
         run, plan, trigger = record.run, record.plan, record.event
+        facts, arrivals = list[RunFact](), list[Arrival]()
         for claim in change.claims:
             if not plan.steps[claim.step].asks or run.steps[claim.step].status is not StepStatus.RUNNING:
                 continue
             message = asked(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
-            event = requested_event(plan, run, claim.step, trigger, message, self._links(), now, record.replay)
+            if message.error is not None:
+                outcome = Outcome(error=message.error, retryable=False)
+                facts.append(RunFact(run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
+                continue
+            event = requested_event(plan, run, claim.step, trigger, message.text, self._links(), now, record.replay)
             if event is not None and self.dispatcher.emit(event):
-                yield Arrival(event, cause=claim.cause)
+                arrivals.append(Arrival(event, cause=claim.cause))
+        return facts, arrivals
 
     def _input_or_error(self, record: RunRecord, step: int) -> bytes | Error:
         """The step's input, or why there can be none."""
@@ -523,6 +532,8 @@ def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:
 
 def _log_failure(record: RunRecord) -> None:
     run, plan = record.run, record.plan
-    step = plan.steps[run.failed_step].id if run.failed_step is not None else None
-    fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step}
-    runs_log.warning("run %s of %s failed at step %s", run.id, plan.function_id, step, extra={"fields": fields})
+    error = run_error(plan, run, record.errors) or {}
+    step, kind, message = error.get("step"), error.get("kind"), error.get("message")
+    fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step, "kind": kind}
+    words = "run %s of %s failed at step %s: %s: %s"
+    runs_log.warning(words, run.id, plan.function_id, step, kind, message, extra={"fields": fields})

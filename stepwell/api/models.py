@@ -47,12 +47,25 @@ class EventView(TypedDict):
     erased: bool
 
 
+class FailedEdgeView(TypedDict):
+    """The edge whose `if` had no value: entry `index` of the `after` list of `step`."""
+
+    step: str
+    after: str  # a step, or $trigger
+    index: int
+    problem: str
+
+
 class ErrorView(TypedDict):
+    """Why an attempt, a step or a run failed. Of a run: `step` is the one that failed; or, if `kind` is
+    `condition_failed`, the one that `edge` leads to, which was not decided since its `if` has no value."""
+
     kind: str
     message: str
     status: int | None
     output: Any
     step: NotRequired[str]
+    edge: NotRequired[FailedEdgeView]
 
 
 class AttemptView(TypedDict):
@@ -66,7 +79,7 @@ class AttemptView(TypedDict):
 
 
 class EdgeView(TypedDict):
-    """One entry of `after`: how it stands, what it waits for and until when, why an expression was no match."""
+    """One entry of `after`: how it stands, what it waits for and until when, why an expression had no value."""
 
     step: str
     status: EdgeStatusName

@@ -27,6 +27,7 @@ from stepwell.api.models import (
 from stepwell.core.approvals import Links, expires_at
 from stepwell.core.plan import TRIGGER
 from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.core.run_error import run_error
 from stepwell.core.run_events import cancelled_by
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
@@ -81,10 +82,7 @@ def run_view(detail: RunDetail, links: Callable[[], Links] | None = None) -> Run
     if run.status is RunStatus.COMPLETED:
         leaves = [plan.steps[i].id for i in plan.leaves if run.steps[i].status is StepStatus.COMPLETED]
         output = {step_id: steps[step_id]["output"] for step_id in leaves}
-    error = None
-    if run.failed_step is not None:
-        step_id = plan.steps[run.failed_step].id
-        error = cast(ErrorView, {"step": step_id, **(steps[step_id]["error"] or {})})
+    errors = {i: its[-1].error for i, its in rows.items() if run.steps[i].status is StepStatus.FAILED}
     view: RunView = {
         "id": run.id,
         "function_id": plan.function_id,
@@ -96,7 +94,7 @@ def run_view(detail: RunDetail, links: Callable[[], Links] | None = None) -> Run
         "started_at": _time(run.started_at),
         "ended_at": _time(run.ended_at),
         "output": output,
-        "error": error,
+        "error": cast("ErrorView | None", run_error(plan, run, errors)),
         "rerun_of": detail.rerun_of,
         "replay": detail.replay,
         "cancelled_by": cancelled_by(plan, run),

@@ -73,8 +73,12 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     """The conditions and wait keys that must be evaluated before `fact` can be folded."""
     if run.status is not RunStatus.RUNNING:
         return NO_QUESTIONS
-    if isinstance(fact, RunStarted | RunResumed):
+    if isinstance(fact, RunStarted):
         return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
+    if isinstance(fact, RunResumed):
+        settled = {fact.step, *(kept.step for kept in fact.kept)}  # whose edges stand as they stood
+        roots = tuple(e for e in plan.roots if plan.edges[e].step not in settled)
+        return _questions(plan, TRIGGER, roots, "success", also=plan.cancels)
     if isinstance(fact, StepKept):
         out = tuple(e for e in plan.steps[fact.step].out if run.edges[e] is EdgeStatus.PENDING)
         return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
@@ -127,17 +131,16 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 def _run_started(draft: Draft, fact: RunStarted) -> bool:
     if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
         return False
-    for p in draft.plan.cancels:
-        draft.await_event(p, draft.run.created_at)
-    draft.settle(draft.plan.roots, "success")
+    if not draft.fail_undecided(draft.plan.roots):
+        for p in draft.plan.cancels:
+            draft.await_event(p, draft.run.created_at)
+        draft.settle(draft.plan.roots, "success")
     return True
 
 
 def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
     if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
         return False
-    for p in draft.plan.cancels:
-        draft.await_event(p, draft.run.created_at)
     for kept in fact.kept:
         draft.keep_step(kept)
     for step in (fact.step, *(kept.step for kept in fact.kept)):
@@ -145,6 +148,10 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
     for order, (p, event_id) in enumerate(fact.matched, 1):
         its = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
         draft.move_pause(p, "keep", event_id=event_id, order=order, edges=its)
+    if draft.fail_undecided(draft.plan.roots):
+        return True
+    for p in draft.plan.cancels:
+        draft.await_event(p, draft.run.created_at)
     draft.start(fact.step)
     for kept in fact.kept:
         if kept.outcome is None:
@@ -159,7 +166,8 @@ def _step_kept(draft: Draft, fact: StepKept) -> bool:
     pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
     if draft.status is not RunStatus.RUNNING or result is None or not pending:
         return False
-    draft.settle(out, result)
+    if not draft.fail_undecided(out):
+        draft.settle(out, result)
     return True
 
 
@@ -199,13 +207,13 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
 
 def _after_the_end(draft: Draft, i: int, move: str) -> None:
     out = draft.plan.steps[i].out
+    if draft.fail_undecided(out):
+        return
     if move == "complete":
         draft.settle(out, "success")
     elif any(draft.plan.edges[e].on in ON["failure"] and draft.holds(e) for e in out):
         draft.settle(out, "failure")
     else:
-        for e in out:  # a handler's `if` that could not be evaluated is why the run fails
-            draft.note_problem("edge", e, draft.answers.edges.get(e))
         draft.failed_step = i
         draft.end_run("fail")
 

@@ -19,7 +19,7 @@ import orjson
 
 from stepwell.core.events import Event, internal_event
 from stepwell.core.expressions import Bindings, Scope, compile_value
-from stepwell.core.messages import Outcome
+from stepwell.core.messages import Error, Outcome
 from stepwell.core.outcome import printable
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, StepStatus
@@ -129,23 +129,42 @@ def has_values(message: str) -> bool:
     return "{{" in message
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What people are asked: the step's message with its values. `error`: that one of these cannot be had, so that
+    nobody can be asked; in `text`, it stays as it is written."""
+
+    text: str
+    error: Error | None = None
+
+
 def asked(
     plan: Plan, run: Run, step: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
-) -> str:
-    """What people are asked: the step's message with its values. What has none stays as it is written."""
+) -> Message:
     message = plan.steps[step].runtime.message
     if not has_values(message):
-        return printable(message)
+        return Message(printable(message))
     seen = [a for a in plan.steps[step].ancestors if a not in run.steps[step].unseen]
     bindings = Bindings(event, _by_id(plan, outputs, seen), _by_id(plan, errors, seen))
+    missing: list[str] = []
 
     def shown(placeholder: re.Match[str]) -> str:
         its = compile_value(placeholder[1].strip(), Scope.MESSAGE).value(bindings)
         if its.problem is not None:
+            missing.append(f"`{placeholder[0]}` has no value: {its.problem}")
             return placeholder[0]
         return its.value if isinstance(its.value, str) else orjson.dumps(its.value).decode()
 
-    return printable(_PLACEHOLDER.sub(shown, message))
+    text = printable(_PLACEHOLDER.sub(shown, message))
+    return Message(text, _no_message(plan.steps[step].id, missing) if missing else None)
+
+
+def _no_message(step_id: str, missing: list[str]) -> Error:
+    message = (
+        f"nobody can be asked `{step_id}`, since {', '.join(missing)}; where something may be missing, write has(...) "
+        "first, as in {{ has(data.x) ? data.x : 'none' }}"
+    )
+    return Error("message_failed", printable(message))
 
 
 def _by_id(plan: Plan, results: Mapping[int, bytes], steps: Iterable[int]) -> dict[str, Any]:

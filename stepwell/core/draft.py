@@ -56,7 +56,7 @@ class Draft:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
         self.status, self.started_at, self.ended_at = run.status, run.started_at, run.ended_at
         self.steps, self.edges, self.pauses = list(run.steps), list(run.edges), list(run.pauses)
-        self.failed_step = run.failed_step
+        self.failed_step, self.failed_edge = run.failed_step, run.failed_edge
         self.problems = list(run.problems)
         self.commands: list[Command] = []
 
@@ -74,6 +74,7 @@ class Draft:
             tuple(self.pauses),
             self.failed_step,
             tuple(self.problems),
+            self.failed_edge,
         )
 
     # runs
@@ -155,6 +156,16 @@ class Draft:
 
     # edges
 
+    def fail_undecided(self, edges: tuple[int, ...]) -> bool:
+        """Fail the run if the `if` of one of these edges has no value: which way it goes cannot be decided."""
+        undecided = [e for e in edges if (answer := self.answers.edges.get(e)) and answer.problem is not None]
+        for e in undecided:
+            self.note_problem("edge", e, self.answers.edges[e])
+        if undecided:
+            self.failed_edge = undecided[0]
+            self.end_run("fail")
+        return bool(undecided)
+
     def holds(self, e: int) -> bool:
         if self.plan.edges[e].condition is None:
             return True
@@ -178,7 +189,6 @@ class Draft:
                 begun.setdefault(edge.pause, []).append(e)
             else:
                 self._move_edge(e, "satisfy" if passes else "kill")
-                self.note_problem("edge", e, self.answers.edges.get(e))
         for p, members in begun.items():
             self._begin_pause(p, tuple(members))
 

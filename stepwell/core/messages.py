@@ -141,7 +141,7 @@ Fact = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The value of an edge's `if`. `problem` says why an expression that could not be evaluated is no match."""
+    """Whether an expression is true. `problem` says why it is neither true nor false: an error, or another type."""
 
     holds: bool
     problem: str | None = None

@@ -82,7 +82,8 @@ class Run(NamedTuple):
     edges: tuple[EdgeStatus, ...]
     pauses: tuple[PauseState, ...]
     failed_step: int | None = None  # the step whose failure nothing handled
-    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why its expression is no match)
+    problems: tuple[tuple[str, int, str], ...] = ()  # ("edge"|"pause", index, why its expression has no value)
+    failed_edge: int | None = None  # the edge whose `if` had no value, so that the run failed
 
 
 IDLE_STEP = StepState()
@@ -116,13 +117,14 @@ def pack(run: Run) -> bytes:
             [_pack_pause(pause) for pause in run.pauses],
             run.failed_step,
             run.problems,
+            run.failed_edge,
         ]
     )
 
 
 def unpack(run_id: str, data: bytes) -> Run:
-    """The inverse of `pack`."""
-    status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems = orjson.loads(data)
+    """The inverse of `pack`. What earlier versions of Stepwell packed ends before `failed_edge`."""
+    status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, *later = orjson.loads(data)
     return Run(
         id=run_id,
         status=RunStatus(status),
@@ -134,6 +136,7 @@ def unpack(run_id: str, data: bytes) -> Run:
         pauses=tuple(_unpack_pause(pause) for pause in pauses),
         failed_step=failed_step,
         problems=tuple((kind, index, text) for kind, index, text in problems),
+        failed_edge=later[0] if later else None,
     )
 
 

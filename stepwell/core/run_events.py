@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
-
 from stepwell.core.events import Event, internal_event
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, RunStatus
+from stepwell.core.run_error import run_error
 
 RUN_EVENTS = "stepwell/run."
 
@@ -29,10 +28,9 @@ def end_event(
     is there if an event cancelled it."""
     if trigger.name.startswith(RUN_EVENTS):
         return None
-    error = None
-    if run.failed_step is not None and run.failed_step in errors:
-        error = {"step": plan.steps[run.failed_step].id, **orjson.loads(errors[run.failed_step])}
-        error.pop("output")  # an event has a size limit; the run has it all
+    error = run_error(plan, run, errors)
+    if error is not None:
+        error.pop("output", None)  # an event has a size limit; the run has it all
     data = {
         "run_id": run.id,
         "function_id": plan.function_id,

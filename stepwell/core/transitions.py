@@ -12,7 +12,7 @@ Table = dict[S, dict[str, S]]
 RUN: Table[RunStatus] = {
     RunStatus.RUNNING: {
         "complete": RunStatus.COMPLETED,  # every step ended, no failure unhandled
-        "fail": RunStatus.FAILED,  # a failure that no edge handles
+        "fail": RunStatus.FAILED,  # a failure that no edge handles, or an `if` that has no value
         "cancel": RunStatus.CANCELLED,
     },
 }

@@ -235,13 +235,26 @@ def test_approvals_of_a_function_with_many_steps(platform: Platform) -> None:
 
 
 def test_a_message_has_values_of_the_run(platform: Platform) -> None:
-    message = "Pay {{ data.amount }} {{ data['currency'] }} to {{user.email}}? {{ steps.first }} {{ data.missing }}"
+    message = "Pay {{ data.amount }} {{ data['currency'] }} to {{user.email}}? {{ steps.first }}"
     its = definition({"first": {}, "confirm": asks(message, "first", approvers=["ops@example.com", "Ada"])})
     data = {"amount": 12.5, "currency": "EUR", **script(first={"return": {"ok": True}})}
     run_id = start(platform, its, data=data, user={"email": "bob@example.com"})
     found = asked(platform, run_id)
-    assert found["message"] == 'Pay 12.5 EUR to bob@example.com? {"ok":true} {{ data.missing }}'
+    assert found["message"] == 'Pay 12.5 EUR to bob@example.com? {"ok":true}'
     assert found["approvers"] == ["ops@example.com", "Ada"]
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_a_message_without_a_value_asks_nobody_and_fails_its_step(platform: Platform, handled: bool) -> None:
+    steps = {"confirm": asks("Pay {{ data.amount }} to {{ data.payee }}?"), "paid": "confirm"}
+    its = definition({**steps, "mend": {"after": {"step": "confirm", "on": "failure"}}} if handled else steps)
+    platform.deploy(its)
+    (run,) = platform.runs(platform.send(data={"amount": 1}))
+    error = run["steps"]["confirm"]["error"]
+    assert (run["status"], error["kind"]) == ("completed" if handled else "failed", "message_failed")
+    assert [text in error["message"] for text in ("{{ data.payee }}", 'no key "payee"', "has(")] == [True] * 3
+    assert platform.api("GET", "/v1/approvals")["data"] == []
+    assert platform.events("stepwell/approval.requested") == []
 
 
 def test_what_people_are_asked_can_be_shown_anywhere(platform: Platform) -> None:

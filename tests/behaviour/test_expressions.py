@@ -1,10 +1,13 @@
-"""Expressions on edges: what they may see, and that only `true` is a match. (Those of triggers: `test_triggers.py`.)"""
+"""Expressions on edges: what they may see, that `true` satisfies an edge and `false` kills it, and that the run
+fails if an `if` is neither. (Those of triggers: `test_triggers.py`.)"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.behaviour.words import Json, Platform, Refused, function, script, statuses
+from tests.behaviour.words import Json, Platform, Refused, function, has, script, statuses
 
 DATA = {"n": 1, "text": "true", "list": [1, 2], "nothing": None, "a-b": {"c.d": 5}}
 
@@ -100,30 +103,143 @@ def test_a_match_sees_the_event_the_steps_and_the_incoming_event(platform: Platf
     assert platform.run(run["id"])["status"] == "completed"
 
 
-# --- only true is a match --------------------------------------------------------------------------------------------
+# --- what is neither true nor false ----------------------------------------------------------------------------------
 
 
-def test_an_error_or_another_type_is_no_match_and_is_shown(platform: Platform) -> None:
-    reasons = {
-        "data.text": "string",
-        "data.n": "int",
-        "data.list": "list",
-        "data.nothing": "null",
-        "response": "map",
-        "data.missing": "missing",
-        "data.missing == 1": "missing",
-        "response.other.b.c == 1": "other",
-        "steps.a.missing > 1": "missing",
-        "errors.a.kind == 'exit'": "a",
-        "data.n > 'x'": "does not work",
-        "data.n / 0 == 1": "zero",
-        "data.list[7] == 1": "7",
-        "int(data.text) == 1": "int",
-        "timestamp(data.text) > timestamp('2026-01-01T00:00:00Z')": "timestamp",
-    }
-    for condition, edge in edges(platform, *reasons).items():
-        assert edge["status"] == "dead", condition
-        assert reasons[condition] in edge["problem"].lower(), condition
+NO_VALUES = {
+    "data.text": "string",
+    "data.n": "int",
+    "data.list": "list",
+    "data.nothing": "null",
+    "response": "map",
+    "data.missing": "missing",
+    "data.missing == 1": "missing",
+    "response.other.b.c == 1": "other",
+    "steps[STEP].missing > 1": "missing",
+    "errors[STEP].kind == 'exit'": "key",
+    "data.n > 'x'": "does not work",
+    "data.n * 1.5 > 1.0": "does not work",
+    "data.n / 0 == 1": "zero",
+    "data.list[7] == 1": "7",
+    "int(data.text) == 1": "int",
+    "timestamp(data.text) > timestamp('2026-01-01T00:00:00Z')": "timestamp",
+}
+
+
+def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stands(platform: Platform) -> None:
+    """The run's error names the edge, the expression, and why it has no value."""
+    conditions = {i: source.replace("STEP", f"'a{i}'") for i, source in enumerate(NO_VALUES)}
+    steps: Json = {}
+    for i, condition in conditions.items():
+        steps[f"a{i}"] = {"after": {"step": "$trigger", "if": f"data.case == {i}"}}
+        steps[f"b{i}"] = {"after": ["aside", {"step": f"a{i}", "if": condition}]}
+    platform.deploy(function({"aside": {"after": {"step": "$trigger", "if": "false"}}, **steps, "z": "a0"}))
+    events = [platform.send(data={**DATA, "case": i}) for i in conditions]
+    for (i, condition), event, reason in zip(conditions.items(), events, NO_VALUES.values(), strict=True):
+        (run,) = platform.runs(event)
+        found, error = statuses(run), run["error"]
+        assert (run["status"], found[f"a{i}"], found[f"b{i}"], found["z"]) == (
+            *("failed", "completed", "cancelled"),
+            "cancelled" if i == 0 else "skipped",
+        ), condition
+        assert run["steps"][f"a{i}"]["output"] == {"step": f"a{i}"}
+        assert (run["output"], run["ended_at"] is None) == (None, False)
+        assert (error["kind"], error["step"], error["status"]) == ("condition_failed", f"b{i}", None)
+        assert {name: error["edge"][name] for name in ("step", "after", "index")} == {
+            "step": f"b{i}",
+            "after": f"a{i}",
+            "index": 1,
+        }
+        edge = run["steps"][f"b{i}"]["after"][1]
+        assert (edge["status"], edge["problem"]) == ("dead", error["edge"]["problem"])
+        assert reason in edge["problem"].lower(), condition
+        for text in (f"`b{i}`", f"`a{i}`", "after[1]", condition, edge["problem"], "has("):
+            assert text in error["message"], text
+
+
+def test_a_misspelt_condition_of_both_branches_fails_the_run(platform: Platform) -> None:
+    branches = {"small": "event.data.totl <= 1000", "large": "event.data.totl > 1000"}
+    steps = {name: {"after": {"step": "reserve", "if": condition}} for name, condition in branches.items()}
+    platform.deploy(function({"reserve": {}, **steps}))
+    (run,) = platform.runs(platform.send(data={"total": 5000}))
+    assert (run["status"], run["error"]["kind"]) == ("failed", "condition_failed")
+    assert statuses(run) == {"reserve": "completed", "small": "cancelled", "large": "cancelled"}
+    assert all("totl" in run["steps"][name]["after"][0]["problem"] for name in branches)
+
+
+def test_a_condition_of_the_trigger_without_a_value_fails_the_run_before_anything_starts(platform: Platform) -> None:
+    platform.deploy(function({"a": {"after": {"step": "$trigger", "if": "data.missing"}}, "b": {}}))
+    (run,) = platform.runs(platform.send())
+    assert (run["status"], statuses(run)) == ("failed", {"a": "cancelled", "b": "cancelled"})
+    assert (run["error"]["kind"], run["error"]["edge"]["after"]) == ("condition_failed", "$trigger")
+
+
+def test_a_condition_on_a_failure_without_a_value_fails_the_run_although_another_edge_handles_it(
+    platform: Platform,
+) -> None:
+    """The message tells of the failure too, and the step keeps its error."""
+    edge = {"step": "a", "on": "failure", "if": "errors.a.missing == 1"}
+    platform.deploy(function({"a": {}, "b": {"after": edge}, "c": {"after": {"step": "a", "on": "always"}}}))
+    (run,) = platform.runs(platform.send(data=script(a={"raise": "no such card"})))
+    assert (run["status"], statuses(run)) == ("failed", {"a": "failed", "b": "cancelled", "c": "cancelled"})
+    assert run["error"]["kind"] == "condition_failed"
+    assert "missing" in run["error"]["message"]
+    assert "no such card" in run["error"]["message"]
+    assert "no such card" in run["steps"]["a"]["error"]["message"]
+
+
+def test_a_condition_without_a_value_is_told_with_the_end_of_the_run(platform: Platform) -> None:
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "if": "data.missing"}}}))
+    (run,) = platform.runs(platform.send())
+    (end,) = platform.events("stepwell/run.failed")
+    assert {**end["data"]["error"], "output": None} == run["error"]
+
+
+def test_running_attempts_may_end_after_a_condition_without_a_value(platform: Platform, tmp_path: Path) -> None:
+    gate, go = tmp_path / "gate", tmp_path / "go"
+    slow = {"touch": str(gate), "wait_for": str(go)}
+    edges = {"b": {"after": {"step": "a", "if": "data.missing"}}, "c": "slow"}
+    platform.deploy(function({"a": {}, "slow": {}, **edges}))
+    run_id = platform.run_of(platform.send(data=script(a={"wait_for": str(gate)}, slow=slow)))
+    platform.wait(run_id, lambda run: run["status"] == "failed")
+    go.touch()
+    run = platform.wait(run_id, has("slow", "completed"))
+    assert statuses(run) == {"a": "completed", "slow": "completed", "b": "cancelled", "c": "cancelled"}
+    assert (run["status"], run["error"]["kind"]) == ("failed", "condition_failed")
+
+
+@pytest.mark.parametrize("from_step", [None, "a", "b"])
+def test_a_run_whose_condition_had_no_value_runs_again_after_a_push(platform: Platform, from_step: str | None) -> None:
+    """From the start, from the step before the edge, and from the step behind it."""
+
+    def version(condition: str) -> Json:
+        return function({"first": {}, "a": "first", "b": {"after": {"step": "a", "if": condition}}, "c": "b"})
+
+    platform.deploy(version("response.stp == 'a'"))
+    (run,) = platform.runs(platform.send())
+    body = None if from_step is None else {"from_step": from_step}
+    again = platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)["id"]
+    platform.settle()
+    if from_step != "b":  # which starts whatever its edges say
+        assert platform.run(again)["error"] == run["error"]
+    platform.deploy(version("response.step == 'a'"))
+    mended = platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)["id"]
+    platform.settle()
+    assert (platform.run(mended)["status"], platform.run(mended)["function_version"]) == ("completed", 2)
+    assert set(statuses(platform.run(mended)).values()) == {"completed"}
+
+
+def test_a_kept_step_whose_condition_has_no_value_fails_the_new_run(platform: Platform) -> None:
+    """Its edge to a step that had not ended is decided anew, here by an edited output."""
+    edge = {"step": "a", "wait": "1h", "if": "response.go"}
+    platform.deploy(function({"a": {}, "b": {"after": edge}, "c": {}}))
+    (run,) = platform.runs(platform.send(data=script(a={"return": {"go": True}})))
+    body = {"from_step": "c", "outputs": {"a": {"went": True}}}
+    again = platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)["id"]
+    platform.settle()
+    new = platform.run(again)
+    assert (new["status"], new["error"]["kind"]) == ("failed", "condition_failed")
+    assert (statuses(new)["a"], new["steps"]["a"]["output"]) == ("completed", {"went": True})
 
 
 def test_what_is_merely_false_shows_no_problem(platform: Platform) -> None:

@@ -187,15 +187,34 @@ def asking(tmp_path: Path) -> Path:
 
 
 def test_what_is_asked_is_decided_by_options(asking: Path) -> None:
-    assert data(asking, "--approve", "ask")["output"] == {"yes": "paid"}
-    assert data(asking, "--decline", "ask")["output"] == {"no": "kept"}
+    event = ("--event", '{"name": "go", "data": {"n": 7}}')
+    assert data(asking, *event, "--approve", "ask")["output"] == {"yes": "paid"}
+    assert data(asking, *event, "--decline", "ask")["output"] == {"no": "kept"}
 
 
 def test_without_a_terminal_nobody_decides_and_it_says_what_to_do(asking: Path) -> None:
-    result = run("--json", asking)
+    result = run("--json", asking, "--event", '{"name": "go", "data": {"n": 7}}')
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["kind"] == "approval_timeout"
     assert "give --approve ask or --decline ask" in result.stderr
+
+
+def test_what_cannot_be_written_asks_nobody_and_says_why(asking: Path) -> None:
+    result = run(asking, "--approve", "ask")
+    assert result.exit_code == 1
+    assert "message_failed" in result.stdout
+    assert '`{{ data.n }}` has no value: there is no key "n"' in " ".join(result.stdout.split())
+
+
+def test_a_condition_without_a_value_fails_the_run_and_is_shown(tmp_path: Path) -> None:
+    edges = {"if": "event.data.totl > 1000", "step": "a"}
+    folder = write_function(tmp_path / "f", a=program("echo 1"), b=program("echo 2", after=[edges]))
+    result = run(folder)
+    assert result.exit_code == 1
+    shown = " ".join(result.stdout.replace("│", " ").split())
+    assert "failed at step b: cannot decide whether `b` runs after `a`" in shown
+    assert '`event.data.totl > 1000`, has no value: there is no key "totl"' in shown
+    assert "has(...)" in shown
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from stepwell.core.advance import Decision, advance, outstanding, questions, used_events
@@ -64,6 +65,8 @@ OK = Outcome(output=b"1")
 BOOM = Error("exit", "exit status 1")
 RETRYABLE, FINAL = Outcome(error=BOOM), Outcome(error=BOOM, retryable=False)
 KEY = b"key"
+BROKEN = "data.x"
+ANSWERS = {"true": Answer(True), "false": Answer(False), BROKEN: Answer(False, "no such key: x")}
 
 
 def after(parent: str, **fields: Any) -> dict[str, Any]:
@@ -84,7 +87,8 @@ def plan_of(cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any])
 
 
 class Story:
-    """A run to which facts are told. An `if` holds if it is literally `true`; every wait has the key KEY."""
+    """A run to which facts are told. An `if` holds if it is literally `true`, and has no value if it is BROKEN; every
+    wait has the key KEY."""
 
     def __init__(self, cancel: list[dict[str, Any]] | None = None, **steps: dict[str, Any]) -> None:
         self.plan = plan_of(cancel, **steps)
@@ -93,7 +97,7 @@ class Story:
     def decide(self, fact: Fact, now: int = NOW) -> Decision:
         asked = questions(self.plan, self.run, fact)
         answers = Answers(
-            {e: Answer(self.plan.edges[e].condition == "true") for e in asked.edges},
+            {e: ANSWERS[self.plan.edges[e].condition or ""] for e in asked.edges},
             {p: WaitKey(KEY) for p in asked.pauses},
         )
         return advance(self.plan, self.run, fact, answers, now)
@@ -521,22 +525,82 @@ def test_the_conditions_of_the_trigger_are_asked_for_at_the_start() -> None:
     assert questions(story.plan, story.run, RunStarted()) == Questions(TRIGGER, (0,), (0,))
 
 
-def test_a_condition_that_cannot_be_evaluated_is_no_match_and_is_kept() -> None:
-    plan = plan_of(a={"after": [after("$trigger", if_="data.x")]})
-    answers = Answers({0: Answer(False, "no such key: x")})
-    decision = advance(plan, new_run("run", plan, NOW), RunStarted(), answers, NOW)
-    assert decision.commands == (EmitEnd("completed"),)
-    assert decision.run.problems == (("edge", 0, "no such key: x"),)
+def test_a_condition_of_the_trigger_without_a_value_fails_the_run_before_anything_starts() -> None:
+    story = Story(GONE[:1], a={"after": [after("$trigger", if_=BROKEN)]}, b={})
+    assert story.begin() == [EmitEnd("failed")]
+    assert (story.status, story.steps, story.edges) == ("failed", "cancelled cancelled", "dead dead")
+    assert (story.run.failed_edge, story.run.failed_step, story.pauses) == (0, None, "idle")
+    assert story.run.problems == (("edge", 0, "no such key: x"),)
 
 
-def test_a_handler_whose_condition_cannot_be_evaluated_tells_why_the_run_failed() -> None:
-    story = Story(a={}, b={"after": [after("a", on="failure", if_="data.x")]})
+def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stands() -> None:
+    """`d` runs, and may end; `e` would have been started by the same end."""
+    story = Story(
+        a={},
+        b={"after": [after("a", if_="true")]},
+        c={"after": [after("a", if_=BROKEN), after("a", if_="false")]},
+        d={},
+        e={"after": [after("a")]},
+    )
     story.begin()
-    story.tell(AttemptStarted(A, 1))
-    answers = Answers({1: Answer(False, "no such key: x")})
-    decision = advance(story.plan, story.run, AttemptEnded(A, 1, FINAL), answers, NOW)
-    assert decision.commands == (failed(A), EmitEnd("failed"))
-    assert decision.run.problems == (("edge", 1, "no such key: x"),)
+    story.tell(AttemptStarted(D, 1))
+    assert story.end(A) == [record(A, "completed", output=b"1"), EmitEnd("failed")]
+    assert (story.status, story.run.failed_edge) == ("failed", 2)
+    assert story.steps == "completed cancelled cancelled running cancelled"
+    assert story.edges == "satisfied dead dead dead satisfied dead"
+    assert story.run.problems == (("edge", 2, "no such key: x"),)
+    assert story.tell(AttemptEnded(D, 1, OK)) == [record(D, "completed", output=b"1")]
+    assert story.ignores(RunStarted())
+
+
+@pytest.mark.parametrize("other", [after("a"), after("a", on="failure"), after("a", on="always", if_="true")])
+def test_a_handler_whose_condition_has_no_value_fails_the_run_whatever_else_handles_the_failure(
+    other: dict[str, Any],
+) -> None:
+    story = Story(a={}, b={"after": [after("a", on="failure", if_=BROKEN)]}, c={"after": [other]})
+    story.begin()
+    assert story.end(A, FINAL) == [failed(A), EmitEnd("failed")]
+    assert (story.status, story.run.failed_edge, story.run.failed_step) == ("failed", 1, None)
+    assert story.steps == "failed cancelled cancelled"
+    assert story.run.problems == (("edge", 1, "no such key: x"),)
+
+
+def test_a_condition_that_is_not_asked_for_may_have_no_value() -> None:
+    """`on` comes before `if`, and the edges of a skipped step are dead."""
+    story = Story(
+        a={},
+        b={"after": [after("a", on="failure", if_=BROKEN)]},
+        c={"after": [after("b", if_=BROKEN)]},
+        d={"after": [after("a")]},
+    )
+    story.begin()
+    story.end(A)
+    story.end(D)
+    assert (story.status, story.steps) == ("completed", "completed skipped skipped completed")
+    assert story.run.problems == ()
+
+
+def test_a_condition_is_asked_for_when_its_parent_ends_although_its_step_has_started() -> None:
+    story = Story(a={}, b={}, c={"after": [after("a"), after("b", if_=BROKEN)], "join": "first"})
+    story.begin()
+    story.end(A)
+    story.end(B)
+    assert (story.status, story.steps, story.run.failed_edge) == ("failed", "completed completed cancelled", 3)
+
+
+def test_the_first_of_several_conditions_without_a_value_is_the_runs_error_and_all_are_kept() -> None:
+    story = Story(a={}, b={"after": [after("a", if_=BROKEN)]}, c={"after": [after("a", if_=BROKEN)]})
+    story.begin()
+    story.end(A)
+    assert story.run.failed_edge == 1
+    assert [index for _, index, _ in story.run.problems] == [1, 2]
+
+
+def test_what_an_earlier_version_packed_has_no_failed_edge() -> None:
+    story = Story(a={})
+    story.begin()
+    packed = orjson.loads(pack(story.run))
+    assert unpack("run", orjson.dumps(packed[:-1])) == story.run
 
 
 # --- retries ---------------------------------------------------------------------------------------------------------
@@ -1107,6 +1171,27 @@ def test_a_kept_failure_does_not_fail_the_run() -> None:
     assert commands == [RecordAttempt(A, 0, "kept", NOW, None, NOW, error=BOOM), RunStep(C, 1)]
     assert story.tell(StepKept(A)) == []
     assert (story.status, story.steps) == ("running", "failed skipped queued")
+
+
+def test_a_run_that_goes_on_asks_again_for_conditions_and_fails_if_one_has_no_value() -> None:
+    """Of kept steps, and of the trigger; never those of edges that stand as they stood."""
+    steps = {
+        "a": {"after": [after("$trigger", if_=BROKEN)]},
+        "b": {"after": [after("a", if_=BROKEN)]},
+        "c": {"after": [after("$trigger", if_=BROKEN)]},
+    }
+    story = Story(GONE[:1], **steps)
+    kept = (Kept(A, OK),)
+    assert story.tell(RunResumed(B, (*kept, Kept(C, OK)), (0,), ()))[-1] == RunStep(B, 1)
+    story = Story(**steps)
+    asked = questions(story.plan, story.run, RunResumed(C, kept, (0,), ()))
+    assert asked == Questions(TRIGGER)
+    story.tell(RunResumed(C, kept, (0,), ()))
+    assert story.tell(StepKept(A)) == [record(C, "cancelled", started_at=None), EmitEnd("failed")][::-1]
+    assert (story.status, story.steps, story.run.failed_edge) == ("failed", "completed cancelled cancelled", 1)
+    story = Story(**steps)
+    story.tell(RunResumed(B, kept, (0,), ()))
+    assert (story.status, story.steps, story.run.failed_edge) == ("failed", "completed cancelled cancelled", 2)
 
 
 def test_only_a_run_to_which_nothing_has_happened_goes_on_from_another() -> None:

@@ -1,13 +1,14 @@
 """Random functions, driven through random interleavings, against a model that states the rules of a run directly.
 
-What happens is written into the function: an `if` is `true` or `false`, the event `comes` or `never` comes, and every
-step has a script of how its attempts end. So the model needs no history, and every interleaving must agree with it.
+What happens is written into the function: an `if` is `true`, `false` or BROKEN (it has no value), the event `comes` or
+`never` comes, and every step has a script of how its attempts end. So the model needs no history, and every
+interleaving must agree with it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
@@ -59,6 +60,8 @@ OUTCOMES = {
     "error": Outcome(error=Error("exit", "exit status 1")),
     "final": Outcome(error=Error("status", "404", 404), retryable=False),
 }
+BROKEN = "data.x"
+ANSWERS = {"true": Answer(True), "false": Answer(False), BROKEN: Answer(False, "no such key: x")}
 QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -94,7 +97,7 @@ def edges(draw: st.DrawFn, parents: list[str]) -> dict[str, Any]:
     if edge["step"] != "$trigger":
         edge["on"] = draw(st.sampled_from(["success", "always", "failure"]))
     if draw(st.integers(0, 3)) == 3:
-        edge["if"] = draw(st.sampled_from(["true", "false"]))
+        edge["if"] = draw(st.sampled_from(["true", "true", "false", "false", BROKEN]))
     if draw(st.integers(0, 3)) == 3:
         edge["wait"] = draw(st.sampled_from(["10s", "1h"]))
     if draw(st.integers(0, 2)) == 2:
@@ -136,16 +139,29 @@ def functions(draw: st.DrawFn, cancels: tuple[str, ...] = ("never", "hopeless"))
 
 
 class Model:
-    """How a run ends: every step's status if no failure is unhandled, and the steps whose failure is. `forced`: a step
-    that runs whatever its edges say."""
+    """How a run ends: every step's status, unless a failure is unhandled or an `if` has no value; the steps whose
+    failure is, and these edges. `forced`: a step that runs whatever its edges say. `kept`: steps that ended in an
+    earlier run; the edges between them, and from them to `forced`, are not asked again."""
 
-    def __init__(self, function: Function, forced: str | None = None) -> None:
+    def __init__(self, function: Function, forced: str | None = None, kept: Collection[str] = ()) -> None:
         self.function, self.forced = function, forced
         self.status = cache(self._status)
         self.statuses = {step: self.status(step) for step in function.steps}
         self.unhandled = {
             step for step, status in self.statuses.items() if status == "failed" and not self._is_handled(step)
         }
+        self.undecided: set[tuple[str, int]] = set()
+        self.perhaps: set[tuple[str, int]] = set()  # of a kept step, to one that may have been decided before
+        for step, its in function.steps.items():
+            for i, edge in enumerate(its["after"]):
+                stands = step in {forced, *kept} and edge["step"] in {"$trigger", *kept}
+                if edge.get("if") == BROKEN and self._is_asked(edge) and not stands:
+                    is_sure = its["join"] == "merge" or edge["step"] not in kept
+                    (self.undecided if is_sure else self.perhaps).add((step, i))
+
+    @property
+    def fails(self) -> bool:
+        return bool(self.unhandled or self.undecided)
 
     def _status(self, step: str) -> str:
         its = self.function.steps[step]
@@ -156,9 +172,11 @@ class Model:
 
     def passes(self, edge: dict[str, Any]) -> bool:
         """Whether `on` and `if` let the edge go on to its delay and its wait."""
+        return self._is_asked(edge) and edge.get("if", "true") == "true"
+
+    def _is_asked(self, edge: dict[str, Any]) -> bool:
         on = {"success": ("completed",), "failure": ("failed",), "always": ("completed", "failed")}
-        reached = edge["step"] == "$trigger" or self.status(edge["step"]) in on[edge["on"]]
-        return reached and edge.get("if", "true") == "true"
+        return edge["step"] == "$trigger" or self.status(edge["step"]) in on[edge["on"]]
 
     def is_satisfied(self, edge: dict[str, Any]) -> bool:
         wait = edge.get("async")
@@ -225,7 +243,7 @@ class World:
         before = self.run
         asked = questions(self.plan, before, fact)
         answers = Answers(
-            {e: Answer(self.plan.edges[e].condition == "true") for e in asked.edges},
+            {e: ANSWERS[self.plan.edges[e].condition or ""] for e in asked.edges},
             {p: self._key(p) for p in asked.pauses},
         )
         decision = advance(self.plan, before, fact, answers, self.now)
@@ -372,7 +390,7 @@ def test_every_interleaving_ends_as_the_model_says(function: Function, seeds: li
         world = World(function, Random(seed))
         world.live()
         world.check_end()
-        if model.unhandled:
+        if model.fails:
             check_failed(world, model)
             continue
         assert (world.run.status, world.run.failed_step) == (RunStatus.COMPLETED, None)
@@ -383,10 +401,17 @@ def test_every_interleaving_ends_as_the_model_says(function: Function, seeds: li
 
 
 def check_failed(world: World, model: Model) -> None:
-    """A failure that nothing handles ends the run at once: how far other steps had come, chance decides."""
+    """A failure that nothing handles, or an `if` that has no value, ends the run at once: how far other steps had come,
+    chance decides."""
     assert world.run.status is RunStatus.FAILED
-    assert world.run.failed_step is not None
-    assert world.plan.steps[world.run.failed_step].id in model.unhandled
+    failed_step, failed_edge = world.run.failed_step, world.run.failed_edge
+    assert (failed_step is None) != (failed_edge is None)
+    if failed_step is not None:
+        assert world.plan.steps[failed_step].id in model.unhandled
+        assert world.run.steps[failed_step].status is StepStatus.FAILED
+    if failed_edge is not None:
+        step = world.plan.steps[world.plan.edges[failed_edge].step]
+        assert (step.id, step.edges.index(failed_edge)) in model.undecided | model.perhaps
     for step, status in world.statuses.items():
         its_own = [RECORDED[word] for word in world.function.ends(step)]
         words = world.words(step)
@@ -395,7 +420,6 @@ def check_failed(world: World, model: Model) -> None:
             allowed.add("failed")  # it ran while the run failed, and was not tried again
         assert status in allowed
         assert [word for word in words if word != "cancelled"] == its_own[: len(words) - words.count("cancelled")]
-        assert world.run.steps[world.run.failed_step].status is StepStatus.FAILED
 
 
 @QUICK
@@ -427,14 +451,14 @@ def test_an_event_that_cancels_may_come_at_any_moment(function: Function, seed: 
     by = [p for p in world.plan.cancels if world.run.pauses[p].event_id is not None]
     assert len(by) == (world.run.status is RunStatus.CANCELLED)
     if not by:
-        its_end = (RunStatus.FAILED if model.unhandled else RunStatus.COMPLETED, world.statuses)
-        assert model.unhandled or its_end == (world.run.status, model.statuses)
+        its_end = (RunStatus.FAILED if model.fails else RunStatus.COMPLETED, world.statuses)
+        assert model.fails or its_end == (world.run.status, model.statuses)
         return
     assert world.plan.pauses[by[0]].event == "comes"
     assert all(status in (model.statuses[step], "cancelled") for step, status in world.statuses.items())
 
 
-def resumed_from(world: World, step: str) -> list[Fact]:
+def resumed_from(world: World, step: str) -> list[Any]:
     """How a run goes on from a step of this one, with the outputs and errors that it recorded."""
     outputs = {r.step: r.output for r in world.records if r.output is not None}
     errors = {r.step: error_json(r.error) for r in world.records if r.error is not None}
@@ -452,7 +476,8 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_model_says_in_every_interlea
     first = World(function, Random(seeds[0]))
     first.live(cancel_after=data.draw(st.none() | st.just(moment)))
     resumed = resumed_from(first, step)
-    model = Model(function, step)
+    kept = [first.plan.steps[its.step].id for its in resumed[0].kept]
+    model = Model(function, step, kept)
     for seed in seeds:
         world = World(function, Random(seed), step)
         world.live(resumed=resumed)
@@ -461,7 +486,7 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_model_says_in_every_interlea
             runs_again = step in (its.id, *(world.plan.steps[a].id for a in its.ancestors))
             if before.status is StepStatus.COMPLETED and not runs_again:
                 assert (world.run.steps[i].status, world.words(its.id)) == (StepStatus.COMPLETED, [])
-        if model.unhandled:
+        if model.fails or (model.perhaps and world.run.failed_edge is not None):
             check_failed(world, model)
             continue
         assert (world.run.status, world.statuses) == (RunStatus.COMPLETED, model.statuses)

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.approvals import Link, Links, Standing, asked, decided, placeholders, requested_event, standing
+from stepwell.core.approvals import (
+    Link,
+    Links,
+    Message,
+    Standing,
+    asked,
+    decided,
+    placeholders,
+    requested_event,
+    standing,
+)
 from stepwell.core.definition import DefinitionError, parse_definition
 from stepwell.core.events import internal_event
 from stepwell.core.plan import Plan, Runtime, compile_plan
@@ -119,26 +129,43 @@ EVENT = {"name": "go", "data": {"n": 3, "list": [1, "a"], "text": "{{ data.n }}"
         ("{{data.n}} and {{ data.n + 1 }}", "3 and 4"),
         ("{{ data.list }}", '[1,"a"]'),
         ("{{ data.text }}", "{{ data.n }}"),
-        ("{{ data.missing }} {{ user.email }}", "{{ data.missing }} ada@example.com"),
         ("{{ has(data.missing) ? 'x' : 'none' }}", "none"),
         ("{{\n  event.name\n}}", "go"),
         ("{{ steps.a.ok }}", "true"),
         ("{{ errors.b.kind }}", "exit"),
-        ("{{ steps.c.n }}", "{{ steps.c.n }}"),
-        ("{{ bytes('x') }}", "{{ bytes('x') }}"),
         ("{ {data.n} }", "{ {data.n} }"),
         ("é\U0001f44d", "é\U0001f44d"),
         ("x" * 1999 + "{{ 'yyy' }}", "x" * 1997 + "..."),
     ],
 )
-def test_a_message_shows_values_and_leaves_what_has_none(message: str, shown: str) -> None:
+def test_a_message_shows_values(message: str, shown: str) -> None:
+    assert message_of(message) == Message(shown)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown", "why"),
+    [
+        ("{{ data.missing }} {{ user.email }}", "{{ data.missing }} ada@example.com", 'there is no key "missing"'),
+        ("{{ steps.c.n }}", "{{ steps.c.n }}", 'there is no key "c"'),
+        ("{{ bytes('x') }}", "{{ bytes('x') }}", "which JSON has not"),
+        ("{{ data.n / 0 }}{{ data.a }}{{ 1 }}", "{{ data.n / 0 }}{{ data.a }}1", "zero, `{{ data.a }}` has no value"),
+    ],
+)
+def test_a_message_without_a_value_is_an_error_that_says_which_has_none(message: str, shown: str, why: str) -> None:
+    found = message_of(message)
+    assert (found.text, found.error is not None) == (shown, True)
+    assert found.error is not None
+    assert found.error.kind == "message_failed"
+    assert why in found.error.message
+
+
+def message_of(message: str) -> Message:
     code = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.f"}}
     plan = plan_of("Really?", a=code, b=code, c=code)
     first = replace(plan.steps[0], runtime=Runtime("approval", message=message))  # whatever a definition may say
     plan = replace(plan, steps=(first, *plan.steps[1:]))
     run = run_of(plan, unseen=(3,))
-    found = asked(plan, run, 0, EVENT, {1: b'{"ok":true}', 3: b'{"n":1}'}, {2: b'{"kind":"exit"}'})
-    assert found == shown
+    return asked(plan, run, 0, EVENT, {1: b'{"ok":true}', 3: b'{"n":1}'}, {2: b'{"kind":"exit"}'})
 
 
 def test_placeholders_are_found() -> None:
