@@ -33,6 +33,7 @@ from stepwell.aws.step_lambdas import configuration
 from stepwell.cdk.environment import registrar_parameter
 from stepwell.event_types.types import TypeVersion
 from stepwell.project.load import LoadError, load_all
+from stepwell.project.search import Tree
 from stepwell.project.types import project_types, wrong_expressions
 from stepwell.project.webhooks import find_webhooks
 
@@ -60,13 +61,19 @@ class Functions(Construct):
         env = env or self.node.try_get_context("env") or "dev"
         self.resources = resources or Resources.of_environment(env)
         self.registrar = ssm.StringParameter.value_for_string_parameter(self, registrar_parameter(env))
-        functions, errors = load_all([Path(path)])
+        tree = Tree([Path(path)])
+        functions, errors = load_all(tree)
         if errors:
             raise errors[0]
-        types, webhooks = project_types([Path(path)], functions), find_webhooks([Path(path)])
+        types, webhooks = project_types(tree, functions), find_webhooks(tree)
         if problems := [*types.problems, *webhooks.problems]:
             raise LoadError(problems)
-        for warning in (*types.warnings, *wrong_expressions(functions, types.newest), *webhooks.warnings):
+        for warning in (
+            *tree.passed_over,
+            *types.warnings,
+            *wrong_expressions(functions, types.newest),
+            *webhooks.warnings,
+        ):
             Annotations.of(self).add_warning_v2("stepwell:doubt", str(warning))
         self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
         made = Construct(self, "Types")

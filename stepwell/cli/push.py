@@ -160,18 +160,22 @@ def _register_types(resources: Resources, types: ProjectTypes) -> list[TypeChang
 def _load(paths: list[Path]) -> Project:
     from stepwell.project.load import load_all
     from stepwell.project.pushed import left_out
+    from stepwell.project.search import Tree
     from stepwell.project.types import project_types
     from stepwell.project.webhooks import find_webhooks
 
-    functions, errors = load_all(paths)
+    tree = Tree(paths)
+    functions, errors = load_all(tree)
     if errors:
         fail("\n".join(str(error) for error in errors))
     if not functions:
         fail("no definitions found; `stepwell init` makes one")
+    for passed_over in tree.passed_over:
+        warn(str(passed_over))
     for function in functions:
         for warning in (*function.warnings(), *left_out(function)):
             warn(str(warning))
-    types, webhooks = project_types(paths, functions), find_webhooks(paths)
+    types, webhooks = project_types(tree, functions), find_webhooks(tree)
     for warning in (*types.warnings, *webhooks.warnings):
         warn(str(warning))
     if problems := [*types.problems, *webhooks.problems]:

@@ -9,6 +9,7 @@ import typer
 
 from stepwell.cli.output import JsonOption, console, print_json, stderr
 from stepwell.project.load import PlacedProblem, load_all
+from stepwell.project.search import Tree
 from stepwell.project.webhooks import find_webhooks
 
 
@@ -21,10 +22,12 @@ def command(
 
     Example: stepwell validate functions/
     """
-    loaded, errors = load_all(paths or [Path()])
-    webhooks = find_webhooks(paths or [Path()])
+    tree = Tree(paths or [Path()])
+    loaded, errors = load_all(tree)
+    webhooks = find_webhooks(tree)
     problems = [*(problem for error in errors for problem in error.problems), *webhooks.problems]
-    warnings = [*(warning for function in loaded for warning in function.warnings()), *webhooks.warnings]
+    warnings = [*tree.passed_over, *(warning for function in loaded for warning in function.warnings())]
+    warnings += webhooks.warnings
     if as_json:
         ids, names = [function.definition.id for function in loaded], [its.name for its in webhooks.webhooks]
         print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})

@@ -36,6 +36,7 @@ class DevConsole:
         self._deployed: list[Deployed] = []
         self._is_ready = False
         self._reported: frozenset[PlacedProblem] = frozenset()
+        self._passed_over: frozenset[str] = frozenset()
         self._wrong_types: frozenset[str] = frozenset()
         self._wrong_webhooks: frozenset[str] = frozenset()
 
@@ -68,6 +69,12 @@ class DevConsole:
             if problem not in self._reported:
                 self._line("problem", f"[red]error[/] {escape(str(problem))}", message=str(problem))
         self._reported = frozenset(problems)
+
+    def passed_over(self, definitions: Sequence[PlacedProblem]) -> None:
+        """Report definitions that are not used, each once until it is mended."""
+        self._passed_over = self._new(
+            [("warning", "[yellow]warning[/]", str(its)) for its in definitions], self._passed_over
+        )
 
     def types(
         self,

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stepwell.api.access import AnyKey, LocalOnly
 from stepwell.dev.console import DevConsole
+from stepwell.dev.watching import Watcher
 from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.load import LoadedFunction, load_all
+from stepwell.project.search import Tree, is_file
 from stepwell.project.types import project_types, wrong_expressions
 from stepwell.project.webhooks import find_webhooks
-
-_LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +54,20 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             await serve(server, listener, keys, local_only=options.local_only, ready=ready)
 
 
-async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:
+async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> Tree:
     """Make what is on disk live; a definition that does not load keeps its old version and is reported."""
-    functions, errors = await asyncio.to_thread(load_all, paths)
+    tree = await asyncio.to_thread(Tree, paths)
+    functions, errors = await asyncio.to_thread(load_all, tree)
     console.problems([problem for error in errors for problem in error.problems])
-    await register_types(server, paths, functions, console)
-    webhooks = await asyncio.to_thread(find_webhooks, paths)
+    console.passed_over(tree.passed_over)
+    await register_types(server, tree, functions, console)
+    webhooks = await asyncio.to_thread(find_webhooks, tree)
     console.webhooks(await server.register_webhooks(webhooks), webhooks)
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     for function in functions:
         console.deployed(await server.deploy(function))
+    return tree
 
 
 async def register_types(
@@ -80,33 +81,14 @@ async def register_types(
 
 async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:
     """Deploy again whenever something below the paths was saved."""
-    from watchfiles import DefaultFilter, awatch  # after the server is ready: nobody waits for this import
-
-    class Filter(DefaultFilter):
-        """What may change what a function is; the server's own files do not."""
-
-        ignore_dirs = (*DefaultFilter.ignore_dirs, ".stepwell")
-        own = tuple(os.fspath(path.resolve()) for path in (server.settings.database, server.settings.code))
-
-        def __call__(self, change: object, path: str) -> bool:
-            return not path.startswith(self.own) and super().__call__(change, path)  # type: ignore[arg-type]
-
-    folders = {path if path.is_dir() else path.parent for path in paths}
-    start = functools.partial(awatch, *folders, watch_filter=Filter(), debounce=300, step=50, recursive=True)
-    changes, is_told = start(), False
-    change = asyncio.ensure_future(anext(changes))
-    await asyncio.sleep(0)  # it watches from here on; the first round finds what was saved before
+    named = {path.parent if is_file(path) else path for path in paths}
+    watcher = Watcher((server.settings.database, server.settings.code), console.trouble)
+    linked: list[Path] = []
     while True:
+        await watcher.follow([*named, *linked])
         try:
-            await deploy_all(server, paths, console)
+            linked = (await deploy_all(server, paths, console)).linked
         except Exception as error:  # a save must never end the server
             console.trouble(f"cannot deploy: {error}")
-        try:
-            await change
-        except Exception:  # it cannot watch what has such a name
-            if not is_told:
-                console.trouble("cannot watch for changes, so it looks every second; is a file's name not UTF-8?")
-            is_told = True
-            await asyncio.sleep(_LOOK_AGAIN_S)
-            changes = start()
-        change = asyncio.ensure_future(anext(changes))
+        if not await watcher.follow([*named, *linked]):
+            await watcher.change()

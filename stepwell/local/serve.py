@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from stepwell.local.keys import KeyStore
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.load import LoadedFunction, load_all
+from stepwell.project.search import Tree
 from stepwell.project.types import project_types, wrong_expressions
 from stepwell.project.webhooks import find_webhooks
 
@@ -83,7 +84,7 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
         log.info("stopped")
 
 
-async def _register_types(server: LocalServer, paths: tuple[Path, ...], functions: Sequence[LoadedFunction]) -> None:
+async def _register_types(server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction]) -> None:
     """Those of `schemas` folders and of triggers. A type that is refused stays as it is."""
     found = await asyncio.to_thread(project_types, paths, functions)
     for problem in found.problems:
@@ -99,7 +100,7 @@ async def _register_types(server: LocalServer, paths: tuple[Path, ...], function
             log.info("type %s", its.what, extra={"fields": fields})
 
 
-async def _register_webhooks(server: LocalServer, paths: tuple[Path, ...]) -> None:
+async def _register_webhooks(server: LocalServer, paths: Iterable[Path]) -> None:
     found = await asyncio.to_thread(find_webhooks, paths)
     for problem in found.problems:
         log.error("%s", problem)
@@ -118,12 +119,15 @@ def _asks(function: LoadedFunction) -> bool:
 
 async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> Sequence[LoadedFunction]:
     """Make what can be loaded live; what that is. A function that cannot be loaded keeps its last version."""
-    functions, errors = await asyncio.to_thread(load_all, paths)
+    tree = await asyncio.to_thread(Tree, paths)
+    functions, errors = await asyncio.to_thread(load_all, tree)
+    for passed_over in tree.passed_over:
+        log.warning("%s", passed_over)
     for error in errors:
         for problem in error.problems:
             log.error("%s", problem)
-    await _register_types(server, paths, functions)
-    await _register_webhooks(server, paths)
+    await _register_types(server, tree, functions)
+    await _register_webhooks(server, tree)
     await server.retire_others(functions, errors)
     for function in functions:
         for warning in function.warnings():

@@ -128,12 +128,17 @@ class LocalServer:
         return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
-        """Take out of service every live function but these, and those whose folder holds what cannot be loaded: they
+        """Take out of service every live function but these, and those that lie where something cannot be loaded: they
         keep their last version. Answers the ids."""
         loaded = {function.definition.id for function in functions}
-        broken = {problem.file.parent for error in errors for problem in error.problems}
+        wrong = {problem.file.absolute() for error in errors for problem in error.problems}
+        broken = {file.parent for file in wrong}
+
+        def is_gone(file: Path) -> bool:
+            return file.parent not in broken and wrong.isdisjoint(file.parents)
+
         live = self.platform.store.functions.live().items()
-        others = [f for f, file in live if f not in loaded and Path(file).parent not in broken]
+        others = [f for f, file in live if f not in loaded and is_gone(Path(file).absolute())]
         if others:
             await self.platform.retire(others)
         return others

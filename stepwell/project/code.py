@@ -12,7 +12,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from dotenv import dotenv_values
@@ -21,6 +23,7 @@ from pathspec import GitIgnoreSpec
 from stepwell.project.leftovers import is_leftover
 
 LARGEST = 250 * 1024 * 1024
+MOST_FILES = 200_000
 _EXCLUDED = frozenset({".git", ".env", "__pycache__", ".stepwell"})
 _IGNORE_FILE = ".stepwellignore"
 _CHUNK = 1024 * 1024
@@ -54,12 +57,22 @@ def resolve(folder: Path, path: str) -> Path:
     try:
         found = (folder / relative).resolve(strict=True)
     except FileNotFoundError:
-        raise CodeError(f"{relative!r} does not exist in {folder}; make it, or correct the path") from None
+        cure = _other_spelling(folder / relative) or "make it, or correct the path"
+        raise CodeError(f"{relative!r} does not exist in {folder}; {cure}") from None
     except (OSError, RuntimeError, ValueError) as error:
         raise CodeError(f"{relative!r} cannot be followed: {error}") from None
     if not found.is_relative_to(folder.resolve()):
         raise CodeError(f"{relative!r} leads out of the function's folder, to {found}; move the step's code into it")
     return found
+
+
+def _other_spelling(path: Path) -> str | None:
+    """A hint at what is there, and called so but for capital letters."""
+    with suppress(OSError):
+        for other in path.parent.iterdir():
+            if other.name.casefold() == path.name.casefold():
+                return f"there is {other.name!r}, and names differ by small and capital letters"
+    return None
 
 
 def read_code(path: Path, function_folder: Path) -> StepCode:
@@ -70,7 +83,13 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
     try:
         if path.is_dir():
             folder, file = path, None
-            names = sorted(_walk(folder, _Ignored({function_folder.resolve(), folder})), key=os.fsencode)
+            walk = _walk(folder, _Ignored({function_folder.resolve(), folder}))
+            names = sorted(islice(walk, MOST_FILES + 1), key=os.fsencode)
+            if len(names) > MOST_FILES:
+                raise CodeError(
+                    f"the code in {_shown(folder)} has more than {MOST_FILES:,} files;"
+                    f" name what is not needed in {_IGNORE_FILE}"
+                )
         else:
             folder, file, names = path.parent, path.name, [path.name]
         environments = virtual_environments(names)

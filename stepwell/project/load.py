@@ -5,8 +5,7 @@ One rule: everything that is wrong is reported at once, and each problem with th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from stepwell.core.problems import Pointer
 from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import dockerfile, entry, handler_file
 from stepwell.project.json_text import parse_json
+from stepwell.project.search import NAMES as NAMES
+from stepwell.project.search import Tree, is_file, is_folder, is_function
 from stepwell.project.source import LoadError as LoadError
 from stepwell.project.source import PlacedProblem as PlacedProblem
 from stepwell.project.source import Source, SourceError
 
-NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
-_SKIPPED = frozenset({"node_modules", "__pycache__"})  # besides hidden folders
 _LARGEST = 1024 * 1024
 _RELOADS = 5
 
@@ -62,7 +61,7 @@ def find_definitions(paths: Iterable[Path]) -> list[Path]:
 
     Raises LoadError for a path that does not exist, and for a folder with two of them.
     """
-    files, problems = _search(paths)
+    files, problems = _search(Tree.of(paths))
     if problems:
         raise LoadError(problems)
     return files
@@ -70,12 +69,12 @@ def find_definitions(paths: Iterable[Path]) -> list[Path]:
 
 def load(path: Path) -> LoadedFunction:
     """Load a function from its definition file, or from the folder that holds it. Raises LoadError."""
-    if path.is_dir():
-        files, problems = _definitions_in(path)
+    if is_folder(path):
+        files, problems = _definitions(path, NAMES)
         if problems:
             raise LoadError(problems)
         if not files:
-            raise LoadError([PlacedProblem(path, 1, 1, (), f"found no definition; add one of {', '.join(NAMES)}")])
+            raise LoadError([PlacedProblem(path, 1, 1, (), _why_none(path))])
         path = files[0]
     stamp, function = _stamp(path), _load(path)
     for _ in range(_RELOADS):
@@ -83,7 +82,7 @@ def load(path: Path) -> LoadedFunction:
         if now == stamp:
             break
         stamp, function = now, _load(path)  # saved while its code was read: the two may not belong together
-    _, problems = _definitions_in(path.parent)
+    _, problems = _definitions(path.parent, NAMES)
     if problems and path.name in NAMES:
         raise LoadError(problems)
     return function
@@ -110,7 +109,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def load_all(paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadError]]:
     """Load every function at or below each path; one that cannot be loaded does not keep the others from it."""
-    files, problems = _search(paths)
+    files, problems = _search(Tree.of(paths))
     errors = [LoadError([problem]) for problem in problems]
     loaded: dict[str, LoadedFunction] = {}
     for file in files:
@@ -126,49 +125,52 @@ def load_all(paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadErro
     return list(loaded.values()), errors
 
 
-def _search(paths: Iterable[Path]) -> tuple[list[Path], list[PlacedProblem]]:
-    files: set[Path] = set()
-    problems: list[PlacedProblem] = []
-    for path in paths:
-        if path.is_file():
-            files.add(path)
-        elif not path.is_dir():
-            problems.append(PlacedProblem(path, 1, 1, (), "does not exist; name a definition file or a folder"))
-        for parent, folders, _ in os.walk(path):
-            folders[:] = [name for name in folders if not name.startswith(".") and name not in _SKIPPED]
-            found, wrong = _definitions_in(Path(parent))
-            files.update(found)
-            problems += wrong
+def _search(tree: Tree) -> tuple[list[Path], list[PlacedProblem]]:
+    files = {path for path in tree.paths if is_file(path)}
+    problems = list(tree.problems)
+    for folder in tree.folders:
+        found, wrong = _definitions(folder.path, folder.names)
+        files.update(found)
+        problems += wrong
     return sorted(files), problems
 
 
 def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
     """The folders of this name at or below each path that are no functions, and none that is in another; and of a
     function's folder, the one beside it too."""
-    found: set[Path] = set()
-    for path in paths:
-        top = path.parent if path.is_file() else path
+    tree = Tree.of(paths)
+    beside = Tree(path.parent for path in tree if is_file(path))
+    folders = [*tree.folders, *beside.folders]
+    found = {folder.path for folder in folders if folder.path.name == name and not folder.is_function}
+    for path in tree:
+        top = path.parent if is_file(path) else path
         if is_function(top):
-            found |= {folder for folder in (top / name, top.absolute().parent / name) if folder.is_dir()}
-        for parent, folders, _ in os.walk(top):
-            folders[:] = [folder for folder in folders if not folder.startswith(".") and folder not in _SKIPPED]
-            if Path(parent).name == name and not is_function(Path(parent)):
-                found.add(Path(parent))
-                folders.clear()
+            found |= {folder for folder in (top / name, top.absolute().parent / name) if is_folder(folder)}
     found = {folder for folder in found if not is_function(folder)}
     return {folder for folder in found if not any(other in folder.parents for other in found)}
 
 
-def is_function(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in NAMES)
-
-
-def _definitions_in(folder: Path) -> tuple[list[Path], list[PlacedProblem]]:
-    found = [folder / name for name in NAMES if (folder / name).is_file()]
+def _definitions(folder: Path, names: Container[str]) -> tuple[list[Path], list[PlacedProblem]]:
+    """The definition in a folder with these names; a folder has one."""
+    found = [folder / name for name in NAMES if name in names and is_file(folder / name)]
     if len(found) < 2:
         return found, []
     message = f"the folder has another definition, {found[0].name}; a folder is one function, so remove one of them"
     return [], [PlacedProblem(file, 1, 1, (), message) for file in found[1:]]
+
+
+def _why_none(folder: Path) -> str:
+    """Why a folder has no definition."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    for name in names:
+        if name in NAMES:
+            return f"has no definition: {name} is no file, or a link that leads to none"
+        if name.lower() in NAMES:
+            return f"has no definition, but {name!r}; call it {name.lower()}"
+    return f"found no definition; add one of {', '.join(NAMES)}"
 
 
 def read_source(path: Path) -> Source:

@@ -18,6 +18,7 @@ from stepwell.core.problems import Pointer, shown
 from stepwell.event_types.schema import POLICY, Schema
 from stepwell.event_types.validation import BadSchema, check_schema
 from stepwell.project.json_text import parse_json
+from stepwell.project.leftovers import is_leftover
 from stepwell.project.load import folders_called
 from stepwell.project.source import LoadError, PlacedProblem, Source, SourceError
 
@@ -68,6 +69,8 @@ def find_types(paths: Iterable[Path]) -> FoundTypes:
     warnings: list[PlacedProblem] = []
     for folder in sorted(folders_called(FOLDER, paths)):
         for file in sorted(folder.rglob("*" + SUFFIX)):
+            if is_leftover(file.name):
+                continue
             try:
                 its = read_type(file, folder)
             except LoadError as error:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.project.load import folders_called, is_function, read_source
+from stepwell.project.leftovers import is_leftover
+from stepwell.project.load import folders_called, read_source
+from stepwell.project.search import Tree, is_function
 from stepwell.project.source import LoadError, PlacedProblem
 
 FOLDER = "webhooks"
@@ -42,14 +44,16 @@ class FoundWebhooks:
 
 def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
     """The rules in the `webhooks` folders at or below each path; and of a function's folder, those beside it too."""
-    paths = list(paths)
+    paths = Tree.of(paths)
     found: dict[str, WebhookFile] = {}
     problems: list[PlacedProblem] = []
     for folder in sorted(folders_called(FOLDER, paths)):
         if _is_code(folder, paths):
             continue
         for file in sorted(folder.iterdir()):
-            if file.suffix not in _SUFFIXES or file.name.startswith(".") or not file.is_file():
+            if file.name.startswith(".") or is_leftover(file.name):
+                continue
+            if file.suffix not in _SUFFIXES or not file.is_file():
                 continue
             try:
                 its = read_webhook(file)

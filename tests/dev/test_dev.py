@@ -189,6 +189,63 @@ def test_what_changed_while_it_was_down_is_live_at_the_next_start(functions: Pat
         assert live(http) == {"one": 2}
 
 
+# --- folders that go and come ----------------------------------------------------------------------------------------
+
+
+def test_it_goes_on_when_its_folder_is_removed_and_made_again(server: Server, http: Api, functions: Path) -> None:
+    for version in (2, 3):  # as a checkout does, or rsync
+        functions.rename(functions.with_name(f"old{version}"))
+        server.line(lambda line: "does not exist" in str(line))
+        assert live(http) == {"one": version - 1, "two": 1}  # what cannot be read stays as it was
+        write_function(functions / "deep" / "down" / "two", "two", {"event": "two", "expression": "data.ok == true"})
+        write_function(functions / "one", "one", "one", a=program(f"echo {version}"))
+        server.line(lambda line, version=version: line.get("version") == version)  # type: ignore[misc]
+    write_function(functions / "one", "one", "one", a=program("echo 4"))
+    server.line(lambda line: line.get("version") == 4)
+
+
+def test_it_notices_that_another_folder_takes_the_place_of_its_own(server: Server, functions: Path) -> None:
+    write_function(functions.with_name("new") / "other", "other", "other")
+    functions.rename(functions.with_name("old"))
+    functions.with_name("new").rename(functions)
+    server.line(lambda line: line.get("function") == "other" and line["kind"] == "live")
+    write_function(functions / "third", "third", "third")
+    server.line(lambda line: line.get("function") == "third")
+
+
+def test_a_linked_function_is_live_and_so_are_its_saves(server: Server, functions: Path, tmp_path: Path) -> None:
+    elsewhere = write_function(tmp_path / "elsewhere" / "shared", "shared", "shared")
+    (functions / "shared").symlink_to(elsewhere)
+    server.line(lambda line: line.get("function") == "shared")
+    write_function(elsewhere, "shared", "shared", a=program("echo 2"))
+    server.line(lambda line: line.get("function") == "shared" and line.get("version") == 2)
+
+
+def test_what_git_ignores_is_named_and_not_live_unless_it_is_named(
+    server: Server, http: Api, functions: Path, tmp_path: Path
+) -> None:
+    (functions / ".gitignore").write_text("scratch/\n")
+    write_function(functions / "scratch", "scratch", "scratch")
+    write_function(functions / "three", "three", "three")
+    server.line(lambda line: line.get("function") == "three")
+    warned = server.line(lambda line: line["kind"] == "warning")["message"]
+    assert warned == f"{functions}/scratch/stepwell.json:1:1: " + (
+        "is passed over: git ignores it; name its folder to have it anyway"
+    )
+    assert live(http) == {"one": 1, "two": 1, "three": 1}
+    with dev(functions / "scratch", tmp_path / "db2") as other, api(other) as at_other:
+        assert live(at_other) == {"scratch": 1}
+
+
+def test_what_editors_leave_behind_wakes_nobody_up(server: Server, http: Api, functions: Path) -> None:
+    for name in (".main.sh.swp", ".DS_Store", "4913", "main.sh~", ".idea/workspace.xml"):
+        (functions / "one" / name).parent.mkdir(exist_ok=True)
+        (functions / "one" / name).write_text("x")
+    write_function(functions / "three", "three", "three")
+    server.line(lambda line: line.get("function") == "three")
+    assert live(http) == {"one": 1, "two": 1, "three": 1}
+
+
 # --- why it does not start -------------------------------------------------------------------------------------------
 
 

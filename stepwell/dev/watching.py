@@ -1,0 +1,122 @@
+"""Waiting for changes below folders, whatever becomes of them: git and rsync remove folders, and make them again.
+
+One rule: a change is never missed. Watching begins before anybody looks at what is there, and another folder in the
+place of one is a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from stepwell.project.leftovers import is_leftover
+
+_LOOK_AGAIN_S = 1.0
+_IGNORED = frozenset({".git", ".stepwell", ".tox", ".venv", "__pycache__", "node_modules"})
+_COMPILED = (".pyc", ".pyo", ".pyd")
+
+_Stamp = tuple[int, int] | None
+
+
+class Watcher:
+    """`own`: files of the server, whose changes are of no interest; so are those that begin with their names.
+
+    `trouble` is told once why it cannot watch; it looks every second then.
+    """
+
+    def __init__(self, own: Iterable[Path], trouble: Callable[[str], None]) -> None:
+        self._own = tuple(os.fspath(path.resolve()) for path in own)
+        self._trouble, self._is_told = trouble, False
+        self._stamps: dict[Path, _Stamp] = {}
+        self._changes: AsyncGenerator[object] | None = None
+        self._next: asyncio.Future[object] | None = None
+
+    async def follow(self, folders: Iterable[Path]) -> bool:
+        """Watch these folders from now on. Whether any of them was not watched before."""
+        stamps = {folder.absolute(): _stamp(folder) for folder in folders}
+        if stamps == self._stamps:
+            return False
+        await self._stop()
+        self._stamps = stamps
+        await self._start()
+        return True
+
+    async def change(self) -> None:
+        """Return when something has changed."""
+        while True:
+            if self._next is None:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                await self._start()
+                return
+            try:
+                changes = await self._next
+            except Exception as error:  # such as a name that is not UTF-8, or too many folders
+                if not self._is_told:
+                    self._trouble(f"cannot watch for changes, so it looks every second; {_reason(error)}")
+                self._is_told, self._next = True, None
+                continue
+            self._await_next()
+            if changes or any(_stamp(folder) != stamp for folder, stamp in self._stamps.items()):
+                return
+
+    async def _start(self) -> None:
+        from watchfiles import awatch  # after the server is ready: nobody waits for this import
+
+        there = [folder for folder, stamp in self._stamps.items() if stamp is not None]
+        if not there:
+            return
+        self._changes = awatch(
+            *there,
+            watch_filter=lambda _, path: self._is_of_interest(path),
+            debounce=300,
+            step=50,
+            rust_timeout=round(_LOOK_AGAIN_S * 1000),
+            yield_on_timeout=True,
+            ignore_permission_denied=True,
+        )
+        self._await_next()
+        await asyncio.sleep(0)  # it watches from here on
+
+    def _await_next(self) -> None:
+        assert self._changes is not None
+        self._next = asyncio.ensure_future(anext(self._changes))
+
+    async def _stop(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await self._next
+        if self._changes is not None:
+            await self._changes.aclose()
+        self._changes = self._next = None
+
+    def _is_of_interest(self, path: str) -> bool:
+        if path.startswith(self._own) or path.endswith(_COMPILED):
+            return False
+        return not any(part in _IGNORED or is_leftover(part) for part in self._below(path))
+
+    def _below(self, path: str) -> Sequence[str]:
+        """The parts of a path below the folder that is watched, whose own name does not matter."""
+        found = Path(path)
+        for folder in self._stamps:
+            if found.is_relative_to(folder):
+                return found.relative_to(folder).parts
+        return found.parts
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """Which folder stands at this path; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, OSError) else "is a file's name not UTF-8?"

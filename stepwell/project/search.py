@@ -1,0 +1,169 @@
+"""Looking for functions below folders: which folders are searched, and which are not.
+
+One rule: what is named is searched, whatever its name and whatever ignores it. Below that, hidden folders, those of
+tools and builds, and all that git or a `.stepwellignore` ignores are passed over. git itself is not needed for this.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from stepwell.project.ignored import Ignored
+from stepwell.project.leftovers import is_leftover
+from stepwell.project.source import PlacedProblem
+
+NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
+_OF_TOOLS = frozenset({"node_modules", "bower_components", "site-packages", "__pycache__", "__pypackages__"})
+_OF_BUILDS = frozenset({"build", "dist", "cdk.out"})
+_ENVIRONMENT = "pyvenv.cfg"  # it makes a folder a virtual environment
+_MOST = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    path: Path
+    names: frozenset[str]  # of all that is in it
+
+    @property
+    def is_function(self) -> bool:
+        return not self.names.isdisjoint(NAMES) and is_function(self.path)
+
+
+class Tree:
+    """What is found at and below some paths, by one walk; links are followed if a function is at their end.
+
+    `folders`: those that were searched. `linked`: where the links lead that were followed. `problems`: what could not
+    be searched. `passed_over`: definitions that were seen and are not used, with the reason.
+    """
+
+    def __init__(self, paths: Iterable[Path], most: int = _MOST) -> None:
+        self.paths = tuple(paths)
+        self.folders: list[Folder] = []
+        self.linked: list[Path] = []
+        self.problems: list[PlacedProblem] = []
+        self.passed_over: list[PlacedProblem] = []
+        self._seen: set[tuple[int, int]] = set()
+        self._left = self._most = most
+        for path in self.paths:
+            if is_folder(path):
+                self._walk(path)
+            elif not is_file(path):
+                self._problem(path, _why_missing(path))
+
+    @staticmethod
+    def of(paths: Iterable[Path]) -> Tree:
+        """The tree of these paths; itself, if it is one."""
+        return paths if isinstance(paths, Tree) else Tree(paths)
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.paths)
+
+    def _walk(self, top: Path) -> None:
+        folders = [(top, Ignored.above(top))]
+        links: list[Path] = []
+        while folders or links:
+            if not folders:  # when all real folders were searched: what is also there without a link is found there
+                link = links.pop()
+                self.linked.append(link.resolve())
+                folders.append((link, Ignored()))
+            folder, above = folders.pop()
+            entries = self._entries(folder)
+            if self._left < 0:
+                cure = "name the folders of your functions, or name in .stepwellignore what holds none"
+                self._problem(
+                    top, f"is too much to search: {self._most:,} files and folders, and more in {folder}; {cure}"
+                )
+                return
+            names = frozenset(entry.name for entry in entries)
+            if _ENVIRONMENT in names and folder != top:
+                continue
+            ignored = above.with_files_of(folder, names)
+            self._look_at_names(folder, names)
+            own = names if folder == top else self._without_ignored(folder, names, ignored)
+            self.folders.append(Folder(folder, own))
+            for entry in entries:
+                if _is_linked_function(entry):
+                    if not self._is_passed_over(entry, ignored):
+                        links.append(Path(entry.path))
+                elif entry.is_dir(follow_symlinks=False) and not self._is_passed_over(entry, ignored):
+                    folders.append((Path(entry.path), ignored.inside(entry.name)))
+
+    def _without_ignored(self, folder: Path, names: frozenset[str], ignored: Ignored) -> frozenset[str]:
+        out = {name: who for name in names.intersection(NAMES) if (who := ignored.by(name, is_folder=False))}
+        for name, who in out.items():
+            self._pass_over(folder / name, f"{who} ignores it; name its folder to have it anyway")
+        return names.difference(out)
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What is in a folder; nothing if it was searched before."""
+        try:
+            found = folder.stat()
+            if (found.st_dev, found.st_ino) in self._seen:
+                return []
+            self._seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as scan:
+                entries = list(islice(scan, self._left + 1))
+        except OSError as error:
+            self._problem(folder, f"cannot be read ({error.strerror}), so nothing in it is found; make it readable")
+            return []
+        self._left -= len(entries)
+        return entries
+
+    def _look_at_names(self, folder: Path, names: frozenset[str]) -> None:
+        for name in names:
+            if name in NAMES and os.path.islink(folder / name) and not is_file(folder / name):  # noqa: PTH114
+                self._problem(folder / name, "is a link that leads to no file; correct or remove it")
+            elif name not in NAMES and name.lower() in NAMES and not is_file(folder / name.lower()):
+                self._pass_over(folder / name, f"definitions are called in small letters; call it {name.lower()}")
+
+    def _is_passed_over(self, entry: os.DirEntry[str], ignored: Ignored) -> bool:
+        if entry.name.startswith(".") or entry.name in _OF_TOOLS or is_leftover(entry.name):
+            return True
+        if entry.name in _OF_BUILDS or entry.name.endswith((".egg-info", ".dist-info")):
+            why = f"folders called {entry.name} hold what builds make"
+        elif who := ignored.by(entry.name, is_folder=not entry.is_symlink()):
+            why = f"{who} ignores it"
+        else:
+            return False
+        for file in filter(is_file, (Path(entry.path, name) for name in NAMES)):
+            self._pass_over(file, f"{why}; name its folder to have it anyway")
+        return True
+
+    def _pass_over(self, file: Path, why: str) -> None:
+        self.passed_over.append(PlacedProblem(file, 1, 1, (), f"is passed over: {why}"))
+
+    def _problem(self, path: Path, message: str) -> None:
+        self.problems.append(PlacedProblem(path, 1, 1, (), message))
+
+
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, which raises PermissionError before Python 3.14."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_function(folder: Path) -> bool:
+    """Whether a folder holds a definition."""
+    return any(is_file(folder / name) for name in NAMES)
+
+
+def is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _is_linked_function(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and is_function(Path(entry.path))
+
+
+def _why_missing(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "does not exist; name a definition file or a folder"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return f"is neither a file nor a folder, but {stat.filemode(mode)[0]!r}; name a definition file or a folder"

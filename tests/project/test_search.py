@@ -1,0 +1,334 @@
+"""Looking for functions in folders as they are: with builds, repositories, links, and what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from stepwell.project import code as step_code
+from stepwell.project.code import CodeError, read_code
+from stepwell.project.load import LoadError, find_definitions, load, load_all
+from stepwell.project.schemas import find_types
+from stepwell.project.search import Tree
+from stepwell.project.webhooks import find_webhooks
+
+
+def function(folder: Path, id: str = "f") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "main.sh").write_text("echo")
+    (folder / "stepwell.json").write_text(json.dumps({"id": id, "triggers": [{"event": "e"}]}))
+    return folder
+
+
+def put(file: Path, content: str = "") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    return file
+
+
+def found(*paths: Path) -> list[str]:
+    """The folders of the functions that are found, relative to the first path."""
+    return [os.path.relpath(file.parent, paths[0]) for file in find_definitions(paths)]
+
+
+def passed_over(path: Path) -> dict[str, str]:
+    """Why definitions are not used."""
+    return {
+        os.path.relpath(its.file, path): its.message.removeprefix("is passed over: ")
+        for its in Tree([path]).passed_over
+    }
+
+
+# --- builds and tools ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        ".venv/lib/python3.13/site-packages/x",
+        "node_modules/x",
+        "lib/node_modules/x",
+        "vendored/site-packages/x",
+        "build/lib/x",
+        "dist/x",
+        "cdk.out/asset.1/x",
+        "x.egg-info",
+        "x-1.0.dist-info",
+        "__pycache__/x",
+        ".aws-sam/x",
+        "x~",
+        ".idea/x",
+    ],
+)
+def test_functions_are_not_looked_for_where_tools_and_builds_write(tmp_path: Path, folder: str) -> None:
+    function(tmp_path / "real")
+    function(tmp_path / folder)
+    assert found(tmp_path) == ["real"]
+    assert found(tmp_path / folder) == ["."]  # whoever names it means it
+
+
+@pytest.mark.parametrize("name", ["venv", "env", "my-environment"])
+def test_a_virtual_environment_is_known_by_its_file(tmp_path: Path, name: str) -> None:
+    function(tmp_path / name / "share" / "x")
+    assert found(tmp_path) == [f"{name}/share/x"]
+    put(tmp_path / name / "pyvenv.cfg")
+    assert found(tmp_path) == []
+
+
+def test_a_function_that_is_called_as_builds_are_is_named(tmp_path: Path) -> None:
+    function(tmp_path / "build")
+    function(tmp_path / "dist" / "deep")
+    assert passed_over(tmp_path) == {
+        "build/stepwell.json": "folders called build hold what builds make; name its folder to have it anyway"
+    }
+
+
+def test_types_and_webhooks_are_not_looked_for_there_either(tmp_path: Path) -> None:
+    put(tmp_path / ".gitignore", "scratch\n")
+    for folder in ("build", "scratch", "."):
+        put(tmp_path / folder / "schemas/order/placed.1.schema.json", "{}")
+        put(tmp_path / folder / "schemas/order/._placed.1.schema.json", "\0")
+        put(tmp_path / folder / "webhooks/w.json", '{"secret": "S", "verify": {"type": "none"}, "event": "w"}')
+    assert [its.file for its in find_types([tmp_path]).types] == [tmp_path / "schemas/order/placed.1.schema.json"]
+    webhooks = find_webhooks([tmp_path])
+    assert {its.file.parent for its in (*webhooks.webhooks, *webhooks.problems)} == {tmp_path / "webhooks"}
+
+
+# --- what git ignores ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A folder as git has it, without git."""
+    put(tmp_path / "repository/.git/HEAD", "ref: refs/heads/main\n")
+    return tmp_path / "repository"
+
+
+def test_what_git_ignores_is_passed_over_and_named(repository: Path) -> None:
+    put(repository / ".gitignore", "scratch/\n/top\n*.generated\n!kept.generated\n")
+    for folder in ("a", "scratch/deep", "x/scratch", "top", "x/top", "y.generated", "kept.generated"):
+        function(repository / folder)
+    assert found(repository) == ["a", "kept.generated", "x/top"]
+    why = "git ignores it; name its folder to have it anyway"
+    assert passed_over(repository) == {
+        "top/stepwell.json": why,
+        "x/scratch/stepwell.json": why,
+        "y.generated/stepwell.json": why,
+    }
+
+
+def test_the_deepest_file_decides(repository: Path) -> None:
+    put(repository / ".gitignore", "one\ntwo\n")
+    put(repository / "sub/.gitignore", "!one\nthree\n")
+    for folder in ("one", "sub/one", "sub/two", "sub/three", "three"):
+        function(repository / folder)
+    assert found(repository) == ["sub/one", "three"]
+
+
+def test_files_above_count_up_to_the_top_of_the_repository(repository: Path) -> None:
+    put(repository.parent / ".gitignore", "a\nb\n")
+    put(repository / ".gitignore", "/functions/a\n")
+    put(repository / ".git/info/exclude", "c\n")
+    for name in "abc":
+        function(repository / "functions" / name)
+    assert found(repository / "functions") == ["b"]
+
+
+def test_a_second_working_tree_has_the_excludes_of_the_first(repository: Path, tmp_path: Path) -> None:
+    put(repository / ".git/info/exclude", "c\n")
+    put(repository / ".git/worktrees/second/commondir", "../..\n")
+    put(tmp_path / "second/.git", f"gitdir: {repository}/.git/worktrees/second\n")
+    function(tmp_path / "second/c")
+    function(tmp_path / "second/d")
+    assert found(tmp_path / "second") == ["d"]
+
+
+@pytest.mark.parametrize("named", ["out", "out/deep", "out/deep/f", "out/deep/f/stepwell.json"])
+def test_what_is_ignored_is_found_when_it_is_named(repository: Path, named: str) -> None:
+    put(repository / ".gitignore", "out/\nf/\n")
+    function(repository / "out/deep/f")
+    assert [file.parent.name for file in find_definitions([repository / named])] == ["f"]
+
+
+def test_an_ignore_file_inside_of_what_is_named_counts(repository: Path) -> None:
+    put(repository / ".gitignore", "out/\n")
+    put(repository / "out/.gitignore", "g\n")
+    for name in "fg":
+        function(repository / "out" / name)
+    assert found(repository / "out") == ["f"]
+
+
+def test_a_definition_that_is_ignored_is_none_unless_it_is_named(repository: Path) -> None:
+    put(repository / ".gitignore", "stepwell.json\n")
+    function(repository / "f")
+    assert found(repository) == []
+    assert list(passed_over(repository)) == ["f/stepwell.json"]
+    assert found(repository / "f") == ["."]
+    assert load(repository / "f").definition.id == "f"
+
+
+def test_without_a_repository_ignore_files_count_too(tmp_path: Path) -> None:
+    put(tmp_path / ".gitignore", "a\n")
+    put(tmp_path / "x/.stepwellignore", "b\n")
+    for folder in ("a", "x/b", "x/c"):
+        function(tmp_path / folder)
+    assert found(tmp_path) == ["x/c"]
+    assert passed_over(tmp_path)["x/b/stepwell.json"].startswith(".stepwellignore ignores it")
+
+
+def test_a_pattern_that_is_none_is_passed_over_as_git_does(repository: Path) -> None:
+    put(repository / ".gitignore", "!\nscratch\n/\n").write_bytes(b"!\nscratch\n/\ncaf\xe9\n")
+    function(repository / "scratch")
+    function(repository / "f")
+    assert found(repository) == ["f"]
+
+
+def test_the_code_of_a_step_may_be_what_git_ignores(repository: Path) -> None:
+    put(repository / ".gitignore", "build/\n*.sh\n")
+    put(repository / "f/build/main.sh", "echo")
+    steps = {"a": {"path": "file://build"}}
+    put(repository / "f/stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
+    (loaded,), errors = load_all([repository])
+    assert ([file.path for file in loaded.steps["a"].files], errors) == (["main.sh"], [])
+
+
+# --- odd trees -------------------------------------------------------------------------------------------------------
+
+
+def test_a_linked_function_is_found_once(tmp_path: Path) -> None:
+    function(tmp_path / "elsewhere", "elsewhere")
+    function(tmp_path / "functions/real", "real")
+    (tmp_path / "functions/a-link").symlink_to("../elsewhere")
+    (tmp_path / "functions/same").symlink_to("real")
+    assert found(tmp_path / "functions") == ["a-link", "real"]
+    assert Tree([tmp_path / "functions"]).linked[0] in (tmp_path / "elsewhere", tmp_path / "functions/real")
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    function(tmp_path / "f")
+    (tmp_path / "f/again").symlink_to("..")
+    (tmp_path / "f/self").symlink_to("../f")
+    (tmp_path / "f/circle").symlink_to("circle")
+    assert found(tmp_path) == ["f"]
+
+
+def test_a_definition_that_is_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/stepwell.json").symlink_to("gone.json")
+    with pytest.raises(LoadError, match=r"f/stepwell\.json:1:1: is a link that leads to no file"):
+        find_definitions([tmp_path])
+    with pytest.raises(LoadError, match="a link that leads to none"):
+        load(tmp_path / "f")
+
+
+def test_a_definition_in_capital_letters_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "f/Stepwell.JSON", "{}")
+    assert passed_over(tmp_path) == {
+        "f/Stepwell.JSON": "definitions are called in small letters; call it stepwell.json"
+    }
+    with pytest.raises(LoadError, match=r"'Stepwell\.JSON'; call it stepwell\.json"):
+        load(tmp_path / "f")
+
+
+def test_a_step_that_is_called_so_but_for_capital_letters_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "Send/main.sh")
+    steps = {"a": {"path": "file://send"}}
+    put(tmp_path / "stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
+    with pytest.raises(LoadError, match="there is 'Send', and names differ by small and capital letters"):
+        load(tmp_path)
+
+
+def test_names_that_differ_by_capital_letters_are_two_functions(tmp_path: Path) -> None:
+    function(tmp_path / "f", "one")
+    function(tmp_path / "F", "two")
+    assert found(tmp_path) == ["F", "f"]
+
+
+def test_names_that_are_not_utf_8_are_found_and_shown(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    function(odd)
+    assert find_definitions([tmp_path]) == [odd / "stepwell.json"]
+    (odd / "stepwell.json").write_text("{")
+    _, (error,) = load_all([tmp_path])
+    str(error).encode()
+    assert "caf\\udce9/stepwell.json:1:2" in str(error)
+
+
+def test_too_much_to_search_is_told_with_the_cure(tmp_path: Path) -> None:
+    function(tmp_path / "a")
+    for i in range(50):
+        put(tmp_path / f"data/{i % 5}/{i}")
+    tree = Tree([tmp_path], most=40)
+    (problem,) = tree.problems
+    assert problem.file == tmp_path
+    assert "is too much to search: 40 files and folders, and more in" in problem.message
+    assert "name the folders of your functions" in problem.message
+    assert Tree([tmp_path], most=100).problems == []
+
+
+def test_code_of_too_many_files_is_refused_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_code, "MOST_FILES", 10)
+    for i in range(11):
+        put(tmp_path / f"data/{i}")
+    with pytest.raises(CodeError, match=r"has more than 10 files; name what is not needed in \.stepwellignore"):
+        read_code(tmp_path, tmp_path)
+    put(tmp_path / ".stepwellignore", "data/1*")
+    assert len(read_code(tmp_path, tmp_path).files) == 10
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that other users can read, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextmanager
+def as_a_user() -> Iterator[None]:
+    """Root may read everything, so root is nobody for a while."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("locked", "named", "says"),
+    [
+        ("closed", ".", "closed:1:1: cannot be read (Permission denied), so nothing in it is found"),
+        ("closed", "closed", "closed:1:1: cannot be read (Permission denied)"),
+        ("closed", "closed/f", "closed/f:1:1: cannot be read: Permission denied"),
+        ("f/s", "f", "step `s`: cannot read "),
+        ("f/s/main.sh", "f", "/f/s/main.sh: Permission denied"),
+        ("f/stepwell.json", ".", "f/stepwell.json:1:1: cannot be read: Permission denied"),
+    ],
+)
+def test_what_cannot_be_read_is_told(shared: Path, locked: str, named: str, says: str) -> None:
+    put(shared / "f/s/main.sh", "echo")
+    steps = {"s": {"path": "file://s"}}
+    put(shared / "f/stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
+    function(shared / "closed/f", "g")
+    (shared / locked).chmod(0)
+    with as_a_user():
+        functions, errors = load_all([shared / named])
+    (shared / locked).chmod(0o755)
+    assert says in "\n".join(map(str, errors))
+    others = {("closed", "."): "f", ("f/stepwell.json", "."): "g"}
+    assert [its.definition.id for its in functions] == list(others.get((locked, named), ""))
+
+
+def test_one_function_that_cannot_be_read_is_told(shared: Path) -> None:
+    function(shared / "f").chmod(0)
+    with as_a_user(), pytest.raises(LoadError, match="f:1:1: cannot be read: Permission denied"):
+        load(shared / "f")
