@@ -86,11 +86,16 @@ def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0)
 
     from stepwell.cli.ending import end_process, until_stopped
     from stepwell.local.lock import InUse
+    from stepwell.local.reaper import orphans_reaped
     from stepwell.local.schema import BadDatabase
+
+    async def as_server() -> None:
+        async with orphans_reaped():
+            await main()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(until_stopped(main, grace_s))
+            runner.run(until_stopped(as_server, grace_s))
             end_process(0)
     except (InUse, BadDatabase, OSError) as error:
         fail(str(error))

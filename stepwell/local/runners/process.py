@@ -19,6 +19,27 @@ _PIECE = 64 * 1024  # what is read at once, so that no process keeps the loop fo
 _MOST_LEFT = 2 * 1024 * 1024  # read after the end; pipes hold at most 1 MiB
 
 
+class Started:
+    """The processes that were started here and whose end was not taken yet. Others must not wait for them."""
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+        self.on_death: Callable[[], object] = lambda: None
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._pids
+
+    def add(self, pid: int) -> None:
+        self._pids.add(pid)
+
+    def remove(self, pid: int) -> None:
+        self._pids.discard(pid)
+        self.on_death()
+
+
+started = Started()
+
+
 class Process:
     """Runs until it ends or `kill`. `receive(stream, bytes)` gets what it prints; then `ended(code)` is called once,
     with the exit code, negative for a signal."""
@@ -61,6 +82,7 @@ class Process:
                 argv, stdin=descriptor, cwd=cwd, env=env, start_new_session=True, pass_fds=pass_fds, **writers
             )
             mine.pop_all()
+            started.add(popen.pid)
             return popen
 
     @property
@@ -116,6 +138,7 @@ class Process:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
         code = self._popen.wait()
+        started.remove(self._popen.pid)
         self.drain()
         for pipe in list(self._pipes):
             self._close(pipe)

@@ -1,0 +1,79 @@
+"""Orphans: processes that steps left behind, which become children of the server, and must be waited for.
+
+Linux gives them to process 1, as which a server runs in a container, or to a process that asked for them. One rule: the
+exit status of a child that somebody here waits for is never taken. Each step has a session of its own, so an orphan is
+one that is not in the server's session and that the server has not started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from stepwell.local.prctl import become_subreaper
+from stepwell.local.runners.process import started
+
+_EVERY_S = 1.0
+_AFTER_DEATH_S = 0.02  # what a step's group left dies a moment after the step
+
+
+@contextlib.asynccontextmanager
+async def orphans_reaped() -> AsyncIterator[None]:
+    """While this lasts, no orphan stays a zombie. For processes that are servers and nothing else: Linux only."""
+    if not become_subreaper():
+        yield
+        return
+    task = asyncio.create_task(_reap_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _reap_on() -> None:
+    death = asyncio.Event()
+    started.on_death = death.set
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_EVERY_S):
+                await death.wait()
+                await asyncio.sleep(_AFTER_DEATH_S)
+        death.clear()
+        reap()
+
+
+def reap() -> int:
+    """Wait for all orphans that are dead; how many."""
+    reaped = 0
+    with contextlib.suppress(ChildProcessError):  # no children, or another's orphan is gone already
+        if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return 0
+        for pid in _dead_orphans():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+                reaped += 1
+    return reaped
+
+
+def _dead_orphans() -> Iterator[int]:
+    parent, ours = os.getpid(), os.getsid(0)
+    for pid in _candidates():
+        try:
+            # "pid (name) state ppid pgrp session ...", and a name may hold anything
+            stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            state, ppid, session = stat[0], int(stat[1]), int(stat[3])
+        except (OSError, ValueError, IndexError):
+            continue
+        if state == b"Z" and ppid == parent and session != ours and pid not in started:
+            yield pid
+
+
+def _candidates() -> list[int]:
+    """The children of this process, whichever of its threads has them; all processes if the kernel lists none."""
+    lists = [file.read_bytes() for file in Path("/proc/self/task").glob("*/children")]
+    if lists:
+        return [int(pid) for pids in lists for pid in pids.split()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
