@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stepwell.api import models
-from stepwell.api.body import check_object, read_body, read_object
+from stepwell.api.body import body_of, check_object, read_object
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, page, paging
 from stepwell.api.problem import Problem
@@ -192,7 +192,7 @@ def page_routes(its: ApprovalApi) -> list[Route]:
     async def decide(request: Request) -> Response:
         try:
             await run_in_threadpool(its.admit, request)
-            body = await read_body(request.receive, request.headers.get("content-length"), _MOST_BYTES)
+            body = await body_of(request, _MOST_BYTES)
         except Problem as problem:
             return _refused(problem)
         return await run_in_threadpool(_page, lambda: its.decide(request.path_params["token"], *_read_form(body)))

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import orjson
 
+from starlette.requests import Request
+
+from stepwell.api.encoding import decoded_body
 from stepwell.api.problem import Problem
 from stepwell.core.events import MAX_BODY_BYTES
+from stepwell.core.json_input import MAX_LEVELS, BadJson, large_integers, parse_json
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -82,6 +85,12 @@ async def read_body(receive: Receive, content_length: str | bytes | None, most: 
     return await INCOMPLETE_BODIES.collect(receive, body, most) if message.get("more_body") else body
 
 
+async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> bytes:
+    """What was sent, decompressed. Raises as `read_body`, and Problem 415."""
+    body = await read_body(request.receive, request.headers.get("content-length"), most)
+    return decoded_body(request.headers, body, most)
+
+
 def _incomplete() -> Problem:
     return Problem(400, "the request ended before its body did")
 
@@ -90,15 +99,26 @@ def _too_large(most: int) -> Problem:
     return Problem(413, f"a request may have {most:,} bytes; send it in several")
 
 
-def read_object(content: bytes, shape: dict[str, Any]) -> dict[str, Any]:
+def read_object(content: bytes, shape: dict[str, Any], levels: int = MAX_LEVELS) -> dict[str, Any]:
     """A JSON object of this shape, a JSON Schema; nothing is `{}`. Raises Problem 400 with the place of every error."""
-    try:
-        body = orjson.loads(content) if content.strip() else {}
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from None
+    body = json_body(content, levels) if content.strip() else {}
     check_object(body, shape)
     assert isinstance(body, dict)
     return body
+
+
+def json_body(content: bytes, levels: int = MAX_LEVELS) -> Any:
+    """A JSON value. Raises Problem 400."""
+    try:
+        return parse_json(content, levels)
+    except BadJson as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+
+
+def check_integers(content: bytes) -> None:
+    """Raises Problem 400 for integers that do not fit into 64 bits, with the place of each."""
+    if pointers := large_integers(content):
+        raise wrong(*((pointer, "the number does not fit into 64 bits; send it as a text") for pointer in pointers))
 
 
 def check_object(body: Any, shape: dict[str, Any]) -> None:

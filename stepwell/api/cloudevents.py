@@ -17,7 +17,9 @@ from urllib.parse import unquote
 
 import orjson
 
-from stepwell.core.events import BadRequest, EventError, large_integers
+from stepwell.core.engine_ids import engine_prefix
+from stepwell.core.events import BadRequest, EventError, check_count, engine_id_message, large_integers_of_events
+from stepwell.core.json_input import MAX_LEVELS, BadJson, parse_json
 
 _STRUCTURED, _BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 _PREFIX = "ce-"
@@ -35,16 +37,12 @@ def translated(headers: Mapping[str, str], body: bytes) -> bytes:
         if media_type.startswith("application/cloudevents"):
             raise _refused(0, "", f"{media_type} is not read here; send {_STRUCTURED} or {_BATCH}")
         return orjson.dumps(_event(0, _binary(headers, body)))
-    try:
-        raw = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise _refused(0, "", f"the body is not JSON: {error}") from None
-    if errors := large_integers(body):
-        raise BadRequest(400, errors)
+    raw = _read(body, MAX_LEVELS + (media_type == _BATCH))
     if media_type == _STRUCTURED:
         return orjson.dumps(_event(0, raw))
     if not isinstance(raw, list):
         raise _refused(0, "", "a batch is a JSON array of CloudEvents")
+    check_count(raw)
     return orjson.dumps([_event(index, item) for index, item in enumerate(raw)])
 
 
@@ -57,18 +55,23 @@ def _binary(headers: Mapping[str, str], body: bytes) -> Json:
     if not body:
         return found
     if media_type == "" or re.match(r"[^;]*[/+]json\s*(;|$)", media_type):
-        try:
-            found["data"] = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise _refused(0, "", f"the body is not JSON, as its content type says: {error}") from None
-        if errors := large_integers(body):
-            raise BadRequest(400, errors)
+        found["data"] = _read(body, MAX_LEVELS)
         return found
     try:
         found["data"] = body.decode()
     except UnicodeDecodeError:
         found["data_base64"] = base64.b64encode(body).decode()
     return found
+
+
+def _read(body: bytes, levels: int) -> Any:
+    try:
+        raw = parse_json(body, levels)
+    except BadJson as error:
+        raise _refused(0, "", f"the body is not JSON: {error}") from None
+    if errors := large_integers_of_events(body, raw):
+        raise BadRequest(400, errors)
+    return raw
 
 
 def _event(index: int, raw: Any) -> Json:
@@ -79,6 +82,8 @@ def _event(index: int, raw: Any) -> Json:
     for name in _REQUIRED:
         if not isinstance(raw.get(name), str) or not raw[name]:
             raise _refused(index, f"/{name}", f"a CloudEvent needs {name}, a text that is not empty")
+    if (prefix := engine_prefix(raw["source"])) is not None:  # an event's id is source and id
+        raise _refused(index, "/source", engine_id_message(prefix))
     for name in raw.keys() - {"data", "data_base64"}:
         if not _ATTRIBUTE.fullmatch(name) or isinstance(raw[name], dict | list):
             raise _refused(

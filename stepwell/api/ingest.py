@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 
 from stepwell.api.access import Keys, KeyScope, bearer, require
+from stepwell.api.encoding import decoded_body
+from stepwell.api.event_ids import new_event_id
 from stepwell.api.problem import Problem
 from stepwell.api.seeds import HEADER, seeded_ids
 from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, EventError, parse_events
+from stepwell.core.json_input import MAX_LEVELS
 
 WEBHOOKS = "/webhooks/"  # paths below it are answered by `api.webhooks`
-_random = random.Random(random.SystemRandom().getrandbits(256))
+MADE_LEVELS = MAX_LEVELS + 4  # of an event that is made here of what somebody sent, which may have MAX_LEVELS
 
 
 Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
@@ -30,14 +31,16 @@ def require_sender(keys: Keys, path_key: str | None, authorization: str | None) 
 def read_events(headers: Mapping[str, str], body: bytes, now: int, judge: Judge) -> list[Event]:
     """The events of a request, all or none; its key was checked before. Names of headers are in small letters.
     Whoever accepts the events asks their types; of a request that is refused anyway, `judge` tells what they say.
-    Raises Problem 400 or 413."""
+    Raises Problem 400, 413 or 415."""
+    body = decoded_body(headers, body, MAX_BODY_BYTES)
     ids = seeded_ids(headers[HEADER]) if HEADER in headers else None
+    levels = MAX_LEVELS
     try:
         if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:
             from stepwell.api.cloudevents import translated  # few senders need it
 
-            body = translated(headers, body)
-        events = parse_events(body, now, new_event_id if ids is None else ids.__next__)
+            body, levels = translated(headers, body), MADE_LEVELS
+        events = parse_events(body, now, new_event_id if ids is None else ids.__next__, levels=levels)
     except BadRequest as bad:
         raise refusal(bad.with_more(judge(bad.others))) from None
     if ids is not None:
@@ -62,9 +65,3 @@ def refusal(bad: BadRequest) -> Problem:
 def accepted(events: Sequence[Event]) -> bytes:
     """The answer once the events are durable."""
     return orjson.dumps({"ids": [event.id for event in events], "status": 200})
-
-
-def new_event_id() -> str:
-    """32 hex digits, ordered by time."""
-    # Unique, not secret: a generator that was seeded once costs a tenth of asking the system every time.
-    return f"{time.time_ns() // 1_000_000:012x}{_random.getrandbits(80):020x}"

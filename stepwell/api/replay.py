@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepwell.api.body import read_object, wrong
+from stepwell.api.body import check_integers, read_object, wrong
 from stepwell.api.models import ReplayedView, ReplayView
-from stepwell.core.events import BadRequest, Event, kept_events, large_integers
+from stepwell.core.events import BadRequest, Event, kept_events
+from stepwell.core.json_input import MAX_LEVELS
 from stepwell.platform import Replayed
 
 MAX_EVENTS = 100
+_MORE_LEVELS = 10  # that events are below the top of the body, and that whoever made them added to what was sent
 _ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 REPLAY: dict[str, Any] = {
@@ -54,9 +56,8 @@ class Asked:
 
 def read_replay(body: bytes) -> Asked:
     """Raises Problem 400 with the place of every error, or 413 for an event that is too large."""
-    raw = read_object(body, REPLAY)
-    if large := large_integers(body):
-        raise wrong(*((its.pointer, its.message) for its in large))
+    raw = read_object(body, REPLAY, MAX_LEVELS + _MORE_LEVELS)
+    check_integers(body)
     places = [i for i, its in enumerate(raw["events"]) if "event" in its]
     try:
         whole = kept_events([raw["events"][i]["event"] for i in places], time.time_ns() // 1_000_000)

@@ -6,8 +6,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.body import read_object, wrong
-from stepwell.core.events import large_integers
+from stepwell.api.body import check_integers, read_object, wrong
 from stepwell.core.outcome import read_json
 from stepwell.core.resume import Restart
 
@@ -30,8 +29,7 @@ def read_rerun(body: bytes) -> Restart | None:
     if not body:
         return None
     raw = read_object(body, RERUN)
-    for large in large_integers(body):
-        raise wrong((large.pointer, large.message))
+    check_integers(body)
     step, outputs = raw.get("from_step"), raw.get("outputs")
     if step is None:
         if outputs:

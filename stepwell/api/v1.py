@@ -22,7 +22,7 @@ from stepwell import __version__
 from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, page_routes
-from stepwell.api.body import read_body
+from stepwell.api.body import body_of
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.paging import PAGING as _PAGING
 from stepwell.api.paging import found as _found
@@ -272,7 +272,7 @@ def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
 
     async def with_body(request: Request) -> Response:
         await run_in_threadpool(admit, request)
-        request.state.body = await read_body(request.receive, request.headers.get("content-length"))
+        request.state.body = await body_of(request)
         return await run_in_threadpool(answer, request)
 
     async def with_file(request: Request) -> Response:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol
 
-import orjson
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
+from stepwell.api.body import json_body
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import found
@@ -131,9 +131,7 @@ def read_rule(body: bytes, name: str) -> Rule:
     from stepwell.core.webhook_definition import parse_webhook
 
     try:
-        return parse_webhook(orjson.loads(body), name)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from None
+        return parse_webhook(json_body(body), name)
     except DefinitionError as wrong:
         errors = [{"pointer": json_pointer(its.pointer), "message": its.message} for its in wrong.problems]
         raise Problem(400, "; ".join(its["message"] for its in errors), errors=errors) from None

@@ -14,9 +14,13 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from stepwell.api.ingest import new_event_id
+from stepwell.api.encoding import decoded_body
+from stepwell.api.event_ids import new_event_id
+from stepwell.api.ingest import MADE_LEVELS
 from stepwell.api.problem import Problem
-from stepwell.core.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, large_integers, parse_events
+from stepwell.core.engine_ids import EngineId
+from stepwell.core.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
+from stepwell.core.json_input import BadJson, large_integers, parse_json
 from stepwell.core.signatures import BadSecret, BadSignature, check_signature, delivery_headers
 from stepwell.core.webhooks import Rule, RuleError, Sent
 
@@ -56,6 +60,7 @@ def event_of_request(
     rule = rule_of(hooks, name)
     if len(body) > MAX_BODY_BYTES:
         raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes")
+    body = decoded_body(headers, body, MAX_BODY_BYTES)  # what is signed is what was compressed then
     _check_signature(hooks, rule, headers, body, now)
     return _made(rule, headers, query, body, now)
 
@@ -96,13 +101,13 @@ def read_body(content_type: str, body: bytes) -> Any:
         return {} if media_type == _FORM else None
     if is_json or not media_type:
         try:
-            content = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
+            content = parse_json(body)
+        except BadJson as error:
             if is_json:
                 raise ValueError(f"the body is not JSON, as its content type says: {error}") from None
         else:
-            for wrong in large_integers(body):
-                raise ValueError(f"{wrong.pointer or 'the body'}: {wrong.message}")
+            for pointer in large_integers(body):
+                raise ValueError(f"{pointer or 'the body'}: the number does not fit into 64 bits; send it as a text")
             return content
     text = _text(content_type, body)
     return _fields(text, "strict") if media_type == _FORM else text
@@ -141,7 +146,7 @@ def _delivery(rule: Rule, headers: Mapping[str, str], content: Any) -> str | Non
 def _event(fields: dict[str, Any], now: int) -> Event:
     """As one that is sent to `/e`."""
     try:
-        (event,) = parse_events(_json(fields), now, new_event_id)
+        (event,) = parse_events(_json(fields), now, new_event_id, engine_ids=(EngineId.WEBHOOK,), levels=MADE_LEVELS)
     except BadRequest as bad:
         error = bad.errors[0]
         if bad.status == 413:

@@ -20,7 +20,8 @@ import orjson
 
 from stepwell.api.access import Keys
 from stepwell.api.cors import CORS, preflight
-from stepwell.api.ingest import WEBHOOKS, Judge, accepted, new_event_id, read_events, refusal, require_sender
+from stepwell.api.event_ids import new_event_id
+from stepwell.api.ingest import WEBHOOKS, Judge, accepted, read_events, refusal, require_sender
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.aws.access import KeyStore
 from stepwell.aws.clients import client

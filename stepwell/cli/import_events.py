@@ -89,6 +89,7 @@ class _Import:
     def lines(self, source: BinaryIO) -> Iterator[_Line]:
         """The lines that hold an event; the others are told of."""
         from stepwell.core.events import BadRequest, parse_events
+        from stepwell.core.json_input import without_bom
 
         number = 0
         while line := source.readline(_LONGEST_LINE + 1):
@@ -98,7 +99,7 @@ class _Import:
                     line = source.readline(_LONGEST_LINE)
                 self.tell(number, "", f"the line has more than {_LONGEST_LINE:,} bytes")
                 continue
-            text = line.strip()
+            text = (without_bom(line) if number == 1 else line).strip()
             if not text:
                 continue
             try:

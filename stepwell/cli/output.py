@@ -11,7 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stepwell.core.events import large_integers
+from stepwell.core.json_input import BadJson, large_integers, parse_json
 
 console = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
@@ -49,9 +49,9 @@ def json_argument(text: str, what: str) -> Any:
     else:
         content = text.encode(errors="surrogateescape")
     try:
-        data = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
+        data = parse_json(content)
+    except BadJson as error:
         fail(f"{what} is not JSON: {error}", 2)
-    for problem in large_integers(content):
-        fail(f"{what}, {problem.pointer}: {problem.message}", 2)
+    for pointer in large_integers(content):
+        fail(f"{what}, {pointer}: the number does not fit into 64 bits; send it as a text", 2)
     return data

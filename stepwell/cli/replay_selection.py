@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepwell.cli.client import Client
+from stepwell.core.engine_ids import EngineId
 from stepwell.core.expressions import Bindings, Scope, compile_expression
 
 Json = dict[str, Any]
@@ -74,7 +75,7 @@ class Selection:
         """An event that --event names, and no trigger, is taken as it is."""
         name, function = event["name"], self._choice.function
         if name == _TICK:
-            return str(event["id"]).startswith(f"cron:{function}:")
+            return str(event["id"]).startswith(f"{EngineId.CRON}{function}:")
         naming = [its for its in self._triggers if "event" in its and _names(its["event"], name)]
         if not naming:
             return bool(name == self._choice.event)

@@ -148,7 +148,7 @@ class _Once:
         return await self._accept(server, event, "--event")
 
     async def _accept(self, server: LocalServer, event: Any, option: str) -> str:
-        from stepwell.api.ingest import new_event_id
+        from stepwell.api.event_ids import new_event_id
         from stepwell.core.events import BadRequest, kept_events, parse_events
 
         now = server.platform.clock.now()

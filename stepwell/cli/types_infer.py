@@ -13,6 +13,7 @@ import typer
 from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import console, fail, print_json
+from stepwell.core.json_input import BadJson, parse_json
 
 
 def command(
@@ -74,8 +75,8 @@ def _lines(files: list[Path]) -> Iterator[dict[str, Any]]:
 
 def _event(line: bytes, place: str) -> dict[str, Any]:
     try:
-        its = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        its = parse_json(line)
+    except BadJson as error:
         fail(f"{place}: is not JSON: {error}")
     if not isinstance(its, dict) or not isinstance(its.get("name"), str):
         fail(f'{place}: is no event; one is {{"name": "user/signed.up", "data": {{}}}}')

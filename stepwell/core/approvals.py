@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import Event, internal_event
 from stepwell.core.expressions import Bindings, Scope, compile_value
 from stepwell.core.messages import Error, Outcome
@@ -196,4 +197,4 @@ def requested_event(
         "expires_at": time_text(expires_at(plan, run, step)),
         **({} if replay is None else {"replay": replay}),
     }
-    return internal_event(REQUESTED, data, trigger.user, f"approval:{run.id}:{its.id}:{attempt}", now)
+    return internal_event(REQUESTED, data, trigger.user, f"{EngineId.APPROVAL}{run.id}:{its.id}:{attempt}", now)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
+from stepwell.core.engine_ids import EngineId
+
 TICK = "stepwell/scheduled.timer"
 _LONGEST = 256
 _FIELDS = {
@@ -75,7 +77,7 @@ def tick_event(function_id: str, cron: str, at_ms: int) -> dict[str, Any]:
     scheduled = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "name": TICK,
-        "id": f"cron:{function_id}:{at_ms // 60_000}",
+        "id": f"{EngineId.CRON}{function_id}:{at_ms // 60_000}",
         "data": {"cron": cron, "scheduled_at": scheduled},
         "ts": at_ms,
     }

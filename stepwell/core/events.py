@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from base64 import b32encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
+from stepwell.core.engine_ids import EngineId, engine_prefix
+from stepwell.core.json_input import MAX_LEVELS, BadJson, TooDeep, escaped, is_deeper, large_integers, parse_json
+
+MAX_EVENTS = 1000  # of a request
 MAX_EVENT_BYTES = 256 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _FILLED_IN = 400  # bytes: names and values of the fields that a sender may leave out
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
-_OWN_ID = re.compile(
-    r"cron:[a-z0-9-]+:\d+|(run|invalid):[a-z2-7]{26}|rollback:[a-z0-9-]+:\d+:\d+|approval:[a-z2-7]{26}:[a-z0-9-]+:\d+"
-)
+_MOST_UNKNOWN = 20  # unknown fields of one event that are named
+_LONGEST_MISSPELT = 10  # characters: what is longer is no misspelt field
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_LONG_NUMBER = re.compile(rb"\d{19}")
+_TOO_DEEP = f"the event is nested too deeply; it may have {MAX_LEVELS} levels"
+_NO_ENGINE_IDS: Collection[EngineId] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +88,37 @@ class BadRequest(Exception):
         return BadRequest(self.status, [*self.errors, *errors])
 
 
-def parse_events(body: bytes, now_ms: int, new_id: Callable[[], str]) -> list[Event]:
-    """The events of a request: one JSON object, or an array of them. Raises BadRequest."""
+def parse_events(
+    body: bytes,
+    now_ms: int,
+    new_id: Callable[[], str],
+    *,
+    engine_ids: Collection[EngineId] = _NO_ENGINE_IDS,
+    levels: int = MAX_LEVELS,
+) -> list[Event]:
+    """The events of a request: one JSON object, or an array of them. `engine_ids`: how ids may begin that senders may
+    not use. `levels`: how deep an event may nest. Raises BadRequest."""
     if len(body) > MAX_BODY_BYTES:
         raise BadRequest(413, [EventError(0, "", f"a request may have {MAX_BODY_BYTES:,} bytes; send several")])
+    is_array = body.lstrip()[:1] == b"["
     try:
-        raw = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(400, [EventError(0, "", f"the body is not JSON: {error}")]) from None
+        raw = parse_json(body, levels + is_array)
+    except BadJson as error:
+        items = error.value if isinstance(error, TooDeep) and isinstance(error.value, list) else ()
+        deep = [EventError(i, "", _TOO_DEEP) for i, item in enumerate(items) if is_deeper(item, levels)]
+        raise BadRequest(400, deep or [EventError(0, "", f"the body is not JSON: {error}")]) from None
     items = raw if isinstance(raw, list) else [raw]
+    check_count(items)
+    return _events(items, now_ms, new_id, large_integers_of_events(body, raw), engine_ids)
+
+
+def check_count(items: Sequence[Any]) -> None:
+    """Raises BadRequest for no event, and for more than a request may have."""
     if not items:
         raise BadRequest(400, [EventError(0, "", "the array holds no event")])
-    return _events(items, now_ms, new_id, large_integers(body), is_kept=False)
+    if len(items) > MAX_EVENTS:
+        message = f"a request may have {MAX_EVENTS:,} events, and this one has {len(items):,}; send several"
+        raise BadRequest(413, [EventError(0, "", message)])
 
 
 def kept_events(items: Sequence[Any], now_ms: int) -> list[Event]:
@@ -105,18 +128,24 @@ def kept_events(items: Sequence[Any], now_ms: int) -> list[Event]:
     def needs_id() -> str:
         raise _Refused([("/id", "an event that was accepted before has an id")])
 
-    return _events(items, now_ms, needs_id, [], is_kept=True)
+    return _events(items, now_ms, needs_id, [], tuple(EngineId), is_kept=True)
 
 
 def _events(
-    items: Sequence[Any], now_ms: int, new_id: Callable[[], str], large: Sequence[EventError], *, is_kept: bool
+    items: Sequence[Any],
+    now_ms: int,
+    new_id: Callable[[], str],
+    large: Sequence[EventError],
+    engine_ids: Collection[EngineId],
+    *,
+    is_kept: bool = False,
 ) -> list[Event]:
     events: list[tuple[int, Event]] = []
     errors: list[EventError] = []
     status = 400
     for index, item in enumerate(items):
         try:
-            events.append((index, _event(item, now_ms, new_id, is_kept)))
+            events.append((index, _event(item, now_ms, new_id, engine_ids, is_kept)))
         except _Refused as refused:
             errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
             status = max(status, refused.status)
@@ -131,7 +160,7 @@ def _events(
 def whole_event(fields: dict[str, Any]) -> Event:
     """An event that was filled in, as others handed it on: what they may have changed is looked at again. Raises
     BadRequest. What was filled in does not count towards its size."""
-    problems = _problems(fields, is_kept=False)
+    problems = _problems(fields, (EngineId.WEBHOOK,))
     problems += [(f"/{name}", f"{name} is missing") for name in _FIELDS if name != "v" and fields.get(name) is None]
     body, status = b"", 400
     try:
@@ -196,10 +225,10 @@ class _Refused(Exception):
         self.problems, self.status = problems, status
 
 
-def _event(item: Any, now_ms: int, new_id: Callable[[], str], is_kept: bool) -> Event:
+def _event(item: Any, now_ms: int, new_id: Callable[[], str], engine_ids: Collection[EngineId], is_kept: bool) -> Event:
     if not isinstance(item, dict):
         raise _Refused([("", 'an event is a JSON object such as {"name": "user/signed.up", "data": {}}')])
-    problems = _problems(item, is_kept)
+    problems = _problems(item, engine_ids, is_kept)
     if problems:
         raise _Refused(problems)
     get = item.get
@@ -226,10 +255,10 @@ def _dump(fields: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps([[[[[[fields]]]]]])[6:-6]
     except TypeError:
-        raise _Refused([("", "the event is nested too deeply; it may have some 245 levels")]) from None
+        raise _Refused([("", _TOO_DEEP)]) from None
 
 
-def _problems(item: dict[Any, Any], is_kept: bool) -> Problems:
+def _problems(item: dict[Any, Any], engine_ids: Collection[EngineId], is_kept: bool = False) -> Problems:
     found: Problems = []
     name = item.get("name")
     if not isinstance(name, str) or not name:
@@ -251,52 +280,41 @@ def _problems(item: dict[Any, Any], is_kept: bool) -> Problems:
     if event_id is not None:
         if not isinstance(event_id, str) or not 1 <= len(event_id) <= 256 or _CONTROL.search(event_id):
             found.append(("/id", "an id is a text of 1 to 256 characters, without control characters"))
-        elif (
-            _OWN_ID.fullmatch(event_id) and not is_kept
-        ):  # else a sender could make a tick of a cron trigger a duplicate
-            found.append(("/id", "ids like cron:function:minute and run:id are the engine's own; choose another"))
+        elif (prefix := engine_prefix(event_id)) is not None and prefix not in engine_ids:
+            found.append(("/id", engine_id_message(prefix)))
     ts = item.get("ts")
     if ts is not None and (type(ts) is not int or not 0 <= ts <= _MAX_TS):
         found.append(("/ts", "ts is a whole number of milliseconds since 1970"))
     v = item.get("v")
     if v is not None and (not isinstance(v, str) or len(v) > 128):
         found.append(("/v", 'v is a text of at most 128 characters, such as "2026-11-23.1"'))
-    found += [_unknown(field) for field in item if field not in _FIELDS]
+    unknown = [field for field in item if field not in _FIELDS]
+    found += [_unknown(field) for field in unknown[:_MOST_UNKNOWN]]
     return found
 
 
+def engine_id_message(prefix: EngineId) -> str:
+    return f"ids that begin with {prefix!r} are the engine's own; choose another"
+
+
 def _unknown(field: str) -> tuple[str, str]:
-    near = difflib.get_close_matches(field, _FIELDS, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "put it into data"
-    return f"/{_escaped(field)}", f"the field {field[:50]!r} is unknown; {hint}"
+    near = _nearest(field) if len(field) <= _LONGEST_MISSPELT else None
+    hint = f"did you mean {near!r}?" if near else "put it into data"
+    return f"/{escaped(field)}", f"the field {field[:50]!r} is unknown; {hint}"
 
 
-def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
+@lru_cache(1000)
+def _nearest(field: str) -> str | None:
+    import difflib  # only who misspells a field waits for it
+
+    return next(iter(difflib.get_close_matches(field, _FIELDS, 1)), None)
 
 
-def large_integers(body: bytes) -> list[EventError]:
+def large_integers_of_events(body: bytes, raw: Any) -> list[EventError]:
     """The integers of a JSON text that would silently become floats; `index` as in an array of events."""
-    if not _LONG_NUMBER.search(body):
-        return []
-    import json  # only this parser keeps them exact; few requests come here
-
-    try:
-        raw = json.loads(body)
-    except RecursionError:  # nested so deeply that `_event` refuses it for that
-        return []
-    items = raw if isinstance(raw, list) else [raw]
     message = "the number does not fit into 64 bits; send it as a text"
-    return [EventError(i, pointer, message) for i, item in enumerate(items) for pointer in _too_large_at(item)]
-
-
-def _too_large_at(item: Any) -> Iterator[str]:
-    todo = [(item, "")]
-    while todo:
-        value, pointer = todo.pop()
-        if isinstance(value, int) and not -(2**63) <= value < 2**64:
-            yield pointer
-        elif isinstance(value, dict):
-            todo += [(v, f"{pointer}/{_escaped(k)}") for k, v in reversed(value.items())]
-        elif isinstance(value, list):
-            todo += [(v, f"{pointer}/{i}") for i, v in reversed(list(enumerate(value)))]
+    pointers = large_integers(body)
+    if not isinstance(raw, list):
+        return [EventError(0, pointer, message) for pointer in pointers]
+    found = (pointer[1:].partition("/") for pointer in pointers)
+    return [EventError(int(index), f"/{rest}" if slash else "", message) for index, slash, rest in found]

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, erfc, exp, lgamma, sqrt
 
+from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import Event, internal_event
 from stepwell.core.routing import Routing, promoted
 from stepwell.core.run import RunStatus
@@ -115,7 +116,7 @@ def rollback_event(function_id: str, before: Routing, verdict: Verdict, now: int
         "p_durations": evidence.p_durations,
     }
     began_at = canary.guard.began_at if canary.guard else now
-    return internal_event(ROLLED_BACK, data, {}, f"rollback:{function_id}:{canary.version}:{began_at}", now)
+    return internal_event(ROLLED_BACK, data, {}, f"{EngineId.ROLLBACK}{function_id}:{canary.version}:{began_at}", now)
 
 
 def _numbers(evidence: Evidence, side: int) -> dict[str, int | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import Event, Invalid, internal_event, run_id
 
 INVALID_EVENT = "stepwell/event.invalid"
@@ -23,4 +24,4 @@ def invalid_event(event: Event, policy: str, errors: Sequence[Invalid], now: int
         "errors": [{"pointer": error.pointer, "message": error.message} for error in errors[:MOST_SHOWN]],
         "more_errors": max(0, len(errors) - MOST_SHOWN),
     }
-    return internal_event(INVALID_EVENT, data, event.user, f"invalid:{run_id('', event.id)}", now)
+    return internal_event(INVALID_EVENT, data, event.user, f"{EngineId.INVALID}{run_id('', event.id)}", now)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import Event, internal_event
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, RunStatus
@@ -42,4 +43,4 @@ def end_event(
     }
     if run.status is RunStatus.CANCELLED and (its := cancelled_by(plan, run)) is not None:
         data["cancelled_by"] = its
-    return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"run:{run.id}", now)
+    return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"{EngineId.RUN}{run.id}", now)

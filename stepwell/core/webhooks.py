@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from stepwell.core.duration import parse_duration
+from stepwell.core.engine_ids import EngineId
 from stepwell.core.expressions import Bindings, Expression, Scope, compile_expression, compile_value
 from stepwell.core.signatures import HEADERS, Verify
 
@@ -184,10 +185,10 @@ def _end(text: str) -> int | None:
 
 def event_id(webhook: str, its: str) -> str:
     """The id of an event, which no other webhook's and no other sender's can be."""
-    plain = f"webhook:{webhook}:{its}"
+    plain = f"{EngineId.WEBHOOK}{webhook}:{its}"
     if len(plain) <= _LONGEST_ID and not _CONTROL.search(plain):
         return plain
-    return f"webhook:{webhook}:sha256:{hashlib.sha256(its.encode()).hexdigest()}"
+    return f"{EngineId.WEBHOOK}{webhook}:sha256:{hashlib.sha256(its.encode()).hexdigest()}"
 
 
 def _verify(raw: Json | None) -> Verify | None:

@@ -18,7 +18,7 @@ import orjson
 import uvloop
 
 from stepwell.api.access import AnyKey
-from stepwell.api.ingest import new_event_id
+from stepwell.api.event_ids import new_event_id
 from stepwell.api.views import event_view, run_view
 from stepwell.core.duration import parse_duration
 from stepwell.core.events import BadRequest, parse_events

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.ingest import new_event_id
+from stepwell.api.event_ids import new_event_id
 from stepwell.core.definition import parse_definition
 from stepwell.core.events import Event, parse_events
 from stepwell.core.messages import Outcome

@@ -1,0 +1,32 @@
+"""Ids of events whose senders gave them none."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+
+_BYTES = 10
+_AT_ONCE = 256  # the system is asked once for as many ids: each time costs as much as several ids
+
+_random: deque[bytes] = deque()
+
+
+def new_event_id() -> str:
+    """32 hex digits: the time in ms, so that ids are ordered, and 80 bits of the system's randomness, since who could
+    guess an id could take it first."""
+    try:
+        secret = _random.popleft()
+    except IndexError:
+        more = os.urandom(_BYTES * _AT_ONCE)
+        _random.extend(more[i : i + _BYTES] for i in range(_BYTES, len(more), _BYTES))
+        secret = more[:_BYTES]
+    return f"{time.time_ns() // 1_000_000:012x}{secret.hex()}"
+
+
+def next_event_id(taken: str) -> str:
+    """Another id instead of a new one that was taken already."""
+    return f"{(int(taken, 16) + 1) % (1 << 128):032x}"
+
+
+os.register_at_fork(after_in_child=_random.clear)  # no two processes may have the same
