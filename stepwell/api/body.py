@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-
 from starlette.requests import Request
 
 from stepwell.api.encoding import decoded_body

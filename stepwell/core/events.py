@@ -294,7 +294,7 @@ def _problems(item: dict[Any, Any], engine_ids: Collection[EngineId], is_kept: b
 
 
 def engine_id_message(prefix: EngineId) -> str:
-    return f"ids that begin with {prefix!r} are the engine's own; choose another"
+    return f"ids that begin with '{prefix}' are the engine's own; choose another"
 
 
 def _unknown(field: str) -> tuple[str, str]:

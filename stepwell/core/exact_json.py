@@ -15,9 +15,8 @@ from typing import Any
 
 import orjson
 
-MAX_DEPTH = 128
-_ORJSON_DEPTH = 254  # the deepest value that orjson writes
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from stepwell.core.json_input import MAX_LEVELS, is_deeper, without_bom
+
 _MAY_BE_JSON = re.compile(rb'\s*[{\["\-0-9]')
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _NUMBER = re.compile(rb"[ \t\r\n]*(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)[ \t\r\n]*")
@@ -34,7 +33,7 @@ def parse(text: bytes) -> Any:
 
     Of two members with one name the last one counts, as in JavaScript and Python.
     """
-    text = text.removeprefix(_BYTE_ORDER_MARK)
+    text = without_bom(text)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -43,7 +42,7 @@ def parse(text: bytes) -> Any:
         raise
     if _LONG_NUMBER.search(text):
         _is_json_to_others(text)
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+    if text.count(b"[") + text.count(b"{") > MAX_LEVELS and is_deeper(value):
         raise too_deep()
     return value
 
@@ -54,7 +53,7 @@ def is_inexact_number(text: bytes) -> bool:
     A double holds a number exactly if the shortest way to write that double has the same value: 0.1 and 1.50 are held;
     1.0000000000000000000001, 1e400 and 1e-400 are not.
     """
-    found = _NUMBER.fullmatch(text.removeprefix(_BYTE_ORDER_MARK))
+    found = _NUMBER.fullmatch(without_bom(text))
     if found is None:
         return False
     number, fraction, exponent = found[1].decode(), found[2], found[3] or b""
@@ -70,20 +69,9 @@ def _fits_64_bits(digits: str) -> bool:
     return len(digits) <= 20 and -(2**63) <= int(digits) < 2**64
 
 
-def _is_too_deep(value: Any) -> bool:
-    """orjson looks, in C: a frame around the value makes what is deeper than MAX_DEPTH too deep for it."""
-    for _ in range(_ORJSON_DEPTH - MAX_DEPTH):
-        value = [value]
-    try:
-        orjson.dumps(value)
-    except TypeError:
-        return True
-    return False
-
-
 def too_deep() -> Unusable:
     """What is raised of a value that is nested too deep."""
-    return Unusable(f"it is nested more than {MAX_DEPTH} deep; flatten it, or pass it on as a text")
+    return Unusable(f"it is nested more than {MAX_LEVELS} deep; flatten it, or pass it on as a text")
 
 
 # --- what exactly is wrong -------------------------------------------------------------------------------------------
@@ -144,7 +132,7 @@ def _first_fault(value: Any) -> tuple[_Fault, str] | None:
             return _HALF, _pointer(link)
         if not isinstance(value, (dict, list)):
             continue
-        if depth == MAX_DEPTH:
+        if depth == MAX_LEVELS:
             raise too_deep()
         for key in value if isinstance(value, dict) else ():
             if not _is_whole(key):

@@ -327,7 +327,7 @@ def test_a_runs_id_can_stand_in_an_address(function_id: str, event_id: str) -> N
 @pytest.mark.parametrize("rest", ["", "x", "nightly:29612345", " x", "\u00e9"])
 def test_a_sender_cannot_take_an_id_that_begins_as_the_engines_do(prefix: str, rest: str) -> None:
     bad = refused([{"name": "x"}, {"name": "x", "id": prefix + rest}])
-    message = f"ids that begin with {prefix!r} are the engine's own; choose another"
+    message = f"ids that begin with '{prefix}' are the engine's own; choose another"
     assert bad.errors == [EventError(1, "/id", message)]
 
 
