@@ -1,58 +1,312 @@
-"""A client's connection, and how much of the server it may hold before its request is complete.
+"""A client's connection: HTTP/1.1 by uvicorn, or HTTP/2 if the client begins with its preface.
 
-One rule: what uvicorn does not bound is bounded here: the size of a request without its body, and the time it takes.
+One rule: what uvicorn does not bound is bounded here: how large the head of a request is, how long a client may be
+silent in the middle of one, how many requests it may have waiting, how long it may leave answers unread. `room` decides
+what happens when there are too many connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from stepwell.local.room import NEVER, make_room
 
 MAX_HEAD_BYTES = 64 * 1024
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+_PARSED_AT_ONCE = 2048  # bytes; so few requests at once begin by what one read brings
+_CHUNK_FRAMING = 32  # bytes around a chunk that cost nothing
+_ANSWERED_EARLY_BYTES = 64 * 1024  # of a body that is longer, nothing more is awaited once the request is answered
+_LINGER_S = 10.0
+_LINGER_BYTES = 16 * 1024 * 1024
+_NOT_PASSED_ON = (b"upgrade", b"http2-settings")
 
 
 class Connection(HttpToolsProtocol):
-    request_s = 60.0  # until a request must be complete
-    _head = 0  # bytes of the request so far that are no body: its line, headers, framing, trailers
-    _deadline: asyncio.TimerHandle | None = None
+    silence_s = 60.0  # how long the head of a request may take, a body may stand still, and answers may stay unread
+    flow: _Flow
+    deadline = NEVER  # until when the client must go on; never if it is the server's turn
+
+    _chunked = False
+    _length = 0  # of the body, as far as it has not come yet
+    _head = 0  # bytes of the request so far that are no body: its line, headers, trailers, what is wrong with chunks
+    _hosts = 0
+    _in_body = False  # trailers come then, which are no headers
+    _keeps_alive = True  # once the request is complete
+    _expects_continue = False
+    _why = ""  # the request is refused
+    _unread_since = NEVER
+    _drained = 0
+    _first: bytes | None = b""  # what has come before it was clear which HTTP it is
+    _is_over = False  # whatever comes is dropped
+    _running: RequestResponseCycle | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._rest = bytearray()  # what came, and is parsed once earlier requests are answered
+
+    # --- the transport's callbacks -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_request()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_deadline()
-        super().connection_lost(exc)
+        self.flow = _Flow(transport)
+        self.deadline = self.loop.time() + self.silence_s
+        make_room(self.connections, self)
 
     def data_received(self, data: bytes) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        if self._first is not None:
+            data = self._recognise(data)
+        if self._is_over:
+            self._drop(data)
+        elif self.pipeline or self._rest:
+            self._hold(data)
+        else:
+            self._parse(data)
+
+    def pause_writing(self) -> None:
+        self._unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._unread_since = NEVER
+        super().resume_writing()
+
+    # --- which HTTP, and how much of it ------------------------------------------------------------------------------
+
+    def _recognise(self, data: bytes) -> bytes:
+        """What is to be parsed now."""
+        assert self._first is not None
+        data = self._first + data
+        if data[:3] == PREFACE[:3] and data[: len(PREFACE)] == PREFACE[: len(data)]:
+            if len(data) < len(PREFACE):
+                self._first = data
+                return b""
+            self._become_http2(data)
+            return b""
+        self._first = None
+        return data
+
+    def _become_http2(self, data: bytes) -> None:
+        self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "This server speaks HTTP/1.1.")
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what is there until a request must wait for the answers of others."""
+        at = 0
+        while at < len(data):
+            if self.pipeline:
+                self._hold(data[at:])
+                break
+            size = max(_PARSED_AT_ONCE, self._length)
+            piece = data if at == 0 and len(data) <= size else data[at : at + size]
+            at += len(piece)
+            try:
+                self._feed(piece)
+            except httptools.HttpParserError:
+                self._refuse(HTTPStatus.BAD_REQUEST, self._why or "Invalid HTTP request received.")
+            if self._is_over or self.transport.is_closing():
+                return
+        if self.cycle is not None and self.cycle.more_body:
+            self.deadline = self.loop.time() + self.silence_s
+
+    def _feed(self, data: bytes) -> None:
         self._head += len(data)
-        super().data_received(data)
-        if self._head > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The headers of a request may have 64 KiB.")
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+        if self._head > MAX_HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers of a request may have 64 KiB.")
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read the request as if it had not asked to speak another protocol (RFC 9110, 7.8): the parser would take what
+        follows its head for that protocol."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This server is no proxy.")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%s: %s" % header for header in map(_without_upgrade, self.headers) if header is not None]
+        self.parser, self._head = httptools.HttpRequestParser(self), 0
+        self._feed(b"\r\n".join([*lines, b"", b""]))
+        if not self._is_over:
+            self._parse(rest)
+
+    def _hold(self, data: bytes) -> None:
+        self._rest += data
+        self.flow.is_held = True
+        self.flow.pause_reading()
+
+    # --- the parser's callbacks --------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._expect_request()
         super().on_message_begin()
+        self._chunked, self._length, self._hosts, self._in_body, self._expects_continue = False, 0, 0, False, False
+        if self.cycle is not None:
+            self.deadline = self.loop.time() + self.silence_s
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"content-length":
+            self._length = int(value)
+        elif name == b"transfer-encoding":
+            self._chunked = True
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = self._expects_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # it is read again
+        if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
+            self._why = "A request needs one Host header."
+            raise ValueError(self._why)
+        super().on_headers_complete()
+        self._in_body = True
+        if self._chunked or self._expects_continue or self._length > _ANSWERED_EARLY_BYTES:
+            # If it is answered before its body is there, the answer is the last of this connection.
+            self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+        else:
+            self._keeps_alive = self.cycle.keep_alive
 
     def on_body(self, body: bytes) -> None:
         self._head -= len(body)
+        if not self._chunked:
+            self._length -= len(body)
         super().on_body(body)
 
+    def on_chunk_complete(self) -> None:
+        self._head = max(self._head - _CHUNK_FRAMING, 0)
+
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._head = 0
-        self._forget_deadline()
+        self.deadline = NEVER
+        self.cycle.keep_alive = self._keeps_alive
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self.deadline = self.loop.time() + self.silence_s
 
-    def _expect_request(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.request_s, self._expire)
+    # --- answers -----------------------------------------------------------------------------------------------------
 
-    def _expire(self) -> None:
-        self._deadline = None
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_over or self.transport.is_closing():
+            return
+        if self._rest and not self.pipeline:
+            data, self._rest = bytes(self._rest), bytearray()
+            self.flow.is_held = False
+            self._parse(data)
+            if not self._rest and not self.pipeline:
+                self.flow.resume_reading()
+        elif self.cycle.response_complete and self._running is self.cycle:
+            self.deadline = self.loop.time() + self.silence_s
+
+    def _refuse(self, status: HTTPStatus, why: str) -> None:
+        """Answer what cannot be read on, once whatever came before it is answered, and close the connection."""
+        self._is_over = True
+        bad = self.cycle if self.cycle is not None and self.cycle.more_body else None
+        if bad is not None:
+            bad.disconnected = True
+            bad.message_event.set()
+            if self.pipeline:
+                self.pipeline.popleft()
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        if last is not None and last is not bad and not last.response_complete:
+            last.keep_alive = False
+            self.deadline = NEVER
+            return
+        if bad is None or not bad.response_started:
+            self.transport.write(_answer(status, why))
+        self.linger()
+
+    def linger(self) -> None:
+        """Close the connection once the client has had time to read the answer: what it still sends would otherwise
+        make the system throw the answer away."""
+        if self._running is not None and not self._running.more_body and not self._is_over:
+            self.transport.close()
+            return
+        self._is_over = True
+        self._rest.clear()
+        self.flow.is_held = False
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.deadline = self.loop.time() + _LINGER_S
+
+    def _drop(self, data: bytes) -> None:
+        self._drained += len(data)
+        if self._drained > _LINGER_BYTES:
+            self.transport.abort()
+
+    # --- clients that take too long ----------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Called every now and then."""
+        if self._unread_since + self.silence_s < now:
+            self.transport.abort()
+        elif self.deadline < now:
+            self.transport.close()
+
+    def give_way(self) -> None:
+        """Let another have the place of a client that has said nothing for long, or too little."""
+        if not self._is_over and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
+            self.transport.write(_answer(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections.", True))
+        self._is_over = True
+        self.deadline = NEVER
         self.transport.close()
 
-    def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+
+class _Flow(FlowControl):
+    """`is_held`: there is more than can be parsed now, so nothing is to be read."""
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
+class _Lingering:
+    """The transport of a request that may be answered before it is complete."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        self._connection.linger()
+
+
+def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
+    name, value = header
+    if name in _NOT_PASSED_ON:
+        return None
+    if name != b"connection":
+        return header
+    kept = [token for token in value.split(b",") if token.strip().lower() not in _NOT_PASSED_ON]
+    return (name, b",".join(kept)) if kept else None
+
+
+def _answer(status: HTTPStatus, text: str, retry: bool = False) -> bytes:
+    retry_after = "retry-after: 1\r\n" if retry else ""
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n{retry_after}"
+    return f"{head}content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode()

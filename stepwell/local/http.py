@@ -1,4 +1,4 @@
-"""Serving the API of a local server with uvicorn."""
+"""Serving the API of a local server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import asyncio
 import gc
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import IO, Any, TypeVar
 from uuid import uuid4
-
-import uvicorn
 
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App
@@ -28,12 +25,12 @@ from stepwell.core.people import Person
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
 from stepwell.local.approvals import LocalApprovals
-from stepwell.local.connection import Connection
 from stepwell.local.erasure import erase
 from stepwell.local.platform import Unavailable
 from stepwell.local.server import LocalServer
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
+from stepwell.local.web_server import WebServer
 from stepwell.local.webhooks import WebhookControl
 from stepwell.platform import Replayed
 from stepwell.project.archive import BadArchive
@@ -142,7 +139,8 @@ async def serve(
     """Answer requests until this task is cancelled, then end those that are being answered, at once if it is cancelled
     again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
     _calm_the_collector()
-    http = _Http(_config(app_of(server, keys, local_only), server.settings.grace_s))
+    drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
+    http = WebServer(app_of(server, keys, local_only), drain_s)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)
@@ -162,34 +160,11 @@ async def serve(
         announced.cancel()
 
 
-def _config(app: App, grace_s: float) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=Connection,
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=round(min(max(grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S)),
-    )
-
-
 def _calm_the_collector() -> None:
     """A busy server makes many small objects and hardly a cycle: look for cycles rarely, and never in the modules."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-class _Http(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever started us: uvicorn would raise them again before the platform is closed."""
-        yield
 
 
 def _report(task: asyncio.Task[None]) -> None:

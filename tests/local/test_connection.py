@@ -1,52 +1,79 @@
-"""What a client may take of a server before its request is complete."""
+"""What a client may take of a server before its request is complete, and what is one request and what is none."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 
+from stepwell.local import room
 from stepwell.local.connection import Connection
+from stepwell.local.web_server import WebServer
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Impatient(Connection):
-    request_s = 0.05
+    silence_s = 0.3
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    size, message = 0, {"more_body": True}
-    while message.get("more_body"):
-        message = await receive()
-        size += len(message.get("body", b""))
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"%d" % size})
+class Backend:
+    """Answers how many bytes a request had and where it went. What it refuses, it refuses without reading the body."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, bytes]] = []
+        self.begun = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.begun += 1
+        if scope["path"] == "/refuse":
+            await self._answer(send, 401, b"no")
+            return
+        body, message = b"", {"more_body": True}
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+        self.seen.append((scope["method"], scope["path"], body))
+        answer = b"x" * 100_000 if scope["path"] == "/large" else b"%d" % len(body)
+        await self._answer(send, 200, answer)
+
+    async def _answer(self, send: Any, status: int, body: bytes) -> None:
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 @asynccontextmanager
-async def connected(protocol: type[Connection]) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    config = uvicorn.Config(app, http=protocol, lifespan="off", ws="none", log_config=None)
-    server = uvicorn.Server(config)
+async def listening(app: Any, protocol: type[Connection] = Connection) -> AsyncIterator[tuple[WebServer, Any]]:
+    server = WebServer(app, 1, protocol)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(server._serve([listener]))
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0)
         try:
-            yield reader, writer
+            yield server, listener.getsockname()
         finally:
-            writer.close()
             server.should_exit = True
             await serving
 
 
-def exchange(*pieces: bytes, protocol: type[Connection] = Connection) -> bytes:
-    """What the server answers until it closes the connection."""
+def talk(
+    *pieces: bytes,
+    app: Any = None,
+    protocol: type[Connection] = Connection,
+    until: Callable[[bytes], bool] = lambda answer: False,
+) -> bytes:
+    """What the server answers until it closes the connection, or until this holds."""
 
     async def main() -> bytes:
-        async with connected(protocol) as (reader, writer):
+        async with listening(app or Backend(), protocol) as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
 
             async def send() -> None:
                 for piece in pieces:
@@ -54,43 +81,382 @@ def exchange(*pieces: bytes, protocol: type[Connection] = Connection) -> bytes:
                     await writer.drain()
 
             sending = asyncio.create_task(send())
-            answer = await asyncio.wait_for(_read(reader), 10)
+            answer = await asyncio.wait_for(read(reader, until), 10)
             await asyncio.gather(sending, return_exceptions=True)
+            writer.close()
             return answer
 
     return asyncio.run(main())
 
 
-async def _read(reader: asyncio.StreamReader) -> bytes:
+async def read(reader: asyncio.StreamReader, until: Callable[[bytes], bool] = lambda answer: False) -> bytes:
     answer = b""
     try:
-        while piece := await reader.read(65536):
+        while not until(answer) and (piece := await reader.read(65536)):
             answer += piece
     except ConnectionError:
         pass
     return answer
 
 
+async def eventually(holds: Callable[[], Any], within: float = 10) -> None:
+    async with asyncio.timeout(within):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+KEEP = b"POST / HTTP/1.1\r\nHost: a\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+# --- sizes -----------------------------------------------------------------------------------------------------------
 
 
 def test_headers_without_end_are_refused() -> None:
-    assert b"400 Bad Request" in exchange(HEAD, b"X: ", *[b"x" * 10_000] * 1000)
-    assert b"400 Bad Request" in exchange(HEAD, *[b"X: %s\r\n" % (b"x" * 10_000)] * 1000)
+    assert statuses(talk(HEAD, b"X: ", *[b"x" * 10_000] * 1000)) == [431]
+    assert statuses(talk(HEAD, *[b"X: %s\r\n" % (b"x" * 10_000)] * 1000)) == [431]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
+        HEAD + b"".join(b"X%d: a\r\n" % i for i in range(9000)) + b"\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_large_headers_are_refused_though_they_come_at_once(request_: bytes) -> None:
+    assert statuses(talk(request_)) in ([431], [400])
 
 
 def test_trailers_without_end_are_refused() -> None:
-    chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
-    assert b"200 OK" not in exchange(chunked, *[b"X: %s\r\n" % (b"x" * 10_000)] * 1000)
+    assert b"200 OK" not in talk(CHUNKED, b"1\r\na\r\n0\r\n", *[b"X: %s\r\n" % (b"x" * 10_000)] * 1000)
 
 
 def test_a_large_body_is_no_header() -> None:
-    head = HEAD + b"Content-Length: 4000000\r\n\r\n"
-    assert b"4000000" in exchange(head, *[b"x" * 100_000] * 40)
+    assert b"4000000" in talk(HEAD + b"Content-Length: 4000000\r\n\r\n", *[b"x" * 100_000] * 40)
     chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
-    assert b"4000000" in exchange(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 400, b"0\r\n\r\n")
+    assert b"4000000" in talk(CHUNKED, *[chunk] * 400, b"0\r\n\r\n")
 
 
-@pytest.mark.parametrize("said", [b"", b"POST / HT", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"])
+@pytest.mark.parametrize("size", [1, 7, 17, 300])
+def test_a_body_may_come_in_many_small_chunks(size: int) -> None:
+    chunk = b"%x\r\n%s\r\n" % (size, b"x" * size)
+    answer = talk(CHUNKED, chunk * 30_000 + b"0\r\n\r\n")
+    assert statuses(answer) == [200]
+    assert answer.endswith(b"%d" % (30_000 * size))
+
+
+def test_extensions_of_chunks_have_an_end() -> None:
+    assert statuses(talk(CHUNKED, b"1;a=b\r\nx\r\n" * 20_000 + b"0\r\n\r\n")) == [200]
+    assert statuses(talk(CHUNKED, *[b"1;" + b"a" * 10_000 + b"\r\nx\r\n"] * 1000, b"0\r\n\r\n")) == [431]
+    assert statuses(talk(CHUNKED, b"1;", *[b"a" * 10_000] * 1000)) == [431]
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"]
+)
 def test_who_does_not_finish_a_request_is_disconnected(said: bytes) -> None:
-    assert b"200 OK" not in exchange(said, protocol=Impatient)
+    assert b"200 OK" not in talk(said, protocol=Impatient)
+
+
+def test_a_head_that_comes_byte_by_byte_has_its_time_and_no_more() -> None:
+    async def main() -> None:
+        async with listening(Backend(), Impatient) as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            answered = asyncio.create_task(read(reader))
+            writer.write(HEAD)
+            while not answered.done():
+                writer.write(b"X-Slow: a\r\n")
+                await asyncio.sleep(0.05)
+            assert b"200" not in answered.result()
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 40\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_a_body_may_take_as_long_as_bytes_keep_coming(framing: bytes) -> None:
+    async def main() -> bytes:
+        async with listening(Backend(), Impatient) as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(HEAD + framing)
+            for _ in range(40):  # 4 s in all, and never silent for 0.3 s
+                writer.write(b"x" if b"Length" in framing else b"1\r\nx\r\n")
+                await asyncio.sleep(0.1)
+            if b"chunked" in framing:
+                writer.write(b"0\r\n\r\n")
+            answer = await asyncio.wait_for(read(reader), 10)
+            writer.close()
+            return answer
+
+    assert asyncio.run(main()).endswith(b"40")
+
+
+def test_who_leaves_answers_unread_is_disconnected() -> None:
+    async def main() -> None:
+        async with listening(Backend(), Impatient) as (server, address):
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                asking = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 200
+                await asyncio.get_running_loop().sock_sendall(client, asking)
+                await eventually(lambda: server.server_state.connections)
+                await eventually(lambda: not server.server_state.connections)
+
+    asyncio.run(main())
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+
+def test_requests_may_be_sent_before_earlier_ones_are_answered() -> None:
+    app = Backend()
+    asking = b"".join(b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" % n for n in range(3000))
+    last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    assert statuses(talk(asking + last, app=app)) == [200] * 3001
+    assert [path for _, path, _ in app.seen] == [*(f"/{n}" for n in range(3000)), "/last"]
+
+
+def test_requests_whose_answers_nobody_reads_are_not_begun() -> None:
+    app = Backend()
+
+    async def main() -> None:
+        async with listening(app) as (server, address):
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                asking = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 100_000
+                sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, asking))
+                await eventually(lambda: app.begun > 5)
+                for _ in range(50):
+                    await asyncio.sleep(0.01)
+                assert app.begun < 200  # those whose answers fit between here and the client
+                (connection,) = server.server_state.connections
+                assert len(connection.pipeline) + len(connection._rest) / 1000 < 1000  # type: ignore[union-attr]
+                sending.cancel()
+
+    asyncio.run(main())
+
+
+@contextmanager
+def most_connections(monkeypatch: pytest.MonkeyPatch, most: int) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "most_connections", lambda: most)
+        yield
+
+
+def ask(address: Any) -> Awaitable[bytes]:
+    async def main() -> bytes:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = await read(reader)
+        writer.close()
+        return answer
+
+    return asyncio.wait_for(main(), 10)
+
+
+@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: a\r\n", KEEP + b"Content-Length: 9\r\n\r\nabc"])
+def test_who_keeps_the_server_waiting_gives_way_to_others(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    async def main() -> None:
+        async with listening(Backend()) as (server, address):
+            others = [await asyncio.open_connection(*address) for _ in range(300)]
+            for _, writer in others:
+                writer.write(said)
+            for _ in range(30):
+                assert b"200 OK" in await ask(address)
+            assert len(server.server_state.connections) <= 40
+            for _, writer in others:
+                writer.close()
+
+    with most_connections(monkeypatch, 40):
+        asyncio.run(main())
+
+
+def test_a_request_that_is_being_answered_gives_way_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async def main() -> None:
+        async with listening(app) as (server, address):
+            slow = [await asyncio.open_connection(*address) for _ in range(5)]
+            for _, writer in slow:
+                writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            await eventually(lambda: len(server.server_state.tasks) == 5)
+            refused = await ask(address)
+            assert b"503 Service Unavailable" in refused
+            assert b"retry-after" in refused
+            gate.set()
+            for reader, writer in slow:
+                assert b"done" in await read(reader)
+                writer.close()
+
+    with most_connections(monkeypatch, 5):
+        asyncio.run(main())
+
+
+# --- what is answered early ------------------------------------------------------------------------------------------
+
+
+def test_who_is_refused_need_not_send_the_body() -> None:
+    for framing in (b"Content-Length: 4000000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"):
+        answer = talk(b"POST /refuse HTTP/1.1\r\nHost: a\r\n" + framing)
+        assert statuses(answer) == [401]
+        assert b"connection: close" in answer
+
+
+def test_who_is_refused_can_read_the_answer_though_the_body_is_on_its_way() -> None:
+    answer = talk(b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n", *[b"x" * 100_000] * 40)
+    assert statuses(answer) == [401]
+
+
+def test_after_a_refusal_a_short_body_is_no_request() -> None:
+    app = Backend()
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+    asking = b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+    answer = talk(asking, hidden, HEAD + b"Content-Length: 2\r\n\r\nab", app=app)
+    assert statuses(answer) == [401, 200]
+    assert [path for _, path, _ in app.seen] == ["/"]
+
+
+def test_who_expects_to_be_asked_for_the_body_is_asked_or_refused() -> None:
+    expects = b"Host: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+    answer = talk(b"POST /refuse HTTP/1.1\r\n" + expects + b"\r\n")
+    assert statuses(answer) == [401]
+    assert b"connection: close" in answer  # nobody knows whether the body follows
+
+    async def main() -> None:
+        async with listening(Backend()) as (_, address):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"POST / HTTP/1.1\r\n" + expects + b"Connection: close\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"ab")
+            assert statuses(await read(reader)) == [200]
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+# --- other protocols -------------------------------------------------------------------------------------------------
+
+UPGRADES = [
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
+    b"Connection: keep-alive, upgrade\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n",
+    b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: x\r\n",
+    b"Upgrade: foo\r\n",
+]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_wish_to_speak_another_protocol_is_ignored(upgrade: bytes, pieces: int, framing: str) -> None:
+    app, body = Backend(), b'{"order": 7}' * 1000
+    head = b"POST /a HTTP/1.1\r\nHost: a\r\n" + upgrade
+    if framing == "length":
+        sent = head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    else:
+        sent = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    sent += b"GET /b HTTP/1.1\r\nHost: a\r\n" + upgrade + b"\r\n" + HEAD + b"Content-Length: 2\r\n\r\nhi"
+    size = -(-len(sent) // pieces)
+    answer = talk(*(sent[at : at + size] for at in range(0, len(sent), size)), app=app)
+    assert statuses(answer) == [200] * 3
+    assert app.seen == [("POST", "/a", body), ("GET", "/b", b""), ("POST", "/", b"hi")]
+
+
+def test_a_large_head_that_wishes_another_protocol_is_read_too() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\nX: " + b"x" * 60_000
+    assert statuses(talk(head + b"\r\nContent-Length: 2\r\n\r\nhi")) == [200]
+
+
+def test_this_is_no_proxy() -> None:
+    app = Backend()
+    assert statuses(talk(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n", app=app)) == [405]
+    assert app.begun == 0
+
+
+# --- what is no request ----------------------------------------------------------------------------------------------
+
+A = b"Host: x\r\n"
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+MALFORMED = {
+    "CL.TE": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "TE.CL": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n" + HIDDEN,
+    "TE.TE": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n" + HIDDEN,
+    "unknown TE": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: xchunked\r\n\r\n" + HIDDEN,
+    "TE not last": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "TE with a tab": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "two CL": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef" + HIDDEN,
+    "CL list": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: 5, 5\r\n\r\nabcde" + HIDDEN,
+    "CL +5": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: +5\r\n\r\nabcde",
+    "CL 0x5": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: 0x5\r\n\r\nabcde",
+    "CL 1_0": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: 1_0\r\n\r\nabcdeabcde",
+    "CL empty": b"POST / HTTP/1.1\r\n" + A + b"Content-Length:\r\n\r\nabcde",
+    "CL huge": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: 99999999999999999999999\r\n\r\nabc",
+    "CL negative": b"POST / HTTP/1.1\r\n" + A + b"Content-Length: -1\r\n\r\nabc",
+    "bare LF": b"GET /hidden HTTP/1.1\nHost: x\n\n",
+    "bare LF in a header": b"GET /hidden HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
+    "bare CR": b"GET /hidden HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n",
+    "space before the colon": b"GET /hidden HTTP/1.1\r\nHost : x\r\n\r\n",
+    "space before a name": b"GET /hidden HTTP/1.1\r\n Host: x\r\n\r\n",
+    "obs-fold": b"GET /hidden HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
+    "NUL": b"GET /hidden HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n",
+    "no name": b"GET /hidden HTTP/1.1\r\nHost: x\r\n: a\r\n\r\n",
+    "no host": b"GET /hidden HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /hidden HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "chunk size": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\nabcde\r\n0\r\n\r\n",
+    "chunk size +": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\n\r\n+5\r\nabcde\r\n0\r\n\r\n",
+    "chunk size 0x": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nabcde\r\n0\r\n\r\n",
+    "chunk huge": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\nabcde\r\n",
+    "chunk too short": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcde\r\n0\r\n\r\n",
+    "chunk LF": b"POST / HTTP/1.1\r\n" + A + b"Transfer-Encoding: chunked\r\n\r\n5\nabcde\n0\n\n",
+    "version": b"GET /hidden HTTP/1.9\r\nHost: x\r\n\r\n",
+    "no version": b"GET /hidden\r\n\r\n",
+    "method": b"GE T /hidden HTTP/1.1\r\nHost: x\r\n\r\n",
+    "TLS": bytes.fromhex("16030100a5010000a10303") + b"\0" * 160,
+    "nonsense": b"\0\1\2\3\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_could_be_read_in_two_ways_is_refused_once(name: str, at_once: bool) -> None:
+    app, sent = Backend(), MALFORMED[name]
+    answer = talk(*([sent] if at_once else [sent[:20], *(bytes([byte]) for byte in sent[20:])]), app=app)
+    assert statuses(answer) == [400]
+    assert app.seen == []
+
+
+def test_trailers_are_no_headers() -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        seen.extend(name for name, _ in scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    talk(CHUNKED + b"3\r\nabc\r\n0\r\nAuthorization: Bearer x\r\nHost: y\r\n\r\n", app=app)
+    assert seen == [b"host", b"connection", b"transfer-encoding"]
+
+
+def test_requests_before_a_broken_one_are_answered_and_it_is_not() -> None:
+    app = Backend()
+    answer = talk(
+        b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n\0\0\0\r\n\r\n" + HIDDEN, app=app
+    )
+    assert statuses(answer) == [200, 200]
+    assert [path for _, path, _ in app.seen] == ["/1", "/2"]
