@@ -6,6 +6,7 @@ the message is sent before the next time is written, and a tick's id makes a sec
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from stepwell.aws.clients import client
@@ -20,6 +21,9 @@ from stepwell.core.plan import Plan
 
 AHEAD_MS = 120_000  # two rounds of `tick`, so that none is late if one is
 GUARD_EVERY_MS = 60_000
+_SKEW_MS = 60_000  # by which the clock that wrote a time may have been ahead of this one
+
+log = logging.getLogger("stepwell.aws")
 
 
 class Schedules:
@@ -57,19 +61,27 @@ class Schedules:
         whose canary is to be looked at. Raises NotSent."""
         guarded = []
         for item in read_partition(self._table, "C", ConsistentRead=True):
-            if int(item["next"]["N"]) > now + AHEAD_MS or "paused" in item:
+            if "paused" in item:
                 continue
+            due = int(item["next"]["N"])
             if item["sk"]["S"].count("#") == 1:
-                guarded.append(item["sk"]["S"].partition("#")[0])
-                self._update(item, now + AHEAD_MS + GUARD_EVERY_MS)
+                if due <= now + AHEAD_MS or due > now + AHEAD_MS + GUARD_EVERY_MS + _SKEW_MS:
+                    guarded.append(item["sk"]["S"].partition("#")[0])
+                    self._update(item, now + AHEAD_MS + GUARD_EVERY_MS)
             else:
-                self._send(item, now, tokens)
+                self._send(item, due, now, tokens)
         return guarded
 
-    def _send(self, item: Item, now: int, tokens: Tokens) -> None:
+    def _send(self, item: Item, due: int, now: int, tokens: Tokens) -> None:
+        """The ticks of a trigger that are due soon. One that says it waits for longer than the trigger does was written
+        by a clock that was ahead: it begins anew."""
         function_id, _, rest = item["sk"]["S"].partition("#")
         cron, _, timezone = rest.rpartition("#")  # `1#2` is the second Monday: a cron may have the sign too
-        due = int(item["next"]["N"])
+        if due > now + AHEAD_MS:
+            if due <= next_tick(cron, timezone, now + AHEAD_MS + _SKEW_MS):
+                return
+            log.warning("a tick of %s, %s, waited for a time too far ahead, as of a wrong clock", function_id, cron)
+            due = next_tick(cron, timezone, now)
         at = latest_tick(cron, timezone, due - 1, now) or due
         messages = []
         while at <= now + AHEAD_MS:

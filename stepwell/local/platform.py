@@ -23,7 +23,8 @@ from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, check_type, errors_of
-from stepwell.local.clock import Clock
+from stepwell.local.clock import LOOK_AGAIN_S, Clock
+from stepwell.local.clock_steps import TOLERANCE_MS, newest_time
 from stepwell.local.executor import Executor
 from stepwell.local.functions import Registered
 from stepwell.local.jobs import Jobs
@@ -57,13 +58,14 @@ class Settings:
     retry_s: float = 1.0  # after a batch that could not be committed (disk full, ...)
     public_url: str = DEFAULT_URL  # where people reach the API
     http_slots: int = DEFAULT_HTTP_SLOTS
+    look_again_s: float = LOOK_AGAIN_S  # at the clock, while a timer is awaited
 
 
 class LocalPlatform:
     def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
         self.code_lock = asyncio.Lock()  # from when code is put there until a version names it, nobody cleans up
-        self._retry_s = settings.retry_s
+        self._retry_s, self._look_again_s = settings.retry_s, settings.look_again_s
         self._loop = asyncio.get_running_loop()
         jobs = Jobs(store, code, settings.secret)
         self.executor = Executor(runner, jobs.make, self, settings.parallelism, settings.http_slots)
@@ -82,6 +84,8 @@ class LocalPlatform:
         self._drained_at: float | None = None
         self._log_seq = 0
         self._next_due: int | None = None
+        self._latest = newest_time(store.connection)  # that the clock is known to have shown
+        self._set_back_ms = 0  # by which it was set back, and stored times are not moved yet
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
 
@@ -382,14 +386,17 @@ class LocalPlatform:
         facts, self._facts = self._facts, []
         calls, self._calls = self._calls, []
         waiting, self._waiting = self._waiting, []
-        now = self.clock.now()
+        now = self._look_at_clock()
         try:
             self.store.begin()
+            if self._set_back_ms:
+                self.store.move_back(self._set_back_ms, now)
             self._batch(arrivals, facts, calls, now)
             self.store.flush()
         except Exception as error:
             self._roll_back(error, facts, waiting)
             return
+        self._set_back_ms = 0
         for future in waiting:
             if not future.done():
                 future.set_result(None)
@@ -458,9 +465,26 @@ class LocalPlatform:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            delay_s = min(max(0, due - now) / 1000, 3600)  # an hour at most: the clock may be set meanwhile
+            delay_s = min(max(0, due - now) / 1000, self._look_again_s)
             self._timer = self._loop.call_later(delay_s, self._timer_fired)
 
     def _timer_fired(self) -> None:
-        self.store.timers.changed = True
-        self._schedule()
+        now = self._look_at_clock()
+        if self._set_back_ms or self._next_due is None or self._next_due <= now:
+            self.store.timers.changed = True
+            self._schedule()
+        else:
+            self._set_timer(self._next_due, now)
+
+    def _look_at_clock(self) -> int:
+        """The time; notices that the clock was set back."""
+        now = self.clock.now()
+        if now < self._latest - TOLERANCE_MS:
+            self._set_back_ms += self._latest - now
+            log.warning(
+                "the clock was set back by %.0f s; timers that were set while it was ahead move back with it",
+                (self._latest - now) / 1000,
+            )
+            self._latest = now
+        self._latest = max(self._latest, now)
+        return now

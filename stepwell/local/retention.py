@@ -19,7 +19,7 @@ from stepwell.project.code import remove
 
 log = logging.getLogger("stepwell.retention")
 
-EVERY_S = 600.0
+_EVERY_MS = 600_000
 _PIECE = 500
 _DAY_MS = 86_400_000
 
@@ -31,7 +31,7 @@ async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
             await clean(platform, max(1.0, keep_days))
         except Unavailable as reason:
             log.warning("what is old stays until the next round: %s", reason)
-        await asyncio.sleep(EVERY_S)
+        await platform.clock.pause(_EVERY_MS)
 
 
 async def clean(platform: LocalPlatform, keep_days: float) -> None:

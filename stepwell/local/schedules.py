@@ -26,6 +26,13 @@ class Schedules:
             self._execute("INSERT INTO schedules (function, cron, timezone, next_at) VALUES (?, ?, ?, ?)", row)
         self._execute("UPDATE schedules SET paused = ? WHERE function = ?", (paused, function_id))
 
+    def forget_the_future(self, now: int) -> None:
+        """No tick waits longer than until the next one from now: the clock was set back."""
+        rows = self._execute("SELECT function, cron, timezone FROM schedules").fetchall()
+        for function_id, cron, timezone in rows:
+            sql = "UPDATE schedules SET next_at = min(next_at, ?) WHERE function = ? AND cron = ? AND timezone = ?"
+            self._execute(sql, (next_tick(cron, timezone, now), function_id, cron, timezone))
+
     def take_ticks(self, now: int) -> list[tuple[str, dict[str, Any]]]:
         """Ticks that are due, as (function id, event): after a downtime only the latest that was missed."""
         sql = "SELECT function, cron, timezone, next_at FROM schedules WHERE next_at <= ? AND paused = 0"

@@ -29,6 +29,7 @@ from stepwell.core.messages import (
     SetTimer,
 )
 from stepwell.core.run import StepStatus, pack, unpack
+from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
 from stepwell.local.once import LocalOnce
 from stepwell.local.people import People
@@ -121,12 +122,22 @@ class LocalStore:
         self.functions = Functions(self.connection)
         self.types = TypeStore(self.connection)
         self.people.forget()
+        self._forget_runs()
+        self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
+
+    def move_back(self, by_ms: int, now: int) -> None:
+        """The clock was set back to `now`: at the beginning of a batch, move what it had set while it was ahead."""
+        self._forget_runs()
+        move_back(self.connection, self.functions.plan, by_ms, now)
+        self.timers.changed = True
+
+    def _forget_runs(self) -> None:
+        """What is in memory of runs; it is read again."""
         self._kept.clear()
         self._dirty.clear()
         self._resting.clear()
         self._attempts.clear()
         self._kept_bytes = 0
-        self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
 
     def _write(self) -> None:
         new, moved, changed = [], [], []

@@ -9,7 +9,9 @@ import time_machine
 
 from stepwell.aws.entry import now_ms
 from stepwell.aws.resources import Resources
+from stepwell.aws.schedules import Schedules
 from stepwell.aws.table import timer_partition
+from stepwell.aws.tokens import Tokens
 from stepwell.core.run import RunStatus
 from stepwell.testing.batches import LOST, Batches, handler_step
 
@@ -24,6 +26,35 @@ def test_a_cron_may_name_the_second_monday(resources: Resources) -> None:
         batches.drain()
         functions = {payload["ctx"]["function_id"] for payload in batches.invoked}
     assert functions == {"monthly", "often"}
+
+
+@pytest.mark.parametrize("cron", ["* * * * *", "*/2 * * * *", "30 10 * * *"])
+def test_cron_ticks_on_after_a_round_of_a_clock_that_was_hours_ahead(resources: Resources, cron: str) -> None:
+    """Each minute once, and none before its time."""
+    with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False) as clock:
+        batches = Batches(resources)
+        batches.deploy({"a": handler_step()}, id="often", triggers=[{"cron": cron}])
+        clock.shift(5 * 3600)
+        batches.entry.tick()
+        clock.shift(-5 * 3600)
+        started = []
+        for _ in range(32):
+            batches.entry.tick()
+            clock.shift(60)
+            batches.drain()
+            started = [payload["event"]["data"]["scheduled_at"] for payload in batches.invoked]
+    minutes = {"* * * * *": range(1, 33), "*/2 * * * *": range(2, 33, 2), "30 10 * * *": [30]}[cron]
+    assert started == [f"2026-06-01T10:{minute:02}:00Z" for minute in minutes]
+
+
+def test_a_guarded_canary_is_looked_at_after_a_round_of_a_clock_that_was_hours_ahead(resources: Resources) -> None:
+    with time_machine.travel(datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC), tick=False):
+        schedules, now = Schedules(resources), now_ms()
+        schedules.set("f", None, False, True, now + 5 * 3_600_000)
+        tokens = Tokens(resources)
+        assert schedules.send(now, tokens) == ["f"]
+        assert schedules.send(now, tokens) == []
+        assert schedules.send(now + 60_000, tokens) == ["f"]
 
 
 def test_what_is_wrong_with_a_timer_holds_up_neither_cron_nor_the_sweeper(resources: Resources) -> None:

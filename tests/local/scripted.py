@@ -70,12 +70,13 @@ class Scripted:
         self._ids = itertools.count(1)
 
     async def deploy(
-        self, id: str = "f", on: str = "go", idempotency: str | None = None, **steps: dict[str, Any]
+        self, id: str = "f", on: str | dict[str, Any] = "go", idempotency: str | None = None, **steps: dict[str, Any]
     ) -> None:
-        """A function with these steps, or one, `a`."""
+        """A function with these steps, or one, `a`. `on`: an event's name, or a trigger."""
         its = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
         its = its or {"a": {"runtime": {"type": "docker", "image": "x"}}}
-        raw = {"id": id, "triggers": [{"event": on}], "steps": its, "idempotency": idempotency}
+        trigger = {"event": on} if isinstance(on, str) else on
+        raw = {"id": id, "triggers": [trigger], "steps": its, "idempotency": idempotency}
         definition = parse_definition(raw)
         await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")
 
@@ -102,7 +103,9 @@ async def scripted(
 ) -> AsyncIterator[Scripted]:
     runner = ScriptedRunner(hold=hold)
     store = LocalStore(folder / "db")
-    platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), Settings(parallelism, retry_s=0.05))
+    platform = LocalPlatform(
+        store, runner, folder / "code", clock or Clock(), Settings(parallelism, retry_s=0.05, look_again_s=0.05)
+    )
     await platform.start()
     queries = Queries(folder / "db")
     try:

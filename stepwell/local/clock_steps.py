@@ -1,0 +1,110 @@
+"""What happens to stored times when the clock is set back.
+
+One rule: what was set by now stays due when it says; what claims to have been set in the future was set while the clock
+was ahead, so it moves back with the clock. So nothing waits for the hours that are passed through twice, and nothing is
+due earlier than whoever set it wanted. A clock that is set forward needs nothing: what has become due is due.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from stepwell.core.idempotency import WINDOW_MS
+from stepwell.core.messages import TimerKind
+from stepwell.core.plan import Plan
+from stepwell.core.routing import from_json, to_json
+from stepwell.core.run import Run, pack, unpack
+from stepwell.local.functions import GUARD_EVERY_MS
+from stepwell.local.schedules import Schedules
+
+TOLERANCE_MS = 1_000  # smaller steps are nothing to act on
+
+
+def newest_time(connection: sqlite3.Connection) -> int:
+    """The latest time at which this database is known to have been used."""
+    sql = (
+        "SELECT max(coalesce((SELECT accepted_at FROM events ORDER BY seq DESC LIMIT 1), 0),"
+        " coalesce((SELECT created_at FROM runs ORDER BY seq DESC LIMIT 1), 0))"
+    )
+    newest: int = connection.execute(sql).fetchone()[0]
+    return newest
+
+
+def move_back(connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int) -> None:
+    """The clock was set back by so much, to `now`. Part of a batch; no run may be in memory."""
+    _move_timers(connection, plan_of, by_ms, now)
+    connection.execute("UPDATE once SET until = until - ? WHERE until - ? > ?", (by_ms, WINDOW_MS, now))
+    connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
+    _move_canaries(connection, now)
+    Schedules(connection).forget_the_future(now)
+    _leave_nothing_in_the_future(connection, now)
+
+
+def _move_timers(connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int) -> None:
+    rows = connection.execute(
+        "SELECT run, runs.id, function, version, state, kind, step_or_pause FROM timers JOIN runs ON runs.seq = run"
+        " ORDER BY run"
+    ).fetchall()
+    runs: dict[int, Run] = {}
+    for seq, run_id, function, version, state, kind, index in rows:
+        run = runs.get(seq) or unpack(run_id, state)
+        if _set_at(connection, plan_of(function, version), seq, run, TimerKind(kind), index) <= now:
+            continue
+        runs[seq] = _moved(run, TimerKind(kind), index, by_ms)
+        sql = "UPDATE timers SET due_at = due_at - ? WHERE run = ? AND kind = ? AND step_or_pause = ?"
+        connection.execute(sql, (by_ms, seq, kind, index))
+        if kind == TimerKind.DEADLINE:
+            sql = "UPDATE waits SET deadline = deadline - ? WHERE run = ? AND pause = ?"
+            connection.execute(sql, (by_ms, seq, index))
+    changed = [(pack(run), seq) for seq, run in runs.items()]
+    connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", changed)
+
+
+def _set_at(connection: sqlite3.Connection, plan: Plan, seq: int, run: Run, kind: TimerKind, index: int) -> int:
+    """When a timer was set."""
+    if kind is TimerKind.DELAY:
+        return run.pauses[index].due_at - plan.pauses[index].delay_ms
+    if kind is TimerKind.DEADLINE:
+        return run.pauses[index].due_at - plan.pauses[index].ttl_ms
+    if kind is TimerKind.DECISION:
+        return run.steps[index].at
+    sql = "SELECT coalesce(max(ended_at), 0) FROM attempts WHERE run = ? AND step = ?"
+    ended_at: int = connection.execute(sql, (seq, index)).fetchone()[0]
+    return ended_at
+
+
+def _moved(run: Run, kind: TimerKind, index: int, by_ms: int) -> Run:
+    if kind in (TimerKind.DELAY, TimerKind.DEADLINE):
+        pause = run.pauses[index]
+        pauses = (*run.pauses[:index], pause._replace(due_at=pause.due_at - by_ms), *run.pauses[index + 1 :])
+        return run._replace(pauses=pauses)
+    step = run.steps[index]
+    return run._replace(steps=(*run.steps[:index], step._replace(at=step.at - by_ms), *run.steps[index + 1 :]))
+
+
+def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
+    """Runs that are made now are made after a canary began."""
+    sql = "SELECT id, live, routing FROM functions WHERE json_extract(routing, '$.canary') IS NOT NULL"
+    for function_id, live, text in connection.execute(sql).fetchall():
+        routing = from_json(live, text)
+        if (canary := routing.canary) is None:
+            continue
+        guard = canary.guard
+        if guard is not None:
+            guard = replace(guard, began_at=min(guard.began_at, now), looked_at=min(guard.looked_at, now))
+        canary = replace(canary, since=min(canary.since, now), guard=guard)
+        text = to_json(replace(routing, canary=canary)).decode()
+        connection.execute("UPDATE functions SET routing = ? WHERE id = ?", (text, function_id))
+
+
+def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> None:
+    """Times grow with the numbers of rows: lists are cut by them, and retention ends at the first that is young."""
+    for table, column in (("events", "accepted_at"), ("runs", "created_at")):
+        sql = f"SELECT seq FROM {table} WHERE {column} <= ? ORDER BY seq DESC LIMIT 1"
+        row = connection.execute(sql, (now,)).fetchone()
+        sql = f"UPDATE {table} SET {column} = ? WHERE seq > ?"
+        connection.execute(sql, (now, row[0] if row else 0))
+    connection.execute("UPDATE runs SET ended_at = ? WHERE ended_at > ?", (now, now))
+    connection.execute("UPDATE versions SET created_at = ? WHERE created_at > ?", (now, now))

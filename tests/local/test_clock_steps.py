@@ -1,0 +1,315 @@
+"""The clock is set forward and back by hours while the server runs, sleeps or is down: nothing waits for hours that are
+passed through twice, nothing comes twice, and nothing comes too early."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import pytest
+
+from stepwell.core.messages import Error, Outcome
+from stepwell.core.run import RunStatus
+from stepwell.local.clock import Clock
+from stepwell.local.retention import clean
+from stepwell.platform import RunDetail
+from tests.local.scripted import Scripted, scripted, until
+
+SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
+FAILED = Outcome(error=Error("exit", "no"), retryable=True)
+Test = Callable[[Scripted], Coroutine[None, None, None]]
+
+
+def on_platform(folder: Path, test: Test, clock: Clock | None = None) -> Clock:
+    """The clock that it had."""
+    clock = clock or Clock()
+
+    async def main() -> None:
+        async with scripted(folder, clock=clock) as it:
+            await test(it)
+
+    asyncio.run(main())
+    return clock
+
+
+def ticks(it: Scripted) -> list[str]:
+    return [event.event.id for event in it.queries.read_events(name="stepwell/scheduled.timer", limit=100).items]
+
+
+async def completed(it: Scripted, event: str) -> RunDetail:
+    await until(lambda: [run.run.status for run in it.runs(event)] == [RunStatus.COMPLETED])
+    return it.runs(event)[0]
+
+
+def retried(after: str) -> dict[str, object]:
+    return {"retries": {"attempts": 1, "backoff": {"initial": after, "jitter": 0}}}
+
+
+DELAY = {"after": [{"step": "a", "wait": "30m"}]}
+LONG_DELAY = {"after": [{"step": "a", "wait": "10h"}]}
+DEADLINE = {"after": [{"step": "a", "async": {"event": "never", "ttl": "30m", "onTimeout": True}}]}
+DELAY_AND_DEADLINE = {
+    "after": [{"step": "a", "wait": "20m", "async": {"event": "never", "ttl": "10m", "onTimeout": True}}]
+}
+
+
+# --- back ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [DELAY, DEADLINE, DELAY_AND_DEADLINE])
+def test_what_is_due_in_half_an_hour_is_so_when_the_clock_was_set_back(tmp_path: Path, step: dict[str, object]) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={}, b=step)
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("nothing")
+        await it.platform.until_idle()
+        await it.platform.travel(29 * MINUTE)
+        assert it.runner.started == [("f", "a")]
+        await it.platform.travel(MINUTE + SECOND)
+        await completed(it, event)
+
+    on_platform(tmp_path, test)
+
+
+def test_a_retry_comes_after_its_pause_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        it.runner.hold = True
+        await it.deploy(a=retried("10m"))
+        event = await it.send()
+        await until(lambda: it.runner.held)
+        it.runner.release(FAILED)
+        await it.platform.until_idle()
+        it.runner.hold = False
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("nothing")
+        await it.platform.travel(9 * MINUTE)
+        assert len(it.runner.started) == 1
+        await it.platform.travel(MINUTE + SECOND)
+        assert len(it.runner.started) == 2
+        await completed(it, event)
+
+    on_platform(tmp_path, test)
+
+
+def test_an_approval_times_out_after_its_time_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={"runtime": {"type": "approval", "message": "'may I?'"}, "timeout": "30m"})
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("nothing")
+        await it.platform.travel(29 * MINUTE)
+        assert it.runs(event)[0].run.status is RunStatus.RUNNING
+        await it.platform.travel(MINUTE + SECOND)
+        assert it.runs(event)[0].run.status is RunStatus.FAILED
+
+    on_platform(tmp_path, test)
+
+
+def test_an_idle_server_notices_by_itself_that_the_clock_was_set_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={}, b={"after": [{"step": "a", "wait": "1s"}]})
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-5 * HOUR)
+        await completed(it, event)
+
+    with caplog.at_level(logging.WARNING):
+        on_platform(tmp_path, test)
+    assert "the clock was set back by 18000 s" in caplog.text
+
+
+def test_what_the_clock_had_set_before_is_due_when_it_said(tmp_path: Path) -> None:
+    """A clock that goes forward by mistake, and back again: nothing comes earlier than was asked for."""
+
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={}, b=LONG_DELAY)
+        event = await it.send()
+        await it.platform.until_idle()
+        due = it.platform.next_due
+        for ms in (5 * HOUR, -5 * HOUR):
+            it.platform.clock.advance(ms)
+            await it.send("nothing")
+            await it.platform.until_idle()
+        assert it.platform.next_due == due
+        await it.platform.travel(9 * HOUR)
+        assert it.runner.started == [("f", "a")]
+        await it.platform.travel(HOUR + SECOND)
+        await completed(it, event)
+
+    on_platform(tmp_path, test)
+
+
+def test_cron_ticks_on_when_the_clock_was_set_back_and_no_minute_comes_twice(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(on={"cron": "* * * * *"})
+        await it.platform.travel(3 * MINUTE)
+        before = ticks(it)
+        assert len(before) == 3
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("nothing")
+        await it.platform.until_idle()
+        await it.platform.travel(2 * MINUTE)
+        assert len(ticks(it)) == 5
+        it.platform.clock.advance(-2 * MINUTE)
+        await it.send("nothing")
+        await it.platform.travel(2 * MINUTE)
+        assert len(ticks(it)) == len(set(ticks(it))) == 5
+        await it.platform.travel(MINUTE)
+        assert len(ticks(it)) == 6
+        assert len(it.runner.started) == 6
+
+    on_platform(tmp_path, test)
+
+
+def test_a_paused_cron_ticks_on_when_it_is_resumed_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(on={"cron": "0 0 * * *"})
+        next_due = it.platform.next_due
+        assert next_due is not None
+        it.platform.clock.advance(-10 * DAY)
+        await it.send("nothing")
+        await it.platform.until_idle()
+        assert it.platform.next_due == next_due - 10 * DAY
+
+    on_platform(tmp_path, test)
+
+
+def test_the_day_of_an_idempotent_run_is_over_in_a_day_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(idempotency="event.data.n")
+        await it.send(data={"n": 1})
+        await it.platform.until_idle()
+        it.platform.clock.advance(-30 * DAY)
+        await it.send(data={"n": 1})
+        await it.platform.until_idle()
+        assert len(it.runner.started) == 1
+        it.platform.clock.advance(DAY + MINUTE)
+        await it.send(data={"n": 1})
+        await it.platform.until_idle()
+        assert len(it.runner.started) == 2
+
+    on_platform(tmp_path, test)
+
+
+def test_retention_goes_on_when_the_clock_was_years_ahead(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-20 * 365 * DAY)
+        await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(31 * DAY)
+        await clean(it.platform, 30)
+        assert (it.count("events"), it.count("runs")) == (0, 0)
+
+    on_platform(tmp_path, test, _ahead(20 * 365 * DAY))
+
+
+def _ahead(ms: int) -> Clock:
+    clock = Clock()
+    clock.advance(ms)
+    return clock
+
+
+def test_the_order_of_events_is_that_of_their_acceptance(tmp_path: Path) -> None:
+    """Also for lists that are cut by time."""
+
+    async def test(it: Scripted) -> None:
+        ids = []
+        for hours in (0, 1, -3, 1, -10, 0):
+            it.platform.clock.advance(hours * HOUR)
+            ids.append(await it.send("nothing"))
+        rows = it.queries.read_events(limit=10).items
+        assert [row.event.id for row in rows] == ids[::-1]
+        times = [row.accepted_at for row in rows]
+        assert all(newer >= older for newer, older in itertools.pairwise(times))
+        since = it.queries.read_events(since=it.platform.clock.now() - MINUTE, limit=10).items
+        assert len(since) == 6
+
+    on_platform(tmp_path, test)
+
+
+def test_an_event_after_the_step_back_satisfies_a_wait_that_was_set_before(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={}, b={"after": [{"step": "a", "async": {"event": "more", "ttl": "30m"}}]})
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(-5 * HOUR)
+        await it.send("more")
+        await completed(it, event)
+
+    on_platform(tmp_path, test)
+
+
+def test_a_server_that_starts_with_an_earlier_clock_goes_on_in_time(tmp_path: Path) -> None:
+    async def begin(it: Scripted) -> None:
+        await it.deploy(a={}, b=DELAY)
+        await it.deploy("c", on={"cron": "0 0 1 1 *"})
+        await it.send()
+        await it.platform.until_idle()
+
+    async def go_on(it: Scripted) -> None:
+        await it.platform.until_idle()
+        await it.platform.travel(31 * MINUTE)
+        assert it.runner.started == [("f", "b")]
+        assert [run.run.status for run in it.runs()] == [RunStatus.COMPLETED]
+
+    clock = on_platform(tmp_path, begin)
+    clock.advance(-400 * DAY)
+    on_platform(tmp_path, go_on, clock)
+
+
+def test_a_batch_that_could_not_be_written_moves_times_when_it_can(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={}, b=DELAY)
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.store.connection.execute("PRAGMA query_only = ON")
+        it.platform.clock.advance(-5 * HOUR)
+        with pytest.raises(Exception, match="not accepted"):
+            await it.send("nothing")
+        it.platform.store.connection.execute("PRAGMA query_only = OFF")
+        await until(lambda: it.platform.is_idle)
+        await it.send("nothing")
+        await it.platform.travel(31 * MINUTE)
+        await completed(it, event)
+
+    on_platform(tmp_path, test)
+
+
+# --- forward ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_server_fires_what_has_become_due_while_it_slept(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={}, b=DELAY)
+        await it.deploy("c", on={"cron": "* * * * *"})
+        event = await it.send()
+        await it.platform.until_idle()
+        it.platform.clock.advance(5 * HOUR)
+        await completed(it, event)
+        await it.platform.until_idle()
+        assert len(ticks(it)) == 1  # the latest of those that were missed
+
+    on_platform(tmp_path, test)
+
+
+def test_a_pause_of_a_duty_ends_when_the_clock_jumps(tmp_path: Path) -> None:
+    async def main() -> None:
+        for ms in (HOUR, -HOUR):
+            clock = Clock()
+            pause = asyncio.create_task(clock.pause(200))
+            await asyncio.sleep(0)
+            clock.advance(ms)
+            await asyncio.wait_for(pause, 5)
+
+    asyncio.run(main())
