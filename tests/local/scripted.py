@@ -81,8 +81,8 @@ class Scripted:
         await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")
 
     def events(self, count: int = 1, name: str = "go", **fields: Any) -> list[Event]:
-        body = orjson.dumps([{"name": name, **fields}] * count)
-        return parse_events(body, self.platform.clock.now(), new_event_id)
+        body = orjson.dumps({"name": name, **fields})
+        return [its for _ in range(count) for its in parse_events(body, self.platform.clock.now(), new_event_id)]
 
     async def send(self, name: str = "go", **fields: Any) -> str:
         (event,) = self.events(1, name, **fields)
