@@ -1,4 +1,5 @@
-"""The body of a request: as long as it is not too long, and of the shape that the API's document says."""
+"""The body of a request, as long as it is not too long, and of the shape that the API's document says; and switches in
+its query."""
 
 from __future__ import annotations
 
@@ -132,3 +133,11 @@ def wrong(*errors: tuple[str, str], status: int = 400) -> Problem:
     """Of pointers into the body, and messages."""
     detail = "; ".join(f"{pointer[1:] or 'the body'}: {message}" for pointer, message in errors)
     return Problem(status, detail, errors=[{"pointer": pointer, "message": message} for pointer, message in errors])
+
+
+def flag(request: Request, name: str) -> bool:
+    """A parameter of the query that is `true`, or `false` as if it were not there. Raises Problem 400."""
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise Problem(400, f"{name}={text} is neither true nor false")
+    return text == "true"

@@ -9,18 +9,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal, Protocol
 
+import orjson
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from stepwell.api.body import read_object
+from stepwell.api.body import flag, read_object
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
+from stepwell.api.types import TypeRegistry
 from stepwell.core import routing
 from stepwell.core.guard import RunSample, percentile
 from stepwell.core.routing import Change, NotPossible, Release, Routing
 from stepwell.core.run import RunStatus
 from stepwell.core.times import time_text
+from stepwell.event_types.types import TypeDetail
 from stepwell.platform import FunctionDetail, Reader, VersionDetail
 
 
@@ -70,6 +73,21 @@ class RoutingView(TypedDict):
     live: int | None
     canary: CanaryView | None
     state: Literal["on", "paused", "dropping", "deleted"]
+
+
+class BroughtTypeView(TypedDict):
+    """A type whose default came after the version that is live again, so that it may be too new for it. `before`: the
+    version that was the newest then."""
+
+    name: str
+    version: str
+    before: str
+
+
+class RolledBackView(RoutingView):
+    """`types`: of the events that the function starts on or waits for. A rollback does not change them."""
+
+    types: list[BroughtTypeView]
 
 
 class VersionStatsView(TypedDict):
@@ -156,7 +174,7 @@ OPERATIONS = (
     Operation("POST", f"{_OF}/promote", "promote", "Make the canary live, or change its weight", RoutingView,
               errors=(409,), body=_PROMOTE),
     Operation("POST", f"{_OF}/rollback", "roll_back", "Take the canary away, or make an earlier version live",
-              RoutingView, errors=(409,), body=_ROLL_BACK),
+              RolledBackView, errors=(409,), body=_ROLL_BACK),
     Operation("POST", f"{_OF}/pause", "pause", "Start no runs; events are kept until the function is resumed",
               RoutingView, errors=(409,), body=_PAUSE),
     Operation("POST", f"{_OF}/resume", "resume", "Start runs again, first those of events that were kept",
@@ -170,6 +188,7 @@ OPERATIONS = (
 class RoutingApi:
     reader: Reader
     lifecycle: Lifecycle
+    types: TypeRegistry
 
     def list_versions(self, request: Request) -> VersionList:
         function = self._function(request)
@@ -188,7 +207,7 @@ class RoutingApi:
             message=query.get("message", "")[:2000],
             weight=_number(query.get("canary")),
             sticky=query.get("sticky"),
-            guarded=_flag(request, "guard"),
+            guarded=flag(request, "guard"),
         )
         try:
             release.check()
@@ -218,9 +237,16 @@ class RoutingApi:
         weight = read_object(request.state.body, _PROMOTE).get("weight")
         return self._change(request, lambda old, versions, now: routing.promoted(old, weight, now))
 
-    def roll_back(self, request: Request) -> RoutingView:
+    def roll_back(self, request: Request) -> RolledBackView:
+        from stepwell.event_types.impact import event_names  # with what checks expressions
+
         to = read_object(request.state.body, _ROLL_BACK).get("to")
-        return self._change(request, lambda old, versions, now: routing.rolled_back(old, to, versions))
+        before = self._function(request)
+        view = self._change(request, lambda old, versions, now: routing.rolled_back(old, to, versions))
+        made_at = next((its.created_at for its in before.versions if its.number == view["live"]), None)
+        names = event_names(orjson.loads(before.definition)) if made_at is not None else set()
+        found = [_brought(self.types.read_type(name), made_at or 0) for name in sorted(names)]
+        return {**view, "types": [its for its in found if its is not None]}
 
     def pause(self, request: Request) -> RoutingView:
         drop = read_object(request.state.body, _PAUSE).get("drop", False)
@@ -230,7 +256,7 @@ class RoutingApi:
         return self._change(request, lambda old, versions, now: routing.resumed(old))
 
     def delete(self, request: Request) -> RoutingView:
-        cancel = _flag(request, "cancel")
+        cancel = flag(request, "cancel")
         view = self._change(request, lambda old, versions, now: routing.deleted(old))
         if cancel:
             self.lifecycle.cancel_runs(view["function_id"])
@@ -253,18 +279,20 @@ class RoutingApi:
             raise Problem(409, str(reason)) from None
 
 
-def _flag(request: Request, name: str) -> bool:
-    text = request.query_params.get(name, "false")
-    if text not in ("true", "false"):
-        raise Problem(400, f"{name}={text} is neither true nor false")
-    return text == "true"
-
-
 def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
     except ValueError:
         raise Problem(400, f"canary={text} is no number between 0 and 1, as 0.1") from None
+
+
+def _brought(its: TypeDetail | None, made_at: int) -> BroughtTypeView | None:
+    """The type, if its default was registered after a function's version was made: with the next one, as `push` does
+    it."""
+    if its is None or dict(its.versions)[its.default] <= made_at:
+        return None
+    earlier = [version for version, registered_at in its.versions if registered_at <= made_at]
+    return {"name": its.name, "version": its.default, "before": earlier[-1]} if earlier else None
 
 
 def _unknown(function_id: str) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol
 
@@ -10,12 +10,13 @@ import orjson
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
-from stepwell.api.body import read_object
+from stepwell.api.body import flag, read_object
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
 from stepwell.core.problems import nearest
 from stepwell.core.times import time_text
+from stepwell.event_types.changes import UnknownVersion, version_of
 from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion
 from stepwell.event_types.validation import json_pointer
 from stepwell.platform import FunctionDetail
@@ -31,8 +32,14 @@ class TypeRegistry(Protocol):
 
     def read_schema(self, name: str, version: str) -> Any: ...
 
-    def register_type(self, its: TypeVersion) -> Change:
-        """Raises event_types.types.Refused."""
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+        """All or none. `dry_run`: only say what it would do. Raises event_types.types.Refused."""
+
+    def choose_default(self, name: str, version: str | None) -> None:
+        """Which version counts for events without `v`; None: the newest. Raises KeyError, UnknownVersion."""
+
+    def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
+        """`carried_by`: live functions whose triggers carry it. Raises KeyError, UnknownVersion, Refused."""
 
     def set_policy(self, name: str, policy: Policy) -> bool:
         """False if there is no such type."""
@@ -54,11 +61,14 @@ class TypeVersionView(TypedDict):
 
 
 class TypeView(TypedDict):
-    """`schema`: that of `version`, in the view of one type."""
+    """`version`: the newest, or in the view of one type the one that `schema` is of. `default`: the version that counts
+    for events without `v`; `is_chosen`: whether somebody chose it, so that it stays when newer ones come."""
 
     name: str
     policy: PolicyName
     version: str
+    default: str
+    is_chosen: bool
     versions: list[TypeVersionView]
     schema: NotRequired[Any]
 
@@ -83,15 +93,30 @@ class AffectedView(TypedDict):
 
 class TypeChangeView(TypedDict):
     """What a registration did. `breaking`: how the version differs from `compared_with`, so that events which were
-    right are no longer; `affected`: what live functions ask of such events that no longer fits."""
+    right are no longer; `affected`: what live functions ask of such events that no longer fits. `default`: the version
+    that counts for events without `v` from now on."""
 
     name: str
     version: str
     policy: PolicyName
     change: Literal["created", "updated", "unchanged"]
     compared_with: str | None
+    default: str
     breaking: list[SchemaProblemView]
     affected: list[AffectedView]
+
+
+class TypeChangeList(TypedDict):
+    data: list[TypeChangeView]
+    next: None
+
+
+class RemovedVersionView(TypedDict):
+    """`default`: the version that counts for events without `v` now; null if the type is gone with its last version."""
+
+    name: str
+    removed: str
+    default: str | None
 
 
 class SettingsView(TypedDict):
@@ -108,11 +133,31 @@ _REGISTRATION = {
         "version": {"type": "string", "maxLength": 128, "description": "v of the events", "examples": ["2026-11-23.1"]},
         "schema": {"type": ["object", "boolean"], "description": "JSON Schema 2020-12"},
         "policy": _POLICY,
+        "may_break": {
+            "type": "boolean",
+            "default": True,
+            "description": "whether it may become the default though it refuses events that the default accepts",
+        },
     },
 }
-_NEW_POLICY = {
-    "type": "object", "required": ["policy"], "additionalProperties": False, "properties": {"policy": _POLICY}
-}  # fmt: skip
+_REGISTRATIONS = {
+    "type": "object",
+    "required": ["types"],
+    "additionalProperties": False,
+    "properties": {"types": {"type": "array", "items": _REGISTRATION, "maxItems": 2000}},
+}
+_TYPE_CHANGE = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": False,
+    "properties": {
+        "policy": _POLICY,
+        "default": {
+            "type": ["string", "null"],
+            "description": "the version that counts for events without v, also when newer ones come; null: the newest",
+        },
+    },
+}
 _SETTINGS = {
     "type": "object",
     "required": ["unknown_types"],
@@ -124,10 +169,16 @@ OPERATIONS = (
     Operation("GET", "/v1/types", "list_types", "The types of events", TypeList),
     Operation("POST", "/v1/types", "register_type", "Register a version of a type", TypeChangeView, errors=(409,),
               body=_REGISTRATION),
+    Operation("PUT", "/v1/types", "register_types", "Register versions of types, all or none", TypeChangeList,
+              (Parameter("dry_run", "only say what it would do", {"type": "boolean", "default": False}),),
+              errors=(409,), body=_REGISTRATIONS),
     Operation("GET", "/v1/types/{id}", "get_type", "A type, by the name of its events", TypeView,
-              (Parameter("version", "whose schema to show; default: the newest"),)),
-    Operation("PATCH", "/v1/types/{id}", "change_type", "Change what becomes of wrong events of a type", TypeView,
-              body=_NEW_POLICY),
+              (Parameter("version", "whose schema to show; default: the one that counts for events without v"),)),
+    Operation("PATCH", "/v1/types/{id}", "change_type",
+              "Change what becomes of wrong events of a type, or which version counts for events without v", TypeView,
+              body=_TYPE_CHANGE),
+    Operation("DELETE", "/v1/types/{id}", "remove_version", "Remove a version of a type", RemovedVersionView,
+              (Parameter("version", "the version"),), errors=(409,)),
     Operation("GET", "/v1/settings", "get_settings", "The server's settings", SettingsView),
     Operation("PUT", "/v1/settings", "put_settings", "Change the server's settings", SettingsView, body=_SETTINGS),
 )  # fmt: skip
@@ -146,7 +197,7 @@ class TypesApi:
 
     def get_type(self, request: Request) -> Any:
         its = self._found(request)
-        version = request.query_params.get("version", its.versions[-1][0])
+        version = request.query_params.get("version", its.default)
         if version not in dict(its.versions):
             hint = nearest(version, [v for v, _ in its.versions])
             raise Problem(404, f"{its.name} has no version {version!r}; {hint}")
@@ -154,20 +205,55 @@ class TypesApi:
 
     def register_type(self, request: Request) -> Any:
         body = read_object(request.state.body, _REGISTRATION)
-        policy = Policy(body["policy"]) if "policy" in body else None
+        (change,) = self._register([body], [""], dry_run=False)
+        return change
+
+    def register_types(self, request: Request) -> Any:
+        types = read_object(request.state.body, _REGISTRATIONS)["types"]
+        places = [f"/types/{i}" for i in range(len(types))]
+        return {"data": self._register(types, places, dry_run=flag(request, "dry_run")), "next": None}
+
+    def _register(self, bodies: Sequence[Mapping[str, Any]], places: Sequence[str], dry_run: bool) -> list[Any]:
+        """`places`: pointers to where the bodies stand in the request."""
+        types = [_registration(body) for body in bodies]
         try:
-            change = self.registry.register_type(TypeVersion(body["name"], body["version"], body["schema"], policy))
+            changes = self.registry.register_types(types, dry_run=dry_run)
         except Refused as refused:
-            errors = [{"pointer": f"/schema{json_pointer(p.pointer)}", "message": p.message} for p in refused.problems]
+            at = next((place for its, place in zip(types, places, strict=True) if its is refused.version), places[0])
+            errors = [{"pointer": f"{at}/schema{json_pointer(p.pointer)}", "message": p.message}
+                      for p in refused.problems]  # fmt: skip
             status = 409 if refused.is_conflict else 400
-            raise Problem(status, str(refused), errors=errors or [{"pointer": "", "message": str(refused)}]) from None
-        return change_view(change, body["schema"], [orjson.loads(f.definition) for f in self.read_functions()])
+            raise Problem(status, str(refused), errors=errors or [{"pointer": at, "message": str(refused)}]) from None
+        live = [orjson.loads(f.definition) for f in self.read_functions()] if changes else []
+        return [change_view(change, its.schema, live) for change, its in zip(changes, types, strict=True)]
 
     def change_type(self, request: Request) -> Any:
-        policy = Policy(read_object(request.state.body, _NEW_POLICY)["policy"])
+        body = read_object(request.state.body, _TYPE_CHANGE)
         its = self._found(request)
-        self.registry.set_policy(its.name, policy)
+        try:
+            if "default" in body:
+                self.registry.choose_default(its.name, body["default"])
+        except UnknownVersion as unknown:
+            raise Problem(404, str(unknown)) from None
+        if "policy" in body:
+            self.registry.set_policy(its.name, Policy(body["policy"]))
         return _view(self._found(request))
+
+    def remove_version(self, request: Request) -> Any:
+        version = request.query_params.get("version")
+        if version is None:
+            raise Problem(400, "name the version that is to be removed: ?version=")
+        its = self._found(request)
+        live = (orjson.loads(function.definition) for function in self.read_functions() if function.version is not None)
+        carriers = [definition["id"] for definition in live if _carries(definition, its.name, version)]
+        try:
+            self.registry.remove_version(its.name, version, carriers)
+        except UnknownVersion as unknown:
+            raise Problem(404, str(unknown)) from None
+        except Refused as refused:
+            raise Problem(409, str(refused)) from None
+        left = self.registry.read_type(its.name)
+        return {"name": its.name, "removed": version, "default": left.default if left else None}
 
     def get_settings(self, request: Request) -> Any:
         return {"unknown_types": self.registry.unknown_types()}
@@ -184,6 +270,17 @@ class TypesApi:
         return its
 
 
+def _registration(body: Mapping[str, Any]) -> TypeVersion:
+    policy = Policy(body["policy"]) if "policy" in body else None
+    return TypeVersion(body["name"], body["version"], body["schema"], policy, body.get("may_break", True))
+
+
+def _carries(definition: Mapping[str, Any], name: str, version: str) -> bool:
+    """Whether a trigger of a function carries this version of a type."""
+    own = [t["definition"]["def"] for t in definition["triggers"] if t.get("event") == name and "definition" in t]
+    return any(version_of(schema) == version for schema in own)
+
+
 def change_view(change: Change, schema: Any, functions: Iterable[Mapping[str, Any]]) -> TypeChangeView:
     """What a registration did, with what it means for the definitions of live functions."""
     view: TypeChangeView = {
@@ -192,6 +289,7 @@ def change_view(change: Change, schema: Any, functions: Iterable[Mapping[str, An
         "policy": change.policy.value,
         "change": change.what,
         "compared_with": change.before_version,
+        "default": change.default,
         "breaking": [],
         "affected": [],
     }
@@ -213,5 +311,7 @@ def _view(its: TypeDetail) -> TypeView:
         "name": its.name,
         "policy": its.policy.value,
         "version": its.versions[-1][0],
+        "default": its.default,
+        "is_chosen": its.chosen is not None,
         "versions": [{"version": version, "created_at": time_text(at)} for version, at in its.versions],
     }

@@ -202,7 +202,7 @@ def create_app(
     v1 = [
         (V1(reader, control, approvals.links), OPERATIONS),
         (approval_api, APPROVAL_OPERATIONS),
-        (RoutingApi(reader, lifecycle), ROUTING_OPERATIONS),
+        (RoutingApi(reader, lifecycle, types), ROUTING_OPERATIONS),
         (TypesApi(types, reader.read_functions), TYPE_OPERATIONS),
         (UserEndpoints(users), USER_OPERATIONS),
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),

@@ -6,10 +6,11 @@ schema is written before that item names it, by its content; so whoever reads th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,19 +20,16 @@ from stepwell.aws.clients import client
 from stepwell.aws.items import read_item
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import NEW, TYPES_STATE, schema_key
+from stepwell.event_types.changes import check_type, choose_default, plan_registrations, remove_version
 from stepwell.event_types.types import (
     Change,
-    ChangeKind,
     KeptSchema,
     KnownType,
     Policy,
     Refused,
-    Schema,
     TypeDetail,
     Types,
     TypeVersion,
-    check_change,
-    check_type,
 )
 from stepwell.event_types.validation import Check, Checked
 
@@ -49,6 +47,7 @@ class _Version:
 class _Type:
     policy: Policy
     versions: tuple[_Version, ...]  # the newest last
+    chosen: str | None = None  # the version for events without `v`; None: the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class TypeStore:
             kept = self._schema(state, name, version)
             return None if kept is None else Check(kept.schema, kept.checked)
 
-        return Types({name: _known(its) for name, its in state.types.items()}, state.unknown, check)
+        return Types(_all_known(state), state.unknown, check)
 
     # --- what people read ------------------------------------------------------------------------------------------
 
@@ -110,35 +109,47 @@ class TypeStore:
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
-    def preview(self, its: TypeVersion) -> ChangeKind:
-        """What `register_type` would do. Raises Refused."""
-        check_type(its)
-        state = self._read()
-        old = state.types.get(its.name)
-        kept = self._schema(state, its.name, its.version)
-        return check_change(its, kept, _known(old) if old else None, len(state.types))
-
-    def newest(self) -> dict[str, Schema]:
-        """The schema of the newest version of each type."""
-        state = self._read()
-        found = {name: self._schema(state, name, its.versions[-1].name) for name, its in state.types.items()}
-        return {name: kept.schema for name, kept in found.items() if kept is not None}
-
     def register_type(self, its: TypeVersion) -> Change:
-        checked = check_type(its)
-        digest = self._put_schema(its, checked)
+        return self.register_types([its])[0]
+
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+        checked = [(its, check_type(its)) for its in types]
+        digests = [] if dry_run else [self._put_schema(its, its_checked) for its, its_checked in checked]
         while True:
             state = self._read()
-            old = state.types.get(its.name)
-            kept = self._schema(state, its.name, its.version)
-            what = check_change(its, kept, _known(old) if old else None, len(state.types))
-            before_version = its.version if kept else old.versions[-1].name if old else None
-            before = self._schema(state, its.name, before_version) if before_version is not None else None
-            new = _registered(old, its, digest, time.time_ns() // 1_000_000)
-            changed = replace(state, types={**state.types, its.name: new})
-            if new == old or self._write(changed):
-                schema = None if before is None else before.schema
-                return Change(its.name, its.version, new.policy, what, schema, before_version)
+            changes = plan_registrations(types, _all_known(state), functools.partial(self._schema, state))
+            if dry_run:
+                return changes
+            now, after = time.time_ns() // 1_000_000, dict(state.types)
+            for its, digest, change in zip(types, digests, changes, strict=True):
+                after[its.name] = _registered(after.get(its.name), its.version, change.policy, digest, now)
+            if after == state.types or self._write(replace(state, types=after)):
+                return changes
+
+    def choose_default(self, name: str, version: str | None) -> None:
+        def chosen(its: _Type) -> _Type:
+            return replace(its, chosen=choose_default(name, _known(its), version).chosen)
+
+        self._change(name, chosen)
+
+    def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
+        """Its schema stays in the table: who read the list of versions a moment ago may still want it."""
+
+        def without(its: _Type) -> _Type | None:
+            after = remove_version(name, _known(its), version, carried_by)
+            left = tuple(one for one in its.versions if one.name != version)
+            return None if after is None else replace(its, versions=left, chosen=after.chosen)
+
+        self._change(name, without)
+
+    def _change(self, name: str, change: Callable[[_Type], _Type | None]) -> None:
+        """Until nobody else changed something at the same time. Raises KeyError, and what `change` raises."""
+        while True:
+            state = self._read()
+            others = {other: its for other, its in state.types.items() if other != name}
+            after = change(state.types[name])
+            if self._write(replace(state, types=others if after is None else {**others, name: after})):
+                return
 
     def set_policy(self, name: str, policy: Policy) -> bool:
         while True:
@@ -161,15 +172,19 @@ class TypeStore:
             return _State(0, Policy.OFF, {})
         content = orjson.loads(zlib.decompress(item["t"]["B"]))
         types = {
-            name: _Type(Policy(policy), tuple(_Version(*version) for version in versions))
-            for name, (policy, versions) in content["types"].items()
+            name: _Type(Policy(policy), tuple(_Version(*version) for version in versions), *chosen)
+            for name, (policy, versions, *chosen) in content["types"].items()
         }
         return _State(int(item["g"]["N"]), Policy(content["unknown"]), types)
 
     def _write(self, state: _State) -> bool:
         """False if somebody else changed something since this was read. Raises Refused."""
         types = {
-            name: (its.policy, [(one.name, one.digest, one.created_at) for one in its.versions])
+            name: (
+                its.policy,
+                [(one.name, one.digest, one.created_at) for one in its.versions],
+                *([its.chosen] if its.chosen is not None else []),  # which older Lambdas do not read
+            )
             for name, its in state.types.items()
         }
         content = zlib.compress(orjson.dumps({"unknown": state.unknown, "types": types}), 9)
@@ -207,17 +222,23 @@ class TypeStore:
         return KeptSchema(orjson.loads(zlib.decompress(item["s"]["B"])), Checked(deepest, item["w"]["BOOL"]))
 
 
-def _registered(old: _Type | None, its: TypeVersion, digest: str, now: int) -> _Type:
-    policy = its.policy or (old.policy if old else Policy.WARN)
-    versions = old.versions if old else ()
-    if any(one.name == its.version for one in versions):
-        return _Type(policy, tuple(replace(v, digest=digest) if v.name == its.version else v for v in versions))
-    return _Type(policy, (*versions, _Version(its.version, digest, now)))
+def _registered(old: _Type | None, version: str, policy: Policy, digest: str, now: int) -> _Type:
+    if old is None:
+        return _Type(policy, (_Version(version, digest, now),))
+    if any(one.name == version for one in old.versions):
+        versions = tuple(replace(one, digest=digest) if one.name == version else one for one in old.versions)
+    else:
+        versions = (*old.versions, _Version(version, digest, now))
+    return _Type(policy, versions, old.chosen)
+
+
+def _all_known(state: _State) -> dict[str, KnownType]:
+    return {name: _known(its) for name, its in state.types.items()}
 
 
 def _known(its: _Type) -> KnownType:
-    return KnownType(its.policy, tuple(version.name for version in its.versions))
+    return KnownType(its.policy, tuple(version.name for version in its.versions), its.chosen)
 
 
 def _detail(name: str, its: _Type) -> TypeDetail:
-    return TypeDetail(name, its.policy, [(version.name, version.created_at) for version in its.versions])
+    return TypeDetail(name, its.policy, [(version.name, version.created_at) for version in its.versions], its.chosen)

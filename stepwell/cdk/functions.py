@@ -32,9 +32,10 @@ from stepwell.aws.roles import POLICY, policy, trust
 from stepwell.aws.step_lambdas import configuration
 from stepwell.cdk.environment import registrar_parameter
 from stepwell.event_types.types import TypeVersion
+from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadError, load_all
 from stepwell.project.search import Tree
-from stepwell.project.types import project_types, wrong_expressions
+from stepwell.project.types import project_types
 from stepwell.project.webhooks import find_webhooks
 
 
@@ -68,12 +69,8 @@ class Functions(Construct):
         types, webhooks = project_types(tree, functions), find_webhooks(tree)
         if problems := [*types.problems, *webhooks.problems]:
             raise LoadError(problems)
-        for warning in (
-            *tree.passed_over,
-            *types.warnings,
-            *wrong_expressions(functions, types.newest),
-            *webhooks.warnings,
-        ):
+        wrong = check_expressions(functions, types).errors
+        for warning in (*tree.passed_over, *types.warnings, *wrong, *webhooks.warnings):
             Annotations.of(self).add_warning_v2("stepwell:doubt", str(warning))
         self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
         made = Construct(self, "Types")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json, stderr, warn
-from stepwell.cli.push_server import Project, to_server
+from stepwell.cli.push_server import Project, refuse_wrong, to_server
 from stepwell.cli.routing import share
 from stepwell.cli.types_server import show_change
 from stepwell.cli.webhooks_push import put_webhooks, show_webhooks
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from stepwell.api.types import TypeChangeView
     from stepwell.aws.deployment import Action
     from stepwell.aws.resources import Resources
-    from stepwell.project.load import LoadedFunction
+    from stepwell.aws.types import TypeStore
     from stepwell.project.types import ProjectTypes
 
 
@@ -39,12 +40,19 @@ def command(
     guard: Annotated[
         bool, typer.Option("--guard", help="Raise the canary's share, or roll back, by what its runs show.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Hold expressions against the types of their events first.")
+    ] = True,
+    breaking: Annotated[
+        bool, typer.Option("--breaking", help="Let a new type version refuse events that senders send today.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make every function at or below the paths live, in an environment in AWS or on the server at STEPWELL_URL: upload
     what is new, then start new runs with it, all of them or a share. Open runs keep their version. What has not changed
-    is left alone; after an error, push again.
+    is left alone; after an error, push again. Refused as a whole are expressions that do not fit the types of their
+    events, and type versions that make today's senders wrong.
 
     Example: stepwell push functions/ --env production --canary 10% --sticky user.external_id --guard
     """
@@ -56,24 +64,31 @@ def command(
         fail(str(reason), 2)
     its = _load(paths or [Path()])
     if env is None:
-        to_server(its, release, dry_run, as_json)
+        to_server(its, release, check=check, may_break=breaking, dry_run=dry_run, as_json=as_json)
     else:
-        _to_aws(its, env, release, dry_run, as_json)
+        types = [replace(one, may_break=breaking) for one in its.types.types]
+        its = replace(its, types=replace(its.types, types=types))
+        _to_aws(its, env, release, check=check, dry_run=dry_run, as_json=as_json)
 
 
-def _to_aws(project: Project, env: str, release: Release, dry_run: bool, as_json: bool) -> None:
+def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_run: bool, as_json: bool) -> None:
     functions, types = project.functions, project.types
     with aws():
         from stepwell.aws import push, step_lambdas, task_definitions
         from stepwell.aws.account import Account
         from stepwell.aws.deployment import MissingSecrets, Refused, wanted
         from stepwell.aws.images import ImageError
+        from stepwell.aws.types import TypeStore
         from stepwell.aws.webhooks import AwsWebhooks
         from stepwell.cli.progress import Bars
         from stepwell.project.code import CodeError
+        from stepwell.project.expression_checks import check_expressions
 
         resources = resources_of(env)
-        previews = _look_at_types(resources, types, functions)
+        store = TypeStore(resources)
+        if check:
+            refuse_wrong(check_expressions(functions, types, store))
+        previews = _register_types(store, types, resources, dry_run=True)
         try:
             its = wanted(functions, resources)
             with Bars(stderr) as bars:
@@ -84,7 +99,7 @@ def _to_aws(project: Project, env: str, release: Release, dry_run: bool, as_json
                     for note in notes:  # first: without what is to be granted, the push may end here
                         warn(note)
                 bars.expect(0 if dry_run else len(actions))
-                changes = [] if dry_run else _register_types(resources, types)
+                changes = [] if dry_run else _register_types(store, types, resources)
                 registered = [] if dry_run else pushing.apply(its, found, actions)
                 webhooks = put_webhooks(AwsWebhooks(resources), project.webhooks, dry_run)
         except Refused as error:
@@ -108,12 +123,9 @@ def _to_aws(project: Project, env: str, release: Release, dry_run: bool, as_json
         content = {"env": env, "dry_run": dry_run, "actions": lines, "functions": versions, "notes": notes}
         print_json({**content, "types": previews if dry_run else changes, "webhooks": webhooks})
         return
-    for one in previews if dry_run else ():
-        if one["change"] != "unchanged":
-            console.print(f"[yellow]would register[/] type {one['name']} {one['version']}", soft_wrap=True)
-    for change in changes:
+    for change in previews if dry_run else changes:
         if change["change"] != "unchanged":
-            show_change(change)
+            show_change(change, dry_run)
     show_webhooks(webhooks, dry_run)
     _print(actions, dry_run)
     for function_id, version in versions.items():
@@ -123,38 +135,28 @@ def _to_aws(project: Project, env: str, release: Release, dry_run: bool, as_json
         console.print(f"[green]{word}[/] {function_id} {live}")
 
 
-def _look_at_types(resources: Resources, types: ProjectTypes, functions: list[LoadedFunction]) -> list[dict[str, str]]:
-    """What would become of each type; ends the command if one is refused. Says what expressions have against types."""
-    from stepwell.aws.types import TypeStore
-    from stepwell.event_types.types import Refused
-    from stepwell.project.types import wrong_expressions
-
-    store = TypeStore(resources)
-    for wrong in wrong_expressions(functions, store.newest() | types.newest):
-        warn(str(wrong))
-    previews, refused = [], []
-    for its in types.types:
-        try:
-            previews.append({"name": its.name, "version": its.version, "change": store.preview(its)})
-        except Refused as error:
-            refused.append(str(error))
-    if refused:
-        fail("\n".join(refused))
-    return previews
-
-
-def _register_types(resources: Resources, types: ProjectTypes) -> list[TypeChangeView]:
-    """Register them, and say what they mean for the functions that are live now."""
+def _register_types(
+    store: TypeStore, types: ProjectTypes, resources: Resources, *, dry_run: bool = False
+) -> list[TypeChangeView]:
+    """Register them, all or none, and say what they mean for the functions that are live now. Ends the command if one
+    is refused, with the places of what is wrong."""
     from stepwell.api.types import change_view
     from stepwell.aws.registry import Registry
-    from stepwell.aws.types import TypeStore
+    from stepwell.event_types.types import Refused
 
-    if not types.types:
-        return []
-    store, registry = TypeStore(resources), Registry(resources)
-    live = [registry.version(row.id, row.live).definition for row in registry.functions() if row.live is not None]
-    definitions = list(map(orjson.loads, live))
-    return [change_view(store.register_type(its), its.schema, definitions) for its in types.types]
+    try:
+        changes = store.register_types(types.types, dry_run=dry_run)
+    except Refused as refused:
+        if (version := refused.version) is not None:
+            for problem in refused.problems:
+                stderr.print(str(types.placed(version, problem)), style="red", markup=False, soft_wrap=True)
+        stderr.print("nothing was pushed")
+        fail(str(refused))
+    new = any(change.what != "unchanged" for change in changes)
+    registry = Registry(resources)
+    rows = [row for row in registry.functions() if row.live is not None] if new else []
+    live = [orjson.loads(registry.version(row.id, row.live).definition) for row in rows if row.live is not None]
+    return [change_view(change, its.schema, live) for change, its in zip(changes, types.types, strict=True)]
 
 
 def _load(paths: list[Path]) -> Project:

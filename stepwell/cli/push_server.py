@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepwell.cli.client import Client, in_path
-from stepwell.cli.output import console, fail, print_json
+from stepwell.cli.output import console, fail, print_json, warn
 from stepwell.cli.tables import routing_text
+from stepwell.cli.types_registered import schema
 from stepwell.cli.types_server import push_types, show_change
 from stepwell.cli.webhooks_push import ServerWebhooks, put_webhooks, show_webhooks
 from stepwell.core.plan import version_hash
 from stepwell.core.routing import Release
+from stepwell.event_types.types import Policy, TypeDetail
+from stepwell.project.expression_checks import CheckedExpressions, check_expressions
 
 if TYPE_CHECKING:
     from stepwell.project.load import LoadedFunction
@@ -34,15 +37,41 @@ class Project:
     webhooks: list[WebhookFile]
 
 
-def to_server(project: Project, release: Release, dry_run: bool, as_json: bool) -> None:
-    """Send what the server has not, one function after the other. Ends the command at the first that it refuses."""
+class ServerTypes:
+    """What a server knows of types; implements `project.expression_checks.RegisteredTypes`. Each is asked for once."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[str, TypeDetail] | None = None
+
+    def read_type(self, name: str) -> TypeDetail | None:
+        if self._known is None:
+            self._known = {its["name"]: _detail(its) for its in self._client.get("/v1/types")["data"]}
+        return self._known.get(name)
+
+    def read_schema(self, name: str, version: str) -> Any:
+        return schema(self._client, name, version)
+
+
+def _detail(its: Any) -> TypeDetail:
+    chosen = its["default"] if its["is_chosen"] else None
+    return TypeDetail(its["name"], Policy(its["policy"]), [(v["version"], 0) for v in its["versions"]], chosen)
+
+
+def to_server(
+    project: Project, release: Release, *, check: bool, may_break: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Send what the server has not: the types, all or none, then one function after the other. Ends the command at the
+    first that it refuses. `check`: hold expressions against types first."""
     from stepwell.project.pushed import for_push
 
     client = Client()
-    changes = [] if dry_run else push_types(client, project.types)
+    if check:
+        refuse_wrong(check_expressions(project.functions, project.types, ServerTypes(client)))
+    changes = push_types(client, project.types, may_break=may_break, dry_run=dry_run)
     for change in changes:
         if change["change"] != "unchanged" and not as_json:
-            show_change(change)
+            show_change(change, dry_run)
     known = {its["id"] for its in client.pages("/v1/functions", 100_000)}
     pushed: list[dict[str, Any]] = []
     for function in map(for_push, project.functions):
@@ -66,6 +95,15 @@ def to_server(project: Project, release: Release, dry_run: bool, as_json: bool) 
         print_json({**content, "webhooks": webhooks})
     else:
         show_webhooks(webhooks, dry_run)
+
+
+def refuse_wrong(checked: CheckedExpressions) -> None:
+    """Say what expressions have against types, and end the command if one is surely wrong."""
+    for warning in checked.warnings:
+        warn(str(warning))
+    if checked.errors:
+        lines = "\n".join(map(str, checked.errors))
+        fail(f"{lines}\nnothing was pushed; correct it, or the type, or push with --no-check")
 
 
 def _live(client: Client, function: LoadedFunction) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any
 
 import typer
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
-from stepwell.cli.output import JsonOption, console, fail, print_json
+from stepwell.cli.output import JsonOption, console, fail, print_json, warn
 from stepwell.cli.tables import routing_text, version_table
 
 FunctionArgument = Annotated[str, typer.Argument(help="The function's id.")]
@@ -57,11 +58,18 @@ def rollback(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the canary away, or make the version live that was so before. Open runs keep their version.
+    """Take the canary away, or make the version live that was so before. Open runs keep their version. Types of events
+    stay as they are; those that came with what is rolled back are named.
 
     Example: stepwell rollback welcome --to 3
     """
-    _change(function, "rollback", {} if to is None else {"to": to}, env, as_json)
+    routing = _change(function, "rollback", {} if to is None else {"to": to}, env, as_json)
+    if not as_json:
+        where = f" --env {env}" if env else ""
+        for its in routing["types"]:
+            command = f"stepwell types default {shlex.quote(its['name'])} {shlex.quote(its['before'])}{where}"
+            came = f"{its['name']} {its['version']} came later than v{routing['live']}"
+            warn(f"{came}, and still counts for events without `v`; to go back to {its['before']}: {command}")
 
 
 def pause(
@@ -85,9 +93,10 @@ def resume(function: FunctionArgument, env: EnvOption = None, as_json: JsonOptio
     _change(function, "resume", {}, env, as_json)
 
 
-def _change(function: str, how: str, body: dict[str, Any], env: str | None, as_json: bool) -> None:
+def _change(function: str, how: str, body: dict[str, Any], env: str | None, as_json: bool) -> Any:
     routing = Client(env).post(f"/v1/functions/{in_path(function)}/{how}", body)
     if as_json:
         print_json(routing)
     else:
         console.print(routing_text(routing))
+    return routing

@@ -12,5 +12,11 @@ for module in (types_check, types_diff, types_infer, types_generate):
     app.command(module.__name__.rpartition("_")[2])(module.command)
 app.command()(types_server.push)
 app.command("list")(types_server.list_types)
-for command in (types_server.show, types_server.policy, types_server.unknown):
+for command in (
+    types_server.show,
+    types_server.default,
+    types_server.remove,
+    types_server.policy,
+    types_server.unknown,
+):
     app.command()(command)

@@ -1,20 +1,24 @@
-"""`stepwell types push|list|show|policy|unknown`: the types that a server knows, and what becomes of wrong events."""
+"""`stepwell types push|list|show|default|remove|policy|unknown`: the types that a server knows, and what becomes of
+wrong events."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
-from stepwell.cli.output import JsonOption, console, fail, print_json, warn
+from stepwell.cli.output import JsonOption, console, fail, print_json, stderr, warn
 from stepwell.cli.tables import local_time
+from stepwell.core.problems import Problem
 from stepwell.event_types.types import Policy
+from stepwell.event_types.validation import from_pointer
 
 if TYPE_CHECKING:
     from stepwell.project.types import ProjectTypes
@@ -55,13 +59,35 @@ def push(
             show_change(change)
 
 
-def push_types(client: Client, types: ProjectTypes) -> list[Any]:
-    """Register types; ends the command at the first that is refused."""
-    changes = []
-    for its in types.types:
-        body = {"name": its.name, "version": its.version, "schema": its.schema}
-        changes.append(client.post("/v1/types", body | ({"policy": its.policy} if its.policy else {})))
+def push_types(
+    client: Client, types: ProjectTypes, *, may_break: bool = True, dry_run: bool = False
+) -> list[dict[str, Any]]:
+    """Register types, all or none; what that did, or would do. Ends the command if one is refused, with the places of
+    what is wrong. `may_break`: as `event_types.types.TypeVersion` has it."""
+    if not types.types:
+        return []
+    bodies = [
+        {"name": its.name, "version": its.version, "schema": its.schema, "may_break": may_break}
+        | ({"policy": its.policy} if its.policy else {})
+        for its in types.types
+    ]
+    path = "/v1/types?dry_run=true" if dry_run else "/v1/types"
+    status, answer = client.ask("PUT", path, orjson.dumps({"types": bodies}))
+    if status >= 300:
+        for place in _places(types, answer):
+            stderr.print(place, style="red", markup=False, soft_wrap=True)
+        stderr.print("nothing was pushed")
+        client.refused(status, answer)
+    changes: list[dict[str, Any]] = answer["data"]
     return changes
+
+
+def _places(types: ProjectTypes, answer: Any) -> Iterator[str]:
+    """What is wrong with schemas, each with file, line and column."""
+    for error in (answer.get("errors") or ()) if isinstance(answer, dict) else ():
+        parts = error["pointer"].split("/")[1:]
+        if parts[:1] == ["types"] and parts[2:3] == ["schema"]:
+            yield str(types.placed(types.types[int(parts[1])], Problem(from_pointer(parts[3:]), error["message"])))
 
 
 def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:
@@ -73,15 +99,16 @@ def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(types)
         return
-    table = Table("event", "policy", "newest", "versions", box=None, header_style="dim", pad_edge=False)
+    table = Table("event", "policy", "default", "newest", "versions", box=None, header_style="dim", pad_edge=False)
     for its in types:
-        table.add_row(escape(its["name"]), its["policy"], escape(its["version"]), str(len(its["versions"])))
+        row = [its["name"], its["policy"], its["default"], its["version"], str(len(its["versions"]))]
+        table.add_row(*map(escape, row))
     console.print(table if types else "no types are registered; `stepwell types push` registers those in schemas/")
 
 
 def show(
     name: Annotated[str, _NAME],
-    version: Annotated[str | None, typer.Option(help="Whose schema to show; default: the newest.")] = None,
+    version: Annotated[str | None, typer.Option(help="Whose schema to show; without it: the default.")] = None,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,7 +122,8 @@ def show(
         return
     console.print(f"[bold]{escape(its['name'])}[/]  {escape(its['version'])}  [dim]{its['policy']}[/]")
     for one in its["versions"]:
-        console.print(f"  [dim]{escape(one['version'])} registered {local_time(one['created_at'])}[/]")
+        word = ", counts for events without `v`" if one["version"] == its["default"] else ""
+        console.print(f"  [dim]{escape(one['version'])} registered {local_time(one['created_at'])}{word}[/]")
     console.print_json(data=its["schema"])
 
 
@@ -117,6 +145,50 @@ def policy(
         console.print(f"{escape(its['name'])}: {its['policy']}")
 
 
+def default(
+    name: Annotated[str, _NAME],
+    version: Annotated[str | None, typer.Argument(help="The version that counts for events without `v`.")] = None,
+    newest: Annotated[bool, typer.Option("--newest", help="The newest one, whichever that is.")] = False,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which version of a type counts for events that name no `v`: at first the newest. One that is chosen stays
+    when newer ones come.
+
+    Example: stepwell types default order/placed 2026-11-23.1
+    """
+    if (version is None) != newest:
+        fail("name a version, or give --newest", 2)
+    its = Client(env).patch(f"/v1/types/{in_path(name)}", {"default": version})
+    if as_json:
+        print_json(its)
+    else:
+        word = "also when newer ones come" if its["is_chosen"] else "the newest"
+        console.print(f"{escape(its['name'])}: {escape(its['default'])} counts for events without `v`, {word}")
+
+
+def remove(
+    name: Annotated[str, _NAME],
+    version: Annotated[str, typer.Argument(help="The version to remove.")],
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a version of a type: events that name it in `v` are wrong from then on. With the last version the type is
+    gone, and its events are those of an unknown type.
+
+    Example: stepwell types remove order/placed 2026-11-23.1
+    """
+    its = Client(env).delete(f"/v1/types/{in_path(name)}?version={in_path(version)}")
+    if as_json:
+        print_json(its)
+        return
+    console.print(f"[green]removed[/] {escape(its['name'])} {escape(its['removed'])}")
+    if its["default"] is None:
+        console.print("that was its last version: events of this name have no type now")
+    else:
+        console.print(f"{escape(its['default'])} counts for events without `v`")
+
+
 def unknown(
     policy: Annotated[Policy | None, typer.Argument(help="What becomes of them; not given: show it.")] = None,
     env: EnvOption = None,
@@ -135,10 +207,16 @@ def unknown(
         console.print(f"events of unknown types: {its['unknown_types']}")
 
 
-def show_change(change: Mapping[str, Any]) -> None:
-    """What a registration did, as the API answers it."""
+def show_change(change: Mapping[str, Any], dry_run: bool = False) -> None:
+    """What a registration did, or would do, as the API answers it."""
     name, version = escape(change["name"]), escape(change["version"])
-    console.print(f"[green]{change['change']}[/] {name} {version}  [dim]{change['policy']}[/]")
+    if dry_run:
+        console.print(f"[yellow]would register[/] type {name} {version}", soft_wrap=True)
+    else:
+        console.print(f"[green]{change['change']}[/] {name} {version}  [dim]{change['policy']}[/]")
+    if change["change"] == "created" and change["default"] != change["version"]:
+        default = escape(change["default"])
+        console.print(f"  {default} still counts for events without `v`: stepwell types default {name} {version}")
     for its in change["breaking"]:
         place = escape(its["pointer"] or "the schema")
         console.print(f"  [yellow]breaks {escape(change['compared_with'])}[/] {place}: {escape(its['message'])}")

@@ -8,32 +8,43 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.output import JsonOption, console, print_json, stderr
+from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import PlacedProblem, load_all
 from stepwell.project.search import Tree
+from stepwell.project.types import project_types, surprises
 from stepwell.project.webhooks import find_webhooks
 
 
 def command(
     paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders that hold them.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Hold expressions against the types of their events.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every definition at or below the paths, fields, steps, edges, expressions, code, and the rules in webhooks
-    folders. Exit code 1 if one is wrong.
+    """Check every definition at or below the paths, fields, steps, edges, expressions, code, and the types and rules in
+    schemas and webhooks folders. Exit code 1 if one is wrong.
 
     Example: stepwell validate functions/
     """
     tree = Tree(paths or [Path()])
     loaded, errors = load_all(tree)
-    webhooks = find_webhooks(tree)
-    problems = [*(problem for error in errors for problem in error.problems), *webhooks.problems]
+    webhooks, types = find_webhooks(tree), project_types(tree, loaded)
+    problems = [*(problem for error in errors for problem in error.problems), *types.problems, *webhooks.problems]
     warnings = [*tree.passed_over, *(warning for function in loaded for warning in function.warnings())]
-    warnings += webhooks.warnings
+    warnings += [*types.warnings, *webhooks.warnings]
+    if check and types.types:
+        checked = check_expressions(loaded, types)
+        problems += checked.errors
+        warnings += [*checked.warnings, *surprises(types)]
     if as_json:
         ids, names = [function.definition.id for function in loaded], [its.name for its in webhooks.webhooks]
         print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
     else:
+        wrong = {problem.file for problem in problems}
         for function in loaded:
-            console.print(f"[green]ok[/]  {function.definition.id}  [dim]{function.file}[/]")
+            if function.file not in wrong:
+                console.print(f"[green]ok[/]  {function.definition.id}  [dim]{function.file}[/]")
         for its in webhooks.webhooks:
             console.print(f"[green]ok[/]  webhook {its.name}  [dim]{its.file}[/]")
         for warning in warnings:

@@ -14,9 +14,10 @@ from stepwell.dev.watching import Watcher
 from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
-from stepwell.project.load import LoadedFunction, load_all
+from stepwell.project.expression_checks import check_expressions
+from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree, is_file
-from stepwell.project.types import project_types, wrong_expressions
+from stepwell.project.types import ProjectTypes, project_types, surprises
 from stepwell.project.webhooks import find_webhooks
 
 
@@ -75,8 +76,15 @@ async def register_types(
 ) -> None:
     found = await asyncio.to_thread(project_types, paths, functions)
     results = await server.register_types(found.types)
-    wrong = await asyncio.to_thread(wrong_expressions, functions, found.newest) if found.types else []
-    console.types(results, found.problems, [*found.warnings, *wrong])
+    console.types(results, found.problems, [*found.warnings, *await asyncio.to_thread(_doubts, functions, found)])
+
+
+def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[PlacedProblem]:
+    """What `push` would refuse or warn of: whoever develops sees it, and goes on."""
+    if not types.types:
+        return []
+    checked = check_expressions(functions, types)
+    return [*checked.errors, *checked.warnings, *surprises(types)]
 
 
 async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:

@@ -5,17 +5,28 @@ One rule: a complaint is about what is surely wrong. What the schemas leave open
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepwell.core.cel_ast import Select, walk
 from stepwell.core.expressions import ExpressionError, Scope, compile_value
 from stepwell.core.problems import Pointer, Problem
 from stepwell.event_types.reading import Reading
 from stepwell.event_types.schema import Schema
 from stepwell.event_types.shapes import DYNAMIC, Shape, either, of_event
 
-Schemas = Mapping[str, Schema | None]  # by the event's name; none for a name that is not there
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """The schemas of a type. An expression is held against the one that counts for events without `v` (`default`); one
+    that asks for an event's `v` against all of them, since it may want another field of each."""
+
+    default: Schema
+    every: Callable[[], Iterable[Schema]]
+
+
+Schemas = Mapping[str, Schema | Versions | None]  # by the event's name; none for a name that is not there
 
 _TICK: Schema = {
     "properties": {"cron": {"type": "string"}, "scheduled_at": {"type": "string"}},
@@ -80,24 +91,29 @@ def _readings(definition: Mapping[str, Any], schemas: Schemas, sticky: str | Non
             tree = compile_value(place.source, Scope.MATCH).tree
         except ExpressionError:
             continue  # refused for that when the definition was loaded
-        event = either([_started_by(trigger, schemas) for trigger in place.triggers])
+        asks_for_v = any(isinstance(node, Select) and node.field == "v" for node in walk(tree))
+        event = either([_started_by(trigger, schemas, asks_for_v) for trigger in place.triggers])
         variables = {
             "event": event,
             "data": event.field("data") or DYNAMIC,
             "user": event.field("user") or DYNAMIC,
-            "async": _event(place.awaited, schemas) if place.awaited else DYNAMIC,
+            "async": _event(place.awaited, schemas, asks_for_v) if place.awaited else DYNAMIC,
         }
         yield place.pointer, Reading(tree, variables, place.source, is_condition=place.is_condition)
 
 
-def _started_by(trigger: Mapping[str, Any], schemas: Schemas) -> Shape:
+def _started_by(trigger: Mapping[str, Any], schemas: Schemas, asks_for_v: bool) -> Shape:
     if "cron" in trigger:
         return of_event(_TICK)
     own = (trigger.get("definition") or {}).get("def")
-    if isinstance(own, dict | bool):
-        return of_event(own)
-    return _event(trigger["event"], schemas)
+    if not isinstance(own, dict | bool):
+        return _event(trigger["event"], schemas, asks_for_v)
+    others = [_event(trigger["event"], schemas, True)] if asks_for_v and trigger["event"] in schemas else []
+    return either([of_event(own), *others])
 
 
-def _event(name: str, schemas: Schemas) -> Shape:
-    return of_event(None if name.endswith("*") else schemas.get(name))
+def _event(name: str, schemas: Schemas, asks_for_v: bool) -> Shape:
+    found = None if name.endswith("*") else schemas.get(name)
+    if isinstance(found, Versions):
+        return either(map(of_event, found.every())) if asks_for_v else of_event(found.default)
+    return of_event(found)

@@ -35,6 +35,12 @@ def affected(
                 yield definition["id"], problem
 
 
+def event_names(definition: Mapping[str, Any]) -> set[str]:
+    """The exact names of the events that a function starts on, waits for, or is cancelled by."""
+    names = {trigger["event"] for trigger in definition["triggers"] if "event" in trigger}
+    return {name for name in names if not name.endswith("*")} | {name for _, name in _awaited(definition)}
+
+
 def _awaited(definition: Mapping[str, Any]) -> Iterator[tuple[Pointer, str]]:
     yield from ((("cancel", i), rule["event"]) for i, rule in enumerate(definition.get("cancel") or ()))
     for step_id, step in definition["steps"].items():

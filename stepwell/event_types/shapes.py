@@ -61,7 +61,9 @@ class Shape:
                 optional = True
             elif below.parts or _says_nothing(known):
                 found.append(below)
-                optional |= name not in known.required
+                optional |= (
+                    bool(below.parts) and name not in known.required
+                )  # of a field that nobody describes: unknown
             else:
                 optional = True
         return Shape(*_seen(found), optional=optional) if found else None

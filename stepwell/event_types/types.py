@@ -1,13 +1,11 @@
 """What a server knows of the types of events, what it says of an event, and which changes of types it takes.
 
-One rule: an event's type is its name, and one of the versions of that: `v`, or the newest. A version may be changed
-only so that events which were right stay right; that they may have meant something else by a field that is named now
-only, nobody minds.
+One rule: an event's type is its name, and one of the versions of that: the one that `v` names, or else the type's
+default, which is the newest unless somebody chose another. How versions may change: `changes`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,14 +13,11 @@ from typing import Any, Literal
 
 from stepwell.core.events import Event, EventError, Invalid
 from stepwell.core.problems import Problem, listed
-from stepwell.event_types.validation import BadSchema, Check, Checked, check_schema, json_pointer
+from stepwell.event_types.validation import Check, Checked
 
-MOST_VERSIONS = 100  # of one type
-MOST_TYPES = 2000
 MOST_TOLD = 100  # of the events of one request that are refused: each message about one is an event of its own
 Schema = dict[str, Any] | bool
 ChangeKind = Literal["created", "updated", "unchanged"]
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Policy(StrEnum):
@@ -37,6 +32,12 @@ class Policy(StrEnum):
 class KnownType:
     policy: Policy
     versions: Sequence[str]  # the newest last
+    chosen: str | None = None  # the default, if somebody chose one
+
+    @property
+    def default(self) -> str:
+        """The version that counts for events without `v`."""
+        return self.chosen or self.versions[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Types:
         return found
 
     def _errors(self, event: Event, its: KnownType) -> Sequence[Invalid]:
-        version = its.versions[-1] if event.v is None else event.v
+        version = its.default if event.v is None else event.v
         if version not in its.versions:
             newest = listed(reversed(its.versions[-5:]))
             return [Invalid("/v", f"{event.name} has no version {version!r}; the newest are {newest}")]
@@ -113,12 +114,14 @@ def errors_of(refused: Iterable[tuple[int, Event, Sequence[Invalid]]]) -> list[E
 
 @dataclass(frozen=True, slots=True)
 class TypeVersion:
-    """One version of a type, to be registered. `policy` None: as it is, or `warn` if the type is new."""
+    """One version of a type, to be registered. `policy` None: as it is, or `warn` if the type is new. `may_break`:
+    whether it may become the default though it refuses events that the default of today accepts."""
 
     name: str
     version: str
     schema: Schema
     policy: Policy | None = None
+    may_break: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +134,24 @@ class KeptSchema:
 
 @dataclass(frozen=True, slots=True)
 class TypeDetail:
-    """A type as people read it. `versions`: each with the time of its registration (ms), the newest last."""
+    """A type as people read it. `versions`: each with the time of its registration (ms), the newest last. `chosen`: the
+    default, if somebody chose one."""
 
     name: str
     policy: Policy
     versions: Sequence[tuple[str, int]]
+    chosen: str | None = None
+
+    @property
+    def default(self) -> str:
+        """The version that counts for events without `v`."""
+        return self.chosen or self.versions[-1][0]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a registration did. `before`: the schema that this replaces, or the newest one until now."""
+    """What a registration does. `before`: the schema that this replaces, or the newest one until now. `default`: the
+    version that counts for events without `v` afterwards."""
 
     name: str
     version: str
@@ -148,51 +159,20 @@ class Change:
     what: ChangeKind
     before: Schema | None = field(default=None, repr=False)
     before_version: str | None = None
+    default: str = ""
 
 
 class Refused(Exception):
-    """The type cannot be registered; `problems` says why, with places in the schema. `is_conflict`: because of what is
-    registered."""
+    """The type cannot be registered or changed; `problems` says why, with places in the schema of `version`.
+    `is_conflict`: because of what is registered."""
 
-    def __init__(self, message: str, problems: Sequence[Problem] = (), *, is_conflict: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        problems: Sequence[Problem] = (),
+        *,
+        is_conflict: bool = False,
+        version: TypeVersion | None = None,
+    ) -> None:
         super().__init__(message)
-        self.problems, self.is_conflict = problems, is_conflict
-
-
-def check_type(its: TypeVersion) -> Checked:
-    """Raises Refused."""
-    if not its.name or len(its.name) > 256 or _CONTROL.search(its.name) or its.name.endswith("*"):
-        raise Refused("the name of a type is that of its events: 1 to 256 characters, no control characters, no *")
-    if its.name.startswith("stepwell/"):
-        raise Refused("events whose names begin with stepwell/ are the engine's own, and need no type")
-    if not 1 <= len(its.version) <= 128 or _CONTROL.search(its.version):
-        raise Refused("a version is a text of 1 to 128 characters, such as 2026-11-23.1")
-    try:
-        return check_schema(its.schema)
-    except BadSchema as bad:
-        raise Refused(f"the schema of {its.name} {its.version} cannot be used: {bad}", bad.problems) from None
-
-
-def check_change(its: TypeVersion, kept: KeptSchema | None, known: KnownType | None, types: int) -> ChangeKind:
-    """What registering this does: created, updated or unchanged. `kept`: what the version says now. Raises Refused."""
-    if kept is None:
-        if known is None and types >= MOST_TYPES:
-            raise Refused(f"there are {types:,} types already, the most there may be", is_conflict=True)
-        if known is not None and len(known.versions) >= MOST_VERSIONS:
-            message = f"{its.name} has {MOST_VERSIONS} versions already, the most there may be"
-            raise Refused(message, is_conflict=True)
-        return "created"
-    if kept.schema == its.schema:
-        return "unchanged"
-    from stepwell.event_types.compatibility import compare
-
-    breaking = [one for one in compare(kept.schema, its.schema).backward if not one.additive]
-    if breaking:
-        words = "; ".join(f"{json_pointer(one.pointer)}: {one.message}" for one in breaking[:5])
-        raise Refused(
-            f"this would break {its.name} {its.version}, whose events must stay right ({words}); register it under"
-            " a new version",
-            [Problem(one.pointer, one.message) for one in breaking],
-            is_conflict=True,
-        )
-    return "updated"
+        self.problems, self.is_conflict, self.version = problems, is_conflict, version

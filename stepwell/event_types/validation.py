@@ -122,3 +122,8 @@ def _levels(value: Any) -> int:
 def json_pointer(path: Iterable[str | int]) -> str:
     """RFC 6901."""
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def from_pointer(parts: Iterable[str]) -> tuple[str | int, ...]:
+    """A path again, of the parts of a pointer that were between its slashes."""
+    return tuple(int(part) if part.isdecimal() else part.replace("~1", "/").replace("~0", "~") for part in parts)

@@ -22,7 +22,8 @@ from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
-from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, check_type, errors_of
+from stepwell.event_types.changes import check_type
+from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, errors_of
 from stepwell.local.clock import LOOK_AGAIN_S, Clock
 from stepwell.local.clock_steps import TOLERANCE_MS, newest_time
 from stepwell.local.executor import Executor
@@ -231,16 +232,17 @@ class LocalPlatform:
         self._releasing = True
         self._schedule()
 
-    async def register_type(self, its: TypeVersion) -> Change:
-        """Register a version of a type of events. Raises event_types.types.Refused."""
-        if (same := self.store.types.unchanged(its)) is not None:
-            return same
-        checked = await asyncio.to_thread(check_type, its)
-        result: list[Change | Refused] = []
+    async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+        """Register versions of types of events, all or none. Raises event_types.types.Refused."""
+        same = [self.store.types.unchanged(its) for its in types]
+        if all(same):
+            return [change for change in same if change is not None]
+        checked = [(its, await asyncio.to_thread(check_type, its)) for its in types]
+        result: list[list[Change] | Refused] = []
 
         def call(now: int) -> None:
             try:
-                result.append(self.store.types.register(its, checked, now))
+                result.append(self.store.types.register(checked, now, dry_run=dry_run))
             except Refused as refused:  # nothing is written then, and nobody else's batch is lost
                 result.append(refused)
 

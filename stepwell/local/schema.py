@@ -147,6 +147,9 @@ MIGRATIONS = (
         name TEXT PRIMARY KEY, rule BLOB NOT NULL, file TEXT, changed_at INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE types ADD COLUMN chosen TEXT;  -- the version for events without v; NULL: the newest
+    """,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +13,16 @@ from typing import Any
 
 import orjson
 
+from stepwell.event_types.impact import event_names
 from stepwell.event_types.types import Refused
 from stepwell.local.http import serve
 from stepwell.local.keys import KeyStore
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
+from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, load_all
 from stepwell.project.search import Tree
-from stepwell.project.types import project_types, wrong_expressions
+from stepwell.project.types import project_types
 from stepwell.project.webhooks import find_webhooks
 
 log = logging.getLogger("stepwell.serve")
@@ -84,20 +86,27 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
         log.info("stopped")
 
 
-async def _register_types(server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction]) -> None:
-    """Those of `schemas` folders and of triggers. A type that is refused stays as it is."""
+async def _register_types(
+    server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction]
+) -> Mapping[str, Refused]:
+    """Those of `schemas` folders and of triggers. A type that is refused stays as it is: nobody restarts a server to
+    make its senders wrong. Answers the refusals, by the types' names."""
     found = await asyncio.to_thread(project_types, paths, functions)
     for problem in found.problems:
         log.error("%s", problem)
-    wrong = await asyncio.to_thread(wrong_expressions, functions, found.newest) if found.types else []
-    for warning in (*found.warnings, *wrong):
+    checked = await asyncio.to_thread(check_expressions, functions, found) if found.types else None
+    for warning in (*found.warnings, *(checked.errors + checked.warnings if checked else ())):
         log.warning("%s", warning)
-    for its in await server.register_types(found.types):
+    refused = {}
+    for its in await server.register_types([replace(one, may_break=False) for one in found.types]):
         if isinstance(its, Refused):
             log.error("%s", its)
+            if its.version is not None:
+                refused[its.version.name] = its
         elif its.what != "unchanged":
             fields = {"type": its.name, "version": its.version, "policy": its.policy.value}
             log.info("type %s", its.what, extra={"fields": fields})
+    return refused
 
 
 async def _register_webhooks(server: LocalServer, paths: Iterable[Path]) -> None:
@@ -126,14 +135,17 @@ async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> Sequence[
     for error in errors:
         for problem in error.problems:
             log.error("%s", problem)
-    await _register_types(server, tree, functions)
+    refused = await _register_types(server, tree, functions)
     await _register_webhooks(server, tree)
     await server.retire_others(functions, errors)
     for function in functions:
         for warning in function.warnings():
             log.warning("%s", warning)
-        deployed = await server.deploy(function)
         fields = {"function": function.definition.id}
+        if types := sorted(event_names(function.normalised()) & refused.keys()):
+            log.error("keeps its last version: the type of %s was refused", ", ".join(types), extra={"fields": fields})
+            continue
+        deployed = await server.deploy(function)
         for reason in deployed.missing:
             log.warning("not live: %s", reason, extra={"fields": fields})
         if deployed.registered is not None:

@@ -113,11 +113,15 @@ class LocalServer:
         return Deployed(function, registered, ())
 
     async def register_types(self, types: Sequence[TypeVersion]) -> list[Change | Refused]:
-        """Register types of events, in this order; those that are refused stay as they are."""
-        results: list[Change | Refused] = []
+        """Register types of events, in this order, all versions of a type or none; those that are refused stay as they
+        are."""
+        by_name: dict[str, list[TypeVersion]] = {}
         for its in types:
+            by_name.setdefault(its.name, []).append(its)
+        results: list[Change | Refused] = []
+        for versions in by_name.values():
             try:
-                results.append(await self.platform.register_type(its))
+                results += await self.platform.register_types(versions)
             except Refused as refused:
                 results.append(refused)
         return results

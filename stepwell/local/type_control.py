@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from stepwell.event_types.types import Change, Policy, TypeDetail, TypeVersion
+from stepwell.event_types.changes import UnknownVersion
+from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion
 from stepwell.local.platform import LocalPlatform
 from stepwell.local.queries import Queries
-from stepwell.local.types import read_schema, read_types
+from stepwell.local.types import TypeStore, read_schema, read_types
 
 T = TypeVar("T")
 
@@ -24,27 +25,47 @@ class TypeControl:
 
     def read_types(self) -> list[TypeDetail]:
         connection = self._queries.connection
-        policies = connection.execute("SELECT name, policy FROM types ORDER BY name").fetchall()
-        return [TypeDetail(name, Policy(policy), _versions(connection, name)) for name, policy in policies]
+        rows = connection.execute("SELECT name, policy, chosen FROM types ORDER BY name").fetchall()
+        return [TypeDetail(name, Policy(policy), _versions(connection, name), chosen) for name, policy, chosen in rows]
 
     def read_type(self, name: str) -> TypeDetail | None:
         connection = self._queries.connection
-        row = connection.execute("SELECT policy FROM types WHERE name = ?", (name,)).fetchone()
-        return None if row is None else TypeDetail(name, Policy(row[0]), _versions(connection, name))
+        row = connection.execute("SELECT policy, chosen FROM types WHERE name = ?", (name,)).fetchone()
+        return None if row is None else TypeDetail(name, Policy(row[0]), _versions(connection, name), row[1])
 
     def read_schema(self, name: str, version: str) -> Any:
         kept = read_schema(self._queries.connection, name, version)
         return None if kept is None else kept.schema
 
-    def register_type(self, its: TypeVersion) -> Change:
-        change: Change = self._call(self._platform.register_type(its))
-        return change
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+        changes: list[Change] = self._call(self._platform.register_types(types, dry_run=dry_run))
+        return changes
+
+    def choose_default(self, name: str, version: str | None) -> None:
+        self._change(lambda types: types.choose_default(name, version))
+
+    def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
+        self._change(lambda types: types.remove(name, version, carried_by))
 
     def set_policy(self, name: str, policy: Policy) -> bool:
         result: list[bool] = []
         types = self._platform.store.types
         self._call(self._platform.in_transaction(lambda _, now: result.append(types.set_policy(name, policy))))
         return result[-1]
+
+    def _change(self, change: Callable[[TypeStore], None]) -> None:
+        """Change types as a part of a batch, which goes on without it if it is refused."""
+        reasons: list[Exception] = []
+
+        def call(_: sqlite3.Connection, now: int) -> None:
+            try:
+                change(self._platform.store.types)
+            except (KeyError, UnknownVersion, Refused) as reason:  # before anything was written
+                reasons.append(reason)
+
+        self._call(self._platform.in_transaction(call))
+        if reasons:
+            raise reasons[-1]
 
     def unknown_types(self) -> Policy:
         return read_types(self._queries.connection).unknown

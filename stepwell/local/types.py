@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
 
-from stepwell.event_types.types import (
-    Change,
-    KeptSchema,
-    KnownType,
-    Policy,
-    Types,
-    TypeVersion,
-    check_change,
-)
+from stepwell.event_types.changes import choose_default, plan_registrations, remove_version
+from stepwell.event_types.types import Change, KeptSchema, KnownType, Policy, Types, TypeVersion
 from stepwell.event_types.validation import Check, Checked
 
 UNKNOWN = "unknown_types"  # the setting: what becomes of events whose names have no type
@@ -39,33 +34,48 @@ class TypeStore:
         kept = read_schema(self._connection, its.name, its.version)
         if kept is None or kept.schema != its.schema:
             return None
-        return Change(its.name, its.version, known.policy, "unchanged", kept.schema, its.version)
+        return Change(its.name, its.version, known.policy, "unchanged", kept.schema, its.version, known.default)
 
-    def register(self, its: TypeVersion, checked: Checked, now: int) -> Change:
-        """Raises event_types.types.Refused."""
-        execute, known = self._connection.execute, self._types.known.get(its.name)
-        kept = read_schema(self._connection, its.name, its.version)
-        what = check_change(its, kept, known, len(self._types.known))
-        newest = None if known is None else known.versions[-1]
-        before_version = newest if kept is None else its.version
-        before = kept if kept or newest is None else read_schema(self._connection, its.name, newest)
-        policy = its.policy or (known.policy if known else Policy.WARN)
-        execute("INSERT OR REPLACE INTO types VALUES (?, ?)", (its.name, policy))
+    def register(
+        self, types: Sequence[tuple[TypeVersion, Checked]], now: int, *, dry_run: bool = False
+    ) -> list[Change]:
+        """All or none. Raises event_types.types.Refused; then nothing was written."""
+        read = functools.partial(read_schema, self._connection)
+        changes = plan_registrations([its for its, _ in types], self._types.known, read)
+        if not dry_run:
+            for (its, checked), change in zip(types, changes, strict=True):
+                self._write(its, checked, change, now)
+            self._types = read_types(self._connection)
+        return changes
+
+    def _write(self, its: TypeVersion, checked: Checked, change: Change, now: int) -> None:
+        execute = self._connection.execute
+        sql = "INSERT INTO types (name, policy) VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy"
+        execute(sql, (its.name, change.policy))
         values = (orjson.dumps(its.schema), checked.deepest, checked.is_whole, its.name, its.version)
-        if what == "created":
-            number = 1 + (len(known.versions) if known else 0)
+        if change.what == "created":
             sql = (
                 "INSERT INTO type_versions (schema, deepest, is_whole, name, version, number, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " SELECT ?, ?, ?, ?, ?, 1 + coalesce(max(number), 0), ? FROM type_versions WHERE name = ?"
             )
-            execute(sql, (*values, number, now))
-        elif what == "updated":
+            execute(sql, (*values, now, its.name))
+        elif change.what == "updated":
             sql = "UPDATE type_versions SET schema = ?, deepest = ?, is_whole = ? WHERE name = ? AND version = ?"
             execute(sql, values)
-        if what != "unchanged" or policy != (known and known.policy):
-            self._types = read_types(self._connection)
-        schema = None if before is None else before.schema
-        return Change(its.name, its.version, policy, what, schema, before_version)
+
+    def choose_default(self, name: str, version: str | None) -> None:
+        """Raises KeyError for an unknown type, UnknownVersion."""
+        after = choose_default(name, self._types.known[name], version)
+        self._connection.execute("UPDATE types SET chosen = ? WHERE name = ?", (after.chosen, name))
+        self._types = read_types(self._connection)
+
+    def remove(self, name: str, version: str, carried_by: Iterable[str]) -> None:
+        """Raises KeyError for an unknown type, UnknownVersion, Refused."""
+        after = remove_version(name, self._types.known[name], version, carried_by)
+        self._connection.execute("DELETE FROM type_versions WHERE name = ? AND version = ?", (name, version))
+        if after is None:
+            self._connection.execute("DELETE FROM types WHERE name = ?", (name,))
+        self._types = read_types(self._connection)
 
     def set_policy(self, name: str, policy: Policy) -> bool:
         """False if there is no such type."""
@@ -86,8 +96,8 @@ def read_types(connection: sqlite3.Connection) -> Types:
     versions: dict[str, list[str]] = {}
     for name, version in connection.execute("SELECT name, version FROM type_versions ORDER BY name, number"):
         versions.setdefault(name, []).append(version)
-    policies = connection.execute("SELECT name, policy FROM types")
-    known = {name: KnownType(Policy(policy), tuple(versions[name])) for name, policy in policies}
+    rows = connection.execute("SELECT name, policy, chosen FROM types")
+    known = {name: KnownType(Policy(policy), tuple(versions[name]), chosen) for name, policy, chosen in rows}
     setting = connection.execute("SELECT value FROM settings WHERE name = ?", (UNKNOWN,)).fetchone()
 
     def check(name: str, version: str) -> Check | None:

@@ -6,76 +6,78 @@ that is named by its content, so that whoever changes the schema makes a new ver
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from stepwell.event_types.schema import POLICY, Schema
+from stepwell.core.problems import Pointer, Problem
+from stepwell.event_types.changes import version_of
+from stepwell.event_types.schema import POLICY
 from stepwell.event_types.types import Policy, TypeVersion
 from stepwell.project.load import LoadedFunction
 from stepwell.project.schemas import find_types
 from stepwell.project.source import PlacedProblem
 
+Placer = Callable[[Pointer, str], PlacedProblem]
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectTypes:
-    """`types`: the versions of each, in their order. `problems`: files that hold none; `warnings`: as `schemas` has."""
+    """`types`: the versions of each, in their order. `problems`: files that hold none; `warnings`: as `schemas` has.
+    `placers`: say where something stands in the schema of a version, by its name and version."""
 
     types: list[TypeVersion]
     problems: list[PlacedProblem]
     warnings: list[PlacedProblem]
+    placers: Mapping[tuple[str, str], Placer]
 
-    @property
-    def newest(self) -> dict[str, Schema]:
-        """The schema of each type's newest version."""
-        return {its.name: its.schema for its in self.types}
+    def placed(self, its: TypeVersion, problem: Problem) -> PlacedProblem:
+        """A problem at a place in a version's schema."""
+        return self.placers[its.name, its.version](problem.pointer, problem.message)
 
 
 def project_types(paths: Iterable[Path], functions: Iterable[LoadedFunction]) -> ProjectTypes:
     """The types in `schemas` folders at or below the paths, and those of the triggers of these functions."""
     found = find_types(paths)
     types = [TypeVersion(its.name, its.v, its.schema, _policy(its.policy)) for its in found.types]
-    known = {(its.name, its.version) for its in types}
-    for its in _of_triggers(functions):
-        if (its.name, its.version) not in known:
-            known.add((its.name, its.version))
+    placers: dict[tuple[str, str], Placer] = {(its.name, its.v): its.placed for its in found.types}
+    for its, placer in _of_triggers(functions):
+        if (its.name, its.version) not in placers:
+            placers[its.name, its.version] = placer
             types.append(its)
-    return ProjectTypes(types, found.problems, found.warnings)
+    return ProjectTypes(types, found.problems, found.warnings, placers)
 
 
-def wrong_expressions(functions: Iterable[LoadedFunction], schemas: Mapping[str, Schema]) -> list[PlacedProblem]:
-    """What expressions of functions ask of events that their types, by name, do not have."""
-    from stepwell.event_types.check import check  # who has no types waits for no CEL
+def surprises(types: ProjectTypes) -> list[PlacedProblem]:
+    """Where the newest version of a type refuses events that the one before it accepts, and does not say what becomes
+    of them: a server that has the one before will not take it by a plain push."""
+    from stepwell.event_types.changes import refused_by, says_policy, surprise  # with what compares schemas
 
-    return [
-        PlacedProblem(function.file, *function.source.place(its.pointer), its.pointer, its.message)
-        for function in functions
-        for its in check(function.normalised(), schemas)
-    ]
+    found = []
+    for name in dict.fromkeys(its.name for its in types.types):
+        before, newest = [None, *(its for its in types.types if its.name == name)][-2:]
+        if before is None or newest is None or says_policy(newest.policy, before.policy):
+            continue
+        if breaking := refused_by(newest.schema, before.schema):
+            message = surprise(newest, before.version, breaking)
+            found.append(types.placed(newest, Problem(breaking[0].pointer, message)))
+    return found
 
 
-def _of_triggers(functions: Iterable[LoadedFunction]) -> Iterator[TypeVersion]:
+def _of_triggers(functions: Iterable[LoadedFunction]) -> Iterator[tuple[TypeVersion, Placer]]:
     for function in functions:
-        for trigger in function.normalised()["triggers"]:
+        for i, trigger in enumerate(function.normalised()["triggers"]):
             schema = (trigger.get("definition") or {}).get("def")
             if schema is not None:
                 policy = schema.get(POLICY) if isinstance(schema, dict) else None
-                yield TypeVersion(trigger["event"], _version(schema), schema, _policy(policy))
+                its = TypeVersion(trigger["event"], version_of(schema), schema, _policy(policy))
+                yield its, functools.partial(_placed_in_trigger, function, i)
+
+
+def _placed_in_trigger(function: LoadedFunction, i: int, pointer: Pointer, message: str) -> PlacedProblem:
+    return function.placed(("triggers", i, "definition", "def", *pointer), message)
 
 
 def _policy(name: str | None) -> Policy | None:
     return None if name is None else Policy(name)
-
-
-def _version(schema: Any) -> str:
-    given = schema if isinstance(schema, dict) else {}
-    properties = given.get("properties")
-    v = properties.get("v") if isinstance(properties, dict) else None
-    for said in (given.get("x-stepwell-v"), v.get("const") if isinstance(v, dict) else None):
-        if isinstance(said, str) and said:
-            return said
-    return "def-" + hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]

@@ -217,6 +217,198 @@ def test_a_breaking_version_says_what_breaks_and_whom_it_affects(platform: Platf
     assert [its["pointer"] for its in change["affected"]] == ["/triggers/0", "/triggers/0/expression"]
 
 
+# --- the default -----------------------------------------------------------------------------------------------------
+
+TEXT: Json = {"type": "object", "properties": {"amount": {"type": "string"}}}
+
+
+def register_all(platform: Platform, *versions: Json, path: str = "/v1/types") -> list[Json]:
+    types = [{"name": "order/placed", **version} for version in versions]
+    answer: list[Json] = platform.api("PUT", path, {"types": types})["data"]
+    return answer
+
+
+def default(platform: Platform) -> str:
+    answer: str = platform.api("GET", "/v1/types/order/placed")["default"]
+    return answer
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        TEXT,
+        {**AMOUNT, "required": ["amount", "currency"]},
+        {**AMOUNT, "additionalProperties": False},
+        {"type": "object", "properties": {"amount": {"type": "number", "maximum": 10}}},
+        {"type": "object", "properties": {"amount": {"enum": [1, 2]}}},
+        False,
+    ],
+)
+def test_a_version_that_would_make_todays_senders_wrong_is_refused_if_it_may_not_break(
+    platform: Platform, schema: Any
+) -> None:
+    register(platform, policy="reject")
+    with pytest.raises(Refused, match="/types/1/schema") as refused:
+        register_all(
+            platform,
+            {"name": "other", "version": "1", "schema": {}},
+            {"version": "2", "schema": schema, "may_break": False},
+        )
+    assert refused.value.status == 409
+    assert all(error["pointer"].startswith("/types/1/schema") for error in refused.value.errors)
+    assert [its["name"] for its in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
+    assert platform.send("order/placed", {"amount": 3, "note": "x"})
+    assert default(platform) == "1"
+
+
+@pytest.mark.parametrize(
+    ("version", "may_senders_go_on"),
+    [
+        ({"schema": TEXT, "may_break": True}, False),
+        ({"schema": TEXT, "policy": "warn", "may_break": False}, True),
+        ({"schema": TEXT, "policy": "off", "may_break": False}, True),
+        ({"schema": {**AMOUNT, "required": []}, "may_break": False}, True),
+        ({"schema": {"type": "object", "properties": {**AMOUNT["properties"], "new": {"type": "string"}}},
+          "may_break": False}, True),
+    ],
+)  # fmt: skip
+def test_what_breaks_nothing_or_says_so_is_registered(
+    platform: Platform, version: Json, may_senders_go_on: bool
+) -> None:
+    register(platform, policy="reject")
+    (change,) = register_all(platform, {"version": "2", **version})
+    assert (change["change"], change["default"], default(platform)) == ("created", "2", "2")
+    if may_senders_go_on:
+        assert platform.send("order/placed", {"amount": 3})
+    else:
+        refusal(platform, {"name": "order/placed", "data": {"amount": 3}})
+
+
+def test_a_reject_that_is_only_repeated_says_nothing_new(platform: Platform) -> None:
+    version = {"version": "2", "schema": TEXT, "policy": "reject", "may_break": False}
+    register(platform)
+    assert register_all(platform, version)[0]["policy"] == "reject"
+    with pytest.raises(Refused, match="was string, is number now"):
+        register_all(platform, {**version, "version": "3", "schema": AMOUNT})
+
+
+def test_the_history_of_a_type_can_be_registered_where_nobody_sends_yet(platform: Platform) -> None:
+    versions = [{"version": v, "schema": s, "may_break": False} for v, s in (("1", AMOUNT), ("2", TEXT), ("3", AMOUNT))]
+    assert [change["change"] for change in register_all(platform, *versions)] == ["created"] * 3
+    assert [change["change"] for change in register_all(platform, *versions)] == ["unchanged"] * 3
+
+
+def test_what_a_registration_would_do_can_be_asked_first(platform: Platform) -> None:
+    (change,) = register_all(platform, {"version": "1", "schema": AMOUNT}, path="/v1/types?dry_run=true")
+    assert (change["change"], change["default"]) == ("created", "1")
+    assert platform.api("GET", "/v1/types")["data"] == []
+    register(platform, policy="reject")
+    with pytest.raises(Refused, match="was number, is string now"):
+        register_all(platform, {"version": "2", "schema": TEXT, "may_break": False}, path="/v1/types?dry_run=true")
+    with pytest.raises(Refused, match="neither true nor false"):
+        register_all(platform, {"version": "1", "schema": AMOUNT}, path="/v1/types?dry_run=maybe")
+
+
+def test_the_default_can_be_chosen_and_stays_when_newer_versions_come(platform: Platform) -> None:
+    register(platform, policy="reject")
+    register(platform, TEXT, version="2")
+    refusal(platform, {"name": "order/placed", "data": {"amount": 3}})
+    shown = platform.api("PATCH", "/v1/types/order/placed", {"default": "1"})
+    assert (shown["default"], shown["is_chosen"], shown["version"]) == ("1", True, "2")
+    assert platform.send("order/placed", {"amount": 3})
+    assert platform.send("order/placed", {"amount": "3"}, v="2")
+    (change,) = register_all(platform, {"version": "3", "schema": False, "may_break": False})
+    assert (change["default"], default(platform)) == ("1", "1")
+    assert platform.api("GET", "/v1/types/order/placed")["schema"] == AMOUNT
+    platform.restart()
+    assert platform.send("order/placed", {"amount": 3})
+    shown = platform.api("PATCH", "/v1/types/order/placed", {"default": None, "policy": "warn"})
+    assert (shown["default"], shown["is_chosen"], shown["policy"]) == ("3", False, "warn")
+    assert platform.event(platform.send("order/placed", {"amount": 3}))["invalid"]
+
+
+def test_a_version_can_be_removed_and_the_one_before_counts_again(platform: Platform) -> None:
+    register(platform, policy="reject")
+    register(platform, TEXT, version="2")
+    answer = platform.api("DELETE", "/v1/types/order/placed?version=2")
+    assert answer == {"name": "order/placed", "removed": "2", "default": "1"}
+    assert platform.send("order/placed", {"amount": 3})
+    refusal(platform, {"name": "order/placed", "data": {"amount": "3"}, "v": "2"})
+    assert register(platform, AMOUNT, version="3")["compared_with"] == "1"
+    platform.api("DELETE", "/v1/types/order/placed?version=1")
+    shown = platform.api("GET", "/v1/types/order/placed")
+    assert ([v["version"] for v in shown["versions"]], shown["policy"]) == (["3"], "reject")
+    assert register(platform, TEXT, version="1")["change"] == "created"
+
+
+def test_with_its_last_version_a_type_is_gone(platform: Platform) -> None:
+    register(platform, policy="reject")
+    platform.api("PATCH", "/v1/types/order/placed", {"default": "1"})
+    answer = platform.api("DELETE", "/v1/types/order/placed?version=1")
+    assert answer == {"name": "order/placed", "removed": "1", "default": None}
+    assert platform.api("GET", "/v1/types")["data"] == []
+    assert platform.event(platform.send("order/placed", {"amount": "x"}))["invalid"] == []
+    assert register(platform)["policy"] == "warn"
+    assert default(platform) == "1"
+
+
+def test_a_version_that_is_in_use_is_not_removed(platform: Platform) -> None:
+    register(platform)
+    register(platform, version="2")
+    platform.api("PATCH", "/v1/types/order/placed", {"default": "1"})
+    with pytest.raises(Refused, match="stepwell types default order/placed 2") as refused:
+        platform.api("DELETE", "/v1/types/order/placed?version=1")
+    assert refused.value.status == 409
+    carried = {"event": "paid", "definition": {"def": {**AMOUNT, "x-stepwell-v": "7"}}}
+    platform.deploy(function(on=carried, id="carrier"))
+    with pytest.raises(Refused, match="a trigger of carrier, which is live") as refused:
+        platform.api("DELETE", "/v1/types/paid?version=7")
+    assert refused.value.status == 409
+    platform.api("DELETE", "/v1/functions/carrier")
+    assert platform.api("DELETE", "/v1/types/paid?version=7")["default"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("PATCH", "/v1/types/order/placed", {"default": "11"}, 404, "has no version '11'"),
+        ("PATCH", "/v1/types/order/plased", {"default": "1"}, 404, "no type is registered"),
+        ("PATCH", "/v1/types/order/placed", {"default": 1}, 400, "default"),
+        ("PATCH", "/v1/types/order/placed", {}, 400, "property"),
+        ("DELETE", "/v1/types/order/placed?version=11", None, 404, "has no version '11'"),
+        ("DELETE", "/v1/types/order/plased?version=1", None, 404, "no type is registered"),
+        ("DELETE", "/v1/types/order/placed", None, 400, "version"),
+        ("PUT", "/v1/types", {"types": [{"name": "a"}]}, 400, "types/0"),
+        ("PUT", "/v1/types", {}, 400, "types"),
+    ],
+)
+def test_a_change_of_what_is_not_there_is_refused_in_words(
+    platform: Platform, method: str, path: str, body: Any, status: int, words: str
+) -> None:
+    register(platform)
+    with pytest.raises(Refused, match=words) as refused:
+        platform.api(method, path, body)
+    assert refused.value.status == status
+    assert default(platform) == "1"
+
+
+def test_a_rollback_says_which_types_came_later_and_still_count(platform: Platform) -> None:
+    on = {"on": "order/placed"}
+    register(platform)
+    register(platform, name="unrelated")
+    platform.deploy(function(**on))
+    platform.travel("1s")
+    register(platform, TEXT, version="2")
+    register(platform, version="2", name="unrelated")
+    platform.deploy(function(**on, name="new"))
+    rolled_back = platform.api("POST", "/v1/functions/f/rollback", {})
+    assert rolled_back["live"] == 1
+    assert rolled_back["types"] == [{"name": "order/placed", "version": "2", "before": "1"}]
+    assert platform.api("POST", "/v1/functions/f/rollback", {"to": 2})["types"] == []
+    platform.api("PATCH", "/v1/types/order/placed", {"default": "1"})
+    assert platform.api("POST", "/v1/functions/f/rollback", {"to": 1})["types"] == []
+
+
 # --- what a schema may say -------------------------------------------------------------------------------------------
 
 

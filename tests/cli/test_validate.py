@@ -108,3 +108,27 @@ def test_a_step_that_runs_whatever_people_decide_is_a_warning(tmp_path: Path) ->
     (warning,) = found["warnings"]
     assert warning["pointer"] == "/steps/b/after/0"
     assert "also runs if `ask` is declined; add `if: response.approved`" in warning["message"]
+
+
+def test_expressions_are_held_against_the_types_beside_the_functions(tmp_path: Path) -> None:
+    write_function(tmp_path / "pay", "pay", {"event": "order/placed", "expression": "event.data.totl > 1.0"})
+    file = tmp_path / "schemas" / "order" / "placed.1.schema.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"type": "object", "properties": {"total": {"type": "number"}}}')
+    for paths in ([tmp_path], [tmp_path / "pay"], [tmp_path / "pay" / "stepwell.json"]):
+        result = validate(*paths)
+        assert result.exit_code == 1
+        assert "pay/stepwell.json:6:" in result.stderr
+        assert "there is no field `totl`; did you mean `total`?" in result.stderr
+        assert "ok" not in result.stdout
+    (error,) = data(tmp_path)["errors"]
+    assert error["pointer"] == "/triggers/0/expression"
+    assert validate("--no-check", tmp_path).exit_code == 0
+
+
+def test_a_broken_schema_is_an_error(tmp_path: Path) -> None:
+    write_function(tmp_path, "f")
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "go.1.schema.json").write_text('{"type": "objekt"}')
+    result = validate(tmp_path)
+    assert (result.exit_code, "go.1.schema.json:1:2" in result.stderr) == (1, True)

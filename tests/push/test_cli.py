@@ -100,9 +100,34 @@ def test_a_push_registers_types_and_refuses_what_would_break_one(aws: Aws, write
     for options in ((), ("--dry-run",)):
         assert "`amount` was number, is string now" in refused("push", folder, "--env", "dev", *options)
     file.rename(folder / "schemas" / "go.2.schema.json")
-    text = ok("push", folder, "--env", "dev")
+    (folder / "main.py").write_text("print(2)")
+    before = aws.writes
+    for options in ((), ("--dry-run",)):
+        text = refused("push", folder, "--env", "dev", *options)
+        assert "go.2.schema.json:1:46: `amount` was number, is string now" in text
+        assert "go 2 breaks 1" in text
+        assert "--breaking" in text
+    assert aws.writes == before
+    text = ok("push", folder, "--env", "dev", "--breaking")
     assert "breaks 1 /properties/amount/type" in text
     assert "affects f /triggers/0: starts on go" in text
+    assert "live f v2" in text
+
+
+def test_a_push_refuses_expressions_that_do_not_fit_the_types_of_the_environment(aws: Aws, write: Write) -> None:
+    folder = write()
+    file = folder / "schemas" / "go.1.schema.json"
+    file.parent.mkdir()
+    file.write_text('{"type": "object", "properties": {"total": {"type": "number"}}}')
+    ok("push", folder, "--env", "dev")
+    file.unlink()
+    wrong = {"event": "go", "expression": "data.totl > 1.0"}
+    folder = write(triggers=[wrong])
+    text = refused("push", folder, "--env", "dev")
+    assert "did you mean `total`?" in text
+    assert "stepwell.json:1:" in text
+    assert "--no-check" in text
+    assert "live f v2" in ok("push", folder, "--env", "dev", "--no-check")
 
 
 def test_no_value_of_an_env_file_is_printed(aws: Aws, write: Write) -> None:

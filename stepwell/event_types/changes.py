@@ -1,0 +1,190 @@
+"""Which changes of types a server makes: versions that are registered, removed, or made the default.
+
+One rule: nobody's events become wrong by surprise. A version may be changed only so that events which were right stay
+right (that they may have meant something else by a field that is named now only, nobody minds). And a new version that
+refuses what the default accepts becomes the default only if somebody says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from stepwell.core.problems import Problem, nearest
+from stepwell.event_types.types import Change, ChangeKind, KeptSchema, KnownType, Policy, Refused, Schema, TypeVersion
+from stepwell.event_types.validation import BadSchema, Checked, check_schema, json_pointer
+
+MOST_VERSIONS = 100  # of one type
+MOST_TYPES = 2000
+_MOST_NAMED = 5  # breaking changes in one message
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+Read = Callable[[str, str], KeptSchema | None]  # the schema of a version that is registered, by name and version
+
+
+def version_of(schema: Any) -> str:
+    """The version of a type that stands in a trigger: what its schema says, else a name made from its content."""
+    given = schema if isinstance(schema, dict) else {}
+    properties = given.get("properties")
+    v = properties.get("v") if isinstance(properties, dict) else None
+    for said in (given.get("x-stepwell-v"), v.get("const") if isinstance(v, dict) else None):
+        if isinstance(said, str) and said:
+            return said
+    return "def-" + hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+
+def check_type(its: TypeVersion) -> Checked:
+    """Raises Refused."""
+    if not its.name or len(its.name) > 256 or _CONTROL.search(its.name) or its.name.endswith("*"):
+        raise Refused("the name of a type is that of its events: 1 to 256 characters, no control characters, no *")
+    if its.name.startswith("stepwell/"):
+        raise Refused("events whose names begin with stepwell/ are the engine's own, and need no type")
+    if not 1 <= len(its.version) <= 128 or _CONTROL.search(its.version):
+        raise Refused("a version is a text of 1 to 128 characters, such as 2026-11-23.1")
+    try:
+        return check_schema(its.schema)
+    except BadSchema as bad:
+        message = f"the schema of {its.name} {its.version} cannot be used: {bad}"
+        raise Refused(message, bad.problems, version=its) from None
+
+
+# --- registering -----------------------------------------------------------------------------------------------------
+
+
+def plan_registrations(types: Sequence[TypeVersion], known: Mapping[str, KnownType], read: Read) -> list[Change]:
+    """What registering these versions, in this order, does. `types`: each checked. Raises Refused, if one of them
+    cannot be: then none is to be registered."""
+    after = dict(known)
+    schemas: dict[tuple[str, str], Schema] = {}
+
+    def schema(name: str, version: str) -> Schema | None:
+        if (name, version) not in schemas and (kept := read(name, version)) is not None:
+            schemas[name, version] = kept.schema
+        return schemas.get((name, version))
+
+    changes = []
+    for its in types:
+        old = after.get(its.name)
+        kept = schema(its.name, its.version) if old is not None and its.version in old.versions else None
+        what = _kind(its, kept, old, len(after))
+        before_version = its.version if kept is not None else old.versions[-1] if old else None
+        before = schema(its.name, before_version) if before_version is not None else None
+        after[its.name] = new = _registered(its, old)
+        schemas[its.name, its.version] = its.schema
+        changes.append(Change(its.name, its.version, new.policy, what, before, before_version, new.default))
+    for its in types:
+        was, now = known.get(its.name), after[its.name]
+        if was is not None and now.default == its.version != was.default:
+            _check_default(its, was, schema(its.name, was.default))
+    return changes
+
+
+def _registered(its: TypeVersion, old: KnownType | None) -> KnownType:
+    if old is None:
+        return KnownType(its.policy or Policy.WARN, (its.version,))
+    versions = old.versions if its.version in old.versions else (*old.versions, its.version)
+    return KnownType(its.policy or old.policy, versions, old.chosen)
+
+
+def _kind(its: TypeVersion, kept: Schema | None, known: KnownType | None, types: int) -> ChangeKind:
+    """`kept`: what the version says now, if it is registered. Raises Refused."""
+    if kept is None:
+        if known is None and types >= MOST_TYPES:
+            raise Refused(f"there are {types:,} types already, the most there may be", is_conflict=True, version=its)
+        if known is not None and len(known.versions) >= MOST_VERSIONS:
+            message = (
+                f"{its.name} has {MOST_VERSIONS} versions already, the most there may be; remove one that nobody sends"
+                f" any more: stepwell types remove {its.name} {known.versions[0]}"
+            )
+            raise Refused(message, is_conflict=True, version=its)
+        return "created"
+    if kept == its.schema:
+        return "unchanged"
+    if breaking := refused_by(its.schema, kept):
+        message = (
+            f"this would break {its.name} {its.version}, whose events must stay right ({_listed(breaking)}); register"
+            " it under a new version"
+        )
+        raise Refused(message, breaking, is_conflict=True, version=its)
+    return "updated"
+
+
+def refused_by(new: Schema, old: Schema) -> list[Problem]:
+    """Why events that are right under `old` may be wrong under `new`, with places in `new`."""
+    from stepwell.event_types.compatibility import compare
+
+    return [Problem(one.pointer, one.message) for one in compare(old, new).backward if not one.additive]
+
+
+def says_policy(schema_policy: Policy | None, policy: Policy | None) -> bool:
+    """Whether a version says what becomes of events that it refuses, so that nobody is surprised: it states a policy,
+    and another one than a `reject` that is in force (`policy`) already, as who copies a schema repeats it."""
+    return schema_policy is not None and (schema_policy is not Policy.REJECT or policy is not Policy.REJECT)
+
+
+def _check_default(its: TypeVersion, was: KnownType, schema: Schema | None) -> None:
+    """Raises Refused if the version would become the default by surprise."""
+    if its.may_break or schema is None or says_policy(its.policy, was.policy):
+        return
+    if breaking := refused_by(its.schema, schema):
+        raise Refused(surprise(its, was.default, breaking), breaking, is_conflict=True, version=its)
+
+
+def surprise(its: TypeVersion, default: str, breaking: Sequence[Problem]) -> str:
+    """Why a version is not made the default, and the ways on."""
+    keep = f"stepwell types default {shlex.quote(its.name)} {shlex.quote(default)}"
+    return (
+        f"{its.name} {its.version} breaks {default}, which counts for events without `v`, so that their senders would"
+        f" be wrong at once ({_listed(breaking)}). Push with --breaking if they are ready; or state in the schema of"
+        f' {its.version} what becomes of their events, as in "x-stepwell-policy": "warn"; or keep {default} the default'
+        f" until they name `v`: {keep}"
+    )
+
+
+def _listed(breaking: Sequence[Problem]) -> str:
+    words = [f"{json_pointer(one.pointer) or 'the schema'}: {one.message}" for one in breaking[:_MOST_NAMED]]
+    more = len(breaking) - len(words)
+    return "; ".join(words) + (f"; and {more} more" if more else "")
+
+
+# --- removing, and choosing the default ------------------------------------------------------------------------------
+
+
+class UnknownVersion(Exception):
+    """There is no such version; the message names the nearest."""
+
+
+def choose_default(name: str, known: KnownType, version: str | None) -> KnownType:
+    """None: the newest again. Raises UnknownVersion."""
+    if version is not None:
+        _must_have(name, known, version)
+    return KnownType(known.policy, known.versions, version)
+
+
+def remove_version(name: str, known: KnownType, version: str, carried_by: Iterable[str] = ()) -> KnownType | None:
+    """The type without this version; None if it was the last. `carried_by`: ids of live functions whose triggers carry
+    this version. Raises UnknownVersion, Refused."""
+    _must_have(name, known, version)
+    others = [v for v in known.versions if v != version]
+    if known.chosen == version and others:
+        raise Refused(
+            f"{name} {version} was made the default, so it is not removed; make another one the default first:"
+            f" stepwell types default {name} {others[-1]}",
+            is_conflict=True,
+        )
+    if carriers := list(carried_by):
+        raise Refused(
+            f"{name} {version} stands in a trigger of {', '.join(carriers)}, which is live; push the function without"
+            " it, or roll it back, then remove it",
+            is_conflict=True,
+        )
+    return KnownType(known.policy, others, known.chosen) if others else None
+
+
+def _must_have(name: str, known: KnownType, version: str) -> None:
+    if version not in known.versions:
+        raise UnknownVersion(f"{name} has no version {version!r}; {nearest(version, reversed(known.versions))}")

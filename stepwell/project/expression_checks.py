@@ -1,0 +1,109 @@
+"""The expressions of a project's functions, held against the types of the events they speak of.
+
+One rule: an error is what is surely wrong. Nobody holds events against a type whose policy is `off`, so an expression
+that does not fit such a type is only warned of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stepwell.core.problems import Problem
+from stepwell.event_types.schema import POLICY, Schema
+from stepwell.event_types.types import Policy, TypeDetail
+from stepwell.project.load import LoadedFunction
+from stepwell.project.source import PlacedProblem
+from stepwell.project.types import ProjectTypes
+
+
+class RegisteredTypes(Protocol):
+    """What a server knows of types."""
+
+    def read_type(self, name: str) -> TypeDetail | None: ...
+
+    def read_schema(self, name: str, version: str) -> Schema | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedExpressions:
+    errors: list[PlacedProblem]
+    warnings: list[PlacedProblem]
+
+
+def check_expressions(
+    functions: Iterable[LoadedFunction], types: ProjectTypes, registered: RegisteredTypes | None = None
+) -> CheckedExpressions:
+    """Hold every expression against the types that a project brings along, and those of the server that it is for: by
+    the versions that count when they are registered there."""
+    from stepwell.event_types.check import check, doubts  # who has no types waits for no CEL
+    from stepwell.event_types.impact import event_names
+
+    found = CheckedExpressions([], [])
+    for function in functions:
+        definition = function.normalised()
+        its_types = [_Type.of(name, types, registered) for name in sorted(event_names(definition))]
+        known = {its.name: its.schemas() for its in its_types if its.versions}
+        in_force = {its.name: known[its.name] for its in its_types if its.versions and not its.is_off}
+        off = {its.name for its in its_types if its.is_off}
+        wrong = check(_without_types(definition, off), in_force)
+        found.errors.extend(_placed(function, wrong))
+        rest = [problem for problem in check(definition, known) if problem not in wrong]
+        found.warnings.extend(_placed(function, [*rest, *doubts(definition, known)]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    """`versions`: with their schemas, those that have one here already; the newest last."""
+
+    name: str
+    versions: Mapping[str, Schema | None]
+    default: str
+    is_off: bool
+    registered: RegisteredTypes | None
+
+    @classmethod
+    def of(cls, name: str, types: ProjectTypes, registered: RegisteredTypes | None) -> _Type:
+        detail = registered.read_type(name) if registered is not None else None
+        brought = [its for its in types.types if its.name == name]
+        versions: dict[str, Schema | None] = dict.fromkeys(
+            (version for version, _ in detail.versions) if detail else ()
+        )
+        versions |= {its.version: its.schema for its in brought}
+        policy = next((its.policy for its in reversed(brought) if its.policy is not None), None)
+        policy = policy or (detail.policy if detail else Policy.WARN)
+        default = (detail.chosen if detail else None) or next(reversed(versions), "")
+        return cls(name, versions, default, policy is Policy.OFF, registered)
+
+    def schemas(self) -> Any:
+        from stepwell.event_types.check import Versions
+
+        return Versions(self._schema(self.default), lambda: map(self._schema, self.versions))
+
+    def _schema(self, version: str) -> Schema:
+        schema = self.versions[version]
+        if schema is None and self.registered is not None:
+            schema = self.registered.read_schema(self.name, version)
+        return True if schema is None else schema
+
+
+def _without_types(definition: dict[str, Any], off: set[str]) -> dict[str, Any]:
+    """Without the types in triggers that are not in force."""
+
+    def is_off(trigger: Mapping[str, Any]) -> bool:
+        own = trigger.get("definition", {}).get("def")
+        stated = own.get(POLICY) if isinstance(own, dict) else None
+        return stated == Policy.OFF or (stated is None and trigger.get("event") in off)
+
+    triggers = [
+        {name: value for name, value in trigger.items() if name != "definition" or not is_off(trigger)}
+        for trigger in definition["triggers"]
+    ]
+    return {**definition, "triggers": triggers}
+
+
+def _placed(function: LoadedFunction, problems: Sequence[Problem]) -> Iterator[PlacedProblem]:
+    for problem in problems:
+        yield function.placed(problem.pointer, f"{problem.pointer[-1]}: {problem.message}")
