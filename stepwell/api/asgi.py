@@ -81,25 +81,28 @@ class App:
         await _respond(send, 200, accepted(events), cors)
 
     async def _take_delivery(self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        from stepwell.api.webhooks import ALLOWED, event_of_request, rule_of  # few servers have any
+        from stepwell.api import webhooks  # few servers have any
 
-        if scope["method"] not in ALLOWED:
-            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(ALLOWED)})
+        method: str = scope["method"]
+        if method not in webhooks.ALLOWED:
+            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(webhooks.ALLOWED)})
         name = scope["path"].removeprefix(WEBHOOKS).rstrip("/")
-        rule_of(self._hooks, name)
-        if scope["method"] != "POST":
-            await _respond(send, 200, accepted([]))
-            return
-        body = await read_body(receive, headers.get(b"content-length"))
+        webhooks.rule_of(self._hooks, name)
+        body = await read_body(receive, headers.get(b"content-length")) if method == "POST" else b""
         its: dict[str, str] = {}
         for field, value in scope["headers"]:  # what comes twice is joined, as RFC 9110 has it
             field, value = field.decode("latin-1").lower(), value.decode("latin-1")
             its[field] = f"{its[field]},{value}" if field in its else value
-        query = scope["query_string"].decode("latin-1")
-        event = event_of_request(self._hooks, name, its, query, body, self._now())
-        if event is not None:
-            await self._accept([event])
-        await _respond(send, 200, accepted([] if event is None else [event]))
+        delivery = webhooks.Delivery(name, its, scope["query_string"].decode("latin-1"), body, method)
+        received = await webhooks.receive_async(self._hooks, delivery, self._now())
+        if (reply := received.reply) is not None:
+            await _respond(send, 200, reply.body, _pairs(reply.headers), reply.content_type.encode())
+            return
+        events = [] if received.event is None else [received.event]
+        if events:
+            await self._accept(events)
+        await webhooks.confirm_async(self._hooks, received)
+        await _respond(send, 200, accepted(events))
 
 
 def _text(value: bytes | None) -> str | None:

@@ -47,15 +47,33 @@ class Webhooks(Protocol):
 
 
 class VerifyView(TypedDict):
-    type: Literal["standard-webhooks", "stripe", "github", "hmac"]
-    secret: str  # its name
+    type: str
+    secret: NotRequired[str]  # its name
     header: NotRequired[str]
     algorithm: NotRequired[str]
     encoding: NotRequired[str]
+    prefix: NotRequired[str]
+    over: NotRequired[str]
+    timestamp: NotRequired[str]
     tolerance: NotRequired[str]
+    query: NotRequired[str]
+    url: NotRequired[str]
+    topics: NotRequired[list[str]]
+    confirm: NotRequired[bool]
+
+
+class TokenView(TypedDict):
+    query: str
+    secret: str  # its name
 
 
 _Conditional = TypedDict("_Conditional", {"if": NotRequired[str]})
+
+
+class ChallengeView(_Conditional):
+    answer: str
+    sign: NotRequired[str]
+    token: NotRequired[TokenView]
 
 
 class WebhookView(_Conditional):
@@ -67,6 +85,8 @@ class WebhookView(_Conditional):
     data: NotRequired[str]
     user: NotRequired[str]
     ts: NotRequired[str]
+    body: NotRequired[Literal["json", "form", "text"]]
+    challenge: NotRequired[ChallengeView]
     verify: NotRequired[VerifyView]
     changed_at: Time
 
@@ -85,7 +105,9 @@ _RULE = {
         "name": {"type": "string", "description": "that of the path, if it is given"},
         "event": {"type": "string", "examples": ["github/{{ headers['x-github-event'] }}"]},
         **dict.fromkeys(("id", "data", "user", "ts", "if"), _CEL),
-        "verify": {"type": ["object", "null"], "description": "type, secret, header, algorithm, encoding, tolerance"},
+        "body": {"type": ["string", "null"], "description": "json, form or text, whatever the content type says"},
+        "challenge": {"type": ["object", "null"], "description": "answer, if, sign, token: as in the rule's schema"},
+        "verify": {"type": ["object", "null"], "description": "type, secret, ...: as in the rule's schema"},
     },
 }
 

@@ -6,33 +6,34 @@ secret's value. Plain functions, and loaded when the first such request comes.
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
 import orjson
 
+from stepwell.api.certificates import Certificates
 from stepwell.api.encoding import decoded_body
 from stepwell.api.event_ids import new_event_id
-from stepwell.api.ingest import MADE_LEVELS
+from stepwell.api.ingest import MADE_LEVELS, accepted
 from stepwell.api.problem import Problem
+from stepwell.api.webhook_body import fields_of, is_form, read_body
+from stepwell.api.webhook_senders import NeedsCertificate, check_sender, confirmation_url, unusable
+from stepwell.core.challenges import BadChallenge
 from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
-from stepwell.core.json_input import BadJson, large_integers, parse_json
-from stepwell.core.signatures import BadSecret, BadSignature, check_signature, delivery_headers
+from stepwell.core.json_fields import with_json_fields
+from stepwell.core.senders import delivery_field, delivery_headers
+from stepwell.core.signatures import BadSecret, same_secret
 from stepwell.core.webhooks import Rule, RuleError, Sent
 
 log = logging.getLogger("stepwell.webhooks")
 
-_MOST_FIELDS = 1000  # of a form or a query
-_CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "utf-8", "iso-8859-1": "latin-1"}
-_CHARSET = re.compile(r";\s*charset=\"?([^\s;\"]+)", re.IGNORECASE)
-_IS_JSON = re.compile(r"[^;]*[/+]json\s*(;|$)")
-_FORM = "application/x-www-form-urlencoded"
-_AGAIN = {"retry-after": "30"}
 ALLOWED = ("POST", "GET", "HEAD")  # senders probe with GET or HEAD before they deliver
+_PLAIN = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
 class Hooks(Protocol):
@@ -43,6 +44,45 @@ class Hooks(Protocol):
     def secret(self, name: str, *, again: bool = False) -> str | None:
         """The value of a secret, if it is set; what is remembered of it may be old, but not much if asked `again`."""
 
+    @property
+    def public_url(self) -> str:
+        """Where senders reach the API."""
+
+    @property
+    def certificates(self) -> Certificates: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request to a webhook. Names of headers are in small letters, and `query` is as it was sent. `base_url`: where
+    the API is that it was sent to, if that is known of the request."""
+
+    name: str
+    headers: Mapping[str, str]
+    query: str = ""
+    body: bytes = b""
+    method: str = "POST"
+    base_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a sender is answered with status 200."""
+
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a request became: an event, or nothing if its rule ignores it; or an answer alone. `confirm`: where the
+    subscription is confirmed that it asks for, once the event is accepted."""
+
+    event: Event | None = None
+    reply: Reply | None = None
+    confirm: str | None = None
+
 
 def rule_of(hooks: Hooks, name: str) -> Rule:
     """Raises Problem 404."""
@@ -52,39 +92,135 @@ def rule_of(hooks: Hooks, name: str) -> Rule:
     return rule
 
 
-def event_of_request(
-    hooks: Hooks, name: str, headers: Mapping[str, str], query: str, body: bytes, now: int
-) -> Event | None:
-    """The event that a rule makes of a request; None if the rule ignores it. Names of headers are in small letters,
-    and `query` is as it was sent. Raises Problem 400, 401, 404, 413, 422 or 503."""
-    rule = rule_of(hooks, name)
-    if len(body) > MAX_BODY_BYTES:
-        raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes")
-    body = decoded_body(headers, body, MAX_BODY_BYTES)  # what is signed is what was compressed then
-    _check_signature(hooks, rule, headers, body, now)
-    return _made(rule, headers, query, body, now)
+async def receive_async(hooks: Hooks, delivery: Delivery, now: int) -> Received:
+    """The same as `receive`, without waiting for the network on this thread."""
+    try:
+        return _receive(hooks, delivery, now)
+    except NeedsCertificate as needed:
+        await asyncio.to_thread(hooks.certificates.fetch, needed.url)
+    return _receive(hooks, delivery, now)
 
 
-def made_event(rule: dict[str, Any], headers: Mapping[str, str], query: str, body: bytes) -> dict[str, Any] | None:
-    """What an event's sender would have to send to `/e`, by a rule and a request whose signature is not looked at; None
-    if the rule ignores it. Raises Problem 400, 413 or 422."""
-    event = _made(Rule.of(rule), headers, query, body, 0)
+def receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
+    """What a request becomes by its rule. `now`: ms since the epoch. Raises Problem 400, 401, 403, 404, 413, 422 or
+    503."""
+    try:
+        return _receive(hooks, delivery, now)
+    except NeedsCertificate as needed:
+        hooks.certificates.fetch(needed.url)
+    return _receive(hooks, delivery, now)
+
+
+async def confirm_async(hooks: Hooks, received: Received) -> None:
+    """The same as `confirm`, without waiting for the network on this thread."""
+    if received.confirm is not None:
+        await asyncio.to_thread(hooks.certificates.confirm, received.confirm)
+
+
+def confirm(hooks: Hooks, received: Received) -> None:
+    """Confirm the subscription that a request asked for, whose event is accepted. Raises Problem 503: then its sender
+    comes again, and the event is none anew."""
+    if received.confirm is not None:
+        hooks.certificates.confirm(received.confirm)
+
+
+def made_event(
+    rule: dict[str, Any], delivery: Delivery, hooks: Hooks | None = None, now: int = 0
+) -> dict[str, Any] | Reply | None:
+    """What an event's sender would have to send to `/e`, by a rule and a request; None if the rule ignores it, and the
+    answer if that is all that it is. Without `hooks`, signatures and tokens are not looked at. Raises Problem."""
+    if hooks is not None:
+        received = receive(hooks, delivery, now)
+        event, reply = received.event, received.reply
+    else:
+        its = Rule.of(rule)
+        sent = _sent(its, delivery)
+        reply = _answer(its, sent, lambda _: "<the signature>")
+        event = _made(its, sent, now) if reply is None and delivery.method == "POST" else None
+    if reply is not None or delivery.method != "POST":
+        return reply or Reply(accepted([]))
     if event is None:
         return None
     fields: dict[str, Any] = {"name": event.name, "data": event.data, "user": event.user}
     if not event.fresh:
         fields["id"] = event.id
-    return fields | ({"ts": event.ts} if event.ts else {})
+    return fields | ({"ts": event.ts} if event.ts and event.ts != now else {})
 
 
-def _made(rule: Rule, headers: Mapping[str, str], query: str, body: bytes, now: int) -> Event | None:
+def _receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
+    rule = rule_of(hooks, delivery.name)
+    if delivery.method == "HEAD":
+        return Received(reply=Reply(b""))
+    if len(delivery.body) > MAX_BODY_BYTES:
+        raise Problem(413, f"a request may have {MAX_BODY_BYTES:,} bytes")
+    if delivery.body:  # what is signed is what was compressed then
+        delivery = replace(delivery, body=decoded_body(delivery.headers, delivery.body, MAX_BODY_BYTES))
+    if delivery.method == "POST":
+        check_sender(hooks, rule, delivery, now)
+    sent = _sent(rule, delivery)
+    reply = _challenge(hooks, rule, sent)
+    if reply is not None or delivery.method == "GET":
+        return Received(reply=reply or Reply(accepted([])))
+    confirm = confirmation_url(rule, sent.body)
+    return Received(_made(rule, sent, now), confirm=confirm)
+
+
+# --- challenges ------------------------------------------------------------------------------------------------------
+
+
+def _challenge(hooks: Hooks, rule: Rule, sent: Sent) -> Reply | None:
+    """What a challenge is answered; None if the request is none."""
+
+    def sign(text: str) -> str:
+        assert rule.verify is not None
+        secret = hooks.secret(rule.verify.secret) or ""
+        return hmac.new(secret.encode(errors="surrogateescape"), text.encode(), rule.verify.algorithm).hexdigest()
+
+    reply = _answer(rule, sent, sign)
+    token = rule.challenge.token if rule.challenge else None
+    if reply is None or token is None:
+        return reply
     try:
-        content = read_body(headers.get("content-type", ""), body)
+        secret = hooks.secret(token.secret)
+        if secret is None:
+            raise BadSecret("it is not set")
+        asked = sent.query.get(token.query)
+        if not same_secret(asked if isinstance(asked, str) else "", secret):
+            raise Problem(403, f"webhook {rule.name}: the field {token.query} of the query is not the token")
+    except BadSecret as error:
+        raise unusable(rule, token.secret, error) from None
+    return reply
+
+
+def _answer(rule: Rule, sent: Sent, sign: Callable[[str], str]) -> Reply | None:
+    if rule.challenge is None or not rule.challenge.is_asked(sent.bindings()):
+        return None
+    try:
+        answer = rule.challenge.answer_to(sent.bindings(), sign)
+    except BadChallenge as error:
+        raise _refused(rule, error) from None
+    if isinstance(answer, bytes):
+        return Reply(answer, headers=_PLAIN)
+    return Reply(answer.encode("utf-8", "replace"), "text/plain; charset=utf-8", _PLAIN)
+
+
+# --- what the rule makes of it ---------------------------------------------------------------------------------------
+
+
+def _sent(rule: Rule, delivery: Delivery) -> Sent:
+    kind = delivery.headers.get("content-type", "")
+    try:
+        content = read_body(kind, delivery.body, rule.reading)
+        if is_form(kind, rule.reading):
+            content = with_json_fields(content, rule.asked_fields)
     except ValueError as error:
         if rule.needs_body:
             raise Problem(400, f"webhook {rule.name}: {error}") from None
         content = None
-    sent = Sent(content, headers, _query(query), _delivery(rule, headers, content))
+    return Sent(content, delivery.headers, _query(delivery.query), _delivery(rule, delivery.headers, content))
+
+
+def _made(rule: Rule, sent: Sent, now: int) -> Event | None:
     try:
         fields = rule.event_of(sent)
         return None if fields is None else _event(fields, now)
@@ -93,53 +229,13 @@ def _made(rule: Rule, headers: Mapping[str, str], query: str, body: bytes, now: 
         raise _refused(rule, error) from None
 
 
-def read_body(content_type: str, body: bytes) -> Any:
-    """The body as JSON data: of JSON, a form, or text. Raises ValueError."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    is_json = _IS_JSON.match(content_type.lower()) is not None
-    if not body:
-        return {} if media_type == _FORM else None
-    if is_json or not media_type:
-        try:
-            content = parse_json(body)
-        except BadJson as error:
-            if is_json:
-                raise ValueError(f"the body is not JSON, as its content type says: {error}") from None
-        else:
-            for pointer in large_integers(body):
-                raise ValueError(f"{pointer or 'the body'}: the number does not fit into 64 bits; send it as a text")
-            return content
-    text = _text(content_type, body)
-    return _fields(text, "strict") if media_type == _FORM else text
-
-
-def _check_signature(hooks: Hooks, rule: Rule, headers: Mapping[str, str], body: bytes, now: int) -> None:
-    verify = rule.verify
-    if verify is None:
-        return
-    try:
-        secret = hooks.secret(verify.secret)
-        try:
-            check_signature(verify, secret, headers, body, now)
-        except BadSignature:
-            newer = hooks.secret(verify.secret, again=True)  # was it changed a moment ago?
-            if newer == secret:
-                raise
-            check_signature(verify, newer, headers, body, now)
-    except BadSignature as error:
-        log.info("webhook %s refused a request: %s", rule.name, error)
-        raise Problem(401, f"webhook {rule.name}: {error}") from None
-    except BadSecret as error:
-        log.error("webhook %s cannot check signatures with the secret %s: %s", rule.name, verify.secret, error)
-        message = f"webhook {rule.name} cannot check signatures now, its server's log says why; send it again later"
-        raise Problem(503, message, _AGAIN) from None
-
-
 def _delivery(rule: Rule, headers: Mapping[str, str], content: Any) -> str | None:
     """What the sender calls this delivery."""
-    if rule.verify is not None and rule.verify.type == "stripe":
-        its = content.get("id") if isinstance(content, dict) else None
-        return its if isinstance(its, str) else None
+    name = delivery_field(rule.verify)
+    if name and isinstance(content, dict):
+        found = content.get(name)
+        if isinstance(found, str | int) and not isinstance(found, bool):
+            return str(found)
     return next((headers[its] for its in delivery_headers(rule.verify) if headers.get(its)), None)
 
 
@@ -163,7 +259,7 @@ def _json(fields: dict[str, Any]) -> bytes:
         raise RuleError("data", "", f"cannot be written as JSON: {error}") from None
 
 
-def _refused(rule: Rule, error: RuleError) -> Problem:
+def _refused(rule: Rule, error: RuleError | BadChallenge) -> Problem:
     field = "event" if error.field == "name" else error.field
     expression = error.expression or rule.expressions.get(field, "")
     shown = f" `{expression}`" if expression else ""
@@ -171,32 +267,8 @@ def _refused(rule: Rule, error: RuleError) -> Problem:
     return Problem(422, f"webhook {rule.name}: {field}{shown}: {error.why}", errors=[about])
 
 
-def _text(content_type: str, body: bytes) -> str:
-    named = _CHARSET.search(content_type)
-    charset = _CHARSETS.get(named[1].lower()) if named else "utf-8"
-    if charset is None:
-        raise ValueError("the body's charset is not read here; send it in UTF-8")
-    try:
-        return body.decode(charset)
-    except UnicodeDecodeError:
-        raise ValueError("the body is not in UTF-8") from None
-
-
 def _query(text: str) -> dict[str, Any]:
     try:
-        return _fields(text, "replace")
+        return fields_of(text, "replace")
     except ValueError as error:
         raise Problem(400, f"the query cannot be read: {error}") from None
-
-
-def _fields(text: str, errors: str) -> dict[str, Any]:
-    """Of a form or a query, by name: a text, or a list of texts if it is there more than once."""
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True, errors=errors, max_num_fields=_MOST_FIELDS):
-        if name not in found:
-            found[name] = value
-        elif isinstance(found[name], list):
-            found[name].append(value)
-        else:
-            found[name] = [found[name], value]
-    return found

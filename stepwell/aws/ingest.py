@@ -60,13 +60,15 @@ class Ingest:
             if request["requestContext"]["http"]["method"] == "OPTIONS" and not is_webhook:
                 asked = headers.get("access-control-request-headers")
                 return _answer(204, b"", preflight(asked) if cors else {})
-            return _answer(200, self._send(request, headers), {"content-type": "application/json", **cors})
+            if is_webhook:
+                return self._take_delivery(request, headers)
+            content = self._accept_all(self._events(request, headers))
+            return _answer(200, content, {"content-type": "application/json", **cors})
         except Problem as problem:
             return _answer(problem.status, problem.body(), {"content-type": CONTENT_TYPE, **problem.headers, **cors})
 
-    def _send(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
-        is_webhook = request["rawPath"].startswith(WEBHOOKS)
-        events = self._of_webhook(request, headers) if is_webhook else self._events(request, headers)
+    def _accept_all(self, events: Sequence[Event]) -> bytes:
+        """The answer once they are durable."""
         if not events:
             return accepted([])
         if errors := self._judge(enumerate(events)):
@@ -85,19 +87,25 @@ class Ingest:
         require_sender(self._keys, path_key or None, headers.get("authorization"))
         return read_events(headers, _body(request), _now(), self._judge)
 
-    def _of_webhook(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Sequence[Event]:
-        """One; none if the rule ignores the request, or it only asks whether there is such a webhook."""
-        from stepwell.api.webhooks import ALLOWED, event_of_request, rule_of  # with what knows CEL; few come here
+    def _take_delivery(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
+        from stepwell.api import webhooks  # with what knows CEL; few come here
 
         method: str = request["requestContext"]["http"]["method"]
-        if method not in ALLOWED:
-            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(ALLOWED)})
-        hooks, name = self._hooks(), request["rawPath"].removeprefix(WEBHOOKS).rstrip("/")
-        rule_of(hooks, name)
-        if method != "POST":
-            return []
-        event = event_of_request(hooks, name, headers, request.get("rawQueryString", ""), _body(request), _now())
-        return [] if event is None else [event]
+        if method not in webhooks.ALLOWED:
+            raise Problem(405, "deliveries are sent with POST", {"allow": ", ".join(webhooks.ALLOWED)})
+        name, query = request["rawPath"].removeprefix(WEBHOOKS).rstrip("/"), request.get("rawQueryString", "")
+        hooks = self._hooks()
+        webhooks.rule_of(hooks, name)
+        body = _body(request) if method == "POST" else b""
+        domain = request["requestContext"].get("domainName")  # API Gateway's own word, not the sender's
+        base_url = f"https://{domain}" if domain else ""
+        delivery = webhooks.Delivery(name, headers, query, body, method, base_url)
+        received = webhooks.receive(hooks, delivery, _now())
+        if (reply := received.reply) is not None:
+            return _answer(200, reply.body, {"content-type": reply.content_type, **reply.headers})
+        content = self._accept_all([] if received.event is None else [received.event])
+        webhooks.confirm(hooks, received)
+        return _answer(200, content, {"content-type": "application/json"})
 
 
 def _now() -> int:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
+from stepwell.api.certificates import Certificates
 from stepwell.api.problem import Problem
 from stepwell.api.webhook_rules import KeptRule
 from stepwell.aws.clients import client
@@ -36,7 +37,8 @@ class AwsHooks:
     """Implements `api.webhooks.Hooks`."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
-        self._resources = resources
+        self._resources, self.public_url = resources, resources.api_url
+        self.certificates = Certificates()
         self._rules: _Remembered[Rule | None] = _Remembered(clock)
         self._secrets: _Remembered[str | None] = _Remembered(clock)
 

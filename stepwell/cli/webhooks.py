@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,9 +16,20 @@ from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, fail, print_json, warn
 from stepwell.cli.tables import local_time
+from stepwell.cli.webhook_hooks import ShellHooks
 from stepwell.cli.webhooks_push import ServerWebhooks, put_webhooks, show_webhooks, without_time
 
+if TYPE_CHECKING:
+    from stepwell.api.webhooks import Reply
+
 app = typer.Typer(no_args_is_help=True, help="Webhooks: requests of any sender that become events.")
+
+
+class Method(StrEnum):
+    POST = "POST"
+    GET = "GET"
+    HEAD = "HEAD"
+
 
 NameArgument = Annotated[str, typer.Argument(help="The webhook's name, as in /webhooks/NAME.")]
 _TYPES = {".json": "application/json", ".form": "application/x-www-form-urlencoded", ".txt": "text/plain"}
@@ -109,33 +122,53 @@ def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = Fals
 @app.command("test")
 def try_rule(
     name: Annotated[str, typer.Argument(help="The webhook's name, or the file of a rule.")],
-    body: Annotated[str, typer.Option(help="The file with the request's body; - for stdin.")],
+    body: Annotated[str | None, typer.Option(help="The file with the request's body; - for stdin.")] = None,
     header: Annotated[
         list[str] | None, typer.Option("--header", "-H", metavar="NAME:VALUE", help="A header of the request.")
     ] = None,
     query: Annotated[str, typer.Option(help="The query of the request, as in a=1&b=2.")] = "",
+    method: Annotated[Method, typer.Option(help="GET, for what is asked before anything is sent.")] = Method.POST,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the signature too, with secrets of this shell's environment.")
+    ] = False,
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which event a rule makes of a request, without sending it. Its signature is not checked. Exit code 1 if the
-    rule makes none.
+    """Show which event a rule makes of a request, or what it answers a challenge, without sending it. Exit code 1 if
+    the rule makes none.
 
     Example: stepwell webhooks test github --body push.json --header X-GitHub-Event:push
     """
     from stepwell.api.problem import Problem
-    from stepwell.api.webhooks import made_event
+    from stepwell.api.webhooks import Delivery, Reply, made_event
 
-    headers = {"content-type": _TYPES.get(Path(body).suffix, "")} | dict(map(_header, header or ()))
+    if body is None and method is Method.POST:
+        fail("--body: name the file with the request's body, or - for stdin", 2)
+    kind = _TYPES.get(Path(body or "").suffix, "")
+    headers = ({"content-type": kind} if kind else {}) | dict(map(_header, header or ()))
+    rule = _rule(name, env)
+    delivery = Delivery(rule["name"], headers, query, b"" if body is None else _content(body), method.value)
     try:
-        fields = made_event(_rule(name, env), headers, query, _content(body))
+        made = made_event(rule, delivery, ShellHooks(rule) if check else None, round(time.time() * 1000))
     except Problem as problem:
         fail(str(problem))
-    if fields is None:
+    if isinstance(made, Reply):
+        _show_reply(made, as_json)
+    elif made is None:
         console.print_json(data=None) if as_json else console.print("ignored: its `if` is false")
     elif as_json:
-        print_json(fields)
+        print_json(made)
     else:
-        console.print_json(data=fields)
+        console.print_json(data=made)
+
+
+def _show_reply(reply: Reply, as_json: bool) -> None:
+    text = reply.body.decode("utf-8", "replace")
+    if as_json:
+        print_json({"answer": text, "content_type": reply.content_type})
+    else:
+        console.print(f"answers with {reply.content_type}, and makes no event:")
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def _rule(name: str, env: str | None) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from stepwell.core.parse_json import PARSE_JSON
+
 # Its excerpts of the source begin with " | ", so that no source can look like an error.
 _ERRORS = re.compile(r"^(?:[A-Z_]+: )?ERROR: <input>:(-?\d+):(-?\d+): (.*)", re.MULTILINE)
 _CODES = re.compile(r"^(?:[A-Z_]+: )+|\s*\[[A-Z_]+\]\s*$")
@@ -93,6 +95,8 @@ def _no_variable(name: str, variables: Sequence[str], elsewhere: Sequence[str]) 
 
 
 def _no_function(name: str) -> str:
+    if name == PARSE_JSON:
+        return f"`{name}` is there only in rules of webhooks"
     if name in _FUNCTIONS:
         return f"`{name}` is not called like this; see https://cel.dev for its form"
     near = difflib.get_close_matches(name, _FUNCTIONS, 1)

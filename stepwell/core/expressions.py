@@ -6,7 +6,7 @@ is a truthy text; other errors, such as a loop that takes too long, are raised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from cel_expr_python import cel
 
+from stepwell.core import parse_json
 from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Node, Select, children, decode, path, walk
 from stepwell.core.cel_errors import compile_problem, value_problem
 from stepwell.core.cel_loops import grows, is_quadratic, names_outside, nesting
@@ -40,6 +41,10 @@ class Scope(Enum):
     MATCH = ("event", "user", "data", "steps", "errors", "response", "async")
     MESSAGE = ("event", "user", "data", "steps", "errors")
     WEBHOOK = ("body", "headers", "query")
+    CHALLENGE = ("body", "headers", "query", "signature")
+
+
+_OF_REQUESTS = (Scope.WEBHOOK, Scope.CHALLENGE)  # they have parse_json, too
 
 
 class ExpressionError(ValueError):
@@ -72,7 +77,9 @@ class Bindings:
             "errors": errors or {},
             "response": response,
             "async": async_event,
+            "signature": None,
         }
+        self._unread: dict[str, str] = {}  # variables of `parse_json` without a value, and why
         self._activations: dict[tuple[str, ...], Any] = {}
 
     @classmethod
@@ -82,17 +89,40 @@ class Bindings:
         bindings._values |= {"body": body, "headers": headers, "query": query}
         return bindings
 
+    def with_signature(self, text: str) -> Bindings:
+        """The same, and the signature that a challenge asks for, for an expression of `Scope.CHALLENGE`."""
+        bindings = Bindings({})
+        bindings._values = self._values | {"signature": text}
+        return bindings
+
+    def with_parsed(self, texts: Sequence[Expression]) -> Bindings:
+        """The same, and the values of JSON texts that `parse_json` is called with."""
+        bindings = Bindings({})
+        bindings._values = dict(self._values)
+        for variable, text in zip(parse_json.VARIABLES, texts, strict=False):
+            found = text.value(bindings)
+            try:
+                bindings._values[variable] = parse_json.json_value(found.value)
+            except ValueError as error:
+                bindings._unread[variable] = found.problem or str(error)
+        return bindings
+
+    def problem(self, text: str) -> str:
+        """Why there is no value, of what the library says."""
+        unread = parse_json.NAMED.search(text)
+        return (unread and self._unread.get(unread[0])) or value_problem(text)
+
     def activation(self, variables: tuple[str, ...]) -> Any:
         found = self._activations.get(variables)
         if found is None:
-            values = {name: _whole_texts(self._values[name]) for name in variables}
+            values = {name: _whole_texts(self._values[name]) for name in variables if name not in self._unread}
             found = self._activations[variables] = _everywhere().Activation(values)
         return found
 
     def size(self, variables: tuple[str, ...]) -> tuple[int, int]:
         """The size of the largest list or object in the values of these variables, and of all their texts."""
         most = characters = 0
-        todo = [self._values[name] for name in variables]
+        todo = [self._values[name] for name in variables if name not in self._unread]
         while todo:
             value = todo.pop()
             if isinstance(value, dict | list):
@@ -113,19 +143,21 @@ class Value:
 
 class Expression:
     """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`.
-    `variables`: those it names."""
+    `variables`: those it names. `texts`: what it calls `parse_json` with, whose values are variables, too."""
 
-    def __init__(self, source: str, scope: Scope, compiled: Any, tree: Node) -> None:
-        self.source, self.scope, self.tree = source, scope, tree
+    def __init__(self, source: str, scope: Scope, compiled: Any, tree: Node, texts: Sequence[Expression] = ()) -> None:
+        self.source, self.scope, self.tree, self.texts = source, scope, tree, texts
         self.step_names = frozenset(_step_names(tree))
         named = {node.name for node in walk(tree) if isinstance(node, Ident)}
-        self.variables = tuple(name for name in scope.value if name in named)
+        self.variables = tuple(name for name in (*scope.value, *parse_json.VARIABLES) if name in named)
         self._quadratic = is_quadratic(tree)
-        self._outside = names_outside(tree) if scope is Scope.WEBHOOK else 0
+        self._outside = names_outside(tree) if scope in _OF_REQUESTS else 0
         self._compiled = compiled
 
     def evaluate(self, bindings: Bindings) -> Answer:
         """Whether it is true, and if it has no value, or one that is neither true nor false, why. Never raises."""
+        if self.texts:
+            bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
         if result is None:
             return Answer(False, value)
@@ -134,16 +166,18 @@ class Expression:
         if value is False:
             return _NO
         if result.type() == cel.Type.ERROR:
-            return Answer(False, value_problem(value))
+            return Answer(False, bindings.problem(value))
         return Answer(False, f"is {_kind(result.type())}, not true or false")
 
     def value(self, bindings: Bindings) -> Value:
         """Its value. Never raises."""
+        if self.texts:
+            bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
         if result is None:
             return Value(None, value)
         if result.type() == cel.Type.ERROR:
-            return Value(None, value_problem(value))
+            return Value(None, bindings.problem(value))
         value = result.plain_value()
         if not _is_json(value):
             return Value(None, f"is or holds {_kind(result.type())}, which JSON has not; convert it with string()")
@@ -163,7 +197,7 @@ class Expression:
             result = self._compiled.eval(bindings.activation(self.variables))
             return result, result.value()
         except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
-            return None, value_problem(str(error))
+            return None, bindings.problem(str(error))
 
 
 def _whole_texts(value: Any) -> Any:
@@ -218,8 +252,15 @@ def _compile(source: str, scope: Scope, *, is_condition: bool) -> Expression:
         raise ExpressionError("the expression holds half a character (a lone surrogate); remove it") from None
     if size > MAX_SOURCE_BYTES:
         raise ExpressionError(f"the expression is longer than {MAX_SOURCE_BYTES:,} bytes; move the logic into a step")
+    rewritten, texts = source, list[str]()
+    if scope in _OF_REQUESTS:
+        try:
+            rewritten, texts = parse_json.without_calls(source)
+        except parse_json.TooMany as error:
+            raise ExpressionError(str(error)) from None
+    arguments = [_compile(text, scope, is_condition=False) for text in texts]
     try:
-        compiled = _environment(scope).compile(source)
+        compiled = _environment(scope).compile(rewritten)
     except Exception as error:  # the library raises bare RuntimeErrors and worse
         raise ExpressionError(*compile_problem(str(error), source, scope.value, Scope.MATCH.value)) from None
     if is_condition and compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
@@ -227,18 +268,20 @@ def _compile(source: str, scope: Scope, *, is_condition: bool) -> Expression:
         raise ExpressionError(f"the expression is {kind}, and it must be true or false; compare it with something")
     tree = decode(compiled.serialize())
     _guard(tree)
-    return Expression(source, scope, compiled, tree)
+    return Expression(source, scope, compiled, tree, arguments)
 
 
 @cache
 def _environment(scope: Scope) -> Any:
-    return cel.NewEnv(variables=dict.fromkeys(scope.value, cel.Type.DYN))
+    more = parse_json.VARIABLES if scope in _OF_REQUESTS else ()
+    return cel.NewEnv(variables=dict.fromkeys((*scope.value, *more), cel.Type.DYN))
 
 
 @cache
 def _everywhere() -> Any:
     """All variables that there are anywhere."""
-    return cel.NewEnv(variables={name: cel.Type.DYN for scope in Scope for name in scope.value})
+    names = {name for scope in Scope for name in scope.value}
+    return cel.NewEnv(variables=dict.fromkeys((*names, *parse_json.VARIABLES), cel.Type.DYN))
 
 
 def _is_json(value: Any) -> bool:

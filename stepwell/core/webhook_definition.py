@@ -6,37 +6,109 @@ One rule: as with definitions of functions, what is kept and used is plain data,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from stepwell.core import values
 from stepwell.core.definition import Cel, DefinitionError, Duration, Id, Model, Variable
-from stepwell.core.expressions import ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.problems import Problem, in_words, nearest
-from stepwell.core.signatures import TIMED
-from stepwell.core.webhooks import EXPRESSIONS, MAX_EVENT, template
+from stepwell.core.webhook_checks import contradictions
+from stepwell.core.webhooks import MAX_EVENT
+
+HeaderName = Annotated[str, AfterValidator(values.header_name)]
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]*\*?", text) or text.endswith(":"):
+        raise ValueError("a topic is an ARN as in arn:aws:sns:eu-west-1:123456789012:orders; `*` may stand at its end")
+    return text
+
+
+def _timestamp(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_]{1,20}=", text) else values.header_name(text)
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
+Timestamp = Annotated[str, AfterValidator(_timestamp)]
 
 
 class Verify(Model):
     """How a request shows that it is from whom it says."""
 
-    type: Literal["standard-webhooks", "stripe", "github", "hmac"] = Field(
-        description="`hmac`: the body's HMAC stands in `header`; the others are as their senders say."
+    type: Literal[
+        "standard-webhooks", "stripe", "github", "slack", "zoom", "shopify", "square", "zendesk", "intercom", "twilio",
+        "gitlab", "telegram", "sns", "hmac", "token",
+    ] = Field(
+        description="`hmac`: an HMAC stands in `header`; `token`: a secret itself; the others are as their senders say."
+    )  # fmt: skip
+    secret: Variable | None = Field(
+        default=None, description="The name of the secret that requests are signed with; all have one but `sns`."
     )
-    secret: Variable = Field(description="The name of the secret that requests are signed with.")
-    header: Annotated[str, AfterValidator(values.header_name)] | None = Field(
-        default=None, description="The header that has the signature, if it is not the usual one."
+    header: HeaderName | None = Field(
+        default=None, description="The header that has the signature or token, if it is not the usual one."
     )
     algorithm: Literal["sha1", "sha256", "sha384", "sha512"] | None = Field(
         default=None, description="Of `hmac`; sha256 if not given."
     )
     encoding: Literal["hex", "base64"] | None = Field(default=None, description="Of `hmac`; hex if not given.")
+    prefix: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="Of `hmac` and `token`: what stands before the signature, as in `v0=`."
+    )
+    over: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None,
+        description="Of `hmac`: what is signed, the body if not given; with {{ts}}, {{body}}, {{url}}, {{method}} and "
+        "{{headers['x-name']}}.",
+        examples=["v0:{{ts}}:{{body}}"],
+    )
+    timestamp: Timestamp | None = Field(
+        default=None,
+        description="Of `hmac`: the header that says when it was signed; or a part of the signature's, as in `t=`.",
+    )
     tolerance: Duration | None = Field(
         default=None,
         description="How far from now the time in the signature may be, 5m if not given; of those that have one.",
     )
+    query: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        default=None, description="Of `token`: the field of the query that has it, in place of a header."
+    )
+    url: Annotated[str, AfterValidator(values.url)] | None = Field(
+        default=None, description="The address that the sender sends to, if it is signed; the server's own if absent."
+    )
+    topics: Annotated[list[Topic], Field(min_length=1, max_length=100)] | None = Field(
+        default=None, description="Of `sns`: the ARNs of the topics that may send; `*` may be an ARN's end."
+    )
+    confirm: bool | None = Field(
+        default=None, description="Of `sns`: whether subscriptions to these topics are confirmed when SNS asks."
+    )
+
+
+class Token(Model):
+    """A field of the query that must be equal to a secret."""
+
+    query: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="The field's name.", examples=["hub.verify_token"]
+    )
+    secret: Variable = Field(description="The name of the secret.")
+
+
+class Challenge(Model):
+    """Which requests ask whether this address is meant for their sender, and what they are answered."""
+
+    answer: Cel = Field(
+        description="CEL: a text, or an object that is answered as JSON; it has `signature`, too.",
+        examples=["query['hub.challenge']"],
+    )
+    if_: Cel | None = Field(
+        default=None,
+        alias="if",
+        description="CEL: which requests these are; if absent, those for which `answer` has a value.",
+    )
+    sign: Cel | None = Field(
+        default=None, description="CEL: a text that is signed with the secret of `verify`, in hex, for `signature`."
+    )
+    token: Token | None = Field(default=None, description="What the query must have, or the answer is 403.")
 
 
 class Webhook(Model):
@@ -56,6 +128,10 @@ class Webhook(Model):
     user: Cel | None = Field(default=None, description="CEL: the event's user, an object or an external_id.")
     ts: Cel | None = Field(default=None, description="CEL: when it was, in milliseconds or RFC 3339; now if absent.")
     if_: Cel | None = Field(default=None, alias="if", description="CEL: requests for which it is false are ignored.")
+    body: Literal["json", "form", "text"] | None = Field(
+        default=None, description="What the body is, whatever its content type says."
+    )
+    challenge: Challenge | None = Field(default=None, description="Requests that ask whether the address is right.")
     verify: Verify | None = Field(default=None, description="How requests are signed. Absent: anybody may send.")
 
 
@@ -69,7 +145,7 @@ def parse_webhook(raw: object, name: str) -> dict[str, Any]:
         rule = Webhook.model_validate(raw).model_dump(by_alias=True, exclude_none=True, exclude={"schema_", "name"})
     except ValidationError as refused:
         problems = [_problem(error) for error in refused.errors(include_url=False)]
-    problems += _contradictions(raw, name)
+    problems += contradictions(raw, name)
     if problems:
         raise DefinitionError(problems)
     return {"name": name, **rule}
@@ -77,76 +153,28 @@ def parse_webhook(raw: object, name: str) -> dict[str, Any]:
 
 def warnings(rule: dict[str, Any]) -> list[Problem]:
     """What is allowed, and probably not meant."""
-    if "verify" in rule:
-        return []
-    return [Problem((), "checks no signature, so that anybody may send it; add `verify`")]
+    if "verify" not in rule:
+        return [Problem((), "checks no signature, so that anybody may send it; add `verify`")]
+    if rule["verify"]["type"] == "sns" and not rule["verify"].get("topics"):
+        message = "takes messages of any topic, so that anybody with an AWS account may send it; name the `topics`"
+        return [Problem(("verify",), message)]
+    return []
 
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a rule, for editors; the checks across fields are not in it."""
     model = Webhook.model_json_schema(by_alias=True)
     model["properties"]["name"].pop("default")
+    model["$defs"]["Verify"] |= {
+        "if": {"properties": {"type": {"const": "sns"}}},
+        "else": {"required": ["secret"], "properties": {"secret": {"type": "string"}}},
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model, "title": "Stepwell webhook"}
-
-
-def _contradictions(raw: dict[Any, Any], name: str) -> Iterator[Problem]:
-    try:
-        values.identifier(name)
-    except ValueError as error:
-        yield Problem(("name",), f"name: {error}")
-    if raw.get("name") not in (None, name):
-        yield Problem(("name",), f"name: is another than that of the webhook, {name}; leave it out")
-    if isinstance(raw.get("event"), str):
-        yield from _event(raw["event"])
-    for field in EXPRESSIONS:
-        if isinstance(raw.get(field), str) and raw[field]:
-            yield from _compiled(field, raw[field], is_condition=field == "if")
-    if isinstance(raw.get("verify"), dict):
-        yield from _misplaced(raw["verify"])
-
-
-def _event(text: str) -> Iterator[Problem]:
-    try:
-        parts = template(text)
-    except ValueError as error:
-        yield Problem(("event",), f"event: {error}")
-        return
-    if len(parts) == 1 and (len(text) > 256 or "*" in text or not text.isprintable() or text != text.strip()):
-        message = "event: a name has at most 256 characters, no * or control character, and no spaces at its ends"
-        yield Problem(("event",), message)
-    if parts[0].startswith("stepwell/") and text != "stepwell/identify":
-        yield Problem(("event",), "event: names that begin with stepwell/ are the engine's own; choose another")
-    for source in parts[1::2]:
-        yield from _compiled("event", source, is_condition=False)
-
-
-def _compiled(field: str, source: str, *, is_condition: bool) -> Iterator[Problem]:
-    try:
-        (compile_expression if is_condition else compile_value)(source, Scope.WEBHOOK)
-    except ExpressionError as error:
-        place = f" (line {error.line}, column {error.column} of `{source[:60]}`)"
-        yield Problem((field,), f"{field}: {error.message}{place}")
-
-
-def _misplaced(verify: dict[Any, Any]) -> Iterator[Problem]:
-    kind = verify.get("type")
-    if kind == "hmac":
-        if not verify.get("header"):
-            yield Problem(("verify",), "`header` is missing; hmac has no usual one, so name the sender's")
-    else:
-        header = verify.get("header")
-        if kind == "standard-webhooks" and isinstance(header, str) and not header.lower().endswith("-signature"):
-            yield Problem(("verify", "header"), "header: must end with -signature, as its -id and -timestamp do")
-        for field in ("algorithm", "encoding"):
-            if verify.get(field) is not None:
-                yield Problem(("verify", field), f"{field}: only `hmac` has it; leave it out")
-    if kind not in TIMED and verify.get("tolerance") is not None:
-        yield Problem(("verify", "tolerance"), "tolerance: these signatures do not say when they were made")
 
 
 def _problem(error: Any) -> Problem:
     pointer = error["loc"]
-    model = Verify if len(pointer) > 1 else Webhook
+    model = _MODELS.get(pointer[:-1], Webhook)
     match error["type"]:
         case "extra_forbidden":
             names = [field.alias or name for name, field in model.model_fields.items()]
@@ -156,3 +184,10 @@ def _problem(error: Any) -> Problem:
                 pointer, f"`{pointer[-1]}` is missing; add it: {model.model_fields[pointer[-1]].description}"
             )
     return in_words(pointer, error)
+
+
+_MODELS: dict[tuple[Any, ...], type[Model]] = {
+    ("verify",): Verify,
+    ("challenge",): Challenge,
+    ("challenge", "token"): Token,
+}

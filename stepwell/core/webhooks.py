@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from stepwell.core.duration import parse_duration
+from stepwell.core.challenges import Challenge
 from stepwell.core.engine_ids import EngineId
 from stepwell.core.expressions import Bindings, Expression, Scope, compile_expression, compile_value
-from stepwell.core.signatures import HEADERS, Verify
+from stepwell.core.json_fields import asked_fields
+from stepwell.core.senders import verify_of
+from stepwell.core.signatures import Verify
 
 EXPRESSIONS = ("id", "data", "user", "ts", "if")
 MAX_EVENT = 2048  # characters of a rule's `event`
@@ -44,25 +46,36 @@ class Sent:
     query: Mapping[str, Any]
     delivery: str | None = None
 
+    def bindings(self) -> Bindings:
+        return Bindings.of_request(self.body, dict(self.headers), dict(self.query))
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A stored rule, from the plain data that `core.webhook_definition` checked. `event`: texts, and between them the
-    expressions that stand in {{ }}."""
+    expressions that stand in {{ }}. `reading`: how the body is read, whatever its content type says. `asked_fields`:
+    fields of a form that are JSON if they can be, since the rule asks for fields of theirs."""
 
     name: str
     event: tuple[str, ...]
     expressions: Mapping[str, str]  # by field
     verify: Verify | None
-    needs_body: bool
+    reading: str = ""
+    challenge: Challenge | None = None
+    needs_body: bool = False
+    asked_fields: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, raw: Json) -> Rule:
-        event = template(raw["event"])
         expressions = {field: raw[field] for field in EXPRESSIONS if field in raw}
-        rule = cls(raw["name"], event, expressions, _verify(raw.get("verify")), False)
-        names_body = any("body" in its.variables for its in rule._compiled())
-        return replace(rule, needs_body=names_body or "data" not in expressions)
+        verify = verify_of(raw["verify"]) if "verify" in raw else None
+        challenge = Challenge.of(raw["challenge"]) if "challenge" in raw else None
+        rule = cls(raw["name"], template(raw["event"]), expressions, verify, raw.get("body", ""), challenge)
+        of_event = [part for whole in rule._compiled() for part in (whole, *whole.texts)]
+        of_challenge = [part for whole in challenge.compiled() for part in (whole, *whole.texts)] if challenge else []
+        names_body = any("body" in expression.variables for expression in of_event)
+        fields = frozenset(field for its in (*of_event, *of_challenge) for field in asked_fields(its.tree))
+        return replace(rule, needs_body=names_body or "data" not in expressions, asked_fields=fields)
 
     def _compiled(self) -> Iterator[Expression]:
         for source in self.event[1::2]:
@@ -72,7 +85,7 @@ class Rule:
 
     def event_of(self, sent: Sent) -> Json | None:
         """The fields of the event; None if `if` is false. Raises RuleError."""
-        bindings = Bindings.of_request(sent.body, dict(sent.headers), dict(sent.query))
+        bindings = sent.bindings()
         if not self._wants(bindings):
             return None
         fields: Json = {"name": self._name(bindings), "data": self._data(sent, bindings)}
@@ -189,19 +202,6 @@ def event_id(webhook: str, its: str) -> str:
     if len(plain) <= _LONGEST_ID and not _CONTROL.search(plain):
         return plain
     return f"{EngineId.WEBHOOK}{webhook}:sha256:{hashlib.sha256(its.encode()).hexdigest()}"
-
-
-def _verify(raw: Json | None) -> Verify | None:
-    if raw is None:
-        return None
-    header = raw.get("header") or HEADERS[raw["type"]]
-    verify = Verify(raw["type"], raw["secret"], header.lower())
-    return replace(
-        verify,
-        algorithm=raw.get("algorithm", verify.algorithm),
-        encoding=raw.get("encoding", verify.encoding),
-        tolerance_ms=parse_duration(raw["tolerance"]) if "tolerance" in raw else verify.tolerance_ms,
-    )
 
 
 def _kind(value: Any) -> str:

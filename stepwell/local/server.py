@@ -71,7 +71,7 @@ class LocalServer:
 
     def __init__(self, platform: LocalPlatform, runners: Runners, queries: Queries, settings: ServerSettings) -> None:
         self.platform, self.queries, self.settings = platform, queries, settings
-        self.webhooks = LocalWebhooks(platform, settings.secret)
+        self.webhooks = LocalWebhooks(platform, settings.secret, settings.public_url or DEFAULT_URL)
         self._runners = runners
 
     async def deploy(self, function: LoadedFunction) -> Deployed:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.api.certificates import Certificates
 from stepwell.api.webhook_rules import KeptRule
 from stepwell.core.webhooks import Rule
 from stepwell.local.platform import LocalPlatform
@@ -31,8 +32,9 @@ class Synchronised:
 class LocalWebhooks:
     """Implements `api.webhooks.Hooks`, and changes rules; for the event loop's thread."""
 
-    def __init__(self, platform: LocalPlatform, secret: Callable[[str], str | None]) -> None:
-        self._platform, self._secret = platform, secret
+    def __init__(self, platform: LocalPlatform, secret: Callable[[str], str | None], public_url: str) -> None:
+        self._platform, self._secret, self.public_url = platform, secret, public_url
+        self.certificates = Certificates()
         self._rules: dict[str, Rule] = {}  # those that were asked for
 
     def rule(self, name: str) -> Rule | None:

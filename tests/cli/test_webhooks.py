@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ def write(folder: Path, name: str, rule: Any) -> Path:
     return file
 
 
-def run(server: Server, *arguments: str | Path, input: str | None = None) -> Any:
-    its = {"STEPWELL_URL": server.url, "COLUMNS": "200"}
+def run(server: Server, *arguments: str | Path, input: str | None = None, env: dict[str, str] | None = None) -> Any:
+    its = {"STEPWELL_URL": server.url, "COLUMNS": "200", **(env or {})}
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env=its, input=input)
 
 
@@ -160,6 +161,37 @@ def test_a_rule_can_be_tried_before_and_after_it_is_pushed(folder: Path, server:
     assert "ignored" in ok(server, "webhooks", "test", "orders", "--body", "-", input='{"kind": "test"}')
     with api(server) as http:
         assert http.get("/v1/events")["data"] == [], "nothing was sent"
+
+
+def test_a_try_may_check_signatures_and_shows_what_challenges_are_answered(folder: Path, server: Server) -> None:
+    verify = {"type": "slack", "secret": "SLACK", "tolerance": "1h"}
+    challenge = {"answer": "body.challenge"}
+    rule = {"event": "slack/{{ body.payload.type }}", "verify": verify, "challenge": challenge}
+    file = write(folder / "other", "slack", rule)
+    form = folder / "body.form"
+    form.write_text("payload=%7B%22type%22%3A%22click%22%7D")
+    assert json.loads(ok(server, "webhooks", "test", file, "--body", form))["name"] == "slack/click"
+    at = round(time.time())
+    digest = hmac.new(b"hush", f"v0:{at}:{form.read_text()}".encode(), "sha256").hexdigest()
+    signed = ("-H", f"X-Slack-Request-Timestamp:{at}", "-H", f"X-Slack-Signature:v0={digest}")
+    checked = ("webhooks", "test", file, "--body", form, *signed, "--check")
+    result = run(server, *checked, env={"SLACK": "hush"})
+    assert json.loads(result.stdout)["name"] == "slack/click"
+    assert "no signature is right" in run(server, *checked, env={"SLACK": "other"}).stderr
+    asked = run(
+        server,
+        "webhooks",
+        "test",
+        file,
+        "--body",
+        "-",
+        "-H",
+        "content-type:text/plain",
+        input='{"challenge": "[red]x"}',
+    )
+    assert asked.stdout == "answers with text/plain; charset=utf-8, and makes no event:\n[red]x\n"
+    assert '"ids"' in ok(server, "webhooks", "test", file, "--method", "GET")
+    assert "name the file" in run(server, "webhooks", "test", file).stderr
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import hmac
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
 
-from stepwell.core.signatures import BadSecret, BadSignature, Verify, check_signature
+from stepwell.core.senders import SENDERS, verify_of
+from stepwell.core.signatures import BadSecret, BadSignature, Signed, Verify, check_signature, places
 
 AT = 1_614_265_330_000  # ms
-STANDARD = Verify("standard-webhooks", "NAME", "webhook-signature")
-STRIPE = Verify("stripe", "NAME", "stripe-signature")
-GITHUB = Verify("github", "NAME", "x-hub-signature-256")
+STANDARD, STRIPE, GITHUB = (
+    verify_of({"type": its, "secret": "NAME"}) for its in ("standard-webhooks", "stripe", "github")
+)
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PING = b'{"test": 2432232314}'
 SIGNED = {
@@ -33,6 +36,12 @@ def sha256(secret: str, content: bytes) -> str:
 
 def by_stripe(secret: str, body: bytes, seconds: int = AT // 1000) -> str:
     return sha256(secret, f"{seconds}.".encode() + body)
+
+
+def check(
+    verify: Verify, secret: str | None, headers: Mapping[str, str], body: bytes, now: int = AT, url: str = ""
+) -> None:
+    check_signature(verify, secret, Signed(headers, body, url), now)
 
 
 def hmac_of(algorithm: str = "sha256", encoding: str = "hex") -> Verify:
@@ -96,29 +105,29 @@ def hmac_of(algorithm: str = "sha256", encoding: str = "hex") -> Verify:
 def test_what_specifications_sign_is_right(
     verify: Verify, secret: str, headers: Mapping[str, str], body: bytes
 ) -> None:
-    check_signature(verify, secret, headers, body, AT)
+    check(verify, secret, headers, body, AT)
 
 
 def test_the_library_of_standard_webhooks_signs_so() -> None:
     secret = "whsec_" + base64.b64encode(b"\xff" * 24).decode()
     signature = Webhook(secret).sign("msg_ü", datetime.fromtimestamp(AT / 1000, UTC), "{}")
     headers = {"webhook-id": "msg_Ã¼", "webhook-timestamp": str(AT // 1000), "webhook-signature": signature}
-    check_signature(STANDARD, secret, headers, b"{}", AT)
+    check(STANDARD, secret, headers, b"{}", AT)
 
 
 def test_of_several_signatures_one_must_be_right() -> None:
     right, wrong = SIGNED["webhook-signature"], "v1,AAAA"
-    check_signature(STANDARD, KEY, {**SIGNED, "webhook-signature": f"v1a,x {wrong} {right}"}, PING, AT)
+    check(STANDARD, KEY, {**SIGNED, "webhook-signature": f"v1a,x {wrong} {right}"}, PING, AT)
     with pytest.raises(BadSignature):
-        check_signature(STANDARD, KEY, {**SIGNED, "webhook-signature": f"{wrong} {wrong}"}, PING, AT)
+        check(STANDARD, KEY, {**SIGNED, "webhook-signature": f"{wrong} {wrong}"}, PING, AT)
     mine = by_stripe("s", CHARGE)
-    check_signature(STRIPE, "s", {"stripe-signature": f"t=1614265330, v1=00, v1={mine}"}, CHARGE, AT)
-    check_signature(hmac_of(), "s", {"x-signature": f"v1=00, v1={sha256('s', b'x')}"}, b"x", AT)
+    check(STRIPE, "s", {"stripe-signature": f"t=1614265330, v1=00, v1={mine}"}, CHARGE, AT)
+    check(hmac_of(), "s", {"x-signature": f"v1=00, v1={sha256('s', b'x')}"}, b"x", AT)
 
 
 def test_the_header_may_have_another_name() -> None:
     headers = {name.replace("webhook", "svix"): value for name, value in SIGNED.items()}
-    check_signature(Verify("standard-webhooks", "NAME", "svix-signature"), KEY, headers, PING, AT)
+    check(Verify("standard-webhooks", "NAME", "svix-signature"), KEY, headers, PING, AT)
 
 
 # --- what is wrong ---------------------------------------------------------------------------------------------------
@@ -127,16 +136,16 @@ def test_the_header_may_have_another_name() -> None:
 @pytest.mark.parametrize("seconds", [-301, 301, 10**9])
 def test_what_is_too_old_or_from_the_future_is_refused(seconds: int) -> None:
     with pytest.raises(BadSignature, match=r"too old|from the future"):
-        check_signature(STANDARD, KEY, SIGNED, PING, AT + seconds * 1000)
+        check(STANDARD, KEY, SIGNED, PING, AT + seconds * 1000)
     signed = {"stripe-signature": f"t={AT // 1000},v1={by_stripe('s', CHARGE)}"}
     with pytest.raises(BadSignature, match=r"too old|from the future"):
-        check_signature(STRIPE, "s", signed, CHARGE, AT + seconds * 1000)
+        check(STRIPE, "s", signed, CHARGE, AT + seconds * 1000)
 
 
 def test_how_old_it_may_be_can_be_said() -> None:
-    check_signature(STANDARD, KEY, SIGNED, PING, AT + 300_000)
+    check(STANDARD, KEY, SIGNED, PING, AT + 300_000)
     patient = Verify("standard-webhooks", "NAME", "webhook-signature", tolerance_ms=3_600_000)
-    check_signature(patient, KEY, SIGNED, PING, AT + 3_600_000)
+    check(patient, KEY, SIGNED, PING, AT + 3_600_000)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +178,7 @@ def test_how_old_it_may_be_can_be_said() -> None:
 )
 def test_anything_else_is_wrong(verify: Verify, headers: Mapping[str, str]) -> None:
     with pytest.raises(BadSignature):
-        check_signature(verify, KEY, headers, PING, AT)
+        check(verify, KEY, headers, PING, AT)
 
 
 @pytest.mark.parametrize(
@@ -179,5 +188,179 @@ def test_anything_else_is_wrong(verify: Verify, headers: Mapping[str, str]) -> N
 def test_a_secret_that_is_none_is_the_receivers_fault_and_not_shown(verify: Verify, secret: str | None) -> None:
     headers = {**SIGNED, "stripe-signature": "t=1614265330,v1=00", "x-hub-signature-256": "sha256=00"}
     with pytest.raises(BadSecret) as bad:
-        check_signature(verify, secret, headers, PING, AT)
+        check(verify, secret, headers, PING, AT)
     assert not secret or secret.removeprefix("whsec_") == "" or secret not in str(bad.value)
+
+
+# --- other senders ---------------------------------------------------------------------------------------------------
+
+SLACK_BODY = (
+    b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V"
+    b"&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text="
+    b"&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN"
+    b"&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
+)
+TWILIO_URL = "https://mycompany.com/myapp.php?foo=1&bar=2"
+TWILIO_BODY = b"To=%2B18005551212&Digits=1234&From=%2B14158675309&Caller=%2B14158675309&CallSid=CA1234567890ABCDE"
+TWILIO_FORM = {"content-type": "application/x-www-form-urlencoded; charset=UTF-8"}
+TWILIO_JSON = b'{"property": "value", "boolean": true}'
+TWILIO_HASH = "0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620"
+
+
+def of(kind: str, **fields: Any) -> Verify:
+    return verify_of({"type": kind, "secret": "NAME", **fields})
+
+
+@pytest.mark.parametrize(
+    ("verify", "secret", "headers", "body", "at", "url"),
+    [
+        # https://api.slack.com/authentication/verifying-requests-from-slack
+        (
+            of("slack"),
+            "8f742231b10e8888abcd99yyyzzz85a5",
+            {
+                "x-slack-request-timestamp": "1531420618",
+                "x-slack-signature": "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
+            },
+            SLACK_BODY,
+            1_531_420_618,
+            "",
+        ),
+        # https://www.twilio.com/docs/usage/security#validating-requests, and the tests of Twilio's own libraries
+        (
+            of("twilio"),
+            "12345",
+            {"x-twilio-signature": "RSOYDt4T1cUTdK1PDd93/VVr8B8=", **TWILIO_FORM},
+            TWILIO_BODY,
+            0,
+            TWILIO_URL,
+        ),
+        (
+            of("twilio"),
+            "12345",
+            {"x-twilio-signature": "IK+Dwps556ElfBT0I3Rgjkr1wJU=", **TWILIO_FORM},
+            b"Sid=CA123&SidAccount=AC123&Digits=5678&Digits=1234&Digits=1234",
+            0,
+            TWILIO_URL,
+        ),
+        (
+            of("twilio"),
+            "12345",
+            {"x-twilio-signature": "a9nBmqA0ju/hNViExpshrM61xv4=", "content-type": "application/json"},
+            TWILIO_JSON,
+            0,
+            f"{TWILIO_URL}&bodySHA256={TWILIO_HASH}",
+        ),
+        # https://developer.zendesk.com/documentation/webhooks/verifying/ (its order; its example has the other)
+        (
+            of("zendesk"),
+            "HRkRd4BeOAoUkfZr-mhauJT64rvBASlJRoIyPsd3zeA=",
+            {
+                "x-zendesk-webhook-signature-timestamp": "2021-07-25T10:00:00Z",
+                "x-zendesk-webhook-signature": "Rry/4TtIdFyawtXXp8QdI6tlAUUQ/5kL1OTp5qo/ZIk=",
+            },
+            b'{"say": "hello"}',
+            1_627_207_200,
+            "",
+        ),
+        (of("gitlab"), "t0ken", {"x-gitlab-token": "t0ken"}, b"{}", 0, ""),
+        (of("telegram"), "t0ken", {"x-telegram-bot-api-secret-token": "t0ken"}, b"{}", 0, ""),
+        (of("token"), "t0ken", {"authorization": "Bearer t0ken"}, b"{}", 0, ""),
+        (of("token", header="X-Api-Key"), "t0ken", {"x-api-key": "t0ken"}, b"{}", 0, ""),
+        (of("token", query="code"), "t+ken", {}, b"{}", 0, "https://a/webhooks/b?a=1&code=t%2Bken"),
+    ],
+)  # fmt: skip
+def test_what_senders_say_they_sign_is_right(
+    verify: Verify, secret: str, headers: Mapping[str, str], body: bytes, at: int, url: str
+) -> None:
+    check(verify, secret, headers, body, at * 1000, url)
+    with pytest.raises(BadSignature):
+        check(verify, f"{secret}x", headers, body, at * 1000, url)
+    with pytest.raises(BadSignature):
+        check(verify, secret, dict.fromkeys(headers, ""), body, at * 1000, "")
+    if verify.type not in ("token", "gitlab", "telegram"):
+        with pytest.raises(BadSignature):
+            check(verify, secret, headers, body + b"x", at * 1000, url)
+    if verify.timestamp:
+        with pytest.raises(BadSignature, match="too old"):
+            check(verify, secret, headers, body, at * 1000 + 300_001, url)
+    if verify.type == "twilio":
+        with pytest.raises(BadSignature):
+            check(verify, secret, headers, body, 0, url.replace("mycompany", "other"))
+        check(verify, secret, headers, body, 0, url.replace("mycompany.com", "mycompany.com:443"))
+
+
+def by_openssl(algorithm: str, key: str, content: bytes, encoding: str = "hex") -> str:
+    command = ["openssl", "dgst", f"-{algorithm}", "-hmac", key, "-binary"]
+    digest = subprocess.run(command, input=content, capture_output=True, check=True).stdout
+    return digest.hex() if encoding == "hex" else base64.b64encode(digest).decode()
+
+
+HEADERS = {"x-id": "7", "x-at": "1614265330", "x-ms": "1614265330123", "x-when": "2021-02-25T15:02:10Z"}
+URL = "https://stepwell.example/webhooks/w?a=1"
+BODY = b'{"n": 1, "t": "\xff"}'
+
+
+SHOPIFY = {"type": "shopify", "header": "x-shopify-hmac-sha256"}
+SQUARE = {"type": "square", "header": "x-square-hmacsha256-signature"}
+INTERCOM = {"type": "intercom", "header": "x-hub-signature"}
+
+
+def hmac_over(over: str, **fields: str) -> Any:
+    return {"type": "hmac", "header": "X-S", "over": over, **fields}
+
+
+@pytest.mark.parametrize(
+    ("fields", "signed", "algorithm", "encoding", "form"),
+    [
+        (SHOPIFY, BODY, "sha256", "base64", "{}"),
+        (SQUARE, URL.encode() + BODY, "sha256", "base64", "{}"),
+        (INTERCOM, BODY, "sha1", "hex", "sha1={}"),
+        (hmac_over("{{ts}}.{{body}}", timestamp="X-At"), b"1614265330." + BODY, "sha256", "hex", "{}"),
+        (
+            hmac_over("{{ts}}:{{body}}", timestamp="ts=", prefix="h1="),
+            b"1614265330:" + BODY,
+            "sha256",
+            "hex",
+            "ts=1614265330;h1={}",
+        ),
+        (hmac_over("{{ body }}{{ts}}", timestamp="x-ms"), BODY + b"1614265330123", "sha256", "hex", "{}"),
+        (
+            hmac_over("{{ts}}{{body}}", timestamp="x-when", algorithm="sha512"),
+            b"2021-02-25T15:02:10Z" + BODY,
+            "sha512",
+            "hex",
+            "{}",
+        ),
+        (
+            hmac_over("{{method}}{{url}}{{body}}{{ts}}", timestamp="x-at", encoding="base64"),
+            b"POST" + URL.encode() + BODY + b"1614265330",
+            "sha256",
+            "base64",
+            "{}",
+        ),
+        (hmac_over("{{headers['X-Id']}}.{{body}}", prefix="v2="), b"7." + BODY, "sha256", "hex", "v1=00,v2={}"),
+    ],
+)
+def test_any_hmac_can_be_said(fields: Any, signed: bytes, algorithm: str, encoding: str, form: str) -> None:
+    verify = verify_of({"secret": "NAME", **fields})
+    headers = {**HEADERS, verify.header: form.format(by_openssl(algorithm, "hush", signed, encoding))}
+    check(verify, "hush", headers, BODY, AT, URL)
+    for wrong in ({"body": BODY + b" "}, {"secret": "hush2"}):
+        with pytest.raises(BadSignature):
+            check(verify, str(wrong.get("secret", "hush")), headers, bytes(wrong.get("body", BODY)), AT, URL)  # type: ignore[arg-type]
+    if verify.timestamp:
+        with pytest.raises(BadSignature):
+            check(verify, "hush", headers, BODY, AT + 310_000, URL)
+
+
+def test_of_a_template_only_what_it_may_name_is_taken() -> None:
+    assert places("v0:{{ts}}:{{ body }}{{headers['a-b']}}") == ["ts", "body", "headers"]
+    for wrong in ("{{", "{{x}}", "}}", "{{ts", "{{headers[a]}}", "{{body.id}}"):
+        with pytest.raises(ValueError, match="what is signed is text"):
+            places(wrong)
+
+
+def test_every_sender_has_a_header_or_a_certificate() -> None:
+    for name, sender in SENDERS.items():
+        assert "header" in sender.signs or name in ("hmac", "sns"), name

@@ -61,6 +61,60 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert {"event", "verify/secret"} < said.keys()
 
 
+@pytest.mark.parametrize(
+    ("verify", "pointer", "said"),
+    [
+        ({"type": "github"}, "secret", "`secret` is missing"),
+        ({"type": "hmac", "secret": "S"}, "", "`header` is missing"),
+        ({"type": "github", "secret": "S", "over": "{{body}}"}, "over", "only `hmac` has it"),
+        ({"type": "github", "secret": "S", "prefix": "a="}, "prefix", "only `hmac` or `token` has it"),
+        ({"type": "github", "secret": "S", "tolerance": "1m"}, "tolerance", "do not say when"),
+        ({"type": "github", "secret": "S", "topics": ["arn:aws:sns:eu-west-1:123456789012:a"]}, "topics", "only `sns`"),
+        ({"type": "hmac", "secret": "S", "header": "x", "over": "x"}, "over", "{{body}} is missing"),
+        ({"type": "hmac", "secret": "S", "header": "x", "over": "{{ts}}{{body}}"}, "over", "go together"),
+        ({"type": "hmac", "secret": "S", "header": "x", "timestamp": "x-at"}, "timestamp", "proves nothing"),
+        ({"type": "hmac", "secret": "S", "header": "x", "over": "{{bdy}}"}, "over", "what is signed is text with"),
+        ({"type": "hmac", "secret": "S", "header": "x", "over": "{{body}}", "tolerance": "1m"}, "tolerance", "when"),
+        ({"type": "token", "secret": "S", "header": "x", "query": "q"}, "query", "name one of them"),
+        ({"type": "twilio", "secret": "S", "url": "example.com"}, "url", "must be an address"),
+        ({"type": "sns", "secret": "S"}, "secret", "certificate of its own"),
+        ({"type": "sns", "confirm": True}, "confirm", "name the `topics`"),
+        ({"type": "sns", "topics": ["orders"]}, "topics/0", "a topic is an ARN"),
+        ({"type": "sns", "topics": ["arn:aws:sns:eu-west-1:123456789012:"]}, "topics/0", "a topic is an ARN"),
+        ({"type": "sns", "topics": []}, "topics", "at least one"),
+    ],
+)
+def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: str, said: str) -> None:
+    with pytest.raises(DefinitionError) as wrong:
+        parse_webhook({"event": "a", "verify": verify}, "w")
+    told = {"/".join(map(str, its.pointer)): its.message for its in wrong.value.problems}
+    assert said in told[f"verify/{pointer}".removesuffix("/")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "pointer", "said"),
+    [
+        ({"answer": "bdy"}, "answer", "did you mean `body`?"),
+        ({"answer": "signature", "if": "signature == ''"}, "if", "there is no variable `signature`"),
+        ({"answer": "'x'", "sign": "body.token"}, "sign", "signed with the secret of `verify`"),
+        ({"if": "true"}, "answer", "`answer` is missing"),
+        ({"answer": "'x'", "tokn": {}}, "tokn", "did you mean `token`?"),
+        ({"answer": "'x'", "token": {"query": "q"}}, "token/secret", "`secret` is missing"),
+    ],
+)
+def test_what_a_rule_says_of_challenges_must_fit_together(rule: Any, pointer: str, said: str) -> None:
+    with pytest.raises(DefinitionError) as wrong:
+        parse_webhook({"event": "a", "challenge": rule}, "w")
+    told = {"/".join(map(str, its.pointer)): its.message for its in wrong.value.problems}
+    assert said in told[f"challenge/{pointer}"]
+
+
+def test_who_takes_messages_of_any_topic_is_warned() -> None:
+    (told,) = warnings({"event": "a", "verify": {"type": "sns"}})
+    assert "anybody with an AWS account" in told.message
+    assert warnings({"event": "a", "verify": {"type": "sns", "topics": ["arn:aws:sns:eu-west-1:123456789012:a"]}}) == []
+
+
 def test_who_checks_no_signature_is_warned() -> None:
     assert [its.message for its in warnings({"event": "a"})] == [
         "checks no signature, so that anybody may send it; add `verify`"
@@ -74,6 +128,8 @@ def test_the_schema_accepts_what_is_accepted_and_describes_every_field() -> None
     validator = Draft202012Validator(found)
     validator.validate(WHOLE)
     validator.validate({"event": "a"})
+    validator.validate({"event": "a", "verify": {"type": "sns"}})
+    validator.validate({"event": "a", "body": "json", "challenge": {"answer": "body.challenge", "if": "true"}})
     for wrong in ({}, {"event": ""}, {"event": "a", "x": 1}, {"event": "a", "verify": {"type": "stripe"}}):
         assert not validator.is_valid(wrong)
     for model in (found, *found["$defs"].values()):

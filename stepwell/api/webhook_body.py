@@ -1,0 +1,134 @@
+"""The body of a webhook's request as JSON data: of JSON, a form, or text.
+
+One rule: what is read as what follows from the rule, the content type and the text, in this order; and JSON that cannot
+be kept as it is makes an error, never a text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+from stepwell.core import exact_json
+from stepwell.core.json_fields import json_of_text, read_json
+
+MOST_FIELDS = 1000  # of a form or a query
+_CHARSETS = {
+    **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8-sig"),
+    **dict.fromkeys(("iso-8859-1", "latin-1", "latin1"), "latin-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-16"),
+}
+_CHARSET = re.compile(r";\s*charset=\"?([^\s;\"]+)", re.IGNORECASE)
+_IS_JSON = re.compile(r"[^;]*[/+]json")
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+_BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]{1,200})\"|([^\s;\"]{1,200}))", re.IGNORECASE)
+_DISPOSITION = re.compile(rb"^content-disposition:[ \t]*form-data(;[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_PART_TYPE = re.compile(rb"^content-type:[ \t]*([^\r\n]{1,200})", re.IGNORECASE | re.MULTILINE)
+_PARAMETER = re.compile(rb";\s*(name|filename)=\"((?:[^\"\\]|\\.)*)\"", re.IGNORECASE)
+
+
+def is_form(content_type: str, reading: str = "") -> bool:
+    """Whether a body is read as a form."""
+    kind = _media_type(content_type)
+    return reading == "form" or (not reading and kind in (_FORM, _MULTIPART))
+
+
+def read_body(content_type: str, body: bytes, reading: str = "") -> Any:
+    """The body as JSON data. `reading`: what it is by the rule (json, form, text), whatever the content type says.
+    Raises ValueError."""
+    kind = _media_type(content_type)
+    if not body:
+        return {} if is_form(content_type, reading) else None
+    if is_form(content_type, reading):
+        if kind == _MULTIPART:
+            return _parts(content_type, body)
+        return fields_of(_text(content_type, body), "strict")
+    text = _text(content_type, body)
+    if reading == "text":
+        return text
+    says_json = _IS_JSON.fullmatch(kind) is not None
+    if reading == "json" or says_json or not kind:
+        try:
+            return read_json(text)
+        except exact_json.Unusable as error:
+            raise ValueError(f"the body's JSON cannot be kept: {error}") from None
+        except ValueError as error:
+            if reading == "json" or says_json:
+                whose = "its content type" if says_json else "the rule"
+                raise ValueError(f"the body is not JSON, as {whose} says: {error}") from None
+            return text
+    value = json_of_text(text)
+    return text if value is None else value
+
+
+def fields_of(text: str, errors: str) -> dict[str, Any]:
+    """Of a form or a query, by name: a text, or a list of texts if it is there more than once."""
+    found: dict[str, Any] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True, errors=errors, max_num_fields=MOST_FIELDS):
+        _add(found, name, value)
+    return found
+
+
+def _add(found: dict[str, Any], name: str, value: Any) -> None:
+    if name not in found:
+        found[name] = value
+    elif isinstance(found[name], list):
+        found[name].append(value)
+    else:
+        found[name] = [found[name], value]
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _text(content_type: str, body: bytes) -> str:
+    named = _CHARSET.search(content_type)
+    charset = _CHARSETS.get(named[1].lower()) if named else "utf-8-sig"  # without its byte order mark
+    if charset is None:
+        raise ValueError("the body's charset is not read here; send it in UTF-8")
+    if (
+        charset == "utf-16"
+        and named
+        and named[1][-2:].lower() in ("le", "be")
+        and body[:2] not in (b"\xff\xfe", b"\xfe\xff")
+    ):
+        charset = named[1]
+    try:
+        return body.decode(charset)
+    except UnicodeDecodeError:
+        raise ValueError(f"the body is not in {named[1] if named else 'UTF-8'}") from None
+
+
+def _parts(content_type: str, body: bytes) -> dict[str, Any]:
+    """The fields of a form as RFC 7578 has them. A file is told by its name, type and size: what it holds is no text
+    for an event."""
+    named = _BOUNDARY.search(content_type)
+    if named is None:
+        raise ValueError("the content type of the form names no boundary")
+    pieces = (b"\r\n" + body).split(b"\r\n--" + (named[1] or named[2]).encode("latin-1"), MOST_FIELDS + 2)
+    if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
+        more = len(pieces) > MOST_FIELDS + 2
+        raise ValueError(f"the form has more than {MOST_FIELDS:,} fields" if more else "the form is not complete")
+    found: dict[str, Any] = {}
+    for piece in pieces[1:-1]:
+        head, _, content = piece.partition(b"\r\n\r\n")
+        disposition = _DISPOSITION.search(head)
+        parameters = dict(_PARAMETER.findall(disposition[1])) if disposition else {}
+        if b"name" not in parameters:
+            raise ValueError("a part of the form has no name")
+        kind = _PART_TYPE.search(head)
+        part_type = kind[1].decode("latin-1").strip() if kind else ""
+        name = _unquoted(parameters[b"name"])
+        if b"filename" in parameters:
+            file = {"filename": _unquoted(parameters[b"filename"]), "content_type": part_type, "size": len(content)}
+            _add(found, name, file)
+        else:
+            _add(found, name, _text(part_type, content))
+    return found
+
+
+def _unquoted(text: bytes) -> str:
+    return re.sub(rb"\\(.)", rb"\1", text).decode("utf-8", "replace")
