@@ -1,6 +1,10 @@
 """How functions are tested: real steps, no network, and three days pass in no time.
 
 Run with: pytest examples/testing
+
+Whatever is sent is routed when `send` returns, and what `run`, `runs`, `event` and `events` show has settled: nothing
+moves any more but what waits for time, events or people. So no test waits by itself. All words, and what they wait for,
+are in `stepwell.testing.platform`.
 """
 
 from pathlib import Path

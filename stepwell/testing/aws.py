@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,15 +35,13 @@ from stepwell.aws.types import TypeStore
 from stepwell.aws.webhooks import AwsWebhooks
 from stepwell.core.duration import parse_duration
 from stepwell.core.routing import NotPossible, Release
-from stepwell.project.load import LoadError, load
-from stepwell.project.types import project_types
 from stepwell.testing.account import provision
 from stepwell.testing.decisions import Decisions
 from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext, http_event, scheduled_event
 from stepwell.testing.lambda_host import LambdaHost
-from stepwell.testing.local import refused_by, webhooks_of
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
+from stepwell.testing.projects import Project, project_at
 
 HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
 
@@ -82,8 +80,9 @@ class AwsStepwell(Decisions):
 
     # --- words -----------------------------------------------------------------------------------------------------
 
-    def deploy(self, path: Path | str) -> int:
-        return self._push(path, Release())
+    def deploy(self, path: Path | str) -> Any:
+        project = project_at(path)
+        return project.answer(self._push(project, Release()))
 
     def push(
         self,
@@ -100,16 +99,12 @@ class AwsStepwell(Decisions):
             release.check()
         except NotPossible as reason:
             raise Refused(409, [{"pointer": "", "message": str(reason)}]) from None
-        function_id = load(Path(path)).definition.id
-        version = self._push(path, release)
+        ((function_id, version),) = self._push(project_at(path), release).items()
         return {"version": version, "routing": self._get(f"/v1/functions/{function_id}/routing")}
 
-    def _push(self, path: Path | str, release: Release) -> int:
+    def _push(self, project: Project, release: Release) -> dict[str, int]:
         try:
-            function = load(Path(path))
-            its = wanted([function], self.resources)
-        except LoadError as wrong:
-            raise refused_by(wrong) from None
+            its = wanted(project.functions, self.resources)
         except CannotRun as wrong:
             raise Refused(400, [{"pointer": "", "message": str(problem)} for problem in wrong.problems]) from None
         self._prepare(its)
@@ -122,20 +117,19 @@ class AwsStepwell(Decisions):
             message=release.message,
             release=release,
         )
-        for new in project_types([function.folder], [function]).types:
+        for new in project.types:
             TypeStore(self.resources).register_type(new)
-        for webhook in webhooks_of(function):
+        for webhook in project.webhooks:
             AwsWebhooks(self.resources).put_webhook(webhook.rule)
         try:
             found, actions = push.plan(its)
         except MissingSecrets as wrong:
             raise Refused(400, [{"pointer": "", "message": str(wrong)}]) from None
         registered = push.apply(its, found, actions)
-        if registered:
-            if not registered[0].is_new:
-                self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
-            return registered[0].version
-        return found.live[function.definition.id].plan.version
+        if not all(one.is_new for one in registered):
+            self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
+        live = {function_id: version.plan.version for function_id, version in found.live.items()}
+        return live | {one.function_id: one.version for one in registered}
 
     def _prepare(self, wanted: Sequence[Wanted]) -> None:
         """What has to be there before this is pushed. Raises Refused."""
@@ -161,16 +155,18 @@ class AwsStepwell(Decisions):
         return self.http(method, path, content, {"content-type": "application/json"}).json()
 
     def event(self, event_id: str) -> Json:
+        self._settle_to_show()
         return self._get(f"/v1/events/{quote(event_id, safe='')}")
 
     def events(self, name: str | None = None) -> list[Json]:
+        self._settle_to_show()
         query = f"name={quote(name)}&" if name else ""
         return self._all(f"/v1/events?{query}")
 
     def runs(self, event_id: str | None = None) -> list[Json]:
-        self.settle()
+        self._settle_to_show()
         of = "" if event_id is None else f"/events/{quote(event_id, safe='')}"
-        return [self.run(run["id"]) for run in self._all(f"/v1{of}/runs?")]
+        return [self.peek(run["id"]) for run in self._all(f"/v1{of}/runs?")]
 
     def run_of(self, event_id: str) -> str:
         """The id of an event's only run, while things still move."""
@@ -179,11 +175,15 @@ class AwsStepwell(Decisions):
         return run_id
 
     def run(self, run_id: str) -> Json:
+        self._settle_to_show()
+        return self.peek(run_id)
+
+    def peek(self, run_id: str) -> Json:
         return self._get(f"/v1/runs/{run_id}")
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + PATIENCE_S
-        while not until(run := self.run(run_id)):
+        while not until(run := self.peek(run_id)):
             assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
             if not self._deliver():
                 self._host.wait_any(0.01)
@@ -212,20 +212,23 @@ class AwsStepwell(Decisions):
 
     # --- time ------------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        deadline = time.monotonic() + 3 * PATIENCE_S
-        while True:
+    def _settle(self, within_s: float) -> bool:
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
             is_idle = self._host.is_idle  # asked first: what ended since has put its outcome on the queue
             if not self._deliver():
                 if is_idle or (not self._host.wait_any(0.05) and self._waits_in_vain()):
-                    return
-            assert time.monotonic() < deadline, "things never stop moving"
+                    return True
+        return False
+
+    def _running(self) -> frozenset[Hashable]:
+        return frozenset(self._host.outstanding)
 
     def _waits_in_vain(self) -> bool:
         """Whether all that still runs are steps of cancelled runs: Lambda cannot stop them before their timeout."""
         payloads = [orjson.loads(payload) for payload in self._host.outstanding]
         runs = {(payload.get("input") or payload)["ctx"]["run_id"] for payload in payloads}
-        return bool(runs) and all(self.run(run_id)["status"] == "cancelled" for run_id in runs)
+        return bool(runs) and all(self.peek(run_id)["status"] == "cancelled" for run_id in runs)
 
     def travel(self, duration: str) -> None:
         target = self._emulator.now + parse_duration(duration)

@@ -11,7 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -113,10 +113,15 @@ class ContainerStepwell(AwsStepwell):
             text = f"{Path(self._containers.engine).name} cannot run containers here: {error.stderr.strip()[-300:]}"
             raise Refused(400, [{"pointer": "", "message": text}]) from None
 
-    def settle(self) -> None:
-        super().settle()
-        while self.ecs.wait_any(PATIENCE_S):
-            super().settle()
+    def _settle(self, within_s: float) -> bool:
+        deadline = time.monotonic() + within_s
+        while super()._settle(deadline - time.monotonic()):
+            if not self.ecs.wait_any(min(PATIENCE_S, max(0.0, deadline - time.monotonic()))):
+                return not self.ecs.running
+        return False
+
+    def _running(self) -> frozenset[Hashable]:
+        return super()._running().union(self.ecs.running)
 
     def wait_until_running(self, tasks: int = 1) -> None:
         """Until that many containers of steps run, or are about to."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 from stepwell.testing.platform import Json
+from stepwell.testing.settling import Settling
 
 
-class Decisions(ABC):
+class Decisions(Settling):
     """The words `approve` and `decline` of `platform.Stepwell`."""
 
     @abstractmethod
-    def settle(self) -> None: ...
-
-    @abstractmethod
-    def run(self, run_id: str) -> Json: ...
+    def peek(self, run_id: str) -> Json: ...
 
     @abstractmethod
     def api(self, method: str, path: str, body: Any = None) -> Any: ...
@@ -28,7 +26,7 @@ class Decisions(ABC):
 
     def _decide(self, link: str, run_id: str, step: str | None, body: Json) -> Json:
         self.settle()
-        steps = self.run(run_id)["steps"]
+        steps = self.peek(run_id)["steps"]
         asked = {its_id: its["approval"] for its_id, its in steps.items() if "approval" in its}
         if step is None and len(asked) == 1:
             (step,) = asked

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,11 +26,10 @@ from stepwell.local.clock import Clock
 from stepwell.local.http import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.archive import write_archive
-from stepwell.project.load import LoadedFunction, LoadError, load
-from stepwell.project.types import project_types
-from stepwell.project.webhooks import WebhookFile, find_webhooks
+from stepwell.project.load import LoadedFunction, load
 from stepwell.testing.decisions import Decisions
 from stepwell.testing.platform import PATIENCE_S, START, Answer, Json, Refused
+from stepwell.testing.projects import project_at
 
 T = TypeVar("T")
 
@@ -88,16 +87,16 @@ class LocalStepwell(Decisions):
         assert not self._thread.is_alive()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(4 * PATIENCE_S)
 
-    def deploy(self, path: Path | str) -> int:
-        try:
-            function = load(Path(path))
-        except LoadError as wrong:
-            raise refused_by(wrong) from None
-        self._call(self.server.register_types(project_types([function.folder], [function]).types))
-        for webhook in webhooks_of(function):
+    def deploy(self, path: Path | str) -> Any:
+        project = project_at(path)
+        self._call(self.server.register_types(project.types))
+        for webhook in project.webhooks:
             self._call(self.server.webhooks.put(webhook.rule))
+        return project.answer({its.definition.id: self._deploy(its) for its in project.functions})
+
+    def _deploy(self, function: LoadedFunction) -> int:
         deployed = self._call(self.server.deploy(function))
         if deployed.registered is None:
             raise Refused(400, [{"pointer": "", "message": reason} for reason in deployed.missing])
@@ -143,18 +142,20 @@ class LocalStepwell(Decisions):
         return self.http(method, path, content, {"content-type": "application/json"}).json()
 
     def event(self, event_id: str) -> Json:
+        self._settle_to_show()
         detail = self.server.queries.read_event(event_id)
         assert detail is not None, f"no event {event_id}"
         return dict(event_view(detail))
 
     def events(self, name: str | None = None) -> list[Json]:
+        self._settle_to_show()
         page = self.server.queries.read_events(name=name, limit=1000)
         return [dict(event_view(detail)) for detail in reversed(page.items)]
 
     def runs(self, event_id: str | None = None) -> list[Json]:
-        self.settle()
+        self._settle_to_show()
         page = self.server.queries.read_runs(event=event_id, limit=1000)
-        return [self.run(detail.run.id) for detail in reversed(page.items)]
+        return [self.peek(detail.run.id) for detail in reversed(page.items)]
 
     def run_of(self, event_id: str) -> str:
         """The id of an event's only run, while things still move."""
@@ -162,13 +163,17 @@ class LocalStepwell(Decisions):
         return detail.run.id
 
     def run(self, run_id: str) -> Json:
+        self._settle_to_show()
+        return self.peek(run_id)
+
+    def peek(self, run_id: str) -> Json:
         detail = self.server.queries.read_run(run_id)
         assert detail is not None, f"no run {run_id}"
         return dict(run_view(detail, lambda: self.server.platform.links))
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + PATIENCE_S
-        while not until(run := self.run(run_id)):
+        while not until(run := self.peek(run_id)):
             assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
             threading.Event().wait(0.003)
         return run
@@ -182,8 +187,15 @@ class LocalStepwell(Decisions):
     def rerun(self, run_id: str) -> str | None:
         return self._call(self.server.platform.rerun(run_id, uuid4().hex))
 
-    def settle(self) -> None:
-        self._call(self.server.platform.until_idle())
+    def _settle(self, within_s: float) -> bool:
+        try:
+            self._call(asyncio.wait_for(self.server.platform.until_idle(), within_s))
+        except TimeoutError:
+            return False
+        return True
+
+    def _running(self) -> frozenset[Hashable]:
+        return frozenset(self.server.platform.executor.running)
 
     def travel(self, duration: str) -> None:
         self._call(self.server.platform.travel(parse_duration(duration)))
@@ -195,18 +207,3 @@ class LocalStepwell(Decisions):
         self.close()
         self._clock.advance(parse_duration(downtime))
         self._open()
-
-
-def webhooks_of(function: LoadedFunction) -> list[WebhookFile]:
-    """The rules that come with a function. Raises Refused."""
-    found = find_webhooks([function.folder])
-    if found.problems:
-        raise refused_by(LoadError(found.problems))
-    return found.webhooks
-
-
-def refused_by(wrong: LoadError) -> Refused:
-    """Each problem with its place in the definition."""
-    return Refused(
-        400, [{"pointer": "".join(f"/{p}" for p in its.pointer), "message": its.message} for its in wrong.problems]
-    )

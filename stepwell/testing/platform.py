@@ -1,6 +1,13 @@
 """What a test can do to Stepwell, and see of it: the same words on one machine and on AWS.
 
-Time stands still, and passes only when the test travels. Steps are really executed.
+Time stands still, and passes only when the test travels. Steps are really executed. What settles:
+
+- Words that show something, `run`, `runs`, `event` and `events`, first wait until nothing moves any more but what waits
+  for time, events or people. So no test needs `settle`, and none is a race.
+- `send`, `http` and `api` return when the server has answered, and what was sent is routed: its runs have started, and
+  waits that it ends have ended. `deploy`, `push`, `secret`, `cancel` and `rerun` return when that is done.
+- `travel`, `approve` and `decline` wait before and afterwards, with all that follows.
+- `peek`, `wait` and `http` show what is so at the moment, for tests that hold a step up.
 """
 
 from __future__ import annotations
@@ -44,11 +51,12 @@ class Answer:
 
 
 class Stepwell(Protocol):
-    def deploy(self, path: Path | str) -> int:
-        """Make the function in a folder live; its version. Raises Refused."""
+    def deploy(self, path: Path | str) -> Any:
+        """Make a function live; its version. Of a folder of functions, make all live; their versions by id. Raises
+        Refused."""
 
     def send(self, name: str, data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
-        """Send one event; its id. Raises Refused."""
+        """Send one event; its id, once it is accepted and routed. Raises Refused."""
 
     def send_raw(self, body: bytes) -> list[str]:
         """Send the body of a request as it is; the ids of its events. Raises Refused."""
@@ -64,15 +72,19 @@ class Stepwell(Protocol):
         """The runs of an event, or all, the oldest first, once nothing moves any more; as `/v1/runs/{id}` has them."""
 
     def run(self, run_id: str) -> Json:
-        """A run as it is now."""
+        """A run, once nothing moves any more. One whose step runs on for a minute is shown as it is then."""
+
+    def peek(self, run_id: str) -> Json:
+        """A run as it is now, while things still move."""
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         """A run as soon as the condition holds."""
 
-    def event(self, event_id: str) -> Json: ...
+    def event(self, event_id: str) -> Json:
+        """An event, with what it did not start and why, once nothing moves any more."""
 
     def events(self, name: str | None = None) -> list[Json]:
-        """Events, the engine's own among them, the oldest first."""
+        """Events, the engine's own among them, the oldest first, once nothing moves any more."""
 
     def cancel(self, run_id: str) -> None: ...
 

@@ -1,6 +1,7 @@
 """The pytest plugin: Stepwell in a test, on this machine or on an emulated AWS, with a clock that the test moves.
 
-`stepwell` and `stepwell_aws` speak the same words (`stepwell.testing.platform.Stepwell`), so one test can run on both.
+`stepwell` and `stepwell_aws` speak the same words, so one test can run on both. `stepwell.testing.platform` has them,
+and says what settles when.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def stepwell(tmp_path: Path) -> Iterator[LocalStepwell]:
-    """A server on this machine, with a database of its own."""
+    """A server on this machine, with a database of its own. Its words: `stepwell.testing.platform.Stepwell`."""
     from stepwell.testing.local import LocalStepwell
 
     local = LocalStepwell(tmp_path / "stepwell")
@@ -54,7 +55,8 @@ def stepwell_aws_account(
 def stepwell_aws(
     stepwell_aws_account: tuple[Emulator, LambdaHost, EcsHost, Containers],
 ) -> Iterator[ContainerStepwell]:
-    """An environment in an emulated account that is empty. Needs `pip install 'stepwell[testing]'`."""
+    """An environment in an emulated account that is empty. Needs `pip install 'stepwell[testing]'`. Its words:
+    `stepwell.testing.platform.Stepwell`."""
     from stepwell.testing.containers import ContainerStepwell
 
     aws = ContainerStepwell(*stepwell_aws_account)

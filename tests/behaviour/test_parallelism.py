@@ -59,13 +59,13 @@ def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_pa
     if platform.name == "aws":
         events = platform.send_raw(stage.events("go", 6))
         stage.begun(at_least=6)
-        assert [platform.run(platform.run_of(event))["steps"]["a"]["status"] for event in events] == ["running"] * 6
+        assert [platform.peek(platform.run_of(event))["steps"]["a"]["status"] for event in events] == ["running"] * 6
         stage.let_end(6)
         assert {run["status"] for run in platform.runs()} == {"completed"}
         return
     events = platform.send_raw(stage.events("go", 3 * most))
     stage.begun(at_least=most)
-    states = [platform.run(platform.run_of(event))["steps"]["a"]["status"] for event in events]
+    states = [platform.peek(platform.run_of(event))["steps"]["a"]["status"] for event in events]
     assert sorted(states) == ["queued"] * 2 * most + ["running"] * most
     assert len(stage.begun()) == most
     stage.let_end(3 * most)
@@ -86,7 +86,7 @@ def test_calls_that_wait_hold_up_no_programs(platform: Platform, site: Site, tmp
     stage.let_end(2)
     for event in programs:
         platform.wait(platform.run_of(event), lambda run: run["status"] == "completed")
-    assert {platform.run(platform.run_of(event))["status"] for event in calls} == {"running"}
+    assert {platform.peek(platform.run_of(event))["status"] for event in calls} == {"running"}
     site.hold.set()
     assert {run["status"] for run in platform.runs()} == {"completed"}
 

@@ -295,7 +295,7 @@ def test_what_is_kept_of_a_user_is_erased(platform: Platform) -> None:
     steps: Any = {
         "a": {},
         "b": {"after": {"step": "a", "on": "always"}},
-        "c": {"after": {"step": "b", "if": "response"}},
+        "c": {"after": {"step": "b", "if": "!has(response.x)"}},
     }
     platform.deploy(function(steps))
     acts = script(a={"raise": SECRET, "log": SECRET}, b={"return": {"x": SECRET * 100}}) | {"text": SECRET}

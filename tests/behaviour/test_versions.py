@@ -278,7 +278,7 @@ def test_a_failed_run_and_one_that_runs_can_be_run_again(platform: Platform, act
     platform.wait(first, lambda run: run["steps"]["a"]["attempts"] != [])
     again = platform.rerun(first)
     assert again is not None
-    assert platform.run(again)["rerun_of"] == first
+    assert platform.peek(again)["rerun_of"] == first
     platform.cancel(first)
     platform.cancel(again)
     platform.settle()

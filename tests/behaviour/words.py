@@ -117,7 +117,10 @@ class Platform(Protocol):
         """The id of an event's only run, while things still move."""
 
     def run(self, run_id: str) -> Json:
-        """A run as it is now."""
+        """A run, once nothing moves any more."""
+
+    def peek(self, run_id: str) -> Json:
+        """A run as it is now, while things still move."""
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         """A run as soon as the condition holds."""

@@ -1,0 +1,63 @@
+"""What a test deploys: one function, or a folder of them, with the types and webhooks that stand beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stepwell.event_types.types import TypeVersion
+from stepwell.project.load import LoadedFunction, LoadError, load, load_all
+from stepwell.project.search import NAMES, Tree, is_file, is_function
+from stepwell.project.source import PlacedProblem
+from stepwell.project.types import project_types
+from stepwell.project.webhooks import WebhookFile, find_webhooks
+from stepwell.testing.platform import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    functions: list[LoadedFunction]
+    types: list[TypeVersion]
+    webhooks: list[WebhookFile]
+    is_one: bool  # a function was named, and no folder of them
+
+    def answer(self, versions: dict[str, int]) -> Any:
+        """What `deploy` answers, by the version of each function."""
+        return versions[self.functions[0].definition.id] if self.is_one else versions
+
+
+def project_at(path: Path | str) -> Project:
+    """What stands in a function's folder or below a folder. Raises Refused."""
+    path = Path(path)
+    is_one = is_file(path) or is_function(path)
+    try:
+        functions, tree = ([load(path)], Tree([_folder(path)])) if is_one else _all(path)
+    except LoadError as wrong:
+        raise _refused(wrong.problems) from None
+    types, webhooks = project_types(tree, functions), find_webhooks(tree)
+    if problems := [*types.problems, *webhooks.problems]:
+        raise _refused(problems)
+    return Project(functions, types.types, webhooks.webhooks, is_one)
+
+
+def _folder(path: Path) -> Path:
+    return path.parent if is_file(path) else path
+
+
+def _all(path: Path) -> tuple[list[LoadedFunction], Tree]:
+    tree = Tree([path])
+    functions, errors = load_all(tree)
+    if problems := [problem for error in errors for problem in error.problems]:
+        raise LoadError(problems)
+    if not functions:
+        message = f"has no function in it, nor below it; a function's folder has one of {', '.join(NAMES)}"
+        raise LoadError([PlacedProblem(path, 1, 1, (), message), *tree.passed_over])
+    return functions, tree
+
+
+def _refused(problems: list[PlacedProblem]) -> Refused:
+    """Each problem with its place in the definition."""
+    return Refused(
+        400, [{"pointer": "".join(f"/{p}" for p in its.pointer), "message": its.message} for its in problems]
+    )

@@ -1,0 +1,165 @@
+"""The fixtures `stepwell` and `stepwell_aws` as people have them in their tests: no two words are a race."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.testing.platform import Json, Refused, Stepwell
+
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
+SLOW = "import time\n\ndef handler(event, context):\n    time.sleep(0.3)\n    return {'at': 'last'}\n"
+
+
+@pytest.fixture(params=["stepwell", "stepwell_aws"])
+def platform(request: pytest.FixtureRequest) -> Stepwell:
+    found: Stepwell = request.getfixturevalue(request.param)
+    return found
+
+
+def function(folder: Path, steps: Json, *, on: str = "go", code: str = SLOW) -> Path:
+    """A function whose steps take a while, in a folder that is called as it is."""
+    folder.mkdir(parents=True)
+    (folder / "app.py").write_text(code)
+    common = {"path": "file://app.py", "runtime": {"type": "lambda", "handler": "app.handler"}}
+    steps = {step_id: {**common, **its} for step_id, its in steps.items()}
+    definition = {"id": folder.name, "triggers": [{"event": on}], "steps": steps}
+    (folder / "stepwell.json").write_text(json.dumps(definition))
+    return folder
+
+
+def only(platform: Stepwell, event_id: str) -> str:
+    (run,) = platform.runs(event_id)
+    return str(run["id"])
+
+
+def test_a_run_is_shown_when_all_that_was_sent_has_had_its_effect(platform: Stepwell, tmp_path: Path) -> None:
+    platform.deploy(function(tmp_path / "f", {"a": {}, "b": {"after": [{"step": "a", "async": PAID}]}}))
+    run_id = only(platform, platform.send("go", {"order": 1}))
+    platform.send("paid", {"order": 1})
+    run = platform.run(run_id)
+    assert (run["status"], run["output"]) == ("completed", {"b": {"at": "last"}})
+
+
+def test_what_is_sent_is_routed(platform: Stepwell, tmp_path: Path) -> None:
+    platform.deploy(function(tmp_path / "f", {"a": {}}))
+    event_id = platform.send("go")
+    (run,) = platform.api("GET", f"/v1/events/{event_id}/runs")["data"]
+    assert platform.peek(run["id"])["status"] in ("running", "completed")
+    assert platform.run(run["id"])["status"] == "completed"
+
+
+def test_a_run_that_runs_again_is_shown_at_its_end(platform: Stepwell, tmp_path: Path) -> None:
+    platform.deploy(function(tmp_path / "f", {"a": {}}))
+    again = platform.rerun(only(platform, platform.send("go", id="e")))
+    assert again is not None
+    assert platform.run(again)["status"] == "completed"
+    asked = {"replay": "r1", "events": [{"id": "e"}]}
+    (done,) = platform.api("POST", "/v1/functions/f/replay", asked)["events"]
+    assert platform.run(done["run_id"])["status"] == "completed"
+
+
+def test_a_cancelled_run_is_cancelled_at_once(platform: Stepwell, tmp_path: Path) -> None:
+    platform.deploy(function(tmp_path / "f", {"a": {}, "b": {"after": [{"step": "a", "wait": "1h"}]}}))
+    run_id = only(platform, platform.send("go"))
+    platform.cancel(run_id)
+    assert platform.peek(run_id)["status"] == "cancelled"
+
+
+def test_events_are_shown_with_those_that_follow(platform: Stepwell, tmp_path: Path) -> None:
+    platform.deploy(function(tmp_path / "f", {"a": {}}))
+    platform.deploy(function(tmp_path / "after", {"a": {}}, on="stepwell/run.completed"))
+    platform.send("go")
+    (ended,) = platform.events("stepwell/run.completed")
+    assert ended["data"]["function_id"] == "f"
+    assert [run["function_id"] for run in platform.runs(ended["id"])] == ["after"]
+
+
+def test_a_decision_is_followed_by_all_that_comes_of_it(platform: Stepwell, tmp_path: Path) -> None:
+    asks: Json = {"path": "", "runtime": {"type": "approval", "message": "'Pay?'"}}
+    platform.deploy(function(tmp_path / "f", {"ask": asks, "b": {"after": [{"step": "ask"}]}}))
+    run_id = only(platform, platform.send("go"))
+    platform.approve(run_id)
+    assert platform.peek(run_id)["status"] == "completed"
+
+
+def test_the_next_event_is_for_what_was_pushed_last(platform: Stepwell, tmp_path: Path) -> None:
+    for n in (1, 2):
+        code = f"def handler(event, context):\n    return {n}\n"
+        assert platform.deploy(function(tmp_path / str(n) / "f", {"a": {}}, code=code)) == n
+        (run,) = platform.runs(platform.send("go"))
+        assert (run["function_version"], run["output"]) == (n, {"a": n})
+
+
+def test_a_step_that_runs_on_is_shown_as_it_is(
+    platform: Stepwell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepwell.testing.settling.PATIENCE_S", 0.5)
+    go = tmp_path / "go"
+    code = (
+        f"import os, time\ndef handler(event, context):\n    while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    )
+    platform.deploy(function(tmp_path / "f", {"a": {}}, code=code))
+    run_id = only(platform, platform.send("go"))
+    assert platform.run(run_id)["status"] == "running"
+    go.touch()
+    platform.wait(run_id, lambda run: run["status"] == "completed")
+
+
+# --- what is deployed ------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_functions_is_deployed_with_its_types(platform: Stepwell, tmp_path: Path) -> None:
+    function(tmp_path / "all/one", {"a": {}}, on="one")
+    function(tmp_path / "all/deep/two", {"a": {}}, on="two")
+    schema = tmp_path / "all/schemas/one.1.schema.json"
+    schema.parent.mkdir()
+    schema.write_text(json.dumps({"x-stepwell-policy": "reject", "required": ["n"]}))
+    assert platform.deploy(tmp_path / "all") == {"one": 1, "two": 1}
+    assert [run["function_id"] for run in platform.runs(platform.send("two"))] == ["two"]
+    with pytest.raises(Refused, match="n"):
+        platform.send("one")
+    function(tmp_path / "all/three", {"a": {}}, on="two")
+    assert platform.deploy(str(tmp_path / "all")) == {"one": 1, "two": 1, "three": 1}
+
+
+def _nothing(folder: Path) -> None:
+    folder.mkdir()
+
+
+def _one_broken(folder: Path) -> None:
+    function(folder / "f", {"a": {}})
+    (function(folder / "g", {"a": {}}) / "stepwell.json").write_text('{"id": "g"}')
+
+
+def _two_of_one_id(folder: Path) -> None:
+    function(folder / "x/f", {"a": {}})
+    function(folder / "y/f", {"a": {}})
+
+
+def _wrong_type(folder: Path) -> None:
+    function(folder / "f", {"a": {}})
+    (folder / "schemas").mkdir()
+    (folder / "schemas/go.1.schema.json").write_text('{"type": "nothing"}')
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_nothing, "has no function in it"),
+        (_one_broken, "`triggers` is missing"),
+        (_two_of_one_id, "the id 'f' is taken"),
+        (_wrong_type, "nothing"),
+        (lambda folder: None, "does not exist"),
+    ],
+)
+def test_a_folder_with_anything_wrong_is_refused_as_a_whole(
+    platform: Stepwell, tmp_path: Path, make: Any, says: str
+) -> None:
+    make(tmp_path / "all")
+    with pytest.raises(Refused, match=says):
+        platform.deploy(tmp_path / "all")
+    assert platform.api("GET", "/v1/functions")["data"] == []
