@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from stepwell.local.code_keeper import pushed_name
 from stepwell.local.once import forget
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.project.code import remove
@@ -120,10 +121,16 @@ def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str
 
 
 def _needed_code(connection: sqlite3.Connection) -> set[str]:
-    return {h for (code,) in connection.execute("SELECT code FROM versions") for h in orjson.loads(code).values()}
+    """The names of folders with the code of versions, and of what they were pushed as."""
+    rows = connection.execute("SELECT function, version, code FROM versions").fetchall()
+    return {name for f, v, code in rows for name in (*orjson.loads(code).values(), pushed_name(f, v))}
 
 
 def _delete_code(folder: Path, needed: set[str]) -> None:
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if len(entry.name) == 64 and entry.name not in needed:
+        if entry.name in needed:
+            continue
+        if entry.suffix == ".zip":
+            entry.unlink()
+        elif len(entry.name) == 64:
             remove(entry)

@@ -17,6 +17,7 @@ from stepwell.core.plan import compile_plan
 from stepwell.core.routing import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
+from stepwell.local.code_keeper import CodeKeeper
 from stepwell.local.cpus import usable_cpus
 from stepwell.local.files import close_to_others, make_code_folder, make_folder
 from stepwell.local.functions import PUSHED, Registered
@@ -28,7 +29,7 @@ from stepwell.local.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.store import LocalStore
 from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
-from stepwell.project.code import dotenv, materialise
+from stepwell.project.code import dotenv
 from stepwell.project.load import LoadedFunction, LoadError, load
 from stepwell.project.webhooks import FoundWebhooks
 
@@ -69,10 +70,12 @@ class Deployed:
 class LocalServer:
     """A started platform with what belongs to it. Made by `open_server`."""
 
-    def __init__(self, platform: LocalPlatform, runners: Runners, queries: Queries, settings: ServerSettings) -> None:
+    def __init__(
+        self, platform: LocalPlatform, runners: Runners, code: CodeKeeper, queries: Queries, settings: ServerSettings
+    ) -> None:
         self.platform, self.queries, self.settings = platform, queries, settings
         self.webhooks = LocalWebhooks(platform, settings.secret, settings.public_url or DEFAULT_URL)
-        self._runners = runners
+        self._runners, self._code = runners, code
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
         """Make a loaded function live; a version that is equal to the newest makes no new one."""
@@ -87,13 +90,16 @@ class LocalServer:
             with tempfile.TemporaryDirectory() as folder:
                 await asyncio.to_thread(unpack, archive, Path(folder))
                 function = await asyncio.to_thread(load, Path(folder))
-                return await self._deploy(function, release)
+                deployed = await self._deploy(function, release)
+            if (its := deployed.registered) is not None:
+                await asyncio.to_thread(self._code.keep_pushed, its.function_id, its.version, archive)
+            return deployed
 
     async def _deploy(self, function: LoadedFunction, release: Release | None = None) -> Deployed:
         missing, code, values = [], {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():
-            await asyncio.to_thread(materialise, step_code, self.settings.code)
+            await asyncio.to_thread(self._code.keep, step_code)
             code[step_id] = step_code.hash
             found = dotenv(step_code.folder)
             if found:
@@ -108,6 +114,8 @@ class LocalServer:
             if release is None:
                 await self.platform.retire([plan.function_id])
             return Deployed(function, None, missing)
+        if release is None:
+            self._code.keep_definition(plan.function_id, function.file)
         file = str(function.file) if release is None else PUSHED
         registered = await self.platform.register(definition, code, values, file, release)
         return Deployed(function, registered, ())
@@ -158,7 +166,8 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
         make_code_folder(settings.code)
         for warning in close_to_others(settings.database, settings.code):  # not before it is known to be ours
             log.warning("%s", warning)
-        runners = Runners(no_containers=settings.no_containers)
+        code = CodeKeeper(settings.code, {its: Path(file) for its, file in store.functions.live().items()})
+        runners = Runners(no_containers=settings.no_containers, code=code)
         platform = LocalPlatform(
             store,
             runners,
@@ -174,13 +183,21 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
         )
         duty = asyncio.create_task(platform.wal.keep_small())
         try:
+            await _check_code(store, code)
             await platform.start()
-            yield LocalServer(platform, runners, Queries(settings.database), settings)
+            yield LocalServer(platform, runners, code, Queries(settings.database), settings)
         finally:
             duty.cancel()
             task = asyncio.current_task()
             is_urgent = task is not None and task.cancelling() > 1
             await platform.close(0.0 if is_urgent else settings.grace_s)
+
+
+async def _check_code(store: LocalStore, code: CodeKeeper) -> None:
+    """Look at the code of live versions before any of it runs."""
+    for code_hash, (function_id, version) in store.functions.live_code().items():
+        if problem := await asyncio.to_thread(code.check, code_hash, function_id, version):
+            log.error("version %s of %s cannot run: %s", version, function_id, problem)
 
 
 def listen(host: str, port: int) -> socket.socket:

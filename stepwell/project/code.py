@@ -146,7 +146,7 @@ def _patterns(file: Path) -> GitIgnoreSpec:
         raise CodeError(f"{file} holds a pattern that cannot be read: {error}") from None
 
 
-def _walk(root: Path, ignored: _Ignored) -> Iterator[str]:
+def _walk(root: Path, ignored: _Ignored | _Leavings) -> Iterator[str]:
     """The relative paths of all files and links that belong to the code."""
     folders = [root]
     while folders:
@@ -227,27 +227,52 @@ def _shown(path: str | Path) -> str:
 
 
 def materialise(code: StepCode, into: Path) -> Path:
-    """The read-only copy of this code, `<into>/<hash>`, made unless it is there. Raises CodeError, OSError (disk full).
+    """The read-only copy of this code, `<into>/<hash>`, made unless it is there and right. Raises CodeError, OSError
+    (disk full).
 
     The copy gets its name only when it is whole. Copiers into one folder take turns, so what is half made when one
     begins was left by a crash.
     """
     target = into / code.hash
-    if target.is_dir():
+    if is_copy(target, code.hash):
         return target
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (into / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir():
-            unfinished = into / ".unfinished"
+        if not is_copy(target, code.hash):
+            unfinished, changed = into / ".unfinished", into / ".changed"
             remove(unfinished)
+            remove(changed)
             try:
                 _copy(code, unfinished)
+                if target.is_dir():
+                    target.rename(changed)
                 unfinished.rename(target)
             except BaseException:
                 remove(unfinished)
                 raise
+            remove(changed)
     return target
+
+
+def is_copy(folder: Path, code_hash: str) -> bool:
+    """Whether a copy that was made here is still what its hash says. Every file counts but what Python leaves."""
+    if not folder.is_dir():
+        return False
+    folder = folder.resolve()
+    try:
+        names = sorted(_walk(folder, _Leavings()), key=os.fsencode)
+        environments = virtual_environments(names)
+        return hash_of(_read(folder, name, LARGEST, environments)[0] for name in names) == code_hash
+    except (OSError, CodeError):
+        return False
+
+
+class _Leavings:
+    """What is no part of a copy."""
+
+    def holds(self, path: Path, is_folder: bool) -> bool:
+        return is_folder and path.name == "__pycache__"
 
 
 def remove(folder: Path) -> None:

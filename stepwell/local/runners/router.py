@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 
 from stepwell.core.messages import Outcome
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
+from stepwell.local.code_keeper import CodeKeeper
+from stepwell.local.runners.checked import CheckedAttempt
 from stepwell.local.runners.container import ContainerRunner, dockerfile_of, local_command
 from stepwell.local.runners.environment import search_path
 from stepwell.local.runners.handler import HandlerRunner, module_file
@@ -28,8 +31,9 @@ _logger = logging.getLogger("stepwell.runners")
 class Runners:
     """All runners of one server; itself a `Runner`."""
 
-    def __init__(self, *, no_containers: bool = False) -> None:
-        self._no_containers = no_containers
+    def __init__(self, *, no_containers: bool = False, code: CodeKeeper | None = None) -> None:
+        """`code`: who says whether a step's code is what it was; None: nobody asks."""
+        self._no_containers, self._code = no_containers, code
         self._scratch = Scratch()
         self._programs = ProgramRunner(self._scratch)
         self._handlers = HandlerRunner(self._scratch)
@@ -42,11 +46,17 @@ class Runners:
         attempt = _Attempt(self, end)
         self._attempts.add(attempt)
         try:
-            attempt.running = self._runner_of(job.step).start(job, _Log(log), attempt.end)
+            attempt.running = self._start(job, _Log(log), attempt.end)
         except Exception as error:  # a fault of ours must not stop the server
             _logger.exception("step %s of run %s could not be started", job.step.id, job.run_id)
             attempt.running = NotStarted(failure("start", f"internal error: {error!r}"), attempt.end)
         return attempt.running
+
+    def _start(self, job: Job, log: Log, end: End) -> Running:
+        begin = partial(self._runner_of(job.step).start, job, log, end)
+        if self._code is None or job.code_hash is None or self._code.is_unchanged(job.code_hash):
+            return begin()
+        return CheckedAttempt(partial(self._code.check, job.code_hash, job.function_id, job.version), begin, end)
 
     def forget(self, attempt: _Attempt) -> bool:
         """The attempt has ended. False if that is known already."""

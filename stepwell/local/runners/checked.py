@@ -1,0 +1,45 @@
+"""Attempts that start once their code was looked at: what changed since its version was made does not run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from stepwell.core.messages import Outcome
+from stepwell.core.outcome import failure
+from stepwell.local.runners.job import End, Running
+from stepwell.local.runners.program import STOPPED, why_not
+
+
+class CheckedAttempt:
+    """`check` runs in a thread and says what is wrong, or None; then `begin` starts the attempt."""
+
+    def __init__(self, check: Callable[[], str | None], begin: Callable[[], Running], end: End) -> None:
+        self._check, self._begin, self._end = check, begin, end
+        self._running: Running | None = None
+        self._is_stopped = False
+        self._task = asyncio.get_running_loop().create_task(self._go())
+
+    async def _go(self) -> None:
+        outcome = await self._refused()
+        if self._is_stopped:
+            self._end(STOPPED)
+        elif outcome is not None:
+            self._end(outcome)
+        else:
+            try:
+                self._running = self._begin()
+            except Exception as error:
+                self._end(why_not(error))
+
+    async def _refused(self) -> Outcome | None:
+        try:
+            problem = await asyncio.to_thread(self._check)
+        except Exception as error:
+            return why_not(error)
+        return None if problem is None else failure("code_changed", problem, retryable=False)
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        if self._running is not None:
+            self._running.stop()
