@@ -369,12 +369,14 @@ class Engine:
                 errors = ChainMap({asked.parent: error_json(asked.outcome.error)}, errors)
             elif asked.outcome.output is not None:
                 outputs = ChainMap({asked.parent: asked.outcome.output}, outputs)
-        variables = edge_variables(plan, asked.parent, record.event.as_json(), outputs, errors)
+        conditions = {e: compile_expression(plan.edges[e].condition or "true", Scope.CONDITION) for e in asked.edges}
+        matches = [compile_expression(plan.pauses[p].match or "true", Scope.MATCH) for p in asked.pauses]
+        read_by = [*conditions.values(), *matches]
+        variables = edge_variables(plan, asked.parent, record.event.as_json(), outputs, errors, read_by)
         bindings = Bindings(**variables)
         answers = Answers({}, {})
-        for e in asked.edges:
-            condition = plan.edges[e].condition or "true"
-            answers.edges[e] = compile_expression(condition, Scope.CONDITION).evaluate(bindings)
+        for e, condition in conditions.items():
+            answers.edges[e] = condition.evaluate(bindings)
         for p in asked.pauses:
             answers.pauses[p] = _wait_key(plan, p, variables)
         return answers

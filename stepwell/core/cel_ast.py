@@ -108,6 +108,30 @@ def path(node: Node) -> Path | None:
     return None
 
 
+def paths(node: Node) -> Iterator[Path]:
+    """All paths in a tree, each as long as it is written; also those that begin with a variable of a loop."""
+    at = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
+    if at is not None:
+        yield at
+    else:
+        for child in children(node):
+            yield from paths(child)
+
+
+def step_names(node: Node, hidden: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The ids of steps that a tree names, as `steps.x` or `errors['x']`. `hidden`: variables that loops have."""
+    its_path = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
+    if its_path is not None and len(its_path) >= 2 and its_path[0] in {"steps", "errors"} - hidden:
+        yield its_path[1]
+    if isinstance(node, Comprehension):
+        yield from step_names(node.range, hidden)
+        for part in (node.condition, node.step, node.result):
+            yield from step_names(part, hidden | {node.variable})
+    else:
+        for child in children(node):
+            yield from step_names(child, hidden)
+
+
 def _below(operand: Node, field: str) -> Path | None:
     above = path(operand)
     return None if above is None else (*above, field)

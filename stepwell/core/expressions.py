@@ -6,20 +6,31 @@ is a truthy text; other errors, such as a loop that takes too long, are raised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
-from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
 from cel_expr_python import cel
 
 from stepwell.core import parse_json
-from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Node, Select, children, decode, path, walk
+from stepwell.core.cel_ast import (
+    Call,
+    Const,
+    Ident,
+    Node,
+    Path,
+    decode,
+    step_names,
+    walk,
+)
+from stepwell.core.cel_ast import paths as paths_of
+from stepwell.core.cel_cost import TooMuch, check_cost, harmless_length
 from stepwell.core.cel_errors import compile_problem, value_problem
-from stepwell.core.cel_loops import grows, is_quadratic, names_outside, nesting
+from stepwell.core.cel_loops import grows, nesting
+from stepwell.core.cel_sizes import Measured, json_of
+from stepwell.core.cel_values import is_json, only, without_nul
 from stepwell.core.immortal_none import make_none_immortal
 from stepwell.core.messages import Answer
 
@@ -28,8 +39,8 @@ make_none_immortal()  # before the library returns its first null
 MAX_SOURCE_BYTES = 2048
 _MAX_NESTING = 2
 _MAX_REGEX = 200
-_MAX_ENTRIES = 1000
-_MAX_WORK = 64_000_000  # characters that a loop may look at or copy, of what anybody may send
+_LARGE = 16 * 1024  # bytes as JSON
+_UNKNOWN = 1 << 60  # bytes, of what is no JSON
 
 
 class Scope(Enum):
@@ -53,6 +64,14 @@ class ExpressionError(ValueError):
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
         super().__init__(message)
         self.message, self.line, self.column = message, line, column
+
+
+class Bound(NamedTuple):
+    """Values of variables. `length`: as JSON, in bytes."""
+
+    activation: Any
+    values: dict[str, Any]
+    length: int
 
 
 class Bindings:
@@ -80,7 +99,7 @@ class Bindings:
             "signature": None,
         }
         self._unread: dict[str, str] = {}  # variables of `parse_json` without a value, and why
-        self._activations: dict[tuple[str, ...], Any] = {}
+        self._bound: dict[tuple[Any, ...], Bound] = {}
 
     @classmethod
     def of_request(cls, body: Any, headers: dict[str, Any], query: dict[str, Any]) -> Bindings:
@@ -112,25 +131,22 @@ class Bindings:
         unread = parse_json.NAMED.search(text)
         return (unread and self._unread.get(unread[0])) or value_problem(text)
 
-    def activation(self, variables: tuple[str, ...]) -> Any:
-        found = self._activations.get(variables)
+    def bound(self, variables: tuple[str, ...], paths: tuple[Path, ...]) -> Bound:
+        """The variables as the library takes them. Of large ones only what these paths lead to, since it converts all
+        that it gets."""
+        found = self._bound.get(variables) or self._bound.get(paths)
         if found is None:
-            values = {name: _whole_texts(self._values[name]) for name in variables if name not in self._unread}
-            found = self._activations[variables] = _everywhere().Activation(values)
+            key: tuple[Any, ...] = variables
+            values = {name: self._values[name] for name in variables if name not in self._unread}
+            text = json_of(values)
+            if text is None or len(text) > _LARGE:
+                key, values = paths, only(values, paths)
+                text = json_of(values)
+            # The library would end a text at a NUL, so that "ada\0eve" were "ada".
+            has_nul = text is None or b"\\u0000" in text
+            activation = _everywhere().Activation(without_nul(values) if has_nul else values)
+            found = self._bound[key] = Bound(activation, values, _UNKNOWN if text is None else len(text))
         return found
-
-    def size(self, variables: tuple[str, ...]) -> tuple[int, int]:
-        """The size of the largest list or object in the values of these variables, and of all their texts."""
-        most = characters = 0
-        todo = [self._values[name] for name in variables if name not in self._unread]
-        while todo:
-            value = todo.pop()
-            if isinstance(value, dict | list):
-                most = max(most, len(value))
-                todo += value.values() if isinstance(value, dict) else value
-            elif isinstance(value, str):
-                characters += len(value)
-        return most, characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +159,20 @@ class Value:
 
 class Expression:
     """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`.
-    `variables`: those it names. `texts`: what it calls `parse_json` with, whose values are variables, too."""
+    `steps_read`: those whose outputs and errors it needs; None: all. `variables`: those it names. `texts`: what it
+    calls `parse_json` with, whose values are variables, too."""
 
-    def __init__(self, source: str, scope: Scope, compiled: Any, tree: Node, texts: Sequence[Expression] = ()) -> None:
+    def __init__(
+        self, source: str, scope: Scope, compiled: Any, tree: Node, texts: Sequence[Expression] = (), *, is_given: bool
+    ) -> None:
         self.source, self.scope, self.tree, self.texts = source, scope, tree, texts
-        self.step_names = frozenset(_step_names(tree))
+        self.step_names = frozenset(step_names(tree))
         named = {node.name for node in walk(tree) if isinstance(node, Ident)}
         self.variables = tuple(name for name in (*scope.value, *parse_json.VARIABLES) if name in named)
-        self._quadratic = is_quadratic(tree)
-        self._outside = names_outside(tree) if scope in _OF_REQUESTS else 0
-        self._compiled = compiled
+        self._compiled, self._is_given = compiled, is_given
+        self._paths = tuple(paths_of(tree))
+        self.steps_read = None if {("steps",), ("errors",)} & set(self._paths) else self.step_names
+        self._harmless = harmless_length(tree, is_given=is_given)
 
     def evaluate(self, bindings: Bindings) -> Answer:
         """Whether it is true, and if it has no value, or one that is neither true nor false, why. Never raises."""
@@ -179,55 +199,24 @@ class Expression:
         if result.type() == cel.Type.ERROR:
             return Value(None, bindings.problem(value))
         value = result.plain_value()
-        if not _is_json(value):
+        if not is_json(value):
             return Value(None, f"is or holds {_kind(result.type())}, which JSON has not; convert it with string()")
         return Value(value)
 
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
         """What the library answers, which may be an error, and its value; or None, and why it cannot be evaluated."""
-        if self._quadratic:
-            entries, _ = bindings.size(self.variables)
-            if entries > _MAX_ENTRIES:
-                return None, f"map, filter, and `in` in a loop, take {_MAX_ENTRIES:,} entries; there are {entries:,}"
-        if self._outside:
-            entries, characters = bindings.size(self.variables)
-            if entries**self._outside * characters > _MAX_WORK:
-                return None, "too much was sent for a loop that names something outside of it"
+        bound = bindings.bound(self.variables, self._paths)
+        if bound.length > self._harmless:
+            try:
+                sizes = Measured(bound.values)
+                check_cost(self.tree, sizes, bound.length, sizes.size(()), is_given=self._is_given)
+            except TooMuch as why:
+                return None, str(why)
         try:
-            result = self._compiled.eval(bindings.activation(self.variables))
+            result = self._compiled.eval(bound.activation)
             return result, result.value()
         except Exception as error:  # the library raises RuntimeErrors and worse, also for what an event holds
             return None, bindings.problem(str(error))
-
-
-def _whole_texts(value: Any) -> Any:
-    """The value with U+FFFD for each NUL, at which the library would end a text, so that "ada\\0eve" were "ada"."""
-    try:
-        has_any = b"\\u0000" in orjson.dumps(value)
-    except TypeError:  # it is no JSON, or nested deeply
-        has_any = True
-    return _replaced(value) if has_any else value
-
-
-def _replaced(value: Any) -> Any:
-    """A copy; without recursion, since a webhook's body may be nested more deeply than Python's calls."""
-    todo: list[Any] = [top := [value]]
-    while todo:
-        its = todo.pop()
-        if isinstance(its, dict):
-            entries = [(_copied(name), _copied(inner)) for name, inner in its.items()]
-            its.clear()
-            its.update(entries)
-        else:
-            its[:] = map(_copied, its)
-        todo += [inner for inner in (its.values() if isinstance(its, dict) else its) if isinstance(inner, dict | list)]
-    return top[0]
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    return value.copy() if isinstance(value, dict | list) else value
 
 
 _YES, _NO = Answer(True), Answer(False)
@@ -268,7 +257,7 @@ def _compile(source: str, scope: Scope, *, is_condition: bool) -> Expression:
         raise ExpressionError(f"the expression is {kind}, and it must be true or false; compare it with something")
     tree = decode(compiled.serialize())
     _guard(tree)
-    return Expression(source, scope, compiled, tree, arguments)
+    return Expression(source, scope, compiled, tree, arguments, is_given=not is_condition)
 
 
 @cache
@@ -282,24 +271,6 @@ def _everywhere() -> Any:
     """All variables that there are anywhere."""
     names = {name for scope in Scope for name in scope.value}
     return cel.NewEnv(variables=dict.fromkeys((*names, *parse_json.VARIABLES), cel.Type.DYN))
-
-
-def _is_json(value: Any) -> bool:
-    todo = [value]
-    while todo:
-        its = todo.pop()
-        if isinstance(its, dict):
-            if not all(isinstance(key, str) for key in its):
-                return False
-            todo += its.values()
-        elif isinstance(its, list):
-            todo += its
-        elif isinstance(its, float):
-            if not isfinite(its):
-                return False
-        elif its is not None and not isinstance(its, bool | int | str):
-            return False
-    return True
 
 
 def _kind(of: Any) -> str:
@@ -339,16 +310,3 @@ def _guard_pattern(pattern: Node) -> None:
 @cache
 def _regex_probe() -> Any:
     return _environment(Scope.TRIGGER).compile("''.matches(data)")
-
-
-def _step_names(node: Node, hidden: frozenset[str] = frozenset()) -> Iterator[str]:
-    its_path = path(Select(node.operand, node.field, False)) if isinstance(node, Select) else path(node)
-    if its_path is not None and len(its_path) >= 2 and its_path[0] in {"steps", "errors"} - hidden:
-        yield its_path[1]
-    if isinstance(node, Comprehension):
-        yield from _step_names(node.range, hidden)
-        for part in (node.condition, node.step, node.result):
-            yield from _step_names(part, hidden | {node.variable})
-    else:
-        for child in children(node):
-            yield from _step_names(child, hidden)

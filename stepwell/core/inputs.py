@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.expressions import Bindings, Expression, Scope, compile_expression
 from stepwell.core.messages import Answer, Error
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run import EdgeStatus, PauseStatus, Run
@@ -88,10 +88,19 @@ def step_input(
 
 
 def edge_variables(
-    plan: Plan, parent: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
+    plan: Plan,
+    parent: int,
+    event: dict[str, Any],
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+    read_by: Iterable[Expression],
 ) -> dict[str, Any]:
-    """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends."""
+    """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends, of
+    the steps that these expressions read."""
+    read = [its.steps_read for its in read_by]
     known = () if parent == TRIGGER else (*plan.steps[parent].ancestors, parent)
+    if None not in read:
+        known = tuple(s for s in known if any(plan.steps[s].id in its for its in read if its is not None))
     return {
         "event": event,
         "steps": {plan.steps[s].id: orjson.loads(outputs[s]) for s in known if s in outputs},
@@ -112,5 +121,6 @@ def match_answer(
     its = plan.pauses[pause]
     if its.match is None:
         return Answer(True)
-    known = edge_variables(plan, its.parent, event, outputs, errors)
-    return compile_expression(its.match, Scope.MATCH).evaluate(Bindings(**known, async_event=incoming))
+    match = compile_expression(its.match, Scope.MATCH)
+    known = edge_variables(plan, its.parent, event, outputs, errors, [match])
+    return match.evaluate(Bindings(**known, async_event=incoming))

@@ -157,6 +157,15 @@ def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stan
             assert text in error["message"], text
 
 
+def test_a_condition_that_would_take_long_has_no_value(platform: Platform) -> None:
+    condition = "steps.a.list.exists(w, data.text.contains(w)) || response.list == [1]"
+    platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "if": condition}}}))
+    acts = script(a={"return": {"list": ["zzzz"] * 9000}})
+    (run,) = platform.runs(platform.send(data={"text": "z z " * 40_000, **acts}))
+    assert run["error"]["kind"] == "condition_failed"
+    assert "too much was sent for this expression" in run["error"]["message"]
+
+
 def test_a_misspelt_condition_of_both_branches_fails_the_run(platform: Platform) -> None:
     branches = {"small": "event.data.totl <= 1000", "large": "event.data.totl > 1000"}
     steps = {name: {"after": {"step": "reserve", "if": condition}} for name, condition in branches.items()}

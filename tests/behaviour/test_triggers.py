@@ -164,6 +164,22 @@ def test_only_true_is_a_match_and_the_event_shows_why_not(platform: Platform, ex
     assert why in missed["problem"]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "data.list.exists(w, data.text.contains(w))",
+        "data.text.matches('a[ab]{1000}x') || data.text.matches('(((z?){10}){10}){10}x')",
+        "data.list.all(w, data == event.data)",
+    ],
+)
+def test_an_expression_that_would_take_long_is_no_match_and_says_so(platform: Platform, expression: str) -> None:
+    platform.deploy(function(on={"event": "go", "expression": expression}))
+    event = platform.send(data={"list": ["zzzz"] * 9000, "text": "z z " * 45_000})
+    assert platform.runs(event) == []
+    (missed,) = platform.event(event)["not_started"]
+    assert missed["problem"].startswith("too much was sent for this expression")
+
+
 def test_every_trigger_that_did_not_match_is_shown(platform: Platform) -> None:
     platform.deploy(function(on=[{"event": "go", "expression": "data.x"}, {"event": "g*", "expression": "false"}]))
     event = platform.send()
