@@ -27,7 +27,7 @@ _QUICK = 500  # files and folders that are looked at on the event loop: half a m
 _TICK_NS = 50_000_000  # the clock of files is coarse: what was just written may be written again in the same tick
 _LEFT_BY_PYTHON = "__pycache__"
 
-Fingerprint = dict[str, tuple[int, int, int, int, int]]
+Fingerprint = dict[str, tuple[int, int]]  # by path: the inode, and when it or what is in it changed last (ns)
 
 
 class CodeKeeper:
@@ -89,7 +89,7 @@ class CodeKeeper:
             found = _fingerprint(folder)
             if not is_copy(folder, code_hash):
                 return False
-            if _is_as(found) and max(ctime for _, _, _, ctime, _ in found.values()) < time.time_ns() - _TICK_NS:
+            if _is_as(found) and max(changed for _, changed in found.values()) < time.time_ns() - _TICK_NS:
                 self._known[code_hash] = found
             return True
         except OSError:
@@ -127,16 +127,20 @@ def _fingerprint(folder: Path) -> Fingerprint:
     return found
 
 
-def _stat(path: str) -> tuple[int, int, int, int, int]:
+def _stat(path: str) -> tuple[int, int]:
     its = os.lstat(path)
-    return its.st_ino, its.st_size, its.st_mtime_ns, its.st_ctime_ns, its.st_mode
+    return its.st_ino, its.st_ctime_ns
 
 
 def _is_as(known: Fingerprint) -> bool:
     try:
-        return all(_stat(path) == its for path, its in known.items())
+        for path, (inode, changed) in known.items():  # written out, since it runs before every attempt
+            its = os.lstat(path)
+            if its.st_ctime_ns != changed or its.st_ino != inode:
+                return False
     except OSError:
         return False
+    return True
 
 
 def _changed(known: Fingerprint) -> str:

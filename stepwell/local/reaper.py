@@ -34,14 +34,14 @@ async def orphans_reaped() -> AsyncIterator[None]:
 
 
 async def _reap_on() -> None:
-    death = asyncio.Event()
-    started.on_death = death.set
+    there_are_some = asyncio.Event()
+    started.on_orphans = there_are_some.set
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_EVERY_S):
-                await death.wait()
+                await there_are_some.wait()
                 await asyncio.sleep(_AFTER_DEATH_S)
-        death.clear()
+        there_are_some.clear()
         reap()
 
 

@@ -24,7 +24,7 @@ class Started:
 
     def __init__(self) -> None:
         self._pids: set[int] = set()
-        self.on_death: Callable[[], object] = lambda: None
+        self.on_orphans: Callable[[], object] = lambda: None
 
     def __contains__(self, pid: int) -> bool:
         return pid in self._pids
@@ -33,8 +33,11 @@ class Started:
         self._pids.add(pid)
 
     def remove(self, pid: int) -> None:
+        """Its end is taken. Others of its group may live, or be dead and wait for their new parent."""
         self._pids.discard(pid)
-        self.on_death()
+        with contextlib.suppress(OSError):
+            os.killpg(pid, 0)  # raises if there is nobody
+            self.on_orphans()
 
 
 started = Started()
