@@ -41,6 +41,14 @@ def command(
     http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
+    step_user: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Run programs and handlers as this user, who can read their code and nothing else of the server; "
+            "needs root. Default: as the server's user.",
+        ),
+    ] = None,
     public_url: Annotated[
         str,
         typer.Option(
@@ -56,7 +64,12 @@ def command(
     Example: stepwell serve functions/ --host 0.0.0.0 --db /var/lib/stepwell/stepwell.db
     """
     from stepwell.local.serve import ServeOptions, main
+    from stepwell.local.step_user import CannotBecome, find_step_user
 
+    try:
+        user = None if step_user is None else find_step_user(step_user)
+    except CannotBecome as reason:
+        fail(str(reason))
     settings = ServerSettings(
         database=db,
         env=env,
@@ -64,6 +77,7 @@ def command(
         parallelism=parallelism or default_parallelism(),
         http_slots=http_slots,
         no_containers=no_containers,
+        step_user=user,
         public_url=_checked(public_url),
         grace_s=grace,
     )

@@ -38,21 +38,33 @@ def make_folder(path: Path) -> None:
 
 
 def make_code_folder(path: Path) -> None:
-    """The folder of steps' code, which steps must be able to enter: they run as the server's user."""
+    """The folder of steps' code, which steps must be able to enter: they run as the server's user, unless it is opened
+    to another (`open_code`)."""
     make_folder(path)
 
 
-def close_to_others(database: Path, code: Path) -> Iterator[str]:
+def open_code(database: Path, code: Path, gid: int) -> None:
+    """Let a group enter the folder of steps' code, and find what is in it by its name, but list nothing. Raises
+    OSError."""
+    own = database.absolute().parent
+    for folder in (code, *([own] if own.name == _OWN_FOLDER else [])):
+        os.chown(folder, -1, gid)
+        folder.chmod(_FOLDER | stat.S_IXGRP)
+
+
+def close_to_others(database: Path, code: Path, gid: int | None = None) -> Iterator[str]:
     """Take from group and others what they may do with files that were made before they were private. Answers a
-    warning for each."""
+    warning for each. `gid`: the group whose members may enter the folders."""
     real = database.resolve()
     paths = [real, *(real.with_name(real.name + suffix) for suffix in _BESIDE), code]
     if database.absolute().parent.name == _OWN_FOLDER:
         paths.append(database.absolute().parent)
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            before = stat.S_IMODE(path.stat().st_mode)
-            if before & _OTHERS:
+            its = path.stat()
+            before = stat.S_IMODE(its.st_mode)
+            may_be_entered = stat.S_ISDIR(its.st_mode) and its.st_gid == gid
+            if before & _OTHERS & ~(stat.S_IXGRP if may_be_entered else 0):
                 yield _close(path, before)
 
 

@@ -17,6 +17,7 @@ from stepwell.event_types.impact import event_names
 from stepwell.event_types.types import Refused
 from stepwell.local.http import serve
 from stepwell.local.keys import KeyStore
+from stepwell.local.prctl import hide_memory
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.project.expression_checks import check_expressions
@@ -62,6 +63,7 @@ def log_json_lines() -> None:
 async def main(settings: ServerSettings, options: ServeOptions) -> None:
     """Serve until this task is cancelled; then let running steps end for a while, and queue the others again."""
     log_json_lines()
+    hide_memory()  # from steps, which have the same user unless they are given another
     with listen(options.host, options.port) as listener:
         is_named = bool(settings.public_url)
         settings = replace(settings, public_url=settings.public_url or url_of(listener))

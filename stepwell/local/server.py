@@ -19,13 +19,14 @@ from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
 from stepwell.local.code_keeper import CodeKeeper
 from stepwell.local.cpus import usable_cpus
-from stepwell.local.files import close_to_others, make_code_folder, make_folder
+from stepwell.local.files import close_to_others, make_code_folder, make_folder, open_code
 from stepwell.local.functions import PUSHED, Registered
 from stepwell.local.lock import exclusive
 from stepwell.local.platform import DEFAULT_URL, LocalPlatform, Settings
 from stepwell.local.queries import Queries
 from stepwell.local.runners.router import Runners
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS
+from stepwell.local.step_user import StepUser, out_of_reach, require
 from stepwell.local.store import LocalStore
 from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
@@ -49,6 +50,7 @@ class ServerSettings:
     http_slots: int = DEFAULT_HTTP_SLOTS  # of steps that call web addresses, which take none of the others
     no_containers: bool = False
     secret: Callable[[str], str | None] = os.environ.get
+    step_user: StepUser | None = None  # as whom programs and handlers run, if not as the server's user
     public_url: str = ""  # where people reach the API, if not at the address that it listens on
     grace_s: float = 0.0  # that running steps get to end when the server ends
 
@@ -159,15 +161,13 @@ class LocalServer:
 @asynccontextmanager
 async def open_server(settings: ServerSettings, clock: Clock | None = None) -> AsyncIterator[LocalServer]:
     """Open the database, go on with its runs, and close it in order: without grace if the task was cancelled more than
-    once. Raises lock.InUse, schema.DatabaseTooNew."""
+    once. Raises lock.InUse, schema.DatabaseTooNew, step_user.CannotBecome."""
     make_folder(settings.database.parent)
     with exclusive(settings.database):
         store = LocalStore(settings.database, durable=settings.durable)
-        make_code_folder(settings.code)
-        for warning in close_to_others(settings.database, settings.code):  # not before it is known to be ours
-            log.warning("%s", warning)
+        _prepare_files(settings)
         code = CodeKeeper(settings.code, {its: Path(file) for its, file in store.functions.live().items()})
-        runners = Runners(no_containers=settings.no_containers, code=code)
+        runners = Runners(no_containers=settings.no_containers, code=code, user=settings.step_user)
         platform = LocalPlatform(
             store,
             runners,
@@ -191,6 +191,19 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
             task = asyncio.current_task()
             is_urgent = task is not None and task.cancelling() > 1
             await platform.close(0.0 if is_urgent else settings.grace_s)
+
+
+def _prepare_files(settings: ServerSettings) -> None:
+    """Give what the server keeps its modes, once the database is known to be ours. Raises CannotBecome."""
+    user = settings.step_user
+    make_code_folder(settings.code)
+    for warning in close_to_others(settings.database, settings.code, user.gid if user else None):
+        log.warning("%s", warning)
+    if user is not None:
+        open_code(settings.database, settings.code, user.gid)
+        require(user, settings.code)
+        for warning in out_of_reach(user):
+            log.warning("%s", warning)
 
 
 async def _check_code(store: LocalStore, code: CodeKeeper) -> None:

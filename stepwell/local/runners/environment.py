@@ -1,6 +1,6 @@
 """The environment variables of a step.
 
-One rule: of the server's own environment a step sees PATH and HOME, and nothing else.
+One rule: of the server's own environment a step sees PATH and HOME (of its user), and nothing else.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import os
 from pathlib import Path
 
 from stepwell.local.runners.job import Job
+from stepwell.local.step_user import StepUser
 
 
-def environment(job: Job, temporary: str) -> dict[str, str]:
+def environment(job: Job, temporary: str, user: StepUser | None = None) -> dict[str, str]:
     """What a program or worker gets: the declared variables, in front of them the few that every program needs."""
     env = {
         "PATH": search_path(job.code),
-        "HOME": os.environ.get("HOME", "/"),
+        "HOME": user.home if user else os.environ.get("HOME", "/"),
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",  # the code folder stays what its hash says, also where root could write to it
     }

@@ -19,6 +19,7 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import NotStarted, locate, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.worker import Worker
+from stepwell.local.step_user import StepUser
 from stepwell.project.code import CodeError
 from stepwell.project.convention import handler_file
 
@@ -33,7 +34,7 @@ Key = tuple[Any, ...]
 class HandlerRunner:
     def __init__(self, scratch: Scratch, most_idle: int | None = None) -> None:
         """`most_idle`: how many workers may wait for work; beyond, those that wait longest are stopped."""
-        self._scratch = scratch
+        self._scratch, self._user = scratch, scratch.user
         self._most_idle = most_idle or 4 * usable_cpus() + 4
         self._workers: dict[Worker, tuple[Key, Folder]] = {}
         self._idle: OrderedDict[Worker, float] = OrderedDict()  # since when (loop time), the longest first
@@ -66,8 +67,9 @@ class HandlerRunner:
     def _launch(self, job: Job, key: Key) -> Worker:
         folder = self._scratch.new()
         try:
-            env = environment(job, folder.tmp) | _lambda_variables(job)
-            worker = Worker(worker_command(job, env["PATH"]), str(job.code), env, self._ended, self._died)
+            env = environment(job, folder.tmp, self._user) | _lambda_variables(job)
+            command = worker_command(job, env["PATH"], self._user)
+            worker = Worker(command, str(job.code), env, self._ended, self._died, self._user)
         except (CannotRun, OSError):
             self._scratch.remove(folder)
             raise
@@ -129,7 +131,7 @@ class HandlerRunner:
 # --- what to run -----------------------------------------------------------------------------------------------------
 
 
-def worker_command(job: Job, path: str) -> list[str]:
+def worker_command(job: Job, path: str, user: StepUser | None = None) -> list[str]:
     """The worker's command. Raises CannotRun if the handler's file or its interpreter is missing."""
     handler = job.step.runtime.handler or ""
     code = job.code
@@ -142,7 +144,9 @@ def worker_command(job: Job, path: str) -> list[str]:
         python = str(own) if os.access(own, os.X_OK) else sys.executable
         script = str(_HERE / "python_worker.py")
         return [python, "-X", "faulthandler", script, "FD", str(code), module.replace("/", "."), function]
-    return [locate("node", path, None), str(_HERE / "node_worker.js"), "FD", str(code), str(file), function]
+    found = locate("node", path, None)
+    node = found if user is None else "node"  # the first one on PATH that this user may execute
+    return [node, str(_HERE / "node_worker.js"), "FD", str(code), str(file), function]
 
 
 def module_file(code: Path, handler: str) -> Path:

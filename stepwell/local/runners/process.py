@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stepwell.local.step_user import StepUser
+
 _PIECE = 64 * 1024  # what is read at once, so that no process keeps the loop for itself
 _MOST_LEFT = 2 * 1024 * 1024  # read after the end; pipes hold at most 1 MiB
 
@@ -57,19 +59,26 @@ class Process:
         ended: Callable[[int], None],
         stdin: str = os.devnull,
         pass_fds: Sequence[int] = (),
+        user: StepUser | None = None,
     ) -> None:
         """Raises OSError if it cannot be started."""
         self._loop = asyncio.get_running_loop()
         self._receive, self._ended = receive, ended
         self._pipes: dict[int, str] = {}
         self._pidfd = -1
-        self._popen = self._spawn(argv, cwd, env, stdin, pass_fds)
+        self._popen = self._spawn(argv, cwd, env, stdin, pass_fds, user)
         for pipe in self._pipes:
             self._loop.add_reader(pipe, self._read, pipe)
         self._watch()
 
     def _spawn(
-        self, argv: Sequence[str | bytes], cwd: str | None, env: Mapping[str, str], stdin: str, pass_fds: Sequence[int]
+        self,
+        argv: Sequence[str | bytes],
+        cwd: str | None,
+        env: Mapping[str, str],
+        stdin: str,
+        pass_fds: Sequence[int],
+        user: StepUser | None,
     ) -> subprocess.Popen[bytes]:
         with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
             descriptor = os.open(stdin, os.O_RDONLY)
@@ -82,7 +91,14 @@ class Process:
                 os.set_blocking(reader, False)
                 self._pipes[reader] = stream
             popen = subprocess.Popen(
-                argv, stdin=descriptor, cwd=cwd, env=env, start_new_session=True, pass_fds=pass_fds, **writers
+                argv,
+                stdin=descriptor,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+                pass_fds=pass_fds,
+                **writers,
+                **(user.popen if user else {}),
             )
             mine.pop_all()
             started.add(popen.pid)

@@ -22,6 +22,7 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.process import Process
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.stdout import StdoutReader
+from stepwell.local.step_user import StepUser
 from stepwell.project.code import CodeError
 from stepwell.project.convention import entry
 
@@ -37,15 +38,18 @@ Unheard = Callable[[Mapping[str, int]], Iterable[tuple[str, bytes]]]
 class ProgramRunner:
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
+        self._user = scratch.user
 
     def start(self, job: Job, log: Log, end: End, command: Sequence[str] | None = None) -> Running:
         """`command`: what to run instead of what the step says."""
         folder = None
         try:
             folder = self._scratch.new(job.input)
-            env = environment(job, folder.tmp)
+            env = environment(job, folder.tmp, self._user)
             name, *words = command or command_of(job.step, job.code)
             program = locate(name, env["PATH"], job.code)
+            if self._user is not None:
+                program = name  # the first one on PATH that this user may execute
             env["STEPWELL_INPUT"] = folder.input
             return Execution(
                 [program, *words, argument(job.input, folder.input)],
@@ -55,6 +59,7 @@ class ProgramRunner:
                 timeout_ms=job.step.timeout_ms,
                 log=log,
                 end=functools.partial(self._end, folder, end),
+                user=self._user,
             )
         except (CannotRun, OSError) as error:
             if folder is not None:
@@ -93,6 +98,7 @@ class Execution:
         end: End,
         judge: Judge = from_exit,
         unheard: Unheard = lambda received: (),
+        user: StepUser | None = None,
     ) -> None:
         """`unheard`: pieces of what was printed and did not come, given how many bytes of each stream did."""
         self._log, self._end, self._judge, self._unheard = log, end, judge, unheard
@@ -100,7 +106,9 @@ class Execution:
         self._stdout = StdoutReader(log)
         self._tail = b""
         self._verdict: Outcome | None = None
-        self._process = Process(argv, cwd=cwd, env=env, stdin=folder.input, receive=self._receive, ended=self._ended)
+        self._process = Process(
+            argv, cwd=cwd, env=env, stdin=folder.input, receive=self._receive, ended=self._ended, user=user
+        )
         self._timer: asyncio.TimerHandle | None = None
         if timeout_ms is not None:
             loop = asyncio.get_running_loop()
@@ -191,6 +199,7 @@ def why_not(error: BaseException) -> Outcome:
     cure = {
         errno.ENOEXEC: "; a script needs a first line such as #!/bin/sh",
         errno.ENOENT: "; does its first line (#!) name a program that is here?",
+        errno.EACCES: "; may the user that steps run as reach and execute it?",
         errno.E2BIG: "; its arguments or environment variables are too large",
     }.get(error.errno or 0, "")
     message = f"cannot be started: {error.strerror or error}{cure}"

@@ -22,6 +22,7 @@ from stepwell.local.runners.http import HttpRunner
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Runner, Running
 from stepwell.local.runners.program import NotStarted, ProgramRunner, command_of, locate
 from stepwell.local.runners.scratch import Scratch
+from stepwell.local.step_user import StepUser
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
 _CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"
@@ -31,13 +32,17 @@ _logger = logging.getLogger("stepwell.runners")
 class Runners:
     """All runners of one server; itself a `Runner`."""
 
-    def __init__(self, *, no_containers: bool = False, code: CodeKeeper | None = None) -> None:
-        """`code`: who says whether a step's code is what it was; None: nobody asks."""
+    def __init__(
+        self, *, no_containers: bool = False, code: CodeKeeper | None = None, user: StepUser | None = None
+    ) -> None:
+        """`code`: who says whether a step's code is what it was; None: nobody asks. `user`: as whom programs and
+        handlers run, if not as the server's user."""
         self._no_containers, self._code = no_containers, code
-        self._scratch = Scratch()
+        self._scratch = Scratch(user)
+        self._containers_scratch = Scratch()
         self._programs = ProgramRunner(self._scratch)
         self._handlers = HandlerRunner(self._scratch)
-        self._containers = ContainerRunner(self._scratch, self._programs, no_containers=no_containers)
+        self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
         self._attempts: set[_Attempt] = set()
         self._all_ended: asyncio.Future[None] | None = None
@@ -105,7 +110,8 @@ class Runners:
             await self._all_ended
         for runner in (self._containers, self._http, self._handlers, self._programs):
             await runner.close()
-        await self._scratch.close()
+        for scratch in (self._scratch, self._containers_scratch):
+            await scratch.close()
 
 
 class _Attempt:

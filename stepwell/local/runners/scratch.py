@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stepwell.local.runners.orphans import kill_orphans
+from stepwell.local.step_user import StepUser
 
 _PREFIX = "stepwell-steps-"
 _MEMORY = "/dev/shm"
@@ -38,7 +39,9 @@ class Folder:
 class Scratch:
     """All folders of one server: those of inputs in memory if there is such a place, those of TMPDIRs on disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: StepUser | None = None) -> None:
+        """`user`: whose files they are, if not the server's."""
+        self.user = user
         self._roots: tuple[_Root, _Root] | None = None
         self._numbers = itertools.count()
         self._empty: list[str] = []
@@ -48,7 +51,8 @@ class Scratch:
         """Raises OSError (disk full)."""
         if self._roots is None:
             disk = tempfile.gettempdir()
-            self._roots = (_Root(_MEMORY if os.access(_MEMORY, os.W_OK) else disk), _Root(disk))
+            memory = _MEMORY if os.access(_MEMORY, os.W_OK) else disk
+            self._roots = (_Root(memory, self.user), _Root(disk, self.user))
             dead = _lock_dead_roots()
             kill_orphans(dead)
             self._remove_in_background(_remove_all, dead)
@@ -57,9 +61,12 @@ class Scratch:
         folder = Folder(self._empty.pop() if self._empty else folders.folder(number), f"{inputs.path}/{number}.json")
         if content is not None:
             try:
-                descriptor = os.open(folder.input, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                mode = 0o644 if self.user is None else 0o600
+                descriptor = os.open(folder.input, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (plain calls: this runs often)
                     file.write(content)
+                    if self.user is not None:
+                        os.fchown(descriptor, self.user.uid, self.user.gid)
             except OSError:
                 self.remove(folder)
                 raise
@@ -90,8 +97,11 @@ class Scratch:
 class _Root:
     """A folder that is locked while its server lives; those without a living owner are removed by the next server."""
 
-    def __init__(self, parent: str) -> None:
+    def __init__(self, parent: str, user: StepUser | None) -> None:
+        self._user = user
         new = tempfile.mkdtemp(prefix="stepwell-new-", dir=parent)
+        if user is not None:
+            os.chmod(new, 0o711)  # noqa: PTH101 (to be entered; what is in it is for that user alone)
         self._lock = _locked(new)  # before it has the name by which others find it
         self.path = f"{parent}/{_PREFIX}{new.rpartition('-')[2]}"
         os.rename(new, self.path)  # noqa: PTH104
@@ -99,6 +109,8 @@ class _Root:
     def folder(self, number: int) -> str:
         path = f"{self.path}/{number}"
         os.mkdir(path, 0o700)  # noqa: PTH102
+        if self._user is not None:
+            os.chown(path, self._user.uid, self._user.gid)
         return path
 
     def remove(self) -> None:

@@ -17,6 +17,7 @@ from stepwell.core.outcome import failure, from_exit, from_said, read_json, time
 from stepwell.local.runners.job import End, Log
 from stepwell.local.runners.process import Process
 from stepwell.local.runners.program import STOPPED
+from stepwell.local.step_user import StepUser
 
 _REQUEST = struct.Struct(">IQ")
 _ANSWER = struct.Struct(">Ic")
@@ -34,6 +35,7 @@ class Worker:
         env: Mapping[str, str],
         ended: Callable[[Worker], None],
         died: Callable[[Worker], None],
+        user: StepUser | None = None,
     ) -> None:
         """`argv`: the other side's command; `FD` in it becomes the number of its socket."""
         self._ended, self._died = ended, died
@@ -53,6 +55,7 @@ class Worker:
                 receive=self._log,
                 ended=self._exited,
                 pass_fds=(number,),
+                user=user,
             )
         except OSError:
             self._socket.close()
