@@ -24,12 +24,13 @@ _OVERLOAD = re.compile(
     r"found no matching overload for '(?P<function>\S+)' applied to '(?P<types>.*)'"
     r"|No matching overloads found : (?:\((?P<target>\w+)\)\.)?(?P<operator>[^\s(]+)(?:\((?P<arguments>.*)\))?$"
 )
-_FUNCTIONS = (
+FUNCTIONS = (
     *("all", "bool", "bytes", "contains", "double", "duration", "dyn", "endsWith", "exists", "exists_one", "filter"),
     *("getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds"),
     *("getMinutes", "getMonth", "getSeconds", "has", "int", "map", "matches", "size", "startsWith", "string"),
     *("timestamp", "type", "uint"),
 )
+_NUMBERS = {"int": "a whole number", "double": "a number with a fraction", "uint": "a whole number without a sign"}
 _MEANT = {"=": "==", "&": "&&", "|": "||", "and": "&&", "or": "||", "not": "!", "is": "=="}
 
 
@@ -97,9 +98,9 @@ def _no_variable(name: str, variables: Sequence[str], elsewhere: Sequence[str]) 
 def _no_function(name: str) -> str:
     if name == PARSE_JSON:
         return f"`{name}` is there only in rules of webhooks"
-    if name in _FUNCTIONS:
+    if name in FUNCTIONS:
         return f"`{name}` is not called like this; see https://cel.dev for its form"
-    near = difflib.get_close_matches(name, _FUNCTIONS, 1)
+    near = difflib.get_close_matches(name, FUNCTIONS, 1)
     return f"there is no function `{name[:50]}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
@@ -110,7 +111,20 @@ def _overload(text: str) -> str | None:
     function = re.sub("[_@]", "", found["function"] or found["operator"])
     types = found["types"] or ", ".join(filter(None, (found["target"], found["arguments"]))) or "what it is given"
     types = re.sub(r"\b(u?int)64\b", r"\1", types.removeprefix("(").removesuffix(")").replace(".(", ", "))
-    return f"`{function}` does not work with {types}"
+    return f"`{function}` does not work with {types}{_numbers(function, types.split(', '))}"
+
+
+def _numbers(function: str, types: list[str]) -> str:
+    """What to write where kinds of numbers are mixed: CEL compares them by value, but does not calculate with both."""
+    if len(types) != 2 or not set(types) <= _NUMBERS.keys():
+        return ""
+    one, two = (_NUMBERS[its] for its in types)
+    words = f" ({one} and {two}); " if one != two else f" ({one}); "
+    if function == "%":
+        return f"{words}it divides whole numbers: write int(...)"
+    if set(types) == {"int", "double"}:
+        return f"{words}write 2.0 instead of 2, or convert one of them with double(...) or int(...)"
+    return f"{words}convert one of them with int(...), uint(...) or double(...)" if one != two else ""
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
 from stepwell.core.problems import nearest, shown
-from stepwell.event_types.shapes import ANY, BOOL, DYNAMIC, NUMBER, STRING, Shape, either, of_constant
+from stepwell.event_types.shapes import ANY, BOOL, DYNAMIC, STRING, Shape, either, number, of_constant
 
 _ORDERED = frozenset({"number", "string", "bool", "bytes", "timestamp", "duration"})
 _ADDED = frozenset({"number", "string", "bytes", "list", "timestamp", "duration"})
@@ -27,6 +27,7 @@ _CONVERTED = {  # by the function's name: from what, to what
     "timestamp": (frozenset({"string", "number", "timestamp"}), "timestamp"),
     "duration": (frozenset({"string", "number", "duration"}), "duration"),
 }
+_NUMBERS = {"double": "fraction"}
 _NAMES = {"bool": "true or false", "null": "null", "map": "an object", "list": "a list", "bytes": "bytes"}
 _ALIASES = {"user": ("event", "user"), "data": ("event", "data")}
 
@@ -205,7 +206,12 @@ class Reading:
         if not common:
             words = f"`{name.strip('_')}` does not work with {_kinds(one)} and {_kinds(two)}"
             self._complain(operands[0], f"{words}: {_named(operands[0])}, {_named(operands[1])}")
-        return Shape(common or ANY)
+        if not one.numbers or not two.numbers or one.kinds | two.kinds != {"number"}:
+            return Shape(common or ANY)
+        numbers = one.numbers | two.numbers
+        if "fraction" in numbers and (len(numbers) > 1 or name == "_%_"):
+            self._complain(operands[0], _mixed(name.strip("_"), operands, shapes))
+        return number(*numbers)
 
     # --- functions and loops ---
 
@@ -221,16 +227,16 @@ class Reading:
         if name in _CONVERTED:
             takes, gives = _CONVERTED[name]
             self._takes(name, operands[0], shapes[0], takes)
-            return Shape(frozenset({gives}))
+            return number(_NUMBERS.get(name, "integer")) if gives == "number" else Shape(frozenset({gives}))
         if name == "size":
             self._takes(name, operands[0], shapes[0], _SIZED)
-            return NUMBER
+            return number("integer")
         if name == "-_":
             self._takes("-", operands[0], shapes[0], frozenset({"number", "duration"}))
-            return Shape(shapes[0].kinds & {"number", "duration"} or ANY)
+            return Shape(shapes[0].kinds & {"number", "duration"} or ANY, calculated=shapes[0].numbers)
         if name.startswith("get"):
             self._takes(name, operands[0], shapes[0], _TIMES)
-            return NUMBER
+            return number("integer")
         return DYNAMIC
 
     def _takes(self, name: str, node: Node, shape: Shape, kinds: frozenset[str]) -> None:
@@ -300,6 +306,29 @@ def _kinds(shape: Shape) -> str:
 def _compared(operands: tuple[Node, ...], shapes: list[Shape]) -> str:
     one, two = (f"{_named(node)}, {_kinds(shape)}," for node, shape in zip(operands, shapes, strict=True))
     return f"compares {one} with {two}".rstrip(",")
+
+
+def _mixed(operator: str, operands: tuple[Node, ...], shapes: list[Shape]) -> str:
+    """That whole numbers and fractions cannot be calculated with together, and what to write: JSON's 10 is the one, and
+    10.5 the other."""
+    convert, kind = ("int", "integer") if operator == "%" else ("double", "fraction")
+    words, cure = [], []
+    for node, shape in zip(operands, shapes, strict=True):
+        words.append(f"{_named(node)} {_NUMBER_WORDS[shape.numbers]}")
+        written = _named(node).strip("`")
+        if shape.numbers != {kind}:
+            is_literal = isinstance(node, Const) and kind == "fraction"
+            written = f"{written}.0" if is_literal else f"{convert}({written})"
+        cure.append(written)
+    rule = "divides whole numbers" if operator == "%" else "does not work with a whole number and a fraction together"
+    return f"`{operator}` {rule}: {', '.join(words)}; write {f' {operator} '.join(cure)}"
+
+
+_NUMBER_WORDS = {
+    frozenset({"integer"}): "is a whole number",
+    frozenset({"fraction"}): "has a fraction",
+    frozenset({"integer", "fraction"}): "may be either",
+}
 
 
 def _equals(value: Any, constant: Any) -> bool:

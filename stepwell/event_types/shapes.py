@@ -20,6 +20,7 @@ from stepwell.event_types.schema import Document, Schema, describes, event_schem
 
 _KINDS = {"null": "null", "boolean": "bool", "integer": "number", "fraction": "number", "string": "string",
           "array": "list", "object": "map"}  # fmt: skip
+_NUMBERS = frozenset({"integer", "fraction"})
 ANY = frozenset({*_KINDS.values(), "bytes", "timestamp", "duration", "type"})
 _MOST_ALTERNATIVES = 64
 # Keywords that may describe fields in ways that are not followed here.
@@ -29,11 +30,26 @@ _ELSEWHERE = ("if", "then", "else", "dependentSchemas", "$dynamicRef", "unevalua
 @dataclass(frozen=True, slots=True)
 class Shape:
     """`kinds`: the types of CEL that the value may have. `known`: what schemas say of it, once for each alternative;
-    without: nothing. `optional`: it may be missing."""
+    without: nothing. `optional`: it may be missing. `calculated`: of a number that no schema describes, whether it is
+    an integer or a fraction, if that is known."""
 
     kinds: frozenset[str]
     known: tuple[Known, ...] = ()
     optional: bool = False
+    calculated: frozenset[str] = frozenset()
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Whether a number may be an integer, a fraction, or both; nothing if that is not known. JSON's 10 is an
+        integer, and 10.0 a fraction."""
+        found = set(self.calculated)
+        for known in self.known:
+            if known.values is None:
+                found |= known.kinds & _NUMBERS
+            else:
+                numbers = [value for value in known.values if _kind(value) == "number"]
+                found |= {"fraction" if isinstance(value, float) else "integer" for value in numbers}
+        return frozenset(found)
 
     @property
     def values(self) -> list[Any] | None:
@@ -110,7 +126,16 @@ def _kind(value: Any) -> str:
 
 
 def of_constant(value: Scalar) -> Shape:
-    return Shape(frozenset({_kind(value)}))
+    return (
+        number("fraction" if isinstance(value, float) else "integer")
+        if _kind(value) == "number"
+        else Shape(frozenset({_kind(value)}))
+    )
+
+
+def number(*calculated: str) -> Shape:
+    """A number that is an integer, or a fraction; if neither is named, that is not known."""
+    return Shape(frozenset({"number"}), calculated=frozenset(calculated))
 
 
 def either(shapes: Iterable[Shape]) -> Shape:
@@ -118,11 +143,13 @@ def either(shapes: Iterable[Shape]) -> Shape:
     every = list(shapes)
     kinds = frozenset().union(*(shape.kinds for shape in every))
     known = tuple(known for shape in every for known in shape.known) if all(shape.known for shape in every) else ()
-    return Shape(kinds, known, any(shape.optional for shape in every))
+    numbers = [shape.numbers for shape in every if "number" in shape.kinds]
+    calculated = frozenset[str]().union(*numbers) if all(numbers) and not known else frozenset[str]()
+    return Shape(kinds, known, any(shape.optional for shape in every), calculated)
 
 
 DYNAMIC = Shape(ANY)
-BOOL, NUMBER, STRING = (Shape(frozenset({kind})) for kind in ("bool", "number", "string"))
+BOOL, STRING = (Shape(frozenset({kind})) for kind in ("bool", "string"))
 
 _ENVELOPE: dict[str, Any] = {
     "type": "object",
