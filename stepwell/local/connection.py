@@ -49,6 +49,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._arguments = (arguments, named)
         self._rest = bytearray()  # what came, and is parsed once earlier requests are answered
 
     # --- the transport's callbacks -----------------------------------------------------------------------------------
@@ -95,7 +96,15 @@ class Connection(HttpToolsProtocol):
         return data
 
     def _become_http2(self, data: bytes) -> None:
-        self._refuse(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "This server speaks HTTP/1.1.")
+        from stepwell.local.http2 import Http2Connection  # few clients speak it
+
+        self._is_over = True
+        self.connections.discard(self)
+        arguments, named = self._arguments
+        connection = Http2Connection(*arguments, **named)
+        self.transport.set_protocol(connection)
+        connection.connection_made(self.transport)
+        connection.data_received(data)
 
     def _parse(self, data: bytes) -> None:
         """Parse what is there until a request must wait for the answers of others."""

@@ -15,9 +15,11 @@ NEVER = math.inf
 
 
 class Client(Protocol):
-    """A connection. `deadline`: until when its client must go on, in the loop's time; NEVER if it is not its turn."""
+    """A connection."""
 
-    deadline: float
+    @property
+    def deadline(self) -> float:
+        """Until when its client must go on, in the loop's time; NEVER if it is not its turn."""
 
     def give_way(self) -> None:
         """Let another have its place."""
