@@ -100,7 +100,7 @@ class Server:
 
     def wait_until_ready(self) -> Server:
         line = self.line(lambda line: line.get("kind") == "ready" or line.get("message") == "listening")
-        self.url = line.get("url") or f"http://127.0.0.1:{line['port']}"
+        self.url = line["url"]
         return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

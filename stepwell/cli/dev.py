@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.output import fail
+from stepwell.cli.tls import CertificateKeyOption, CertificateOption, certificate_of
 from stepwell.local.server import ServerSettings, default_parallelism
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS
 
@@ -54,6 +55,8 @@ def command(
     http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
+    tls_cert: CertificateOption = None,
+    tls_key: CertificateKeyOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")] = False,
 ) -> None:
     """Start a server for development: finds the functions below the paths, watches them, and shows what happens.
@@ -73,7 +76,8 @@ def command(
         http_slots=http_slots,
         no_containers=no_containers,
     )
-    options = DevOptions(tuple(paths or [Path()]), host, port, key, local_only, keep_days, as_json)
+    certificate = certificate_of(tls_cert, tls_key)
+    options = DevOptions(tuple(paths or [Path()]), host, port, key, local_only, keep_days, as_json, certificate)
     start(lambda: main(settings, options))
 
 

@@ -22,6 +22,7 @@ from stepwell.cli.dev import (
 )
 from stepwell.cli.ending import GRACE_S
 from stepwell.cli.output import fail
+from stepwell.cli.tls import CertificateKeyOption, CertificateOption, certificate_of
 from stepwell.local.server import ServerSettings, default_parallelism
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS
 
@@ -49,6 +50,8 @@ def command(
             "needs root. Default: as the server's user.",
         ),
     ] = None,
+    tls_cert: CertificateOption = None,
+    tls_key: CertificateKeyOption = None,
     public_url: Annotated[
         str,
         typer.Option(
@@ -81,7 +84,7 @@ def command(
         public_url=_checked(public_url),
         grace_s=grace,
     )
-    options = ServeOptions(tuple(paths or [Path()]), host, port, keep_days)
+    options = ServeOptions(tuple(paths or [Path()]), host, port, keep_days, certificate_of(tls_cert, tls_key))
     start(lambda: main(settings, options), grace)
 
 

@@ -14,6 +14,7 @@ from stepwell.dev.watching import Watcher
 from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
+from stepwell.local.tls import Certificate
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree, is_file
@@ -30,6 +31,7 @@ class DevOptions:
     local_only: LocalOnly
     keep_days: float
     as_json: bool
+    certificate: Certificate | None = None
 
 
 async def main(settings: ServerSettings, options: DevOptions) -> None:
@@ -38,7 +40,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
     for shown in ("runs", "types"):  # by the console
         logging.getLogger(f"stepwell.{shown}").setLevel(logging.ERROR)
     with listen(options.host, options.port) as listener:
-        url = url_of(listener)
+        url = url_of(listener, "http" if options.certificate is None else "https")
         async with open_server(replace(settings, public_url=settings.public_url or url)) as server:
             console = DevConsole(server.queries, as_json=options.as_json)
             await deploy_all(server, options.paths, console)
@@ -52,7 +54,9 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 )
 
             keys = AnyKey(options.key)
-            await serve(server, listener, keys, local_only=options.local_only, ready=ready)
+            await serve(
+                server, listener, keys, local_only=options.local_only, certificate=options.certificate, ready=ready
+            )
 
 
 async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> Tree:

@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
         """What is to be parsed now."""
         assert self._first is not None
         data = self._first + data
-        if data[:3] == PREFACE[:3] and data[: len(PREFACE)] == PREFACE[: len(data)]:
+        if PREFACE.startswith(data[: len(PREFACE)]):
             if len(data) < len(PREFACE):
                 self._first = data
                 return b""

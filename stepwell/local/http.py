@@ -28,6 +28,7 @@ from stepwell.local.approvals import LocalApprovals
 from stepwell.local.erasure import erase
 from stepwell.local.platform import Unavailable
 from stepwell.local.server import LocalServer
+from stepwell.local.tls import Certificate
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.local.web_server import WebServer
@@ -134,13 +135,14 @@ async def serve(
     keys: Keys,
     *,
     local_only: LocalOnly | None,
+    certificate: Certificate | None = None,
     ready: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """Answer requests until this task is cancelled, then end those that are being answered, at once if it is cancelled
     again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
     _calm_the_collector()
     drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
-    http = WebServer(app_of(server, keys, local_only), drain_s)
+    http = WebServer(app_of(server, keys, local_only), drain_s, certificate=certificate)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)

@@ -20,6 +20,7 @@ from stepwell.local.keys import KeyStore
 from stepwell.local.prctl import hide_memory
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
+from stepwell.local.tls import Certificate
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, load_all
 from stepwell.project.search import Tree
@@ -35,6 +36,7 @@ class ServeOptions:
     host: str
     port: int
     keep_days: float
+    certificate: Certificate | None = None
 
 
 class JsonLines(logging.Formatter):
@@ -66,7 +68,8 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
     hide_memory()  # from steps, which have the same user unless they are given another
     with listen(options.host, options.port) as listener:
         is_named = bool(settings.public_url)
-        settings = replace(settings, public_url=settings.public_url or url_of(listener))
+        url = url_of(listener, "http" if options.certificate is None else "https")
+        settings = replace(settings, public_url=settings.public_url or url)
         async with open_server(settings) as server:
             functions = await _deploy_all(server, options.paths)
             if not is_named and any(map(_asks, functions)):
@@ -79,11 +82,11 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
 
             async def ready() -> None:
                 slots = {"slots": settings.parallelism, "http_slots": settings.http_slots}
-                fields = {"host": host, "port": port, "database": str(settings.database), **slots}
+                fields = {"url": url, "host": host, "port": port, "database": str(settings.database), **slots}
                 log.info("listening", extra={"fields": fields})
                 await keep_clean(server.platform, options.keep_days)
 
-            await serve(server, listener, keys, local_only=None, ready=ready)
+            await serve(server, listener, keys, local_only=None, certificate=options.certificate, ready=ready)
             log.info("stopping", extra={"fields": {"running": len(server.platform.executor.running)}})
         log.info("stopped")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,15 +12,24 @@ from starlette.types import ASGIApp
 
 from stepwell.local.connection import Connection
 from stepwell.local.room import raise_file_limit
+from stepwell.local.tls import Certificate, TlsListener
 
 _SWEEP_EVERY = 10  # ticks of a tenth of a second
+_RENEW_EVERY = 600
 
 
 class WebServer(uvicorn.Server):
     """Answers requests until `should_exit` is set."""
 
-    def __init__(self, app: ASGIApp, drain_s: int = 5, protocol: type[Connection] = Connection) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        drain_s: int = 5,
+        protocol: type[Connection] = Connection,
+        certificate: Certificate | None = None,
+    ) -> None:
         raise_file_limit()
+        self._certificate = certificate
         super().__init__(
             uvicorn.Config(
                 app,
@@ -36,11 +46,26 @@ class WebServer(uvicorn.Server):
             )
         )
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets if self._certificate is None else [])
+        if self._certificate is not None:
+            for listener in sockets or ():
+                encrypted = TlsListener(listener, self._certificate, self._connection, self.server_state.connections)
+                self.servers.append(encrypted)  # type: ignore[arg-type]
+
+    def _connection(self) -> asyncio.Protocol:
+        its: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return its
+
     async def on_tick(self, counter: int) -> bool:
         if counter % _SWEEP_EVERY == 0:
             now = asyncio.get_running_loop().time()
             for its in list(self.server_state.connections):
                 its.sweep(now)  # type: ignore[union-attr]
+        if self._certificate is not None and counter % _RENEW_EVERY == 0:
+            await asyncio.to_thread(self._certificate.renew)
         return await super().on_tick(counter)
 
     @contextmanager

@@ -4,110 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from stepwell.local import room
-from stepwell.local.connection import Connection
-from stepwell.local.web_server import WebServer
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-class Impatient(Connection):
-    silence_s = 0.3
-
-
-class Backend:
-    """Answers how many bytes a request had and where it went. What it refuses, it refuses without reading the body."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, bytes]] = []
-        self.begun = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.begun += 1
-        if scope["path"] == "/refuse":
-            await self._answer(send, 401, b"no")
-            return
-        body, message = b"", {"more_body": True}
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-        self.seen.append((scope["method"], scope["path"], body))
-        answer = b"x" * 100_000 if scope["path"] == "/large" else b"%d" % len(body)
-        await self._answer(send, 200, answer)
-
-    async def _answer(self, send: Any, status: int, body: bytes) -> None:
-        headers = [(b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-@asynccontextmanager
-async def listening(app: Any, protocol: type[Connection] = Connection) -> AsyncIterator[tuple[WebServer, Any]]:
-    server = WebServer(app, 1, protocol)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(server.serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0)
-        try:
-            yield server, listener.getsockname()
-        finally:
-            server.should_exit = True
-            await serving
-
-
-def talk(
-    *pieces: bytes,
-    app: Any = None,
-    protocol: type[Connection] = Connection,
-    until: Callable[[bytes], bool] = lambda answer: False,
-) -> bytes:
-    """What the server answers until it closes the connection, or until this holds."""
-
-    async def main() -> bytes:
-        async with listening(app or Backend(), protocol) as (_, address):
-            reader, writer = await asyncio.open_connection(*address)
-
-            async def send() -> None:
-                for piece in pieces:
-                    writer.write(piece)
-                    await writer.drain()
-
-            sending = asyncio.create_task(send())
-            answer = await asyncio.wait_for(read(reader, until), 10)
-            await asyncio.gather(sending, return_exceptions=True)
-            writer.close()
-            return answer
-
-    return asyncio.run(main())
-
-
-async def read(reader: asyncio.StreamReader, until: Callable[[bytes], bool] = lambda answer: False) -> bytes:
-    answer = b""
-    try:
-        while not until(answer) and (piece := await reader.read(65536)):
-            answer += piece
-    except ConnectionError:
-        pass
-    return answer
-
-
-async def eventually(holds: Callable[[], Any], within: float = 10) -> None:
-    async with asyncio.timeout(within):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-def statuses(answer: bytes) -> list[int]:
-    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
-
+from tests.local.web import Backend, Impatient, eventually, listening, read, run, statuses, talk
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
 KEEP = b"POST / HTTP/1.1\r\nHost: a\r\n"
@@ -180,7 +84,7 @@ def test_a_head_that_comes_byte_by_byte_has_its_time_and_no_more() -> None:
             assert b"200" not in answered.result()
             writer.close()
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    run(asyncio.wait_for(main(), 10))
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 40\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
@@ -198,7 +102,7 @@ def test_a_body_may_take_as_long_as_bytes_keep_coming(framing: bytes) -> None:
             writer.close()
             return answer
 
-    assert asyncio.run(main()).endswith(b"40")
+    assert run(main()).endswith(b"40")
 
 
 def test_who_leaves_answers_unread_is_disconnected() -> None:
@@ -211,7 +115,7 @@ def test_who_leaves_answers_unread_is_disconnected() -> None:
                 await eventually(lambda: server.server_state.connections)
                 await eventually(lambda: not server.server_state.connections)
 
-    asyncio.run(main())
+    run(main())
 
 
 # --- many ------------------------------------------------------------------------------------------------------------
@@ -242,7 +146,7 @@ def test_requests_whose_answers_nobody_reads_are_not_begun() -> None:
                 assert len(connection.pipeline) + len(connection._rest) / 1000 < 1000  # type: ignore[union-attr]
                 sending.cancel()
 
-    asyncio.run(main())
+    run(main())
 
 
 @contextmanager
@@ -277,7 +181,7 @@ def test_who_keeps_the_server_waiting_gives_way_to_others(monkeypatch: pytest.Mo
                 writer.close()
 
     with most_connections(monkeypatch, 40):
-        asyncio.run(main())
+        run(main())
 
 
 def test_a_request_that_is_being_answered_gives_way_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +208,7 @@ def test_a_request_that_is_being_answered_gives_way_to_nobody(monkeypatch: pytes
                 writer.close()
 
     with most_connections(monkeypatch, 5):
-        asyncio.run(main())
+        run(main())
 
 
 # --- what is answered early ------------------------------------------------------------------------------------------
@@ -346,7 +250,13 @@ def test_who_expects_to_be_asked_for_the_body_is_asked_or_refused() -> None:
             assert statuses(await read(reader)) == [200]
             writer.close()
 
-    asyncio.run(asyncio.wait_for(main(), 10))
+    run(asyncio.wait_for(main(), 10))
+
+
+def test_a_request_may_come_byte_by_byte() -> None:
+    for method in (b"POST", b"PUT", b"PATCH", b"PROPFIND"):  # each begins as HTTP/2 does
+        sent = HEAD.replace(b"POST", method) + b"Content-Length: 2\r\n\r\nhi"
+        assert statuses(talk(*(bytes([byte]) for byte in sent))) == [200]
 
 
 # --- other protocols -------------------------------------------------------------------------------------------------
