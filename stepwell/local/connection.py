@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from stepwell.local.room import NEVER, make_room
@@ -30,21 +30,22 @@ _NOT_PASSED_ON = (b"upgrade", b"http2-settings")
 
 class Connection(HttpToolsProtocol):
     silence_s = 60.0  # how long the head of a request may take, a body may stand still, and answers may stay unread
-    flow: _Flow
-    deadline = NEVER  # until when the client must go on; never if it is the server's turn
 
+    flow: _Flow
     _chunked = False
     _length = 0  # of the body, as far as it has not come yet
     _head = 0  # bytes of the request so far that are no body: its line, headers, trailers, what is wrong with chunks
     _hosts = 0
+    _is_reading = True  # a request has begun, or the first one is awaited, and is not complete
     _in_body = False  # trailers come then, which are no headers
     _keeps_alive = True  # once the request is complete
     _expects_continue = False
     _why = ""  # the request is refused
-    _unread_since = NEVER
     _drained = 0
     _first: bytes | None = b""  # what has come before it was clear which HTTP it is
     _is_over = False  # whatever comes is dropped
+    _over_at = NEVER  # when the connection is closed at the latest, if it is over
+    _unread_since = NEVER
     _running: RequestResponseCycle | None = None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -52,25 +53,34 @@ class Connection(HttpToolsProtocol):
         self._arguments = (arguments, named)
         self._rest = bytearray()  # what came, and is parsed once earlier requests are answered
 
+    @property
+    def deadline(self) -> float:
+        """Until when the client must go on, NEVER if it is the server's turn."""
+        if self._is_over:
+            return self._over_at
+        if self.timeout_keep_alive_task is not None:
+            return self.timeout_keep_alive_task.when()
+        return self._heard_at + self.silence_s if self._is_reading else NEVER
+
     # --- the transport's callbacks -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport)
-        self.deadline = self.loop.time() + self.silence_s
+        self._heard_at = self.loop.time()  # when the request began, or of its body something came
         make_room(self.connections, self)
 
     def data_received(self, data: bytes) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
         if self._first is not None:
             data = self._recognise(data)
         if self._is_over:
             self._drop(data)
         elif self.pipeline or self._rest:
             self._hold(data)
-        else:
+        elif len(data) > _PARSED_AT_ONCE:
             self._parse(data)
+        else:
+            self._feed(data)
 
     def pause_writing(self) -> None:
         self._unread_since = self.loop.time()
@@ -109,21 +119,13 @@ class Connection(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Parse what is there until a request must wait for the answers of others."""
         at = 0
-        while at < len(data):
+        while at < len(data) and not self._is_over and not self.transport.is_closing():
             if self.pipeline:
                 self._hold(data[at:])
-                break
-            size = max(_PARSED_AT_ONCE, self._length)
-            piece = data if at == 0 and len(data) <= size else data[at : at + size]
-            at += len(piece)
-            try:
-                self._feed(piece)
-            except httptools.HttpParserError:
-                self._refuse(HTTPStatus.BAD_REQUEST, self._why or "Invalid HTTP request received.")
-            if self._is_over or self.transport.is_closing():
                 return
-        if self.cycle is not None and self.cycle.more_body:
-            self.deadline = self.loop.time() + self.silence_s
+            size = max(_PARSED_AT_ONCE, self._length)
+            self._feed(data[at : at + size])
+            at += size
 
     def _feed(self, data: bytes) -> None:
         self._head += len(data)
@@ -131,8 +133,12 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
-        if self._head > MAX_HEAD_BYTES:
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST, self._why or "Invalid HTTP request received.")
+        if self._head > MAX_HEAD_BYTES and not self._is_over:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers of a request may have 64 KiB.")
+        if self._is_reading and self._in_body:
+            self._heard_at = self.loop.time()
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read the request as if it had not asked to speak another protocol (RFC 9110, 7.8): the parser would take what
@@ -157,9 +163,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._chunked, self._length, self._hosts, self._in_body, self._expects_continue = False, 0, 0, False, False
-        if self.cycle is not None:
-            self.deadline = self.loop.time() + self.silence_s
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        self._chunked = self._in_body = self._expects_continue = False
+        self._length = self._hosts = 0
+        if not self._is_reading:
+            self._is_reading, self._heard_at = True, self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
@@ -191,23 +201,29 @@ class Connection(HttpToolsProtocol):
             self._keeps_alive = self.cycle.keep_alive
 
     def on_body(self, body: bytes) -> None:
-        self._head -= len(body)
+        size = len(body)
+        self._head -= size
         if not self._chunked:
-            self._length -= len(body)
-        super().on_body(body)
+            self._length -= size
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_chunk_complete(self) -> None:
         self._head = max(self._head - _CHUNK_FRAMING, 0)
 
     def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return
+        if not self._in_body:
+            return  # it is read again, without its upgrade
         self._head = 0
-        self.deadline = NEVER
-        self.cycle.keep_alive = self._keeps_alive
-        super().on_message_complete()
-        if self.cycle.response_complete:
-            self.deadline = self.loop.time() + self.silence_s
+        self._is_reading = self._in_body = False
+        cycle = self.cycle
+        cycle.keep_alive = self._keeps_alive
+        cycle.more_body = False
+        cycle.message_event.set()
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -217,16 +233,12 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._is_over or self.transport.is_closing():
-            return
-        if self._rest and not self.pipeline:
+        if self._rest and not self.pipeline and not self._is_over and not self.transport.is_closing():
             data, self._rest = bytes(self._rest), bytearray()
             self.flow.is_held = False
             self._parse(data)
             if not self._rest and not self.pipeline:
                 self.flow.resume_reading()
-        elif self.cycle.response_complete and self._running is self.cycle:
-            self.deadline = self.loop.time() + self.silence_s
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer what cannot be read on, once whatever came before it is answered, and close the connection."""
@@ -240,7 +252,6 @@ class Connection(HttpToolsProtocol):
         last = self.pipeline[0][0] if self.pipeline else self._running
         if last is not None and last is not bad and not last.response_complete:
             last.keep_alive = False
-            self.deadline = NEVER
             return
         if bad is None or not bad.response_started:
             self.transport.write(_answer(status, why))
@@ -258,7 +269,7 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.deadline = self.loop.time() + _LINGER_S
+        self._over_at = self.loop.time() + _LINGER_S
 
     def _drop(self, data: bytes) -> None:
         self._drained += len(data)
@@ -278,8 +289,7 @@ class Connection(HttpToolsProtocol):
         """Let another have the place of a client that has said nothing for long, or too little."""
         if not self._is_over and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
             self.transport.write(_answer(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections.", True))
-        self._is_over = True
-        self.deadline = NEVER
+        self._is_over, self._over_at = True, NEVER
         self.transport.close()
 
 
