@@ -1,4 +1,4 @@
-"""The command `stepwell`: puts the commands together."""
+"""The command `stepwell`: puts the commands together. Who asks for one does not wait for the modules of all others."""
 
 from __future__ import annotations
 
@@ -7,34 +7,43 @@ from typing import Annotated
 import typer
 
 from stepwell import __version__
-from stepwell.cli import (
-    approvals,
-    cancel,
-    dev,
-    events,
-    functions,
-    import_events,
-    init,
-    keys,
-    push,
-    replay,
-    rerun,
-    routing,
-    run,
-    runs,
-    secrets,
-    send,
-    serve,
-    types,
-    user,
-    users,
-    validate,
-    webhooks,
-)
+from stepwell.cli.lazy import lazy_group
+
+COMMANDS = {
+    "init": ("init:command", "Make a function from a template."),
+    "validate": ("validate:command", "Check definitions, with the place of every error."),
+    "dev": ("dev:command", "Start the server to develop with: it watches, and shows what every event did."),
+    "serve": ("serve:command", "Start the server for production: keys, JSON logs, orderly SIGTERM."),
+    "push": ("push:command", "Make functions live, on a server or in AWS."),
+    "send": ("send:command", "Send an event."),
+    "run": ("run:command", "Run a function once, in process, and show its steps."),
+    "cancel": ("cancel:command", "Stop a run."),
+    "rerun": ("rerun:command", "Run the event of a run again."),
+    "replay": ("replay:command", "Run stored events again, on one function."),
+    "users": ("users:command", "List users, newest first."),
+    "import": ("import_events:command", "Send the events of a file."),
+    "versions": ("routing:versions", "List the versions of a function, and how their runs do."),
+    "promote": ("routing:promote", "Make the canary live, or give it more of the new runs."),
+    "rollback": ("routing:rollback", "Take the canary away, or go back to an earlier version."),
+    "pause": ("routing:pause", "Start no runs of a function; its events are kept."),
+    "resume": ("routing:resume", "Start runs of a function again."),
+    "approvals": ("approvals:approvals", "List what waits for people."),
+    "approve": ("approvals:approve", "Approve what a run asks."),
+    "decline": ("approvals:decline", "Decline what a run asks."),
+    "events": ("events:app", "List events, newest first; show one."),
+    "runs": ("runs:app", "List runs, newest first; show one."),
+    "functions": ("functions:app", "List the functions that are live; show, delete or prune them."),
+    "types": ("types:app", "What events must look like: push, list, check, compare, infer, generate code."),
+    "webhooks": ("webhooks:app", "Rules that make events of any sender's requests: push, list, try."),
+    "keys": ("keys:app", "Create, list and revoke the keys of a server."),
+    "secrets": ("secrets:app", "Set what steps must not show."),
+    "user": ("user:app", "Show what happened to one user, or erase it."),
+}
 
 app = typer.Typer(
     name="stepwell",
     help="Send events; functions run. An event-driven queue and DAG engine with no SDK.",
+    cls=lazy_group("stepwell.cli", COMMANDS),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -55,17 +64,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-for module in (init, validate, dev, serve, push, send, run, cancel, rerun, replay, users):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
-app.command("import")(import_events.command)  # no module can be called so
-for routed in (routing.versions, routing.promote, routing.rollback, routing.pause, routing.resume):
-    app.command(routed.__name__)(routed)
-for asked in (approvals.approvals, approvals.approve, approvals.decline):
-    app.command(asked.__name__)(asked)
-for group in (events, runs, functions, types, webhooks, keys, secrets, user):
-    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def main() -> None:

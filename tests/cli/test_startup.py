@@ -1,0 +1,58 @@
+"""How much is imported before a command does anything: by modules, since times differ from machine to machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from stepwell.cli.main import COMMANDS, app
+
+SERVERS = {"starlette", "uvicorn", "uvloop", "watchfiles", "sqlite3", "asyncio.subprocess", "stepwell.local"}
+LIBRARIES = {"boto3", "cel_expr_python", "genson", "jsonschema_rs", "pathspec", "yaml"}
+OURS = {"stepwell.api", "stepwell.aws", "stepwell.core.definition", "stepwell.engine", "stepwell.project"}
+SCRIPT = """
+import contextlib, sys
+from stepwell.cli.main import main
+with contextlib.suppress(SystemExit):
+    main()
+print("modules:", *sys.modules)
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The modules that a command imports, with all packages that these are in."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        env={"STEPWELL_URL": "http://127.0.0.1:9", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.rpartition("modules: ")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_imports_none_of_the_commands(arguments: list[str]) -> None:
+    found = imported(*arguments)
+    assert not found & (SERVERS | LIBRARIES | OURS | {"asyncio", "httpx", "orjson", "ssl", "stepwell.cli.runs"})
+
+
+@pytest.mark.parametrize("arguments", [["runs"], ["runs", "show", "x"], ["events"], ["functions"], ["send", "x"]])
+def test_a_command_that_asks_a_server_imports_none(arguments: list[str]) -> None:
+    assert not imported(*arguments) & (SERVERS | LIBRARIES | OURS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_or_its_commands(name: str) -> None:
+    done = CliRunner().invoke(app, [name, "--help"])
+    assert done.exit_code == 0, done.output
+    assert f"Example: stepwell {name}" in done.output or "Commands" in done.output
+
+
+def test_a_command_that_is_misspelt_is_guessed() -> None:
+    done = CliRunner().invoke(app, ["aprove"])
+    assert done.exit_code == 2
+    assert "Did you mean 'approve'" in done.output
