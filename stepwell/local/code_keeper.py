@@ -89,7 +89,8 @@ class CodeKeeper:
             found = _fingerprint(folder)
             if not is_copy(folder, code_hash):
                 return False
-            if _is_as(found) and max(changed for _, changed in found.values()) < time.time_ns() - _TICK_NS:
+            now = time.time_ns()
+            if _is_as(found) and all(abs(now - changed) > _TICK_NS for _, changed in found.values()):
                 self._known[code_hash] = found
             return True
         except OSError:

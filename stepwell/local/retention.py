@@ -16,7 +16,7 @@ import orjson
 from stepwell.local.code_keeper import pushed_name
 from stepwell.local.once import forget
 from stepwell.local.platform import LocalPlatform, Unavailable
-from stepwell.project.code import remove
+from stepwell.project.code import CHANGED, remove
 
 log = logging.getLogger("stepwell.retention")
 
@@ -132,5 +132,5 @@ def _delete_code(folder: Path, needed: set[str]) -> None:
             continue
         if entry.suffix == ".zip":
             entry.unlink()
-        elif len(entry.name) == 64:
+        elif len(entry.name) == 64 or entry.name.startswith(CHANGED):
             remove(entry)

@@ -24,6 +24,7 @@ from stepwell.project.leftovers import is_leftover
 
 LARGEST = 250 * 1024 * 1024
 MOST_FILES = 200_000
+CHANGED = ".changed-"  # begins the names of copies that were put aside
 _EXCLUDED = frozenset({".git", ".env", "__pycache__", ".stepwell"})
 _IGNORE_FILE = ".stepwellignore"
 _CHUNK = 1024 * 1024
@@ -231,16 +232,17 @@ def materialise(code: StepCode, into: Path) -> Path:
     (disk full).
 
     The copy gets its name only when it is whole. Copiers into one folder take turns, so what is half made when one
-    begins was left by a crash.
+    begins was left by a crash. A copy that was changed is put aside, since attempts may still run in it.
     """
     target = into / code.hash
     if is_copy(target, code.hash):
         return target
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (into / ".lock").open("wb") as lock:
+    with os.fdopen(os.open(into / ".lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
+        os.fchmod(lock.fileno(), 0o600)  # who can open it can keep others from it
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_copy(target, code.hash):
-            unfinished, changed = into / ".unfinished", into / ".changed"
+            unfinished, changed = into / ".unfinished", into / f"{CHANGED}{code.hash}"
             remove(unfinished)
             remove(changed)
             try:
@@ -251,7 +253,6 @@ def materialise(code: StepCode, into: Path) -> Path:
             except BaseException:
                 remove(unfinished)
                 raise
-            remove(changed)
     return target
 
 

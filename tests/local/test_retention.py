@@ -193,12 +193,15 @@ def versions(it: Scripted, function: str) -> list[int]:
     return [version.number for version in detail.versions]
 
 
-def test_code_that_no_version_needs_goes(tmp_path: Path) -> None:
+def test_code_that_no_version_needs_goes_with_what_was_pushed_and_what_was_changed(tmp_path: Path) -> None:
     needed, old = "a" * 64, "b" * 64
-    for name in (needed, old):
+    for name in (needed, old, f".changed-{needed}"):
         (tmp_path / "code" / name).mkdir(parents=True)
         (tmp_path / "code" / name / "main.sh").write_text("echo 1")
         (tmp_path / "code" / name).chmod(0o555)
+
+    for name in ("f-1.zip", "f-2.zip", "g-2.zip"):
+        (tmp_path / "code" / name).touch()
 
     async def test(it: Scripted) -> None:
         definition = {"id": "f", "name": "f", "triggers": [{"event": "go"}], "steps": {}}
@@ -206,7 +209,7 @@ def test_code_that_no_version_needs_goes(tmp_path: Path) -> None:
         it.platform.clock.advance(31 * DAY_MS)
         await it.platform.register(definition, {"a": needed}, {}, "f.json")
         await clean(it.platform, 30)
-        assert [path.name for path in (tmp_path / "code").iterdir()] == [needed]
+        assert {path.name for path in (tmp_path / "code").iterdir()} == {needed, "f-2.zip"}
 
     on_platform(tmp_path, test)
 
