@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,18 +93,33 @@ class Engine:
         self.store, self.dispatcher, self.env, self._links = store, dispatcher, env, links
         self._undone: set[str] = set()
         self._alerts: list[Arrival] = []
+        self._sleepers: deque[tuple[Event, Sequence[OpenedWait], Cause | None]] = deque()  # waits still to be woken
 
     def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
         """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers the
         causes of what could not be done and must be delivered again."""
-        self._undone, self._alerts = set(), []
-        while arrivals or facts:
-            facts = [*self._accept(arrivals, now), *facts]
-            changes = self._decide(facts, now)
-            facts, arrivals = self._consequences(changes, now)
-            if self._alerts:
-                arrivals, self._alerts = [*arrivals, *self._alerts], []
+        for _ in self.steps(arrivals, facts, now, None):
+            pass
         return self._undone
+
+    def steps(
+        self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int, at_once: int | None
+    ) -> Iterator[None]:
+        """`process`, at most so many events, facts and waits to wake at a time: whoever has more to do than this may do
+        some of it after each step. `facts` are taken in their order, and what follows from them comes behind them."""
+        self._undone, self._alerts = set(), []
+        self._sleepers.clear()
+        while arrivals or facts or self._sleepers:
+            some, arrivals = arrivals[:at_once], arrivals[at_once:] if at_once else ()
+            facts = [*self._accept(some, now, at_once), *facts]
+            if self._sleepers:
+                event, waits, cause = self._sleepers.popleft()
+                facts = [*self.wake(event, waits, cause, now), *facts]
+            some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
+            new_facts, new_arrivals = self._consequences(self._decide(some_facts, now), now)
+            facts, arrivals = [*facts, *new_facts], [*arrivals, *new_arrivals, *self._alerts]
+            self._alerts = []
+            yield
 
     def rerun(
         self, record: RunRecord, token: str, now: int, cause: Cause | None = None, restart: Restart | None = None
@@ -166,7 +181,7 @@ class Engine:
 
     # --- events ----------------------------------------------------------------------------------------------------
 
-    def _accept(self, arrivals: Sequence[Arrival], now: int) -> list[RunFact]:
+    def _accept(self, arrivals: Sequence[Arrival], now: int, at_once: int | None) -> list[RunFact]:
         if not arrivals:
             return []
         catalog = self.store.catalog()
@@ -186,7 +201,10 @@ class Engine:
                 self._alerts += self._alert(its.event, "warn", its.event.invalid, now, its.cause)
             facts += self._start_all(its, accepted, now)
             if catalog.is_awaited(its.event.name):
-                facts += self.wake(its.event, self.store.find_waits(its.event, its.keys), its.cause, now)
+                waits = self.store.find_waits(its.event, its.keys)
+                facts += self.wake(its.event, waits[:at_once], its.cause, now)
+                rest = range(at_once, len(waits), at_once) if at_once else ()
+                self._sleepers += [(its.event, waits[n : n + (at_once or 0)], its.cause) for n in rest]
         return facts
 
     def _start_all(self, new: NewEvent, accepted: Accepted, now: int) -> list[RunFact]:

@@ -3,7 +3,8 @@ Starlette."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
@@ -11,9 +12,9 @@ from starlette.types import ASGIApp
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.body import read_body
 from stepwell.api.cors import CORS, preflight
-from stepwell.api.ingest import WEBHOOKS, Judge, accepted, read_events, require_sender
+from stepwell.api.ingest import WEBHOOKS, accepted, read_events, refusal, require_sender
 from stepwell.api.problem import CONTENT_TYPE, Problem
-from stepwell.core.events import Event
+from stepwell.core.events import BadRequest, Event, EventError
 
 if TYPE_CHECKING:
     from stepwell.api.webhooks import Hooks
@@ -22,6 +23,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
+Judge = Callable[[Iterable[tuple[int, Event]]], Awaitable[list[EventError]]]
+"""What types of events have against some that they refuse. Events by their places in the request."""
+
+_AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in a thread, so that others need not wait
 
 _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CORS.items()]
 
@@ -75,9 +80,14 @@ class App:
         require_sender(self._keys, scope["path"][3:].rstrip("/") or None, _text(headers.get(b"authorization")))
         body = await read_body(receive, headers.get(b"content-length"))
         its = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        events = read_events(its, body, self._now(), self._judge)
-        if events:
-            await self._accept(events)
+        try:
+            if len(body) <= _AT_ONCE:
+                events = read_events(its, body, self._now())
+            else:
+                events = await asyncio.to_thread(read_events, its, body, self._now())
+        except BadRequest as bad:
+            raise refusal(bad.with_more(await self._judge(bad.others))) from None
+        await self._accept(events)
         await _respond(send, 200, accepted(events), cors)
 
     async def _take_delivery(self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -94,7 +104,10 @@ class App:
             field, value = field.decode("latin-1").lower(), value.decode("latin-1")
             its[field] = f"{its[field]},{value}" if field in its else value
         delivery = webhooks.Delivery(name, its, scope["query_string"].decode("latin-1"), body, method)
-        received = await webhooks.receive_async(self._hooks, delivery, self._now())
+        if len(body) <= _AT_ONCE:
+            received = await webhooks.receive_async(self._hooks, delivery, self._now())
+        else:
+            received = await asyncio.to_thread(webhooks.receive, self._hooks, delivery, self._now())
         if (reply := received.reply) is not None:
             await _respond(send, 200, reply.body, _pairs(reply.headers), reply.content_type.encode())
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -11,15 +11,11 @@ from stepwell.api.encoding import decoded_body
 from stepwell.api.event_ids import new_event_id
 from stepwell.api.problem import Problem
 from stepwell.api.seeds import HEADER, seeded_ids
-from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, EventError, parse_events
+from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, parse_events
 from stepwell.core.json_input import MAX_LEVELS
 
 WEBHOOKS = "/webhooks/"  # paths below it are answered by `api.webhooks`
 MADE_LEVELS = MAX_LEVELS + 4  # of an event that is made here of what somebody sent, which may have MAX_LEVELS
-
-
-Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
-"""What types of events have against some that they refuse. Events by their places in the request."""
 
 
 def require_sender(keys: Keys, path_key: str | None, authorization: str | None) -> None:
@@ -28,21 +24,18 @@ def require_sender(keys: Keys, path_key: str | None, authorization: str | None) 
     require(keys, path_key or bearer(authorization), KeyScope.SEND)
 
 
-def read_events(headers: Mapping[str, str], body: bytes, now: int, judge: Judge) -> list[Event]:
+def read_events(headers: Mapping[str, str], body: bytes, now: int) -> list[Event]:
     """The events of a request, all or none; its key was checked before. Names of headers are in small letters.
-    Whoever accepts the events asks their types; of a request that is refused anyway, `judge` tells what they say.
-    Raises Problem 400, 413 or 415."""
+    Whoever accepts the events asks their types, also of the others of a request that is refused. Raises BadRequest, and
+    Problem 400, 413 or 415 for a body that cannot be decompressed."""
     body = decoded_body(headers, body, MAX_BODY_BYTES)
     ids = seeded_ids(headers[HEADER]) if HEADER in headers else None
     levels = MAX_LEVELS
-    try:
-        if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:
-            from stepwell.api.cloudevents import translated  # few senders need it
+    if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:
+        from stepwell.api.cloudevents import translated  # few senders need it
 
-            body, levels = translated(headers, body), MADE_LEVELS
-        events = parse_events(body, now, new_event_id if ids is None else ids.__next__, levels=levels)
-    except BadRequest as bad:
-        raise refusal(bad.with_more(judge(bad.others))) from None
+        body, levels = translated(headers, body), MADE_LEVELS
+    events = parse_events(body, now, new_event_id if ids is None else ids.__next__, levels=levels)
     if ids is not None:
         for event in events:
             event.fresh = False  # the request may have come before

@@ -21,7 +21,7 @@ import orjson
 from stepwell.api.access import Keys
 from stepwell.api.cors import CORS, preflight
 from stepwell.api.event_ids import new_event_id
-from stepwell.api.ingest import WEBHOOKS, Judge, accepted, read_events, refusal, require_sender
+from stepwell.api.ingest import WEBHOOKS, accepted, read_events, refusal, require_sender
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.aws.access import KeyStore
 from stepwell.aws.clients import client
@@ -43,6 +43,8 @@ _PARALLEL = 8
 
 Accept = Callable[[Sequence[Event]], None]
 Answer = dict[str, Any]
+Judge = Callable[[Iterable[tuple[int, Event]]], list[EventError]]
+"""What types of events have against some that they refuse. Events by their places in the request."""
 
 
 class Ingest:
@@ -85,7 +87,10 @@ class Ingest:
             raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
         path_key = request["rawPath"].removeprefix("/e").strip("/")
         require_sender(self._keys, path_key or None, headers.get("authorization"))
-        return read_events(headers, _body(request), _now(), self._judge)
+        try:
+            return read_events(headers, _body(request), _now())
+        except BadRequest as bad:
+            raise refusal(bad.with_more(self._judge(bad.others))) from None
 
     def _take_delivery(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
         from stepwell.api import webhooks  # with what knows CEL; few come here

@@ -28,10 +28,10 @@ _TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _ENVELOPE = frozenset({"name", "data", "user", "id", "ts", "v"})
 
 # Where a schema holds other schemas. IN_PLACE: those that look at the same value as the schema they stand in.
-_ONE = frozenset({"additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
+ONE_SCHEMA = frozenset({"additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
                   "contains", "not", "if", "then", "else", "contentSchema"})  # fmt: skip
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
-_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+MAPS_OF_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"})
 
 
@@ -123,7 +123,7 @@ def places(document: Document) -> Iterator[Place]:
 
 def child_keywords(place: Place, keyword: str) -> dict[Pointer, Place] | None:
     """The schemas under one keyword, by their way from it; None for a keyword that holds no schemas."""
-    if keyword not in _ONE | _LISTS | _MAPS:
+    if keyword not in ONE_SCHEMA | _LISTS | MAPS_OF_SCHEMAS:
         return None
     cut = len(place.pointer) + 1
     return {child.pointer[cut:]: child for word, child in _children(place) if word == keyword}
@@ -319,9 +319,9 @@ def _children(place: Place) -> Iterator[tuple[str, Place]]:
     if not isinstance(place.schema, dict):
         return
     for keyword, value in place.schema.items():
-        if keyword in _ONE and isinstance(value, dict | bool):
+        if keyword in ONE_SCHEMA and isinstance(value, dict | bool):
             yield keyword, place.child(keyword)
         elif keyword in _LISTS and isinstance(value, list):
             yield from ((keyword, place.child(keyword, i)) for i, v in enumerate(value) if isinstance(v, dict | bool))
-        elif keyword in _MAPS and isinstance(value, dict):
+        elif keyword in MAPS_OF_SCHEMAS and isinstance(value, dict):
             yield from ((keyword, place.child(keyword, k)) for k, v in value.items() if isinstance(v, dict | bool))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from stepwell.core.events import Event, EventError, Invalid
 from stepwell.core.problems import Problem, listed
+from stepwell.event_types.effort import Effort
 from stepwell.event_types.validation import Check, Checked
 
 MOST_TOLD = 100  # of the events of one request that are refused: each message about one is an event of its own
@@ -56,7 +57,7 @@ class Types:
         self._check = check
         self._checks: dict[tuple[str, str], Check | None] = {}
 
-    def judge(self, event: Event, only: Policy | None = None) -> Verdict | None:
+    def judge(self, event: Event, only: Policy | None = None, effort: Effort | None = None) -> Verdict | None:
         """What is wrong with an event, and what is to become of it; None if there is nothing to say."""
         if event.name.startswith("stepwell/"):
             return None
@@ -64,7 +65,7 @@ class Types:
         policy = self.unknown if its is None else its.policy
         if policy is Policy.OFF or only not in (None, policy):
             return None
-        errors = [_unknown(event.name)] if its is None else self._errors(event, its)
+        errors = [_unknown(event.name)] if its is None else self._errors(event, its, effort or Effort())
         return Verdict(policy, errors) if errors else None
 
     @property
@@ -73,13 +74,14 @@ class Types:
         return bool(self.known) or self.unknown is not Policy.OFF
 
     def refused(
-        self, events: Iterable[tuple[int, Event]], only: Policy | None = None
+        self, events: Iterable[tuple[int, Event]], only: Policy | None = None, effort: Effort | None = None
     ) -> list[tuple[int, Event, Sequence[Invalid]]]:
         """Those of some events, by their places in a request, that are not to be accepted, with all that is wrong with
-        them. The others that are wrong are marked. `only`: look but at types of this policy."""
-        found = []
+        them. The others that are wrong are marked. `only`: look but at types of this policy. `effort`: what is left for
+        their request."""
+        found, effort = [], effort or Effort()
         for index, event in events:
-            verdict = self.judge(event, only)
+            verdict = self.judge(event, only, effort)
             if verdict is None:
                 continue
             if verdict.policy is Policy.REJECT:
@@ -88,7 +90,7 @@ class Types:
                 event.invalid = verdict.errors
         return found
 
-    def _errors(self, event: Event, its: KnownType) -> Sequence[Invalid]:
+    def _errors(self, event: Event, its: KnownType, effort: Effort) -> Sequence[Invalid]:
         version = its.default if event.v is None else event.v
         if version not in its.versions:
             newest = listed(reversed(its.versions[-5:]))
@@ -97,7 +99,7 @@ class Types:
         if key not in self._checks:
             self._checks[key] = self._check(*key)
         check = self._checks[key]
-        return [] if check is None else check.errors(event)
+        return [] if check is None else check.errors(event, effort)
 
 
 def _unknown(name: str) -> Invalid:

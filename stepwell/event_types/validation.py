@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import orjson
 
 from stepwell.core.events import Event, Invalid
 from stepwell.core.problems import Problem
+from stepwell.event_types.effort import Cost, Effort, levels
 
 if TYPE_CHECKING:
     import jsonschema_rs
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 MAX_SCHEMA_BYTES = 64 * 1024
 _MOST_ERRORS = 1000  # of one event: an answer must not be many times larger than what it answers
 _LONGEST = 500  # characters of a message, which may quote the schema
+_TOO_MUCH = "it is too large to be checked with this schema, which has many alternatives; send less in one event"
+_SOMEWHERE = "it does not match its schema; it is too large to find out where"
 _VALUE = "the value"  # how messages name it: values may be private, and messages go to logs
 
 
@@ -48,28 +52,68 @@ class Check:
     """Holds events against one schema, which `check_schema` has let pass."""
 
     def __init__(self, schema: Any, its: Checked) -> None:
-        self._its = its
-        self._validator = _compile(schema)
+        self._its, self._checker = its, _Checker(schema)
 
-    def errors(self, event: Event) -> list[Invalid]:
-        """All that is wrong with an event, each at its place in it."""
+    def errors(self, event: Event, effort: Effort | None = None) -> list[Invalid]:
+        """What is wrong with an event, each at its place in it: all of it, or the first if that would be much work."""
         value, prefix = (_whole(event), "") if self._its.is_whole else (event.data, "/data")
         deepest = self._its.deepest
-        if deepest is not None and _levels(value) > deepest:
+        if deepest is not None and levels(value) > deepest:
             return [Invalid(prefix, f"more than {deepest} levels cannot be checked with this schema")]
-        return _errors(self._validator, value, prefix)
+        return self._checker.errors(value, event.body, effort or Effort(), prefix)
 
 
 def errors_of(value: Any, schema: Any) -> list[Invalid]:
     """What is wrong with a JSON value by a schema of our own."""
-    return _errors(_compile(schema), value)
+    return _Checker(schema).errors(value, orjson.dumps(value), Effort())
 
 
-def _errors(validator: jsonschema_rs.Draft202012Validator, value: Any, prefix: str = "") -> list[Invalid]:
-    if validator.is_valid(value):
-        return []
-    found = islice(validator.iter_errors(value), _MOST_ERRORS)
-    return [Invalid(prefix + json_pointer(error.instance_path), error.message[:_LONGEST]) for error in found]
+class _Checker:
+    """Holds values against a schema, with as much effort as `effort` allows."""
+
+    def __init__(self, schema: Any) -> None:
+        self._schema, self._validator, self._cost = schema, _compile(schema), Cost(schema)
+
+    def errors(self, value: Any, text: bytes, effort: Effort, prefix: str = "") -> list[Invalid]:
+        """`text`: the value as JSON, or more."""
+        if self._cost.is_too_much(text, value, effort):
+            return [Invalid(prefix, _TOO_MUCH)]
+        if self._validator.is_valid(value):
+            return []
+        if not self._cost.is_little(text, value, effort):
+            return [self._first(value, prefix)]
+        found = islice(self._validator.iter_errors(value), _MOST_ERRORS)
+        return [_invalid(prefix, error.instance_path, error.message) for error in found]
+
+    def _first(self, value: Any, prefix: str) -> Invalid:
+        from stepwell.event_types.first_error import message_of
+
+        if self._by_first_error is not None:
+            try:
+                self._by_first_error.validate(value)
+            except self._error as error:
+                return _invalid(prefix, error.instance_path, message_of(error))
+        return Invalid(prefix, _SOMEWHERE)
+
+    @cached_property
+    def _by_first_error(self) -> jsonschema_rs.Draft202012Validator | None:
+        """None if there is no way to the first error that is short."""
+        from stepwell.event_types.first_error import Entangled, first_error_schema
+
+        try:
+            return _compile(first_error_schema(self._schema))
+        except (Entangled, ValueError):  # a reference leads into alternatives
+            return None
+
+    @cached_property
+    def _error(self) -> type[jsonschema_rs.ValidationError]:
+        import jsonschema_rs
+
+        return jsonschema_rs.ValidationError
+
+
+def _invalid(prefix: str, path: Iterable[str | int], message: str) -> Invalid:
+    return Invalid(prefix + json_pointer(path), message[:_LONGEST])
 
 
 def check_schema(schema: Any) -> Checked:
@@ -107,16 +151,6 @@ def _whole(event: Event) -> dict[str, Any]:
     if event.v is None:
         del value["v"]
     return value
-
-
-def _levels(value: Any) -> int:
-    deepest, todo = 0, [(value, 1)]
-    while todo:
-        its, level = todo.pop()
-        deepest = max(deepest, level)
-        children = its.values() if isinstance(its, dict) else its if isinstance(its, list) else ()
-        todo += [(child, level + 1) for child in children if isinstance(child, dict | list)]
-    return deepest
 
 
 def json_pointer(path: Iterable[str | int]) -> str:

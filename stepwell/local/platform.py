@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,9 @@ from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.event_types.changes import check_type
+from stepwell.event_types.effort import Effort
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, errors_of
+from stepwell.local.backlog import Backlog, Taken
 from stepwell.local.clock import LOOK_AGAIN_S, Clock
 from stepwell.local.clock_steps import TOLERANCE_MS, newest_time
 from stepwell.local.executor import Executor
@@ -40,7 +43,9 @@ log = logging.getLogger("stepwell.local")
 
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
 _RECOVER_AT_ONCE = 500
-_RELEASED_AT_ONCE = 500  # events that were kept while a function was paused
+_AT_ONCE = 50  # events, facts and waits between two looks at the clock
+_SLICE_S = 0.01  # how long a batch may keep the loop from answering requests
+_RELEASED_AT_ONCE = 200  # events that were kept while a function was paused
 
 DEFAULT_URL = "http://127.0.0.1:8288"
 
@@ -62,6 +67,16 @@ class Settings:
     look_again_s: float = LOOK_AGAIN_S  # at the clock, while a timer is awaited
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """`steps`: what is left to do of it, a piece at a time."""
+
+    taken: Taken
+    now: int
+    set_back_ms: int  # how far the clock was set back, as far as this batch follows it
+    steps: Iterator[None]
+
+
 class LocalPlatform:
     def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
@@ -73,10 +88,8 @@ class LocalPlatform:
         self.wal = WriteAheadLog(store.path)
         self.links = Links(settings.public_url, link_secret(store.connection))
         self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
-        self._arrivals: list[Arrival] = []
-        self._facts: list[RunFact] = []
-        self._calls: list[Callable[[int], None]] = []  # work that needs the transaction, such as a rerun
-        self._waiting: list[asyncio.Future[None]] = []
+        self._backlog = Backlog()
+        self._batch: _Batch | None = None  # that is being written
         self._scheduled = False
         self._releasing = False
         self._closed = False
@@ -92,33 +105,39 @@ class LocalPlatform:
 
     # --- what others ask for ---------------------------------------------------------------------------------------
 
-    def send(self, events: Sequence[Event]) -> asyncio.Future[None]:
-        """Accept events; the future is done once they are durable. Raises Unavailable through it, and BadRequest if
-        types of events refuse some."""
-        if errors := self.judge(enumerate(events)):
+    async def send(self, events: Sequence[Event]) -> None:
+        """Accept events: they are durable when this returns. Raises Unavailable, and BadRequest if types of events
+        refuse some."""
+        if errors := await self.judge(enumerate(events)):
             raise BadRequest(400, errors)
-        self._arrivals += [Arrival(event) for event in events]
-        return self._durable()
+        self._backlog.add_events([Arrival(event) for event in events])
+        await self._durable()
 
-    def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
+    async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
         """What types of events have against some, by their places in a request: where their policy is `reject`, the
-        errors, of which functions are told as well; where it is `warn`, the events are marked."""
+        errors, of which functions are told as well; where it is `warn`, the events are marked. Requests are answered
+        in between."""
         types = self.store.types.current()
         if not types.has_any:
             return []
-        refused = types.refused(events)
+        refused, effort, slice_ends = [], Effort(), time.perf_counter() + _SLICE_S
+        for one in events:
+            refused += types.refused([one], effort=effort)
+            if time.perf_counter() > slice_ends:
+                await asyncio.sleep(0)
+                slice_ends = time.perf_counter() + _SLICE_S
         for _, event, errors in refused[:MOST_TOLD]:
-            self._arrivals += self._engine.refuse(event, errors, self.clock.now())
+            self._backlog.add_events(self._engine.refuse(event, errors, self.clock.now()))
             self._schedule()
         return errors_of(refused)
 
     def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
         """Accept a tick of this function's cron trigger now."""
-        self._arrivals.append(Arrival(tick, only=function_id))
+        self._backlog.add_events([Arrival(tick, only=function_id)])
         return self._durable()
 
     def cancel(self, run_id: str) -> asyncio.Future[None]:
-        self._facts.append(RunFact(run_id, CancelRequested()))
+        self._backlog.add_facts([RunFact(run_id, CancelRequested())])
         return self._durable()
 
     async def decide(self, link: Link, outcome: Outcome) -> bool:
@@ -133,7 +152,7 @@ class LocalPlatform:
                 self._engine.process([], [RunFact(link.run_id, fact)], now)
                 is_mine = True
 
-        self._calls.append(call)
+        self._backlog.add_call(call)
         await self._durable()
         return is_mine
 
@@ -150,7 +169,7 @@ class LocalPlatform:
             except CannotResume as reason:  # which is no reason for the batch to fail
                 result.append(reason)
 
-        self._calls.append(call)
+        self._backlog.add_call(call)
         await self._durable()
         if not result:
             raise KeyError(run_id)
@@ -170,7 +189,7 @@ class LocalPlatform:
             if plan is not None:
                 result = self._engine.replay(plan, events, replay, now)
 
-        self._calls.append(call)
+        self._backlog.add_call(call)
         await self._durable()
         return result
 
@@ -203,9 +222,9 @@ class LocalPlatform:
         def call(now: int) -> None:
             sql = "SELECT id FROM runs WHERE function = ? AND status = 0"
             ids = [run_id for (run_id,) in self.store.connection.execute(sql, (function_id,))]
-            self._facts += [RunFact(run_id, CancelRequested()) for run_id in ids]
+            self._backlog.add_facts(RunFact(run_id, CancelRequested()) for run_id in ids)
 
-        self._calls.append(call)
+        self._backlog.add_call(call)
         await self._durable()
         await self._durable()
 
@@ -221,7 +240,7 @@ class LocalPlatform:
                 refused.append(reason)
             self.store.timers.changed = True  # of cron triggers, of guards
 
-        self._calls.append(call)
+        self._backlog.add_call(call)
         await self._durable()
         if refused:
             raise refused[0]
@@ -246,7 +265,7 @@ class LocalPlatform:
             except Refused as refused:  # nothing is written then, and nobody else's batch is lost
                 result.append(refused)
 
-        self._calls.append(call)
+        self._backlog.add_call(call)
         await self._durable()
         if isinstance(result[-1], Refused):
             raise result[-1]
@@ -254,7 +273,7 @@ class LocalPlatform:
 
     async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
         """Run housekeeping, such as retention, as part of a batch."""
-        self._calls.append(lambda now: call(self.store.connection, now))
+        self._backlog.add_call(lambda now: call(self.store.connection, now))
         await self._durable()
 
     async def alone(self, work: Callable[[], T]) -> T:
@@ -262,6 +281,7 @@ class LocalPlatform:
         async with self._alone:
             self._is_held = True
             try:
+                await self._between_batches()
                 return await asyncio.to_thread(work)
             finally:
                 self._is_held = False
@@ -273,6 +293,7 @@ class LocalPlatform:
         """Go on where the last process stopped: attempts that ran then are lost, queued ones are queued again."""
         active = self.store.active()
         for start in range(0, len(active), _RECOVER_AT_ONCE):
+            await self._between_batches()
             self._recover(active[start : start + _RECOVER_AT_ONCE])
             await asyncio.sleep(0)
         self._release()
@@ -287,7 +308,7 @@ class LocalPlatform:
                 elif record.plan.steps[i].asks:
                     continue  # nothing ran of it, and its time goes on
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
-                    self._facts.append(RunFact(run_id, AttemptLost(i, state.attempt)))
+                    self._backlog.add_facts([RunFact(run_id, AttemptLost(i, state.attempt))])
         self._schedule()
 
     def drain(self) -> None:
@@ -317,8 +338,8 @@ class LocalPlatform:
         deadline = self._drained_at + grace_s
         while self.executor.running and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
-        self._facts += [RunFact(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running]
-        if self._facts or self._arrivals or self._calls or self.store.has_logs:
+        self._backlog.add_facts(RunFact(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running)
+        if self._backlog or self._batch is not None or self.store.has_logs:
             await self._durable()
 
     # --- virtual time ----------------------------------------------------------------------------------------------
@@ -327,7 +348,7 @@ class LocalPlatform:
     def is_idle(self) -> bool:
         """Nothing runs, is queued, pending or due: only an event or a later timer can move things on."""
         overdue = self._next_due is not None and self._next_due <= self.clock.now()
-        pending = self._scheduled or self._releasing or self._facts or self._arrivals or self._calls
+        pending = self._scheduled or self._releasing or self._backlog or self._batch is not None
         return self.executor.is_idle and not (pending or overdue)
 
     @property
@@ -356,7 +377,7 @@ class LocalPlatform:
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         run_id, step, number = attempt
-        self._facts.append(RunFact(run_id, AttemptEnded(step, number, outcome)))
+        self._backlog.add_facts([RunFact(run_id, AttemptEnded(step, number, outcome))])
         self._schedule()
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
@@ -371,7 +392,7 @@ class LocalPlatform:
 
     def _durable(self) -> asyncio.Future[None]:
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(future)
+        self._backlog.wait_for_all(future)
         self._schedule()
         return future
 
@@ -380,41 +401,51 @@ class LocalPlatform:
             self._scheduled = True
             self._loop.call_soon(self._drain)
 
+    async def _between_batches(self) -> None:
+        while self._batch is not None:
+            await asyncio.sleep(0)
+
     def _drain(self) -> None:
+        """Write a batch, or go on with it: what takes longer than a slice lets requests be answered in between."""
         self._scheduled = False
-        if self._closed or self._is_held:
+        if self._closed or (self._is_held and self._batch is None):
             return
-        arrivals, self._arrivals = self._arrivals, []
-        facts, self._facts = self._facts, []
-        calls, self._calls = self._calls, []
-        waiting, self._waiting = self._waiting, []
-        now = self._look_at_clock()
         try:
-            self.store.begin()
-            if self._set_back_ms:
-                self.store.move_back(self._set_back_ms, now)
-            self._batch(arrivals, facts, calls, now)
+            if self._batch is None:
+                self._batch = self._begin()
+            slice_ends = time.perf_counter() + _SLICE_S
+            for _ in self._batch.steps:
+                if time.perf_counter() > slice_ends:
+                    self._schedule()
+                    return
             self.store.flush()
         except Exception as error:
-            self._roll_back(error, facts, waiting)
+            self._roll_back(error)
             return
-        self._set_back_ms = 0
-        for future in waiting:
+        batch, self._batch = self._batch, None
+        self._set_back_ms -= batch.set_back_ms
+        for future in batch.taken.waiting:
             if not future.done():
                 future.set_result(None)
         self.executor.launch()
         if self.store.timers.changed:
-            self._set_timer(self.store.timers.next_due(), now)
+            self._set_timer(self.store.timers.next_due(), batch.now)
+        if self._backlog:
+            self._schedule()
 
-    def _batch(
-        self,
-        arrivals: list[Arrival],
-        facts: list[RunFact],
-        calls: list[Callable[[int], None]],
-        now: int,
-    ) -> None:
-        for call in calls:
+    def _begin(self) -> _Batch:
+        now, taken = self._look_at_clock(), self._backlog.take()
+        batch = self._batch = _Batch(taken, now, self._set_back_ms, self._steps(taken, now))
+        self.store.begin()
+        if batch.set_back_ms:
+            self.store.move_back(batch.set_back_ms, now)
+        return batch
+
+    def _steps(self, taken: Taken, now: int) -> Iterator[None]:
+        arrivals, facts = taken.arrivals, taken.facts
+        for call in taken.calls:
             call(now)
+            yield
         if self._next_due is not None and self._next_due <= now:
             facts = facts + [RunFact(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
             for function_id, tick in self.store.functions.schedules.take_ticks(now):
@@ -422,10 +453,10 @@ class LocalPlatform:
             arrivals += [Arrival(event) for event in self.store.functions.guard(now)]
         if self._releasing:
             facts = facts + self._released(now)
-        self._engine.process(arrivals, facts, now)
+        yield from self._engine.steps(arrivals, facts, now, _AT_ONCE)
         while claims := self.executor.take_queued():
             started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
-            self._engine.process([], started, now)
+            yield from self._engine.steps([], started, now, _AT_ONCE)
 
     def _released(self, now: int) -> list[RunFact]:
         """What was kept is taken and started in one transaction."""
@@ -441,20 +472,25 @@ class LocalPlatform:
         self._releasing = False
         return facts
 
-    def _roll_back(self, error: Exception, facts: list[RunFact], waiting: list[asyncio.Future[None]]) -> None:
+    def _roll_back(self, error: Exception) -> None:
         """Nothing of the batch happened: senders are told so, facts are kept for another try."""
         log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
+        batch, self._batch = self._batch, None
         self.store.rollback()
         self.executor.discard_batch()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(Unavailable(f"not accepted, try again: {error}"))
-        self._facts = facts + self._facts
+        if batch is not None:
+            for future in batch.taken.waiting:
+                if not future.done():
+                    future.set_exception(Unavailable(f"not accepted, try again: {error}"))
+            self._backlog.give_back(batch.taken.facts)
         self._releasing = True
         self._retry = self._retry or self._loop.call_later(self._retry_s, self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None
+        if self._batch is not None:  # what it has claimed is not running yet, and not lost
+            self._retry = self._loop.call_later(_SLICE_S, self._try_again)
+            return
         try:
             self._recover(self.store.active())
         except sqlite3.Error as error:
