@@ -24,9 +24,9 @@ def new_event_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secret.hex()}"
 
 
-def next_event_id(taken: str) -> str:
-    """Another id instead of a new one that was taken already."""
-    return f"{(int(taken, 16) + 1) % (1 << 128):032x}"
+def forget() -> None:
+    """Ask the system anew for the next id."""
+    _random.clear()
 
 
-os.register_at_fork(after_in_child=_random.clear)  # no two processes may have the same
+os.register_at_fork(after_in_child=forget)  # no two processes may have the same

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.aws.envelope import INGEST, REFUSED
+from stepwell.aws.envelope import INGEST, ORIGIN, REFUSED
 from stepwell.core.events import BadRequest, Event, parse_events, whole_event
 from stepwell.engine import Arrival
 from stepwell.platform import Cause
@@ -36,6 +36,7 @@ def read_arrival(body: str, cause: Cause, now: int) -> Arrival | Refused | None:
     try:
         if is_ours and isinstance(raw, dict) and raw.keys() == _FIELDS:
             event = whole_event(raw)
+            event.origin = next((its for its in envelope.get("resources", ()) if its.startswith(ORIGIN)), "")
         elif envelope["source"] == REFUSED:
             return None
         else:

@@ -15,8 +15,8 @@ _LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
 
 
 def event_item(new: NewEvent, position: int, ttl: int) -> Item:
-    """What is kept of an event: m is the message that brought it, st what it starts, ms what it does not start, rp its
-    replay, iv what its type has against it."""
+    """What is kept of an event: m is the message that brought it, o its origin, st what it starts, ms what it does not
+    start, rp its replay, iv what its type has against it."""
     item: Item = {
         **event_key(new.event.id),
         "b": {"B": new.event.body},
@@ -25,6 +25,8 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     }
     if new.cause is not None:
         item["m"] = {"S": new.cause.id}
+    if new.event.origin:
+        item["o"] = {"S": new.event.origin}
     if new.starts:
         item["st"] = {"L": [{"S": function} for function in new.starts]}
     if new.misses:

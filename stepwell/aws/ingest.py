@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,7 +26,7 @@ from stepwell.api.ingest import WEBHOOKS, accepted, read_events, refusal, requir
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.aws.access import KeyStore
 from stepwell.aws.clients import client
-from stepwell.aws.envelope import INGEST, REFUSED, REFUSED_TYPE
+from stepwell.aws.envelope import INGEST, ORIGIN, REFUSED, REFUSED_TYPE
 from stepwell.aws.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("stepwell.aws")
 
 _LONGEST_TYPE = 128  # characters that EventBridge takes for a detail-type; the detail has the whole name
+_number = count()  # of events that this process has sent on
 _AT_ONCE = 100  # events that one thread sends
 _PARALLEL = 8
 
@@ -166,6 +168,7 @@ def _to_bus(resources: Resources, events: Sequence[Event], source: str = INGEST)
                 "Source": source,
                 "DetailType": _detail_type(event, source)[:_LONGEST_TYPE],
                 "Detail": _text(event.body),
+                "Resources": _resources(event),
             }
             for event in events
         ]
@@ -183,10 +186,15 @@ def _to_queue(resources: Resources, events: Sequence[Event], source: str = INGES
             "detail-type": _detail_type(event, source),
             "source": source,
             "time": sent_at,
+            "resources": _resources(event),
             "detail": orjson.Fragment(event.body),
         }
         messages.append({"MessageBody": _text(orjson.dumps(envelope))})
     send_messages(resources.events_queue, messages)
+
+
+def _resources(event: Event) -> list[str]:
+    return [f"{ORIGIN}{new_event_id()}:{next(_number)}"] if event.fresh else []
 
 
 def _detail_type(event: Event, source: str) -> str:

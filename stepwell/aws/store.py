@@ -52,7 +52,7 @@ from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
 from stepwell.aws.wide import SHORT_OUTCOME, Ended, outcome_items, read_outcomes
 from stepwell.core.catalog import Catalog
-from stepwell.core.events import Event, user_key
+from stepwell.core.events import Event, next_event_id, user_key
 from stepwell.core.lifetime import longest_run_ms
 from stepwell.core.messages import (
     AttemptEnded,
@@ -153,11 +153,13 @@ class DynamoStore:
         accepted: list[Accepted | NotWritten | None] = [None] * len(events)
 
         def put(those: list[int]) -> None:
-            """One after the other, until one is accepted: the first, or the one whose message comes again."""
+            """One after the other, until one is accepted: the first, or the one whose message comes again. Those whose
+            ids were made here are no duplicates."""
+            is_accepted = False
             for i in those:
-                accepted[i] = self._put_event(events[i], positions[i], now)
-                if isinstance(accepted[i], Accepted):
-                    return
+                if not is_accepted or events[i].event.origin:
+                    accepted[i] = self._put_event(events[i], positions[i], now)
+                is_accepted = is_accepted or isinstance(accepted[i], Accepted)
 
         self.each(put, list(same.values()))
         return accepted
@@ -170,6 +172,9 @@ class DynamoStore:
             self._put(event_item(new, position, self._event_ttl(new, now)), NEW)
         except errors.ConditionalCheckFailedException as refused:
             known = refused.response["Item"]
+            if event.origin and known.get("o", {}).get("S") != event.origin:
+                event.rename(next_event_id(event.id))  # also when its message comes again
+                return self._put_event(new, position, now)
             identity = known.get("m", {}).get("S")
             if new.cause is None or identity != new.cause.id or "x" in known:
                 return None  # a duplicate, or it was erased since

@@ -41,7 +41,8 @@ class Invalid:
 class Event:
     """An accepted event. `body` is its JSON text, `seq` the position it was accepted at (0: not yet); `fresh` if its
     id was made here, so that it cannot be a duplicate; `invalid`: what its type has against it, until it is stored;
-    `erased` if its data and user were, with all of its user."""
+    `erased` if its data and user were, with all of its user; `origin`: of a fresh event that went through queues, what
+    tells it from others, should they have its id."""
 
     id: str
     name: str
@@ -54,10 +55,16 @@ class Event:
     fresh: bool = False
     invalid: Sequence[Invalid] = ()
     erased: bool = False
+    origin: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The event as expressions see it."""
         return {"name": self.name, "data": self.data, "user": self.user, "id": self.id, "ts": self.ts, "v": self.v}
+
+    def rename(self, event_id: str) -> None:
+        """Give it another id than the one that was made for it, before it is stored."""
+        self.id = event_id
+        self.body = orjson.dumps(self.as_json())
 
     @classmethod
     def stored(cls, seq: int, body: bytes) -> Event:
@@ -187,6 +194,11 @@ def erased_body(event: Event) -> bytes:
     """What is kept of an event when its user is erased, so that it is no news if it comes again."""
     kept = {"name": event.name, "data": {}, "user": {}, "id": event.id, "ts": event.ts, "v": event.v, "erased": True}
     return orjson.dumps(kept)
+
+
+def next_event_id(taken: str) -> str:
+    """Another id instead of one that was made for an event, and is taken."""
+    return f"{(int(taken, 16) + 1) % (1 << 128):032x}"
 
 
 def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_id: str, ts: int) -> Event:

@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from stepwell.core.catalog import Catalog
-from stepwell.core.events import Event, user_key
+from stepwell.core.events import Event, next_event_id, user_key
 from stepwell.core.inputs import error_json
 from stepwell.core.invalid_events import MOST_SHOWN
 from stepwell.core.messages import (
@@ -42,7 +43,7 @@ _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and ou
 _KEPT_BYTES = 64 * 1024 * 1024
 _BUSY = (StepStatus.QUEUED, StepStatus.RUNNING)
 _INSERT_EVENT = (
-    "INSERT INTO events (seq, id, name, user, accepted_at, body, misses, replay, invalid)"
+    "INSERT OR IGNORE INTO events (seq, id, name, user, accepted_at, body, misses, replay, invalid)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_RUN = (
@@ -224,10 +225,24 @@ class LocalStore:
             keys += [(key, event.seq) for key in new.keys]
             if new.replay is None:
                 self.people.tell(event, now)
-        self.connection.executemany(_INSERT_EVENT, rows)
+        if rows and self.connection.executemany(_INSERT_EVENT, rows).rowcount != len(rows):
+            self._insert_under_other_ids([new.event for new in events if new.event.fresh], rows)
         if keys:
             self.connection.executemany("INSERT OR IGNORE INTO event_keys VALUES (?, ?)", keys)
         return accepted
+
+    def _insert_under_other_ids(self, fresh: Sequence[Event], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Ids of new events are not looked for before they are stored. Those that were taken get others."""
+        stored = {seq for (seq,) in self.connection.execute("SELECT seq FROM events WHERE seq >= ?", (rows[0][0],))}
+        missing = {event.seq: event for event in fresh if event.seq not in stored}
+        for row in rows:
+            seq, _, name, user, at, _, *rest = row
+            if seq not in missing:
+                continue
+            event = missing[seq]
+            while self._known([event.id]):
+                event.rename(next_event_id(event.id))
+            self.connection.execute(_INSERT_EVENT, (seq, event.id, name, user, at, event.body, *rest))
 
     def keep(self, function_id: str, event: Event, now: int) -> bool:
         self.functions.keep(function_id, event.seq)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Callable
 
 import orjson
 import pytest
 
+from stepwell.api import event_ids
 from stepwell.core.engine_ids import EngineId
 from tests.behaviour.words import Json, Platform, Refused, function
 
@@ -82,6 +84,23 @@ def test_the_engines_own_events_are_accepted_all_the_same(platform: Platform) ->
     platform.runs(platform.send("go"))
     (told,) = platform.events("stepwell/run.completed")
     assert told["id"].startswith("run:")
+
+
+def test_events_whose_new_ids_are_the_same_are_all_accepted(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the system's randomness were none; within a millisecond, new ids are equal then."""
+    platform.deploy(function(on="go"))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "urandom", bytes)
+        event_ids.forget()
+        for n in range(3):
+            ids(platform, orjson.dumps([{"name": "go", "data": {"n": [n, i]}} for i in range(20)]))
+        event_ids.forget()
+    events = platform.events("go")
+    assert sorted(event["data"]["n"] for event in events) == [[n, i] for n in range(3) for i in range(20)]
+    assert len({event["id"] for event in events}) == 60
+    assert len(platform.runs()) == 60
 
 
 @pytest.mark.parametrize("levels", [129, 300, 1000, 100_000])

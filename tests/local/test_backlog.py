@@ -1,0 +1,209 @@
+"""What is sent faster than it can be written: a batch takes whole requests, others are served between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.core.run import RunStatus
+from stepwell.local.backlog import Backlog
+from stepwell.local.platform import Unavailable
+from tests.local.scripted import Scripted, scripted, until
+
+Test = Callable[[Scripted], Coroutine[None, None, None]]
+
+
+def on_platform(folder: Path, test: Test, **options: Any) -> None:
+    async def main() -> None:
+        async with scripted(folder, **options) as it:
+            await test(it)
+
+    asyncio.run(main())
+
+
+class Turns:
+    """How often the loop turned while something was done."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self.count += 1
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[Turns]:
+    turns = Turns()
+    task = asyncio.create_task(turns.watch())
+    try:
+        yield turns
+    finally:
+        task.cancel()
+
+
+def test_a_request_that_starts_many_runs_lets_the_loop_turn(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        async with watched() as turns:
+            await it.platform.send(it.events(1000))
+        assert it.count("events WHERE name = 'go'") == it.count("runs") == 1000
+        assert turns.count > 5
+
+    on_platform(tmp_path, test, hold=True)
+
+
+def test_an_event_that_wakes_many_runs_lets_the_loop_turn(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={"after": [{"step": "$trigger", "async": {"event": "wake", "ttl": "1d"}}]})
+        await it.platform.send(it.events(1500))
+        async with watched() as turns:
+            await it.send("wake")
+        assert turns.count > 5
+        await it.platform.until_idle()
+        assert it.count("waits") == 0
+        assert it.count("runs WHERE status = 1") == 1500
+
+    on_platform(tmp_path, test, parallelism=100)
+
+
+def test_a_request_of_which_a_part_cannot_be_written_is_not_accepted(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        sending = asyncio.create_task(it.platform.send(it.events(1000)))
+        while not it.platform.store.connection.in_transaction:
+            await asyncio.sleep(0)
+        it.platform.store.connection.execute("PRAGMA query_only = 1")
+        with pytest.raises(Unavailable):
+            await sending
+        it.platform.store.connection.execute("PRAGMA query_only = 0")
+        assert it.count("events") == it.count("runs") == 0
+        await it.send()
+        await it.platform.until_idle()
+        assert it.count("runs WHERE status = 1") == 1
+
+    on_platform(tmp_path, test)
+
+
+def test_requests_are_accepted_in_their_order_and_answered_when_they_are_durable(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        answered: list[int] = []
+
+        async def send(number: int) -> None:
+            await it.platform.send(it.events(400, data={"n": number}))
+            answered.append(number)
+            assert it.count(f"events WHERE json_extract(body, '$.data.n') = {number}") == 400
+
+        await asyncio.gather(*map(send, range(12)))
+        assert answered == sorted(answered)
+        rows = it.platform.store.connection.execute(
+            "SELECT json_extract(body, '$.data.n') FROM events WHERE name = 'go' ORDER BY seq"
+        )
+        numbers = [number for (number,) in rows]
+        assert numbers == sorted(numbers)
+        await it.platform.until_idle()
+        assert it.count("runs WHERE status = 1") == 4800
+
+    on_platform(tmp_path, test, parallelism=50)
+
+
+def test_small_requests_are_answered_while_a_large_one_is_written(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        await it.deploy("other", on="small")
+        large = [asyncio.create_task(it.platform.send(it.events(1000))) for _ in range(3)]
+        await asyncio.sleep(0)
+        await it.send("small")
+        assert [task.done() for task in large] != [False] * 3 or it.count("runs WHERE function = 'other'") == 1
+        await asyncio.gather(*large)
+
+    on_platform(tmp_path, test, hold=True)
+
+
+def test_more_runs_than_a_batch_has_room_for_are_cancelled(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={"after": [{"step": "$trigger", "wait": "1d"}]})
+        for _ in range(3):
+            await it.platform.send(it.events(1000))
+        await it.platform.cancel_runs("f")
+        assert it.count(f"runs WHERE status = {int(RunStatus.CANCELLED)}") == 3000
+
+    on_platform(tmp_path, test)
+
+
+def test_what_a_batch_has_claimed_is_not_taken_for_lost(tmp_path: Path) -> None:
+    """A batch that failed is tried again while the next is under way."""
+
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        it.platform.store.connection.execute("PRAGMA query_only = 1")
+        with pytest.raises(Unavailable):
+            await it.send()
+        it.platform.store.connection.execute("PRAGMA query_only = 0")
+        await asyncio.gather(*(it.platform.send(it.events(1000)) for _ in range(3)))
+        await until(lambda: len(it.runner.held) == 100)
+        await asyncio.sleep(0)
+        assert it.count("attempts WHERE status = 'lost'") == 0
+        it.runner.hold = False
+        it.runner.release()
+        await until(lambda: it.count("runs WHERE status = 0") == 0)
+        assert it.count("attempts") == it.count("attempts WHERE status = 'completed'") == 3000
+
+    on_platform(tmp_path, test, hold=True, parallelism=100)
+
+
+def test_who_needs_the_database_alone_waits_for_the_batch(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        sending = asyncio.create_task(it.platform.send(it.events(1000)))
+        while not it.platform.store.connection.in_transaction:
+            await asyncio.sleep(0)
+        connection = it.platform.store.connection
+        assert await it.platform.alone(lambda: connection.in_transaction) is False
+        await sending
+        assert it.count("runs") == 1000
+
+    on_platform(tmp_path, test, hold=True)
+
+
+def test_a_server_that_closes_writes_what_it_has_begun(tmp_path: Path) -> None:
+    sending: list[asyncio.Task[None]] = []
+
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        sending.append(asyncio.create_task(it.platform.send(it.events(1000))))
+        while not it.platform.store.connection.in_transaction:
+            await asyncio.sleep(0)
+
+    async def after(it: Scripted) -> None:
+        await it.platform.until_idle()
+        assert it.count("runs WHERE status = 1") == 1000
+
+    on_platform(tmp_path, test, hold=True)
+    assert sending[0].exception() is None
+    on_platform(tmp_path, after, parallelism=50)
+
+
+def test_waiting_ends_when_everything_before_was_taken() -> None:
+    async def main() -> None:
+        backlog, loop = Backlog(), asyncio.get_running_loop()
+        first, second, third = (loop.create_future() for _ in range(3))
+        backlog.wait_for_all(first)  # there is nothing
+        for _ in range(15):
+            backlog.add_call(lambda now: None)
+        backlog.wait_for_all(second)
+        backlog.add_call(lambda now: None)
+        backlog.wait_for_all(third)
+        assert backlog.take().waiting == [first]
+        assert backlog
+        assert backlog.take().waiting == [second, third]
+        assert not backlog
+
+    asyncio.run(main())
