@@ -54,7 +54,7 @@ def test_a_request_that_starts_many_runs_lets_the_loop_turn(tmp_path: Path) -> N
         async with watched() as turns:
             await it.platform.send(it.events(1000))
         assert it.count("events WHERE name = 'go'") == it.count("runs") == 1000
-        assert turns.count > 5
+        assert turns.count > 1
 
     on_platform(tmp_path, test, hold=True)
 
@@ -65,7 +65,7 @@ def test_an_event_that_wakes_many_runs_lets_the_loop_turn(tmp_path: Path) -> Non
         await it.platform.send(it.events(1500))
         async with watched() as turns:
             await it.send("wake")
-        assert turns.count > 5
+        assert turns.count > 1
         await it.platform.until_idle()
         assert it.count("waits") == 0
         assert it.count("runs WHERE status = 1") == 1500
