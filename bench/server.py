@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,20 @@ class BenchError(Exception):
     """What went wrong, for people."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    send: str
+    manage: str
+
+
 class Server:
-    """A `stepwell dev` with a new database, and one keep-alive connection to it.
+    """A `stepwell dev` or `serve` with a new database, and one keep-alive connection to it.
 
     `ready_s`: from the start of the process to the first 200 of /healthz.
     """
+
+    def __init__(self, functions: Path = FUNCTIONS, command: str = "dev") -> None:
+        self._functions, self._command = functions, command
 
     def __enter__(self) -> Server:
         script = Path(sys.executable).with_name("stepwell")
@@ -41,7 +51,9 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        argv = [str(script), "dev", str(FUNCTIONS), "--port", str(self.port), "--db", str(self.folder / "bench.db")]
+        database = ["--db", str(self.folder / "bench.db")]
+        self._make_key = [str(script), "keys", "create", *database, "--json", "--scope"]
+        argv = [str(script), self._command, str(self._functions), "--port", str(self.port), *database]
         started = time.perf_counter()
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
@@ -93,6 +105,24 @@ class Server:
 
     def _said(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+    def make_keys(self) -> Keys:
+        def make(scope: str) -> str:
+            done = subprocess.run([*self._make_key, scope], capture_output=True, text=True, check=True)
+            return str(json.loads(done.stdout)["key"])
+
+        return Keys(make("send"), make("manage"))
+
+    def healthz(self) -> None:
+        """As somebody who has no connection yet."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            raise BenchError(f"/healthz: {error!r}\n{self._said()}") from error
+        finally:
+            connection.close()
 
     def hang_up(self) -> None:
         """Close the connection before a pause, or the server will; the next call opens another."""

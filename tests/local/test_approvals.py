@@ -52,7 +52,7 @@ async def decide(it: Scripted, link: Link, by: str) -> bool:
 def test_those_who_wait_are_no_work_for_a_server(tmp_path: Path) -> None:
     async def ask(it: Scripted) -> None:
         await it.deploy(**STEPS)
-        await it.platform.send(it.events(500))
+        await it.platform.send(it.events(500, data={"n": 1}))
         await it.platform.until_idle()
         assert it.platform.store.active() == []
         assert it.count("runs WHERE active = 1") == 0
@@ -83,7 +83,7 @@ def test_open_approvals_are_found_by_an_index(tmp_path: Path) -> None:
 def test_of_two_who_decide_in_one_batch_the_first_does(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**STEPS)
-        await it.send()
+        await it.send(data={"n": 1})
         await it.platform.until_idle()
         ((approve, decline),) = links(it)
         both = await asyncio.gather(decide(it, decline, "Ada"), decide(it, approve, "Eve"), decide(it, decline, "Ada"))
@@ -101,7 +101,7 @@ def test_a_decision_that_cannot_be_written_leaves_the_approval_open(
 ) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(**STEPS)
-        await it.send()
+        await it.send(data={"n": 1})
         await it.platform.until_idle()
         ((approve, _),) = links(it)
 
