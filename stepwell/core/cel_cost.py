@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
-from stepwell.core.cel_patterns import pattern_cost
 from stepwell.core.cel_sizes import Size, one
 
 MOST_ENTRIES = 1000  # that map and filter collect, and that `in` looks through in a loop
@@ -64,7 +63,11 @@ class _Whatever:
 
 
 class TooMuch(Exception):
-    """Why an evaluation is not begun."""
+    """Why an evaluation is not begun. `on`: what takes the most, if that is known."""
+
+    def __init__(self, message: str, on: str = "") -> None:
+        super().__init__(message)
+        self.on = on
 
 
 def check_cost(tree: Node, sizes: Sizes, length: int, converted: Size, *, is_given: bool = False) -> None:
@@ -90,6 +93,15 @@ def harmless_length(tree: Node, *, is_given: bool = False) -> int:
     return _LENGTHS[bisect(_LENGTHS, False, lo=1, key=costs_too_much) - 1]
 
 
+def hopeless(tree: Node) -> str | None:
+    """What makes the evaluation take too long even if nothing is sent, if anything does."""
+    try:
+        check_cost(tree, _Whatever(0), 0, one(0, 0, 0))
+    except TooMuch as why:
+        return why.on
+    return None
+
+
 class _Meter:
     def __init__(self, sizes: Sizes, limit: float) -> None:
         self.spent: float = 0
@@ -101,7 +113,8 @@ class _Meter:
         self.spent += cost
         self.most = max(self.most, (cost, on))
         if self.spent > self._limit:
-            raise TooMuch(f"too much was sent for this expression, which would take too long: {self.most[1]}")
+            on = self.most[1]
+            raise TooMuch(f"too much was sent for this expression, which would take too long: {on}", on)
 
     def visit(self, node: Node, known: dict[str, Size], times: float) -> Size:
         """The size of what a node gives when it is evaluated so many times; what that takes is spent. `known`: the
@@ -172,6 +185,8 @@ class _Meter:
         self.spend(_LOOKED_THROUGH * entries + _COMPARED * nodes + _TEXT_COMPARED * characters, "`in` what is long")
 
     def _match(self, text: Size, pattern: Node, times: float) -> None:
+        from stepwell.core.cel_patterns import pattern_cost  # most expressions have none
+
         source = pattern.value if isinstance(pattern, Const) and isinstance(pattern.value, str) else ""
         on = f"the pattern '{source if len(source) <= 60 else source[:60] + '...'}'"
         self.spend(pattern_cost(source).of(times, text.all_characters), on)

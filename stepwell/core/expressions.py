@@ -19,6 +19,7 @@ from stepwell.core.cel_ast import (
     Call,
     Const,
     Ident,
+    Items,
     Node,
     Path,
     decode,
@@ -26,7 +27,7 @@ from stepwell.core.cel_ast import (
     walk,
 )
 from stepwell.core.cel_ast import paths as paths_of
-from stepwell.core.cel_cost import TooMuch, check_cost, harmless_length
+from stepwell.core.cel_cost import TooMuch, check_cost, harmless_length, hopeless
 from stepwell.core.cel_errors import compile_problem, value_problem
 from stepwell.core.cel_loops import grows, nesting
 from stepwell.core.cel_sizes import Measured, json_of
@@ -131,15 +132,15 @@ class Bindings:
         unread = parse_json.NAMED.search(text)
         return (unread and self._unread.get(unread[0])) or value_problem(text)
 
-    def bound(self, variables: tuple[str, ...], paths: tuple[Path, ...]) -> Bound:
-        """The variables as the library takes them. Of large ones only what these paths lead to, since it converts all
-        that it gets."""
-        found = self._bound.get(variables) or self._bound.get(paths)
+    def activation(self, variables: tuple[str, ...], paths: tuple[Path, ...] = ()) -> Bound:
+        """The variables as the library takes them. Of large ones only what these paths lead to, if any are named, since
+        it converts all that it gets."""
+        found = self._bound.get(variables) or (self._bound.get(paths) if paths else None)
         if found is None:
             key: tuple[Any, ...] = variables
             values = {name: self._values[name] for name in variables if name not in self._unread}
             text = json_of(values)
-            if text is None or len(text) > _LARGE:
+            if paths and (text is None or len(text) > _LARGE):
                 key, values = paths, only(values, paths)
                 text = json_of(values)
             # The library would end a text at a NUL, so that "ada\0eve" were "ada".
@@ -174,6 +175,14 @@ class Expression:
         self.steps_read = None if {("steps",), ("errors",)} & set(self._paths) else self.step_names
         self._harmless = harmless_length(tree, is_given=is_given)
 
+    def check(self) -> None:
+        """Raises ExpressionError if it takes too long whatever is sent, so that it never has a value. (Compiling does
+        not, since what is stored must stay usable.)"""
+        if self._harmless == 0 and (on := hopeless(self.tree)):
+            raise ExpressionError(
+                f"it takes too long whatever is sent: {on}; repeat less, as with + instead of a count"
+            )
+
     def evaluate(self, bindings: Bindings) -> Answer:
         """Whether it is true, and if it has no value, or one that is neither true nor false, why. Never raises."""
         if self.texts:
@@ -205,7 +214,7 @@ class Expression:
 
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
         """What the library answers, which may be an error, and its value; or None, and why it cannot be evaluated."""
-        bound = bindings.bound(self.variables, self._paths)
+        bound = bindings.activation(self.variables, self._paths)
         if bound.length > self._harmless:
             try:
                 sizes = Measured(bound.values)
@@ -292,19 +301,23 @@ def _guard(tree: Node) -> None:
         )
     if grows(tree):
         raise ExpressionError("+ inside all, exists, map or filter is not allowed; move the logic into a step")
-    for node in walk(tree):
-        if isinstance(node, Call) and node.function == "matches":
-            _guard_pattern(node.args[-1])
+    patterns = [_pattern(node.args[-1]) for node in walk(tree) if isinstance(node, Call) and node.function == "matches"]
+    tried: list[Node] = []
+    for pattern in patterns:
+        probe = _regex_probe().eval(data={"data": pattern})
+        if probe.type() == cel.Type.ERROR:  # found only when it is used; found here, when the definition is loaded
+            raise ExpressionError(value_problem(probe.value()))
+        tried.append(Call("matches", None, (Const(""), Const(pattern))))
+        if hopeless(Items(tuple(tried))):
+            return  # it is never evaluated, so that the others need not be tried, which may take as long
 
 
-def _guard_pattern(pattern: Node) -> None:
-    if not isinstance(pattern, Const) or not isinstance(pattern.value, str):
+def _pattern(node: Node) -> str:
+    if not isinstance(node, Const) or not isinstance(node.value, str):
         raise ExpressionError("the pattern of matches() must be a literal text")
-    if len(pattern.value) > _MAX_REGEX:
+    if len(node.value) > _MAX_REGEX:
         raise ExpressionError(f"the pattern of matches() may have {_MAX_REGEX} characters")
-    probe = _regex_probe().eval(data={"data": pattern.value})
-    if probe.type() == cel.Type.ERROR:  # found only when it is used; found here, when the definition is loaded
-        raise ExpressionError(value_problem(probe.value()))
+    return node.value
 
 
 @cache

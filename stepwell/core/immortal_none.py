@@ -7,7 +7,6 @@ zero the interpreter aborts the process. From 3.12 on, `None` is immortal (PEP 6
 
 from __future__ import annotations
 
-import ctypes
 import sys
 
 IMMORTAL = sys.maxsize // 2
@@ -19,6 +18,8 @@ def make_none_immortal() -> None:
     """Set the reference count of `None` to IMMORTAL, where references to it are counted."""
     if sys.version_info >= (3, 12):
         return
+    import ctypes
+
     # An object begins with its count and its type; builds that trace references have two more pointers before them.
     offset = object.__basicsize__ - 2 * ctypes.sizeof(ctypes.c_ssize_t)
     ctypes.c_ssize_t.from_address(id(None) + offset).value = IMMORTAL

@@ -253,7 +253,7 @@ def check_sticky(sticky: str | None) -> None:
     if sticky is None:
         return
     try:
-        compile_value(sticky, Scope.TRIGGER)
+        compile_value(sticky, Scope.TRIGGER).check()
     except ExpressionError as error:
         raise NotPossible(f"sticky, column {error.column}: {error.message}") from None
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from stepwell.core.approvals import placeholders
 from stepwell.core.cron import check_cron
-from stepwell.core.expressions import ExpressionError, Scope, compile_expression, compile_value
+from stepwell.core.expressions import Expression, ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.problems import Pointer, Problem, listed, nearest
 from stepwell.core.waits import wait_index
@@ -224,10 +224,10 @@ def _compiled(
 
 
 def _uncompiled(
-    at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], object], hint: str = ""
+    at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], Expression], hint: str = ""
 ) -> Iterator[Problem]:
     try:
-        compiler(source, scope)
+        compiler(source, scope).check()
     except ExpressionError as wrong:
         where = f"line {wrong.line}, column {wrong.column}"
         yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){hint}")

@@ -65,7 +65,7 @@ def _compiled(
     field: str, source: str, *, is_condition: bool, scope: Scope = Scope.WEBHOOK, within: tuple[str, ...] = ()
 ) -> Iterator[Problem]:
     try:
-        (compile_expression if is_condition else compile_value)(source, scope)
+        (compile_expression if is_condition else compile_value)(source, scope).check()
     except ExpressionError as error:
         place = f" (line {error.line}, column {error.column} of `{source[:60]}`)"
         yield Problem((*within, field), f"{field}: {error.message}{place}")

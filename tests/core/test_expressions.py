@@ -242,6 +242,17 @@ def test_what_could_take_all_time_or_memory_is_refused(source: str, said: str) -
     assert said in refused(source)[0]
 
 
+@pytest.mark.parametrize("pattern", ["\\\\pL{100}", "(\\\\pL\\\\pN){200}", "(\\\\pL{9}|\\\\pN{9}|.{900})"])
+def test_a_pattern_that_takes_too_long_whatever_is_sent_has_no_value_and_is_refused_when_it_is_checked(
+    pattern: str,
+) -> None:
+    found = compile_expression(f"data.text.matches('{pattern}')", Scope.TRIGGER)
+    assert found.evaluate(Bindings({"data": {"text": ""}})).problem is not None
+    with pytest.raises(ExpressionError, match="it takes too long whatever is sent: the pattern"):
+        found.check()
+    compile_expression("data.text.matches('\\\\pL+')", Scope.TRIGGER).check()
+
+
 def test_a_plus_outside_of_loops_is_allowed() -> None:
     assert evaluate("(data.list + [3]).exists(x, x == 3)").holds
     assert evaluate("[1].map(x, x * 2)[0] + 1 == 3").holds
