@@ -35,6 +35,8 @@ COMMANDS = {
     "functions": ("functions:app", "List the functions that are live; show, delete or prune them."),
     "types": ("types:app", "What events must look like: push, list, check, compare, infer, generate code."),
     "webhooks": ("webhooks:app", "Rules that make events of any sender's requests: push, list, try."),
+    "backup": ("backup:command", "Write the database, and the code of its versions, to one file."),
+    "restore": ("restore:command", "Make the database, and the code of its versions, from a backup."),
     "keys": ("keys:app", "Create, list and revoke the keys of a server."),
     "secrets": ("secrets:app", "Set what steps must not show."),
     "user": ("user:app", "Show what happened to one user, or erase it."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -49,3 +50,29 @@ class Bars:
         with self._lock:
             self._progress.remove_task(self._running.pop((action.kind, action.name)))
         self._progress.advance(self._all)
+
+
+class Copying:
+    """Bars of what is copied, one for each kind. Shows nothing where nobody looks."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+    def adding(self, what: str, total: int) -> Callable[[int], None]:
+        """Takes how much more is done. `total`: 0 if nobody knows."""
+        task = self._progress.add_task(what, total=total or None)
+        return lambda more: self._progress.advance(task, more)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -14,6 +14,11 @@ from stepwell.core.duration import parse_duration
 _WRITTEN = "such as 2h or 3d (ago), or 2026-11-23T10:00"
 SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help=f"Not older than this, {_WRITTEN}.")]
 UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Older than this.")]
+
+
+def shown(ms: int) -> str:
+    """A moment, in ms since the epoch, as tables show it."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def moment(text: str | None, option: str) -> int | None:

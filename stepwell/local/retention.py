@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from stepwell.local.code_in_use import code_free
 from stepwell.local.code_keeper import pushed_name
 from stepwell.local.once import forget
 from stepwell.local.platform import LocalPlatform, Unavailable
@@ -127,10 +128,13 @@ def _needed_code(connection: sqlite3.Connection) -> set[str]:
 
 
 def _delete_code(folder: Path, needed: set[str]) -> None:
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name in needed:
-            continue
-        if entry.suffix == ".zip":
-            entry.unlink()
-        elif len(entry.name) == 64 or entry.name.startswith(CHANGED):
-            remove(entry)
+    if not folder.is_dir():
+        return
+    with code_free(folder) as is_free:  # else a backup copies it: what is not needed goes in the next round
+        for entry in folder.iterdir() if is_free else ():
+            if entry.name in needed:
+                continue
+            if entry.suffix == ".zip":
+                entry.unlink()
+            elif len(entry.name) == 64 or entry.name.startswith(CHANGED):
+                remove(entry)

@@ -10,6 +10,7 @@ import pytest
 
 from stepwell.core.run import RunStatus
 from stepwell.local.clock import Clock
+from stepwell.local.code_in_use import code_in_use
 from stepwell.local.retention import clean
 from tests.local.scripted import Scripted, scripted
 
@@ -191,6 +192,19 @@ def versions(it: Scripted, function: str) -> list[int]:
     detail = it.queries.read_function(function)
     assert detail is not None
     return [version.number for version in detail.versions]
+
+
+def test_code_stays_while_a_backup_copies_it(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        old = tmp_path / "code" / ("b" * 64)
+        old.mkdir(parents=True)
+        with code_in_use(tmp_path / "code"):
+            await clean(it.platform, 30)
+            assert old.is_dir()
+        await clean(it.platform, 30)
+        assert not old.exists()
+
+    on_platform(tmp_path, test)
 
 
 def test_code_that_no_version_needs_goes_with_what_was_pushed_and_what_was_changed(tmp_path: Path) -> None:

@@ -1,0 +1,408 @@
+"""`stepwell backup` and `restore`: a server that was lost comes back with all that it knew, or the command says why not
+and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Json, api, cli, eventually, new_key, program, serve, write_function
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with functions (`f`), the database and the code of a server that has run once, and has a run that waits
+    (`a`), and a backup of it. To be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    functions, db = _functions(folder), folder / "a" / "db"
+    with serve(functions, db) as server, api(server, new_key(db)) as http:
+        event = http.send()
+        eventually(lambda: http.runs_of(event)[0]["steps"]["b"]["status"] == "waiting")
+        assert cli("backup", str(folder / "backup.tar"), "--db", str(db)).returncode == 0
+        assert server.stop() == 0
+    return folder
+
+
+def _functions(folder: Path) -> Path:
+    waiting = {"after": [{"step": "a", "async": {"event": "more", "ttl": "3d"}}]}
+    first = program("cat said.txt; ./tool; cat deep/er/link")
+    folder = write_function(folder / "f", a=first, b=program("echo 4", **waiting))
+    (folder / "said.txt").write_text("one ")
+    (folder / "tool").write_text("#!/bin/sh\nprintf 'two '\n")
+    (folder / "tool").chmod(0o755)
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/er/link").symlink_to("../target")
+    (folder / "deep/target").write_text("three")
+    return folder
+
+
+@pytest.fixture
+def functions(tmp_path: Path, made: Path) -> Path:
+    return Path(shutil.copytree(made / "f", tmp_path / "f", symlinks=True))
+
+
+@pytest.fixture
+def backup(tmp_path: Path, made: Path) -> Path:
+    shutil.copytree(made / "a", tmp_path / "a", symlinks=True)
+    return Path(shutil.copy(made / "backup.tar", tmp_path / "backup.tar"))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def snapshot(folder: Path) -> dict[str, object]:
+    """All that is in a folder."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        content = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = (mode(path), content)
+    return found
+
+
+def restored(file: Path, db: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return cli("restore", str(file), "--db", str(db), *options)
+
+
+def test_a_restored_server_goes_on_where_the_backup_was_made(tmp_path: Path, backup: Path) -> None:
+    db = tmp_path / "b" / "db"
+    done = restored(backup, db)
+    assert done.returncode == 0, done.stderr
+    key = new_key(db)
+    (tmp_path / "none").mkdir()
+    with serve(tmp_path / "none", db) as server, api(server, key) as http:
+        (run,) = http.get("/v1/runs")["data"]
+        assert run["status"] == "running"
+        http.send("more")
+        ended = http.ended(run["event_id"])
+    assert (ended["status"], ended["steps"]["a"]["output"]) == ("completed", {"body": "one two three"})
+    assert sorted(path.name for path in db.parent.iterdir() if "restore" in path.name) == []
+
+
+def test_restored_files_are_private_and_have_their_modes(tmp_path: Path, backup: Path) -> None:
+    db = tmp_path / "b" / "db"
+    assert restored(backup, db).returncode == 0
+    assert (mode(db), mode(db.parent), mode(db.parent / ".db.code")) == (0o600, 0o700, 0o700)
+    before, after = (
+        {name: its for name, its in snapshot(tmp_path / its / ".db.code").items() if not name.startswith(".")}
+        for its in "ab"
+    )
+    assert before == after
+
+
+def test_a_backup_is_for_who_made_it(tmp_path: Path, backup: Path) -> None:
+    assert cli("backup", str(tmp_path / "new.tar"), "--db", str(tmp_path / "a" / "db")).returncode == 0
+    assert mode(tmp_path / "new.tar") == 0o600
+
+
+def test_old_keys_and_links_count_after_a_restore(tmp_path: Path, functions: Path) -> None:
+    key = new_key(tmp_path / "a" / "db")
+    with serve(functions, tmp_path / "a" / "db") as server, api(server, key) as http:
+        http.send()
+    assert cli("backup", str(tmp_path / "x"), "--db", str(tmp_path / "a" / "db")).returncode == 0
+    assert restored(tmp_path / "x", tmp_path / "b" / "db").returncode == 0
+    with serve(functions, tmp_path / "b" / "db") as server, api(server, key) as http:
+        assert len(http.get("/v1/runs")["data"]) == 1
+
+
+def test_a_backup_while_events_pour_in_is_consistent(tmp_path: Path, functions: Path) -> None:
+    """Every event that was answered before it began is in it, and no run is without its event."""
+    db = tmp_path / "a" / "db"
+    key = new_key(db)
+    stop = threading.Event()
+    with serve(functions, db, "--no-fsync") as server, api(server, key) as http:
+        before = [http.send("nothing", data={"x": "x" * 10_000}) for _ in range(300)]
+
+        def pour() -> None:
+            while not stop.is_set():
+                http.send(data={"x": "x" * 10_000})
+
+        sender = threading.Thread(target=pour)
+        sender.start()
+        for n in range(3):
+            assert cli("backup", str(tmp_path / f"{n}.tar"), "--db", str(db)).returncode == 0
+        stop.set()
+        sender.join()
+    for n in range(3):
+        assert restored(tmp_path / f"{n}.tar", tmp_path / str(n) / "db").returncode == 0
+        with sqlite3.connect(tmp_path / str(n) / "db") as connection:
+            ids = {event_id for (event_id,) in connection.execute("SELECT id FROM events")}
+            sql = "SELECT count(*) FROM runs WHERE event NOT IN (SELECT seq FROM events)"
+            assert connection.execute(sql).fetchone() == (0,)
+        assert set(before) <= ids
+
+
+def test_a_backup_goes_to_stdout_and_comes_from_stdin(tmp_path: Path, backup: Path) -> None:
+    db, command = tmp_path / "a" / "db", [sys.executable, "-m", "stepwell"]
+    made = subprocess.run([*command, "backup", "-", "--db", db], capture_output=True, check=True)
+    (tmp_path / "b").mkdir()
+    subprocess.run([*command, "restore", "-", "--db", tmp_path / "b" / "db"], input=made.stdout, check=True)
+    assert (tmp_path / "b" / "db").is_file()
+
+
+def test_nothing_is_replaced_unless_that_is_said(tmp_path: Path, backup: Path) -> None:
+    db = tmp_path / "a" / "db"
+    before = (backup.read_bytes(), snapshot(db.parent))
+    refused = cli("backup", str(backup), "--db", str(db))
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    refused = restored(backup, db)
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    assert (backup.read_bytes(), snapshot(db.parent)) == before
+    assert cli("backup", str(backup), "--db", str(db), "--force").returncode == 0
+    assert restored(backup, db, "--force").returncode == 0
+
+
+def test_what_came_after_the_backup_is_gone_from_a_database_that_is_replaced(
+    tmp_path: Path, backup: Path, functions: Path
+) -> None:
+    db = tmp_path / "a" / "db"
+    key = new_key(db)
+    with serve(functions, db) as server, api(server, key) as http:
+        http.send("later")
+        server.kill()  # so that the log of the old database is still there
+    assert restored(backup, db, "--force").returncode == 0
+    key = new_key(db)
+    with serve(functions, db) as server, api(server, key) as http:
+        assert [event["name"] for event in http.get("/v1/events")["data"]] == ["go"]
+
+
+def test_a_database_with_a_server_is_not_replaced(tmp_path: Path, backup: Path, functions: Path) -> None:
+    db = tmp_path / "a" / "db"
+    with serve(functions, db) as server:
+        before = sorted(path.name for path in db.parent.iterdir())
+        refused = restored(backup, db, "--force")
+        assert refused.returncode == 1
+        assert f"process {server.process.pid}" in refused.stderr
+        assert sorted(path.name for path in db.parent.iterdir()) == before
+
+
+# --- what is no backup -----------------------------------------------------------------------------------------------
+
+
+def members(backup: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
+    with tarfile.open(backup) as archive:
+        return [(its, (archive.extractfile(its) or io.BytesIO()).read() if its.isreg() else b"") for its in archive]
+
+
+def rewritten(backup: Path, to: Path, its: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as archive:
+        for member, content in its:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return to
+
+
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> Callable[..., Path]:
+    """The backup with one more member."""
+
+    def change(backup: Path, to: Path) -> Path:
+        found = members(backup)
+        code = next(its.name.split("/")[1] for its, _ in found if its.name.startswith("code/"))
+        more = tarfile.TarInfo(name.replace("HASH", code))
+        more.type, more.linkname, more.mode = kind, link, 0o644
+        return rewritten(backup, to, [*found, (more, content)])
+
+    return change
+
+
+def cut(part: float) -> Callable[..., Path]:
+    def change(backup: Path, to: Path) -> Path:
+        content = backup.read_bytes()
+        to.write_bytes(content[: int(len(content) * part)])
+        return to
+
+    return change
+
+
+def without(name: str) -> Callable[..., Path]:
+    return lambda backup, to: rewritten(backup, to, [its for its in members(backup) if name not in its[0].name])
+
+
+def changed(name: str, change_content: Callable[[bytes], bytes]) -> Callable[..., Path]:
+    def change(backup: Path, to: Path) -> Path:
+        found = members(backup)
+        return rewritten(backup, to, [(its, change_content(text) if name in its.name else text) for its, text in found])
+
+    return change
+
+
+def _damaged(content: bytes) -> bytes:
+    """The heads of all pages but the first are overwritten."""
+    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+    return b"".join([pages[0], *(os.urandom(100) + page[100:] for page in pages[1:])])
+
+
+def _other_database(content: bytes) -> bytes:
+    return content[:-100] + b"x" * 100
+
+
+def _manifest(**fields: object) -> Callable[..., Path]:
+    return changed("manifest.json", lambda content: json.dumps({**json.loads(content), **fields}).encode())
+
+
+def _consistent(change_database: Callable[[bytes], bytes]) -> Callable[..., Path]:
+    """A backup whose manifest agrees with a database that is wrong all the same."""
+
+    def change(backup: Path, to: Path) -> Path:
+        found: list[tuple[tarfile.TarInfo, bytes]] = members(backup)
+        database = change_database(next(content for its, content in found if its.name == "database"))
+        manifest: Json = json.loads(found[0][1])
+        manifest["database"] = {"bytes": len(database), "sha256": hashlib.sha256(database).hexdigest()}
+        contents = {"manifest.json": json.dumps(manifest).encode(), "database": database}
+        return rewritten(backup, to, [(its, contents.get(its.name, content)) for its, content in found])
+
+    return change
+
+
+BROKEN = {
+    "empty": lambda backup, to: (to.write_bytes(b"") and to) or to,
+    "no archive": lambda backup, to: to.write_text("hello " * 5000) and to,
+    "a database": lambda backup, to: sqlite3.connect(to).execute("CREATE TABLE t (x)") and to,
+    "another archive": lambda backup, to: rewritten(backup, to, [(tarfile.TarInfo("notes.txt"), b"x")]),
+    **{f"cut at {part:.0%}": cut(part) for part in (0.001, 0.1, 0.5, 0.9)},
+    "without manifest": without("manifest"),
+    "without database": without("database"),
+    "without code": without("code/"),
+    "without a file of the code": without("said.txt"),
+    "without a link": without("deep/er/link"),
+    "other code": changed("said.txt", lambda content: b"0ne "),
+    "another database": changed("database", _other_database),
+    "a damaged database": _consistent(_damaged),
+    "no database in it": _consistent(lambda content: b"no database" * 100),
+    "a manifest that is no JSON": changed("manifest", lambda content: b"{"),
+    "a manifest that is a list": changed("manifest", lambda content: b"[]"),
+    "a manifest of other types": _manifest(code=[1, 2]),
+    "a newer format": _manifest(format=99),
+    "a newer schema": _consistent(lambda content: content[:60] + (999).to_bytes(4, "big") + content[64:]),
+    "another file": member("x", b"x"),
+    "a file twice": member("database", b"x"),
+    "a path upwards": member("code/HASH/../../../escaped", b"x"),
+    "a dot in a path": member("code/HASH/./x", b"x"),
+    "an absolute path": member("/tmp/escaped", b"x"),
+    "code that is no hash": member("code/../escaped", b"x"),
+    "one file more": member("code/HASH/more", b"x"),
+    "code of nobody": member(f"code/{'0' * 64}/x", b"x"),
+    "a link upwards": member("code/HASH/out", kind=tarfile.SYMTYPE, link="../../../etc/passwd"),
+    "an absolute link": member("code/HASH/out", kind=tarfile.SYMTYPE, link="/etc/passwd"),
+    "a link for a database": member("database", kind=tarfile.SYMTYPE, link="/etc/passwd"),
+    "a hard link": member("code/HASH/out", kind=tarfile.LNKTYPE, link="/etc/passwd"),
+    "a device": member("code/HASH/out", kind=tarfile.CHRTYPE),
+    "a pipe": member("code/HASH/out", kind=tarfile.FIFOTYPE),
+    "a file through a link": member("code/HASH/deep/er/link/x", b"x"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_no_whole_backup_is_refused_and_changes_nothing(tmp_path: Path, backup: Path, what: str) -> None:
+    broken = BROKEN[what](backup, tmp_path / "broken")
+    (tmp_path / "b").mkdir()
+    before, old = snapshot(tmp_path / "b"), snapshot(tmp_path / "a")
+    refused = restored(broken, tmp_path / "b" / "db")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.count("\n") == 1, refused.stderr
+    assert "Nothing was changed" in refused.stderr
+    assert restored(broken, tmp_path / "a" / "db", "--force").returncode == 1
+    assert (snapshot(tmp_path / "b"), snapshot(tmp_path / "a")) == (before, old)
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_a_folder_that_is_not_there_is_not_made_for_nothing(tmp_path: Path, backup: Path) -> None:
+    (tmp_path / "broken").write_text("x" * 10_000)
+    assert restored(tmp_path / "broken", tmp_path / "new" / "db").returncode == 1
+    assert not (tmp_path / "new").exists()
+
+
+# --- what is interrupted ---------------------------------------------------------------------------------------------
+
+
+def killed_at(command: list[str | Path], call: str) -> None:
+    """Run a command that is killed right before it calls this function of `os` or `pathlib`."""
+    script = (
+        "import os, pathlib, signal, sys\n"
+        f"owner, name = {call!r}.split('.')\n"
+        "owner = {'os': os, 'Path': pathlib.Path}[owner]\n"
+        "setattr(owner, name, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "from stepwell.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, timeout=30)
+    assert done.returncode == -signal.SIGKILL, done
+
+
+@pytest.mark.parametrize("call", ["os.sync", "Path.rename", "os.fsync", "Path.rmdir"])
+def test_a_restore_that_is_killed_leaves_the_old_database_or_the_new_one(
+    tmp_path: Path, backup: Path, functions: Path, call: str
+) -> None:
+    db = tmp_path / "a" / "db"
+    key = new_key(db)
+    with serve(functions, db) as server, api(server, key) as http:
+        later = http.send("later")
+        server.kill()
+    killed_at(["restore", backup, "--db", db, "--force"], call)
+    with serve(functions, db) as server, api(server, new_key(db)) as http:
+        names = {event["name"] for event in http.get("/v1/events")["data"]}
+        assert names in ({"go"}, {"go", "later"})
+        (run,) = http.get("/v1/runs")["data"]
+        http.send("more")
+        assert http.ended(run["event_id"])["status"] == "completed"
+    assert later
+    assert restored(backup, db, "--force").returncode == 0
+    assert not [path for path in db.parent.iterdir() if path.name.endswith(".restore")]
+
+
+def test_a_backup_that_is_killed_is_no_backup(tmp_path: Path, backup: Path) -> None:
+    killed_at(["backup", tmp_path / "new.tar", "--db", tmp_path / "a" / "db"], "os.fsync")
+    assert not (tmp_path / "new.tar").exists()
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_part(tmp_path: Path, backup: Path) -> None:
+    """A limit on the size of files stands for it: the limit of a process that writes a database is of the same kind."""
+    db, stepwell = tmp_path / "a" / "db", f"{sys.executable} -m stepwell"
+    (tmp_path / "out").mkdir()
+    shell = f"trap '' XFSZ; ulimit -f 40; {stepwell} backup {tmp_path}/out/x.tar --db {db}"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr[:7]) == (1, "error: ")
+    assert snapshot(tmp_path / "out") == {}
+    (tmp_path / "b").mkdir()
+    shell = f"trap '' XFSZ; ulimit -f 40; {stepwell} restore {backup} --db {tmp_path}/b/db"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr[:7]) == (1, "error: ")
+    assert snapshot(tmp_path / "b") == {}
+
+
+# --- code that is not there ------------------------------------------------------------------------------------------
+
+
+def test_code_that_a_live_version_needs_and_that_is_gone_makes_no_backup(tmp_path: Path, backup: Path) -> None:
+    db = tmp_path / "a" / "db"
+    (code,) = (path for path in (tmp_path / "a" / ".db.code").iterdir() if len(path.name) == 64)
+    code.rename(tmp_path / "elsewhere")
+    refused = cli("backup", str(tmp_path / "x.tar"), "--db", str(db))
+    assert refused.returncode == 1
+    assert "f version 1, step" in refused.stderr
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_code_that_was_changed_makes_no_backup(tmp_path: Path, backup: Path) -> None:
+    (code,) = (path for path in (tmp_path / "a" / ".db.code").iterdir() if len(path.name) == 64)
+    (code / "said.txt").chmod(0o644)
+    (code / "said.txt").write_text("changed")
+    refused = cli("backup", str(tmp_path / "x.tar"), "--db", str(tmp_path / "a" / "db"))
+    assert refused.returncode == 1
+    assert "was changed" in refused.stderr
+    assert not (tmp_path / "x.tar").exists()
