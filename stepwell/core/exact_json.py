@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -37,11 +38,11 @@ def parse(text: bytes) -> Any:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if _MAY_BE_JSON.match(text) and _is_json_to_others(text):
-            raise Unusable(error.msg.partition(": line")[0]) from None
+        if _MAY_BE_JSON.match(text):
+            _refuse_what_others_take(text, error.msg.partition(": line")[0])
         raise
-    if _LONG_NUMBER.search(text):
-        _is_json_to_others(text)
+    if _LONG_NUMBER.search(text) and not _has_only_64_bits(text):  # orjson makes doubles of longer ones
+        _refuse_what_others_take(text, "an integer does not fit into 64 bits")
     if text.count(b"[") + text.count(b"{") > MAX_LEVELS and is_deeper(value):
         raise too_deep()
     return value
@@ -65,6 +66,19 @@ def is_inexact_number(text: bytes) -> bool:
     return not math.isfinite(double) or Decimal(repr(double)) != Decimal(number)
 
 
+def _has_only_64_bits(text: bytes) -> bool:
+    """Whether every integer of a JSON text fits."""
+    is_right = True
+
+    def look(digits: str) -> int:
+        nonlocal is_right
+        is_right = is_right and _fits_64_bits(digits)
+        return 0
+
+    json.loads(text, parse_int=look)
+    return is_right
+
+
 def _fits_64_bits(digits: str) -> bool:
     return len(digits) <= 20 and -(2**63) <= int(digits) < 2**64
 
@@ -85,18 +99,19 @@ class _Fault:
     why: str
 
 
-def _is_json_to_others(text: bytes) -> bool:
-    """Whether Python's own reader takes it. Raises Unusable with the place of what cannot be kept."""
+def _refuse_what_others_take(text: bytes, reason: str) -> None:
+    """Raises Unusable if Python's own reader takes it, with the place of what cannot be kept, or else the `reason`."""
+    integer = _integer if _LONG_NUMBER.search(text) else int  # a call for each of them takes long
     try:
-        value = json.loads(text.decode(), parse_int=_integer, parse_float=_double, parse_constant=_no_constant)
+        value = json.loads(text.decode(), parse_int=integer, parse_float=_double, parse_constant=_no_constant)
     except RecursionError:
         raise too_deep() from None
     except ValueError:
-        return False
-    if (found := _first_fault(value)) is not None:
-        fault, pointer = found
-        raise Unusable(f"{fault.what}{f' at {pointer}' if pointer else ''} {fault.why}")
-    return True
+        return
+    if (found := _first_fault(value)) is None:
+        raise Unusable(reason)
+    fault, pointer = found
+    raise Unusable(f"{fault.what}{f' at {pointer}' if pointer else ''} {fault.why}")
 
 
 def _integer(digits: str) -> int | _Fault:
@@ -118,31 +133,39 @@ def _no_constant(name: str) -> None:
 
 
 _HALF = _Fault("the text", "has half of a character (a lone surrogate); write it as valid UTF-8")
+_FINE = frozenset({int, float, bool, type(None)})
 _Link = tuple[Any, Any] | None  # the link of what a value is in, and its key there
 
 
 def _first_fault(value: Any) -> tuple[_Fault, str] | None:
-    """The first fault in a value, with its place. Does not recurse: the value may be nested as deep as anything."""
-    left: list[tuple[Any, _Link, int]] = [(value, None, 0)]
+    """A fault in a value, with its place. Does not recurse, since the value may be nested as deep as anything, and
+    keeps to containers, since there may be half a million numbers."""
+    left: list[tuple[Any, _Link, int]] = [([value], None, 0)]
     while left:
-        value, link, depth = left.pop()
-        if isinstance(value, _Fault):
-            return value, _pointer(link)
-        if isinstance(value, str) and not _is_whole(value):
-            return _HALF, _pointer(link)
-        if not isinstance(value, (dict, list)):
-            continue
-        if depth == MAX_LEVELS:
+        container, link, depth = left.pop()
+        if depth > MAX_LEVELS:
             raise too_deep()
-        for key in value if isinstance(value, dict) else ():
-            if not _is_whole(key):
-                return _HALF, _pointer((link, key))
-        members = value.items() if isinstance(value, dict) else enumerate(value)
-        left += [(member, (link, key), depth + 1) for key, member in members][::-1]
+        is_object = isinstance(container, dict)
+        members: Iterable[tuple[Any, Any]] = container.items() if is_object else enumerate(container)
+        for key, member in members:
+            if type(member) in _FINE and not is_object:
+                continue
+            here = (link, key) if depth else None
+            if is_object and not _is_whole(key):
+                return _HALF, _pointer(here)
+            if isinstance(member, _Fault):
+                return member, _pointer(here)
+            if isinstance(member, str):
+                if not _is_whole(member):
+                    return _HALF, _pointer(here)
+            elif member or depth >= MAX_LEVELS:
+                left.append((member, here, depth + 1))
     return None
 
 
 def _is_whole(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -48,7 +48,7 @@ async def _reap_on() -> None:
 def reap() -> int:
     """Wait for all orphans that are dead; how many."""
     reaped = 0
-    with contextlib.suppress(ChildProcessError):  # no children, or another's orphan is gone already
+    with contextlib.suppress(OSError):  # there are no children, or there is no /proc
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return 0
         for pid in _dead_orphans():
@@ -73,7 +73,9 @@ def _dead_orphans() -> Iterator[int]:
 
 def _candidates() -> list[int]:
     """The children of this process, whichever of its threads has them; all processes if the kernel lists none."""
-    lists = [file.read_bytes() for file in Path("/proc/self/task").glob("*/children")]
-    if lists:
-        return [int(pid) for pids in lists for pid in pids.split()]
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    found, is_listed = list[int](), False
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended, or the kernel has no such file
+            found += map(int, (task / "children").read_bytes().split())
+            is_listed = True
+    return found if is_listed else [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
