@@ -9,12 +9,12 @@ import getpass
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.cli.tables import approval_table, short
+from stepwell.terminal import styled
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id.")]
 StepArgument = Annotated[str | None, typer.Argument(help="The step, if the run asks several things.")]
@@ -81,7 +81,7 @@ def _decide(
         print_json(answer)
     else:
         style = "green" if answer["approved"] else "yellow"
-        console.print(Text.assemble((answer["decision"], style), f" {answer['step_id']} of run {run_id}"))
+        console.print(styled((answer["decision"], style), f" {answer['step_id']} of run {run_id}"))
 
 
 def _asked(run_id: str, steps: dict[str, Any], step: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
+from stepwell.terminal import shown
 
 
 def command(
@@ -24,4 +25,4 @@ def command(
     if as_json:
         print_json(answer)
     else:
-        console.print(f"[yellow]cancelled[/] {run}")
+        console.print(f"[yellow]cancelled[/] {shown(run)}")

@@ -13,6 +13,7 @@ import orjson
 
 from stepwell.cli.environments import api_url
 from stepwell.cli.output import fail
+from stepwell.core.terminal_text import one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -98,8 +99,11 @@ class Client:
         its = body if isinstance(body, dict) else {}
         message = str(its.get("detail") or its.get("message") or "")
         if its.get("status") != status and self.env is None:  # problems of Stepwell say it
-            fail(f"{self.url} answered {status}{message and f' ({message[:200]})'}; {_WHO_IS_IT}")
-        fail((message or f"{self.url} answered {status}") + ("; set STEPWELL_KEY" if status in (401, 403) else ""))
+            fail(f"{self.url} answered {status}{message and f' ({one_line(message[:200])})'}; {_WHO_IS_IT}")
+        fail(
+            (one_line(message) or f"{self.url} answered {status}")
+            + ("; set STEPWELL_KEY" if status in (401, 403) else "")
+        )
 
     def _answer(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         import httpx  # here, since servers start with this module too, and do not wait for it
@@ -141,7 +145,7 @@ class Client:
         status, location = response.status_code, response.headers.get("location")
         if response.is_redirect and location:
             cure = "redirects are not followed; set STEPWELL_URL to the address of the server itself"
-            return f"{self.url} answered {status}, a redirect to {location[:200]}; {cure}"
+            return f"{self.url} answered {status}, a redirect to {one_line(location[:200])}; {cure}"
         kind = response.headers.get("content-type", "").partition(";")[0][:100]
         what = f"{kind}, which is" if kind and not kind.endswith("json") else "something that is"
         return f"{self.url} answered {status} with {what} not JSON; {_WHO_IS_IT}"

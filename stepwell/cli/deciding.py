@@ -7,10 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from stepwell.cli.approvals import own_name
-from stepwell.cli.output import console, fail, stderr, warn
+from stepwell.cli.output import ask, confirm, console, fail, stderr, warn
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.api.models import ApprovalView, RunView
@@ -64,9 +63,9 @@ class Deciding:
 
 def _ask(step: str, asked: ApprovalView) -> tuple[str, str | None]:
     """What somebody at the terminal decides, and why."""
-    console.print(f"[bold blue]asks[/]  [bold]{step}[/]  ", end="")
+    console.print(f"[bold blue]asks[/]  [bold]{shown(step)}[/]  ", end="")
     console.print(asked["message"], markup=False, soft_wrap=True)
     if asked["approvers"]:
         stderr.print(f"      of {', '.join(asked['approvers'])}", markup=False, style="dim")
-    word = "approve" if typer.confirm("      approve?", err=True) else "decline"
-    return word, typer.prompt("      comment", default="", show_default=False, err=True).strip() or None
+    word = "approve" if confirm("      approve?", err=True) else "decline"
+    return word, ask("      comment") or None

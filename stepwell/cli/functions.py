@@ -11,6 +11,7 @@ from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.cli.tables import function_lines, function_table, routing_text
+from stepwell.terminal import shown
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -72,7 +73,7 @@ def retire(
         print_json({"env": env, "functions": functions})
     else:
         for function_id in functions:
-            console.print(f"retired {function_id}")
+            console.print(f"retired {shown(function_id)}")
 
 
 @app.command()
@@ -125,7 +126,9 @@ def prune(
             if not dry_run:
                 pruning.apply(what)
             if not as_json:
-                console.print(f"{'would remove' if dry_run else 'removed'} {what.kind} {what.name}", soft_wrap=True)
+                console.print(
+                    f"{'would remove' if dry_run else 'removed'} {shown(what.kind)} {shown(what.name)}", soft_wrap=True
+                )
     if as_json:
         print_json({"env": env, "dry_run": dry_run, "actions": [what.as_json() for what in unneeded]})
     elif not unneeded:

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.markup import escape
 
-from stepwell.cli.output import JsonOption, console, fail, print_json
+from stepwell.cli.output import JsonOption, ask, console, fail, print_json, stderr
 from stepwell.core.definition import DefinitionError, parse_definition
+from stepwell.core.terminal_text import one_line
 from stepwell.project.load import NAMES
+from stepwell.terminal import shown
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _DEFINITION = "stepwell.json"
@@ -66,22 +67,22 @@ def command(
         print_json({"id": definition["id"], "folder": str(folder), "files": list(map(str, files)), "next": commands})
         return
     for file in files:
-        console.print(f"[green]made[/]  {escape(str(file))}", soft_wrap=True)
+        console.print(f"[green]made[/]  {shown(str(file))}", soft_wrap=True)
     console.print("\nNext:")
     for line in commands:
-        console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print(f"  {one_line(line)}", markup=False, soft_wrap=True)
 
 
 def _ask(what: str, default: str, choices: list[Template] | None = None) -> str:
     """What somebody at a terminal answers; the default where nobody can."""
     if not sys.stdin.isatty():
         return default
-    shown = f"{what} ({', '.join(choices)})" if choices else what
+    question = f"{what} ({', '.join(choices)})" if choices else what
     while True:
-        answer: str = typer.prompt(shown, default=default, err=True)
+        answer = ask(question, default)
         if choices is None or answer in choices:
             return answer
-        typer.echo(f"{answer!r} is none of these", err=True)
+        stderr.print(f"{answer!r} is none of these", markup=False)
 
 
 def _definition(template: Template, name: str, event: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.api.access import Key, KeyScope
@@ -19,6 +18,7 @@ from stepwell.cli.environments import EnvOption, aws, resources_of
 from stepwell.cli.output import JsonOption, console, fail, print_json
 from stepwell.local.keys import KeyStore
 from stepwell.local.schema import BadDatabase
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.aws import access
@@ -65,7 +65,7 @@ def list_keys(db: DatabaseOption = None, env: EnvOption = None, as_json: JsonOpt
         return
     table = Table("id", "scope", "name", "created", "revoked", box=None, header_style="dim")
     for key in keys:
-        table.add_row(key["id"], key["scope"], escape(key["name"] or ""), key["created_at"], key["revoked_at"] or "")
+        table.add_row(*(shown(key[its] or "") for its in ("id", "scope", "name", "created_at", "revoked_at")))
     console.print(table)
 
 
@@ -87,7 +87,7 @@ def revoke(
     if as_json:
         print_json({"id": key, "revoked": True})
     else:
-        console.print(f"revoked {key}")
+        console.print(f"revoked {shown(key)}")
 
 
 @contextmanager

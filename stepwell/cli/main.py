@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
 from stepwell import __version__
 from stepwell.cli.lazy import lazy_group
+from stepwell.core.terminal_text import visible
+from stepwell.log_lines import log_lines
 
 COMMANDS = {
     "init": ("init:command", "Make a function from a template."),
@@ -42,10 +47,34 @@ COMMANDS = {
     "user": ("user:app", "Show what happened to one user, or erase it."),
 }
 
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # typer's, which may be click's or a copy of its own
+        for name in ("message", "option_name"):
+            if isinstance(text := getattr(error, name, None), str):
+                setattr(error, name, visible(text))
+        raise
+
+
+class _Commands(lazy_group("stepwell.cli", COMMANDS)):  # type: ignore[misc]
+    """What a command has against its arguments is shown without their control characters."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _plain_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _plain_errors():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="stepwell",
     help="Send events; functions run. An event-driven queue and DAG engine with no SDK.",
-    cls=lazy_group("stepwell.cli", COMMANDS),
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -55,7 +84,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"stepwell {__version__}")
+        from stepwell.cli.output import console
+
+        console.print("stepwell", __version__)
         raise typer.Exit
 
 
@@ -69,4 +100,13 @@ def _options(
 
 
 def main() -> None:
-    app()
+    log_lines()
+    try:
+        app()
+    except Exception:
+        from traceback import format_exc
+
+        from stepwell.cli.output import stderr
+
+        stderr.print(format_exc(), markup=False, soft_wrap=True)
+        sys.exit(1)

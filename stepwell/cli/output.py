@@ -9,32 +9,50 @@ from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
-from rich.console import Console
 
 from stepwell.core.json_input import BadJson, large_integers, parse_json
+from stepwell.core.terminal_text import escaped_json, one_line
+from stepwell.terminal import Terminal
 
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+console = Terminal()
+stderr = Terminal(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def print_json(data: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    text = orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode()
+    sys.stdout.write(escaped_json(text) + "\n")
     sys.stdout.flush()
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Print an error and end the command."""
     stderr.print("[bold red]error:[/]", end=" ")
-    stderr.print(message, markup=False, soft_wrap=True)
+    stderr.print(_indented(message), markup=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def warn(message: str) -> None:
     stderr.print("[bold yellow]warning:[/]", end=" ")
-    stderr.print(message, markup=False, soft_wrap=True)
+    stderr.print(_indented(message), markup=False, soft_wrap=True)
+
+
+def _indented(message: str) -> str:
+    """Its other lines stand below the first, so that none looks like a message of its own."""
+    return "\n  ".join(message.splitlines())
+
+
+def confirm(question: str, *, err: bool = False) -> bool:
+    """Ask for yes or no."""
+    return typer.confirm(one_line(question), err=err)
+
+
+def ask(question: str, default: str = "", *, hide: bool = False) -> str:
+    """Ask for a line, which is the default if it is empty. `hide`: it is not to be seen."""
+    answer = typer.prompt(one_line(question), default=default, show_default=bool(default), hide_input=hide, err=True)
+    return str(answer).strip()
 
 
 def json_argument(text: str, what: str) -> Any:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from stepwell.core.terminal_text import one_line
+from stepwell.terminal import shown
+
 if TYPE_CHECKING:
     from stepwell.aws.deployment import Action
 
@@ -18,7 +21,7 @@ class Bars:
     """Implements `push.Watcher`. Shows nothing where nobody looks: on a pipe, in a script."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._all = self._progress.add_task("looking", total=None)
         self._running: dict[tuple[str, str], TaskID] = {}
@@ -36,14 +39,14 @@ class Bars:
 
     def begin(self, action: Action) -> None:
         with self._lock:
-            description = f"  {action.verb} {action.kind} {action.name}"
+            description = one_line(f"  {action.verb} {action.kind} {action.name}")
             self._running[action.kind, action.name] = self._progress.add_task(description[:70], total=None)
 
     def sent(self, action: Action, size: int, total: int) -> None:
         self._progress.update(self._running[action.kind, action.name], advance=size, total=total)
 
     def says(self, action: Action, line: str) -> None:
-        self._progress.console.print(f"[dim]{action.name}[/] ", end="")
+        self._progress.console.print(f"[dim]{shown(action.name)}[/] ", end="")
         self._progress.console.print(line, markup=False, style="dim")
 
     def end(self, action: Action) -> None:

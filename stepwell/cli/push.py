@@ -16,6 +16,7 @@ from stepwell.cli.routing import share
 from stepwell.cli.types_server import show_change
 from stepwell.cli.webhooks_push import put_webhooks, show_webhooks
 from stepwell.core.routing import NotPossible, Release
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.api.types import TypeChangeView
@@ -132,7 +133,7 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
         live = f"v{version}" if version else "not live"
         is_canary = release.weight is not None and any(one.function_id == function_id for one in registered)
         word = "now" if dry_run else f"canary {release.weight:.0%}" if is_canary else "live"
-        console.print(f"[green]{word}[/] {function_id} {live}")
+        console.print(f"[green]{word}[/] {shown(function_id)} {live}")
 
 
 def _register_types(
@@ -189,5 +190,7 @@ def _print(actions: list[Action], dry_run: bool) -> None:
     if not actions:
         console.print("nothing has changed")
     for action in actions if dry_run else ():
-        detail: Any = f"  [dim]{action.detail}[/]" if action.detail else ""
-        console.print(f"[yellow]would {action.verb}[/] {action.kind} {action.name}{detail}", soft_wrap=True)
+        detail: Any = f"  [dim]{shown(action.detail)}[/]" if action.detail else ""
+        console.print(
+            f"[yellow]would {shown(action.verb)}[/] {shown(action.kind)} {shown(action.name)}{detail}", soft_wrap=True
+        )

@@ -21,6 +21,7 @@ from stepwell.core.plan import version_hash
 from stepwell.core.routing import Release
 from stepwell.event_types.types import Policy, TypeDetail
 from stepwell.project.expression_checks import CheckedExpressions, check_expressions
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.project.load import LoadedFunction
@@ -79,13 +80,13 @@ def to_server(
         live = _live(client, function) if function_id in known else None
         if live is not None:
             its: dict[str, Any] = {"function_id": function_id, "version": live, "is_new": False}
-            words = f"[dim]unchanged[/] {function_id} v{live}"
+            words = f"[dim]unchanged[/] {shown(function_id)} v{live}"
         elif dry_run:
             its = {"function_id": function_id, "version": None, "is_new": True}
-            words = f"[yellow]would push[/] {function_id}"
+            words = f"[yellow]would push[/] {shown(function_id)}"
         else:
             its = _send(client, function, release)
-            words = f"[green]pushed[/] v{its['version']}"
+            words = f"[green]pushed[/] v{shown(its['version'])}"
         pushed.append(its)
         if not as_json:
             console.print(words, *([routing_text(its["routing"])] if "routing" in its else []), soft_wrap=True)

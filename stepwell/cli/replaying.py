@@ -14,12 +14,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stepwell.cli.client import Client, in_path
-from stepwell.cli.output import console, print_json, stderr, warn
+from stepwell.cli.output import confirm, console, print_json, stderr, warn
 from stepwell.cli.pace import Pace
 from stepwell.cli.redact import redact
 from stepwell.cli.replay_journal import Journal
 from stepwell.cli.replay_selection import FIELDS, Choice, Selection
 from stepwell.cli.tables import event_table, local_time
+from stepwell.terminal import shown
 
 _MOST = 100  # events in a request
 _MOST_BYTES = 3_500_000
@@ -59,7 +60,7 @@ class Replaying:
             self._choose(dry_run)
             if dry_run or not self._journal.chosen:
                 self._show()
-            elif ask and console.is_terminal and not typer.confirm(f"{self._words()}?"):
+            elif ask and console.is_terminal and not confirm(f"{self._words()}?"):
                 self._journal.delete()
                 raise typer.Exit(1)
             else:
@@ -81,7 +82,7 @@ class Replaying:
     def _stopped(self, dry_run: bool) -> NoReturn:
         self._journal.close()
         if not dry_run:
-            stderr.print(f"stopped; go on with: stepwell replay --resume {self._replay}", highlight=False)
+            stderr.print(f"stopped; go on with: stepwell replay --resume {self._replay}", markup=False)
         raise typer.Exit(1) from None
 
     # --- selection -------------------------------------------------------------------------------------------------
@@ -120,15 +121,15 @@ class Replaying:
         journal = self._journal
         first = [journal.entry(n) for n in range(min(journal.chosen, _SHOWN))]
         if self._quiet:
-            shown = [{name: event[name] for name in ("id", "name", "accepted_at")} for event in first]
-            print_json({**self._facts(), "dry_run": True, "first": shown})
+            listed = [{name: event[name] for name in ("id", "name", "accepted_at")} for event in first]
+            print_json({**self._facts(), "dry_run": True, "first": listed})
         elif not first:
             console.print("no stored event is meant by that")
         else:
             console.print(event_table(first))
             if journal.chosen > len(first):
                 console.print(f"[dim]... and {journal.chosen - len(first):,} more[/]")
-            console.print(f"would {self._words()}", soft_wrap=True)
+            console.print(f"would {shown(self._words())}", soft_wrap=True)
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -176,5 +177,5 @@ class Replaying:
             print_json(facts)
             return
         again = f", {facts['already']:,} were started before" if facts["already"] else ""
-        runs = f"[dim]stepwell runs --replay {self._replay}[/]"
+        runs = f"[dim]stepwell runs --replay {shown(self._replay)}[/]"
         console.print(f"[green]started[/] {facts['started']:,} runs{again} {runs}", soft_wrap=True)

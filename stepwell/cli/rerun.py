@@ -9,6 +9,7 @@ import typer
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, fail, json_argument, print_json
+from stepwell.terminal import shown
 
 
 def command(
@@ -36,4 +37,4 @@ def command(
     if as_json:
         print_json(answer)
     else:
-        console.print(f"[green]started[/] {answer['id']} [dim](version {answer['function_version']})[/]")
+        console.print(f"[green]started[/] {shown(answer['id'])} [dim](version {shown(answer['function_version'])})[/]")

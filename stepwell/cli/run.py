@@ -21,6 +21,7 @@ from stepwell.cli.made_event import made_event
 from stepwell.cli.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.tables import duration, short, status
 from stepwell.cli.tree import run_tree
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.api.models import AttemptView, RunView, StepView
@@ -194,7 +195,7 @@ class _Once:
         edges = [edge for step in view["steps"].values() for edge in step["after"]]
         if later and any(edge.get("state") == "awaiting" for edge in edges):
             event = later.popleft()
-            self._say(f"[cyan]then[/]  {event.get('name') if isinstance(event, dict) else event}")
+            self._say(f"[cyan]then[/]  {shown(event.get('name') if isinstance(event, dict) else event)}")
             await self._accept(server, event, "--then")
             return True
         if await self._deciding.decide(server, view):
@@ -219,7 +220,7 @@ class _Once:
         if self._quiet:
             return
         for line in attempt["logs"][:_QUIET_LOGS].splitlines():
-            console.print(f"      [dim]{step_id} │[/] ", end="")
+            console.print(f"      [dim]{shown(step_id)} │[/] ", end="")
             console.print(line, markup=False, soft_wrap=True)
         text = status(attempt["status"])
         text.append(f"  {step_id}", "bold")

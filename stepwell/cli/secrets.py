@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from stepwell.cli.environments import EnvOption, aws, resources_of
-from stepwell.cli.output import JsonOption, console, fail, print_json
+from stepwell.cli.output import JsonOption, ask, console, fail, print_json
 from stepwell.core.values import variable
+from stepwell.terminal import shown
 
 app = typer.Typer(help="Secrets of an environment in AWS: set, list, remove.", no_args_is_help=True)
 
@@ -45,7 +46,7 @@ def set_(
     if as_json:
         print_json({"name": name, "renewed": renewed})
     else:
-        console.print(f"[green]set[/] {name} [dim]{len(renewed)} Lambdas start anew with it[/]")
+        console.print(f"[green]set[/] {shown(name)} [dim]{len(renewed)} Lambdas start anew with it[/]")
 
 
 @app.command("list")
@@ -65,7 +66,7 @@ def list_secrets(env: EnvOption = None, as_json: JsonOption = False) -> None:
         return
     table = Table("secret", "version", "set", box=None, header_style="dim")
     for one in found:
-        table.add_row(str(one["name"]), str(one["version"]), str(one["changed_at"]))
+        table.add_row(*(shown(one[its]) for its in ("name", "version", "changed_at")))
     console.print(table)
 
 
@@ -85,13 +86,13 @@ def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = Fals
     if as_json:
         print_json({"name": name, "removed": True})
     else:
-        console.print(f"removed {name}")
+        console.print(f"removed {shown(name)}")
 
 
 def _value(given: str | None) -> str:
     """The option's, else what is typed in or piped in, without the newline at its end."""
     if given is None and sys.stdin.isatty():
-        given = typer.prompt("Value", hide_input=True)
+        given = ask("Value", hide=True)
     value = given if given is not None else sys.stdin.read().removesuffix("\n")
     if not value:
         fail("the value is empty; give it on stdin, or with --value", 2)

@@ -10,6 +10,7 @@ import typer
 from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, json_argument, print_json
+from stepwell.terminal import shown
 
 
 def command(
@@ -32,5 +33,5 @@ def command(
         print_json(answer)
         return
     (event_id,) = answer["ids"]
-    where = f" --env {env}" if env not in (None, os.environ.get("STEPWELL_ENV")) else ""
-    console.print(f"[green]sent[/] {name} [dim]stepwell events show {event_id}{where}[/]", soft_wrap=True)
+    where = f" --env {shown(env)}" if env not in (None, os.environ.get("STEPWELL_ENV")) else ""
+    console.print(f"[green]sent[/] {shown(name)} [dim]stepwell events show {shown(event_id)}{where}[/]", soft_wrap=True)

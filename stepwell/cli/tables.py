@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from stepwell.terminal import shown, shown_lines, styled
 
 STATUS_STYLES = {
     "completed": "green",
@@ -65,20 +66,20 @@ def short(data: Any, width: int = 60) -> str:
 def function_table(functions: list[dict[str, Any]]) -> Table:
     table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
     for function in functions:
-        triggers = "\n".join(trigger_text(trigger) for trigger in function["triggers"])
+        triggers = "\n".join(shown(trigger_text(trigger)) for trigger in function["triggers"])
         steps = ", ".join(function["steps"])
-        table.add_row(escape(function["id"]), f"v{function['version']}", escape(triggers), escape(steps))
+        table.add_row(shown(function["id"]), shown(f"v{function['version']}"), triggers, shown(steps))
     return table
 
 
 def function_lines(function: dict[str, Any]) -> RenderableType:
     live = f"v{function['version']}" if function["version"] else "not live"
-    lines = [Text.assemble((function["id"], "bold"), f"  {live}  ", (function["name"], "dim"))]
-    lines += [Text(f"  starts on {trigger_text(trigger)}") for trigger in function["triggers"]]
+    lines = [styled((function["id"], "bold"), f"  {live}  ", (function["name"], "dim"))]
+    lines += [styled(f"  starts on {trigger_text(trigger)}") for trigger in function["triggers"]]
     for version in function["versions"]:
         lines.append(Text(f"  v{version['version']} made {local_time(version['created_at'])}", "dim"))
     for step_id, step in function["steps"].items():
-        lines.append(Text.assemble("  step ", (step_id, "bold"), "\n", _indented(step)))
+        lines.append(Text.assemble(styled("  step ", (step_id, "bold")), "\n", _indented(step)))
     return Group(*lines)
 
 
@@ -91,15 +92,15 @@ def event_table(events: list[dict[str, Any]]) -> Table:
     table = Table("event", "accepted", "name", "data", box=None, header_style="dim", pad_edge=False)
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
     for event in events:
-        name, data = escape(event["name"]), escape(short(event["data"]))
+        name, data = shown(event["name"]), shown(short(event["data"]))
         name += "  [yellow]invalid[/]" if event["invalid"] else ""
-        table.add_row(escape(event["id"]), local_time(event["accepted_at"]), name, data)
+        table.add_row(shown(event["id"]), local_time(event["accepted_at"]), name, data)
     return table
 
 
 def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> RenderableType:
     lines: list[RenderableType] = [
-        Text.assemble(
+        styled(
             (event["name"], "bold"),
             f"  {event['id']}  ",
             (local_time(event["accepted_at"]), "dim"),
@@ -110,12 +111,12 @@ def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> Renderable
     ]
     for run in runs:
         replay = (f"  replay {run['replay']}" if run["replay"] else "", "magenta")
-        lines.append(Text.assemble("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"]), replay))
+        lines.append(styled("  started ", run["function_id"], f"  {run['id']}  ", status(run["status"]), replay))
     for miss in event["not_started"]:
         why = miss["problem"] or "it is false"
-        lines.append(Text.assemble("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
+        lines.append(styled("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
     for its in event["invalid"]:
-        lines.append(Text.assemble(("  invalid ", "yellow"), f"{its['pointer']}: {its['message']}"))
+        lines.append(styled(("  invalid ", "yellow"), f"{its['pointer']}: {its['message']}"))
     if not runs and not event["not_started"]:
         lines.append(Text("  no function starts on it", "dim"))
     return Group(*lines)
@@ -126,12 +127,12 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
     table.columns[0].no_wrap = True
     for run in runs:
         table.add_row(
-            run["id"],
-            escape(f"{run['function_id']} v{run['function_version']}"),
+            shown(run["id"]),
+            shown(f"{run['function_id']} v{run['function_version']}"),
             status(run["status"]).append(" replay" if run["replay"] else "", "magenta"),
             local_time(run["created_at"]),
             duration(run["created_at"], run["ended_at"]),
-            escape(run["user"] or ""),
+            shown(run["user"] or ""),
         )
     return table
 
@@ -141,11 +142,12 @@ def approval_table(approvals: list[dict[str, Any]]) -> Table:
     table.columns[0].no_wrap, table.columns[-1].overflow = True, "fold"
     for its in approvals:
         table.add_row(
-            its["run_id"],
-            escape(f"{its['function_id']} {its['step_id']}"),
+            shown(its["run_id"]),
+            shown(f"{its['function_id']} {its['step_id']}"),
             local_time(its["requested_at"]),
             local_time(its["expires_at"]),
-            escape(its["message"]) + (f"\n[dim]{escape(', '.join(its['approvers']))}[/]" if its["approvers"] else ""),
+            shown_lines(its["message"])
+            + (f"\n[dim]{shown(', '.join(its['approvers']))}[/]" if its["approvers"] else ""),
         )
     return table
 
@@ -153,7 +155,7 @@ def approval_table(approvals: list[dict[str, Any]]) -> Table:
 def routing_text(routing: dict[str, Any]) -> Text:
     """Which version new runs use, in one line."""
     live, canary = routing["live"], routing["canary"]
-    text = Text.assemble((routing["function_id"], "bold"), f"  v{live} live" if live else "  not live")
+    text = styled((routing["function_id"], "bold"), f"  v{live} live" if live else "  not live")
     if canary is not None:
         text.append(f" {1 - canary['weight']:.0%}, v{canary['version']} canary {canary['weight']:.0%}")
         text.append(f", sticky by {canary['sticky']}" if canary["sticky"] else "")
@@ -170,14 +172,14 @@ def version_table(versions: list[dict[str, Any]]) -> Table:
     for version in versions:
         failed = version["failure_rate"]
         table.add_row(
-            f"v{version['version']}",
+            shown(f"v{version['version']}"),
             f"{version['weight']:.0%}" if version["weight"] else "",
-            str(version["runs"]),
+            shown(version["runs"]),
             "" if failed is None else f"{failed:.1%}",
             milliseconds(version["p50_ms"]),
             milliseconds(version["p95_ms"]),
-            escape(version["author"]),
-            escape(version["message"]),
+            shown(version["author"]),
+            shown(version["message"]),
             local_time(version["created_at"]),
         )
     return table

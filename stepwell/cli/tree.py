@@ -9,10 +9,11 @@ from rich.text import Text
 from rich.tree import Tree
 
 from stepwell.cli.tables import duration, local_time, short, status
+from stepwell.terminal import styled
 
 
 def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
-    head = Text.assemble(
+    head = styled(
         (f"{run['function_id']} v{run['function_version']}", "bold"),
         "  ",
         status(run["status"]),
@@ -30,7 +31,7 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
         if "problem" in rule:
             tree.add(Text(f"cancel on {rule['event']}: no match, {rule['problem']}", "yellow"))
     if run["output"] is not None:
-        tree.add(Text.assemble(("output ", "dim"), short(run["output"], 500)))
+        tree.add(styled(("output ", "dim"), short(run["output"], 500)))
     if run["error"] is not None:
         tree.add(Text(f"failed at step {run['error']['step']}: {run['error']['message']}", "red"))
     return tree
@@ -39,7 +40,7 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
 def approval_links(run: Mapping[str, Any]) -> list[Text]:
     """Where people decide on what the run asks: to be printed without wrapping, so that they can be copied."""
     return [
-        Text.assemble((f"{word} ", style), (f"{step_id}  ", "bold"), step["approval"][f"{word}_url"])
+        styled((f"{word} ", style), (f"{step_id}  ", "bold"), step["approval"][f"{word}_url"])
         for step_id, step in run["steps"].items()
         if "approval" in step
         for word, style in (("approve", "green"), ("decline", "yellow"))
@@ -52,7 +53,7 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
     if attempts and attempts[-1]["started_at"]:
         took = f"  {duration(attempts[0]['started_at'], attempts[-1]['ended_at'])}"
     took = "  kept" if step.get("kept") else took
-    branch = tree.add(Text.assemble((step_id, "bold"), "  ", status(step["status"]), (took, "dim")))
+    branch = tree.add(styled((step_id, "bold"), "  ", status(step["status"]), (took, "dim")))
     for edge in step["after"]:
         _add_edge(branch, edge, step["status"])
     if len(attempts) > 1 or any(attempt["error"] for attempt in attempts):
@@ -63,11 +64,11 @@ def _add_step(tree: Tree, step_id: str, step: dict[str, Any], logs: bool) -> Non
     if "approval" in step:
         _add_approval(branch, step["approval"])
     if step["status"] == "completed":
-        branch.add(Text.assemble(("output ", "dim"), short(step["output"], 200)))
+        branch.add(styled(("output ", "dim"), short(step["output"], 200)))
     if logs:
         for attempt in attempts:
             for line in attempt["logs"].splitlines():
-                branch.add(Text.assemble((f"{attempt['attempt']} │ ", "dim"), line))
+                branch.add(styled((f"{attempt['attempt']} │ ", "dim"), line))
 
 
 def _add_approval(branch: Tree, asked: dict[str, Any]) -> None:
@@ -97,7 +98,7 @@ def _add_edge(branch: Tree, edge: dict[str, Any], step_status: str) -> None:
 
 
 def _add_attempt(branch: Tree, attempt: dict[str, Any]) -> None:
-    text = Text.assemble(
+    text = styled(
         f"attempt {attempt['attempt']}  ",
         status(attempt["status"]),
         (f"  {duration(attempt['started_at'], attempt['ended_at'])}", "dim"),

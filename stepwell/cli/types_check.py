@@ -13,6 +13,7 @@ from stepwell.cli import types_registered as registered
 from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json, stderr
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.event_types.schema import Schema
@@ -77,11 +78,15 @@ def _show(
     wrong = {problem.file for problem in problems}
     for function in loaded:
         if function.file not in wrong:
-            console.print(f"[green]ok[/]  {function.definition.id}  [dim]{function.file}[/]", soft_wrap=True)
+            console.print(
+                f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]", soft_wrap=True
+            )
     for versions in types.values():
         newest = versions[-1]
         if newest.file not in wrong:
-            console.print(f"[green]ok[/]  {newest.name} {newest.v}  [dim]{newest.file}[/]", soft_wrap=True)
+            console.print(
+                f"[green]ok[/]  {shown(newest.name)} {shown(newest.v)}  [dim]{shown(newest.file)}[/]", soft_wrap=True
+            )
     for warning in warnings:
         stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
     for problem in problems:

@@ -62,7 +62,7 @@ def _show(title: str, breaks: list[Break]) -> None:
     from stepwell.event_types.schema import json_pointer
 
     if breaks:
-        console.print(f"{title}:")
+        console.print(f"{title}:", markup=False)
     for one in breaks:
         colour = "yellow" if one.additive else "red"
         console.print(f"  [{colour}]{'new field' if one.additive else 'breaks':9}[/] ", end="")

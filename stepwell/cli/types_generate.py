@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.output import JsonOption, console, fail, print_json
+from stepwell.terminal import shown
 
 
 class Lang(StrEnum):
@@ -49,6 +50,6 @@ def command(
         target.write_text(text, "utf-8")
         written[target] = name
         if not as_json:
-            console.print(f"wrote {target}  [dim]{name} {newest.v}[/]", soft_wrap=True)
+            console.print(f"wrote {shown(target)}  [dim]{shown(name)} {shown(newest.v)}[/]", soft_wrap=True)
     if as_json:
         print_json([{"event": name, "file": str(file)} for file, name in written.items()])

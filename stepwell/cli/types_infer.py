@@ -14,6 +14,7 @@ from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import console, fail, print_json
 from stepwell.core.json_input import BadJson, parse_json
+from stepwell.terminal import shown
 
 
 def command(
@@ -48,7 +49,7 @@ def command(
         fail(f"{out} is there already; remove it, or name another")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(orjson.dumps(schema, option=orjson.OPT_INDENT_2) + b"\n")
-    console.print(f"wrote {out}, from {len(events):,} events", soft_wrap=True)
+    console.print(f"wrote {shown(out)}, from {len(events):,} events", soft_wrap=True)
 
 
 def _of_one_name(events: Iterable[dict[str, Any]], name: str | None) -> Iterator[dict[str, Any]]:

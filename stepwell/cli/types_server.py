@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.client import Client, in_path
@@ -19,6 +18,7 @@ from stepwell.cli.tables import local_time
 from stepwell.core.problems import Problem
 from stepwell.event_types.types import Policy
 from stepwell.event_types.validation import from_pointer
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.project.types import ProjectTypes
@@ -102,7 +102,7 @@ def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:
     table = Table("event", "policy", "default", "newest", "versions", box=None, header_style="dim", pad_edge=False)
     for its in types:
         row = [its["name"], its["policy"], its["default"], its["version"], str(len(its["versions"]))]
-        table.add_row(*map(escape, row))
+        table.add_row(*map(shown, row))
     console.print(table if types else "no types are registered; `stepwell types push` registers those in schemas/")
 
 
@@ -120,10 +120,10 @@ def show(
     if as_json:
         print_json(its)
         return
-    console.print(f"[bold]{escape(its['name'])}[/]  {escape(its['version'])}  [dim]{its['policy']}[/]")
+    console.print(f"[bold]{shown(its['name'])}[/]  {shown(its['version'])}  [dim]{shown(its['policy'])}[/]")
     for one in its["versions"]:
         word = ", counts for events without `v`" if one["version"] == its["default"] else ""
-        console.print(f"  [dim]{escape(one['version'])} registered {local_time(one['created_at'])}{word}[/]")
+        console.print(f"  [dim]{shown(one['version'])} registered {local_time(one['created_at'])}{word}[/]")
     console.print_json(data=its["schema"])
 
 
@@ -142,7 +142,7 @@ def policy(
     if as_json:
         print_json(its)
     else:
-        console.print(f"{escape(its['name'])}: {its['policy']}")
+        console.print(f"{shown(its['name'])}: {shown(its['policy'])}")
 
 
 def default(
@@ -164,7 +164,7 @@ def default(
         print_json(its)
     else:
         word = "also when newer ones come" if its["is_chosen"] else "the newest"
-        console.print(f"{escape(its['name'])}: {escape(its['default'])} counts for events without `v`, {word}")
+        console.print(f"{shown(its['name'])}: {shown(its['default'])} counts for events without `v`, {word}")
 
 
 def remove(
@@ -182,11 +182,11 @@ def remove(
     if as_json:
         print_json(its)
         return
-    console.print(f"[green]removed[/] {escape(its['name'])} {escape(its['removed'])}")
+    console.print(f"[green]removed[/] {shown(its['name'])} {shown(its['removed'])}")
     if its["default"] is None:
         console.print("that was its last version: events of this name have no type now")
     else:
-        console.print(f"{escape(its['default'])} counts for events without `v`")
+        console.print(f"{shown(its['default'])} counts for events without `v`")
 
 
 def unknown(
@@ -204,21 +204,23 @@ def unknown(
     if as_json:
         print_json(its)
     else:
-        console.print(f"events of unknown types: {its['unknown_types']}")
+        console.print(f"events of unknown types: {shown(its['unknown_types'])}")
 
 
 def show_change(change: Mapping[str, Any], dry_run: bool = False) -> None:
     """What a registration did, or would do, as the API answers it."""
-    name, version = escape(change["name"]), escape(change["version"])
+    name, version = shown(change["name"]), shown(change["version"])
     if dry_run:
         console.print(f"[yellow]would register[/] type {name} {version}", soft_wrap=True)
     else:
-        console.print(f"[green]{change['change']}[/] {name} {version}  [dim]{change['policy']}[/]")
+        console.print(f"[green]{shown(change['change'])}[/] {name} {version}  [dim]{shown(change['policy'])}[/]")
     if change["change"] == "created" and change["default"] != change["version"]:
-        default = escape(change["default"])
+        default = shown(change["default"])
         console.print(f"  {default} still counts for events without `v`: stepwell types default {name} {version}")
     for its in change["breaking"]:
-        place = escape(its["pointer"] or "the schema")
-        console.print(f"  [yellow]breaks {escape(change['compared_with'])}[/] {place}: {escape(its['message'])}")
+        place = shown(its["pointer"] or "the schema")
+        console.print(f"  [yellow]breaks {shown(change['compared_with'])}[/] {place}: {shown(its['message'])}")
     for its in change["affected"]:
-        console.print(f"  [yellow]affects[/] {its['function_id']} {its['pointer']}: {escape(its['message'])}")
+        console.print(
+            f"  [yellow]affects[/] {shown(its['function_id'])} {shown(its['pointer'])}: {shown(its['message'])}"
+        )

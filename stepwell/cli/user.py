@@ -10,8 +10,9 @@ from typer.core import TyperGroup
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.environments import EnvOption
-from stepwell.cli.output import JsonOption, console, fail, print_json
+from stepwell.cli.output import JsonOption, confirm, console, fail, print_json
 from stepwell.cli.tables import local_time, short, status
+from stepwell.terminal import shown, styled
 
 
 class _ShowIsDefault(TyperGroup):
@@ -42,13 +43,13 @@ def show(
     if as_json:
         print_json({**found, "timeline": entries})
         return
-    console.print(Text.assemble((found["id"], "bold"), (f"  since {local_time(found['first_seen'])}", "dim")))
+    console.print(styled((found["id"], "bold"), (f"  since {local_time(found['first_seen'])}", "dim")))
     for kind, ids in found["ids"].items():
         if ids:
-            console.print(Text.assemble((f"  {kind}  ", "dim"), ", ".join(ids)))
+            console.print(styled((f"  {kind}  ", "dim"), ", ".join(ids)))
     for name, trait in found["traits"].items():
         at = f"  {local_time(trait['at'])}"
-        console.print(Text.assemble(f"  {name} = {short(trait['value'], 200)}", (at, "dim")))
+        console.print(styled(f"  {name} = {short(trait['value'], 200)}", (at, "dim")))
     for entry in entries:
         console.print(_line(entry))
 
@@ -69,7 +70,7 @@ def erase(
     path = f"/v1/users/{in_path(user)}"
     found = client.get(path)
     ids = ", ".join(its for some in found["ids"].values() for its in some)
-    if not yes and not typer.confirm(f"Erase all that is kept of {ids}? This cannot be undone", err=True):
+    if not yes and not confirm(f"Erase all that is kept of {ids}? This cannot be undone", err=True):
         fail("nothing was erased")
     answer = client.delete(path)
     counts = dict(answer["erased"])
@@ -79,21 +80,19 @@ def erase(
     if as_json:
         print_json({**found, "erased": counts})
         return
-    console.print(Text.assemble(("erased ", "yellow"), ids))
+    console.print(styled(("erased ", "yellow"), ids))
     for name, count in counts.items():
-        console.print(f"  {name.replace('_', ' ')}  {count}")
+        console.print(f"  {shown(name.replace('_', ' '))}  {shown(count)}")
 
 
 def _line(entry: dict[str, Any]) -> Text:
     at = (f"{local_time(entry['at'])}  ", "dim")
     if entry["type"] == "event":
-        return Text.assemble(at, "event  ", (entry["name"], "bold"), (f"  {entry['event_id']}", "dim"))
+        return styled(at, "event  ", (entry["name"], "bold"), (f"  {entry['event_id']}", "dim"))
     function = entry["function_id"]
     if entry["type"] == "run":
         its = f"{function} v{entry['function_version']}"
-        return Text.assemble(
-            at, "run    ", (its, "bold"), "  ", status(entry["status"]), (f"  {entry['run_id']}", "dim")
-        )
+        return styled(at, "run    ", (its, "bold"), "  ", status(entry["status"]), (f"  {entry['run_id']}", "dim"))
     which = f"{function} {entry['step']}" + (f" #{entry['attempt']}" if entry["attempt"] > 1 else "")
     error = f"  {entry['error']['kind']}: {entry['error']['message']}" if entry["error"] else ""
-    return Text.assemble(at, "step   ", which, "  ", status(entry["status"]), (error, "red"))
+    return styled(at, "step   ", which, "  ", status(entry["status"]), (error, "red"))

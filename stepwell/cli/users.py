@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import local_time, short
+from stepwell.terminal import shown
 
 
 def command(
@@ -34,5 +34,5 @@ def command(
     for user in users:
         others = ", ".join(its for ids in user["ids"].values() for its in ids if its != user["id"])
         traits = short({name: trait["value"] for name, trait in user["traits"].items()})
-        table.add_row(escape(user["id"]), local_time(user["known_since"]), escape(others), escape(traits))
+        table.add_row(shown(user["id"]), local_time(user["known_since"]), shown(others), shown(traits))
     console.print(table)

@@ -13,6 +13,7 @@ from stepwell.project.load import PlacedProblem, load_all
 from stepwell.project.search import Tree
 from stepwell.project.types import project_types, surprises
 from stepwell.project.webhooks import find_webhooks
+from stepwell.terminal import shown
 
 
 def command(
@@ -44,9 +45,9 @@ def command(
         wrong = {problem.file for problem in problems}
         for function in loaded:
             if function.file not in wrong:
-                console.print(f"[green]ok[/]  {function.definition.id}  [dim]{function.file}[/]")
+                console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
         for its in webhooks.webhooks:
-            console.print(f"[green]ok[/]  webhook {its.name}  [dim]{its.file}[/]")
+            console.print(f"[green]ok[/]  webhook {shown(its.name)}  [dim]{shown(its.file)}[/]")
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:

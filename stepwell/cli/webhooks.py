@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.cli.client import Client, in_path
@@ -18,6 +17,7 @@ from stepwell.cli.output import JsonOption, console, fail, print_json, warn
 from stepwell.cli.tables import local_time
 from stepwell.cli.webhook_hooks import ShellHooks
 from stepwell.cli.webhooks_push import ServerWebhooks, put_webhooks, show_webhooks, without_time
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.api.webhooks import Reply
@@ -47,8 +47,8 @@ def list_webhooks(env: EnvOption = None, as_json: JsonOption = False) -> None:
         return
     table = Table("webhook", "event", "signed", "changed", box=None, header_style="dim", pad_edge=False)
     for its in webhooks:
-        signed = its["verify"]["type"] if "verify" in its else "[yellow]no[/]"
-        table.add_row(its["name"], escape(its["event"]), signed, local_time(its["changed_at"]))
+        signed = shown(its["verify"]["type"]) if "verify" in its else "[yellow]no[/]"
+        table.add_row(shown(its["name"]), shown(its["event"]), signed, local_time(its["changed_at"]))
     console.print(table if webhooks else "there are no webhooks; `stepwell webhooks push` makes those in webhooks/")
 
 
@@ -64,7 +64,7 @@ def show(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False)
         print_json(its)
         return
     address = f"{client.url}/webhooks/{its['name']}"
-    console.print(f"[bold]POST[/] {address}  [dim]changed {local_time(its['changed_at'])}[/]", soft_wrap=True)
+    console.print(f"[bold]POST[/] {shown(address)}  [dim]changed {local_time(its['changed_at'])}[/]", soft_wrap=True)
     console.print_json(data=without_time(its))
 
 
@@ -116,7 +116,7 @@ def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = Fals
     if as_json:
         print_json(its)
     else:
-        console.print(f"removed {its['name']}")
+        console.print(f"removed {shown(its['name'])}")
 
 
 @app.command("test")
@@ -167,7 +167,7 @@ def _show_reply(reply: Reply, as_json: bool) -> None:
     if as_json:
         print_json({"answer": text, "content_type": reply.content_type})
     else:
-        console.print(f"answers with {reply.content_type}, and makes no event:")
+        console.print(f"answers with {shown(reply.content_type)}, and makes no event:")
         console.print(text, markup=False, soft_wrap=True)
 
 

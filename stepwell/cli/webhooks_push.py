@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stepwell.cli.client import Client, in_path
 from stepwell.cli.output import console
+from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.project.webhooks import WebhookFile
@@ -51,8 +52,10 @@ def put_webhooks(target: Target, webhooks: Iterable[WebhookFile], dry_run: bool)
 def show_webhooks(done: Iterable[Json], dry_run: bool = False) -> None:
     for its in done:
         if its["change"] != "unchanged":
-            words = "[yellow]would register[/]" if dry_run else f"[green]{its['change']}[/]"
-            console.print(f"{words} webhook {its['name']}  [dim]POST /webhooks/{its['name']}[/]", soft_wrap=True)
+            words = "[yellow]would register[/]" if dry_run else f"[green]{shown(its['change'])}[/]"
+            console.print(
+                f"{words} webhook {shown(its['name'])}  [dim]POST /webhooks/{shown(its['name'])}[/]", soft_wrap=True
+            )
 
 
 def without_time(its: Json) -> Json:

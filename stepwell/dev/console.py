@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from stepwell.core.approvals import REQUESTED
@@ -23,6 +20,7 @@ from stepwell.local.webhooks import Synchronised
 from stepwell.platform import EventDetail
 from stepwell.project.load import PlacedProblem
 from stepwell.project.webhooks import FoundWebhooks
+from stepwell.terminal import Terminal, print_line, shown
 
 _EVERY_S = 0.25
 _AT_ONCE = 10  # of a flood of events only the newest are shown
@@ -32,7 +30,7 @@ _ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 class DevConsole:
     def __init__(self, queries: Queries, *, as_json: bool) -> None:
         self._queries, self._as_json = queries, as_json
-        self._console = Console(highlight=False)
+        self._console = Terminal()
         self._deployed: list[Deployed] = []
         self._is_ready = False
         self._reported: frozenset[PlacedProblem] = frozenset()
@@ -49,25 +47,28 @@ class DevConsole:
         if not changed:
             return
         for warning in deployed.function.warnings():
-            self._line("warning", f"[yellow]warning[/] {escape(str(warning))}", message=str(warning))
+            self._line("warning", f"[yellow]warning[/] {shown(str(warning))}", message=str(warning))
         for reason in deployed.missing:
             self._line(
-                "missing", f"[yellow]not live[/] {function_id}: {escape(reason)}", function=function_id, why=reason
+                "missing",
+                f"[yellow]not live[/] {shown(function_id)}: {shown(reason)}",
+                function=function_id,
+                why=reason,
             )
         if self._is_ready and registered is not None:
-            text = f"[green]live[/] {function_id} v{registered.version}"
+            text = f"[green]live[/] {shown(function_id)} v{registered.version}"
             self._line("live", text, function=function_id, version=registered.version)
         else:
             self._deployed.append(deployed)
 
     def removed(self, function_id: str) -> None:
-        self._line("removed", f"[yellow]removed[/] {function_id}: its definition is gone", function=function_id)
+        self._line("removed", f"[yellow]removed[/] {shown(function_id)}: its definition is gone", function=function_id)
 
     def problems(self, problems: Sequence[PlacedProblem]) -> None:
         """Report what is wrong, each problem once until it is mended."""
         for problem in problems:
             if problem not in self._reported:
-                self._line("problem", f"[red]error[/] {escape(str(problem))}", message=str(problem))
+                self._line("problem", f"[red]error[/] {shown(str(problem))}", message=str(problem))
         self._reported = frozenset(problems)
 
     def passed_over(self, definitions: Sequence[PlacedProblem]) -> None:
@@ -89,7 +90,7 @@ class DevConsole:
         self._wrong_types = self._new(wrong, self._wrong_types)
         for its in results:
             if isinstance(its, Change) and its.what != "unchanged":
-                text = f"[green]type[/] {escape(its.name)} {escape(its.version)} {its.what}, {its.policy}"
+                text = f"[green]type[/] {shown(its.name)} {shown(its.version)} {shown(its.what)}, {shown(its.policy)}"
                 self._line("type", text, name=its.name, version=its.version, change=its.what, policy=its.policy)
 
     def webhooks(self, done: Synchronised, found: FoundWebhooks) -> None:
@@ -98,18 +99,18 @@ class DevConsole:
         wrong += [("warning", "[yellow]warning[/]", str(its)) for its in found.warnings]
         self._wrong_webhooks = self._new(wrong, self._wrong_webhooks)
         for name in done.changed:
-            self._line("webhook", f"[green]webhook[/] {name} at /webhooks/{name}", name=name)
+            self._line("webhook", f"[green]webhook[/] {shown(name)} at /webhooks/{shown(name)}", name=name)
         for name in done.removed:
-            self._line("removed", f"[yellow]removed[/] webhook {name}: its file is gone", webhook=name)
+            self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: its file is gone", webhook=name)
 
     def _new(self, wrong: Sequence[tuple[str, str, str]], reported: frozenset[str]) -> frozenset[str]:
         for kind, label, message in wrong:
             if message not in reported:
-                self._line(kind, f"{label} {escape(message)}", message=message)
+                self._line(kind, f"{label} {shown(message)}", message=message)
         return frozenset(message for _, _, message in wrong)
 
     def trouble(self, message: str) -> None:
-        self._line("problem", f"[red]error[/] {escape(message)}", message=message)
+        self._line("problem", f"[red]error[/] {shown(message)}", message=message)
 
     def ready(self, url: str, paths: Iterable[Path]) -> None:
         """The server answers: show where, and the functions."""
@@ -121,12 +122,16 @@ class DevConsole:
                 definition, registered = deployed.function.definition, deployed.registered
                 triggers = [t.event if t.event else f"cron {t.cron}" for t in definition.triggers]
                 version = f"v{registered.version}" if registered else ""
-                table.add_row(definition.id, version, escape("\n".join(triggers)), escape(", ".join(definition.steps)))
+                table.add_row(
+                    shown(definition.id), version, "\n".join(map(shown, triggers)), shown(", ".join(definition.steps))
+                )
             self._console.print(table)
         if not live:
             where = ", ".join(str(path) for path in paths)
-            self._line("empty", f"no functions below {where} yet; `stepwell init` makes one", paths=where)
-        self._line("ready", f"\n[bold green]ready[/] at [bold]{url}[/]  send events to {url}/e/dev", url=url)
+            self._line("empty", f"no functions below {shown(where)} yet; `stepwell init` makes one", paths=where)
+        self._line(
+            "ready", f"\n[bold green]ready[/] at [bold]{shown(url)}[/]  send events to {shown(url)}/e/dev", url=url
+        )
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -161,39 +166,41 @@ class DevConsole:
                 return
         misses = orjson.loads(detail.misses) if detail.misses else []
         invalid = orjson.loads(detail.invalid) if detail.invalid else []
-        text = f"[cyan]event[/] {escape(event.name)} [dim]{escape(event.id)}[/]"
+        text = f"[cyan]event[/] {shown(event.name)} [dim]{shown(event.id)}[/]"
         for function_id, run_id in started.items():
-            text += f"\n      started {function_id} [dim]{run_id}[/]"
+            text += f"\n      started {shown(function_id)} [dim]{shown(run_id)}[/]"
         for miss in misses:
             why = miss["problem"] or "it is false"
-            text += f"\n      [dim]not started {miss['function_id']}: {escape(miss['expression'])}: {escape(why)}[/]"
+            text += (
+                f"\n      [dim]not started {shown(miss['function_id'])}: {shown(miss['expression'])}: {shown(why)}[/]"
+            )
         for its in invalid:
-            text += f"\n      [yellow]invalid[/] {escape(its['pointer'])}: {escape(its['message'])}"
+            text += f"\n      [yellow]invalid[/] {shown(its['pointer'])}: {shown(its['message'])}"
         fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses}
         self._line("event", text, **fields, invalid=invalid)
 
     def _refused(self, data: dict[str, Any]) -> None:
-        text = f"[red]refused[/] {escape(data['event_name'])} [dim]{escape(data['event_id'])}[/]"
+        text = f"[red]refused[/] {shown(data['event_name'])} [dim]{shown(data['event_id'])}[/]"
         for its in data["errors"]:
-            text += f"\n      {escape(its['pointer'])}: {escape(its['message'])}"
+            text += f"\n      {shown(its['pointer'])}: {shown(its['message'])}"
         self._line("refused", text, name=data["event_name"], id=data["event_id"], errors=data["errors"])
 
     def _asked(self, data: dict[str, Any]) -> None:
-        text = f"[blue]asks[/] {data['function_id']} {data['step_id']} [dim]{data['run_id']}[/]"
-        text += f"\n      {escape(data['message'])}"
-        text += f"\n      approve {data['approve_url']}\n      decline {data['decline_url']}"
+        text = f"[blue]asks[/] {shown(data['function_id'])} {shown(data['step_id'])} [dim]{shown(data['run_id'])}[/]"
+        text += "".join(f"\n      {shown(text_line)}" for text_line in data["message"].splitlines())
+        text += f"\n      approve {shown(data['approve_url'])}\n      decline {shown(data['decline_url'])}"
         fields = {name: data[name] for name in ("message", "approve_url", "decline_url")}
         self._line("asks", text, function=data["function_id"], step=data["step_id"], run=data["run_id"], **fields)
 
     def _run_ended(self, status: str, data: dict[str, Any]) -> None:
         error = data["error"]
         why = f" at step {error['step']}: {error['message']}" if error else ""
-        text = f"[{_ENDS[status]}]{status}[/] {data['function_id']} [dim]{data['run_id']}[/]{escape(why)}"
+        text = f"[{_ENDS[status]}]{shown(status)}[/] {shown(data['function_id'])} [dim]{shown(data['run_id'])}[/]"
+        text += shown(why)
         self._line("run", text, status=status, function=data["function_id"], run=data["run_id"], error=error)
 
     def _line(self, kind: str, text: str, **fields: Any) -> None:
         if self._as_json:
-            sys.stdout.write(orjson.dumps({"kind": kind, **fields}, default=str).decode() + "\n")
-            sys.stdout.flush()
+            print_line({"kind": kind, **fields})
         else:
             self._console.print(text, soft_wrap=True)

@@ -15,6 +15,7 @@ from stepwell.local.http import serve
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
+from stepwell.log_lines import log_lines
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree, is_file
@@ -36,7 +37,7 @@ class DevOptions:
 
 async def main(settings: ServerSettings, options: DevOptions) -> None:
     """Serve until SIGINT or SIGTERM."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log_lines()
     for shown in ("runs", "types"):  # by the console
         logging.getLogger(f"stepwell.{shown}").setLevel(logging.ERROR)
     with listen(options.host, options.port) as listener:

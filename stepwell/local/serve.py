@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.terminal_text import escaped_json
 from stepwell.event_types.impact import event_names
 from stepwell.event_types.types import Refused
 from stepwell.local.http import serve
@@ -52,7 +53,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return escaped_json(orjson.dumps(line, default=str).decode())
 
 
 def log_json_lines() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.core.problems import Pointer
+from stepwell.core.terminal_text import one_line
 
 DEEPEST = 64
 TOO_DEEP = f"is nested more than {DEEPEST} deep; nothing in a definition needs that"
@@ -52,7 +53,7 @@ class PlacedProblem:
 
     def __str__(self) -> str:
         text = f"{self.file}:{self.line}:{self.column}: {self.message}"
-        return text.encode(errors="backslashreplace").decode()  # a file's name may be any bytes
+        return one_line(text.encode(errors="backslashreplace").decode())  # a file's name may be any bytes
 
 
 class LoadError(Exception):
