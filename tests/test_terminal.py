@@ -117,6 +117,7 @@ OTHERS = {
     "terminal.py": "it is the way",
     "cli/output.py": "JSON of the commands, which it escapes, and questions",
     "cli/ending.py": "flushes",
+    "cli/backup.py": "an archive, to a pipe",
     "aws/http_step.py": "the log of a Lambda",
     "local/runners/python_worker.py": "a step's own process, whose output is read",
     "local/serve.py": "JSON lines, which it escapes",

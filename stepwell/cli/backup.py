@@ -15,6 +15,7 @@ import typer
 from stepwell.cli.dev import DATABASE, DatabaseOption
 from stepwell.cli.output import JsonOption, console, fail, print_json, stderr, warn
 from stepwell.local.server import ServerSettings
+from stepwell.terminal import shown
 
 _STDOUT = Path("-")
 
@@ -47,7 +48,9 @@ def command(
         print_json({"file": str(file), "bytes": file.stat().st_size, "code": done.code, "missing": done.missing})
     elif file != _STDOUT:
         size = file.stat().st_size / 1e6
-        console.print(f"{file}: the database and the code of {done.code} steps, {size:,.1f} MB", soft_wrap=True)
+        console.print(
+            f"{shown(file)}: the database and the code of {done.code:,} steps, {size:,.1f} MB", soft_wrap=True
+        )
 
 
 @contextlib.contextmanager
