@@ -112,7 +112,7 @@ def what_failed_is_replayed() -> None:
     user = failed[0]["user"]
     show(f"All that happened to {user}, the newest first")
     stepwell("user", user)
-    timeline = items(f"/v1/users/{user}/timeline")
+    timeline = items(f"/v1/users/timeline?id={user}")
     told = {(its["status"], its["replay"] is not None) for its in timeline if its["type"] == "run"}
     check(told == {("completed", False), ("failed", False), ("completed", True)}, f"the timeline says {told}")
 

@@ -243,7 +243,7 @@ class UserDetail(UserView):
 
 
 class UserList(TypedDict):
-    data: list[UserView]
+    data: list[UserView | UserDetail]
     next: str | None
 
 

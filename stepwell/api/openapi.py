@@ -36,6 +36,7 @@ class Operation:
     body: Any = None  # the JSON Schema of the request's body, if it has one; the endpoint finds it in `request.state`
     needs_body: bool = True
     is_public: bool = False  # it needs no key
+    is_alias: bool = False  # an older way to say what another operation does: it is not in the document
 
 
 _EVENT = {
@@ -57,6 +58,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """The whole document, as JSON data."""
     from pydantic import TypeAdapter  # only whoever asks for the document waits for this import
 
+    operations = [operation for operation in operations if not operation.is_alias]
     shapes = [*{operation.answer for operation in operations}, models.Accepted, models.ProblemView, models.Health]
     inputs = [
         (shape, "serialization", TypeAdapter(shape)) for shape in sorted(shapes, key=lambda shape: shape.__name__)

@@ -40,6 +40,15 @@ def paging(request: Request) -> dict[str, Any]:
     return {"before": None if after is None else _position(after), "limit": limit_of(request)}
 
 
+def alone(request: Request, name: str, *others: str) -> str | None:
+    """A parameter that says which one is meant, so that only these others may stand beside it; None if it is not there.
+    Raises Problem 400."""
+    its = request.query_params.get(name)
+    if its is not None and (more := [other for other in request.query_params if other not in (name, *others)]):
+        raise Problem(400, f"{name} says which one is meant; leave out {', '.join(more)}")
+    return its
+
+
 def limit_of(request: Request) -> int:
     """Raises Problem 400."""
     limit = request.query_params.get("limit", "50")

@@ -1,11 +1,13 @@
 """`/v1/users`: who events speak of, what happened to each of them, and their erasure.
 
-One rule: a user is asked for by any of its ids, and shown under its canonical one.
+One rule: a user is asked for by any of its ids, and shown under its canonical one. Ids stand in the query: what is
+between sender and server decodes paths, and would make one id of another. Paths take only ids of plain characters.
 """
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -14,8 +16,8 @@ import orjson
 from starlette.requests import Request
 
 from stepwell.api import models
-from stepwell.api.openapi import Operation
-from stepwell.api.paging import PAGING, found, limit_of, page, paging
+from stepwell.api.openapi import Operation, Parameter
+from stepwell.api.paging import PAGING, alone, found, limit_of, page, paging
 from stepwell.api.problem import Problem
 from stepwell.core.people import KINDS, Person
 from stepwell.core.plan import Plan
@@ -24,6 +26,7 @@ from stepwell.core.times import time_text
 from stepwell.platform import Page
 
 _EVENT, _RUN, _STEP = range(3)
+_PLAIN = re.compile(r"[A-Za-z0-9_@+:.-]{1,256}")
 
 Mark = tuple[int, int, int, int, int]  # when (ms), kind of entry, position, step, attempt: the order of a timeline
 
@@ -76,10 +79,16 @@ class UserEndpoints:
     users: Users
 
     def list_users(self, request: Request) -> Any:
-        return page(self.users.read_people(**paging(request)), user_view)
+        if (text := alone(request, "id")) is None:
+            return page(self.users.read_people(**paging(request)), user_view)
+        person = self.users.find(text)
+        return {"data": [] if person is None else [self._detail(person)], "next": None}
 
     def get_user(self, request: Request) -> Any:
-        seen = self.users.seen(self._person(request))
+        return self._detail(self._person(request))
+
+    def _detail(self, person: Person) -> models.UserDetail:
+        seen = self.users.seen(person)
         since = min(seen.first, seen.person.since)
         return {**user_view(seen.person), "first_seen": time_text(since), "last_seen": time_text(seen.last)}
 
@@ -96,19 +105,29 @@ class UserEndpoints:
         return {**_named(person), "erased": erased.counts, "done": erased.is_done}
 
     def _person(self, request: Request) -> Person:
-        text = request.path_params["id"]
+        text = request.query_params.get("id", request.path_params.get("id"))
+        if text is None:
+            raise Problem(400, "whose? name any id of the user with id=")
+        if "id" in request.path_params and not _PLAIN.fullmatch(text):
+            raise Problem(400, "an id with such characters may not arrive as it was sent; use the query: ?id=")
         person: Person = found(self.users.find(text), "user", text)
         return person
 
 
+_ID = Parameter("id", "any id of the user: external_id, id, email or phone")
+
 USER_OPERATIONS = (
-    Operation("GET", "/v1/users", "list_users", "Users of whom more is known than one id, newest first",
-              models.UserList, PAGING),
-    Operation("GET", "/v1/users/{id}/timeline", "get_timeline",
-              "A user's events and runs, and the ends of their steps, newest first", models.Timeline, PAGING),
-    Operation("GET", "/v1/users/{id}", "get_user", "A user, by any of its ids", models.UserDetail),
-    Operation("DELETE", "/v1/users/{id}", "erase_user", "Erase what is kept of a user; again until it is done",
-              models.ErasedView, errors=(503,)),
+    Operation("GET", "/v1/users", "list_users",
+              "Users of whom more is known than one id, newest first; with id, the one user whom it means",
+              models.UserList, (_ID, *PAGING)),
+    Operation("GET", "/v1/users/timeline", "get_timeline",
+              "A user's events and runs, and the ends of their steps, newest first", models.Timeline, (_ID, *PAGING),
+              errors=(404,)),
+    Operation("DELETE", "/v1/users", "erase_user", "Erase what is kept of a user; again until it is done",
+              models.ErasedView, (_ID,), errors=(404, 503)),
+    Operation("GET", "/v1/users/{id}/timeline", "get_timeline", "", models.Timeline, PAGING, is_alias=True),
+    Operation("GET", "/v1/users/{id}", "get_user", "", models.UserDetail, is_alias=True),
+    Operation("DELETE", "/v1/users/{id}", "erase_user", "", models.ErasedView, is_alias=True),
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, 
 from stepwell.api.body import body_of
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.paging import PAGING as _PAGING
+from stepwell.api.paging import alone
 from stepwell.api.paging import found as _found
 from stepwell.api.paging import page as _page
 from stepwell.api.paging import paging as _paging
@@ -74,6 +75,9 @@ class V1:
 
     def list_events(self, request: Request) -> Any:
         query = request.query_params
+        if (event_id := alone(request, "id")) is not None:
+            found = self.reader.read_event(event_id)
+            return _page(Page([] if found is None else [found], None), event_view)
         page = self.reader.read_events(
             name=query.get("name"), user=query.get("user"), **between(query), **_paging(request)
         )
@@ -123,6 +127,8 @@ class V1:
         statuses = {s.name.lower(): s for s in RunStatus}
         if status is not None and status not in statuses:
             raise Problem(400, f"status={status} is unknown; it is one of {', '.join(statuses)}")
+        if (event_id := alone(request, "event", "limit", "after")) is not None:
+            return _page(self.reader.read_runs(event=event_id, **_paging(request)), run_view)
         page = self.reader.read_runs(
             function=query.get("function"),
             status=None if status is None else statuses[status],
@@ -170,13 +176,15 @@ _STATUS = Parameter("status", "only runs that are now", {"enum": [s.name.lower()
 
 OPERATIONS = (
     Operation("GET", "/v1/events", "list_events", "Events, newest first", models.EventList,
-              (Parameter("name", "only events of this name"), _USER, *BETWEEN, *_PAGING)),
+              (Parameter("id", "the event with this id"), Parameter("name", "only events of this name"), _USER,
+               *BETWEEN, *_PAGING)),
     Operation("GET", "/v1/events/{id}/runs", "list_event_runs", "The runs an event started", models.RunList, _PAGING),
     Operation("GET", "/v1/events/{id}", "get_event", "An event, and what it did not start", models.EventView),
     Operation("GET", "/v1/functions", "list_functions", "The live functions", models.FunctionList, _PAGING),
     Operation("GET", "/v1/functions/{id}", "get_function", "A function and its versions", models.FunctionView),
     Operation("GET", "/v1/runs", "list_runs", "Runs, newest first (without logs)", models.RunList,
-              (Parameter("function", "only runs of this function"), _STATUS, _USER,
+              (Parameter("event", "only runs of the event with this id"),
+               Parameter("function", "only runs of this function"), _STATUS, _USER,
                Parameter("replay", "only runs of this replay"), *BETWEEN, *_PAGING)),
     Operation("GET", "/v1/runs/{id}", "get_run", "A run with its steps, attempts and logs", models.RunView),
     Operation("DELETE", "/v1/runs/{id}", "cancel_run", "Cancel a run", models.RunView, errors=(409, 503)),
@@ -248,8 +256,8 @@ class _Once:
 
 
 def _pattern(path: str) -> str:
-    """Senders choose the ids of events and users, and types have the names of events: these may have slashes."""
-    return re.sub("/(events|types|users)/{id}", r"/\1/{id:path}", path)
+    """Senders choose the ids of events, and types have the names of events: these may have slashes."""
+    return re.sub("/(events|types)/{id}", r"/\1/{id:path}", path)
 
 
 def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], Response | Awaitable[Response]]:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
+from urllib.parse import quote
 
 import orjson
 from mangum import Mangum
@@ -37,6 +38,7 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 _WORTH_COMPRESSING = 100_000  # bytes
+_IN_PATHS = "/:@!$&'()*+,;="  # characters that paths have as they are
 _MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its headers
 _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
 
@@ -102,8 +104,10 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])
 
     def handle(request: Request, context: Any) -> Answer:
+        # HTTP APIs decode the path, and Mangum would decode it once more: then one name would be another.
+        quoted = {**request, "rawPath": quote(request["rawPath"], safe=_IN_PATHS)}
         with _event_loop():
-            answered: Answer = answer(request, context)
+            answered: Answer = answer(quoted, context)
         size = len(orjson.dumps(answered["body"]))  # in the quotes and escapes of the Lambda's own answer
         if size <= _MOST_BYTES:
             return answered

@@ -23,9 +23,15 @@ _WHO_IS_IT = "is it Stepwell, or a proxy's page? look at STEPWELL_URL"
 _BUSY = (429, 502, 503, 504)  # worth another try, if the request may be repeated
 
 
-def in_path(its_id: str) -> str:
-    """An id as a part of a path: those of events may hold anything."""
-    return quote(its_id, safe="")
+def in_path(name: str) -> str:
+    """A name as a part of a path; ids that senders choose go into the query. Ends the command if there can be no such
+    name."""
+    if name in ("", ".", "..") or name.endswith("/"):
+        fail(f"nothing is called {name!r}")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:
+        fail(f"nothing is called {name!r}, which is not UTF-8")
 
 
 class Client:
@@ -47,22 +53,26 @@ class Client:
         return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})
 
     def post(self, path: str, body: Any = None) -> Any:
-        content = None if body is None else orjson.dumps(body)
-        return self._call("POST", path, content=content)
+        return self._call("POST", path, content=None if body is None else _json(body))
 
     def put(self, path: str, body: Any) -> Any:
-        return self._call("PUT", path, content=orjson.dumps(body))
+        return self._call("PUT", path, content=_json(body))
 
     def patch(self, path: str, body: Any) -> Any:
-        return self._call("PATCH", path, content=orjson.dumps(body))
+        return self._call("PATCH", path, content=_json(body))
 
     def upload(self, path: str, file: IO[bytes], media_type: str, query: dict[str, Any]) -> Any:
         """Send a file, which may take minutes."""
         headers = {**self._headers, b"content-type": media_type.encode()}
         return self._call("POST", path, params=query, content=file, headers=headers, timeout=600)
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
+    def delete(self, path: str, **query: Any) -> Any:
+        return self._call("DELETE", path, params=query)
+
+    def one(self, path: str, what: str, its_id: str) -> Any:
+        """The one that a list has under an id. Ends the command if there is none."""
+        found = self.get(path, id=its_id)["data"]
+        return found[0] if found else fail(f"there is no {what} {its_id!r} here")
 
     def ask(self, method: str, path: str, content: bytes) -> tuple[int, Any]:
         """The status and the answer, also if it is a refusal."""
@@ -116,6 +126,8 @@ class Client:
                     response = self._patiently(http, method, path, options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             fail(self._no_answer(error, f"{method} {self.url}{path}"))
+        except UnicodeEncodeError:
+            fail("what is asked for is not UTF-8", 2)
         try:
             return response.status_code, orjson.loads(response.content)
         except orjson.JSONDecodeError:
@@ -177,6 +189,13 @@ class _Answer(dict[str, Any]):
 
     def __missing__(self, name: str) -> NoReturn:
         fail(f"{self._url} answered without {name!r}; {_WHO_IS_IT}")
+
+
+def _json(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:  # an argument was no UTF-8
+        fail(f"this cannot be sent: {error}", 2)
 
 
 def _http() -> httpx.Client:

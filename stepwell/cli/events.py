@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.client import Client, in_path
+from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, console, print_json
 from stepwell.cli.tables import event_lines, event_table
@@ -51,8 +51,8 @@ def show(
     Example: stepwell events show 0199a3c2f1d04b7e
     """
     client = Client(env)
-    found = client.get(f"/v1/events/{in_path(event)}")
-    runs = client.get(f"/v1/events/{in_path(event)}/runs")["data"]
+    found = client.one("/v1/events", "event", event)
+    runs = client.get("/v1/runs", event=event)["data"]
     if as_json:
         print_json({**found, "runs": runs})
     else:

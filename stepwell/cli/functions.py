@@ -88,7 +88,7 @@ def delete(
 
     Example: stepwell functions delete welcome --cancel
     """
-    routing = Client(env).delete(f"/v1/functions/{in_path(function)}{'?cancel=true' if cancel else ''}")
+    routing = Client(env).delete(f"/v1/functions/{in_path(function)}", **({"cancel": "true"} if cancel else {}))
     if as_json:
         print_json(routing)
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import orjson
 import typer
 
-from stepwell.cli.client import Client, in_path
+from stepwell.cli.client import Client
 from stepwell.cli.deciding import Deciding
 from stepwell.cli.dev import NoContainersOption
 from stepwell.cli.environments import EnvOption
@@ -96,7 +96,7 @@ def command(
 
 def _stored(client: Client, event_id: str) -> dict[str, Any]:
     """An event of a server, as it was sent there."""
-    event = client.get(f"/v1/events/{in_path(event_id)}")
+    event = client.one("/v1/events", "event", event_id)
     return {name: event[name] for name in ("name", "data", "user", "id", "ts", "v")}
 
 

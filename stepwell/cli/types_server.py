@@ -178,7 +178,7 @@ def remove(
 
     Example: stepwell types remove order/placed 2026-11-23.1
     """
-    its = Client(env).delete(f"/v1/types/{in_path(name)}?version={in_path(version)}")
+    its = Client(env).delete(f"/v1/types/{in_path(name)}", version=version)
     if as_json:
         print_json(its)
         return

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from stepwell.cli.client import Client, in_path
+from stepwell.cli.client import Client
 from stepwell.cli.environments import EnvOption
 from stepwell.cli.output import JsonOption, confirm, console, fail, print_json
 from stepwell.cli.tables import local_time, short, status
@@ -38,8 +38,8 @@ def show(
     Example: stepwell user show ada@example.com
     """
     client = Client(env)
-    path = f"/v1/users/{in_path(user)}"
-    found, entries = client.get(path), list(client.pages(f"{path}/timeline", limit))
+    found = client.one("/v1/users", "user", user)
+    entries = list(client.pages("/v1/users/timeline", limit, id=user))
     if as_json:
         print_json({**found, "timeline": entries})
         return
@@ -67,15 +67,14 @@ def erase(
     Example: stepwell user erase ada@example.com --yes
     """
     client = Client(env)
-    path = f"/v1/users/{in_path(user)}"
-    found = client.get(path)
+    found = client.one("/v1/users", "user", user)
     ids = ", ".join(its for some in found["ids"].values() for its in some)
     if not yes and not confirm(f"Erase all that is kept of {ids}? This cannot be undone", err=True):
         fail("nothing was erased")
-    answer = client.delete(path)
+    answer = client.delete("/v1/users", id=user)
     counts = dict(answer["erased"])
     while not answer["done"]:
-        answer = client.delete(path)
+        answer = client.delete("/v1/users", id=user)
         counts = {name: count + answer["erased"][name] for name, count in counts.items()}
     if as_json:
         print_json({**found, "erased": counts})

@@ -156,7 +156,9 @@ class AwsStepwell(Decisions):
 
     def event(self, event_id: str) -> Json:
         self._settle_to_show()
-        return self._get(f"/v1/events/{quote(event_id, safe='')}")
+        (event,) = self._get(f"/v1/events?id={quote(event_id, safe='')}")["data"]
+        found: Json = event
+        return found
 
     def events(self, name: str | None = None) -> list[Json]:
         self._settle_to_show()
@@ -165,12 +167,12 @@ class AwsStepwell(Decisions):
 
     def runs(self, event_id: str | None = None) -> list[Json]:
         self._settle_to_show()
-        of = "" if event_id is None else f"/events/{quote(event_id, safe='')}"
-        return [self.peek(run["id"]) for run in self._all(f"/v1{of}/runs?")]
+        of = "" if event_id is None else f"event={quote(event_id, safe='')}"
+        return [self.peek(run["id"]) for run in self._all(f"/v1/runs?{of}&")]
 
     def run_of(self, event_id: str) -> str:
         """The id of an event's only run, while things still move."""
-        (run,) = self._all(f"/v1/events/{quote(event_id, safe='')}/runs?")
+        (run,) = self._all(f"/v1/runs?event={quote(event_id, safe='')}&")
         run_id: str = run["id"]
         return run_id
 

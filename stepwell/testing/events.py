@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 Json = dict[str, Any]
 ACCOUNT = "123456789012"
@@ -89,7 +89,9 @@ def http_event(
     route: str = "$default",
     parameters: Mapping[str, str] | None = None,
 ) -> Json:
-    """A request to an HTTP API, payload format 2.0, on the `$default` stage. Bytes come in base64, as from AWS."""
+    """A request to an HTTP API, payload format 2.0, on the `$default` stage. Bytes come in base64, and the path comes
+    decoded, as from AWS."""
+    path = unquote(path)
     sent = {name.lower(): value for name, value in (headers or {}).items()}
     domain = f"api.execute-api.{REGION}.amazonaws.com"
     now = datetime.now(UTC)

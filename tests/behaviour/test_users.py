@@ -15,8 +15,9 @@ IDENTIFY = "stepwell/identify"
 
 
 def user(platform: Platform, user_id: str) -> Json:
-    found: Json = platform.api("GET", f"/v1/users/{quote(user_id, safe='')}")
-    return found
+    found: list[Json] = platform.api("GET", f"/v1/users?id={quote(user_id, safe='')}")["data"]
+    assert len(found) == 1, f"there is no user {user_id!r}"
+    return found[0]
 
 
 def ids(platform: Platform, user_id: str) -> dict[str, list[str]]:
@@ -26,7 +27,7 @@ def ids(platform: Platform, user_id: str) -> dict[str, list[str]]:
 
 def timeline(platform: Platform, user_id: str, limit: int = 1000) -> list[Json]:
     """All pages of it."""
-    path, entries, after = f"/v1/users/{quote(user_id, safe='')}/timeline?limit={limit}", [], ""
+    path, entries, after = f"/v1/users/timeline?id={quote(user_id, safe='')}&limit={limit}", [], ""
     while True:
         page = platform.api("GET", path + after)
         assert len(page["data"]) <= limit
@@ -37,14 +38,14 @@ def timeline(platform: Platform, user_id: str, limit: int = 1000) -> list[Json]:
 
 
 def erase(platform: Platform, user_id: str) -> Json:
-    answer: Json = platform.api("DELETE", f"/v1/users/{quote(user_id, safe='')}")
+    answer: Json = platform.api("DELETE", f"/v1/users?id={quote(user_id, safe='')}")
     return answer
 
 
 def is_unknown(platform: Platform, user_id: str) -> bool:
     with pytest.raises(Refused, match=re.escape(f"there is no user {user_id!r}")):
-        user(platform, user_id)
-    return True
+        timeline(platform, user_id)
+    return platform.api("GET", f"/v1/users?id={quote(user_id, safe='')}") == {"data": [], "next": None}
 
 
 def everything(platform: Platform) -> str:
@@ -361,13 +362,69 @@ def test_who_comes_back_after_an_erasure_begins_anew(platform: Platform) -> None
 
 def test_of_somebody_unknown_nothing_is_shown_and_nothing_erased(platform: Platform) -> None:
     for method, path in (
-        ("GET", "nobody"),
-        ("GET", "nobody/timeline"),
-        ("DELETE", "nobody"),
-        ("GET", "%F0%9F%9A%80/%2F"),
+        ("GET", "/nobody"),
+        ("GET", "/nobody/timeline"),
+        ("GET", "/timeline?id=nobody"),
+        ("DELETE", "/nobody"),
+        ("DELETE", "?id=nobody"),
     ):
         with pytest.raises(Refused, match="404"):
-            platform.api(method, f"/v1/users/{path}")
+            platform.api(method, f"/v1/users{path}")
+    with pytest.raises(Refused, match=r"400: .*whose\?"):
+        platform.api("DELETE", "/v1/users")
+
+
+IDS = [
+    "a?b",
+    "a/b",
+    "a/",
+    "/",
+    "..",
+    ".",
+    "%2F",
+    "a%2Fb",
+    "a#b",
+    "%",
+    "a b",
+    "a+b",
+    "a&id=b",
+    "ünï \U0001f680",
+    "a;b",
+    "a=b",
+]
+
+
+def test_an_id_may_hold_anything_and_means_nobody_else(platform: Platform) -> None:
+    others = ["a", "b", "/", "a b c", "timeline", "%"]
+    for its in {*IDS, *others}:
+        platform.send("go", user={"external_id": its, "name": its}, id=f"e {its}")
+    for its in IDS:
+        assert user(platform, its)["ids"]["external_id"] == [its]
+        assert [entry["event_id"] for entry in timeline(platform, its)] == [f"e {its}"]
+        found = platform.api("GET", f"/v1/events?id={quote(f'e {its}', safe='')}")["data"]
+        assert [event["user"]["external_id"] for event in found] == [its]
+        assert platform.api("GET", f"/v1/runs?event={quote(f'e {its}', safe='')}")["data"] == []
+    left = {*IDS, *others}
+    for its in IDS:
+        assert erase(platform, its)["erased"]["events"] == 1
+        left.remove(its)
+        known = [found["id"] for found in platform.api("GET", "/v1/users?limit=1000")["data"]]
+        assert sorted(known) == sorted(left)
+
+
+@pytest.mark.parametrize("path", ["a%3Fb", "a%2Fb", "a%252Fb", "a%23b", "%25", "a%20b"])
+def test_an_id_that_may_be_another_on_the_way_is_refused_in_a_path(platform: Platform, path: str) -> None:
+    platform.send("go", user={"external_id": "a", "name": "x"})
+    for method, rest in (("GET", ""), ("GET", "/timeline"), ("DELETE", "")):
+        with pytest.raises(Refused, match=r"40[04]"):
+            platform.api(method, f"/v1/users/{path}{rest}")
+    assert user(platform, "a")
+
+
+def test_who_asks_for_one_names_nothing_else(platform: Platform) -> None:
+    for path in ("events?id=x&name=y", "users?id=x&limit=5", "runs?event=x&user=y"):
+        with pytest.raises(Refused, match=r"400: .* says which one is meant"):
+            platform.api("GET", f"/v1/{path}")
 
 
 def test_a_long_history_is_erased_as_a_whole(platform: Platform) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +76,48 @@ def test_what_was_erased_is_said(server: Server, command: Command) -> None:
     said = ok(command("user", "erase", "eve", "--yes"))
     for part in ("erased eve, eve@b.c", "runs  1", "attempts  1"):
         assert part in said
+
+
+IDS = ["a?b", "a/b", "..", "%2F", "a#b", "%", "a b", "a+b&id=x", "\u00fcn\u00ef", "/", "a/"]
+
+
+@pytest.mark.parametrize("its", IDS)
+def test_ids_may_hold_anything(server: Server, command: Command, its: str) -> None:
+    send(server, external_id=its, name="him")
+    send(server, external_id="a", name="her")
+    assert json.loads(ok(command("user", its, "--json")))["ids"]["external_id"] == [its]
+    assert json.loads(ok(command("user", "erase", its, "--yes", "--json")))["erased"]["events"] == 2
+    gone = command("user", "show", its)
+    assert (gone.exit_code, gone.stderr) == (1, f"error: there is no user {its!r} here\n")
+    assert json.loads(ok(command("user", "a", "--json")))["traits"]["name"]["value"] == "her"
+
+
+@pytest.mark.parametrize("its", IDS)
+def test_an_event_is_shown_whatever_its_id_holds(server: Server, command: Command, its: str) -> None:
+    ok(command("send", "bad", "--id", its))
+    ok(command("send", "other", "--id", "a"))
+    shown = json.loads(ok(command("events", "show", its, "--json")))
+    assert (shown["id"], [run["event_id"] for run in shown["runs"]]) == (its, [its])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("send", "t/\udcff"), ("user", "\udcff"), ("user", "erase", "\udcff"), ("events", "show", "\udcff"),
+     ("runs", "show", "\udcff"), ("runs", "show", ".."), ("runs", "--user", "\udcff"), ("functions", "show", "."),
+     ("send", "t", "--data", '{"a": "\udcff"}'), ("send", "t", "--id", "\udcff"), ("webhooks", "show", "\udcff")],
+)  # fmt: skip
+def test_what_is_no_name_is_one_line_of_error(command: Command, arguments: tuple[str, ...]) -> None:
+    result = command(*arguments)
+    assert result.exit_code in (1, 2)
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def test_a_byte_order_mark_is_passed_over(server: Server, command: Command, tmp_path: Path) -> None:
+    """PowerShell and Excel write one."""
+    (tmp_path / "data.json").write_bytes(b'\xef\xbb\xbf{"x": 1}')
+    (tmp_path / "lines").write_bytes(b'\xef\xbb\xbf{"name": "bom"}\r\n{"name": "bom"}\r\n')
+    ok(command("send", "bom", "--data", f"@{tmp_path}/data.json"))
+    ok(command("import", str(tmp_path / "lines")))
+    assert len(json.loads(ok(command("events", "--name", "bom", "--json")))) == 3
