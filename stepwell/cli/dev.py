@@ -34,6 +34,10 @@ NoContainersOption = Annotated[
         help="Run the ENTRYPOINT/CMD of docker steps as local programs.",
     ),
 ]
+MissingCodeOption = Annotated[
+    bool,
+    typer.Option("--allow-missing-code", help="Start although the code of live versions or open runs is lost."),
+]
 KeepOption = Annotated[float, typer.Option("--keep-days", min=1, help="How long events and ended runs are kept.")]
 DATABASE = Path(".stepwell/stepwell.db")
 
@@ -57,6 +61,7 @@ def command(
     keep_days: KeepOption = 30,
     tls_cert: CertificateOption = None,
     tls_key: CertificateKeyOption = None,
+    allow_missing_code: MissingCodeOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")] = False,
 ) -> None:
     """Start a server for development: finds the functions below the paths, watches them, and shows what happens.
@@ -75,9 +80,11 @@ def command(
         parallelism=parallelism or default_parallelism(),
         http_slots=http_slots,
         no_containers=no_containers,
+        paths=tuple(paths or [Path()]),
+        code_may_be_lost=allow_missing_code,
     )
     certificate = certificate_of(tls_cert, tls_key)
-    options = DevOptions(tuple(paths or [Path()]), host, port, key, local_only, keep_days, as_json, certificate)
+    options = DevOptions(settings.paths, host, port, key, local_only, keep_days, as_json, certificate)
     start(lambda: main(settings, options))
 
 
@@ -89,6 +96,7 @@ def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0)
     import uvloop
 
     from stepwell.cli.ending import end_process, until_stopped
+    from stepwell.local.code_check import CodeLost
     from stepwell.local.lock import InUse
     from stepwell.local.reaper import orphans_reaped
     from stepwell.local.schema import BadDatabase
@@ -101,5 +109,5 @@ def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(until_stopped(as_server, grace_s))
             end_process(0)
-    except (InUse, BadDatabase, OSError) as error:
+    except (InUse, BadDatabase, CodeLost, OSError) as error:
         fail(str(error))

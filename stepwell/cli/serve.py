@@ -14,6 +14,7 @@ from stepwell.cli.dev import (
     HostOption,
     HttpSlotsOption,
     KeepOption,
+    MissingCodeOption,
     NoContainersOption,
     ParallelOption,
     PathsArgument,
@@ -60,6 +61,7 @@ def command(
             help="Where people reach this server, for links to approvals; default: the address it listens on.",
         ),
     ] = "",
+    allow_missing_code: MissingCodeOption = False,
 ) -> None:
     """Start a server for production: keys are required (`stepwell keys create`), logs are JSON lines on stdout, SIGTERM
     lets running steps end and queues the others again. Functions are read once, at the start.
@@ -82,9 +84,11 @@ def command(
         no_containers=no_containers,
         step_user=user,
         public_url=_checked(public_url),
+        paths=tuple(paths or [Path()]),
+        code_may_be_lost=allow_missing_code,
         grace_s=grace,
     )
-    options = ServeOptions(tuple(paths or [Path()]), host, port, keep_days, certificate_of(tls_cert, tls_key))
+    options = ServeOptions(settings.paths, host, port, keep_days, certificate_of(tls_cert, tls_key))
     start(lambda: main(settings, options), grace)
 
 

@@ -57,8 +57,8 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
         found = {its for its in wanted if (code / its).is_dir()}
         if lacking := [name for its, name in needed.items() if its not in found]:
             raise BackupError(
-                f"the code of {'; '.join(lacking)} is not in {code}, so a backup would be of no use: push these"
-                " functions again"
+                f"the code of {'; '.join(lacking)} is not in {code}, so a backup would be of no use: start the server"
+                " once with the folder that it came from, or push new versions"
             )
         size = copy.stat().st_size
         manifest = {

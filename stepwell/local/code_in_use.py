@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -44,26 +45,45 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def stored_code(connection: sqlite3.Connection) -> dict[str, str]:
-    """The code of all versions: by its hash, whose it is."""
-    return _named(connection.execute("SELECT function, version, code FROM versions ORDER BY function, version"))
+@dataclass(frozen=True, slots=True)
+class NeededVersion:
+    """A version that new runs or open ones use. `code`: hashes by step; `file`: where the function was found on disk;
+    "" if it was pushed."""
+
+    function_id: str
+    version: int
+    code: Mapping[str, str]
+    file: str
+    is_live: bool
+    has_runs: bool
+
+
+def needed_versions(connection: sqlite3.Connection) -> list[NeededVersion]:
+    rows = connection.execute(
+        "SELECT * FROM (SELECT function, version, code, coalesce(file, ''),"
+        " coalesce(version IN (live, json_extract(routing, '$.canary.version')), 0) AS is_live,"
+        " EXISTS (SELECT 1 FROM runs WHERE status = 0 AND runs.function = versions.function"
+        " AND runs.version = versions.version) AS has_runs"
+        " FROM versions LEFT JOIN functions ON functions.id = function) WHERE is_live OR has_runs"
+        " ORDER BY function, version"
+    )
+    return [NeededVersion(f, v, orjson.loads(code), file, bool(a), bool(b)) for f, v, code, file, a, b in rows]
 
 
 def needed_code(connection: sqlite3.Connection) -> dict[str, str]:
     """The code that new runs and those which are not over use: by its hash, whose it is."""
-    return _named(
-        connection.execute(
-            "SELECT function, version, code FROM versions WHERE EXISTS (SELECT 1 FROM functions WHERE id = function"
-            " AND version IN (live, json_extract(routing, '$.canary.version')))"
-            " OR (function, version) IN (SELECT function, version FROM runs WHERE status = 0)"
-            " ORDER BY function, version"
-        )
-    )
+    return {
+        code_hash: f"{its.function_id} version {its.version}, step {step}"
+        for its in needed_versions(connection)
+        for step, code_hash in its.code.items()
+    }
 
 
-def _named(rows: sqlite3.Cursor) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for function, version, code in rows:
-        for step, code_hash in orjson.loads(code).items():
-            names[code_hash] = f"{function} version {version}, step {step}"
-    return names
+def stored_code(connection: sqlite3.Connection) -> dict[str, str]:
+    """The code of all versions: by its hash, whose it is."""
+    rows = connection.execute("SELECT function, version, code FROM versions ORDER BY function, version")
+    return {
+        code_hash: f"{function} version {version}, step {step}"
+        for function, version, code in rows
+        for step, code_hash in orjson.loads(code).items()
+    }

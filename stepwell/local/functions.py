@@ -223,16 +223,6 @@ class Functions:
             code = self._code[function_id, version] = orjson.loads(self._version(function_id, version)[1])
         return code
 
-    def live_code(self) -> dict[str, tuple[str, int]]:
-        """The code that new runs may need: its hash, and a function and version whose code it is."""
-        ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL").fetchall()
-        plans = [plan for (function_id,) in ids for plan in self._route_of(function_id).plans]
-        return {
-            code_hash: (plan.function_id, plan.version)
-            for plan in plans
-            for code_hash in self.code(plan.function_id, plan.version).values()
-        }
-
     def dotenv(self, function_id: str, step_id: str) -> dict[str, str]:
         """What the `.env` beside a step says now."""
         if function_id not in self._dotenv:

@@ -26,7 +26,7 @@ from stepwell.local.code_in_use import needed_code
 from stepwell.local.files import make_code_folder, make_folder, open_file
 from stepwell.local.lock import exclusive, in_use
 from stepwell.local.schema import MIGRATIONS, BadDatabase, connect
-from stepwell.project.code import is_copy, remove
+from stepwell.project.code import CHANGED, is_copy, remove
 
 _MOST_MANIFEST = 64 * 1024 * 1024
 _CODE_NAME = re.compile(r"code/([0-9a-f]{64})/(.+)", re.DOTALL)
@@ -226,11 +226,12 @@ def _take_code(new: Path, code: Path) -> None:
         target = code / folder.name
         if is_copy(target, folder.name):
             continue
-        remove(code / ".changed")
+        aside = code / f"{CHANGED}{folder.name}"
+        remove(aside)
         if target.exists():
-            target.rename(code / ".changed")
+            target.rename(aside)
         folder.rename(target)
-        remove(code / ".changed")
+        remove(aside)
 
 
 def _take_database(new: Path, database: Path) -> None:

@@ -17,6 +17,8 @@ from stepwell.core.plan import compile_plan
 from stepwell.core.routing import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.clock import Clock
+from stepwell.local.code_check import check_code
+from stepwell.local.code_in_use import needed_versions
 from stepwell.local.code_keeper import CodeKeeper
 from stepwell.local.cpus import usable_cpus
 from stepwell.local.files import close_to_others, make_code_folder, make_folder, open_code
@@ -52,6 +54,8 @@ class ServerSettings:
     secret: Callable[[str], str | None] = os.environ.get
     step_user: StepUser | None = None  # as whom programs and handlers run, if not as the server's user
     public_url: str = ""  # where people reach the API, if not at the address that it listens on
+    paths: tuple[Path, ...] = ()  # where functions are looked for, once it runs
+    code_may_be_lost: bool = False  # start although versions have lost their code
     grace_s: float = 0.0  # that running steps get to end when the server ends
 
     @property
@@ -161,7 +165,7 @@ class LocalServer:
 @asynccontextmanager
 async def open_server(settings: ServerSettings, clock: Clock | None = None) -> AsyncIterator[LocalServer]:
     """Open the database, go on with its runs, and close it in order: without grace if the task was cancelled more than
-    once. Raises lock.InUse, schema.DatabaseTooNew, step_user.CannotBecome."""
+    once. Raises lock.InUse, schema.DatabaseTooNew, step_user.CannotBecome, code_check.CodeLost."""
     make_folder(settings.database.parent)
     with exclusive(settings.database):
         store = LocalStore(settings.database, durable=settings.durable)
@@ -183,7 +187,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
         )
         duty = asyncio.create_task(platform.wal.keep_small())
         try:
-            await _check_code(store, code)
+            await _check_code(store, code, settings)
             await platform.start()
             yield LocalServer(platform, runners, code, Queries(settings.database), settings)
         finally:
@@ -206,11 +210,9 @@ def _prepare_files(settings: ServerSettings) -> None:
             log.warning("%s", warning)
 
 
-async def _check_code(store: LocalStore, code: CodeKeeper) -> None:
-    """Look at the code of live versions before any of it runs."""
-    for code_hash, (function_id, version) in store.functions.live_code().items():
-        if problem := await asyncio.to_thread(code.check, code_hash, function_id, version):
-            log.error("version %s of %s cannot run: %s", version, function_id, problem)
+async def _check_code(store: LocalStore, code: CodeKeeper, settings: ServerSettings) -> None:
+    needed = needed_versions(store.connection)
+    await asyncio.to_thread(check_code, needed, code, settings.paths, may_be_lost=settings.code_may_be_lost)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -236,8 +236,11 @@ def test_code_that_was_changed_while_the_server_was_away_is_noticed_at_the_start
     tamper()
     (folder / "value").write_text('"newer"\n')
     (folder / "stepwell.json").write_text("{")  # so that it keeps its last version
-    with serve(folder, db) as server, api(server, key) as http:
-        assert any("version 1 of f cannot run" in line["message"] for line in server.lines)
+    refused = cli("serve", str(folder), "--port", "0", "--db", str(db))
+    assert refused.returncode == 1
+    assert "f version 1 (live), step a" in refused.stderr
+    with serve(folder, db, "--allow-missing-code") as server, api(server, key) as http:
+        assert any("f version 1 (live)" in line["message"] for line in server.lines)
         assert outcome(http.ended(http.send())) == (None, "code_changed")
 
 
