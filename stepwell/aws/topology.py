@@ -146,6 +146,6 @@ def server(method: str, path: str) -> Function:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """`{name}` stands for one part of a path, `{name+}` for all that follows."""
+    """`{name}` stands for one part of a path, `{name+}` for all that follows, and be it nothing."""
     part = re.compile(r"\\\{\w+(\\\+)?\\\}")
-    return re.compile(part.sub(lambda found: ".+" if found[1] else "[^/]+", re.escape(path)))
+    return re.compile(part.sub(lambda found: ".*" if found[1] else "[^/]+", re.escape(path)))

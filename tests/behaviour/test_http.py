@@ -11,7 +11,7 @@ EVENT = b'{"name": "go"}'
 JSON = {"content-type": "application/json"}
 
 
-@pytest.mark.parametrize("path", ["/e/key/", "/e/key//"])
+@pytest.mark.parametrize("path", ["/e/key/", "/e/key//", "/e/"])
 def test_events_may_be_sent_to_a_path_that_ends_in_a_slash(platform: Platform, path: str) -> None:
     platform.deploy(function())
     key = _key_in(platform, path)

@@ -174,12 +174,18 @@ def test_every_request_has_one_lambda_that_answers_it() -> None:
         ("POST", "/e"),
         ("POST", "/e/key"),
         ("OPTIONS", "/e/key"),
+        ("POST", "/e/"),
+        ("POST", "/e/key/"),
         ("POST", "/webhooks/github"),
+        ("POST", "/webhooks/github/"),
+        ("GET", "/webhooks/github"),
+        ("HEAD", "/webhooks/github"),
         ("GET", "/e"),
-        ("POST", "/e/key/x"),
+        ("DELETE", "/e"),
+        ("POST", "/events"),
         ("GET", "/"),
     ]
-    assert [server(*its).name for its in asked] == [*["ingest"] * 4, "api", "api", "api"]
+    assert [server(*its).name for its in asked] == [*["ingest"] * 10, "api", "api", "api"]
 
 
 @every_environment
@@ -284,8 +290,8 @@ def test_events_go_to_ingest_and_everything_else_to_the_api(synth: Synth, env: s
         (function,) = references(integrations[integration]["IntegrationUri"])
         return str(lambdas[function]["Handler"]).split(".")[1]
 
-    paths = ("/e", "/e/{key}", "/webhooks/{name}")
-    to_ingest = [f"{method} {path}" for path in paths for method in ("POST", "OPTIONS")]
+    paths = ("/e", "/e/{key+}", "/webhooks/{name+}")
+    to_ingest = [f"{method} {path}" for path in paths for method in ("POST", "OPTIONS", "GET", "HEAD")]
     assert {its["RouteKey"]: handler(its) for its in routes.values()} == {
         **dict.fromkeys(to_ingest, "ingest"),
         "$default": "api",
