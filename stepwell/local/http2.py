@@ -35,9 +35,11 @@ _MOST_TASKS = 4096  # of all connections
 _WINDOW = 1024 * 1024  # bytes of bodies that may be on their way
 _MOST_FRAME_BYTES = 16_384
 _MOST_HEADER_BYTES = 64 * 1024
-_DRAINED_BYTES = 16 * 1024 * 1024  # of a body, after the request was answered
+_DRAINED_BYTES = 256 * 1024 * 1024  # of a body, after the request was answered: not every client survives a reset then
 _TABLE_BYTES = 4096  # of headers that are remembered for a client, whatever it allows
-_FRAMES_AT_ONCE = 100  # then others have their turn
+_FRAMES_AT_ONCE = 20  # then others have their turn
+
+_SMALL_PIECE = 256  # bytes
 
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
 _END_STREAM = 1
@@ -73,6 +75,7 @@ class Http2Connection(asyncio.Protocol):
         now = self._loop.time
         self._idle_frames = Allowance(now, burst=1000, per_s=100)  # PING, SETTINGS, WINDOW_UPDATE and the like
         self._resets = Allowance(now, burst=200, per_s=20)
+        self._small_pieces = Allowance(now, burst=50_000, per_s=5_000)  # of bodies
 
     # --- the transport's callbacks -----------------------------------------------------------------------------------
 
@@ -176,6 +179,8 @@ class Http2Connection(asyncio.Protocol):
             return self._resets.take()
         elif kind != _DATA or (size == 0 and not flags & _END_STREAM):
             return self._idle_frames.take()
+        elif size < _SMALL_PIECE:
+            return self._small_pieces.take()
         return True
 
     def _handle(self, event: h2.events.Event) -> None:

@@ -391,6 +391,25 @@ def test_frames_that_bring_nothing_have_an_end(kind: str) -> None:
     run(main())
 
 
+def test_a_body_may_come_in_many_small_pieces_and_they_have_an_end() -> None:
+    async def main() -> None:
+        async with connected() as client:
+            stream = client.begin()
+            for _ in range(12):
+                await client.send(frames(DataFrame(stream, data=b"x" * 17), 1000))
+            await client.send(DataFrame(stream, data=b"", flags=["END_STREAM"]).serialize())
+            assert await client.answer(stream) == (200, b"204000")
+            other = client.begin()
+            await client.send()
+            for _ in range(200):
+                if client.is_closed:
+                    break
+                await client.send(frames(DataFrame(other, data=b"x"), 1000))
+            assert await client.code() in (ErrorCodes.ENHANCE_YOUR_CALM, None)
+
+    run(main())
+
+
 def test_streams_that_are_opened_and_reset_have_an_end() -> None:
     async def main() -> None:
         app = Backend()
