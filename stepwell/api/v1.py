@@ -216,13 +216,13 @@ def create_app(
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
     ]
 
-    def health(request: Request) -> Response:
+    async def health(request: Request) -> Response:  # however many threads are busy
         return _json({"status": "ok", "version": __version__})
 
     described = _Once(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
 
-    def openapi(request: Request) -> Response:
-        return Response(described(), media_type="application/json")
+    async def openapi(request: Request) -> Response:
+        return Response(described.made or await run_in_threadpool(described), media_type="application/json")
 
     routes = [Route("/healthz", health), Route("/openapi.json", openapi), *page_routes(approval_api)]
     for its, operations in v1:
@@ -246,13 +246,13 @@ class _Once:
 
     def __init__(self, make: Callable[[], bytes]) -> None:
         self._make, self._lock = make, threading.Lock()
-        self._made: bytes | None = None
+        self.made: bytes | None = None
 
     def __call__(self) -> bytes:
         with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
+            if self.made is None:
+                self.made = self._make()
+            return self.made
 
 
 def _pattern(path: str) -> str:

@@ -70,6 +70,14 @@ class Connection(HttpToolsProtocol):
         self._heard_at = self.loop.time()  # when the request began, or of its body something came
         make_room(self.connections, self)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pipeline.clear()
+        self._rest.clear()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         if self._first is not None:
             data = self._recognise(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -147,6 +148,30 @@ def test_requests_whose_answers_nobody_reads_are_not_begun() -> None:
                 sending.cancel()
 
     run(main())
+
+
+def test_who_goes_away_before_the_answers_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10):
+            await asyncio.sleep(0)
+            await send({"type": "http.response.body", "body": b"x" * 10_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def main() -> None:
+        async with listening(app) as (server, address):
+            with socket.create_connection(address) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+                await eventually(lambda: server.server_state.tasks)
+            gate.set()
+            await eventually(lambda: not server.server_state.tasks and not server.server_state.connections)
+
+    run(main())
+    assert not caplog.records
 
 
 @contextmanager
