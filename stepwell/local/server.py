@@ -206,8 +206,8 @@ def _prepare_files(settings: ServerSettings) -> None:
     if user is not None:
         open_code(settings.database, settings.code, user.gid)
         require(user, settings.code)
-        for warning in out_of_reach(user):
-            log.warning("%s", warning)
+        if reason := out_of_reach(user):
+            log.warning("%s", reason)
 
 
 async def _check_code(store: LocalStore, code: CodeKeeper, settings: ServerSettings) -> None:

@@ -10,8 +10,8 @@ import pwd
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,22 @@ def require(user: StepUser, code: Path) -> None:
             raise CannotBecome(f"the user {user.name} cannot enter {folder}, which steps need: {cure}")
 
 
-def out_of_reach(user: StepUser) -> Iterator[str]:
-    """Warnings of what handlers need and this user cannot reach."""
-    worker = Path(__file__).parent / "runners/python_worker.py"
-    if not (_may(user, "-x", Path(sys.executable)) and _may(user, "-r", worker)):
-        yield (
-            f"the user {user.name} cannot reach {sys.executable} or {worker}: handlers in Python need a .venv of their"
-            " own, or Stepwell installed where everybody may read it, such as /opt"
-        )
+@lru_cache(maxsize=8)
+def python_for(user: StepUser) -> str:
+    """The interpreter of handlers in Python: the server's, or, if this user cannot reach that, the first one on PATH
+    that it can."""
+    return sys.executable if _may(user, "-x", Path(sys.executable)) else "python3"
+
+
+def out_of_reach(user: StepUser) -> str | None:
+    """A warning if there is no Python that this user can reach."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if python_for(user) == sys.executable or any(_may(user, "-x", Path(folder, "python3")) for folder in folders):
+        return None
+    return (
+        f"the user {user.name} cannot reach {sys.executable}, and no other python3: handlers in Python need a .venv of"
+        " their own, or a Python that everybody may run, such as one in /usr/bin"
+    )
 
 
 def _may(user: StepUser, flag: str, path: Path) -> bool:

@@ -121,22 +121,16 @@ def test_handlers_run_as_another_user(folder: Path) -> None:
 
 
 @needs_root
-@pytest.mark.skipif(not os.access("/usr/bin/python3", os.X_OK), reason="the system has no Python")
-def test_python_handlers_run_as_another_user_if_it_can_reach_an_interpreter(folder: Path) -> None:
+@pytest.mark.skipif(not os.access("/usr/bin/python3", os.X_OK), reason="the system has no Python that all may run")
+def test_python_handlers_run_as_another_user_wherever_the_server_is_installed(folder: Path) -> None:
     step: Json = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.handler"}, **QUICK}
-    (folder / "f/.venv/bin").mkdir(parents=True)
-    (folder / "f/.venv/bin/python").symlink_to("/usr/bin/python3")
-    (folder / "f/.venv/pyvenv.cfg").write_text("home = /usr/bin\n")
-    (folder / "f/app.py").write_text("import getpass, os\ndef handler(event, context): return os.getuid()\n")
-    functions, db = write_function(folder / "f", a=step), folder / "s.db"
+    (folder / "f").mkdir()
+    (folder / "f/app.py").write_text("import os, sys\ndef handler(event, context): return [os.getuid(), os.getgid()]\n")
+    functions, db, nobody = write_function(folder / "f", a=step), folder / "s.db", pwd.getpwnam(NAME)
     key = new_key(db)
     with serve(functions, db, "--step-user", NAME) as server, api(server, key) as http:
-        its = run(http)["steps"]["a"]
-        worker = Path(sys.modules["stepwell"].__file__ or "").parent / "local/runners/python_worker.py"
-        if all(parent.stat().st_mode & 0o001 for parent in worker.parents):
-            assert its["output"] == pwd.getpwnam(NAME).pw_uid, its
-        else:
-            assert any("handlers in Python need" in line["message"] for line in server.lines)
+        for _ in range(2):
+            assert tell(http) == [nobody.pw_uid, nobody.pw_gid]
 
 
 @needs_root

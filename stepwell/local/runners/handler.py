@@ -19,11 +19,12 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import NotStarted, locate, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.worker import Worker
-from stepwell.local.step_user import StepUser
+from stepwell.local.step_user import StepUser, python_for
 from stepwell.project.code import CodeError
 from stepwell.project.convention import handler_file
 
 _HERE = Path(__file__).parent
+_SCRIPTS = ("python_worker.py", "python_marshal.py", "node_worker.js")
 _DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
 _LONGEST_IDLE_S = 300.0
 _SWEEP_S = 30.0
@@ -68,7 +69,9 @@ class HandlerRunner:
         folder = self._scratch.new()
         try:
             env = environment(job, folder.tmp, self._user) | _lambda_variables(job)
-            command = worker_command(job, env["PATH"], self._user)
+            # The user may not be able to read where Stepwell is installed.
+            scripts = _HERE if self._user is None else self._scratch.publish(_HERE / name for name in _SCRIPTS)
+            command = worker_command(job, env["PATH"], scripts, self._user)
             worker = Worker(command, str(job.code), env, self._ended, self._died, self._user)
         except (CannotRun, OSError):
             self._scratch.remove(folder)
@@ -131,8 +134,9 @@ class HandlerRunner:
 # --- what to run -----------------------------------------------------------------------------------------------------
 
 
-def worker_command(job: Job, path: str, user: StepUser | None = None) -> list[str]:
-    """The worker's command. Raises CannotRun if the handler's file or its interpreter is missing."""
+def worker_command(job: Job, path: str, scripts: Path = _HERE, user: StepUser | None = None) -> list[str]:
+    """The worker's command. `scripts`: where the workers are. Raises CannotRun if the handler's file or its interpreter
+    is missing."""
     handler = job.step.runtime.handler or ""
     code = job.code
     if code is None:
@@ -141,12 +145,12 @@ def worker_command(job: Job, path: str, user: StepUser | None = None) -> list[st
     file = module_file(code, handler)
     if file.suffix == ".py":
         own = code / ".venv/bin/python"
-        python = str(own) if os.access(own, os.X_OK) else sys.executable
-        script = str(_HERE / "python_worker.py")
+        python = str(own) if os.access(own, os.X_OK) else python_for(user) if user else sys.executable
+        script = str(scripts / "python_worker.py")
         return [python, "-X", "faulthandler", script, "FD", str(code), module.replace("/", "."), function]
     found = locate("node", path, None)
     node = found if user is None else "node"  # the first one on PATH that this user may execute
-    return [node, str(_HERE / "node_worker.js"), "FD", str(code), str(file), function]
+    return [node, str(scripts / "node_worker.js"), "FD", str(code), str(file), function]
 
 
 def module_file(code: Path, handler: str) -> Path:

@@ -14,7 +14,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +70,19 @@ class Scratch:
             except OSError:
                 self.remove(folder)
                 raise
+        return folder
+
+    def publish(self, files: Iterable[Path]) -> Path:
+        """A folder with copies of these files, which everybody can read. `new` was called before."""
+        assert self._roots is not None
+        folder = Path(self._roots[0].path, "published")
+        if not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(0o755)
+            for file in files:
+                copy = folder / file.name
+                copy.write_bytes(file.read_bytes())
+                copy.chmod(0o644)
         return folder
 
     def remove(self, folder: Folder) -> None:
