@@ -24,6 +24,8 @@ class BuildWithAdapter(build_py):
         if self.editable_mode:
             return  # a checkout has the sources, and builds what it needs
         adapter = _adapter()
+        folder = Path(self.build_lib, AWS, adapter.SHIPPED)
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier build
         try:
             layers = {architecture: adapter.layer_zip(architecture) for architecture in adapter.ARCHITECTURES}
         except (adapter.AdapterNotBuilt, OSError) as reason:
@@ -31,8 +33,7 @@ class BuildWithAdapter(build_py):
                 raise SystemExit(f"error: {reason}") from None
             print(f"the wheel has no step adapter, so a deployment to AWS needs Go: {reason}")
             return
-        folder = Path(self.build_lib, AWS, adapter.SHIPPED)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         for architecture, layer in layers.items():
             shutil.copyfile(layer, folder / f"{architecture}.zip")
 
