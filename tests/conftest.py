@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import shutil
 import sys
+from pathlib import Path
+from typing import Any
 
 import botocore.session
+import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says more about the machine than about us.
@@ -19,3 +24,22 @@ sys.dont_write_bytecode = False
 
 # boto3 reads megabytes of JSON for the clients of each session, and each test has a session of its own.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+# CDK starts Node as soon as it is imported.
+HAS_NODE = shutil.which("node") is not None
+_USES_CDK = re.compile(
+    r"^(import|from) (aws_cdk|cdk_nag|infra\.(?!settings)|stepwell\.cdk|tests\.aws\.stack_roles)", re.MULTILINE
+)
+
+
+class _NeedsNode(pytest.Module):
+    def collect(self) -> Any:
+        pytest.skip("node is not installed, and CDK needs it", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Modules that cannot be imported without Node are skipped, with the reason, where there is none."""
+    if HAS_NODE or not _USES_CDK.search(module_path.read_text("utf-8")):
+        return None
+    found: pytest.Module = _NeedsNode.from_parent(parent, path=module_path)
+    return found

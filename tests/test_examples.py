@@ -36,16 +36,25 @@ def run(example: str, *options: str) -> Any:
     return orjson.loads(result.stdout)
 
 
+def runnable(examples: list[str]) -> list[Any]:
+    """These examples; those with a step in JavaScript only where Node is."""
+    no_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+    return [
+        pytest.param(example, marks=no_node) if any((EXAMPLES / example).rglob("*.*js")) else example
+        for example in examples
+    ]
+
+
 def statuses(run: Any) -> dict[str, str]:
     return {step_id: step["status"] for step_id, step in run["steps"].items()}
 
 
-@pytest.mark.parametrize("example", FOLDERS)
+@pytest.mark.parametrize("example", runnable(FOLDERS))
 def test_an_example_runs_as_it_is(example: str) -> None:
     assert run(example)["status"] == "completed"
 
 
-@pytest.mark.parametrize("example", [name for name, text in COMMANDS.items() if len(shlex.split(text)) > 3])
+@pytest.mark.parametrize("example", runnable([name for name, text in COMMANDS.items() if len(shlex.split(text)) > 3]))
 def test_the_command_in_the_readme_works(example: str) -> None:
     _, _, path, *options = shlex.split(COMMANDS[example])
     assert path == f"examples/{example}"

@@ -7,13 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
-import cdk_nag
 import pytest
-from aws_cdk.assertions import Template
 
 from infra.settings import Settings
-from infra.stack import StepwellStack
 
 EVERYTHING = Settings(
     env="all",
@@ -39,6 +35,12 @@ class Synth:
     """Stacks under several settings, and what cdk-nag says of them."""
 
     def __init__(self, folder: Path) -> None:
+        import aws_cdk as cdk  # it needs Node, and who has none can still test the settings
+        import cdk_nag
+        from aws_cdk.assertions import Template
+
+        from infra.stack import StepwellStack
+
         self.folder = folder
         app = cdk.App(outdir=str(folder))
         stacks = {its.env: StepwellStack(app, its) for its in (Settings(), EVERYTHING, NOTHING)}

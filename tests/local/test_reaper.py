@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -53,6 +54,9 @@ def test_orphans_of_steps_come_to_the_server_and_are_reaped(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a namespace of processes")
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("curl", "ps", "unshare"))), reason="curl, ps or unshare is not installed"
+)
 def test_a_server_that_is_process_1_leaves_no_zombies(tmp_path: Path) -> None:
     write_function(tmp_path / "f", a=program(LEAVES))
     inner = f"""

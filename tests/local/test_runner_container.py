@@ -57,7 +57,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def image(folder: Path, script: str, dockerfile: str = _DOCKERFILE, **options: Any) -> Job:
     put(folder, step__sh=script, Dockerfile=dockerfile)
-    shutil.copy("/bin/busybox", folder / "busybox")
+    if Path("/bin/busybox").is_file():  # else no container is made of it
+        shutil.copy("/bin/busybox", folder / "busybox")
     fields = {name: options.pop(name) for name in ("entrypoint", "cpu", "memory", "image") if name in options}
     its = job(folder, Runtime("docker", **fields), **options)
     _built.append(image_of(its)[0])
