@@ -198,6 +198,10 @@ def expression_cases() -> Iterator[Case]:
     )
     yield post("cel: a pattern", dumps(event("pattern", {"text": "x" * EVENT})))
     yield post("cel: a loop in a loop", dumps(event("nested", {"xs": list(range(20_000))})))
+    yield post("cel: 1,000 loops that copy", a_thousand(lambda i: event("filter", {"xs": [0] * 1000})))
+    yield post("cel: 1,000 loops in loops", a_thousand(lambda i: event("pairs", {"xs": [i] * 99})))
+    yield post("cel: 1,000 runs with a loop in `if`", a_thousand(lambda i: event("if", {"xs": [0] * 1000})))
+    yield post("cel: 16 long lists, compared", dumps([event("same", {"xs": [0] * 120_000})] * 16))
     delivery = dumps({"xs": ["zzzz"] * 9000, "text": "z z " * 900_000})
     yield post("webhooks: a loop over words in 4 MB", delivery, "/webhooks/hostile")
     yield post(

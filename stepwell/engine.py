@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stepwell.core.advance import advance, questions, used_events
 from stepwell.core.catalog import Miss
 from stepwell.core.events import Event, Invalid, run_id
-from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.expressions import EFFORT, Bindings, Scope, compile_expression
 from stepwell.core.idempotency import already_run, value_key
 from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, match_answer, step_input
 from stepwell.core.invalid_events import invalid_event
@@ -64,6 +64,8 @@ from stepwell.platform import (
 if TYPE_CHECKING:
     from stepwell.core.approvals import Links
 
+_LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
+
 log = logging.getLogger("stepwell.engine")
 runs_log = logging.getLogger("stepwell.runs")
 types_log = logging.getLogger("stepwell.types")
@@ -93,6 +95,8 @@ class Engine:
         self.store, self.dispatcher, self.env, self._links = store, dispatcher, env, links
         self._undone: set[str] = set()
         self._alerts: list[Arrival] = []
+        self._at_once: int | None = None
+        self._spent_before = 0.0
         self._sleepers: deque[tuple[Event, Sequence[OpenedWait], Cause | None]] = deque()  # waits still to be woken
 
     def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
@@ -105,18 +109,22 @@ class Engine:
     def steps(
         self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int, at_once: int | None
     ) -> Iterator[None]:
-        """`process`, at most so many events, facts and waits to wake at a time: whoever has more to do than this may do
-        some of it after each step. `facts` are taken in their order, and what follows from them comes behind them."""
+        """`process`, at most so many events, facts and waits to wake at a time, and fewer whose expressions take long:
+        whoever has more to do than this may do some of it after each step. `facts` are taken in their order, and what
+        follows from them comes behind them."""
         self._undone, self._alerts = set(), []
         self._sleepers.clear()
         while arrivals or facts or self._sleepers:
-            some, arrivals = arrivals[:at_once], arrivals[at_once:] if at_once else ()
-            facts = [*self._accept(some, now, at_once), *facts]
+            self._at_once, self._spent_before = at_once, EFFORT.spent
+            accepted, started = self._accept(arrivals[:at_once], now, at_once)
+            arrivals, facts = arrivals[accepted:], [*started, *facts]
             if self._sleepers:
                 event, waits, cause = self._sleepers.popleft()
                 facts = [*self.wake(event, waits, cause, now), *facts]
             some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
-            new_facts, new_arrivals = self._consequences(self._decide(some_facts, now), now)
+            changes, undecided = self._decide(some_facts, now)
+            new_facts, new_arrivals = self._consequences(changes, now)
+            facts = [*undecided, *facts]
             facts, arrivals = [*facts, *new_facts], [*arrivals, *new_arrivals, *self._alerts]
             self._alerts = []
             yield
@@ -181,12 +189,19 @@ class Engine:
 
     # --- events ----------------------------------------------------------------------------------------------------
 
-    def _accept(self, arrivals: Sequence[Arrival], now: int, at_once: int | None) -> list[RunFact]:
+    def _is_tired(self) -> bool:
+        """Whether the expressions of this step have taken long enough."""
+        return self._at_once is not None and EFFORT.spent - self._spent_before > _LONG
+
+    def _accept(self, arrivals: Sequence[Arrival], now: int, at_once: int | None) -> tuple[int, list[RunFact]]:
+        """How many of these events were looked at, at least one, and the facts that follow."""
         if not arrivals:
-            return []
+            return 0, []
         catalog = self.store.catalog()
         new: list[NewEvent] = []
         for arrival in arrivals:
+            if self._is_tired():
+                break
             plans, misses = catalog.starts(arrival.event, arrival.only)
             keys, starts = catalog.keys(arrival.event), [plan.function_id for plan in plans]
             new.append(NewEvent(arrival.event, keys, misses, starts, arrival.cause))
@@ -205,7 +220,7 @@ class Engine:
                 facts += self.wake(its.event, waits[:at_once], its.cause, now)
                 rest = range(at_once, len(waits), at_once) if at_once else ()
                 self._sleepers += [(its.event, waits[n : n + (at_once or 0)], its.cause) for n in rest]
-        return facts
+        return len(new), facts
 
     def _start_all(self, new: NewEvent, accepted: Accepted, now: int) -> list[RunFact]:
         """What an accepted event starts; for a function that is paused, it is kept."""
@@ -252,17 +267,20 @@ class Engine:
         return facts
 
     def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:
-        """The facts that an accepted event is for those of these waits which it satisfies."""
+        """The facts that an accepted event is for those of these waits which it satisfies; some are left for later."""
         waits = [w for w in found if now < w.deadline]
         records = self.load({w.run_id for w in waits}, [(w.run_id, cause) for w in waits])
-        return [
-            RunFact(wait.run_id, EventArrived(wait.pause, event.id), cause)
-            for wait in waits
-            if (record := records.get(wait.run_id)) is not None
-            and event.seq > record.after
-            and record.event.id != event.id
-            and self._matches(record, wait.pause, event)
-        ]
+        facts: list[RunFact] = []
+        for number, wait in enumerate(waits):
+            if number and self._is_tired():
+                self._sleepers.appendleft((event, waits[number:], cause))
+                break
+            record = records.get(wait.run_id)
+            if record is None or event.seq <= record.after or record.event.id == event.id:
+                continue
+            if self._matches(record, wait.pause, event):
+                facts.append(RunFact(wait.run_id, EventArrived(wait.pause, event.id), cause))
+        return facts
 
     def look(self, record: RunRecord, pause: int, after: int = 0) -> tuple[EventArrived | None, bool]:
         """The earliest event accepted so far, behind this position, that satisfies an open wait; and whether all were
@@ -305,16 +323,21 @@ class Engine:
                 self._failed(cause for its, cause in asked if its == one)
         return found
 
-    def _decide(self, facts: Sequence[RunFact], now: int) -> list[Change]:
-        """Fold facts into their runs and commit, again for those that lost a race. Answers what was committed."""
+    def _decide(self, facts: Sequence[RunFact], now: int) -> tuple[list[Change], list[RunFact]]:
+        """Fold facts into their runs and commit, again for those that lost a race. Answers what was committed, and the
+        facts that are left for later."""
         by_run: dict[str, list[RunFact]] = defaultdict(list)
         for fact in facts:
             by_run[fact.run_id].append(fact)
         records = self.load(by_run, [(fact.run_id, fact.cause) for fact in facts])
         committed: list[Change] = []
+        undecided: list[RunFact] = []
         while records:
-            changes = []
+            changes: list[Change] = []
             for run, record in records.items():
+                if self._is_tired() and (changes or committed):
+                    undecided += by_run[run]
+                    continue
                 before = record.run
                 try:
                     changes.append(self._fold(record, by_run[run], now))
@@ -331,7 +354,7 @@ class Engine:
                     self._failed(change.causes)
                 else:
                     records[current.run.id] = current
-        return committed
+        return committed, undecided
 
     def _fold(self, record: RunRecord, facts: Sequence[RunFact], now: int) -> Change:
         before = record.run

@@ -17,8 +17,8 @@ MOST_ENTRIES = 1000  # that map and filter collect, and that `in` looks through 
 _MOST_ROUNDS = 10_000  # of all loops of an evaluation together; the library ends those that go on
 _MS = 1_000_000
 _LENGTHS = (0, 256, 1_000, 4_000, 16_000, 64_000, 256_000, 4_000_000)
-_SMALL, _LARGEST = 30 * _MS, 50 * _MS  # what an evaluation may take of little data, and of any
-_PER_BYTE = 0.1 * _MS / 1024
+_CHEAP = 3 * _MS  # what an evaluation may take that is not measured
+_MOST = 35 * _MS  # what any may take
 
 _NODE, _FIELD, _ROUND, _COPIED, _COMPARED, _TEXT_COMPARED = 80, 40, 150, 45, 150, 0.1
 _CONVERTED, _CONTAINER = 120, 600
@@ -70,22 +70,27 @@ class TooMuch(Exception):
         self.on = on
 
 
-def check_cost(tree: Node, sizes: Sizes, length: int, converted: Size, *, is_given: bool = False) -> None:
-    """Raises TooMuch for an evaluation that may take too long. `length`: of all variables as JSON, in bytes;
-    `converted`: of what the library gets of them. `is_given`: the value is used."""
-    meter = _Meter(sizes, min(_SMALL + _PER_BYTE * length, _LARGEST))
+def check_cost(tree: Node, sizes: Sizes, converted: Size, *, is_given: bool = False) -> float:
+    """What an evaluation may take. Raises TooMuch if that is too long. `converted`: the size of all that the library
+    gets. `is_given`: the value is used."""
+    return _cost(tree, sizes, _MOST, converted, is_given)
+
+
+def _cost(tree: Node, sizes: Sizes, limit: float, converted: Size, is_given: bool) -> float:
+    meter = _Meter(sizes, limit)
     meter.spend(_CONVERTED * converted.nodes + _CONTAINER * converted.containers, "there are too many values in it")
     size = meter.visit(tree, {}, 1)
     meter.spend((200 * size.all_nodes + size.all_characters) * is_given, "the size of the result")
+    return meter.spent
 
 
 def harmless_length(tree: Node, *, is_given: bool = False) -> int:
-    """How long all variables may be as JSON, whatever is in them, so that nothing need be measured; one of _LENGTHS."""
+    """How long all variables may be as JSON, so that an evaluation is cheap whatever is in them; one of _LENGTHS."""
 
     def costs_too_much(length: int) -> bool:
         whatever = one(length / 2, length, 0, containers=length / 3)
         try:
-            check_cost(tree, _Whatever(length), 0, whatever, is_given=is_given)
+            _cost(tree, _Whatever(length), _CHEAP, whatever, is_given)
         except TooMuch:
             return True
         return False
@@ -96,7 +101,7 @@ def harmless_length(tree: Node, *, is_given: bool = False) -> int:
 def hopeless(tree: Node) -> str | None:
     """What makes the evaluation take too long even if nothing is sent, if anything does."""
     try:
-        check_cost(tree, _Whatever(0), 0, one(0, 0, 0))
+        check_cost(tree, _Whatever(0), one(0, 0, 0))
     except TooMuch as why:
         return why.on
     return None

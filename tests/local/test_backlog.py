@@ -73,6 +73,44 @@ def test_an_event_that_wakes_many_runs_lets_the_loop_turn(tmp_path: Path) -> Non
     on_platform(tmp_path, test, parallelism=100)
 
 
+LONG = "data.list.map(x, x).size() == 1000"  # takes milliseconds for a list of a thousand
+
+
+def test_events_whose_expressions_take_long_let_the_loop_turn_after_each(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(on={"event": "go", "expression": LONG})
+        async with watched() as turns:
+            await it.platform.send(it.events(50, data={"list": [0] * 1000}))
+        assert it.count("events WHERE name = 'go'") == it.count("runs") == 50
+        assert turns.count > 5
+
+    on_platform(tmp_path, test, hold=True)
+
+
+def test_runs_whose_conditions_take_long_let_the_loop_turn_after_each(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={"after": [{"step": "$trigger", "if": f"!({LONG})"}]})
+        async with watched() as turns:
+            await it.platform.send(it.events(50, data={"list": [0] * 1000}))
+        assert it.count(f"runs WHERE status = {RunStatus.COMPLETED.value}") == 50
+        assert turns.count > 5
+
+    on_platform(tmp_path, test)
+
+
+def test_waits_whose_match_takes_long_let_the_loop_turn_after_each(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        match = LONG.replace("data", "async.data")
+        await it.deploy(a={"after": [{"step": "$trigger", "async": {"event": "wake", "match": match, "ttl": "1d"}}]})
+        await it.platform.send(it.events(50))
+        async with watched() as turns:
+            await it.send("wake", data={"list": [0] * 1000})
+        assert it.count("waits") == 0
+        assert turns.count > 5
+
+    on_platform(tmp_path, test, hold=True)
+
+
 def test_a_request_of_which_a_part_cannot_be_written_is_not_accepted(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
