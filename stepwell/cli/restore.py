@@ -43,5 +43,7 @@ def command(
     if as_json:
         print_json({"db": str(db), "made_at": done.made_at, "made_by": done.made_by, "code": done.code})
     else:
-        words = f"{db}: as of {shown(done.made_at)}, with the code of {done.code} steps; start the server to go on"
+        words = (
+            f"{shown(db)}: as of {shown(done.made_at)}, with the code of {done.code} steps; start the server to go on"
+        )
         console.print(words, soft_wrap=True)

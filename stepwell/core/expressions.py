@@ -110,6 +110,7 @@ class Bindings:
             "signature": None,
         }
         self._unread: dict[str, str] = {}  # variables of `parse_json` without a value, and why
+        self._parsed: dict[str, Any] = {}  # by text
         self._bound: dict[tuple[Any, ...], Bound] = {}
 
     @classmethod
@@ -128,11 +129,11 @@ class Bindings:
     def with_parsed(self, texts: Sequence[Expression]) -> Bindings:
         """The same, and the values of JSON texts that `parse_json` is called with."""
         bindings = Bindings({})
-        bindings._values = dict(self._values)
+        bindings._values, bindings._parsed = dict(self._values), self._parsed
         for variable, text in zip(parse_json.VARIABLES, texts, strict=False):
             found = text.value(bindings)
             try:
-                bindings._values[variable] = parse_json.json_value(found.value)
+                bindings._values[variable] = parse_json.json_value(found.value, self._parsed)
             except ValueError as error:
                 bindings._unread[variable] = found.problem or str(error)
         return bindings
@@ -253,7 +254,7 @@ def compile_value(source: str, scope: Scope) -> Expression:
     return _compile(source, scope, is_condition=False)
 
 
-def _compile(source: str, scope: Scope, *, is_condition: bool) -> Expression:
+def _compile(source: str, scope: Scope, *, is_condition: bool, is_argument: bool = False) -> Expression:
     try:
         size = len(source.encode())
     except UnicodeEncodeError:
@@ -262,11 +263,13 @@ def _compile(source: str, scope: Scope, *, is_condition: bool) -> Expression:
         raise ExpressionError(f"the expression is longer than {MAX_SOURCE_BYTES:,} bytes; move the logic into a step")
     rewritten, texts = source, list[str]()
     if scope in _OF_REQUESTS:
+        if not is_argument and (reserved := parse_json.NAMED.search(source)):
+            raise ExpressionError(f"there is no variable `{reserved[0]}`", 1, reserved.start() + 1)
         try:
             rewritten, texts = parse_json.without_calls(source)
         except parse_json.TooMany as error:
             raise ExpressionError(str(error)) from None
-    arguments = [_compile(text, scope, is_condition=False) for text in texts]
+    arguments = [_compile(text, scope, is_condition=False, is_argument=True) for text in texts]
     try:
         compiled = _environment(scope).compile(rewritten)
     except Exception as error:  # the library raises bare RuntimeErrors and worse

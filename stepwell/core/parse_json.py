@@ -62,19 +62,22 @@ def without_calls(source: str) -> tuple[str, list[str]]:
     return "".join(text), arguments
 
 
-def json_value(text: Any) -> Any:
-    """The value of a JSON text; what is no text any more, but an object or a list, is one already. Raises ValueError,
-    in words for whoever wrote the rule."""
+def json_value(text: Any, known: dict[str, Any]) -> Any:
+    """The value of a JSON text; what is no text any more, but an object or a list, is one already. `known`: values of
+    texts that were read before. Raises ValueError, in words for whoever wrote the rule."""
     if isinstance(text, dict | list):
         return text
     if not isinstance(text, str):
         raise ValueError(f"{PARSE_JSON} takes a text")
+    if text in known:
+        return known[text]
     try:
-        return read_json(text)
+        value = known[text] = read_json(text)
     except exact_json.Unusable as error:
         raise ValueError(f"{PARSE_JSON}: the JSON cannot be kept: {error}") from None
     except ValueError as error:
         raise ValueError(f"{PARSE_JSON}: the text is not JSON: {error}") from None
+    return value
 
 
 def _blank(text: str) -> str:
