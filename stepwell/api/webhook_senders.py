@@ -12,6 +12,7 @@ from stepwell.api.ingest import WEBHOOKS
 from stepwell.api.problem import Problem
 from stepwell.api.webhook_body import read_body
 from stepwell.core import sns
+from stepwell.core.rsa import PublicKey
 from stepwell.core.senders import needs_url
 from stepwell.core.signatures import BadSecret, BadSignature, Signed, Verify, check_signature
 from stepwell.core.webhooks import Rule
@@ -32,14 +33,14 @@ class NeedsCertificate(Exception):
         self.url = url
 
 
-def check_sender(hooks: Hooks, rule: Rule, delivery: Delivery, now: int) -> None:
+def check_sender(hooks: Hooks, rule: Rule, delivery: Delivery, now: int, key: PublicKey | None) -> None:
     """Raises Problem 401 or 503, NeedsCertificate."""
     verify = rule.verify
     if verify is None:
         return
     try:
         if verify.type == "sns":
-            _check_sns(hooks, verify, delivery, now)
+            _check_sns(hooks, verify, delivery, now, key)
         else:
             _check_with_secret(hooks, verify, _signed(hooks, rule, verify, delivery), now)
     except BadSignature as error:
@@ -60,13 +61,13 @@ def _check_with_secret(hooks: Hooks, verify: Verify, signed: Signed, now: int) -
         check_signature(verify, newer, signed, now)
 
 
-def _check_sns(hooks: Hooks, verify: Verify, delivery: Delivery, now: int) -> None:
+def _check_sns(hooks: Hooks, verify: Verify, delivery: Delivery, now: int, key: PublicKey | None) -> None:
     try:
         message = read_body("application/json", delivery.body)
     except ValueError as error:
         raise BadSignature(f"the body is no message of SNS: {error}") from None
     url = sns.certificate_url(message)
-    key = hooks.certificates.key(url)
+    key = key or hooks.certificates.key(url)
     if key is None:
         raise NeedsCertificate(url)
     sns.check_message(verify, message, key, now)

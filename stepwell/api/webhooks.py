@@ -26,6 +26,7 @@ from stepwell.core.challenges import BadChallenge
 from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
 from stepwell.core.json_fields import with_json_fields
+from stepwell.core.rsa import PublicKey
 from stepwell.core.senders import delivery_field, delivery_headers
 from stepwell.core.signatures import BadSecret, same_secret
 from stepwell.core.webhooks import Rule, RuleError, Sent
@@ -97,8 +98,8 @@ async def receive_async(hooks: Hooks, delivery: Delivery, now: int) -> Received:
     try:
         return _receive(hooks, delivery, now)
     except NeedsCertificate as needed:
-        await asyncio.to_thread(hooks.certificates.fetch, needed.url)
-    return _receive(hooks, delivery, now)
+        key = await asyncio.to_thread(hooks.certificates.fetch, needed.url)
+    return _receive(hooks, delivery, now, key)
 
 
 def receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
@@ -107,8 +108,8 @@ def receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
     try:
         return _receive(hooks, delivery, now)
     except NeedsCertificate as needed:
-        hooks.certificates.fetch(needed.url)
-    return _receive(hooks, delivery, now)
+        key = hooks.certificates.fetch(needed.url)
+    return _receive(hooks, delivery, now, key)
 
 
 async def confirm_async(hooks: Hooks, received: Received) -> None:
@@ -147,7 +148,8 @@ def made_event(
     return fields | ({"ts": event.ts} if event.ts and event.ts != now else {})
 
 
-def _receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
+def _receive(hooks: Hooks, delivery: Delivery, now: int, key: PublicKey | None = None) -> Received:
+    """`key`: of the certificate that was fetched for this request."""
     rule = rule_of(hooks, delivery.name)
     if delivery.method == "HEAD":
         return Received(reply=Reply(b""))
@@ -156,7 +158,7 @@ def _receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:
     if delivery.body:  # what is signed is what was compressed then
         delivery = replace(delivery, body=decoded_body(delivery.headers, delivery.body, MAX_BODY_BYTES))
     if delivery.method == "POST":
-        check_sender(hooks, rule, delivery, now)
+        check_sender(hooks, rule, delivery, now, key)
     sent = _sent(rule, delivery)
     reply = _challenge(hooks, rule, sent)
     if reply is not None or delivery.method == "GET":

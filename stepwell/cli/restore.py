@@ -12,6 +12,7 @@ import typer
 from stepwell.cli.dev import DATABASE, DatabaseOption
 from stepwell.cli.output import JsonOption, console, fail, print_json, stderr
 from stepwell.local.server import ServerSettings
+from stepwell.terminal import styled
 
 
 def command(
@@ -43,7 +44,5 @@ def command(
     if as_json:
         print_json({"db": str(db), "made_at": done.made_at, "made_by": done.made_by, "code": done.code})
     else:
-        words = (
-            f"{shown(db)}: as of {shown(done.made_at)}, with the code of {done.code} steps; start the server to go on"
-        )
-        console.print(words, soft_wrap=True)
+        words = f"{db}: as of {shown(done.made_at)}, with the code of {done.code} steps; start the server to go on"
+        console.print(styled(words), soft_wrap=True)
