@@ -19,6 +19,7 @@ import orjson
 import typer
 
 from stepwell.cli.output import JsonOption, ask, console, fail, print_json, stderr
+from stepwell.cli.schema import SchemaKind, write_schema
 from stepwell.core.definition import DefinitionError, parse_definition
 from stepwell.core.terminal_text import one_line
 from stepwell.project.load import NAMES
@@ -26,6 +27,7 @@ from stepwell.terminal import shown
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _DEFINITION = "stepwell.json"
+_SCHEMA = "./.stepwell/function.schema.json"  # in a folder that is no part of a step's code
 _DEFAULT_NAME = "hello"
 _DEFAULT_EVENT = "user/signed.up"
 
@@ -122,15 +124,21 @@ def _write(template: Template, definition: dict[str, Any], folder: Path, as_yaml
     for name in code:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
+    files = [folder / name for name in code]
+    if not (folder / _SCHEMA).exists():
+        files.append(write_schema(SchemaKind.FUNCTION, folder / _SCHEMA))
     main.write_text(_text(definition, as_yaml), "utf-8")  # last: whoever watches the folder finds it whole
-    return [main, *(folder / name for name in code)]
+    return [main, *files]
 
 
 def _text(definition: dict[str, Any], as_yaml: bool) -> str:
+    """The definition as it is written, with the schema by which editors complete it."""
     if as_yaml:
         import yaml
 
-        return yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=120)
+        text: str = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=120)
+        return f"# yaml-language-server: $schema={_SCHEMA}\n{text}"
+    definition = {"$schema": _SCHEMA, **definition}
     return orjson.dumps(definition, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 

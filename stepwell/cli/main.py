@@ -17,6 +17,7 @@ from stepwell.log_lines import log_lines
 COMMANDS = {
     "init": ("init:command", "Make a function from a template."),
     "validate": ("validate:command", "Check definitions, with the place of every error."),
+    "schema": ("schema:command", "Print the JSON Schema by which editors complete definitions."),
     "dev": ("dev:command", "Start the server to develop with: it watches, and shows what every event did."),
     "serve": ("serve:command", "Start the server for production: keys, JSON logs, orderly SIGTERM."),
     "push": ("push:command", "Make functions live, on a server or in AWS."),

@@ -9,6 +9,7 @@ import typer
 
 from stepwell.cli.output import JsonOption, console, print_json, stderr
 from stepwell.project.expression_checks import check_expressions
+from stepwell.project.inngest import is_settings
 from stepwell.project.load import PlacedProblem, load_all
 from stepwell.project.search import Tree
 from stepwell.project.types import project_types, surprises
@@ -38,6 +39,7 @@ def command(
         checked = check_expressions(loaded, types)
         problems += checked.errors
         warnings += [*checked.warnings, *surprises(types)]
+    is_empty = not (loaded or webhooks.webhooks or any(is_settings(its.file) for its in tree.passed_over))
     if as_json:
         ids, names = [function.definition.id for function in loaded], [its.name for its in webhooks.webhooks]
         print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
@@ -52,9 +54,9 @@ def command(
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:
             stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
-        if not loaded and not webhooks.webhooks and not problems:
+        if is_empty and not problems:
             stderr.print("no definitions found; `stepwell init` makes one")
-    if problems or not (loaded or webhooks.webhooks):
+    if problems or is_empty:
         raise typer.Exit(1)
 
 

@@ -6,14 +6,27 @@ is the plain data of `Definition.normalised()`; reading it back needs no pydanti
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
+from stepwell.core import schema_rules as rules
 from stepwell.core import values
-from stepwell.core.problems import Pointer, Problem, in_words, nearest, not_yet
+from stepwell.core.cures import in_words_with_cures
+from stepwell.core.problems import Pointer, Problem, nearest, not_yet
 from stepwell.core.soundness import contradictions, doubts
 
+CUE = "cue"
 _ONLY_STEP = {"step-1": {"path": "file://."}}
 
 
@@ -33,17 +46,23 @@ def _pattern(pattern: str) -> Any:
     return Field(json_schema_extra={"pattern": pattern})
 
 
-Id = Annotated[str, AfterValidator(values.identifier), _pattern(values.ID)]
+_WHOLE = BeforeValidator(values.whole)
+Id = Annotated[str, AfterValidator(values.identifier), _pattern(rules.whole(values.ID))]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-Duration = Annotated[str, AfterValidator(values.duration), _pattern(values.DURATION)]
+Duration = Annotated[str, BeforeValidator(values.with_unit), AfterValidator(values.duration), _pattern(rules.DURATION)]
 Cel = Annotated[str, Field(min_length=1)]
-EventPattern = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(values.event_pattern)]
-ExactEvent = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(values.exact_event)]
-Argument = Annotated[str, AfterValidator(values.plain)]
+EventPattern = Annotated[
+    str, Field(min_length=1, max_length=256), AfterValidator(values.event_pattern), _pattern(rules.EVENT_PATTERN)
+]
+ExactEvent = Annotated[
+    str, Field(min_length=1, max_length=256), AfterValidator(values.exact_event), _pattern(rules.EXACT_EVENT)
+]
+Argument = Annotated[str, AfterValidator(values.plain), _pattern(rules.PLAIN)]
 Command = Annotated[list[Argument], Field(min_length=1)]
-Variable = Annotated[str, AfterValidator(values.variable), _pattern(values.VARIABLE)]
-Path = Annotated[str, AfterValidator(values.path), _pattern("^file://")]
-Headers = dict[Annotated[str, AfterValidator(values.header_name)], Annotated[str, AfterValidator(values.header_value)]]
+Variable = Annotated[str, AfterValidator(values.variable), _pattern(rules.whole(values.VARIABLE))]
+Path = Annotated[str, AfterValidator(values.path), _pattern(rules.PATH)]
+HeaderName = Annotated[str, AfterValidator(values.header_name), _pattern(rules.whole(values.HEADER))]
+HeaderValue = Annotated[str, AfterValidator(values.header_value), _pattern(rules.HEADER_VALUE)]
 
 
 class Model(BaseModel):
@@ -58,29 +77,36 @@ class Model(BaseModel):
         return {key: value for key, value in data.items() if value is not None or key not in known}
 
 
+def _def(value: object, info: ValidationInfo) -> object:
+    return (values.cue if info.data.get("format") == CUE else values.schema)(value)
+
+
 class EventDefinition(Model):
     """The type of a trigger's event, written where the event is named."""
 
-    format: Literal["json-schema"] = Field(default="json-schema", description="The language of `def`.")
+    model_config = ConfigDict(json_schema_extra=rules.EVENT_DEFINITION)
+
+    format: Literal["json-schema", "cue"] = Field(
+        default="json-schema", description="The language of `def`. A type in CUE is accepted, and not checked."
+    )
     synced: bool = Field(default=False, description="Whether other tools keep `def` up to date; for those tools only.")
-    def_: Annotated[Any, AfterValidator(values.schema)] = Field(
+    def_: Annotated[Any, AfterValidator(_def)] = Field(
         alias="def",
         description="A JSON Schema (2020-12), or the file that holds it, as in file://./order.schema.json.",
-        json_schema_extra={"anyOf": [{"type": "object"}, {"type": "string", "pattern": "^file://"}]},
     )
 
 
 class Trigger(Model):
     """What starts a run: an event, or a time."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["event"]}, {"required": ["cron"]}]})
+    model_config = ConfigDict(json_schema_extra=rules.TRIGGER)
 
     event: EventPattern | None = Field(default=None, description="An event's name, or a prefix that ends in `*`.")
     expression: Cel | None = Field(
         default=None, description="CEL over `event`, `user` and `data`; only true starts a run."
     )
     definition: EventDefinition | None = Field(default=None, description="The type of the event.")
-    cron: Annotated[str, Field(min_length=1)] | None = Field(
+    cron: Annotated[str, Field(min_length=1, max_length=256), _pattern(rules.CRON)] | None = Field(
         default=None,
         description="Five fields: minute, hour, day of month, month, day of week.",
         examples=["0 9 * * mon-fri"],
@@ -91,19 +117,21 @@ class Trigger(Model):
 class Lambda(Model):
     """Runs the step's code; in AWS as a Lambda function. Found by convention without `command` or `handler`."""
 
+    model_config = ConfigDict(json_schema_extra=rules.LAMBDA)
+
     type: Literal["lambda"]
     command: Command | None = Field(
         default=None, description="The program and its arguments, run in the step's folder."
     )
-    handler: Annotated[str, AfterValidator(values.handler), _pattern(values.HANDLER)] | None = Field(
+    handler: Annotated[str, AfterValidator(values.handler), _pattern(rules.HANDLER)] | None = Field(
         default=None, description="Module and function of a Lambda handler.", examples=["app.handler"]
     )
-    arn: Annotated[str, AfterValidator(values.lambda_arn), _pattern(values.LAMBDA_ARN)] | None = Field(
+    arn: Annotated[str, AfterValidator(values.lambda_arn), _pattern(rules.whole(values.LAMBDA_ARN))] | None = Field(
         default=None,
         description="An existing Lambda, which is called as it is; only on AWS.",
         examples=["arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"],
     )
-    memory: int | None = Field(default=None, ge=128, le=10_240, description="MB of memory.")
+    memory: Annotated[int, Field(ge=128, le=10_240), _WHOLE] | None = Field(default=None, description="MB of memory.")
     architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="Of the processor.")
 
 
@@ -118,17 +146,19 @@ class Docker(Model):
         default=None, description="Program and arguments, instead of the image's entrypoint."
     )
     cpu: float | None = Field(default=None, gt=0, le=192, description="Number of processors.")
-    memory: int | None = Field(default=None, ge=16, le=1_048_576, description="MB of memory.")
+    memory: Annotated[int, Field(ge=16, le=1_048_576), _WHOLE] | None = Field(default=None, description="MB of memory.")
 
 
 class Http(Model):
     """Sends the step's input to a web address; its answer is the output."""
 
     type: Literal["http"]
-    url: Annotated[str, Field(max_length=4096), AfterValidator(values.url)] = Field(
+    url: Annotated[str, Field(max_length=4096), AfterValidator(values.url), _pattern(rules.URL)] = Field(
         description="The address that the input is sent to by POST, as in https://example.com/hook."
     )
-    headers: Headers = Field(default={}, description="Headers to send with it.")
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default={}, description="Headers to send with it.", json_schema_extra=rules.keys(values.HEADER)
+    )
 
 
 class Approval(Model):
@@ -157,7 +187,9 @@ class Backoff(Model):
 class Retries(Model):
     """What happens when an attempt fails in a way that another try could mend."""
 
-    attempts: int = Field(default=4, ge=0, le=20, description="Number of retries after the first try.")
+    attempts: Annotated[int, Field(ge=0, le=20), _WHOLE] = Field(
+        default=4, description="Number of retries after the first try."
+    )
     backoff: Backoff = Field(default=Backoff(), description="The delays before the retries.")
 
 
@@ -177,6 +209,8 @@ class Async(Model):
 class Edge(Model):
     """What this step comes after, and under which conditions."""
 
+    model_config = ConfigDict(json_schema_extra=rules.EDGE)
+
     step: str = Field(description="The id of the step before, or `$trigger`.")
     on: Literal["success", "failure", "always"] = Field(default="success", description="How that step must have ended.")
     if_: Cel | None = Field(default=None, alias="if", description="CEL, evaluated once, when that step ends.")
@@ -187,7 +221,11 @@ class Edge(Model):
 class Step(Model):
     """One program of the function."""
 
-    id: str = Field(default="", description="The same as its key.", json_schema_extra={"pattern": values.ID})
+    model_config = ConfigDict(json_schema_extra=rules.STEP)
+
+    id: str = Field(
+        default="", description="The same as its key.", json_schema_extra={"pattern": rules.whole(values.ID)}
+    )
     name: Name = Field(
         default_factory=lambda fields: fields.get("id", ""), description="For people; the id if not given."
     )
@@ -203,7 +241,9 @@ class Step(Model):
     )
     retries: Retries = Field(default=Retries(), description="What happens when an attempt fails.")
     timeout: Duration = Field(default="15m", description="For each attempt; 7d for an approval if not given.")
-    env: dict[Variable, Argument] = Field(default={}, description="Environment variables.")
+    env: dict[Variable, Argument] = Field(
+        default={}, description="Environment variables.", json_schema_extra=rules.keys(values.VARIABLE)
+    )
     secrets: list[Variable] = Field(default=[], description="Names of secrets, given as environment variables.")
 
 
@@ -229,7 +269,12 @@ class Definition(Model):
     id: Id = Field(description="The function's id: a-z, 0-9 and -, at most 64 characters.")
     name: Name = Field(default_factory=lambda fields: fields.get("id", ""), description="For people; the id if absent.")
     triggers: list[Trigger] = Field(min_length=1, description="What starts a run: events, or times.")
-    steps: dict[Id, Step] = Field(default={}, max_length=1000, description="By id. None given: the folder is one.")
+    steps: dict[Id, Step] = Field(
+        default={},
+        max_length=1000,
+        description="By id. None given: the folder is one.",
+        json_schema_extra=rules.keys(values.ID),
+    )
     cancel: list[Cancel] = Field(default=[], max_length=10, description="Events that end the function's running runs.")
     idempotency: Cel | None = Field(
         default=None,
@@ -246,6 +291,8 @@ class Definition(Model):
         for trigger in data["triggers"]:
             if "cron" in trigger:
                 trigger.setdefault("timezone", "UTC")
+            if trigger.get("definition", {}).get("format") == CUE:  # which nobody reads
+                del trigger["definition"]
         if not data["cancel"]:  # so that versions made before there was such a field keep their hash
             del data["cancel"]
         for step in data["steps"].values():
@@ -257,39 +304,59 @@ class Definition(Model):
 
     def warnings(self) -> list[Problem]:
         """What is allowed, and probably not meant."""
-        return doubts(self.normalised())
+        return [*self._types_in_cue(), *doubts(self.normalised())]
+
+    def _types_in_cue(self) -> Iterator[Problem]:
+        for i, trigger in enumerate(self.triggers):
+            if trigger.definition is not None and trigger.definition.format == CUE:
+                message = (
+                    f"definition: the type of {trigger.event} is written in CUE, which is not checked, so its events"
+                    " are accepted whatever they hold; write it as a JSON Schema with the format json-schema"
+                    " (`stepwell types infer` makes one of events), or remove `definition`"
+                )
+                yield Problem(("triggers", i, "definition"), message)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def parse_definition(raw: object) -> Definition:
-    """Read a definition from plain JSON data. Raises DefinitionError with all that is wrong, in reading order."""
+def parse_definition(raw: object, written: Mapping[Pointer, str] | None = None) -> Definition:
+    """Read a definition from plain JSON data. `written`: how values that are no text are written, where that is known.
+    Raises DefinitionError with all that is wrong, in reading order."""
     if not isinstance(raw, dict):
         raise DefinitionError([Problem((), "the definition must be an object, with an id, triggers and steps")])
     data = _completed(raw)
-    problems: list[Problem] = []
-    definition = None
-    try:
-        definition = Definition.model_validate(data)
-    except ValidationError as refused:
-        errors = refused.errors(include_url=False)
-        problems += [_problem(error) for error in errors if error["type"] != "default_factory_not_called"]
+    definition, errors = _validated(data)
+    problems = [its for its in map(_problem, errors) if isinstance(its, Problem)]
+    plain = [(_pointer(error), error) for error in errors if _problem(error) is None]
+    problems += in_words_with_cures(data, plain, written or {}, _wrong_places)
     problems += contradictions(data)
     if problems or definition is None:
         raise DefinitionError(problems)
     return definition
 
 
+def _validated(data: Any) -> tuple[Definition | None, list[Any]]:
+    """The definition, or what pydantic has against it."""
+    try:
+        return Definition.model_validate(data), []
+    except ValidationError as refused:
+        errors = refused.errors(include_url=False)
+        return None, [error for error in errors if error["type"] != "default_factory_not_called"]
+
+
+def _wrong_places(data: Any) -> set[Pointer]:
+    return {*map(_pointer, _validated(data)[1]), *(problem.pointer for problem in contradictions(data))}
+
+
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a definition, for editors; the checks across fields are not in it."""
-    model = Definition.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model, "title": "Stepwell function"}
+    """The JSON Schema (2020-12) of a definition, for editors: as strict as reading one, where a schema can say it."""
+    return rules.of_model(Definition.model_json_schema(by_alias=True), "Stepwell function")
 
 
 def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
     """The one step that a definition without steps has, every step's id, and how long people have for an approval."""
-    steps = raw.get("steps") or _ONLY_STEP
+    steps = _ONLY_STEP if raw.get("steps") in (None, {}) else raw["steps"]
     if not isinstance(steps, dict):
         return raw
     return {
@@ -309,7 +376,16 @@ def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
     if not isinstance(runtime, dict) or runtime.get("type") != "approval":
         return {}
     own = {"timeout": runtime.get("timeout") or "7d", "retries": {"attempts": 0}}
+    if not _is_duration(own["timeout"]):
+        del own["timeout"]  # it is refused where it stands, and not here too
     return {name: value for name, value in own.items() if step.get(name) is None}
+
+
+def _is_duration(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(values.duration(value))
+    except ValueError:
+        return False
 
 
 _RUNTIMES: dict[str, type[Model]] = {"lambda": Lambda, "docker": Docker, "http": Http, "approval": Approval}
@@ -330,11 +406,18 @@ def _model_at(location: Pointer) -> type[BaseModel]:
     return _INSIDE_STEP[inside[-1]] if inside else Step
 
 
-def _problem(error: Any) -> Problem:
+def _pointer(error: Any) -> Pointer:
+    """Where the value stands that an error is about."""
     location: Pointer = error["loc"]
     pointer = tuple(part for part in location if part != "[key]")
     if len(location) > 3 and location[0] == "steps" and location[2] == "runtime":
         pointer = location[:3] + pointer[4:]  # without the tag that pydantic adds for the runtime's type
+    return pointer
+
+
+def _problem(error: Any) -> Problem | None:
+    """The problem, if it is about what fields there are; None if it is about a value."""
+    location, pointer = error["loc"], _pointer(error)
     match error["type"]:
         case "extra_forbidden":
             return Problem(pointer, _unknown(str(location[-1]), _model_at(location)))
@@ -346,7 +429,7 @@ def _problem(error: Any) -> Problem:
             return Problem(pointer, "runtime has no `type`; add one: lambda, docker, http or approval")
         case "union_tag_invalid":
             return Problem((*pointer, "type"), _unknown_runtime(str(error["ctx"]["tag"])))
-    return in_words(pointer, error)
+    return None
 
 
 def _unknown(field: str, model: type[BaseModel]) -> str:

@@ -32,6 +32,8 @@ def label(pointer: Pointer) -> str:
 
 def shown(value: object) -> str:
     """A short form of any value, safe to print."""
+    if isinstance(value, _Written):
+        return value.text
     if isinstance(value, str | int | float | bool) or value is None:
         text = json.dumps(value)
         return text if len(text) <= 60 else text[:57] + "..."
@@ -60,8 +62,9 @@ def not_yet(what: str, instead: str) -> str:
     return f"{what} is not available yet; {instead}"
 
 
-def in_words(pointer: Pointer, error: Mapping[str, Any]) -> Problem:
-    """Turn one entry of pydantic's `ValidationError.errors()` into a problem at `pointer`."""
+def in_words(pointer: Pointer, error: Mapping[str, Any], written: str | None = None, cure: str = "") -> Problem:
+    """Turn one entry of pydantic's `ValidationError.errors()` into a problem at `pointer`. `written`: how the value is
+    written, where it does not tell itself."""
     name, kind, value = label(pointer), error["type"], error["input"]
     context: dict[str, Any] = error.get("ctx", {})
     if kind == "value_error":
@@ -69,12 +72,15 @@ def in_words(pointer: Pointer, error: Mapping[str, Any]) -> Problem:
     phrase = _PHRASES.get(kind)
     if phrase is None:
         return Problem(pointer, f"{name}: {error['msg']}")
-    return Problem(pointer, f"{name} {phrase(context, value)}")
+    words = phrase(context, _Written(written[:60]) if written else value)
+    return Problem(pointer, f"{name} {words}{f': {cure}' if cure else ''}")
 
 
-def _text(_: dict[str, Any], value: object) -> str:
-    cure = f": put it in quotes, {json.dumps(json.dumps(value))}" if isinstance(value, int | float) else ""
-    return f"must be text, not {shown(value)}{cure}"
+class _Written:
+    """A value that is shown as it is written."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 def _choice(context: dict[str, Any], value: object) -> str:
@@ -94,7 +100,7 @@ def _at_most(context: dict[str, Any], value: object) -> str:
 
 
 _PHRASES: dict[str, Callable[[dict[str, Any], object], str]] = {
-    "string_type": _text,
+    "string_type": _expected("text"),
     "string_unicode": lambda *_: "holds half a surrogate pair, which is no character; remove it",
     "string_too_long": lambda c, _: f"is longer than {c['max_length']:,} characters; shorten it",
     "string_too_short": lambda *_: "must not be empty",

@@ -160,7 +160,7 @@ def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
         if step.get(name):
             yield Problem((*at, name), f"`{name}` has no meaning for an approval, which executes nothing; remove it")
     given, inside = step.get("timeout"), step["runtime"].get("timeout")
-    if inside is not None and given not in (None, inside):
+    if isinstance(inside, str) and given not in (None, inside):
         yield Problem((*at, "runtime", "timeout"), "the step's `timeout` says otherwise; keep one of them")
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from stepwell.core.duration import parse_duration
+from stepwell.core.duration import LONGEST_MS, meant_duration, parse_duration
 
 ID = r"^[a-z0-9][a-z0-9-]{0,63}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 HANDLER = r"^[A-Za-z0-9_][A-Za-z0-9_/.-]*\.[A-Za-z_$][A-Za-z0-9_$]*$"
-LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
-DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
+LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
-_LONGEST_MS = parse_duration("366d")
 
 
 def identifier(text: str) -> str:
@@ -37,9 +35,23 @@ def duration(text: str) -> str:
     milliseconds = parse_duration(text)
     if milliseconds <= 0:
         raise ValueError(f"{text!r} is no time at all; write one like 10s, or leave it out")
-    if milliseconds > _LONGEST_MS:
-        raise ValueError(f"{text!r} is more than 366 days, the longest there is")
+    if milliseconds > LONGEST_MS:
+        raise ValueError(f'{text!r} is more than 366 days, the longest there is; write "366d"')
     return text
+
+
+def with_unit(value: object) -> object:
+    """Refuses a number where a duration should be, and says how it is written if it means seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    meant = meant_duration(f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value))
+    cure = f'write "{meant}" for seconds' if meant else "write one like 10s, 1h30m, 3d or 2w"
+    raise ValueError(f"must be text with a unit, not a number: {cure}")
+
+
+def whole(value: object) -> object:
+    """In JSON, 3.0 is a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _event_name(text: str) -> str:
@@ -83,9 +95,18 @@ def schema(value: object) -> object:
     if isinstance(value, str):
         if path(value) == "":
             raise ValueError("is empty; write the schema, or its file as in file://./order.schema.json")
+        if value.endswith(".cue"):
+            raise ValueError('is a file in CUE, which is accepted and not checked; say so: write "format": "cue"')
         return value
     if not isinstance(value, dict):
         raise ValueError('must be a JSON Schema such as {"type": "object"}, or its file as in file://./x.schema.json')
+    return value
+
+
+def cue(value: object) -> object:
+    """A type in CUE, or the path of its file."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a type in CUE, as text, or its file as in file://./events/order.cue")
     return value
 
 

@@ -7,17 +7,18 @@ One rule: as with definitions of functions, what is kept and used is plain data,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from stepwell.core import schema_rules as rules
 from stepwell.core import values
-from stepwell.core.definition import Cel, DefinitionError, Duration, Id, Model, Variable
-from stepwell.core.problems import Problem, in_words, nearest
+from stepwell.core.cures import in_words_with_cures
+from stepwell.core.definition import Cel, DefinitionError, Duration, HeaderName, Id, Model, Variable
+from stepwell.core.problems import Pointer, Problem, nearest
 from stepwell.core.webhook_checks import contradictions
 from stepwell.core.webhooks import MAX_EVENT
-
-HeaderName = Annotated[str, AfterValidator(values.header_name)]
 
 
 def _topic(text: str) -> str:
@@ -135,20 +136,33 @@ class Webhook(Model):
     verify: Verify | None = Field(default=None, description="How requests are signed. Absent: anybody may send.")
 
 
-def parse_webhook(raw: object, name: str) -> dict[str, Any]:
-    """The rule of this name as it is kept, from plain JSON data. Raises DefinitionError with all that is wrong."""
+def parse_webhook(raw: object, name: str, written: Mapping[Pointer, str] | None = None) -> dict[str, Any]:
+    """The rule of this name as it is kept, from plain JSON data. `written`: as `parse_definition` has it. Raises
+    DefinitionError with all that is wrong."""
     if not isinstance(raw, dict):
         raise DefinitionError([Problem((), "a rule is an object, with the name of an `event`")])
-    problems = []
-    rule: dict[str, Any] = {}
-    try:
-        rule = Webhook.model_validate(raw).model_dump(by_alias=True, exclude_none=True, exclude={"schema_", "name"})
-    except ValidationError as refused:
-        problems = [_problem(error) for error in refused.errors(include_url=False)]
+    webhook, errors = _validated(raw)
+    problems = [its for its in map(_problem, errors) if its is not None]
+    plain = [(error["loc"], error) for error in errors if _problem(error) is None]
+    wrong = lambda data: _wrong_places(data, name)  # noqa: E731
+    problems += in_words_with_cures(raw, plain, written or {}, wrong)
     problems += contradictions(raw, name)
-    if problems:
+    if problems or webhook is None:
         raise DefinitionError(problems)
-    return {"name": name, **rule}
+    return {"name": name, **webhook.model_dump(by_alias=True, exclude_none=True, exclude={"schema_", "name"})}
+
+
+def _validated(raw: Any) -> tuple[Webhook | None, list[Any]]:
+    """The rule, or what pydantic has against it."""
+    try:
+        return Webhook.model_validate(raw), []
+    except ValidationError as refused:
+        return None, list(refused.errors(include_url=False))
+
+
+def _wrong_places(raw: Any, name: str) -> set[Pointer]:
+    errors = _validated(raw)[1]
+    return {*(error["loc"] for error in errors), *(problem.pointer for problem in contradictions(raw, name))}
 
 
 def warnings(rule: dict[str, Any]) -> list[Problem]:
@@ -169,10 +183,11 @@ def schema() -> dict[str, Any]:
         "if": {"properties": {"type": {"const": "sns"}}},
         "else": {"required": ["secret"], "properties": {"secret": {"type": "string"}}},
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model, "title": "Stepwell webhook"}
+    return rules.of_model(model, "Stepwell webhook")
 
 
-def _problem(error: Any) -> Problem:
+def _problem(error: Any) -> Problem | None:
+    """The problem, if it is about what fields there are; None if it is about a value."""
     pointer = error["loc"]
     model = _MODELS.get(pointer[:-1], Webhook)
     match error["type"]:
@@ -183,7 +198,7 @@ def _problem(error: Any) -> Problem:
             return Problem(
                 pointer, f"`{pointer[-1]}` is missing; add it: {model.model_fields[pointer[-1]].description}"
             )
-    return in_words(pointer, error)
+    return None
 
 
 _MODELS: dict[tuple[Any, ...], type[Model]] = {

@@ -16,6 +16,7 @@ from stepwell.project.leftovers import is_leftover
 
 _INTERPRETERS = {".py": "python3", ".js": "node", ".mjs": "node", ".cjs": "node", ".sh": "sh"}
 _NAMES = ("main.py", "index.js", "main.js", "main.sh")
+_DOCKERFILES = ("Dockerfile", "Containerfile")
 _HANDLER_SUFFIXES = (".py", "/__init__.py", ".js", ".mjs", ".cjs")
 
 
@@ -37,7 +38,10 @@ def entry(folder: Path, file: str | None = None) -> tuple[str, ...]:
         if _is_executable(path) and not is_leftover(path.name):
             return (f"./{path.name}",)
     looked_for = f"{', '.join(_NAMES)}, bootstrap or an executable main"
-    raise CodeError(f"found nothing to run in {folder}: looked for {looked_for}; add one, or give the step a command")
+    cure = "add one, or give the step a command"
+    if any((folder / name).is_file() for name in _DOCKERFILES):
+        cure = "it has a Dockerfile, so if it is a container, give the step the runtime docker"
+    raise CodeError(f"found nothing to run in {folder}: looked for {looked_for}; {cure}")
 
 
 def handler_file(folder: Path, handler: str) -> Path:
@@ -109,7 +113,7 @@ class _Stage:
 
 def dockerfile(folder: Path) -> Path:
     """The Dockerfile of a step's folder. Raises CodeError if there is none."""
-    for name in ("Dockerfile", "Containerfile"):
+    for name in _DOCKERFILES:
         if (folder / name).is_file():
             return folder / name
     raise CodeError(f"found no Dockerfile in {folder}; add one, or give the step's runtime an image")

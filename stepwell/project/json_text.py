@@ -30,6 +30,7 @@ class _Json:
         self.at = 0
         self.lines = [0, *(newline.end() for newline in re.finditer("\n", text))]
         self.places: dict[Pointer, tuple[int, int]] = {}
+        self.written: dict[Pointer, str] = {}
 
     def document(self) -> Source:
         if not self.peek():
@@ -38,7 +39,7 @@ class _Json:
         data = self.value(())
         if self.peek():
             raise self.error("has more text after its end; remove it")
-        return Source(data, self.places)
+        return Source(data, self.places, self.written)
 
     def value(self, pointer: Pointer) -> Any:
         if len(pointer) > DEEPEST:
@@ -52,6 +53,7 @@ class _Json:
                 return self.string()
         if number := _NUMBER.match(self.text, self.at):
             start, self.at = self.at, number.end()
+            self.written[pointer] = number[0]
             if number[1] or number[2]:
                 return float(number[0])
             if len(number[0]) > 400:

@@ -6,12 +6,13 @@ One rule: everything that is wrong is reported at once, and each problem with th
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stepwell.core.definition import Definition, DefinitionError, Lambda, Step, parse_definition
+from stepwell.core.definition import CUE, Definition, DefinitionError, Lambda, Step, parse_definition
 from stepwell.core.problems import Pointer
+from stepwell.project import inngest
 from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import dockerfile, entry, handler_file
 from stepwell.project.json_text import parse_json
@@ -90,8 +91,10 @@ def load(path: Path) -> LoadedFunction:
 
 def _load(path: Path) -> LoadedFunction:
     source = read_source(path)
+    if path.name == inngest.NAME:
+        source = replace(source, data=inngest.with_containers(source.data, path.parent))
     try:
-        definition = parse_definition(source.data)
+        definition = parse_definition(source.data, source.written)
     except DefinitionError as refused:
         problems = [_placed(path, source, p.pointer, p.message) for p in refused.problems]
         raise LoadError(sorted(problems, key=lambda p: (p.line, p.column))) from None
@@ -126,7 +129,7 @@ def load_all(paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadErro
 
 
 def _search(tree: Tree) -> tuple[list[Path], list[PlacedProblem]]:
-    files = {path for path in tree.paths if is_file(path)}
+    files = {path for path in tree.paths if is_file(path) and not inngest.is_settings(path)}
     problems = list(tree.problems)
     for folder in tree.folders:
         found, wrong = _definitions(folder.path, folder.names)
@@ -152,7 +155,8 @@ def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
 
 def _definitions(folder: Path, names: Container[str]) -> tuple[list[Path], list[PlacedProblem]]:
     """The definition in a folder with these names; a folder has one."""
-    found = [folder / name for name in NAMES if name in names and is_file(folder / name)]
+    files = [folder / name for name in NAMES if name in names and is_file(folder / name)]
+    found = [file for file in files if not inngest.is_settings(file)]
     if len(found) < 2:
         return found, []
     message = f"the folder has another definition, {found[0].name}; a folder is one function, so remove one of them"
@@ -166,6 +170,8 @@ def _why_none(folder: Path) -> str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     for name in names:
+        if inngest.is_settings(folder / name):
+            return f"found no definition: in {name}, {inngest.PASSED_OVER}"
         if name in NAMES:
             return f"has no definition: {name} is no file, or a link that leads to none"
         if name.lower() in NAMES:
@@ -224,7 +230,7 @@ def _schemas(file: Path, source: Source, definition: Definition) -> tuple[dict[i
     found: dict[int, Any] = {}
     problems: list[PlacedProblem] = []
     for i, trigger in enumerate(definition.triggers):
-        if trigger.definition is None:
+        if trigger.definition is None or trigger.definition.format == CUE:
             continue
         from stepwell.project.schemas import read_schema, refuse  # who has no types waits for nothing
 

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from stepwell.project.ignored import Ignored
+from stepwell.project.inngest import PASSED_OVER as SETTINGS_OF_INNGEST
+from stepwell.project.inngest import is_settings
 from stepwell.project.leftovers import is_leftover
 from stepwell.project.source import PlacedProblem
 
@@ -54,6 +56,8 @@ class Tree:
                 self._walk(path)
             elif not is_file(path):
                 self._problem(path, _why_missing(path))
+            elif is_settings(path):
+                self._pass_over(path, SETTINGS_OF_INNGEST)
 
     @staticmethod
     def of(paths: Iterable[Path]) -> Tree:
@@ -85,7 +89,7 @@ class Tree:
             ignored = above.with_files_of(folder, names)
             self._look_at_names(folder, names)
             own = names if folder == top else self._without_ignored(folder, names, ignored)
-            self.folders.append(Folder(folder, own))
+            self.folders.append(Folder(folder, self._without_settings(folder, own)))
             for entry in entries:
                 if _is_linked_function(entry):
                     if not self._is_passed_over(entry, ignored):
@@ -98,6 +102,12 @@ class Tree:
         for name, who in out.items():
             self._pass_over(folder / name, f"{who} ignores it; name its folder to have it anyway")
         return names.difference(out)
+
+    def _without_settings(self, folder: Path, names: frozenset[str]) -> frozenset[str]:
+        files = [folder / name for name in names.intersection(NAMES) if is_settings(folder / name)]
+        for file in files:
+            self._pass_over(file, SETTINGS_OF_INNGEST)
+        return names.difference(file.name for file in files)
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """What is in a folder; nothing if it was searched before."""
@@ -148,7 +158,7 @@ def is_file(path: Path) -> bool:
 
 def is_function(folder: Path) -> bool:
     """Whether a folder holds a definition."""
-    return any(is_file(folder / name) for name in NAMES)
+    return any(is_file(folder / name) and not is_settings(folder / name) for name in NAMES)
 
 
 def is_folder(path: Path) -> bool:

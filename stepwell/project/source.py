@@ -6,7 +6,7 @@ accepted, and neither depth nor aliases can make a small text large.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,23 @@ EMPTY = "is empty; a definition has an id, triggers and steps"
 
 
 class SourceError(ValueError):
-    """The text is not what it should be, at this line and column (both from 1)."""
+    """The text is not what it should be, at this line and column (both from 1): the problem, and its cure."""
 
-    def __init__(self, message: str, line: int, column: int) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, problem: str, line: int, column: int, cure: str = "") -> None:
+        self.problem, self.message = problem, f"{problem}; {cure}" if cure else problem
+        super().__init__(self.message)
         self.line = line
         self.column = column
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`places`: the (line, column) of every value, from 1: of its key in an object, of itself in a list."""
+    """`places`: the (line, column) of every value, from 1: of its key in an object, of itself in a list. `written`: how
+    values that are no text are written, where the value does not tell: `0755` is the number 755."""
 
     data: Any
     places: dict[Pointer, tuple[int, int]]
+    written: dict[Pointer, str] = field(default_factory=dict)
 
     def place(self, pointer: Pointer) -> tuple[int, int]:
         """Where `pointer` stands; where its nearest parent stands if it is not in the text."""

@@ -74,7 +74,7 @@ def read_webhook(file: Path) -> WebhookFile:
 
     source = read_source(file)
     try:
-        rule = parse_webhook(source.data, file.stem)
+        rule = parse_webhook(source.data, file.stem, source.written)
     except DefinitionError as wrong:
         problems = [PlacedProblem(file, *source.place(p.pointer), p.pointer, p.message) for p in wrong.problems]
         raise LoadError(problems) from None

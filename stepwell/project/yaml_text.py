@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import Composer
+from yaml.events import ScalarEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
@@ -19,12 +20,20 @@ from yaml.scanner import Scanner
 
 from stepwell.core.problems import Pointer
 from stepwell.project.source import DEEPEST, EMPTY, HALF_A_CHARACTER, TOO_DEEP, Source, SourceError, is_whole
+from stepwell.project.yaml_hints import with_hint
 
 MOST_VALUES = 200_000
 
 
 def parse_yaml(text: str) -> Source:
     """Read one YAML 1.2 document of JSON's types: `on`, `yes` and dates are text. Raises SourceError."""
+    try:
+        return _parse(text)
+    except SourceError as error:
+        raise with_hint(text, error, _parse) from None
+
+
+def _parse(text: str) -> Source:
     try:
         node = _Composer(text).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -72,15 +81,24 @@ class _Composer(Reader, Scanner, Parser, Composer, _Resolver):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self.depth += 1
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if self.depth > DEEPEST:
-            raise _at(self.peek_event().start_mark, TOO_DEEP)  # type: ignore[no-untyped-call]
+            raise _at(event.start_mark, TOO_DEEP)
+        if getattr(event, "tag", None) == "!":  # which would be left out of `! response.ok`
+            raise _tagged(event.start_mark, "!")
         node: Node | None = super().compose_node(parent, index)
+        if isinstance(event, ScalarEvent) and event.anchor and event.implicit[0] and not event.value:  # `if: &x`
+            raise _at(event.start_mark, f"has the anchor `&{event.anchor}` and no value", "remove it")
         self.depth -= 1
         return node
 
 
-def _at(mark: Any, message: str) -> SourceError:
-    return SourceError(message, mark.line + 1, mark.column + 1)
+def _at(mark: Any, problem: str, cure: str = "") -> SourceError:
+    return SourceError(problem, mark.line + 1, mark.column + 1, cure)
+
+
+def _tagged(mark: Any, tag: str) -> SourceError:
+    return _at(mark, f"has the tag `{tag[:100]}`, as YAML reads what begins with `!`", "remove it")
 
 
 def _integer(text: str) -> int:
@@ -106,11 +124,12 @@ class _Plain:
 
     def __init__(self) -> None:
         self.places: dict[Pointer, tuple[int, int]] = {}
+        self.written: dict[Pointer, str] = {}
         self.left = MOST_VALUES
 
     def source(self, root: Node) -> Source:
         self.places[()] = (root.start_mark.line + 1, root.start_mark.column + 1)
-        return Source(self.value(root, ()), self.places)
+        return Source(self.value(root, ()), self.places, self.written)
 
     def value(self, node: Node, pointer: Pointer) -> Any:
         self.left -= 1
@@ -123,15 +142,15 @@ class _Plain:
         if isinstance(node, SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return [self.item(item, (*pointer, i)) for i, item in enumerate(node.value)]
         if isinstance(node, ScalarNode) and node.tag in _SCALARS:
-            return self.scalar(node)
-        raise _at(node.start_mark, f"has the tag `{node.tag[:100]}`, and a definition may have none; remove it")
+            return self.scalar(node, pointer)
+        raise _tagged(node.start_mark, node.tag)
 
     def mapping(self, node: MappingNode, pointer: Pointer) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             mark, key = key_node.start_mark, key_node.value
             if not isinstance(key_node, ScalarNode):
-                raise _at(mark, "has a key that is no text; write it in quotes")
+                raise _at(mark, "has a key that is no text", "write it in quotes")
             if not is_whole(key):
                 raise _at(mark, HALF_A_CHARACTER)
             if key in result:
@@ -144,9 +163,11 @@ class _Plain:
         self.places[pointer] = (node.start_mark.line + 1, node.start_mark.column + 1)
         return self.value(node, pointer)
 
-    def scalar(self, node: ScalarNode) -> Any:
+    def scalar(self, node: ScalarNode, pointer: Pointer) -> Any:
         if not is_whole(node.value):
             raise _at(node.start_mark, HALF_A_CHARACTER)
+        if node.tag != "tag:yaml.org,2002:str":
+            self.written[pointer] = node.value
         try:
             return _SCALARS[node.tag](node.value)
         except (ValueError, KeyError):

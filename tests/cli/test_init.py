@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from click.testing import Result
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from stepwell.cli.init import Template
@@ -123,3 +124,39 @@ def test_the_commands_to_run_next_can_be_pasted(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     command = made("hello", "--path", folder)["next"][0]
     assert shlex.split(command) == ["stepwell", "run", str(folder)]
+
+
+def test_editors_find_the_schema_that_the_definition_names(tmp_path: Path) -> None:
+    made("hello", "--path", tmp_path / "json")
+    made("hello", "--path", tmp_path / "yaml", "--yaml")
+    definition = orjson.loads((tmp_path / "json" / "stepwell.json").read_bytes())
+    schema = orjson.loads((tmp_path / "json" / definition["$schema"]).read_bytes())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(definition)
+    first, *_ = (tmp_path / "yaml" / "stepwell.yaml").read_text().splitlines()
+    _, named = first.split("# yaml-language-server: $schema=")
+    assert orjson.loads((tmp_path / "yaml" / named).read_bytes()) == schema
+    assert stepwell("validate", tmp_path).exit_code == 1  # two of one id, and nothing else
+    assert stepwell("validate", tmp_path / "yaml").stderr == ""
+
+
+def test_the_schema_that_a_definition_names_makes_no_version(tmp_path: Path) -> None:
+    made("hello", "--path", tmp_path)
+    before = load(tmp_path)
+    (tmp_path / ".stepwell" / "function.schema.json").write_text("{}")
+    text = (tmp_path / "stepwell.json").read_text()
+    (tmp_path / "stepwell.json").write_text(text.replace("./.stepwell/function.schema.json", "https://example.com/x"))
+    after = load(tmp_path)
+    assert before.normalised() == after.normalised()
+    assert {step: code.hash for step, code in before.steps.items()} == {s: c.hash for s, c in after.steps.items()}
+
+
+@pytest.mark.parametrize("kind", ["function", "webhook"])
+def test_a_schema_is_printed_or_written(kind: str, tmp_path: Path) -> None:
+    printed = stepwell("schema", kind)
+    assert orjson.loads(printed.stdout)["title"] == f"Stepwell {kind}"
+    assert stepwell("schema", kind, "--out", tmp_path / "new" / "x.json").exit_code == 0
+    assert (tmp_path / "new" / "x.json").read_text() == printed.stdout
+    assert stepwell("schema", "functoin").exit_code == 2
+    refused = stepwell("schema", "--out", tmp_path / "new" / "x.json" / "y.json")
+    assert (refused.exit_code, "cannot write" in refused.stderr) == (1, True)

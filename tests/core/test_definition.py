@@ -219,7 +219,7 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
     ("fields", "where", "says"),
     [
         ({"timeout": "0s"}, "timeout", "timeout: '0s' is no time at all"),
-        ({"timeout": 15}, "timeout", 'must be text, not 15: put it in quotes, "15"'),
+        ({"timeout": 15}, "timeout", 'must be text with a unit, not a number: write "15s" for seconds'),
         ({"timeout": "367d"}, "timeout", "more than 366 days"),
         ({"retries": {"attempts": 21}}, "retries/attempts", "attempts must be at most 20, not 21"),
         ({"retries": {"attempts": -1}}, "retries/attempts", "attempts must be at least 0, not -1"),

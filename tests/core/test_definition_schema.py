@@ -1,0 +1,272 @@
+"""The JSON Schema of definitions is as strict as reading them: what one refuses for its structure, the other does too.
+
+Left to `validate` is what no schema can say: `LEFT` names it by its message.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from stepwell.core.definition import DefinitionError, parse_definition, schema
+from stepwell.core.problems import Pointer
+
+Json = dict[str, Any]
+PYTHON, RUST = Draft202012Validator(schema()), jsonschema_rs.Draft202012Validator(schema())
+
+LEFT = re.compile(
+    r"differs from its key|there is no step|to come after itself|cannot come after itself|waits? for one another"
+    r"|of the expression\)|is no time zone|more than 366 days|is no time at all|the step's `timeout` says otherwise"
+    r"|is 0-|is 1-|never comes|circle|names step"
+)
+
+# --- a definition with every field -----------------------------------------------------------------------------------
+
+WHOLE: Json = {
+    "$schema": "x",
+    "id": "f",
+    "name": "F",
+    "triggers": [
+        {"event": "a/b", "expression": "true", "definition": {"format": "json-schema", "synced": True, "def": {}}},
+        {"event": "user/*"},
+        {"cron": "0 9 * * *", "timezone": "UTC"},
+        {"event": "c", "definition": {"format": "cue", "def": "{name: string}"}},
+    ],
+    "steps": {
+        "a": {
+            "id": "a",
+            "name": "A",
+            "path": "file://./a",
+            "runtime": {"type": "lambda", "command": ["sh", "x"], "memory": 256, "architecture": "arm64"},
+            "after": [{"step": "$trigger", "if": "true", "wait": "5m"}],
+            "join": "all",
+            "retries": {"attempts": 2, "backoff": {"initial": "1s", "factor": 2, "max": "1h", "jitter": 0.5}},
+            "timeout": "1h30m",
+            "env": {"A": "b"},
+            "secrets": ["KEY"],
+        },
+        "b": {
+            "runtime": {"type": "docker", "image": "alpine", "entrypoint": ["sh"], "cpu": 0.5, "memory": 512},
+            "after": [
+                {"step": "a", "on": "failure", "async": {"event": "e", "match": "true", "ttl": "1d", "onTimeout": True}}
+            ],
+        },
+        "c": {"runtime": {"type": "http", "url": "https://x.de/y", "headers": {"A": "b"}}, "after": [{"step": "a"}]},
+        "d": {
+            "runtime": {"type": "approval", "message": "ok?", "approvers": ["x"], "timeout": "1d"},
+            "after": [{"step": "a"}],
+        },
+        "e": {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.handler"}},
+        "g": {"runtime": {"type": "lambda", "arn": "arn:aws:lambda:eu-central-1:123456789012:function:x"}},
+    },
+    "cancel": [{"event": "x", "if": "async.data.a == event.data.a", "timeout": "1d"}],
+    "idempotency": "event.data.id",
+}
+VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3.0,
+    1.5,
+    10**9,
+    "",
+    "a",
+    "a-b",
+    "A b",
+    "1s",
+    "0s",
+    "367d",
+    "30",
+    "1s\n",
+    "file://.",
+    "file://./x",
+    "file:///x",
+    "file://../x",
+    "x\u0000",
+    " a",
+    "a ",
+    "a*",
+    "*",
+    "a*b",
+    "stepwell/*",
+    "stepwell/run.failed",
+    "lambda",
+    "docker",
+    "http",
+    "approval",
+    "$trigger",
+    "success",
+    "app.handler",
+    "a..b.c",
+    "https://x.de",
+    "ftp://x",
+    "json-schema",
+    "cue",
+    "* * * * *",
+    "* * *",
+    "true",
+    "٣s",
+    "é",
+    "x" * 300,
+    [],
+    [1],
+    ["a"],
+    ["a\u0000"],
+    [None],
+    {},
+    {"a": 1},
+    {"a": "b"},
+    {"step": "a"},
+    {"event": "a"},
+    {"type": "lambda"},
+    {"type": "docker"},
+    {"type": "approval", "message": "m"},
+    {"attempts": 0},
+    {"attempts": 3},
+    {"type": "object"},
+]
+FIELDS = [
+    "id",
+    "name",
+    "path",
+    "runtime",
+    "after",
+    "join",
+    "retries",
+    "timeout",
+    "env",
+    "secrets",
+    "event",
+    "cron",
+    "timezone",
+    "expression",
+    "definition",
+    "format",
+    "def",
+    "synced",
+    "on",
+    "if",
+    "wait",
+    "async",
+    "match",
+    "ttl",
+    "onTimeout",
+    "command",
+    "handler",
+    "arn",
+    "image",
+    "entrypoint",
+    "cpu",
+    "memory",
+    "url",
+    "headers",
+    "message",
+    "approvers",
+    "unknown",
+    "steps",
+    "triggers",
+    "cancel",
+    "idempotency",
+    "$schema",
+    "attempts",
+    "backoff",
+    "factor",
+    "type",
+    "A-B",
+    "9",
+    "",
+]
+
+
+def places(value: Any, pointer: Pointer = ()) -> list[Pointer]:
+    found = [pointer]
+    for key, child in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        found += places(child, (*pointer, key))
+    return found
+
+
+PLACES = [place for place in places(WHOLE) if place]
+
+
+def get(data: Any, pointer: Pointer) -> Any:
+    for part in pointer:
+        data = data[part]
+    return data
+
+
+def verdict(data: Any) -> list[str]:
+    """What reading a definition has against it."""
+    try:
+        parse_definition(data)
+    except DefinitionError as refused:
+        return [problem.message for problem in refused.problems]
+    return []
+
+
+def agree(data: Any) -> None:
+    messages = verdict(data)
+    is_valid = RUST.is_valid(data)
+    assert is_valid == PYTHON.is_valid(data), data
+    if not messages:
+        assert is_valid, (next(iter(PYTHON.iter_errors(data))).message, data)
+    elif not all(LEFT.search(message) for message in messages):
+        assert not is_valid, (messages, data)
+
+
+# --- the property ----------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_definition_is_accepted_by_both() -> None:
+    assert verdict(WHOLE) == []
+    agree(WHOLE)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: "/".join(map(str, place)))
+def test_every_value_in_every_place_is_refused_by_both_or_by_none(place: Pointer) -> None:
+    for value in VALUES:
+        data = copy.deepcopy(WHOLE)
+        get(data, place[:-1])[place[-1]] = value
+        agree(data)
+    data = copy.deepcopy(WHOLE)
+    parent = get(data, place[:-1])
+    del parent[place[-1]]
+    agree(data)
+
+
+OBJECT_PLACES = [place for place in places(WHOLE) if isinstance(get(WHOLE, place), dict)]
+CHANGE = st.tuples(st.sampled_from(OBJECT_PLACES), st.sampled_from(FIELDS), st.sampled_from(VALUES))
+REMOVAL = st.sampled_from(PLACES)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(CHANGE, max_size=3), st.lists(REMOVAL, max_size=3))
+def test_fields_added_and_removed_are_refused_by_both_or_by_none(
+    changes: list[tuple[Pointer, str, Any]], removals: list[Pointer]
+) -> None:
+    data = copy.deepcopy(WHOLE)
+    for place, field, value in changes:
+        get_or_none = _get(data, place)
+        if isinstance(get_or_none, dict):
+            get_or_none[field] = copy.deepcopy(value)
+    for place in removals:
+        parent = _get(data, place[:-1])
+        if isinstance(parent, dict):
+            parent.pop(place[-1], None)
+    agree(data)
+
+
+def _get(data: Any, pointer: Pointer) -> Any:
+    try:
+        return get(data, pointer)
+    except (KeyError, IndexError, TypeError):
+        return None
