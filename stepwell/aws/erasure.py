@@ -18,14 +18,16 @@ from stepwell.aws.clients import client
 from stepwell.aws.entry import Entry
 from stepwell.aws.items import delete_items, read_items, read_partition
 from stepwell.aws.lists import Lists, Row, of_user
+from stepwell.aws.once import DynamoOnce
 from stepwell.aws.people import People
 from stepwell.aws.records import StoredRun, stored_run, write_attempts
 from stepwell.aws.resources import Resources
 from stepwell.aws.results import all_attempts, erased
 from stepwell.aws.table import EXISTS, UNCHANGED, Item, arrival, arrival_partitions, event_key, run_key
 from stepwell.core.events import Event, erased_body
+from stepwell.core.idempotency import claimed_value
 from stepwell.core.people import Person, owner
-from stepwell.core.run import RunStatus, pack
+from stepwell.core.run import RunStatus, pack, without_data
 from stepwell.platform import NotWritten
 
 _ENOUGH_S = 15.0  # of one request, which has 30; the next goes on
@@ -36,6 +38,7 @@ _PARALLEL = 8
 class Erasure:
     def __init__(self, resources: Resources, lists: Lists, people: People, entry: Callable[[], Entry]) -> None:
         self._table, self._lists, self._people, self._entry = resources.table, lists, people, entry
+        self._once = DynamoOnce(resources.table)
         self._pool = ThreadPoolExecutor(_PARALLEL, "erasure")
 
     def erase(self, person: Person) -> Erased:
@@ -60,8 +63,16 @@ class Erasure:
             if its.run.status is RunStatus.RUNNING:
                 self._entry().cancel(its.run.id)
                 counts["runs_cancelled"] += 1
+        for its in own:
+            self._take_claim_back(its, triggers[its.event_id][1])
         counts["attempts"] += sum(self._pool.map(self._redact, [its.run.id for its in own]))
         counts["runs"] += len(own)
+
+    def _take_claim_back(self, run: StoredRun, event: Event) -> None:
+        """That of a value of `idempotency`, whose digest is kept."""
+        plan = self._entry().registry.version(run.function, run.version).plan
+        if (value := claimed_value(plan.idempotency, event)) is not None:
+            self._once.forget(run.function, value, run.run.id)
 
     def _erase_events_of(self, person: Person, row: Row, counts: ErasedCounts) -> bool:
         """Whether the row names nothing that is left."""
@@ -121,7 +132,7 @@ def _redacted(item: Item, its: StoredRun, history: bytes) -> Item:
     return {
         **kept,
         "v": {"N": str(its.revision + 1)},
-        "s": {"B": pack(its.run._replace(problems=()))},
+        "s": {"B": pack(without_data(its.run))},
         "h": {"B": history},
         "ei": {"S": its.event_id},
     }

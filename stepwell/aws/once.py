@@ -6,13 +6,14 @@ its own claim and goes on, and of two that race one finds that of the other.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from stepwell.aws.clients import client
 from stepwell.aws.event_items import misses_text
 from stepwell.aws.items import read_item
 from stepwell.aws.positions import ms_of
-from stepwell.aws.table import FREE, SAME, SAME_WITHOUT, Item, event_key, once_key
+from stepwell.aws.table import FREE, OF_RUN, SAME, SAME_WITHOUT, Item, event_key, once_key
 from stepwell.core.catalog import Miss
 from stepwell.core.events import Event
 from stepwell.core.idempotency import WINDOW_MS
@@ -51,6 +52,17 @@ class DynamoOnce:
         except db.exceptions.ClientError as error:
             raise NotWritten(str(error)) from error
         return run_id
+
+    def forget(self, function_id: str, value: bytes, run_id: str) -> None:
+        """Take a claim back: the value is that of somebody who was erased."""
+        db = client("dynamodb")
+        with contextlib.suppress(db.exceptions.ConditionalCheckFailedException):  # another run's, or over
+            db.delete_item(
+                TableName=self._table,
+                Key=once_key(function_id, value),
+                ConditionExpression=OF_RUN,
+                ExpressionAttributeValues={":run": {"S": run_id}},
+            )
 
     def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
         """Write the event's item once more, unless it was changed meanwhile: erased, or given another miss."""

@@ -45,6 +45,7 @@ EXISTS = "attribute_exists(pk)"
 UNCHANGED = "v = :before"  # nobody changed the run, or person, since it was read
 LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # an id leads to another's person, and has none of its own
 FREE = f"{NEW} OR u <= :at"  # nobody has it, or whoever had it has it no more: expiry is by time, not by deletion
+OF_RUN = "r = :run"  # a value of `idempotency` that this run has claimed
 SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # nobody changed the function's routing meanwhile
 SAME = "b = :body AND ms = :kept"  # an event, and what is kept of its misses, are as they were read
 SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"

@@ -27,6 +27,14 @@ def value_key(source: str, event: Event) -> tuple[bytes, str | None]:
     return hashlib.blake2b(orjson.dumps(canonical(found.value)), digest_size=16).digest(), None
 
 
+def claimed_value(source: str | None, event: Event) -> bytes | None:
+    """The digest under which a run of this event may have been claimed; None if under none."""
+    if source is None:
+        return None
+    value, problem = value_key(source, event)
+    return value if problem is None else None
+
+
 def already_run(run_id: str) -> str:
     """Why an event with the same value starts nothing."""
     return f"has the value of run {run_id}, which counts for 24 hours"

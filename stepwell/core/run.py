@@ -104,6 +104,13 @@ def new_run(run_id: str, plan: Plan, now: int) -> Run:
     )
 
 
+def without_data(run: Run) -> Run:
+    """A run that has ended, without what follows from the data of its event: texts that may quote it, and keys of
+    waits, which are digests of it."""
+    pauses = (pause if pause.key is None else pause._replace(key=None) for pause in run.pauses)
+    return run._replace(problems=(), pauses=tuple(pauses))
+
+
 def pack(run: Run) -> bytes:
     """The run's state as compact JSON, without its id. What is still at its default takes a byte or two."""
     return orjson.dumps(

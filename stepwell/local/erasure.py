@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from stepwell.api.models import ErasedCounts
 from stepwell.api.users import Erased
 from stepwell.core.events import Event, erased_body
+from stepwell.core.idempotency import claimed_value
 from stepwell.core.inputs import erased_error
 from stepwell.core.people import Person, owner
-from stepwell.core.run import RunStatus, pack, unpack
+from stepwell.core.run import RunStatus, pack, unpack, without_data
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
+from stepwell.local.store import LocalStore
 
 log = logging.getLogger("stepwell.erasure")
 
@@ -96,6 +98,8 @@ async def _is_stopped(platform: LocalPlatform, runs: set[str]) -> bool:
 async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) -> None:
     def redact(connection: sqlite3.Connection, now: int) -> None:
         platform.store.forget([(seq, run_id) for seq, run_id, _ in piece.runs])
+        for event in piece.events:
+            _take_claims_back(platform.store, event)
         for seq, run_id, _ in piece.runs:
             counts["attempts"] += _redact_run(connection, seq, run_id)
         for event in piece.events:
@@ -108,10 +112,19 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
     await platform.in_transaction(redact)
 
 
+def _take_claims_back(store: LocalStore, event: Event) -> None:
+    """Those of values of `idempotency`, whose digests are kept."""
+    sql = "SELECT id, function, version FROM runs WHERE event = ?"
+    for run_id, function, version in store.connection.execute(sql, (event.seq,)).fetchall():
+        value = claimed_value(store.functions.plan(function, version).idempotency, event)
+        if value is not None:
+            store.once.forget(function, value, run_id)
+
+
 def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
     """How many attempts it had."""
     (state,) = connection.execute("SELECT state FROM runs WHERE seq = ?", (seq,)).fetchone()
-    run = unpack(run_id, state)._replace(problems=())  # they may quote the event
+    run = without_data(unpack(run_id, state))
     connection.execute("UPDATE runs SET user = NULL, state = ? WHERE seq = ?", (pack(run), seq))
     connection.execute("DELETE FROM logs WHERE run = ?", (seq,))
     attempts = connection.execute("SELECT error, step, attempt FROM attempts WHERE run = ?", (seq,)).fetchall()
@@ -124,6 +137,7 @@ def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
 async def _forget(platform: LocalPlatform, person: Person) -> None:
     def forget(connection: sqlite3.Connection, now: int) -> None:
         _delete_person(connection, sorted(person.ids))
+        _forget_samples(connection)
         platform.store.people.forget()
 
     await platform.in_transaction(forget)
@@ -136,6 +150,12 @@ async def _wipe(platform: LocalPlatform) -> None:
         await platform.wal.shrink_soon()
     except sqlite3.Error as error:
         log.warning("traces of what was erased may be left in the database's files, erase once more: %s", error)
+
+
+def _forget_samples(connection: sqlite3.Connection) -> None:
+    """SQLite's planner keeps values from indexes as samples, if it was built so; it takes new ones when it likes."""
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE name = 'sqlite_stat4'").fetchall():
+        connection.execute(f"DELETE FROM {table}")
 
 
 def _delete_person(connection: sqlite3.Connection, ids: Sequence[tuple[int, str]]) -> None:

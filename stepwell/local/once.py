@@ -29,6 +29,11 @@ class LocalOnce:
         self._connection.execute(sql, (function_id, value, run_id, at + WINDOW_MS))
         return run_id
 
+    def forget(self, function_id: str, value: bytes, run_id: str) -> None:
+        """Take a claim back: the value is that of somebody who was erased."""
+        sql = "DELETE FROM once WHERE function = ? AND value = ? AND run = ?"
+        self._connection.execute(sql, (function_id, value, run_id))
+
     def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
         (kept,) = self._connection.execute("SELECT misses FROM events WHERE seq = ?", (event.seq,)).fetchone()
         content = orjson.dumps(with_misses(kept, misses))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import Any
 
@@ -11,10 +12,13 @@ from stepwell.aws import erasure
 from stepwell.aws.clients import client
 from stepwell.aws.items import put_items
 from stepwell.aws.people import People, _lead
+from stepwell.aws.records import stored_run
 from stepwell.aws.resources import Resources
 from stepwell.aws.users import AwsUsers
 from stepwell.core.events import Event, event_from
+from stepwell.core.idempotency import value_key
 from stepwell.core.people import Person, UserId
+from stepwell.core.waits import wait_index
 from stepwell.testing.batches import Batches, Json, handler_step
 from stepwell.testing.meter import Meter, metered
 
@@ -224,3 +228,44 @@ def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
     kept = str(batches.outside_db.scan(TableName=batches.resources.table)["Items"])
     assert "hidden" not in kept
     assert "ada" not in kept
+
+
+def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> None:
+    """Keys of waits and values of `idempotency` are digests: whoever knows whom to look for would find them."""
+    match = "async.data.email == event.data.email"
+    batches.deploy(
+        {
+            "a": handler_step(),
+            "b": handler_step({"step": "a", "async": {"event": "paid", "match": match, "ttl": "2d"}}),
+        },
+        idempotency="event.data.email",
+    )
+    user, data = {"id": "ada", "email": "ada@b.c"}, {"email": "ada@b.c"}
+    index = wait_index(match)
+    assert index is not None
+    key = index.key("paid", {"event": {"data": data}, "data": data}).key
+    value = value_key("event.data.email", event_from({"name": "go", "id": "1", "ts": 1, "data": data}))[0]
+    assert key is not None
+    digests = {key, value, *(hashlib.new(name, b"ada@b.c").digest() for name in ("md5", "sha1", "sha256", "sha512"))}
+    digests |= {hashlib.blake2b(b"ada@b.c", digest_size=size).digest() for size in (4, 8, 16, 20, 32, 64)}
+
+    def kept() -> set[bytes]:
+        """Those that are found in the table."""
+        items = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
+        runs = [pause.key for item in items if "s" in item for pause in stored_run(item).run.pauses if pause.key]
+        text = str(items)
+        return {its for its in digests if its.hex() in text or repr(its)[2:-1] in text or its in runs}
+
+    for event in ("go", "go", "paid", "go"):
+        batches.send(event, data, user=user)
+        batches.drain()
+    assert kept() == {key, value}
+    users = AwsUsers(batches.resources, batches.entry.registry, lambda: batches.entry)
+    while (person := users.find("ada")) is not None:
+        users.erase(person)
+        batches.drain()
+    assert kept() == set()
+    runs = len(batches.runs())
+    batches.send("go", data, user={"id": "eve"})
+    batches.drain()
+    assert len(batches.runs()) == runs + 1  # nobody's claim is left

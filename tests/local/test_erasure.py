@@ -1,0 +1,131 @@
+"""What is left of a user after an erasure: nothing that tells who it was, not even by a digest."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from stepwell.core.messages import Error, Outcome
+from stepwell.core.people import Person
+from stepwell.event_types.types import Policy, TypeVersion
+from stepwell.local.erasure import erase
+from stepwell.local.people import read_person
+from tests.local.scripted import Scripted, scripted, until
+
+WAITS = {
+    "a": {},
+    "b": {
+        "after": [
+            {"step": "a", "async": {"event": "paid", "match": "async.data.email == event.data.email", "ttl": "2d"}}
+        ]
+    },
+}
+TYPE = TypeVersion("go", "1", {"properties": {"data": {"required": ["absent"]}}, "required": ["data"]}, Policy.WARN)
+
+Row = tuple[str, str, Any]
+
+
+async def live(it: Scripted, name: str) -> Person:
+    """Somebody to whom everything happens; ids of events do not say who it is."""
+    await it.deploy("once", idempotency="event.data.email", **WAITS)
+    await it.deploy("never", on={"event": "go", "expression": "data.nothing.there"})
+    await it.deploy("fails", on="fail")
+    await it.platform.register_types([TYPE])
+    user = {"external_id": f"id-{name}", "email": f"{name}@example.com", "plan": f"plan-{name}"}
+    data = {"email": user["email"], "text": f"text-{name}"}
+    for event, of in ((("go", 1), data), (("go", 2), data), (("go", 3), {**data, "email": f"other-{name}"})):
+        await it.send(event[0], user=user, data=of, id=f"e{event[1]}")
+    it.runner.release(Outcome(output=orjson.dumps({"said": name})))
+    await until(lambda: it.count("waits") == 2)
+    await it.send("paid", user=user, data=data, id="e4")  # which ends one wait; the other stays open
+    await it.send("fail", user=user, data=data, id="e5")
+    it.runner.release(Outcome(error=Error("exit", f"no {name}"), retryable=False))
+    await it.send("stepwell/identify", user={"id": f"browser-{name}"}, data={"previous_id": f"old-{name}"}, id="e6")
+    await it.send("stepwell/identify", user={**user, "id": f"browser-{name}"}, data={"traits": {"x": name}}, id="e7")
+    person = read_person(it.platform.store.connection, user["email"])
+    assert person is not None
+    return person
+
+
+def rows(it: Scripted) -> list[Row]:
+    """All that the database holds, without times and what was drawn by lot for the whole server."""
+    execute = it.platform.store.connection.execute
+    tables = [name for (name,) in execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found: list[Row] = []
+    for table in tables:
+        if table == "secrets":
+            continue
+        columns = [column[1] for column in execute(f"PRAGMA table_info({table})")]
+        for row in execute(f"SELECT * FROM {table}"):
+            values = zip(columns, row, strict=True)
+            found += [(table, column, _without_times(value)) for column, value in values]
+    return sorted(found, key=repr)
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, int):
+        return "a time" if value > 10**12 else value
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return re.sub(r"\d{13}|\d{4}-\d\d-\d\dT[\d:.]+Z", "a time", value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("is_erased", [True, False])
+def test_after_an_erasure_nothing_tells_who_it_was(tmp_path: Path, is_erased: bool) -> None:
+    """Of two people to whom the same happened, the same is left: so there is no text of theirs, and no digest of any
+    kind."""
+
+    async def left(folder: Path, name: str) -> list[Row]:
+        folder.mkdir()
+        async with scripted(folder, hold=True) as it:
+            person = await live(it, name)
+            if is_erased:
+                assert (await erase(it.platform, person)).is_done
+            return rows(it)
+
+    ada, bob = asyncio.run(left(tmp_path / "1", "ada")), asyncio.run(left(tmp_path / "2", "bob"))
+    assert (ada == bob) is is_erased
+    if is_erased:
+        assert {row[0] for row in ada} >= {"events", "runs", "attempts"}
+        for name, folder in (("ada", "1"), ("bob", "2")):
+            files = b"".join(path.read_bytes() for path in (tmp_path / folder).iterdir() if path.is_file())
+            assert name.encode() not in files
+
+
+def test_who_was_erased_begins_anew_and_events_are_known_all_the_same(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with scripted(tmp_path) as it:
+            await it.deploy(idempotency="event.data.email")
+            user, data = {"external_id": "ada", "plan": "pro"}, {"email": "ada@b.c"}
+            await it.send(user=user, data=data, id="1")
+            await it.send(user=user, data=data, id="2")
+            assert len(it.runs()) == 1
+            person = read_person(it.platform.store.connection, "ada")
+            assert person is not None
+            assert (await erase(it.platform, person)).is_done
+            await it.send(user=user, data=data, id="1")
+            assert len(it.runs()) == 1
+            await it.send(user=user, data=data, id="3")
+            assert len(it.runs()) == 2
+
+    asyncio.run(test())
+
+
+def test_claims_of_others_outlive_an_erasure(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with scripted(tmp_path) as it:
+            await it.deploy(idempotency="event.data.order")
+            await it.send(user={"external_id": "bob", "plan": "pro"}, data={"order": 1}, id="1")
+            await it.send(user={"external_id": "ada", "plan": "pro"}, data={"order": 1}, id="2")
+            person = read_person(it.platform.store.connection, "ada")
+            assert person is not None
+            assert (await erase(it.platform, person)).is_done
+            await it.send(user={"external_id": "eve"}, data={"order": 1}, id="3")
+            assert len(it.runs()) == 1
+
+    asyncio.run(test())
