@@ -180,11 +180,14 @@ def test_a_stop_kills_the_container(engine: str, tmp_path: Path) -> None:
 
 def test_values_of_variables_are_in_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARED", "server")
+    monkeypatch.setenv("STRIPE_SECRET", "hush")
     its = job(None, Runtime("docker"), env={"TOKEN": "t0ken", "DOCKER_HOST": "tcp://x", "SHARED": "step"})
     options, env = variables(its, str(tmp_path / "env"))
     assert options == ["-e", "TOKEN", "-e", "SHARED", "--env-file", str(tmp_path / "env")]
     assert (env["TOKEN"], env["SHARED"], env.get("DOCKER_HOST")) == ("t0ken", "step", os.environ.get("DOCKER_HOST"))
     assert (tmp_path / "env").read_text() == "DOCKER_HOST=tcp://x\n"
+    assert "STRIPE_SECRET" not in env  # of the server's, a client gets what it reads
+    assert env["PATH"] == os.environ["PATH"]
 
 
 def test_without_containers_the_dockerfiles_program_runs_here(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from stepwell.core.messages import Outcome
 from stepwell.core.outcome import Said, failure, from_exit
 from stepwell.core.plan import Step
-from stepwell.local.runners.image import Image, NoImage, find_engine, run_engine
+from stepwell.local.runners.image import READ_BY_CLIENTS, Image, NoImage, client_environment, find_engine, run_engine
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
@@ -27,12 +27,6 @@ from stepwell.project.convention import dockerfile, dockerfile_entry
 _INPUT = "/stepwell/input.json"
 _ENGINE_FAILED = 125
 _MOST_PRINTED = "max-size=16mb"  # of what podman's monitor keeps; older text goes
-# What an engine's client reads itself: names, and beginnings of names.
-_READ_BY_CLIENTS = (
-    *("DOCKER_", "CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "XDG_", "LD_", "GO", "SSL_"),
-    *("PATH", "HOME", "TMPDIR", "USER", "LANG", "LC_"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-)
 
 
 class ContainerRunner:
@@ -207,10 +201,10 @@ def variables(job: Job, file: str) -> tuple[list[str], dict[str, str]]:
     Values never stand in the arguments, which everybody on the machine can read. The client takes them from its own
     environment; those that would change what the client does itself go into `file`. Raises CannotRun, OSError.
     """
-    env = dict(os.environ)
+    env = client_environment()
     options, lines = [], []
     for name, value in job.env.items():
-        if not name.startswith(_READ_BY_CLIENTS):
+        if not name.startswith(READ_BY_CLIENTS):
             env[name] = value
             options += ["-e", name]
         elif "\n" in value or "\r" in value:

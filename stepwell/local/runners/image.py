@@ -14,6 +14,20 @@ from stepwell.local.runners.process import Process
 from stepwell.local.runners.program import last_line
 from stepwell.project import container_engine
 
+# What an engine's client reads itself: names, and beginnings of names.
+READ_BY_CLIENTS = (
+    *("DOCKER_", "BUILDX_", "CONTAINER", "_CONTAINER", "PODMAN", "BUILDAH", "BUILDKIT", "STORAGE_", "REGISTRY_AUTH"),
+    *("XDG_", "DBUS_", "LD_", "GO", "SSL_", "SSH_AUTH_SOCK", "PATH", "HOME", "TMPDIR", "USER", "LANG", "LC_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
+_READ_BY_HELPERS = ("AWS_", "AZURE_", "CLOUDSDK_")  # programs that clients ask for the credentials of a registry
+
+
+def client_environment() -> dict[str, str]:
+    """Of the server's environment, what a client needs: steps of the same user could read the rest of it there."""
+    names = (*READ_BY_CLIENTS, *_READ_BY_HELPERS)
+    return {name: value for name, value in os.environ.items() if name.startswith(names)}
+
 
 class NoImage(Exception):
     """An image could not be built or pulled; another try may help."""
@@ -31,7 +45,7 @@ def find_engine() -> str:
 async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None]) -> int:
     """Run a command of the engine to its end; its exit code. It is killed if this is cancelled."""
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    process = Process(argv, cwd=None, env=os.environ, receive=receive, ended=ended.set_result)
+    process = Process(argv, cwd=None, env=client_environment(), receive=receive, ended=ended.set_result)
     try:
         return await asyncio.shield(ended)
     except asyncio.CancelledError:
