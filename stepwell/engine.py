@@ -43,7 +43,6 @@ from stepwell.core.messages import (
 from stepwell.core.plan import Plan
 from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
-from stepwell.core.run_error import run_error
 from stepwell.core.run_events import end_event
 from stepwell.core.waits import wait_index
 from stepwell.platform import (
@@ -60,6 +59,7 @@ from stepwell.platform import (
     RunRecord,
     Store,
 )
+from stepwell.run_log import log_failed_attempt, log_failed_run, log_known_event
 
 if TYPE_CHECKING:
     from stepwell.core.approvals import Links
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 _LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
 
 log = logging.getLogger("stepwell.engine")
-runs_log = logging.getLogger("stepwell.runs")
 types_log = logging.getLogger("stepwell.types")
 
 
@@ -210,6 +209,8 @@ class Engine:
             if isinstance(accepted, NotWritten):
                 log.warning("event %s is not accepted yet: %s", its.event.id, accepted)
                 self._failed([its.cause])
+            if accepted is None:
+                log_known_event(its.event)
             if not isinstance(accepted, Accepted):
                 continue
             if its.event.invalid:
@@ -437,10 +438,12 @@ class Engine:
                         facts.append(RunFact(record.run.id, earlier, cause))
                 elif isinstance(command, EmitEnd):
                     if command.status == "failed":
-                        _log_failure(record)
+                        log_failed_run(record)
                     event = end_event(record.plan, record.run, record.event, record.errors, now, record.replay)
                     if event is not None and self.dispatcher.emit(event):
                         arrivals.append(Arrival(event, cause=cause))
+                elif isinstance(command, RecordAttempt):
+                    log_failed_attempt(record, command, change.commands)
                 elif isinstance(command, StopStep):
                     self.dispatcher.stop(record.run.id, command.step, command.attempt)
                 elif isinstance(command, RunStep):
@@ -571,12 +574,3 @@ def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:
         return WaitKey(None)
     known = {**variables, "user": variables["event"]["user"], "data": variables["event"]["data"]}
     return index.key(its.event, known)
-
-
-def _log_failure(record: RunRecord) -> None:
-    run, plan = record.run, record.plan
-    error = run_error(plan, run, record.errors) or {}
-    step, kind, message = error.get("step"), error.get("kind"), error.get("message")
-    fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step, "kind": kind}
-    words = "run %s of %s failed at step %s: %s: %s"
-    runs_log.warning(words, run.id, plan.function_id, step, kind, message, extra={"fields": fields})

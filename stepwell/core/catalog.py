@@ -118,6 +118,15 @@ class Catalog:
     def _is_chosen(self, plan: Plan, event: Event) -> bool:
         return plan.function_id not in self._divided or self.choose(plan.function_id, event) is plan
 
+    @property
+    def triggers(self) -> list[str]:
+        """The names, and prefixes with `*`, that triggers of live functions have."""
+        return sorted({*self._exact, *(f"{prefix}*" for prefix, _, _ in self._prefixes)})
+
+    def is_triggered_by(self, name: str) -> bool:
+        """Whether a trigger has this name."""
+        return name in self._exact or any(name.startswith(prefix) for prefix, _, _ in self._prefixes)
+
     def is_awaited(self, name: str) -> bool:
         return name in self._paths
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import orjson
 from rich.table import Table
 
 from stepwell.core.approvals import REQUESTED
+from stepwell.core.catalog import Catalog
 from stepwell.core.invalid_events import INVALID_EVENT
 from stepwell.core.run_events import RUN_EVENTS
+from stepwell.dev.quiet_events import why_nothing_started
 from stepwell.event_types.types import Change, Refused
 from stepwell.local.queries import Queries
 from stepwell.local.server import Deployed
@@ -20,6 +24,7 @@ from stepwell.local.webhooks import Synchronised
 from stepwell.platform import EventDetail
 from stepwell.project.load import PlacedProblem
 from stepwell.project.webhooks import FoundWebhooks
+from stepwell.run_log import ATTEMPTS, EVENTS
 from stepwell.terminal import Terminal, print_line, shown
 
 _EVERY_S = 0.25
@@ -27,9 +32,13 @@ _AT_ONCE = 10  # of a flood of events only the newest are shown
 _ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 
 
-class DevConsole:
-    def __init__(self, queries: Queries, *, as_json: bool) -> None:
-        self._queries, self._as_json = queries, as_json
+class DevConsole(logging.Handler):
+    """As a handler of the log, it shows failed attempts and events that came again (`run_log`)."""
+
+    def __init__(self, queries: Queries, catalog: Callable[[], Catalog], *, as_json: bool) -> None:
+        super().__init__()
+        self._queries, self._catalog, self._as_json = queries, catalog, as_json
+        self._noted: list[logging.LogRecord] = []
         self._console = Terminal()
         self._deployed: list[Deployed] = []
         self._is_ready = False
@@ -136,18 +145,50 @@ class DevConsole:
     # --- events ----------------------------------------------------------------------------------------------------
 
     async def follow(self, position: int) -> None:
-        """Print every event from this position on, with what it started and which runs ended."""
+        """Print every event from this position on, with what it started, which attempts failed and which runs ended."""
         while True:
             await asyncio.sleep(_EVERY_S)
             new = self._queries.read_tail(position, _AT_ONCE)  # a few rows: cheaper here than in a thread
-            if not new:
-                continue
-            skipped = new[0][0].event.seq - position - 1
-            if skipped:
+            if new and (skipped := new[0][0].event.seq - position - 1):
                 self._line("skipped", f"[dim]... {skipped:,} more events[/]", events=skipped)
-            position = new[-1][0].event.seq
-            for detail, started in new:
+            ends = [its for its in new if its[0].event.name.startswith(RUN_EVENTS)]
+            for detail, started in (its for its in new if its not in ends):
                 self._event(detail, started)
+            self._show_noted()
+            for detail, started in ends:
+                self._event(detail, started)
+            position = new[-1][0].event.seq if new else position
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what the log says until the events are shown that it is about."""
+        self._noted.append(record)
+
+    def _show_noted(self) -> None:
+        noted, self._noted = self._noted, []
+        if len(noted) > _AT_ONCE:
+            self._line("skipped", f"[dim]... {len(noted) - _AT_ONCE:,} more failed attempts, or events again[/]")
+        for record in noted[-_AT_ONCE:]:
+            fields = getattr(record, "fields", {})
+            if record.name == ATTEMPTS:
+                self._attempt_failed(**fields)
+            elif record.name == EVENTS:
+                event = fields["event"]
+                text = f"[cyan]event[/] {shown(event.name)} [dim]{shown(event.id)}[/]"
+                text += "\n      [yellow]starts nothing: an event of this id was accepted before[/]"
+                self._line("duplicate", text, name=event.name, id=event.id)
+
+    def _attempt_failed(self, function: str, run: str, step: str, attempt: int, kind: str, **fields: Any) -> None:
+        status, next_at = fields["status"], fields["next_attempt_at"]
+        text = (
+            f"[yellow]{shown(status)}[/] {shown(function)} [dim]{shown(run)}[/] step {shown(step)} attempt {attempt}: "
+        )
+        text += shown(fields["error"])
+        if next_at is not None:
+            at = datetime.fromisoformat(next_at).astimezone()
+            text += f"\n      tried again at {at:%H:%M:%S}"
+        elif status == "failed":
+            text += "\n      not tried again"
+        self._line("attempt", text, function=function, run=run, step=step, attempt=attempt, error_kind=kind, **fields)
 
     def _event(self, detail: EventDetail, started: dict[str, str]) -> None:
         event = detail.event
@@ -170,14 +211,17 @@ class DevConsole:
         for function_id, run_id in started.items():
             text += f"\n      started {shown(function_id)} [dim]{shown(run_id)}[/]"
         for miss in misses:
-            why = miss["problem"] or "it is false"
-            text += (
-                f"\n      [dim]not started {shown(miss['function_id'])}: {shown(miss['expression'])}: {shown(why)}[/]"
-            )
+            why = ": ".join(its for its in (miss["expression"], miss["problem"] or "it is false") if its)
+            text += f"\n      [dim]not started {shown(miss['function_id'])}: {shown(why)}[/]"
+        silence = None
+        if not started and not misses and detail.replay is None:
+            silence = why_nothing_started(event.name, self._queries.read_keepers(event.seq), self._catalog())
+        if silence is not None:
+            text += f"\n      [yellow]{shown(silence)}[/]"
         for its in invalid:
             text += f"\n      [yellow]invalid[/] {shown(its['pointer'])}: {shown(its['message'])}"
         fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses}
-        self._line("event", text, **fields, invalid=invalid)
+        self._line("event", text, **fields, invalid=invalid, why=silence)
 
     def _refused(self, data: dict[str, Any]) -> None:
         text = f"[red]refused[/] {shown(data['event_name'])} [dim]{shown(data['event_id'])}[/]"

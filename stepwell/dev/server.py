@@ -21,6 +21,7 @@ from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree, is_file
 from stepwell.project.types import ProjectTypes, project_types, surprises
 from stepwell.project.webhooks import find_webhooks
+from stepwell.run_log import ATTEMPTS, EVENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,12 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
     with listen(options.host, options.port) as listener:
         url = url_of(listener, "http" if options.certificate is None else "https")
         async with open_server(replace(settings, public_url=settings.public_url or url)) as server:
-            console = DevConsole(server.queries, as_json=options.as_json)
+            console = DevConsole(server.queries, server.platform.store.catalog, as_json=options.as_json)
+            for name, level in ((ATTEMPTS, logging.INFO), (EVENTS, logging.DEBUG)):
+                logger = logging.getLogger(name)
+                logger.setLevel(level)
+                logger.propagate = False  # the console shows them
+                logger.addHandler(console)
             await deploy_all(server, options.paths, console)
 
             async def ready() -> None:

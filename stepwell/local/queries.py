@@ -84,6 +84,11 @@ class Queries:
         sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL AND (replay IS NULL OR replay = ?)"
         return [(_event(row), dict(self._connection.execute(sql, (row[0], row[4])))) for row in reversed(rows)]
 
+    def read_keepers(self, event: int) -> list[str]:
+        """The paused functions for which an event is kept, by its row."""
+        rows = self._connection.execute("SELECT function FROM kept WHERE event = ? ORDER BY function", (event,))
+        return [function for (function,) in rows]
+
     def _between(
         self, table: str, column: str, since: int | None, until: int | None, before: int | None
     ) -> tuple[int | None, int | None]:

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers import Api, Server, api, dev, eventually, program, write_function
@@ -40,6 +42,79 @@ def http(server: Server) -> Iterator[Api]:
 
 def live(http: Api) -> dict[str, int]:
     return {function["id"]: function["version"] for function in http.get("/v1/functions")["data"]}
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_it_shows_each_failed_attempt_while_it_is_retried(tmp_path: Path) -> None:
+    """With the first line of its error, and when the next one is."""
+    retries = {"attempts": 1, "backoff": {"initial": "1h"}}
+    step = program("echo 'ValueError: boom' >&2; echo more >&2; exit 3", retries=retries)
+    with dev(write_function(tmp_path / "f", a=step), tmp_path / "db") as server, api(server) as http:
+        event = http.send()
+        line = server.line(lambda line: line["kind"] == "attempt")
+        (run,) = http.runs_of(event)
+    assert (line["function"], line["run"], line["step"], line["attempt"]) == ("f", run["id"], "a", 1)
+    assert line["status"] == "failed"
+    assert "more" in line["error"]  # the last line that it printed, as the run says too
+    assert "\n" not in line["error"]
+    due = datetime.fromisoformat(line["next_attempt_at"])
+    assert timedelta(minutes=50) < due - datetime.now(UTC) < timedelta(minutes=70)
+
+
+def test_what_is_not_tried_again_is_said_so(tmp_path: Path) -> None:
+    with dev(write_function(tmp_path / "f", a=program("exit 3")), tmp_path / "db") as server, api(server) as http:
+        http.ended(http.send())
+        assert server.line(lambda line: line["kind"] == "attempt")["next_attempt_at"] is None
+        server.line(lambda line: line["kind"] == "run" and line["status"] == "failed")
+
+
+def test_people_read_when_the_next_try_is(tmp_path: Path) -> None:
+    step = program("echo boom >&2; exit 3", retries={"attempts": 1, "backoff": {"initial": "1h"}})
+    folder = write_function(tmp_path / "f", a=step)
+    command = [sys.executable, "-m", "stepwell", "dev", str(folder), "--port", "0", "--db", str(tmp_path / "db")]
+    printed = tmp_path / "printed"
+    with printed.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        try:
+            eventually(lambda: "ready" in printed.read_text())
+            url = next(word for word in printed.read_text().split() if word.startswith("http"))
+            httpx.post(f"{url}/e", json={"name": "go"})
+            httpx.post(f"{url}/e", json={"name": "goo"})
+            eventually(lambda: "tried again at" in printed.read_text() and "is it go?" in printed.read_text())
+        finally:
+            process.terminate()
+    assert "failed f" in printed.read_text()
+    assert "step a attempt 1: " in printed.read_text()
+    assert "boom" in printed.read_text()
+
+
+def why(server: Server, event: str) -> str | None:
+    text: str | None = server.line(lambda line: line.get("id") == event and line["kind"] == "event")["why"]
+    return text
+
+
+def test_it_says_why_an_event_started_nothing(server: Server, http: Api, functions: Path) -> None:
+    assert why(server, http.send("one")) is None
+    assert why(server, http.send("On")) == "starts nothing: no trigger is called On; there are one, two"
+    assert why(server, http.send("tow")) == "starts nothing: no trigger is called tow; is it two?"
+    false = http.send("two", data={"ok": False})
+    assert why(server, false) is None  # the function's line says it
+    assert server.line(lambda line: line.get("id") == false)["not_started"][0]["problem"] is None
+    assert http.http.post("/v1/functions/one/pause").status_code == 200
+    assert why(server, http.send("one")) == "kept for one: paused, and started with it once resumed"
+
+
+def test_an_event_that_comes_again_is_shown_as_that(server: Server, http: Api) -> None:
+    http.send("one", id="same")
+    http.send("one", id="same")
+    assert server.line(lambda line: line["kind"] == "duplicate")["id"] == "same"
+
+
+def test_without_functions_it_says_that_nothing_can_start(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with dev(tmp_path / "none", tmp_path / "db") as server, api(server) as http:
+        assert "no function that is live" in str(why(server, http.send("x")))
 
 
 # --- what it finds and prints ----------------------------------------------------------------------------------------

@@ -45,6 +45,27 @@ def test_every_line_of_its_output_is_json(tmp_path: Path, db: Path) -> None:
     assert key not in str(server.lines)
 
 
+def test_the_log_says_why_attempts_and_runs_failed(tmp_path: Path, db: Path) -> None:
+    retries = {"attempts": 1, "backoff": {"initial": "1ms"}}
+    step = program("echo 'ValueError: boom' >&2; exit 3", retries=retries)
+    key = new_key(db)
+    with serve(write_function(tmp_path / "f", a=step), db) as server, api(server, key) as http:
+        run = http.ended(http.send())
+        server.stop()
+    lines = [line for line in server.lines if line.get("run") == run["id"]]
+    first, second, last = lines
+    its = {"function": "f", "version": 1, "run": run["id"], "step": "a", "kind": "exit"}
+    assert all(its.items() <= line.items() and "boom" in line["error"] for line in lines)
+    assert [(line["logger"], line["level"], line["attempt"]) for line in lines] == [
+        ("stepwell.attempts", "info", 1),
+        ("stepwell.attempts", "warning", 2),
+        ("stepwell.runs", "warning", 2),
+    ]
+    assert first["next_attempt_at"] is not None
+    assert second["next_attempt_at"] is None
+    assert "boom" in last["message"]
+
+
 def test_without_keys_it_warns_and_refuses_everybody(tmp_path: Path, db: Path) -> None:
     with serve(write_function(tmp_path / "f"), db) as server:
         (warning,) = [line["message"] for line in server.lines if line["level"] == "warning"]

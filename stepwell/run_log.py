@@ -1,0 +1,67 @@
+"""What the log says of attempts and runs that fail, and of events that were accepted before. Its lines have fields, for
+those who read it by machine: a server's JSON lines, and the console of `dev`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from stepwell.core.events import Event
+from stepwell.core.messages import Command, RecordAttempt, SetTimer, Timer, TimerKind
+from stepwell.core.run_error import run_error
+from stepwell.core.times import time_text
+from stepwell.platform import RunRecord
+
+ATTEMPTS, EVENTS = "stepwell.attempts", "stepwell.events"
+
+_runs = logging.getLogger("stepwell.runs")
+_attempts = logging.getLogger(ATTEMPTS)
+_events = logging.getLogger(EVENTS)
+_LONGEST = 500  # characters of a message
+
+
+def log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequence[Command]) -> None:
+    """An attempt has failed or was lost. `others`: the commands of the same transition, which may set the next try."""
+    error, plan, step = command.error, record.plan, record.plan.steps[command.step].id
+    if error is None or command.status not in ("failed", "lost"):
+        return
+    due = next((its.due_at for its in others if isinstance(its, SetTimer) and _is_retry(its.timer, command)), None)
+    fields = {
+        "function": plan.function_id,
+        "version": plan.version,
+        "run": record.run.id,
+        "step": step,
+        "attempt": command.attempt,
+        "status": command.status,
+        "kind": error.kind,
+        "error": _first_line(error.message),
+        "next_attempt_at": None if due is None else time_text(due),
+    }
+    words, level = "attempt %s of step %s of %s %s: %s: %s", logging.WARNING if due is None else logging.INFO
+    texts = (command.attempt, step, plan.function_id, command.status, error.kind, fields["error"])
+    _attempts.log(level, words, *texts, extra={"fields": fields})
+
+
+def log_failed_run(record: RunRecord) -> None:
+    run, plan = record.run, record.plan
+    error = run_error(plan, run, record.errors) or {}
+    step, kind, message = error.get("step"), error.get("kind"), _first_line(str(error.get("message")))
+    number = next((run.steps[i].attempt for i, its in enumerate(plan.steps) if its.id == step), None)
+    fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step, "attempt": number}
+    fields |= {"kind": kind, "error": message}
+    words = "run %s of %s failed at step %s: %s: %s"
+    _runs.warning(words, run.id, plan.function_id, step, kind, message, extra={"fields": fields})
+
+
+def log_known_event(event: Event) -> None:
+    """An event was sent again: it starts nothing."""
+    _events.debug("event %s %s was accepted before", event.name, event.id, extra={"fields": {"event": event}})
+
+
+def _is_retry(timer: Timer, ended: RecordAttempt) -> bool:
+    return timer == Timer(TimerKind.RETRY, ended.step, ended.attempt)
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0][:_LONGEST] if lines else ""
