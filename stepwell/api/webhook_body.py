@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qsl
 
 from stepwell.core import exact_json
+from stepwell.core.form import MOST_FIELDS, form_fields
 from stepwell.core.json_fields import json_of_text, read_json
 
-MOST_FIELDS = 1000  # of a form or a query
+_LONGEST_HEAD = 8192  # bytes of the headers of a part
 _CHARSETS = {
     **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8-sig"),
     **dict.fromkeys(("iso-8859-1", "latin-1", "latin1"), "latin-1"),
@@ -66,7 +66,7 @@ def read_body(content_type: str, body: bytes, reading: str = "") -> Any:
 def fields_of(text: str, errors: str) -> dict[str, Any]:
     """Of a form or a query, by name: a text, or a list of texts if it is there more than once."""
     found: dict[str, Any] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True, errors=errors, max_num_fields=MOST_FIELDS):
+    for name, value in form_fields(text, errors):
         _add(found, name, value)
     return found
 
@@ -115,6 +115,8 @@ def _parts(content_type: str, body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for piece in pieces[1:-1]:
         head, _, content = piece.partition(b"\r\n\r\n")
+        if len(head) > _LONGEST_HEAD:
+            raise ValueError("a part of the form has headers that are too long")
         disposition = _DISPOSITION.search(head)
         parameters = dict(_PARAMETER.findall(disposition[1])) if disposition else {}
         if b"name" not in parameters:

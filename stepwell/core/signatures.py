@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
+
+from stepwell.core.form import form_fields
 
 ALGORITHMS = ("sha1", "sha256", "sha384", "sha512")
 ENCODINGS = ("hex", "base64")
@@ -71,7 +73,7 @@ class Signed:
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(reversed(parse_qsl(urlsplit(self.url).query, keep_blank_values=True)))  # of several, the first
+        return dict(reversed(form_fields(urlsplit(self.url).query, "replace")))  # of several, the first
 
 
 def check_signature(verify: Verify, secret: str | None, signed: Signed, now: int) -> None:
@@ -169,9 +171,9 @@ def _check_twilio(verify: Verify, secret: str, signed: Signed) -> None:
     fields = ""
     if signed.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
         try:
-            pairs = parse_qsl(signed.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=1000)
-        except ValueError:
-            raise BadSignature("the form has more than 1,000 fields") from None
+            pairs = form_fields(signed.body.decode("utf-8", "replace"), "replace")
+        except ValueError as error:
+            raise BadSignature(f"the form cannot be read: {error}") from None
         fields = "".join(name + value for name, value in sorted(set(pairs)))
     elif signed.body:
         digest = signed.query.get("bodySHA256", "").lower()
