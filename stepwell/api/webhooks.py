@@ -22,7 +22,7 @@ from stepwell.api.ingest import MADE_LEVELS, accepted
 from stepwell.api.problem import Problem
 from stepwell.api.webhook_body import fields_of, is_form, read_body
 from stepwell.api.webhook_senders import NeedsCertificate, check_sender, confirmation_url, unusable
-from stepwell.core.challenges import BadChallenge
+from stepwell.core.challenges import BadChallenge, Challenge, Token
 from stepwell.core.engine_ids import EngineId
 from stepwell.core.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
 from stepwell.core.json_fields import with_json_fields
@@ -136,7 +136,9 @@ def made_event(
     else:
         its = Rule.of(rule)
         sent = _sent(its, delivery)
-        reply = _answer(its, sent, lambda _: "<the signature>")
+        challenge, reply = its.challenge, None
+        if challenge is not None and challenge.is_asked(sent.bindings()):
+            reply = _answer(its, challenge, sent, lambda _: "<the signature>")
         event = _made(its, sent, now) if reply is None and delivery.method == "POST" else None
     if reply is not None or delivery.method != "POST":
         return reply or Reply(accepted([]))
@@ -160,7 +162,7 @@ def _receive(hooks: Hooks, delivery: Delivery, now: int, key: PublicKey | None =
     if delivery.method == "POST":
         check_sender(hooks, rule, delivery, now, key)
     sent = _sent(rule, delivery)
-    reply = _challenge(hooks, rule, sent)
+    reply = _challenge(hooks, rule, sent, is_signed=delivery.method == "POST" and rule.verify is not None)
     if reply is not None or delivery.method == "GET":
         return Received(reply=reply or Reply(accepted([])))
     confirm = confirmation_url(rule, sent.body)
@@ -170,18 +172,24 @@ def _receive(hooks: Hooks, delivery: Delivery, now: int, key: PublicKey | None =
 # --- challenges ------------------------------------------------------------------------------------------------------
 
 
-def _challenge(hooks: Hooks, rule: Rule, sent: Sent) -> Reply | None:
-    """What a challenge is answered; None if the request is none."""
+def _challenge(hooks: Hooks, rule: Rule, sent: Sent, *, is_signed: bool) -> Reply | None:
+    """What a challenge is answered; None if the request is none. Only who signed a request gets a signature."""
 
     def sign(text: str) -> str:
         assert rule.verify is not None
         secret = hooks.secret(rule.verify.secret) or ""
         return hmac.new(secret.encode(errors="surrogateescape"), text.encode(), rule.verify.algorithm).hexdigest()
 
-    reply = _answer(rule, sent, sign)
-    token = rule.challenge.token if rule.challenge else None
-    if reply is None or token is None:
-        return reply
+    if rule.challenge is None or (rule.challenge.sign is not None and not is_signed):
+        return None
+    if not rule.challenge.is_asked(sent.bindings()):
+        return None
+    if rule.challenge.token is not None:
+        _check_token(hooks, rule, rule.challenge.token, sent)
+    return _answer(rule, rule.challenge, sent, sign)
+
+
+def _check_token(hooks: Hooks, rule: Rule, token: Token, sent: Sent) -> None:
     try:
         secret = hooks.secret(token.secret)
         if secret is None:
@@ -191,14 +199,11 @@ def _challenge(hooks: Hooks, rule: Rule, sent: Sent) -> Reply | None:
             raise Problem(403, f"webhook {rule.name}: the field {token.query} of the query is not the token")
     except BadSecret as error:
         raise unusable(rule, token.secret, error) from None
-    return reply
 
 
-def _answer(rule: Rule, sent: Sent, sign: Callable[[str], str]) -> Reply | None:
-    if rule.challenge is None or not rule.challenge.is_asked(sent.bindings()):
-        return None
+def _answer(rule: Rule, challenge: Challenge, sent: Sent, sign: Callable[[str], str]) -> Reply:
     try:
-        answer = rule.challenge.answer_to(sent.bindings(), sign)
+        answer = challenge.answer_to(sent.bindings(), sign)
     except BadChallenge as error:
         raise _refused(rule, error) from None
     if isinstance(answer, bytes):

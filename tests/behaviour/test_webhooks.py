@@ -440,6 +440,13 @@ def test_zooms_challenge_is_signed_and_nothing_else_is(platform: Platform) -> No
     refused(send("qgg8vlvZRS6UYooatFL8Aw", b"other"), 401)
     for token in ("v0:1:{}", '{"event":"x"}', "", "x" * 129):
         refused(send(token), 422)
+    put(
+        platform,
+        "open",
+        verify={"type": "zoom", "secret": "ZOOM"},
+        challenge={"sign": "query.token", "answer": "signature"},
+    )
+    assert get(platform, "open?token=abc").json() == {"ids": [], "status": 200}, "who signed nothing gets no signature"
 
 
 def test_who_only_looks_whether_a_webhook_is_there_is_answered(platform: Platform) -> None:
