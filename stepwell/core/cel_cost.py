@@ -62,6 +62,18 @@ class _Whatever:
     largest_entry = size
 
 
+@dataclass(frozen=True, slots=True)
+class _Rough:
+    """Sizes of which those of the largest entries, which take long to find, are as large as the whole."""
+
+    sizes: Sizes
+
+    def size(self, at: Path) -> Size:
+        return self.sizes.size(at)
+
+    largest_entry = size
+
+
 class TooMuch(Exception):
     """Why an evaluation is not begun. `on`: what takes the most, if that is known."""
 
@@ -73,7 +85,10 @@ class TooMuch(Exception):
 def check_cost(tree: Node, sizes: Sizes, converted: Size, *, is_given: bool = False) -> float:
     """What an evaluation may take. Raises TooMuch if that is too long. `converted`: the size of all that the library
     gets. `is_given`: the value is used."""
-    return _cost(tree, sizes, _MOST, converted, is_given)
+    try:
+        return _cost(tree, _Rough(sizes), _MOST, converted, is_given)
+    except TooMuch:
+        return _cost(tree, sizes, _MOST, converted, is_given)
 
 
 def _cost(tree: Node, sizes: Sizes, limit: float, converted: Size, is_given: bool) -> float:
@@ -198,7 +213,7 @@ class _Meter:
 
     def _loop(self, loop: Comprehension, known: dict[str, Size], times: float) -> Size:
         over = self.visit(loop.range, known, times)
-        rounds = min(over.entries * times, _MOST_ROUNDS)
+        rounds = min(over.entries * times, over.all_nodes, _MOST_ROUNDS)
         inside = {name: its.within(rounds, over.entries) for name, its in known.items()}
         at = path(loop.range)
         entry = over if at is None or at[0] in known else self._sizes.largest_entry(at)
