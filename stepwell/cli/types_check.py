@@ -38,8 +38,10 @@ def command(
 
     Example: stepwell types check functions/
     """
+    from stepwell.project.expression_checks import check_expressions
     from stepwell.project.load import load_all
     from stepwell.project.schemas import find_types
+    from stepwell.project.types import project_types
 
     where = paths or [Path()]
     loaded, errors = load_all(where)
@@ -47,11 +49,9 @@ def command(
     problems = [problem for error in errors for problem in error.problems]
     problems += types.problems
     warnings = [*types.warnings]
-    newest: dict[str, Schema | None] = {name: versions[-1].schema for name, versions in types.by_name().items()}
-    for function in loaded:
-        wrong, doubtful = _expressions(function, newest)
-        problems += wrong
-        warnings += doubtful
+    checked = check_expressions(loaded, project_types(where, loaded))
+    problems += checked.errors
+    warnings += checked.warnings
     client = Client(env) if registry or env is not None else None
     for change in _changes(types.by_name(), client):
         found = list(change.problems(loaded))
@@ -93,18 +93,6 @@ def _show(
         stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
     if not loaded and not types and not problems:
         stderr.print("no functions and no schemas/ folders found here")
-
-
-def _expressions(
-    function: LoadedFunction, schemas: Mapping[str, Schema | None]
-) -> tuple[list[PlacedProblem], list[PlacedProblem]]:
-    from stepwell.event_types.check import check, doubts
-
-    its = function.normalised()
-    return (
-        [function.placed(p.pointer, f"{p.pointer[-1]}: {p.message}") for p in check(its, schemas)],
-        [function.placed(p.pointer, f"{p.pointer[-1]}: {p.message}") for p in doubts(its, schemas)],
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def says_policy(schema_policy: Policy | None, policy: Policy | None) -> bool:
 
 def _check_default(its: TypeVersion, was: KnownType, schema: Schema | None) -> None:
     """Raises Refused if the version would become the default by surprise."""
-    if its.may_break or schema is None or says_policy(its.policy, was.policy):
+    if its.may_break or schema is None or was.policy is Policy.OFF or says_policy(its.policy, was.policy):
         return
     if breaking := refused_by(its.schema, schema):
         raise Refused(surprise(its, was.default, breaking), breaking, is_conflict=True, version=its)

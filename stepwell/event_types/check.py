@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stepwell.core.approvals import placeholders
 from stepwell.core.cel_ast import Select, walk
 from stepwell.core.expressions import ExpressionError, Scope, compile_value
 from stepwell.core.problems import Pointer, Problem
@@ -83,6 +84,8 @@ def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Ite
             pause = edge.get("async") or {}
             if pause.get("match"):
                 yield Place((*at, "async", "match"), pause["match"], triggers, pause["event"])
+        for source in placeholders(step["runtime"].get("message", "")):
+            yield Place(("steps", step_id, "runtime", "message"), source, triggers, is_condition=False)
 
 
 def _readings(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None) -> Iterator[tuple[Pointer, Reading]]:

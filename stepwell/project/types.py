@@ -57,7 +57,9 @@ def surprises(types: ProjectTypes) -> list[PlacedProblem]:
     found = []
     for name in dict.fromkeys(its.name for its in types.types):
         before, newest = [None, *(its for its in types.types if its.name == name)][-2:]
-        if before is None or newest is None or says_policy(newest.policy, before.policy):
+        if before is None or newest is None or before.policy is Policy.OFF:
+            continue
+        if says_policy(newest.policy, before.policy):
             continue
         if breaking := refused_by(newest.schema, before.schema):
             message = surprise(newest, before.version, breaking)

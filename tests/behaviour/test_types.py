@@ -284,6 +284,14 @@ def test_what_breaks_nothing_or_says_so_is_registered(
         refusal(platform, {"name": "order/placed", "data": {"amount": 3}})
 
 
+def test_where_nobody_looks_at_events_nobody_is_made_wrong(platform: Platform) -> None:
+    register(platform, policy="off")
+    assert register_all(platform, {"version": "2", "schema": TEXT, "may_break": False})[0]["policy"] == "off"
+    platform.api("PATCH", "/v1/types/order/placed", {"policy": "reject"})
+    with pytest.raises(Refused, match="was string, is number now"):
+        register_all(platform, {"version": "3", "schema": AMOUNT, "policy": "reject", "may_break": False})
+
+
 def test_a_reject_that_is_only_repeated_says_nothing_new(platform: Platform) -> None:
     version = {"version": "2", "schema": TEXT, "policy": "reject", "may_break": False}
     register(platform)

@@ -98,6 +98,17 @@ def test_a_function_without_types_has_nothing_to_check(tmp_path: Path) -> None:
     assert checked(tmp_path, "event.data.anything > 1") == CheckedExpressions([], [])
 
 
+def test_what_people_are_asked_is_held_against_types_too(tmp_path: Path) -> None:
+    approval = {"type": "approval", "message": "Pay {{ data.totl }} of {{ data.total }}?"}
+    definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": {"runtime": approval}}}
+    (tmp_path / "stepwell.json").write_text(json.dumps(definition))
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "go.v1.schema.json").write_text(json.dumps(NUMBER))
+    function = load(tmp_path)
+    (error,) = check_expressions([function], project_types([tmp_path], [function])).errors
+    assert (error.pointer[-1], "did you mean `total`?" in error.message) == ("message", True)
+
+
 def test_an_awaited_event_is_held_against_its_own_type(tmp_path: Path) -> None:
     pause = {"event": "go", "match": "async.data.totl == event.data.x", "ttl": "1d"}
     cancel = [{"event": "go", "if": "async.data.tota == 1.0"}]
