@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.local.room import NEVER, make_room
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -142,9 +143,9 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, self._why or "Invalid HTTP request received.")
+            self._refuse(HTTPStatus.BAD_REQUEST, self._why or "this is no HTTP request")
         if self._head > MAX_HEAD_BYTES and not self._is_over:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers of a request may have 64 KiB.")
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers of a request may have 64 KiB")
         if self._is_reading and self._in_body:
             self._heard_at = self.loop.time()
 
@@ -153,7 +154,7 @@ class Connection(HttpToolsProtocol):
         follows its head for that protocol."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "This server is no proxy.")
+            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy")
             return
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%s: %s" % header for header in map(_without_upgrade, self.headers) if header is not None]
@@ -197,7 +198,7 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it is read again
         if self._hosts != 1 and (self._hosts or self.parser.get_http_version() != "1.0"):
-            self._why = "A request needs one Host header."
+            self._why = "a request needs one Host header"
             raise ValueError(self._why)
         super().on_headers_complete()
         self._in_body = True
@@ -296,7 +297,9 @@ class Connection(HttpToolsProtocol):
     def give_way(self) -> None:
         """Let another have the place of a client that has said nothing for long, or too little."""
         if not self._is_over and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
-            self.transport.write(_answer(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections.", True))
+            self.transport.write(
+                _answer(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again later", True)
+            )
         self._is_over, self._over_at = True, NEVER
         self.transport.close()
 
@@ -333,7 +336,8 @@ def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
     return (name, b",".join(kept)) if kept else None
 
 
-def _answer(status: HTTPStatus, text: str, retry: bool = False) -> bytes:
+def _answer(status: HTTPStatus, why: str, retry: bool = False) -> bytes:
+    body = Problem(status.value, why).body()
     retry_after = "retry-after: 1\r\n" if retry else ""
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n{retry_after}"
-    return f"{head}content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode()
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {CONTENT_TYPE}\r\n{retry_after}"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body

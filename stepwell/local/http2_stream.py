@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.local.room import NEVER
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ def scope_of(headers: Iterable[Header], scheme: str, server: Any, client: Any, s
         "state": state.copy(),
     }
     if method == b"CONNECT":
-        raise Malformed(HTTPStatus.METHOD_NOT_ALLOWED, "This server is no proxy.", scope)
+        raise Malformed(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy", scope)
     hosts = {value for name, value in fields if name == b"host"} | {pseudo.get(b":authority", b"")} - {b""}
     if len(hosts) != 1:
-        raise Malformed(HTTPStatus.BAD_REQUEST, "A request needs one authority.", scope)
+        raise Malformed(HTTPStatus.BAD_REQUEST, "a request needs one authority", scope)
     fields[:] = [(b"host", hosts.pop()), *(field for field in fields if field[0] != b"host")]
     raw_path, _, query = pseudo.get(b":path", b"").partition(b"#")[0].partition(b"?")
     if raw_path[:1] != b"/" or not raw_path.isascii():
-        raise Malformed(HTTPStatus.BAD_REQUEST, "The path of a request begins with a slash.", scope)
+        raise Malformed(HTTPStatus.BAD_REQUEST, "the path of a request begins with a slash", scope)
     path = raw_path.decode("ascii")
     scope |= {"path": unquote(path) if "%" in path else path, "raw_path": raw_path, "query_string": query}
     return scope
@@ -72,8 +73,8 @@ def refuse(status: HTTPStatus, why: str) -> App:
     """An application that answers this."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        body = why.encode()
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        body = Problem(status.value, why).body()
+        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status.value, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -111,7 +112,7 @@ class Stream:
             self._connection.reset(self.id, ErrorCodes.INTERNAL_ERROR)
         else:
             self._start = None
-            await refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")(
+            await refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the server could not do this; its log says why")(
                 self._scope, self.receive, self.send
             )
 

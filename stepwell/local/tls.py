@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.local.allowance import Allowance
 from stepwell.local.room import make_room
 
@@ -19,8 +20,8 @@ log = logging.getLogger("stepwell.http")
 _HANDSHAKE_S = 10.0
 _GOODBYE_S = 5.0
 _ACCEPT_AGAIN_S = 0.1  # when there are no descriptors left
-_PLAIN = b"This port speaks HTTPS: ask for https:// instead of http://\n"
-_TO_PLAIN = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+_IN_PLAIN = Problem(400, "this port speaks HTTPS: ask for https:// instead of http://").body()
+_TO_PLAIN = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
 
 
 class BadCertificate(Exception):
@@ -155,7 +156,7 @@ class TlsListener:
     def _tell(self, client: socket.socket) -> None:
         try:
             client.setblocking(False)
-            client.send(_TO_PLAIN % (len(_PLAIN), _PLAIN))
+            client.send(_TO_PLAIN % (CONTENT_TYPE.encode(), len(_IN_PLAIN), _IN_PLAIN))
             client.shutdown(socket.SHUT_WR)
         except OSError:
             pass
