@@ -65,7 +65,9 @@ def test_a_server_that_is_process_1_leaves_no_zombies(tmp_path: Path) -> None:
           for i in 1 2 3 4 5; do curl -so /dev/null $url/e/x -d '{{"name": "go"}}'; done
           for i in $(seq 200); do sleep 0.05
             [ $(curl -s $url/v1/runs?status=completed | grep -o '"function_id":' | wc -l) -ge 5 ] && break
-          done; sleep 1.5; echo zombies $(ps -eo stat= | grep -c '^Z') of $(ps -eo stat= | wc -l); kill -TERM 1 ) &
+          done
+          for i in $(seq 100); do [ $(ps -eo stat= | grep -c '^Z') = 0 ] && break; sleep 0.05; done
+          echo zombies $(ps -eo stat= | grep -c '^Z') of $(ps -eo stat= | wc -l); kill -TERM 1 ) &
         exec {sys.executable} -m stepwell dev {tmp_path}/f --port $1 --db $db > {tmp_path}/log 2>&1
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
