@@ -88,7 +88,7 @@ def test_the_script_that_tries_them_all_shows_a_run() -> None:
     env = {**os.environ, "PATH": path, "PORT": str(port)}
     script = subprocess.run(["sh", EXAMPLES / "try.sh"], env=env, capture_output=True, text=True, timeout=60)
     assert script.returncode == 0, script.stderr
-    assert re.search(r"^fan-out v1 +completed", script.stdout, re.MULTILINE), script.stdout
+    assert re.search(r"^fan-out v1 +completed .*\nrun [a-z0-9]{26} ", script.stdout, re.MULTILINE), script.stdout
 
 
 # --- what the examples are there to show -----------------------------------------------------------------------------

@@ -17,7 +17,9 @@ def run_tree(run: Mapping[str, Any], *, logs: bool = False) -> Tree:
         (f"{run['function_id']} v{run['function_version']}", "bold"),
         "  ",
         status(run["status"]),
-        (f"  {duration(run['created_at'], run['ended_at'])}\nrun {run['id']}  event {run['event_id']}", "dim"),
+        (f"  {duration(run['created_at'], run['ended_at'])}", "dim"),
+        Text("\n"),
+        (f"run {run['id']}  event {run['event_id']}", "dim"),
         (f"  replay {run['replay']}" if run["replay"] else "", "magenta"),
     )
     tree = Tree(head)
