@@ -34,6 +34,7 @@ from stepwell.cdk.environment import registrar_parameter
 from stepwell.event_types.types import TypeVersion
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadError, load_all
+from stepwell.project.pushed import left_out
 from stepwell.project.search import Tree
 from stepwell.project.types import project_types
 from stepwell.project.webhooks import find_webhooks
@@ -70,7 +71,8 @@ class Functions(Construct):
         if problems := [*types.problems, *webhooks.problems]:
             raise LoadError(problems)
         wrong = check_expressions(functions, types).errors
-        for warning in (*tree.passed_over, *types.warnings, *wrong, *webhooks.warnings):
+        left = [note for function in functions for note in left_out(function)]
+        for warning in (*tree.passed_over, *left, *types.warnings, *wrong, *webhooks.warnings):
             Annotations.of(self).add_warning_v2("stepwell:doubt", str(warning))
         self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
         made = Construct(self, "Types")

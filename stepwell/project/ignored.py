@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-GIT, STEPWELL = ".gitignore", ".stepwellignore"
+GIT, STEPWELL = "git", ".stepwellignore"  # who ignores something
+_GIT_FILE = ".gitignore"
 _LARGEST = 1024 * 1024
 
 
@@ -31,10 +32,10 @@ class Ignored:
         top = next((parent for parent in (place, *place.parents) if os.path.exists(parent / ".git")), None)  # noqa: PTH110
         if top is None:
             return Ignored()
-        found = Ignored(_read(_exclude(top / ".git"), "git"))
+        found = Ignored(_read(_exclude(top / ".git"), GIT))
         here = top
         for name in place.relative_to(top).parts:
-            found = found.with_files_of(here, (GIT, STEPWELL))
+            found = found.with_files_of(here, (_GIT_FILE, STEPWELL))
             if found.by(name, is_folder=True):
                 return Ignored()
             found, here = found.inside(name), here / name
@@ -43,8 +44,8 @@ class Ignored:
     def with_files_of(self, folder: Path, names: Iterable[str]) -> Ignored:
         """What holds in this folder, where things of these names are."""
         specs = self.specs
-        if GIT in names:
-            specs += _read(folder / GIT, "git")
+        if _GIT_FILE in names:
+            specs += _read(folder / _GIT_FILE, GIT)
         if STEPWELL in names:
             specs += _read(folder / STEPWELL, STEPWELL)
         return Ignored(specs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from stepwell.project.ignored import Ignored
+from stepwell.project.ignored import GIT, STEPWELL, Ignored
 from stepwell.project.inngest import PASSED_OVER as SETTINGS_OF_INNGEST
 from stepwell.project.inngest import is_settings
 from stepwell.project.leftovers import is_leftover
@@ -22,6 +22,7 @@ from stepwell.project.source import PlacedProblem
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _OF_TOOLS = frozenset({"node_modules", "bower_components", "site-packages", "__pycache__", "__pypackages__"})
 _OF_BUILDS = frozenset({"build", "dist", "cdk.out"})
+_MADE = frozenset({"schemas", "webhooks"})  # git may ignore them: programs make them, as they make code
 _ENVIRONMENT = "pyvenv.cfg"  # it makes a folder a virtual environment
 _MOST = 300_000
 
@@ -68,14 +69,14 @@ class Tree:
         return iter(self.paths)
 
     def _walk(self, top: Path) -> None:
-        folders = [(top, Ignored.above(top))]
+        folders = [(top, Ignored.above(top), False)]
         links: list[Path] = []
         while folders or links:
             if not folders:  # when all real folders were searched: what is also there without a link is found there
                 link = links.pop()
                 self.linked.append(link.resolve())
-                folders.append((link, Ignored()))
-            folder, above = folders.pop()
+                folders.append((link, Ignored(), False))
+            folder, above, is_code = folders.pop()  # in a function, `.stepwellignore` says what is no code
             entries = self._entries(folder)
             if self._left < 0:
                 cure = "name the folders of your functions, or name in .stepwellignore what holds none"
@@ -86,7 +87,8 @@ class Tree:
             names = frozenset(entry.name for entry in entries)
             if _ENVIRONMENT in names and folder != top:
                 continue
-            ignored = above.with_files_of(folder, names)
+            is_code = is_code or not names.isdisjoint(NAMES)
+            ignored = above.with_files_of(folder, names - {STEPWELL} if is_code else names)
             self._look_at_names(folder, names)
             own = names if folder == top else self._without_ignored(folder, names, ignored)
             self.folders.append(Folder(folder, self._without_settings(folder, own)))
@@ -95,7 +97,7 @@ class Tree:
                     if not self._is_passed_over(entry, ignored):
                         links.append(Path(entry.path))
                 elif entry.is_dir(follow_symlinks=False) and not self._is_passed_over(entry, ignored):
-                    folders.append((Path(entry.path), ignored.inside(entry.name)))
+                    folders.append((Path(entry.path), ignored.inside(entry.name), is_code))
 
     def _without_ignored(self, folder: Path, names: frozenset[str], ignored: Ignored) -> frozenset[str]:
         out = {name: who for name in names.intersection(NAMES) if (who := ignored.by(name, is_folder=False))}
@@ -137,6 +139,8 @@ class Tree:
         if entry.name in _OF_BUILDS or entry.name.endswith((".egg-info", ".dist-info")):
             why = f"folders called {entry.name} hold what builds make"
         elif who := ignored.by(entry.name, is_folder=not entry.is_symlink()):
+            if who == GIT and entry.name in _MADE:
+                return False
             why = f"{who} ignores it"
         else:
             return False

@@ -100,6 +100,26 @@ def test_types_and_webhooks_are_not_looked_for_there_either(tmp_path: Path) -> N
     assert {its.file.parent for its in (*webhooks.webhooks, *webhooks.problems)} == {tmp_path / "webhooks"}
 
 
+def test_types_that_git_ignores_count_since_programs_may_make_them(tmp_path: Path) -> None:
+    put(tmp_path / ".gitignore", "schemas/\nwebhooks/\n")
+    put(tmp_path / "schemas/order/placed.1.schema.json", "{}")
+    put(tmp_path / "functions/webhooks/w.json", "{}")
+    assert len(find_types([tmp_path]).types) == 1
+    assert len(find_webhooks([tmp_path]).problems) == 1
+    put(tmp_path / ".stepwellignore", "schemas\nwebhooks\n")
+    assert (find_types([tmp_path]).types, find_webhooks([tmp_path]).problems) == ([], [])
+
+
+def test_what_is_no_code_of_a_function_is_looked_at(tmp_path: Path) -> None:
+    """Its `.stepwellignore` says what is no code; types in its folder are none, and are found."""
+    put(function(tmp_path / "f") / ".stepwellignore", "schemas/\nsteps/g\n")
+    put(tmp_path / "f/schemas/order/placed.1.schema.json", "{}")
+    put(tmp_path / "f/steps/.stepwellignore", "*\n")
+    function(tmp_path / "f/steps/g", "g")
+    assert len(find_types([tmp_path]).types) == 1
+    assert sorted(found(tmp_path)) == ["f", "f/steps/g"]
+
+
 # --- what git ignores ------------------------------------------------------------------------------------------------
 
 
