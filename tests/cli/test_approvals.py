@@ -127,7 +127,7 @@ def test_a_server_behind_another_address_says_so_in_its_links(folder: Path, tmp_
     arguments = ("serve", folder, "--port", "0", "--db", db)
     for options, env in ((("--public-url", base), {}), ((), {"STEPWELL_PUBLIC_URL": base})):
         with serving(*arguments, *options, env=env) as server, api(server, key) as http:
-            url = started(http)["steps"]["ask"]["approval"]["approve_url"]
+            url = started(http, n=7)["steps"]["ask"]["approval"]["approve_url"]
             assert url.startswith("https://stepwell.example.com/base/approvals/")
             there = urlsplit(url).path.removeprefix("/base")
             assert http.http.get(there).status_code == 200
