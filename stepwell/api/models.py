@@ -316,9 +316,17 @@ class Accepted(TypedDict):
     status: Literal[200]
 
 
+class BrokenDefinition(TypedDict):
+    definition: str
+    message: NotRequired[str]  # with a key that may manage
+
+
 class Health(TypedDict):
-    status: Literal["ok"]
+    """`degraded`: these definitions are not in service, or in an older version only."""
+
+    status: Literal["ok", "degraded"]
     version: str
+    definitions: NotRequired[list[BrokenDefinition]]
 
 
 class ProblemView(TypedDict):

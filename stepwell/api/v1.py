@@ -18,11 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stepwell import __version__
 from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, page_routes
 from stepwell.api.body import body_of
+from stepwell.api.health import Broken, health
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.paging import PAGING as _PAGING
 from stepwell.api.paging import alone
@@ -204,8 +204,10 @@ def create_app(
     approvals: Approvals,
     webhooks: Webhooks,
     keys: Keys,
+    broken: Callable[[], Sequence[Broken]] = tuple,
 ) -> Starlette:
-    """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the page of approvals."""
+    """The ASGI application of `/v1`, `/openapi.json`, `/healthz` and the page of approvals. `broken`: what is not in
+    service, as `/healthz` says."""
     approval_api = ApprovalApi(approvals)
     v1 = [
         (V1(reader, control, approvals.links), OPERATIONS),
@@ -216,15 +218,16 @@ def create_app(
         (WebhooksApi(webhooks), WEBHOOK_OPERATIONS),
     ]
 
-    async def health(request: Request) -> Response:  # however many threads are busy
-        return _json({"status": "ok", "version": __version__})
+    async def healthz(request: Request) -> Response:  # however many threads are busy
+        found, key = broken(), bearer(request.headers.get("authorization"))
+        return _json(health(found, may_know_why=bool(found) and keys.scope_of(key) is KeyScope.MANAGE))
 
     described = _Once(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
 
     async def openapi(request: Request) -> Response:
         return Response(described.made or await run_in_threadpool(described), media_type="application/json")
 
-    routes = [Route("/healthz", health), Route("/openapi.json", openapi), *page_routes(approval_api)]
+    routes = [Route("/healthz", healthz), Route("/openapi.json", openapi), *page_routes(approval_api)]
     for its, operations in v1:
         routes += [Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method]) for o in operations]
     app = Starlette(

@@ -97,6 +97,7 @@ def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0)
 
     from stepwell.cli.ending import end_process, until_stopped
     from stepwell.local.code_check import CodeLost
+    from stepwell.local.in_service import NotInService
     from stepwell.local.lock import InUse
     from stepwell.local.reaper import orphans_reaped
     from stepwell.local.schema import BadDatabase
@@ -109,5 +110,5 @@ def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(until_stopped(as_server, grace_s))
             end_process(0)
-    except (InUse, BadDatabase, CodeLost, OSError) as error:
+    except (InUse, BadDatabase, CodeLost, NotInService, OSError) as error:
         fail(str(error))

@@ -61,6 +61,9 @@ def command(
             help="Where people reach this server, for links to approvals; default: the address it listens on.",
         ),
     ] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Do not start if a definition does not load, or cannot run here.")
+    ] = False,
     allow_missing_code: MissingCodeOption = False,
 ) -> None:
     """Start a server for production: keys are required (`stepwell keys create`), logs are JSON lines on stdout, SIGTERM
@@ -88,7 +91,7 @@ def command(
         code_may_be_lost=allow_missing_code,
         grace_s=grace,
     )
-    options = ServeOptions(settings.paths, host, port, keep_days, certificate_of(tls_cert, tls_key))
+    options = ServeOptions(settings.paths, host, port, keep_days, certificate_of(tls_cert, tls_key), strict)
     start(lambda: main(settings, options), grace)
 
 

@@ -64,11 +64,23 @@ class DevConsole(logging.Handler):
                 function=function_id,
                 why=reason,
             )
-        if self._is_ready and registered is not None:
+        self._say_if_it_waits(deployed)
+        if self._is_ready and registered is not None and deployed.is_live:
             text = f"[green]live[/] {shown(function_id)} v{registered.version}"
             self._line("live", text, function=function_id, version=registered.version)
         else:
             self._deployed.append(deployed)
+
+    def _say_if_it_waits(self, deployed: Deployed) -> None:
+        function_id, why = deployed.function.definition.id, ""
+        if deployed.registered is not None and not deployed.is_live:
+            why = "it was deleted, and is live again once it changes"
+            text = f"[yellow]not live[/] {shown(function_id)}: {why}"
+        elif deployed.is_paused:
+            why = "it starts no runs until it is resumed"
+            text = f"[yellow]paused[/] {shown(function_id)}: {why}"
+        if why:
+            self._line("missing", text, function=function_id, why=why)
 
     def removed(self, function_id: str) -> None:
         self._line("removed", f"[yellow]removed[/] {shown(function_id)}: its definition is gone", function=function_id)
@@ -121,21 +133,25 @@ class DevConsole(logging.Handler):
     def trouble(self, message: str) -> None:
         self._line("problem", f"[red]error[/] {shown(message)}", message=message)
 
-    def ready(self, url: str, paths: Iterable[Path]) -> None:
-        """The server answers: show where, and the functions."""
+    def ready(self, url: str, paths: Iterable[Path], broken: int) -> None:
+        """The server answers: show where, and the functions. `broken`: how much of what was found is not in service."""
         self._is_ready = True
-        live = [d for d in self._deployed if d.registered is not None]
+        live = [d for d in self._deployed if d.is_live]
         if not self._as_json and live:
             table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
             for deployed in live:
                 definition, registered = deployed.function.definition, deployed.registered
                 triggers = [t.event if t.event else f"cron {t.cron}" for t in definition.triggers]
                 version = f"v{registered.version}" if registered else ""
+                version += ", paused" if deployed.is_paused else ""
                 table.add_row(
                     shown(definition.id), version, "\n".join(map(shown, triggers)), shown(", ".join(definition.steps))
                 )
             self._console.print(table)
-        if not live:
+        if broken:
+            words = f"{broken} of what was found is not in service, see above"
+            self._line("broken", f"[yellow]warning[/] {words}", count=broken)
+        elif not live:
             where = ", ".join(str(path) for path in paths)
             self._line("empty", f"no functions below {shown(where)} yet; `stepwell init` makes one", paths=where)
         self._line(

@@ -12,6 +12,7 @@ from stepwell.api.access import AnyKey, LocalOnly
 from stepwell.dev.console import DevConsole
 from stepwell.dev.watching import Watcher
 from stepwell.local.http import serve
+from stepwell.local.in_service import broken_files
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
@@ -53,7 +54,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             await deploy_all(server, options.paths, console)
 
             async def ready() -> None:
-                console.ready(url, options.paths)
+                console.ready(url, options.paths, len(server.broken))
                 await asyncio.gather(
                     watch(server, options.paths, console),
                     console.follow(server.platform.store.position(server.platform.clock.now())),
@@ -70,24 +71,30 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     """Make what is on disk live; a definition that does not load keeps its old version and is reported."""
     tree = await asyncio.to_thread(Tree, paths)
     functions, errors = await asyncio.to_thread(load_all, tree)
-    console.problems([problem for error in errors for problem in error.problems])
+    problems = [problem for error in errors for problem in error.problems]
+    console.problems(problems)
     console.passed_over(tree.passed_over)
-    await register_types(server, tree, functions, console)
+    types = await register_types(server, tree, functions, console)
     webhooks = await asyncio.to_thread(find_webhooks, tree)
     console.webhooks(await server.register_webhooks(webhooks), webhooks)
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
+    broken = broken_files([*problems, *types.problems, *webhooks.problems])
     for function in functions:
-        console.deployed(await server.deploy(function))
+        deployed = await server.deploy(function)
+        console.deployed(deployed)
+        broken += deployed.broken()
+    server.broken = broken
     return tree
 
 
 async def register_types(
     server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction], console: DevConsole
-) -> None:
+) -> ProjectTypes:
     found = await asyncio.to_thread(project_types, paths, functions)
     results = await server.register_types(found.types)
     console.types(results, found.problems, [*found.warnings, *await asyncio.to_thread(_doubts, functions, found)])
+    return found
 
 
 def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[PlacedProblem]:

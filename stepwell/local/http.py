@@ -125,7 +125,7 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
 
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
-    rest = create_app(users, control, types, users, control, approvals, webhooks, keys)
+    rest = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
     return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only)
 
 

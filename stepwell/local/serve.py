@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +13,22 @@ from typing import Any
 
 import orjson
 
+from stepwell.api.health import Broken
 from stepwell.core.terminal_text import escaped_json
 from stepwell.event_types.impact import event_names
 from stepwell.event_types.types import Refused
 from stepwell.local.http import serve
+from stepwell.local.in_service import broken_files, refuse_broken
 from stepwell.local.keys import KeyStore
 from stepwell.local.prctl import hide_memory
 from stepwell.local.retention import keep_clean
-from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
+from stepwell.local.server import Deployed, LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
 from stepwell.project.expression_checks import check_expressions
-from stepwell.project.load import LoadedFunction, load_all
+from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.search import Tree
-from stepwell.project.types import project_types
-from stepwell.project.webhooks import find_webhooks
+from stepwell.project.types import ProjectTypes, project_types
+from stepwell.project.webhooks import FoundWebhooks, find_webhooks
 
 log = logging.getLogger("stepwell.serve")
 
@@ -38,6 +40,23 @@ class ServeOptions:
     port: int
     keep_days: float
     certificate: Certificate | None = None
+    strict: bool = False  # do not start unless all definitions are in service
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is below the paths."""
+
+    tree: Tree
+    functions: Sequence[LoadedFunction]
+    errors: Sequence[LoadError]
+    types: ProjectTypes
+    webhooks: FoundWebhooks
+
+    @property
+    def problems(self) -> list[PlacedProblem]:
+        wrong = [problem for error in self.errors for problem in error.problems]
+        return [*wrong, *self.types.problems, *self.webhooks.problems]
 
 
 class JsonLines(logging.Formatter):
@@ -71,8 +90,15 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
         is_named = bool(settings.public_url)
         url = url_of(listener, "http" if options.certificate is None else "https")
         settings = replace(settings, public_url=settings.public_url or url)
+        found = await asyncio.to_thread(_find, options.paths)
+        for problem in found.problems:
+            log.error("%s", problem)
+        if options.strict:
+            refuse_broken(broken_files(found.problems))
         async with open_server(settings) as server:
-            functions = await _deploy_all(server, options.paths)
+            functions = await _deploy_all(server, found)
+            if options.strict:
+                refuse_broken(server.broken)
             if not is_named and any(map(_asks, functions)):
                 words = "links to approvals lead to %s; give --public-url if people reach this server elsewhere"
                 log.warning(words, settings.public_url)
@@ -92,14 +118,16 @@ async def main(settings: ServerSettings, options: ServeOptions) -> None:
         log.info("stopped")
 
 
-async def _register_types(
-    server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction]
-) -> Mapping[str, Refused]:
+def _find(paths: tuple[Path, ...]) -> Found:
+    tree = Tree(paths)
+    functions, errors = load_all(tree)
+    return Found(tree, functions, errors, project_types(tree, functions), find_webhooks(tree))
+
+
+async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str, Refused]:
     """Those of `schemas` folders and of triggers. A type that is refused stays as it is: nobody restarts a server to
     make its senders wrong. Answers the refusals, by the types' names."""
-    found = await asyncio.to_thread(project_types, paths, functions)
-    for problem in found.problems:
-        log.error("%s", problem)
+    found, functions = all_found.types, all_found.functions
     checked = await asyncio.to_thread(check_expressions, functions, found) if found.types else None
     for warning in (*found.warnings, *(checked.errors + checked.warnings if checked else ())):
         log.warning("%s", warning)
@@ -115,10 +143,7 @@ async def _register_types(
     return refused
 
 
-async def _register_webhooks(server: LocalServer, paths: Iterable[Path]) -> None:
-    found = await asyncio.to_thread(find_webhooks, paths)
-    for problem in found.problems:
-        log.error("%s", problem)
+async def _register_webhooks(server: LocalServer, found: FoundWebhooks) -> None:
     for warning in found.warnings:
         log.warning("%s", warning)
     done = await server.register_webhooks(found)
@@ -132,19 +157,15 @@ def _asks(function: LoadedFunction) -> bool:
     return any(step.runtime.type == "approval" for step in function.definition.steps.values())
 
 
-async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> Sequence[LoadedFunction]:
+async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunction]:
     """Make what can be loaded live; what that is. A function that cannot be loaded keeps its last version."""
-    tree = await asyncio.to_thread(Tree, paths)
-    functions, errors = await asyncio.to_thread(load_all, tree)
-    for passed_over in tree.passed_over:
+    for passed_over in found.tree.passed_over:
         log.warning("%s", passed_over)
-    for error in errors:
-        for problem in error.problems:
-            log.error("%s", problem)
-    refused = await _register_types(server, tree, functions)
-    await _register_webhooks(server, tree)
-    await server.retire_others(functions, errors)
-    for function in functions:
+    refused = await _register_types(server, found)
+    await _register_webhooks(server, found.webhooks)
+    await server.retire_others(found.functions, found.errors)
+    broken = [*broken_files(found.problems), *(Broken(name, str(its)) for name, its in refused.items())]
+    for function in found.functions:
         for warning in function.warnings():
             log.warning("%s", warning)
         fields = {"function": function.definition.id}
@@ -152,9 +173,23 @@ async def _deploy_all(server: LocalServer, paths: tuple[Path, ...]) -> Sequence[
             log.error("keeps its last version: the type of %s was refused", ", ".join(types), extra={"fields": fields})
             continue
         deployed = await server.deploy(function)
-        for reason in deployed.missing:
-            log.warning("not live: %s", reason, extra={"fields": fields})
-        if deployed.registered is not None:
-            version = deployed.registered.version
-            log.info("live", extra={"fields": {**fields, "version": version, "new": deployed.registered.is_new}})
-    return functions
+        broken += deployed.broken()
+        _log_deployed(deployed)
+    server.broken = broken
+    return found.functions
+
+
+def _log_deployed(deployed: Deployed) -> None:
+    """What is not live is not called so."""
+    fields: dict[str, Any] = {"function": deployed.function.definition.id}
+    for reason in deployed.missing:
+        log.warning("not live: %s", reason, extra={"fields": fields})
+    if (registered := deployed.registered) is None:
+        return
+    fields |= {"version": registered.version, "new": registered.is_new}
+    if not registered.is_live:
+        log.warning("not live: it was deleted, and is live again once it changes", extra={"fields": fields})
+    elif deployed.is_paused:
+        log.warning("paused: it starts no runs until it is resumed", extra={"fields": fields})
+    else:
+        log.info("live", extra={"fields": fields})

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from stepwell.api.health import Broken
 from stepwell.core.plan import compile_plan
 from stepwell.core.routing import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
@@ -71,6 +72,15 @@ class Deployed:
     function: LoadedFunction
     registered: Registered | None
     missing: Sequence[str]
+    is_paused: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether new runs use it, also if these wait until it is resumed."""
+        return self.registered is not None and self.registered.is_live
+
+    def broken(self) -> list[Broken]:
+        return [Broken(self.function.definition.id, f"{self.function.file}: {its}") for its in self.missing]
 
 
 class LocalServer:
@@ -81,6 +91,7 @@ class LocalServer:
     ) -> None:
         self.platform, self.queries, self.settings = platform, queries, settings
         self.webhooks = LocalWebhooks(platform, settings.secret, settings.public_url or DEFAULT_URL)
+        self.broken: Sequence[Broken] = ()  # of what it was given
         self._runners, self._code = runners, code
 
     async def deploy(self, function: LoadedFunction) -> Deployed:
@@ -124,7 +135,8 @@ class LocalServer:
             self._code.keep_definition(plan.function_id, function.file)
         file = str(function.file) if release is None else PUSHED
         registered = await self.platform.register(definition, code, values, file, release)
-        return Deployed(function, registered, ())
+        routing = self.platform.store.functions.routing(plan.function_id)
+        return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
     async def register_types(self, types: Sequence[TypeVersion]) -> list[Change | Refused]:
         """Register types of events, in this order, all versions of a type or none; those that are refused stay as they

@@ -1,0 +1,137 @@
+"""What a server was given and cannot put in service is said: at its start, by `/healthz`, and by not starting at all if
+that is wanted. Nothing is called live that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import Json, Server, api, cli, dev, eventually, new_key, program, serve, write_function
+
+
+def broken_definition(folder: Path) -> str:
+    (folder / "bad").mkdir()
+    (folder / "bad" / "stepwell.json").write_text('{"id": 1, "secret-reason": 2}')
+    return "bad/stepwell.json"
+
+
+def broken_type(folder: Path) -> str:
+    (folder / "schemas").mkdir()
+    (folder / "schemas" / "odd.1.schema.json").write_text("{")
+    return "schemas/odd.1.schema.json"
+
+
+def broken_webhook(folder: Path) -> str:
+    (folder / "webhooks").mkdir()
+    (folder / "webhooks" / "shop.json").write_text("{")
+    return "webhooks/shop.json"
+
+
+def not_runnable(folder: Path) -> str:
+    step = program("true", runtime={"type": "lambda", "command": ["no-such-program"]})
+    write_function(folder / "bad", "bad", a=step)
+    return "bad"
+
+
+BROKEN = [broken_definition, broken_type, broken_webhook, not_runnable]
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    write_function(tmp_path / "f" / "good", "good")
+    return tmp_path / "f"
+
+
+def health(server: Server, key: str | None = None) -> Json:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    answer = httpx.get(f"{server.url}/healthz", headers=headers)
+    assert answer.status_code == 200
+    found: Json = answer.json()
+    return found
+
+
+def messages(server: Server) -> list[str]:
+    return [line["message"] for line in server.lines]
+
+
+def test_a_server_whose_definitions_all_load_is_ok(functions: Path, tmp_path: Path) -> None:
+    with serve(functions, tmp_path / "db", "--strict") as server:
+        assert health(server).keys() == {"status", "version"}
+        assert health(server)["status"] == "ok"
+
+
+@pytest.mark.parametrize("make_broken", BROKEN)
+def test_a_definition_that_is_not_in_service_is_said_by_healthz(
+    functions: Path, tmp_path: Path, make_broken: Callable[[Path], str]
+) -> None:
+    """To strangers by its name alone: why, and where it lies, is for who may manage."""
+    name = make_broken(functions)
+    keys = {scope: new_key(tmp_path / "db", scope) for scope in ("send", "manage")}
+    with serve(functions, tmp_path / "db") as server:
+        for key in (None, "wrong", keys["send"]):
+            found = health(server, key)
+            assert (found["status"], found["definitions"]) == ("degraded", [{"definition": name}])
+        (definition,) = health(server, keys["manage"])["definitions"]
+        assert definition["definition"] == name
+        assert str(functions) in definition["message"]
+        lived = [line["function"] for line in server.lines if line["message"] == "live"]
+        assert lived == ["good"]
+
+
+@pytest.mark.parametrize("make_broken", BROKEN)
+def test_a_strict_server_does_not_start_without_all_of_its_definitions(
+    functions: Path, tmp_path: Path, make_broken: Callable[[Path], str]
+) -> None:
+    name = make_broken(functions)
+    done = cli("serve", str(functions), "--strict", "--port", "0", "--db", str(tmp_path / "db"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: not all is in service")
+    assert name in done.stderr
+    assert "listening" not in done.stdout
+
+
+def test_a_strict_server_runs_nothing_before_it_knows(functions: Path, tmp_path: Path) -> None:
+    """Nothing of the database has changed, so the old version is still live."""
+    with serve(functions, tmp_path / "db") as server:
+        server.stop()
+    broken_definition(functions)
+    write_function(functions / "good", "good", a=program("echo 2"))
+    assert cli("serve", str(functions), "--strict", "--port", "0", "--db", str(tmp_path / "db")).returncode == 1
+    (tmp_path / "none").mkdir()
+    key = new_key(tmp_path / "db")
+    with serve(functions, tmp_path / "db") as server, api(server, key) as http:
+        assert {its["id"]: its["version"] for its in http.get("/v1/functions")["data"]} == {"good": 2}
+
+
+def test_dev_is_degraded_until_the_definition_is_mended(functions: Path, tmp_path: Path) -> None:
+    broken_definition(functions)
+    with dev(functions, tmp_path / "db") as server:
+        server.line(lambda line: line["kind"] == "broken" and line["count"] == 1)
+        found = health(server)
+        assert found["status"] == "degraded"
+        assert all("message" in its for its in found["definitions"])
+        write_function(functions / "bad", "bad")
+        eventually(lambda: health(server)["status"] == "ok")
+
+
+def test_a_function_that_is_paused_or_was_deleted_is_not_called_live(functions: Path, tmp_path: Path) -> None:
+    write_function(functions / "other", "other")
+    key = new_key(tmp_path / "db")
+    with serve(functions, tmp_path / "db") as server, api(server, key) as http:
+        assert http.http.post("/v1/functions/good/pause").status_code == 200
+        assert http.http.delete("/v1/functions/other").status_code in (200, 204)
+        server.stop()
+    with serve(functions, tmp_path / "db") as server:
+        assert "live" not in messages(server)
+        said = {line["function"]: line["message"] for line in server.lines if "function" in line}
+        assert (said["good"][:6], said["other"][:8]) == ("paused", "not live")
+        assert health(server)["status"] == "ok"
+        server.stop()
+    with dev(functions, tmp_path / "db") as server:
+        server.wait_until_ready()
+        said = {line["function"]: line["why"] for line in server.lines if line["kind"] == "missing"}
+        assert ("resumed" in said["good"], "deleted" in said["other"]) == (True, True)
+        assert not [line for line in server.lines if line["kind"] == "live"]
