@@ -12,7 +12,7 @@ from starlette.requests import Request
 from stepwell.api.encoding import decoded_body
 from stepwell.api.problem import Problem
 from stepwell.core.events import MAX_BODY_BYTES
-from stepwell.core.json_input import MAX_LEVELS, BadJson, large_integers, parse_json
+from stepwell.core.json_input import MAX_LEVELS, BadJson, TooMany, large_integers, parse_json
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -111,6 +111,8 @@ def json_body(content: bytes, levels: int = MAX_LEVELS) -> Any:
     """A JSON value. Raises Problem 400."""
     try:
         return parse_json(content, levels)
+    except TooMany as error:
+        raise Problem(413, f"the body is too much: {error}") from None
     except BadJson as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
 

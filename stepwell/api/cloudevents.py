@@ -19,7 +19,7 @@ import orjson
 
 from stepwell.core.engine_ids import engine_prefix
 from stepwell.core.events import BadRequest, EventError, check_count, engine_id_message, large_integers_of_events
-from stepwell.core.json_input import MAX_LEVELS, BadJson, parse_json
+from stepwell.core.json_input import MAX_LEVELS, BadJson, TooMany, parse_json
 
 _STRUCTURED, _BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 _PREFIX = "ce-"
@@ -67,6 +67,8 @@ def _binary(headers: Mapping[str, str], body: bytes) -> Json:
 def _read(body: bytes, levels: int) -> Any:
     try:
         raw = parse_json(body, levels)
+    except TooMany as error:
+        raise BadRequest(413, [EventError(0, "", f"the body is too much: {error}")]) from None
     except BadJson as error:
         raise _refused(0, "", f"the body is not JSON: {error}") from None
     if errors := large_integers_of_events(body, raw):

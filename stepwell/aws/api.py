@@ -104,10 +104,8 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])
 
     def handle(request: Request, context: Any) -> Answer:
-        # HTTP APIs decode the path, and Mangum would decode it once more: then one name would be another.
-        quoted = {**request, "rawPath": quote(request["rawPath"], safe=_IN_PATHS)}
         with _event_loop():
-            answered: Answer = answer(quoted, context)
+            answered: Answer = answer(_with_quoted_path(request), context)
         size = len(orjson.dumps(answered["body"]))  # in the quotes and escapes of the Lambda's own answer
         if size <= _MOST_BYTES:
             return answered
@@ -116,6 +114,13 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
         return {"statusCode": 500, "headers": headers, "body": problem.body().decode(), "isBase64Encoded": False}
 
     return handle
+
+
+def _with_quoted_path(request: Request) -> Request:
+    """HTTP APIs decode the path, and Mangum decodes it once more: quoted before, no name becomes another."""
+    about = request["requestContext"]
+    http = {**about["http"], "path": quote(request["rawPath"], safe=_IN_PATHS)}
+    return {**request, "requestContext": {**about, "http": http}}
 
 
 @contextmanager

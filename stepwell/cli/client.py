@@ -194,8 +194,8 @@ class _Answer(dict[str, Any]):
 def _json(body: Any) -> bytes:
     try:
         return orjson.dumps(body)
-    except TypeError as error:  # an argument was no UTF-8
-        fail(f"this cannot be sent: {error}", 2)
+    except TypeError as error:
+        fail("an argument is not UTF-8" if "UTF-8" in str(error) else f"this cannot be sent: {error}", 2)
 
 
 def _http() -> httpx.Client:

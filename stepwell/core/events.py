@@ -8,18 +8,29 @@ from base64 import b32encode
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from stepwell.core.engine_ids import EngineId, engine_prefix
-from stepwell.core.json_input import MAX_LEVELS, BadJson, TooDeep, escaped, is_deeper, large_integers, parse_json
+from stepwell.core.json_input import (
+    MAX_LEVELS,
+    BadJson,
+    TooDeep,
+    TooMany,
+    escaped,
+    is_deeper,
+    large_integers,
+    parse_json,
+)
 
 MAX_EVENTS = 1000  # of a request
 MAX_EVENT_BYTES = 256 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _FILLED_IN = 400  # bytes: names and values of the fields that a sender may leave out
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
+_KNOWN = frozenset(_FIELDS)
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
 _MOST_UNKNOWN = 20  # unknown fields of one event that are named
@@ -113,6 +124,9 @@ def parse_events(
     except BadJson as error:
         items = error.value if isinstance(error, TooDeep) and isinstance(error.value, list) else ()
         deep = [EventError(i, "", _TOO_DEEP) for i, item in enumerate(items) if is_deeper(item, levels)]
+        if isinstance(error, TooMany):
+            message = f"a request may have {MAX_EVENTS:,} events and {MAX_BODY_BYTES:,} bytes; {error}"
+            raise BadRequest(413, [EventError(0, "", message)]) from None
         raise BadRequest(400, deep or [EventError(0, "", f"the body is not JSON: {error}")]) from None
     items = raw if isinstance(raw, list) else [raw]
     check_count(items)
@@ -300,8 +314,9 @@ def _problems(item: dict[Any, Any], engine_ids: Collection[EngineId], is_kept: b
     v = item.get("v")
     if v is not None and (not isinstance(v, str) or len(v) > 128):
         found.append(("/v", 'v is a text of at most 128 characters, such as "2026-11-23.1"'))
-    unknown = [field for field in item if field not in _FIELDS]
-    found += [_unknown(field) for field in unknown[:_MOST_UNKNOWN]]
+    if not _KNOWN.issuperset(item):
+        unknown = (field for field in item if field not in _KNOWN)
+        found += [_unknown(field) for field in islice(unknown, _MOST_UNKNOWN)]
     return found
 
 

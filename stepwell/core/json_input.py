@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -16,13 +17,21 @@ MAX_LEVELS = 128
 MAX_CONTAINERS = 200_000  # objects and arrays of one text: each is an object in memory
 BOM = b"\xef\xbb\xbf"
 _DUMPS_LEVELS = 254  # the deepest nesting that orjson writes
-# Integers that may be beyond 64 bits: of 20 digits, or negative and of 19 that begin with a 9.
+# Integers that may be beyond 64 bits: of 20 digits, or negative and of 19 that begin with a 9. Few texts have so many.
+_MANY_DIGITS = re.compile(rb"\d{19}")
 _LONG_INTEGER = re.compile(rb"(?:^|[\[:,\s])(?:-9\d{18}|-?\d{20,})(?=[\s,\]}]|$)")
 _TOO_LARGE = object()
 
 
 class BadJson(ValueError):
     """The text is no JSON, or more of it than is read here; the message says which."""
+
+
+class TooMany(BadJson):
+    """It holds too many objects and arrays."""
+
+    def __init__(self) -> None:
+        super().__init__(f"there are more than {MAX_CONTAINERS:,} objects and arrays in it; send less at once")
 
 
 class TooDeep(BadJson):
@@ -42,7 +51,7 @@ def parse_json(text: bytes, levels: int = MAX_LEVELS) -> Any:
     text = without_bom(text)
     containers = text.count(b"{") + text.count(b"[")
     if containers > MAX_CONTAINERS:
-        raise BadJson(f"it has more than {MAX_CONTAINERS:,} objects and arrays; send less at once")
+        raise TooMany
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -55,7 +64,7 @@ def parse_json(text: bytes, levels: int = MAX_LEVELS) -> Any:
 def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:
     """Whether a value that orjson has read nests deeper than so many levels."""
     nested = value
-    for _ in range(_DUMPS_LEVELS - levels):
+    for _ in repeat(None, _DUMPS_LEVELS - levels):
         nested = [nested]
     try:
         orjson.dumps(nested)  # which has a limit of its own, and is the fastest way through a value
@@ -67,7 +76,7 @@ def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:
 def large_integers(text: bytes) -> list[str]:
     """JSON pointers to the integers of a text that `parse_json` has read which do not fit into 64 bits: it made them
     floats."""
-    if not _LONG_INTEGER.search(text):
+    if not _MANY_DIGITS.search(text) or not _LONG_INTEGER.search(text):
         return []
     import json  # only this parser tells integers from floats; few texts come here
 

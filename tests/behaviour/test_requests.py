@@ -46,6 +46,8 @@ def test_a_request_may_have_1000_events(platform: Platform) -> None:
     )
     batch = [cloudevent(f"c{n}") for n in range(1001)]
     assert refused(platform, orjson.dumps(batch), content_type=BATCH).status == 413
+    many = b"[" + b'{"name":"go"},' * 250_000 + b'{"name":"go"}]'
+    assert refused(platform, many).status == refused(platform, many, content_type=BATCH).status == 413
     assert len(platform.events("go")) == 1000
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -590,3 +591,18 @@ def test_the_type_of_a_trigger_that_names_no_version_has_one_by_its_content(plat
     assert len(versions) == 2
     assert all(version.startswith("def-") for version in versions)
     assert platform.event(platform.send("order/placed", {"amount": "x"}))["invalid"] == []
+
+
+def test_names_of_types_and_ids_of_events_may_hold_anything_in_paths(platform: Platform) -> None:
+    """As far as paths can say them: what is between sender and server decodes them once."""
+    names = ["a/b", "a?b", "a%2Fb", "a#b", "100%", "a b", "a+b", "ü", "a%20b", "a;b=c", "a", "b"]
+    for name in names:
+        body = {"name": name, "version": "1", "schema": {"description": name}}
+        platform.api("POST", "/v1/types", body)
+        platform.send("go", id=name)
+    for name in names:
+        quoted = quote(name, safe="")
+        assert platform.api("GET", f"/v1/types/{quoted}")["schema"] == {"description": name}
+        assert platform.api("PATCH", f"/v1/types/{quoted}", {"policy": "reject"})["name"] == name
+        assert platform.api("GET", f"/v1/events/{quoted}")["id"] == name
+        assert platform.api("GET", f"/v1/events/{quoted}/runs")["data"] == []
