@@ -222,7 +222,7 @@ def create_app(
         found, key = broken(), bearer(request.headers.get("authorization"))
         return _json(health(found, may_know_why=bool(found) and keys.scope_of(key) is KeyScope.MANAGE))
 
-    described = _Once(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
+    described = Once(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
 
     async def openapi(request: Request) -> Response:
         return Response(described.made or await run_in_threadpool(described), media_type="application/json")
@@ -244,7 +244,7 @@ def create_app(
     return app
 
 
-class _Once:
+class Once:
     """What is made when it is first asked for, by one thread."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:

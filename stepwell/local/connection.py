@@ -12,10 +12,10 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.local.http1_parts import Flow, Lingering, refusal, without_upgrade
 from stepwell.local.room import NEVER, make_room
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -26,13 +26,12 @@ _CHUNK_FRAMING = 32  # bytes around a chunk that cost nothing
 _ANSWERED_EARLY_BYTES = 64 * 1024  # of a body that is longer, nothing more is awaited once the request is answered
 _LINGER_S = 10.0
 _LINGER_BYTES = 16 * 1024 * 1024
-_NOT_PASSED_ON = (b"upgrade", b"http2-settings")
 
 
 class Connection(HttpToolsProtocol):
     silence_s = 60.0  # how long the head of a request may take, a body may stand still, and answers may stay unread
 
-    flow: _Flow
+    flow: Flow
     _chunked = False
     _length = 0  # of the body, as far as it has not come yet
     _head = 0  # bytes of the request so far that are no body: its line, headers, trailers, what is wrong with chunks
@@ -67,7 +66,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = _Flow(transport)
+        self.flow = Flow(transport)
         self._heard_at = self.loop.time()  # when the request began, or of its body something came
         make_room(self.connections, self)
 
@@ -157,7 +156,7 @@ class Connection(HttpToolsProtocol):
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy")
             return
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%s: %s" % header for header in map(_without_upgrade, self.headers) if header is not None]
+        lines += [b"%s: %s" % header for header in map(without_upgrade, self.headers) if header is not None]
         self.parser, self._head = httptools.HttpRequestParser(self), 0
         self._feed(b"\r\n".join([*lines, b"", b""]))
         if not self._is_over:
@@ -205,7 +204,7 @@ class Connection(HttpToolsProtocol):
         if self._chunked or self._expects_continue or self._length > _ANSWERED_EARLY_BYTES:
             # If it is answered before its body is there, the answer is the last of this connection.
             self._keeps_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
-            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+            self.cycle.transport = Lingering(self.transport, self.linger)  # type: ignore[assignment]
         else:
             self._keeps_alive = self.cycle.keep_alive
 
@@ -265,7 +264,7 @@ class Connection(HttpToolsProtocol):
             last.keep_alive = False
             return
         if bad is None or not bad.response_started:
-            self.transport.write(_answer(status, why))
+            self.transport.write(refusal(status, why))
         self.linger()
 
     def linger(self) -> None:
@@ -300,46 +299,7 @@ class Connection(HttpToolsProtocol):
         """Let another have the place of a client that has said nothing for long, or too little."""
         if not self._is_over and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
             self.transport.write(
-                _answer(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again later", True)
+                refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again later", retry=True)
             )
         self._is_over, self._over_at = True, NEVER
         self.transport.close()
-
-
-class _Flow(FlowControl):
-    """`is_held`: there is more than can be parsed now, so nothing is to be read."""
-
-    is_held = False
-
-    def resume_reading(self) -> None:
-        if self.read_paused and not self.is_held:
-            super().resume_reading()
-
-
-class _Lingering:
-    """The transport of a request that may be answered before it is complete."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.write = connection.transport.write
-        self.is_closing = connection.transport.is_closing
-
-    def close(self) -> None:
-        self._connection.linger()
-
-
-def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
-    name, value = header
-    if name in _NOT_PASSED_ON:
-        return None
-    if name != b"connection":
-        return header
-    kept = [token for token in value.split(b",") if token.strip().lower() not in _NOT_PASSED_ON]
-    return (name, b",".join(kept)) if kept else None
-
-
-def _answer(status: HTTPStatus, why: str, retry: bool = False) -> bytes:
-    body = Problem(status.value, why).body()
-    retry_after = "retry-after: 1\r\n" if retry else ""
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {CONTENT_TYPE}\r\n{retry_after}"
-    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body

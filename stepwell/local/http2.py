@@ -1,7 +1,7 @@
 """HTTP/2 (RFC 9113) for the same application, by the library `h2`, which knows the protocol and does no I/O.
 
-One rule: what `h2` lets a client do without end has an end here: frames that ask for work and bring none, streams that
-are opened and reset, header blocks, frames that are larger than we said, bodies and answers that stand still.
+One rule: what `h2` lets a client do without end has an end here, or in `http2_frames`: streams, bodies and answers that
+stand still, frames that bring nothing.
 """
 
 from __future__ import annotations
@@ -22,27 +22,18 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from stepwell.local.allowance import Allowance
+from stepwell.local.http2_frames import MOST_HEADER_BYTES, Frames, TooMuch
 from stepwell.local.http2_stream import Malformed, Stream, refuse, scope_of
 from stepwell.local.room import NEVER, make_room
 
 log = logging.getLogger("stepwell.http")
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
 _MOST_STREAMS = 100
 _MOST_TASKS = 4096  # of all connections
 _WINDOW = 1024 * 1024  # bytes of bodies that may be on their way
-_MOST_FRAME_BYTES = 16_384
-_MOST_HEADER_BYTES = 64 * 1024
 _DRAINED_BYTES = 256 * 1024 * 1024  # of a body, after the request was answered: not every client survives a reset then
 _TABLE_BYTES = 4096  # of headers that are remembered for a client, whatever it allows
 _FRAMES_AT_ONCE = 20  # then others have their turn
-
-_SMALL_PIECE = 256  # bytes
-
-_DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
-_END_STREAM = 1
 
 
 class _H2(h2.connection.H2Connection):
@@ -63,19 +54,14 @@ class Http2Connection(asyncio.Protocol):
         self._state, self._app_state = server_state, app_state
         self._loop = _loop or asyncio.get_event_loop()
         self._h2 = _H2(h2.config.H2Configuration(client_side=False, header_encoding=None))
-        self._received = bytearray()
-        self._is_preface_read = self._is_waiting = False
-        self._header_bytes = 0
+        self._frames = Frames(self._loop.time)
+        self._is_waiting = False  # for its next turn
         self._streams: dict[int, Stream] = {}  # those that the application works on
         self._drained: dict[int, int] = {}  # bytes of bodies that nobody wants any more, by stream
         self._window = asyncio.Event()
         self._is_ending = False
         self._active_at = self._loop.time()
         self._unread_since = NEVER
-        now = self._loop.time
-        self._idle_frames = Allowance(now, burst=1000, per_s=100)  # PING, SETTINGS, WINDOW_UPDATE and the like
-        self._resets = Allowance(now, burst=200, per_s=20)
-        self._small_pieces = Allowance(now, burst=50_000, per_s=5_000)  # of bodies
 
     # --- the transport's callbacks -----------------------------------------------------------------------------------
 
@@ -89,7 +75,7 @@ class Http2Connection(asyncio.Protocol):
             client=False,
             initial_values={
                 h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MOST_HEADER_BYTES,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADER_BYTES,
             },
         )
         self._h2.initiate_connection()
@@ -104,7 +90,7 @@ class Http2Connection(asyncio.Protocol):
         self._flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
+        self._frames.add(data)
         if not self._is_waiting:
             self._read_frames()
 
@@ -128,7 +114,7 @@ class Http2Connection(asyncio.Protocol):
             for _ in range(_FRAMES_AT_ONCE):
                 if self._transport.is_closing():
                     return
-                frame = self._next_frame()
+                frame = self._frames.take()
                 if frame is None:
                     break
                 for event in self._h2.receive_data(frame):
@@ -137,6 +123,8 @@ class Http2Connection(asyncio.Protocol):
                 self._is_waiting = True
                 self._flow.pause_reading()
                 self._loop.call_soon(self._read_frames)
+        except TooMuch as refused:
+            self._close(refused.code)
         except H2Error as error:
             log.debug("an HTTP/2 connection is closed: %s", error)
             self._close()
@@ -146,42 +134,6 @@ class Http2Connection(asyncio.Protocol):
         self.flush()
         if not self._is_waiting and not self._flow.write_paused:
             self._flow.resume_reading()
-
-    def _next_frame(self) -> bytes | None:
-        """The next one that is complete; at first the preface."""
-        received = self._received
-        if not self._is_preface_read:
-            size = len(PREFACE)
-        elif len(received) < 9:
-            return None
-        else:
-            size = 9 + int.from_bytes(received[:3], "big")
-            if size > 9 + _MOST_FRAME_BYTES:
-                self._close(ErrorCodes.FRAME_SIZE_ERROR)
-                return None
-        if len(received) < size:
-            return None
-        frame = bytes(received[:size])
-        del received[:size]
-        if self._is_preface_read and not self._is_allowed(frame[3], frame[4], size - 9):
-            self._close(ErrorCodes.ENHANCE_YOUR_CALM)
-            return None
-        self._is_preface_read = True
-        return frame
-
-    def _is_allowed(self, kind: int, flags: int, size: int) -> bool:
-        if kind == _HEADERS:
-            self._header_bytes = size
-        elif kind == _CONTINUATION:
-            self._header_bytes += size
-            return self._header_bytes <= _MOST_HEADER_BYTES and self._idle_frames.take()
-        elif kind == _RST_STREAM:
-            return self._resets.take()
-        elif kind != _DATA or (size == 0 and not flags & _END_STREAM):
-            return self._idle_frames.take()
-        elif size < _SMALL_PIECE:
-            return self._small_pieces.take()
-        return True
 
     def _handle(self, event: h2.events.Event) -> None:
         match event:
@@ -210,10 +162,10 @@ class Http2Connection(asyncio.Protocol):
         stream_id = event.stream_id
         assert stream_id is not None
         self._active_at = self._loop.time()
-        self._idle_frames.give(10)
+        self._frames.allow_for_request()
         if self._is_ending or len(self._streams) >= _MOST_STREAMS or len(self._state.tasks) >= _MOST_TASKS:
             self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
-            if not self._resets.take():
+            if not self._frames.resets.take():
                 self._close(ErrorCodes.ENHANCE_YOUR_CALM)
             return
         app = self._app
@@ -324,7 +276,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _forget(self) -> None:
         """Nobody listens any more."""
-        self._received.clear()
+        self._frames.clear()
         for stream in self._streams.values():
             stream.disconnect()
         self._window.set()
