@@ -6,6 +6,7 @@ key, that a step comes after one that is there, what an expression means.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stepwell.core import values
@@ -39,7 +40,7 @@ CRON = r"^\s*\S+(\s+\S+){4}\s*$"
 _NULL: Schema = {"type": "null"}
 
 
-def _given(*names: str) -> Schema:
+def given(*names: str) -> Schema:
     """These fields are there, and not null, which means not given."""
     return {"required": list(names), "properties": {name: {"not": _NULL} for name in names}}
 
@@ -49,23 +50,23 @@ def _not_given(*names: str) -> Schema:
 
 
 def _no_two_of(*names: str) -> Schema:
-    pairs = [_given(one, other) for i, one in enumerate(names) for other in names[i + 1 :]]
+    pairs = [given(one, other) for i, one in enumerate(names) for other in names[i + 1 :]]
     return {"not": {"anyOf": pairs}}
 
 
-def _runtime(kind: str, *given: str) -> Schema:
+def _runtime(kind: str, *fields: str) -> Schema:
     """A step's runtime is of this type, and has these fields."""
-    its = _given("type", *given)
+    its = given("type", *fields)
     its["properties"]["type"] = {"const": kind}
     return {"required": ["runtime"], "properties": {"runtime": {"type": "object", **its}}}
 
 
 TRIGGER: Schema = {
     "oneOf": [
-        {**_given("event"), "allOf": [_not_given("cron", "timezone")]},
-        {**_given("cron"), "allOf": [_not_given("event", "expression", "definition")]},
+        {**given("event"), "allOf": [_not_given("cron", "timezone")]},
+        {**given("cron"), "allOf": [_not_given("event", "expression", "definition")]},
     ],
-    "if": _given("event", "definition"),
+    "if": given("event", "definition"),
     "then": {"properties": {"event": {"pattern": r"[^*]$"}}},
 }
 LAMBDA: Schema = _no_two_of("command", "handler", "arn")
@@ -101,6 +102,27 @@ EVENT_DEFINITION: Schema = {
     "then": {"properties": {"def": {"type": "string", "minLength": 1}}},
     "else": {"properties": {"def": {"anyOf": [{"type": "object"}, {"type": "string", "pattern": FILE}]}}},
 }
+
+
+def of_verify(only: Mapping[str, Collection[str]]) -> Schema:
+    """Rules across the fields of a webhook's `verify`. `only`: which types have a field that not all have."""
+    return {
+        "allOf": [
+            *(
+                {"if": given(field), "then": {"properties": {"type": {"enum": sorted(kinds)}}}}
+                for field, kinds in only.items()
+            ),
+            {
+                "if": {"properties": {"type": {"const": "sns"}}, "required": ["type"]},
+                "then": _not_given("secret", "header"),
+                "else": given("secret"),
+            },
+            {"if": {"properties": {"type": {"const": "hmac"}}, "required": ["type"]}, "then": given("header")},
+            {"if": {"properties": {"type": {"const": "token"}}}, "then": {"not": given("header", "query")}},
+            {"if": given("timestamp"), "then": given("over")},
+            {"if": {"properties": {"confirm": {"const": True}}, "required": ["confirm"]}, "then": given("topics")},
+        ]
+    }
 
 
 def of_model(model: Schema, title: str) -> Schema:

@@ -13,7 +13,7 @@ from stepwell.core.signatures import places
 from stepwell.core.webhooks import EXPRESSIONS, template
 
 _CALCULATED = BY_TOKEN | {"sns", "standard-webhooks", "twilio"}  # the others are HMACs
-_ONLY = {
+ONLY = {
     "algorithm": frozenset({"hmac"}),
     "encoding": frozenset({"hmac"}),
     "over": frozenset({"hmac"}),
@@ -73,7 +73,7 @@ def _compiled(
 
 def _verify(verify: dict[Any, Any]) -> Iterator[Problem]:
     kind = verify.get("type")
-    if kind not in SENDERS:
+    if not isinstance(kind, str) or kind not in SENDERS:
         return
     has = {field for field, value in verify.items() if value is not None}
     if kind == "sns":
@@ -93,7 +93,7 @@ def _verify(verify: dict[Any, Any]) -> Iterator[Problem]:
         yield Problem(("verify", "header"), "header: must end with -signature, as its -id and -timestamp do")
     if kind == "token" and {"header", "query"} <= has:
         yield Problem(("verify", "query"), "query: the token stands in a header or in the query; name one of them")
-    for field, kinds in _ONLY.items():
+    for field, kinds in ONLY.items():
         if field in has and kind not in kinds:
             yield Problem(("verify", field), f"{field}: only {_listed(kinds)} has it; leave it out")
     if "tolerance" in has and not is_timed(verify):
@@ -129,7 +129,7 @@ def _challenge(challenge: dict[Any, Any], verify: object) -> Iterator[Problem]:
             scope = Scope.CHALLENGE if field == "answer" else Scope.WEBHOOK
             yield from _compiled(field, source, is_condition=field == "if", scope=scope, within=("challenge",))
     kind = verify.get("type") if isinstance(verify, dict) else None
-    if challenge.get("sign") is not None and (kind is None or kind in _CALCULATED):
+    if challenge.get("sign") is not None and (not isinstance(kind, str) or kind in _CALCULATED):
         message = "sign: it is signed with the secret of `verify`, which must be there and be one of an HMAC"
         yield Problem(("challenge", "sign"), message)
 

@@ -17,12 +17,15 @@ from stepwell.core import values
 from stepwell.core.cures import in_words_with_cures
 from stepwell.core.definition import Cel, DefinitionError, Duration, HeaderName, Id, Model, Variable
 from stepwell.core.problems import Pointer, Problem, nearest
-from stepwell.core.webhook_checks import contradictions
+from stepwell.core.webhook_checks import ONLY, contradictions
 from stepwell.core.webhooks import MAX_EVENT
+
+_TOPIC = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:([A-Za-z0-9_.-]+\*?|\*)$"
+_TIMESTAMP = rf"^[A-Za-z0-9_]{{1,20}}=$|{values.HEADER}"
 
 
 def _topic(text: str) -> str:
-    if not re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_.-]*\*?", text) or text.endswith(":"):
+    if not re.fullmatch(_TOPIC, text):
         raise ValueError("a topic is an ARN as in arn:aws:sns:eu-west-1:123456789012:orders; `*` may stand at its end")
     return text
 
@@ -31,8 +34,8 @@ def _timestamp(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_]{1,20}=", text) else values.header_name(text)
 
 
-Topic = Annotated[str, AfterValidator(_topic)]
-Timestamp = Annotated[str, AfterValidator(_timestamp)]
+Topic = Annotated[str, AfterValidator(_topic), Field(json_schema_extra={"pattern": rules.whole(_TOPIC)})]
+Timestamp = Annotated[str, AfterValidator(_timestamp), Field(json_schema_extra={"pattern": _TIMESTAMP})]
 
 
 class Verify(Model):
@@ -74,7 +77,7 @@ class Verify(Model):
     query: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None, description="Of `token`: the field of the query that has it, in place of a header."
     )
-    url: Annotated[str, AfterValidator(values.url)] | None = Field(
+    url: Annotated[str, AfterValidator(values.url), Field(json_schema_extra={"pattern": rules.URL})] | None = Field(
         default=None, description="The address that the sender sends to, if it is signed; the server's own if absent."
     )
     topics: Annotated[list[Topic], Field(min_length=1, max_length=100)] | None = Field(
@@ -176,13 +179,10 @@ def warnings(rule: dict[str, Any]) -> list[Problem]:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a rule, for editors; the checks across fields are not in it."""
+    """The JSON Schema (2020-12) of a rule, for editors: as strict as reading one, where a schema can say it."""
     model = Webhook.model_json_schema(by_alias=True)
     model["properties"]["name"].pop("default")
-    model["$defs"]["Verify"] |= {
-        "if": {"properties": {"type": {"const": "sns"}}},
-        "else": {"required": ["secret"], "properties": {"secret": {"type": "string"}}},
-    }
+    model["$defs"]["Verify"] |= rules.of_verify(ONLY)
     return rules.of_model(model, "Stepwell webhook")
 
 

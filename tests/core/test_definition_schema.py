@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from stepwell.core import webhook_definition
 from stepwell.core.definition import DefinitionError, parse_definition, schema
 from stepwell.core.problems import Pointer
 
@@ -270,3 +271,44 @@ def _get(data: Any, pointer: Pointer) -> Any:
         return get(data, pointer)
     except (KeyError, IndexError, TypeError):
         return None
+
+
+# --- rules of webhooks -----------------------------------------------------------------------------------------------
+
+RULES: list[Json] = [
+    {"event": "a", "id": "body.id", "if": "true", "verify": {"type": "stripe", "secret": "S", "tolerance": "5m"}},
+    {
+        "event": "a",
+        "verify": {"type": "hmac", "secret": "S", "header": "X-Sig", "algorithm": "sha1", "encoding": "hex"},
+    },
+    {"event": "a", "verify": {"type": "token", "secret": "S", "header": "X-T"}},
+    {"event": "a", "verify": {"type": "sns"}},
+]
+OF_RULES: list[Any] = [*VALUES, "S", "X-Sig", "hmac", "token", "sns", "slack", "sha256", {"type": "hmac"}, [{}]]
+LEFT_OF_RULES = re.compile(
+    r"\(line \d+, column|another than that|more than 366 days|is no time at all|do not say when|\{\{|must be an address"
+    r"|a name has at most|the engine's own|end with -signature|signed with the secret"
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["verify"]["type"]))
+def test_rules_of_webhooks_are_refused_by_both_or_by_none(rule: Json) -> None:
+    schema = webhook_definition.schema()
+    validator = jsonschema_rs.Draft202012Validator(schema)
+    fields = {*schema["properties"], *schema["$defs"]["Verify"]["properties"], "unknown"}
+    for place in places(rule):
+        at = get(rule, place)
+        for field in fields if isinstance(at, dict) else (None,):
+            for value in OF_RULES:
+                data = copy.deepcopy(rule)
+                if field is None:
+                    get(data, place[:-1])[place[-1]] = value
+                else:
+                    get(data, place)[field] = value
+                try:
+                    webhook_definition.parse_webhook(data, "w")
+                    messages = []
+                except DefinitionError as refused:
+                    messages = [problem.message for problem in refused.problems]
+                if not messages or not all(LEFT_OF_RULES.search(message) for message in messages):
+                    assert validator.is_valid(data) == (not messages), (messages, data)
