@@ -19,7 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stepwell.cli.main import app
-from stepwell.project.load import load
+from stepwell.project.load import load, load_all
+from stepwell.project.search import Tree
 from tests.containers import BUSYBOX, engine_or_skip
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -79,6 +80,16 @@ def test_the_examples_are_valid_and_give_no_warning() -> None:
         "errors": [],
         "warnings": [],
     }
+
+
+def test_in_a_clone_templates_tests_and_measurements_are_no_functions() -> None:
+    clone = EXAMPLES.parent
+    tree = Tree([clone])
+    functions, errors = load_all(tree)
+    assert (errors, tree.passed_over) == ([], [])
+    places = {function.file.relative_to(clone).parts[0] for function in functions}
+    assert "examples" in places
+    assert not places & {"bench", "build", "rehearsal", "stepwell", "tests"}
 
 
 def test_the_script_that_tries_them_all_shows_a_run() -> None:
