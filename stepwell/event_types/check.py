@@ -1,6 +1,7 @@
 """The expressions of a function, checked by the schemas of the events they speak of.
 
-One rule: a complaint is about what is surely wrong. What the schemas leave open, and what `has()` guards, is no matter.
+One rule: a complaint is about what is wrong for values that the schemas allow, as a calculation with whole numbers and
+fractions is. What the schemas leave open, and what `has()` guards, is no matter; what may be missing is a doubt.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Reading:
             self._complain(node, f"{_named(node)}: there is no field `{name}`; {nearest(name, above.fields)}")
         elif found is not None and found.optional and not asked:
             its = _named(node)
-            self._doubts[f"{its} may be missing, and then this is not true; ask has({its.strip('`')}) first"] = None
+            self._doubts[f"{its} may be missing, and then this has no value; ask has({its.strip('`')}) first"] = None
         return Shape(found.kinds, found.known) if found is not None else DYNAMIC
 
     # --- operators ---

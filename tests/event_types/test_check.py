@@ -236,3 +236,13 @@ def test_recursive_and_hostile_schemas_come_to_an_end() -> None:
     assert 'with "x", a string' in found.message
     wide = {"anyOf": [{"anyOf": [{"anyOf": [{"properties": {f"f{i}": True}} for i in range(20)]}] * 20}] * 20}
     assert check(function("event.data.x.y == 1"), {"order/placed": wide}) == []
+
+
+def test_what_people_are_asked_is_checked_too() -> None:
+    message = "Pay {{ data.ammount }} of {{ data.note }}, {{ data.coupon }}?"
+    steps = {"ask": {"runtime": {"type": "approval", "message": message}}}
+    asked = parse_definition({"id": "f", "triggers": [{"event": "order/placed"}], "steps": steps}).normalised()
+    (wrong,), (doubt,) = check(asked, SCHEMAS), doubts(asked, SCHEMAS)
+    assert {wrong.pointer, doubt.pointer} == {("steps", "ask", "runtime", "message")}
+    assert "did you mean `amount`?" in wrong.message
+    assert "`data.coupon` may be missing, and then this has no value" in doubt.message
