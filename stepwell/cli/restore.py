@@ -31,6 +31,8 @@ def command(
     from stepwell.local.lock import InUse
     from stepwell.local.restore import BadBackup, NotRestored, restore
 
+    if file != Path("-") and not file.is_file():
+        fail(f"there is no backup {file}", 2)
     try:
         with contextlib.ExitStack() as stack:
             source = sys.stdin.buffer if file == Path("-") else stack.enter_context(file.open("rb"))

@@ -23,18 +23,26 @@ def make_file(path: Path) -> None:
     """An empty private file, unless there is one. SQLite gives `-wal` and `-shm` the mode of their database, and says
     what is wrong with a place where none can be made."""
     with contextlib.suppress(OSError):
-        os.close(os.open(path.resolve(), os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE))
+        os.close(open_file(path.resolve(), os.O_EXCL | os.O_WRONLY))
 
 
 def open_file(path: Path, flags: int) -> int:
     """A descriptor of a file, which is private if this call makes it. What root makes in a folder of somebody else is
     theirs: their server opens it too."""
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _FILE)
-    if os.geteuid() == 0 and os.fstat(descriptor).st_uid == 0:
-        folder = path.parent.stat()
-        if folder.st_uid != 0 and not folder.st_mode & stat.S_ISVTX:
-            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    give_to_owner(path, path.parent)
     return descriptor
+
+
+def give_to_owner(path: Path, folder: Path) -> None:
+    """What root has made for a folder of somebody else becomes theirs, with all that is in it."""
+    its = folder.stat()
+    if os.geteuid() != 0 or its.st_uid == 0 or its.st_mode & stat.S_ISVTX or path.lstat().st_uid != 0:
+        return
+    os.chown(path, its.st_uid, its.st_gid, follow_symlinks=False)
+    for parent, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            os.chown(f"{parent}/{name}", its.st_uid, its.st_gid, follow_symlinks=False)
 
 
 def make_folder(path: Path) -> None:

@@ -23,7 +23,7 @@ import orjson
 
 from stepwell.local.backup import CODE, DATABASE, FORMAT, MANIFEST
 from stepwell.local.code_in_use import needed_code
-from stepwell.local.files import make_code_folder, make_folder, open_file
+from stepwell.local.files import give_to_owner, make_code_folder, make_folder, open_file
 from stepwell.local.lock import exclusive, in_use
 from stepwell.local.schema import MIGRATIONS, BadDatabase, connect
 from stepwell.project.code import CHANGED, is_copy, remove
@@ -64,7 +64,11 @@ def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progres
         with exclusive(database):
             if database.exists() and not force:
                 raise NotRestored(f"{database} was made meanwhile; name another --db, or replace it with --force")
+            for part in (folder / DATABASE, folder / CODE):
+                if part.exists():
+                    give_to_owner(part, database.parent)
             _take_code(folder / CODE, code)
+            give_to_owner(code, database.parent)
             _take_database(folder / DATABASE, database.resolve())
     made = manifest["database"]["bytes"], len(manifest["code"]), manifest["created_at"], manifest["stepwell"]
     return Restored(*made)

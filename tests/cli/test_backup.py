@@ -109,6 +109,21 @@ def test_a_backup_is_for_who_made_it(tmp_path: Path, backup: Path) -> None:
     assert mode(tmp_path / "new.tar") == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_restores_is_of_the_user_whose_folder_it_is(tmp_path: Path, backup: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, 1234, 1234)
+    assert restored(backup, home / "db").returncode == 0
+    assert cli("keys", "create", "--db", str(home / "new.db")).returncode == 0
+    assert {path.lstat().st_uid for path in home.rglob("*")} == {1234}
+
+
+def test_a_backup_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    refused = restored(tmp_path / "nope", tmp_path / "db")
+    assert (refused.returncode, "there is no backup" in refused.stderr) == (2, True)
+
+
 def test_old_keys_and_links_count_after_a_restore(tmp_path: Path, functions: Path) -> None:
     key = new_key(tmp_path / "a" / "db")
     with serve(functions, tmp_path / "a" / "db") as server, api(server, key) as http:
