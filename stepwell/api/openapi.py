@@ -9,6 +9,7 @@ from typing import Any
 
 from stepwell import __version__
 from stepwell.api import models
+from stepwell.core.events import MAX_EVENTS
 
 _REF = "#/components/schemas/{model}"
 
@@ -115,7 +116,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
     ref = {"$ref": _REF.format(model="Event")}
-    schema = {"oneOf": [ref, {"type": "array", "items": ref, "minItems": 1}]}
+    schema = {"oneOf": [ref, {"type": "array", "items": ref, "minItems": 1, "maxItems": MAX_EVENTS}]}
     return {
         "summary": "Send one event or several; answered once they are durable",
         "operationId": "send_with_key" if parameters else "send",
@@ -123,7 +124,7 @@ def _send(parameters: list[dict[str, Any]]) -> dict[str, Any]:
         "requestBody": _body(schema),
         "responses": {
             "200": _answer("The ids, in the order of the events", models.Accepted),
-            **{str(status): _problem() for status in (400, 401, 413, 503)},
+            **{str(status): _problem() for status in (400, 401, 413, 415, 503)},
         },
     }
 

@@ -1,4 +1,5 @@
-"""The local platform: an event loop that drains all that is pending into one engine batch and one transaction.
+"""The local platform: an event loop that takes what is pending, up to some thousand events and facts, into one engine
+batch and one transaction. A batch is done in pieces, so that requests are answered in between.
 
 That is group commit: whoever waits is answered, and what was claimed is launched, only when the batch is durable.
 Everything in here happens on the event loop's thread.

@@ -606,3 +606,15 @@ def test_names_of_types_and_ids_of_events_may_hold_anything_in_paths(platform: P
         assert platform.api("PATCH", f"/v1/types/{quoted}", {"policy": "reject"})["name"] == name
         assert platform.api("GET", f"/v1/events/{quoted}")["id"] == name
         assert platform.api("GET", f"/v1/events/{quoted}/runs")["data"] == []
+
+
+def test_of_a_large_event_the_first_error_is_told(platform: Platform) -> None:
+    """All errors of it would take a server long to find."""
+    kinds = [{"required": ["kind", name], "properties": {"kind": {"const": name}}} for name in ("x", "y", "z")]
+    schema = {"properties": {"items": {"items": {"anyOf": kinds}}}, "x-stepwell-policy": "reject"}
+    platform.api("POST", "/v1/types", {"name": "order", "version": "1", "schema": schema, "policy": "reject"})
+    items = [{"kind": "x", "x": 1}] * 5000
+    platform.send("order", {"items": items})
+    (error,) = refusal(platform, {"name": "order", "data": {"items": [*items, {"kind": "x"}, {}, *items]}})
+    assert (error["index"], error["pointer"]) == (0, "/data/items/5000")
+    assert len(refusal(platform, {"name": "order", "data": {"items": [{}] * 100}})) == 100
