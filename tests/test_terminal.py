@@ -117,6 +117,8 @@ OTHERS = {
     "terminal.py": "it is the way",
     "cli/output.py": "JSON of the commands, which it escapes, and questions",
     "cli/ending.py": "flushes",
+    "cli/main.py": "the version",
+    "cli/schema.py": "a schema of ours",
     "cli/backup.py": "an archive, to a pipe",
     "aws/http_step.py": "the log of a Lambda",
     "local/runners/python_worker.py": "a step's own process, whose output is read",
@@ -163,7 +165,7 @@ MARKUP = {
     "_ENDS[status]",
 }
 """Parts of lines that are markup of ours, or hold what was passed to `shown`."""
-NUMBERS = {"registered.version", "version", "live"}
+NUMBERS = {"attempt", "registered.version", "version", "live"}
 
 
 def test_values_in_lines_with_markup_are_shown() -> None:

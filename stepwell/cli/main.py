@@ -85,9 +85,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from stepwell.cli.output import console
-
-        console.print("stepwell", __version__)
+        typer.echo(f"stepwell {__version__}")  # nothing is imported for that
         raise typer.Exit
 
 

@@ -75,10 +75,10 @@ class DevConsole(logging.Handler):
         function_id, why = deployed.function.definition.id, ""
         if deployed.registered is not None and not deployed.is_live:
             why = "it was deleted, and is live again once it changes"
-            text = f"[yellow]not live[/] {shown(function_id)}: {why}"
+            text = f"[yellow]not live[/] {shown(function_id)}: {shown(why)}"
         elif deployed.is_paused:
             why = "it starts no runs until it is resumed"
-            text = f"[yellow]paused[/] {shown(function_id)}: {why}"
+            text = f"[yellow]paused[/] {shown(function_id)}: {shown(why)}"
         if why:
             self._line("missing", text, function=function_id, why=why)
 
