@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from stepwell.project.leftovers import is_leftover
 
@@ -19,6 +20,7 @@ _IGNORED = frozenset({".git", ".stepwell", ".tox", ".venv", "__pycache__", "node
 _COMPILED = (".pyc", ".pyo", ".pyd")
 
 _Stamp = tuple[int, int] | None
+_Changes = set[tuple[Any, str]]  # what became of which path
 
 
 class Watcher:
@@ -31,8 +33,8 @@ class Watcher:
         self._own = tuple(os.fspath(path.resolve()) for path in own)
         self._trouble, self._is_told = trouble, False
         self._stamps: dict[Path, _Stamp] = {}
-        self._changes: AsyncGenerator[object] | None = None
-        self._next: asyncio.Future[object] | None = None
+        self._changes: AsyncGenerator[_Changes] | None = None
+        self._next: asyncio.Future[_Changes] | None = None
 
     async def follow(self, folders: Iterable[Path]) -> bool:
         """Watch these folders from now on. Whether any of them was not watched before."""
@@ -59,6 +61,8 @@ class Watcher:
                 self._is_told, self._next = True, None
                 continue
             self._await_next()
+            if any(kind.name == "deleted" and Path(path) in self._stamps for kind, path in changes):
+                self._stamps = {}  # another folder may have taken its place, and its number on the disk
             if changes or any(_stamp(folder) != stamp for folder, stamp in self._stamps.items()):
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -277,6 +278,14 @@ def test_it_goes_on_when_its_folder_is_removed_and_made_again(server: Server, ht
         server.line(lambda line, version=version: line.get("version") == version)  # type: ignore[misc]
     write_function(functions / "one", "one", "one", a=program("echo 4"))
     server.line(lambda line: line.get("version") == 4)
+
+
+@pytest.mark.parametrize("removed", [".", "one"])
+def test_it_goes_on_when_a_folder_is_removed_and_made_at_once(server: Server, functions: Path, removed: str) -> None:
+    for version in range(2, 6):  # a new folder may get the number that the old one had on the disk
+        shutil.rmtree(functions / removed)
+        write_function(functions / "one", "one", "one", a=program(f"echo {version}"))
+        server.line(lambda line, version=version: line.get("version") == version)  # type: ignore[misc]
 
 
 def test_it_notices_that_another_folder_takes_the_place_of_its_own(server: Server, functions: Path) -> None:
