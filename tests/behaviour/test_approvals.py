@@ -338,7 +338,9 @@ def test_senders_cannot_say_that_somebody_is_asked(platform: Platform) -> None:
     run_id = start(platform)
     with pytest.raises(Refused, match="the engine's own"):
         platform.send("other", id=f"approval:{run_id}:confirm:1")
-    platform.send("other", id="approval:42")  # it is theirs
+    with pytest.raises(Refused, match="the engine's own"):
+        platform.send("other", id="approval:42")
+    platform.send("other", id="approvals:42")  # it is theirs
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
