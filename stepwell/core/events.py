@@ -340,7 +340,8 @@ def _nearest(field: str) -> str | None:
 def large_integers_of_events(body: bytes, raw: Any) -> list[EventError]:
     """The integers of a JSON text that would silently become floats; `index` as in an array of events."""
     message = "the number does not fit into 64 bits; send it as a text"
-    pointers = large_integers(body)
+    if not (pointers := large_integers(body)):
+        return []
     if not isinstance(raw, list):
         return [EventError(0, pointer, message) for pointer in pointers]
     found = (pointer[1:].partition("/") for pointer in pointers)

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from stepwell.local.answers import Answering
 from stepwell.local.http1_parts import Flow, Lingering, refusal, without_upgrade
 from stepwell.local.room import NEVER, make_room
 
@@ -200,6 +201,7 @@ class Connection(HttpToolsProtocol):
             self._why = "a request needs one Host header"
             raise ValueError(self._why)
         super().on_headers_complete()
+        self.cycle.__class__ = Answering  # uvicorn lets nobody choose it
         self._in_body = True
         if self._chunked or self._expects_continue or self._length > _ANSWERED_EARLY_BYTES:
             # If it is answered before its body is there, the answer is the last of this connection.

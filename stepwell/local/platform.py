@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,13 +106,19 @@ class LocalPlatform:
 
     # --- what others ask for ---------------------------------------------------------------------------------------
 
-    async def send(self, events: Sequence[Event]) -> None:
-        """Accept events: they are durable when this returns. Raises Unavailable, and BadRequest if types of events
-        refuse some."""
+    def send(self, events: Sequence[Event]) -> Awaitable[None]:
+        """Accept events: they are durable when this has been awaited. Raises Unavailable, and BadRequest if types of
+        events refuse some."""
+        return self._send_judged(events) if self.store.types.current().has_any else self._put(events)
+
+    async def _send_judged(self, events: Sequence[Event]) -> None:
         if errors := await self.judge(enumerate(events)):
             raise BadRequest(400, errors)
+        await self._put(events)
+
+    def _put(self, events: Sequence[Event]) -> asyncio.Future[None]:
         self._backlog.add_events([Arrival(event) for event in events])
-        await self._durable()
+        return self._durable()
 
     async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
         """What types of events have against some, by their places in a request: where their policy is `reject`, the

@@ -114,7 +114,7 @@ def test_waits_whose_match_takes_long_let_the_loop_turn_after_each(tmp_path: Pat
 def test_a_request_of_which_a_part_cannot_be_written_is_not_accepted(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
-        sending = asyncio.create_task(it.platform.send(it.events(1000)))
+        sending = asyncio.ensure_future(it.platform.send(it.events(1000)))
         while not it.platform.store.connection.in_transaction:
             await asyncio.sleep(0)
         it.platform.store.connection.execute("PRAGMA query_only = 1")
@@ -156,7 +156,7 @@ def test_small_requests_are_answered_while_a_large_one_is_written(tmp_path: Path
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.deploy("other", on="small")
-        large = [asyncio.create_task(it.platform.send(it.events(1000))) for _ in range(3)]
+        large = [asyncio.ensure_future(it.platform.send(it.events(1000))) for _ in range(3)]
         await asyncio.sleep(0)
         await it.send("small")
         assert [task.done() for task in large] != [False] * 3 or it.count("runs WHERE function = 'other'") == 1
@@ -200,7 +200,7 @@ def test_what_a_batch_has_claimed_is_not_taken_for_lost(tmp_path: Path) -> None:
 def test_who_needs_the_database_alone_waits_for_the_batch(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy()
-        sending = asyncio.create_task(it.platform.send(it.events(1000)))
+        sending = asyncio.ensure_future(it.platform.send(it.events(1000)))
         while not it.platform.store.connection.in_transaction:
             await asyncio.sleep(0)
         connection = it.platform.store.connection
@@ -216,7 +216,7 @@ def test_a_server_that_closes_writes_what_it_has_begun(tmp_path: Path) -> None:
 
     async def test(it: Scripted) -> None:
         await it.deploy()
-        sending.append(asyncio.create_task(it.platform.send(it.events(1000))))
+        sending.append(asyncio.ensure_future(it.platform.send(it.events(1000))))
         while not it.platform.store.connection.in_transaction:
             await asyncio.sleep(0)
 
