@@ -21,6 +21,8 @@ _DUMPS_LEVELS = 254  # the deepest nesting that orjson writes
 _MANY_DIGITS = re.compile(rb"\d{19}")
 _LONG_INTEGER = re.compile(rb"(?:^|[\[:,\s])(?:-9\d{18}|-?\d{20,})(?=[\s,\]}]|$)")
 _TOO_LARGE = object()
+_BEGINNING = 64 * 1024  # bytes
+_DEPTH_LIMIT = "depth limit"  # what orjson says of 1,024 levels
 
 
 class BadJson(ValueError):
@@ -51,14 +53,23 @@ def parse_json(text: bytes, levels: int = MAX_LEVELS) -> Any:
     text = without_bom(text)
     containers = text.count(b"{") + text.count(b"[")
     if containers > MAX_CONTAINERS:
-        raise TooMany
+        raise TooDeep(levels) if _begins_too_deep(text) else TooMany
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise TooDeep(levels) if "depth limit" in error.msg else BadJson(str(error)) from None
+        raise TooDeep(levels) if _DEPTH_LIMIT in error.msg else BadJson(str(error)) from None
     if containers > levels and is_deeper(value, levels):
         raise TooDeep(levels, value)
     return value
+
+
+def _begins_too_deep(text: bytes) -> bool:
+    """Whether the beginning of a text nests deeper than orjson reads: that is found without reading all of it."""
+    try:
+        orjson.loads(text[:_BEGINNING])
+    except orjson.JSONDecodeError as error:
+        return _DEPTH_LIMIT in error.msg
+    return False
 
 
 def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:

@@ -205,7 +205,7 @@ def test_ids_that_lead_to_what_is_not_there_yet_are_read_all_the_same(resources:
 # --- erasure ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("user", [{"id": "ada", "email": "ada@b.c"}, {"id": "ada"}])
+@pytest.mark.parametrize("user", [{"id": "lovelace", "email": "lovelace@b.c"}, {"id": "lovelace"}])
 def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, user: Json
 ) -> None:
@@ -216,7 +216,7 @@ def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
     monkeypatch.setattr(erasure, "_ENOUGH_S", -1.0)
     users = AwsUsers(batches.resources, batches.entry.registry, lambda: batches.entry)
     requests, counts = 0, {"events": 0, "runs": 0, "attempts": 0}
-    while (person := users.find("ada")) is not None:
+    while (person := users.find("lovelace")) is not None:
         erased = users.erase(person)
         requests += 1
         counts = {what: count + erased.counts[what] for what, count in counts.items()}  # type: ignore[literal-required]
@@ -227,7 +227,7 @@ def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
     assert counts == {"events": 4, "runs": 4, "attempts": 4}
     kept = str(batches.outside_db.scan(TableName=batches.resources.table)["Items"])
     assert "hidden" not in kept
-    assert "ada" not in kept
+    assert "lovelace" not in kept
 
 
 def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> None:

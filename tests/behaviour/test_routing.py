@@ -290,7 +290,8 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
 ) -> None:
     platform.deploy(ONE)
     platform.deploy(TWO)
-    before = change(platform, "rollback")
+    change(platform, "rollback")
+    before = platform.api("GET", "/v1/functions/f/routing")
     with pytest.raises(Refused) as refused:
         platform.api(method, f"/v1/functions/f/{path}", body)
     assert refused.value.status == status
