@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import re
 
 import orjson
 import pytest
@@ -105,12 +105,11 @@ def test_no_integer_is_found_that_fits_and_none_missed(value: object) -> None:
     ],
     ids=["numbers", "long numbers", "one key", "open", "lists", "text", "one number"],
 )
-def test_no_text_takes_long(text: bytes) -> None:
-    """Measured generously: the shares of a busy machine are not what is tested."""
-    began = time.process_time()
+def test_a_text_of_four_megabytes_is_refused_or_its_large_integers_are_found(text: bytes) -> None:
+    """How long that takes, `bench/hostile.py` measures."""
     try:
         parse_json(text)
-        large_integers(text)
     except BadJson:
-        pass
-    assert time.process_time() - began < 2
+        return
+    digits = max(map(len, re.findall(rb"\d+", text)), default=0)
+    assert bool(large_integers(text)) == (digits > 19)

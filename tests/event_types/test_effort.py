@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from functools import reduce
 from typing import Any
 
@@ -83,13 +82,9 @@ ALL = [
 
 
 @pytest.mark.parametrize(("schema", "data"), [its[1:] for its in ALL], ids=[its[0] for its in ALL])
-def test_no_event_keeps_a_check_busy(schema: Json, data: Json) -> None:
-    """Measured generously: the shares of a busy machine are not what is tested."""
-    check, its = Check(schema, check_schema(schema)), event(data)
-    check.errors(event({"items": [{"k": 2}] * 600, "n1": 1}))  # what is made once
-    began = time.process_time()
-    errors = check.errors(its)
-    assert time.process_time() - began < 1
+def test_of_a_large_event_one_error_is_told_and_none_is_missed(schema: Json, data: Json) -> None:
+    """To collect all of them would take seconds: `bench/hostile.py` measures how long this takes."""
+    errors = Check(schema, check_schema(schema)).errors(event(data))
     assert len(errors) <= 1
     if "dependentSchemas" not in schema and "unevaluated" not in str(schema):
         assert errors or Draft202012Validator(schema).is_valid(data)
