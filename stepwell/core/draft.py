@@ -158,6 +158,8 @@ class Draft:
 
     def fail_undecided(self, edges: tuple[int, ...]) -> bool:
         """Fail the run if the `if` of one of these edges has no value: which way it goes cannot be decided."""
+        if not self.answers.edges:
+            return False
         undecided = [e for e in edges if (answer := self.answers.edges.get(e)) and answer.problem is not None]
         for e in undecided:
             self.note_problem("edge", e, self.answers.edges[e])
