@@ -45,6 +45,7 @@ class Runners:
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
         self._attempts: set[_Attempt] = set()
+        self._unchanged: set[str] = set()  # hashes of code that was looked at in this turn of the loop
         self._all_ended: asyncio.Future[None] | None = None
 
     def start(self, job: Job, log: Log, end: End) -> Running:
@@ -59,9 +60,20 @@ class Runners:
 
     def _start(self, job: Job, log: Log, end: End) -> Running:
         begin = partial(self._runner_of(job.step).start, job, log, end)
-        if self._code is None or job.code_hash is None or self._code.is_unchanged(job.code_hash):
+        if self._code is None or job.code_hash is None or self._is_unchanged(self._code, job.code_hash):
             return begin()
         return CheckedAttempt(partial(self._code.check, job.code_hash, job.function_id, job.version), begin, end)
+
+    def _is_unchanged(self, code: CodeKeeper, code_hash: str) -> bool:
+        """Attempts that start together, before the loop hears of any step again, need one look."""
+        if code_hash in self._unchanged:
+            return True
+        if not code.is_unchanged(code_hash):
+            return False
+        if not self._unchanged:
+            asyncio.get_running_loop().call_soon(self._unchanged.clear)
+        self._unchanged.add(code_hash)
+        return True
 
     def forget(self, attempt: _Attempt) -> bool:
         """The attempt has ended. False if that is known already."""
