@@ -1,0 +1,2 @@
+def step(event, context):
+    return {"done": len(event["steps"]) + 1}
