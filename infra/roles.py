@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
@@ -122,9 +123,14 @@ class LambdaRole(iam.Role):
         super().__init__(
             scope,
             id,
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            assumed_by=for_this_account("lambda.amazonaws.com"),
             inline_policies={"stepwell": iam.PolicyDocument(statements=[_statement(one, places) for one in its])},
         )
+
+
+def for_this_account(service: str) -> iam.ServicePrincipal:
+    """A service of AWS, when it acts for this account; `stepwell.aws.roles.trust` says who sends the condition's key."""
+    return iam.ServicePrincipal(service, conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}})
 
 
 def let_log(scope: Construct, role: iam.IRole, log_group: str) -> None:

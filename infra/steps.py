@@ -24,6 +24,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.key import key_of, via
+from infra.roles import for_this_account
 from infra.settings import BadSetting, Settings
 from stepwell.aws import adapter
 from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
@@ -114,7 +115,7 @@ class Containers(Construct):
         role = iam.Role(
             self,
             "ExecutionRole",
-            assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"),
+            assumed_by=for_this_account("ecs-tasks.amazonaws.com"),
             inline_policies={
                 "stepwell": iam.PolicyDocument(
                     statements=[

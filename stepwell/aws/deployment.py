@@ -15,7 +15,7 @@ from stepwell.aws.naming import dotenv_parameter, log_group, role_name, secret_p
 from stepwell.aws.packaging import StepLambda, check_timeout, dotenv_content, step_lambda
 from stepwell.aws.registry import Target, Version
 from stepwell.aws.resources import Resources
-from stepwell.aws.roles import Policy, RoleState, merged, policy, same
+from stepwell.aws.roles import Policy, RoleState, merged, policy
 from stepwell.aws.runtimes import PackagingError
 from stepwell.aws.step_lambdas import Json, LambdaState, changes, check_free, configuration, invocation_changes
 from stepwell.aws.tasks import StepTask, step_task
@@ -268,8 +268,7 @@ def _preparations(its: Wanted, found: Found, resources: Resources) -> list[Actio
             containers=bool(its.tasks),
         )
         allowed = merged(allowed, state.policy if state else None)
-        bounded = state is not None and resources.permissions_boundary in ("", state.boundary)
-        if state is None or not bounded or not same(state.policy, allowed):
+        if state is None or not state.is_as(allowed, resources):
             verb = new_or_changed(state is not None)
             actions.append(PutRole(verb, "role", name, function_id=its.id, policy=allowed))
     groups = {log_group(step.name(resources.env)) for step in its.lambdas.values()}

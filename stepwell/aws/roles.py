@@ -24,9 +24,20 @@ _KEY_NEEDS = {
 Policy = dict[str, Any]
 
 
-def trust() -> Policy:
+def trust(account: str) -> Policy:
+    """The trust policy of a step's role: Lambda and ECS, on behalf of this account only.
+
+    Both services send `aws:SourceAccount` when they assume a role. ECS documents it:
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html. For Lambda, AWS publishes this very
+    policy: https://github.com/aws/agent-toolkit-for-aws (`lambda-trust-policy.json`); docs/adr says more.
+    """
     services = ["ecs-tasks.amazonaws.com", "lambda.amazonaws.com"]
-    statement = {"Effect": "Allow", "Principal": {"Service": services}, "Action": "sts:AssumeRole"}
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": services},
+        "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+    }
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
@@ -128,6 +139,12 @@ class RoleState:
     arn: str
     policy: Policy | None
     boundary: str
+    trust: Policy
+
+    def is_as(self, policy: Policy, resources: Resources) -> bool:
+        """Whether a push has nothing to change about it."""
+        is_bounded = resources.permissions_boundary in ("", self.boundary)
+        return is_bounded and self.trust == trust(resources.account) and same(self.policy, policy)
 
 
 def read_role(iam: Any, name: str) -> RoleState | None:
@@ -140,14 +157,18 @@ def read_role(iam: Any, name: str) -> RoleState | None:
     except iam.exceptions.NoSuchEntityException:
         found = None
     boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
-    return RoleState(role["Arn"], orjson.loads(found) if isinstance(found, str) else found, boundary)
+    return RoleState(role["Arn"], _document(found), boundary, _document(role["AssumeRolePolicyDocument"]))
+
+
+def _document(found: Any) -> Any:
+    return orjson.loads(found) if isinstance(found, str) else found
 
 
 def put_role(iam: Any, resources: Resources, name: str, function_id: str, wanted: Policy) -> str:
     """Make the role, or make it what is wanted; its ARN."""
     tags = [{"Key": ENV_TAG, "Value": resources.env}, {"Key": FUNCTION_TAG, "Value": function_id}]
     boundary = {"PermissionsBoundary": resources.permissions_boundary} if resources.permissions_boundary else {}
-    document = orjson.dumps(trust()).decode()
+    document = orjson.dumps(trust(resources.account)).decode()
     try:
         made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=tags, **boundary)
         arn: str = made["Role"]["Arn"]

@@ -136,7 +136,7 @@ class _Function(Construct):
         role = iam.CfnRole(
             self,
             "Role",
-            assume_role_policy_document=trust(),
+            assume_role_policy_document=trust(resources.account),
             permissions_boundary=resources.permissions_boundary or None,
             policies=[iam.CfnRole.PolicyProperty(policy_name=POLICY, policy_document=document)],
             tags=self._tags,

@@ -69,6 +69,17 @@ def test_a_lambda_may_call_what_the_topology_says(its: Function, synth: Synth) -
     assert {calls[one] for one in allowed if one in calls} == set(its.calls)
 
 
+@pytest.mark.parametrize("env", ["dev", "all"])
+def test_every_role_is_assumed_for_its_own_account_only(synth: Synth, env: str) -> None:
+    for id, role in synth.resources(env, "AWS::IAM::Role").items():
+        if id.startswith("CustomS3AutoDeleteObjects"):
+            continue  # CDK makes this role, and offers no way to add a condition
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+            if statement["Principal"]["Service"] in ("lambda.amazonaws.com", "ecs-tasks.amazonaws.com"):
+                wanted = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+                assert statement["Condition"] == wanted, role
+
+
 def test_roles_are_passed_to_ecs_alone(synth: Synth) -> None:
     found = [its for its in policies(synth, "all", "advance") if "iam:PassRole" in actions(its)]
     assert [its["Condition"] for its in found] == [{"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}]

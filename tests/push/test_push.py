@@ -18,6 +18,7 @@ from stepwell.aws.deployment import MissingSecrets
 from stepwell.aws.items import read_partition
 from stepwell.aws.push import NoLambda
 from stepwell.aws.registry import Registry
+from stepwell.aws.roles import trust
 from stepwell.aws.step_lambdas import Taken
 from stepwell.aws.values import put_parameter
 from stepwell.cli.progress import Bars
@@ -239,6 +240,26 @@ def test_a_role_allows_its_own_function_and_nothing_else(aws: Aws, write: Write)
             ],
         ),
     }
+
+
+def test_a_role_is_assumed_for_its_own_account_only(aws: Aws, write: Write) -> None:
+    aws.push(write())
+    role = aws.session.client("iam").get_role(RoleName="stepwell-dev-step-f")["Role"]
+    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+def test_a_push_corrects_a_role_that_trusts_others(aws: Aws, write: Write) -> None:
+    """As do roles that older versions of Stepwell made."""
+    aws.push(write())
+    iam = aws.session.client("iam")
+    document = trust("123456789012")
+    del document["Statement"][0]["Condition"]
+    iam.update_assume_role_policy(RoleName="stepwell-dev-step-f", PolicyDocument=json.dumps(document))
+    assert kinds(aws.push(write())[0]) == ["update role"]
+    role = iam.get_role(RoleName="stepwell-dev-step-f")["Role"]
+    assert role["AssumeRolePolicyDocument"] == trust("123456789012")
+    assert aws.push(write())[0] == []
 
 
 def test_a_secret_that_a_new_version_does_without_stays_allowed_for_the_old_one(aws: Aws, write: Write) -> None:
