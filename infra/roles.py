@@ -129,7 +129,7 @@ class LambdaRole(iam.Role):
 
 
 def for_this_account(service: str) -> iam.ServicePrincipal:
-    """A service of AWS, when it acts for this account; `stepwell.aws.roles.trust` says who sends the condition's key."""
+    """A service of AWS, when it acts for this account; `stepwell.aws.roles.trust` cites who sends the key."""
     return iam.ServicePrincipal(service, conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}})
 
 

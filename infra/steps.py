@@ -8,9 +8,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from aws_cdk import (
     Aws,
+    CfnDeletionPolicy,
     RemovalPolicy,
     Stack,
     Token,
@@ -34,7 +36,12 @@ PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Plat
 
 
 class StepLayers(Construct):
-    """The step adapter as a Lambda layer, for each architecture that a step can have."""
+    """The step adapter as a Lambda layer, for each architecture that a step can have.
+
+    A version that a newer one replaces stays: steps of earlier pushes use it, and Lambda refuses to create or configure
+    a function with a version that is deleted (https://docs.aws.amazon.com/lambda/latest/dg/delete-layer.html).
+    `stepwell functions prune` deletes it once no function uses it. The newest goes with the stack.
+    """
 
     def __init__(self, scope: Construct, build: Path) -> None:
         super().__init__(scope, "StepLayers")
@@ -42,13 +49,16 @@ class StepLayers(Construct):
         self.arns = {name: self._layer(name).layer_version_arn for name in ARCHITECTURES}
 
     def _layer(self, architecture: str) -> lambda_.LayerVersion:
-        return lambda_.LayerVersion(
+        layer = lambda_.LayerVersion(
             self,
             architecture,
             code=lambda_.Code.from_asset(str(_with_adapter(self._build / f"layer-{architecture}", architecture))),
             compatible_architectures=[ARCHITECTURES[architecture]],
             description="Runs any program as a step of Stepwell",
         )
+        made = cast(lambda_.CfnLayerVersion, layer.node.default_child)
+        made.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
+        return layer
 
 
 class Containers(Construct):

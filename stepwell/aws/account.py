@@ -27,6 +27,7 @@ class Account:
         self.ecs: Any = make("ecs", config=config)
         self.ecr: Any = make("ecr", config=config)
         self.sts: Any = make("sts", config=config)
+        self.cloudformation: Any = make("cloudformation", config=config)
 
     def author(self) -> str:
         """Who this is, for the history of versions."""

@@ -1,4 +1,4 @@
-"""`stepwell functions prune`: takes away what pushes made and no version needs any more.
+"""`stepwell functions prune`: takes away what pushes made, or stacks left, and no version needs any more.
 
 One rule: in doubt it stays. What a name does not tell a tag does: `stepwell-a-` begins the names of environment `a-b`
 too. Needed is what a live version, the one before it (which `rollback` goes back to), a canary, a version with open
@@ -21,6 +21,7 @@ from stepwell.aws.oci import is_ecr
 from stepwell.aws.push import log_group_arn
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.retained import Retained, lambda_of
 from stepwell.aws.roles import delete_role
 from stepwell.aws.sweep import open_runs
 from stepwell.aws.table import STATUS_SHARDS, run_key
@@ -40,6 +41,10 @@ class Needed:
     parameters: set[str] = field(default_factory=set)
     functions: set[str] = field(default_factory=set)
     users: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+
+    def users_of(self, name: str) -> list[tuple[str, int]]:
+        """Of a Lambda, also if versions name it by the ARN of one of its versions."""
+        return [user for target, users in self.users.items() if lambda_of(target) == name for user in users]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,18 @@ class Prune:
         """What nothing needs, in an order in which it can be removed."""
         needed = self._needed()
         lambdas, code = self._lambdas(needed)
+        retained = Retained(self.resources, self.account, self._is_new)
+        left = retained.lambdas(needed.lambdas)
+        lambdas += left
         return [
-            *(Unneeded("lambda", name, tuple(needed.users.get(name, ()))) for name in lambdas),
+            *(Unneeded("lambda", name, tuple(needed.users_of(name))) for name in lambdas),
             *(Unneeded("task definition", arn, tuple(needed.users.get(arn, ()))) for arn in self._tasks(needed)),
             *(Unneeded("image", digest) for digest in self._images(needed)),
             *(Unneeded("log group", name) for name in self._log_groups(set(lambdas))),
             *(Unneeded("log group", name) for name in self._task_log_groups(needed)),
             *(Unneeded("parameter", name) for name in self._parameters(needed)),
-            *(Unneeded("role", name) for name in self._roles(needed)),
+            *(Unneeded("role", name) for name in (*self._roles(needed), *retained.roles(left))),
+            *(Unneeded("layer", arn) for arn in retained.layers(lambdas)),
             *(Unneeded("code", key) for key in self._code(code)),
         ]
 
@@ -99,6 +108,9 @@ class Prune:
                 _unless_gone(account.ssm, "ParameterNotFound", "delete_parameter", Name=name)
             case "role":
                 delete_role(account.iam, name)
+            case "layer":
+                layer, version = name.split(":")[6:]
+                account.lambda_.delete_layer_version(LayerName=layer, VersionNumber=int(version))
             case "code":
                 account.s3.delete_object(Bucket=self.resources.bucket, Key=name)
 

@@ -1,8 +1,9 @@
 """Stepwell functions as part of a stack of your own, for teams whose `cdk deploy` is the only way into an account.
 
-One rule: it packages and names as `stepwell push` does; what differs is who makes it. A step is one Lambda here, and
-each of its versions is kept, so that open runs go on with theirs. A version is frozen: a changed secret reaches it when
-its sandboxes have ended, within hours.
+It packages and names as `stepwell push` does; what differs is who makes it. A step is one Lambda here, and each of its
+versions is kept, so that open runs go on with theirs. A version is frozen: a changed secret reaches it when its
+sandboxes have ended, within hours. What a step runs on stays in the account when the step leaves the stack, because
+open runs may need it; `stepwell functions prune` removes it later (docs/adr/0018-what-leaves-a-stack.md).
 
     Functions(self, "Functions", path="functions/", env="prod")
 """
@@ -15,16 +16,27 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from aws_cdk import Annotations, CfnTag, CustomResource, RemovalPolicy, Stack, Token
+import jsii
+from aws_cdk import (
+    Annotations,
+    Aspects,
+    CfnResource,
+    CfnTag,
+    CustomResource,
+    IAspect,
+    RemovalPolicy,
+    Stack,
+    Token,
+)
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_ssm as ssm
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from stepwell.aws.deployment import Wanted, wanted
-from stepwell.aws.naming import FUNCTION_TAG, function_name, log_group
+from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, function_name, log_group
 from stepwell.aws.packaging import StepLambda, write_zip
 from stepwell.aws.registrar import FUNCTION, TYPE, WEBHOOK
 from stepwell.aws.resources import Resources
@@ -102,12 +114,22 @@ def _custom(scope: Construct, id: str, registrar: str, kind: str, properties: di
     return CustomResource(scope, id, service_token=registrar, resource_type=kind, properties=properties)
 
 
+@jsii.implements(IAspect)
+class _Retain:
+    """Keeps what steps run on when it leaves the stack; what a deploy that fails has just made goes again:
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-deletionpolicy.html"""
+
+    def visit(self, node: IConstruct) -> None:
+        if isinstance(node, CfnResource) and not node.cfn_resource_type.startswith("Custom::"):
+            node.apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
+
+
 class _Function(Construct):
     def __init__(self, scope: Functions, its: Wanted) -> None:
         super().__init__(scope, its.id)
         self._all, self._its, self._resources = scope, its, scope.resources
         self._check()
-        self._tags = [CfnTag(key=FUNCTION_TAG, value=its.id)]
+        self._tags = [CfnTag(key=ENV_TAG, value=self._resources.env), CfnTag(key=FUNCTION_TAG, value=its.id)]
         role = self._role() if its.lambdas else ""
         targets = {step: {"lambda": arn} for step, arn in its.arns.items()}
         targets |= {step: {"lambda": self._version(one, role)} for step, one in its.lambdas.items()}
@@ -121,6 +143,7 @@ class _Function(Construct):
         for child in self.node.children:
             if child is not registered:  # live last, as with a push
                 registered.node.add_dependency(child)
+        Aspects.of(self).add(_Retain())
 
     def _check(self) -> None:
         if self._its.tasks:
@@ -132,7 +155,7 @@ class _Function(Construct):
 
     def _role(self) -> str:
         resources, its = self._resources, self._its
-        document = policy(resources, its.id, lambdas=True, secrets=its.lambda_secrets)
+        document = policy(resources, its.id, lambdas=True)
         role = iam.CfnRole(
             self,
             "Role",
@@ -141,7 +164,17 @@ class _Function(Construct):
             policies=[iam.CfnRole.PolicyProperty(policy_name=POLICY, policy_document=document)],
             tags=self._tags,
         )
+        self._let_read(role)
         return role.attr_arn
+
+    def _let_read(self, role: iam.CfnRole) -> None:
+        """One policy for each secret: when a new version does without a secret, its policy stays with the role, for the
+        open runs of earlier versions."""
+        for name in sorted(self._its.lambda_secrets):
+            document = policy(self._resources, self._its.id, secrets=[name])
+            iam.CfnPolicy(
+                self, f"Secret-{name}", policy_name=f"secret-{name}", policy_document=document, roles=[role.ref]
+            )
 
     def _version(self, step: StepLambda, role: str) -> str:
         """The ARN of the version of the step's Lambda that has this code and these settings."""
@@ -152,7 +185,7 @@ class _Function(Construct):
         digest = hashlib.sha256(f"{step.hash} {known}".encode()).hexdigest()[:12]
         version = lambda_.CfnVersion(scope, f"Version{digest}", function_name=made.ref)
         queue = self._resources.outcomes_queue_arn
-        invoke = lambda_.CfnEventInvokeConfig(
+        lambda_.CfnEventInvokeConfig(
             scope,
             f"Outcomes{digest}",
             function_name=made.ref,
@@ -164,8 +197,6 @@ class _Function(Construct):
                 on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=queue),
             ),
         )
-        for kept in (version, invoke):
-            kept.apply_removal_policy(RemovalPolicy.RETAIN)
         return version.ref
 
     def _lambda(self, scope: Construct, step: StepLambda, role: str) -> lambda_.CfnFunction:

@@ -109,8 +109,9 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove from an environment what pushes made and no live or running version needs: Lambdas, roles, task
-    definitions, images, code, values of `.env` files, and log groups once their logs have expired.
+    """Remove from an environment what pushes made, or stacks left, and no live or running version needs: Lambdas,
+    roles, task definitions, images, code, values of `.env` files, replaced layers, and log groups once their logs have
+    expired.
 
     Example: stepwell functions prune --env production --dry-run
     """

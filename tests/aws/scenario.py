@@ -303,7 +303,9 @@ def _make_my_lambda() -> None:
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("app.py", HANDLER)
-    role = boto3.client("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=json.dumps(trust("123456789012")))["Role"]
+    role = boto3.client("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=json.dumps(trust("123456789012")))[
+        "Role"
+    ]
     boto3.client("lambda").create_function(
         FunctionName="mine",
         Runtime="python3.13",

@@ -43,6 +43,7 @@ class CloudFormation:
 
     def deploy(self, functions: Path) -> None:
         self._deploys += 1
+        before: Json = self._template["Resources"] if self._deploys > 1 else {}
         out = self._folder / f"cdk-{self._deploys}"
         app = cdk.App(outdir=str(out))
         stack = cdk.Stack(app, "Mine")
@@ -51,10 +52,21 @@ class CloudFormation:
         self._template: Json = json.loads((out / "Mine.template.json").read_text())
         for logical_id in self._in_order():
             self._make(logical_id, self._template["Resources"][logical_id], out)
+        for logical_id in before.keys() - self._template["Resources"].keys():
+            self._remove(logical_id, before[logical_id])
 
     def delete(self) -> None:
         for logical_id in self._custom:
             self._request("Delete", logical_id, self._template["Resources"][logical_id])
+
+    def _remove(self, logical_id: str, its: Json) -> None:
+        """What has left the template, unless the template that it was in says that it stays."""
+        if its.get("DeletionPolicy", "Delete") != "Delete":
+            return
+        if logical_id in self._custom:
+            self._request("Delete", logical_id, its)
+        elif its["Type"] == "AWS::Lambda::Function":
+            boto3.client("lambda").delete_function(FunctionName=self._made[logical_id])
 
     def _in_order(self) -> list[str]:
         resources: Json = self._template["Resources"]
@@ -194,8 +206,8 @@ def write(folder: Path, said: str) -> Path:
     """A function whose second step comes an hour after the first."""
     step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.say"}}
     later = {**step, "after": [{"step": "now", "wait": "1h"}]}
-    definition = {"id": "f", "triggers": [{"event": "go"}], "steps": {"now": step, "later": later}}
-    folder.mkdir(exist_ok=True)
+    definition = {"id": folder.name, "triggers": [{"event": "go"}], "steps": {"now": step, "later": later}}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "stepwell.json").write_text(json.dumps(definition))
     (folder / "app.py").write_text(CODE.format(said=said))
     return folder
@@ -228,6 +240,28 @@ def test_a_function_of_a_stack_runs_changes_and_goes_with_the_stack(stepwell: Aw
     assert run["status"] == "completed"
     assert [its["Status"] for its in cloudformation.answers] == ["SUCCESS"] * 3
     assert {its["PhysicalResourceId"] for its in cloudformation.answers} == {"f"}
+
+
+def test_open_runs_go_on_when_a_step_or_the_function_leaves_the_stack(stepwell: AwsStepwell, tmp_path: Path) -> None:
+    cloudformation, folder = CloudFormation(stepwell, tmp_path), write(tmp_path / "all" / "f", "one")
+    cloudformation.deploy(folder.parent)
+    events = [stepwell.send("go")]
+    file = folder / "stepwell.json"
+    definition = json.loads(file.read_text())
+    del definition["steps"]["now"]
+    definition["steps"]["later"]["after"] = [{"step": "$trigger", "wait": "1h"}]
+    file.write_text(json.dumps(definition))
+    cloudformation.deploy(folder.parent)
+    events.append(stepwell.send("go"))
+    write(tmp_path / "all" / "other", "other")
+    folder.rename(tmp_path / "gone")
+    cloudformation.deploy(tmp_path / "all")
+    stepwell.travel("2h")
+    runs = [run for event in events for run in stepwell.runs(event) if run["function_version"] in (1, 2)]
+    assert [outputs(run) for run in runs if run["function_id"] == "f"] == [
+        {"now": "one", "later": "one"},
+        {"later": "one"},
+    ]
 
 
 def test_a_stack_that_is_deployed_again_makes_no_new_version(stepwell: AwsStepwell, tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ def make_lambda() -> str:
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("app.py", HANDLER)
-    role = boto3.client("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=json.dumps(trust("123456789012")))["Role"]
+    role = boto3.client("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=json.dumps(trust("123456789012")))[
+        "Role"
+    ]
     made = boto3.client("lambda").create_function(
         FunctionName="mine",
         Runtime="python3.13",

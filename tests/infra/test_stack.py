@@ -375,3 +375,26 @@ def test_a_permissions_boundary_bounds_every_role(synth: Synth) -> None:
     own = {name: its for name, its in roles.items() if "CustomResourceProvider" not in name}
     assert len(own) >= len(FUNCTIONS) + 1
     assert {its.get("PermissionsBoundary") for its in own.values()} == {boundary}
+
+
+def test_a_layer_that_a_newer_one_replaces_stays_for_the_steps_that_use_it(synth: Synth) -> None:
+    """The newest goes with the stack; layers of the engine, which nobody else uses, go when they are replaced."""
+    layers = synth.templates["dev"].find_resources("AWS::Lambda::LayerVersion")
+    kept = {name for name, its in layers.items() if its.get("UpdateReplacePolicy") == "Retain"}
+    used = {name for its in synth.resources("dev", "AWS::SSM::Parameter").values() for name in references(its)}
+    assert kept == used & layers.keys() != set()
+    assert all(its.get("DeletionPolicy", "Delete") == "Delete" for its in layers.values())
+
+
+def test_the_adapter_s_images_are_assets_that_no_deploy_removes(synth: Synth) -> None:
+    """Task definitions of open runs use those of earlier deploys, and ECS may pull any of them."""
+    policies = synth.resources("all", "AWS::IAM::Policy").values()
+    pulls = [
+        statement
+        for policy in policies
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "ecr:BatchGetImage" in statement["Action"]
+    ]
+    assets = [its for its in pulls if "cdk-hnb659fds-container-assets" in str(its["Resource"])]
+    assert assets
+    assert all("Condition" not in its for its in assets)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
 from stepwell.aws.prune import GRACE_MS, Prune
@@ -17,7 +18,7 @@ from stepwell.aws.registry import Registry
 from stepwell.aws.table import run_key, status_partition
 from stepwell.core.definition import parse_definition
 from stepwell.core.routing import NotPossible, Routing, rolled_back, with_canary
-from tests.push.conftest import Aws, refusal
+from tests.push.conftest import Aws, Body, refusal
 
 Write = Callable[..., Path]
 STEPS = {"a": {"path": "file://./a"}}
@@ -214,6 +215,84 @@ def test_a_log_group_that_lambda_made_before_push_is_known_for_ours(aws: Aws, wr
     aws.push(folder)
     Registry(aws.resources).retire(["f"])
     assert "log group" in prune(aws)
+
+
+# --- what stacks left ------------------------------------------------------------------------------------------------
+
+
+def of_a_stack(aws: Aws, env: str = "dev") -> str:
+    """A step's Lambda as `stepwell.cdk.Functions` makes it; its name."""
+    iam, name = aws.session.client("iam"), f"stepwell-{env}-s-0123456789ab"
+    tags = {"stepwell:env": env, "stepwell:function": "s"}
+    role = iam.create_role(
+        RoleName=f"Mine-role-{env}",
+        AssumeRolePolicyDocument="{}",
+        Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+    )["Role"]["Arn"]
+    aws.session.client("lambda").create_function(
+        FunctionName=name, Runtime="python3.13", Role=role, Handler="a.b", Code={"ZipFile": b"x"}, Tags=tags
+    )
+    return name
+
+
+def registered_by_a_stack(aws: Aws, name: str) -> None:
+    definition = {"id": "s", "triggers": [{"event": "go"}], "steps": {"a": {"path": "file://./a"}}}
+    target = {"lambda": f"arn:aws:lambda:{aws.resources.region}:{aws.resources.account}:function:{name}:1"}
+    Registry(aws.resources).register(parse_definition(definition).normalised(), {"a": target}, {}, "", "", "f", 1)
+
+
+def roles(aws: Aws) -> set[str]:
+    return {role["RoleName"] for role in aws.session.client("iam").list_roles()["Roles"]}
+
+
+def test_a_lambda_that_left_its_stack_goes_with_its_role(aws: Aws) -> None:
+    name, other = of_a_stack(aws), of_a_stack(aws, "dev-two")
+    registered_by_a_stack(aws, name)
+    assert prune(aws) == []  # its version is live
+    Registry(aws.resources).retire(["s"])
+    assert prune(aws, later_ms=0) == []
+    assert prune(aws) == ["lambda", "role"]
+    assert (lambdas(aws), roles(aws)) == ({other}, {"Mine-role-dev-two"})
+    assert prune(aws) == []
+
+
+def test_a_lambda_that_left_its_stack_stays_while_a_run_needs_it(aws: Aws) -> None:
+    name = of_a_stack(aws)
+    registered_by_a_stack(aws, name)
+    Registry(aws.resources).retire(["s"])
+    its = {"f": {"S": "s"}, "n": {"N": "1"}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
+    aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **its})
+    assert prune(aws) == []
+    assert lambdas(aws) == {name}
+
+
+def test_a_lambda_that_is_part_of_a_stack_stays(aws: Aws) -> None:
+    name, asked = of_a_stack(aws), []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        asked.append(request.body)
+        content = "<DescribeStackResourcesResponse><DescribeStackResourcesResult/></DescribeStackResourcesResponse>"
+        return AWSResponse(request.url, 200, {}, Body(content.encode()))
+
+    aws.session.events.register("before-send.cloudformation.DescribeStackResources", answer)
+    assert prune(aws) == []
+    assert lambdas(aws) == {name}
+    assert len(asked) == 1
+
+
+def test_a_version_of_the_adapter_s_layer_goes_when_no_lambda_uses_it(aws: Aws, write: Write) -> None:
+    client, old = aws.session.client("lambda"), aws.resources.layers["arm64"]
+    folder = write()
+    aws.push(folder)
+    new = client.publish_layer_version(LayerName="adapter-arm64", Content={"ZipFile": b"newer"})["LayerVersionArn"]
+    aws.resources = replace(aws.resources, layers={**aws.resources.layers, "arm64": new})
+    assert prune(aws) == []  # the Lambda of the step has it
+    aws.push(folder)
+    assert prune(aws, later_ms=0) == []  # a push that began earlier may use it
+    assert prune(aws) == ["layer"]
+    left = client.list_layer_versions(LayerName="adapter-arm64")["LayerVersions"]
+    assert [version["LayerVersionArn"] for version in left] == [new]
+    assert old != new
 
 
 def groups(aws: Aws, prefix: str = "/aws/lambda/") -> set[str]:

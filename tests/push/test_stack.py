@@ -30,6 +30,10 @@ def synthesise(folder: Path, aws: Aws, out: Path) -> Any:
     return Template.from_stack(stack).to_json()["Resources"]
 
 
+def secretive(*secrets: str) -> Any:
+    return {"a": {"path": "file://./a", "secrets": secrets}}
+
+
 def of(resources: Any, kind: str) -> dict[str, Any]:
     return {name: its for name, its in resources.items() if its["Type"] == kind}
 
@@ -42,16 +46,44 @@ def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: 
     assert properties["FunctionName"].startswith("stepwell-dev-f-")
     assert properties["Layers"] == [aws.resources.layers["arm64"]]
     ((version, its),) = of(resources, "AWS::Lambda::Version").items()
-    assert its["DeletionPolicy"] == "Retain"
     assert its["Properties"] == {"FunctionName": {"Ref": function}}
     ((invoke, its),) = of(resources, "AWS::Lambda::EventInvokeConfig").items()
-    assert its["DeletionPolicy"] == "Retain"
     assert its["Properties"]["Qualifier"] == {"Fn::GetAtt": [version, "Version"]}
     assert its["Properties"]["DestinationConfig"]["OnFailure"] == {"Destination": aws.resources.outcomes_queue_arn}
     (registered,) = of(resources, "Custom::StepwellFunction").values()
     assert json.loads(registered["Properties"]["Definition"])["id"] == "f"
     assert {"Ref": version} in registered["Properties"]["Targets"]["Fn::Join"][1]
     assert invoke in registered["DependsOn"]
+
+
+def test_what_a_step_runs_on_stays_when_it_leaves_the_stack(aws: Aws, write: Write, tmp_path: Path) -> None:
+    resources = synthesise(write(steps=secretive("KEY"), files={"a/main.py": "1"}), aws, tmp_path / "out")
+    kept = {its["Type"] for its in resources.values() if its.get("DeletionPolicy") == "RetainExceptOnCreate"}
+    assert kept == {
+        "AWS::IAM::Policy",
+        "AWS::IAM::Role",
+        "AWS::Lambda::EventInvokeConfig",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::Version",
+        "AWS::Logs::LogGroup",
+    }
+    assert {its["Type"] for its in resources.values()} - kept == {"Custom::StepwellFunction"}
+
+
+def test_a_secret_that_a_new_version_does_without_stays_allowed_for_open_runs(
+    aws: Aws, write: Write, tmp_path: Path
+) -> None:
+    """Its policy is a resource of its own, which stays with the role when it leaves the stack."""
+    before = synthesise(write(steps=secretive("KEY", "OLD"), files={"a/main.py": "1"}), aws, tmp_path / "one")
+    after = synthesise(write(steps=secretive("KEY"), files={"a/main.py": "1"}), aws, tmp_path / "two")
+    (role,) = of(before, "AWS::IAM::Role")
+    assert of(after, "AWS::IAM::Role") == of(before, "AWS::IAM::Role")
+    (gone,) = of(before, "AWS::IAM::Policy").keys() - of(after, "AWS::IAM::Policy").keys()
+    left = before[gone]
+    assert left["DeletionPolicy"] == "RetainExceptOnCreate"
+    assert left["Properties"]["Roles"] == [{"Ref": role}]
+    (statement,) = left["Properties"]["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == ["arn:aws:ssm:eu-central-1:123456789012:parameter/stepwell/dev/secrets/OLD"]
 
 
 def test_a_function_is_live_after_its_types_and_before_its_webhooks(aws: Aws, write: Write, tmp_path: Path) -> None:
