@@ -58,6 +58,7 @@ class StepLayers(Construct):
         )
         made = cast(lambda_.CfnLayerVersion, layer.node.default_child)
         made.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
+        made.cfn_options.deletion_policy = CfnDeletionPolicy.DELETE
         return layer
 
 
