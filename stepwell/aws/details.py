@@ -14,14 +14,14 @@ from stepwell.aws.items import read_item, read_items
 from stepwell.aws.lists import EVENTS, Lists, of_name
 from stepwell.aws.logs import Logs, Source, of_invocation, of_task
 from stepwell.aws.positions import first_of
-from stepwell.aws.records import StoredAttempt, StoredRun, is_wide
+from stepwell.aws.records import StoredAttempt, StoredRun
 from stepwell.aws.registry import Registry, Version
 from stepwell.aws.resources import Resources
 from stepwell.aws.results import all_attempts
 from stepwell.aws.table import event_key
-from stepwell.aws.wide import read_outcomes
+from stepwell.aws.wide import may_have_waiting, read_outcomes
 from stepwell.core.inputs import match_answer
-from stepwell.core.run import PauseStatus, RunStatus, StepStatus
+from stepwell.core.run import PauseStatus, StepStatus
 from stepwell.platform import AttemptRow, RunDetail
 
 
@@ -69,10 +69,11 @@ class Details:
     def _with_waiting(self, stored: StoredRun) -> StoredRun:
         """A run of many steps as if the successes that wait to be folded were: nothing else waits for long."""
         run = stored.run
-        if run.status not in (RunStatus.RUNNING, RunStatus.FAILED) or not is_wide(run):
+        if not may_have_waiting(run, stored.revision, stored.wide_at):
             return stored
         steps, attempts = list(run.steps), list(stored.attempts)
-        for fact, request_id in read_outcomes(self._table, run, partial(read_items, self._table, consistent=True)):
+        read = partial(read_items, self._table, consistent=True)
+        for fact, request_id in read_outcomes(self._table, run, stored.revision, read):
             its, output = steps[fact.step], fact.outcome.output
             if fact.outcome.error is None:
                 ended = StoredAttempt(fact.step, fact.attempt, "completed", its.queued_at, its.at, fact.at or its.at)

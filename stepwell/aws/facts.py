@@ -211,6 +211,7 @@ class Facts:
         if record is None:
             return []
         facts = from_rows(rows, record.plan)
+        self._store.look_for_waiting(record)  # an earlier version of Stepwell left outcomes to wait in any long run
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
                 self._dispatcher.containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)

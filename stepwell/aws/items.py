@@ -38,10 +38,14 @@ def read_item(table: str, key: Key) -> Item | None:
     return item
 
 
-def read_partition(table: str, partition: str, prefix: str = "", **options: Any) -> list[Item]:
-    """All items of a partition, in the order of their sort keys; only those whose sort keys begin with `prefix`."""
+def read_partition(table: str, partition: str, prefix: str = "", *, first: str = "", **options: Any) -> list[Item]:
+    """All items of a partition, in the order of their sort keys; only those whose sort keys begin with `prefix`, and
+    with `first` (which begins with it) or what comes after that."""
     condition, values = "pk = :partition", {":partition": {"S": partition}}
-    if prefix:
+    if first:
+        condition += " AND sk BETWEEN :first AND :last"
+        values |= {":first": {"S": first}, ":last": {"S": f"{prefix}\U0010ffff"}}
+    elif prefix:
         condition += " AND begins_with(sk, :prefix)"
         values[":prefix"] = {"S": prefix}
     pages = client("dynamodb").get_paginator("query").paginate(

@@ -26,6 +26,7 @@ SHORT = 300  # bytes of a result that stays in the run, as long as the run stays
 SMALL = 1000  # of an item that costs one write unit
 _PAGE = 4000  # of a history that is moved out of the run
 _PLAIN = 500  # bytes of JSON from which on it is compressed
+AT_ONCE = 32  # attempts of a run that may run while each outcome is folded by itself
 _EVENT = 400  # of an event that is kept in its runs, so that they are read with one request
 STATUS_SHARDS = 8
 _DAY_S = 86_400
@@ -113,6 +114,7 @@ class StoredRun:
     pages: list[str]  # items that hold earlier attempts
     causes: dict[int, tuple[str, int]]
     revision: int  # counts the item's writes
+    wide_at: int  # the last revision at which the run was wide; 0: none
 
 
 @dataclass(slots=True)
@@ -125,14 +127,21 @@ class Record(RunRecord):
     pages: list[str] = field(default_factory=list)
     written_causes: dict[int, tuple[str, int]] = field(default_factory=dict)
 
+    wide_at: int = 0
+
     @property
     def is_wide(self) -> bool:
-        return is_wide(self.run)
+        """Whether so many attempts may end at once that their outcomes are written down before they are folded.
+        Everybody who sees the same revision of the run says the same. People end theirs one by one."""
+        if len(self.run.steps) <= AT_ONCE:
+            return False
+        running = sum(step.status is StepStatus.RUNNING for step in self.run.steps)
+        return running - len(self.plan.asking) > AT_ONCE
 
-
-def is_wide(run: Run) -> bool:
-    """Whether its outcomes are written down before they are folded."""
-    return len(run.steps) > 32
+    @property
+    def next_wide_at(self) -> int:
+        """`wide_at` once the run is written as it is."""
+        return self.revision + 1 if self.is_wide else self.wide_at
 
 
 class Results(MutableMapping[int, bytes]):
@@ -183,7 +192,15 @@ def stored_run(item: Item) -> StoredRun:
         pages=[page["S"] for page in item["hp"]["L"]] if "hp" in item else [],
         causes=_read_causes(_expanded(item["c"]["B"]), run) if "c" in item else {},
         revision=int(item["v"]["N"]),
+        wide_at=_wide_at(item, run),
     )
+
+
+def _wide_at(item: Item, run: Run) -> int:
+    """Earlier versions of Stepwell, which took every run of so many steps to be wide, did not write it down."""
+    if len(run.steps) <= AT_ONCE:
+        return 0
+    return int(item["w" if "w" in item else "v"]["N"])
 
 
 def read_attempts(content: bytes, since: int) -> list[StoredAttempt]:
@@ -223,6 +240,8 @@ def run_item(record: Record, ttl: int) -> Item:
         item["h"] = {"B": write_attempts(record.attempts, run.created_at)}
     if record.pages:
         item["hp"] = {"L": [{"S": page} for page in record.pages]}
+    if len(run.steps) > AT_ONCE:
+        item["w"] = {"N": str(record.next_wide_at)}
     if record.causes:
         item["c"] = {"B": _write_causes(record.causes, run)}
     partition = _status_partition(run, record.position)

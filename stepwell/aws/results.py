@@ -107,6 +107,7 @@ def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read:
         written_causes=dict(stored.causes),
         position=stored.position,
         revision=stored.revision,
+        wide_at=stored.wide_at,
         attempts=list(stored.attempts),
         pages=list(stored.pages),
     )

@@ -50,7 +50,7 @@ from stepwell.aws.table import (
 )
 from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
-from stepwell.aws.wide import SHORT_OUTCOME, Ended, outcome_items, read_outcomes
+from stepwell.aws.wide import LOST_RACES, SHORT_OUTCOME, Ended, may_have_waiting, outcome_items, read_outcomes
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, next_event_id, user_key
 from stepwell.core.lifetime import longest_run_ms
@@ -101,7 +101,7 @@ class DynamoStore:
         self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
         self._forgotten: list[tuple[Key, str | None]] = []  # events that are kept no longer, once their run is written
         self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
-        self._patient: set[str] = set()  # wide runs that this batch brings outcomes for, and nothing else
+        self._patient: dict[str, int] = {}  # wide runs that this batch brings only outcomes for, and their revisions
         self._changed: dict[str, Cause | None] = {}  # wide runs that it has changed otherwise, by what
         self._accepted: list[Event] = []
         self._listed_events: dict[str, Listed] = {}
@@ -345,11 +345,12 @@ class DynamoStore:
                     time.sleep(random.uniform(0, 0.02 if not record.is_wide else 0.2))  # others try again as well
                 (current,) = self._read([lost.response["Item"]])
                 return current
+        if _may_have_waiting(record) and not self._is_seen(record):
+            self._changed[record.run.id] = change.causes[-1] if change.causes else None
+        record.wide_at = record.next_wide_at
         record.revision += 1
         record.written_causes = dict(record.causes)
-        if record.revision > 1 and _keeps_outcomes(record) and record.run.id not in self._patient:
-            self._changed[record.run.id] = change.causes[-1] if change.causes else None
-        self._patient.discard(record.run.id)
+        self._patient.pop(record.run.id, None)
         return None
 
     def _has_late_logs(self, record: Record) -> bool:
@@ -402,15 +403,15 @@ class DynamoStore:
     # --- wide runs -------------------------------------------------------------------------------------------------
 
     def keep_outcomes(self, facts: Sequence[RunFact], now: int) -> list[RunFact]:
-        """Write down the outcomes of runs that have many steps, before anything is folded: whoever folds takes along
-        what others wrote down, so that one write folds many."""
+        """Write down the outcomes of runs of which many attempts run, before anything is folded: whoever folds takes
+        along what others wrote down, so that one write folds many."""
         kept: list[RunFact] = []
         ended: dict[str, list[Ended]] = defaultdict(list)
         others: set[str] = set()
         for fact in facts:
             record = self._records.get(fact.run_id)
             its = fact.fact
-            if record is None or not _keeps_outcomes(record) or not isinstance(its, AttemptEnded):
+            if record is None or not _shares_outcomes(record) or not isinstance(its, AttemptEnded):
                 others.add(fact.run_id)
             else:
                 its = replace(its, at=now)
@@ -418,19 +419,26 @@ class DynamoStore:
                 ended[fact.run_id].append(Ended(its, request_id))
             kept.append(fact._replace(fact=its))
         for run_id, outcomes in ended.items():
-            for item in outcome_items(run_id, outcomes, now, now // 1000 + self._retention_s):
+            revision = self._records[run_id].revision
+            for item in outcome_items(run_id, revision, outcomes, now, now // 1000 + self._retention_s):
                 self._put(item)
-        self._patient = ended.keys() - others
+            if run_id not in others:
+                self._patient[run_id] = revision
         return kept
 
     def waiting(self, record: RunRecord) -> Sequence[AttemptEnded]:
         assert isinstance(record, Record)
-        if not record.revision or not _keeps_outcomes(record):
+        if not _may_have_waiting(record):
             return ()
-        found = read_outcomes(self._table, record.run, self.get_many)
+        found = read_outcomes(self._table, record.run, record.revision, self.get_many)
         run_id = record.run.id
         self.request_ids.update({(run_id, its.step, its.attempt): known for its, known in found if known is not None})
         return [fact for fact, _ in found]
+
+    def look_for_waiting(self, record: RunRecord) -> None:
+        """Let whoever folds this revision of a run look for outcomes, as if it was wide."""
+        assert isinstance(record, Record)
+        record.wide_at = record.revision
 
     def overtaken(self) -> list[RunFact]:
         """Outcomes that were left to wait by somebody who did not know yet what this batch has written since: now they
@@ -448,13 +456,19 @@ class DynamoStore:
         others are still to come; but not those of people, who may take a year."""
         running = (i for i, step in enumerate(record.run.steps) if step.status is StepStatus.RUNNING)
         return (
-            record.run.id in self._patient
+            self._is_seen(record)
             and any(i not in record.plan.asking for i in running)
             and record.run is not change.before
             and len(change.commands) < _FOLDED_AT_ONCE
             and not change.claims
             and all(map(_is_short_success, change.commands))
         )
+
+    def _is_seen(self, record: Record) -> bool:
+        """Whether this batch has written outcomes down, and nothing else, for the run, under a revision from which
+        everybody reads who folds this revision of the run or the next one."""
+        seen = self._patient.get(record.run.id)
+        return seen is not None and record.revision - seen <= LOST_RACES
 
     def _wait(self, record: Record) -> Record | None:
         """Leave outcomes to who folds next; the current record if somebody changed the run meanwhile. Who does so
@@ -483,10 +497,15 @@ class DynamoStore:
         self._db.put_item(TableName=self._table, Item=item, **options)
 
 
-def _keeps_outcomes(record: Record) -> bool:
+def _shares_outcomes(record: Record) -> bool:
     """Whether the outcomes of a run are written down before they are folded. Of an erased event nothing is kept."""
     goes_on = record.run.status in (RunStatus.RUNNING, RunStatus.FAILED)
     return record.is_wide and goes_on and not record.event.erased
+
+
+def _may_have_waiting(record: Record) -> bool:
+    """Whether outcomes may be written down that are not folded at this revision."""
+    return may_have_waiting(record.run, record.revision, record.wide_at) and not record.event.erased
 
 
 def _is_short_success(command: Command) -> bool:

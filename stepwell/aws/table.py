@@ -9,7 +9,7 @@
 | why an event did not start another | Get `E#id`; Put it, condition `SAME` |
 | one transition of a run | Put `R#id`, condition `UNCHANGED` |
 | a run with its results | Get `R#id`; what overflowed: Query `R#id`, `a#` |
-| outcomes of a wide run that may not be folded yet | Query `R#id`, `o#` |
+| outcomes of a wide run that may not be folded yet | Query `R#id`, from `o#` and a revision on |
 | open an approval; approvals that are open | Put `R#id`, `q#`; Query the index `status` |
 | open a wait; find waits for an event | Put, Query `W#key` |
 | events that came before a wait | Query `K#key` between two positions; Get the events |
@@ -102,9 +102,15 @@ def approvals_partition(shard: int) -> str:
     return f"S#approvals#{shard}"
 
 
-def outcomes_key(run_id: str, now: int, content: bytes) -> Key:
-    """Those of one batch; whoever reads them finds the earliest first."""
-    return _key(f"R#{run_id}", f"{OUTCOMES}{now:015}#{hashlib.sha256(content).hexdigest()[:8]}")
+def outcomes_from(revision: int) -> str:
+    """Where the names of the outcomes begin that were written down by whoever saw this revision of the run, or a later
+    one. Those of earlier versions of Stepwell begin with the time, which is behind every revision."""
+    return f"{OUTCOMES}{max(0, revision):010}#"
+
+
+def outcomes_key(run_id: str, revision: int, now: int, content: bytes) -> Key:
+    """Those of one batch, which saw this revision of the run."""
+    return _key(f"R#{run_id}", f"{outcomes_from(revision)}{now:015}#{hashlib.sha256(content).hexdigest()[:8]}")
 
 
 def wait_partition(name: str, key: bytes | None) -> str:

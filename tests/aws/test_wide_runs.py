@@ -13,8 +13,9 @@ from stepwell.aws.entry import Entry, now_ms
 from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import run_key
+from stepwell.aws.wide import Ended, outcome_items
 from stepwell.core.approvals import Link
-from stepwell.core.messages import Outcome, TimerKind
+from stepwell.core.messages import AttemptEnded, Outcome, TimerKind
 from stepwell.core.resume import Restart
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
@@ -81,14 +82,52 @@ def test_lambdas_that_fold_at_the_same_time_share_the_work(resources: Resources)
     assert_joined(batches, 120)
 
 
-@pytest.mark.parametrize("count", [31, 32, 33])  # with the join, around the 32 from which on a run is wide
+@pytest.mark.parametrize("count", [32, 33])  # attempts that run at once, around the 32 from which on a run is wide
 def test_the_border_between_narrow_and_wide_runs(resources: Resources, count: int) -> None:
     batches = started(resources, fan(count))
     with metered() as meter:
         batches.drain()
     assert_joined(batches, count)
     outcomes = [call for call in meter.calls if call.sort_key.startswith("o#")]
-    assert bool(outcomes) == (count + 1 > 32)
+    assert bool(outcomes) == (count > 32)
+
+
+def chain(count: int) -> Json:
+    return {f"s{number}": handler_step(*([f"s{number - 1}"] if number else [])) for number in range(count)}
+
+
+def test_many_steps_in_sequence_cost_what_few_do_each(resources: Resources) -> None:
+    batches = started(resources, chain(60))
+    with metered() as meter:
+        batches.drain()
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert meter.writes_of("R#", "r") == 60
+    assert meter.operations()["dynamodb.Query"] == 0
+    assert not [call for call in meter.calls if call.sort_key.startswith("o#")]
+
+
+def test_of_a_wide_run_the_steps_in_sequence_cost_what_they_cost_elsewhere(resources: Resources) -> None:
+    steps = fan(40)
+    batches = started(resources, {**steps, **{f"c{n}": handler_step(f"c{n - 1}" if n else "join") for n in range(20)}})
+    while "c3" not in {payload["ctx"]["step_id"] for payload in batches.invoked}:
+        assert batches.advance()
+    with metered() as meter:
+        batches.drain()
+    assert meter.writes_of("R#", "r") == 17
+    assert meter.operations()["dynamodb.Query"] == 0
+
+
+def test_what_a_wide_run_reads_grows_with_its_steps_and_not_with_their_square(resources: Resources) -> None:
+    """No look reads more than what was written down for the last three writes of the run, of forty outcomes each."""
+    batches = started(resources, fan(240), lambda ctx: LOST)
+    records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
+    with metered() as meter:
+        for first in range(0, 240, 8):
+            batches.entry.advance(sqs_event(records[first : first + 8]))
+    batches.entry.advance(sqs_event([destination(batches.invoked[-1], {})]))
+    assert_joined(batches, 240)
+    assert max(call.entries for call in meter.calls if call.operation == "Query") == 3 * 40 // 8
 
 
 def test_one_whose_outcome_is_folded_already_writes_nothing(resources: Resources) -> None:
@@ -360,3 +399,85 @@ def test_an_unhandled_failure_ends_a_wide_run_at_once(resources: Resources) -> N
     assert stored.run.status is RunStatus.FAILED
     assert len(attempts) == 40  # running attempts may end, and are recorded
     assert stored.run.steps[40].status is StepStatus.CANCELLED
+
+
+# --- after an update -------------------------------------------------------------------------------------------------
+
+
+def as_of_an_earlier_version(batches: Batches) -> None:
+    """Leave the run in the table as earlier versions of Stepwell wrote it: every run of more than 32 steps was wide,
+    and the names of outcomes began with their time."""
+    table, item = batches.resources.table, run_item(batches)
+    del item["w"]
+    batches.outside_db.put_item(TableName=table, Item=item)
+    for row in outcome_rows(batches):
+        key = {"pk": row["pk"], "sk": row["sk"]}
+        batches.outside_db.delete_item(TableName=table, Key=key)
+        _, _, at, digest = row["sk"]["S"].split("#")
+        batches.outside_db.put_item(TableName=table, Item={**row, "sk": {"S": f"o#{at}#{digest}"}})
+
+
+def outcome_rows(batches: Batches) -> list[Json]:
+    condition, values = "pk = :run AND begins_with(sk, :row)", {":run": run_item(batches)["pk"], ":row": {"S": "o#"}}
+    found: list[Json] = batches.outside_db.query(
+        TableName=batches.resources.table, KeyConditionExpression=condition, ExpressionAttributeValues=values
+    )["Items"]
+    return found
+
+
+def test_outcomes_that_wait_since_before_an_update_are_folded(resources: Resources, clock: Any) -> None:
+    batches = waiting_for_time(resources)
+    as_of_an_earlier_version(batches)
+    batches.start()
+    clock.shift(601)
+    batches.entry.advance(delay_ended(batches))
+    batches.drain()
+    assert_joined_though_one_is_busy(batches)
+    ((_, attempts),) = batches.runs()
+    assert attempts[-1].ended_at - attempts[0].ended_at == 601_000
+
+
+def two_of_many(resources: Resources) -> Batches:
+    """A run of which two steps run, and thirty-two wait for one another."""
+    steps = {"a": handler_step(), "b": handler_step(), **chain(32)}
+    steps["s0"]["after"] = [{"step": "a"}, {"step": "b"}]
+    return started(resources, steps, lambda ctx: LOST if ctx["step_id"] in "ab" else {})
+
+
+def end_the_other(batches: Batches) -> None:
+    (other,) = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "b"]
+    batches.entry.advance(sqs_event([destination(other, {})]))
+
+
+def write_down(batches: Batches, number: int) -> None:
+    """The outcome of a step that was invoked, as an earlier version left it to wait; its message is gone."""
+    run_id = run_item(batches)["pk"]["S"][2:]
+    ended = Ended(AttemptEnded(number, 1, Outcome(b'{"early":true}')), None)
+    for row in outcome_items(run_id, 1, [ended], now_ms(), now_ms() // 1000 + 1000):
+        batches.outside_db.put_item(TableName=batches.resources.table, Item=row)
+
+
+def test_a_run_that_an_earlier_version_took_to_be_wide_goes_on(resources: Resources) -> None:
+    batches = two_of_many(resources)
+    write_down(batches, 0)
+    as_of_an_earlier_version(batches)
+    batches.start()
+    end_the_other(batches)
+    batches.drain()
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert attempts[0].output == b'{"early":true}'
+
+
+def test_what_an_earlier_version_left_to_wait_while_it_was_updated_is_found_by_the_sweeper(
+    resources: Resources, clock: Any
+) -> None:
+    batches = two_of_many(resources)
+    write_down(batches, 0)  # though this version had written the run before
+    end_the_other(batches)
+    clock.shift(2 * 86_400)
+    batches.entry.sweep(range(8))
+    batches.drain()
+    ((stored, attempts),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+    assert not [attempt for attempt in attempts if attempt.status == "lost"]
