@@ -54,6 +54,7 @@ def main() -> None:
         step("cancel and rerun", lambda: cancel_and_rerun(client))
         step("redeploy while a run waits", lambda: redeploy(client, context))
         step("tick", tick)
+        step("the checks of a real account", check)
         assert not refusals(), refusals()[0]
         step("take away what was pushed", take_away)
         step("destroy", lambda: destroy(context, before))
@@ -146,6 +147,15 @@ def tick() -> None:
     (name,) = [its.name for its in things() if its.kind == "lambda.list_functions" and "Functionstick" in its.name]
     answer = boto3.client("lambda").invoke(FunctionName=name)
     assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def check() -> None:
+    """Those of `rehearsal/real` that an emulator can pass."""
+    print(
+        command(
+            [sys.executable, "-m", "rehearsal.real", "--env", ENV, "--emulated", "--with", f"architecture={MACHINE}"]
+        )
+    )
 
 
 def take_away() -> None:
