@@ -76,7 +76,19 @@ class Settings:
     tracing: bool = _setting(
         False,
         "X-Ray traces, with each request to AWS, of a sample of the invocations: Lambda takes one a second, and 5% of"
-        " the others",
+        " the others; also of Lambda steps that do not say `tracing` themselves",
+    )
+    step_subnets: str = _setting(
+        "",
+        "Ids of the subnets for Lambda steps with `vpc: true`, separated by commas; needs `step_security_groups`",
+        pattern=r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+){0,15}",
+        hint="ids of up to 16 subnets, separated by commas",
+    )
+    step_security_groups: str = _setting(
+        "",
+        "Ids of the security groups of Lambda steps with `vpc: true`, separated by commas",
+        pattern=r"sg-[0-9a-f]+(,sg-[0-9a-f]+){0,4}",
+        hint="ids of up to 5 security groups, separated by commas",
     )
 
     # --- containers ---
@@ -149,6 +161,11 @@ class Settings:
         return _list(self.subnets)
 
     @property
+    def step_network(self) -> tuple[list[str], list[str]]:
+        """The subnets and the security groups of Lambda steps in a VPC; empty: there are none."""
+        return _list(self.step_subnets), _list(self.step_security_groups)
+
+    @property
     def step_lambda_arns(self) -> list[str]:
         return _list(self.step_lambdas)
 
@@ -168,6 +185,8 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield "certificate: say which domain it is for: -c domain=<name>"
     if settings.subnets and settings.vpc in ("", "default"):
         yield "subnets: say which VPC they are in: -c vpc=<its id>"
+    if bool(settings.step_subnets) != bool(settings.step_security_groups):
+        yield "step_subnets, step_security_groups: Lambda needs both, of one VPC, or neither"
     if settings.alarm_email and not settings.alarms:
         yield "alarm_email: there are no alarms to send; leave out alarms=false"
 

@@ -124,6 +124,9 @@ class Stepwell(Construct):
             kms_key=settings.kms_key,
             retention_days=settings.retention_days,
             event_age_s=settings.event_age_s,
+            step_subnets=tuple(settings.step_network[0]),
+            step_security_groups=tuple(settings.step_network[1]),
+            tracing=settings.tracing,
         )
         containers = self.containers
         if containers is None:

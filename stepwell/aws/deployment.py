@@ -12,12 +12,20 @@ from pathlib import Path
 import orjson
 
 from stepwell.aws.naming import dotenv_parameter, log_group, role_name, secret_parameter, task_log_group
-from stepwell.aws.packaging import StepLambda, check_timeout, dotenv_content, step_lambda
+from stepwell.aws.packaging import StepLambda, check_place, check_timeout, dotenv_content, step_lambda
 from stepwell.aws.registry import Target, Version
 from stepwell.aws.resources import Resources
 from stepwell.aws.roles import Policy, RoleState, merged, policy
 from stepwell.aws.runtimes import PackagingError
-from stepwell.aws.step_lambdas import Json, LambdaState, changes, check_free, configuration, invocation_changes
+from stepwell.aws.step_lambdas import (
+    Json,
+    LambdaState,
+    changes,
+    check_free,
+    configuration,
+    invocation_changes,
+    is_traced,
+)
 from stepwell.aws.tasks import StepTask, step_task
 from stepwell.aws.values import Parameter, values_hash
 from stepwell.core.plan import Plan, compile_plan
@@ -186,7 +194,9 @@ def _add_step(its: Wanted, index: int, function: LoadedFunction, resources: Reso
         check_timeout(step)
         its.arns[step.id] = step.runtime.arn
     else:
-        its.lambdas[step.id] = step_lambda(its.id, step, code)
+        made = step_lambda(its.id, step, code)
+        check_place(made, resources)
+        its.lambdas[step.id] = made
 
 
 def targets(its: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
@@ -266,6 +276,8 @@ def _preparations(its: Wanted, found: Found, resources: Resources) -> list[Actio
             secrets=its.lambda_secrets,
             dotenv=any(one.dotenv is not None for one in its.lambdas.values()),
             containers=bool(its.tasks),
+            vpc=any(one.vpc for one in its.lambdas.values()),
+            tracing=any(is_traced(one, resources) for one in its.lambdas.values()),
         )
         allowed = merged(allowed, state.policy if state else None)
         if state is None or not state.is_as(allowed, resources):

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import orjson
 
 from stepwell.aws.naming import code_key, dotenv_parameter, function_name, secret_parameter
+from stepwell.aws.resources import Resources
 from stepwell.aws.runtimes import PackagingError, architecture, check_interpreter, handler_runtime, program_runtime
 from stepwell.core.plan import Step
 from stepwell.project.code import CodeError, CodeFile, StepCode, dotenv
@@ -56,10 +57,15 @@ class StepLambda:
     env: tuple[tuple[str, str], ...]
     dotenv: str | None  # the content of its parameter: JSON
     secrets: tuple[str, ...]
+    ephemeral_storage: int | None = None  # MB of /tmp; None: what Lambda gives
+    layers: tuple[str, ...] = ()  # ARNs, without the adapter's
+    vpc: bool = False
+    tracing: bool | None = None  # None: as the environment
 
     @property
     def hash(self) -> str:
-        """Of everything but the values of `.env` and of secrets."""
+        """Of everything but the values of `.env` and of secrets. What a step does not say is no part of it, so that a
+        setting that is new to Stepwell changes no hash."""
         its = {
             "function": self.function_id,
             "code": self.code.hash,
@@ -74,6 +80,9 @@ class StepLambda:
             "dotenv": self.step_id if self.dotenv is not None else None,
             "secrets": self.secrets,
         }
+        more = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
+        more["tracing"] = self.tracing
+        its |= {name: value for name, value in more.items() if value is not None}
         return hashlib.sha256(orjson.dumps(its, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def name(self, env: str) -> str:
@@ -142,7 +151,24 @@ def step_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLamb
         env=step.env,
         dotenv=dotenv_content(code),
         secrets=tuple(sorted(step.secrets)),
+        ephemeral_storage=step.runtime.ephemeral_storage,
+        layers=step.runtime.layers,
+        vpc=step.runtime.vpc,
+        tracing=step.runtime.tracing,
     )
+
+
+def check_place(step: StepLambda, resources: Resources) -> None:
+    """Raises PackagingError if the environment has not what the step needs: a network, or layers in its region."""
+    if step.vpc and not resources.step_subnets:
+        raise PackagingError(
+            "it has `vpc: true`, and this environment has no network for steps; deploy it with"
+            " -c step_subnets=subnet-...,subnet-... -c step_security_groups=sg-..., or remove `vpc`"
+        )
+    for layer in step.layers:
+        region = layer.split(":")[3]
+        if region != resources.region and not resources.region.startswith("${"):  # CloudFormation knows it, CDK may not
+            raise PackagingError(f"its layer {layer} is in {region}, and this environment in {resources.region}")
 
 
 def check_timeout(step: Step) -> None:

@@ -157,18 +157,17 @@ class Push:
             case Upload(step=StepLambda() as step):
                 self._upload(action, step)
             case PutLambda(step=StepLambda() as step):
-                self._put_lambda(step, roles[step.function_id], action.todo)
+                self._put_lambda(action, step, roles[step.function_id])
             case Adopt():
-                self._changer.invocation(*_unqualified(action.name), action.todo, is_new=False)
+                self._changer(action).invocation(*_unqualified(action.name), action.todo, is_new=False)
             case PutTask(task=task) if task is not None:
                 made[task.name] = make_task(
                     task, self.account, self.resources, lambda line: self.watcher.says(action, line)
                 )
         self.watcher.end(action)
 
-    @property
-    def _changer(self) -> Changer:
-        return Changer(self.account.lambda_, self.resources, self.sleep)
+    def _changer(self, action: Action) -> Changer:
+        return Changer(self.account.lambda_, self.resources, self.sleep, lambda line: self.watcher.says(action, line))
 
     def _put_log_group(self, name: str) -> None:
         logs = self.account.logs
@@ -189,12 +188,12 @@ class Push:
             told = lambda size: self.watcher.sent(action, size, total)  # noqa: E731
             self.account.s3.upload_fileobj(file, self.resources.bucket, step.code_key, Callback=told)
 
-    def _put_lambda(self, step: StepLambda, role: str, todo: tuple[str, ...]) -> None:
+    def _put_lambda(self, action: PutLambda, step: StepLambda, role: str) -> None:
         values = None
         if step.has_values:
             names = step.parameters(self.resources.env)
             values = values_hash(names, read_parameters(self.account.ssm, names))
-        self._changer.make(step, configuration(step, self.resources, role), values, todo)
+        self._changer(action).make(step, configuration(step, self.resources, role), values, action.todo)
 
     # --- going live ------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ class Resources:
     adapter_images: dict[str, str] = field(default_factory=dict)  # by architecture
     capacity: str = "FARGATE"  # of containers; or FARGATE_SPOT
     repository: str = ""  # ECR, for images that push builds
+    step_subnets: tuple[str, ...] = ()  # of Lambda steps with `vpc: true`
+    step_security_groups: tuple[str, ...] = ()
+    tracing: bool = False  # of Lambda steps that do not say
     permissions_boundary: str = ""  # of the roles that push makes
     kms_key: str = ""  # empty: AWS-owned keys
     retention_days: int = 30
@@ -56,7 +59,7 @@ class Resources:
         """Unknown names are left out: what is deployed may be newer than what reads it."""
         known = {f.name for f in fields(cls)}
         data: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
-        for name in ("subnets", "security_groups"):
+        for name in ("subnets", "security_groups", "step_subnets", "step_security_groups"):
             data[name] = tuple(data.get(name, ()))
         return cls(**data)
 

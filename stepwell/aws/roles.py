@@ -21,6 +21,17 @@ _KEY_NEEDS = {
     "Values": ("ssm", ["kms:Decrypt"]),
     "Containers": ("s3", ["kms:Decrypt", "kms:GenerateDataKey"]),
 }
+# As in the managed policies AWSLambdaVPCAccessExecutionRole and AWSXRayDaemonWriteAccess, and no more:
+# https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSLambdaVPCAccessExecutionRole.html
+_INTERFACES = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+]
+_TRACE = ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
 Policy = dict[str, Any]
 
 
@@ -49,9 +60,12 @@ def policy(
     secrets: Iterable[str] = (),
     dotenv: bool = False,
     containers: bool = False,
+    vpc: bool = False,
+    tracing: bool = False,
 ) -> Policy:
     """What the steps of this function may do. `lambdas`, `containers`: some of them are. `secrets`: the names of those
-    that Lambdas get; `dotenv`: some Lambda has a `.env`. To containers, ECS hands both."""
+    that Lambdas get; `dotenv`: some Lambda has a `.env`. To containers, ECS hands both. `vpc`: some Lambda is in one;
+    `tracing`: some Lambda is traced."""
     env, region, account = resources.env, resources.region, resources.account
     partition = resources.outcomes_queue_arn.split(":")[1]
     statements: list[Policy] = []
@@ -91,9 +105,29 @@ def policy(
                 "Resource": f"arn:{partition}:s3:::{resources.bucket}/inputs/*",
             }
         )
+    if vpc:
+        pattern = functions_pattern(env, function_id)
+        statements += _network(f"arn:{partition}:lambda:{region}:{account}:function:{pattern}")
+    if tracing:
+        statements.append({"Sid": "Traces", "Effect": "Allow", "Action": _TRACE, "Resource": "*"})
     if resources.kms_key:
         statements += [_key(resources, its["Sid"]) for its in statements if its["Sid"] in _KEY_NEEDS]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _network(functions: str) -> list[Policy]:
+    """Lambda makes network interfaces with the function's own role; the function's code gets no use of that. Both
+    statements are as AWS recommends them: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"""
+    return [
+        {"Sid": "Network", "Effect": "Allow", "Action": _INTERFACES, "Resource": "*"},
+        {
+            "Sid": "NetworkNotByCode",
+            "Effect": "Deny",
+            "Action": [*_INTERFACES, "ec2:DetachNetworkInterface"],
+            "Resource": "*",
+            "Condition": {"ArnLike": {"lambda:SourceFunctionArn": functions}},
+        },
+    ]
 
 
 def _key(resources: Resources, sid: str) -> Policy:

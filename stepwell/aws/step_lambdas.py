@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from stepwell.aws.activity import FAILED, PENDING, Activity, Says, explained
 from stepwell.aws.naming import CODE_TAG, ENV_TAG, FUNCTION_TAG, HASH_TAG
 from stepwell.aws.packaging import VALUES_HASH, StepLambda
 from stepwell.aws.resources import Resources
@@ -20,9 +21,10 @@ Json = dict[str, Any]
 Sleep = Callable[[float], None]
 _PROPAGATION_S = 60.0  # IAM takes some 10 s until a new role works everywhere
 
-CREATE, CONFIGURATION, VALUES, DESTINATIONS, RECURSION = (
-    "create", "configuration", "values", "destinations", "recursion",
+CREATE, CONFIGURATION, VALUES, DESTINATIONS, RECURSION, ACTIVATION = (
+    "create", "configuration", "values", "destinations", "recursion", "activation",
 )  # fmt: skip
+_SMALLEST_STORAGE = 512  # MB of /tmp, what Lambda gives to a function that does not say
 
 
 class NoLayer(Exception):
@@ -47,16 +49,29 @@ def configuration(its: StepLambda, resources: Resources, role: str) -> Json:
     layer = resources.layers.get(its.architecture)
     if layer is None:
         raise NoLayer(f"this environment has no adapter for {its.architecture}; run `cdk deploy` again")
-    return {
+    found: Json = {
         "Runtime": its.runtime,
         "Handler": its.handler,
         "MemorySize": its.memory,
         "Timeout": its.timeout_s,
         "Role": role,
-        "Layers": [layer],
+        "Layers": [*its.layers, layer],  # a file of a later layer wins: nothing takes the place of the adapter
         "Environment": {"Variables": its.variables(resources.env)},
         "Description": f"Step {its.step_id} of {its.function_id}",
+        "EphemeralStorage": {"Size": its.ephemeral_storage or _SMALLEST_STORAGE},
+        "TracingConfig": {"Mode": "Active" if is_traced(its, resources) else "PassThrough"},
     }
+    if its.vpc:
+        found["VpcConfig"] = {
+            "SubnetIds": list(resources.step_subnets),
+            "SecurityGroupIds": list(resources.step_security_groups),
+        }
+    return found
+
+
+def is_traced(its: StepLambda, resources: Resources) -> bool:
+    """Whether X-Ray traces it, as the step says, or else the environment."""
+    return resources.tracing if its.tracing is None else its.tracing
 
 
 def destinations(resources: Resources) -> Json:
@@ -84,8 +99,10 @@ def read_lambda(client: Any, name: str, qualifier: str | None = None) -> LambdaS
 
 
 def changes(state: LambdaState | None, wanted: Json, values: str | None, resources: Resources) -> tuple[str, ...]:
-    """What has to be done. `values`: the hash of its values, `""` if that is not known yet, None if it has none."""
-    if state is None:
+    """What has to be done. `values`: the hash of its values, `""` if that is not known yet, None if it has none. One
+    that failed while Lambda made it never becomes usable, and is made again:
+    https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html"""
+    if state is None or state.configuration.get("State") == FAILED:
         return (CREATE,)
     has = state.configuration
     variables = dict(has.get("Environment", {}).get("Variables", {}))
@@ -93,12 +110,22 @@ def changes(state: LambdaState | None, wanted: Json, values: str | None, resourc
     is_now = {name: has.get(name) for name in wanted}
     is_now["Layers"] = [layer["Arn"] for layer in has.get("Layers") or ()]
     is_now["Environment"] = {"Variables": variables}
+    if "VpcConfig" in wanted:
+        is_now["VpcConfig"] = _ids(has.get("VpcConfig") or {})
+        wanted = {**wanted, "VpcConfig": _ids(wanted["VpcConfig"])}
     found = []
-    if is_now != wanted:
+    if is_now != wanted or has.get("LastUpdateStatus") == FAILED:
         found.append(CONFIGURATION)
+    elif has.get("State") == PENDING:  # a push that was interrupted did not wait for it
+        found.append(ACTIVATION)
     if hashed != values:
         found.append(VALUES)
     return (*found, *invocation_changes(state, resources))
+
+
+def _ids(network: Json) -> Json:
+    """The ids of a network, in whatever order Lambda gives them."""
+    return {name: sorted(network.get(name, ())) for name in ("SubnetIds", "SecurityGroupIds")}
 
 
 def invocation_changes(state: LambdaState, resources: Resources) -> tuple[str, ...]:
@@ -127,16 +154,23 @@ class Changer:
     client: Any
     resources: Resources
     sleep: Sleep = time.sleep
+    says: Says = lambda line: None  # how far it is, for people who wait
 
     def make(self, its: StepLambda, wanted: Json, values: str | None, todo: tuple[str, ...]) -> None:
         name = its.name(self.resources.env)
         full = _with_values(wanted, values)
+        activity = Activity(self.client, name, its.vpc, self.sleep, self.says)
         if CREATE in todo:
-            self._create(name, its, full)
+            with explained(name, its.vpc):
+                self._create(name, its, full)
+            activity.wait()
         elif CONFIGURATION in todo or VALUES in todo:
-            self._wait("function_updated_v2", name)
-            self.client.update_function_configuration(FunctionName=name, **full)
-            self._wait("function_updated_v2", name)
+            activity.wait(also_failed=True)
+            with explained(name, its.vpc):
+                self.client.update_function_configuration(FunctionName=name, **full)
+            activity.wait()
+        elif ACTIVATION in todo:
+            activity.wait()
         self.invocation(name, None, todo)
 
     def invocation(self, name: str, qualifier: str | None, todo: tuple[str, ...], *, is_new: bool = True) -> None:
@@ -158,18 +192,20 @@ class Changer:
             HASH_TAG: its.hash[:12],
             CODE_TAG: its.code_key,
         }
+        whole = {
+            "FunctionName": name,
+            "Code": {"S3Bucket": self.resources.bucket, "S3Key": its.code_key},
+            "Architectures": [its.architecture],
+            "Tags": tags,
+            **full,
+        }
         try:
-            self._patiently(
-                self.client.create_function,
-                FunctionName=name,
-                Code={"S3Bucket": self.resources.bucket, "S3Key": its.code_key},
-                Architectures=[its.architecture],
-                Tags=tags,
-                **full,
-            )
+            self._patiently(self.client.create_function, **whole)
         except self.client.exceptions.ResourceConflictException:
-            pass  # made by a request whose answer was lost, or by somebody who pushes the same
-        self._wait("function_active_v2", name)
+            # Made by a request whose answer was lost, or by somebody who pushes the same; or it failed some time ago.
+            if self.client.get_function_configuration(FunctionName=name).get("State") == FAILED:
+                self.client.delete_function(FunctionName=name)
+                self._patiently(self.client.create_function, **whole)
 
     def _patiently(self, call: Callable[..., Any], **arguments: Any) -> None:
         """Call again while IAM has not told Lambda of the role yet."""
@@ -185,9 +221,6 @@ class Changer:
                 pause = min(2 * pause, 5.0)
             else:
                 return
-
-    def _wait(self, waiter: str, name: str) -> None:
-        self.client.get_waiter(waiter).wait(FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
 
 
 def _with_values(wanted: Json, values: str | None) -> Json:

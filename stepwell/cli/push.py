@@ -77,6 +77,7 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
     with aws():
         from stepwell.aws import push, step_lambdas, task_definitions
         from stepwell.aws.account import Account
+        from stepwell.aws.activity import NotUsable
         from stepwell.aws.deployment import MissingSecrets, Refused, wanted
         from stepwell.aws.images import ImageError
         from stepwell.aws.types import TypeStore
@@ -110,6 +111,7 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
             ImageError,
             MissingSecrets,
             NotPossible,
+            NotUsable,
             push.NoLambda,
             step_lambdas.NoLayer,
             step_lambdas.Taken,

@@ -23,7 +23,7 @@ from pydantic import (
 from stepwell.core import schema_rules as rules
 from stepwell.core import values
 from stepwell.core.cures import in_words_with_cures
-from stepwell.core.problems import Pointer, Problem, nearest, not_yet
+from stepwell.core.problems import Pointer, Problem, listed, nearest, not_yet
 from stepwell.core.soundness import contradictions, doubts
 
 CUE = "cue"
@@ -61,6 +61,7 @@ Argument = Annotated[str, AfterValidator(values.plain), _pattern(rules.PLAIN)]
 Command = Annotated[list[Argument], Field(min_length=1)]
 Variable = Annotated[str, AfterValidator(values.variable), _pattern(rules.whole(values.VARIABLE))]
 Path = Annotated[str, AfterValidator(values.path), _pattern(rules.PATH)]
+Layer = Annotated[str, AfterValidator(values.layer_arn), _pattern(rules.whole(values.LAYER_ARN))]
 HeaderName = Annotated[str, AfterValidator(values.header_name), _pattern(rules.whole(values.HEADER))]
 HeaderValue = Annotated[str, AfterValidator(values.header_value), _pattern(rules.HEADER_VALUE)]
 
@@ -133,6 +134,23 @@ class Lambda(Model):
     )
     memory: Annotated[int, Field(ge=128, le=10_240), _WHOLE] | None = Field(default=None, description="MB of memory.")
     architecture: Literal["x86_64", "arm64"] | None = Field(default=None, description="Of the processor.")
+    ephemeral_storage: Annotated[int, Field(ge=512, le=10_240), _WHOLE] | None = Field(
+        default=None, description="MB of `/tmp`; 512 if not given. Only on AWS."
+    )
+    layers: Annotated[list[Layer], Field(max_length=4)] | None = Field(
+        default=None,
+        description="ARNs of versions of Lambda layers, which are unpacked in `/opt`. Only on AWS.",
+        examples=[["arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"]],
+    )
+    vpc: Annotated[bool, BeforeValidator(values.network)] | None = Field(
+        default=None,
+        description="Whether it runs in the environment's network for steps: its settings `step_subnets` and"
+        " `step_security_groups`. Only on AWS.",
+    )
+    tracing: bool | None = Field(
+        default=None,
+        description="Whether X-Ray traces it; if not given, as the environment's setting `tracing` says. Only on AWS.",
+    )
 
 
 class Docker(Model):
@@ -433,6 +451,9 @@ def _problem(error: Any) -> Problem | None:
 
 
 def _unknown(field: str, model: type[BaseModel]) -> str:
+    others = [kind for kind, other in _RUNTIMES.items() if field in _names(other)]
+    if others and model in _RUNTIMES.values():
+        return f"`{field}` is a field of runtime {' and '.join(others)}; this runtime knows {listed(_names(model))}"
     return f"unknown field `{field[:100]}`; {nearest(field, _names(model))}"
 
 

@@ -38,6 +38,10 @@ class Runtime:
     handler: str | None = None
     memory: int | None = None
     architecture: str | None = None
+    ephemeral_storage: int | None = None  # MB
+    layers: tuple[str, ...] = ()
+    vpc: bool = False
+    tracing: bool | None = None  # None: as the environment
     arn: str | None = None
     image: str | None = None
     entrypoint: tuple[str, ...] | None = None
@@ -274,7 +278,7 @@ def _step(step: dict[str, Any], edges: tuple[int, ...], out: tuple[int, ...], an
 
 def _runtime(runtime: dict[str, Any]) -> Runtime:
     fields = {name: value for name, value in runtime.items() if value is not None and name != "timeout"}  # the step's
-    for name in ("command", "entrypoint", "approvers"):
+    for name in ("command", "entrypoint", "approvers", "layers"):
         if name in fields:
             fields[name] = tuple(fields[name])
     fields["headers"] = tuple(sorted(fields.get("headers", {}).items()))

@@ -49,9 +49,8 @@ def _not_given(*names: str) -> Schema:
     return {"properties": dict.fromkeys(names, _NULL)}
 
 
-def _no_two_of(*names: str) -> Schema:
-    pairs = [given(one, other) for i, one in enumerate(names) for other in names[i + 1 :]]
-    return {"not": {"anyOf": pairs}}
+def _no_two_of(*names: str) -> list[Schema]:
+    return [given(one, other) for i, one in enumerate(names) for other in names[i + 1 :]]
 
 
 def _runtime(kind: str, *fields: str) -> Schema:
@@ -69,7 +68,10 @@ TRIGGER: Schema = {
     "if": given("event", "definition"),
     "then": {"properties": {"event": {"pattern": r"[^*]$"}}},
 }
-LAMBDA: Schema = _no_two_of("command", "handler", "arn")
+OF_OWN_LAMBDA = ("ephemeral_storage", "layers", "vpc", "tracing")  # of those that Stepwell makes, not of an `arn`
+LAMBDA: Schema = {
+    "not": {"anyOf": [*_no_two_of("command", "handler", "arn"), *(given("arn", name) for name in OF_OWN_LAMBDA)]}
+}
 _NEEDS_NO_PATH = [
     _runtime("http"),
     _runtime("approval"),

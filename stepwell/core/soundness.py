@@ -14,6 +14,7 @@ from stepwell.core.cron import check_cron
 from stepwell.core.expressions import Expression, ExpressionError, Scope, compile_expression, compile_value
 from stepwell.core.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.problems import Pointer, Problem, listed, nearest
+from stepwell.core.schema_rules import OF_OWN_LAMBDA
 from stepwell.core.waits import wait_index
 
 _TRIGGER = "$trigger"
@@ -140,6 +141,13 @@ def _step(step_id: str, step: Raw) -> Iterator[Problem]:
     ways = [name for name in ("command", "handler", "arn") if runtime.get(name) is not None]
     if len(ways) > 1:
         yield Problem((*at, "runtime", ways[1]), f"{listed(ways)} exclude each other; keep one of them")
+    if kind == "lambda" and runtime.get("arn") is not None:
+        for name in OF_OWN_LAMBDA:
+            if runtime.get(name) is not None:
+                message = (
+                    f"`{name}` is of Lambdas that Stepwell makes; set it on the one of the `arn`, and remove it here"
+                )
+                yield Problem((*at, "runtime", name), message)
     if _is_approval(step):
         yield from _approval(at, step)
     needs_code = kind == "lambda" and runtime.get("arn") is None

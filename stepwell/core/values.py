@@ -14,6 +14,7 @@ ID = r"^[a-z0-9][a-z0-9-]{0,63}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 HANDLER = r"^[A-Za-z0-9_][A-Za-z0-9_/.-]*\.[A-Za-z_$][A-Za-z0-9_$]*$"
 LAMBDA_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9_$-]+)?$"
+LAYER_ARN = r"^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:layer:[A-Za-z0-9_-]+:[0-9]+$"
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
 
@@ -126,6 +127,24 @@ def lambda_arn(text: str) -> str:
     if not re.fullmatch(LAMBDA_ARN, text):
         raise ValueError(f"{text[:200]!r} is no ARN of a Lambda, as in arn:aws:lambda:REGION:ACCOUNT:function:NAME")
     return text
+
+
+def layer_arn(text: str) -> str:
+    if not re.fullmatch(LAYER_ARN, text):
+        raise ValueError(
+            f"{text[:200]!r} is no ARN of a layer's version, as in arn:aws:lambda:REGION:ACCOUNT:layer:NAME:VERSION"
+        )
+    return text
+
+
+def network(value: object) -> object:
+    """Refuses ids of a network: a definition runs in several environments, and each has a network of its own."""
+    if isinstance(value, dict | list):
+        raise ValueError(
+            "must be true or false: which subnets and security groups these are differs between environments, so the"
+            " environment says it: `cdk deploy -c step_subnets=subnet-... -c step_security_groups=sg-...`"
+        )
+    return value
 
 
 def url(text: str) -> str:

@@ -38,6 +38,8 @@ DEER: dict[str, Any] = {
         },
     },
 }
+ARN = "arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"
+LAYER = "arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"
 
 
 def step(**fields: Any) -> dict[str, Any]:
@@ -143,6 +145,7 @@ def test_the_schema_key_for_editors_is_accepted_and_not_kept() -> None:
         {"runtime": {"type": "lambda", "handler": "src/app.handler", "memory": 256, "architecture": "arm64"}},
         {"runtime": {"type": "lambda", "handler": "pkg.mod.fn"}},
         {"runtime": {"type": "lambda", "command": ["python3", "x.py"]}},
+        {"runtime": {"type": "lambda", "ephemeral_storage": 512, "layers": [LAYER] * 4, "vpc": True, "tracing": False}},
         {"path": "file://./a/../b/main.py"},
         {"timeout": "20m", "runtime": {"type": "http", "url": "http://localhost:1/x"}},
     ],
@@ -195,6 +198,8 @@ def test_all_problems_are_reported_at_once() -> None:
         (("steps", "b"), "pth", "did you mean `path`?"),
         (("steps", "b"), "concurrency", "known are `id`, `name`, `path`"),
         (("steps", "b", "runtime"), "comand", "did you mean `command`?"),
+        (("steps", "b", "runtime"), "ephemeralStorageSize", "did you mean `ephemeral_storage`?"),
+        (("steps", "b", "runtime"), "Tracing", "did you mean `tracing`?"),
         (("steps", "b", "retries"), "attempt", "did you mean `attempts`?"),
         (("steps", "b", "retries", "backoff"), "inital", "did you mean `initial`?"),
         (("steps", "b", "after", 0), "iff", "did you mean `if`?"),
@@ -271,6 +276,30 @@ def test_an_unknown_field_names_the_nearest_valid_one(place: tuple[str | int, ..
         ({"runtime": {"type": "http", "url": "http://["}}, "runtime/url", "must be an address such as https://"),
         ({"runtime": {"type": "http", "url": "http://x", "headers": {"A": "b\r\nC: d"}}}, "runtime/headers/A", "line"),
         ({"runtime": {"type": "docker"}, "path": ""}, "path", "or give an `image`"),
+        (
+            {"runtime": {"type": "lambda", "ephemeral_storage": 511}},
+            "runtime/ephemeral_storage",
+            "at least 512, not 511",
+        ),
+        ({"runtime": {"type": "lambda", "ephemeral_storage": 10241}}, "runtime/ephemeral_storage", "at most 10240"),
+        ({"runtime": {"type": "lambda", "layers": [LAYER] * 5}}, "runtime/layers", "more than 4 entries"),
+        ({"runtime": {"type": "lambda", "layers": ["fonts"]}}, "runtime/layers/0", "no ARN of a layer's version"),
+        ({"runtime": {"type": "lambda", "layers": [LAYER[:-2]]}}, "runtime/layers/0", "layer:NAME:VERSION"),
+        (
+            {"runtime": {"type": "lambda", "vpc": {"subnets": ["subnet-1"]}}},
+            "runtime/vpc",
+            "-c step_subnets=subnet-...",
+        ),
+        ({"runtime": {"type": "lambda", "vpc": "vpc-1"}}, "runtime/vpc", "must be true or false"),
+        ({"runtime": {"type": "lambda", "tracing": "Active"}}, "runtime/tracing", "must be true or false"),
+        ({"runtime": {"type": "lambda", "arn": ARN, "vpc": True}}, "runtime/vpc", "set it on the one of the `arn`"),
+        ({"runtime": {"type": "lambda", "arn": ARN, "layers": [LAYER]}}, "runtime/layers", "remove it here"),
+        ({"runtime": {"type": "docker", "image": "x", "vpc": True}}, "runtime/vpc", "is a field of runtime lambda"),
+        (
+            {"runtime": {"type": "http", "url": "http://x", "layers": []}},
+            "runtime/layers",
+            "is a field of runtime lambda",
+        ),
         ({"runtime": {"type": "docker", "image": "x", "cpu": 0}}, "runtime/cpu", "must be more than 0"),
     ],
 )
@@ -495,8 +524,6 @@ def test_any_data_is_accepted_or_refused_with_problems(
 
 
 # --- existing Lambdas ------------------------------------------------------------------------------------------------
-
-ARN = "arn:aws:lambda:eu-central-1:123456789012:function:add-to-crm"
 
 
 def test_a_step_may_be_an_existing_lambda_and_then_needs_no_path() -> None:

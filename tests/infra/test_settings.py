@@ -46,6 +46,8 @@ def test_cdk_s_own_context_is_let_through() -> None:
         ({"certificate": "arn:aws:acm:us-east-1:123456789012:certificate/1"}, "certificate: say which domain"),
         ({"vpc": "mine"}, "vpc: 'mine' is not `default` or the id of a VPC"),
         ({"subnets": "subnet-1"}, "subnets: say which VPC they are in"),
+        ({"step_subnets": "subnet-1"}, "step_subnets, step_security_groups: Lambda needs both"),
+        ({"step_subnets": "net-1", "step_security_groups": "sg-1"}, "step_subnets: 'net-1' is not ids of up to 16"),
         ({"alarm_email": "a@b.org", "alarms": "false"}, "alarm_email: there are no alarms to send"),
     ],
 )

@@ -228,6 +228,11 @@ def test_too_large_an_env_file_is_refused(write: Write) -> None:
         {"runtime": {"type": "lambda", "memory": 512}},
         {"runtime": {"type": "lambda", "architecture": "x86_64"}},
         {"runtime": {"type": "lambda", "command": ["python3", "-u", "main.py"]}},
+        {"runtime": {"type": "lambda", "ephemeral_storage": 1024}},
+        {"runtime": {"type": "lambda", "layers": ["arn:aws:lambda:eu-central-1:123456789012:layer:fonts:3"]}},
+        {"runtime": {"type": "lambda", "vpc": True}},
+        {"runtime": {"type": "lambda", "tracing": True}},
+        {"runtime": {"type": "lambda", "tracing": False}},
     ],
 )
 def test_whatever_changes_how_a_step_runs_changes_its_name(write: Write, change: dict[str, Any]) -> None:
@@ -235,6 +240,26 @@ def test_whatever_changes_how_a_step_runs_changes_its_name(write: Write, change:
     before = packaged(write(files=files, steps={"a": {"path": "file://./a"}})).name("dev")
     after = packaged(write(files=files, steps={"a": {"path": "file://./a", **change}})).name("dev")
     assert before != after
+
+
+def test_a_step_keeps_its_name_when_stepwell_learns_new_settings() -> None:
+    code = StepCode(folder=Path(), file=None, files=(), hash="c" * 64)
+    step = StepLambda(
+        function_id="order",
+        step_id="charge",
+        code=code,
+        layout=PROGRAM,
+        runtime="python3.13",
+        handler="stepwell.program",
+        architecture="arm64",
+        memory=256,
+        timeout_ms=60_000,
+        command=("python3", "main.py"),
+        env=(("A", "b"),),
+        dotenv="{}",
+        secrets=("KEY",),
+    )
+    assert step.hash == "8b88fe1291e59fef2aa3109486fb7a85bd23476a9180c42cec5bc223b1bdcae8"
 
 
 def test_neither_a_value_nor_the_name_of_a_step_changes_its_name(write: Write) -> None:

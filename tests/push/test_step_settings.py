@@ -1,0 +1,279 @@
+"""Steps with settings of Lambda: a larger /tmp, layers, a VPC, traces; and Lambdas that take their time to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.awslambda.models import lambda_backends
+
+from stepwell.aws.activity import NotUsable
+from stepwell.aws.deployment import Refused
+from stepwell.aws.registry import Registry
+from tests.push.conftest import ACCOUNT, REGION, Aws, Nobody, refusal
+
+Write = Callable[..., Path]
+SUBNETS, GROUPS = ("subnet-0b", "subnet-0a"), ("sg-01",)
+
+
+class Lines(Nobody):
+    """What a push says while it works."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def says(self, action: Any, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.fixture
+def network(aws: Aws) -> Aws:
+    """An environment that has a network for steps."""
+    aws.resources = replace(aws.resources, step_subnets=SUBNETS, step_security_groups=GROUPS)
+    return aws
+
+
+def made(aws: Aws) -> Any:
+    (found,) = aws.session.client("lambda").list_functions()["Functions"]
+    return found
+
+
+def backend(name: str) -> Any:
+    """A function as moto keeps it."""
+    return lambda_backends[ACCOUNT][REGION].get_function(name)
+
+
+def statements(aws: Aws) -> dict[str, Any]:
+    found = aws.session.client("iam").get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")
+    return {statement["Sid"]: statement for statement in found["PolicyDocument"]["Statement"]}
+
+
+def own_layer(aws: Aws) -> str:
+    published = aws.session.client("lambda").publish_layer_version(LayerName="fonts", Content={"ZipFile": b"fonts"})
+    return str(published["LayerVersionArn"])
+
+
+def in_vpc(write: Write) -> Path:
+    return write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "vpc": True}}})
+
+
+# --- what is made ----------------------------------------------------------------------------------------------------
+
+
+def test_a_step_gets_the_settings_that_it_asks_for(network: Aws, write: Write) -> None:
+    layer = own_layer(network)
+    runtime = {"type": "lambda", "ephemeral_storage": 2048, "layers": [layer], "vpc": True, "tracing": True}
+    folder = write(steps={"a": {"path": "file://.", "runtime": runtime}})
+    network.push(folder)
+    found = made(network)
+    assert found["EphemeralStorage"] == {"Size": 2048}
+    assert found["TracingConfig"] == {"Mode": "Active"}
+    assert (found["VpcConfig"]["SubnetIds"], found["VpcConfig"]["SecurityGroupIds"]) == (list(SUBNETS), list(GROUPS))
+    assert [its["Arn"] for its in found["Layers"]] == [layer, network.resources.layers["arm64"]]  # the adapter's wins
+    assert network.push(folder) == ([], [])
+
+
+def test_a_step_that_asks_for_nothing_gets_what_lambda_gives(aws: Aws, write: Write) -> None:
+    aws.push(write())
+    found = made(aws)
+    assert (found["EphemeralStorage"], found["TracingConfig"]) == ({"Size": 512}, {"Mode": "PassThrough"})
+    assert not found.get("VpcConfig", {}).get("SubnetIds")
+    assert statements(aws).keys() == {"Outcomes", "Logs"}
+
+
+def test_the_order_of_subnets_makes_no_difference(network: Aws, write: Write) -> None:
+    folder = in_vpc(write)
+    network.push(folder)
+    network.resources = replace(network.resources, step_subnets=SUBNETS[::-1])
+    assert network.push(folder) == ([], [])
+
+
+def test_another_network_of_the_environment_reaches_its_lambdas_with_the_next_push(network: Aws, write: Write) -> None:
+    folder = in_vpc(write)
+    network.push(folder)
+    network.resources = replace(network.resources, step_subnets=("subnet-0c",))
+    (action,), registered = network.push(folder)
+    assert (action.verb, action.kind, action.detail, registered) == ("update", "lambda", "configuration", [])
+    assert made(network)["VpcConfig"]["SubnetIds"] == ["subnet-0c"]
+
+
+def test_the_environment_traces_the_steps_that_do_not_say(aws: Aws, write: Write) -> None:
+    silent = {"path": "file://a"}
+    untraced = {"path": "file://a", "runtime": {"type": "lambda", "tracing": False}}
+    aws.resources = replace(aws.resources, tracing=True)
+    aws.push(write(steps={"silent": silent, "untraced": untraced}, files={"a/main.py": ""}))
+    targets = Registry(aws.resources).version("f", 1).targets
+    modes = {step: backend(target["lambda"]).tracing_config["Mode"] for step, target in targets.items()}
+    assert modes == {"silent": "Active", "untraced": "PassThrough"}
+
+
+# --- what its role may do --------------------------------------------------------------------------------------------
+
+
+def test_a_role_lets_lambda_make_network_interfaces_and_the_code_not(network: Aws, write: Write) -> None:
+    network.push(in_vpc(write))
+    found = statements(network)
+    assert found["Network"] == {
+        "Sid": "Network",
+        "Effect": "Allow",
+        "Action": [
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:CreateNetworkInterface",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        "Resource": "*",
+    }
+    denied = found["NetworkNotByCode"]
+    assert denied["Effect"] == "Deny"
+    assert {*denied["Action"]} == {*found["Network"]["Action"], "ec2:DetachNetworkInterface"}
+    functions = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:stepwell-dev-f-{'?' * 12}"
+    assert denied["Condition"] == {"ArnLike": {"lambda:SourceFunctionArn": functions}}
+
+
+def test_a_role_may_send_traces_only_where_a_step_is_traced(aws: Aws, write: Write) -> None:
+    traced = {"path": "file://.", "runtime": {"type": "lambda", "tracing": True}}
+    aws.push(write(steps={"a": traced}))
+    assert statements(aws)["Traces"]["Action"] == ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_a_vpc_is_refused_where_the_environment_has_none_for_steps(aws: Aws, write: Write) -> None:
+    with pytest.raises(Refused, match=r"stepwell\.json:.*step `a`: it has `vpc: true`.*-c step_subnets="):
+        aws.push(in_vpc(write))
+    assert not aws.writes
+
+
+def test_a_layer_of_another_region_is_refused(aws: Aws, write: Write) -> None:
+    layer = f"arn:aws:lambda:us-east-1:{ACCOUNT}:layer:fonts:3"
+    with pytest.raises(Refused, match="is in us-east-1, and this environment in eu-central-1"):
+        aws.push(write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "layers": [layer]}}}))
+
+
+@pytest.mark.parametrize(
+    ("message", "cure"),
+    [
+        (
+            "Error occurred while DescribeSubnets. EC2 Error Code: InvalidSubnetID.NotFound. EC2 Error Message: The"
+            " subnet ID 'subnet-0b' does not exist",
+            "correct the subnets: the environment's settings step_subnets",
+        ),
+        (
+            "Error occurred while DescribeSecurityGroups. EC2 Error Code: InvalidGroup.NotFound. EC2 Error Message: The"
+            " security group 'sg-01' does not exist",
+            "correct the security groups",
+        ),
+        (
+            "Function code combined with layers exceeds the maximum allowed size of 262144000 bytes",
+            "take less of either",
+        ),
+    ],
+)
+def test_what_lambda_refuses_is_explained(network: Aws, write: Write, message: str, cure: str) -> None:
+    error = refusal("InvalidParameterValueException", message, "CreateFunction")
+    network.fail_once("CreateFunction", error)
+    with pytest.raises(NotUsable, match=cure) as refused:
+        network.push(in_vpc(write))
+    assert message in str(refused.value)
+
+
+# --- while it is made ------------------------------------------------------------------------------------------------
+
+
+def test_a_push_waits_until_lambda_has_made_the_network_interfaces(network: Aws, write: Write) -> None:
+    watcher = Lines()
+
+    def sleep(seconds: float) -> None:
+        network.slept.append(seconds)
+        if sum(network.slept) >= 40:
+            backend(made(network)["FunctionName"]).state = "Active"
+
+    set_on_create(network, "Pending")
+    _, (registered,) = push(network, in_vpc(write), watcher, sleep)
+    assert registered.version == 1
+    assert watcher.said == [
+        "Lambda makes its network interfaces",
+        "Lambda makes its network interfaces, for 15 s",
+        "Lambda makes its network interfaces, for 30 s",
+    ]
+
+
+def test_a_lambda_that_is_never_ready_ends_the_push_and_nothing_is_live(network: Aws, write: Write) -> None:
+    set_on_create(network, "Pending")
+    with pytest.raises(NotUsable, match="not ready after 10 minutes; push again later"):
+        network.push(in_vpc(write))
+    assert Registry(network.resources).functions() == []
+
+
+def test_the_next_push_waits_for_what_an_interrupted_one_left_unfinished(network: Aws, write: Write) -> None:
+    folder = in_vpc(write)
+    set_on_create(network, "Pending")
+    with pytest.raises(NotUsable):
+        network.push(folder)
+    actions, _ = network.push(folder, dry_run=True)
+    assert [a.detail for a in actions if a.kind == "lambda"] == ["activation, destinations, recursion"]
+    backend(made(network)["FunctionName"]).state = "Active"
+    _, (registered,) = network.push(folder)
+    assert registered.is_new
+
+
+def test_what_lambda_could_not_make_says_why_and_is_made_again_by_the_next_push(network: Aws, write: Write) -> None:
+    folder = in_vpc(write)
+    network.session.events.register("after-call.lambda.GetFunctionConfiguration", fail_for_want_of_addresses)
+    with pytest.raises(NotUsable, match=r"SubnetOutOfIPAddresses: no addresses; free addresses in the subnets"):
+        network.push(folder)
+    with pytest.raises(NotUsable):
+        network.push(folder)
+    assert network.writes["DeleteFunction"] == 1  # Lambda never mends one that failed
+    network.session.events.unregister("after-call.lambda.GetFunctionConfiguration", fail_for_want_of_addresses)
+    _, (registered,) = network.push(folder)
+    assert registered.is_new
+
+
+def test_an_update_that_lambda_could_not_make_says_why(network: Aws, write: Write) -> None:
+    folder = in_vpc(write)
+    network.push(folder)
+    network.resources = replace(network.resources, step_subnets=("subnet-0c",))
+    network.session.events.register("after-call.lambda.GetFunctionConfiguration", fail_to_update)
+    with pytest.raises(NotUsable, match=r"InvalidSubnet: no such subnet; correct the subnets"):
+        network.push(folder)
+    network.session.events.unregister("after-call.lambda.GetFunctionConfiguration", fail_to_update)
+
+
+def fail_for_want_of_addresses(parsed: Any, **_: Any) -> None:
+    if "State" in parsed:
+        parsed |= {"State": "Failed", "StateReason": "no addresses.", "StateReasonCode": "SubnetOutOfIPAddresses"}
+
+
+def fail_to_update(parsed: Any, **_: Any) -> None:
+    parsed |= {"LastUpdateStatus": "Failed", "LastUpdateStatusReason": "no such subnet"}
+    parsed |= {"LastUpdateStatusReasonCode": "InvalidSubnet"}
+
+
+def set_on_create(aws: Aws, state: str) -> None:
+    """Every function that is made has this state, until it gets another."""
+
+    def change(parsed: Any, **_: Any) -> None:
+        if "FunctionName" in parsed:
+            backend(parsed["FunctionName"]).state = state
+
+    aws.session.events.register("after-call.lambda.CreateFunction", change)
+
+
+def push(aws: Aws, folder: Path, watcher: Any, sleep: Callable[[float], None]) -> Any:
+    from stepwell.aws.deployment import wanted
+    from stepwell.aws.push import Push
+    from stepwell.project.load import load_all
+
+    functions, _ = load_all([folder])
+    its = wanted(functions, aws.resources)
+    pushing = Push(aws.resources, aws.account(), watcher, sleep=sleep)
+    found, actions = pushing.plan(its)
+    return actions, pushing.apply(its, found, actions)
