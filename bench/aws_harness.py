@@ -23,7 +23,6 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from aws_prices import Usage
 from botocore.client import BaseClient
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
@@ -41,15 +40,12 @@ from stepwell.aws.table import create_table, function_key, wait_key
 from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.definition import parse_definition
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
-from stepwell.testing.meter import Meter, metered
+from stepwell.testing.meter import Meter, item_size, metered
 
-MEMORY_MB = {its.name: its.memory_mb or Settings().memory for its in FUNCTIONS}
-VCPU_MB = 1769  # of a Lambda with one whole vCPU
-CALL_MS = 5  # what a request to AWS takes, where nothing is measured
+MEMORY_MB = {function.name: function.memory_mb or Settings().memory for function in FUNCTIONS}
 HOLD_S = 0.02  # how long a counted request is held up
-PLATFORM_LOG = 300  # bytes that Lambda itself logs of an invocation: START, END, REPORT
 LINE_LOG = 26  # bytes that CloudWatch Logs adds to a line
-ACCESS_LOG = 220  # bytes of an HTTP API's access log line, as infra/ingest.py has it
+ITEM_BYTES = 100  # that DynamoDB adds to an item it stores, as its developer guide says of "item sizes"
 
 _one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
 _moto_s = _client_s = 0.0  # CPU time in moto, and in boto3 with it
@@ -62,24 +58,13 @@ class Invocation:
     meter: Meter = field(default_factory=Meter)
     cpu_ms: float = 0
     engine_ms: float = 0
-    log_bytes: float = 0
-
-    def usage(self, handler: str) -> Usage:
-        memory = MEMORY_MB[handler]
-        billed_ms = self.cpu_ms * max(1, VCPU_MB / memory) + CALL_MS * self.meter.sequential()
-        return Usage(
-            bus_events=self.meter.entries("PutEvents"),
-            queue_requests=self.meter.count("sqs"),
-            lambda_requests=1,
-            lambda_gb_s=billed_ms / 1000 * memory / 1024,
-            write_units=self.meter.write_units,
-            read_units=self.meter.read_units,
-            log_bytes=self.log_bytes,
-        )
+    log_bytes: int = 0  # of the handler's own lines, with what CloudWatch Logs adds to each
+    answer: Any = None
 
 
 class Harness:
-    """`counting`: the next invocations are counted, else timed."""
+    """`counting`: the next invocations are counted, else timed. `sent`: messages for the queue of events, `timers`:
+    those that the engine sends to the queue of outcomes, in the order in which they were sent."""
 
     def __init__(self, ingest: str) -> None:
         self.resources = _resources(ingest)
@@ -89,7 +74,8 @@ class Harness:
         self.key = KeyStore(self.resources).create(KeyScope.SEND, "bench", 0)[1]
         self.counting = True
         self.log = io.StringIO()
-        self.sent: list[Json] = []  # what ingest put on the bus or the queue, as route gets it
+        self.sent: list[Json] = []
+        self.timers: list[Json] = []
         for service in ("dynamodb", "sqs", "events", "lambda"):
             clients.client(service).meta.events.register("before-call.*.*", self._hold)  # right behind the meter
         clients.client("events").meta.events.register("before-call.events.PutEvents", self._put)
@@ -116,8 +102,8 @@ class Harness:
 
     def _queued(self, params: Json, **_: Any) -> None:
         body = json.loads(params["body"])
-        if body["QueueUrl"] == self.resources.events_queue:
-            self.sent += [json.loads(one["MessageBody"]) for one in body["Entries"]]
+        to = self.sent if body["QueueUrl"] == self.resources.events_queue else self.timers
+        to += [json.loads(one["MessageBody"]) for one in body["Entries"]]
 
     def invoke(self, handler: str, event: Json) -> Invocation:
         """Raises AssertionError if it did not do everything."""
@@ -136,9 +122,20 @@ class Harness:
         done.cpu_ms = 1000 * (spent - (_moto_s - moto_s))
         done.engine_ms = 1000 * (spent - (_client_s - client_s))
         text = self.log.getvalue()
-        done.log_bytes = PLATFORM_LOG + 3 * LINE_LOG + len(text.encode()) + LINE_LOG * text.count("\n")
+        done.log_bytes = len(text.encode()) + LINE_LOG * text.count("\n")
+        done.answer = answer
         assert not (answer or {}).get("batchItemFailures"), text
         return done
+
+    def stored(self) -> float:
+        """Bytes of the table, as DynamoDB bills them; its index included."""
+        pages = self.batches.outside_db.get_paginator("scan").paginate(TableName=self.resources.table)
+        found = 0
+        for item in (item for page in pages for item in page["Items"]):
+            found += ITEM_BYTES + item_size(item)
+            if "gk" in item:
+                found += ITEM_BYTES + item_size({name: item[name] for name in ("pk", "sk", "gk", "gs")})
+        return found
 
     # --- what the account is filled with ---------------------------------------------------------------------------
 

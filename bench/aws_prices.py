@@ -1,7 +1,7 @@
 """What AWS charges, in one table, and what a thing costs that uses so and so much of it.
 
-Prices of us-east-1, on demand, without free tiers, arm64 for Lambda: those the platform was designed with, in 2026.
-The pages named here are where to check them; they were not read again.
+Prices of us-east-1, on demand, arm64 for Lambda, the first tier of each, without any free tier. Each has the page where
+to check it, and how it was read on the day that `READ` names.
 """
 
 from __future__ import annotations
@@ -10,26 +10,71 @@ from dataclasses import dataclass, fields
 
 MILLION = 1_000_000
 GIB = 1024**3
+MONTH_S = 30 * 86_400
+READ = "2026-11-29"
+PAGE, COPY, OLD = "the vendor's page, as stored", "others' copies of that page", "known before, not found again"
+"""How a price was read: no page could be opened live, so each is as good as the copy that a search found."""
 
-# For a million of each, but for logs: for a GB.
-HTTP_REQUEST = 1.00  # https://aws.amazon.com/api-gateway/pricing/, HTTP API, first 300 million
-BUS_EVENT = 1.00  # https://aws.amazon.com/eventbridge/pricing/, custom events, each begun 64 KB
-QUEUE_REQUEST = 0.40  # https://aws.amazon.com/sqs/pricing/, standard queue, each begun 64 KB
-LAMBDA_REQUEST = 0.20  # https://aws.amazon.com/lambda/pricing/
-LAMBDA_GB_S = 13.3334
-WRITE_UNIT = 0.625  # https://aws.amazon.com/dynamodb/pricing/on-demand/
-READ_UNIT = 0.125
-LOG_GB = 0.50  # https://aws.amazon.com/cloudwatch/pricing/
-
-# For a million runs of three steps. Not measured; docs/cost.md says what is assumed.
-STANDARD = 102.0  # Step Functions Standard: four state transitions at $25 a million, and $2 for an HTTP API and a bus
-DURABLE = 35.0  # Lambda durable functions, as in the design
-INNGEST = 200.0  # four executions (a run and its steps) at $50 a million, as we assume for what is beyond a plan's own
+_AWS = "https://aws.amazon.com"
 
 
-def express(seconds: float) -> float:
-    """Step Functions Express: a request, and 64 MB for as long as the run takes; and the $2."""
-    return 1.00 + 16.67 * seconds * 64 / 1024 + 2.00
+@dataclass(frozen=True, slots=True)
+class Price:
+    dollars: float
+    unit: str
+    url: str
+    how: str = COPY
+
+
+HTTP_REQUEST = Price(1.00, "million requests, each begun 512 KB", f"{_AWS}/api-gateway/pricing/")
+BUS_EVENT = Price(1.00, "million events of one's own, each begun 64 KB", f"{_AWS}/eventbridge/pricing/")
+QUEUE_REQUEST = Price(0.40, "million requests of a standard queue, each begun 64 KB", f"{_AWS}/sqs/pricing/")
+LAMBDA_REQUEST = Price(0.20, "million requests", f"{_AWS}/lambda/pricing/", PAGE)
+LAMBDA_GB_S = Price(13.3334, "million GB-s, arm64; the time of a cold start too", f"{_AWS}/lambda/pricing/")
+WRITE_UNIT = Price(0.625, "million write units", f"{_AWS}/dynamodb/pricing/on-demand/")
+READ_UNIT = Price(0.125, "million read units", f"{_AWS}/dynamodb/pricing/on-demand/")
+TABLE_GB = Price(0.25, "GB and month", f"{_AWS}/dynamodb/pricing/on-demand/")
+RESTORE_GB = Price(0.20, "GB and month, to restore any second of 35 days", f"{_AWS}/dynamodb/pricing/on-demand/")
+LOG_GB = Price(0.50, "GB taken in; metrics in the embedded format are such logs", f"{_AWS}/cloudwatch/pricing/")
+LOG_KEPT_GB = Price(0.03, "GB and month, compressed", f"{_AWS}/cloudwatch/pricing/")
+METRIC = Price(0.30, "custom metric and month, only for hours in which it is sent", f"{_AWS}/cloudwatch/pricing/")
+ALARM = Price(0.10, "alarm and month", f"{_AWS}/cloudwatch/pricing/")
+DASHBOARD = Price(3.00, "dashboard and month, beyond three", f"{_AWS}/cloudwatch/pricing/")
+KEY = Price(1.00, "KMS key and month", f"{_AWS}/kms/pricing/", OLD)
+KEY_REQUEST = Price(3.00, "million requests to KMS", f"{_AWS}/kms/pricing/", OLD)
+OUT_GB = Price(0.09, "GB to the internet", f"{_AWS}/ec2/pricing/on-demand/", OLD)
+TRACE = Price(5.00, "million traces of X-Ray", f"{_AWS}/xray/pricing/", OLD)
+VCPU_HOUR = Price(0.04048, "vCPU and hour of Fargate, x86, at least a minute", f"{_AWS}/fargate/pricing/", OLD)
+GB_HOUR = Price(0.004445, "GB and hour of Fargate, x86", f"{_AWS}/fargate/pricing/", OLD)
+ADDRESS_HOUR = Price(0.005, "public IPv4 address and hour", f"{_AWS}/vpc/pricing/", OLD)
+S3_PUT = Price(5.00, "million PUT requests", f"{_AWS}/s3/pricing/", OLD)
+S3_GET = Price(0.40, "million GET requests", f"{_AWS}/s3/pricing/", OLD)
+
+PRICES = {
+    "HTTP API": HTTP_REQUEST,
+    "EventBridge": BUS_EVENT,
+    "SQS": QUEUE_REQUEST,
+    "Lambda requests": LAMBDA_REQUEST,
+    "Lambda time": LAMBDA_GB_S,
+    "DynamoDB writes": WRITE_UNIT,
+    "DynamoDB reads": READ_UNIT,
+    "DynamoDB storage": TABLE_GB,
+    "DynamoDB point-in-time recovery": RESTORE_GB,
+    "CloudWatch Logs": LOG_GB,
+    "CloudWatch Logs, kept": LOG_KEPT_GB,
+    "CloudWatch metrics": METRIC,
+    "CloudWatch alarms": ALARM,
+    "CloudWatch dashboards": DASHBOARD,
+    "KMS key": KEY,
+    "KMS requests": KEY_REQUEST,
+    "Data transfer": OUT_GB,
+    "X-Ray": TRACE,
+    "Fargate vCPU": VCPU_HOUR,
+    "Fargate memory": GB_HOUR,
+    "Public address": ADDRESS_HOUR,
+    "S3 PUT": S3_PUT,
+    "S3 GET": S3_GET,
+}
 
 
 @dataclass(slots=True)
@@ -44,29 +89,37 @@ class Usage:
     write_units: float = 0
     read_units: float = 0
     log_bytes: float = 0
+    out_bytes: float = 0
 
-    def __iadd__(self, other: Usage) -> Usage:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
-        return self
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return self + other * -1
+
+    def __mul__(self, number: float) -> Usage:
+        return Usage(*(getattr(self, field.name) * number for field in fields(self)))
 
     def __truediv__(self, number: float) -> Usage:
-        return Usage(*(getattr(self, field.name) / number for field in fields(self)))
+        return self * (1 / number)
 
 
 def dollars(usage: Usage) -> dict[str, float]:
     """For a million of what uses this, by service."""
+    gib = MILLION / GIB
     return {
-        "HTTP API": usage.http_requests * HTTP_REQUEST,
-        "EventBridge": usage.bus_events * BUS_EVENT,
-        "SQS": usage.queue_requests * QUEUE_REQUEST,
-        "Lambda requests": usage.lambda_requests * LAMBDA_REQUEST,
-        "Lambda GB-s": usage.lambda_gb_s * LAMBDA_GB_S,
-        "DynamoDB writes": usage.write_units * WRITE_UNIT,
-        "DynamoDB reads": usage.read_units * READ_UNIT,
-        "Logs": usage.log_bytes * MILLION / GIB * LOG_GB,
+        "HTTP API": usage.http_requests * HTTP_REQUEST.dollars,
+        "EventBridge": usage.bus_events * BUS_EVENT.dollars,
+        "SQS": usage.queue_requests * QUEUE_REQUEST.dollars,
+        "Lambda requests": usage.lambda_requests * LAMBDA_REQUEST.dollars,
+        "Lambda time": usage.lambda_gb_s * LAMBDA_GB_S.dollars,
+        "DynamoDB writes": usage.write_units * WRITE_UNIT.dollars,
+        "DynamoDB reads": usage.read_units * READ_UNIT.dollars,
+        "Logs": usage.log_bytes * gib * LOG_GB.dollars,
+        "Data transfer": usage.out_bytes * gib * OUT_GB.dollars,
     }
 
 
 def total(usage: Usage) -> float:
+    """Dollars for a million of what uses this."""
     return sum(dollars(usage).values())

@@ -1,116 +1,55 @@
-"""The results of aws_cost.py as tables, in the terminal and in docs/cost.md; and what they are held against."""
+"""The bill as tables, for the terminal and for docs/cost.md, each under a name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any
 
-from aws_prices import DURABLE, INNGEST, STANDARD, Usage, dollars, express, total
+from aws_dollars import Bill, Results, Rows
+from aws_peer_tables import assumed_table, months_table, peer_prices_table, peers_table, prices_table
+from aws_tables import (
+    bill_table,
+    flat_table,
+    growth_table,
+    idle_table,
+    options_table,
+    paths_table,
+    payload_table,
+    services_table,
+    steps_table,
+    storage_table,
+    traffic_table,
+    waiting_table,
+)
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-MARK, END_MARK = "<!-- results -->", "<!-- end of results -->"
-Results = dict[str, Any]
-Rows = list[list[str]]
-
-AIMS: tuple[tuple[str, Callable[[Results], bool]], ...] = (
-    ("three steps cost at most $12 per million runs", lambda r: total(_its(r, "three steps")) <= 12),
-    (
-        "an event that starts nothing costs at most $4.50 per million",
-        lambda r: total(_its(r, "an event that starts nothing")) <= 4.5,
-    ),
-    (
-        "at most three requests in a row between an outcome and the next step's start",
-        lambda r: all(its["to_next_step"] <= 3 for its in r["workloads"].values()),
-    ),
-    (
-        "`advance` takes at most 3 ms of CPU for an outcome, besides requests to AWS",
-        lambda r: r["workloads"]["three steps, unbatched"]["advance_engine_ms"] <= 3,
-    ),
-    (
-        "1,000 parallel steps join with at most 100 writes of the run",
-        lambda r: r["growth"]["parallel"][999]["writes_of_run"] <= 100,
-    ),
-)
+TABLES: dict[str, tuple[str, Callable[[Bill], Rows]]] = {
+    "bill": ("What will my bill be? $ a month", bill_table),
+    "traffic": ("By traffic", traffic_table),
+    "services": ("$ per million, by service; in batches of ten, and of one", services_table),
+    "payload": ("By payload, $ per million runs", payload_table),
+    "waiting": ("By waiting time, $ per million runs", waiting_table),
+    "storage": ("What is kept", storage_table),
+    "idle": ("Standing still", idle_table),
+    "steps": ("Your steps' own Lambdas, $", steps_table),
+    "options": ("Options", options_table),
+    "peers": ("Beside others", peers_table),
+    "months": ("Beside others, by the month", months_table),
+    "assumed": ("What is assumed of others", assumed_table),
+    "growth": ("With the number of steps", growth_table),
+    "flat": ("With what else is there", flat_table),
+    "paths": ("CPU time, and requests that wait for one another", paths_table),
+    "prices": ("AWS' prices, us-east-1", prices_table),
+    "peer_prices": ("Others' prices", peer_prices_table),
+}
 
 
-def _its(results: Results, workload: str) -> Usage:
-    usage: Usage = results["workloads"][workload]["usage"]
-    return usage
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _costs(results: Results) -> Rows:
-    workloads = results["workloads"]
-    bills = [dollars(its["usage"]) for its in workloads.values()]
-    rows = [["", *workloads]]
-    rows += [[service, *(f"{bill[service]:.2f}" for bill in bills)] for service in bills[0]]
-    return [*rows, ["**total**", *(f"**{sum(bill.values()):.2f}**" for bill in bills)]]
-
-
-def _paths(results: Results) -> Rows:
-    rows = [["", "requests in a row: event to step", "outcome to step", "CPU ms: ingest", "route", "advance"]]
-    for name, its in results["workloads"].items():
-        cpu = [f"{its['cpu_ms'].get(handler, 0):.1f}" for handler in ("ingest", "route", "advance")]
-        rows.append([name, str(its["to_first_step"]), str(its["to_next_step"]), *cpu])
-    return rows
-
-
-def _growth(results: Results) -> Rows:
-    rows = [["steps", "$ per million runs", "write units", "read units", "writes of the run's item"]]
-    for steps, usage in results["growth"]["sequence"].items():
-        rows.append([f"{steps} in sequence", *_growth_cells(usage), str(steps + 1)])
-    for steps, its in results["growth"]["parallel"].items():
-        rows.append([f"{steps} in parallel, joined", *_growth_cells(its["usage"]), str(its["writes_of_run"])])
-    return rows
-
-
-def _growth_cells(usage: Usage) -> list[str]:
-    return [f"{total(usage):,.2f}", f"{usage.write_units:,.1f}", f"{usage.read_units:,.1f}"]
-
-
-def _flat(results: Results) -> Rows:
-    titles = list(results["flat"]["go"])
-    rows = [["DynamoDB, $ per million", *titles]]
-    texts = {"go": "an event that starts one step, and its run", "paid": "an event that waits might want"}
-    return rows + [[texts[name], *(f"{its[t]:.2f}" for t in titles)] for name, its in results["flat"].items()]
-
-
-def _idle(results: Results) -> Rows:
-    return [["while nothing happens", "$ a month"], *([k, f"{v:.2f}"] for k, v in results["idle"].items())]
-
-
-def _comparison(results: Results) -> Rows:
-    return [
-        ["three steps", "$ per million runs"],
-        ["Stepwell", f"{total(_its(results, 'three steps')):.2f}"],
-        ["Stepwell, `ingest: direct`", f"{total(_its(results, 'three steps, `ingest: direct`')):.2f}"],
-        ["Step Functions Standard", f"{STANDARD:.0f}"],
-        ["Step Functions Express, runs of 1 s, at most 5 min", f"{express(1):.2f}"],
-        ["Step Functions Express, runs of 60 s", f"{express(60):.2f}"],
-        ["Lambda durable functions", f"{DURABLE:.0f}"],
-        ["Inngest", f"{INNGEST:.0f}"],
-    ]
-
-
-TABLES: tuple[tuple[str, Callable[[Results], Rows]], ...] = (
-    ("Dollars per million", _costs),
-    ("Beside others", _comparison),
-    ("Requests that wait for one another, and CPU time", _paths),
-    ("With the number of steps", _growth),
-    ("With what else is there", _flat),
-    ("Standing still", _idle),
-)
-
-
-def show(results: Results) -> None:
+def show(bill: Bill) -> None:
     console = Console()
-    for title, rows_of in TABLES:
-        head, *rows = rows_of(results)
+    for title, rows_of in TABLES.values():
+        head, *rows = rows_of(bill)
         table = Table(*head, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
@@ -119,18 +58,31 @@ def show(results: Results) -> None:
         console.print(table)
 
 
-def in_docs(text: str, results: Results) -> str:
-    """The page's text with these results between its marks."""
-    before, mark, rest = text.partition(MARK)
-    _, end, after = rest.partition(END_MARK)
-    if not (mark and end):
-        raise ValueError(f"docs/cost.md needs the lines {MARK} and {END_MARK}")
-    day = datetime.now(UTC).date().isoformat()
-    parts = [f"## {title}\n\n{_markdown(rows_of(results))}" for title, rows_of in TABLES]
-    return f"{before}{MARK}\nCounted on {day}.\n\n" + "\n\n".join(parts) + f"\n{END_MARK}{after}"
+def in_docs(text: str, bill: Bill) -> str:
+    """The page's text with each table between its marks. Raises ValueError if a table has no place in it."""
+    written: set[str] = set()
+
+    def table(found: re.Match[str]) -> str:
+        name = found[1]
+        written.add(name)
+        content = _counted(bill.results) if name == "counted" else _markdown(TABLES[name][1](bill))
+        return f"<!-- table: {name} -->\n{content}\n<!-- end -->"
+
+    page = re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
+    if missing := {*TABLES, "counted"} - written:
+        raise ValueError(
+            f"docs/cost.md has no place for {', '.join(sorted(missing))}: <!-- table: NAME -->, <!-- end -->"
+        )
+    return page
+
+
+def _counted(results: Results) -> str:
+    return f"Counted on {results['day']}; CPU times: {results['machine']}."
 
 
 def _markdown(rows: Rows) -> str:
     head, *others = rows
     line: Callable[[Sequence[str]], str] = lambda cells: f"| {' | '.join(cells)} |"  # noqa: E731
-    return "\n".join([line(head), line(["---", *["--:"] * (len(head) - 1)]), *map(line, others)])
+    columns = list(zip(*others, strict=True))
+    marks = ["--:" if all(re.match(r"\**[\d–]|not possible", cell) for cell in cells) else "---" for cells in columns]
+    return "\n".join([line(head), line(["---", *marks[1:]]), *map(line, others)])

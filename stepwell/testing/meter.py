@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 Item = dict[str, Any]
+CHUNK = 64 * 1024
 _INDEX_KEYS = ("gk", "gs", "pk", "sk")
 _WRITES = ("PutItem", "DeleteItem", "UpdateItem", "BatchWriteItem")
 
@@ -28,6 +29,7 @@ class Call:
     service: str
     operation: str
     entries: int = 1  # of a batch
+    billed: int = 1  # as how many requests: messages and events by each begun 64 KB
     write_units: float = 0
     read_units: float = 0
     key: str = ""  # of the item that is written, and its sort key
@@ -45,6 +47,11 @@ class Meter:
 
     def count(self, service: str) -> int:
         return sum(call.service == service for call in self.calls)
+
+    def billed(self, service: str) -> int:
+        """As how many requests a service bills its calls: SQS a request, EventBridge an event, by each begun 64 KB
+        (https://aws.amazon.com/sqs/pricing/, https://aws.amazon.com/eventbridge/pricing/)."""
+        return sum(call.billed for call in self.calls if call.service == service)
 
     def entries(self, operation: str) -> int:
         """What all requests of one kind held together, such as `PutEvents`."""
@@ -113,7 +120,7 @@ def _before(model: Any, params: Any, context: Any, **_: Any) -> None:
     elif operation == "BatchGetItem":
         call = Call(service, operation, sum(len(asked["Keys"]) for asked in body["RequestItems"].values()))
     elif operation in ("SendMessageBatch", "PutEvents"):
-        call = Call(service, operation, len(body["Entries"]))
+        call = Call(service, operation, len(body["Entries"]), _billed(operation, body["Entries"]))
     context["stepwell-meter"] = replace(call, began=time.perf_counter())
 
 
@@ -137,6 +144,17 @@ def _after(model: Any, parsed: Any, context: Any, **_: Any) -> None:
             meter.calls.append(call)
 
 
+def _billed(operation: str, entries: list[dict[str, Any]]) -> int:
+    if operation == "SendMessageBatch":
+        return chunks(sum(len(entry["MessageBody"].encode()) for entry in entries))
+    return sum(chunks(len(entry["Detail"].encode()) + len(entry["DetailType"])) for entry in entries)
+
+
+def chunks(size: int) -> int:
+    """Begun 64 KB of some bytes; at least one."""
+    return max(1, math.ceil(size / CHUNK))
+
+
 def _read(item: Item) -> int:
     return max(1, math.ceil(item_size(item) / 4096))
 
@@ -154,7 +172,7 @@ def _write(operation: str, body: Any) -> Call:
         key = body["Item"] if operation == "PutItem" else body["Key"]
         old = _stored(table, key)
         new = {"PutItem": key, "DeleteItem": {}, "UpdateItem": old}[operation]
-        return Call("dynamodb", operation, 1, _units(old, new), key=key["pk"]["S"], sort_key=key["sk"]["S"])
+        return Call("dynamodb", operation, write_units=_units(old, new), key=key["pk"]["S"], sort_key=key["sk"]["S"])
     ((table, requests),) = body["RequestItems"].items()
     units = 0.0
     for request in requests:
@@ -162,7 +180,7 @@ def _write(operation: str, body: Any) -> Call:
             units += _units(_stored(table, request["PutRequest"]["Item"]), request["PutRequest"]["Item"])
         else:
             units += _units(_stored(table, request["DeleteRequest"]["Key"]), {})
-    return Call("dynamodb", operation, len(requests), units)
+    return Call("dynamodb", operation, len(requests), write_units=units)
 
 
 def _units(old: Item, new: Item) -> float:

@@ -1,0 +1,158 @@
+"""What the same work costs with others: their prices as far as they were found, each with its page, and the formulas.
+
+One rule: what a vendor does not say is an assumption, and is called so in `ASSUMED`. Steps' own compute is left out
+with all of them, as with us; where others need servers of yours besides, `BESIDES` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from aws_prices import BUS_EVENT, GIB, HTTP_REQUEST, LAMBDA_REQUEST, MILLION, PAGE, Price
+
+_QUOTED = "quoted by others who read that page in 2026"
+TRANSITION = Price(25.0, "million state transitions", "https://aws.amazon.com/step-functions/pricing/", PAGE)
+EXPRESS_REQUEST = Price(1.0, "million Express requests", "https://aws.amazon.com/step-functions/pricing/", _QUOTED)
+EXPRESS_GB_S = Price(16.67, "million GB-s of Express, first 1,000 GB-hours", "https://aws.amazon.com/step-functions/pricing/", _QUOTED)  # fmt: skip  # noqa: E501
+DURABLE_OPERATION = Price(8.0, "million durable operations", "https://aws.amazon.com/lambda/pricing/", _QUOTED)
+DURABLE_WRITTEN = Price(0.25, "GB written", "https://aws.amazon.com/lambda/pricing/", _QUOTED)
+DURABLE_KEPT = Price(0.15, "GB and month", "https://aws.amazon.com/lambda/pricing/", _QUOTED)
+INNGEST_PLAN = Price(99.0, "month (Pro), a million executions included", "https://www.inngest.com/pricing", _QUOTED)
+INNGEST_EXECUTION = Price(50.0, "million executions", "https://www.inngest.com/pricing", _QUOTED)
+INNGEST_EVENT = Price(0.50, "million events beyond five", "https://www.inngest.com/pricing", _QUOTED)
+TEMPORAL_ACTION = Price(50.0, "million actions, the first five", "https://docs.temporal.io/cloud/pricing", PAGE)
+TEMPORAL_ACTIVE = Price(0.042, "GB and hour, of open workflows", "https://docs.temporal.io/cloud/pricing", PAGE)
+TEMPORAL_KEPT = Price(0.00105, "GB and hour, of ended workflows", "https://docs.temporal.io/cloud/pricing", PAGE)
+TEMPORAL_PLAN = Price(500.0, "month (Business), or 10%; 2.5 million actions in it", "https://docs.temporal.io/cloud/pricing", PAGE)  # fmt: skip  # noqa: E501
+RESTATE_PLAN = Price(75.0, "month (Starter), five million actions included", "https://restate.dev/pricing", _QUOTED)
+RESTATE_ACTION = Price(25.0, "million actions", "https://restate.dev/pricing", _QUOTED)
+TEMPORAL_TIERS = ((5, 50.0), (5, 45.0), (10, 40.0), (30, 35.0), (50, 30.0), (math.inf, 25.0))
+RESTATE_TIERS = ((95, 25.0), (math.inf, 10.0))
+"""Millions of actions beyond a plan's own, and dollars for each of them. Beyond the last both ask to be called."""
+
+PRICES = {
+    "Step Functions Standard": (TRANSITION,),
+    "Step Functions Express": (EXPRESS_REQUEST, EXPRESS_GB_S),
+    "Lambda durable functions": (DURABLE_OPERATION, DURABLE_WRITTEN, DURABLE_KEPT),
+    "Inngest": (INNGEST_PLAN, INNGEST_EXECUTION, INNGEST_EVENT),
+    "Temporal Cloud": (TEMPORAL_ACTION, TEMPORAL_ACTIVE, TEMPORAL_KEPT, TEMPORAL_PLAN),
+    "Restate Cloud": (RESTATE_PLAN, RESTATE_ACTION),
+}
+ASSUMED = {
+    "Step Functions Standard": "a state for each step, one for a wait, and one transition for the start; an HTTP API"
+    " and a bus before it ($2)",
+    "Step Functions Express": "runs of one second with 64 MB, without logs; an HTTP API and a bus before it ($2)",
+    "Lambda durable functions": "an operation for the start, each step and each wait; outputs are written once and"
+    " kept 14 days; an HTTP API and a bus before it ($2)",
+    "Inngest": "an execution for the run, each step and each wait; an event for each run; the price beyond the plan's"
+    " own",
+    "Temporal Cloud": "an action for the start, each activity and each timer; 1 KB of history for each and the payloads"
+    " twice; kept 30 days; the Developer plan adds 10%",
+    "Restate Cloud": "two actions for a call, one for each step and wait, each begun 64 KB",
+}
+BESIDES = {
+    "Inngest": "your endpoint that runs the steps",
+    "Temporal Cloud": "your workers, always on",
+    "Restate Cloud": "your endpoint that runs the steps",
+}
+FREE = {"Inngest": 50_000, "Restate Cloud": 100_000}
+"""Executions or actions of a month in the free plans."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run. `kb`: of the event and of each output."""
+
+    steps: int
+    kb: float = 0.2
+    wait_days: float = 0
+
+    @property
+    def waits(self) -> int:
+        return int(self.wait_days > 0)
+
+
+_INGEST = HTTP_REQUEST.dollars + BUS_EVENT.dollars
+_HOURS = 744  # of Temporal's month
+
+
+def standard(work: Work) -> float:
+    """Dollars for a million runs; so are all that follow."""
+    return TRANSITION.dollars * (work.steps + work.waits + 1) + _INGEST
+
+
+def express(work: Work, seconds: float = 1) -> float | None:
+    if work.wait_days or work.steps > 100:  # a run ends after five minutes at the latest
+        return None
+    return EXPRESS_REQUEST.dollars + EXPRESS_GB_S.dollars * seconds * 64 / 1024 + _INGEST
+
+
+def durable(work: Work) -> float:
+    gigabytes = work.kb * 1024 * (1 + work.steps) * MILLION / GIB
+    kept_months = (14 + work.wait_days) / 30
+    data = gigabytes * (DURABLE_WRITTEN.dollars + DURABLE_KEPT.dollars * kept_months)
+    operations = DURABLE_OPERATION.dollars * (1 + work.steps + work.waits)
+    return operations + data + LAMBDA_REQUEST.dollars * (1 + work.waits) + _INGEST
+
+
+def inngest(work: Work) -> float:
+    return INNGEST_EXECUTION.dollars * _executions(work) + INNGEST_EVENT.dollars
+
+
+def _executions(work: Work) -> int:
+    return 1 + work.steps + work.waits
+
+
+def temporal(work: Work) -> float:
+    return 1.1 * (TEMPORAL_ACTION.dollars * _executions(work) + _temporal_storage(work))
+
+
+def _temporal_storage(work: Work) -> float:
+    gigabytes = (_executions(work) * 1024 + 2 * work.kb * 1024 * (1 + work.steps)) * MILLION / GIB
+    return gigabytes * (TEMPORAL_ACTIVE.dollars * 24 * work.wait_days + TEMPORAL_KEPT.dollars * _HOURS)
+
+
+def restate(work: Work) -> float:
+    return RESTATE_ACTION.dollars * (2 + work.steps + work.waits)
+
+
+PEERS: dict[str, Callable[[Work], float | None]] = {
+    "Step Functions Standard": standard,
+    "Step Functions Express": express,
+    "Lambda durable functions": durable,
+    "Inngest": inngest,
+    "Temporal Cloud": temporal,
+    "Restate Cloud": restate,
+}
+
+
+def month(peer: str, work: Work, runs: float) -> float | None:
+    """Dollars for so many runs a month, with the least plan that there is for them; only first tiers are known."""
+    millions = runs / MILLION
+    if peer == "Inngest":
+        executions = millions * _executions(work)
+        if executions * MILLION <= FREE[peer]:
+            return 0
+        more = INNGEST_EXECUTION.dollars * max(0, executions - 1) + INNGEST_EVENT.dollars * max(0, millions - 5)
+        return INNGEST_PLAN.dollars + more
+    if peer == "Restate Cloud":
+        actions = millions * (2 + work.steps + work.waits)
+        if actions * MILLION <= FREE[peer]:
+            return 0
+        return RESTATE_PLAN.dollars + _in_tiers(max(0, actions - 5), RESTATE_TIERS)
+    if peer == "Temporal Cloud":
+        storage = _temporal_storage(work) * millions
+        spent = _in_tiers(max(0, millions * _executions(work) - 2.5), TEMPORAL_TIERS) + storage
+        return min(temporal(work) * millions, spent + max(TEMPORAL_PLAN.dollars, 0.1 * spent))
+    price = PEERS[peer](work)
+    return None if price is None else price * millions
+
+
+def _in_tiers(millions: float, tiers: Iterable[tuple[float, float]]) -> float:
+    cost = 0.0
+    for most, price in tiers:
+        cost += min(millions, most) * price
+        millions = max(0, millions - most)
+    return cost

@@ -1,0 +1,92 @@
+"""What stands in an account though nothing happens, counted from the template that CDK makes of an environment.
+
+It needs Node, as `cdk` does. Custom metrics are counted from the code that writes them.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # where infra/ is
+
+from infra.settings import Settings  # noqa: E402
+from stepwell.aws.observe import count, duration  # noqa: E402
+
+_WRITERS = {count.__name__, duration.__name__}
+_STATUSES = {"Runs": ("Completed", "Failed", "Cancelled"), "Attempts": ("Completed", "Failed", "Lost", "Cancelled")}
+
+
+def standing(environments: dict[str, Settings]) -> dict[str, dict[str, Any]]:
+    """By environment: alarms, dashboards, event source mappings and those of them that have a maximum concurrency,
+    tables that can be restored, Lambdas whose START, END and REPORT are logged, custom metrics."""
+    import aws_cdk as cdk
+    from aws_cdk.assertions import Template
+
+    from infra.stack import StepwellStack
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = cdk.App(outdir=folder)
+        stacks = {name: StepwellStack(app, settings) for name, settings in environments.items()}
+        templates = {name: Template.from_stack(stack).to_json() for name, stack in stacks.items()}
+    return {name: _counted(template) for name, template in templates.items()}
+
+
+def _counted(template: Any) -> dict[str, Any]:
+    resources = list(template["Resources"].values())
+
+    def of(kind: str) -> list[Any]:
+        return [resource.get("Properties", {}) for resource in resources if resource["Type"] == f"AWS::{kind}"]
+
+    mappings, functions = of("Lambda::EventSourceMapping"), of("Lambda::Function")
+    return {
+        "alarms": len(of("CloudWatch::Alarm")),
+        "dashboards": len(of("CloudWatch::Dashboard")),
+        "mappings": len(mappings),
+        "mappings_with_maximum": sum("ScalingConfig" in mapping for mapping in mappings),
+        "tables_with_recovery": sum(map(_can_be_restored, of("DynamoDB::Table"))),
+        "lambdas_with_system_logs": sum(map(_logs_reports, functions)),
+        "metrics": len(set(metrics())) if _writes_metrics(functions) else 0,
+    }
+
+
+def _can_be_restored(table: Any) -> bool:
+    return table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled") is True
+
+
+def _logs_reports(function: Any) -> bool:
+    """Lambda's own lines are INFO: a system log level of WARN keeps them away
+    (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html)."""
+    return function.get("LoggingConfig", {}).get("SystemLogLevel", "INFO") in ("DEBUG", "INFO")
+
+
+def _writes_metrics(functions: list[Any]) -> bool:
+    variables = [resource.get("Environment", {}).get("Variables", {}) for resource in functions]
+    return any(resource.get("STEPWELL_METRICS", "true") != "false" for resource in variables)
+
+
+def metrics() -> Iterator[str]:
+    """The names of the custom metrics that the engine writes. All have the same dimensions, so each is one metric."""
+    for path in sorted((ROOT / "stepwell" / "aws").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        imported = {
+            name.asname or name.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "stepwell.aws.observe"
+            for name in node.names
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in imported & _WRITERS:
+                yield from _names(node.args[0])
+
+
+def _names(text: ast.expr) -> list[str]:
+    if isinstance(text, ast.Constant):
+        return [str(text.value)]
+    prefix = next(str(resource.value) for resource in getattr(text, "values", ()) if isinstance(resource, ast.Constant))
+    return [prefix + status for status in _STATUSES[prefix]]

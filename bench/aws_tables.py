@@ -1,0 +1,275 @@
+"""The tables of docs/cost.md that say what Stepwell costs. The first row of each is its head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aws_bill import SYSTEM_LOG, kept_logs, metrics, storage, usage
+from aws_dollars import PAYLOADS, RATES, WAITS, Bill, Rows
+from aws_prices import (
+    ADDRESS_HOUR,
+    GB_HOUR,
+    GIB,
+    KEY,
+    KEY_REQUEST,
+    LAMBDA_GB_S,
+    LAMBDA_REQUEST,
+    LOG_GB,
+    MILLION,
+    MONTH_S,
+    QUEUE_REQUEST,
+    S3_GET,
+    S3_PUT,
+    TRACE,
+    VCPU_HOUR,
+    Usage,
+    dollars,
+    total,
+)
+
+STEP_GB, STEP_MS = 0.125, 100  # of a step's own Lambda, where nothing is said
+
+
+def money(amount: float | None) -> str:
+    return "not possible" if amount is None else f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}"
+
+
+def bill_table(bill: Bill) -> Rows:
+    rows = [
+        ["a month with", "runs", "what is kept", "what stands", "**all**", "all, `profile=dev`", "your steps, at least"]
+    ]
+    at_rest = [sum(bill.idle(env).values()) for env in (bill.production, bill.dev)]
+    rows.append(["nothing", "–", "–", money(at_rest[0]), f"**{money(at_rest[0])}**", money(at_rest[1]), "–"])
+    for title, rate in RATES.items():
+        month, dev = bill.month(rate, bill.production), bill.month(rate, bill.dev)
+        millions = rate * MONTH_S / MILLION
+        runs = "" if title.endswith("runs") else f" ({millions:,.1f} million runs)"
+        cells = [
+            money(month["runs"]),
+            money(month["kept"]),
+            money(month["standing"]),
+            f"**{money(sum(month.values()))}**",
+        ]
+        rows.append([f"{title}{runs}", *cells, money(sum(dev.values())), money(3 * _step(STEP_MS) * millions)])
+    return rows
+
+
+def traffic_table(bill: Bill) -> Rows:
+    rows = [
+        [
+            "three steps",
+            "batching window",
+            "events at once",
+            "outcomes at once",
+            "$ per million runs",
+            "empty receives, $ a month",
+        ]
+    ]
+    for title, rate in list(RATES.items())[2:]:
+        for window in (0, 1):
+            ends = [bill.at(rate, window, most=most) for most in (False, True)]
+            rows.append(
+                [
+                    title,
+                    f"{window} s",
+                    _between([end.events.batch for end in ends], "{:.1f}"),
+                    _between([end.outcomes.batch for end in ends], "{:.1f}"),
+                    _between([total(end.usage) for end in ends], "{:.2f}"),
+                    _between([end.empty / MILLION * QUEUE_REQUEST.dollars for end in ends], "{:.2f}"),
+                ]
+            )
+    return rows
+
+
+def _between(numbers: Sequence[float], form: str) -> str:
+    low, high = form.format(min(numbers)), form.format(max(numbers))
+    return low if low == high else f"{low} to {high}"
+
+
+def services_table(bill: Bill) -> Rows:
+    columns = {
+        "an event that starts nothing": ("nothing", 10),
+        "the same, one": ("nothing", 1),
+        "one step": ("one step", 10),
+        "one step, one": ("one step", 1),
+        "three steps": ("three steps", 10),
+        "three steps, one": ("three steps", 1),
+        "three steps, `ingest: direct`": ("direct", 10),
+        "`direct`, one": ("direct", 1),
+    }
+    bills = [dollars(bill.run(name, batch)) for name, batch in columns.values()]
+    rows = [["", *columns], *([service, *(f"{costs[service]:.2f}" for costs in bills)] for service in bills[0])]
+    return [*rows, ["**total**", *(f"**{sum(costs.values()):.2f}**" for costs in bills)]]
+
+
+def payload_table(bill: Bill) -> Rows:
+    rows = [
+        [
+            "three steps",
+            "batches of ten",
+            "batches of one",
+            "write units",
+            "message to `advance`, KB",
+            "left in the table, KB",
+            "storage, $ a month",
+        ]
+    ]
+    for title, name in PAYLOADS.items():
+        ten, one = bill.run(name, 10), bill.run(name, 1)
+        counted = bill.results["workloads"][f"{name}, batch 10"]
+        stored = bill.stored(name, 10)
+        rows.append(
+            [
+                f"{title} each",
+                money(total(ten)),
+                money(total(one)),
+                f"{ten.write_units:.1f}",
+                f"{counted['queues']['outcomes']['bytes'] / 1024:.1f}",
+                f"{stored / 1024:.1f}",
+                money(storage(stored, bill.production)),
+            ]
+        )
+    return rows
+
+
+def waiting_table(bill: Bill) -> Rows:
+    rows = [["two steps, and between them", "the runs", "looking after them", "**all**", "more than without a wait"]]
+    plain = total(usage(bill.results["growth"]["sequence"]["2"], 10, bill.production))
+    for title, days in WAITS.items():
+        run = total(usage(bill.results["waiting"][title], 10, bill.production))
+        looked = bill.sweep_day() * days
+        rows.append([title, money(run), money(looked), f"**{money(run + looked)}**", money(run + looked - plain)])
+    run = total(usage(bill.results["waiting"]["an event"], 10, bill.production))
+    looked = 3 * bill.sweep_day()
+    event = total(bill.run("nothing", 10))
+    title = "an event, which comes after three days, itself included"
+    rows.append([title, money(run), money(looked), f"**{money(run + looked)}**", money(run + looked - plain - event)])
+    return rows
+
+
+def storage_table(bill: Bill) -> Rows:
+    rows = [
+        [
+            "of one",
+            "KB in the table",
+            "$ a month per million",
+            "KB of logs",
+            "$ to take them in",
+            "$ a month to keep them",
+        ]
+    ]
+    names = {"an event that starts nothing": "nothing", "a run of one step": "one step"}
+    names |= {f"a run of three steps, {title}": name for title, name in PAYLOADS.items()}
+    names["a run of ten steps"] = "ten steps"
+    for title, name in names.items():
+        stored, logged = bill.stored(name, 1), bill.run(name, 1).log_bytes
+        taken = logged * MILLION / GIB * LOG_GB.dollars
+        cells = [
+            f"{stored / 1024:.1f}",
+            money(storage(stored, bill.production)),
+            f"{logged / 1024:.1f}",
+            money(taken),
+        ]
+        rows.append([title, *cells, money(kept_logs(logged))])
+    return rows
+
+
+def idle_table(bill: Bill) -> Rows:
+    default, dev = bill.idle(bill.production), bill.idle(bill.dev)
+    texts = {"alarms": f"{bill.production.counted['alarms']} alarms"}
+    rows = [["while nothing happens, $ a month", "default", "`profile=dev`"]]
+    rows += [[texts.get(name, name), f"{default[name]:.2f}", f"{dev[name]:.2f}"] for name in default]
+    rows.append(["**all**", *(f"**{sum(costs.values()):.2f}**" for costs in (default, dev))])
+    count = bill.production.counted["metrics"]
+    return [
+        *rows,
+        [
+            f"when there is traffic: {count} custom metrics, at most",
+            *(f"{metrics(e):.2f}" for e in (bill.production, bill.dev)),
+        ],
+    ]
+
+
+def _step(ms: float, gigabytes: float = STEP_GB) -> float:
+    """Dollars for a million invocations of a step's own Lambda, with what Lambda logs of them."""
+    logs = SYSTEM_LOG * MILLION / GIB * LOG_GB.dollars
+    return LAMBDA_REQUEST.dollars + gigabytes * ms / 1000 * LAMBDA_GB_S.dollars + logs
+
+
+def steps_table(bill: Bill) -> Rows:
+    rows = [["a million steps, 128 MB, arm64", "request", "time", "log lines of Lambda", "**all**"]]
+    logs = SYSTEM_LOG * MILLION / GIB * LOG_GB.dollars
+    for title, ms in (("1 ms", 1), ("100 ms", 100), ("1 s", 1000)):
+        time = STEP_GB * ms / 1000 * LAMBDA_GB_S.dollars
+        rows.append([title, f"{LAMBDA_REQUEST.dollars:.2f}", f"{time:.2f}", f"{logs:.2f}", f"**{_step(ms):.2f}**"])
+    cold = STEP_GB * 0.2 * LAMBDA_GB_S.dollars
+    return [*rows, ["each cold start of 200 ms, besides", "–", f"{cold:.2f}", "–", f"**{cold:.2f}**"]]
+
+
+def options_table(bill: Bill) -> Rows:
+    minute = (0.25 * VCPU_HOUR.dollars + 0.5 * GB_HOUR.dollars + ADDRESS_HOUR.dollars) / 60 * MILLION
+    files = 2 * S3_PUT.dollars + 2 * S3_GET.dollars
+    windows, users = MONTH_S / 300, 2 + 2 * len(("table", "events", "outcomes"))
+    return [
+        ["what is off by default", "$"],
+        ["`kms_key`: the key, a month", f"{KEY.dollars:.2f}"],
+        [
+            f"`kms_key`: a request every five minutes from each of some {users} users of a data key, a month, at most",
+            f"{windows * users / MILLION * KEY_REQUEST.dollars:.2f}",
+        ],
+        ["`tracing`: a trace a second, a month, at most", f"{MONTH_S / MILLION * TRACE.dollars:.2f}"],
+        ["`tracing`: 5% of what is beyond that, per million invocations", f"{0.05 * TRACE.dollars:.2f}"],
+        [
+            "a million container steps: the minute that Fargate bills at least, 0.25 vCPU, 0.5 GB, an address",
+            f"{minute:.0f}",
+        ],
+        ["a million container steps: input and report in S3, two PUT and two GET", f"{files:.2f}"],
+    ]
+
+
+def growth_table(bill: Bill) -> Rows:
+    rows = [["steps", "$ per million runs", "write units", "read units", "writes of the run's item"]]
+    for steps, counted in bill.results["growth"]["sequence"].items():
+        rows.append([f"{steps} in sequence", *_growth_cells(bill, counted), str(int(steps) + 1)])
+    for steps, counted in bill.results["growth"]["parallel"].items():
+        rows.append([f"{steps} in parallel, joined", *_growth_cells(bill, counted), str(counted["writes_of_run"])])
+    return rows
+
+
+def _growth_cells(bill: Bill, counted: Any) -> list[str]:
+    used = usage(counted, 10, bill.production)
+    return [money(total(used)), f"{used.write_units:,.1f}", f"{used.read_units:,.1f}"]
+
+
+def flat_table(bill: Bill) -> Rows:
+    titles = list(bill.results["flat"])
+    texts = {"go": "an event that starts one step, and its run", "paid": "an event that waits might want"}
+    rows = [["DynamoDB, $ per million", *titles]]
+    for name, text in texts.items():
+        usages = [usage(bill.results["flat"][title][name], 10, bill.production) for title in titles]
+        rows.append([text, *(money(total(Usage(write_units=u.write_units, read_units=u.read_units))) for u in usages)])
+    return rows
+
+
+def paths_table(bill: Bill) -> Rows:
+    paths = bill.results["paths"]
+    rows = [["CPU ms of an invocation", "ingest", "route", "advance"]]
+    for title, name in {
+        "an event that starts nothing": "nothing",
+        "one step": "one step",
+        "three steps": "three steps",
+    }.items():
+        for batch in (10, 1):
+            handlers = bill.results["workloads"][f"{name}, batch {batch}"]["handlers"]
+            cpu = [f"{handlers[h]['cpu_ms']:.1f}" if h in handlers else "–" for h in ("ingest", "route", "advance")]
+            rows.append([f"{title}, {'ten at once' if batch == 10 else 'one'}", *cpu])
+    return [
+        *rows,
+        [
+            "requests in a row: event to step, outcome to next step",
+            "–",
+            str(paths["to_first_step"]),
+            str(paths["to_next_step"]),
+        ],
+    ]

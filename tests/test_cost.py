@@ -1,0 +1,83 @@
+"""docs/cost.md says what the bench counts: its tables come from the kept counts, and the counts from the handlers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+AGAIN = "count again with `python bench/aws_cost.py --write-docs`"
+EXACT = ("invocations", "bus_events", "queue_requests", "write_units", "read_units")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bench() -> Iterator[None]:
+    sys.path.insert(0, str(BENCH))
+    yield
+    sys.path.remove(str(BENCH))
+
+
+def test_the_page_is_what_the_command_writes_of_the_kept_counts() -> None:
+    from aws_cost import DOCS, saved
+    from aws_dollars import Bill
+    from aws_report import in_docs
+
+    page = DOCS.read_text()
+
+    assert in_docs(page, Bill(saved())) == page, "write it with `python bench/aws_cost.py --from-saved --write-docs`"
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_run_of_three_steps_makes_the_requests_that_are_kept(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import aws_harness
+    from aws_cost import saved
+    from aws_stories import chain, deployed, measure
+
+    monkeypatch.setattr(aws_harness, "HOLD_S", 0)
+    with deployed(chain(3)) as harness:
+        counts = measure(harness, batch).counts()
+    kept = saved()["workloads"][f"three steps, batch {batch}"]
+
+    assert _exact(counts) == _exact(kept), AGAIN
+    assert counts["sent_by_services"] == kept["sent_by_services"], AGAIN
+    assert counts["queues"]["outcomes"]["bytes"] == pytest.approx(kept["queues"]["outcomes"]["bytes"], rel=0.05), AGAIN
+
+
+def test_the_pollers_hand_single_messages_over_until_all_of_them_are_busy() -> None:
+    from aws_pollers import POLLERS, hand_over
+
+    assert hand_over(1, lambda batch: 0.03, POLLERS).batch == 1
+    assert 1 < hand_over(200, lambda batch: 0.03, POLLERS).batch < 10
+    assert hand_over(2000, lambda batch: 0.03, POLLERS).batch > 9
+
+
+def test_receives_find_nothing_while_nothing_comes_and_something_when_much_does() -> None:
+    from aws_pollers import LONG_POLL_S, POLLERS, hand_over
+
+    assert hand_over(0.001, lambda batch: 0.03, POLLERS).empty_s == pytest.approx(POLLERS / LONG_POLL_S, rel=0.05)
+    assert hand_over(10, lambda batch: 0.03, POLLERS).empty_s == 0
+
+
+def test_a_batching_window_gathers_what_comes_meanwhile() -> None:
+    from aws_pollers import POLLERS, hand_over
+
+    handed = hand_over(20, lambda batch: 0.03, POLLERS, window_s=1)
+
+    assert 3 < handed.batch < 7
+    assert handed.receives == pytest.approx(1, abs=0.01)
+
+
+def test_the_custom_metrics_are_found_in_the_code_that_writes_them() -> None:
+    from aws_standing import metrics
+
+    assert {"EventsAccepted", "RunsCompleted", "RunsFailed", "StepDuration", "MessageLag"} <= set(metrics())
+
+
+def _exact(counts: Any) -> Any:
+    return {
+        handler: {name: round(counted[name], 2) for name in EXACT} for handler, counted in counts["handlers"].items()
+    }
