@@ -28,6 +28,7 @@ from infra.steps import Containers, StepLayers, parameter_arn, parameter_arns
 from stepwell.aws.naming import function_prefix, log_group, role_prefix, secrets_prefix, task_log_group
 from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import STATUS_INDEX
+from stepwell.cdk.deployed import step_parameter, step_parameters
 from stepwell.cdk.environment import bus_parameter, registrar_parameter
 
 
@@ -97,6 +98,10 @@ class Stepwell(Construct):
         everything = replace(known, step_http=step_http.function_name)
         env = self.settings.env
         ssm.StringParameter(self, "Resources", parameter_name=parameter(env), string_value=self._json(everything))
+        for name, value in step_parameters(everything, self.queues.outcomes.queue.queue_name).items():
+            kind = {"string_value": value} if isinstance(value, str) else {"string_list_value": list(value)}
+            made = ssm.StringParameter if isinstance(value, str) else ssm.StringListParameter
+            made(self, f"Steps-{name}", parameter_name=step_parameter(env, name), **kind)
         registrar = self.functions.by_name["register"].function_arn
         for id, name, arn in (
             ("BusArn", bus_parameter(env), self.bus.bus.event_bus_arn),

@@ -171,6 +171,11 @@ def check_place(step: StepLambda, resources: Resources) -> None:
             raise PackagingError(f"its layer {layer} is in {region}, and this environment in {resources.region}")
 
 
+def is_reserved(variable: str) -> bool:
+    """Whether an environment variable of this name belongs to Lambda or Stepwell."""
+    return _RESERVED.fullmatch(variable) is not None
+
+
 def check_timeout(step: Step) -> None:
     """Raises PackagingError if this runs longer than a Lambda may; http steps run in one too."""
     if step.timeout_ms > LONGEST_MS:
@@ -212,7 +217,7 @@ def _check_size(code: StepCode) -> None:
 
 def _check_variables(step: Step) -> None:
     for name, _ in step.env:
-        if _RESERVED.fullmatch(name):
+        if is_reserved(name):
             raise PackagingError(f"the variable {name} belongs to Lambda or Stepwell; give yours another name")
         if not re.fullmatch(r"[A-Za-z]\w+", name):
             raise PackagingError(

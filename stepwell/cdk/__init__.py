@@ -5,18 +5,19 @@ One rule: nothing here needs the engine's sources, so that all of it works where
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepwell.cdk.functions import Functions
+    from stepwell.cdk.options import StepOptions
 
-__all__ = ["Functions"]
+__all__ = ["Functions", "StepOptions"]
+_MODULES = {"Functions": "functions", "StepOptions": "options"}
 
 
 def __getattr__(name: str) -> Any:
-    """`Functions` when it is asked for: whoever wants but a queue loads nothing else."""
-    if name != "Functions":
+    """A construct, when it is asked for: whoever wants a queue loads nothing else."""
+    if name not in _MODULES:
         raise AttributeError(name)
-    from stepwell.cdk.functions import Functions
-
-    return Functions
+    return getattr(import_module(f"stepwell.cdk.{_MODULES[name]}"), name)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jsii
@@ -21,46 +22,39 @@ from aws_cdk import (
     Annotations,
     Aspects,
     CfnResource,
-    CfnTag,
     CustomResource,
     IAspect,
     RemovalPolicy,
     Stack,
-    Token,
 )
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
-from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
 from stepwell.aws.deployment import Wanted, wanted
-from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, function_name, log_group
 from stepwell.aws.packaging import StepLambda, write_zip
 from stepwell.aws.registrar import FUNCTION, TYPE, WEBHOOK
 from stepwell.aws.resources import Resources
-from stepwell.aws.roles import POLICY, policy, trust
-from stepwell.aws.step_lambdas import configuration
+from stepwell.cdk.deployed import Deployed
 from stepwell.cdk.environment import registrar_parameter
+from stepwell.cdk.options import CannotDeploy, StepOptions, check_names
+from stepwell.cdk.step import Step, StepRole
+from stepwell.core.definition import Docker, Lambda
+from stepwell.core.problems import nearest
 from stepwell.event_types.types import TypeVersion
 from stepwell.project.expression_checks import check_expressions
-from stepwell.project.load import LoadError, load_all
+from stepwell.project.load import LoadedFunction, LoadError, load_all
 from stepwell.project.pushed import left_out
 from stepwell.project.search import Tree
 from stepwell.project.types import project_types
 from stepwell.project.webhooks import find_webhooks
 
 
-class CannotDeploy(Exception):
-    """A function cannot be part of a stack; the message says why, and the cure."""
-
-
 class Functions(Construct):
     """Every function at or below `path`, with the types of its events, and webhooks. `env`: the environment; else the
-    CDK context's `env`, as for Stepwell's own app. `resources`: of the environment; else read from the account, when
-    the stack is synthesised. Functions with docker steps or `.env` files are no part of a stack. Raises CannotDeploy,
-    LoadError, Refused, NoEnvironment."""
+    CDK context's `env`, as for Stepwell's own app. `resources`: of the environment; else CloudFormation reads them when
+    it deploys, and the synth needs no account. `options`: of all Lambda steps; `steps`: of one, by `function/step`.
+    Functions with docker steps or `.env` files are no part of a stack. Raises CannotDeploy, LoadError, Refused."""
 
     def __init__(
         self,
@@ -70,10 +64,12 @@ class Functions(Construct):
         *,
         env: str | None = None,
         resources: Resources | None = None,
+        options: StepOptions | None = None,
+        steps: Mapping[str, StepOptions] | None = None,
     ) -> None:
         super().__init__(scope, id)
         env = env or self.node.try_get_context("env") or "dev"
-        self.resources = resources or Resources.of_environment(env)
+        self._options, self._own_options = options or StepOptions(), steps or {}
         self.registrar = ssm.StringParameter.value_for_string_parameter(self, registrar_parameter(env))
         tree = Tree([Path(path)])
         functions, errors = load_all(tree)
@@ -89,12 +85,48 @@ class Functions(Construct):
         self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
         made = Construct(self, "Types")
         _add_types(made, types.types, self.registrar)
-        live = [_Function(self, its) for its in wanted(functions, self.resources)]
+        asks = any(self._asks_for_network(function) for function in functions)
+        self.deployed = Deployed(self, "Environment", env, resources, network=asks)
+        for function in functions:
+            _check_runtimes(function)
+        place = self.deployed.resources
+        place = place if asks else replace(place, step_subnets=("those of the options",))
+        found = [self._with_options(its) for its in wanted(functions, place)]
+        self.deployed.find_layers(step.architecture for its in found for step in its.lambdas.values())
+        live = [_Function(self, its) for its in found]
+        self._steps = {f"{its.node.id}/{id}": step for its in live for id, step in its.steps.items()}
+        check_names(self._own_options, [*self._steps])
         for function in live:
             function.node.add_dependency(made)  # what its events must look like is known before it is live
         for its in webhooks.webhooks:
             webhook = _custom(self, f"Webhook-{its.name}", self.registrar, WEBHOOK, {"Rule": json.dumps(its.rule)})
             webhook.node.add_dependency(*live)
+
+    def step(self, function_id: str, step_id: str) -> lambda_.IFunction:
+        """A Lambda step, to grant to (`table.grant_read_write_data(...)`) and to connect with. It alone gets what is
+        granted: it gets a role of its own. Raises CannotDeploy."""
+        name = f"{function_id}/{step_id}"
+        if name not in self._steps:
+            raise CannotDeploy(f"there is no Lambda step {name!r} in this stack; {nearest(name, self._steps)}")
+        return self._steps[name].granted()
+
+    def options_of(self, function_id: str, step_id: str) -> StepOptions:
+        own = self._own_options.get(f"{function_id}/{step_id}")
+        return self._options if own is None else own.over(self._options)
+
+    def _asks_for_network(self, function: LoadedFunction) -> bool:
+        """Whether a step is in a VPC, and the stack does not say in which."""
+        definition = function.definition
+        in_vpc = [id for id, step in definition.steps.items() if isinstance(step.runtime, Lambda) and step.runtime.vpc]
+        return any(self.options_of(definition.id, id).vpc is None for id in in_vpc)
+
+    def _with_options(self, its: Wanted) -> Wanted:
+        return replace(its, lambdas={id: self.options_of(its.id, id).applied(one) for id, one in its.lambdas.items()})
+
+
+def _check_runtimes(function: LoadedFunction) -> None:
+    if any(isinstance(step.runtime, Docker) for step in function.definition.steps.values()):
+        raise CannotDeploy(f"{function.definition.id}: docker steps are no part of a stack; use `stepwell push`")
 
 
 def _add_types(scope: Construct, types: Iterable[TypeVersion], registrar: str) -> None:
@@ -127,12 +159,11 @@ class _Retain:
 class _Function(Construct):
     def __init__(self, scope: Functions, its: Wanted) -> None:
         super().__init__(scope, its.id)
-        self._all, self._its, self._resources = scope, its, scope.resources
+        self._all, self._its, self._resources = scope, its, scope.deployed.resources
         self._check()
-        self._tags = [CfnTag(key=ENV_TAG, value=self._resources.env), CfnTag(key=FUNCTION_TAG, value=its.id)]
-        role = self._role() if its.lambdas else ""
+        self.steps = self._made_steps()
         targets = {step: {"lambda": arn} for step, arn in its.arns.items()}
-        targets |= {step: {"lambda": self._version(one, role)} for step, one in its.lambdas.items()}
+        targets |= {id: {"lambda": step.target} for id, step in self.steps.items()}
         properties = {
             "Definition": json.dumps(its.definition),
             "Targets": Stack.of(self).to_json_string(targets),
@@ -146,90 +177,20 @@ class _Function(Construct):
         Aspects.of(self).add(_Retain())
 
     def _check(self) -> None:
-        if self._its.tasks:
-            raise CannotDeploy(f"{self._its.id}: docker steps are no part of a stack; use `stepwell push`")
         if self._its.dotenv(self._resources.env):
             raise CannotDeploy(
                 f"{self._its.id}: CloudFormation makes no secret parameters; use secrets instead of .env"
             )
 
-    def _role(self) -> str:
-        resources, its = self._resources, self._its
-        document = policy(resources, its.id, lambdas=True)
-        role = iam.CfnRole(
-            self,
-            "Role",
-            assume_role_policy_document=trust(resources.account),
-            permissions_boundary=resources.permissions_boundary or None,
-            policies=[iam.CfnRole.PolicyProperty(policy_name=POLICY, policy_document=document)],
-            tags=self._tags,
-        )
-        self._let_read(role)
-        return role.attr_arn
-
-    def _let_read(self, role: iam.CfnRole) -> None:
-        """One policy for each secret: when a new version does without a secret, its policy stays with the role, for the
-        open runs of earlier versions."""
-        for name in sorted(self._its.lambda_secrets):
-            document = policy(self._resources, self._its.id, secrets=[name])
-            iam.CfnPolicy(
-                self, f"Secret-{name}", policy_name=f"secret-{name}", policy_document=document, roles=[role.ref]
-            )
-
-    def _version(self, step: StepLambda, role: str) -> str:
-        """The ARN of the version of the step's Lambda that has this code and these settings."""
-        scope = Construct(self, step.step_id)
-        made = self._lambda(scope, step, role)
-        layer = self._resources.layers.get(step.architecture, "")
-        known = "" if Token.is_unresolved(layer) else layer  # a token's text is another each time
-        digest = hashlib.sha256(f"{step.hash} {known}".encode()).hexdigest()[:12]
-        version = lambda_.CfnVersion(scope, f"Version{digest}", function_name=made.ref)
-        queue = self._resources.outcomes_queue_arn
-        lambda_.CfnEventInvokeConfig(
-            scope,
-            f"Outcomes{digest}",
-            function_name=made.ref,
-            qualifier=version.attr_version,
-            maximum_retry_attempts=0,
-            maximum_event_age_in_seconds=self._resources.event_age_s,
-            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
-                on_success=lambda_.CfnEventInvokeConfig.OnSuccessProperty(destination=queue),
-                on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=queue),
-            ),
-        )
-        return version.ref
-
-    def _lambda(self, scope: Construct, step: StepLambda, role: str) -> lambda_.CfnFunction:
-        env, place = self._resources.env, hashlib.sha256(f"cdk {step.function_id} {step.step_id}".encode()).hexdigest()
-        name = function_name(env, step.function_id, place)
-        group = logs.CfnLogGroup(
-            scope,
-            "Log",
-            log_group_name=log_group(name),
-            retention_in_days=self._resources.retention_days,
-            kms_key_id=self._resources.kms_key or None,
-        )
-        asset = assets.Asset(scope, "Code", path=str(self._zip(step)))
-        its = configuration(step, self._resources, role)
-        made = lambda_.CfnFunction(
-            scope,
-            "Function",
-            function_name=name,
-            description=its["Description"],
-            code=lambda_.CfnFunction.CodeProperty(s3_bucket=asset.s3_bucket_name, s3_key=asset.s3_object_key),
-            runtime=its["Runtime"],
-            handler=its["Handler"],
-            memory_size=its["MemorySize"],
-            timeout=its["Timeout"],
-            role=role,
-            layers=its["Layers"],
-            architectures=[step.architecture],
-            environment=lambda_.CfnFunction.EnvironmentProperty(variables=its["Environment"]["Variables"]),
-            recursive_loop="Allow",
-            tags=self._tags,
-        )
-        made.add_dependency(group)
-        return made
+    def _made_steps(self) -> dict[str, Step]:
+        lambdas, deployed = self._its.lambdas, self._all.deployed
+        if not lambdas:
+            return {}
+        role = StepRole(self, deployed, list(lambdas.values()))
+        return {
+            id: Step(self, deployed, one, self._all.options_of(self._its.id, id), role, self._zip(one))
+            for id, one in lambdas.items()
+        }
 
     def _zip(self, step: StepLambda) -> Path:
         path = self._all.zips / step.code_key.rpartition("/")[2]

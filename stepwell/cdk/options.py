@@ -1,0 +1,131 @@
+"""What a stack says of steps beyond their definition: constructs instead of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from aws_cdk import Fn, Size, Stack
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from stepwell.aws.packaging import StepLambda, is_reserved
+from stepwell.aws.resources import Resources
+from stepwell.core.problems import nearest
+
+_MOST_LAYERS = 4  # of five: one is the adapter's
+
+
+class CannotDeploy(Exception):
+    """A function cannot be part of a stack; the message says why, and the cure."""
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """Of Lambda steps. What is given goes before what the definition says; `environment` and `layers` are added to it.
+
+    `vpc_subnets`: those of the `vpc` with private addresses, if not given. `security_groups`: one is made for each step
+    if none is given; connections (`database.connections.allow_default_port_from(step)`) are of the first.
+    """
+
+    vpc: ec2.IVpc | None = None
+    vpc_subnets: ec2.SubnetSelection | None = None
+    security_groups: Sequence[ec2.ISecurityGroup] = ()
+    layers: Sequence[lambda_.ILayerVersion] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    memory_size: int | None = None  # MB
+    ephemeral_storage_size: Size | None = None
+    tracing: bool | None = None
+
+    def over(self, others: StepOptions) -> StepOptions:
+        """These, and of the others what these do not say."""
+        given = {its.name: getattr(self, its.name) for its in fields(self)}
+        found = replace(others, **{name: value for name, value in given.items() if value not in (None, (), [], {})})
+        return replace(found, environment={**others.environment, **self.environment})
+
+    def applied(self, step: StepLambda) -> StepLambda:
+        """The step with those that are no constructs. Raises CannotDeploy."""
+        name = f"{step.function_id}/{step.step_id}"
+        for variable in self.environment:
+            if is_reserved(variable):
+                raise CannotDeploy(f"{name}: the variable {variable} belongs to Lambda or Stepwell; rename yours")
+        if len(step.layers) + len(self.layers) > _MOST_LAYERS:
+            raise CannotDeploy(f"{name}: it has more than {_MOST_LAYERS} layers; Lambda takes five with the adapter's")
+        storage = self.ephemeral_storage_size
+        return replace(
+            step,
+            env=tuple(sorted({**dict(step.env), **self.environment}.items())),
+            memory=self.memory_size or step.memory,
+            ephemeral_storage=step.ephemeral_storage if storage is None else int(storage.to_mebibytes()),
+            tracing=step.tracing if self.tracing is None else self.tracing,
+            vpc=step.vpc or self.vpc is not None,
+        )
+
+
+def check_names(steps: Mapping[str, StepOptions], known: Sequence[str]) -> None:
+    """Raises CannotDeploy for options of a step that is not there, or is no Lambda."""
+    for name in steps:
+        if name not in known:
+            raise CannotDeploy(f"there is no Lambda step {name!r} to have options; {nearest(name, known)}")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Of one Lambda. `group`: the first of its security groups, which connections are of."""
+
+    subnet_ids: list[str]
+    group_ids: list[str]
+    group: ec2.ISecurityGroup
+
+    @property
+    def config(self) -> lambda_.CfnFunction.VpcConfigProperty:
+        return lambda_.CfnFunction.VpcConfigProperty(subnet_ids=self.subnet_ids, security_group_ids=self.group_ids)
+
+
+def network(scope: Construct, options: StepOptions, step: StepLambda, resources: Resources) -> Network | None:
+    """Where a step's Lambda runs, by the stack's options, or else in the environment's network; None: in no VPC.
+    Raises CannotDeploy."""
+    if options.vpc is not None:
+        return _in_vpc(scope, options.vpc, options, step)
+    if not step.vpc:
+        return None
+    subnets, groups = list(resources.step_subnets), list(resources.step_security_groups)
+    first = ec2.SecurityGroup.from_security_group_id(scope, "SecurityGroup", Fn.select(0, groups))
+    return Network(subnets, groups, first)
+
+
+def _in_vpc(scope: Construct, vpc: ec2.IVpc, options: StepOptions, step: StepLambda) -> Network:
+    chosen = options.vpc_subnets
+    if chosen is None:
+        selected = vpc.select_subnets()
+    else:
+        selected = vpc.select_subnets(
+            subnet_type=chosen.subnet_type,
+            subnet_group_name=chosen.subnet_group_name,
+            subnets=chosen.subnets,
+            availability_zones=chosen.availability_zones,
+            one_per_az=chosen.one_per_az,
+            subnet_filters=chosen.subnet_filters,
+        )
+    if selected.has_public:
+        raise CannotDeploy(
+            f"{step.function_id}/{step.step_id}: a Lambda in a public subnet has no public address, so it reaches"
+            " nothing outside its VPC; choose private subnets by vpc_subnets"
+        )
+    groups = list(options.security_groups) or [
+        ec2.SecurityGroup(scope, "SecurityGroup", vpc=vpc, description=f"Step {step.step_id} of {step.function_id}")
+    ]
+    return Network(selected.subnet_ids, [group.security_group_id for group in groups], groups[0])
+
+
+def content(stack: Stack, layers: Sequence[lambda_.ILayerVersion]) -> list[Any]:
+    """What tells a layer from the one before it: its ARN, and if it is made in this app, what it holds."""
+    found: list[Any] = []
+    for layer in layers:
+        made = layer.node.default_child
+        found.append(stack.resolve(layer.layer_version_arn))
+        if isinstance(made, lambda_.CfnLayerVersion):
+            found.append(stack.resolve(made.content))
+    return found

@@ -1,0 +1,183 @@
+"""One Lambda step in a stack: its Lambda, its versions, and what other constructs may give it.
+
+One rule: a version is frozen with all that it has, so that whatever changes makes another one, and open runs go on
+with theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import CfnTag, Stack, Token
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
+
+from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, function_name, log_group
+from stepwell.aws.packaging import StepLambda
+from stepwell.aws.roles import POLICY, policy, trust
+from stepwell.aws.step_lambdas import configuration
+from stepwell.cdk.deployed import Deployed
+from stepwell.cdk.options import StepOptions, content, network
+
+
+class StepRole:
+    """The role of some Lambda steps of one function, made in `scope`. Secrets and networks are policies of their own:
+    one that a new version does without stays with the role, for the open runs of earlier versions."""
+
+    def __init__(self, scope: Construct, deployed: Deployed, steps: Sequence[StepLambda]) -> None:
+        self._scope, self._deployed, self._function_id = scope, deployed, steps[0].function_id
+        resources = deployed.resources
+        tracing = [step.tracing for step in steps]
+        may_trace = deployed.may_trace(tracing)
+        document = policy(resources, self._function_id, lambdas=True, tracing=may_trace)
+        document = deployed.policy(document, traced=any(tracing))
+        self.role = iam.CfnRole(
+            scope,
+            "Role",
+            assume_role_policy_document=trust(resources.account),
+            permissions_boundary=deployed.permissions_boundary,
+            policies=[iam.CfnRole.PolicyProperty(policy_name=POLICY, policy_document=document)],
+            tags=tags(resources.env, self._function_id),
+        )
+        self.policies = [self._allow(f"secret-{name}", secrets=[name]) for name in sorted(_secrets(steps))]
+        if any(step.vpc for step in steps):
+            self.policies.append(self._allow("network", vpc=True))
+
+    def _allow(self, name: str, **what: Any) -> iam.CfnPolicy:
+        document = self._deployed.policy(policy(self._deployed.resources, self._function_id, **what))
+        id = name[0].upper() + name[1:]
+        return iam.CfnPolicy(self._scope, id, policy_name=name, policy_document=document, roles=[self.role.ref])
+
+
+def _secrets(steps: Sequence[StepLambda]) -> set[str]:
+    return {name for step in steps for name in step.secrets}
+
+
+def tags(env: str, function_id: str) -> list[CfnTag]:
+    return [CfnTag(key=ENV_TAG, value=env), CfnTag(key=FUNCTION_TAG, value=function_id)]
+
+
+class Step(Construct):
+    """`target`: the ARN of the version that has this code and these settings. `role`: of all steps of its function."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        deployed: Deployed,
+        step: StepLambda,
+        options: StepOptions,
+        role: StepRole,
+        zip: Path,
+    ) -> None:
+        super().__init__(scope, step.step_id)
+        self._deployed, self._step, self._options = deployed, step, options
+        self._network = network(self, options, step, deployed.resources)
+        self._lambda = self._make(role, zip)
+        layer = deployed.resources.layers.get(step.architecture, "")
+        self._known = "" if Token.is_unresolved(layer) else layer  # a token's text is another each time
+        digest = self._digest(has_own_role=False)
+        self._version = lambda_.CfnVersion(self, f"Version{digest}", function_name=self._lambda.ref)
+        self._invoke = self._outcomes(f"Outcomes{digest}")
+        self._granted: lambda_.IFunction | None = None
+
+    @property
+    def target(self) -> str:
+        return self._version.ref
+
+    def granted(self) -> lambda_.IFunction:
+        """The Lambda as something to grant to and to connect with. It gets a role of its own, the first time, so that
+        no other step of its function may do the same."""
+        if self._granted is None:
+            own = StepRole(self, self._deployed, [self._step])
+            self._use(self._lambda, own)
+            self._rename(self._digest(has_own_role=True))
+            self._granted = lambda_.Function.from_function_attributes(
+                self,
+                "Granted",
+                function_arn=self._lambda.attr_arn,
+                role=iam.Role.from_role_name(self, "Grants", own.role.ref),
+                security_group=self._network.group if self._network else None,
+                same_environment=True,
+            )
+        return self._granted
+
+    def _digest(self, *, has_own_role: bool) -> str:
+        stack, options = Stack.of(self), self._options
+        its = [self._step.hash, self._known]
+        if options.layers or self._network or has_own_role:
+            ids = self._network and [self._network.subnet_ids, self._network.group_ids]
+            its.append(json.dumps([content(stack, options.layers), stack.resolve(ids), has_own_role]))
+        return hashlib.sha256(" ".join(its).encode()).hexdigest()[:12]
+
+    def _rename(self, digest: str) -> None:
+        """Another version, under another logical id: CloudFormation keeps the one before it."""
+        prefix = Stack.of(self).get_logical_id(self._lambda)
+        self._version.override_logical_id(f"{prefix}Version{digest}")
+        self._invoke.override_logical_id(f"{prefix}Outcomes{digest}")
+
+    def _outcomes(self, id: str) -> lambda_.CfnEventInvokeConfig:
+        queue = self._deployed.resources.outcomes_queue_arn
+        return lambda_.CfnEventInvokeConfig(
+            self,
+            id,
+            function_name=self._lambda.ref,
+            qualifier=self._version.attr_version,
+            maximum_retry_attempts=0,
+            maximum_event_age_in_seconds=self._deployed.resources.event_age_s,
+            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+                on_success=lambda_.CfnEventInvokeConfig.OnSuccessProperty(destination=queue),
+                on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=queue),
+            ),
+        )
+
+    def _use(self, made: lambda_.CfnFunction, its: StepRole) -> None:
+        """Lambda checks at once whether a role may make network interfaces."""
+        made.role = its.role.attr_arn
+        for needed in its.policies:
+            made.add_resource_dependency(needed)
+
+    def _make(self, role: StepRole, zip: Path) -> lambda_.CfnFunction:
+        step, resources = self._step, self._deployed.resources
+        place = hashlib.sha256(f"cdk {step.function_id} {step.step_id}".encode()).hexdigest()
+        name = function_name(resources.env, step.function_id, place)
+        group = logs.CfnLogGroup(
+            self,
+            "Log",
+            log_group_name=log_group(name),
+            retention_in_days=resources.retention_days,
+            kms_key_id=self._deployed.kms_key,
+        )
+        self._deployed.acknowledge(group)
+        asset = assets.Asset(self, "Code", path=str(zip))
+        its = configuration(step, resources, role.role.attr_arn)
+        more = [layer.layer_version_arn for layer in self._options.layers]
+        made = lambda_.CfnFunction(
+            self,
+            "Function",
+            function_name=name,
+            description=its["Description"],
+            code=lambda_.CfnFunction.CodeProperty(s3_bucket=asset.s3_bucket_name, s3_key=asset.s3_object_key),
+            runtime=its["Runtime"],
+            handler=its["Handler"],
+            memory_size=its["MemorySize"],
+            timeout=its["Timeout"],
+            role=its["Role"],
+            layers=[*its["Layers"][:-1], *more, its["Layers"][-1]],  # the adapter's is the last
+            architectures=[step.architecture],
+            environment=lambda_.CfnFunction.EnvironmentProperty(variables=its["Environment"]["Variables"]),
+            ephemeral_storage=lambda_.CfnFunction.EphemeralStorageProperty(size=its["EphemeralStorage"]["Size"]),
+            tracing_config=lambda_.CfnFunction.TracingConfigProperty(mode=self._deployed.tracing_mode(step.tracing)),
+            vpc_config=self._network.config if self._network else None,
+            recursive_loop="Allow",
+            tags=tags(resources.env, step.function_id),
+        )
+        made.add_resource_dependency(group)
+        self._use(made, role)
+        return made
