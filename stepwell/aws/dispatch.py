@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("stepwell.dispatch")
 SOURCE = "stepwell.engine"  # of the engine's own events on the bus
 _PARALLEL = 32
+# Throttled, or without its network: Lambda takes away the network interfaces of a function in a VPC that was idle for
+# weeks, and makes them again when it is invoked: https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html and
+# https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+_NOT_NOW = frozenset(
+    {
+        "TooManyRequestsException",
+        "ResourceConflictException",
+        "ResourceNotReadyException",
+        "ENINotReadyException",
+        "ENILimitReachedException",
+        "EC2ThrottledException",
+        "SubnetIPAddressLimitReachedException",
+    }
+)
 _SOONEST_MS, _LATEST_MS = 1000, 60_000  # until an attempt is started that could not be
 
 
@@ -41,7 +55,7 @@ class NeverStarts(Exception):
 
 
 class Busy(Exception):
-    """Throttled, or without capacity: for certain nothing was started, and later it may be."""
+    """Throttled, without capacity, or not ready: for certain nothing was started, and later it may be."""
 
 
 class LambdaDispatcher:
@@ -185,10 +199,12 @@ class LambdaDispatcher:
             lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
         except errors.ResourceNotFoundException:
             raise NeverStarts(f"there is no Lambda {function}; `stepwell push` makes it again") from None
-        except errors.TooManyRequestsException as error:
-            raise Busy(str(error)) from None
         except (errors.RequestTooLargeException, errors.InvalidRequestContentException) as error:
             raise NeverStarts(f"Lambda does not take the input: {error}") from None
+        except errors.ClientError as error:
+            if error.response["Error"]["Code"] not in _NOT_NOW:
+                raise
+            raise Busy(str(error)) from None
 
 
 def _name(attempt: Attempt) -> tuple[str, str, int]:

@@ -63,13 +63,14 @@ def command(
     import uvloop
 
     from stepwell.project.load import LoadError, load
+    from stepwell.project.only_on_aws import only_on_aws
 
     logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the tree below shows it
     try:
         function = load(path)
     except LoadError as error:
         fail(str(error))
-    for warning in function.warnings():
+    for warning in (*function.warnings(), *only_on_aws(function)):
         warn(str(warning))
     if replay is not None and event is not None:
         fail("give --event or --replay, not both", 2)

@@ -23,6 +23,7 @@ from stepwell.local.server import Deployed
 from stepwell.local.webhooks import Synchronised
 from stepwell.platform import EventDetail
 from stepwell.project.load import PlacedProblem
+from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.webhooks import FoundWebhooks
 from stepwell.run_log import ATTEMPTS, EVENTS
 from stepwell.terminal import Terminal, print_line, shown
@@ -55,7 +56,7 @@ class DevConsole(logging.Handler):
         changed = registered is None or registered.is_new or not self._is_ready
         if not changed:
             return
-        for warning in deployed.function.warnings():
+        for warning in (*deployed.function.warnings(), *only_on_aws(deployed.function)):
             self._line("warning", f"[yellow]warning[/] {shown(str(warning))}", message=str(warning))
         for reason in deployed.missing:
             self._line(

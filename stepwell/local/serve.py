@@ -26,6 +26,7 @@ from stepwell.local.server import Deployed, LocalServer, ServerSettings, listen,
 from stepwell.local.tls import Certificate
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
+from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.search import Tree
 from stepwell.project.types import ProjectTypes, project_types
 from stepwell.project.webhooks import FoundWebhooks, find_webhooks
@@ -166,7 +167,7 @@ async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunct
     await server.retire_others(found.functions, found.errors)
     broken = [*broken_files(found.problems), *(Broken(name, str(its)) for name, its in refused.items())]
     for function in found.functions:
-        for warning in function.warnings():
+        for warning in (*function.warnings(), *only_on_aws(function)):
             log.warning("%s", warning)
         fields = {"function": function.definition.id}
         if types := sorted(event_names(function.normalised()) & refused.keys()):

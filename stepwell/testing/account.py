@@ -38,6 +38,8 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
         "cache_s": 0.0,  # what is pushed counts at once
         "keys_cache_s": 0.0,
         "clock_skew_ms": 0,  # there is but one clock
+        "step_subnets": ("subnet-0123abcd",),
+        "step_security_groups": ("sg-0123abcd",),
         "retention_days": 3650,  # a test may travel far
     }
     resources = Resources(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +56,18 @@ def test_it_sees_the_variables_of_its_lambda_and_none_of_the_adapter(sandbox: La
     assert env["TMPDIR"] == env["HOME"]
     assert [name for name in env if name.startswith("STEPWELL_")] == ["STEPWELL_INPUT"]
     assert not {"AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_EXEC_WRAPPER", "_HANDLER"} & env.keys()
+
+
+def test_python_finds_what_is_in_layers(sandbox: Lambda, tmp_path: Path) -> None:
+    """Lambda unpacks them beside the adapter, in /opt; its own runtime, which looks there, does not run."""
+    opt = tmp_path / "opt"
+    packages = opt / "python" / "lib" / "python3.13" / "site-packages"
+    packages.mkdir(parents=True)
+    (opt / "python" / "fonts.py").write_text("NAME = 'serif'\n")
+    (packages / "colours.py").write_text("NAME = 'red'\n")
+    sandbox.binary = Path(shutil.copy(sandbox.binary, opt / "bootstrap"))
+    report = sandbox.run(f"{sys.executable} -c 'import fonts, colours, os; print(fonts.NAME, colours.NAME)'")
+    assert report["stdout"] == b"serif red\n", report
 
 
 def test_it_inherits_no_files_of_the_adapter(sandbox: Lambda) -> None:

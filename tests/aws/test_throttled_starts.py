@@ -68,6 +68,21 @@ def test_what_is_throttled_for_longer_than_anything_may_take_is_not_lost(batches
     assert (statuses(batches), started(batches)) == (["completed", "completed"], {("a", 1): 1})
 
 
+@pytest.mark.parametrize("state", ["ResourceConflictException", "ResourceNotReadyException"])
+def test_a_step_whose_lambda_gets_its_network_back_starts_later(batches: Batches, clock: Any, state: str) -> None:
+    """Lambda refuses to invoke a function in a VPC that was idle for weeks, until it has network interfaces again."""
+    batches.deploy({"a": handler_step(timeout=f"{TIMEOUT_S}s")})
+    batches.send()
+    with failing("lambda", "Invoke", state):
+        batches.drain()
+        clock.shift(AGE_S + 60)
+        batches.drain()
+    assert statuses(batches) == ["running"]
+    clock.shift(60)
+    batches.drain()
+    assert (statuses(batches), started(batches)) == (["completed", "completed"], {("a", 1): 1})
+
+
 def test_a_run_that_was_cancelled_meanwhile_starts_nothing(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step()})
     batches.send()

@@ -75,6 +75,13 @@ def test_a_program_is_found_by_command_or_by_convention(
     assert (step["status"], step["output"]) == ("completed", {"from": by})
 
 
+def test_settings_of_lambda_keep_a_step_from_running_nowhere(platform: Platform) -> None:
+    """Its /tmp, network and traces are of AWS; the same definition runs on one machine."""
+    runtime = {"type": "lambda", "memory": 256, "ephemeral_storage": 1024, "vpc": True, "tracing": True}
+    step = run_it(platform, function({"a": {"path": "file://step", "runtime": runtime}}), {"step/main.py": PY})
+    assert (step["status"], step["output"]) == ("completed", {"from": "python"})
+
+
 @pytest.mark.parametrize(
     ("command", "files", "cure"),
     [

@@ -8,8 +8,9 @@ from aws_cdk import aws_iam as iam
 from aws_cdk.assertions import Match, Template
 
 from stepwell.aws.resources import Resources
+from stepwell.cdk.deployed import step_parameter
 from stepwell.cdk.environment import Environment, bus_parameter, registrar_parameter
-from tests.infra.conftest import Synth
+from tests.infra.conftest import EVERYTHING, Synth
 
 
 def test_a_role_may_send_to_the_environment_s_bus_and_nowhere_else() -> None:
@@ -40,6 +41,25 @@ def test_the_environment_writes_the_parameters_that_are_read(synth: Synth) -> No
     functions = synth.resources("dev", "AWS::Lambda::Function").items()
     (registrar,) = [name for name, its in functions if its["Handler"] == "lambdas.register.handler"]
     assert written[registrar_parameter("dev")] == {"Fn::GetAtt": [registrar, "Arn"]}
+
+
+def test_the_environment_writes_what_steps_in_stacks_read(synth: Synth) -> None:
+    kinds = {}
+    for env in ("dev", "all"):
+        parameters = synth.resources(env, "AWS::SSM::Parameter").values()
+        kinds[env] = {its["Name"]: (its["Type"], its["Value"]) for its in parameters if "/steps/" in its["Name"]}
+    names = {
+        "outcomes-queue", "layer-arm64", "layer-x86_64", "kms-key", "permissions-boundary", "tracing",
+        "retention-days", "event-age-s",
+    }  # fmt: skip
+    assert kinds["dev"].keys() == {step_parameter("dev", name) for name in names}
+    assert kinds["dev"][step_parameter("dev", "kms-key")] == ("String", "-")  # SSM takes no empty value
+    assert kinds["dev"][step_parameter("dev", "tracing")] == ("String", "false")
+    assert kinds["all"].keys() == {step_parameter("all", name) for name in {*names, "subnets", "security-groups"}}
+    assert kinds["all"][step_parameter("all", "subnets")] == ("StringList", "subnet-0123abcd,subnet-0123abce")
+    assert kinds["all"][step_parameter("all", "permissions-boundary")][1] == EVERYTHING.permissions_boundary
+    (queue,) = [name for name in synth.resources("dev", "AWS::SQS::Queue") if "OutcomesQueue" in name]
+    assert kinds["dev"][step_parameter("dev", "outcomes-queue")][1] == {"Fn::GetAtt": [queue, "QueueName"]}
 
 
 def test_the_registrar_has_time_for_routers_to_learn_of_new_waits(synth: Synth) -> None:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -91,7 +92,29 @@ func (env environment) forProgram(folder string) environment {
 	if own := folder + "/.venv/bin"; folder != "" && isFolder(own) {
 		all["PATH"] = own + ":" + all["PATH"]
 	}
+	if packages := layersForPython(); len(packages) > 0 {
+		if own := all["PYTHONPATH"]; own != "" {
+			packages = append([]string{own}, packages...)
+		}
+		all["PYTHONPATH"] = strings.Join(packages, ":")
+	}
 	return all
+}
+
+// layersForPython are the folders of the layers beside the adapter where Lambda's runtime for Python, whose place the
+// adapter takes, would look for packages. For other languages, Lambda says it in variables.
+// https://docs.aws.amazon.com/lambda/latest/dg/packaging-layers.html
+func layersForPython() []string {
+	program, err := os.Executable()
+	if err != nil {
+		return nil
+	}
+	root := filepath.Join(filepath.Dir(program), "python")
+	packages, _ := filepath.Glob(filepath.Join(root, "lib", "python3.*", "site-packages"))
+	if isFolder(root) {
+		packages = append([]string{root}, packages...)
+	}
+	return packages
 }
 
 func isFolder(path string) bool {
