@@ -97,7 +97,8 @@ class Deployed(Construct):
 
     def may_trace(self, tracing: Sequence[bool | None]) -> bool:
         """Whether some of these steps may be traced."""
-        return any(self.resources.tracing or not self._is_known if its is None else its for its in tracing)
+        by_environment = self.resources.tracing or not self._is_known
+        return any(by_environment if asked is None else asked for asked in tracing)
 
     def _only_if(self, name: str, value: Any) -> Json:
         return {"Fn::If": [self._condition(name).logical_id, value, {"Ref": "AWS::NoValue"}]}

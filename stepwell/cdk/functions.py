@@ -87,17 +87,18 @@ class Functions(Construct):
         _add_types(made, types.types, self.registrar)
         asks = any(self._asks_for_network(function) for function in functions)
         self.deployed = Deployed(self, "Environment", env, resources, network=asks)
-        for function in functions:
-            _check_runtimes(function)
+        _check_runtimes(functions)
         place = self.deployed.resources
         place = place if asks else replace(place, step_subnets=("those of the options",))
-        found = [self._with_options(its) for its in wanted(functions, place)]
-        self.deployed.find_layers(step.architecture for its in found for step in its.lambdas.values())
-        live = [_Function(self, its) for its in found]
-        self._steps = {f"{its.node.id}/{id}": step for its in live for id, step in its.steps.items()}
+        found = [self._with_options(function) for function in wanted(functions, place)]
+        self.deployed.find_layers(step.architecture for function in found for step in function.lambdas.values())
+        live = [_Function(self, function) for function in found]
+        self._steps = {
+            f"{made_function.node.id}/{id}": step for made_function in live for id, step in made_function.steps.items()
+        }
         check_names(self._own_options, [*self._steps])
-        for function in live:
-            function.node.add_dependency(made)  # what its events must look like is known before it is live
+        for made_function in live:
+            made_function.node.add_dependency(made)  # what its events must look like is known before it is live
         for its in webhooks.webhooks:
             webhook = _custom(self, f"Webhook-{its.name}", self.registrar, WEBHOOK, {"Rule": json.dumps(its.rule)})
             webhook.node.add_dependency(*live)
@@ -120,13 +121,15 @@ class Functions(Construct):
         in_vpc = [id for id, step in definition.steps.items() if isinstance(step.runtime, Lambda) and step.runtime.vpc]
         return any(self.options_of(definition.id, id).vpc is None for id in in_vpc)
 
-    def _with_options(self, its: Wanted) -> Wanted:
-        return replace(its, lambdas={id: self.options_of(its.id, id).applied(one) for id, one in its.lambdas.items()})
+    def _with_options(self, function: Wanted) -> Wanted:
+        lambdas = {id: self.options_of(function.id, id).applied(step) for id, step in function.lambdas.items()}
+        return replace(function, lambdas=lambdas)
 
 
-def _check_runtimes(function: LoadedFunction) -> None:
-    if any(isinstance(step.runtime, Docker) for step in function.definition.steps.values()):
-        raise CannotDeploy(f"{function.definition.id}: docker steps are no part of a stack; use `stepwell push`")
+def _check_runtimes(functions: Iterable[LoadedFunction]) -> None:
+    for definition in (function.definition for function in functions):
+        if any(isinstance(step.runtime, Docker) for step in definition.steps.values()):
+            raise CannotDeploy(f"{definition.id}: docker steps are no part of a stack; use `stepwell push`")
 
 
 def _add_types(scope: Construct, types: Iterable[TypeVersion], registrar: str) -> None:

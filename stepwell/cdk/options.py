@@ -41,7 +41,7 @@ class StepOptions:
 
     def over(self, others: StepOptions) -> StepOptions:
         """These, and of the others what these do not say."""
-        given = {its.name: getattr(self, its.name) for its in fields(self)}
+        given = {option.name: getattr(self, option.name) for option in fields(self)}
         found = replace(others, **{name: value for name, value in given.items() if value not in (None, (), [], {})})
         return replace(found, environment={**others.environment, **self.environment})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,13 @@ class Step(Construct):
 
     def _digest(self, *, has_own_role: bool) -> str:
         stack, options = Stack.of(self), self._options
-        its = [self._step.hash, self._known]
+        env = dict(self._step.env)
+        known = stack.resolve(env)  # a token's text is another each time
+        parts = [self._step.hash if known == env else f"{replace(self._step, env=()).hash} {known}", self._known]
         if options.layers or self._network or has_own_role:
             ids = self._network and [self._network.subnet_ids, self._network.group_ids]
-            its.append(json.dumps([content(stack, options.layers), stack.resolve(ids), has_own_role]))
-        return hashlib.sha256(" ".join(its).encode()).hexdigest()[:12]
+            parts.append(json.dumps([content(stack, options.layers), stack.resolve(ids), has_own_role]))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
     def _rename(self, digest: str) -> None:
         """Another version, under another logical id: CloudFormation keeps the one before it."""
@@ -137,10 +140,10 @@ class Step(Construct):
             ),
         )
 
-    def _use(self, made: lambda_.CfnFunction, its: StepRole) -> None:
+    def _use(self, made: lambda_.CfnFunction, role: StepRole) -> None:
         """Lambda checks at once whether a role may make network interfaces."""
-        made.role = its.role.attr_arn
-        for needed in its.policies:
+        made.role = role.role.attr_arn
+        for needed in role.policies:
             made.add_resource_dependency(needed)
 
     def _make(self, role: StepRole, zip: Path) -> lambda_.CfnFunction:
@@ -156,23 +159,23 @@ class Step(Construct):
         )
         self._deployed.acknowledge(group)
         asset = assets.Asset(self, "Code", path=str(zip))
-        its = configuration(step, resources, role.role.attr_arn)
+        settings = configuration(step, resources, role.role.attr_arn)
         more = [layer.layer_version_arn for layer in self._options.layers]
         made = lambda_.CfnFunction(
             self,
             "Function",
             function_name=name,
-            description=its["Description"],
+            description=settings["Description"],
             code=lambda_.CfnFunction.CodeProperty(s3_bucket=asset.s3_bucket_name, s3_key=asset.s3_object_key),
-            runtime=its["Runtime"],
-            handler=its["Handler"],
-            memory_size=its["MemorySize"],
-            timeout=its["Timeout"],
-            role=its["Role"],
-            layers=[*its["Layers"][:-1], *more, its["Layers"][-1]],  # the adapter's is the last
+            runtime=settings["Runtime"],
+            handler=settings["Handler"],
+            memory_size=settings["MemorySize"],
+            timeout=settings["Timeout"],
+            role=settings["Role"],
+            layers=[*settings["Layers"][:-1], *more, settings["Layers"][-1]],  # the adapter's is the last
             architectures=[step.architecture],
-            environment=lambda_.CfnFunction.EnvironmentProperty(variables=its["Environment"]["Variables"]),
-            ephemeral_storage=lambda_.CfnFunction.EphemeralStorageProperty(size=its["EphemeralStorage"]["Size"]),
+            environment=lambda_.CfnFunction.EnvironmentProperty(variables=settings["Environment"]["Variables"]),
+            ephemeral_storage=lambda_.CfnFunction.EphemeralStorageProperty(size=settings["EphemeralStorage"]["Size"]),
             tracing_config=lambda_.CfnFunction.TracingConfigProperty(mode=self._deployed.tracing_mode(step.tracing)),
             vpc_config=self._network.config if self._network else None,
             recursive_loop="Allow",
