@@ -225,7 +225,8 @@ def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) 
 @every_environment
 def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> None:
     parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
-    assert set(parameters) == {f"/stepwell/{env}/{name}" for name in ("resources", "bus", "registrar")}
+    of_stacks = {name for name in parameters if "/steps/" in name}  # see test_environment.py
+    assert set(parameters) - of_stacks == {f"/stepwell/{env}/{name}" for name in ("resources", "bus", "registrar")}
     known = resources(parameters[f"/stepwell/{env}/resources"])
     missing = {name for name in Resources.__dataclass_fields__ if not getattr(known, name)}
     without_containers = {"cluster", "subnets", "security_groups", "execution_role", "adapter_images", "repository"}
