@@ -160,7 +160,7 @@ class Harness:
 
     def fill_waits(self, name: str, count: int) -> None:
         deadline = {"d": {"N": str(2**45)}, "ttl": {"N": "1"}}
-        self.put([{**wait_key(name, next_position(n).to_bytes(16), f"run{n}", 0), **deadline} for n in range(count)])
+        self.put([{**wait_key(name, next_position(n).to_bytes(16), f"run{n}", 0, 1), **deadline} for n in range(count)])
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -31,14 +32,15 @@ _CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"
 _REPORTED = 270 * 1024  # bytes of an answer that are reported as they came
 _SPARE_MS = 1000  # for the report, before Lambda ends the invocation
 _CACHE_S = 60.0
+_PATIENCE_S = 8.0  # with SSM, of what an attempt has
 
 
 class _CannotRun(Exception):
     """The call cannot be made; the message says why, and shows no secret."""
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, kind: str = "start", retryable: bool = False) -> None:
         super().__init__(message)
-        self.retryable = retryable
+        self.kind, self.retryable = kind, retryable
 
 
 class HttpSteps:
@@ -56,7 +58,7 @@ class HttpSteps:
             within = min(timeout_ms, remaining_ms - _SPARE_MS) / 1000
             return asyncio.run(_post(url, headers, orjson.dumps(document), within))
         except _CannotRun as reason:
-            return _error("start", str(reason), retryable=reason.retryable)
+            return _error(reason.kind, str(reason), retryable=reason.retryable)
         except TimeoutError:
             error = timed_out(timeout_ms).error
             assert error is not None
@@ -108,13 +110,30 @@ class HttpSteps:
         asked = [name for name in names if self._parameters.get(name, (None, 0.0))[1] <= now]
         for start in range(0, len(asked), 10):
             some = asked[start : start + 10]
-            try:
-                answer = client("ssm").get_parameters(Names=some, WithDecryption=True)
-            except Exception as error:
-                raise _CannotRun(f"its variables and secrets cannot be read: {error}", retryable=True) from None
+            answer = self._ask(some)
             read = {its["Name"]: its["Value"] for its in answer["Parameters"]}
             self._parameters.update({name: (read.get(name), now + _CACHE_S) for name in some})
         return {name: value for name in names if (value := self._parameters[name][0]) is not None}
+
+    def _ask(self, names: Sequence[str]) -> Any:
+        """GetParameters, of which an account has 40 a second unless its throughput was raised: asked for some seconds
+        where there are too many. https://docs.aws.amazon.com/general/latest/gr/ssm.html"""
+        until, longest = time.monotonic() + _PATIENCE_S, 0.5
+        while True:
+            try:
+                return client("ssm").get_parameters(Names=names, WithDecryption=True)
+            except Exception as error:
+                pause = random.uniform(0, longest)
+                if not _is_throttled(error) or time.monotonic() + pause > until:
+                    why = f"its variables and secrets cannot be read from SSM: {error}"
+                    raise _CannotRun(why, kind="values_unavailable", retryable=True) from None
+            time.sleep(pause)
+            longest = min(2 * longest, 4)
+
+
+def _is_throttled(error: Exception) -> bool:
+    code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    return code in ("ThrottlingException", "TooManyUpdates")
 
 
 async def _post(url: str, headers: Mapping[str, str], content: bytes, within_s: float) -> Report:

@@ -34,6 +34,7 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 _MEMBER = re.compile(r'\s*[{,]\s*"([^"]*)"\s*:\s*')
 _EXIT_STATUS = re.compile(r"exit status (\d+)")
 _TOO_LARGE = ("Stepwell.OutputTooLarge", "Function.ResponseSizeTooLarge")  # says the adapter; says Lambda, above 6 MB
+_UNAVAILABLE = "Stepwell.Unavailable"  # the adapter's word for values that SSM does not answer now
 _NO_HANDLER = ("Runtime.HandlerNotFound", "Runtime.MalformedHandlerName", "Runtime.InvalidEntrypoint")
 
 
@@ -100,7 +101,7 @@ def outcome_of_report(report: Any, now: int, timeout_ms: int) -> Outcome:
 def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
     if report.get("start_error"):
         its = report["start_error"]
-        return failure("start", str(its["message"]), retryable=bool(its["retryable"]))
+        return failure(str(its.get("kind") or "start"), str(its["message"]), retryable=bool(its["retryable"]))
     if report.get("timed_out"):
         return timed_out(timeout_ms)
     code = -int(report["signal"]) if report.get("signal") else int(report["exit"])
@@ -131,6 +132,8 @@ def _of_function_error(error: dict[str, Any], step: Step) -> Outcome:
         return from_said(too_large(_number(message)), 0)
     if kind == "Runtime.ExitError" or kind == "Runtime.OutOfMemory":
         return failure("crash", _crash(message))
+    if kind == _UNAVAILABLE:
+        return failure("values_unavailable", message)
     if kind in _NO_HANDLER:
         return failure("start", message, retryable=False)
     return failure("exception", f"{kind}: {message}" if kind else message or "the function failed, and did not say why")

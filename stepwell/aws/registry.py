@@ -21,7 +21,7 @@ from stepwell.aws.items import read_item, read_partition
 from stepwell.aws.resources import Resources
 from stepwell.aws.routings import read_routing, routing_attributes
 from stepwell.aws.schedules import Schedules
-from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, Item, function_key, version_key
+from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, WAIT_SHARDS, Item, function_key, version_key
 from stepwell.core.catalog import Catalog, Paths
 from stepwell.core.lifetime import longest_run_ms
 from stepwell.core.plan import Plan, compile_plan, version_hash
@@ -65,11 +65,13 @@ class Registered:
 
 @dataclass(slots=True)
 class _State:
-    """What all functions have in common. `generation` counts changes, `longest` is ms by the name of an event."""
+    """What all functions have in common. `generation` counts changes, `longest` is ms by the name of an event.
+    `wait_shards`: among how many partitions the waits by one name alone are divided."""
 
     generation: int
     paths: WaitPaths
     longest: dict[str, int]
+    wait_shards: int = 1
 
 
 class Registry:
@@ -150,13 +152,20 @@ class Registry:
         """For how long after it was accepted an event of this name may be looked for; 0 if nothing ever awaited it."""
         return self._state.longest.get(event_name, 0)
 
+    @property
+    def wait_shards(self) -> int:
+        """Among how many partitions new waits by one name alone are divided. Only a push of this version of Stepwell
+        says many: Lambdas of earlier ones look into the first partition alone."""
+        return self._state.wait_shards
+
     def _read_state(self) -> _State:
         item = read_item(self._table, FUNCTIONS_STATE)
         if item is None:
             return _State(0, {}, {})
         paths = orjson.loads(item["w"]["B"])
         read = {name: {_path_set(one) for one in its} for name, its in paths.items()}
-        return _State(int(item["g"]["N"]), read, orjson.loads(item["l"]["B"]) if "l" in item else {})
+        longest = orjson.loads(item["l"]["B"]) if "l" in item else {}
+        return _State(int(item["g"]["N"]), read, longest, int(item["ws"]["N"]) if "ws" in item else 1)
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -171,6 +180,8 @@ class Registry:
             for name, its in wanted.items():
                 state.paths.setdefault(name, set()).update(its)
                 state.longest[name] = max(longest, state.longest.get(name, 0))
+                if None in its:
+                    state.wait_shards = WAIT_SHARDS
             return state != known
 
         return self._change(merge)
@@ -352,6 +363,7 @@ class Registry:
                 "g": {"N": str(state.generation + 1)},
                 "w": {"B": orjson.dumps(written)},
                 "l": {"B": orjson.dumps(state.longest)},
+                "ws": {"N": str(state.wait_shards)},
             }
             try:
                 self._db.put_item(

@@ -46,7 +46,7 @@ from stepwell.aws.table import (
     run_key,
     shard_of,
     wait_key,
-    wait_partition,
+    wait_partitions,
 )
 from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
@@ -276,9 +276,9 @@ class DynamoStore:
         return found
 
     def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
-        partitions = [wait_partition(event.name, key) for key in keys]
+        partitions = [partition for key in keys for partition in wait_partitions(event.name, key)]
         if self.catalog().is_awaited_by_name(event):
-            partitions.append(wait_partition(event.name, None))
+            partitions += wait_partitions(event.name, None)
         return [wait for found in self.each(lambda p: self._waking.page(event.id, p), partitions) for wait in found]
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ class DynamoStore:
     def _follow(self, change: Change, record: Record, now: int) -> None:
         """What the run asks for besides: each can be done twice. A wait may be opened and closed in one change, so its
         key is that of the run as it is now."""
-        run, pauses = record.run, record.plan.pauses
+        run = record.run
         if run.id in self._added and _is_late(record):
             self._keep_longer(record, now)
         for command in change.commands:
@@ -380,12 +380,15 @@ class DynamoStore:
                 if command.timer.kind is TimerKind.DECISION:
                     self._over.append(approval_key(run.id, command.timer.index, command.timer.attempt))
             elif isinstance(command, OpenWait):
-                key = wait_key(pauses[command.pause].event or "", command.key, run.id, command.pause)
+                key = self._wait_key(record, command.pause, command.key)
                 ttl = {"N": str(command.deadline // 1000 + _DAY_S)}
                 self._put({**key, "d": {"N": str(command.deadline)}, "ttl": ttl})
             elif isinstance(command, CloseWait):
-                its = run.pauses[command.pause]
-                self._over.append(wait_key(pauses[command.pause].event or "", its.key, run.id, command.pause))
+                self._over.append(self._wait_key(record, command.pause, run.pauses[command.pause].key))
+
+    def _wait_key(self, record: Record, pause: int, key: bytes | None) -> Key:
+        name, run_id = record.plan.pauses[pause].event or "", record.run.id
+        return wait_key(name, key, run_id, pause, self._registry.wait_shards)
 
     def _keep_longer(self, record: Record, until: int) -> None:
         """Let what a run needs be there still when it takes longer than its plan says, or its event is an old one."""

@@ -11,7 +11,7 @@
 | a run with its results | Get `R#id`; what overflowed: Query `R#id`, `a#` |
 | outcomes of a wide run that may not be folded yet | Query `R#id`, from `o#` and a revision on |
 | open an approval; approvals that are open | Put `R#id`, `q#`; Query the index `status` |
-| open a wait; find waits for an event | Put, Query `W#key` |
+| open a wait; find waits for an event | Put, Query `W#key`; by the name alone Query each of its shards |
 | events that came before a wait | Query `K#key` between two positions; Get the events |
 | timers due in the next minutes | Query `T#shard` up to a time |
 | cron triggers, canaries to look at | Query `C` |
@@ -53,6 +53,7 @@ STATUS_INDEX = "status"
 OUTCOMES = "o#"  # with which the names of a wide run's unfolded outcomes begin
 STATUS_SHARDS = 8
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
+WAIT_SHARDS = 8  # of those waits; every event of the name asks each
 TIMER_SHARDS = 8
 _LONGEST_SORT_KEY = 1024  # bytes; of a partition key 2,048, which no name or id of 256 characters fills
 
@@ -113,12 +114,18 @@ def outcomes_key(run_id: str, revision: int, now: int, content: bytes) -> Key:
     return _key(f"R#{run_id}", f"{outcomes_from(revision)}{now:015}#{hashlib.sha256(content).hexdigest()[:8]}")
 
 
-def wait_partition(name: str, key: bytes | None) -> str:
-    return f"W#n#{name}" if key is None else f"W#{key.hex()}"
+def wait_partitions(name: str, key: bytes | None) -> list[str]:
+    """Where waits are found by their key, or by their name alone."""
+    if key is not None:
+        return [f"W#{key.hex()}"]
+    return [f"W#n#{name}", *(f"W#s{shard}#{name}" for shard in range(1, WAIT_SHARDS))]
 
 
-def wait_key(name: str, key: bytes | None, run_id: str, pause: int) -> Key:
-    return _key(wait_partition(name, key), f"{run_id}#{pause}")
+def wait_key(name: str, key: bytes | None, run_id: str, pause: int, shards: int) -> Key:
+    """`shards`: among how many waits by name alone are divided, at most `WAIT_SHARDS`."""
+    partitions = wait_partitions(name, key)
+    shard = shard_of(run_id, min(shards, len(partitions)))
+    return _key(partitions[shard], f"{run_id}#{pause}")
 
 
 def arrival_partitions(name: str, key: bytes | None) -> list[str]:

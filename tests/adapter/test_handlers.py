@@ -129,6 +129,22 @@ def test_a_native_handler_without_its_secret_fails_until_it_is_set(sandbox: Lamb
     assert sandbox.log() == b"started with value\n"
 
 
+def test_a_native_handler_whose_values_cannot_be_read_now_is_tried_again(
+    sandbox: Lambda, store: ParameterStore
+) -> None:
+    store.values = {secret("A"): "value"}
+    store.refusals = [(400, b'{"__type": "ThrottlingException"}')] * 1000
+    start(sandbox, "echo started with $A", values(store, "A"))
+    sandbox.send()
+    _, error = sandbox.api.answers.get(timeout=PATIENCE_S)
+    assert error["errorType"] == "Stepwell.Unavailable"
+    assert "ThrottlingException" in error["errorMessage"]
+    store.refusals = []
+    assert sandbox.process is not None
+    assert sandbox.process.wait(PATIENCE_S) == 0
+    assert sandbox.log() == b"started with value\n"
+
+
 def test_a_runtime_that_is_not_there_is_told_to_lambda(sandbox: Lambda, store: ParameterStore) -> None:
     sandbox.start(None, "/no/such/runtime")
     path, error = sandbox.api.answers.get(timeout=PATIENCE_S)

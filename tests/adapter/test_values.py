@@ -87,10 +87,26 @@ def test_what_does_not_pass_is_worth_another_attempt(sandbox: Lambda, store: Par
     assert error["retryable"] is True
 
 
+def test_sandboxes_that_start_together_wait_for_their_turn(sandbox: Lambda, store: ParameterStore) -> None:
+    """A burst of cold starts is refused for some seconds."""
+    store.values = {secret("A"): "value"}
+    store.refusals = [(400, b'{"__type": "ThrottlingException", "message": "Rate exceeded"}')] * 6
+    assert sandbox.run(SHOW, **values(store, "A"))["stdout"] == b"value\n"
+
+
+def test_an_attempt_whose_values_cannot_be_read_now_says_so_and_is_tried_again(
+    sandbox: Lambda, store: ParameterStore
+) -> None:
+    store.refusals = [(400, b'{"__type": "ThrottlingException"}')] * 1000
+    error = sandbox.run(SHOW, **values(store, "A"), left_ms=2_000)["start_error"]
+    assert "ThrottlingException" in error["message"]
+    assert (error["kind"], error["retryable"]) == ("values_unavailable", True)
+
+
 def test_a_parameter_store_that_does_not_answer_is_not_waited_for(sandbox: Lambda) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         names = json.dumps({"dotenv": DOTENV, "secrets": {}})
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        error = sandbox.run(SHOW, AWS_ENDPOINT_URL_SSM=address, STEPWELL_VALUES=names, left_ms=12_000)["start_error"]
+        error = sandbox.run(SHOW, AWS_ENDPOINT_URL_SSM=address, STEPWELL_VALUES=names, left_ms=2_000)["start_error"]
     assert "cannot be read from SSM" in error["message"]
     assert error["retryable"] is True

@@ -10,7 +10,7 @@ import pytest
 
 from stepwell.aws.entry import Entry, now_ms
 from stepwell.aws.messages import tick_name
-from stepwell.aws.table import wait_partition
+from stepwell.aws.table import wait_partitions
 from stepwell.core.events import event_from
 from stepwell.core.messages import TimerKind
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus
@@ -238,7 +238,7 @@ def test_a_wake_without_its_token_wakes_nothing(batches: Batches) -> None:
     other = batches.send("something/else")
     batches.drain()
     for event in (other, "replayed"):
-        name = {"event": event, "partition": wait_partition("paid", None), "after": "0"}
+        name = {"event": event, "partition": wait_partitions("paid", None)[0], "after": "0"}
         forge(batches, {"stepwell": "wake", **name}, {"stepwell": "wake", **name, "token": "0" * 32})
     assert batches.invoked == []
     assert {stored.function: stored.run.status for stored, _ in batches.runs()}["f"] is RunStatus.RUNNING

@@ -12,7 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from stepwell.aws import http_step
 from stepwell.aws.clients import client
 from stepwell.aws.http_step import HttpSteps
 from stepwell.aws.outcomes import outcome_of_report
@@ -275,7 +277,23 @@ def test_values_that_cannot_be_read_now_are_read_at_the_next_attempt(steps: Http
 
     client("ssm").meta.events.register("before-call.ssm.*", refuse)
     outcome = call(steps, server.url, headers={"Authorization": "${TOKEN}"}, secrets=["TOKEN"])
-    assert error_of(outcome)[:2] == ("start", True)
+    assert error_of(outcome)[:2] == ("values_unavailable", True)
+
+
+def test_sandboxes_that_start_together_wait_for_their_turn_at_ssm(
+    steps: HttpSteps, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("secrets/TOKEN", "x")
+    refusals = [ClientError({"Error": {"Code": "ThrottlingException"}}, "GetParameters")] * 3
+
+    def refuse(**_: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+
+    monkeypatch.setattr(http_step.random, "uniform", lambda least, most: 0)
+    client("ssm").meta.events.register("before-call.ssm.*", refuse)
+    call(steps, server.url, headers={"Authorization": "Bearer ${TOKEN}"}, secrets=["TOKEN"])
+    assert server.requests[-1][1]["authorization"] == "Bearer x"
 
 
 def test_a_cold_start_loads_no_engine() -> None:

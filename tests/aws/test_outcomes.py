@@ -215,6 +215,10 @@ ERRORS: dict[str, tuple[Any, Outcome]] = {
         {"errorType": "Runtime.HandlerNotFound", "errorMessage": "app.handler is undefined or not exported"},
         failed("start", "app.handler is undefined or not exported", final=True),
     ),
+    "values that SSM did not answer in time": (
+        {"errorType": "Stepwell.Unavailable", "errorMessage": "its secrets cannot be read from SSM"},
+        failed("values_unavailable", "its secrets cannot be read from SSM"),
+    ),
     "a module that cannot be imported": (
         {"errorType": "Runtime.ImportModuleError", "errorMessage": "Unable to import module 'app'"},
         failed("exception", "Runtime.ImportModuleError: Unable to import module 'app'"),
@@ -244,6 +248,10 @@ REPORTS: dict[str, tuple[Json, Outcome]] = {
     "text": (report(b"done\n"), Outcome(b'{"body":"done"}')),
     "nothing": (report(), Outcome(b'{"body":""}')),
     "bytes that are no text": (report(b"\xff\x00"), Outcome('{"body":"\ufffd\\u0000"}'.encode())),
+    "values that SSM did not answer in time": (
+        report(start_error={"message": "throttled", "retryable": True, "kind": "values_unavailable"}),
+        failed("values_unavailable", "throttled"),
+    ),
     "an exit code": (report(exit=3, tail="no disk"), failed("exit", "exit code 3: no disk")),
     "an exit code and a reason": (
         report(b'{"error": "no disk"}', exit=3),

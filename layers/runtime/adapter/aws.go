@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	_ "embed"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -70,13 +72,21 @@ func send(client *http.Client, request *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// patiently calls again, with growing pauses, while `mayPass` holds of the error and there is time.
+// patiently calls again while `mayPass` holds of the error and there is time. The pauses grow, and each is anything
+// between nothing and that long, so that sandboxes which were refused together do not come back together.
+// https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
 func patiently(deadline time.Time, mayPass func(error) bool, call func() error) error {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+	var before error
+	for longest := 200 * time.Millisecond; ; longest = min(2*longest, 4*time.Second) {
 		err := call()
+		if before != nil && errors.Is(err, context.DeadlineExceeded) {
+			return before // which says more than that there was no time for another call
+		}
+		pause := rand.N(longest)
 		if err == nil || !mayPass(err) || time.Now().Add(pause).After(deadline) {
 			return err
 		}
+		before = err
 		time.Sleep(pause)
 	}
 }

@@ -53,7 +53,7 @@ func runContainer(command []string, env environment) int {
 func startContained(command []string, env environment, input []byte, stop <-chan os.Signal) ending {
 	all, err := withDotenv(env)
 	if err != nil {
-		problem := &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false}
+		problem := &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false, ""}
 		return ending{report: report{StartError: problem}}
 	}
 	adoptOrphans()
@@ -132,7 +132,7 @@ func fetchInput(env environment) fetchedInput {
 		return err
 	})
 	if err != nil {
-		return fetchedInput{problem: &failedStart{"its input cannot be read: " + err.Error(), true}}
+		return fetchedInput{problem: &failedStart{"its input cannot be read: " + err.Error(), true, ""}}
 	}
 	return fetchedInput{content: content}
 }

@@ -12,6 +12,7 @@ const (
 	margin     = time.Second            // before Lambda's deadline: room to kill, and to say so
 	longest    = 366 * 24 * time.Hour   // of a timeout, where none is given
 	startError = "Stepwell.StartError"  // Lambda's errorType for a handler that could not be started
+	waitError  = "Stepwell.Unavailable" // and for one whose values could not be read now
 	cleaning   = 300 * time.Millisecond // before Lambda's deadline: a large TMPDIR is removed later
 )
 
@@ -32,7 +33,7 @@ func runPrograms(api *runtimeAPI, env environment) int {
 			return complain("no work: %v", err)
 		}
 		if problem != nil { // a secret may have been set since
-			steady, problem = prepared(env, folder, atWork)
+			steady, problem = prepared(env, folder, atWork(work.deadline))
 		}
 		its := ending{report: report{StartError: problem}}
 		if problem == nil {
@@ -106,10 +107,14 @@ func guardRuntime(api *runtimeAPI, command []string, env environment) int {
 		if err != nil {
 			return complain("no work: %v", err)
 		}
-		if err := api.fail(work, startError, problem.Message); err != nil {
+		kind := startError
+		if problem.Kind == unread {
+			kind = waitError
+		}
+		if err := api.fail(work, kind, problem.Message); err != nil {
 			return complain("the error was not taken: %v", err)
 		}
-		its, problem = fetchValues(env, atWork)
+		its, problem = fetchValues(env, atWork(work.deadline))
 	}
 	program, err := locate(command[0], env["PATH"], "")
 	if err == nil {

@@ -52,7 +52,7 @@ func (its attempt) run(to io.Writer) ending {
 	defer log.end()
 	program, err := locate(its.command[0], its.env["PATH"], its.folder)
 	if err != nil {
-		return ending{report: report{StartError: &failedStart{err.Error(), false}}}
+		return ending{report: report{StartError: &failedStart{err.Error(), false, ""}}}
 	}
 	files, err := newScratch(its.input)
 	if err != nil {
@@ -247,7 +247,7 @@ func argument(input []byte, file string) string {
 func whyNot(err error) *failedStart {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
-		return &failedStart{"cannot be started: " + err.Error(), true}
+		return &failedStart{"cannot be started: " + err.Error(), true, ""}
 	}
 	cure, retryable := "", false
 	switch errno {
@@ -260,5 +260,5 @@ func whyNot(err error) *failedStart {
 	case syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC:
 		retryable = true
 	}
-	return &failedStart{"cannot be started: " + errno.Error() + cure, retryable}
+	return &failedStart{"cannot be started: " + errno.Error() + cure, retryable, ""}
 }

@@ -25,6 +25,7 @@ type report struct {
 type failedStart struct {
 	Message   string `json:"message"`
 	Retryable bool   `json:"retryable"`
+	Kind      string `json:"kind,omitempty"` // of the error; empty: it could not be started
 }
 
 func (its report) numbered() report {

@@ -13,10 +13,22 @@ import (
 )
 
 const (
-	parametersAtOnce = 10              // GetParameters takes no more
-	atStart          = 5 * time.Second // Lambda gives 10 to a start
-	atWork           = time.Second     // of an attempt that waits for them; its Lambda has 2 s more than its timeout
+	parametersAtOnce = 10               // GetParameters takes no more
+	atStart          = 6 * time.Second  // Lambda gives 10 to a start, of which the runtime of a handler needs some
+	mostAtWork       = 10 * time.Second // of an attempt that waits for them
+	leastAtWork      = time.Second      // its Lambda has 2 s more than its timeout
+	unread           = "values_unavailable"
 )
+
+// atWork is how long an attempt waits for its values: at most half of what it has. An account has 40 GetParameters a
+// second unless its throughput was raised, so that of a few hundred sandboxes that start together some wait.
+// https://docs.aws.amazon.com/general/latest/gr/ssm.html
+func atWork(deadline time.Time) time.Duration {
+	if deadline.IsZero() {
+		return mostAtWork
+	}
+	return max(leastAtWork, min(mostAtWork, time.Until(deadline)/2))
+}
 
 // values are what a step's environment gets from SSM. They are read at start, so that no value is in a definition.
 type values struct {
@@ -36,16 +48,16 @@ func fetchValues(env environment, budget time.Duration) (values, *failedStart) {
 	}
 	var its valueNames
 	if err := json.Unmarshal([]byte(env["STEPWELL_VALUES"]), &its); err != nil {
-		return values{}, &failedStart{"STEPWELL_VALUES is not JSON; push the function again", false}
+		return values{}, &failedStart{"STEPWELL_VALUES is not JSON; push the function again", false, ""}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 	found, err := parameters(ctx, env, its.parameters())
 	if err != nil {
-		return values{}, &failedStart{"its .env and secrets cannot be read from SSM: " + err.Error(), true}
+		return values{}, &failedStart{"its .env and secrets cannot be read from SSM: " + err.Error(), true, unread}
 	}
 	if problem := its.missing(found); problem != "" {
-		return values{}, &failedStart{problem, false}
+		return values{}, &failedStart{problem, false, ""}
 	}
 	all := values{secrets: make(map[string]string, len(its.Secrets))}
 	for name, parameter := range its.Secrets {
@@ -53,7 +65,7 @@ func fetchValues(env environment, budget time.Duration) (values, *failedStart) {
 	}
 	if its.Dotenv != nil {
 		if all.dotenv, err = parseDotenv(found[*its.Dotenv]); err != nil {
-			return values{}, &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false}
+			return values{}, &failedStart{"its .env in SSM is no JSON object of texts; push the function again", false, ""}
 		}
 	}
 	return all, nil
