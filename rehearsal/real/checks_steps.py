@@ -84,4 +84,4 @@ def code_gets_no_network_rights(account: Account) -> str:
     seen, _ = output_of(account, "network-rights", TRY_NETWORK, {"vpc": True}, within_s=300, timeout="30s")
     if "explicit deny" not in seen["says"] and "UnauthorizedOperation" not in seen["says"]:
         raise Failed(f"the step's code could describe network interfaces: {seen['says']}")
-    return seen["says"][:200]
+    return str(seen["says"])[:200]

@@ -77,6 +77,7 @@ class Prune:
         retained = Retained(self.resources, self.account, self._is_new)
         left = retained.lambdas(needed.lambdas)
         lambdas += left
+        roles = {*self._roles(needed), *retained.roles(left)} - retained.roles_with_networks(lambdas)
         return [
             *(Unneeded("lambda", name, tuple(needed.users_of(name))) for name in lambdas),
             *(Unneeded("task definition", arn, tuple(needed.users.get(arn, ()))) for arn in self._tasks(needed)),
@@ -84,7 +85,7 @@ class Prune:
             *(Unneeded("log group", name) for name in self._log_groups(set(lambdas))),
             *(Unneeded("log group", name) for name in self._task_log_groups(needed)),
             *(Unneeded("parameter", name) for name in self._parameters(needed)),
-            *(Unneeded("role", name) for name in (*self._roles(needed), *retained.roles(left))),
+            *(Unneeded("role", name) for name in sorted(roles)),
             *(Unneeded("layer", arn) for arn in retained.layers(lambdas)),
             *(Unneeded("code", key) for key in self._code(code)),
         ]

@@ -49,6 +49,13 @@ class Retained:
         names = sorted(arn.rpartition("/")[2] for arn in only)
         return [name for name in names if self._is_our_role(name) and not self._is_in_a_stack(name)]
 
+    def roles_with_networks(self, gone: list[str]) -> set[str]:
+        """Names of the roles of those of these Lambdas that are in a VPC. Lambda needs a role for up to 20 minutes
+        after its function is gone, to remove network interfaces. Without it they stay, so the next prune removes it:
+        https://github.com/awslabs/aws-support-tools/pull/174"""
+        in_vpc = [its for its in self._versions if (its.get("VpcConfig") or {}).get("SubnetIds")]
+        return {its["Role"].rpartition("/")[2] for its in in_vpc if its["FunctionName"] in gone}
+
     def _is_our_role(self, name: str) -> bool:
         try:
             tags = self._account.iam.list_role_tags(RoleName=name)["Tags"]

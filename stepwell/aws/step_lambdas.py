@@ -24,7 +24,8 @@ _PROPAGATION_S = 60.0  # IAM takes some 10 s until a new role works everywhere
 CREATE, CONFIGURATION, VALUES, DESTINATIONS, RECURSION, ACTIVATION = (
     "create", "configuration", "values", "destinations", "recursion", "activation",
 )  # fmt: skip
-_SMALLEST_STORAGE = 512  # MB of /tmp, what Lambda gives to a function that does not say
+_SMALLEST_STORAGE = 512  # MB of /tmp
+_UNLESS_SAID = {"EphemeralStorage": {"Size": _SMALLEST_STORAGE}, "TracingConfig": {"Mode": "PassThrough"}}
 
 
 class NoLayer(Exception):
@@ -107,7 +108,7 @@ def changes(state: LambdaState | None, wanted: Json, values: str | None, resourc
     has = state.configuration
     variables = dict(has.get("Environment", {}).get("Variables", {}))
     hashed = variables.pop(VALUES_HASH, None)
-    is_now = {name: has.get(name) for name in wanted}
+    is_now = {name: has.get(name, _UNLESS_SAID.get(name)) for name in wanted}
     is_now["Layers"] = [layer["Arn"] for layer in has.get("Layers") or ()]
     is_now["Environment"] = {"Variables": variables}
     if "VpcConfig" in wanted:

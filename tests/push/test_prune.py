@@ -105,6 +105,15 @@ def test_of_a_function_that_is_not_live_everything_goes(aws: Aws, write: Write) 
     assert len(lambdas(aws)) == 1
 
 
+def test_the_role_of_a_step_in_a_vpc_goes_with_the_next_prune(aws: Aws, write: Write) -> None:
+    """Lambda removes network interfaces with it, some time after the function is gone."""
+    aws.resources = replace(aws.resources, step_subnets=("subnet-0a",), step_security_groups=("sg-0a",))
+    aws.push(write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "vpc": True}}}))
+    Registry(aws.resources).retire(["f"])
+    assert prune(aws) == ["code", "lambda", "log group"]
+    assert prune(aws) == ["role"]
+
+
 def test_logs_stay_as_long_as_logs_are_kept(aws: Aws, write: Write) -> None:
     _, old, _ = push_thrice(aws, write)
     logs, group = aws.session.client("logs"), f"/aws/lambda/{old}"
