@@ -29,6 +29,7 @@ from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import State
 from stepwell.aws.observe import NAMESPACE
+from stepwell.aws.redelivery import STUCK
 
 LATE = {"events": Duration.minutes(5), "outcomes": Duration.minutes(20)}
 """How old a message may get. Timers of up to 14 minutes stand in `outcomes`, and are no delay."""
@@ -50,6 +51,11 @@ class Alarms(Construct):
         if settings.alarm_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
         self._queues(queues)
+        self._alarm(
+            "messagesStuck",
+            _sum(NAMESPACE, STUCK, {"env": settings.env, "service": SERVICE}),
+            text="a message fails again and again, for minutes; route's or advance's log says which, and why",
+        )
         self._functions(functions.by_name)
         self._deliveries(functions.by_name["step_http"])
         self._alarm(

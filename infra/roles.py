@@ -38,7 +38,7 @@ Statements = tuple[Statement, ...]
 IN_CLUSTER: Condition = {"ArnEquals": {"ecs:cluster": "{cluster}"}}
 PASSED_TO_ECS: Condition = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
 
-READ_QUEUE = "sqs:ReceiveMessage DeleteMessage GetQueueAttributes"
+READ_QUEUE = "sqs:ReceiveMessage DeleteMessage GetQueueAttributes ChangeMessageVisibility"
 START_STEPS: Statements = (Statement("lambda:InvokeFunction", ("step lambdas", "step_http")),)
 ENGINE: Statements = (
     Statement("dynamodb:GetItem BatchGetItem Query PutItem BatchWriteItem", ("table",)),

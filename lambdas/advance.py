@@ -2,8 +2,10 @@
 
 from stepwell.aws.entry import entry
 from stepwell.aws.observe import observed
+from stepwell.aws.redelivery import redelivered_soon
 
 
 @observed
+@redelivered_soon
 def handler(event, context):  # type: ignore[no-untyped-def]
     return entry().advance(event)

@@ -10,7 +10,8 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-MAX_RECEIVES = 10  # throttling returns messages too, so that few would be too few
+from stepwell.aws.redelivery import MAX_RECEIVES
+
 KEPT = Duration.days(14)
 
 

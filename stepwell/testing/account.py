@@ -12,13 +12,13 @@ from typing import Any
 from stepwell.aws.adapter import layer_zip
 from stepwell.aws.clients import client
 from stepwell.aws.dispatch import SOURCE
+from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
 from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import create_table
 from stepwell.aws.topology import QUEUES, function
 
 ENV = "test"
 ENGINE_EVENTS = "engine-events"  # a queue for those events of the engine's own that only the bus gets
-_MAX_RECEIVES = "10"
 _ROLE = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 
@@ -67,8 +67,9 @@ def _queue(name: str) -> str:
     sqs = client("sqs")
     dead = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
     dead_arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": _MAX_RECEIVES})
-    url: str = sqs.create_queue(QueueName=name, Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": str(MAX_RECEIVES)})
+    attributes = {"RedrivePolicy": redrive, "VisibilityTimeout": str(LATEST_S)}
+    url: str = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
     return url
 
 

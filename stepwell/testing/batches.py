@@ -144,7 +144,7 @@ class Batches:
         return event_id
 
     def deliver(self, queue: str, handler: Callable[[Json], Json], batch: int = 10) -> bool:
-        """One batch; False if there was none. What was not done becomes visible again."""
+        """One batch; False if there was none. What was not done is visible again at once: time is the test's own."""
         event = self._queues.receive(queue, batch)
         if not event["Records"]:
             return False
@@ -157,7 +157,7 @@ class Batches:
             self.start()
             self._queues.release(queue, event["Records"])
         else:
-            self._queues.finish(queue, event, answer)
+            self._queues.release(queue, self._queues.finish(queue, event, answer))
         return True
 
     def route(self, batch: int = 10) -> bool:

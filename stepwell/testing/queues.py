@@ -9,13 +9,16 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
 from moto.sqs import models
+from moto.sqs.exceptions import ReceiptHandleIsInvalid
 
 from stepwell.testing.events import Json, sqs_event, sqs_record
+
+_START_AGAIN = '{"stepwell":"again"'
 
 
 class Queues:
@@ -30,18 +33,16 @@ class Queues:
             messages = self._backend.receive_message(name, most, 0, queue.visibility_timeout, ["All"])
             return sqs_event([_record(message, queue) for message in messages])
 
-    def finish(self, url: str, event: Json, answer: Json | None) -> None:
-        """What Lambda does with a batch by the function's answer: deletes it, but for `batchItemFailures`.
-
-        Those are visible again at once; AWS lets their visibility time out first.
-        """
+    def finish(self, url: str, event: Json, answer: Json | None) -> list[Json]:
+        """What Lambda does with a batch by the function's answer: deletes it, but for `batchItemFailures`, which are
+        returned. Those stay invisible until their timeout has passed: the queue's, or what the function has set."""
         records = event["Records"]
         failed = [its["itemIdentifier"] for its in (answer or {}).get("batchItemFailures") or ()]
         known = {record["messageId"] for record in records}
         if not known.issuperset(failed):  # Lambda takes this for a failure of the whole batch
             failed = list(known)
         self.delete(url, [record for record in records if record["messageId"] not in failed])
-        self.release(url, [record for record in records if record["messageId"] in failed])
+        return [record for record in records if record["messageId"] in failed]
 
     def delete(self, url: str, records: Iterable[Json]) -> None:
         with self._lock:
@@ -49,10 +50,53 @@ class Queues:
                 self._backend.delete_message(_name(url), record["receiptHandle"])
 
     def release(self, url: str, records: Iterable[Json]) -> None:
-        """Make received messages visible again."""
+        """Make received messages visible again, as far as they are still there."""
         with self._lock:
             for record in records:
-                self._backend.change_message_visibility(_name(url), record["receiptHandle"], 0)
+                with suppress(ReceiptHandleIsInvalid):
+                    self._backend.change_message_visibility(_name(url), record["receiptHandle"], 0)
+
+    # --- what an unkind account does -------------------------------------------------------------------------------
+
+    def unread(self, url: str) -> list[tuple[str, str]]:
+        """The ids and bodies of messages that can be received, and never were."""
+        with self._lock:
+            messages = self._backend.get_queue(_name(url)).messages
+            return [(its.id, its.body) for its in messages if its.approximate_receive_count == 0]
+
+    def send_again(self, url: str, body: str) -> str:
+        """The id of a new message with the same body, which can be received at once."""
+        with self._lock:
+            new_id: str = self._backend.send_message(_name(url), body).id
+            return new_id
+
+    def reorder(self, url: str, key: Callable[[], float]) -> None:
+        with self._lock:
+            self._backend.get_queue(_name(url))._messages.sort(key=lambda _: key())
+
+    def put_back(self, url: str, record: Json, delay_ms: int, *, forgets_receives: bool) -> None:
+        """Have a message that was deleted once more, from a server of SQS that was not told."""
+        receives = 0 if forgets_receives else int(record["attributes"]["ApproximateReceiveCount"])
+        with self._lock:
+            message: Any = models.Message(record["messageId"], record["body"])
+            message.sent_timestamp = int(record["attributes"]["SentTimestamp"])
+            message.approximate_receive_count = receives
+            message.delayed_until = _now_ms() + delay_ms
+            self._backend.get_queue(_name(url))._messages.append(message)
+
+    def hurry(self, url: str) -> int:
+        """Let what waits only to be tried again be tried now: messages that failed, and starts that were refused;
+        how many there were."""
+        now, hurried = _now_ms(), 0
+        with self._lock:
+            for message in self._backend.get_queue(_name(url))._messages:
+                has_failed = message.approximate_receive_count > 0 and message.visible_at > now
+                if has_failed or (message.delayed_until > now and message.body.startswith(_START_AGAIN)):
+                    message.visible_at = message.delayed_until = now
+                    hurried += 1
+        return hurried
+
+    # --- time --------------------------------------------------------------------------------------------------------
 
     def next_delayed(self, *urls: str) -> int | None:
         """When the next message that cannot be received now can be, in ms since the epoch; None: there is none."""

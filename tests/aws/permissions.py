@@ -42,6 +42,8 @@ class Account:
                 yield from self._dynamodb(operation, its)
             case "sqs", "SendMessage" | "SendMessageBatch":
                 yield Access("sqs:SendMessage", self.arn("sqs", its["QueueUrl"].rpartition("/")[2]))
+            case "sqs", "ChangeMessageVisibilityBatch":  # AWS asks for the right to the single one
+                yield Access("sqs:ChangeMessageVisibility", self.arn("sqs", its["QueueUrl"].rpartition("/")[2]))
             case "events", "PutEvents":
                 for bus in {entry["EventBusName"] for entry in its["Entries"]}:
                     yield Access("events:PutEvents", self.arn("events", f"event-bus/{bus}"))

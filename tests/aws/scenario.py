@@ -95,6 +95,7 @@ class Scenario:
         self._every_kind_of_step()
         self._waits()
         self._failures_and_retries()
+        self._what_cannot_be_read()
         self._what_is_lost()
         self._requests()
         self._stacks()
@@ -154,6 +155,13 @@ class Scenario:
         for n in (0, 1):
             stepwell.send("idle", {"n": n})
         stepwell.settle()
+
+    def _what_cannot_be_read(self) -> None:
+        """It is handed back to both queues, again and again."""
+        its = self._stepwell.resources
+        for url in (its.events_queue, its.outcomes_queue):
+            boto3.client("sqs").send_message(QueueUrl=url, MessageBody="no JSON")
+        self._stepwell.settle()
 
     def _what_is_lost(self) -> None:
         """`tick` finds it: timers, attempts, containers."""

@@ -11,6 +11,7 @@ import pytest
 
 from infra.dashboard import EVENTS_METRIC, INVALID_METRIC, LAG_METRIC, RUN_METRICS, STEP_METRIC
 from stepwell.aws.observe import NAMESPACE
+from stepwell.aws.redelivery import STUCK
 from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.run import RunStatus
 from tests.infra.conftest import Synth
@@ -66,6 +67,15 @@ def test_every_asynchronous_path_is_watched(synth: Synth, env: str) -> None:
 def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
     table = set(synth.resources(env, "AWS::DynamoDB::Table"))
     assert watches(synth, env, "ReadThrottleEvents") == watches(synth, env, "WriteThrottleEvents") == table
+
+
+@watched
+def test_a_message_that_fails_again_and_again_is_noticed_long_before_it_is_dead(synth: Synth, env: str) -> None:
+    (alarm,) = [
+        its for its in synth.resources(env, "AWS::CloudWatch::Alarm").values() if its.get("MetricName") == STUCK
+    ]
+    dimensions = {its["Name"]: its["Value"] for its in alarm["Dimensions"]}
+    assert (alarm["Namespace"], dimensions["env"]) == (NAMESPACE, synth.settings[env].env)
 
 
 @watched

@@ -15,6 +15,7 @@ from cfnlint.api import ManualArgs, lint
 from infra.ingest import LOGGED
 from infra.state import INPUTS
 from stepwell.aws.containers import FOLDER
+from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.topology import FUNCTIONS, Engine, Queue, Schedule, server
 from tests.infra.conftest import Synth
@@ -83,7 +84,8 @@ def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, e
         else:
             assert its["SqsManagedSseEnabled"] is True
         if name not in dead_letters:
-            assert its["RedrivePolicy"]["maxReceiveCount"] >= 10
+            assert its["RedrivePolicy"]["maxReceiveCount"] == MAX_RECEIVES
+            assert its["VisibilityTimeout"] == LATEST_S
     for mapping in synth.resources(env, "AWS::Lambda::EventSourceMapping").values():
         (queue,), (function,) = references(mapping["EventSourceArn"]), references(mapping["FunctionName"])
         timeout = synth.resources(env, "AWS::Lambda::Function")[function]["Timeout"]
