@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help check format lint types imports test docs schema bench rehearsal
+.PHONY: help check format lint types imports test unkind docs schema bench rehearsal
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ imports: $(BIN)/stepwell  ## who may import whom
 
 test: $(BIN)/stepwell  ## all tests
 	$(BIN)/pytest -n 3
+
+unkind: $(BIN)/stepwell  ## the behaviour suite on an AWS account at its worst; SEED=2 for another course of things
+	$(BIN)/pytest -n 3 --unkind --unkind-seed=$(or $(SEED),1) tests/behaviour -k aws
 
 docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schemas/
 	$(BIN)/python docs/generate.py

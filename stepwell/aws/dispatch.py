@@ -47,11 +47,16 @@ _NOT_NOW = frozenset(
         "SubnetIPAddressLimitReachedException",
     }
 )
+_FOUND_MS = 60_000  # after which a Lambda that is not found is not there: what Lambda tells of itself is told in time
 _SOONEST_MS, _LATEST_MS = 1000, 60_000  # until an attempt is started that could not be
 
 
 class NeverStarts(Exception):
     """Trying again would not help; the message says why."""
+
+
+class NotFound(NeverStarts):
+    """There is no such Lambda. One that was made a moment ago may be found later."""
 
 
 class Busy(Exception):
@@ -107,6 +112,9 @@ class LambdaDispatcher:
             try:
                 future.result()
             except NeverStarts as reason:
+                if isinstance(reason, NotFound) and _waited(attempt, now) < _FOUND_MS:
+                    later.append(attempt)
+                    continue
                 refused.append(
                     outcome_message(*name, self._tokens.of(*name), failure("start", str(reason), retryable=False))
                 )
@@ -115,7 +123,7 @@ class LambdaDispatcher:
                 later.append(attempt)
             except Exception as error:  # no connection, a fault of AWS, no permission
                 log.warning("step %s of run %s, attempt %s, may not have started: %s", name[1], name[0], name[2], error)
-                if now - attempt.record.run.steps[attempt.step].at < self._resources.event_age_s * 1000:
+                if _waited(attempt, now) < self._resources.event_age_s * 1000:
                     later.append(attempt)
                 else:
                     outcome = failure("start", f"it could not be started for too long: {error}")
@@ -128,7 +136,7 @@ class LambdaDispatcher:
         """Send each attempt a message that starts it: the later, the longer it has been waiting. Raises NotSent."""
         messages = []
         for attempt in attempts:
-            name, waited = _name(attempt), now - attempt.record.run.steps[attempt.step].at
+            name, waited = _name(attempt), _waited(attempt, now)
             due = now + round(min(_LATEST_MS, max(_SOONEST_MS, waited)) * random.uniform(0.5, 1))
             messages.append(entry(again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
         send_messages(self._resources.outcomes_queue, messages)
@@ -198,7 +206,7 @@ class LambdaDispatcher:
         try:
             lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
         except errors.ResourceNotFoundException:
-            raise NeverStarts(f"there is no Lambda {function}; `stepwell push` makes it again") from None
+            raise NotFound(f"there is no Lambda {function}; `stepwell push` makes it again") from None
         except (errors.RequestTooLargeException, errors.InvalidRequestContentException) as error:
             raise NeverStarts(f"Lambda does not take the input: {error}") from None
         except errors.ClientError as error:
@@ -210,6 +218,11 @@ class LambdaDispatcher:
 def _name(attempt: Attempt) -> tuple[str, str, int]:
     record = attempt.record
     return record.run.id, record.plan.steps[attempt.step].id, attempt.attempt
+
+
+def _waited(attempt: Attempt, now: int) -> int:
+    """Milliseconds since it was to be started first."""
+    return now - attempt.record.run.steps[attempt.step].at
 
 
 def with_token(document: bytes, token: str) -> bytes:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from stepwell.aws.push import Push
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
 from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
-from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, QUEUES, Engine, Queue, reader, server
+from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, Engine, server
 from stepwell.aws.types import TypeStore
 from stepwell.aws.webhooks import AwsWebhooks
 from stepwell.core.duration import parse_duration
@@ -41,20 +41,26 @@ from stepwell.testing.emulator import Emulator
 from stepwell.testing.events import LambdaContext, http_event, scheduled_event
 from stepwell.testing.lambda_host import LambdaHost
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
+from stepwell.testing.pollers import Pollers
 from stepwell.testing.projects import Project, project_at
+from stepwell.testing.unkindness import CALLER, Unkindness
 
 HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
 
 
 class AwsStepwell(Decisions):
-    """Implements `platform.Stepwell` in an empty account. `emulator` and `host` may be used by many, one by one."""
+    """Implements `platform.Stepwell` in an empty account. `emulator` and `host` may be used by many, one by one.
+    `unkindness`: what the account does that AWS may do; None: it is as kind as AWS mostly is."""
 
     name = "aws"
     parallelism = 4  # steps that a test may have at a time without waiting for Lambda's concurrency
 
-    def __init__(self, emulator: Emulator, host: LambdaHost, **settings: Any) -> None:
+    def __init__(
+        self, emulator: Emulator, host: LambdaHost, *, unkindness: Unkindness | None = None, **settings: Any
+    ) -> None:
         self._emulator, self._host = emulator, host
         host.reset()
+        emulator.unkindness = self._unkindness = unkindness
         make = partial(provision, emulator.region, emulator.account, **settings)
         self.resources = emulator.begin(f"provisioned with {settings}", make)
         positions.reset()  # the clock was set back
@@ -65,6 +71,7 @@ class AwsStepwell(Decisions):
     def close(self) -> None:
         """Raises AssertionError if answers were lost that no test has asked for."""
         self._host.restart()
+        self._emulator.unkindness = None
         os.environ.pop(VARIABLE, None)
         lost = self._host.take_undelivered()
         assert not lost, f"Lambda could not deliver answers of steps, so they were lost: {lost}"
@@ -77,12 +84,18 @@ class AwsStepwell(Decisions):
         for name in HANDLERS:
             sys.modules.pop(f"stepwell.aws.lambdas.{name}", None)
         self._handlers = {name: importlib.import_module(f"stepwell.aws.lambdas.{name}").handler for name in HANDLERS}
+        self._pollers = Pollers(self._emulator, self.resources, lambda name: self._handlers[name], self._unkindness)
+
+    def _as_caller(self) -> AbstractContextManager[None]:
+        """Requests to AWS for which somebody waits."""
+        return nullcontext() if self._unkindness is None else self._unkindness.acting(CALLER)
 
     # --- words -----------------------------------------------------------------------------------------------------
 
     def deploy(self, path: Path | str) -> Any:
         project = project_at(path)
-        return project.answer(self._push(project, Release()))
+        with self._as_caller():
+            return project.answer(self._push(project, Release()))
 
     def push(
         self,
@@ -99,7 +112,8 @@ class AwsStepwell(Decisions):
             release.check()
         except NotPossible as reason:
             raise Refused(409, [{"pointer": "", "message": str(reason)}]) from None
-        ((function_id, version),) = self._push(project_at(path), release).items()
+        with self._as_caller():
+            ((function_id, version),) = self._push(project_at(path), release).items()
         return {"version": version, "routing": self._get(f"/v1/functions/{function_id}/routing")}
 
     def _push(self, project: Project, release: Release) -> dict[str, int]:
@@ -140,14 +154,14 @@ class AwsStepwell(Decisions):
 
     def send_raw(self, body: bytes) -> list[str]:
         answer = self._call("POST", "/e", body)
-        self._route_all()
+        self._pollers.drain(EVENTS)
         ids: list[str] = answer["ids"]
         return ids
 
     def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
         answer = self._request(method, path, body, headers or {})
         if server(method, path.partition("?")[0]).name == "ingest":
-            self._route_all()
+            self._pollers.drain(EVENTS)
         return answer
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
@@ -187,7 +201,7 @@ class AwsStepwell(Decisions):
         deadline = time.monotonic() + PATIENCE_S
         while not until(run := self.peek(run_id)):
             assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
-            if not self._deliver():
+            if not self._pollers.deliver():
                 self._host.wait_any(0.01)
         return run
 
@@ -218,7 +232,7 @@ class AwsStepwell(Decisions):
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             is_idle = self._host.is_idle  # asked first: what ended since has put its outcome on the queue
-            if not self._deliver():
+            if not self._pollers.deliver():
                 if is_idle or (not self._host.wait_any(0.05) and self._waits_in_vain()):
                     return True
         return False
@@ -250,20 +264,21 @@ class AwsStepwell(Decisions):
         self._emulator.advance(parse_duration(downtime))
         self.sweep(silence_ms=0)
         self._tick_if_due()
-        self._deliver()
+        self._pollers.deliver()
 
     def sweep(self, silence_ms: int | None = None) -> None:
         """All rounds of the sweeper at once. `silence_ms`: after which an attempt is taken to be lost."""
         from stepwell.aws.entry import entry
         from stepwell.aws.table import STATUS_SHARDS
 
-        entry().sweep(range(STATUS_SHARDS), silence_ms)
-        while self._batch(OUTCOMES):
-            pass
+        with self._as_caller():
+            entry().sweep(range(STATUS_SHARDS), silence_ms)
+        self._pollers.drain(OUTCOMES)
 
     def tick(self) -> None:
         """What EventBridge calls every minute."""
-        self._handlers["tick"](scheduled_event(), LambdaContext("tick"))
+        with self._as_caller():
+            self._handlers["tick"](scheduled_event(), LambdaContext("tick"))
 
     def _tick_if_due(self) -> None:
         if self._next_far() is not None and self._next_far_tick() <= self._emulator.now:
@@ -289,27 +304,7 @@ class AwsStepwell(Decisions):
         far = self._next_far()
         return sys.maxsize if far is None else far
 
-    # --- delivery --------------------------------------------------------------------------------------------------
-
-    def _deliver(self) -> bool:
-        """One batch of each queue; False if there was none."""
-        delivered = [self._batch(queue) for queue in QUEUES]
-        return any(delivered)
-
-    def _route_all(self) -> None:
-        while self._batch(EVENTS):
-            pass
-
-    def _batch(self, queue: str) -> bool:
-        url = {EVENTS: self.resources.events_queue, OUTCOMES: self.resources.outcomes_queue}[queue]
-        its = reader(queue)
-        assert isinstance(its.trigger, Queue)
-        event = self._emulator.queues.receive(url, its.trigger.most_messages)
-        if not event["Records"]:
-            return False
-        answer = self._handlers[its.name](event, LambdaContext(its.name))
-        self._emulator.queues.finish(url, event, answer)
-        return True
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         sent = {"authorization": f"Bearer {self._key}", "content-type": "application/json", **headers}
@@ -317,7 +312,8 @@ class AwsStepwell(Decisions):
         handler = server(method, path).name
         request = http_event(method, path, body, query=dict(parse_qsl(query)), headers=sent)
         request["rawQueryString"] = query  # as it was sent
-        answer = self._handlers[handler](request, LambdaContext(handler))
+        with self._as_caller():
+            answer = self._handlers[handler](request, LambdaContext(handler))
         content = answer["body"].encode()
         if answer.get("isBase64Encoded"):
             content = base64.b64decode(content)

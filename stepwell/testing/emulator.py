@@ -12,18 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest.mock import patch
 
 import time_machine
+from botocore import endpoint as botocore_endpoint
+from botocore import waiter as botocore_waiter
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.retries.bucket import TokenBucket
 from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.base_backend import BackendDict
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.events.utils import EventTemplateParser
 
-from stepwell.aws import clients
+from stepwell.aws import clients, items, outbox
 from stepwell.aws.account import Account
 from stepwell.testing.endpoint import Endpoint
 from stepwell.testing.faster_moto import faster_moto
@@ -31,6 +35,8 @@ from stepwell.testing.platform import START
 from stepwell.testing.queues import Queues, exact_delays
 from stepwell.testing.snapshot import Snapshot
 from stepwell.testing.tables import Tables
+from stepwell.testing.unkind_requests import UnkindRequests
+from stepwell.testing.unkindness import Unkindness
 
 T = TypeVar("T")
 Intercept = Callable[[AWSPreparedRequest], AWSResponse | None]
@@ -53,6 +59,7 @@ class Emulator:
         self._intercepts: dict[str, Intercept] = {}
         self._beginnings: dict[str, tuple[Any, Snapshot]] = {}
         self._stack = ExitStack()
+        self._unkind: UnkindRequests | None = None
 
     def __enter__(self) -> Emulator:
         enter = self._stack.enter_context
@@ -60,6 +67,9 @@ class Emulator:
         enter(mock_aws(config={"core": {"mock_credentials": False}}))
         enter(patch.object(BotocoreStubber, "__call__", self._one_at_a_time(BotocoreStubber.__call__)))
         enter(patch.object(EventTemplateParser, "parse", staticmethod(_event_as_delivered(EventTemplateParser.parse))))
+        for module in (botocore_endpoint, botocore_waiter, outbox, items):
+            enter(patch.object(module, "time", SimpleNamespace(sleep=_pass)))
+        enter(patch.object(TokenBucket, "acquire", lambda *_, **__: True))  # it waits for a clock that stands still
         enter(exact_delays())
         enter(faster_moto())
         self._clock = enter(time_machine.travel(0, tick=False))
@@ -133,18 +143,32 @@ class Emulator:
         """
         self._intercepts[operation] = handler
 
+    @property
+    def unkindness(self) -> Unkindness | None:
+        """What this account does to who uses it; None: it is kind."""
+        return None if self._unkind is None else self._unkind.unkindness
+
+    @unkindness.setter
+    def unkindness(self, unkindness: Unkindness | None) -> None:
+        self._unkind = None if unkindness is None else UnkindRequests(unkindness, answer, lambda: self.now)
+
     def request(self, operation: str, request: AWSPreparedRequest) -> AWSResponse | None:
         """A request that came from elsewhere than from a client of this process."""
         return BotocoreStubber.__call__(_stubber(), f"before-send.{operation}", request)
 
     def _one_at_a_time(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(stubber: BotocoreStubber, event_name: str, request: AWSPreparedRequest, **more: Any) -> Any:
-            handler = self._intercepts.get(event_name.removeprefix("before-send."))
-            answer = None if handler is None else handler(request)
-            if answer is not None:
-                return answer
-            with self.lock:
-                return original(stubber, event_name, request, **more)
+            operation = event_name.removeprefix("before-send.")
+
+            def send(request: AWSPreparedRequest) -> Any:
+                handler = self._intercepts.get(operation)
+                answer = None if handler is None else handler(request)
+                if answer is not None:
+                    return answer
+                with self.lock:
+                    return original(stubber, event_name, request, **more)
+
+            return send(request) if self._unkind is None else self._unkind.send(operation, request, send)
 
         return call
 
@@ -153,6 +177,10 @@ def answer(request: AWSPreparedRequest, status: int, body: bytes, **headers: str
     """What an intercepted request is answered with; `_` in a header's name stands for `-`."""
     named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return AWSResponse(request.url, status, named, MockRawResponse(body))
+
+
+def _pass(seconds: float) -> None:
+    """What is waited before a request is made again takes no time: the clock is the test's."""
 
 
 def _stubber() -> BotocoreStubber:

@@ -205,7 +205,7 @@ class LambdaHost:
             raise throttled()
         if self._planned("lose_next"):
             return
-        times = 2 if self._planned("repeat_next") else 1
+        times = 2 if self._planned("repeat_next") or self._happens_twice() else 1
         is_expired = self._planned("expire_next")
         with self._lock:
             self._pending += times
@@ -213,6 +213,13 @@ class LambdaHost:
             epoch = self._epoch
         for _ in range(times):
             self._threads.submit(self._work, function, ends, invocation, epoch, is_expired)
+
+    def _happens_twice(self) -> bool:
+        unkindness = self._emulator.unkindness
+        if unkindness is None or not unkindness.happens("repeated invocation", unkindness.repeated_invocations):
+            return False
+        unkindness.note("ran an invocation twice")
+        return True
 
     def _planned(self, knob: str) -> bool:
         with self._lock:

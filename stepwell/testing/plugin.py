@@ -6,7 +6,7 @@ and says what settles when.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,33 @@ if TYPE_CHECKING:
     from stepwell.testing.emulator import Emulator
     from stepwell.testing.lambda_host import LambdaHost
     from stepwell.testing.local import LocalStepwell
+    from stepwell.testing.unkindness import Unkindness
+
+_UNKINDNESS = pytest.StashKey["Unkindness"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stepwell")
+    group.addoption("--unkind", action="store_true", help="emulate AWS at its worst: throttled, twice, late, partly")
+    group.addoption("--unkind-seed", default="1", metavar="TEXT", help="decides what happens when; default: 1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "unkind: the emulated AWS account is at its worst in this test")
+    config.addinivalue_line(
+        "markers", "kind(reason): the emulated AWS account is kind in this test, also with --unkind"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails in an unkind account says how to have it again."""
+    report = yield
+    unkindness = item.stash.get(_UNKINDNESS, None)
+    if report.failed and unkindness is not None:
+        again = f"--unkind --unkind-seed={item.config.getoption('--unkind-seed')} '{item.nodeid}'"
+        report.sections.append(("unkind account", f"{unkindness}\nonce more: pytest {again}"))
+    return report
 
 
 @pytest.fixture
@@ -52,13 +79,27 @@ def stepwell_aws_account(
 
 
 @pytest.fixture
+def stepwell_unkindness(request: pytest.FixtureRequest) -> Unkindness | None:
+    """What the emulated account does of all that AWS may do: a lot with `--unkind` or the marker `unkind`, nothing with
+    the marker `kind`. Override it to choose: `stepwell.testing.unkindness.Unkindness`."""
+    from stepwell.testing.unkindness import Unkindness
+
+    is_unkind = request.config.getoption("--unkind") or request.node.get_closest_marker("unkind")
+    if not is_unkind or request.node.get_closest_marker("kind"):
+        return None
+    unkindness = Unkindness(f"{request.config.getoption('--unkind-seed')} {request.node.nodeid}")
+    request.node.stash[_UNKINDNESS] = unkindness
+    return unkindness
+
+
+@pytest.fixture
 def stepwell_aws(
-    stepwell_aws_account: tuple[Emulator, LambdaHost, EcsHost, Containers],
+    stepwell_aws_account: tuple[Emulator, LambdaHost, EcsHost, Containers], stepwell_unkindness: Unkindness | None
 ) -> Iterator[ContainerStepwell]:
     """An environment in an emulated account that is empty. Needs `pip install 'stepwell[testing]'`. Its words:
     `stepwell.testing.platform.Stepwell`."""
     from stepwell.testing.containers import ContainerStepwell
 
-    aws = ContainerStepwell(*stepwell_aws_account)
+    aws = ContainerStepwell(*stepwell_aws_account, unkindness=stepwell_unkindness)
     yield aws
     aws.close()

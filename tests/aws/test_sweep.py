@@ -515,11 +515,13 @@ def test_when_lambda_fails_at_the_runs_start_its_step_starts_later(batches: Batc
     assert status(batches) is RunStatus.COMPLETED
 
 
-def test_a_lambda_that_is_gone_is_a_failure_and_no_message_that_comes_again(batches: Batches) -> None:
+def test_a_lambda_that_is_gone_for_a_minute_is_a_failure_that_says_what_to_do(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step()})
     batches.send()
     with failing("lambda", "Invoke", "ResourceNotFoundException"):
-        batches.drain()
+        for _ in range(4):
+            batches.drain()
+            clock.shift(60)
     ((stored, (attempt,)),) = batches.runs()
     assert stored.run.status is RunStatus.FAILED
     assert b"stepwell push" in (attempt.error or b"")

@@ -231,3 +231,28 @@ def test_a_rerun_that_could_not_be_written_is_no_success(batches: Batches) -> No
     with runs_cannot_be_written(), pytest.raises(NotWritten, match="could not be written"):
         batches.entry.rerun(batches.runs()[0][0].run.id)
     assert len(batches.runs()) == 1
+
+
+def test_a_lambda_that_was_just_made_may_be_found_later(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    with failing("lambda", "Invoke", "ResourceNotFoundException"):
+        batches.drain()
+        assert statuses(batches) == ["running"]
+    clock.shift(1)
+    batches.drain()
+    assert (statuses(batches), started(batches)) == (["completed", "completed"], {("a", 1): 1})
+
+
+def test_a_lambda_that_is_not_there_for_a_minute_fails_the_step_for_good(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(retries={"attempts": 3})})
+    batches.send()
+    with failing("lambda", "Invoke", "ResourceNotFoundException"):
+        for _ in range(3):
+            batches.drain()
+            assert statuses(batches) == ["running"]
+            clock.shift(25)
+        for _ in range(4):
+            batches.drain()
+            clock.shift(25)
+    assert (statuses(batches), batches.invoked) == (["failed", "failed"], [])

@@ -11,12 +11,13 @@ from stepwell.aws.clients import client
 from stepwell.core.times import time_text
 from stepwell.testing.account import ENGINE_EVENTS
 from stepwell.testing.containers import ContainerStepwell
+from stepwell.testing.unkindness import Unkindness
 from tests.behaviour.words import Json, write_function
 
 
 class AwsTestPlatform(ContainerStepwell):
-    def __init__(self, folder: Path, *account: Any) -> None:
-        super().__init__(*account)
+    def __init__(self, folder: Path, *account: Any, unkindness: Unkindness | None = None) -> None:
+        super().__init__(*account, unkindness=unkindness)
         self._folder = folder
         self._on_the_bus: dict[str, Json] = {}
 

@@ -1,15 +1,41 @@
-"""The platforms that the behaviour suite runs on."""
+"""The platforms that the behaviour suite runs on: one machine, AWS, and AWS at its worst.
+
+With `--unkind` all tests on AWS are at its worst; without it a part of them runs so besides, as `[unkind]`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from tests.behaviour.local import LocalTestPlatform
 from tests.behaviour.web import Site
 from tests.behaviour.words import Platform
+
+_ONE_OF = 10  # tests runs in an unkind account too: chosen by its name, so that it is always the same one
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if _platform(item) == "unkind" and not _is_chosen(item, config)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _platform(item: pytest.Item) -> str | None:
+    return (
+        item.callspec.params.get("platform")
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else None
+    )
+
+
+def _is_chosen(item: pytest.Item, config: pytest.Config) -> bool:
+    if config.getoption("--unkind") or item.get_closest_marker("kind"):
+        return False
+    return crc32(item.name.encode()) % _ONE_OF == 0
 
 
 @pytest.fixture
@@ -19,7 +45,7 @@ def site() -> Iterator[Site]:
     site.close()
 
 
-@pytest.fixture(params=["local", "aws"])
+@pytest.fixture(params=["local", "aws", "unkind"])
 def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Platform]:
     if request.param == "local":
         local = LocalTestPlatform(tmp_path)
@@ -28,6 +54,9 @@ def platform(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Platfor
     else:
         from tests.behaviour.aws import AwsTestPlatform
 
-        aws = AwsTestPlatform(tmp_path, *request.getfixturevalue("stepwell_aws_account"))
+        if request.param == "unkind":
+            request.node.add_marker("unkind")
+        account = request.getfixturevalue("stepwell_aws_account")
+        aws = AwsTestPlatform(tmp_path, *account, unkindness=request.getfixturevalue("stepwell_unkindness"))
         yield aws
         aws.close()

@@ -141,6 +141,7 @@ def test_an_event_that_comes_while_the_parent_runs_is_not_lost(platform: Platfor
     assert edge(run, "b")["event_id"] == paid
 
 
+@pytest.mark.kind("the bus keeps no order within a request")
 @pytest.mark.parametrize(("names", "status"), [(("go", "paid"), "completed"), (("paid", "go"), "running")])
 def test_within_a_request_only_what_stands_behind_the_trigger_counts(
     platform: Platform, names: tuple[str, str], status: str
@@ -276,6 +277,7 @@ def test_one_event_wakes_parallel_branches_of_a_run(platform: Platform) -> None:
     assert [edge(run, step)["event_id"] for step in "cd"] == [paid, paid]
 
 
+@pytest.mark.kind("the bus keeps no order within a request")
 def test_equal_waits_of_a_run_settle_together(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": awaiting(PAID), "c": awaiting(PAID)}))
     go = platform.send(data=order())
@@ -307,6 +309,7 @@ def test_the_end_of_another_run_can_be_awaited(platform: Platform) -> None:
     assert statuses(only_run(platform, go))["b"] == "completed"
 
 
+@pytest.mark.kind("the bus keeps no order within a request")
 def test_of_many_open_waits_only_the_one_that_matches_goes_on(platform: Platform) -> None:
     platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
     events = platform.send_raw(json.dumps([{"name": "go", "data": {"order": i}} for i in range(40)]).encode())

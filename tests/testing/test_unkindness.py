@@ -1,0 +1,176 @@
+"""An account that does all that AWS may do: what it does is what AWS does, and Stepwell gets on with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from stepwell.aws.clients import client
+from stepwell.aws.items import put_items, read_items
+from stepwell.aws.outbox import put_events, send_messages
+from stepwell.testing.account import ENGINE_EVENTS
+from stepwell.testing.containers import ContainerStepwell
+from stepwell.testing.unkindness import CALLER, ENGINE, Unkindness
+from tests.behaviour.words import function, write_function
+
+ITEMS = [{"pk": {"S": "p"}, "sk": {"S": str(n)}} for n in range(60)]
+Account = Callable[[Unkindness], ContainerStepwell]
+
+
+@pytest.fixture
+def account(stepwell_aws_account: Any) -> Iterator[Account]:
+    """Makes an environment in an account that does this."""
+    made = []
+
+    def make(unkindness: Unkindness) -> ContainerStepwell:
+        made.append(ContainerStepwell(*stepwell_aws_account, unkindness=unkindness))
+        return made[-1]
+
+    yield make
+    for its in made:
+        its.close()
+
+
+def completes(stepwell: ContainerStepwell, folder: Path) -> None:
+    """A function of three steps runs to its end."""
+    stepwell.deploy(write_function(folder, function({"a": {}, "b": "a", "c": "b"}), None))
+    (run,) = stepwell.runs(stepwell.send("go"))
+    assert run["status"] == "completed", run
+
+
+# --- by seed ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_happens_follows_from_the_seed_and_the_number_of_the_draw() -> None:
+    one, same, other = Unkindness("a"), Unkindness("a"), Unkindness("b")
+    other_kinds_between = [same.fraction("else") and same.fraction("x") for _ in range(5)]
+    assert [one.fraction("x") for _ in range(5)] == other_kinds_between
+    assert [other.fraction("x") for _ in range(5)] != other_kinds_between
+
+
+def test_a_failing_test_says_how_to_have_it_again(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_fails(stepwell_unkindness):\n    assert 1 == 2\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--unkind", "--unkind-seed=s7", "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "once more: pytest --unkind --unkind-seed=s7 'test_it.py::test_fails'" in done.stdout
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+REQUESTS = [
+    ("dynamodb", "list_tables", {}, "ProvisionedThroughputExceededException"),
+    ("sqs", "list_queues", {}, "RequestThrottled"),
+    ("events", "list_rules", {}, "ThrottlingException"),
+    ("lambda", "list_functions", {}, "TooManyRequestsException"),
+    ("s3", "list_buckets", {}, "SlowDown"),
+    ("ssm", "describe_parameters", {}, "ThrottlingException"),
+    ("iam", "list_roles", {}, "Throttling"),
+    ("logs", "describe_log_groups", {}, "ThrottlingException"),
+    ("ecs", "list_clusters", {}, "ThrottlingException"),
+]
+
+
+@pytest.mark.parametrize(("service", "operation", "parameters", "code"), REQUESTS, ids=[its[0] for its in REQUESTS])
+def test_a_service_refuses_in_its_own_words_and_boto3_asks_four_times(
+    account: Account, service: str, operation: str, parameters: dict[str, Any], code: str
+) -> None:
+    unkindness = Unkindness.only(throttling=1, longest_throttling=7)
+    account(unkindness)
+
+    def ask_until_refused() -> None:
+        while True:
+            getattr(client(service), operation)(**parameters)
+
+    with unkindness.acting(ENGINE), pytest.raises(ClientError) as refused:
+        ask_until_refused()
+    assert refused.value.response["Error"]["Code"] == code
+    assert refused.value.response["ResponseMetadata"]["RetryAttempts"] == 3
+
+
+def test_those_who_would_have_to_ask_again_themselves_are_refused_less_often_than_boto3_asks(account: Account) -> None:
+    unkindness = Unkindness.only(throttling=1)
+    account(unkindness)
+    with unkindness.acting(CALLER):
+        for _ in range(20):
+            client("dynamodb").list_tables()
+    assert unkindness.done["throttled dynamodb.ListTables"] >= 20
+
+
+def test_requests_of_tests_are_spared(account: Account) -> None:
+    unkindness = Unkindness.only(throttling=1)
+    account(unkindness)
+    client("dynamodb").list_tables()
+    assert not unkindness.done
+
+
+def test_what_is_refused_of_a_batch_is_sent_again_and_nothing_else(account: Account) -> None:
+    unkindness = Unkindness.only(partial_failures=0.8)
+    its = account(unkindness).resources
+    with unkindness.acting(CALLER):
+        put_items(its.table, ITEMS)
+        assert sorted(map(str, read_items(its.table, ITEMS, consistent=True))) == sorted(map(str, ITEMS))
+        send_messages(its.outcomes_queue, [{"MessageBody": str(n)} for n in range(30)])
+        entry = {"Source": "stepwell.engine", "DetailType": "x", "Detail": "{}", "EventBusName": its.bus}
+        put_events([entry] * 30)
+    engine_events = client("sqs").get_queue_url(QueueName=ENGINE_EVENTS)["QueueUrl"]
+    assert [count(url) for url in (its.outcomes_queue, engine_events)] == [30, 30]
+    kinds = ("dynamodb.BatchWriteItem", "dynamodb.BatchGetItem", "sqs.SendMessageBatch", "eventbridge.PutEvents")
+    assert all(unkindness.done[f"refused a part of {kind}"] for kind in kinds)
+
+
+def count(url: str) -> int:
+    name = "ApproximateNumberOfMessages"
+    return int(client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
+
+
+def test_of_a_lost_answer_the_request_is_done(account: Account) -> None:
+    unkindness = Unkindness.only(lost_answers=1)
+    its = account(unkindness).resources
+    with unkindness.acting(CALLER), pytest.raises(ClientError) as lost:  # boto3 asks again, and finds its own
+        client("dynamodb").put_item(TableName=its.table, Item=ITEMS[0], ConditionExpression="attribute_not_exists(pk)")
+    assert lost.value.response["Error"]["Code"] == "ConditionalCheckFailedException"
+    assert read_items(its.table, ITEMS[:1], consistent=True) == ITEMS[:1]
+
+
+# --- what Stepwell makes of it ---------------------------------------------------------------------------------------
+
+KINDS = {
+    "small_batches": 1,
+    "reordering": 1,
+    "duplicates": 0.5,
+    "twins": 1,
+    "overlaps": 1,
+    "throttling": 0.3,
+    "lost_answers": 0.5,
+    "partial_failures": 1,
+    "repeated_invocations": 1,
+    "new_functions": 0.9,
+    "unknown_functions": 0.9,
+    "lagging_indexes": 1,
+    "lagging_lists": 1,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_completes_whatever_happens(account: Account, tmp_path: Path, kind: str) -> None:
+    completes(account(Unkindness.only(**{kind: KINDS[kind]})), tmp_path)
+
+
+def test_two_lambdas_at_the_same_messages_start_each_attempt_once(account: Account, tmp_path: Path) -> None:
+    unkindness = Unkindness.only(overlaps=1)
+    stepwell = account(unkindness)
+    completes(stepwell, tmp_path)
+    assert unkindness.done["gave a batch to two Lambdas"] >= 1
+    (run,) = stepwell.runs()
+    assert [len(step["attempts"]) for step in run["steps"].values()] == [1, 1, 1]
+
+
+def test_an_account_is_kind_again_when_its_test_is_over(stepwell_aws_account: Any) -> None:
+    ContainerStepwell(*stepwell_aws_account, unkindness=Unkindness()).close()
+    assert stepwell_aws_account[0].unkindness is None
