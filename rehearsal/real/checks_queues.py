@@ -1,0 +1,99 @@
+"""Queues: what fails comes again within seconds, and is not given up for hours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from rehearsal.real.account import Account, Json
+from rehearsal.real.checks import Failed, check
+from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
+
+_TRIES = 3  # that are looked for, the third three seconds after the first
+_POLLERS = 12  # more than Lambda has of an idle queue, so that one of these gets the message sooner or later
+_POLL_S = 20
+
+
+def _queues(account: Account) -> dict[str, str]:
+    return {"events": account.resources.events_queue, "outcomes": account.resources.outcomes_queue}
+
+
+def _attributes(account: Account, url: str) -> Json:
+    found: Json = account.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    return found
+
+
+@check(f"Messages stay invisible for {LATEST_S} s at most, and are delivered {MAX_RECEIVES} times", emulated=True)
+def queues_are_patient(account: Account) -> str:
+    for name, url in _queues(account).items():
+        its = _attributes(account, url)
+        receives = int(json.loads(its.get("RedrivePolicy", "{}")).get("maxReceiveCount", 0))
+        if (int(its["VisibilityTimeout"]), receives) != (LATEST_S, MAX_RECEIVES):
+            raise Failed(f"the queue {name} has {its['VisibilityTimeout']} s and {receives} deliveries; deploy again")
+    return f"{LATEST_S} s and {MAX_RECEIVES} deliveries on both queues"
+
+
+@check("A message that cannot be handled comes again within seconds", seconds=120, usd=0.001)
+def a_failed_message_comes_again(account: Account) -> str:
+    """One that nobody can read; afterwards it is taken out of the queue again."""
+    url, began = account.resources.outcomes_queue, time.time()
+    text = f"a check of {account.env} sent this: {secrets.token_hex(8)}"
+    message_id = account.client("sqs").send_message(QueueUrl=url, MessageBody=text)["MessageId"]
+    account.cleanup.callback(_take_out, account, url, text)
+    times = account.until(
+        f"advance fails {_TRIES} times at message {message_id}", lambda: _failures(account, message_id, began), 100, 3
+    )
+    took = (times[_TRIES - 1] - times[0]) / 1000
+    if took > 60:
+        raise Failed(
+            f"deliveries 1 and {_TRIES} of message {message_id} were {took:.0f} s apart, not seconds; may the role of"
+            " advance call sqs:ChangeMessageVisibility? its log says why it could not"
+        )
+    return f"{_TRIES} deliveries within {took:.1f} s"
+
+
+def _failures(account: Account, message_id: str, since: float) -> list[int] | None:
+    """When advance said that it cannot read this message, once it did so often enough."""
+    cause = hashlib.blake2b(message_id.encode(), digest_size=8).hexdigest()  # the engine's name for it
+    found = account.client("logs").filter_log_events(
+        logGroupName=f"/aws/lambda/{account.engine_lambda('advance')}",
+        startTime=round(since * 1000),
+        filterPattern=f'"message {cause} cannot be read"',
+    )["events"]
+    times = sorted(event["timestamp"] for event in found)
+    return times if len(times) >= _TRIES else None
+
+
+def _take_out(account: Account, url: str, text: str) -> None:
+    """Delete this one message, wherever it is by now. Raises Failed."""
+    deadline = time.monotonic() + 600
+    with ThreadPoolExecutor(_POLLERS) as pool:
+        while time.monotonic() < deadline:
+            if any(list(pool.map(lambda _: _delete_if_received(account, url, text), range(_POLLERS)))):
+                return
+    raise Failed(
+        f"the message {text!r} is still in {url}; it goes to the dead letters in some hours: delete it there, in the"
+        " console of SQS under 'Send and receive messages'"
+    )
+
+
+def _delete_if_received(account: Account, url: str, text: str) -> bool:
+    """Whether one poll got the message. Others that it gets are given back at once."""
+    sqs = account.client("sqs")
+    is_deleted = False
+    for message in _received(account, url):
+        if message["Body"] == text:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            is_deleted = True
+        else:
+            sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    return is_deleted
+
+
+def _received(account: Account, url: str) -> Iterator[Json]:
+    answer = account.client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=1, WaitTimeSeconds=_POLL_S)
+    yield from answer.get("Messages", ())
