@@ -12,8 +12,10 @@ from typing import IO, Any
 from urllib.parse import quote
 
 import orjson
+from botocore.exceptions import ClientError
 from mangum import Mangum
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
 
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.routing import Pushed
@@ -41,6 +43,15 @@ _WORTH_COMPRESSING = 100_000  # bytes
 _IN_PATHS = "/:@!$&'()*+,;="  # characters that paths have as they are
 _MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its headers
 _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
+_THROTTLED = frozenset(  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+    {
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
 
 
 class EntryControl:
@@ -99,6 +110,7 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
     webhooks = AwsWebhooks(resources)
     types, keys = TypeStore(resources), KeyStore(resources)
     app = create_app(users, control, types, users, control, approvals, webhooks, keys)
+    app.add_exception_handler(ClientError, _refuse_throttled)
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():
         answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])
@@ -114,6 +126,15 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
         return {"statusCode": 500, "headers": headers, "body": problem.body().decode(), "isBase64Encoded": False}
 
     return handle
+
+
+def _refuse_throttled(request: Any, error: Exception) -> Response:
+    """An answer to who asked when AWS was asked too much, also after boto3's own tries."""
+    assert isinstance(error, ClientError)
+    if error.response["Error"]["Code"] not in _THROTTLED:
+        raise error
+    problem = Problem(503, "AWS throttles the server; try again", {"retry-after": "1"})
+    return Response(problem.body(), problem.status, headers=problem.headers, media_type=CONTENT_TYPE)
 
 
 def _with_quoted_path(request: Request) -> Request:

@@ -121,20 +121,20 @@ class Unkindness:
 
     def may_refuse(self, operation: str) -> bool:
         """Whether this request may be refused in any way; whoever refuses it calls `refused`."""
-        return self._actor == ENGINE or (self._actor == CALLER and self._refusals[operation] < _MOST_FOR_CALLERS)
+        return self._actor == ENGINE or (self._actor == CALLER and self.refusals(operation) < _MOST_FOR_CALLERS)
 
     def refused(self, operation: str, how: str) -> None:
         with self._lock:
-            self._refusals[operation] += 1
+            self._refusals[_mine(operation)] += 1
         self.note(f"{how} {operation}")
 
     def refusals(self, operation: str) -> int:
-        """How many in a row."""
-        return self._refusals[operation]
+        """How many this thread saw in a row."""
+        return self._refusals[_mine(operation)]
 
     def accepted(self, operation: str) -> None:
         with self._lock:
-            self._refusals[operation] = 0
+            self._refusals[_mine(operation)] = 0
 
     def throttles(self, operation: str) -> bool:
         """Whether a request is refused since it is one too many."""
@@ -172,3 +172,8 @@ class Unkindness:
                 return
         self.note("gave a batch to two Lambdas")
         other()
+
+
+def _mine(operation: str) -> str:
+    """A thread makes one request after the other, so that those in a row are the tries of one."""
+    return f"{operation} of {threading.get_ident()}"

@@ -187,3 +187,22 @@ def test_a_lambda_that_is_almost_at_its_timeout_leaves_it_at_that(stepwell_aws: 
         redelivered_soon(fails)(event, LambdaContext(timeout_s=2))
     stepwell_aws.emulator.advance(359_000)
     assert stepwell_aws.emulator.queues.receive(url)["Records"] == []
+
+
+# --- nobody delivers a request again ---------------------------------------------------------------------------------
+
+
+def test_a_request_that_aws_throttles_is_answered_with_503_and_when_to_ask_again(
+    stepwell_aws: ContainerStepwell,
+) -> None:
+    outage(stepwell_aws, "dynamodb.GetItem")
+    refused = stepwell_aws.http("GET", f"/v1/runs/{'a' * 26}")
+    end(stepwell_aws, "dynamodb.GetItem")
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert stepwell_aws.http("GET", f"/v1/runs/{'a' * 26}").status == 404
+
+
+def test_what_else_aws_refuses_is_a_fault_of_the_server(stepwell_aws: ContainerStepwell) -> None:
+    outage(stepwell_aws, "dynamodb.GetItem", b'{"__type": "AccessDeniedException", "message": "no"}')
+    assert stepwell_aws.http("GET", f"/v1/runs/{'a' * 26}").status == 500
+    end(stepwell_aws, "dynamodb.GetItem")

@@ -61,6 +61,7 @@ def test_a_step_is_retried_four_times_if_it_does_not_say(platform: Platform) -> 
     assert len(attempts(platform.run(run["id"]))) == 5
 
 
+@pytest.mark.kind("an attempt may run twice")
 def test_retries_see_the_same_input_but_for_the_attempts_number(platform: Platform, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     code = f"""

@@ -110,7 +110,7 @@ def test_requests_of_tests_are_spared(account: Account) -> None:
 
 
 def test_what_is_refused_of_a_batch_is_sent_again_and_nothing_else(account: Account) -> None:
-    unkindness = Unkindness.only(partial_failures=0.8)
+    unkindness = Unkindness.only(partial_failures=1)
     its = account(unkindness).resources
     with unkindness.acting(CALLER):
         put_items(its.table, ITEMS)
