@@ -30,7 +30,30 @@ print("aws_xray_sdk" in sys.modules)
 """
 
 
-def run(sampled: bool, **env: str) -> tuple[str, list[dict[str, Any]]]:
+STARTER = """
+from concurrent.futures import ThreadPoolExecutor
+import boto3
+from botocore.awsrequest import AWSResponse
+from stepwell.aws.observe import observed
+
+lambdas, seen = boto3.client("lambda"), []
+
+def answer(request, **_):
+    seen.append(request.headers.get("X-Amzn-Trace-Id", b"").decode())
+    return AWSResponse(request.url, 202, {}, None)
+
+@observed
+def handler(event, context):
+    lambdas.meta.events.register("before-send.lambda.Invoke", answer)
+    with ThreadPoolExecutor() as pool:  # as the dispatcher does
+        pool.submit(lambdas.invoke, FunctionName="step", InvocationType="Event", Payload=b"{}").result()
+
+handler({}, None)
+print(*seen)
+"""
+
+
+def run(sampled: bool, code: str = HANDLER, **env: str) -> tuple[str, list[dict[str, Any]]]:
     """What a Lambda's process prints, and the segments that it sends to X-Ray's daemon."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
@@ -44,7 +67,7 @@ def run(sampled: bool, **env: str) -> tuple[str, list[dict[str, Any]]]:
             "_X_AMZN_TRACE_ID": f"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=557abcec3ee5a047;Sampled={sampled:d}",
         }
         done = subprocess.run(
-            [sys.executable, "-c", HANDLER],
+            [sys.executable, "-c", code],
             env={**os.environ, **on_lambda, **env},
             capture_output=True,
             text=True,
@@ -73,3 +96,11 @@ def test_nothing_else_is_traced(sampled: bool, env: dict[str, str]) -> None:
     printed, sent = run(sampled=sampled, **env)
     assert sent == []
     assert printed == str(bool(env))  # without traces, what makes them is not loaded
+
+
+def test_a_step_that_a_traced_lambda_starts_is_part_of_its_trace() -> None:
+    """Lambda takes the trace from the request that invokes it, also if it runs later:
+    https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html"""
+    header, _ = run(sampled=True, code=STARTER, STEPWELL_TRACING="true")
+    assert header.startswith("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=")
+    assert header.endswith(";Sampled=1")

@@ -205,6 +205,14 @@ def test_a_push_waits_until_lambda_has_made_the_network_interfaces(network: Aws,
     ]
 
 
+def test_a_lambda_that_is_not_known_everywhere_yet_is_waited_for(network: Aws, write: Write) -> None:
+    gone = network.session.client("lambda").exceptions.ResourceNotFoundException
+    error = gone({"Error": {"Code": "ResourceNotFoundException", "Message": "?"}}, "GetFunctionConfiguration")
+    network.fail_once("GetFunctionConfiguration", error, after=1)  # the first time nothing was made yet
+    _, (registered,) = network.push(in_vpc(write))
+    assert (registered.version, network.slept) == (1, [1.0])
+
+
 def test_a_lambda_that_is_never_ready_ends_the_push_and_nothing_is_live(network: Aws, write: Write) -> None:
     set_on_create(network, "Pending")
     with pytest.raises(NotUsable, match="not ready after 10 minutes; push again later"):
