@@ -36,6 +36,7 @@ from stepwell.aws.access import KeyStore
 from stepwell.aws.entry import entry
 from stepwell.aws.positions import next_position
 from stepwell.aws.resources import VARIABLE, Resources
+from stepwell.aws.signing_keys import make_keys
 from stepwell.aws.table import create_table, function_key, wait_key
 from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.definition import parse_definition
@@ -202,7 +203,7 @@ def _resources(ingest: str) -> Resources:
     create_table(clients.client("dynamodb"), "stepwell")
     clients.client("events").create_event_bus(Name="stepwell")
     urls = {name: clients.client("sqs").create_queue(QueueName=name)["QueueUrl"] for name in ("events", "outcomes")}
-    return Resources(
+    resources = Resources(
         env="bench",
         region="us-east-1",
         account="123456789012",
@@ -218,6 +219,8 @@ def _resources(ingest: str) -> Resources:
         cache_s=3600,
         keys_cache_s=3600,
     )
+    make_keys(clients.client("ssm"), resources, 0)
+    return resources
 
 
 def _envelope(entry: Json) -> Json:

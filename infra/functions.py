@@ -73,6 +73,10 @@ class Functions(Construct):
         """Most instances of those that read queues."""
         return {"route": self._settings.route_concurrency, "advance": self._settings.advance_concurrency}.get(name)
 
+    def scope_of(self, name: str) -> Construct:
+        """A Lambda with its role, what that may do, and its log."""
+        return cast(Construct, self.node.find_child(name))
+
     # --- what starts them ------------------------------------------------------------------------------------------
 
     def connect(self, queues: Queues) -> None:

@@ -19,7 +19,9 @@ _NEEDS = {
     "sqs:ReceiveMessage": ("Decrypt",),
     "s3:PutObject": ("GenerateDataKey",),
     "s3:GetObject": ("Decrypt",),
+    "ssm:GetParameter": ("Decrypt",),
     "ssm:GetParameters": ("Decrypt",),
+    "ssm:PutParameter": ("Encrypt",),
 }
 
 

@@ -17,7 +17,8 @@ from infra.key import key_actions, via
 from infra.settings import Settings
 from stepwell.aws.topology import Queue, function
 
-Condition = Mapping[str, Mapping[str, str]]
+Condition = Mapping[str, Mapping[str, str | tuple[str, ...]]]
+"""Operators, condition keys and values; `{word}` stands for the ARNs of a place."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ class Statement:
 
 
 Statements = tuple[Statement, ...]
+
+
+def partitions(*patterns: str) -> Condition:
+    """Items of these partitions alone (`stepwell/aws/table.py`). The operator also holds where a request names no
+    partition, so it must not stand with actions that need none, such as Scan.
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+    """
+    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": patterns}}
+
+
 IN_CLUSTER: Condition = {"ArnEquals": {"ecs:cluster": "{cluster}"}}
 PASSED_TO_ECS: Condition = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
 
@@ -47,12 +58,19 @@ ENGINE: Statements = (
 )
 READ_STATUS: Statements = (Statement("dynamodb:Query", ("index",)),)
 
+READ_KEY: Statements = (Statement("ssm:GetParameter", ("signing keys",)),)
+READ_KEYS = ("route", "advance", "tick", "api")
+"""Who signs, or checks signatures. Nobody else may read the signing keys but `register`, which makes them."""
+
 STATEMENTS: dict[str, Statements] = {
-    "ingest": (Statement("dynamodb:GetItem", ("table",)), Statement("ssm:GetParameters", ("secrets",))),
+    "ingest": (
+        Statement("dynamodb:GetItem", ("table",), partitions("KEY", "META", "Y#*", "H")),
+        Statement("ssm:GetParameters", ("secrets",)),
+    ),
     "route": (*ENGINE, *START_STEPS),
     "advance": (*ENGINE, *READ_STATUS, *START_STEPS),
     "tick": (  # it does nothing but find, and asks `advance` to act
-        Statement("dynamodb:GetItem BatchGetItem Query PutItem UpdateItem BatchWriteItem", ("table",)),
+        Statement("dynamodb:GetItem BatchGetItem Query UpdateItem BatchWriteItem", ("table",)),
         Statement("sqs:SendMessage", ("outcomes",)),
         *READ_STATUS,
     ),
@@ -67,7 +85,10 @@ STATEMENTS: dict[str, Statements] = {
         Statement("ssm:GetParameters", ("parameters",)),
         Statement("sqs:SendMessage", ("outcomes",)),  # its answers, which Lambda sends in its name
     ),
-    "register": (Statement("dynamodb:GetItem Query PutItem UpdateItem BatchWriteItem", ("table",)),),
+    "register": (
+        Statement("dynamodb:GetItem Query PutItem UpdateItem BatchWriteItem", ("table",)),
+        Statement("ssm:GetParameter PutParameter", ("signing keys",)),
+    ),
 }
 SEND: dict[str, Statement] = {  # by the setting `ingest`
     "bus": Statement("events:PutEvents", ("bus",)),
@@ -106,14 +127,30 @@ def statements(name: str, settings: Settings) -> Statements:
         its = (Statement(READ_QUEUE, (trigger.name,)), *its)
     if name == "ingest":
         its = (*its, SEND[settings.ingest])
+    if name in READ_KEYS:
+        its = (*its, *READ_KEY)
+    if name == "register" and not settings.keep_data:
+        its = (*its, Statement("ssm:DeleteParameter", ("signing keys",)))  # with the stack
     if settings.has_containers:
         its = (*its, *CONTAINERS.get(name, ()))
     if settings.tracing:
         its = (*its, *TRACES)
     if settings.kms_key:
-        needed = key_actions(name for one in its for name in one.names)
-        its = (*its, *(Statement(f"kms:{' '.join(actions)}", ("key",), via(on)) for on, actions in needed.items()))
+        its = (*its, *_use_of_key(its))
     return its
+
+
+def _use_of_key(its: Statements) -> Statements:
+    """What these statements need of the KMS key that encrypts all that is stored; of parameters, only those that may
+    be read: Systems Manager gives the parameter's ARN as encryption context.
+    https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
+    """
+    parameters = tuple(f"{{{place}}}" for one in its if one.actions.startswith("ssm:") for place in one.places)
+    these: Condition = {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": tuple(dict.fromkeys(parameters))}}
+    return tuple(
+        Statement(f"kms:{' '.join(actions)}", ("key",), {**via(on), **(these if on == "ssm" else {})})
+        for on, actions in key_actions(name for one in its for name in one.names).items()
+    )
 
 
 class LambdaRole(iam.Role):
@@ -144,8 +181,15 @@ def _statement(its: Statement, places: Mapping[str, list[str]]) -> iam.PolicySta
         actions=its.names,
         resources=[arn for place in its.places for arn in (["*"] if place == "*" else places[place])],
         conditions={
-            operator: {key: places["cluster"][0] if value == "{cluster}" else value for key, value in tests.items()}
+            operator: {key: _value(value, places) for key, value in tests.items()}
             for operator, tests in its.conditions.items()
         }
         or None,
     )
+
+
+def _value(value: str | tuple[str, ...], places: Mapping[str, list[str]]) -> str | list[str]:
+    """As IAM takes it: one value alone, several as a list."""
+    each = [value] if isinstance(value, str) else value
+    found = [its for one in each for its in (places[one[1:-1]] if one.startswith("{") else [one])]
+    return found[0] if len(found) == 1 else found

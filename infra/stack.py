@@ -23,9 +23,17 @@ from infra.ingest import Ingest
 from infra.nag import acknowledge
 from infra.queues import Queues
 from infra.settings import Settings
+from infra.signing_keys import SigningKeys
 from infra.state import INPUTS, State
 from infra.steps import Containers, StepLayers, parameter_arn, parameter_arns
-from stepwell.aws.naming import function_prefix, log_group, role_prefix, secrets_prefix, task_log_group
+from stepwell.aws.naming import (
+    function_prefix,
+    log_group,
+    role_prefix,
+    secrets_prefix,
+    signing_keys_parameter,
+    task_log_group,
+)
 from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import STATUS_INDEX
 from stepwell.cdk.deployed import step_parameter, step_parameters
@@ -46,6 +54,7 @@ class Stepwell(Construct):
         places = self._places()
         self.functions = Functions(self, settings, EngineCode(self, settings), places)
         self.functions.connect(self.queues)
+        SigningKeys(self, settings, self.functions, self.state.table.table_name)
         self.ingest = Ingest(self, settings, self.functions.by_name)
         self.rules = {"events": self.bus.rule}
         if self.containers:
@@ -78,6 +87,7 @@ class Stepwell(Construct):
             "container logs": [f"{groups}{task_log_group(env, '')}*"],
             "parameters": parameter_arns(env),
             "secrets": [parameter_arn(f"{secrets_prefix(env)}*")],
+            "signing keys": [parameter_arn(signing_keys_parameter(env))],
             "key": [self.settings.kms_key],
             "task definitions": [f"{aws}:ecs:{here}:task-definition/{function_prefix(env)}*"],
         }

@@ -122,6 +122,24 @@ def parameter_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
     return resource
 
 
+def leading_keys(context_of: Callable[[bytes], Json]) -> Callable[[bytes], Json]:
+    """DynamoDB tells IAM the partitions that a request names (`dynamodb:LeadingKeys`); ministack does not."""
+
+    def context(body: bytes) -> Json:
+        request = json.loads(body or b"{}")
+        named = [request[part]["pk"]["S"] for part in ("Key", "Item") if part in request]
+        if "KeyConditionExpression" in request:
+            value = request["KeyConditionExpression"].split()[2]
+            named.append(request["ExpressionAttributeValues"][value]["S"])
+        for batch in request.get("RequestItems", {}).values():
+            named += [key["pk"]["S"] for key in batch["Keys"]] if isinstance(batch, dict) else []
+            for write in batch if isinstance(batch, list) else []:
+                named += [(its.get("Key") or its["Item"])["pk"]["S"] for its in write.values()]
+        return {**context_of(body), "dynamodb:LeadingKeys": named}
+
+    return context
+
+
 def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
     """Resources of which policies demand TLS answer to plain HTTP, since ministack and all that calls it are here."""
     return lambda address, is_tls: pin(address, True)
@@ -131,5 +149,6 @@ if __name__ == "__main__":
     lambda_svc.invoke_async_with_retry = invoke
     iam_actions.extract_iam_action = sqs_actions(iam_actions.extract_iam_action)
     iam_actions.extract_resource_arn = parameter_arns(iam_actions.extract_resource_arn)
+    iam_actions.dynamodb_service_context = leading_keys(iam_actions.dynamodb_service_context)
     app.pin_request_origin = as_if_tls(app.pin_request_origin)
     app.main()

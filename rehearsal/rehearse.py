@@ -22,6 +22,7 @@ import boto3
 from account import BUILD, HERE, REGION, Thing, account, python_version, refusals, things
 from client import Client, statuses, waiting
 
+from stepwell.aws.naming import signing_keys_parameter
 from stepwell.aws.resources import Resources
 
 ROOT = HERE.parent
@@ -171,8 +172,9 @@ def destroy(context: list[str], before: set[Thing]) -> None:
     """The data stays, and nothing else."""
     cdk("destroy", "--force", *context)
     left = things() - before
-    data = {thing for thing in left if thing.kind in ("dynamodb.list_tables", "s3.list_buckets")}
-    assert len(data) == 2, data
+    keys = Thing("ssm.describe_parameters", signing_keys_parameter(ENV))
+    data = {thing for thing in left if thing == keys or thing.kind in ("dynamodb.list_tables", "s3.list_buckets")}
+    assert len(data) == 3, data
     assert left == data, f"left behind: {sorted(left - data)}"
 
 

@@ -27,6 +27,7 @@ from stepwell.core.approvals import MOST_BY, MOST_COMMENT, Link, Links, Standing
 from stepwell.core.messages import Outcome
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, RunStatus, StepStatus
+from stepwell.core.signing import KeysUnreadable, UnknownKey
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, Page, RunDetail
 
@@ -142,7 +143,14 @@ class ApprovalApi:
         return Asked(link, detail, stands, output)
 
     def _read_link(self, token: str) -> Link:
-        link = self.approvals.links().read(token)
+        """Raises Problem 404, 429, 503."""
+        try:
+            link = self.approvals.links().read(token)
+        except UnknownKey:
+            text = "the key that signed this link is not known here yet; try again in some seconds"
+            raise Problem(429, text, {"retry-after": "5"}) from None
+        except KeysUnreadable:
+            raise keys_unreadable() from None
         if link is None:
             raise _no_approval()
         return link
@@ -158,7 +166,13 @@ class ApprovalApi:
 
 
 def _no_approval() -> Problem:
-    return Problem(404, "there is no such approval: the link was altered, or its run is not kept any more")
+    text = "the link was altered, or its run is not kept any more, or the key that signed it was dropped"
+    return Problem(404, f"there is no such approval: {text}")
+
+
+def keys_unreadable() -> Problem:
+    """The answer while nobody can sign links, nor check them."""
+    return Problem(503, "the signing keys cannot be read now; try again", {"retry-after": "1"})
 
 
 APPROVAL_OPERATIONS = (

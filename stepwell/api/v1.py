@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
-from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, page_routes
+from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, keys_unreadable, page_routes
 from stepwell.api.body import body_of
 from stepwell.api.health import Broken, health
 from stepwell.api.openapi import Operation, Parameter, document
@@ -46,6 +46,7 @@ from stepwell.core.approvals import Links
 from stepwell.core.events import Event
 from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.run import RunStatus
+from stepwell.core.signing import KeysUnreadable
 from stepwell.platform import Page, Reader, Replayed
 
 _MOST_FILE_BYTES = 256 * 1024 * 1024
@@ -234,6 +235,7 @@ def create_app(
         routes=routes,
         exception_handlers={
             Problem: _refuse,
+            KeysUnreadable: lambda request, _: _refuse(request, keys_unreadable()),
             HTTPException: _http_error,
             ClientDisconnect: _nobody_listens,
             Exception: _server_error,

@@ -34,6 +34,7 @@ from stepwell.core.guard import RunSample
 from stepwell.core.messages import Outcome
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
+from stepwell.core.signing import KeysUnreadable
 from stepwell.platform import NotWritten, Replayed
 
 Request = dict[str, Any]
@@ -97,7 +98,7 @@ def _told() -> Iterator[None]:
     """Nobody delivers a request again but who made it."""
     try:
         yield
-    except NotWritten as reason:
+    except (NotWritten, KeysUnreadable) as reason:
         raise Problem(503, f"{reason}; try again", {"retry-after": "1"}) from None
 
 

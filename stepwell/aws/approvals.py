@@ -23,7 +23,7 @@ class AwsApprovals:
         return now_ms()
 
     def links(self) -> Links:
-        return Links(self._url, self._tokens.secret)
+        return Links(self._url, self._tokens)
 
     def read_asking(self, *, before: int | None, limit: int) -> Page[RunDetail]:
         return self._queries.read_asking(before, limit)

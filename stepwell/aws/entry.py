@@ -49,6 +49,7 @@ from stepwell.core.guard import judge, rollback_event
 from stepwell.core.messages import AttemptEnded, CancelRequested, Outcome
 from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Routing
+from stepwell.core.signing import KeysUnreadable
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, NotWritten, Replayed
 
@@ -118,6 +119,11 @@ class Entry:
     ) -> SqsAnswer:
         now = now_ms()
         self.store.begin()
+        try:
+            self.tokens.require()
+        except KeysUnreadable as error:
+            log.warning("a batch of %s messages comes again: %s", len(event["Records"]), error)
+            return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in event["Records"]]}
         try:
             load(event["Records"])
         except Exception:  # each message then reads what it needs by itself, or fails alone
@@ -261,13 +267,14 @@ class Entry:
         """Those by which people decide on approvals."""
         from stepwell.core.approvals import Links  # most functions ask nobody
 
-        return Links(self.resources.api_url, self.tokens.secret)
+        return Links(self.resources.api_url, self.tokens)
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
-        """End an approval so; False if it was not open any more. Raises NotWritten."""
+        """End an approval so; False if it was not open any more. Raises NotWritten, KeysUnreadable."""
         from stepwell.core.approvals import Standing, standing
 
         now = now_ms()
+        self.tokens.require()
         self.store.begin()
         record = self.store.load([link.run_id]).get(link.run_id)
         if record is None or standing(record.run, link, now) is not Standing.OPEN:
@@ -283,8 +290,9 @@ class Entry:
 
     def rerun(self, run_id: str, restart: Restart | None = None) -> str | None:
         """Run the same event again, from the start or from a step; the new run's id, None if the function is not live.
-        Raises NotWritten, CannotResume."""
+        Raises NotWritten, CannotResume, KeysUnreadable."""
         now = now_ms()
+        self.tokens.require()
         self.store.begin()
         record = self.store.load([run_id])[run_id]
         token = uuid4().hex
@@ -300,8 +308,10 @@ class Entry:
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        """Run events on a version; None if there is no such version. Raises NotWritten: ask again."""
+        """Run events on a version; None if there is no such version. Raises NotWritten and
+        KeysUnreadable: ask again."""
         now = now_ms()
+        self.tokens.require()
         self.store.begin()
         try:
             plan = self.registry.version(function_id, version).plan

@@ -76,6 +76,11 @@ def secret_parameter(env: str, name: str) -> str:
     return secrets_prefix(env) + name
 
 
+def signing_keys_parameter(env: str) -> str:
+    """No step may read it: steps may read `.env` files and secrets, which have other prefixes."""
+    return f"/stepwell/{env}/signing-keys"
+
+
 CODE_PREFIX = "code/"
 
 

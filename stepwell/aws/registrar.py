@@ -13,7 +13,10 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import orjson
+from botocore.exceptions import ClientError
 
+from stepwell.aws import signing_keys
+from stepwell.aws.clients import client
 from stepwell.aws.registry import Registry, awaits
 from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
@@ -24,6 +27,9 @@ from stepwell.event_types.types import Policy, TypeVersion
 log = logging.getLogger("stepwell.registrar")
 _LONGEST_REASON = 1000
 FUNCTION, TYPE, WEBHOOK = "Custom::StepwellFunction", "Custom::StepwellType", "Custom::StepwellWebhook"
+SIGNING_KEYS, SECRET_IN_TABLE = "Custom::StepwellSigningKeys", "Custom::StepwellSecretInTable"
+"""Of the environment's own stack: keys are there before its Lambdas, and what older ones used goes after them."""
+_TRIES, _TRY_AGAIN_S = 8, 5.0
 
 
 def handle(event: dict[str, Any], resources: Resources, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -35,6 +41,8 @@ def handle(event: dict[str, Any], resources: Resources, sleep: Callable[[float],
     try:
         if event["RequestType"] == "Delete":
             _remove(kind, its_id, resources)
+        elif kind in (SIGNING_KEYS, SECRET_IN_TABLE):
+            _patiently(lambda: _keep_keys(event["RequestType"], kind, resources), sleep)
         elif kind == TYPE:
             its_id = _register_type(properties, resources)
         elif kind == WEBHOOK:
@@ -50,11 +58,38 @@ def handle(event: dict[str, Any], resources: Resources, sleep: Callable[[float],
         _answer(event, its_id, {"Status": "SUCCESS", "Data": data})
 
 
+def _keep_keys(request: str, kind: str, resources: Resources) -> None:
+    ssm, now = client("ssm"), time.time_ns() // 1_000_000
+    if kind == SECRET_IN_TABLE:
+        signing_keys.leave_table(ssm, resources, now)
+    else:
+        signing_keys.make_keys(ssm, resources, now)
+        if request == "Update":  # the environment's KMS key is another
+            signing_keys.encrypt_again(ssm, resources)
+
+
+def _patiently(do: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    """IAM takes some seconds until a role that was just made may do what its policy says.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            do()
+            return
+        except ClientError as error:
+            if not left or error.response["Error"]["Code"] != "AccessDeniedException":
+                raise
+            log.warning("not allowed, perhaps not yet: %s", error)
+            sleep(_TRY_AGAIN_S)
+
+
 def _remove(kind: str, its_id: str, resources: Resources) -> None:
     """A type stays: others may send such events. Nothing happens if what is to go was never made."""
-    if kind == WEBHOOK:
+    if kind == SIGNING_KEYS:
+        signing_keys.delete_keys(client("ssm"), resources.env)
+    elif kind == WEBHOOK:
         AwsWebhooks(resources).remove_webhook(its_id)
-    elif kind != TYPE:
+    elif kind == FUNCTION:
         registry = Registry(resources)
         registry.retire([row.id for row in registry.functions() if row.id == its_id])
 

@@ -49,6 +49,8 @@ class Resources:
     event_age_s: int = 3600  # how long an invocation may wait in Lambda's queue
     cache_s: float = 5.0  # how old a Lambda's view of functions may be
     keys_cache_s: float = 60.0  # how old its view of keys may be
+    signing_keys_cache_s: float = 300.0  # how old its view of the signing keys may be
+    signing_keys_again_s: float = 5.0  # how often it looks for one that it does not know
     clock_skew_ms: int = 2000  # deadlines fire this much later, since clocks differ
 
     def to_json(self) -> str:

@@ -44,6 +44,8 @@ COMMANDS = {
     "backup": ("backup:command", "Write the database, and the code of its versions, to one file."),
     "restore": ("restore:command", "Make the database, and the code of its versions, from a backup."),
     "keys": ("keys:app", "Create, list and revoke the keys of a server."),
+    "signing-keys": ("signing_keys:app", "Rotate the keys that sign approval links and outcomes in AWS."),
+    "dead-letters": ("dead_letters:app", "List what an environment in AWS gave up; send it to its queue again."),
     "secrets": ("secrets:app", "Set what steps must not show."),
     "user": ("user:app", "Show what happened to one user, or erase it."),
 }

@@ -1,13 +1,11 @@
 """Approvals: what people are asked, the links by which they decide, and what a decision is as an outcome.
 
-One rule: a link's token is the authority to make one decision on one attempt until one moment, and nothing else. It is
-HMAC-SHA256 (RFC 2104, cut to 128 bits) over all of these with the environment's secret.
+One rule: a link's token is the authority to make one decision on one attempt until one moment, and nothing else. It
+names all of these, and ends with a signature of them (`core.signing`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -25,6 +23,7 @@ from stepwell.core.outcome import printable
 from stepwell.core.plan import Plan
 from stepwell.core.run import Run, StepStatus
 from stepwell.core.run_events import RUN_EVENTS
+from stepwell.core.signing import SIGNATURE, Signer
 from stepwell.core.times import time_text
 
 REQUESTED = "stepwell/approval.requested"
@@ -32,7 +31,7 @@ DECISIONS = ("approved", "declined")
 MOST_COMMENT = 2000  # characters
 MOST_BY = 256
 _PLACEHOLDER = re.compile(r"\{\{(.+?)\}\}", re.DOTALL)
-_TOKEN = re.compile(r"([a-z2-7]{26})\.(\d{1,4})\.(\d{1,4})\.([ad])\.(\d{1,15})\.[0-9a-f]{32}", re.ASCII)
+_TOKEN = re.compile(rf"(([a-z2-7]{{26}})\.(\d{{1,4}})\.(\d{{1,4}})\.([ad])\.(\d{{1,15}}))\.({SIGNATURE})", re.ASCII)
 _CAUSED_BY_US = (RUN_EVENTS, "stepwell/approval.")
 
 
@@ -52,10 +51,10 @@ class Links:
     """Makes links, and knows its own again. `url`: of the API, as people reach it."""
 
     url: str
-    secret: bytes
+    keys: Signer
 
     def of(self, plan: Plan, run: Run, step: int) -> tuple[str, str]:
-        """The addresses to approve and to decline at, of an approval that is open."""
+        """The addresses to approve and to decline at, of an approval that is open. Raises KeysUnreadable."""
         until, attempt = expires_at(plan, run, step), run.steps[step].attempt
         approve, decline = (
             f"{self.url.rstrip('/')}/approvals/{self.token(Link(run.id, step, attempt, its, until))}"
@@ -65,18 +64,23 @@ class Links:
 
     def token(self, link: Link) -> str:
         text = f"{link.run_id}.{link.step}.{link.attempt}.{link.decision[0]}.{link.expires_at}"
-        # The secret signs other texts too: none of them begins like this.
-        return f"{text}.{hmac.digest(self.secret, b'approval:' + text.encode(), hashlib.sha256)[:16].hex()}"
+        return f"{text}.{self.keys.sign(_signed(text))}"
 
     def read(self, token: str) -> Link | None:
-        """What a token allows; None for one that was not made here."""
+        """What a token allows; None for one that was not made here. Raises KeysUnreadable, UnknownKey."""
         found = _TOKEN.fullmatch(token)
         if found is None:
             return None
-        run_id, step, attempt, letter, until = found.groups()
+        text, run_id, step, attempt, letter, until, signature = found.groups()
+        if not self.keys.is_signature(signature, _signed(text)):
+            return None
         decision = next(its for its in DECISIONS if its[0] == letter)
-        link = Link(run_id, int(step), int(attempt), decision, int(until))
-        return link if hmac.compare_digest(self.token(link), token) else None
+        return Link(run_id, int(step), int(attempt), decision, int(until))
+
+
+def _signed(text: str) -> bytes:
+    """What the signature of a link is of. The keys sign other texts too: none of them begins like this."""
+    return b"approval:" + text.encode()
 
 
 # --- how an approval stands ------------------------------------------------------------------------------------------

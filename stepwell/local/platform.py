@@ -23,6 +23,7 @@ from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, Ca
 from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
+from stepwell.core.signing import single_key
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.event_types.changes import check_type
 from stepwell.event_types.effort import Effort
@@ -87,7 +88,7 @@ class LocalPlatform:
         jobs = Jobs(store, code, settings.secret)
         self.executor = Executor(runner, jobs.make, self, settings.parallelism, settings.http_slots)
         self.wal = WriteAheadLog(store.path)
-        self.links = Links(settings.public_url, link_secret(store.connection))
+        self.links = Links(settings.public_url, single_key(link_secret(store.connection)))
         self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
         self._backlog = Backlog()
         self._batch: _Batch | None = None  # that is being written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
+import time
 import zipfile
 from importlib.resources import files
 from typing import Any
@@ -14,6 +15,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.dispatch import SOURCE
 from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
 from stepwell.aws.resources import VARIABLE, Resources, parameter
+from stepwell.aws.signing_keys import make_keys
 from stepwell.aws.table import create_table
 from stepwell.aws.topology import QUEUES, function
 
@@ -37,6 +39,7 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
         "layers": {name: _layer(name) for name in ("x86_64", "arm64")},
         "cache_s": 0.0,  # what is pushed counts at once
         "keys_cache_s": 0.0,
+        "signing_keys_again_s": 0.0,
         "clock_skew_ms": 0,  # there is but one clock
         "step_subnets": ("subnet-0123abcd",),
         "step_security_groups": ("sg-0123abcd",),
@@ -57,6 +60,7 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
         api_url="https://stepwell.test",
         **{**defaults, **settings},
     )
+    make_keys(client("ssm"), resources, time.time_ns() // 1_000_000)
     client("ssm").put_parameter(Name=parameter(ENV), Value=resources.to_json(), Type="String")
     _step_http(resources)
     return resources

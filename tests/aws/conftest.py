@@ -14,7 +14,7 @@ import time_machine
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
-from stepwell.aws import clients, positions
+from stepwell.aws import clients, positions, signing_keys
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import create_table
 from stepwell.testing.batches import Batches
@@ -40,6 +40,7 @@ RESOURCES = Resources(
     outcomes_queue_arn=f"arn:aws:sqs:{REGION}:123456789012:outcomes",
     bucket="stepwell",
     step_http="stepwell-step-http",
+    signing_keys_again_s=0.0,
 )
 _one_at_a_time = threading.RLock()  # moto's state may not be changed by two threads
 
@@ -73,6 +74,7 @@ def _made() -> tuple[Resources, Snapshot]:
     """The table, the bus and the queues of an environment, and the account that has just these."""
     create_table(clients.client("dynamodb"), "stepwell")
     clients.client("events").create_event_bus(Name="stepwell")
+    signing_keys.make_keys(clients.client("ssm"), RESOURCES, 0)
     urls = {name: clients.client("sqs").create_queue(QueueName=name)["QueueUrl"] for name in ("events", "outcomes")}
     return replace(RESOURCES, events_queue=urls["events"], outcomes_queue=urls["outcomes"]), Snapshot()
 

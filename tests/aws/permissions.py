@@ -7,24 +7,29 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/reference_pol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+Value = str | tuple[str, ...]
 
 _TRANSACT = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem", "ConditionCheck": "ConditionCheckItem"}
+_PATTERNS = (  # conditions that may name several values, with wildcards
+    ("ForAllValues:StringLike", "dynamodb:LeadingKeys"),
+    ("StringLike", "kms:EncryptionContext:PARAMETER_ARN"),
+)
 _TABLE_ACTIONS = ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")
 _BATCH_ACTIONS = ("BatchGetItem", "BatchWriteItem")
 
 
 @dataclass(frozen=True, order=True)
 class Access:
-    """`context`: the condition keys that AWS gives the request."""
+    """`context`: the condition keys that AWS gives the request, each with its value or its values."""
 
     action: str
     resource: str
-    context: tuple[tuple[str, str], ...] = ()
+    context: tuple[tuple[str, Value], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Account:
             case "ssm", "GetParameters":
                 for name in its["Names"]:
                     yield Access("ssm:GetParameters", self.arn("ssm", f"parameter{name}"))
+            case "ssm", "GetParameter" | "PutParameter" | "DeleteParameter":
+                yield Access(f"ssm:{operation}", self.arn("ssm", f"parameter{its['Name']}"))
             case "logs", "FilterLogEvents" | "GetLogEvents" | "CreateLogStream" | "PutLogEvents":
                 stream = f"{its['logGroupName']}:log-stream:{its.get('logStreamName', '')}"
                 yield Access(f"logs:{operation}", self.arn("logs", f"log-group:{stream}"))
@@ -71,11 +78,11 @@ class Account:
                 ((kind, write),) = one.items()
                 yield Access(f"dynamodb:{_TRANSACT[kind]}", self._table(write["TableName"]))
         elif operation in _BATCH_ACTIONS:
-            for table in its["RequestItems"]:
-                yield Access(f"dynamodb:{operation}", self._table(table))
+            for table, request in its["RequestItems"].items():
+                yield Access(f"dynamodb:{operation}", self._table(table), _leading_keys(operation, request))
         elif operation in _TABLE_ACTIONS:
             index = f"/index/{its['IndexName']}" if "IndexName" in its else ""
-            yield Access(f"dynamodb:{operation}", self._table(its["TableName"]) + index)
+            yield Access(f"dynamodb:{operation}", self._table(its["TableName"]) + index, _leading_keys(operation, its))
         else:
             raise NotImplementedError(f"what does dynamodb:{operation} need? teach it to this file")
 
@@ -102,15 +109,21 @@ class Account:
         """
         service, _, action = access.action.partition(":")
         match service, action:
-            case ("dynamodb", _) | ("sqs", "ReceiveMessage") | ("s3", "GetObject") | ("ssm", "GetParameters"):
+            case ("dynamodb", _) | ("sqs", "ReceiveMessage") | ("s3", "GetObject"):
                 actions = ["Decrypt"]
+            case "ssm", "GetParameter" | "GetParameters":
+                actions = ["Decrypt"]
+            case "ssm", "PutParameter":
+                actions = ["Encrypt"]
             case "sqs", "SendMessage":
                 actions = ["Decrypt", "GenerateDataKey"]
             case "s3", "PutObject":
                 actions = ["GenerateDataKey"]
             case _:
                 actions = []
-        through = (("kms:ViaService", f"{service}.{self.region}.amazonaws.com"),)
+        through: tuple[tuple[str, str], ...] = (("kms:ViaService", f"{service}.{self.region}.amazonaws.com"),)
+        if service == "ssm":
+            through = (("kms:EncryptionContext:PARAMETER_ARN", access.resource), *through)
         yield from (Access(f"kms:{its}", key, through) for its in actions)
 
     def passes(self, role: str, service: str) -> Access:
@@ -118,24 +131,83 @@ class Account:
         return Access("iam:PassRole", role, (("iam:PassedToService", service),))
 
 
+def _leading_keys(operation: str, its: Json) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The partitions that a request names, of the table or of the index that it reads.
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+    """
+    match operation:
+        case "GetItem" | "UpdateItem" | "DeleteItem":
+            found = [its["Key"]["pk"]["S"]]
+        case "PutItem":
+            found = [its["Item"]["pk"]["S"]]
+        case "BatchGetItem":
+            found = [key["pk"]["S"] for key in its["Keys"]]
+        case "BatchWriteItem":
+            writes = [next(iter(write.values())) for write in its]
+            found = [(write.get("Key") or write["Item"])["pk"]["S"] for write in writes]
+        case "Query":
+            named = re.match(r"[pg]k = (:\w+)", its["KeyConditionExpression"])
+            assert named, its["KeyConditionExpression"]
+            found = [its["ExpressionAttributeValues"][named[1]]["S"]]
+        case _:
+            raise NotImplementedError(f"which partitions does dynamodb:{operation} name? teach it to this file")
+    return (("dynamodb:LeadingKeys", tuple(sorted(set(found)))),)
+
+
 # --- policies --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, order=True)
+class Condition:
+    """One condition key with the values that it may have."""
+
+    operator: str
+    key: str
+    values: tuple[str, ...]
+
+    def holds(self, context: Mapping[str, Value]) -> bool:
+        """`ForAllValues` also holds of a request that has no such key.
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
+        """
+        found = context.get(self.key)
+        if self.operator == "ForAllValues:StringLike":
+            return all(self._takes(value) for value in (found or ()))
+        return isinstance(found, str) and self._takes(found)
+
+    def unused(self, accesses: Iterable[Access]) -> list[str]:
+        """The values that none of these requests needs."""
+        asked = {value for its in accesses for value in _list(dict(its.context).get(self.key, ()))}
+        return [value for value in self.values if not any(self._matches(value, one) for one in asked)]
+
+    def _takes(self, found: str) -> bool:
+        return any(self._matches(value, found) for value in self.values)
+
+    def _matches(self, value: str, found: str) -> bool:
+        return _matches(value, found) if self.operator.endswith("StringLike") else value == found
+
+
+@dataclass(frozen=True, order=True)
 class Grant:
-    """One action on one pattern of resources, with the values that condition keys must have."""
+    """One action on one pattern of resources, under conditions."""
 
     action: str
     pattern: str
-    conditions: tuple[tuple[str, str], ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     def allows(self, access: Access) -> bool:
-        context = dict(access.context)
         return (
             access.action == self.action
             and _matches(self.pattern, access.resource)
-            and all(context.get(key) == value for key, value in self.conditions)
+            and all(condition.holds(dict(access.context)) for condition in self.conditions)
         )
+
+    def surplus(self, accesses: Iterable[Access]) -> list[str]:
+        """What of it none of these requests needs: all, or some values of its conditions."""
+        used = [its for its in accesses if self.allows(its)]
+        name = f"{self.action} on {self.pattern}"
+        if not used:
+            return [name]
+        return [f"{name}, {its.key} {value}" for its in self.conditions for value in its.unused(used)]
 
 
 def grants(statements: Sequence[Json]) -> set[Grant]:
@@ -156,12 +228,14 @@ def _only_allows(statement: Json) -> Json:
     return statement
 
 
-def _conditions(statement: Json) -> Iterator[tuple[str, str]]:
+def _conditions(statement: Json) -> Iterator[Condition]:
     for operator, tests in statement.get("Condition", {}).items():
         for key, value in tests.items():
-            if operator not in ("StringEquals", "ArnEquals") or not isinstance(value, str) or "*" in value:
+            its = Condition(operator, key, tuple(_list(value)))
+            is_exact = operator in ("StringEquals", "ArnEquals") and isinstance(value, str) and "*" not in value
+            if not (is_exact or (operator, key) in _PATTERNS):
                 raise NotImplementedError(f"what does this condition ask? {operator}: {tests}")
-            yield key, value
+            yield its
 
 
 def _matches(pattern: str, resource: str) -> bool:
@@ -171,4 +245,4 @@ def _matches(pattern: str, resource: str) -> bool:
 
 
 def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    return list(value) if isinstance(value, list | tuple) else [value]

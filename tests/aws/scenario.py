@@ -90,7 +90,7 @@ class Scenario:
         self._stepwell, self._settings, self._site, self._folder = stepwell, settings, site, folder
 
     def play(self) -> None:
-        self._schedules()  # first, so that `tick` makes the secret
+        self._schedules()
         self._deploy()
         self._every_kind_of_step()
         self._waits()
@@ -101,6 +101,7 @@ class Scenario:
         self._stacks()
         self._routings()
         self._approvals()
+        self._signing_keys()  # last: they go with their stack
 
     def _deploy(self) -> None:
         stepwell = self._stepwell
@@ -272,25 +273,37 @@ class Scenario:
         )
         for kind, definition in (("Create", cron), ("Update", later), ("Update", cron), ("Delete", cron)):
             properties = {"Definition": json.dumps(definition), "Targets": "{}", "Code": "{}", "File": "stepwell.json"}
-            event = {
-                "RequestType": kind,
-                "StackId": "stack",
-                "RequestId": "request",
-                "LogicalResourceId": "Registered",
-                "PhysicalResourceId": "stacked",
-                "ResponseURL": self._site,
-                "ResourceProperties": properties,
-            }
-            self._stepwell.register(event)
-            if definition is cron:
-                self._stepwell.register(event)  # CloudFormation may ask twice
+            for _ in range(2 if definition is cron else 1):  # CloudFormation may ask twice
+                self._custom_resource(kind, "Function", "stacked", properties)
 
-        typed = {"Name": "go", "Version": "1", "Schema": '{"type": "object"}'}
+        typed = {"Name": "go", "Version": "1", "Schema": '{"type": "object"}', "Policy": "reject"}
         rule = {"Rule": json.dumps({"name": "stacked", "event": "go"})}
         for kind in ("Create", "Update", "Delete"):
             for type_, name, properties in (("Type", "go 1", typed), ("Webhook", "stacked", rule)):
-                its = {"RequestType": kind, "ResourceType": f"Custom::Stepwell{type_}", "PhysicalResourceId": name}
-                self._stepwell.register({**event, **its, "ResourceProperties": properties})
+                self._custom_resource(kind, type_, name, properties)
+        self._stepwell.send("go")  # its type outlives the stack, and is asked
+
+    def _signing_keys(self) -> None:
+        """The environment's own stack is made, gets another KMS key, and goes."""
+        for kind in ("Create", "Update"):
+            self._custom_resource(kind, "SigningKeys", "keys", {})
+        self._custom_resource("Create", "SecretInTable", "secret", {})
+        if not self._settings.keep_data:
+            self._custom_resource("Delete", "SigningKeys", "keys", {})
+
+    def _custom_resource(self, kind: str, type_: str, name: str, properties: Json) -> None:
+        self._stepwell.register(
+            {
+                "RequestType": kind,
+                "ResourceType": f"Custom::Stepwell{type_}",
+                "StackId": "stack",
+                "RequestId": "request",
+                "LogicalResourceId": "Registered",
+                "PhysicalResourceId": name,
+                "ResponseURL": self._site,
+                "ResourceProperties": properties,
+            }
+        )
 
     def _completed(self, event: str) -> str:
         """The id of its only run, when that has completed."""

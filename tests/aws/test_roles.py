@@ -33,6 +33,7 @@ STACKS = {
     "full": Settings(
         **QUIET,
         ingest="direct",
+        keep_data=False,
         tracing=True,
         vpc="vpc-0123abcd",
         subnets="subnet-0123abcd",
@@ -79,8 +80,8 @@ class Role:
         return sorted(its for its in self.asked if not any(one.allows(its) for one in self.grants))
 
     @property
-    def surplus(self) -> list[Grant]:
-        return sorted(its for its in self.grants if not any(its.allows(one) for one in self.asked))
+    def surplus(self) -> list[str]:
+        return sorted(surplus for its in self.grants for surplus in its.surplus(self.asked))
 
 
 def roles_of_engine(stack: Stack, recorder: Recorder) -> dict[str, Role]:
@@ -157,7 +158,19 @@ def test_roles_allow_exactly_what_the_code_does_and_loops_may_go_on(name: str, t
 # --- the judge -------------------------------------------------------------------------------------------------------
 
 TABLE = Access("dynamodb:GetItem", "arn:table/one")
+READ = Access("dynamodb:BatchGetItem", "arn:table/one", (("dynamodb:LeadingKeys", ("KEY", "Y#paid")),))
+DECRYPT = Access("kms:Decrypt", "arn:key", (("kms:EncryptionContext:PARAMETER_ARN", "arn:parameter/secrets/a"),))
 RUN = Access("ecs:RunTask", "arn:task-definition/a-b:1", (("ecs:cluster", "arn:cluster/mine"),))
+
+
+def partitions(*patterns: str) -> Json:
+    return {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(patterns)}}
+
+
+def context(*patterns: str) -> Json:
+    return {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": list(patterns)}}
+
+
 STATEMENT: Json = {"Effect": "Allow", "Action": "ecs:RunTask", "Resource": "*"}
 
 
@@ -174,6 +187,13 @@ STATEMENT: Json = {"Effect": "Allow", "Action": "ecs:RunTask", "Resource": "*"}
         ({"Condition": {"ArnEquals": {"ecs:cluster": "arn:cluster/mine"}}}, RUN, True),
         ({"Condition": {"ArnEquals": {"ecs:cluster": "arn:cluster/other"}}}, RUN, False),
         ({"Condition": {"StringEquals": {"ecs:owner": "me"}}}, RUN, False),
+        ({"Action": "dynamodb:BatchGetItem", "Condition": partitions("KEY", "Y#*")}, READ, True),
+        ({"Action": "dynamodb:BatchGetItem", "Condition": partitions("*")}, READ, True),
+        ({"Action": "dynamodb:BatchGetItem", "Condition": partitions("Y#*")}, READ, False),
+        ({"Action": "dynamodb:BatchGetItem", "Condition": partitions("KEY", "Y#")}, READ, False),
+        ({"Action": "dynamodb:GetItem", "Condition": partitions("KEY")}, TABLE, True),  # no partition is named
+        ({"Action": "kms:Decrypt", "Condition": context("arn:parameter/secrets/*", "arn:x")}, DECRYPT, True),
+        ({"Action": "kms:Decrypt", "Condition": context("arn:parameter/signing-keys")}, DECRYPT, False),
     ],
 )
 def test_a_statement_allows_what_iam_takes_it_to_allow(statement: Json, access: Access, is_allowed: bool) -> None:
@@ -187,12 +207,36 @@ def test_a_statement_allows_what_iam_takes_it_to_allow(statement: Json, access: 
         {"Action": "ecs:*"},
         {"NotResource": "arn:x"},
         {"Condition": {"StringLike": {"ecs:cluster": "*"}}},
+        {"Condition": {"ForAnyValue:StringLike": {"dynamodb:LeadingKeys": ["*"]}}},
+        {"Condition": {"ForAllValues:StringLike": {"aws:TagKeys": ["*"]}}},
         {"Condition": {"StringEquals": {"ecs:cluster": ["a", "b"]}}},
     ],
 )
 def test_a_statement_of_a_kind_that_is_not_proven_is_refused(statement: Json) -> None:
     with pytest.raises(NotImplementedError):
         grants([{**STATEMENT, **statement}])
+
+
+def test_a_request_names_the_partitions_of_all_its_items() -> None:
+    key = {"pk": {"S": "A"}, "sk": {"S": "1"}}
+    batch = {"RequestItems": {"t": [{"PutRequest": {"Item": key}}, {"DeleteRequest": {"Key": {"pk": {"S": "B"}}}}]}}
+    query = {"TableName": "t", "KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": {":p": {"S": "A"}}}
+    account = Account("eu-west-1", "1")
+    for operation, request, named in (
+        ("BatchWriteItem", batch, ("A", "B")),
+        ("BatchGetItem", {"RequestItems": {"t": {"Keys": [key]}}}, ("A",)),
+        ("GetItem", {"TableName": "t", "Key": key}, ("A",)),
+        ("PutItem", {"TableName": "t", "Item": key}, ("A",)),
+        ("Query", query, ("A",)),
+    ):
+        (access,) = account.needs("dynamodb", operation, request)
+        assert access.context == (("dynamodb:LeadingKeys", named),)
+
+
+def test_values_of_a_condition_that_no_request_needs_are_surplus() -> None:
+    (grant,) = grants([{**STATEMENT, "Action": "dynamodb:BatchGetItem", "Condition": partitions("KEY", "Y#*", "U#*")}])
+    assert grant.surplus([READ]) == ["dynamodb:BatchGetItem on *, dynamodb:LeadingKeys U#*"]
+    assert grant.surplus([TABLE]) == ["dynamodb:BatchGetItem on *"]
 
 
 def test_a_transaction_needs_the_right_to_each_of_its_writes() -> None:

@@ -25,10 +25,11 @@ from stepwell.core.definition import DefinitionError, parse_definition
 from stepwell.core.events import internal_event
 from stepwell.core.plan import Plan, Runtime, compile_plan
 from stepwell.core.run import Run, StepStatus, new_run
+from stepwell.core.signing import single_key
 
 NOW, HOUR = 1_780_000_000_000, 3_600_000
 RUN = "abcdefghijklmnopqrstuvwxyz"
-LINKS = Links("https://stepwell.example/", b"secret")
+LINKS = Links("https://stepwell.example/", single_key(b"secret"))
 LINK = Link(RUN, 0, 1, "approved", NOW + HOUR)
 
 
@@ -54,7 +55,7 @@ def test_a_token_says_what_it_allows_to_whoever_has_the_secret() -> None:
     assert approve.startswith(f"https://stepwell.example/approvals/{RUN}.0.1.a.{NOW + HOUR}.")
     assert LINKS.read(approve.rpartition("/")[2]) == LINK
     assert LINKS.read(decline.rpartition("/")[2]) == Link(RUN, 0, 1, "declined", NOW + HOUR)
-    assert Links("https://stepwell.example", b"another").read(approve.rpartition("/")[2]) is None
+    assert Links("https://stepwell.example", single_key(b"another")).read(approve.rpartition("/")[2]) is None
 
 
 def test_no_two_links_have_one_token() -> None:

@@ -11,6 +11,8 @@ from stepwell.aws.topology import BUS, EVENTS, FUNCTIONS, OUTCOMES, STEPS, Funct
 from tests.infra.conftest import Synth
 from tests.infra.test_stack import functions, references
 
+DELETE = "ssm:DeleteParameter"
+
 
 def policies(synth: Synth, env: str, name: str) -> list[dict[str, Any]]:
     """All statements that the role of a Lambda has, from whatever policy."""
@@ -94,3 +96,43 @@ def test_an_api_without_a_bus_needs_no_right_to_it(synth: Synth) -> None:
     found = {action for its in policies(synth, "all", "ingest") for action in actions(its)}
     assert "events:PutEvents" not in found
     assert "sqs:SendMessage" in found
+
+
+@pytest.mark.parametrize("env", ["dev", "all"])
+def test_signing_keys_are_read_only_by_who_signs_or_checks_and_made_by_one(synth: Synth, env: str) -> None:
+    def may(name: str) -> set[str]:
+        return {
+            action
+            for its in policies(synth, env, name)
+            if "signing-keys" in str(its["Resource"])
+            for action in actions(its)
+        }
+
+    makes = {"ssm:GetParameter", "ssm:PutParameter"} | (set() if synth.settings[env].keep_data else {DELETE})
+    assert {name: may(name) for name in STATEMENTS if may(name)} == {
+        **{user: {"ssm:GetParameter"} for user in ("route", "advance", "tick", "api")},
+        "register": makes,
+    }
+
+
+def test_the_key_decrypts_for_a_lambda_only_the_parameters_that_it_may_read(synth: Synth) -> None:
+    found = {}
+    for name in STATEMENTS:
+        for its in policies(synth, "all", name):
+            if "kms:EncryptionContext:PARAMETER_ARN" in str(its):
+                found[name] = str(its["Condition"]["StringLike"]["kms:EncryptionContext:PARAMETER_ARN"])
+                assert "ssm." in str(its["Condition"]["StringEquals"]["kms:ViaService"])
+    holds = {
+        name: {part for part in ("dotenv", "secrets", "signing-keys") if part in its} for name, its in found.items()
+    }
+    assert holds == {
+        **{user: {"signing-keys"} for user in ("route", "advance", "tick", "api", "register")},
+        "ingest": {"secrets"},
+        "step_http": {"dotenv", "secrets"},
+    }
+
+
+def test_ingest_reads_keys_types_and_webhooks_and_nothing_else_of_the_table(synth: Synth) -> None:
+    (statement,) = [its for its in policies(synth, "dev", "ingest") if "dynamodb:GetItem" in actions(its)]
+    assert actions(statement) == ["dynamodb:GetItem"]  # Scan names no partition, and would be allowed all of them
+    assert statement["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["KEY", "META", "Y#*", "H"]}}

@@ -13,6 +13,7 @@ from aws_cdk import aws_sqs as sqs
 from cfnlint.api import ManualArgs, lint
 
 from infra.ingest import LOGGED
+from infra.roles import READ_KEYS
 from infra.state import INPUTS
 from stepwell.aws.containers import FOLDER
 from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
@@ -339,9 +340,34 @@ def test_what_is_asked_to_stay_stays_and_nothing_else(synth: Synth, env: str) ->
         for its in synth.templates[env].to_json()["Resources"].values()
         if its.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
     }
-    assert kept == ({"AWS::DynamoDB::Table", "AWS::S3::Bucket"} if synth.settings[env].keep_data else set())
+    data = {"AWS::DynamoDB::Table", "AWS::S3::Bucket", "Custom::StepwellSigningKeys"}
+    assert kept == (data if synth.settings[env].keep_data else set())
     (table,) = synth.resources(env, "AWS::DynamoDB::Table").values()
     assert table["DeletionProtectionEnabled"] is synth.settings[env].keep_data
+
+
+@every_environment
+def test_signing_keys_are_made_before_who_needs_them_and_the_old_secret_goes_after_them(synth: Synth, env: str) -> None:
+    """The order in which CloudFormation makes and changes things, and the other way round deletes them."""
+    template = synth.templates[env].to_json()["Resources"]
+    (keys,) = synth.resources(env, "Custom::StepwellSigningKeys")
+    (secret,) = synth.resources(env, "Custom::StepwellSecretInTable")
+    lambdas = {
+        its["Properties"]["Handler"].split(".")[1]: name
+        for name, its in template.items()
+        if its["Type"] == "AWS::Lambda::Function" and its["Properties"]["Handler"].startswith("lambdas.")
+    }
+    signing = {lambdas[name] for name in READ_KEYS}
+    before = {name: set(its.get("DependsOn", [])) for name, its in template.items()}
+    register = {name for name in template if name.startswith("StepwellFunctionsregister")}
+    assert register == before[keys]  # the Lambda, its role and that role's policies
+    assert {name for name, needs in before.items() if keys in needs and name in lambdas.values()} == signing
+    assert before[secret] >= signing
+    assert template[keys]["Properties"] == {
+        "ServiceToken": {"Fn::GetAtt": [lambdas["register"], "Arn"]},
+        "Parameter": f"/stepwell/{env}/signing-keys",
+        "KmsKey": synth.settings[env].kms_key,
+    }
 
 
 @every_environment

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import NoCredentialsError
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from stepwell.api.access import KeyScope
 from stepwell.aws.access import KeyStore
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources, parameter
+from stepwell.aws.signing_keys import read_keys
 from stepwell.cli.main import app
 from tests.push.conftest import Aws, refusal
 
@@ -372,3 +374,38 @@ def test_the_environment_may_stand_before_or_after_the_subcommand(asked: list[tu
     data("functions", "show", "f", "--env", "dev")
     data("functions", "--env", "dev", "show", "f")
     assert asked == [("/v1/functions/f", None)] * 2
+
+
+# --- signing keys ----------------------------------------------------------------------------------------------------
+
+
+def test_signing_keys_are_made_rotated_and_dropped(aws: Aws) -> None:
+    assert "`stepwell signing-keys rotate --env dev` makes it" in refused("signing-keys", "list", "--env", "dev")
+    (first,) = data("signing-keys", "rotate", "--env", "dev")
+    assert (first["signs"], first["retired_at"], first["counts_until"]) == (True, None, None)
+    second, older = data("signing-keys", "rotate", STEPWELL_ENV="dev")
+    assert (second["signs"], older["id"], older["signs"]) == (True, first["id"], False)
+    assert older["retired_at"] < older["counts_until"]
+    said = ok("signing-keys", "list", "--env", "dev")
+    assert first["id"] in said
+    assert read_keys(boto3.client("ssm"), "dev").current.secret.hex() not in said
+    assert "is the key that signs" in refused("signing-keys", "drop", second["id"], "--yes", "--env", "dev")
+    assert [its["id"] for its in data("signing-keys", "drop", first["id"], "-y", "--env", "dev")] == [second["id"]]
+
+
+def test_a_rotation_says_what_stays_valid(aws: Aws) -> None:
+    ok("signing-keys", "rotate", "--env", "dev")
+    assert "of the older keys stay valid" in ok("signing-keys", "rotate", "--env", "dev")
+    assert "All older keys are dropped" in ok("signing-keys", "rotate", "--drop-older", "--yes", "--env", "dev")
+    assert len(data("signing-keys", "list", "--env", "dev")) == 1
+
+
+@pytest.mark.parametrize("words", [("rotate", "--drop-older"), ("drop", "abc")])
+def test_keys_are_dropped_only_after_a_question_that_says_what_breaks(aws: Aws, words: tuple[str, ...]) -> None:
+    ok("signing-keys", "rotate", "--env", "dev")
+    before = data("signing-keys", "list", "--env", "dev")
+    asked = run("signing-keys", *words, "--env", "dev", input="n\n")
+    assert asked.exit_code == 1
+    assert "approval links" in asked.stderr
+    assert "made again" in asked.stderr
+    assert data("signing-keys", "list", "--env", "dev") == before

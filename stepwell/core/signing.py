@@ -1,0 +1,70 @@
+"""Signatures of what the engine believes later: an attempt's outcome, an approval's decision, its own messages.
+
+A signature is HMAC-SHA256 (RFC 2104) cut to 128 bits, the shortest that section 5 of the RFC advises, in hexadecimal
+digits, after the id of the key that made it: `k7q2m5xa.0f1e...`. Signatures of the key `UNNAMED` have no id in front.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+UNNAMED = "0"
+"""The key whose signatures name no key: the only one of a server, and of environments from before keys had ids."""
+SIGNATURE = r"(?:[a-z2-7]{8}\.)?[0-9a-f]{32}"
+_PARTS = re.compile(r"(?:([a-z2-7]{8})\.)?([0-9a-f]{32})", re.ASCII)
+
+
+class KeysUnreadable(Exception):
+    """The signing keys cannot be read now, so nobody can say whether a signature counts: ask again later."""
+
+
+class UnknownKey(Exception):
+    """A signature names a key that is not known here, or not known yet: ask again later."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the signing key {key} is not known here, or not known yet")
+
+
+class Signer(Protocol):
+    """Makes signatures and checks them. Both methods may raise KeysUnreadable."""
+
+    def sign(self, text: bytes) -> str: ...
+
+    def is_signature(self, signature: str, text: bytes) -> bool:
+        """Whether a key that counts made this signature of the text. Raises UnknownKey if the answer may be another
+        within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """Implements `Signer`. `secrets`: by key id; `current`: the id of the key that signs."""
+
+    current: str
+    secrets: Mapping[str, bytes]
+
+    def sign(self, text: bytes) -> str:
+        return self._by(self.current, text)
+
+    def is_signature(self, signature: str, text: bytes) -> bool:
+        key = key_of(signature)
+        return key in self.secrets and hmac.compare_digest(signature, self._by(key, text))
+
+    def _by(self, key: str, text: bytes) -> str:
+        digits = hmac.digest(self.secrets[key], text, hashlib.sha256)[:16].hex()
+        return digits if key == UNNAMED else f"{key}.{digits}"
+
+
+def key_of(signature: str) -> str:
+    """The id of the key that a signature names; empty for what is no signature."""
+    parts = _PARTS.fullmatch(signature)
+    return "" if parts is None else parts[1] or UNNAMED
+
+
+def single_key(secret: bytes) -> SigningKeys:
+    """The signing keys of a server that has one for ever."""
+    return SigningKeys(UNNAMED, {UNNAMED: secret})

@@ -1,0 +1,55 @@
+"""Signatures, and the keys that make them."""
+
+from __future__ import annotations
+
+import pytest
+
+from stepwell.core.approvals import Link, Links
+from stepwell.core.signing import UNNAMED, SigningKeys, key_of, single_key
+
+OLD, NEW = b"old secret", b"new secret"
+KEYS = SigningKeys("newkey22", {"newkey22": NEW, UNNAMED: OLD})
+LINK = Link("abcdefghijklmnopqrstuvwxyz", 0, 1, "approved", 1_780_000_000_000)
+
+
+def test_a_signature_names_its_key_unless_the_key_has_no_name() -> None:
+    assert key_of(KEYS.sign(b"text")) == "newkey22"
+    assert KEYS.sign(b"text") == f"newkey22.{single_key(NEW).sign(b'text')}"
+    assert key_of(single_key(OLD).sign(b"text")) == UNNAMED
+
+
+def test_every_key_that_is_listed_counts() -> None:
+    assert KEYS.is_signature(KEYS.sign(b"text"), b"text")
+    assert KEYS.is_signature(single_key(OLD).sign(b"text"), b"text")
+    assert not SigningKeys("newkey22", {"newkey22": NEW}).is_signature(single_key(OLD).sign(b"text"), b"text")
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "",
+        "0",
+        single_key(NEW).sign(b"text"),  # of the newest key, without its name
+        f"newkey22.{single_key(OLD).sign(b'text')}",
+        f"{UNNAMED}.{single_key(OLD).sign(b'text')}",
+        KEYS.sign(b"text").upper(),
+        KEYS.sign(b"text") + "0",
+        KEYS.sign(b"other"),
+        f"otherkey.{single_key(NEW).sign(b'text')}",
+    ],
+)
+def test_nothing_else_is_a_signature(signature: str) -> None:
+    assert not KEYS.is_signature(signature, b"text")
+
+
+def test_a_link_counts_as_long_as_its_key_is_listed() -> None:
+    before, after = Links("", single_key(OLD)), Links("", KEYS)
+    assert after.read(before.token(LINK)) == LINK
+    assert after.read(after.token(LINK)) == LINK
+    assert Links("", SigningKeys("newkey22", {"newkey22": NEW})).read(before.token(LINK)) is None
+
+
+def test_a_message_of_the_engine_is_no_link() -> None:
+    text, _, signature = Links("", KEYS).token(LINK).partition(".newkey22")
+    assert Links("", KEYS).read(f"{text}.{KEYS.sign(text.encode())}") is None
+    assert Links("", KEYS).read(f"{text}.newkey22{signature}") == LINK
