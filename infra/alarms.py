@@ -131,7 +131,7 @@ class Alarms(Construct):
             text="answers of some Lambda in this account and region did not reach its destination",
         )
 
-    def _table(self, table: dynamodb.Table) -> None:
+    def _table(self, table: dynamodb.ITable) -> None:
         dimensions = {"TableName": table.table_name}
         for metric in ("ReadThrottleEvents", "WriteThrottleEvents"):
             self._alarm(

@@ -113,6 +113,13 @@ class Settings:
     keep_data: bool = _setting(
         True, "`cdk destroy` leaves the table, the bucket and the image repository, and the table cannot be deleted"
     )
+    table: str = _setting(
+        "",
+        "Name of a table that exists, such as one restored from a point in time, to use instead of one that the stack"
+        " makes; never leave it out again",
+        pattern=r"[A-Za-z0-9_.-]{3,255}",
+        hint="the name of a DynamoDB table in this account and region",
+    )
     point_in_time_recovery: bool = _setting(True, "The table can be restored to any second of the last 35 days")
     kms_key: str = _setting(
         "",

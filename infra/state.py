@@ -24,7 +24,11 @@ class State(Construct):
         super().__init__(scope, "State")
         removal = RemovalPolicy.RETAIN if settings.keep_data else RemovalPolicy.DESTROY
         key = key_of(self, settings)
-        self.table = self._table(settings, removal, key)
+        self.table: dynamodb.ITable
+        if settings.table:
+            self.table = self._adopted(settings.table, key)
+        else:
+            self.table = self._table(settings, removal, key)
         self.bucket = s3.Bucket(
             self,
             "Bucket",
@@ -41,6 +45,12 @@ class State(Construct):
                 s3.LifecycleRule(prefix=INPUTS, expiration=Duration.days(INPUT_DAYS)),
                 s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1)),
             ],
+        )
+
+    def _adopted(self, name: str, key: kms.IKey | None) -> dynamodb.ITable:
+        """A table that the stack neither makes nor changes nor deletes. docs/restore-aws.md says how it must be."""
+        return dynamodb.Table.from_table_attributes(
+            self, "Adopted", table_name=name, global_indexes=[STATUS_INDEX], encryption_key=key
         )
 
     def _table(self, settings: Settings, removal: RemovalPolicy, key: kms.IKey | None) -> dynamodb.Table:
