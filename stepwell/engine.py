@@ -44,6 +44,7 @@ from stepwell.core.plan import Plan
 from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
 from stepwell.core.run_events import end_event
+from stepwell.core.stored_links import whole_body
 from stepwell.core.waits import wait_index
 from stepwell.platform import (
     Accepted,
@@ -517,6 +518,10 @@ class Engine:
             "let earlier steps put large data elsewhere and pass a reference",
         )
 
+    def _whole_body(self, event: Event) -> bytes:
+        """What a step sees of an event; stores may lack signatures of approval links."""
+        return whole_body(event, lambda: self._links().keys)
+
     def _input(self, record: RunRecord, step: int) -> bytes:
         ids = async_event_ids(record.plan, record.run, step)
         found = self.store.events(ids) if ids else {}
@@ -526,8 +531,8 @@ class Engine:
             step,
             env=self.env,
             replay=record.replay,
-            event=record.event.body,
-            async_events=[found[event_id].body for event_id in ids if event_id in found],
+            event=self._whole_body(record.event),
+            async_events=[self._whole_body(found[event_id]) for event_id in ids if event_id in found],
             outputs=record.outputs,
             errors=record.errors,
         )

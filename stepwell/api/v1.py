@@ -47,7 +47,7 @@ from stepwell.core.events import Event
 from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.run import RunStatus
 from stepwell.core.signing import KeysUnreadable
-from stepwell.platform import Page, Reader, Replayed
+from stepwell.platform import EventDetail, Page, Reader, Replayed
 
 _MOST_FILE_BYTES = 256 * 1024 * 1024
 
@@ -78,15 +78,18 @@ class V1:
         query = request.query_params
         if (event_id := alone(request, "id")) is not None:
             found = self.reader.read_event(event_id)
-            return _page(Page([] if found is None else [found], None), event_view)
+            return _page(Page([] if found is None else [found], None), self._event_view)
         page = self.reader.read_events(
             name=query.get("name"), user=query.get("user"), **between(query), **_paging(request)
         )
-        return _page(page, event_view)
+        return _page(page, self._event_view)
 
     def get_event(self, request: Request) -> Any:
         event_id = request.path_params["id"]
-        return event_view(_found(self.reader.read_event(event_id), "event", event_id))
+        return self._event_view(_found(self.reader.read_event(event_id), "event", event_id))
+
+    def _event_view(self, detail: EventDetail) -> Any:
+        return event_view(detail, self.links)
 
     def list_event_runs(self, request: Request) -> Any:
         event_id = request.path_params["id"]

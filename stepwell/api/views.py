@@ -29,6 +29,7 @@ from stepwell.core.plan import TRIGGER
 from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
 from stepwell.core.run_error import run_error
 from stepwell.core.run_events import cancelled_by
+from stepwell.core.stored_links import whole_data
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
 
@@ -37,12 +38,13 @@ def _time(ms: int | None) -> str | None:
     return None if ms is None else time_text(ms)
 
 
-def event_view(detail: EventDetail) -> EventView:
-    """An event as it was sent, when it was accepted, and the functions that it named but did not start."""
+def event_view(detail: EventDetail, links: Callable[[], Links] | None = None) -> EventView:
+    """An event as it was sent, when it was accepted, and the functions that it named but did not start. `links`: of a
+    platform that stores none of approvals as they were sent."""
     event = detail.event
     return {
         "name": event.name,
-        "data": event.data,
+        "data": event.data if links is None else whole_data(event, lambda: links().keys),
         "user": event.user,
         "id": event.id,
         "ts": event.ts,

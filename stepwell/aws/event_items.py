@@ -9,6 +9,7 @@ import orjson
 from stepwell.aws.table import Item, event_key
 from stepwell.core.catalog import Miss, with_misses
 from stepwell.core.invalid_events import MOST_SHOWN
+from stepwell.core.stored_links import stored_body
 from stepwell.platform import NewEvent
 
 _LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
@@ -19,7 +20,7 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     start, rp its replay, iv what its type has against it."""
     item: Item = {
         **event_key(new.event.id),
-        "b": {"B": new.event.body},
+        "b": {"B": stored_body(new.event)},
         "p": {"N": str(position)},
         "ttl": {"N": str(ttl)},
     }

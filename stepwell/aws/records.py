@@ -20,6 +20,7 @@ from stepwell.aws.table import Item, approval_key, approvals_partition, run_key,
 from stepwell.core.events import Event, user_key
 from stepwell.core.messages import RecordAttempt, Timer
 from stepwell.core.run import Run, RunStatus, StepStatus, pack, unpack
+from stepwell.core.stored_links import stored_body
 from stepwell.platform import RunRecord
 
 SHORT = 300  # bytes of a result that stays in the run, as long as the run stays small
@@ -224,7 +225,7 @@ def run_item(record: Record, ttl: int) -> Item:
         "a": {"N": str(record.after)},
     }
     if is_kept_in_runs(event):
-        item["e"] = {"B": event.body}
+        item["e"] = {"B": stored_body(event)}
     else:
         item["ei"] = {"S": event.id}
     if event.seq != record.after:

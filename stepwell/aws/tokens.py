@@ -46,8 +46,8 @@ class Tokens:
         """Have the keys at hand before something is begun that cannot be ended without them. Raises KeysUnreadable."""
         self._current()
 
-    def sign(self, text: bytes) -> str:
-        return self._current().sign(text)
+    def sign(self, text: bytes, key: str | None = None) -> str:
+        return self._current().sign(text, key)
 
     def is_signature(self, signature: str, text: bytes) -> bool:
         keys, key = self._current(), key_of(signature)

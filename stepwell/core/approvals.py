@@ -24,14 +24,14 @@ from stepwell.core.plan import Plan
 from stepwell.core.run import Run, StepStatus
 from stepwell.core.run_events import RUN_EVENTS
 from stepwell.core.signing import SIGNATURE, Signer
+from stepwell.core.stored_links import REQUESTED, TEXT, signed_text
 from stepwell.core.times import time_text
 
-REQUESTED = "stepwell/approval.requested"
 DECISIONS = ("approved", "declined")
 MOST_COMMENT = 2000  # characters
 MOST_BY = 256
 _PLACEHOLDER = re.compile(r"\{\{(.+?)\}\}", re.DOTALL)
-_TOKEN = re.compile(rf"(([a-z2-7]{{26}})\.(\d{{1,4}})\.(\d{{1,4}})\.([ad])\.(\d{{1,15}}))\.({SIGNATURE})", re.ASCII)
+_TOKEN = re.compile(rf"({TEXT})\.({SIGNATURE})", re.ASCII)
 _CAUSED_BY_US = (RUN_EVENTS, "stepwell/approval.")
 
 
@@ -64,7 +64,7 @@ class Links:
 
     def token(self, link: Link) -> str:
         text = f"{link.run_id}.{link.step}.{link.attempt}.{link.decision[0]}.{link.expires_at}"
-        return f"{text}.{self.keys.sign(_signed(text))}"
+        return f"{text}.{self.keys.sign(signed_text(text))}"
 
     def read(self, token: str) -> Link | None:
         """What a token allows; None for one that was not made here. Raises KeysUnreadable, UnknownKey."""
@@ -72,15 +72,10 @@ class Links:
         if found is None:
             return None
         text, run_id, step, attempt, letter, until, signature = found.groups()
-        if not self.keys.is_signature(signature, _signed(text)):
+        if not self.keys.is_signature(signature, signed_text(text)):
             return None
         decision = next(its for its in DECISIONS if its[0] == letter)
         return Link(run_id, int(step), int(attempt), decision, int(until))
-
-
-def _signed(text: str) -> bytes:
-    """What the signature of a link is of. The keys sign other texts too: none of them begins like this."""
-    return b"approval:" + text.encode()
 
 
 # --- how an approval stands ------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ class UnknownKey(Exception):
 class Signer(Protocol):
     """Makes signatures and checks them. Both methods may raise KeysUnreadable."""
 
-    def sign(self, text: bytes) -> str: ...
+    def sign(self, text: bytes, key: str | None = None) -> str:
+        """With the key of this id, if it counts; else with the current one."""
 
     def is_signature(self, signature: str, text: bytes) -> bool:
         """Whether a key that counts made this signature of the text. Raises UnknownKey if the answer may be another
@@ -47,8 +48,8 @@ class SigningKeys:
     current: str
     secrets: Mapping[str, bytes]
 
-    def sign(self, text: bytes) -> str:
-        return self._by(self.current, text)
+    def sign(self, text: bytes, key: str | None = None) -> str:
+        return self._by(self.current if key is None or key not in self.secrets else key, text)
 
     def is_signature(self, signature: str, text: bytes) -> bool:
         key = key_of(signature)

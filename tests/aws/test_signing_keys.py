@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from stepwell.aws.tokens import Tokens
 from stepwell.core.approvals import Link, decided
 from stepwell.core.run import RunStatus
 from stepwell.core.signing import UNNAMED, KeysUnreadable, SigningKeys, UnknownKey, key_of, single_key
+from stepwell.core.stored_links import REQUESTED
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
 PARAMETER = "/stepwell/test/signing-keys"
@@ -126,6 +128,25 @@ def can_forge(batches: Batches, payload: Json, link: Link) -> bool:
             if entry.links().read(replace(entry.links(), keys=signer).token(link)) is not None:
                 return True
     return False
+
+
+TOKEN = re.compile(rb"[a-z2-7]{26}\.\d+\.\d+\.[ad]\.\d+\.[a-z2-7.]*[0-9a-f]*")
+
+
+def test_who_reads_the_whole_table_finds_no_link_that_decides(batches: Batches) -> None:
+    """Though a function is told of each approval, and its event and run are stored with the links in them."""
+    batches.answer = lambda ctx: {"ok": True}
+    batches.deploy({"notify": handler_step(), "again": handler_step("notify")}, REQUESTED, "mailer")
+    batches.deploy({"ask": APPROVAL})
+    batches.send()
+    batches.drain()
+    first, again = (payload["event"]["data"]["approve_url"] for payload in batches.invoked)
+    assert first == again  # the later step's event was read from the table
+    links = batches.entry.links()
+    assert links.read(first.rpartition("/")[2]) is not None
+    stored = [found.decode() for content in secrets_in(batches) for found in TOKEN.findall(content)]
+    assert len(stored) >= 2  # to approve, and to decline
+    assert [token for token in stored if links.read(token) is not None] == []
 
 
 def test_who_reads_the_whole_table_can_forge_neither_an_outcome_nor_an_approval(batches: Batches) -> None:

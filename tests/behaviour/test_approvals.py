@@ -421,7 +421,7 @@ def test_a_link_that_was_altered_leads_nowhere(platform: Platform) -> None:
     run_id = start(platform)
     its = asked(platform, run_id)
     good = token(its["approve_url"])
-    run, step, attempt, letter, until, mac = good.split(".")
+    run, step, attempt, letter, until, mac = good.split(".", 5)  # the signature, which may name its key
     forged = [
         ".".join((run, step, attempt, "d", until, mac)),
         ".".join((run, step, attempt, letter, str(int(until) + 1), mac)),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from stepwell.core.approvals import Link, Links
+from stepwell.core.events import Event, internal_event
 from stepwell.core.signing import UNNAMED, SigningKeys, key_of, single_key
+from stepwell.core.stored_links import REQUESTED, stored_body, whole_body, whole_data
 
 OLD, NEW = b"old secret", b"new secret"
 KEYS = SigningKeys("newkey22", {"newkey22": NEW, UNNAMED: OLD})
@@ -53,3 +56,33 @@ def test_a_message_of_the_engine_is_no_link() -> None:
     text, _, signature = Links("", KEYS).token(LINK).partition(".newkey22")
     assert Links("", KEYS).read(f"{text}.{KEYS.sign(text.encode())}") is None
     assert Links("", KEYS).read(f"{text}.newkey22{signature}") == LINK
+
+
+def test_what_is_stored_of_a_link_allows_nothing_and_becomes_the_same_link_again() -> None:
+    for keys in (KEYS, single_key(OLD)):
+        links = Links("https://stepwell.example", keys)
+        url = f"https://stepwell.example/approvals/{links.token(LINK)}"
+        urls = {"approve_url": url, "decline_url": url}
+        event = internal_event(REQUESTED, {"run_id": LINK.run_id, **urls}, {"name": "Ad\u00e4"}, "approval:1", 5)
+        stored = Event.stored(7, stored_body(event))
+        cut = stored.data["approve_url"].rpartition("/")[2]
+        assert links.read(cut) is None
+        assert links.token(LINK).removeprefix(cut).isalnum()
+        assert whole_body(stored, lambda keys=keys: keys) == event.body
+        assert whole_body(event, lambda keys=keys: keys) == event.body
+        assert whole_data(stored, lambda keys=keys: keys) == event.data
+
+
+def test_a_link_whose_key_was_dropped_is_signed_with_the_current_one() -> None:
+    before = Links("https://stepwell.example", single_key(OLD))
+    url = f"https://stepwell.example/approvals/{before.token(LINK)}"
+    event = internal_event(REQUESTED, {"approve_url": url, "decline_url": url}, {}, "approval:1", 5)
+    after = SigningKeys("newkey22", {"newkey22": NEW})
+    body = whole_body(Event.stored(7, stored_body(event)), lambda: after)
+    link = orjson.loads(body)["data"]["approve_url"].rpartition("/")[2]
+    assert Links("", after).read(link) == LINK
+
+
+def test_other_events_are_stored_as_they_are() -> None:
+    event = internal_event("paid", {"approve_url": "https://x/approvals/a.b"}, {}, "1", 5)
+    assert stored_body(event) is event.body
