@@ -53,7 +53,7 @@ class Settings:
     # --- what runs ---
     architecture: str = _setting("arm64", "Processor of the engine's Lambdas", one_of=("arm64", "x86_64"))
     python: str = _setting("3.13", "Python of the engine's Lambdas", one_of=("3.11", "3.12", "3.13", "3.14"))
-    memory: int = _setting(1024, "Memory of the Lambdas `route`, `advance` and `tick`, MB", low=256, high=10_240)
+    memory: int = _setting(1024, "Memory of the Lambdas `route` and `advance`, MB", low=256, high=10_240)
     batch_size: int = _setting(10, "Messages that `route` and `advance` take at once", low=1, high=10)
     route_concurrency: int = _setting(20, "Most instances of `route` at a time", low=2, high=1000)
     advance_concurrency: int = _setting(50, "Most instances of `advance` at a time", low=2, high=1000)

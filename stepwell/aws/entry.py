@@ -18,6 +18,7 @@ from uuid import uuid4
 from stepwell.aws.arrivals import Refused, read_arrival
 from stepwell.aws.dispatch import LambdaDispatcher
 from stepwell.aws.facts import Facts
+from stepwell.aws.far_timers import FarTimers
 from stepwell.aws.lists import Lists
 from stepwell.aws.messages import (
     CANCEL,
@@ -26,8 +27,6 @@ from stepwell.aws.messages import (
     ended_message,
     release_message,
     stop_message,
-    sweep_message,
-    sweep_name,
     tell_message,
     tell_name,
 )
@@ -39,7 +38,8 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.samples import read_samples
 from stepwell.aws.schedules import Schedules
 from stepwell.aws.store import DynamoStore
-from stepwell.aws.sweep import open_runs, overdue, read_cursor, shards_of, to_rows, write_cursor
+from stepwell.aws.sweeper import Sweeper
+from stepwell.aws.table import STATUS_SHARDS, TIMER_SHARDS
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.types import TypeStore
@@ -60,11 +60,10 @@ log = logging.getLogger("stepwell.aws")
 
 SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
-_SWEPT_AT_ONCE = 100
 _GUARDED_BY = 500  # of the newest runs
 _TOLD_S = 10  # after which a cancel or a decision that nobody heard the end of is written, or never will be
 _RELEASED_S = 10  # after which a resume that nobody heard the end of is written, or never will be
-_SWEEP_MS = 35_000  # of the 55 s that `tick` has
+_TIMERS_MS, _SWEEP_MS = 40_000, 50_000  # of the 55 s that `tick` has, until which it sends timers, and sweeps
 _LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
 _ENDED = re.compile(r'\{"stepwell":"ended","run":"([a-z2-7]{26})"\}')
 _ENVELOPE = re.compile(r'\{"version": ?"0", ?"id": ?"([^"]+)"')  # of EventBridge
@@ -85,6 +84,8 @@ class Entry:
             self.store, self.engine, self.tokens, waking, self.dispatcher, self.timers, resources.cache_s
         )
         self._schedules = Schedules(resources)
+        self.far_timers = FarTimers(resources)
+        self.sweeper = Sweeper(resources, self.registry, self.tokens)
 
     # --- queues ----------------------------------------------------------------------------------------------------
 
@@ -178,14 +179,16 @@ class Entry:
     # --- the minute ------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Cron triggers and far timers that are due soon become messages; a part of the open runs is swept. What is
-        wrong with one of these holds up none of the others. Raises the first error when all is done."""
+        """Cron triggers and far timers that are due soon become messages; runs that may stand still are looked at. What
+        is wrong with one of these holds up none of the others. Raises the first error when all is done."""
         now = now_ms()
+        minute = now // 60_000
         errors: list[Exception] = []
         for work in (
             lambda: self._ticks_and_guards(now),
-            lambda: self.timers.move(now),
-            lambda: self.sweep(shards_of(now // 60_000), until=now + _SWEEP_MS),
+            lambda: self.far_timers.move(now, now + _TIMERS_MS),
+            lambda: self.far_timers.send_late(minute % TIMER_SHARDS, now, now + _TIMERS_MS),
+            lambda: self.sweeper.sweep(minute % STATUS_SHARDS, now + _SWEEP_MS),
         ):
             try:
                 work()
@@ -218,30 +221,9 @@ class Entry:
 
             self.registry.change_routing(function_id, change, now)
 
-    def sweep(self, shards: Sequence[int], silence_ms: int | None = None, until: int | None = None) -> None:
-        """Go on with the open runs of these shards that stand still; `silence_ms` as for `overdue`. If it is late, the
-        next sweep `until` some time goes on where this one stops."""
-        for shard in shards:
-            start = None if until is None else read_cursor(self.resources, shard)
-            stopped_at = None
-            for ids, following in open_runs(self.resources, shard, _SWEPT_AT_ONCE, start):
-                self._sweep(ids, silence_ms)
-                if following is not None and until is not None and now_ms() >= until:
-                    stopped_at = following
-                    break
-            if stopped_at != start:
-                write_cursor(self.resources, shard, stopped_at)
-
-    def _sweep(self, ids: Sequence[str], silence_ms: int | None) -> None:
-        now, age = now_ms(), self.resources.event_age_s * 1000
-        self.store.begin()
-        messages = []
-        for run_id, record in self.engine.load(ids).items():
-            facts = to_rows(overdue(record, now, age, silence_ms))
-            if facts:
-                log.warning("%s facts of run %s are overdue", len(facts), run_id)
-                messages.append(sweep_message(run_id, facts, self.tokens.of(*sweep_name(run_id, facts))))
-        send_messages(self.resources.outcomes_queue, [queued(body) for body in messages])
+    def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
+        """Go on with all open runs of these shards that stand still; `silence_ms` as for `overdue`."""
+        self.sweeper.sweep_all(shards, silence_ms)
 
     # --- what the API asks for -------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from stepwell.aws.messages import (
     cancel_message,
     delay_s,
     entry,
+    far_timer_key,
     look_name,
     read_timer,
     sweep_name,
@@ -36,7 +37,7 @@ from stepwell.aws.observe import count
 from stepwell.aws.outbox import send_messages
 from stepwell.aws.outcomes import outcome_of_destination, read_body
 from stepwell.aws.store import DynamoStore
-from stepwell.aws.sweep import from_rows
+from stepwell.aws.sweep import from_rows, overdue
 from stepwell.aws.timers import Timers
 from stepwell.aws.tokens import Tokens
 from stepwell.aws.waking import Waking
@@ -48,12 +49,13 @@ from stepwell.core.messages import (
     AttemptStarted,
     CancelRequested,
     DeadlinePassed,
+    Fact,
     Outcome,
     Timer,
     TimerKind,
 )
 from stepwell.core.outcome import failure
-from stepwell.core.plan import Step
+from stepwell.core.plan import Plan, Step
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.platform import Cause, RunRecord
@@ -98,7 +100,7 @@ class Facts:
             return [], self._task(body, cause, now)
         match body["stepwell"]:
             case "timer":
-                return [], self._timer(*read_timer(body), cause, now)
+                return [], self._timer(body, cause, now)
             case "tick":
                 return self._tick(body, cause, now), []
             case "wake":
@@ -119,7 +121,7 @@ class Facts:
             case "ended":
                 return [], self._told_again(body["run"], cause)
             case "sweep":
-                return [], self._sweep(body, cause)
+                return [], self._sweep(body, cause, now)
             case "stop":
                 return [], self._stop(body["run"])
             case kind:
@@ -201,8 +203,9 @@ class Facts:
             self._dispatcher.containers.stop(run_id)
         return []
 
-    def _sweep(self, body: dict[str, Any], cause: Cause) -> list[RunFact]:
-        """What the sweeper found of a run. A container that was given up must not run on."""
+    def _sweep(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        """What the sweeper found of a run, but for timers that are not late here: its clock may be ahead. A container
+        that was given up must not run on."""
         run_id, rows = body["run"], body["facts"]
         if not self._tokens.is_valid(body.get("token"), *sweep_name(run_id, rows)):
             log.error("a message that facts of run %r are overdue is refused", run_id)
@@ -210,7 +213,8 @@ class Facts:
         record = self._store.load([run_id]).get(run_id)
         if record is None:
             return []
-        facts = from_rows(rows, record.plan)
+        late = overdue(record, now, 0)
+        facts = [its for its in from_rows(rows, record.plan) if its in late or _is_silence(its, record.plan)]
         self._store.look_for_waiting(record)  # an earlier version of Stepwell left outcomes to wait in any long run
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
@@ -219,7 +223,11 @@ class Facts:
 
     # --- time ------------------------------------------------------------------------------------------------------
 
-    def _timer(self, run_id: str, timer: Timer, cause: Cause, now: int) -> list[RunFact]:
+    def _timer(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
+        run_id, timer = read_timer(body)
+        item = far_timer_key(body)
+        if item is not None and body["due"] <= now:
+            self._store.forget_timer(item, run_id, timer)
         record = self._store.load([run_id]).get(run_id)
         if record is None or not self._timers.is_due(record.plan, record.run, timer, now):
             return []
@@ -318,6 +326,11 @@ class Facts:
             return [RunFact(run_id, DeadlinePassed(pause, after), cause)]
         found, _ = self._engine.look(record, pause, after)
         return [] if found is None else [RunFact(run_id, found, cause)]
+
+
+def _is_silence(fact: Fact, plan: Plan) -> bool:
+    """Whether no timer is late, but an attempt was silent for too long."""
+    return isinstance(fact, AttemptLost | AttemptEnded) and fact.step not in plan.asking
 
 
 def _ctx_of(body: dict[str, Any]) -> dict[str, Any]:

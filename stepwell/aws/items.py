@@ -60,7 +60,8 @@ def put_items(table: str, items: Iterable[Item]) -> None:
 
 
 def delete_items(table: str, keys: Iterable[Key]) -> None:
-    _write(table, [{"DeleteRequest": {"Key": key}} for key in keys])
+    unique = {(key["pk"]["S"], key["sk"]["S"]): key for key in keys}  # DynamoDB takes none twice in a request
+    _write(table, [{"DeleteRequest": {"Key": key}} for key in unique.values()])
 
 
 def _write(table: str, todo: Sequence[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from stepwell.aws.table import Key, timer_key
 from stepwell.core.messages import Outcome, Timer, TimerKind
 
 CANCEL = "cancel"
@@ -14,14 +15,24 @@ Facts = list[list[str | int]]  # each its name, then its numbers
 MAX_DELAY_MS = 14 * 60_000  # SQS takes 15 minutes
 
 
-def timer_message(run_id: str, timer: Timer, due: int) -> bytes:
+def timer_message(run_id: str, timer: Timer, due: int, shard: int | None = None) -> bytes:
+    """`shard`: where the item of a far timer stands."""
     name = [int(timer.kind), timer.index, timer.attempt]
-    return orjson.dumps({"stepwell": "timer", "run": run_id, "timer": name, "due": due})
+    where = {} if shard is None else {"shard": shard}
+    return orjson.dumps({"stepwell": "timer", "run": run_id, "timer": name, "due": due, **where})
 
 
 def read_timer(body: dict[str, Any]) -> tuple[str, Timer]:
     kind, index, attempt = body["timer"]
     return body["run"], Timer(TimerKind(kind), index, attempt)
+
+
+def far_timer_key(body: dict[str, Any]) -> Key | None:
+    """The item that a timer's message was made of; None of a near timer."""
+    if "shard" not in body:
+        return None
+    run_id, timer = read_timer(body)
+    return timer_key(run_id, timer, int(body["due"]), int(body["shard"]))
 
 
 def tick_name(function_id: str, cron: str, timezone: str, at: int) -> tuple[str, str, int]:

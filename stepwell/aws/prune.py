@@ -23,7 +23,7 @@ from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.retained import Retained, lambda_of
 from stepwell.aws.roles import delete_role
-from stepwell.aws.sweep import open_runs
+from stepwell.aws.sweeper import open_runs
 from stepwell.aws.table import STATUS_SHARDS, run_key
 
 GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
@@ -140,8 +140,9 @@ class Prune:
         """Functions and versions that have open runs."""
         found = set()
         for shard in range(STATUS_SHARDS):
-            for ids, _ in open_runs(self.resources, shard, page=100):
-                for item in read_items(self.resources.table, map(run_key, ids), consistent=False):
+            for rows, _ in open_runs(self.resources, shard, page=100):
+                keys = [run_key(row.run_id) for row in rows]
+                for item in read_items(self.resources.table, keys, consistent=False):
                     found.add((item["f"]["S"], int(item["n"]["N"])))
         return found
 

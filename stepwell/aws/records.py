@@ -116,6 +116,7 @@ class StoredRun:
     causes: dict[int, tuple[str, int]]
     revision: int  # counts the item's writes
     wide_at: int  # the last revision at which the run was wide; 0: none
+    watched: int | None = None  # when the sweeper looks at it (`watches`), if somebody asked for that
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ class Record(RunRecord):
     attempts: list[StoredAttempt] = field(default_factory=list)
     pages: list[str] = field(default_factory=list)
     written_causes: dict[int, tuple[str, int]] = field(default_factory=dict)
-
+    watched: int | None = None
     wide_at: int = 0
 
     @property
@@ -194,6 +195,7 @@ def stored_run(item: Item) -> StoredRun:
         causes=_read_causes(_expanded(item["c"]["B"]), run) if "c" in item else {},
         revision=int(item["v"]["N"]),
         wide_at=_wide_at(item, run),
+        watched=int(item["l"]["N"]) if "l" in item else None,
     )
 
 
@@ -245,6 +247,8 @@ def run_item(record: Record, ttl: int) -> Item:
         item["w"] = {"N": str(record.next_wide_at)}
     if record.causes:
         item["c"] = {"B": _write_causes(record.causes, run)}
+    if record.watched is not None:
+        item["l"] = {"N": str(record.watched)}
     partition = _status_partition(run, record.position)
     if partition is not None:
         item["gk"], item["gs"] = {"S": partition}, {"N": str(record.position)}

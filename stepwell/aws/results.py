@@ -110,6 +110,7 @@ def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read:
         wide_at=stored.wide_at,
         attempts=list(stored.attempts),
         pages=list(stored.pages),
+        watched=stored.watched,
     )
 
     def fetch() -> None:

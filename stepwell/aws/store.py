@@ -1,7 +1,8 @@
 """The engine's store in DynamoDB: one conditional write for each transition of a run.
 
-One rule: what a run refers to is written before the run, and what it asks for (timers, waits) after it, so that a
-crash between any two requests leaves what the redelivered message finds and completes.
+One rule: what a run refers to is written before the run, and what it asks for (near timers, waits) after it, so that a
+crash between any two requests leaves what the redelivered message finds and completes. What brings the run on if no
+message ever does is written before it too: far timers, and watches.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from stepwell.aws.table import (
 )
 from stepwell.aws.timers import Timers
 from stepwell.aws.waking import Waking
+from stepwell.aws.watches import Watches
 from stepwell.aws.wide import LOST_RACES, SHORT_OUTCOME, Ended, may_have_waiting, outcome_items, read_outcomes
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event, next_event_id, user_key
@@ -63,6 +65,7 @@ from stepwell.core.messages import (
     OpenWait,
     RecordAttempt,
     SetTimer,
+    Timer,
     TimerKind,
 )
 from stepwell.core.routing import State
@@ -91,6 +94,7 @@ class DynamoStore:
         self.once = DynamoOnce(self._table)
         self._pool = ThreadPoolExecutor(_PARALLEL)
         self._people = People(resources.table)
+        self._watches = Watches(resources)
         self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
         self.begin()
 
@@ -100,6 +104,7 @@ class DynamoStore:
         self._records: dict[str, Record] = {}
         self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
         self._forgotten: list[tuple[Key, str | None]] = []  # events that are kept no longer, once their run is written
+        self._sent_timers: list[tuple[Key, str, Timer]] = []  # whose messages came, with their runs
         self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
         self._patient: dict[str, int] = {}  # wide runs that this batch brings only outcomes for, and their revisions
         self._changed: dict[str, Cause | None] = {}  # wide runs that it has changed otherwise, by what
@@ -116,7 +121,17 @@ class DynamoStore:
         self._waking.send()
         self.kept.send()
         self._over += [key for key, run in self._forgotten if run is None or self._records[run].revision]
+        self._over += [key for key, run, timer in self._sent_timers if self._is_settled(run, timer)]
         delete_items(self._table, self._over)
+
+    def forget_timer(self, item: Key, run_id: str, timer: Timer) -> None:
+        """Let the item of a far timer go, whose message has come, as soon as its run does not wait for it."""
+        self._sent_timers.append((item, run_id, timer))
+
+    def _is_settled(self, run_id: str, timer: Timer) -> bool:
+        """By what is written. Of a run that is gone, everything is."""
+        record = self.load([run_id]).get(run_id)
+        return record is None or self._timers.is_settled(record.plan, record.run, timer)
 
     @property
     def _db(self) -> Any:
@@ -309,6 +324,9 @@ class DynamoStore:
         record = change.record
         assert isinstance(record, Record)
         try:
+            for command in change.commands:  # before the run: nothing else may bring it on
+                if isinstance(command, SetTimer):
+                    self._timers.set_far(record.run.id, command.timer, command.due_at, now)
             may_wait = self._may_wait(change, record)
             current = self._wait(record) if may_wait else self._write(change, record, now)
             if current is not None:
@@ -333,6 +351,7 @@ class DynamoStore:
         ttl = self._until(now, longest_run_ms(record.plan))
         for item in keep_results(record, change.commands, self.request_ids, ttl):
             self._put(item)
+        record.watched = self._watches.of_change(record, now)
         item = run_item(record, now // 1000 + self._retention_s)
         try:
             if record.revision == 0:
@@ -370,7 +389,7 @@ class DynamoStore:
             self._keep_longer(record, now)
         for command in change.commands:
             if isinstance(command, SetTimer):
-                self._timers.set(run.id, command.timer, command.due_at, now)
+                self._timers.set_near(run.id, command.timer, command.due_at, now)
                 if command.due_at > run.created_at + longest_run_ms(record.plan):  # as a step's `retry_after` may be
                     self._keep_longer(record, command.due_at)
                 if command.timer.kind is TimerKind.DECISION:

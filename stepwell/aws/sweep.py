@@ -1,21 +1,17 @@
-"""The sweeper: runs that stand still because a message was lost go on all the same.
+"""What is late of a run, and when something of it will be.
 
 Every timer can be derived again from its run, and an attempt that has been silent for longer than it could take was
 lost, or, if its Lambda is not ours, has failed. One rule: what is only late is left alone, so that the sweeper never
-overtakes a message that is on its way. What it finds becomes messages, which come again until they are done. Where
-there are more open runs than it can look at in a minute, it goes on there the next time.
+overtakes a message that is on its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from stepwell.aws.clients import client
-from stepwell.aws.items import put_items, read_item
-from stepwell.aws.resources import Resources
-from stepwell.aws.table import STATUS_INDEX, STATUS_SHARDS, Key, status_partition, sweep_key
+from stepwell.aws.messages import MAX_DELAY_MS
 from stepwell.core.messages import (
     AttemptEnded,
     AttemptLost,
@@ -29,10 +25,9 @@ from stepwell.core.messages import (
 )
 from stepwell.core.outcome import failure
 from stepwell.core.plan import Plan
-from stepwell.core.run import PauseStatus, StepStatus
-from stepwell.platform import RunRecord
+from stepwell.core.run import PauseStatus, Run, StepStatus
 
-_LATE_MS = 120_000  # after which a timer's message is taken to be lost
+LATE_MS = 120_000  # after which a timer's message is taken to be lost
 _START_MS = 60_000
 _UNDECIDED = "Undecided"
 _FACTS: dict[str, Callable[..., Fact]] = {
@@ -41,30 +36,60 @@ _FACTS: dict[str, Callable[..., Fact]] = {
 }
 
 
-def overdue(record: RunRecord, now: int, event_age_ms: int, silence_ms: int | None = None) -> list[Fact]:
+class OpenRun(Protocol):
+    """What is looked at. `causes`: for each step the message that claimed its attempt, and when."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def causes(self) -> Mapping[int, tuple[str, int]]: ...
+
+
+class _Expected(NamedTuple):
+    """A fact that should come, the time (ms) from which on it is late, and when its timer is due, if it has one."""
+
+    fact: Fact
+    late_at: int
+    timer: int | None = None
+
+
+def overdue(record: OpenRun, now: int, event_age_ms: int, silence_ms: int | None = None) -> list[Fact]:
     """The facts that should have come for this run by now. An attempt is lost once it was silent for longer than it may
     wait and run, or for `silence_ms`."""
-    facts: list[Fact] = []
+    return [its.fact for its in _expected(record, event_age_ms, silence_ms) if its.late_at <= now]
+
+
+def next_look(record: OpenRun, now: int, event_age_ms: int) -> int | None:
+    """When a fact of this run may be late for the first time, if nothing else happens to it; None if only far timers
+    are outstanding. A far timer is an item of its own, which is sent again until the run has acted upon it."""
+    expected = _expected(record, event_age_ms, None)
+    return min((its.late_at for its in expected if its.timer is None or its.timer - now <= MAX_DELAY_MS), default=None)
+
+
+def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Iterator[_Expected]:
+    steps = record.plan.steps
     for i, step in enumerate(record.run.steps):
-        if step.status is StepStatus.RUNNING and record.plan.steps[i].asks:
-            if step.at + record.plan.steps[i].timeout_ms + _LATE_MS <= now:
-                facts.append(Timer(TimerKind.DECISION, i, step.attempt).fact())
+        if step.status is StepStatus.RUNNING and steps[i].asks:
+            due_at = step.at + steps[i].timeout_ms
+            yield _Expected(Timer(TimerKind.DECISION, i, step.attempt).fact(), due_at + LATE_MS, due_at)
         elif step.status is StepStatus.RUNNING:
             claimed = max(step.at, record.causes.get(i, ("", 0))[1])
-            longest = event_age_ms + record.plan.steps[i].timeout_ms + _START_MS
-            if claimed + (longest if silence_ms is None else silence_ms) <= now:
-                facts.append(AttemptLost(i, step.attempt))
-        elif step.status is StepStatus.RETRYING and step.at + _LATE_MS <= now:
-            facts.append(RetryDue(i, step.attempt))
-        elif step.status is StepStatus.QUEUED and step.at + _LATE_MS <= now:
-            facts.append(RunStarted())  # which is stale, and so asks for what the run is owed
+            longest = event_age_ms + steps[i].timeout_ms + _START_MS
+            yield _Expected(AttemptLost(i, step.attempt), claimed + (longest if silence_ms is None else silence_ms))
+        elif step.status is StepStatus.RETRYING:
+            yield _Expected(RetryDue(i, step.attempt), step.at + LATE_MS, step.at)
+        elif step.status is StepStatus.QUEUED:
+            yield _Expected(RunStarted(), step.at + LATE_MS)  # which is stale, and so asks for what the run is owed
     for p, pause in enumerate(record.run.pauses):
-        if pause.due_at + _LATE_MS <= now:
-            if pause.status is PauseStatus.DELAYED:
-                facts.append(DelayEnded(p))
-            elif pause.status is PauseStatus.AWAITING:
-                facts.append(DeadlinePassed(p))
-    return facts
+        if pause.status is PauseStatus.DELAYED:
+            yield _Expected(DelayEnded(p), pause.due_at + LATE_MS, pause.due_at)
+        elif pause.status is PauseStatus.AWAITING:
+            yield _Expected(DeadlinePassed(p), pause.due_at + LATE_MS, pause.due_at)
+
+
+# --- as a message ----------------------------------------------------------------------------------------------------
 
 
 def to_rows(facts: Sequence[Fact]) -> list[list[str | int]]:
@@ -92,39 +117,3 @@ def _silent(fact: Fact, plan: Plan) -> Fact:
         " what it needs)"
     )
     return AttemptEnded(fact.step, fact.attempt, failure("no_answer", text, retryable=False))
-
-
-def open_runs(
-    resources: Resources, shard: int, page: int, start: Key | None = None
-) -> Iterator[tuple[list[str], Key | None]]:
-    """The ids of runs of which something runs, also if they have failed, in pages, of one of the index's shards; each
-    page with where the next begins, None after the last."""
-    query = client("dynamodb").get_paginator("query")
-    partitions = [status_partition(status, shard) for status in ("running", "ending")]
-    for partition in partitions[partitions.index(start["gk"]["S"]) if start else 0 :]:
-        options = {"ExclusiveStartKey": start} if start and start["gk"]["S"] == partition else {}
-        for found in query.paginate(
-            TableName=resources.table,
-            IndexName=STATUS_INDEX,
-            KeyConditionExpression="gk = :gk",
-            ExpressionAttributeValues={":gk": {"S": partition}},
-            PaginationConfig={"PageSize": page},
-            **options,
-        ):
-            if found["Items"]:
-                yield [item["pk"]["S"][2:] for item in found["Items"]], found.get("LastEvaluatedKey")
-
-
-def read_cursor(resources: Resources, shard: int) -> Key | None:
-    """Where the last sweep of a shard stopped, if it did not come to the end."""
-    item = read_item(resources.table, sweep_key(shard))
-    return item["k"]["M"] if item and "k" in item else None
-
-
-def write_cursor(resources: Resources, shard: int, at: Key | None) -> None:
-    put_items(resources.table, [{**sweep_key(shard), **({"k": {"M": at}} if at else {})}])
-
-
-def shards_of(minute: int) -> list[int]:
-    """The shards that are swept in a minute: each one every eight minutes."""
-    return [minute % STATUS_SHARDS]

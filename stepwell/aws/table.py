@@ -13,7 +13,8 @@
 | open an approval; approvals that are open | Put `R#id`, `q#`; Query the index `status` |
 | open a wait; find waits for an event | Put, Query `W#key`; by the name alone Query each of its shards |
 | events that came before a wait | Query `K#key` between two positions; Get the events |
-| timers due in the next minutes | Query `T#shard` up to a time |
+| timers due in the next minutes; where the last minute stopped | Query `T#shard` between two; Get, Put `META` |
+| timers that are late | Query `T#shard` up to a time |
 | cron triggers, canaries to look at | Query `C` |
 | events kept for a paused function | Put, Query `P#function` |
 | live functions; a version | Query `F`; Get `V#function` |
@@ -25,7 +26,8 @@
 | a person by an id | Get `U#kind#id`; if another id leads, Get that |
 | what an event tells of a person | Put `U#kind#id` of it and of each new id, condition `NEW` or `UNCHANGED` |
 | persons, newest first | Query the index `status` |
-| open runs, for the sweeper; where it goes on | Query the index `status`; Get, Put `META` |
+| young open runs, for the sweeper; where it goes on | Query the index `status`; Get, Put `META` |
+| let the sweeper look at an older run; those to look at | Put, Query `D#shard` |
 
 One rule: nothing is scanned, and no request is a transaction.
 """
@@ -51,10 +53,10 @@ SAME = "b = :body AND ms = :kept"  # an event, and what is kept of its misses, a
 SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"
 STATUS_INDEX = "status"
 OUTCOMES = "o#"  # with which the names of a wide run's unfolded outcomes begin
-STATUS_SHARDS = 8
+STATUS_SHARDS = 8  # also of what the sweeper looks at
 NAME_SHARDS = 16  # of the events of one name, for waits that have no key
 WAIT_SHARDS = 8  # of those waits; every event of the name asks each
-TIMER_SHARDS = 8
+TIMER_SHARDS = 8  # a partition key takes 1,000 writes a second: ADR 6
 _LONGEST_SORT_KEY = 1024  # bytes; of a partition key 2,048, which no name or id of 256 characters fills
 
 
@@ -162,9 +164,19 @@ def timer_partition(shard: int) -> str:
     return f"T#{shard}"
 
 
-def timer_key(run_id: str, timer: Timer, due_at: int) -> Key:
+def timer_key(run_id: str, timer: Timer, due_at: int, shard: int | None = None) -> Key:
     name = f"{timer.kind.value}.{timer.index}.{timer.attempt}"
-    return _key(timer_partition(shard_of(run_id, TIMER_SHARDS)), f"{due_at:015}#{run_id}#{name}")
+    shard = shard_of(run_id, TIMER_SHARDS) if shard is None else shard
+    return _key(timer_partition(shard), f"{due_at:015}#{run_id}#{name}")
+
+
+def watch_partition(shard: int) -> str:
+    return f"D#{shard}"
+
+
+def watch_key(run_id: str, at: int) -> Key:
+    """Lets the sweeper look at a run at a time."""
+    return _key(watch_partition(shard_of(run_id, STATUS_SHARDS)), f"{at:015}#{run_id}")
 
 
 def schedule_key(function_id: str, cron: str, timezone: str) -> Key:
@@ -205,9 +217,13 @@ TYPES_STATE = _key("META", "types")
 SECRET = _key("META", "secret")
 
 
+TIMERS_STATE = _key("META", "timers")
+"""Holds in k the sort key of the last far timer that was sent."""
+
+
 def sweep_key(shard: int) -> Key:
-    """Where the sweeper goes on in a shard that has more open runs than it could look at."""
-    return _key("META", f"sweep#{shard}")
+    """How far the sweeper has come in a shard."""
+    return _key("META", f"swept#{shard}")
 
 
 def shard_of(text: str, shards: int) -> int:

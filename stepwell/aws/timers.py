@@ -1,7 +1,7 @@
 """Timers: near ones are messages that SQS delays, far ones items that `tick` turns into such messages in time.
 
-A far timer is found by its due time (ADR 6). One rule: a message is sent before the item it came from is deleted; and
-whoever may send messages of the queue can send any, so that what is due is what the run says.
+A far timer is found by its due time (ADR 6). It is written before the run that needs it, and is there until the run has
+acted upon it. One rule: whoever may send messages of the queue can send any, so that what is due is what the run says.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 
 from stepwell.aws.clients import client
-from stepwell.aws.items import delete_items
 from stepwell.aws.messages import MAX_DELAY_MS, delay_s, entry, timer_message
-from stepwell.aws.outbox import MAX_BATCH, send_messages
+from stepwell.aws.outbox import send_messages
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import TIMER_SHARDS, Item, Key, timer_key, timer_partition
+from stepwell.aws.table import Item, Key, timer_key
 from stepwell.core.messages import Timer, TimerKind
 from stepwell.core.plan import Plan
 from stepwell.core.run import ENDED_STEPS, PauseStatus, Run, StepStatus
@@ -27,11 +26,16 @@ class Timers:
         self._table, self._queue, self._skew = resources.table, resources.outcomes_queue, resources.clock_skew_ms
         self._near: list[tuple[str, Timer, int]] = []
 
-    def set(self, run_id: str, timer: Timer, due_at: int, now: int) -> None:
+    def set_near(self, run_id: str, timer: Timer, due_at: int, now: int) -> None:
+        """If it is a near one: send it with the others of its batch."""
         due_at += self._late(timer)
         if due_at - now <= MAX_DELAY_MS:
             self._near.append((run_id, timer, due_at))
-        else:
+
+    def set_far(self, run_id: str, timer: Timer, due_at: int, now: int) -> None:
+        """If it is a far one: write it, at once."""
+        due_at += self._late(timer)
+        if due_at - now > MAX_DELAY_MS:
             item = {**timer_key(run_id, timer, due_at), "r": {"S": run_id}, "t": _named(timer)}
             client("dynamodb").put_item(TableName=self._table, Item=item)
 
@@ -43,13 +47,18 @@ class Timers:
             return False
         if due_at + self._late(timer) <= now:
             return True
-        self.set(run.id, timer, due_at, now)
+        self.set_near(run.id, timer, due_at, now)
+        self.set_far(run.id, timer, due_at, now)
         return False
 
     def is_over(self, plan: Plan, run: Run, timer: Timer, now: int) -> bool:
         """Whether the time that this timer is for has come, or nothing waits for it any more."""
         due_at = _due_at(plan, run, timer)
         return due_at is not None and due_at + self._late(timer) <= now
+
+    def is_settled(self, plan: Plan, run: Run, timer: Timer) -> bool:
+        """Whether nothing waits for this timer."""
+        return not _due_at(plan, run, timer)
 
     def item_of(self, plan: Plan, before: Run, timer: Timer, now: int) -> list[Key]:
         """The item of a timer that is not needed any more, if it is a far one. One that is a message already will find
@@ -68,41 +77,6 @@ class Timers:
         send_messages(
             self._queue, [entry(timer_message(run, timer, due), delay_s(due, now)) for run, timer, due in near]
         )
-
-    def move(self, now: int) -> int:
-        """Turn far timers that are due soon into messages; answers how many."""
-        return sum(self._move_shard(shard, now) for shard in range(TIMER_SHARDS))
-
-    def _move_shard(self, shard: int, now: int) -> int:
-        pages = (
-            client("dynamodb")
-            .get_paginator("query")
-            .paginate(
-                TableName=self._table,
-                KeyConditionExpression="pk = :pk AND sk < :until",
-                ExpressionAttributeValues={
-                    ":pk": {"S": timer_partition(shard)},
-                    ":until": {"S": f"{now + AHEAD_MS + 1:015}"},
-                },
-            )
-        )
-        moved = 0
-        for page in pages:
-            for start in range(0, len(page["Items"]), MAX_BATCH):
-                batch = page["Items"][start : start + MAX_BATCH]
-                self._move(batch, now)
-                moved += len(batch)
-        return moved
-
-    def _move(self, items: list[Item], now: int) -> None:
-        entries = []
-        for item in items:
-            due = int(item["sk"]["S"].partition("#")[0])
-            kind, index, attempt = map(int, item["t"]["S"].split("."))
-            timer = Timer(TimerKind(kind), index, attempt)
-            entries.append(entry(timer_message(item["r"]["S"], timer, due), delay_s(due, now)))
-        send_messages(self._queue, entries)
-        delete_items(self._table, [{"pk": item["pk"], "sk": item["sk"]} for item in items])
 
     def _late(self, timer: Timer) -> int:
         """An event that a clock ahead of ours accepted just before the deadline must be there by then."""

@@ -29,6 +29,7 @@ from stepwell.aws.naming import secret_parameter
 from stepwell.aws.push import Push
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
+from stepwell.aws.table import TIMERS_STATE
 from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
 from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, Engine, server
 from stepwell.aws.types import TypeStore
@@ -291,10 +292,12 @@ class AwsStepwell(Decisions):
 
     def _next_far(self) -> int | None:
         """When the next `tick` has something to do. It comes every minute; those without work are left out."""
-        found = []
+        found, tables = [], self._emulator.tables
+        states = tables.partition(self.resources.table, TIMERS_STATE["pk"]["S"])
+        sent = max((state["k"]["S"] for state in states if state["sk"] == TIMERS_STATE["sk"]), default="")
         for pk, ahead in [("C", SCHEDULES_AHEAD_MS), *((f"T#{n}", TIMERS_AHEAD_MS) for n in range(8))]:
-            for item in self._emulator.tables.partition(self.resources.table, pk):
-                if "paused" in item:
+            for item in tables.partition(self.resources.table, pk):
+                if "paused" in item or (pk != "C" and item["sk"]["S"] <= sent):
                     continue
                 due = int(item["next"]["N"]) if pk == "C" else int(item["sk"]["S"].partition("#")[0])
                 found.append(max(self._emulator.now, due - ahead))

@@ -2,7 +2,8 @@
 
 Capacity as in the DynamoDB developer guide, "Read and write operations": a write unit for each begun KB of the larger
 of the old and the new item, and for each index entry that changes; a read unit for each begun 4 KB; a query rounds its
-whole page up, a batch each item. Eventually consistent reads are counted as strong ones, which cost twice as much.
+whole page up, a batch each item. An eventually consistent read costs half, and queries of the index are always such
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html).
 """
 
 from __future__ import annotations
@@ -122,22 +123,26 @@ def _before(model: Any, params: Any, context: Any, **_: Any) -> None:
     elif operation in ("SendMessageBatch", "PutEvents"):
         call = Call(service, operation, len(body["Entries"]), _billed(operation, body["Entries"]))
     context["stepwell-meter"] = replace(call, began=time.perf_counter())
+    if service == "dynamodb":
+        asked = next(iter(body.get("RequestItems", {}).values()), {}) if operation == "BatchGetItem" else body
+        context["stepwell-meter-unit"] = 1 if asked.get("ConsistentRead") else 0.5
 
 
 def _after(model: Any, parsed: Any, context: Any, **_: Any) -> None:
     call = context.get("stepwell-meter")
     if call is None:
         return
+    unit = context.get("stepwell-meter-unit", 1)
     if model.name == "BatchGetItem":
         found = [item for items in parsed.get("Responses", {}).values() for item in items]
         units = sum(_read(item) for item in found) + call.entries - len(found)  # a look for nothing costs as well
-        call = replace(call, read_units=units)
+        call = replace(call, read_units=unit * units)
     elif model.name == "GetItem":
-        call = replace(call, read_units=_read(parsed.get("Item", {})))
+        call = replace(call, read_units=unit * _read(parsed.get("Item", {})))
     elif model.name == "Query":
         items = parsed.get("Items", ())
         size = sum(map(item_size, items))
-        call = replace(call, entries=len(items), read_units=max(1, math.ceil(size / 4096)))
+        call = replace(call, entries=len(items), read_units=unit * max(1, math.ceil(size / 4096)))
     call = replace(call, ended=time.perf_counter())
     with _lock:
         for meter in _meters:

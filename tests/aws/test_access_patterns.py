@@ -319,24 +319,22 @@ def test_a_near_timer_is_a_message_and_no_item(resources: Resources) -> None:
         assert cost(fired) == ({"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 1, "lambda.Invoke": 1}, 1, 1)
 
 
-def test_a_far_timer_is_an_item_that_is_written_moved_and_deleted_once(resources: Resources) -> None:
+def test_a_far_timer_is_an_item_that_is_written_sent_and_deleted_once(resources: Resources) -> None:
     batches = Batches(resources)
     batches.deploy({"a": handler_step({"step": "$trigger", "wait": "3d"})})
     with time_machine.travel(NOW, tick=False) as clock:
         meter = of_event(batches)
         assert (meter.writes_of("T#"), meter.count("sqs")) == (1, 0)
         clock.shift(3 * 86_400 - 60)
-        moved = of_call(lambda: batches.entry.timers.move(now_ms()))
-        assert cost(moved) == (
-            {"dynamodb.Query": 8, "sqs.SendMessageBatch": 1, "dynamodb.BatchWriteItem": 1},
-            1,
-            8,
-        )
-        again = of_call(lambda: batches.entry.timers.move(now_ms()))
-        assert cost(again) == ({"dynamodb.Query": 8}, 0, 8)
+        nothing = {"dynamodb.GetItem": 1, "dynamodb.Query": 8}
+        sent = of_call(lambda: batches.entry.far_timers.move(now_ms(), now_ms() + 1))
+        assert cost(sent) == ({**nothing, "sqs.SendMessageBatch": 1, "dynamodb.PutItem": 1}, 1, 1 + 8 / 2)
+        again = of_call(lambda: batches.entry.far_timers.move(now_ms(), now_ms() + 1))
+        assert cost(again) == (nothing, 0, 1 + 8 / 2)
         clock.shift(61)
-        batches.drain()
-        assert len(batches.invoked) == 1
+        fired = of_outcome(batches)
+        assert (len(batches.invoked), fired.operations()["dynamodb.BatchWriteItem"]) == (1, 1)
+        assert fired.write_units == 1 + 1 + 1  # the timer's item, the run, and its watch, since it is an old one
 
 
 def test_an_approval_is_an_item_more_than_a_far_timer_for_as_long_as_it_is_open(resources: Resources) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from stepwell.aws import clients
 from stepwell.aws.entry import now_ms
+from stepwell.aws.sweeper import Sweeper
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 from stepwell.testing.meter import metered
@@ -175,18 +176,19 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
     for number in range(60):
         batches.send(id=f"event {number}")  # which tells the run's id, and so its shard
     batches.drain()
-    monkeypatch.setattr("stepwell.aws.entry._SWEPT_AT_ONCE", 2)
-    rounds: list[list[str]] = [[]]
+    clock.shift(LATE_S + 1)  # before, nothing can be late
+    monkeypatch.setattr("stepwell.aws.sweeper._PAGE", 2)
+    rounds: list[list[str]] = []
 
-    def look(ids: list[str], silence_ms: int | None) -> None:
+    def look(self: Sweeper, ids: list[str], **_: Any) -> None:
         rounds[-1] += ids
 
-    monkeypatch.setattr(batches.entry, "_sweep", look)
+    monkeypatch.setattr(Sweeper, "_look_at", look)
     for _ in range(10):
         batches.start()
-        monkeypatch.setattr(batches.entry, "_sweep", look)
-        batches.entry.sweep([3], until=now_ms())  # there is time for one page
         rounds.append([])
+        batches.entry.sweeper.sweep(3, until=now_ms())  # there is time for one page
+    rounds.append([])
     batches.entry.sweep([3])
     everything = rounds.pop()
     assert len(everything) > 4
@@ -355,32 +357,48 @@ def far_timers(batches: Batches) -> int:
     return sum(item["pk"]["S"].startswith("T#") for item in items)
 
 
-def test_a_far_timer_moves_to_the_queue_with_exactly_what_remains(batches: Batches, clock: Any) -> None:
+def move(batches: Batches) -> int:
+    return batches.entry.far_timers.move(now_ms(), until=now_ms() + 1)
+
+
+def test_a_far_timer_fires_to_the_second_and_then_its_item_is_gone(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step({"step": "$trigger", "wait": "3h"})})
     batches.send()
     batches.drain()
     clock.shift(3 * 3600 - 601)
-    batches.entry.tick()
-    assert far_timers(batches) == 1
+    assert move(batches) == 0
     clock.shift(60.25)
-    batches.entry.tick()
-    assert far_timers(batches) == 0
+    assert move(batches) == 1
+    assert far_timers(batches) == 1
     clock.shift(540.5)
     batches.drain()
     assert batches.invoked == []
     clock.shift(0.5)  # SQS knows whole seconds only
     batches.drain()
-    assert len(batches.invoked) == 1
+    assert (len(batches.invoked), far_timers(batches)) == (1, 0)
 
 
-def test_a_far_timer_that_was_sent_and_not_deleted_fires_once(batches: Batches, clock: Any) -> None:
+def test_a_far_timer_is_sent_once_though_its_item_stays(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step({"step": "$trigger", "wait": "3h"})})
+    batches.send()
+    batches.drain()
+    clock.shift(3 * 3600 - 600)
+    moved = []
+    for _ in range(10):
+        moved.append(move(batches))
+        clock.shift(59)
+    assert moved == [1] + [0] * 9
+
+
+def test_a_far_timer_that_was_sent_twice_fires_once(batches: Batches, clock: Any) -> None:
+    """`tick` died before it wrote down how far it came."""
     batches.deploy({"a": handler_step({"step": "$trigger", "wait": "3h"})})
     batches.send()
     batches.drain()
     clock.shift(3 * 3600 - 60)
-    with failing("dynamodb", "BatchWriteItem", "InternalServerError"), pytest.raises(Exception, match="as planned"):
-        batches.entry.timers.move(now_ms())
-    batches.entry.timers.move(now_ms())
+    with failing("dynamodb", "PutItem", "InternalServerError"), pytest.raises(Exception, match="as planned"):
+        move(batches)
+    assert move(batches) == 1
     clock.shift(60)
     batches.drain()
     assert (len(batches.invoked), far_timers(batches)) == (1, 0)
@@ -392,9 +410,9 @@ def test_all_far_timers_of_a_downtime_fire_at_the_first_tick(batches: Batches, c
         batches.send(data={"n": number})
     batches.drain()
     clock.shift(86_400)
-    batches.entry.timers.move(now_ms())
+    assert move(batches) == 25
     batches.drain()
-    assert len(batches.invoked) == 25
+    assert (len(batches.invoked), far_timers(batches)) == (25, 0)
 
 
 # --- throttled -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,299 @@
+"""A run is looked at when something of it is late, and an idle wait costs nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from stepwell.aws.entry import now_ms
+from stepwell.aws.sweep import next_look, overdue
+from stepwell.core.messages import AttemptLost, RunStarted
+from stepwell.core.run import RunStatus
+from stepwell.platform import RunRecord
+from stepwell.testing.batches import LOST, Batches, Crash, Json, handler_step
+from stepwell.testing.meter import Meter, metered
+
+HOUR_S, DAY_S, MINUTE_MS = 3600, 86_400, 60_000
+AGE_MS = 3_600_000
+WAIT = {"step": "a", "wait": "3d"}
+PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "3d"}
+
+
+def ticks(batches: Batches, clock: Any, minutes: int) -> Meter:
+    """Each minute's `tick`, and what it sends is done."""
+    with metered() as meter:
+        for _ in range(minutes):
+            batches.entry.tick()
+            clock.shift(60)
+    batches.drain()
+    return meter
+
+
+def looks(meter: Meter) -> int:
+    """How many runs were read."""
+    return sum(call.entries for call in meter.calls if call.operation == "BatchGetItem")
+
+
+def lose_messages(batches: Batches) -> None:
+    batches.outside.purge_queue(QueueUrl=batches.resources.outcomes_queue)
+
+
+# --- what waiting costs ----------------------------------------------------------------------------------------------
+
+IDLE: dict[str, Json] = {
+    "a delay": handler_step(WAIT),
+    "a wait for an event": handler_step({"step": "a", "async": PAID}),
+    "an approval": {
+        "runtime": {"type": "approval", "message": "Really?"},
+        "timeout": "3d",
+        "after": [{"step": "a"}],
+    },
+    "a retry": {**handler_step("a"), "retries": {"attempts": 1, "backoff": {"initial": "3d", "max": "3d"}}},
+}
+
+
+@pytest.mark.parametrize("kind", IDLE)
+def test_a_day_of_an_idle_wait_takes_one_look_and_writes_nothing(batches: Batches, clock: Any, kind: str) -> None:
+    batches.answer = lambda ctx: {"status": 503} if kind == "a retry" and ctx["step_id"] == "b" else {}
+    batches.deploy({"a": handler_step(), "b": IDLE[kind]})
+    ticks(batches, clock, 16)
+    nothing = ticks(batches, clock, 8)
+    for number in range(10):
+        batches.send(data={"order": number})
+    batches.drain()
+    ticks(batches, clock, 60)
+    meter = ticks(batches, clock, 8)
+    assert (looks(meter), meter.write_units, meter.read_units) == (0, 0, nothing.read_units)
+    clock.shift(DAY_S)
+    meter = ticks(batches, clock, 8)
+    assert looks(meter) == 10
+    assert meter.write_units <= 8 == len({run.run.id for run, _ in batches.runs()}) - 2  # how far it came, by shard
+    assert meter.read_units <= nothing.read_units + 16  # half a unit for each run, and for each page of the index
+    meter = ticks(batches, clock, 8)
+    assert (looks(meter), meter.write_units) == (0, 0)
+
+
+def test_an_attempt_that_may_run_for_hours_is_looked_at_when_it_is_late(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
+    batches.deploy({"a": handler_step(timeout="6h")})
+    batches.send()
+    batches.drain()
+    ticks(batches, clock, 60)  # event age, timeout and a minute are 7 h 1 min
+    assert looks(ticks(batches, clock, 5 * 60)) == 0
+    ticks(batches, clock, 61)
+    assert len(batches.invoked) == 1
+    ticks(batches, clock, 9)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_three_steps_in_seconds_write_no_watch_and_two_entries_of_the_index(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step("a"), "c": handler_step("b")})
+    batches.send(id="warm")
+    batches.drain()
+    batches.send(id="e")
+    with metered() as meter:
+        batches.drain(batch=1)
+    puts = [call.write_units for call in meter.calls if call.key.startswith("R#")]
+    assert puts == [2, 1, 1, 2]
+    assert meter.writes_of("D#") == 0
+
+
+def test_a_wait_that_is_over_writes_one_watch(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step(WAIT), "c": handler_step("b"), "d": handler_step("c")})
+    batches.send()
+    batches.drain()
+    clock.shift(3 * DAY_S - 60)
+    batches.entry.tick()
+    clock.shift(60)
+    with metered() as meter:
+        batches.drain()
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+    assert meter.writes_of("D#") == 1
+
+
+# --- nothing is overlooked -------------------------------------------------------------------------------------------
+
+
+def test_a_far_timer_whose_message_was_lost_is_sent_again(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step(WAIT)})
+    batches.send()
+    batches.drain()
+    clock.shift(3 * DAY_S - 300)
+    batches.entry.tick()
+    lose_messages(batches)
+    clock.shift(300)
+    ticks(batches, clock, 2 + 8 + 1)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_a_run_that_an_event_woke_and_whose_attempt_is_lost_is_found_in_time(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LOST if (ctx["step_id"], ctx["attempt"]) == ("b", 1) else {}
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID}, timeout="30s")})
+    batches.send(data={"order": 1})
+    batches.drain()
+    ticks(batches, clock, 60)
+    clock.shift(DAY_S)
+    batches.send("paid", {"order": 1})
+    batches.drain()
+    assert len(batches.invoked) == 2
+    ticks(batches, clock, 61)
+    assert len(batches.invoked) == 2
+    ticks(batches, clock, 10)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_a_near_timer_of_an_old_run_whose_message_was_lost_fires_in_time(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step(WAIT), "c": handler_step({"step": "b", "wait": "5m"})})
+    batches.send()
+    batches.drain()
+    ticks(batches, clock, 60)
+    clock.shift(3 * DAY_S)
+    ticks(batches, clock, 1)
+    assert len(batches.invoked) == 2
+    lose_messages(batches)
+    ticks(batches, clock, 5 + 2 + 9)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_runs_that_an_older_version_left_are_found(batches: Batches, clock: Any) -> None:
+    """They have no watch, and their far timers were deleted when they were sent."""
+    batches.answer = lambda ctx: LOST if ctx["step_id"] == "b" and ctx["attempt"] == 1 else {}
+    batches.deploy({"a": handler_step(), "b": handler_step("a"), "c": handler_step(WAIT)})
+    batches.send()
+    batches.drain()
+    items = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
+    for item in items:
+        if item["pk"]["S"].startswith("T#"):
+            key = {"pk": item["pk"], "sk": item["sk"]}
+            batches.outside_db.delete_item(TableName=batches.resources.table, Key=key)
+    clock.shift(3 * DAY_S + 121)
+    ticks(batches, clock, 9)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_once_a_day_each_run_is_looked_at_whatever_is_known_of_it(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
+    batches.deploy({"a": handler_step(timeout="6h")})
+    batches.send()
+    batches.drain()
+    ticks(batches, clock, 60)
+    for item in batches.outside_db.scan(TableName=batches.resources.table)["Items"]:
+        if item["pk"]["S"].startswith("D#"):
+            key = {"pk": item["pk"], "sk": item["sk"]}
+            batches.outside_db.delete_item(TableName=batches.resources.table, Key=key)
+    clock.shift(DAY_S)
+    ticks(batches, clock, 9)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+@pytest.mark.parametrize("ahead_h", [5, 50])
+def test_a_round_of_a_clock_that_was_hours_ahead_hides_no_run(batches: Batches, clock: Any, ahead_h: int) -> None:
+    batches.answer = lambda ctx: LOST if (ctx["step_id"], ctx["attempt"]) == ("a", 1) else {}
+    batches.deploy({"a": handler_step(timeout="30m"), "b": handler_step({"step": "$trigger", "wait": "1h"})})
+    batches.send()
+    batches.drain()
+    ticks(batches, clock, 45)
+    clock.shift(ahead_h * HOUR_S)
+    for _ in range(8):
+        batches.entry.tick()
+        clock.shift(60)
+    lose_messages(batches)
+    clock.shift(-ahead_h * HOUR_S - 8 * 60)
+    ticks(batches, clock, 91 + 10 - 45)
+    ticks(batches, clock, 10)
+    assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_lists_show_runs_that_wait(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step(), "b": handler_step(WAIT)})
+    batches.send()
+    batches.drain()
+    ticks(batches, clock, 60)
+    clock.shift(DAY_S)
+    ticks(batches, clock, 8)
+    listed = [run for _, run in batches.entry.store.lists.runs_of_status("running", None, 10)]
+    assert listed == [run.run.id for run, _ in batches.runs()]
+
+
+# --- whatever happens ------------------------------------------------------------------------------------------------
+
+BOUND_MIN = 8 + 2  # a round of all shards; what a watch that is due already is put off by
+
+
+def any_step(rng: random.Random, after: list[str]) -> Json:
+    edges = []
+    for parent in rng.sample(after, min(len(after), rng.randint(0, 2))) or ["$trigger"]:
+        edge: Json = {"step": parent}
+        if rng.random() < 0.6:
+            edge["wait"] = rng.choice(["1m", "12m", "40m", "2h"])
+        if rng.random() < 0.3:
+            edge["async"] = {**PAID, "ttl": rng.choice(["5m", "30m", "2h"]), "onTimeout": rng.random() < 0.7}
+        edges.append(edge)
+    if rng.random() < 0.15:
+        asks = {"type": "approval", "message": "Really?"}
+        return {"runtime": asks, "timeout": rng.choice(["10m", "3h"]), "after": edges}
+    backoff = {"initial": rng.choice(["10s", "20m", "1h"]), "jitter": 0}
+    retries = {"attempts": rng.randint(0, 2), "backoff": backoff}
+    return handler_step(*edges, retries=retries, timeout=rng.choice(["30s", "15m"]))
+
+
+def open_records(batches: Batches) -> list[RunRecord]:
+    batches.entry.store.begin()
+    return list(batches.entry.store.load([stored.run.id for stored, _ in batches.runs()]).values())
+
+
+def late_runs(batches: Batches) -> set[str]:
+    """Runs of which something is overdue: the answer of an oracle that looks at all of them."""
+    return {record.run.id for record in open_records(batches) if overdue(record, now_ms(), AGE_MS)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
+    batches: Batches, clock: Any, seed: int
+) -> None:
+    """Random runs, steps that are never heard of, processes that die before any request, queues that lose all that is
+    on its way. Lambda calls a `tick` that died once more."""
+    rng = random.Random(seed)
+    batches.answer = lambda ctx: rng.choice([{}, {}, {}, {"status": 503}, LOST])
+    steps: Json = {}
+    for name in "abcd":
+        steps[name] = any_step(rng, list(steps))
+    batches.deploy(steps)
+    batches.send(data={"order": 1})
+    late_for: dict[str, int] = {}
+    for minute in range(5 * 60):
+        if minute < 160 and rng.random() < 0.1:
+            batches.crash_at = len(batches.requests) + rng.randint(0, 12)
+        if minute in (20, 90, 140):
+            batches.send("paid" if rng.random() < 0.5 else "go", {"order": 1})
+        try:
+            batches.entry.tick()
+        except Crash:
+            batches.start()
+            batches.entry.tick()
+        batches.drain()
+        if minute < 160 and rng.random() < 0.1:
+            lose_messages(batches)
+        clock.shift(60)
+        late_for = {run: late_for.get(run, 0) + 1 for run in late_runs(batches)}
+        assert max(late_for.values(), default=0) <= BOUND_MIN, (seed, minute, steps)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_before_the_next_look_nothing_but_far_timers_can_be_late(batches: Batches, clock: Any, seed: int) -> None:
+    """In any state that a random run comes through."""
+    rng = random.Random(seed)
+    batches.answer = lambda ctx: rng.choice([{}, {"status": 503}, LOST])
+    batches.deploy({name: any_step(rng, list("abcd"[:n])) for n, name in enumerate("abcd")})
+    batches.send(data={"order": 1})
+    for _ in range(8):
+        batches.drain()
+        now, until_far = now_ms(), now_ms() + 14 * MINUTE_MS + 120_000
+        for record in open_records(batches):
+            at = next_look(record, now, AGE_MS)
+            until = now + 300 * MINUTE_MS if at is None else at - 1
+            assert overdue(record, min(until, until_far), AGE_MS) == []
+            assert not any(isinstance(fact, AttemptLost | RunStarted) for fact in overdue(record, until, AGE_MS))
+        clock.shift(rng.choice([30, 700, 1300]))
