@@ -136,15 +136,20 @@ def _with_answers(teller: Teller) -> Story:
 
 
 def sweeping() -> Counts:
-    """What looking after waiting runs takes: `tick`, in the middle of their wait, without what it does with none."""
+    """What looking after waiting runs takes: `tick`, in the middle of their wait, without what it does with none. What
+    it takes once, and once a day, is counted by `aws_waiting`."""
     with deployed(_two_steps({"wait": "30d"})) as harness, _clock() as clock:
         idle = _ticks(harness, clock)
         harness.counting = False
         teller = Teller(harness, 10)
         for _ in range(SWEPT // 10):
             teller.tell(teller.new_events())
+        for pause in (timedelta(hours=1), timedelta(days=5)):  # as it looks at young runs, and once a day at all
+            clock.shift(pause)
+            for _ in range(SWEPT_MINUTES):
+                harness.invoke("tick", {})
+                clock.shift(timedelta(minutes=1))
         harness.counting = True
-        clock.shift(timedelta(days=5))
         busy = _ticks(harness, clock)
     return {"runs": SWEPT, "minutes": SWEPT_MINUTES, "idle": idle, "busy": busy}
 

@@ -225,10 +225,10 @@ class Facts:
 
     def _timer(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
         run_id, timer = read_timer(body)
+        record = self._store.load([run_id]).get(run_id)
         item = far_timer_key(body)
         if item is not None and body["due"] <= now:
-            self._store.forget_timer(item, run_id, timer)
-        record = self._store.load([run_id]).get(run_id)
+            self._store.forget_timer(item, None if record is None else run_id, timer)
         if record is None or not self._timers.is_due(record.plan, record.run, timer, now):
             return []
         return [RunFact(run_id, timer.fact(), cause)]

@@ -104,7 +104,7 @@ class DynamoStore:
         self._records: dict[str, Record] = {}
         self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
         self._forgotten: list[tuple[Key, str | None]] = []  # events that are kept no longer, once their run is written
-        self._sent_timers: list[tuple[Key, str, Timer]] = []  # whose messages came, with their runs
+        self._sent_timers: list[tuple[Key, str | None, Timer]] = []  # whose messages came, with their runs
         self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
         self._patient: dict[str, int] = {}  # wide runs that this batch brings only outcomes for, and their revisions
         self._changed: dict[str, Cause | None] = {}  # wide runs that it has changed otherwise, by what
@@ -124,14 +124,17 @@ class DynamoStore:
         self._over += [key for key, run, timer in self._sent_timers if self._is_settled(run, timer)]
         delete_items(self._table, self._over)
 
-    def forget_timer(self, item: Key, run_id: str, timer: Timer) -> None:
-        """Let the item of a far timer go, whose message has come, as soon as its run does not wait for it."""
+    def forget_timer(self, item: Key, run_id: str | None, timer: Timer) -> None:
+        """Let the item of a far timer go, whose message has come, as soon as its run does not wait for it. `run_id`:
+        None if the run is gone."""
         self._sent_timers.append((item, run_id, timer))
 
-    def _is_settled(self, run_id: str, timer: Timer) -> bool:
-        """By what is written. Of a run that is gone, everything is."""
-        record = self.load([run_id]).get(run_id)
-        return record is None or self._timers.is_settled(record.plan, record.run, timer)
+    def _is_settled(self, run_id: str | None, timer: Timer) -> bool:
+        """By what is written: a run whose change was not is not known any more, and its message comes again."""
+        if run_id is None:
+            return True
+        record = self._records.get(run_id)
+        return record is not None and self._timers.is_settled(record.plan, record.run, timer)
 
     @property
     def _db(self) -> Any:

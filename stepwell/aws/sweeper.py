@@ -3,7 +3,7 @@
 A young run is found by its entry in the index of open runs, every eight minutes. Older runs are not read: most of them
 wait for days, and a far timer, which is an item of its own, brings them on. Whoever changes an older run so that
 something of it can be lost writes before when the sweeper must look at it (a watch: `watches`), and so does the sweeper
-when it leaves a run that is not young any more. Once a day it looks at every open run all the same (ADR 22).
+when it leaves a run that is not young any more. Once a day it looks at every open run all the same (ADR 16).
 
 What the sweeper finds becomes messages, which come again until they are done.
 """
@@ -124,17 +124,18 @@ class Sweeper:
                 return
 
     def _all(self, shard: int, progress: Item, until: int) -> None:
-        """d: when this began the last time. a: where it stopped."""
-        start, now = progress.pop("a", None), now_ms()
-        began = int(progress["d"]["N"]) if "d" in progress else now  # the first round of all has looked at everything
-        if start is None and now - began < _ALL_EVERY_MS and "d" in progress and began <= now:
+        """Runs that were left to watches. d: when this began the last time. a: where it stopped."""
+        if "h" not in progress:
             return
+        start, now = progress.pop("a", None), now_ms()
         if start is None:
-            is_first = "d" not in progress
-            progress["d"] = {"N": str(now)}
-            if is_first:
+            began = int(progress["d"]["N"]) if "d" in progress else now  # the first round has looked at everything
+            if "d" in progress and 0 <= now - began < _ALL_EVERY_MS:
                 return
-        pages = open_runs(self._resources, shard, _PAGE, _key_of(start), 0, int(progress.get("h", {"N": "0"})["N"]))
+            progress["d"] = {"N": str(now)}
+            if began == now:
+                return
+        pages = open_runs(self._resources, shard, _PAGE, _key_of(start), 0, int(progress["h"]["N"]))
         for rows, following in pages:
             self._look_at([row.run_id for row in rows], leaves={row.run_id for row in rows})
             if following is not None and now_ms() >= until:

@@ -33,6 +33,12 @@ def ticks(batches: Batches, clock: Any, minutes: int) -> Meter:
     return meter
 
 
+def later(batches: Batches, clock: Any, minutes: int) -> Meter:
+    """After so many minutes, in the last eight of which all shards are swept."""
+    clock.shift((minutes - 8) * 60)
+    return ticks(batches, clock, 8)
+
+
 def looks(meter: Meter) -> int:
     """How many runs were read."""
     return sum(call.entries for call in meter.calls if call.operation == "BatchGetItem")
@@ -65,7 +71,7 @@ def test_a_day_of_an_idle_wait_takes_one_look_and_writes_nothing(batches: Batche
     for number in range(10):
         batches.send(data={"order": number})
     batches.drain()
-    ticks(batches, clock, 60)
+    later(batches, clock, 60)
     meter = ticks(batches, clock, 8)
     assert (looks(meter), meter.write_units, meter.read_units) == (0, 0, nothing.read_units)
     clock.shift(DAY_S)
@@ -82,9 +88,9 @@ def test_an_attempt_that_may_run_for_hours_is_looked_at_when_it_is_late(batches:
     batches.deploy({"a": handler_step(timeout="6h")})
     batches.send()
     batches.drain()
-    ticks(batches, clock, 60)  # event age, timeout and a minute are 7 h 1 min
-    assert looks(ticks(batches, clock, 5 * 60)) == 0
-    ticks(batches, clock, 61)
+    later(batches, clock, 60)  # event age, timeout and a minute are 7 h 1 min
+    assert looks(later(batches, clock, 5 * 60)) == 0
+    later(batches, clock, 61)
     assert len(batches.invoked) == 1
     ticks(batches, clock, 9)
     assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
@@ -135,12 +141,12 @@ def test_a_run_that_an_event_woke_and_whose_attempt_is_lost_is_found_in_time(bat
     batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID}, timeout="30s")})
     batches.send(data={"order": 1})
     batches.drain()
-    ticks(batches, clock, 60)
+    later(batches, clock, 60)
     clock.shift(DAY_S)
     batches.send("paid", {"order": 1})
     batches.drain()
     assert len(batches.invoked) == 2
-    ticks(batches, clock, 61)
+    later(batches, clock, 61)
     assert len(batches.invoked) == 2
     ticks(batches, clock, 10)
     assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
@@ -150,7 +156,7 @@ def test_a_near_timer_of_an_old_run_whose_message_was_lost_fires_in_time(batches
     batches.deploy({"a": handler_step(), "b": handler_step(WAIT), "c": handler_step({"step": "b", "wait": "5m"})})
     batches.send()
     batches.drain()
-    ticks(batches, clock, 60)
+    later(batches, clock, 60)
     clock.shift(3 * DAY_S)
     ticks(batches, clock, 1)
     assert len(batches.invoked) == 2
@@ -180,7 +186,7 @@ def test_once_a_day_each_run_is_looked_at_whatever_is_known_of_it(batches: Batch
     batches.deploy({"a": handler_step(timeout="6h")})
     batches.send()
     batches.drain()
-    ticks(batches, clock, 60)
+    later(batches, clock, 60)
     for item in batches.outside_db.scan(TableName=batches.resources.table)["Items"]:
         if item["pk"]["S"].startswith("D#"):
             key = {"pk": item["pk"], "sk": item["sk"]}
@@ -196,14 +202,14 @@ def test_a_round_of_a_clock_that_was_hours_ahead_hides_no_run(batches: Batches, 
     batches.deploy({"a": handler_step(timeout="30m"), "b": handler_step({"step": "$trigger", "wait": "1h"})})
     batches.send()
     batches.drain()
-    ticks(batches, clock, 45)
+    later(batches, clock, 45)
     clock.shift(ahead_h * HOUR_S)
     for _ in range(8):
         batches.entry.tick()
         clock.shift(60)
     lose_messages(batches)
     clock.shift(-ahead_h * HOUR_S - 8 * 60)
-    ticks(batches, clock, 91 + 10 - 45)
+    later(batches, clock, 91 - 45)
     ticks(batches, clock, 10)
     assert [run.run.status for run, _ in batches.runs()] == [RunStatus.COMPLETED]
 
@@ -212,7 +218,7 @@ def test_lists_show_runs_that_wait(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step(), "b": handler_step(WAIT)})
     batches.send()
     batches.drain()
-    ticks(batches, clock, 60)
+    later(batches, clock, 60)
     clock.shift(DAY_S)
     ticks(batches, clock, 8)
     listed = [run for _, run in batches.entry.store.lists.runs_of_status("running", None, 10)]
@@ -252,7 +258,7 @@ def stored_runs(batches: Batches) -> list[Stored]:
     return [Stored(its.run, version(its.function, its.version).plan, its.causes) for its, _ in batches.runs()]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
     resources: Resources, clock: Any, seed: int
 ) -> None:
@@ -286,7 +292,7 @@ def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
         assert max(late_for.values(), default=0) <= BOUND_MIN, (seed, minute, steps)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_before_the_next_look_nothing_but_far_timers_can_be_late(batches: Batches, clock: Any, seed: int) -> None:
     """In any state that a random run comes through."""
     rng = random.Random(seed)
