@@ -15,8 +15,8 @@ from tests.behaviour.local import LocalTestPlatform
 from tests.behaviour.web import Site
 from tests.behaviour.words import Platform
 
-_UNKIND = ("test_joins", "test_waits", "test_delays")
-_ONE_OF = 10  # tests runs in an unkind account too: chosen by its name, so that it is always the same one
+_UNKIND = ("test_joins", "test_waits", "test_delays", "test_cancel", "test_cancel_rules")
+_ONE_OF = 4  # tests runs in an unkind account too: chosen by its name, so that it is always the same one
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
