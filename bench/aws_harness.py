@@ -37,7 +37,7 @@ from stepwell.aws.entry import entry
 from stepwell.aws.positions import next_position
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.signing_keys import make_keys
-from stepwell.aws.table import create_table, function_key, wait_key
+from stepwell.aws.table import create_table, function_key, starts_key, wait_key
 from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.definition import parse_definition
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
@@ -151,11 +151,14 @@ class Harness:
         self.deploy({"a": handler_step()}, "other", "f0")
         db = self.batches.outside_db
         item = db.get_item(TableName=self.resources.table, Key=function_key("f0"))["Item"]
+        starts = db.get_item(TableName=self.resources.table, Key=starts_key("f0"))["Item"]
         rows = []
         for number in range(1, count):
             raw = {"id": f"f{number}", "triggers": [{"event": f"other/{number}"}], "steps": {"a": handler_step()}}
             definition = zlib.compress(orjson.dumps(parse_definition(raw).normalised()))
             rows.append({**item, **function_key(f"f{number}"), "d": {"B": definition}})
+            triggers = {"1": [[f"other/{number}"]]}
+            rows.append({**starts, **starts_key(f"f{number}"), "t": {"B": orjson.dumps(triggers)}})
         self.put(rows)
         entry.cache_clear()
 

@@ -21,10 +21,11 @@ from stepwell.aws.items import read_item, read_partition
 from stepwell.aws.resources import Resources
 from stepwell.aws.routings import read_routing, routing_attributes
 from stepwell.aws.schedules import Schedules
+from stepwell.aws.starts import Head, put_starts, read_routes
 from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, WAIT_SHARDS, Item, function_key, version_key
 from stepwell.core.catalog import Catalog, Paths
 from stepwell.core.lifetime import longest_run_ms
-from stepwell.core.plan import Plan, compile_plan, version_hash
+from stepwell.core.plan import Plan, Starts, compile_plan, version_hash
 from stepwell.core.routing import Change, NotPossible, Release, Route, Routing, retired
 from stepwell.core.waits import wait_index
 
@@ -66,12 +67,14 @@ class Registered:
 @dataclass(slots=True)
 class _State:
     """What all functions have in common. `generation` counts changes, `longest` is ms by the name of an event.
-    `wait_shards`: among how many partitions the waits by one name alone are divided."""
+    `wait_shards`: among how many partitions the waits by one name alone are divided. `has_starts`: what starts the
+    functions is written down for all of them."""
 
     generation: int
     paths: WaitPaths
     longest: dict[str, int]
     wait_shards: int = 1
+    has_starts: bool = False
 
 
 class Registry:
@@ -93,10 +96,17 @@ class Registry:
         """The live functions, as they were at most `cache_s` ago."""
         self._look(self._cache_s if self._state.generation >= 0 else 0)
         catalog = self._catalog
-        if catalog is None:
+        if catalog is None and self._state.has_starts:
+            routes = read_routes(self._table)
+            catalog = self._catalog = Catalog(routes, (), self._state.paths, self._plan_of)
+        elif catalog is None:
             routes = [self._route_of(row) for row in self.functions() if row.live is not None]
             catalog = self._catalog = Catalog(routes, (), self._state.paths)
         return catalog
+
+    def _plan_of(self, its: Starts) -> Plan:
+        assert isinstance(its, Head)
+        return self._known(its.function_id, its.version).plan
 
     def _route_of(self, row: FunctionRow) -> Route:
         assert row.live is not None
@@ -165,7 +175,8 @@ class Registry:
         paths = orjson.loads(item["w"]["B"])
         read = {name: {_path_set(one) for one in its} for name, its in paths.items()}
         longest = orjson.loads(item["l"]["B"]) if "l" in item else {}
-        return _State(int(item["g"]["N"]), read, longest, int(item["ws"]["N"]) if "ws" in item else 1)
+        shards = int(item["ws"]["N"]) if "ws" in item else 1
+        return _State(int(item["g"]["N"]), read, longest, shards, item.get("st") == item["g"])
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +300,17 @@ class Registry:
         """Let everybody, and everything, know of a routing. Until that is settled, the function is pending."""
         plan = None if routing.live is None else self._known(function_id, routing.live).plan
         self._schedules.set(function_id, plan, routing.is_paused, routing.is_guarded, now)
-        self._change(lambda state: True)
+        item = read_item(self._table, function_key(function_id))
+        if item is not None:
+            self._put_starts(item)
+        self._change(lambda state: True, with_starts=True)
+
+    def _put_starts(self, item: Item) -> None:
+        """Write down what starts a function, by its item, unless something newer is there."""
+        routing, function_id = read_routing(item), item["sk"]["S"]
+        canary = None if routing.canary is None else routing.canary.version
+        plans = [self._known(function_id, number).plan for number in (routing.live, canary) if number is not None]
+        put_starts(self._table, item, plans)
 
     def _settle(self, function_id: str) -> None:
         self._db.update_item(
@@ -351,12 +372,17 @@ class Registry:
             except KeyError:
                 continue
 
-    def _change(self, edit: Callable[[_State], bool]) -> bool:
-        """Edit the state and count up, against whoever does so at the same time."""
+    def _change(self, edit: Callable[[_State], bool], *, with_starts: bool = False) -> bool:
+        """Edit the state and count up, against whoever does so at the same time. `with_starts`: what starts functions
+        is written down first for all of them, if it is not, as after a change by an earlier version of Stepwell."""
         while True:
             state = self._read_state()
             if not edit(state):
                 return False
+            if with_starts and not state.has_starts:
+                for function in self._query("F"):
+                    self._put_starts(function)
+            has_starts = with_starts or state.has_starts
             written = {name: [p if p is None else list(map(list, p)) for p in its] for name, its in state.paths.items()}
             item = {
                 **FUNCTIONS_STATE,
@@ -364,6 +390,7 @@ class Registry:
                 "w": {"B": orjson.dumps(written)},
                 "l": {"B": orjson.dumps(state.longest)},
                 "ws": {"N": str(state.wait_shards)},
+                **({"st": {"N": str(state.generation + 1)}} if has_starts else {}),
             }
             try:
                 self._db.put_item(

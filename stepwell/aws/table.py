@@ -18,6 +18,7 @@
 | cron triggers, canaries to look at | Query `C` |
 | events kept for a paused function | Put, Query `P#function` |
 | live functions; a version | Query `F`; Get `V#function` |
+| what starts live functions | Query `META`, `starts#` |
 | has a function changed | Get `META` |
 | a key | Get `KEY` |
 | the types of events; the schema of one | Get `META`; Get `Y#name` |
@@ -48,6 +49,7 @@ UNCHANGED = "v = :before"  # nobody changed the run, or person, since it was rea
 LEADS = "attribute_exists(l) AND attribute_not_exists(b)"  # an id leads to another's person, and has none of its own
 FREE = f"{NEW} OR u <= :at"  # nobody has it, or whoever had it has it no more: expiry is by time, not by deletion
 OF_RUN = "r = :run"  # a value of `idempotency` that this run has claimed
+NOT_NEWER = f"{NEW} OR rev <= :rev"  # what is written says as much of a function's routing as what is there, or more
 SAME_ROUTING = "attribute_not_exists(rev) OR rev = :rev"  # nobody changed the function's routing meanwhile
 SAME = "b = :body AND ms = :kept"  # an event, and what is kept of its misses, are as they were read
 SAME_WITHOUT = "b = :body AND attribute_not_exists(ms)"
@@ -196,6 +198,14 @@ def function_key(function_id: str) -> Key:
     return _key("F", function_id)
 
 
+STARTS = "starts#"
+
+
+def starts_key(function_id: str) -> Key:
+    """What starts a function, beside the item that says all of it."""
+    return _key(META, f"{STARTS}{function_id}")
+
+
 def version_key(function_id: str, version: int) -> Key:
     return _key(f"V#{function_id}", f"{version:08}")
 
@@ -212,7 +222,8 @@ def webhook_key(name: str) -> Key:
     return _key(WEBHOOKS, name)
 
 
-FUNCTIONS_STATE = _key("META", "functions")
+META = "META"
+FUNCTIONS_STATE = _key(META, "functions")
 TYPES_STATE = _key("META", "types")
 SECRET = _key("META", "secret")
 

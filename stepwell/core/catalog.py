@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
 
 from stepwell.core.cron import TICK
 from stepwell.core.events import Event
 from stepwell.core.expressions import Bindings, Scope, compile_expression
-from stepwell.core.plan import Plan, Trigger
+from stepwell.core.plan import Plan, Starts, Trigger
 from stepwell.core.routing import Route, State
 from stepwell.core.waits import event_key, holds_structure, wait_index
 
@@ -42,38 +43,71 @@ def with_misses(kept: bytes | None, misses: Iterable[Miss]) -> list[dict[str, st
     return [*others, *further]
 
 
+def _is_plan(starts: Starts) -> Plan:
+    return cast(Plan, starts)
+
+
+class _Live(Mapping[str, Plan]):
+    """The plans of the live versions, by function."""
+
+    def __init__(self, routes: Mapping[str, Route], plan: Callable[[Starts], Plan]) -> None:
+        self._routes, self._plan = routes, plan
+
+    def __getitem__(self, function_id: str) -> Plan:
+        return self._plan(self._routes[function_id].live)
+
+    def __contains__(self, function_id: object) -> bool:
+        return function_id in self._routes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._routes)
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+
 class Catalog:
     """`routes`: what new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`: the sets
-    of paths that waits are found by, by event name (None: by the name alone)."""
+    of paths that waits are found by, by event name (None: by the name alone). `plan`: the plan of what stands in
+    `routes`, if those are no plans."""
 
     def __init__(
-        self, routes: Iterable[Route], awaiting: Iterable[Plan], paths: Mapping[str, set[Paths | None]] | None = None
+        self,
+        routes: Iterable[Route],
+        awaiting: Iterable[Plan],
+        paths: Mapping[str, set[Paths | None]] | None = None,
+        plan: Callable[[Starts], Plan] = _is_plan,
     ) -> None:
         self._routes = {route.live.function_id: route for route in routes}
-        self.live = {function_id: route.live for function_id, route in self._routes.items()}
+        self._plan = plan
+        self.live: Mapping[str, Plan] = _Live(self._routes, plan)
         self._divided = {function_id for function_id, route in self._routes.items() if route.canary is not None}
-        self._exact: dict[str, list[tuple[Plan, Trigger]]] = defaultdict(list)
-        self._prefixes: list[tuple[str, Plan, Trigger]] = []
-        for plan in [plan for route in self._routes.values() for plan in route.plans]:
-            for trigger in plan.triggers:
+        self._exact: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
+        self._prefixes: list[tuple[str, Starts, Trigger]] = []
+        for its in [its for route in self._routes.values() for its in route.plans]:
+            for trigger in its.triggers:
                 if trigger.event is None:
                     continue
                 if trigger.event.endswith("*"):
-                    self._prefixes.append((trigger.event[:-1], plan, trigger))
+                    self._prefixes.append((trigger.event[:-1], its, trigger))
                 else:
-                    self._exact[trigger.event].append((plan, trigger))
+                    self._exact[trigger.event].append((its, trigger))
         self._paths: dict[str, set[Paths | None]] = defaultdict(set, paths or {})
-        for plan in awaiting:
-            for pause in plan.pauses:
+        for awaited in awaiting:
+            for pause in awaited.pauses:
                 if pause.event is not None:
                     index = wait_index(pause.match)
                     self._paths[pause.event].add(index.paths if index else None)
 
     def choose(self, function_id: str, event: Event) -> Plan | None:
         """The version that a run of this event uses, of a tick the live one; None if the function is not live."""
+        chosen = self._choose(function_id, event)
+        return None if chosen is None else self._plan(chosen)
+
+    def _choose(self, function_id: str, event: Event) -> Starts | None:
         route = self._routes.get(function_id)
         if route is None or event.name == TICK:
-            return self.live.get(function_id)
+            return None if route is None else route.live
         return route.choose(event)
 
     def is_paused(self, function_id: str) -> bool:
@@ -96,7 +130,7 @@ class Catalog:
             candidates = [(plan, trigger) for plan, trigger in candidates if self._is_chosen(plan, event)]
         if not candidates:
             return [], []
-        started: dict[str, Plan] = {}
+        started: dict[str, Starts] = {}
         missed: list[Miss] = []
         bindings: Bindings | None = None
         for plan, trigger in candidates:
@@ -113,10 +147,10 @@ class Catalog:
         for function_id in [its for its in started if self._routes[its].state is State.DROPPING]:
             del started[function_id]
             missed.append(Miss(function_id, "", "the function is paused, and drops events until it is resumed"))
-        return list(started.values()), missed
+        return [self._plan(its) for its in started.values()], missed
 
-    def _is_chosen(self, plan: Plan, event: Event) -> bool:
-        return plan.function_id not in self._divided or self.choose(plan.function_id, event) is plan
+    def _is_chosen(self, plan: Starts, event: Event) -> bool:
+        return plan.function_id not in self._divided or self._choose(plan.function_id, event) is plan
 
     @property
     def triggers(self) -> list[str]:

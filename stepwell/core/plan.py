@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -129,6 +129,16 @@ class Plan:
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
     asking: tuple[int, ...] = ()  # steps that people decide
+
+
+class Starts(Protocol):
+    """What tells when a version of a function starts: a plan, or what stands for one that is not compiled yet."""
+
+    @property
+    def function_id(self) -> str: ...
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]: ...
 
 
 def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ import orjson
 
 from stepwell.core.events import Event
 from stepwell.core.expressions import Bindings, ExpressionError, Scope, compile_value
-from stepwell.core.plan import Plan
+from stepwell.core.plan import Starts
 from stepwell.core.waits import canonical, is_scalar
 
 
@@ -100,17 +100,17 @@ def from_json(live: int | None, text: bytes | None) -> Routing:
 class Route:
     """The plans among which the new runs of a function are divided."""
 
-    live: Plan
-    canary: Plan | None = None
+    live: Starts
+    canary: Starts | None = None
     weight: float = 0.0
     sticky: str | None = None
     state: State = State.ON
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[Starts, ...]:
         return (self.live,) if self.canary is None else (self.live, self.canary)
 
-    def choose(self, event: Event) -> Plan:
+    def choose(self, event: Event) -> Starts:
         """The plan that this event's run uses, if it starts one; for equal events always the same."""
         if self.canary is None:
             return self.live

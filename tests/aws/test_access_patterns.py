@@ -17,7 +17,7 @@ from stepwell.aws.entry import now_ms
 from stepwell.aws.positions import next_position
 from stepwell.aws.queries import Queries
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import Item, arrival, arrival_partitions, event_key, function_key, wait_key
+from stepwell.aws.table import Item, arrival, arrival_partitions, event_key, function_key, starts_key, wait_key
 from stepwell.core.definition import parse_definition
 from stepwell.core.messages import Outcome
 from stepwell.core.run import RunStatus
@@ -413,11 +413,14 @@ def register_many(batches: Batches, count: int) -> None:
     """As so many pushes would leave the table: with a row each, of which one is really pushed."""
     batches.deploy({"a": handler_step()}, "other", "f0")
     item = batches.outside_db.get_item(TableName=batches.resources.table, Key=function_key("f0"))["Item"]
+    starts = batches.outside_db.get_item(TableName=batches.resources.table, Key=starts_key("f0"))["Item"]
     rows = []
     for number in range(1, count):
         raw = {"id": f"f{number}", "triggers": [{"event": f"other/{number}"}], "steps": {"a": handler_step()}}
         definition = zlib.compress(orjson.dumps(parse_definition(raw).normalised()))
         rows.append({**item, **function_key(f"f{number}"), "d": {"B": definition}})
+        triggers = {"1": [[f"other/{number}"]]}
+        rows.append({**starts, **starts_key(f"f{number}"), "t": {"B": orjson.dumps(triggers)}})
     put(batches, rows)
     batches.start()
 

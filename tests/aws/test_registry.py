@@ -87,6 +87,9 @@ def test_a_change_that_was_interrupted_anywhere_can_be_asked_for_again(
         crashed, batches.crash_at = batches.crash_at is None, None
         (row,) = Registry(batches.resources).functions()
         assert (row.routing, row.pending) == (routing, False), crash_at
+        assert [its.version for its in Registry(batches.resources).catalog().live.values()] == [
+            its for its in [routing.live] if its is not None
+        ]
         if not crashed:
             break
     assert crash_at > 5
@@ -159,6 +162,7 @@ def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_
         (row,) = registry.functions()
         versions = dict(registry.versions("f"))
         assert row.live == max(versions)
+        assert registry.catalog().live["f"].version == row.live
         assert row.live is not None
         ((cron,),) = [[t.cron for t in versions[row.live].plan.triggers]]
         rows = read_partition(resources.table, "C")

@@ -89,7 +89,7 @@ def test_a_run_of_any_shape_ends_as_the_core_says(
 ) -> None:
     monkeypatch.setattr(records, "AT_ONCE", at_once)
     monkeypatch.setattr(store, "_FOLDED_AT_ONCE", 7)
-    monkeypatch.setattr(store.time, "sleep", lambda s: None)
+    monkeypatch.setattr("stepwell.aws.store.time.sleep", lambda s: None)
     chance = Random(f"{seed} {at_once}")
     steps = any_steps(chance)
     failing = {name for name in steps if chance.random() < chance.choice([0, 0.05])}
