@@ -40,7 +40,7 @@ def redelivery_delay_s(message_id: str, receives: int) -> int:
     1, 2, 4, ... up to `LATEST_S`, less up to half of it by a hash of the message and the delivery: so messages that
     failed together do not come again together.
     """
-    longest = min(LATEST_S, 2 ** min(receives - 1, 30))
+    longest = min(LATEST_S, 1 << min(receives - 1, 30))
     digest = hashlib.blake2b(f"{message_id}/{receives}".encode(), digest_size=8).digest()
     return math.ceil(longest * (1 - int.from_bytes(digest) / 2**65))
 
