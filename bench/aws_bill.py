@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -52,13 +52,14 @@ MEMORY_MB = {"ingest": 512, "api": 1024, "route": 1024, "advance": 1024, "tick":
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What stands in an account, by `aws_standing`."""
+    """What stands in an account, by `aws_standing`, and the memory of its Lambdas."""
 
     counted: Counts
+    memory_mb: Mapping[str, int] = field(default_factory=lambda: MEMORY_MB)
 
-    @property
-    def system_log(self) -> int:
-        return SYSTEM_LOG if self.counted["lambdas_with_system_logs"] else 0
+    def system_log(self, handler: str) -> int:
+        """Bytes that Lambda itself logs of an invocation."""
+        return SYSTEM_LOG if handler in self.counted["system_logs"] else 0
 
     @property
     def pollers(self) -> int:
@@ -71,9 +72,9 @@ class Environment:
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
-def billed_ms(handler: str, counted: Counts) -> float:
+def billed_ms(handler: str, counted: Counts, env: Environment) -> float:
     """How long an invocation takes: the CPU time at the share of a processor that its memory buys, and its requests."""
-    share = max(1.0, VCPU_MB / MEMORY_MB[handler])
+    share = max(1.0, VCPU_MB / env.memory_mb[handler])
     return float(counted["cpu_ms"] * share + CALL_MS * counted["sequential"])
 
 
@@ -84,10 +85,10 @@ def handler_usage(handler: str, counted: Counts, env: Environment) -> Usage:
         bus_events=counted["bus_events"],
         queue_requests=counted["queue_requests"],
         lambda_requests=invocations,
-        lambda_gb_s=invocations * billed_ms(handler, counted) / 1000 * MEMORY_MB[handler] / 1024,
+        lambda_gb_s=invocations * billed_ms(handler, counted, env) / 1000 * env.memory_mb[handler] / 1024,
         write_units=counted["write_units"],
         read_units=counted["read_units"],
-        log_bytes=counted["log_bytes"] + invocations * env.system_log,
+        log_bytes=counted["log_bytes"] + invocations * env.system_log(handler),
     )
 
 
@@ -140,7 +141,7 @@ def traffic(single: Counts, full: Counts, rate: float, env: Environment, window_
     whole = besides(full) + _in_batches("ingest", single, full, 10, env)
     for queue, handler in QUEUES.items():
         messages = rate * full["queues"][queue]["messages"]
-        times = (billed_ms(handler, single["handlers"][handler]), billed_ms(handler, full["handlers"][handler]))
+        times = [billed_ms(handler, counts["handlers"][handler], env) for counts in (single, full)]
         handed[queue] = batches = _handed(messages, *times, window_s, _most(handler) if most else 0)
         whole += _in_batches(handler, single, full, batches.batch, env)
         whole += polled(full["queues"][queue], batches.batch, batches.receives)
@@ -195,9 +196,8 @@ def metrics(env: Environment) -> float:
     return float(env.counted["metrics"] * METRIC.dollars)
 
 
-def sweep_day(counted: Counts, env: Environment) -> float:
-    """Dollars for a million runs that wait a day."""
-    one_minute = handler_usage("tick", counted["busy"], env) - handler_usage("tick", counted["idle"], env)
-    one_minute.lambda_gb_s = max(0, one_minute.lambda_gb_s)
-    runs: int = counted["runs"]
-    return total(one_minute) * 1440 / runs
+def looked_after(watching: Counts, days: float) -> float:
+    """Dollars for a million runs that wait so long, for looking whether something of them is late. What is written for
+    it when the wait is over belongs to the run, and is counted there."""
+    once = Usage(**{**watching["once"], "write_units": 0})
+    return total(once) + days * total(Usage(**watching["a_day"]))

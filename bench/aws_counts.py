@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import time_machine
 from aws_harness import Harness, account
 from aws_stories import ROUNDS, Counts, Story, Teller, chain, deployed, fan, measure
+from aws_waiting import count_waiting
 
 from stepwell.testing.batches import Json, handler_step
 
 PAYLOADS = {"0.2 KB": 0, "1.5 KB": 1350, "4 KB": 3900}  # of each event and output; what is added to the small one
 WAITS = {"an hour": "1h", "three days": "3d", "thirty days": "30d"}
-SWEPT, SWEPT_MINUTES = 200, 8  # waiting runs, and the minutes for which `tick` is counted
 
 
 def workloads() -> Counts:
@@ -135,33 +136,11 @@ def _with_answers(teller: Teller) -> Story:
     return story
 
 
-def sweeping() -> Counts:
-    """What looking after waiting runs takes: `tick`, in the middle of their wait, without what it does with none. What
-    it takes once, and once a day, is counted by `aws_waiting`."""
-    with deployed(_two_steps({"wait": "30d"})) as harness, _clock() as clock:
-        idle = _ticks(harness, clock)
-        harness.counting = False
-        teller = Teller(harness, 10)
-        for _ in range(SWEPT // 10):
-            teller.tell(teller.new_events())
-        for pause in (timedelta(hours=1), timedelta(days=5)):  # as it looks at young runs, and once a day at all
-            clock.shift(pause)
-            for _ in range(SWEPT_MINUTES):
-                harness.invoke("tick", {})
-                clock.shift(timedelta(minutes=1))
-        harness.counting = True
-        busy = _ticks(harness, clock)
-    return {"runs": SWEPT, "minutes": SWEPT_MINUTES, "idle": idle, "busy": busy}
-
-
-def _ticks(harness: Harness, clock: Any) -> Counts:
-    """For a minute."""
-    harness.invoke("tick", {})
-    story = Story(SWEPT_MINUTES)
-    for _ in range(SWEPT_MINUTES):
-        clock.shift(timedelta(minutes=1))
-        story.invocations.append(("tick", harness.invoke("tick", {})))
-    return story.counts()["handlers"]["tick"]  # type: ignore[no-any-return]
+def watching() -> Counts:
+    """What looking after waiting runs takes, each and for each day."""
+    with account():
+        waiting = count_waiting(Harness("bus"))
+    return {"once": asdict(waiting.once), "a_day": asdict(waiting.a_day)}
 
 
 @contextmanager
@@ -188,6 +167,6 @@ ALL: dict[str, Callable[[], Counts]] = {
     "growth": growth,
     "flat": flat,
     "waiting": waiting,
-    "sweeping": sweeping,
+    "watching": watching,
     "tick": idle_tick,
 }

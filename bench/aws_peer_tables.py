@@ -18,7 +18,7 @@ def _peer_works(bill: Bill) -> dict[str, tuple[Work, float]]:
     works["ten steps, 0.2 KB"] = (Work(10), total(bill.run("ten steps", 1)))
     wide = total(usage(bill.results["growth"]["parallel"]["999"], 10, bill.production))
     works["1,000 steps, 999 of them in parallel"] = (Work(1000), wide)
-    waited = total(usage(bill.results["waiting"]["three days"], 10, bill.production)) + 3 * bill.sweep_day()
+    waited = total(usage(bill.results["waiting"]["three days"], 10, bill.production)) + bill.looked_after(3)
     works["two steps and three days between them, batches of ten"] = (Work(2, wait_days=3), waited)
     return works
 

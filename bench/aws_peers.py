@@ -12,22 +12,21 @@ from dataclasses import dataclass
 
 from aws_prices import BUS_EVENT, GIB, HTTP_REQUEST, LAMBDA_REQUEST, MILLION, PAGE, Price
 
-_QUOTED = "quoted by others who read that page in 2026"
 TRANSITION = Price(25.0, "million state transitions", "https://aws.amazon.com/step-functions/pricing/", PAGE)
-EXPRESS_REQUEST = Price(1.0, "million Express requests", "https://aws.amazon.com/step-functions/pricing/", _QUOTED)
-EXPRESS_GB_S = Price(16.67, "million GB-s of Express, first 1,000 GB-hours", "https://aws.amazon.com/step-functions/pricing/", _QUOTED)  # fmt: skip  # noqa: E501
-DURABLE_OPERATION = Price(8.0, "million durable operations", "https://aws.amazon.com/lambda/pricing/", _QUOTED)
-DURABLE_WRITTEN = Price(0.25, "GB written", "https://aws.amazon.com/lambda/pricing/", _QUOTED)
-DURABLE_KEPT = Price(0.15, "GB and month", "https://aws.amazon.com/lambda/pricing/", _QUOTED)
-INNGEST_PLAN = Price(99.0, "month (Pro), a million executions included", "https://www.inngest.com/pricing", _QUOTED)
-INNGEST_EXECUTION = Price(50.0, "million executions", "https://www.inngest.com/pricing", _QUOTED)
-INNGEST_EVENT = Price(0.50, "million events beyond five", "https://www.inngest.com/pricing", _QUOTED)
+EXPRESS_REQUEST = Price(1.0, "million Express requests", "https://aws.amazon.com/step-functions/pricing/")
+EXPRESS_GB_S = Price(16.67, "million GB-s of Express, first 1,000 GB-hours", "https://aws.amazon.com/step-functions/pricing/")  # fmt: skip  # noqa: E501
+DURABLE_OPERATION = Price(8.0, "million durable operations", "https://aws.amazon.com/lambda/pricing/")
+DURABLE_WRITTEN = Price(0.25, "GB written", "https://aws.amazon.com/lambda/pricing/")
+DURABLE_KEPT = Price(0.15, "GB and month", "https://aws.amazon.com/lambda/pricing/")
+INNGEST_PLAN = Price(99.0, "month (Pro), a million executions included", "https://www.inngest.com/pricing")
+INNGEST_EXECUTION = Price(50.0, "million executions", "https://www.inngest.com/pricing")
+INNGEST_EVENT = Price(0.50, "million events beyond five", "https://www.inngest.com/pricing")
 TEMPORAL_ACTION = Price(50.0, "million actions, the first five", "https://docs.temporal.io/cloud/pricing", PAGE)
 TEMPORAL_ACTIVE = Price(0.042, "GB and hour, of open workflows", "https://docs.temporal.io/cloud/pricing", PAGE)
 TEMPORAL_KEPT = Price(0.00105, "GB and hour, of ended workflows", "https://docs.temporal.io/cloud/pricing", PAGE)
 TEMPORAL_PLAN = Price(500.0, "month (Business), or 10%; 2.5 million actions in it", "https://docs.temporal.io/cloud/pricing", PAGE)  # fmt: skip  # noqa: E501
-RESTATE_PLAN = Price(75.0, "month (Starter), five million actions included", "https://restate.dev/pricing", _QUOTED)
-RESTATE_ACTION = Price(25.0, "million actions", "https://restate.dev/pricing", _QUOTED)
+RESTATE_PLAN = Price(75.0, "month (Starter), five million actions included", "https://restate.dev/pricing")
+RESTATE_ACTION = Price(25.0, "million actions", "https://restate.dev/pricing")
 TEMPORAL_TIERS = ((5, 50.0), (5, 45.0), (10, 40.0), (30, 35.0), (50, 30.0), (math.inf, 25.0))
 RESTATE_TIERS = ((95, 25.0), (math.inf, 10.0))
 """Millions of actions beyond a plan's own, and dollars for each of them. Beyond the last both ask to be called."""

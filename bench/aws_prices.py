@@ -12,8 +12,8 @@ MILLION = 1_000_000
 GIB = 1024**3
 MONTH_S = 30 * 86_400
 READ = "2026-11-29"
-PAGE, COPY, OLD = "the vendor's page, as stored", "others' copies of that page", "known before, not found again"
-"""How a price was read: no page could be opened live, so each is as good as the copy that a search found."""
+PAGE, QUOTED, KNOWN = "the page, as stored", "quoted by others", "from memory"
+"""How a price was read: no page could be opened live, so each is as good as what a search found."""
 
 _AWS = "https://aws.amazon.com"
 
@@ -23,13 +23,13 @@ class Price:
     dollars: float
     unit: str
     url: str
-    how: str = COPY
+    how: str = QUOTED
 
 
 HTTP_REQUEST = Price(1.00, "million requests, each begun 512 KB", f"{_AWS}/api-gateway/pricing/")
 BUS_EVENT = Price(1.00, "million events of one's own, each begun 64 KB", f"{_AWS}/eventbridge/pricing/")
 QUEUE_REQUEST = Price(0.40, "million requests of a standard queue, each begun 64 KB", f"{_AWS}/sqs/pricing/")
-LAMBDA_REQUEST = Price(0.20, "million requests", f"{_AWS}/lambda/pricing/", PAGE)
+LAMBDA_REQUEST = Price(0.20, "million requests", f"{_AWS}/lambda/pricing/")
 LAMBDA_GB_S = Price(13.3334, "million GB-s, arm64; the time of a cold start too", f"{_AWS}/lambda/pricing/")
 WRITE_UNIT = Price(0.625, "million write units", f"{_AWS}/dynamodb/pricing/on-demand/")
 READ_UNIT = Price(0.125, "million read units", f"{_AWS}/dynamodb/pricing/on-demand/")
@@ -40,15 +40,15 @@ LOG_KEPT_GB = Price(0.03, "GB and month, compressed", f"{_AWS}/cloudwatch/pricin
 METRIC = Price(0.30, "custom metric and month, only for hours in which it is sent", f"{_AWS}/cloudwatch/pricing/")
 ALARM = Price(0.10, "alarm and month", f"{_AWS}/cloudwatch/pricing/")
 DASHBOARD = Price(3.00, "dashboard and month, beyond three", f"{_AWS}/cloudwatch/pricing/")
-KEY = Price(1.00, "KMS key and month", f"{_AWS}/kms/pricing/", OLD)
-KEY_REQUEST = Price(3.00, "million requests to KMS", f"{_AWS}/kms/pricing/", OLD)
-OUT_GB = Price(0.09, "GB to the internet", f"{_AWS}/ec2/pricing/on-demand/", OLD)
-TRACE = Price(5.00, "million traces of X-Ray", f"{_AWS}/xray/pricing/", OLD)
-VCPU_HOUR = Price(0.04048, "vCPU and hour of Fargate, x86, at least a minute", f"{_AWS}/fargate/pricing/", OLD)
-GB_HOUR = Price(0.004445, "GB and hour of Fargate, x86", f"{_AWS}/fargate/pricing/", OLD)
-ADDRESS_HOUR = Price(0.005, "public IPv4 address and hour", f"{_AWS}/vpc/pricing/", OLD)
-S3_PUT = Price(5.00, "million PUT requests", f"{_AWS}/s3/pricing/", OLD)
-S3_GET = Price(0.40, "million GET requests", f"{_AWS}/s3/pricing/", OLD)
+KEY = Price(1.00, "KMS key and month", f"{_AWS}/kms/pricing/")
+KEY_REQUEST = Price(3.00, "million requests to KMS", f"{_AWS}/kms/pricing/")
+OUT_GB = Price(0.09, "GB to the internet", f"{_AWS}/ec2/pricing/on-demand/")
+TRACE = Price(5.00, "million traces of X-Ray", f"{_AWS}/xray/pricing/")
+VCPU_HOUR = Price(0.04048, "vCPU and hour of Fargate, x86, at least a minute", f"{_AWS}/fargate/pricing/")
+GB_HOUR = Price(0.004445, "GB and hour of Fargate, x86", f"{_AWS}/fargate/pricing/")
+ADDRESS_HOUR = Price(0.005, "public IPv4 address and hour", f"{_AWS}/vpc/pricing/", KNOWN)
+S3_PUT = Price(5.00, "million PUT requests", f"{_AWS}/s3/pricing/")
+S3_GET = Price(0.40, "million GET requests", f"{_AWS}/s3/pricing/")
 
 PRICES = {
     "HTTP API": HTTP_REQUEST,

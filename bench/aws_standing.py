@@ -34,10 +34,11 @@ def standing(environments: dict[str, Settings]) -> dict[str, dict[str, Any]]:
         app = cdk.App(outdir=folder)
         stacks = {name: StepwellStack(app, settings) for name, settings in environments.items()}
         templates = {name: Template.from_stack(stack).to_json() for name, stack in stacks.items()}
-    return {name: _counted(template) for name, template in templates.items()}
+    return {name: counted(template) for name, template in templates.items()}
 
 
-def _counted(template: Any) -> dict[str, Any]:
+def counted(template: Any) -> dict[str, Any]:
+    """What one template has of it."""
     resources = list(template["Resources"].values())
 
     def of(kind: str) -> list[Any]:
@@ -50,13 +51,18 @@ def _counted(template: Any) -> dict[str, Any]:
         "mappings": len(mappings),
         "mappings_with_maximum": sum("ScalingConfig" in mapping for mapping in mappings),
         "tables_with_recovery": sum(map(_can_be_restored, of("DynamoDB::Table"))),
-        "lambdas_with_system_logs": sum(map(_logs_reports, functions)),
+        "system_logs": sorted(_name(function) for function in functions if _logs_reports(function)),
         "metrics": len(set(metrics())) if _writes_metrics(functions) else 0,
     }
 
 
 def _can_be_restored(table: Any) -> bool:
     return table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled") is True
+
+
+def _name(function: Any) -> str:
+    """As in `stepwell.aws.topology`; handlers are called `lambdas.NAME.handler`."""
+    return str(function["Handler"].split(".")[1])
 
 
 def _logs_reports(function: Any) -> bool:
@@ -80,13 +86,22 @@ def metrics() -> Iterator[str]:
             if isinstance(node, ast.ImportFrom) and node.module == "stepwell.aws.observe"
             for name in node.names
         }
+        texts = {name.id: text for name, text in _constants(tree)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in imported & _WRITERS:
-                yield from _names(node.args[0])
+                argument = node.args[0]
+                yield from _names(texts.get(argument.id, argument) if isinstance(argument, ast.Name) else argument)
+
+
+def _constants(module: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+    for node in module.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            yield node.targets[0], node.value
 
 
 def _names(text: ast.expr) -> list[str]:
+    """The names that a text stands for; those with a status in them are one for each."""
     if isinstance(text, ast.Constant):
         return [str(text.value)]
-    prefix = next(str(resource.value) for resource in getattr(text, "values", ()) if isinstance(resource, ast.Constant))
+    prefix = next((str(part.value) for part in getattr(text, "values", ()) if isinstance(part, ast.Constant)), "")
     return [prefix + status for status in _STATUSES[prefix]]

@@ -21,7 +21,7 @@ from stepwell.testing.batches import Json, destination, handler_step, sqs_event
 from stepwell.testing.meter import chunks
 
 Counts = dict[str, Any]
-ROUNDS = 9  # that are timed
+ROUNDS = 4  # that are timed
 RESPONSE_BYTES = 250  # of an HTTP answer's head, as an HTTP API writes it
 SMALL = 0  # bytes that are added to an event's data and to a step's output
 _numbers = itertools.count()

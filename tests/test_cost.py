@@ -31,6 +31,15 @@ def test_the_page_is_what_the_command_writes_of_the_kept_counts() -> None:
     assert in_docs(page, Bill(saved())) == page, "write it with `python bench/aws_cost.py --from-saved --write-docs`"
 
 
+def test_every_aim_is_met_by_the_kept_counts() -> None:
+    from aws_cost import saved
+    from aws_dollars import AIMS, Bill
+
+    bill = Bill(saved())
+
+    assert [text for text, holds in AIMS if not holds(bill)] == []
+
+
 @pytest.mark.parametrize("batch", [1, 10])
 def test_a_run_of_three_steps_makes_the_requests_that_are_kept(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import aws_harness
@@ -69,6 +78,36 @@ def test_a_batching_window_gathers_what_comes_meanwhile() -> None:
 
     assert 3 < handed.batch < 7
     assert handed.receives == pytest.approx(1, abs=0.01)
+
+
+def test_what_stands_is_counted_in_the_template() -> None:
+    from aws_standing import counted
+
+    def of(kind: str, **properties: Any) -> Any:
+        return {"Type": f"AWS::{kind}", "Properties": properties}
+
+    quiet = {"SystemLogLevel": "WARN"}
+    resources = [
+        of("CloudWatch::Alarm"),
+        of("Lambda::EventSourceMapping", ScalingConfig={"MaximumConcurrency": 20}),
+        of("Lambda::EventSourceMapping"),
+        of("DynamoDB::Table", PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": False}),
+        of("Lambda::Function", Handler="lambdas.route.handler", LoggingConfig=quiet),
+        of("Lambda::Function", Handler="lambdas.step_http.handler"),
+    ]
+
+    found = counted({"Resources": dict(enumerate(resources))})
+
+    assert (found["alarms"], found["dashboards"], found["tables_with_recovery"]) == (1, 0, 0)
+    assert (found["mappings"], found["mappings_with_maximum"]) == (2, 1)
+    assert found["system_logs"] == ["step_http"]
+
+
+def test_an_idle_queue_is_polled_by_five_pollers_if_it_has_a_maximum_concurrency_and_by_two_if_not() -> None:
+    from aws_bill import Environment
+
+    assert Environment({"mappings": 2, "mappings_with_maximum": 2}).pollers == 10
+    assert Environment({"mappings": 2, "mappings_with_maximum": 0}).pollers == 4
 
 
 def test_the_custom_metrics_are_found_in_the_code_that_writes_them() -> None:
