@@ -1,20 +1,20 @@
 """Alarms on what nobody would notice otherwise: what was lost, what is late, what is refused.
 
 One rule: every queue has an alarm on its dead letters and one on its lag, and every asynchronous path one on what could
-not be delivered.
+not be delivered. An alarm watches a metric under exactly the dimensions with which its service reports it: CloudWatch
+takes any others too, and never finds data. `tests/infra/emitted.py` has the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aws_cdk import (
-    Duration,
-)
+from aws_cdk import Annotations, Aws, Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -30,6 +30,7 @@ from infra.settings import Settings
 from infra.state import State
 from stepwell.aws.observe import NAMESPACE
 from stepwell.aws.redelivery import STUCK
+from stepwell.aws.table import STATUS_INDEX
 
 LATE = {"events": Duration.minutes(5), "outcomes": Duration.minutes(20)}
 """How old a message may get. Timers of up to 14 minutes stand in `outcomes`, and are no delay."""
@@ -41,15 +42,7 @@ class Alarms(Construct):
         self, scope: Construct, settings: Settings, queues: Queues, state: State, functions: Functions
     ) -> None:
         super().__init__(scope, "Alarms")
-        self.topic = sns.Topic(
-            self,
-            "Topic",
-            enforce_ssl=True,
-            display_name=f"Stepwell {settings.env}",
-            master_key=key_of(self, settings),
-        )
-        if settings.alarm_email:
-            self.topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
+        self.topic = self._topic(settings)
         self._queues(queues)
         self._alarm(
             "messagesStuck",
@@ -60,7 +53,7 @@ class Alarms(Construct):
         self._deliveries(functions.by_name["step_http"])
         self._alarm(
             "loopsStopped",
-            _sum("AWS/Lambda", "RecursiveInvocationsDropped", {}),
+            _sum_of_all_lambdas("RecursiveInvocationsDropped"),
             text="Lambda took a round of some Lambda in this account and region for endless, and stopped it",
         )
         self._table(state.table)
@@ -70,12 +63,43 @@ class Alarms(Construct):
             text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
         )
 
+    def _topic(self, settings: Settings) -> sns.Topic:
+        """The topic of all alarms. A policy of one's own replaces the default one of SNS, which would let CloudWatch
+        publish: https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html"""
+        topic = sns.Topic(
+            self,
+            "Topic",
+            enforce_ssl=True,
+            display_name=f"Stepwell {settings.env}",
+            master_key=key_of(self, settings),
+        )
+        alarms = f"arn:{Aws.PARTITION}:cloudwatch:{Aws.REGION}:{Aws.ACCOUNT_ID}:alarm:*"
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="Alarms",
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID},
+                    "ArnLike": {"aws:SourceArn": alarms},
+                },
+            )
+        )
+        if settings.alarm_email:
+            topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
+        else:
+            Annotations.of(self).add_warning_v2(
+                "stepwell:alarm_email",
+                "Nobody is told of alarms: give -c alarm_email=<address>, subscribe to the topic yourself,"
+                " or leave the alarms out with -c alarms=false.",
+            )
+        return topic
+
     def watch_bus(self, bus: Bus, rules: Mapping[str, events.Rule]) -> None:
         """What the rules could not hand over to their queues, not even to the dead letters."""
         for name, rule in rules.items():
-            dimensions = {"RuleName": rule.rule_name}
-            if rule is bus.rule:
-                dimensions["EventBusName"] = bus.bus.event_bus_name
+            dimensions = bus.metric_dimensions(rule)
             for metric in ("FailedInvocations", "InvocationsFailedToBeSentToDlq"):
                 self._alarm(
                     f"{name}{metric}",
@@ -115,10 +139,11 @@ class Alarms(Construct):
             by_name["tick"].metric_invocations(period=FIVE_MINUTES),
             text="tick does not run: no cron trigger and no timer over 14 minutes fires",
             below=1,
+            periods=2,  # the first one after a deployment begins before tick does
         )
 
     def _deliveries(self, step_http: lambda_.Function) -> None:
-        """The Lambdas of steps come and go, so that theirs is the metric of all Lambdas in the account and region."""
+        """The Lambdas of steps come and go, so that theirs is the sum over all Lambdas in the account and region."""
         metric = "DestinationDeliveryFailures"
         self._alarm(
             "stepHttpAnswers",
@@ -127,19 +152,24 @@ class Alarms(Construct):
         )
         self._alarm(
             "stepAnswers",
-            _sum("AWS/Lambda", metric, {}),
+            _sum_of_all_lambdas(metric),
             text="answers of some Lambda in this account and region did not reach its destination",
         )
 
     def _table(self, table: dynamodb.ITable) -> None:
-        dimensions = {"TableName": table.table_name}
-        for metric in ("ReadThrottleEvents", "WriteThrottleEvents"):
-            self._alarm(
-                f"table{metric}",
-                _sum("AWS/DynamoDB", metric, dimensions),
-                text="the table throttles: are many requests about one key?",
-                periods=3,
-            )
+        """What is throttled in an index is not counted for the table."""
+        table_alone = {"TableName": table.table_name}
+        for name, dimensions in (
+            ("table", table_alone),
+            ("index", {**table_alone, "GlobalSecondaryIndexName": STATUS_INDEX}),
+        ):
+            for metric in ("ReadThrottleEvents", "WriteThrottleEvents"):
+                self._alarm(
+                    f"{name}{metric}",
+                    _sum("AWS/DynamoDB", metric, dimensions),
+                    text=f"the {name} throttles: are many requests about one key?",
+                    periods=3,
+                )
 
     def _alarm(
         self,
@@ -163,6 +193,18 @@ class Alarms(Construct):
             treat_missing_data=missing.NOT_BREACHING if below is None else missing.BREACHING,
         )
         alarm.add_alarm_action(actions.SnsAction(self.topic))
+
+
+def _sum_of_all_lambdas(name: str) -> cloudwatch.MathExpression:
+    """The sum of a metric over all Lambdas, by a query: that Lambda also reports it without a dimension is said of its
+    metrics as a whole, and of none of these. A query costs as an alarm for each metric that it finds, and both are
+    reported only by Lambdas to which that happened.
+    https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-view.html
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Create_Metrics_Insights_Alarm.html
+    """
+    return cloudwatch.MathExpression(
+        expression=f'SELECT SUM({name}) FROM SCHEMA("AWS/Lambda", FunctionName)', using_metrics={}, period=FIVE_MINUTES
+    )
 
 
 def _sum(namespace: str, name: str, dimensions: Mapping[str, str]) -> cloudwatch.Metric:

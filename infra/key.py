@@ -1,6 +1,6 @@
 """The KMS key that the setting `kms_key` names: what it encrypts, and what that asks of whoever uses what is encrypted.
 
-One rule: services are let in by the key's own policy, which its owner writes (README.md); roles get the rest here.
+One rule: services are let in by the key's own policy, which its owner writes (`key_policy`); roles get the rest here.
 """
 
 from __future__ import annotations

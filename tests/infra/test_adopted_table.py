@@ -53,7 +53,7 @@ def test_commands_lambdas_alarms_and_the_dashboard_know_that_table(resources: di
     assert sum(NAME in its for its in variables) == 7
     alarms = of(resources, "AWS::CloudWatch::Alarm")
     dimensions = [dimension for its in alarms for dimension in its.get("Dimensions", ())]
-    assert [its["Value"] for its in dimensions if its["Name"] == "TableName"] == [NAME, NAME]
+    assert [its["Value"] for its in dimensions if its["Name"] == "TableName"] == [NAME] * 4
     assert NAME in json.dumps(of(resources, "AWS::CloudWatch::Dashboard"))
 
 

@@ -21,12 +21,13 @@ watched = pytest.mark.parametrize("env", ["dev", "all"])
 
 
 def watches(synth: Synth, env: str, metric: str) -> set[str]:
-    """The logical ids of what has an alarm on a metric."""
+    """The logical ids of what has an alarm on a metric; `everything` for one over all Lambdas."""
     found: set[str] = set()
     for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
         if alarm.get("MetricName") == metric:
-            names = {name for its in alarm.get("Dimensions", ()) for name in references(its["Value"])}
-            found |= names or {"everything"}
+            found |= {name for its in alarm["Dimensions"] for name in references(its["Value"])}
+        if f"SUM({metric})" in str(alarm.get("Metrics")):
+            found.add("everything")
     return found
 
 
@@ -67,6 +68,10 @@ def test_every_asynchronous_path_is_watched(synth: Synth, env: str) -> None:
 def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
     table = set(synth.resources(env, "AWS::DynamoDB::Table"))
     assert watches(synth, env, "ReadThrottleEvents") == watches(synth, env, "WriteThrottleEvents") == table
+    alarms = synth.resources(env, "AWS::CloudWatch::Alarm").values()
+    indexes = ["GlobalSecondaryIndexName" in str(its) for its in alarms if "Throttle" in its.get("MetricName", "")
+               and its["Namespace"] == "AWS/DynamoDB"]  # fmt: skip
+    assert sorted(indexes) == [False, False, True, True]
 
 
 @watched

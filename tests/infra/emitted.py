@@ -1,0 +1,133 @@
+"""Which metrics services report, under which dimensions: from their documentation, and for our own by running the code.
+
+One rule: an alarm on anything else never sees data. CloudWatch takes it nevertheless.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepwell.aws import observe
+from stepwell.core.run import RunStatus
+
+AWS_SOURCES = Path(observe.__file__).parent
+STATUSES = {  # what stands behind the prefix of a metric's name
+    "Runs": [status.name for status in RunStatus if status is not RunStatus.RUNNING],
+    "Attempts": ["completed", "failed", "lost", "cancelled"],
+}
+
+
+WRITE = """
+import sys
+from types import SimpleNamespace
+from stepwell.aws.observe import count, observed
+
+@observed
+def handler(event, context):
+    for name in sys.argv[1:]:
+        count(name)
+
+handler({}, SimpleNamespace(aws_request_id="1"))
+"""
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """`statistics`: those that say something for this metric."""
+
+    dimensions: tuple[frozenset[str], ...]
+    statistics: frozenset[str]
+
+
+def _emitted(*dimensions: str, by: str = "Sum") -> Emitted:
+    return Emitted(tuple(frozenset(one.split()) for one in dimensions), frozenset(by.split()))
+
+
+PERCENTILES = "p50 p95 p99 Average Maximum"
+# https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-monitoring.html: "RuleName" alone is a rule on the default
+# bus, both are one on a bus of one's own.
+_RULE = _emitted("RuleName", "EventBusName RuleName")
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+_QUEUE = _emitted("QueueName", by="Maximum")
+# https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html and .../monitoring-metrics-view.html. Those
+# without a dimension are said to be there, but not of which metrics: only the name of the function is relied upon.
+_LAMBDA = _emitted("FunctionName")
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/metrics-dimensions.html: the table's numbers do not
+# have those of its indexes in them.
+_TABLE = _emitted("TableName", "TableName GlobalSecondaryIndexName")
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
+_API = _emitted("ApiId", "ApiId Stage")
+
+OF_SERVICES: dict[tuple[str, str], Emitted] = {
+    ("AWS/Events", "FailedInvocations"): _RULE,
+    ("AWS/Events", "InvocationsFailedToBeSentToDlq"): _RULE,
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): _QUEUE,
+    ("AWS/SQS", "ApproximateAgeOfOldestMessage"): _QUEUE,
+    ("AWS/SQS", "NumberOfMessagesSent"): _emitted("QueueName"),
+    ("AWS/Lambda", "Errors"): _LAMBDA,
+    ("AWS/Lambda", "Throttles"): _LAMBDA,
+    ("AWS/Lambda", "Invocations"): _LAMBDA,
+    ("AWS/Lambda", "DestinationDeliveryFailures"): _LAMBDA,
+    ("AWS/Lambda", "RecursiveInvocationsDropped"): _LAMBDA,
+    ("AWS/Lambda", "Duration"): _emitted("FunctionName", by=f"{PERCENTILES} Sum"),
+    ("AWS/DynamoDB", "ReadThrottleEvents"): _TABLE,
+    ("AWS/DynamoDB", "WriteThrottleEvents"): _TABLE,
+    ("AWS/DynamoDB", "ConsumedReadCapacityUnits"): _TABLE,
+    ("AWS/DynamoDB", "ConsumedWriteCapacityUnits"): _TABLE,
+    ("AWS/ApiGateway", "5xx"): _API,
+    ("AWS/ApiGateway", "Count"): _emitted("ApiId", "ApiId Stage", by="Sum SampleCount"),
+}
+
+
+@dataclass(frozen=True)
+class OwnMetrics:
+    """What the engine's Lambdas report: names, and the namespace and dimensions of them all."""
+
+    names: frozenset[str]
+    namespace: str
+    dimensions: dict[str, str]
+
+
+@functools.cache
+def own_metrics(env: str) -> OwnMetrics:
+    """The names stand in the code; how they are written is seen by writing them, in a process of its own."""
+    names = frozenset(_names())
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE, *sorted(names)],
+        env={**os.environ, "STEPWELL_ENV_NAME": env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    written = json.loads(done.stdout)
+    (directive,) = written["_aws"]["CloudWatchMetrics"]
+    (dimensions,) = directive["Dimensions"]
+    assert {metric["Name"] for metric in directive["Metrics"]} == names
+    return OwnMetrics(names, directive["Namespace"], {name: written[name] for name in dimensions})
+
+
+def _names() -> Iterator[str]:
+    """The names in all calls of `count` and `duration`; those made from a status, for each status."""
+    for file in sorted(AWS_SOURCES.glob("**/*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+                continue
+            if node.func.id in ("count", "duration"):
+                yield from _named(node.args[0])
+
+
+def _named(argument: ast.expr) -> Iterator[str]:
+    if isinstance(argument, ast.Constant):
+        yield str(argument.value)
+    elif isinstance(argument, ast.JoinedStr):
+        prefix = argument.values[0]
+        assert isinstance(prefix, ast.Constant)
+        yield from (f"{prefix.value}{status.capitalize()}" for status in STATUSES[str(prefix.value)])

@@ -1,0 +1,191 @@
+"""Every alarm and every graph watches what a service really reports, and every alarm reaches somebody."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.infra.conftest import Synth
+from tests.infra.emitted import OF_SERVICES, OwnMetrics, own_metrics
+from tests.infra.physical import Physical
+
+watched = pytest.mark.parametrize("env", ["dev", "all"])
+QUERY = re.compile(r'SELECT SUM\((?P<name>\w+)\) FROM SCHEMA\("(?P<namespace>[\w/]+)", (?P<dimensions>[\w, ]+)\)')
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One metric of an alarm or a widget; `dimensions` with None as value: summed over all values."""
+
+    where: str
+    namespace: str
+    name: str
+    dimensions: Mapping[str, str | None]
+    statistic: str
+
+
+def of_alarms(account: Physical) -> Iterator[Watched]:
+    for id, alarm in account.of_type("AWS::CloudWatch::Alarm").items():
+        its = account.value(alarm)
+        if "MetricName" in its:
+            pairs = {one["Name"]: one["Value"] for one in its.get("Dimensions", ())}
+            yield Watched(id, its["Namespace"], its["MetricName"], pairs, its["Statistic"])
+        for query in its.get("Metrics", ()):
+            yield of_query(id, query["Expression"])
+
+
+def of_query(where: str, expression: str) -> Watched:
+    found = QUERY.fullmatch(expression)
+    assert found, f"{where}: what does {expression} watch?"
+    return Watched(where, found["namespace"], found["name"], dict.fromkeys(found["dimensions"].split(", ")), "Sum")
+
+
+def of_widgets(account: Physical) -> Iterator[Watched]:
+    for widget in account.dashboard():
+        default = widget["properties"].get("stat", "Average")
+        for row in widget["properties"].get("metrics", ()):
+            if isinstance(row[0], dict):  # an expression over the others
+                continue
+            *names, options = row if isinstance(row[-1], dict) else (*row, {})
+            namespace, name, *pairs = names
+            dimensions = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            yield Watched(widget["properties"]["title"], namespace, name, dimensions, options.get("stat", default))
+
+
+def problem(its: Watched, account: Physical, own: OwnMetrics) -> str | None:
+    """Why this metric has no data, or not the one that is meant."""
+    if its.namespace == own.namespace:
+        if its.name not in own.names:
+            return "no Lambda of the engine writes it"
+        return None if its.dimensions == own.dimensions else f"it is written with {own.dimensions}"
+    emitted = OF_SERVICES.get((its.namespace, its.name))
+    if emitted is None:
+        return "not in the table of what services report"
+    if set(its.dimensions) not in emitted.dimensions:
+        return f"it is reported with {[sorted(one) for one in emitted.dimensions]}"
+    if its.statistic not in emitted.statistics:
+        return f"{its.statistic} says nothing of it: {sorted(emitted.statistics)}"
+    wrong = [name for name, value in its.dimensions.items() if value is not None and value not in named(account)[name]]
+    return f"nothing is called so: {wrong}" if wrong else None
+
+
+def named(account: Physical) -> dict[str, set[str]]:
+    """The values that a dimension can have, by its name: the names of the resources there are."""
+    (table,) = account.of_type("AWS::DynamoDB::Table").values()
+    return {
+        "FunctionName": set(account.of_type("AWS::Lambda::Function")),
+        "QueueName": set(account.of_type("AWS::SQS::Queue")),
+        "TableName": set(account.of_type("AWS::DynamoDB::Table")),
+        "GlobalSecondaryIndexName": {its["IndexName"] for its in table["GlobalSecondaryIndexes"]},
+        "ApiId": set(account.of_type("AWS::ApiGatewayV2::Api")),
+        "Stage": {its["StageName"] for its in account.of_type("AWS::ApiGatewayV2::Stage").values()},
+        "EventBusName": set(account.of_type("AWS::Events::EventBus")),
+        "RuleName": set(account.of_type("AWS::Events::Rule")),
+    }
+
+
+def account(synth: Synth, env: str) -> Physical:
+    return Physical(synth.templates[env].to_json())
+
+
+@watched
+def test_every_alarm_watches_a_metric_that_is_reported(synth: Synth, env: str) -> None:
+    there, own = account(synth, env), own_metrics(env)
+    found = list(of_alarms(there))
+    assert {its.where for its in found} == set(there.of_type("AWS::CloudWatch::Alarm"))
+    assert {f"{its.where}: {its.name}": why for its in found if (why := problem(its, there, own))} == {}
+
+
+@watched
+def test_every_graph_shows_a_metric_that_is_reported(synth: Synth, env: str) -> None:
+    there, own = account(synth, env), own_metrics(env)
+    found = list(of_widgets(there))
+    assert {its.where for its in found} == {widget["properties"]["title"] for widget in there.dashboard()}
+    assert {f"{its.where}: {its.name}": why for its in found if (why := problem(its, there, own))} == {}
+
+
+@watched
+def test_a_rule_is_watched_on_the_bus_on_which_it_is(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    on_bus = {id: there.value(rule.get("EventBusName", "")) for id, rule in there.of_type("AWS::Events::Rule").items()}
+    watched_rules = [its.dimensions for its in of_alarms(there) if its.namespace == "AWS/Events"]
+    assert watched_rules
+    for dimensions in watched_rules:
+        rule = dimensions["RuleName"]
+        assert rule is not None
+        assert dimensions.get("EventBusName", "") == on_bus[rule]
+
+
+def test_the_reference_to_a_rule_on_a_bus_of_one_s_own_is_not_its_name(synth: Synth) -> None:
+    there = account(synth, "dev")
+    (rule,) = [id for id, its in there.of_type("AWS::Events::Rule").items() if "EventBusName" in its]
+    (bus,) = there.of_type("AWS::Events::EventBus")
+    assert there.value({"Ref": rule}) == f"{bus}|{rule}"
+    assert problem(
+        Watched("", "AWS/Events", "FailedInvocations", {"EventBusName": bus, "RuleName": f"{bus}|{rule}"}, "Sum"),
+        there,
+        OwnMetrics(frozenset(), "Stepwell", {}),
+    )
+
+
+@watched
+def test_silence_is_an_alarm_only_where_something_must_happen(synth: Synth, env: str) -> None:
+    silent = {
+        alarm["MetricName"]
+        for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values()
+        if alarm["TreatMissingData"] != "notBreaching"
+    }
+    assert silent == {"Invocations"}  # tick's, which runs every minute
+
+
+@watched
+def test_an_alarm_of_silence_waits_until_there_can_have_been_data(synth: Synth, env: str) -> None:
+    (alarm,) = [
+        its for its in synth.resources(env, "AWS::CloudWatch::Alarm").values() if its["TreatMissingData"] == "breaching"
+    ]
+    assert alarm["EvaluationPeriods"] * alarm["Period"] >= 600
+
+
+@watched
+def test_every_alarm_reaches_a_topic_that_cloudwatch_may_publish_to(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    (topic,) = [there.arn(id) for id in there.of_type("AWS::SNS::Topic")]
+    for alarm in there.of_type("AWS::CloudWatch::Alarm").values():
+        assert there.value(alarm["AlarmActions"]) == [topic]
+        assert alarm.get("ActionsEnabled", True) is True
+    statements = [
+        there.value(statement)
+        for policy in there.of_type("AWS::SNS::TopicPolicy").values()
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+    (allowed,) = [its for its in statements if its["Effect"] == "Allow"]
+    assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert (allowed["Action"], allowed["Resource"]) == ("sns:Publish", topic)
+    emails = [its["Endpoint"] for its in there.of_type("AWS::SNS::Subscription").values()]
+    email = synth.settings[env].alarm_email
+    assert emails == ([email] if email else [])
+    assert {there.value(its["TopicArn"]) for its in there.of_type("AWS::SNS::Subscription").values()} <= {topic}
+
+
+def test_who_gives_no_address_hears_that_nobody_is_told_of_alarms(synth: Synth) -> None:
+    def warnings(env: str) -> str:
+        metadata = json.loads((synth.folder / f"Stepwell-{env}.metadata.json").read_text())
+        return json.dumps([its for entries in metadata.values() for its in entries if its["type"] == "aws:cdk:warning"])
+
+    assert "Nobody is told of alarms" in warnings("dev")
+    assert "Nobody is told of alarms" not in warnings("all")
+    assert "Nobody is told of alarms" not in warnings("bare")
+
+
+def test_the_names_of_metrics_in_dashboards_are_plain_rows(synth: Synth) -> None:
+    """CloudWatch's shorthand `.` for "as above" would need reading of its own."""
+    rows: list[Any] = [
+        row for widget in account(synth, "dev").dashboard() for row in widget["properties"].get("metrics", ())
+    ]
+    assert rows
+    assert not [row for row in rows if "." in row]

@@ -1,0 +1,223 @@
+"""Who may use each topic, queue, bus, bucket and key: all who must, under the narrowest conditions, and nobody else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk.assertions import Template
+
+from infra import key_policy
+from infra.bus import Bus
+from infra.queues import Queues
+from infra.settings import Settings
+from tests.infra.conftest import EVERYTHING, Synth
+from tests.infra.physical import ACCOUNT, REGION, Physical
+
+every_environment = pytest.mark.parametrize("env", ["dev", "all", "bare"])
+NO_TLS = {"Bool": {"aws:SecureTransport": "false"}}
+OLD_TLS = {"NumericLessThan": {"s3:TlsVersion": 1.2}}
+Statement = dict[str, Any]
+Allowed = tuple[str, str, str]  # service, action and, as JSON, the conditions
+
+POLICIES = {  # resource policies by the type of what they are for, with the property that names it
+    "AWS::SQS::QueuePolicy": ("AWS::SQS::Queue", "Queues"),
+    "AWS::SNS::TopicPolicy": ("AWS::SNS::Topic", "Topics"),
+    "AWS::S3::BucketPolicy": ("AWS::S3::Bucket", "Bucket"),
+}
+OTHER_POLICIES = {"AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"}  # of roles, which tests/infra/test_roles.py has
+
+
+def account(synth: Synth, env: str) -> Physical:
+    return Physical(synth.templates[env].to_json())
+
+
+def statements(there: Physical, kind: str) -> dict[str, list[Statement]]:
+    """All statements about each resource of this kind, by its logical id; those that there are none about are in it."""
+    found: dict[str, list[Statement]] = {id: [] for id in there.of_type(kind)}
+    for policy_kind, (about, name) in POLICIES.items():
+        if about != kind:
+            continue
+        for policy in there.of_type(policy_kind).values():
+            targets = policy[name] if isinstance(policy[name], list) else [policy[name]]
+            for target in targets:
+                (id,) = [one for one in found if there.ref(one) == there.value(target)]
+                found[id] += [there.value(its) for its in policy["PolicyDocument"]["Statement"]]
+    return found
+
+
+def allowed(found: list[Statement], arn: str) -> set[Allowed]:
+    grants = [its for its in found if its["Effect"] == "Allow"]
+    assert all(its["Resource"] == arn for its in grants)
+    return {(its["Principal"]["Service"], its["Action"], json.dumps(its["Condition"])) for its in grants}
+
+
+def of_rule(there: Physical, id: str) -> Allowed:
+    return "events.amazonaws.com", "sqs:SendMessage", json.dumps({"ArnEquals": {"aws:SourceArn": there.arn(id)}})
+
+
+# --- each kind --------------------------------------------------------------------------------------------------------
+
+
+@every_environment
+def test_a_queue_takes_messages_from_the_rules_that_send_to_it_and_from_nothing_else(synth: Synth, env: str) -> None:
+    """Lambdas and steps send as their roles, so that no policy of a queue names them."""
+    there = account(synth, env)
+    expected: dict[str, set[Allowed]] = {there.arn(id): set() for id in there.of_type("AWS::SQS::Queue")}
+    for id, rule in there.of_type("AWS::Events::Rule").items():
+        for target in rule["Targets"]:
+            for place in (target["Arn"], target.get("DeadLetterConfig", {}).get("Arn")):
+                if (arn := there.value(place)) in expected:
+                    expected[arn].add(of_rule(there, id))
+    found = {there.arn(id): allowed(its, there.arn(id)) for id, its in statements(there, "AWS::SQS::Queue").items()}
+    assert found == expected
+    assert sum(map(len, found.values())) == (4 if synth.settings[env].has_containers else 2)
+
+
+@every_environment
+def test_the_topic_of_alarms_takes_messages_from_alarms_of_this_account_alone(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    conditions = {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:*"},
+    }
+    alarms = ("cloudwatch.amazonaws.com", "sns:Publish", json.dumps(conditions))
+    topics = statements(there, "AWS::SNS::Topic")
+    assert len(topics) == synth.settings[env].alarms
+    for id, found in topics.items():
+        assert allowed(found, there.arn(id)) == {alarms}
+
+
+@every_environment
+def test_nothing_is_taken_without_tls(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    for kind in ("AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::S3::Bucket"):
+        for id, found in statements(there, kind).items():
+            denied = [its for its in found if its["Effect"] == "Deny"]
+            without_tls = [its["Principal"] for its in denied if its["Condition"] == NO_TLS]
+            assert without_tls in (["*"], [{"AWS": "*"}]), id
+            assert all(its["Condition"] in (NO_TLS, OLD_TLS) for its in denied), id
+
+
+@every_environment
+def test_the_bus_takes_events_of_this_account_alone(synth: Synth, env: str) -> None:
+    """A bus without a policy is open to the roles of its own account that IAM allows to send, and to nobody else."""
+    there = account(synth, env)
+    assert len(there.of_type("AWS::Events::EventBus")) == 1
+    assert not there.of_type("AWS::Events::EventBusPolicy")
+    assert all("Policy" not in bus for bus in there.of_type("AWS::Events::EventBus").values())
+
+
+@every_environment
+def test_nobody_but_the_emptying_of_the_bucket_is_let_into_the_bucket(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    ((_, found),) = statements(there, "AWS::S3::Bucket").items()
+    principals = [its["Principal"] for its in found if its["Effect"] == "Allow"]
+    if synth.settings[env].keep_data:
+        assert principals == []
+    else:
+        (principal,) = principals
+        assert "CustomS3AutoDeleteObjects" in principal["AWS"]
+
+
+@every_environment
+def test_a_lambda_is_invoked_by_what_starts_it_and_by_nothing_else(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    tick = next(
+        id for id, its in there.of_type("AWS::Lambda::Function").items() if its["Handler"] == "lambdas.tick.handler"
+    )
+    for permission in there.of_type("AWS::Lambda::Permission").values():
+        its = there.value({name: value for name, value in permission.items() if name != "SourceArn"})
+        assert its["Principal"] in ("apigateway.amazonaws.com", "events.amazonaws.com")
+        assert "SourceArn" in permission
+        if its["Principal"] == "events.amazonaws.com":
+            assert its["FunctionName"] == there.arn(tick)
+
+
+# --- all kinds --------------------------------------------------------------------------------------------------------
+
+
+@every_environment
+def test_no_policy_of_a_resource_is_left_out_here(synth: Synth, env: str) -> None:
+    kinds = {its["Type"] for its in account(synth, env).resources.values() if its["Type"].endswith("Policy")}
+    assert kinds <= {*POLICIES, *OTHER_POLICIES}
+
+
+@every_environment
+def test_no_wildcard_lets_anybody_in(synth: Synth, env: str) -> None:
+    there = account(synth, env)
+    for kind in ("AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::S3::Bucket"):
+        for found in statements(there, kind).values():
+            for its in found:
+                if its["Effect"] == "Allow":
+                    assert "*" not in json.dumps(its["Principal"])
+                    if "Service" in its["Principal"]:
+                        assert "aws:Source" in json.dumps(its["Condition"])
+
+
+# --- with a key -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", [None, True, False])
+def test_queues_with_a_key_know_their_rules_whatever_feature_flags_an_app_has(flag: bool | None) -> None:
+    app = cdk.App(context={} if flag is None else {"@aws-cdk/aws-events:eventsTargetQueueSameAccount": flag})
+    stack = cdk.Stack(app, "Stack")
+    Bus(stack, Settings(kms_key=EVERYTHING.kms_key), Queues(stack, Settings(kms_key=EVERYTHING.kms_key)))
+    there = Physical(Template.from_stack(stack).to_json())
+    (rule,) = there.of_type("AWS::Events::Rule")
+    assert {its["KmsMasterKeyId"] for its in there.of_type("AWS::SQS::Queue").values()} == {EVERYTHING.kms_key}
+    found = [allowed(its, there.arn(id)) for id, its in statements(there, "AWS::SQS::Queue").items()]
+    assert [one for one in found if one] == [{of_rule(there, rule)}] * 2  # the queue and its dead letters
+
+
+def test_the_owner_of_a_key_is_told_all_services_that_must_use_it(synth: Synth) -> None:
+    """EventBridge for the queues, CloudWatch for the topic, and CloudWatch Logs. All others use it as a role."""
+    there = account(synth, "all")
+    services = {"events.amazonaws.com"} if there.of_type("AWS::SQS::QueuePolicy") else set()
+    services |= {"cloudwatch.amazonaws.com"} if there.of_type("AWS::SNS::Topic") else set()
+    services |= {f"logs.{REGION}.amazonaws.com"} if there.of_type("AWS::Logs::LogGroup") else set()
+    told = key_policy.statements(EVERYTHING.kms_key)
+    assert {its["Principal"]["Service"] for its in told} == services
+    for its in told:
+        assert its["Effect"] == "Allow"
+        assert {"kms:Decrypt", "kms:GenerateDataKey*"} <= set(its["Action"]) <= {
+            "kms:Decrypt", "kms:GenerateDataKey*", "kms:Encrypt", "kms:ReEncrypt*", "kms:DescribeKey",
+        }  # fmt: skip
+        ((_, condition),) = its["Condition"].items()
+        ((name, value),) = condition.items()
+        assert name.startswith(("kms:EncryptionContext:aws:", "aws:SourceAccount"))
+        assert ACCOUNT in value
+
+
+def test_an_environment_of_another_account_than_the_key_s_is_named_by_its_own() -> None:
+    for its in key_policy.statements(EVERYTHING.kms_key, account="999999999999"):
+        assert "999999999999" in json.dumps(its["Condition"])
+        assert ACCOUNT not in json.dumps(its["Condition"])
+
+
+def test_what_a_key_s_policy_lacks_is_found() -> None:
+    first, *rest = key_policy.statements(EVERYTHING.kms_key)
+    reordered = {**first, "Sid": "Other", "Action": first["Action"][::-1]}
+    assert key_policy.missing({"Statement": [reordered, *rest]}, [first, *rest]) == []
+    wider = {**first, "Condition": {}}
+    assert key_policy.missing({"Statement": [wider, *rest]}, [first, *rest]) == [first]
+
+
+def test_the_statements_are_printed_for_a_key_and_for_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert key_policy.main([EVERYTHING.kms_key]) == 0
+    assert json.loads(capsys.readouterr().out) == key_policy.statements(EVERYTHING.kms_key)
+    with pytest.raises(SystemExit, match=r"kms_key: 'alias/mine' is not the ARN of a key"):
+        key_policy.main(["alias/mine"])
+
+
+def test_the_statements_are_a_policy_that_cdk_takes() -> None:
+    stack = cdk.Stack()
+    key = kms.Key(stack, "Key")
+    for its in key_policy.statements(EVERYTHING.kms_key):
+        key.add_to_resource_policy(iam.PolicyStatement.from_json(its))
+    (made,) = Template.from_stack(stack).find_resources("AWS::KMS::Key").values()
+    assert key_policy.missing(made["Properties"]["KeyPolicy"], key_policy.statements(EVERYTHING.kms_key)) == []
