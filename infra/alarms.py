@@ -57,11 +57,12 @@ class Alarms(Construct):
             text="Lambda took a round of some Lambda in this account and region for endless, and stopped it",
         )
         self._table(state.table)
-        self._alarm(
-            "eventsInvalid",
-            _sum(NAMESPACE, INVALID_METRIC, {"env": settings.env, "service": SERVICE}),
-            text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
-        )
+        if settings.metrics:
+            self._alarm(
+                "eventsInvalid",
+                _sum(NAMESPACE, INVALID_METRIC, {"env": settings.env, "service": SERVICE}),
+                text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
+            )
 
     def _topic(self, settings: Settings) -> sns.Topic:
         """The topic of all alarms. A policy of one's own replaces the default one of SNS, which would let CloudWatch

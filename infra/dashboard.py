@@ -23,7 +23,7 @@ RUN_METRICS = ("RunsCompleted", "RunsFailed", "RunsCancelled")
 STEP_METRIC, LAG_METRIC, EVENTS_METRIC = "StepDuration", "MessageLag", "EventsAccepted"
 INVALID_METRIC = "EventsInvalid"
 SERVICE = "stepwell"  # a dimension of them all, beside the environment
-WIDTH, HEIGHT = 8, 6  # three in a row
+WIDTH, HEIGHT, IN_A_ROW = 8, 6, 3
 FIVE_MINUTES = Duration.minutes(5)
 
 # Prices in US dollars, us-east-1, on demand.
@@ -48,35 +48,40 @@ class Dashboard(Construct):
         self._settings, self._queues, self._state = settings, queues, state
         self._functions, self._ingest = functions.by_name, ingest
         self.dashboard = cloudwatch.Dashboard(self, "Dashboard", default_interval=Duration.hours(6))
-        self.dashboard.add_widgets(self._rate(), self._runs(), self._lag())
-        self.dashboard.add_widgets(self._step_durations(), self._dead_letters(), self._throttles())
-        self.dashboard.add_widgets(self._engine(), self._cost(), self._invalid())
+        widgets = [self._rate(), self._lag(), self._dead_letters(), self._throttles(), self._engine(), self._cost()]
+        if settings.metrics:
+            widgets += [self._runs(), self._step_durations(), self._invalid()]
+        for first in range(0, len(widgets), IN_A_ROW):
+            self.dashboard.add_widgets(*widgets[first : first + IN_A_ROW])
 
     def _rate(self) -> Widget:
-        return _graph("Requests and events", [self._ingest.api.metric_count(), self._own(EVENTS_METRIC)])
+        return _graph("Requests and events", [self._ingest.api.metric_count(), *self._own(EVENTS_METRIC)])
 
     def _invalid(self) -> Widget:
-        return _graph("Events that are not as their types say", [self._own(INVALID_METRIC)])
+        return _graph("Events that are not as their types say", self._own(INVALID_METRIC))
 
     def _runs(self) -> Widget:
-        return _graph("Runs that ended", [self._own(name) for name in RUN_METRICS], stacked=True)
+        return _graph("Runs that ended", self._own(*RUN_METRICS), stacked=True)
 
     def _lag(self) -> Widget:
         ages = [
             pair.queue.metric_approximate_age_of_oldest_message(label=f"oldest of {name}, s")
             for name, pair in self._queues.all.items()
         ]
-        lags = [self._own(LAG_METRIC, statistic) for statistic in ("p50", "p99")]
+        lags = [lag for statistic in ("p50", "p99") for lag in self._own(LAG_METRIC, statistic=statistic)]
         return Widget(
             title="Lag (timers stand in outcomes for up to 14 min)", left=lags, right=ages, width=WIDTH, height=HEIGHT
         )
 
     def _step_durations(self) -> Widget:
-        return _graph("Duration of attempts", [self._own(STEP_METRIC, its) for its in ("p50", "p95", "p99")])
+        statistics = ("p50", "p95", "p99")
+        durations = [one for statistic in statistics for one in self._own(STEP_METRIC, statistic=statistic)]
+        return _graph("Duration of attempts", durations)
 
-    def _own(self, name: str, statistic: str = "Sum") -> cloudwatch.Metric:
-        """A metric that the engine's Lambdas write."""
-        return _metric(NAMESPACE, name, {"env": self._settings.env, "service": SERVICE}, statistic)
+    def _own(self, *names: str, statistic: str = "Sum") -> list[cloudwatch.Metric]:
+        """Metrics that the engine's Lambdas write; none where they write none."""
+        dimensions = {"env": self._settings.env, "service": SERVICE}
+        return [_metric(NAMESPACE, name, dimensions, statistic) for name in names if self._settings.metrics]
 
     def _dead_letters(self) -> Widget:
         return _graph(

@@ -8,7 +8,7 @@ wherever an event comes in or a run is made, so that all of them say it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 from aws_cdk import (
     Duration,
@@ -23,7 +23,7 @@ from infra.logs import log_group
 from infra.queues import Queues
 from infra.roles import LambdaRole, let_log, statements
 from infra.settings import Settings
-from stepwell.aws.observe import LOG_LEVEL, TRACING
+from stepwell.aws.observe import LOG_LEVEL, METRICS, TRACING, application_log_level
 from stepwell.aws.topology import FUNCTIONS, Engine, Function, Queue, Schedule
 
 
@@ -32,6 +32,8 @@ class Functions(Construct):
 
     def __init__(self, scope: Construct, settings: Settings, code: EngineCode, places: Mapping[str, list[str]]) -> None:
         super().__init__(scope, "Functions")
+        # The log groups below have the names that this flag would give to others, in apps that have set it.
+        self.node.set_context("@aws-cdk/aws-lambda:useCdkManagedLogGroup", False)
         self._settings, self._code, self._places = settings, code, dict(places)
         self.by_name: dict[str, lambda_.Function] = {}
         # The others may invoke step_http, so that it is made before their roles.
@@ -56,18 +58,31 @@ class Functions(Construct):
             timeout=Duration.seconds(its.timeout_s),
             role=role.without_policy_updates(),
             tracing=lambda_.Tracing.ACTIVE if settings.tracing else lambda_.Tracing.DISABLED,
-            reserved_concurrent_executions=self._concurrency(its.name) if settings.reserved_concurrency else None,
+            reserved_concurrent_executions=self._reserved(its.name),
             environment={
                 "STEPWELL_ENV_NAME": settings.env,
                 LOG_LEVEL: settings.log_level,
                 **({TRACING: "true"} if settings.tracing else {}),
+                **({} if settings.metrics else {METRICS: "false"}),
             },
+            **self._logging(its),
         )
         cast(lambda_.CfnFunction, made.node.default_child).recursive_loop = "Allow"
         log = log_group(scope, "Log", settings, f"/aws/lambda/{made.function_name}")
         let_log(scope, role, log.log_group_arn)
         self._places[f"{its.name} log"] = [log.log_group_arn]
         return made
+
+    def _logging(self, its: Function) -> dict[str, Any]:
+        """JSON lines, and of Lambda's own only warnings: START, END and REPORT are most of an idle environment's logs.
+        `step_http` keeps them: between START and END stands what an attempt printed (`stepwell.aws.logs`)."""
+        if isinstance(its.trigger, Engine):
+            return {}
+        return {
+            "logging_format": lambda_.LoggingFormat.JSON,
+            "system_log_level_v2": lambda_.SystemLogLevel.WARN,
+            "application_log_level_v2": lambda_.ApplicationLogLevel[application_log_level(self._settings.log_level)],
+        }
 
     def _concurrency(self, name: str) -> int | None:
         """Most instances of those that read queues."""
@@ -76,6 +91,18 @@ class Functions(Construct):
     def scope_of(self, name: str) -> Construct:
         """A Lambda with its role, what that may do, and its log."""
         return cast(Construct, self.node.find_child(name))
+
+    def _reserved(self, name: str) -> int | None:
+        """Instances that are reserved for a Lambda, which are also its most."""
+        settings = self._settings
+        if settings.reserved_concurrency and (most := self._concurrency(name)):
+            return most
+        asked = {
+            "ingest": settings.ingest_concurrency,
+            "api": settings.api_concurrency,
+            "tick": settings.tick_concurrency,
+        }
+        return asked.get(name) or None
 
     # --- what starts them ------------------------------------------------------------------------------------------
 
@@ -98,6 +125,7 @@ class Functions(Construct):
             target=self.by_name[name],
             event_source_arn=queue,
             batch_size=min(most, self._settings.batch_size),
+            max_batching_window=Duration.seconds(self._settings.batching_window),
             max_concurrency=self._concurrency(name),
             report_batch_item_failures=True,
         )

@@ -16,7 +16,11 @@ class Queues(Construct):
         super().__init__(scope, "Queues")
         key = key_of(self, settings)
         timeouts = {name: Duration.seconds(reader(name).timeout_s) for name in QUEUES}
+        collected = Duration.seconds(settings.batching_window)
         self.all = {
-            name: DurableQueue(self, name.capitalize(), handler_timeout=timeouts[name], key=key) for name in QUEUES
+            name: DurableQueue(
+                self, name.capitalize(), handler_timeout=timeouts[name], batching_window=collected, key=key
+            )
+            for name in QUEUES
         }
         self.events, self.outcomes = self.all[EVENTS], self.all[OUTCOMES]

@@ -13,6 +13,13 @@ from typing import Any
 
 DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 """Those that CloudWatch Logs takes."""
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "dev": {"alarms": False, "dashboard": False, "metrics": False, "point_in_time_recovery": False, "log_days": 3}
+}
+"""Defaults that another profile than `standard` changes."""
+LEAST_WARM = (12_000, 4_000)
+"""What a table on demand can take at once anyway, and the least that may be asked for.
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/warm-throughput.html"""
 
 
 class BadSetting(ValueError):
@@ -31,6 +38,12 @@ class Settings:
         "Name of the environment; several can share an account",
         pattern=r"[a-z][a-z0-9-]{0,23}",
         hint="up to 24 of a-z, 0-9 and -, a letter first",
+    )
+
+    profile: str = _setting(
+        "standard",
+        "Defaults of other settings: with `dev`, an idle environment costs less than $1 a month",
+        one_of=("standard", "dev"),
     )
 
     # --- what comes in ---
@@ -57,9 +70,25 @@ class Settings:
     batch_size: int = _setting(10, "Messages that `route` and `advance` take at once", low=1, high=10)
     route_concurrency: int = _setting(20, "Most instances of `route` at a time", low=2, high=1000)
     advance_concurrency: int = _setting(50, "Most instances of `advance` at a time", low=2, high=1000)
+    batching_window: int = _setting(
+        0,
+        "Seconds for which Lambda collects messages for a batch: cheaper at low traffic, and each step that much later",
+        low=0,
+        high=300,
+    )
     reserved_concurrency: bool = _setting(
         False,
         "Reserve the two concurrencies above for their Lambdas; not for accounts with a limit of 10",
+    )
+    ingest_concurrency: int = _setting(0, "Instances reserved for `ingest`, and its most; 0: none", low=0, high=1000)
+    api_concurrency: int = _setting(0, "Instances reserved for `api`, and its most; 0: none", low=0, high=1000)
+    tick_concurrency: int = _setting(0, "Instances reserved for `tick`, and its most; 0: none", low=0, high=1000)
+    step_concurrency: int = _setting(
+        0,
+        "Instances that `stepwell push` reserves for the Lambda of each step, and its most; 0: none, they share the"
+        " account's",
+        low=0,
+        high=1000,
     )
     event_age_s: int = _setting(
         3600, "How long a step may wait for a free Lambda before it is started again, seconds", low=60, high=21_600
@@ -110,6 +139,13 @@ class Settings:
     )
 
     # --- what is kept ---
+    warm_throughput: str = _setting(
+        "",
+        "What the table and its index can take from the first second on: reads and writes a second, such as"
+        " `24000/8000`; it costs once, and can only be raised",
+        pattern=r"\d{1,9}/\d{1,9}",
+        hint="reads/writes a second, such as 24000/8000",
+    )
     keep_data: bool = _setting(
         True, "`cdk destroy` leaves the table, the bucket and the image repository, and the table cannot be deleted"
     )
@@ -139,6 +175,7 @@ class Settings:
         hint="an e-mail address",
     )
     dashboard: bool = _setting(True, "A CloudWatch dashboard")
+    metrics: bool = _setting(True, "Metrics of our own, such as `RunsFailed`; CloudWatch bills each that is written")
 
     # --- the account's own rules ---
     permissions_boundary: str = _setting(
@@ -157,7 +194,19 @@ class Settings:
         """Settings from CDK's context: `read` answers None for what is not set, `names` is all that is set."""
         _refuse_unknown(cls, names)
         values = {its.name: read(its.name) for its in fields(cls)}
-        return cls(**{its.name: _parsed(its, values[its.name]) for its in fields(cls) if values[its.name] is not None})
+        given = {its.name: _parsed(its, values[its.name]) for its in fields(cls) if values[its.name] is not None}
+        return cls.of_profile(**given)
+
+    @classmethod
+    def of_profile(cls, profile: str = "standard", **given: Any) -> Settings:
+        """Settings with the defaults of a profile; what is given wins."""
+        return cls(profile=profile, **{**PROFILES.get(profile, {}), **given})
+
+    @property
+    def warm_units(self) -> tuple[int, int] | None:
+        """Reads and writes a second that the table is to be ready for."""
+        reads, _, writes = self.warm_throughput.partition("/")
+        return (int(reads), int(writes)) if writes else None
 
     @property
     def has_containers(self) -> bool:
@@ -195,7 +244,10 @@ def _problems(settings: Settings) -> Iterator[str]:
     if bool(settings.step_subnets) != bool(settings.step_security_groups):
         yield "step_subnets, step_security_groups: Lambda needs both, of one VPC, or neither"
     if settings.alarm_email and not settings.alarms:
-        yield "alarm_email: there are no alarms to send; leave out alarms=false"
+        yield "alarm_email: there are no alarms to send; give -c alarms=true, or leave the address out"
+    if any(asked < least for asked, least in zip(settings.warm_units or (), LEAST_WARM, strict=False)):
+        least_warm = "/".join(map(str, LEAST_WARM))
+        yield f"warm_throughput: {settings.warm_throughput} is less than {least_warm}, which is there anyway"
 
 
 def _field_problems(its: Field[Any], value: Any) -> Iterator[str]:

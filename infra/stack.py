@@ -142,6 +142,7 @@ class Stepwell(Construct):
             step_subnets=tuple(settings.step_network[0]),
             step_security_groups=tuple(settings.step_network[1]),
             tracing=settings.tracing,
+            step_concurrency=settings.step_concurrency,
         )
         containers = self.containers
         if containers is None:

@@ -55,6 +55,7 @@ class State(Construct):
 
     def _table(self, settings: Settings, removal: RemovalPolicy, key: kms.IKey | None) -> dynamodb.Table:
         text, number = dynamodb.AttributeType.STRING, dynamodb.AttributeType.NUMBER
+        warm = _warm(settings)
         table = dynamodb.Table(
             self,
             "Table",
@@ -62,6 +63,7 @@ class State(Construct):
             sort_key=dynamodb.Attribute(name="sk", type=text),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
             time_to_live_attribute="ttl",
+            warm_throughput=warm,
             encryption=None if key is None else dynamodb.TableEncryption.CUSTOMER_MANAGED,
             encryption_key=key,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
@@ -75,5 +77,14 @@ class State(Construct):
             partition_key=dynamodb.Attribute(name="gk", type=text),
             sort_key=dynamodb.Attribute(name="gs", type=number),
             projection_type=dynamodb.ProjectionType.KEYS_ONLY,
+            warm_throughput=warm,
         )
         return table
+
+
+def _warm(settings: Settings) -> dynamodb.WarmThroughput | None:
+    """For the table and its index alike: each run is written to both."""
+    if settings.warm_units is None:
+        return None
+    reads, writes = settings.warm_units
+    return dynamodb.WarmThroughput(read_units_per_second=reads, write_units_per_second=writes)

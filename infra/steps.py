@@ -27,6 +27,7 @@ from constructs import Construct
 
 from infra.key import key_of, via
 from infra.roles import for_this_account
+from infra.service_role import ServiceRole
 from infra.settings import BadSetting, Settings
 from stepwell.aws import adapter
 from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
@@ -70,6 +71,7 @@ class Containers(Construct):
         self.settings = settings
         vpc_id, self.subnets = self._network()
         self.cluster = ecs.CfnCluster(self, "Cluster", capacity_providers=["FARGATE", "FARGATE_SPOT"])
+        self.cluster.node.add_dependency(ServiceRole(self, settings))
         self.security_group = ec2.CfnSecurityGroup(
             self,
             "SecurityGroup",

@@ -14,7 +14,8 @@ from typing import Any
 
 Handler = Callable[[Any, Any], Any]
 NAMESPACE = "Stepwell"
-LOG_LEVEL, TRACING = "STEPWELL_LOG_LEVEL", "STEPWELL_TRACING"  # variables of each Lambda, by the settings of that name
+# variables of each Lambda, by the settings of that name
+LOG_LEVEL, TRACING, METRICS = "STEPWELL_LOG_LEVEL", "STEPWELL_TRACING", "STEPWELL_METRICS"
 _values: list[tuple[str, str, float]] = []
 
 
@@ -61,15 +62,30 @@ def _logger() -> Any:
     from aws_lambda_powertools import Logger
     from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 
-    logger = Logger(service="stepwell", level=os.environ.get(LOG_LEVEL, "INFO"))
+    level = os.environ.get(LOG_LEVEL, "INFO")
+    logger = Logger(service="stepwell", level=level)
     children = ("aws", "engine", "runs", "dispatch", "types", "webhooks")
-    for name in ("stepwell", *(f"stepwell.{its}" for its in children)):
-        logging.getLogger(name)  # they must be there to be found
-    copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})
+    ours = [logging.getLogger(name) for name in ("stepwell", *(f"stepwell.{its}" for its in children))]
+    copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})  # of those that there are
+    for each in ours:
+        each.setLevel(
+            level
+        )  # Powertools prefers the level that Lambda filters by, which `application_log_level` keeps low
     return logger
 
 
+def application_log_level(level: str) -> str:
+    """The level from which on Lambda keeps lines, for Lambdas that log from `level` on.
+
+    It is INFO at most: a line without a level counts as INFO, and metrics are such lines. The loggers drop the rest.
+    https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
+    """
+    return "DEBUG" if level == "DEBUG" else "INFO"
+
+
 def _write_metrics() -> None:
+    if os.environ.get(METRICS) == "false":
+        _values.clear()
     if not _values:
         return
     from aws_lambda_powertools import Metrics

@@ -47,6 +47,7 @@ class Resources:
     kms_key: str = ""  # empty: AWS-owned keys
     retention_days: int = 30
     event_age_s: int = 3600  # how long an invocation may wait in Lambda's queue
+    step_concurrency: int = 0  # instances that push reserves for each step's Lambda, and their limit; 0: none
     cache_s: float = 5.0  # how old a Lambda's view of functions may be
     keys_cache_s: float = 60.0  # how old its view of keys may be
     signing_keys_cache_s: float = 300.0  # how old its view of the signing keys may be

@@ -21,8 +21,8 @@ Json = dict[str, Any]
 Sleep = Callable[[float], None]
 _PROPAGATION_S = 60.0  # IAM takes some 10 s until a new role works everywhere
 
-CREATE, CONFIGURATION, VALUES, DESTINATIONS, RECURSION, ACTIVATION = (
-    "create", "configuration", "values", "destinations", "recursion", "activation",
+CREATE, CONFIGURATION, VALUES, DESTINATIONS, RECURSION, ACTIVATION, CONCURRENCY = (
+    "create", "configuration", "values", "destinations", "recursion", "activation", "concurrency",
 )  # fmt: skip
 _SMALLEST_STORAGE = 512  # MB of /tmp
 _UNLESS_SAID = {"EphemeralStorage": {"Size": _SMALLEST_STORAGE}, "TracingConfig": {"Mode": "PassThrough"}}
@@ -43,6 +43,7 @@ class LambdaState:
     configuration: Json
     destinations: Json | None
     recursion: str
+    concurrency: int = 0  # reserved; 0: none is
 
 
 def configuration(its: StepLambda, resources: Resources, role: str) -> Json:
@@ -96,7 +97,8 @@ def read_lambda(client: Any, name: str, qualifier: str | None = None) -> LambdaS
     except client.exceptions.ResourceNotFoundException:
         invoke = None
     recursion = client.get_function_recursion_config(FunctionName=name)["RecursiveLoop"]
-    return LambdaState(found, invoke, recursion)
+    concurrency = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions", 0)
+    return LambdaState(found, invoke, recursion, concurrency)
 
 
 def changes(state: LambdaState | None, wanted: Json, values: str | None, resources: Resources) -> tuple[str, ...]:
@@ -121,6 +123,8 @@ def changes(state: LambdaState | None, wanted: Json, values: str | None, resourc
         found.append(ACTIVATION)
     if hashed != values:
         found.append(VALUES)
+    if state.concurrency != resources.step_concurrency:
+        found.append(CONCURRENCY)
     return (*found, *invocation_changes(state, resources))
 
 
@@ -172,7 +176,17 @@ class Changer:
             activity.wait()
         elif ACTIVATION in todo:
             activity.wait()
+        if CONCURRENCY in todo or (CREATE in todo and self.resources.step_concurrency):
+            self._reserve(name)
         self.invocation(name, None, todo)
+
+    def _reserve(self, name: str) -> None:
+        """Reserve as many instances as each step may have, which is also their limit; or none, so that all share the
+        account's. https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html"""
+        if most := self.resources.step_concurrency:
+            self.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=most)
+        else:
+            self.client.delete_function_concurrency(FunctionName=name)
 
     def invocation(self, name: str, qualifier: str | None, todo: tuple[str, ...], *, is_new: bool = True) -> None:
         """`is_new`: its role may be new too, so that Lambda does not know yet what it allows."""

@@ -17,17 +17,29 @@ KEPT = Duration.days(14)
 
 class DurableQueue(Construct):
     """`queue` and `dead_letters`. `handler_timeout`: of the Lambda that reads it; messages stay invisible for six times
-    as long, as Lambda recommends, so that a batch that waits for a free instance is not delivered twice. `key`: that
-    encrypts it; without, one of SQS' own."""
+    as long, as Lambda recommends, so that a batch that waits for a free instance is not delivered twice; and for
+    `batching_window` besides, in which Lambda collects messages. `key`: that encrypts it; without, one of SQS' own.
 
-    def __init__(self, scope: Construct, id: str, *, handler_timeout: Duration, key: kms.IKey | None = None) -> None:
+    https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        handler_timeout: Duration,
+        batching_window: Duration | None = None,
+        key: kms.IKey | None = None,
+    ) -> None:
         super().__init__(scope, id)
+        collected_s = 0 if batching_window is None else int(batching_window.to_seconds())
         self.dead_letters = _queue(self, "DeadLetters", key)
         self.queue = _queue(
             self,
             "Queue",
             key,
-            visibility=Duration.seconds(6 * int(handler_timeout.to_seconds())),
+            visibility=Duration.seconds(6 * int(handler_timeout.to_seconds()) + collected_s),
             dead_letters=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=MAX_RECEIVES),
         )
 

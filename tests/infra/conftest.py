@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,18 @@ EVERYTHING = Settings(
     step_security_groups="sg-0123abcd",
     keep_data=False,
     alarm_email="ops@example.com",
+    ingest_concurrency=20,
+    api_concurrency=10,
+    tick_concurrency=1,
+    step_concurrency=2,
+    batching_window=5,
+    warm_throughput="24000/8000",
     permissions_boundary="arn:aws:iam::123456789012:policy/boundary",
     kms_key="arn:aws:kms:us-east-1:123456789012:key/12345678-1234-1234-1234-123456789012",
     step_lambdas="arn:aws:lambda:us-east-1:123456789012:function:mine",
 )
-NOTHING = replace(Settings(), env="bare", alarms=False, dashboard=False, point_in_time_recovery=False)
+NOTHING = Settings.of_profile("dev", env="bare")
+FLAGS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
 
 
 class Synth:
@@ -44,7 +50,7 @@ class Synth:
         from infra.stack import StepwellStack
 
         self.folder = folder
-        app = cdk.App(outdir=str(folder))
+        app = cdk.App(outdir=str(folder), context=FLAGS)
         stacks = {its.env: StepwellStack(app, its) for its in (Settings(), EVERYTHING, NOTHING)}
         cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
         app.synth()

@@ -49,9 +49,35 @@ def test_cdk_s_own_context_is_let_through() -> None:
         ({"step_subnets": "subnet-1"}, "step_subnets, step_security_groups: Lambda needs both"),
         ({"step_subnets": "net-1", "step_security_groups": "sg-1"}, "step_subnets: 'net-1' is not ids of up to 16"),
         ({"alarm_email": "a@b.org", "alarms": "false"}, "alarm_email: there are no alarms to send"),
+        ({"alarm_email": "a@b.org", "profile": "dev"}, "alarm_email: there are no alarms to send; give -c alarms=true"),
+        ({"profile": "prod"}, "profile: prod is none of standard, dev"),
+        ({"warm_throughput": "many"}, "warm_throughput: 'many' is not reads/writes a second, such as 24000/8000"),
+        ({"warm_throughput": "24000/100"}, "warm_throughput: 24000/100 is less than 12000/4000, which is there anyway"),
+        ({"batching_window": "301"}, "batching_window: 301 is not from 0 to 300"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused(values: dict[str, str], message: str) -> None:
     with pytest.raises(BadSetting) as refused:
         from_context(values)
     assert str(refused.value).startswith(message)
+
+
+def test_the_profile_dev_leaves_out_what_costs_while_nothing_happens() -> None:
+    settings = from_context({"profile": "dev"})
+    off = ("alarms", "dashboard", "metrics", "point_in_time_recovery")
+    assert [getattr(settings, name) for name in off] == [False] * len(off)
+    assert settings.log_days == 3
+    changed = {*off, "log_days", "profile"}
+    same = {name for name in Settings.__dataclass_fields__ if getattr(settings, name) == getattr(Settings(), name)}
+    assert same == set(Settings.__dataclass_fields__) - changed
+
+
+def test_what_is_given_beside_a_profile_wins() -> None:
+    given = {"profile": "dev", "alarms": "true", "alarm_email": "a@b.org", "log_days": "7"}
+    settings = from_context(given)
+    assert (settings.alarms, settings.alarm_email, settings.log_days) == (True, "a@b.org", 7)
+    assert (settings.dashboard, settings.metrics) == (False, False)
+
+
+def test_the_profile_standard_is_what_is_there_without_one() -> None:
+    assert from_context({"profile": "standard"}) == from_context({}) == Settings() == Settings.of_profile()

@@ -90,7 +90,8 @@ def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, e
     for mapping in synth.resources(env, "AWS::Lambda::EventSourceMapping").values():
         (queue,), (function,) = references(mapping["EventSourceArn"]), references(mapping["FunctionName"])
         timeout = synth.resources(env, "AWS::Lambda::Function")[function]["Timeout"]
-        assert queues[queue]["VisibilityTimeout"] == 6 * timeout
+        assert mapping["MaximumBatchingWindowInSeconds"] == synth.settings[env].batching_window
+        assert queues[queue]["VisibilityTimeout"] == 6 * timeout + mapping["MaximumBatchingWindowInSeconds"]
 
 
 @every_environment
@@ -236,7 +237,14 @@ def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> No
     if env == "all":
         assert missing == set()
     else:
-        unset = {"permissions_boundary", "kms_key", "step_subnets", "step_security_groups", "tracing"}
+        unset = {
+            "permissions_boundary",
+            "kms_key",
+            "step_subnets",
+            "step_security_groups",
+            "tracing",
+            "step_concurrency",
+        }
         assert missing == {*without_containers, *unset}
 
 
@@ -395,7 +403,7 @@ def test_inputs_of_containers_do_not_pile_up(synth: Synth, env: str) -> None:
 @every_environment
 def test_no_log_is_kept_for_ever(synth: Synth, env: str) -> None:
     logs = synth.resources(env, "AWS::Logs::LogGroup").values()
-    assert len(logs) == len(FUNCTIONS) + 1
+    assert len(logs) == len(FUNCTIONS) + 1 + synth.settings[env].has_containers  # of the API, and the role of ECS
     assert {its["RetentionInDays"] for its in logs} == {synth.settings[env].log_days}
 
 

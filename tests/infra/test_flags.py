@@ -1,0 +1,58 @@
+"""CDK's feature flags: cdk.json sets those that change anything here, and an app of somebody's own may set any."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+from infra.settings import Settings
+from infra.stack import StepwellStack
+from tests.infra.conftest import EVERYTHING, FLAGS, Synth
+
+
+def recommended() -> dict[str, Any]:
+    """What CDK recommends for new apps, from its package."""
+    (package,) = (Path(cdk.__file__).parent / "_jsii").glob("aws-cdk-lib@*.tgz")
+    with tarfile.open(package) as files:
+        file = files.extractfile("package/recommended-feature-flags.json")
+        assert file is not None
+        flags: dict[str, Any] = json.load(file)
+        return flags
+
+
+def synthesised(folder: Path, settings: Settings, flags: Mapping[str, Any]) -> Any:
+    app = cdk.App(outdir=str(folder), context=dict(flags))
+    StepwellStack(app, settings)
+    app.synth()
+    return json.loads((folder / f"Stepwell-{settings.env}.template.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def with_all(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """With every recommended flag, as in an app that `cdk init` makes."""
+    return synthesised(tmp_path_factory.mktemp("flags"), EVERYTHING, recommended())
+
+
+def test_the_flags_of_cdk_json_are_recommended_ones() -> None:
+    assert FLAGS.items() <= recommended().items()
+
+
+def test_no_flag_that_cdk_json_leaves_out_would_change_anything(synth: Synth, with_all: Any) -> None:
+    """If one would, after an upgrade of CDK: look at what it changes, and set it in cdk.json."""
+    assert synth.templates["all"].to_json() == with_all
+
+
+def test_an_app_with_all_flags_has_each_log_group_once(with_all: Any) -> None:
+    groups = [
+        json.dumps(its["Properties"].get("LogGroupName"))
+        for its in with_all["Resources"].values()
+        if its["Type"] == "AWS::Logs::LogGroup" and "LogGroupName" in its["Properties"]
+    ]
+    assert groups
+    assert len(groups) == len(set(groups))
