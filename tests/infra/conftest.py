@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +41,34 @@ NOTHING = Settings.of_profile("dev", env="bare")
 FLAGS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
 
 
+SETTINGS = {its.env: its for its in (Settings(), EVERYTHING, NOTHING)}
+
+
+def synthesise(folder: Path) -> None:
+    """Write the stacks under several settings, and what cdk-nag says of them."""
+    import aws_cdk as cdk  # it needs Node, and who has none can still test the settings
+    import cdk_nag
+
+    from infra.stack import StepwellStack
+
+    app = cdk.App(outdir=str(folder), context=FLAGS)
+    for its in SETTINGS.values():
+        StepwellStack(app, its)
+    cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
+    app.synth()
+
+
 class Synth:
-    """Stacks under several settings, and what cdk-nag says of them."""
+    """The stacks that `synthesise` wrote."""
 
     def __init__(self, folder: Path) -> None:
-        import aws_cdk as cdk  # it needs Node, and who has none can still test the settings
-        import cdk_nag
         from aws_cdk.assertions import Template
 
-        from infra.stack import StepwellStack
-
-        self.folder = folder
-        app = cdk.App(outdir=str(folder), context=FLAGS)
-        stacks = {its.env: StepwellStack(app, its) for its in (Settings(), EVERYTHING, NOTHING)}
-        cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
-        app.synth()
-        self.templates = {env: Template.from_stack(stack) for env, stack in stacks.items()}
-        self.settings = {"dev": Settings(), "all": EVERYTHING, "bare": NOTHING}
+        self.folder, self.settings = folder, SETTINGS
+        self.templates = {
+            env: Template.from_json(json.loads((folder / f"Stepwell-{env}.template.json").read_text()))
+            for env in SETTINGS
+        }
         self.report: Any = json.loads((folder / "validation-report.json").read_text())
 
     def resources(self, env: str, kind: str) -> dict[str, Any]:
@@ -65,4 +78,12 @@ class Synth:
 
 @pytest.fixture(scope="session")
 def synth(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-    return Synth(tmp_path_factory.mktemp("cdk"))
+    """Written once, by the first of pytest's processes that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cdk"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "validation-report.json").exists():
+            synthesise(folder)
+    return Synth(folder)
