@@ -44,11 +44,6 @@ class Alarms(Construct):
         super().__init__(scope, "Alarms")
         self.topic = self._topic(settings)
         self._queues(queues)
-        self._alarm(
-            "messagesStuck",
-            _sum(NAMESPACE, STUCK, {"env": settings.env, "service": SERVICE}),
-            text="a message fails again and again, for minutes; route's or advance's log says which, and why",
-        )
         self._functions(functions.by_name)
         self._deliveries(functions.by_name["step_http"])
         self._alarm(
@@ -58,11 +53,21 @@ class Alarms(Construct):
         )
         self._table(state.table)
         if settings.metrics:
-            self._alarm(
-                "eventsInvalid",
-                _sum(NAMESPACE, INVALID_METRIC, {"env": settings.env, "service": SERVICE}),
-                text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
-            )
+            self._own(settings)
+
+    def _own(self, settings: Settings) -> None:
+        """What the engine's Lambdas say of themselves."""
+        dimensions = {"env": settings.env, "service": SERVICE}
+        self._alarm(
+            "messagesStuck",
+            _sum(NAMESPACE, STUCK, dimensions),
+            text="a message fails again and again, for minutes; route's or advance's log says which, and why",
+        )
+        self._alarm(
+            "eventsInvalid",
+            _sum(NAMESPACE, INVALID_METRIC, dimensions),
+            text="events were not as their types say; what `stepwell/event.invalid` tells says which, and why",
+        )
 
     def _topic(self, settings: Settings) -> sns.Topic:
         """The topic of all alarms. A policy of one's own replaces the default one of SNS, which would let CloudWatch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -121,12 +122,14 @@ def _names() -> Iterator[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
             if node.func.id in ("count", "duration"):
-                yield from _named(node.args[0])
+                yield from _named(node.args[0], f"stepwell.aws.{file.stem}")
 
 
-def _named(argument: ast.expr) -> Iterator[str]:
+def _named(argument: ast.expr, module: str) -> Iterator[str]:
     if isinstance(argument, ast.Constant):
         yield str(argument.value)
+    elif isinstance(argument, ast.Name) and argument.id.isupper():
+        yield str(getattr(importlib.import_module(module), argument.id))
     elif isinstance(argument, ast.JoinedStr):
         prefix = argument.values[0]
         assert isinstance(prefix, ast.Constant)
