@@ -1,0 +1,124 @@
+"""Alarms reach their topic, watch metrics that there are, and queues take messages from their rules alone."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from rehearsal.real.account import Account, Json
+from rehearsal.real.checks import Failed, Skipped, check
+
+KINDS = ("DeadLetters", "Errors", "FailedInvocations", "ThrottleEvents", "ApiFails", "stepAnswers", "tickMissing")
+"""A part of the name of one alarm of each kind."""
+
+
+def alarms(account: Account) -> list[Json]:
+    """The environment's alarms, as CloudWatch describes them. Raises Skipped."""
+    names = account.made("AWS::CloudWatch::Alarm")
+    if not names:
+        raise Skipped("this environment has no alarms; deploy it with -c alarms=true")
+    client = account.client("cloudwatch")
+    pages = [client.describe_alarms(AlarmNames=names[first : first + 100]) for first in range(0, len(names), 100)]
+    return [alarm for page in pages for alarm in page["MetricAlarms"]]
+
+
+@check("An alarm of each kind publishes to its topic", seconds=30, usd=0.001)
+def alarms_publish(account: Account) -> str:
+    client, published = account.client("cloudwatch"), []
+    names = [alarm["AlarmName"] for alarm in alarms(account)]
+    for kind in KINDS:
+        name = next((one for one in names if kind in one), None)
+        if name is None:
+            continue
+        began = datetime.now(UTC)
+        _ring(account, name)
+        actions = account.until(f"{name} has acted", partial(_actions, client, name, began), within_s=60)
+        if failed := [one for one in actions if "Successfully executed" not in one["HistorySummary"]]:
+            raise Failed(f"{name}: {failed[0]['HistorySummary']}; see the topic's policy, and that of its KMS key")
+        published.append(name)
+    return f"{len(published)} alarms published"
+
+
+def _ring(account: Account, name: str) -> None:
+    """Set an alarm off; CloudWatch sets it back at the next evaluation, and so does the end of the check."""
+    states = {"OK": "the check is over", "ALARM": "a check of Stepwell"}
+    client = account.client("cloudwatch")
+    account.cleanup.callback(client.set_alarm_state, AlarmName=name, StateValue="OK", StateReason=states["OK"])
+    for state in states:  # only a change of state acts
+        client.set_alarm_state(AlarmName=name, StateValue=state, StateReason=states[state])
+
+
+def _actions(client: Any, name: str, since: datetime) -> list[Json]:
+    found = client.describe_alarm_history(AlarmName=name, HistoryItemType="Action", StartDate=since, MaxRecords=1)
+    items: list[Json] = found["AlarmHistoryItems"]
+    return items
+
+
+@check("Somebody is subscribed to the alarms", seconds=1)
+def somebody_is_told(account: Account) -> str:
+    alarms(account)
+    (topic,) = account.made("AWS::SNS::Topic")
+    found = account.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    told = [one["Endpoint"] for one in found if one["SubscriptionArn"] != "PendingConfirmation"]
+    if not told:
+        raise Failed("nobody has confirmed a subscription; deploy with -c alarm_email=<address> and confirm the mail")
+    return ", ".join(told)
+
+
+@check("Metrics that are written at any traffic are there, under the dimensions of their alarms", seconds=5)
+def alarms_watch_what_there_is(account: Account) -> str:
+    client, found, silent = account.client("cloudwatch"), 0, []
+    for alarm in alarms(account):
+        if alarm.get("MetricName") not in ("Invocations", "Errors", "Throttles", "ApproximateAgeOfOldestMessage"):
+            continue  # the others are written only where something went wrong
+        wanted = {one["Name"]: one["Value"] for one in alarm["Dimensions"]}
+        listed = client.list_metrics(
+            Namespace=alarm["Namespace"], MetricName=alarm["MetricName"], Dimensions=alarm["Dimensions"]
+        )["Metrics"]
+        if any({one["Name"]: one["Value"] for one in metric["Dimensions"]} == wanted for metric in listed):
+            found += 1
+        elif "register" not in alarm["AlarmName"] and "step_http" not in alarm["AlarmName"]:
+            silent.append(alarm["AlarmName"])
+    if silent:
+        raise Failed(f"no data yet for {', '.join(silent)}; send some events, wait 15 minutes, and check again")
+    return f"{found} alarms have data"
+
+
+@check("Rules are watched by their names, which are not what CloudFormation calls them", seconds=2)
+def rules_are_watched(account: Account) -> str:
+    events, seen = account.client("events"), []
+    for alarm in alarms(account):
+        dimensions = {one["Name"]: one["Value"] for one in alarm.get("Dimensions", ())}
+        if rule := dimensions.get("RuleName"):
+            bus = {"EventBusName": dimensions["EventBusName"]} if "EventBusName" in dimensions else {}
+            events.describe_rule(Name=rule, **bus)  # fails if there is none of this name
+            seen.append(rule)
+    return f"{len(seen)} alarms name {len(set(seen))} rules"
+
+
+@check("Queues take messages from the rules that send to them alone", seconds=2)
+def queues_take_from_their_rules(account: Account) -> str:
+    sqs, allowed = account.client("sqs"), []
+    for queue in account.made("AWS::SQS::Queue"):
+        policy = json.loads(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"])
+        for statement in policy["Statement"]:
+            if statement["Effect"] == "Allow":
+                if "aws:SourceArn" not in json.dumps(statement.get("Condition", {})):
+                    raise Failed(f"{queue} lets in {statement['Principal']} without a rule's ARN; deploy this version")
+                allowed.append(queue)
+    return f"{len(allowed)} permissions, each for one rule"
+
+
+@check("The engine's Lambdas have the reserved instances and the loop setting of their template", seconds=3)
+def lambdas_are_as_deployed(account: Account) -> str:
+    client, reserved = account.client("lambda"), {}
+    for name in ("ingest", "api", "route", "advance", "tick"):
+        function = account.engine_lambda(name)
+        if (loop := client.get_function_recursion_config(FunctionName=function)["RecursiveLoop"]) != "Allow":
+            raise Failed(f"Lambda would stop {name} in a long run: RecursiveLoop is {loop}; deploy again")
+        found = client.get_function_concurrency(FunctionName=function).get("ReservedConcurrentExecutions")
+        reserved[name] = "none" if found is None else str(found)
+    limit = client.get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    return f"limit {limit}; reserved: " + ", ".join(f"{name} {count}" for name, count in reserved.items())
