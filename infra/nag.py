@@ -42,6 +42,17 @@ def acknowledge(scope: Construct, places: Mapping[str, list[str]]) -> None:
             Validations.of(scope).acknowledge(Acknowledgment(id=finding, reason=reason))
 
 
+def acknowledge_wildcards(scope: Construct, document: Mapping[str, Any]) -> None:
+    """For a permissions boundary, which allows nothing by itself."""
+    reason = "A boundary grants nothing: it says what roles of steps, whose names it cannot know, may allow at most."
+    for statement in document["Statement"]:
+        for kind in ("Resource", "Action"):
+            values = statement[kind] if isinstance(statement[kind], list) else [statement[kind]]
+            for value in values:
+                finding = f"AwsSolutions-IAM5[{kind}::{_as_written(Stack.of(scope).resolve(value))}]"
+                Validations.of(scope).acknowledge(Acknowledgment(id=finding, reason=reason))
+
+
 def _as_written(value: Any) -> str:
     """A resolved value as cdk-nag writes it: references in angle brackets."""
     if isinstance(value, str):

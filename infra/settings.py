@@ -185,6 +185,15 @@ class Settings:
         hint="the ARN of a policy",
     )
 
+    step_actions: str = _setting(
+        "",
+        "Actions that the boundary of steps' roles allows besides what Stepwell needs, such as `s3:GetObject,ses:*`;"
+        " who gives a role a policy of its own needs them",
+        pattern=r"(?!(iam|organizations|account):)[a-z0-9-]+:[A-Za-z0-9*]+"
+        r"(,(?!(iam|organizations|account):)[a-z0-9-]+:[A-Za-z0-9*]+)*",
+        hint="actions of AWS services, separated by commas, and none of iam, organizations or account",
+    )
+
     def __post_init__(self) -> None:
         for problem in _problems(self):
             raise BadSetting(problem)
@@ -225,6 +234,10 @@ class Settings:
     def step_lambda_arns(self) -> list[str]:
         return _list(self.step_lambdas)
 
+    @property
+    def step_action_list(self) -> list[str]:
+        return _list(self.step_actions)
+
 
 def table() -> str:
     """The settings as a table in Markdown."""
@@ -243,6 +256,8 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield "subnets: say which VPC they are in: -c vpc=<its id>"
     if bool(settings.step_subnets) != bool(settings.step_security_groups):
         yield "step_subnets, step_security_groups: Lambda needs both, of one VPC, or neither"
+    if settings.step_actions and settings.permissions_boundary:
+        yield "step_actions: your own permissions_boundary says what steps may do; leave one of them out"
     if settings.alarm_email and not settings.alarms:
         yield "alarm_email: there are no alarms to send; give -c alarms=true, or leave the address out"
     if any(asked < least for asked, least in zip(settings.warm_units or (), LEAST_WARM, strict=False)):

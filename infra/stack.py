@@ -25,7 +25,7 @@ from infra.queues import Queues
 from infra.settings import Settings
 from infra.signing_keys import SigningKeys
 from infra.state import INPUTS, State
-from infra.steps import Containers, StepLayers, parameter_arn, parameter_arns
+from infra.steps import Containers, StepBoundary, StepLayers, parameter_arn, parameter_arns
 from stepwell.aws.naming import (
     function_prefix,
     log_group,
@@ -38,6 +38,7 @@ from stepwell.aws.resources import VARIABLE, Resources, parameter
 from stepwell.aws.table import STATUS_INDEX
 from stepwell.cdk.deployed import step_parameter, step_parameters
 from stepwell.cdk.environment import bus_parameter, registrar_parameter
+from stepwell.cdk.push import push_parameter, push_places
 
 
 class Stepwell(Construct):
@@ -59,6 +60,7 @@ class Stepwell(Construct):
         self.rules = {"events": self.bus.rule}
         if self.containers:
             self.rules["containers"] = self.bus.watch_containers(self.containers.cluster.attr_arn)
+        self.step_boundary = "" if settings.permissions_boundary else self._bound_steps()
         self._tell()
         self._watch()
         self._bound()
@@ -98,15 +100,23 @@ class Stepwell(Construct):
             places["execution role"] = [self.containers.execution_role.role_arn]
         return places
 
+    def _bound_steps(self) -> str:
+        """The ARN of the policy that bounds the roles of steps. The queue's ARN is spelled out: ARNs of steps are made
+        of its parts."""
+        queue = f"arn:{Aws.PARTITION}:sqs:{Aws.REGION}:{Aws.ACCOUNT_ID}:{self.queues.outcomes.queue.queue_name}"
+        return StepBoundary(self, self.settings, replace(self._resources(), outcomes_queue_arn=queue)).arn
+
     def _tell(self) -> None:
         """A Lambda's own name cannot stand in what it is made from: only SSM has that of step_http."""
-        known = replace(self._resources(), api_url=self.ingest.url)
+        known = replace(self._resources(), api_url=self.ingest.url, step_boundary=self.step_boundary)
         step_http = self.functions.by_name["step_http"]
         for function in self.functions.by_name.values():
             its = known if function is step_http else replace(known, step_http=step_http.function_name)
             function.add_environment(VARIABLE, self._json(its))
         everything = replace(known, step_http=step_http.function_name)
         env = self.settings.env
+        names = push_places(everything)
+        ssm.StringParameter(self, "PushPlaces", parameter_name=push_parameter(env), string_value=",".join(names))
         ssm.StringParameter(self, "Resources", parameter_name=parameter(env), string_value=self._json(everything))
         for name, value in step_parameters(everything, self.queues.outcomes.queue.queue_name).items():
             kind = {"string_value": value} if isinstance(value, str) else {"string_list_value": list(value)}

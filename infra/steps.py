@@ -26,11 +26,14 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.key import key_of, via
+from infra.nag import acknowledge_wildcards
 from infra.roles import for_this_account
 from infra.service_role import ServiceRole
 from infra.settings import BadSetting, Settings
 from stepwell.aws import adapter
 from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
+from stepwell.aws.resources import Resources
+from stepwell.aws.roles import boundary
 
 ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
 PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Platform.LINUX_AMD64}
@@ -61,6 +64,23 @@ class StepLayers(Construct):
         made.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
         made.cfn_options.deletion_policy = CfnDeletionPolicy.DELETE
         return layer
+
+
+class StepBoundary(Construct):
+    """The policy that bounds the roles of steps that `stepwell push` makes."""
+
+    def __init__(self, scope: Construct, settings: Settings, resources: Resources) -> None:
+        super().__init__(scope, "StepBoundary")
+        document = boundary(resources, settings.step_action_list)
+        policy = iam.CfnManagedPolicy(
+            self,
+            "Policy",
+            managed_policy_name=f"stepwell-{settings.env}-steps-{Aws.REGION}",
+            description=f"The most that steps of Stepwell {settings.env} may do",
+            policy_document=document,
+        )
+        self.arn = policy.ref
+        acknowledge_wildcards(self, document)
 
 
 class Containers(Construct):

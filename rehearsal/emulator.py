@@ -20,7 +20,7 @@ import boto3
 from ministack import app
 from ministack.core import iam_actions
 from ministack.core.lambda_runtime import execution_credentials
-from ministack.services import lambda_svc, sqs
+from ministack.services import iam, lambda_svc, sqs
 
 Json = dict[str, Any]
 
@@ -110,6 +110,37 @@ def sqs_actions(action_of: Callable[..., str | None]) -> Callable[..., str | Non
     return permission
 
 
+def lambda_actions(action_of: Callable[..., str | None]) -> Callable[..., str | None]:
+    """What a function does when it was invoked, whether it may start itself, and the versions of a layer have actions
+    of their own; ministack asks for others."""
+
+    def permission(service: str, method: str, path: str, *request: Any) -> str | None:
+        for ending, what in (("/event-invoke-config", "EventInvokeConfig"), ("/recursion-config", "RecursionConfig")):
+            if service == "lambda" and path.partition("?")[0].endswith(ending):
+                return f"lambda:{method.capitalize()}Function{what}"
+        if (
+            service == "lambda"
+            and method == "GET"
+            and path.partition("?")[0].endswith("/versions")
+            and "/layers/" in path
+        ):
+            return "lambda:ListLayerVersions"
+        return action_of(service, method, path, *request)
+
+    return permission
+
+
+def lambda_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
+    """A function that is to be made has an ARN; ministack asks for the right to make any."""
+
+    def resource(service: str, method: str, path: str, headers: Any, body: bytes, *rest: Any) -> str:
+        if service == "lambda" and method == "POST" and path.rstrip("/").endswith("/functions"):
+            path = f"{path.rstrip('/')}/{json.loads(body)['FunctionName']}"
+        return arn_of(service, method, path, headers, body, *rest)
+
+    return resource
+
+
 def parameter_arns(arn_of: Callable[..., str]) -> Callable[..., str]:
     """Who reads a parameter with GetParameters must be allowed that one; ministack asks for the right to all."""
 
@@ -140,6 +171,30 @@ def leading_keys(context_of: Callable[[bytes], Json]) -> Callable[[bytes], Json]
     return context
 
 
+def condition_keys(keys_of: Callable[..., Json]) -> Callable[..., Json]:
+    """AWS tells IAM the permissions boundary of the role that a request makes or changes; ministack does not."""
+
+    def keys(service: str, action: str, body: bytes, parameters: Json) -> Json:
+        found = keys_of(service, action, body, parameters)
+        if service == "iam":
+            found = {**found, "iam:PermissionsBoundary": _boundary(action, parameters)}
+        return found
+
+    return keys
+
+
+def _boundary(action: str, parameters: Json) -> str:
+    """The boundary that a request asks for, or that its role has."""
+
+    def given(name: str) -> str:
+        value = parameters.get(name, "")
+        return str(value[0] if isinstance(value, list) else value)
+
+    if action in ("iam:CreateRole", "iam:PutRolePermissionsBoundary"):
+        return given("PermissionsBoundary")
+    return str((iam._roles.get(given("RoleName")) or {}).get("PermissionsBoundary") or "")
+
+
 def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
     """Resources of which policies demand TLS answer to plain HTTP, since ministack and all that calls it are here."""
     return lambda address, is_tls: pin(address, True)
@@ -147,8 +202,9 @@ def as_if_tls(pin: Callable[[str, bool], None]) -> Callable[[str, bool], None]:
 
 if __name__ == "__main__":
     lambda_svc.invoke_async_with_retry = invoke
-    iam_actions.extract_iam_action = sqs_actions(iam_actions.extract_iam_action)
-    iam_actions.extract_resource_arn = parameter_arns(iam_actions.extract_resource_arn)
+    iam_actions.extract_iam_action = lambda_actions(sqs_actions(iam_actions.extract_iam_action))
+    iam_actions.request_tag_context = condition_keys(iam_actions.request_tag_context)
+    iam_actions.extract_resource_arn = lambda_arns(parameter_arns(iam_actions.extract_resource_arn))
     iam_actions.dynamodb_service_context = leading_keys(iam_actions.dynamodb_service_context)
     app.pin_request_origin = as_if_tls(app.pin_request_origin)
     app.main()

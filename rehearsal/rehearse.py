@@ -14,13 +14,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 from account import BUILD, HERE, REGION, Thing, account, python_version, refusals, things
 from client import Client, statuses, waiting
+from pusher import COMMANDS, Pusher
 
 from stepwell.aws.naming import signing_keys_parameter
 from stepwell.aws.resources import Resources
@@ -30,6 +31,7 @@ ENV = "rehearsal"
 EVENTS = 200
 MACHINE = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 Json = dict[str, Any]
+PUSHER: dict[str, str] = {}  # the credentials of whoever pushes, once there is such a role
 
 
 def main() -> None:
@@ -45,12 +47,15 @@ def main() -> None:
         step("bootstrap", lambda: cdk("bootstrap", f"aws://000000000000/{REGION}", *context))
         before = things()
         step("deploy", lambda: cdk("deploy", "--require-approval", "never", *context))
+        pusher = Pusher(Resources.of_environment(ENV), stepwell("policy", *COMMANDS, "--env", ENV))
+        PUSHER.update(pusher.variables)
         step("push", push)
         key = json.loads(stepwell("keys", "create", "--scope", "manage", "--env", ENV, "--json"))["key"]
         client = Client(url, Resources.of_environment(ENV).api_url, key)
         step(f"{EVENTS} events", lambda: send_many(client))
         step("waits", lambda: pack(client))
         step("what a step may do", lambda: look_around(client))
+        step("what whoever pushes may not do", pusher.check_refusals)
         step("a webhook", lambda: knock(client))
         step("cancel and rerun", lambda: cancel_and_rerun(client))
         step("redeploy while a run waits", lambda: redeploy(client, context))
@@ -58,6 +63,8 @@ def main() -> None:
         step("the checks of a real account", check)
         assert not refusals(), refusals()[0]
         step("take away what was pushed", take_away)
+        PUSHER.clear()
+        pusher.leave()
         step("destroy", lambda: destroy(context, before))
     print("the rehearsal is over: everything was as it should be")
 
@@ -196,13 +203,14 @@ def cdk(*words: str) -> None:
 
 
 def stepwell(*words: str) -> str:
-    return command([sys.executable, "-m", "stepwell", *words])
+    """Run by whoever pushes, once there is such a role."""
+    return command([sys.executable, "-m", "stepwell", *words], PUSHER)
 
 
-def command(words: list[str]) -> str:
+def command(words: list[str], variables: Mapping[str, str] = {}) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where CDK finds Python
     done = subprocess.run(
-        words, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        words, cwd=ROOT, env={**os.environ, "PATH": path, **variables}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}")

@@ -25,6 +25,7 @@ from stepwell.aws.retained import Retained, lambda_of
 from stepwell.aws.roles import delete_role
 from stepwell.aws.sweeper import open_runs
 from stepwell.aws.table import STATUS_SHARDS, run_key
+from stepwell.aws.values import parameters_below
 
 GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
 _DAY_MS = 86_400_000
@@ -260,14 +261,9 @@ class Prune:
         return any(stream.get("lastEventTimestamp", stream["creationTime"]) > kept_since for stream in newest)
 
     def _parameters(self, needed: Needed) -> Iterator[str]:
-        pages = self.account.ssm.get_paginator("get_parameters_by_path").paginate(
-            Path=naming.dotenv_prefix(self.resources.env), Recursive=True, WithDecryption=False
-        )
-        for page in pages:
-            for found in page["Parameters"]:
-                is_new = self._is_new(found["LastModifiedDate"].timestamp() * 1000)
-                if found["Name"] not in needed.parameters and not is_new:
-                    yield found["Name"]
+        for found in parameters_below(self.account.ssm, naming.dotenv_prefix(self.resources.env)):
+            if found.name not in needed.parameters and not self._is_new(found.changed_at):
+                yield found.name
 
     def _roles(self, needed: Needed) -> Iterator[str]:
         kept = {naming.role_name(self.resources.env, function_id) for function_id in needed.functions}

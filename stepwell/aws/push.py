@@ -40,7 +40,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.roles import put_role, read_role
 from stepwell.aws.step_lambdas import Changer, configuration, read_lambda
 from stepwell.aws.tasks import make_task
-from stepwell.aws.values import put_parameter, read_parameters, values_hash
+from stepwell.aws.values import describe_parameters, put_parameter, read_parameters, values_hash
 from stepwell.core.routing import Release
 
 T = TypeVar("T")
@@ -104,8 +104,8 @@ class Push:
         env, account = self.resources.env, self.account
         lambdas = {step.name(env): step for its in functions for step in its.lambdas.values()}
         arns = {arn for its in functions for arn in its.arns.values()}
-        names = [name for its in functions for name in its.dotenv(env)]
-        names += [secret_parameter(env, name) for its in functions for name in its.secrets]
+        dotenv = [name for its in functions for name in its.dotenv(env)]
+        secrets = [secret_parameter(env, name) for its in functions for name in its.secrets]
         roles = [role_name(env, its.id) for its in functions if its.needs_role]
         prefixes = {log_group(name)[:-12] for name in lambdas} | {
             task_log_group(env, i.id) for i in functions if i.tasks
@@ -116,8 +116,8 @@ class Push:
         keys = {lambdas[name].code_key for name in lambdas.keys() - states.keys()}
         groups = self._each(self._log_groups, prefixes)
         return Found(
-            roles=self._each(lambda name: read_role(account.iam, name), roles),
-            parameters=read_parameters(account.ssm, names),
+            roles=self._each(lambda name: read_role(account.iam, name, self.resources), roles),
+            parameters=read_parameters(account.ssm, dotenv) | describe_parameters(account.ssm, secrets),
             lambdas=states,
             log_groups={name: days for found in groups.values() for name, days in found.items()},
             code=frozenset(self._each(self._size, keys)),
@@ -192,7 +192,7 @@ class Push:
         values = None
         if step.has_values:
             names = step.parameters(self.resources.env)
-            values = values_hash(names, read_parameters(self.account.ssm, names))
+            values = values_hash(names, describe_parameters(self.account.ssm, names))
         self._changer(action).make(step, configuration(step, self.resources, role), values, action.todo)
 
     # --- going live ------------------------------------------------------------------------------------------------
@@ -237,9 +237,17 @@ class Push:
 
 
 def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actions: Sequence[Action]) -> list[str]:
-    """What nobody but the owner of a Lambda that was given by its ARN can see to, when something is to be done."""
+    """What others have to see to: whoever gave a role more rights; and, when something is to be done, the owner of a
+    Lambda that was given by its ARN."""
     arns = {arn for its in functions for arn in its.arns.values()} if actions else set()
-    return [
+    its = [
+        f"{name}: this role has policies besides Stepwell's, so that a push leaves it without the boundary"
+        f" {resources.step_boundary}, which allows only what Stepwell's steps need; set the boundary yourself, once the"
+        " setting step_actions allows what those policies do"
+        for name, role in sorted(found.roles.items())
+        if role.has_more and role.boundary != resources.role_boundary
+    ]
+    return its + [
         f"{arn}: its role {found.lambdas[arn].configuration['Role']} must be allowed sqs:SendMessage on"
         f" {resources.outcomes_queue_arn}; and the engine must be allowed lambda:InvokeFunction on it, which"
         " `cdk deploy` does with the ARN in the setting step_lambdas. What it answers must be below 256 KiB: Lambda"

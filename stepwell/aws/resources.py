@@ -43,7 +43,8 @@ class Resources:
     step_subnets: tuple[str, ...] = ()  # of Lambda steps with `vpc: true`
     step_security_groups: tuple[str, ...] = ()
     tracing: bool = False  # of Lambda steps that do not say
-    permissions_boundary: str = ""  # of the roles that push makes
+    permissions_boundary: str = ""  # of every role, if the account has such a rule
+    step_boundary: str = ""  # of the roles that push makes, if there is no other; made by the stack
     kms_key: str = ""  # empty: AWS-owned keys
     retention_days: int = 30
     event_age_s: int = 3600  # how long an invocation may wait in Lambda's queue
@@ -53,6 +54,11 @@ class Resources:
     signing_keys_cache_s: float = 300.0  # how old its view of the signing keys may be
     signing_keys_again_s: float = 5.0  # how often it looks for one that it does not know
     clock_skew_ms: int = 2000  # deadlines fire this much later, since clocks differ
+
+    @property
+    def role_boundary(self) -> str:
+        """The ARN of the policy that bounds the roles that push makes; empty in an environment of an older Stepwell."""
+        return self.permissions_boundary or self.step_boundary
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

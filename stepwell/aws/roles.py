@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, dotenv_prefix, functions_pattern, secret_parameter
+from stepwell.aws.naming import CODE_PREFIX, ENV_TAG, FUNCTION_TAG, dotenv_prefix, functions_pattern, secret_parameter
 from stepwell.aws.resources import Resources
 
 POLICY = "stepwell"
@@ -40,7 +40,7 @@ def trust(account: str) -> Policy:
 
     Both services send `aws:SourceAccount` when they assume a role. ECS documents it:
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html. For Lambda, AWS publishes this very
-    policy: https://github.com/aws/agent-toolkit-for-aws (`lambda-trust-policy.json`); docs/adr says more.
+    policy: https://github.com/aws/agent-toolkit-for-aws (`lambda-trust-policy.json`).
     """
     services = ["ecs-tasks.amazonaws.com", "lambda.amazonaws.com"]
     statement = {
@@ -165,6 +165,29 @@ def _sorted(policy: Policy) -> Any:
     return {**policy, "Statement": {its.get("Sid", ""): plain(its) for its in policy["Statement"]}}
 
 
+def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
+    """The most that the roles of steps may allow, whatever their policies say: what `policy` gives any function, and
+    `actions` on all resources but those of the engine."""
+    network = bool(resources.step_subnets)
+    its = policy(resources, "*", lambdas=True, secrets=["*"], dotenv=True, containers=True, vpc=network, tracing=True)
+    more = sorted(actions)
+    if not more:
+        return its
+    partition = resources.outcomes_queue_arn.split(":")[1]
+    table = f"arn:{partition}:dynamodb:{resources.region}:{resources.account}:table/{resources.table}"
+    engine = [table, f"{table}/*", f"arn:{partition}:s3:::{resources.bucket}/{CODE_PREFIX}*"]
+    never = ["account:*", "iam:*", "organizations:*"]
+    return {
+        **its,
+        "Statement": [
+            *its["Statement"],
+            {"Sid": "More", "Effect": "Allow", "Action": more, "Resource": "*"},
+            {"Sid": "NotTheEngine", "Effect": "Deny", "Action": ["dynamodb:*", "s3:*"], "Resource": engine},
+            {"Sid": "NotTheAccount", "Effect": "Deny", "Action": never, "Resource": "*"},
+        ],
+    }
+
+
 # --- the account -----------------------------------------------------------------------------------------------------
 
 
@@ -174,14 +197,15 @@ class RoleState:
     policy: Policy | None
     boundary: str
     trust: Policy
+    has_more: bool = False  # policies besides ours, which the environment's own boundary would cut
 
     def is_as(self, policy: Policy, resources: Resources) -> bool:
         """Whether a push has nothing to change about it."""
-        is_bounded = resources.permissions_boundary in ("", self.boundary)
+        is_bounded = resources.role_boundary in ("", self.boundary) or self.has_more
         return is_bounded and self.trust == trust(resources.account) and same(self.policy, policy)
 
 
-def read_role(iam: Any, name: str) -> RoleState | None:
+def read_role(iam: Any, name: str, resources: Resources) -> RoleState | None:
     try:
         role = iam.get_role(RoleName=name)["Role"]
     except iam.exceptions.NoSuchEntityException:
@@ -191,7 +215,15 @@ def read_role(iam: Any, name: str) -> RoleState | None:
     except iam.exceptions.NoSuchEntityException:
         found = None
     boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
-    return RoleState(role["Arn"], _document(found), boundary, _document(role["AssumeRolePolicyDocument"]))
+    is_unbounded = boundary == "" and not resources.permissions_boundary and resources.step_boundary != ""
+    has_more = is_unbounded and _has_more(iam, name)
+    return RoleState(role["Arn"], _document(found), boundary, _document(role["AssumeRolePolicyDocument"]), has_more)
+
+
+def _has_more(iam: Any, name: str) -> bool:
+    """Whether it has policies that a team added."""
+    inline = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    return set(inline) - {POLICY} != set() or iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] != []
 
 
 def _document(found: Any) -> Any:
@@ -201,7 +233,7 @@ def _document(found: Any) -> Any:
 def put_role(iam: Any, resources: Resources, name: str, function_id: str, wanted: Policy) -> str:
     """Make the role, or make it what is wanted; its ARN."""
     tags = [{"Key": ENV_TAG, "Value": resources.env}, {"Key": FUNCTION_TAG, "Value": function_id}]
-    boundary = {"PermissionsBoundary": resources.permissions_boundary} if resources.permissions_boundary else {}
+    boundary = {"PermissionsBoundary": resources.role_boundary} if resources.role_boundary else {}
     document = orjson.dumps(trust(resources.account)).decode()
     try:
         made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document, Tags=tags, **boundary)
@@ -209,7 +241,7 @@ def put_role(iam: Any, resources: Resources, name: str, function_id: str, wanted
     except iam.exceptions.EntityAlreadyExistsException:
         arn = iam.get_role(RoleName=name)["Role"]["Arn"]
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=document)
-        if boundary:
+        if boundary and (resources.permissions_boundary or not _has_more(iam, name)):
             iam.put_role_permissions_boundary(RoleName=name, **boundary)
     iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=orjson.dumps(wanted).decode())
     return arn

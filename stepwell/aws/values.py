@@ -1,14 +1,14 @@
 """Values that are no part of a version: what `.env` files and secrets hold, in SSM.
 
-One rule: neither a value nor a hash of one stands anywhere else. That a value has changed is seen by its parameter's
-version.
+Neither a value nor a hash of one stands anywhere else. That a value has changed is seen by its parameter's version, so
+that commands never read a secret's value, and whoever runs them needs no right to.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -18,12 +18,15 @@ from stepwell.aws.packaging import VALUES_HASH
 from stepwell.aws.resources import Resources
 
 _PAGE = 10  # GetParameters takes no more
+_NAMES = 50  # a filter of DescribeParameters takes no more
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
+    """`value`: None if it was not read."""
+
     name: str
-    value: str
+    value: str | None
     version: int
     changed_at: int  # ms since the epoch
 
@@ -33,10 +36,30 @@ class Parameter:
         return f"{self.name}:{self.version}:{self.changed_at}"
 
 
+def describe_parameters(ssm: Any, names: Iterable[str]) -> dict[str, Parameter]:
+    """Those that exist, without their values."""
+    found: dict[str, Parameter] = {}
+    for page in _pages(sorted(set(names)), _NAMES):
+        for its in _described(ssm, "Equals", page):
+            found[its.name] = its
+    return found
+
+
+def parameters_below(ssm: Any, prefix: str) -> list[Parameter]:
+    """Those whose names begin so, without their values."""
+    return _described(ssm, "BeginsWith", [prefix])
+
+
+def _described(ssm: Any, option: str, names: list[str]) -> list[Parameter]:
+    filters = [{"Key": "Name", "Option": option, "Values": names}]
+    pages = ssm.get_paginator("describe_parameters").paginate(ParameterFilters=filters)
+    return [_parameter(raw) for page in pages for raw in page["Parameters"]]
+
+
 def read_parameters(ssm: Any, names: Iterable[str]) -> dict[str, Parameter]:
     """Those that exist, decrypted."""
     found: dict[str, Parameter] = {}
-    for page in _pages(sorted(set(names))):
+    for page in _pages(sorted(set(names)), _PAGE):
         for raw in ssm.get_parameters(Names=page, WithDecryption=True)["Parameters"]:
             found[raw["Name"]] = _parameter(raw)
     return found
@@ -59,12 +82,7 @@ def values_hash(names: Iterable[str], parameters: Mapping[str, Parameter]) -> st
 def list_secrets(ssm: Any, env: str) -> list[Parameter]:
     """All of an environment, without their values."""
     prefix = secrets_prefix(env)
-    pages = ssm.get_paginator("get_parameters_by_path").paginate(Path=prefix, WithDecryption=False)
-    found = [
-        _parameter({**raw, "Name": raw["Name"].removeprefix(prefix), "Value": ""})
-        for p in pages
-        for raw in p["Parameters"]
-    ]
+    found = [replace(its, name=its.name.removeprefix(prefix)) for its in parameters_below(ssm, prefix)]
     return sorted(found, key=lambda secret: secret.name)
 
 
@@ -74,7 +92,7 @@ def set_secret(ssm: Any, lambda_: Any, resources: Resources, name: str, value: s
     put_parameter(ssm, resources, parameter, value)
     users = _users(lambda_, resources.env, parameter)
     for function, (variables, names) in users.items():
-        current = values_hash(names, read_parameters(ssm, names))
+        current = values_hash(names, describe_parameters(ssm, names))
         environment = {"Variables": {**variables, VALUES_HASH: current}}
         lambda_.update_function_configuration(FunctionName=function, Environment=environment)
     return list(users)
@@ -105,8 +123,8 @@ def _users(lambda_: Any, env: str, parameter: str) -> dict[str, tuple[dict[str, 
 
 def _parameter(raw: Any) -> Parameter:
     changed_at = int(raw["LastModifiedDate"].timestamp() * 1000)
-    return Parameter(raw["Name"], raw["Value"], raw["Version"], changed_at)
+    return Parameter(raw["Name"], raw.get("Value"), raw["Version"], changed_at)
 
 
-def _pages(names: list[str]) -> list[list[str]]:
-    return [names[i : i + _PAGE] for i in range(0, len(names), _PAGE)]
+def _pages(names: list[str], size: int) -> list[list[str]]:
+    return [names[i : i + size] for i in range(0, len(names), size)]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stepwell.cdk.functions import Functions
     from stepwell.cdk.options import StepOptions
+    from stepwell.cdk.push import PushPolicy, PushRole
 
-__all__ = ["Functions", "StepOptions"]
-_MODULES = {"Functions": "functions", "StepOptions": "options"}
+__all__ = ["Functions", "PushPolicy", "PushRole", "StepOptions"]
+_MODULES = {"Functions": "functions", "PushPolicy": "push", "PushRole": "push", "StepOptions": "options"}
 
 
 def __getattr__(name: str) -> Any:

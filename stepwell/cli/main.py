@@ -46,6 +46,7 @@ COMMANDS = {
     "keys": ("keys:app", "Create, list and revoke the keys of a server."),
     "signing-keys": ("signing_keys:app", "Rotate the keys that sign approval links and outcomes in AWS."),
     "dead-letters": ("dead_letters:app", "List what an environment in AWS gave up; send it to its queue again."),
+    "policy": ("policy:command", "Print the AWS permissions that a push, or another command, needs."),
     "secrets": ("secrets:app", "Set what steps must not show."),
     "user": ("user:app", "Show what happened to one user, or erase it."),
 }

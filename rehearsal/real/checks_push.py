@@ -1,0 +1,189 @@
+"""Whoever pushes can do that and no more, and what a push made keeps working."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from rehearsal.real.account import ROOT, Account, Json
+from rehearsal.real.checks import Failed, check
+from rehearsal.real.checks_basics import run_of
+from stepwell.aws.naming import function_prefix, role_prefix
+from stepwell.aws.push_policy import Environment, policy
+from stepwell.aws.roles import trust
+
+PUSHED = "three"  # a function of the checks
+
+
+@check("Roles of steps are bounded, and Lambda assumes them for this account only", seconds=15, emulated=True)
+def roles_are_bounded(account: Account) -> str:
+    """The run shows that Lambda sends `aws:SourceAccount`, without which no step could start."""
+    account.use_functions()
+    iam, wanted = account.client("iam"), account.resources
+    prefix = role_prefix(account.env)
+    roles = [role for page in iam.get_paginator("list_roles").paginate() for role in page["Roles"]]
+    names = [role["RoleName"] for role in roles if role["RoleName"].startswith(prefix)]
+    for name in names:
+        role = iam.get_role(RoleName=name)["Role"]
+        if role["AssumeRolePolicyDocument"] != trust(wanted.account):
+            raise Failed(f"{name} trusts {json.dumps(role['AssumeRolePolicyDocument'])}; push its function again")
+        bound = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
+        if bound != wanted.role_boundary:
+            raise Failed(
+                f"{name} has the boundary {bound or 'none'}, not {wanted.role_boundary}; push its function again"
+            )
+    run_of(account, {"name": "smoke/three"})
+    return f"{len(names)} roles, bounded by {wanted.role_boundary}; a step with one of them ran"
+
+
+def accesses(its: Environment) -> list[tuple[bool, str, str, Mapping[str, str]]]:
+    """Whether a push may do it, the action, the resource, and the values of condition keys."""
+    role = f"arn:{its.partition}:iam::{its.account}:role/{role_prefix(its.env)}check"
+    other = f"arn:{its.partition}:iam::{its.account}:role/other"
+    table, boundary = its.arn("dynamodb", f"table/{its.table}"), {"iam:PermissionsBoundary": its.boundary}
+    admin = {"iam:PermissionsBoundary": f"arn:{its.partition}:iam::aws:policy/AdministratorAccess"}
+    to_lambda = {"iam:PassedToService": "lambda.amazonaws.com"}
+    secret = its.arn("ssm", f"parameter/stepwell/{its.env}/secrets/S")
+    return [
+        (True, "iam:CreateRole", role, boundary),
+        (False, "iam:CreateRole", role, {}),
+        (False, "iam:CreateRole", role, admin),
+        (False, "iam:CreateRole", other, boundary),
+        (True, "iam:PutRolePolicy", role, boundary),
+        (False, "iam:PutRolePolicy", role, {}),
+        (False, "iam:DeleteRolePermissionsBoundary", role, boundary),
+        (False, "iam:AttachRolePolicy", role, boundary),
+        (False, "iam:CreatePolicyVersion", its.boundary, {}),
+        (True, "iam:PassRole", role, to_lambda),
+        (False, "iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}),
+        (False, "iam:PassRole", other, to_lambda),
+        (True, "lambda:CreateFunction", its.arn("lambda", f"function:{function_prefix(its.env)}f-0"), {}),
+        (False, "lambda:CreateFunction", its.arn("lambda", "function:other"), {}),
+        (True, "dynamodb:PutItem", table, {"dynamodb:LeadingKeys": "F"}),
+        (False, "dynamodb:PutItem", table, {"dynamodb:LeadingKeys": "KEY"}),
+        (False, "dynamodb:GetItem", table, {"dynamodb:LeadingKeys": "R#1"}),
+        (True, "ssm:PutParameter", its.arn("ssm", f"parameter/stepwell/{its.env}/dotenv/f/a"), {}),
+        (False, "ssm:PutParameter", its.arn("ssm", f"parameter/stepwell/{its.env}x/dotenv/f/a"), {}),
+        (False, "ssm:GetParameters", secret, {}),
+    ]
+
+
+@check("IAM allows a push what it needs, and refuses it everything else", seconds=5)
+def a_push_is_least_privileged(account: Account) -> str:
+    """https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulateCustomPolicy.html"""
+    iam, environment = account.client("iam"), Environment.of(account.resources)
+    document = json.dumps(policy(environment))
+    wrong = []
+    table = accesses(environment)
+    for is_allowed, action, resource, context in table:
+        entries = [
+            {
+                "ContextKeyName": key,
+                "ContextKeyValues": [value],
+                "ContextKeyType": "stringList" if key.startswith("dynamodb:") else "string",
+            }
+            for key, value in context.items()
+        ]
+        answer = iam.simulate_custom_policy(
+            PolicyInputList=[document], ActionNames=[action], ResourceArns=[resource], ContextEntries=entries
+        )
+        decision = answer["EvaluationResults"][0]["EvalDecision"]
+        if (decision == "allowed") is not is_allowed:
+            wrong.append(f"{action} on {resource} with {dict(context)} is {decision}")
+    if wrong:
+        raise Failed("; ".join(wrong))
+    return f"{len(table)} of {len(table)} as they should be, {sum(its[0] for its in table)} of them allowed"
+
+
+def assumed(account: Account, commands: list[str]) -> dict[str, str]:
+    """Credentials of a role that has this policy alone, as environment variables. The role goes when the check ends."""
+    iam, sts, name = account.client("iam"), account.client("sts"), f"stepwell-check-{secrets.token_hex(4)}"
+    root = f"arn:{Environment.of(account.resources).partition}:iam::{account.resources.account}:root"
+    trusts = {"Effect": "Allow", "Principal": {"AWS": root}, "Action": "sts:AssumeRole"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [trusts]})
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+    account.cleanup.callback(iam.delete_role, RoleName=name)
+    printed = account.stepwell("policy", *commands)
+    iam.put_role_policy(RoleName=name, PolicyName="push", PolicyDocument=printed)
+    account.cleanup.callback(iam.delete_role_policy, RoleName=name, PolicyName="push")
+
+    def assume() -> Any:
+        try:
+            return sts.assume_role(RoleArn=arn, RoleSessionName="check")["Credentials"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "AccessDenied":
+                raise
+            return None  # IAM takes seconds until a new role is known
+
+    keys: Json = account.until(f"{name} can be assumed", assume)
+    return {
+        "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": keys["SessionToken"],
+    }
+
+
+@check("A push succeeds with the printed policy alone", seconds=40, usd=0.001)
+def a_push_succeeds_with_its_policy(account: Account) -> str:
+    account.use_functions()
+    environment = {name: value for name, value in os.environ.items() if name != "AWS_PROFILE"}
+    environment |= {**assumed(account, ["push"]), "AWS_REGION": account.resources.region}
+    folder = str(ROOT / "rehearsal" / "real" / "functions" / PUSHED)
+    words = [sys.executable, "-m", "stepwell", "push", folder, "--env", account.env]
+    said = ""
+
+    def pushed() -> bool:
+        nonlocal said
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        said = done.stderr or done.stdout
+        if done.returncode and "denies" not in said:
+            raise Failed(said.strip()[-2000:])
+        return done.returncode == 0
+
+    try:
+        account.until("IAM knows the policy", pushed, within_s=30, every_s=5)
+    except Failed:
+        raise Failed(f"the push is refused: {said.strip()[-2000:]}") from None
+    return said.strip().splitlines()[-1] if said.strip() else "pushed"
+
+
+@check("Every layer that Lambdas of steps use is there, also when a deploy has replaced it", emulated=True)
+def layers_are_there(account: Account) -> str:
+    account.use_functions()
+    client, prefix = account.client("lambda"), function_prefix(account.env)
+    pages = client.get_paginator("list_functions").paginate(FunctionVersion="ALL")
+    found = [its for page in pages for its in page["Functions"] if its["FunctionName"].startswith(prefix)]
+    used = {layer["Arn"] for its in found for layer in its.get("Layers") or ()}
+    for arn in sorted(used):
+        try:
+            client.get_layer_version_by_arn(Arn=arn)
+        except client.exceptions.ResourceNotFoundException:
+            raise Failed(f"{arn} is gone, and Lambdas use it: they can be neither created nor changed") from None
+    old = used - set(account.resources.layers.values())
+    return f"{len(used)} versions in use by {len(found)} Lambdas, {len(old)} of them of earlier deploys"
+
+
+@check("CloudFormation tells which Lambdas are part of a stack")
+def stacks_know_their_lambdas(account: Account) -> str:
+    """`stepwell functions prune` removes only Lambdas of which CloudFormation knows nothing."""
+    account.use_functions()
+    formation, engine = account.client("cloudformation"), account.engine_lambda("route")
+    if not formation.describe_stack_resources(PhysicalResourceId=engine)["StackResources"]:
+        raise Failed(f"CloudFormation does not know {engine}, which it made")
+    pages = account.client("lambda").get_paginator("list_functions").paginate()
+    names = [its["FunctionName"] for page in pages for its in page["Functions"]]
+    name = next(its for its in names if its.startswith(function_prefix(account.env)))
+    try:
+        formation.describe_stack_resources(PhysicalResourceId=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise Failed(f"of {name}, which a push made, CloudFormation says {error}") from error
+        return f"{engine} is in a stack, {name} is in none"
+    raise Failed(f"{name} was made by a push, and CloudFormation has it in a stack")

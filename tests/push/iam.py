@@ -1,0 +1,227 @@
+"""What AWS asks IAM before it does what a command requests, and what a policy answers.
+
+What is not known here raises, so that no request goes unproven.
+https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+
+
+@dataclass(frozen=True)
+class Access:
+    """One thing that a request needs. `context`: the values of condition keys, in no order."""
+
+    action: str
+    resource: str
+    context: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def access(action: str, resource: str, **context: str | tuple[str, ...]) -> Access:
+    """`context`: by condition key, with `__` for its colon."""
+    values = {key.replace("__", ":"): (its,) if isinstance(its, str) else its for key, its in context.items()}
+    return Access(action, resource, tuple(sorted(values.items())))
+
+
+# --- policies --------------------------------------------------------------------------------------------------------
+
+
+def is_allowed(policy: Json, its: Access) -> bool:
+    """An explicit denial counts more than what is allowed."""
+    effects = {statement["Effect"] for statement in policy["Statement"] if _applies(statement, its)}
+    return effects == {"Allow"}
+
+
+def _applies(statement: Json, its: Access) -> bool:
+    actions, resources = _list(statement["Action"]), _list(statement["Resource"])
+    is_meant = any(_like(action, its.action) for action in actions)
+    return is_meant and any(_like(pattern, its.resource) for pattern in resources) and _holds(statement, its)
+
+
+def _holds(statement: Json, its: Access) -> bool:
+    context = dict(its.context)
+    for operator, tests in statement.get("Condition", {}).items():
+        for key, wanted in tests.items():
+            values, patterns = context.get(key, ()), _list(wanted)
+            match operator:
+                case "StringEquals" | "ArnEquals":
+                    holds = any(value in patterns for value in values)
+                case "StringLike" | "ArnLike":
+                    holds = any(_like(pattern, value) for pattern in patterns for value in values)
+                case "ForAllValues:StringLike":
+                    holds = all(any(_like(pattern, value) for pattern in patterns) for value in values)
+                case _:
+                    raise NotImplementedError(f"what does {operator} ask?")
+            if not holds:
+                return False
+    return True
+
+
+def single(policy: Json) -> Iterator[Json]:
+    """A policy for each action, resource and value of a policy's statements: each must be needed by something."""
+    for statement in policy["Statement"]:
+        for action in _list(statement["Action"]):
+            for resource in _list(statement["Resource"]):
+                for condition in _single(statement.get("Condition", {})):
+                    one = {**statement, "Action": action, "Resource": resource, "Condition": condition}
+                    yield {"Statement": [one]}
+
+
+def _single(condition: Json) -> Iterator[Json]:
+    keys = condition.get("ForAllValues:StringLike", {}).get("dynamodb:LeadingKeys")
+    if keys is None:
+        yield condition
+    else:
+        for key in keys:
+            yield {**condition, "ForAllValues:StringLike": {"dynamodb:LeadingKeys": key}}
+
+
+def _like(pattern: str, value: str) -> bool:
+    expression = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+    return re.fullmatch(expression, value, re.DOTALL) is not None
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def arn(service: str, name: str) -> str:
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{name}"
+
+
+def role_arn(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
+@dataclass
+class Account:
+    """What condition keys say depends on what requests before have made."""
+
+    boundaries: dict[str, str] = field(default_factory=dict)  # by role
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def needs(self, service: str, operation: str, its: Json) -> Iterator[Access]:
+        match service:
+            case "dynamodb":
+                yield from self._dynamodb(operation, its)
+            case "lambda":
+                yield from self._lambda(operation, its)
+            case "iam":
+                yield from self._iam(operation, its)
+            case "ssm":
+                yield from self._ssm(operation, its)
+            case "logs":
+                yield from self._logs(operation, its)
+            case "s3":
+                yield from self._s3(operation, its)
+            case "ecs":
+                yield from self._ecs(operation, its)
+            case "ecr" | "cloudformation":
+                repository = its.get("repositoryName")
+                yield access(f"{service}:{operation}", arn("ecr", f"repository/{repository}") if repository else "*")
+            case "sts" if operation == "GetCallerIdentity":
+                return  # nobody needs a permission for it
+            case _:
+                raise NotImplementedError(f"what does {service}:{operation} need?")
+
+    def _dynamodb(self, operation: str, its: Json) -> Iterator[Access]:
+        if operation in ("BatchGetItem", "BatchWriteItem"):
+            for table, requests in its["RequestItems"].items():
+                keys = requests["Keys"] if operation == "BatchGetItem" else [_written(one) for one in requests]
+                yield _row(operation, f"table/{table}", *(key["pk"]["S"] for key in keys))
+        elif operation == "Query":
+            value = re.match(r"[pg]k = (:\w+)", its["KeyConditionExpression"])
+            assert value is not None
+            index = f"/index/{its['IndexName']}" if "IndexName" in its else ""
+            yield _row(operation, f"table/{its['TableName']}{index}", its["ExpressionAttributeValues"][value[1]]["S"])
+        elif operation in ("GetItem", "PutItem", "UpdateItem"):
+            key = its["Item"] if operation == "PutItem" else its["Key"]
+            yield _row(operation, f"table/{its['TableName']}", key["pk"]["S"])
+        else:
+            raise NotImplementedError(operation)
+
+    def _lambda(self, operation: str, its: Json) -> Iterator[Access]:
+        if operation in ("ListFunctions", "ListLayerVersions"):
+            yield access(f"lambda:{operation}", "*")
+            return
+        if operation == "DeleteLayerVersion":
+            yield access(f"lambda:{operation}", arn("lambda", f"layer:{its['LayerName']}:{its['VersionNumber']}"))
+            return
+        name = its.get("FunctionName") or its["Resource"]
+        function = name if name.startswith("arn:") else arn("lambda", f"function:{name}")
+        yield access(f"lambda:{operation}", function)
+        if its.get("Tags"):
+            yield access("lambda:TagResource", function)
+        if "Role" in its:
+            yield access("iam:PassRole", its["Role"], iam__PassedToService="lambda.amazonaws.com")
+        for layer in its.get("Layers", ()):
+            yield access("lambda:GetLayerVersion", layer)
+        if "S3Key" in its.get("Code", {}):
+            yield access("s3:GetObject", f"arn:aws:s3:::{its['Code']['S3Bucket']}/{its['Code']['S3Key']}")
+
+    def _iam(self, operation: str, its: Json) -> Iterator[Access]:
+        if operation == "ListRoles":
+            yield access("iam:ListRoles", "*")
+            return
+        name = its["RoleName"]
+        if operation in ("CreateRole", "PutRolePermissionsBoundary"):
+            self.boundaries[name] = its.get("PermissionsBoundary", "")
+        if operation == "CreateRole":
+            self.tags[name] = {tag["Key"]: tag["Value"] for tag in its.get("Tags", ())}
+        context: dict[str, Any] = {"iam__PermissionsBoundary": self.boundaries.get(name, "")}
+        if operation != "CreateRole":
+            context |= {f"aws__ResourceTag/{key}": value for key, value in self.tags.get(name, {}).items()}
+        yield access(f"iam:{operation}", role_arn(name), **context)
+        if its.get("Tags"):
+            yield access("iam:TagRole", role_arn(name))
+
+    def _ssm(self, operation: str, its: Json) -> Iterator[Access]:
+        if operation == "DescribeParameters":
+            yield access("ssm:DescribeParameters", "*")
+            return
+        for name in its["Names"] if "Names" in its else [its["Name"]]:
+            yield access(f"ssm:{operation}", arn("ssm", f"parameter{name}"))
+
+    def _logs(self, operation: str, its: Json) -> Iterator[Access]:
+        if operation == "DescribeLogGroups":
+            yield access("logs:DescribeLogGroups", "*")
+            return
+        group = its["resourceArn"] if "resourceArn" in its else arn("logs", f"log-group:{its['logGroupName']}")
+        yield access(f"logs:{operation}", group)
+        if operation == "CreateLogGroup" and its.get("tags"):
+            yield access("logs:TagResource", group)
+
+    def _s3(self, operation: str, its: Json) -> Iterator[Access]:
+        bucket = f"arn:aws:s3:::{its['Bucket']}"
+        if operation == "ListObjectsV2":
+            yield access("s3:ListBucket", bucket)
+            return
+        if operation == "HeadObject":  # whoever may not list the bucket is told "forbidden" of what is not there
+            yield access("s3:ListBucket", bucket)
+        actions = {"HeadObject": "GetObject", "CreateMultipartUpload": "PutObject", "UploadPart": "PutObject"}
+        yield access(f"s3:{actions.get(operation, operation)}", f"{bucket}/{its['Key']}")
+
+    def _ecs(self, operation: str, its: Json) -> Iterator[Access]:
+        yield access(f"ecs:{operation}", "*")
+        for role in ("taskRoleArn", "executionRoleArn"):
+            if role in its:
+                yield access("iam:PassRole", its[role], iam__PassedToService="ecs-tasks.amazonaws.com")
+
+
+def _row(operation: str, table: str, *keys: str) -> Access:
+    return access(f"dynamodb:{operation}", arn("dynamodb", table), dynamodb__LeadingKeys=tuple(sorted(set(keys))))
+
+
+def _written(request: Json) -> Json:
+    its: Json = request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"]
+    return its
