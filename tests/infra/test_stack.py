@@ -86,7 +86,7 @@ def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, e
             assert its["SqsManagedSseEnabled"] is True
         if name not in dead_letters:
             assert its["RedrivePolicy"]["maxReceiveCount"] == MAX_RECEIVES
-            assert its["VisibilityTimeout"] == LATEST_S
+            assert its["VisibilityTimeout"] == LATEST_S + synth.settings[env].batching_window
     for mapping in synth.resources(env, "AWS::Lambda::EventSourceMapping").values():
         (queue,), (function,) = references(mapping["EventSourceArn"]), references(mapping["FunctionName"])
         timeout = synth.resources(env, "AWS::Lambda::Function")[function]["Timeout"]
