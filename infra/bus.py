@@ -6,6 +6,8 @@ from where a redrive brings it to the queue. Each queue lets in exactly the rule
 
 from __future__ import annotations
 
+from typing import cast
+
 import jsii
 from aws_cdk import Aws, Duration, Fn
 from aws_cdk import aws_events as events
@@ -31,7 +33,7 @@ class Bus(Construct):
         # The engine's own events are for others: what starts or wakes a function here, the engine takes by itself.
         others = events.EventPattern(source=events.Match.anything_but(SOURCE))
         self.rule = events.Rule(self, "ToEvents", event_bus=self.bus, event_pattern=others)
-        self.rule.add_target(QueueTarget(queues.events))
+        self.rule.add_target(_target(queues.events))
         if settings.archive_days:
             self.bus.archive("Archive", event_pattern=everything, retention=Duration.days(settings.archive_days))
 
@@ -47,7 +49,7 @@ class Bus(Construct):
                 detail={"clusterArn": [cluster_arn], "lastStatus": ["STOPPED"]},
             ),
         )
-        rule.add_target(QueueTarget(self._queues.outcomes))
+        rule.add_target(_target(self._queues.outcomes))
         return rule
 
     def metric_dimensions(self, rule: events.Rule) -> dict[str, str]:
@@ -84,6 +86,10 @@ class QueueTarget:
                 maximum_event_age_in_seconds=int(TRIED_FOR.to_seconds()), maximum_retry_attempts=MOST_RETRIES
             ),
         )
+
+
+def _target(queue: DurableQueue) -> events.IRuleTarget:
+    return cast(events.IRuleTarget, QueueTarget(queue))  # the type of what `bind` gets differs among CDK's versions
 
 
 def _let_in(queue: sqs.Queue, rule: events.IRule) -> None:

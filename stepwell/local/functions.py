@@ -238,21 +238,31 @@ class Functions:
     def catalog(self) -> Catalog:
         if self._catalog is None:
             ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL").fetchall()
-            routes = [self._route_of(function_id) for (function_id,) in ids]
+            plans = [plan for (function_id,) in ids for plan in self._routed_plans(function_id)]
             open_runs = self._connection.execute("SELECT DISTINCT function, version FROM runs WHERE status = 0")
-            awaiting = {(plan.function_id, plan.version): plan for route in routes for plan in route.plans}
+            awaiting = {(plan.function_id, plan.version): plan for plan in plans}
             awaiting.update({key: self.plan(*key) for key in open_runs})
-            self._catalog = Catalog(routes, awaiting.values())
+            self._catalog = Catalog([self._route_of(function_id) for (function_id,) in ids], awaiting.values())
         return self._catalog
 
     def _route_of(self, function_id: str) -> Route:
+        routing = self._live_routing(function_id)
+        plans = self._routed_plans(function_id)
+        if routing.canary is None:
+            return Route(plans[0], state=routing.state)
+        return Route(plans[0], plans[1], routing.canary.weight, routing.canary.sticky, routing.state)
+
+    def _routed_plans(self, function_id: str) -> list[Plan]:
+        """The plans of the live version and of the canary, if there is one."""
+        routing = self._live_routing(function_id)
+        versions = [routing.live] if routing.canary is None else [routing.live, routing.canary.version]
+        return [self.plan(function_id, version) for version in versions if version is not None]
+
+    def _live_routing(self, function_id: str) -> Routing:
         routing = self.routing(function_id)
         assert routing is not None
         assert routing.live is not None
-        live, canary = self.plan(function_id, routing.live), routing.canary
-        if canary is None:
-            return Route(live, state=routing.state)
-        return Route(live, self.plan(function_id, canary.version), canary.weight, canary.sticky, routing.state)
+        return routing
 
     def forget(self, versions: Iterable[tuple[str, int]]) -> None:
         """Versions that retention removed."""
