@@ -100,6 +100,7 @@ class Scenario:
         self._requests()
         self._stacks()
         self._routings()
+        self._rolled_back()
         self._approvals()
         self._signing_keys()  # last: they go with their stack
 
@@ -245,6 +246,21 @@ class Scenario:
         stepwell.api("DELETE", "/v1/functions/routed?cancel=true")
         self._finish()
         assert stepwell.runs(event)[0]["status"] == "cancelled"
+
+    def _rolled_back(self) -> None:
+        """A guarded canary fails, and tick takes it back."""
+        stepwell = self._stepwell
+        for version, handler in enumerate(("echo", "fail"), 1):
+            runtime = {**SIMPLE["runtime"], "handler": f"app.{handler}"}
+            definition = one_step("guarded", "guarded", runtime=runtime, retries={"attempts": 0})
+            stepwell.deploy(write(self._folder / f"guarded-{version}", definition, steps__app_py=HANDLER))
+        stepwell.api("POST", "/v1/functions/guarded/rollback")
+        canary = {"version": 2, "weight": 0.5, "guard": True}
+        stepwell.api("PUT", "/v1/functions/guarded/routing", {"canary": canary})
+        for _ in range(30):
+            stepwell.send("guarded")
+        stepwell.travel("2m")
+        assert stepwell.get("/v1/functions/guarded/routing")["canary"] is None
 
     def _approvals(self) -> None:
         """People are asked for a while and for long, by route and by advance; they decide, or do not."""
