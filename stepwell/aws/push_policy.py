@@ -14,7 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepwell.aws.naming import CODE_PREFIX, dotenv_prefix, function_prefix, log_group, role_prefix, task_log_group
+from stepwell.aws.naming import (
+    CODE_PREFIX,
+    dotenv_prefix,
+    function_prefix,
+    log_group,
+    role_prefix,
+    signing_keys_parameter,
+    task_log_group,
+)
 from stepwell.aws.naming import secrets_prefix as secrets_of
 from stepwell.aws.resources import Resources, parameter
 
@@ -82,6 +90,7 @@ class Environment:
             "code": [f"arn:{self.partition}:s3:::{self.bucket}/{CODE_PREFIX}*"],
             "dotenv": [self.arn("ssm", f"parameter{dotenv_prefix(env)}*")],
             "secrets": [self.arn("ssm", f"parameter{secrets_of(env)}*")],
+            "signing keys": [self.arn("ssm", f"parameter{signing_keys_parameter(env)}")],
             "lambdas": [self.arn("lambda", f"function:{prefix}*")],
             "given lambdas": list(self.step_lambdas),
             "layers": [self.arn("lambda", f"layer:{name}") for name in self.layers],
@@ -131,6 +140,7 @@ PUSH = (
     Statement(
         "lambda:GetFunctionConfiguration GetFunctionEventInvokeConfig GetFunctionRecursionConfig CreateFunction"
         " TagResource UpdateFunctionConfiguration PutFunctionEventInvokeConfig PutFunctionRecursionConfig"
+        " GetFunctionConcurrency PutFunctionConcurrency DeleteFunctionConcurrency"
         " DeleteFunction",  # one whose creation has failed is made again
         "lambdas",
     ),
@@ -167,6 +177,7 @@ SECRETS = (
     Statement("lambda:ListFunctions", "*"),
     Statement("lambda:UpdateFunctionConfiguration", "lambdas"),
 )
+SIGNING_KEYS = (ENVIRONMENT, Statement("ssm:GetParameter PutParameter", "signing keys"))
 KEYS = (ENVIRONMENT, Statement("dynamodb:Query PutItem UpdateItem", "table", ("KEY",)))
 FUNCTIONS_COMMANDS = (
     ENVIRONMENT,
@@ -206,6 +217,7 @@ COMMANDS: dict[str, tuple[Statement, ...]] = {
     "secrets": SECRETS,
     "keys": KEYS,
     "functions": FUNCTIONS_COMMANDS,
+    "signing-keys": SIGNING_KEYS,
 }
 """The commands that change an environment without its HTTP API. All others need an API key instead, and
 `ssm:GetParameter` to find the API, which any of these has."""

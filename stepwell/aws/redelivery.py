@@ -25,7 +25,7 @@ log = logging.getLogger("stepwell.aws")
 
 Handler = Callable[[Any, Any], Any]
 Record = dict[str, Any]
-LATEST_S = 360  # the visibility timeout of the queues
+LATEST_S = 360  # the longest delay; the queues' own visibility timeout is no shorter
 MAX_RECEIVES = 50
 """Deliveries before a message goes to the dead letters. The last of them comes two hours after the first at the
 earliest, so that no outage of two hours sends a message there."""

@@ -97,8 +97,15 @@ def read_lambda(client: Any, name: str, qualifier: str | None = None) -> LambdaS
     except client.exceptions.ResourceNotFoundException:
         invoke = None
     recursion = client.get_function_recursion_config(FunctionName=name)["RecursiveLoop"]
-    concurrency = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions", 0)
-    return LambdaState(found, invoke, recursion, concurrency)
+    return LambdaState(found, invoke, recursion, _reserved(client, name))
+
+
+def _reserved(client: Any, name: str) -> int:
+    """Instances reserved for it. A Lambda of somebody else, which has an ARN here, keeps what it has."""
+    if name.startswith("arn:"):
+        return 0
+    reserved: int = client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions", 0)
+    return reserved
 
 
 def changes(state: LambdaState | None, wanted: Json, values: str | None, resources: Resources) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from stepwell.aws.push_policy import COMMANDS, Environment, policy
 from stepwell.aws.resources import parameter
 from stepwell.aws.roles import boundary
 from stepwell.aws.roles import policy as policy_of_steps
+from stepwell.aws.signing_keys import make_keys
 from stepwell.aws.table import run_key, status_partition
 from stepwell.cdk.push import BadTrust, PushPolicy, PushRole, push_parameter
 from tests.push.conftest import Aws, refusal
@@ -124,8 +125,14 @@ def pushes(aws: Aws, write: Write) -> set[Access]:
         (folder / "webhooks" / "shop.json").write_text('{"event": "to", "verify": {"type": "github", "secret": "KEY"}}')
         ok("push", folder, "--env", "dev", "--canary", "10%", "--guard")
         unbounded_roles(aws, folder)
+    for most in (2, 0):
+        set_step_concurrency(aws, most)
+        with recorded(aws) as more:
+            ok("push", folder, "--env", "dev")
+        needed |= more
+    with recorded(aws) as more:
         breaks_off(aws, folder)
-    return needed
+    return needed | more
 
 
 def unbounded_roles(aws: Aws, folder: Path) -> None:
@@ -134,6 +141,12 @@ def unbounded_roles(aws: Aws, folder: Path) -> None:
     iam = aws.session.client("iam")
     iam.delete_role_permissions_boundary(RoleName="stepwell-dev-step-f")
     ok("push", folder, "--env", "dev")
+
+
+def set_step_concurrency(aws: Aws, most: int) -> None:
+    aws.resources = replace(aws.resources, step_concurrency=most)
+    value = aws.resources.to_json()
+    aws.session.client("ssm").put_parameter(Name=parameter("dev"), Value=value, Type="String", Overwrite=True)
 
 
 def breaks_off(aws: Aws, folder: Path) -> None:
@@ -190,6 +203,18 @@ def test_keys_can_be_made_listed_and_revoked(aws: Aws) -> None:
         ok("keys", "revoke", key["id"], "--env", "dev")
     document = policy(Environment.of(aws.resources), ["keys"])
     assert [its for its in needed if not is_allowed(document, its)] == []
+    assert surplus(document, needed) == []
+
+
+def test_signing_keys_can_be_listed_rotated_and_dropped(aws: Aws) -> None:
+    with_containers(aws)
+    make_keys(aws.session.client("ssm"), aws.resources, 0)
+    with recorded(aws) as needed:
+        ok("signing-keys", "rotate", "--env", "dev", "--yes")
+        old = next(key["id"] for key in data("signing-keys", "list", "--env", "dev") if key["retired_at"])
+        ok("signing-keys", "drop", old, "--env", "dev", "--yes")
+    document = policy(Environment.of(aws.resources), ["signing-keys"])
+    assert sorted(str(its) for its in needed if not is_allowed(document, its)) == []
     assert surplus(document, needed) == []
 
 
