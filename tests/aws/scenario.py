@@ -257,8 +257,8 @@ class Scenario:
         stepwell.api("POST", "/v1/functions/guarded/rollback")
         canary = {"version": 2, "weight": 0.5, "guard": True}
         stepwell.api("PUT", "/v1/functions/guarded/routing", {"canary": canary})
-        for _ in range(30):
-            stepwell.send("guarded")
+        for n in range(40):
+            stepwell.send("guarded", id=f"guarded {n}")
         stepwell.travel("2m")
         assert stepwell.get("/v1/functions/guarded/routing")["canary"] is None
 

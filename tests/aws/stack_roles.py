@@ -47,6 +47,8 @@ class Stack:
             if its["Handler"].startswith("lambdas."):
                 names[id] = lambda_name(its["Handler"].split(".")[1])
                 names[f"{id}.Arn"] = account.arn("lambda", f"function:{names[id]}")
+            else:
+                names[id] = id  # one that only CloudFormation calls: nothing here does
         self._names = names
         for id, its in self._of("AWS::Logs::LogGroup").items():
             if "LogGroupName" in its:

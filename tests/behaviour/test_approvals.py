@@ -648,7 +648,11 @@ def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None
         ({"runtime": {"type": "approval", "message": "x" * 2001}}, "/steps/confirm/runtime/message", "2,000"),
         ({"runtime": {"type": "approval", "message": 7}}, "/steps/confirm/runtime/message", "text"),
         ({"runtime": {"type": "approval", "message": "?", "approvers": "Ada"}}, "/steps/confirm/runtime/approvers", ""),
-        ({"runtime": {"type": "approval", "message": "?", "url": "x"}}, "/steps/confirm/runtime/url", "`url` is a field of runtime http"),
+        (
+            {"runtime": {"type": "approval", "message": "?", "url": "x"}},
+            "/steps/confirm/runtime/url",
+            "`url` is a field of runtime http",
+        ),
         ({"runtime": {"type": "approval", "message": "{{ 1 + }}"}}, "/steps/confirm/runtime/message", "expression"),
         ({"runtime": {"type": "approval", "message": "{{ steps.no }}"}}, "/steps/confirm/runtime/message", "before"),
         ({"runtime": {"type": "approval", "message": "{{ response }}"}}, "/steps/confirm/runtime/message", "response"),
