@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from stepwell.aws.resources import Resources
 
 ROLE = "rehearsal-pusher"
-COMMANDS = ("push", "secrets", "keys", "functions")
+COMMANDS = ("push", "secrets", "keys", "functions", "signing-keys")
 
 
 class Pusher:

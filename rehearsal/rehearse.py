@@ -1,5 +1,5 @@
-"""The whole life of an environment, in an emulated account: bootstrap, deploy, push, 200 events, cancel, rerun,
-redeploy, prune, destroy.
+"""The whole life of an environment, in an emulated account: bootstrap, deploy with everything on, push, 200 events,
+cancel, rerun, rotation of the signing key, dead letters, redeploy with `profile=dev`, prune, destroy.
 
 Every command is the one that a user types. What is not as it should be ends it with an error.
 """
@@ -43,6 +43,7 @@ def main() -> None:
             "route_concurrency": 2,  # every instance is a process of this machine
             "advance_concurrency": 4,
         }
+        settings |= everything()
         context = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         step("bootstrap", lambda: cdk("bootstrap", f"aws://000000000000/{REGION}", *context))
         before = things()
@@ -58,15 +59,33 @@ def main() -> None:
         step("what whoever pushes may not do", pusher.check_refusals)
         step("a webhook", lambda: knock(client))
         step("cancel and rerun", lambda: cancel_and_rerun(client))
-        step("redeploy while a run waits", lambda: redeploy(client, context))
-        step("tick", tick)
+        step("rotate the signing key while a run waits", lambda: rotate(client))
+        step("dead letters", redrive)
         step("the checks of a real account", check)
+        step("redeploy with profile=dev while a run waits", lambda: redeploy(client, context))
+        step("tick", tick)
         assert not refusals(), refusals()[0]
         step("take away what was pushed", take_away)
         PUSHER.clear()
         pusher.leave()
         step("destroy", lambda: destroy(context, before))
     print("the rehearsal is over: everything was as it should be")
+
+
+def everything() -> dict[str, str]:
+    """Settings that turn on all that the emulator knows. Containers need Docker, to build the adapter's image."""
+    ec2 = boto3.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(GroupName="steps", Description="steps", VpcId=vpc)["GroupId"]
+    return {
+        "alarm_email": "somebody@example.com",
+        "kms_key": boto3.client("kms").create_key()["KeyMetadata"]["Arn"],
+        "tracing": "true",
+        "step_subnets": subnet,
+        "step_security_groups": group,
+        "batching_window": "1",
+    }
 
 
 def step(name: str, do: Callable[[], object]) -> None:
@@ -143,9 +162,35 @@ def cancel_and_rerun(client: Client) -> None:
     client.until_completed(again["id"], "the rerun completes")
 
 
+def rotate(client: Client) -> None:
+    """What the old key signed, an attempt that runs, still counts."""
+    run = place(client, 1500)
+    before = json.loads(stepwell("signing-keys", "list", "--env", ENV, "--json"))
+    stepwell("signing-keys", "rotate", "--env", ENV)
+    after = json.loads(stepwell("signing-keys", "list", "--env", ENV, "--json"))
+    assert [key["id"] for key in after[1:]] == [key["id"] for key in before], after
+    client.send([packed(1500)])
+    client.until_completed(run["id"], "the run goes on")
+
+
+def redrive() -> None:
+    """A message that somebody gave up is listed, and sent again."""
+    sqs, resources = boto3.client("sqs"), Resources.of_environment(ENV)
+    about = sqs.get_queue_attributes(QueueUrl=resources.outcomes_queue, AttributeNames=["RedrivePolicy"])["Attributes"]
+    dead = json.loads(about["RedrivePolicy"])["deadLetterTargetArn"].rpartition(":")[2]
+    of_no_run = json.dumps({"stepwell": "ended", "run": "a" * 26}, separators=(",", ":"))
+    sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=of_no_run)
+    (letter,) = json.loads(stepwell_as_admin("dead-letters", "list", "--env", ENV, "--json"))
+    assert letter["kind"] == "ended", letter
+    stepwell_as_admin("dead-letters", "redrive", letter["id"], "--env", ENV, "--yes")
+    assert json.loads(stepwell_as_admin("dead-letters", "list", "--env", ENV, "--json")) == []
+
+
 def redeploy(client: Client, context: list[str]) -> None:
     run = place(client, 2000)
-    cdk("deploy", "--require-approval", "never", *context, "-c", "batch_size=5")
+    cdk("deploy", "--require-approval", "never", *context, "-c", "profile=dev", "-c", "batch_size=5")
+    left = [its for its in things() if its.kind.startswith("cloudwatch.") and f"-{ENV}-" in its.name]
+    assert not left, f"with profile=dev there are still {left}"
     client.send([packed(2000)])
     client.until_completed(run["id"], "the run goes on")
 
@@ -205,6 +250,11 @@ def cdk(*words: str) -> None:
 def stepwell(*words: str) -> str:
     """Run by whoever pushes, once there is such a role."""
     return command([sys.executable, "-m", "stepwell", *words], PUSHER)
+
+
+def stepwell_as_admin(*words: str) -> str:
+    """A command that no policy of `stepwell policy` is for."""
+    return command([sys.executable, "-m", "stepwell", *words])
 
 
 def command(words: list[str], variables: Mapping[str, str] = {}) -> str:

@@ -72,7 +72,7 @@ def redrive(
     env: EnvOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send dead letters to their queue again. What fails once more comes back here after ten tries.
+    """Send dead letters to their queue again. What fails once more comes back here after fifty tries.
 
     Example: stepwell dead-letters redrive --queue outcomes --env production
     """

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner, Result
 
 from rehearsal.real import __main__ as command
 from rehearsal.real.checks import Check, Failed, Skipped, all_checks
+from stepwell.core.definition import parse_definition
 
 
 class StandIn:
@@ -68,6 +72,20 @@ def test_each_check_is_a_sentence_with_its_time_and_cost() -> None:
         assert not check.title.endswith(".")
         assert 0 < check.seconds <= 1200
         assert 0 <= check.usd <= 0.5
+
+
+def test_the_functions_of_checks_are_valid() -> None:
+    texts = [
+        value
+        for name, module in sorted(sys.modules.items())
+        if name.startswith("rehearsal.real.checks_")
+        for value in vars(module).values()
+        if isinstance(value, str) and value.startswith("id: ")
+    ]
+    texts += [file.read_text() for file in (Path(command.__file__).parent / "functions").glob("*/stepwell.yaml")]
+    assert len(texts) >= 5
+    for text in texts:
+        parse_definition(yaml.safe_load(text))
 
 
 def test_checks_that_pass_or_do_not_apply_end_well(run: Callable[..., tuple[Result, StandIn]]) -> None:
