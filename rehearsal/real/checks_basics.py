@@ -53,7 +53,7 @@ def three_steps_complete(account: Account) -> str:
     return f"cold {seconds(run):.1f} s; then {statistics.median(warm):.2f} s (median of {len(warm)})"
 
 
-@check(f"{MANY} events start {MANY} runs, which all complete", seconds=20, usd=0.01, emulated=True)
+@check(f"{MANY} events start {MANY} runs, which all complete", seconds=20, usd=0.01)
 def many_runs_complete(account: Account) -> str:
     account.use_functions()
     ids = []
