@@ -96,7 +96,7 @@ def redrive(
     if as_json:
         print_json({"moved": moved})
     else:
-        console.print(f"moved {_counted(moved)}")
+        console.print(f"moved {shown(_counted(moved))}")
 
 
 def _redrive_some(sqs: Any, among: Any, ids: list[str]) -> dict[str, int]:
@@ -120,7 +120,7 @@ def _counted(numbers: dict[str, int]) -> str:
 def _tell(progress: Progress) -> None:
     if stderr.is_terminal:
         of = "" if progress.total is None else f" of {progress.total}"
-        stderr.print(f"[dim]{progress.queue}: {progress.moved}{of} moved[/]")
+        stderr.print(f"[dim]{shown(progress.queue)}: {shown(progress.moved)}{shown(of)} moved[/]")
 
 
 def _show(letters: list[DeadLetter]) -> None:

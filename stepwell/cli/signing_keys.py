@@ -67,7 +67,7 @@ def rotate(
     _show(keys, as_json)
     if not as_json:
         kept = "All older keys are dropped." if drop_older else "Links and attempts of the older keys stay valid."
-        console.print(f"[green]{shown(keys.current.id)} signs now.[/] {kept} {_SOON}")
+        console.print(f"[green]{shown(keys.current.id)} signs now.[/] {shown(kept)} {shown(_SOON)}")
 
 
 @app.command()
@@ -89,7 +89,7 @@ def drop(
         keys = signing_keys.drop(ssm, resources, ids)
     _show(keys, as_json)
     if not as_json:
-        console.print(f"dropped {shown(', '.join(ids))}. {_SOON}")
+        console.print(f"dropped {shown(', '.join(ids))}. {shown(_SOON)}")
 
 
 @contextmanager
