@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -43,20 +43,21 @@ def rotate(resources: Resources, **options: bool) -> signing_keys.Keys:
 
 
 @contextmanager
-def ssm_answers(error: Exception) -> Iterator[list[str]]:
-    """Every request to SSM fails; their names."""
+def ssm_requests(error: Exception | None = None) -> Iterator[list[str]]:
+    """The names of the requests to SSM meanwhile, each of which fails with the error, if one is given."""
     asked: list[str] = []
 
-    def fail(model: Any, **_: Any) -> None:
+    def note(model: Any, **_: Any) -> None:
         asked.append(model.name)
-        raise error
+        if error is not None:
+            raise error
 
     events = client("ssm").meta.events
-    events.register("before-call.ssm", fail, unique_id="down")
+    events.register("before-call.ssm", note, unique_id="noted")
     try:
         yield asked
     finally:
-        events.unregister("before-call.ssm", unique_id="down")
+        events.unregister("before-call.ssm", unique_id="noted")
 
 
 DOWN = EndpointConnectionError(endpoint_url="https://ssm.eu-west-1.amazonaws.com/")
@@ -199,7 +200,7 @@ def test_keys_are_read_once_and_again_when_they_are_old(resources: Resources) ->
     now = 1000.0
     tokens = Tokens(replace(resources, signing_keys_cache_s=300), lambda: now)
     first = keys(resources).current.id
-    with counted_reads() as reads:
+    with ssm_requests() as reads:
         assert key_of(tokens.of("run", "step", 1)) == first
         rotate(resources)
         reads.clear()
@@ -217,7 +218,7 @@ def test_unknown_keys_cannot_make_a_lambda_read_more_than_once_in_some_seconds(r
     tokens = Tokens(replace(resources, signing_keys_again_s=5), lambda: now)
     tokens.require()
     forged = f"aaaaaaaa.{'0' * 32}"
-    with counted_reads() as reads:
+    with ssm_requests() as reads:
         with pytest.raises(UnknownKey):  # the keys were read a moment ago: it may be that of a new rotation
             tokens.is_valid(forged, "run", "step", 1)
         now += 5
@@ -387,13 +388,13 @@ def test_no_event_and_no_outcome_is_lost_while_the_keys_cannot_be_read(
 ) -> None:
     batches.deploy({"a": handler_step(), "b": handler_step("a")})
     batches.send()
-    with ssm_answers(error):
+    with ssm_requests(error):
         batches.start()
         batches.route()
         assert batches.runs() == []  # nothing is begun that could not be ended
     clock.shift(timedelta(minutes=10))  # the message is visible again
     batches.route()
-    with ssm_answers(error):
+    with ssm_requests(error):
         batches.start()
         batches.advance()
         ((_, attempts),) = batches.runs()
@@ -409,7 +410,7 @@ def test_keys_that_are_known_stay_in_use_while_they_cannot_be_read_again(resourc
     tokens = Tokens(replace(resources, signing_keys_again_s=5), lambda: now)
     token = tokens.of("run", "step", 1)
     now += 3600
-    with ssm_answers(DOWN) as asked:
+    with ssm_requests(DOWN) as asked:
         for _ in range(10):
             assert tokens.is_valid(token, "run", "step", 1)
         assert asked == ["GetParameter"]  # and not for each of them
@@ -422,7 +423,7 @@ def test_an_outcome_is_not_refused_because_its_key_cannot_be_looked_up(batches: 
     batches.start()
     payload, link = asking_and_running(batches)
     message = sqs_event([destination(payload, {})])
-    with ssm_answers(DOWN):
+    with ssm_requests(DOWN):
         assert len(warm.advance(message)["batchItemFailures"]) == 1
     assert finish(batches, payload, link, warm) is RunStatus.COMPLETED
 
@@ -432,18 +433,6 @@ def test_a_decision_is_not_begun_while_the_keys_cannot_be_read(batches: Batches)
     link = batches.entry.links().read(token)
     assert link is not None
     cold = Entry(batches.resources)
-    with ssm_answers(DOWN), pytest.raises(KeysUnreadable):
+    with ssm_requests(DOWN), pytest.raises(KeysUnreadable):
         cold.decide(link, decided(link.decision, None, None, now_ms()))
     assert cold.decide(link, decided(link.decision, None, None, now_ms()))
-
-
-@contextmanager
-def counted_reads() -> Iterator[list[str]]:
-    made: list[str] = []
-    note: Callable[..., None] = lambda model, **_: made.append(model.name)  # noqa: E731
-    events = client("ssm").meta.events
-    events.register("before-call.ssm", note, unique_id="counted")
-    try:
-        yield made
-    finally:
-        events.unregister("before-call.ssm", unique_id="counted")
