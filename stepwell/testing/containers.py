@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -33,6 +34,7 @@ from stepwell.testing.registry import Registry
 ARCHITECTURE = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
 PATIENCE_S = 60
 _BUILD_WITHIN_S = 120
+_REMOVE_ATTEMPTS = 5
 
 
 class Containers:
@@ -73,11 +75,22 @@ class Containers:
         self.registry.close()
 
     def _remove_images(self) -> None:
-        """All that came from the registry, or went there."""
+        """Remove all images that came from the registry, or went there. What cannot be removed is a warning: the tests
+        have passed by then."""
+        for attempts_left in range(_REMOVE_ATTEMPTS - 1, -1, -1):
+            try:
+                self._remove_listed_images()
+                return
+            except subprocess.CalledProcessError as error:
+                # podman cannot list images while another process removes some of them
+                if not attempts_left:
+                    warnings.warn(f"images of {self.registry.host} stay: {error.stderr.strip()[-300:]}", stacklevel=3)
+
+    def _remove_listed_images(self) -> None:
         command = [self.engine, "images", "-q", "--filter", f"reference={self.registry.host}/*"]
         listed = subprocess.run(command, check=True, capture_output=True, text=True)
         if ids := sorted(set(listed.stdout.split())):
-            subprocess.run([self.engine, "rmi", "-f", *ids], check=True, capture_output=True)
+            subprocess.run([self.engine, "rmi", "-f", *ids], check=True, capture_output=True, text=True)
 
 
 class ContainerStepwell(AwsStepwell):

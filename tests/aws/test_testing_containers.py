@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,40 @@ def test_without_an_engine_a_push_of_a_container_says_what_to_install(
         pytest.raises(Refused, match="container steps need one in tests too: install and start docker or podman"),
     ):
         stepwell.deploy(write_function(tmp_path, "busybox"))
+
+
+ENGINE = """#!/bin/sh
+case $1 in
+  images)
+    echo asked >> {folder}/asked
+    [ $(wc -l < {folder}/asked) -gt {failures} ] || {{ echo "Error: 1f2e: image not known" >&2; exit 125; }}
+    echo 1f2e ;;
+  rmi) echo "$@" > {folder}/removed ;;
+esac
+"""
+
+
+def use_engine(folder: Path, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    """Have an engine that cannot list its images so many times."""
+    engine = folder / "docker"
+    engine.write_text(ENGINE.format(folder=folder, failures=failures))
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_images_are_removed_although_others_remove_images_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_engine(tmp_path, monkeypatch, failures=2)
+    with closing(Containers()) as containers:
+        assert containers.engine == str(tmp_path / "docker")
+    assert (tmp_path / "removed").read_text() == "rmi -f 1f2e\n"
+
+
+def test_images_that_cannot_be_removed_are_a_warning_and_fail_no_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_engine(tmp_path, monkeypatch, failures=100)
+    containers = Containers()
+    with pytest.warns(UserWarning, match=r"images of .* stay: Error: 1f2e: image not known"), closing(containers):
+        assert containers.engine == str(tmp_path / "docker")
