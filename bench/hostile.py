@@ -11,10 +11,8 @@ import http.client
 import json
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,11 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from server import PATIENCE_S, BenchError, Keys, Server
+from server import PATIENCE_S, BenchError, Keys, Server, Watcher
 
 FUNCTIONS = Path(__file__).resolve().parent / "hostile_functions"
 LIMIT_MS = 200
-AFTERWARDS_S = 0.3  # how long is looked at what a request leaves behind
 BODY = 4 * 1024 * 1024
 EVENT = 250_000
 
@@ -250,31 +247,6 @@ GROUPS = {
     "cel": expression_cases,
     "http": http_cases,
 }
-
-
-class Watcher:
-    """Asks for /healthz again and again, each time as somebody new; `longest` is the longest that it took (s)."""
-
-    def __init__(self, server: Server) -> None:
-        self._server, self._stop = server, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.longest = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        self._thread.start()
-        time.sleep(0.02)
-        yield
-        time.sleep(AFTERWARDS_S)
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            began = time.perf_counter()
-            self._server.healthz()
-            self.longest = max(self.longest, time.perf_counter() - began)
-            time.sleep(0.005)
 
 
 def measure(case: Case, server: Server, keys: Keys) -> Row:

@@ -5,6 +5,7 @@ One rule: whatever goes wrong is a BenchError that says what the server said.
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import os
@@ -13,14 +14,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 FUNCTIONS = Path(__file__).resolve().parent / "functions"
 PATIENCE_S = 60.0
+KEPT_OPEN_S = 2.0  # after such a pause the client opens another connection, before the server closes this one
+AFTERWARDS_S = 0.3  # how long is looked at what a request leaves behind
 
 
 class BenchError(Exception):
@@ -34,13 +39,16 @@ class Keys:
 
 
 class Server:
-    """A `stepwell dev` or `serve` with a new database, and one keep-alive connection to it.
+    """A `stepwell dev` or `serve`, and one keep-alive connection to it. Without a `database` it has a new one.
 
     `ready_s`: from the start of the process to the first 200 of /healthz.
     """
 
-    def __init__(self, functions: Path = FUNCTIONS, command: str = "dev") -> None:
-        self._functions, self._command = functions, command
+    def __init__(
+        self, functions: Path = FUNCTIONS, command: str = "dev", database: Path | None = None, *options: str
+    ) -> None:
+        self._used_at = time.monotonic()
+        self._functions, self._command, self._database, self._options = functions, command, database, options
 
     def __enter__(self) -> Server:
         script = Path(sys.executable).with_name("stepwell")
@@ -51,9 +59,9 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        database = ["--db", str(self.folder / "bench.db")]
+        database = ["--db", str(self._database or self.folder / "bench.db")]
         self._make_key = [str(script), "keys", "create", *database, "--json", "--scope"]
-        argv = [str(script), self._command, str(self._functions), "--port", str(self.port), *database]
+        argv = [str(script), self._command, str(self._functions), "--port", str(self.port), *database, *self._options]
         started = time.perf_counter()
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
@@ -93,6 +101,9 @@ class Server:
 
     def call(self, method: str, path: str, body: bytes | None = None) -> Any:
         """The JSON answer. Raises BenchError unless it is a 200."""
+        if time.monotonic() > self._used_at + KEPT_OPEN_S:
+            self.hang_up()
+        self._used_at = time.monotonic()
         try:
             self._connection.request(method, path, body, {"Content-Type": "application/json"})
             with self._connection.getresponse() as response:
@@ -113,6 +124,12 @@ class Server:
 
         return Keys(make("send"), make("manage"))
 
+    def another(self) -> Server:
+        """The same server with a connection of its own, for another thread. It has nothing to close."""
+        other = copy.copy(self)
+        other._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        return other
+
     def healthz(self) -> None:
         """As somebody who has no connection yet."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
@@ -125,7 +142,7 @@ class Server:
             connection.close()
 
     def hang_up(self) -> None:
-        """Close the connection before a pause, or the server will; the next call opens another."""
+        """Close the connection; the next call opens another."""
         self._connection.close()
 
     def send(self, events: list[dict[str, Any]]) -> list[str]:
@@ -159,12 +176,65 @@ class Server:
         peaks = [_peak_mb(pid) for pid in _tree(self.process.pid)]
         return {"server_mb": peaks[0], "all_mb": sum(peaks)}
 
+    def private_mb_of_children(self) -> float:
+        """Memory in MB that the server's child processes share with nobody, on average."""
+        private = [_private_mb(pid) for pid in list(_tree(self.process.pid))[1:]]
+        return sum(private) / max(1, len(private))
+
+    def cpu_s(self) -> float:
+        """CPU time of the server's process so far, in seconds. Raises BenchError where there is no /proc."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError as error:
+            raise BenchError("CPU time is read from /proc, which is not there: use Linux") from error
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait_until_idle(self) -> None:
+        """Until the server uses no more CPU time."""
+        before = -1.0
+        while (spent := self.cpu_s()) != before:
+            before = spent
+            time.sleep(0.15)
+
+
+class Watcher:
+    """Asks for /healthz again and again, each time as somebody new. `longest`: the longest that it took, in seconds."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._stop = server, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.longest = 0.0
+
+    @contextmanager
+    def running(self, afterwards_s: float = AFTERWARDS_S) -> Iterator[None]:
+        self._thread.start()
+        time.sleep(0.02)
+        yield
+        time.sleep(afterwards_s)
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            began = time.perf_counter()
+            self._server.healthz()
+            self.longest = max(self.longest, time.perf_counter() - began)
+            time.sleep(0.005)
+
 
 def _tree(pid: int) -> Iterator[int]:
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
             yield from _tree(int(child))
+
+
+def _private_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended meanwhile
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def _peak_mb(pid: int) -> float:

@@ -1,0 +1,100 @@
+"""What costs more as there is more of it: a real `stepwell dev`, measured at three sizes of each thing that grows.
+
+python bench/growth.py                        # every row, up to half an hour; exit code 1 if an aim is missed
+python bench/growth.py --quick                # small sizes, some minutes: does it work at all?
+python bench/growth.py --only waits,chain --json growth.json
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import growth_data
+import growth_engine
+import typer
+from growth_row import Result, Row, measure, ratio
+from report import machine
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from server import BenchError
+
+ROWS = {row.name: row for row in (*growth_engine.ROWS, *growth_data.ROWS)}
+
+
+def chosen(only: str) -> list[Row]:
+    """Raises BenchError."""
+    names = [name.strip() for name in only.split(",")]
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        raise BenchError(f"{', '.join(unknown)}: unknown; rows are {', '.join(ROWS)}")
+    return [ROWS[name] for name in names]
+
+
+def show(row: Row, sizes: tuple[int, ...], results: list[Result], *, with_aims: bool, console: Console) -> None:
+    table = Table(row.grows, "", *(f"{size:,}" for size in sizes), "x", "aim", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns[2:-1]:
+        column.justify = "right"
+    for result in results:
+        figure = result.figure
+        style = "red" if with_aims and not result.is_met else ""
+        values = (_rounded(value) for value in result.values)
+        aim = str(figure.aim) if with_aims else ""
+        table.add_row(figure.title, figure.unit, *values, f"{ratio(result.values):.2f}", aim, style=style)
+    console.print(table)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def as_json(row: Row, sizes: tuple[int, ...], results: list[Result]) -> dict[str, Any]:
+    figures = [
+        {
+            "key": its.figure.key,
+            "title": its.figure.title,
+            "unit": its.figure.unit,
+            "values": list(its.values),
+            "ratio": ratio(its.values),
+            "aim": str(its.figure.aim),
+            "is_met": its.is_met,
+        }
+        for its in results
+    ]
+    return {"name": row.name, "grows": row.grows, "sizes": list(sizes), "figures": figures}
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Rows, with commas between.")] = ",".join(ROWS),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, as JSON.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes, one round, no aims: does it work at all?")
+    ] = False,
+) -> None:
+    """Measure what costs more as it grows. "x" is the value at the largest size, divided by that at the smallest.
+
+    Exit code 1 if an aim is missed. Aims hold for the whole sizes only."""
+    console, bar, documents, missed = Console(), Console(stderr=True), [], 0
+    try:
+        for row in chosen(only):
+            sizes, rounds = (row.quick, 1) if quick else (row.sizes, row.rounds)
+            with tempfile.TemporaryDirectory(prefix="stepwell-growth-") as folder, bar.status("") as status:
+                results = measure(row, sizes, rounds, Path(folder), status.update)
+            show(row, sizes, results, with_aims=not quick, console=console)
+            documents.append(as_json(row, sizes, results))
+            missed += sum(not quick and not result.is_met for result in results)
+    except BenchError as error:
+        bar.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    finally:
+        if json_file is not None:
+            document = {"machine": machine(), "quick": quick, "rows": documents}
+            json_file.write_text(json.dumps(document, indent=2) + "\n")
+    raise typer.Exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
