@@ -78,14 +78,18 @@ def _save_ms(server: Server, definition: Path) -> float:
 
     before, watcher = versions(), Watcher(server)
     with watcher.running():
-        definition.write_text(definition.read_text() + f"description: the time was {time.time_ns()}\n")
+        definition.write_text(_renamed(definition.read_text(), f"Saved at {time.time_ns()}"))
         deadline = time.monotonic() + 10
         while versions() == before:
             if time.monotonic() > deadline:
                 raise BenchError("a saved function does not go live")
             time.sleep(0.05)
-    definition.write_text("".join(definition.read_text().splitlines(keepends=True)[:-1]))
     return watcher.longest * 1000
+
+
+def _renamed(definition: str, name: str) -> str:
+    lines = definition.splitlines(keepends=True)
+    return "".join(f"name: {name}\n" if line.startswith("name:") else line for line in lines)
 
 
 HISTORY = Row(
