@@ -157,7 +157,7 @@ def open_requests(size: int, folder: Path) -> Iterator[Measure]:
         def once() -> Figures:
             figures = {}
             for key, name in (("nothing_ms", "growth/nothing"), ("runs_ms", "growth/run")):
-                figures[key] = _longest(server, lambda name=name: _flood(server, name, size))  # type: ignore[misc]
+                figures[key] = _longest(server, lambda name=name: _flood(server, name, size))
                 server.wait_until_ended("growth-run")
             send(server, "growth/waits", size // 10)
             server.wait_until_idle()
