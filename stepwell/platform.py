@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypedDict, TypeVar, Unpack
 
 from stepwell.core.catalog import Catalog, Miss
 from stepwell.core.events import Event
@@ -266,6 +266,20 @@ class Page(Generic[Item]):
     next: int | None
 
 
+class RunQuery(TypedDict, total=False):
+    """Which runs a list shows: those for which all of this holds."""
+
+    function: str | None
+    status: RunStatus | None
+    user: str | None
+    event: str | None
+    replay: str | None
+    since: int | None
+    until: int | None
+    before: int | None
+    limit: int
+
+
 class Reader(Protocol):
     """The reads of the API. Positions (`before`) count down: a page holds what is older than its position. Events were
     accepted, and runs made, at `since` or later, and before `until` (ms since the epoch)."""
@@ -283,19 +297,11 @@ class Reader(Protocol):
 
     def read_event(self, event_id: str) -> EventDetail | None: ...
 
-    def read_runs(
-        self,
-        *,
-        function: str | None = None,
-        status: RunStatus | None = None,
-        user: str | None = None,
-        event: str | None = None,
-        replay: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> Page[RunDetail]: ...
+    def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]: ...
+
+    def read_run_texts(self, view: Callable[[RunDetail], bytes], **query: Unpack[RunQuery]) -> Page[bytes]:
+        """The same runs, each as `view` shows it. What it makes of a run that has ended may be kept and answered
+        again."""
 
     def read_run(self, run_id: str) -> RunDetail | None: ...
 

@@ -1,14 +1,17 @@
 """`/v1`: what exists and what happened, cancel and rerun. One table of operations makes the routes and the OpenAPI
-document. Endpoints are plain functions: Starlette runs them in threads, so a slow read never holds up the engine."""
+document. Endpoints are plain functions that run in threads, so a slow read never holds up the engine."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import re
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, Unpack, cast
 
 import orjson
 from starlette.applications import Starlette
@@ -39,7 +42,7 @@ from stepwell.api.times import BETWEEN, between
 from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
 from stepwell.api.types import TypeRegistry, TypesApi
 from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
-from stepwell.api.views import event_view, function_view, run_view
+from stepwell.api.views import event_view, function_view, run_text, run_view
 from stepwell.api.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
 from stepwell.api.webhook_rules import Webhooks, WebhooksApi
 from stepwell.core.approvals import Links
@@ -47,9 +50,10 @@ from stepwell.core.events import Event
 from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.run import RunStatus
 from stepwell.core.signing import KeysUnreadable
-from stepwell.platform import EventDetail, Page, Reader, Replayed
+from stepwell.platform import EventDetail, Page, Reader, Replayed, RunQuery
 
 _MOST_FILE_BYTES = 256 * 1024 * 1024
+_READERS = ThreadPoolExecutor(2, "reader")
 
 
 class Control(Protocol):
@@ -64,6 +68,10 @@ class Control(Protocol):
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> Sequence[Replayed] | None:
         """Run stored events, or others that are stored for this, on one version; None if there is no such version."""
+
+
+class ReadsUsers(Reader, Users, Protocol):
+    """What reads of events, runs and users ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class V1:
     def list_event_runs(self, request: Request) -> Any:
         event_id = request.path_params["id"]
         _found(self.reader.read_event(event_id), "event", event_id)
-        return _page(self.reader.read_runs(event=event_id, **_paging(request)), run_view)
+        return self._list_runs(event=event_id, **_paging(request))
 
     # --- functions -------------------------------------------------------------------------------------------------
 
@@ -132,8 +140,8 @@ class V1:
         if status is not None and status not in statuses:
             raise Problem(400, f"status={status} is unknown; it is one of {', '.join(statuses)}")
         if (event_id := alone(request, "event", "limit", "after")) is not None:
-            return _page(self.reader.read_runs(event=event_id, **_paging(request)), run_view)
-        page = self.reader.read_runs(
+            return self._list_runs(event=event_id, **_paging(request))
+        return self._list_runs(
             function=query.get("function"),
             status=None if status is None else statuses[status],
             user=query.get("user"),
@@ -141,10 +149,13 @@ class V1:
             **between(query),
             **_paging(request),
         )
-        return _page(page, run_view)
+
+    def _list_runs(self, **query: Unpack[RunQuery]) -> Any:
+        return _page(self.reader.read_run_texts(run_text, **query), orjson.Fragment)
 
     def get_run(self, request: Request) -> Any:
-        return self._run(request.path_params["id"])
+        run_id = request.path_params["id"]
+        return run_view(_found(self.reader.read_run(run_id), "run", run_id), self.links, read=orjson.Fragment)
 
     def cancel_run(self, request: Request) -> Any:
         run_id = request.path_params["id"]
@@ -231,9 +242,26 @@ def create_app(
     async def openapi(request: Request) -> Response:
         return Response(described.made or await run_in_threadpool(described), media_type="application/json")
 
-    routes = [Route("/healthz", healthz), Route("/openapi.json", openapi), *page_routes(approval_api)]
-    for its, operations in v1:
-        routes += [Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method]) for o in operations]
+    others = [Route("/healthz", healthz), Route("/openapi.json", openapi), *page_routes(approval_api)]
+    return _application([*others, *_routes(v1, keys)])
+
+
+def create_reads_app(users: ReadsUsers, links: Callable[[], Links], keys: Keys) -> Starlette:
+    """The reads of events, runs and users alone."""
+    no_control = cast(Control, None)  # reads ask nothing of it
+    v1 = [(V1(users, no_control, links), OPERATIONS), (UserEndpoints(users), USER_OPERATIONS)]
+    return _application(_routes([(its, [o for o in all_of if o.method == "GET"]) for its, all_of in v1], keys))
+
+
+def _routes(v1: Iterable[tuple[Any, Iterable[Operation]]], keys: Keys) -> list[Route]:
+    return [
+        Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method])
+        for its, operations in v1
+        for o in operations
+    ]
+
+
+def _application(routes: Sequence[Route]) -> Starlette:
     app = Starlette(
         routes=routes,
         exception_handlers={
@@ -282,9 +310,14 @@ def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
     def answer(request: Request) -> Response:
         return _json(handle(request), operation.status)
 
-    def endpoint(request: Request) -> Response:
+    def admit_and_answer(request: Request) -> Response:
         admit(request)
         return answer(request)
+
+    async def read(request: Request) -> Response:
+        """Reads wait for nobody, so that a few threads do: more would only keep the engine from running."""
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(_READERS, context.run, admit_and_answer, request)
 
     async def with_body(request: Request) -> Response:
         await run_in_threadpool(admit, request)
@@ -298,8 +331,10 @@ def _endpoint(v1: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
             request.state.body = file
             return await run_in_threadpool(answer, request)
 
+    if operation.method == "GET":
+        return read
     if operation.body is None:
-        return endpoint
+        return admit_and_answer
     return with_body if operation.media_type == "application/json" else with_file
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
@@ -73,13 +73,21 @@ def function_view(detail: FunctionDetail) -> FunctionView:
     }
 
 
-def run_view(detail: RunDetail, links: Callable[[], Links] | None = None) -> RunView:
-    """`links`: of approvals, for those who may decide."""
+def run_text(detail: RunDetail) -> bytes:
+    """The JSON text of a run as lists show it."""
+    return orjson.dumps(run_view(detail, read=orjson.Fragment))
+
+
+def run_view(
+    detail: RunDetail, links: Callable[[], Links] | None = None, *, read: Callable[[bytes], Any] = orjson.loads
+) -> RunView:
+    """`links`: of approvals, for those who may decide. `read`: what stands for the JSON text of an output or an error;
+    `orjson.Fragment` puts the text into a document as it is."""
     run, plan = detail.run, detail.plan
     rows: dict[int, list[AttemptRow]] = defaultdict(list)
     for row in detail.attempts:
         rows[row.step].append(row)
-    steps = {step.id: _step_view(detail, i, rows[i]) for i, step in enumerate(plan.steps)}
+    steps = {step.id: _step_view(detail, i, rows[i], read) for i, step in enumerate(plan.steps)}
     output = None
     if run.status is RunStatus.COMPLETED:
         leaves = [plan.steps[i].id for i in plan.leaves if run.steps[i].status is StepStatus.COMPLETED]
@@ -128,14 +136,14 @@ def open_approvals(detail: RunDetail, links: Callable[[], Links]) -> dict[int, A
     return views
 
 
-def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow]) -> StepView:
+def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow], read: Callable[[bytes], Any]) -> StepView:
     state = detail.run.steps[i]
     output = error = None
     if state.status is StepStatus.COMPLETED and rows and rows[-1].output is not None:
-        output = orjson.loads(rows[-1].output)
+        output = read(rows[-1].output)
     if state.status is StepStatus.FAILED and rows and rows[-1].error is not None:
-        error = orjson.loads(rows[-1].error)
-    attempts = [_attempt_view(row, _log(detail, i, row.attempt)) for row in rows if row.attempt]
+        error = read(rows[-1].error)
+    attempts = [_attempt_view(row, _log(detail, i, row.attempt), read) for row in rows if row.attempt]
     if state.status in (StepStatus.QUEUED, StepStatus.RUNNING):
         attempts.append(_open_attempt_view(state, _log(detail, i, state.attempt)))
     view: StepView = {
@@ -160,14 +168,14 @@ def _step_status(detail: RunDetail, i: int) -> StepStatusName:
     return cast(StepStatusName, state.status.name.lower())
 
 
-def _attempt_view(row: AttemptRow, logs: str) -> AttemptView:
+def _attempt_view(row: AttemptRow, logs: str, read: Callable[[bytes], Any]) -> AttemptView:
     return {
         "attempt": row.attempt,
         "status": cast(AttemptStatusName, row.status),
         "queued_at": _time(row.queued_at),
         "started_at": _time(row.started_at),
         "ended_at": _time(row.ended_at),
-        "error": orjson.loads(row.error) if row.error else None,
+        "error": read(row.error) if row.error else None,
         "logs": logs,
     }
 

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from stepwell.aws.details import Details
 from stepwell.aws.items import read_item, read_items, read_partition
@@ -26,7 +26,7 @@ from stepwell.aws.table import STATUS_SHARDS, Item, approvals_partition, event_k
 from stepwell.core.events import Event, run_id, user_key
 from stepwell.core.guard import RunSample
 from stepwell.core.run import RunStatus
-from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, VersionDetail
+from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 T = TypeVar("T")
 Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out
@@ -90,6 +90,10 @@ class Queries:
         return None if item is None else _event(item)
 
     # --- runs ------------------------------------------------------------------------------------------------------
+
+    def read_run_texts(self, view: Callable[[RunDetail], bytes], **query: Unpack[RunQuery]) -> Page[bytes]:
+        page = self.read_runs(**query)
+        return Page([view(detail) for detail in page.items], page.next)
 
     def read_runs(
         self,

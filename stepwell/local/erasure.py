@@ -25,6 +25,7 @@ from stepwell.local.store import LocalStore
 log = logging.getLogger("stepwell.erasure")
 
 _PIECE = 200
+_ERASED = "INSERT INTO counters VALUES ('erasures', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
 _STOPPING_S = 10.0
 _ENOUGH_S = 10.0  # of one request; the next goes on
 
@@ -106,6 +107,7 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
             sql = "UPDATE events SET user = NULL, misses = NULL, invalid = NULL, body = ? WHERE seq = ?"
             connection.execute(sql, (erased_body(event), event.seq))
             connection.execute("DELETE FROM event_keys WHERE event = ?", (event.seq,))
+        connection.execute(_ERASED)
         counts["runs"] += len(piece.runs)
         counts["events"] += len(piece.events)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import IO, Any, TypeVar
 from uuid import uuid4
 
+from starlette.types import ASGIApp
+
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App
 from stepwell.api.ingest import refusal
@@ -26,7 +28,8 @@ from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
 from stepwell.local.approvals import LocalApprovals
 from stepwell.local.erasure import erase
-from stepwell.local.platform import Unavailable
+from stepwell.local.platform import DEFAULT_URL, Unavailable
+from stepwell.local.readers import ReaderProcess, Readers
 from stepwell.local.server import LocalServer
 from stepwell.local.tls import Certificate
 from stepwell.local.type_control import TypeControl
@@ -107,8 +110,10 @@ class _Control:
             raise Problem(503, str(reason)) from None
 
 
-def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None) -> App:
-    """The API of a started server, for the event loop that runs now."""
+def app_of(
+    server: LocalServer, keys: Keys, local_only: LocalOnly | None = None, reader: ReaderProcess | None = None
+) -> App:
+    """The API of a started server, for the event loop that runs now. `reader`: that some reads are handed to."""
     platform = server.platform
 
     control = _Control(server)
@@ -125,7 +130,9 @@ def app_of(server: LocalServer, keys: Keys, local_only: LocalOnly | None = None)
 
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
-    rest = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
+    rest: ASGIApp = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
+    if reader is not None:
+        rest = Readers(rest, reader, keys)
     return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only)
 
 
@@ -142,7 +149,8 @@ async def serve(
     again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
     _calm_the_collector()
     drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
-    http = WebServer(app_of(server, keys, local_only), drain_s, certificate=certificate)
+    reader = ReaderProcess(server.settings.database, server.settings.public_url or DEFAULT_URL)
+    http = WebServer(app_of(server, keys, local_only, reader), drain_s, certificate=certificate)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)
@@ -160,6 +168,7 @@ async def serve(
             raise
     finally:
         announced.cancel()
+        await reader.close()
 
 
 def _calm_the_collector() -> None:

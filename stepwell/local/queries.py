@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import orjson
 
@@ -17,16 +20,18 @@ from stepwell.core.guard import RunSample
 from stepwell.core.inputs import match_answer
 from stepwell.core.messages import TimerKind
 from stepwell.core.plan import Plan, compile_plan
-from stepwell.core.run import PauseStatus, Run, RunStatus, unpack
+from stepwell.core.run import PauseStatus, RunStatus, unpack
 from stepwell.local.functions import read_routing, read_samples
 from stepwell.local.people import names_of
+from stepwell.local.run_texts import RunRow, RunTexts
 from stepwell.local.schema import connect
-from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail, VersionDetail
+from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
-_RUN = (
-    'SELECT runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, "after", body'
-    " FROM runs JOIN events ON events.seq = runs.event"
-)
+_COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
+_RUN = f"SELECT {_COLUMNS} FROM runs JOIN events ON events.seq = runs.event"
+_WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs JOIN events ON events.seq = runs.event'
+_ATTEMPTS = "SELECT run, step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
+ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
 _ALL = 2**63 - 1  # above the number of any row
 _VALUES = "(SELECT value FROM json_each(?))"
@@ -39,6 +44,7 @@ class Queries:
         self._path = path
         self._local = threading.local()
         self._plans: dict[tuple[str, int], Plan] = {}
+        self._texts = RunTexts()
 
     @property
     def _connection(self) -> sqlite3.Connection:
@@ -111,7 +117,27 @@ class Queries:
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
-    def read_runs(
+    def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]:
+        with self._snapshot():
+            page = self._run_rows(**query)
+            return Page(self._details(page.items), page.next)
+
+    def read_run_texts(self, view: Callable[[RunDetail], bytes], **query: Unpack[RunQuery]) -> Page[bytes]:
+        with self._snapshot() as connection:
+            page = self._run_rows(**query)
+            (erasures,) = connection.execute(ERASURES).fetchone() or (0,)
+            texts: dict[int, bytes] = {}
+            for row in page.items:
+                if (text := self._texts.get(row.key, erasures)) is not None:
+                    texts[row.seq] = text
+            unknown = [row for row in page.items if row.seq not in texts]
+            for row, detail in zip(unknown, self._details(unknown), strict=True):
+                texts[row.seq] = view(detail)
+                if row.is_over:
+                    self._texts.put(row.key, texts[row.seq], erasures)
+        return Page([texts[row.seq] for row in page.items], page.next)
+
+    def _run_rows(
         self,
         *,
         function: str | None = None,
@@ -123,7 +149,7 @@ class Queries:
         until: int | None = None,
         before: int | None = None,
         limit: int = 50,
-    ) -> Page[RunDetail]:
+    ) -> Page[RunRow]:
         first, before = self._between("runs", "created_at", since, until, before)
         where, values = _where(
             {
@@ -136,33 +162,45 @@ class Queries:
                 "runs.seq < ?": before,
             }
         )
-        with self._snapshot() as connection:
-            sql = f"{_RUN}{where} ORDER BY runs.seq DESC LIMIT ?"
-            rows = connection.execute(sql, (*values, limit + 1)).fetchall()
-            runs = [self._run(row, with_logs=False) for row in rows[:limit]]
-        return Page(runs, rows[limit - 1][0] if len(rows) > limit else None)
+        sql = f"{_RUN}{where} ORDER BY runs.seq DESC LIMIT ?"
+        rows = self._connection.execute(sql, (*values, limit + 1)).fetchall()
+        return Page([RunRow(*row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def read_run(self, run_id: str) -> RunDetail | None:
+        return self._read_run(run_id, with_logs=True)
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        """A run with what people are asked in it, and without logs."""
+        return self._read_run(run_id, with_logs=False)
+
+    def _read_run(self, run_id: str, *, with_logs: bool) -> RunDetail | None:
         with self._snapshot() as connection:
-            row = connection.execute(f"{_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
-            return self._run(row, with_logs=True, with_asked=True) if row else None
+            found = connection.execute(f"{_WHOLE_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
+            if found is None:
+                return None
+            *columns, body, after = found
+            row = RunRow(*columns)
+            (detail,) = self._details([row])
+            asked = messages_of(detail.plan, detail.run, detail.attempts, lambda: orjson.loads(body))
+            if not with_logs:
+                return replace(detail, asked=asked)
+            mismatches = self._mismatches(detail, orjson.loads(body), after)
+            return replace(detail, asked=asked, logs=self._logs(row.seq), mismatches=mismatches)
 
     def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
         """Runs with open approvals, newest first: each of these has a timer."""
         sql = (
-            f"{_RUN} WHERE runs.seq IN (SELECT DISTINCT run FROM timers WHERE kind = {int(TimerKind.DECISION)}"
+            f"{_WHOLE_RUN} WHERE runs.seq IN (SELECT DISTINCT run FROM timers WHERE kind = {int(TimerKind.DECISION)}"
             " AND run < ? ORDER BY run DESC LIMIT ?) ORDER BY runs.seq DESC"
         )
         with self._snapshot() as connection:
             rows = connection.execute(sql, (_ALL if before is None else before, limit + 1)).fetchall()
-            runs = [self._run(row, with_logs=False, with_asked=True) for row in rows[:limit]]
+            runs = []
+            details = self._details([RunRow(*columns) for *columns, _, _ in rows[:limit]])
+            for its, (*_, body, _) in zip(details, rows, strict=False):
+                asked = messages_of(its.plan, its.run, its.attempts, partial(orjson.loads, body))
+                runs.append(replace(its, asked=asked))
         return Page(runs, rows[limit - 1][0] if len(rows) > limit else None)
-
-    def read_asked(self, run_id: str) -> RunDetail | None:
-        """A run with what people are asked in it, and without logs."""
-        with self._snapshot() as connection:
-            row = connection.execute(f"{_RUN} WHERE runs.id = ?", (run_id,)).fetchone()
-            return self._run(row, with_logs=False, with_asked=True) if row else None
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -174,19 +212,21 @@ class Queries:
         finally:
             connection.execute("COMMIT")
 
-    def _run(self, row: tuple[Any, ...], *, with_logs: bool, with_asked: bool = False) -> RunDetail:
-        seq, run_id, function, version, event_id, user, rerun_of, replay, state, after, body = row
-        attempts = self._connection.execute(
-            "SELECT step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
-            " WHERE run = ? ORDER BY step, attempt",
-            (seq,),
-        ).fetchall()
-        plan, run = self._plan(function, version), unpack(run_id, state)
-        rows = [AttemptRow(*attempt) for attempt in attempts]
-        logs = self._logs(seq) if with_logs else {}
-        mismatches = self._mismatches(plan, run, rows, orjson.loads(body), after) if with_logs else {}
-        messages = messages_of(plan, run, rows, lambda: orjson.loads(body)) if with_asked else {}
-        return RunDetail(run, plan, event_id, user, rerun_of, rows, logs, mismatches, replay, messages)
+    def _details(self, rows: Sequence[RunRow]) -> list[RunDetail]:
+        """The runs of a page, without logs; their attempts are read by one statement."""
+        if not rows:
+            return []
+        attempts: dict[int, list[AttemptRow]] = defaultdict(list)
+        sql = f"{_ATTEMPTS} WHERE run IN ({','.join('?' * len(rows))}) ORDER BY run, step, attempt"
+        for seq, *attempt in self._connection.execute(sql, [row.seq for row in rows]):
+            attempts[seq].append(AttemptRow(*attempt))
+        return [
+            RunDetail(
+                unpack(row.id, row.state), self._plan(row.function, row.version), row.event_id, row.user, row.rerun_of,
+                attempts[row.seq], {}, {}, row.replay,
+            )
+            for row in rows
+        ]  # fmt: skip
 
     def _logs(self, seq: int) -> dict[tuple[int, int], bytes]:
         pieces: dict[tuple[int, int], list[bytes]] = {}
@@ -195,11 +235,9 @@ class Queries:
             pieces.setdefault((step, attempt), []).append(text)
         return {key: b"".join(texts) for key, texts in pieces.items()}
 
-    def _mismatches(
-        self, plan: Plan, run: Run, rows: list[AttemptRow], event: dict[str, Any], after: int
-    ) -> dict[int, str]:
+    def _mismatches(self, detail: RunDetail, event: dict[str, Any], after: int) -> dict[int, str]:
         """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""
-        found = {}
+        found, plan, run, rows = {}, detail.plan, detail.run, detail.attempts
         sql = (
             "SELECT body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? AND replay IS NULL"
             " ORDER BY seq DESC LIMIT 1"

@@ -1,0 +1,235 @@
+"""Reads in a process of their own: the same answers, whatever becomes of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from stepwell.api.access import AnyKey
+from stepwell.api.v1 import create_reads_app
+from stepwell.local.erasure import erase
+from stepwell.local.people import read_person
+from stepwell.local.reader_frames import Question, pack_answer, pack_question, take_answers, take_questions
+from stepwell.local.readers import ReaderProcess, Readers
+from stepwell.local.users import LocalUsers
+from tests.local.scripted import Scripted, scripted, until
+from tests.local.web import run
+
+URL = "http://127.0.0.1:8288"
+FIRST, SECOND = Question(1, "/v1/runs", "limit=1"), Question(2, "/v1/events/é", "")
+
+
+class Rest:
+    """The application that the server itself has; counts what it answers, and can be held up."""
+
+    def __init__(self, it: Scripted, folder: Path) -> None:
+        self.answered = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        users = LocalUsers(folder / "db", lambda person: pytest.fail("a read erases"))
+        self._app = create_reads_app(users, lambda: it.platform.links, AnyKey("right"))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.answered += 1
+        await self.go_on.wait()
+        await self._app(scope, receive, send)
+
+
+class Site:
+    def __init__(self, it: Scripted, rest: Rest, process: ReaderProcess) -> None:
+        self.it, self.rest, self.process = it, rest, process
+        self._app = Readers(rest, process, AnyKey("right"))
+
+    async def get(self, target: str, key: str = "right", method: str = "GET") -> tuple[int, Any]:
+        path, _, query = target.partition("?")
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        headers = [(b"authorization", f"Bearer {key}".encode())]
+        scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
+        await self._app({**scope, "root_path": "", "http_version": "1.1", "scheme": "http"}, receive, send)
+        return messages[0]["status"], orjson.loads(messages[1]["body"])
+
+    async def become_busy(self) -> None:
+        """Two read at once, so that the process is started."""
+        self.rest.go_on.clear()
+        reads = [asyncio.create_task(self.get("/v1/runs")) for _ in range(2)]
+        await until(lambda: self.rest.answered >= 2)
+        self.rest.go_on.set()
+        await asyncio.gather(*reads)
+        await until(lambda: self.process.is_up)
+        self.rest.answered = 0
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncIterator[Site]:
+    async with scripted(folder) as it:
+        await it.deploy()
+        process = ReaderProcess(folder / "db", URL)
+        try:
+            yield Site(it, Rest(it, folder), process)
+        finally:
+            await process.close()
+
+
+def test_who_reads_alone_needs_no_process(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            for _ in range(3):
+                assert await its.get("/v1/runs") == (200, {"data": [], "next": None})
+            assert its.process.pid is None
+
+    run(test())
+
+
+def test_when_several_read_at_once_a_process_answers_and_says_the_same(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            event = await its.it.send(user={"id": "ann"}, data={"text": "é"})
+            await its.it.platform.until_idle()
+            (run_id,) = [run.run.id for run in its.it.runs()]
+            asked = [
+                "/v1/runs", "/v1/runs?limit=1&status=completed", f"/v1/runs/{run_id}", "/v1/runs/unknown",
+                "/v1/runs?limit=0", "/v1/runs?nothing=1", f"/v1/events/{event}", f"/v1/events/{event}/runs/",
+                "/v1/events?user=ann", "/v1/users/timeline?id=ann", "/v1/users/ann", "/v1/runs/a/b/c",
+            ]  # fmt: skip
+            before = [await its.get(target) for target in asked]
+            assert [status for status, _ in before] == [200, 200, 200, 404, 400, 400, 200, 200, 200, 200, 200, 404]
+            await its.become_busy()
+            assert [await its.get(target) for target in asked] == before
+            assert its.rest.answered == 0
+
+    run(test())
+
+
+def test_what_was_answered_to_a_sender_is_seen_by_the_next_read(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            await its.become_busy()
+            for _ in range(100):
+                event = await its.it.send()
+                status, page = await its.get(f"/v1/runs?event={event}")
+                assert (status, [its["event_id"] for its in page["data"]]) == (200, [event])
+            assert its.rest.answered == 0
+
+    run(test())
+
+
+def test_who_has_no_key_is_refused_by_the_server_itself(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            await its.become_busy()
+            status, body = await its.get("/v1/runs", key="wrong")
+            assert (status, body["status"]) == (401, 401)
+            assert its.rest.answered == 1
+
+    run(test())
+
+
+def test_when_the_process_dies_the_server_answers_and_another_one_is_started(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            await its.become_busy()
+            first = its.process.pid
+            assert first is not None
+            os.kill(first, signal.SIGSTOP)  # so that it cannot answer before it dies
+            reads = [asyncio.create_task(its.get("/v1/runs")) for _ in range(10)]
+            await asyncio.sleep(0)
+            os.kill(first, signal.SIGKILL)
+            assert await asyncio.gather(*reads) == [(200, {"data": [], "next": None})] * 10
+            assert its.rest.answered == 10
+            while its.process.pid in (None, first):
+                await asyncio.gather(its.get("/v1/runs"), its.get("/v1/runs"))
+            await until(lambda: its.process.is_up)
+
+    run(test())
+
+
+def test_after_an_erasure_the_process_does_not_show_what_was_erased(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            await its.it.send(user={"id": "ann", "email": "ann@example.com"})
+            await its.it.platform.until_idle()
+            await its.become_busy()
+            assert "ann" in str(await its.get("/v1/runs"))
+            person = read_person(its.it.platform.store.connection, "ann")
+            assert person is not None
+            await erase(its.it.platform, person)
+            _, page = await its.get("/v1/runs")
+            assert page["data"][0]["user"] is None
+            assert page["data"][0]["output"] == {"a": None}
+            assert its.rest.answered == 0
+
+    run(test())
+
+
+def test_the_process_gets_nothing_of_the_servers_environment_that_it_does_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAYMENT_KEY", "hidden")
+
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            await its.become_busy()
+            with contextlib.suppress(PermissionError):  # it hides its memory; root may look all the same
+                assert b"hidden" not in Path(f"/proc/{its.process.pid}/environ").read_bytes()
+
+    run(test())
+
+
+def test_the_process_ends_with_the_server_however_that_ends(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with scripted(tmp_path):
+            ours, theirs = socket.socketpair()
+            arguments = [str(theirs.fileno()), str(tmp_path / "db"), URL]
+            command = [sys.executable, "-m", "stepwell.local.reader_process", *arguments]
+            with subprocess.Popen(command, pass_fds=(theirs.fileno(),)) as process:
+                theirs.close()
+                await asyncio.to_thread(ours.recv, 100)  # it is ready
+                ours.close()
+                assert await asyncio.to_thread(process.wait, 20) == 0
+
+    run(test())
+
+
+def test_nothing_is_left_of_it_after_the_server_has_ended_in_order(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site(tmp_path) as its:
+            await its.become_busy()
+            pid = its.process.pid
+        assert not Path(f"/proc/{pid}").exists()
+
+    run(test())
+
+
+def test_frames_are_read_however_they_come_in_pieces() -> None:
+    questions = b"".join(map(pack_question, (FIRST, SECOND)))
+    answers = pack_answer(1, 200, [(b"a", b"b:c"), (b"d", b"")], b"x" * 1000) + pack_answer(2, 404, (), b"")
+    for size in (1, 7, 5000):
+        received, found = bytearray(), []
+        for start in range(0, len(questions), size):
+            received += questions[start : start + size]
+            found += take_questions(received)
+        assert found == [FIRST, SECOND]
+        got: list[Any] = []
+        for start in range(0, len(answers), size):
+            received += answers[start : start + size]
+            got += take_answers(received)
+        assert got == [(1, 200, [(b"a", b"b:c"), (b"d", b"")], b"x" * 1000), (2, 404, [], b"")]
