@@ -13,6 +13,7 @@ from stepwell.dev.console import DevConsole
 from stepwell.dev.watching import Watcher
 from stepwell.local.http import serve
 from stepwell.local.in_service import broken_files
+from stepwell.local.log_files import log_folder
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
@@ -108,7 +109,8 @@ def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[Pl
 async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:
     """Deploy again whenever something below the paths was saved."""
     named = {path.parent if is_file(path) else path for path in paths}
-    watcher = Watcher((server.settings.database, server.settings.code), console.trouble)
+    database = server.settings.database
+    watcher = Watcher((database, log_folder(database), server.settings.code), console.trouble)
     linked: list[Path] = []
     while True:
         await watcher.follow([*named, *linked])

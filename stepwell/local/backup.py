@@ -1,7 +1,7 @@
-"""A backup: the database and the code of its versions in one file, made while a server runs and writes.
+"""A backup: the database, its long logs and the code of its versions in one file, made while a server runs and writes.
 
-The file is a tar archive: `manifest.json`, `database`, then `code/<hash>/...`. One rule: the code is kept from being
-cleaned away before the database is read, so every version in a backup has its code.
+The file is a tar archive: `manifest.json`, `database`, then `logs/<name>`, `logs.json` and `code/<hash>/...`. One rule:
+the code is kept from being cleaned away before the database is read, so every version in a backup has its code.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import orjson
 
 from stepwell import __version__
 from stepwell.local.code_in_use import code_in_use, needed_code, stored_code
+from stepwell.local.log_files import log_folder
 from stepwell.local.schema import connect
 from stepwell.project.code import CodeFile, hash_of
 
-FORMAT = 1
-MANIFEST, DATABASE, CODE = "manifest.json", "database", "code"
+FORMAT = 2
+MANIFEST, DATABASE, LOGS, CODE = "manifest.json", "database", "logs", "code"
+LOG_HASHES = "logs.json"  # comes behind the logs, since these may be written to, or removed, until they are read
 _PAGES = 2_000  # copied at a time
 _LEFT_BY_PYTHON = "__pycache__"
 
@@ -72,6 +74,7 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
             _add(archive, MANIFEST, io.BytesIO(text := orjson.dumps(manifest)), len(text))
             with copy.open("rb") as file:
                 _add(archive, DATABASE, file, size)
+            _add_logs(archive, copy, log_folder(database))
             for number, code_hash in enumerate(sorted(found), 1):
                 _add_code(archive, code / code_hash, code_hash)
                 progress(CODE, number, len(found))
@@ -115,6 +118,25 @@ def _add(archive: tarfile.TarFile, name: str, content: IO[bytes], size: int, mod
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = size, mode
     archive.addfile(entry, content)
+
+
+def _add_logs(archive: tarfile.TarFile, copy: Path, folder: Path) -> None:
+    """Add the files that the copy of the database names, as long as they are now, and their hashes. What is not there
+    any more is of a run that was removed meanwhile."""
+    hashes: dict[str, str] = {}
+    for name in _logs_of(copy):
+        with contextlib.suppress(FileNotFoundError), (folder / name).open("rb") as content:
+            size, hashing = os.fstat(content.fileno()).st_size, _Hashing(content)
+            _add(archive, f"{LOGS}/{name}", hashing, size)
+            hashes[name] = hashing.digest().hex()
+    _add(archive, LOG_HASHES, io.BytesIO(text := orjson.dumps(hashes)), len(text))
+
+
+def _logs_of(copy: Path) -> list[str]:
+    with contextlib.closing(connect(copy, read_only=True)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'log_files'").fetchone():
+            return []  # no server of this version has opened it yet
+        return [name for (name,) in connection.execute("SELECT name FROM log_files ORDER BY run, step, attempt")]
 
 
 def _add_code(archive: tarfile.TarFile, folder: Path, code_hash: str) -> None:

@@ -18,6 +18,7 @@ from stepwell.core.idempotency import claimed_value
 from stepwell.core.inputs import erased_error
 from stepwell.core.people import Person, owner
 from stepwell.core.run import RunStatus, pack, unpack, without_data
+from stepwell.local.log_files import take_log_files
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
 from stepwell.local.store import LocalStore
@@ -97,11 +98,14 @@ async def _is_stopped(platform: LocalPlatform, runs: set[str]) -> bool:
 
 
 async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) -> None:
+    files: list[str] = []
+
     def redact(connection: sqlite3.Connection, now: int) -> None:
-        platform.store.forget([(seq, run_id) for seq, run_id, _ in piece.runs])
+        files.extend(platform.store.forget([(seq, run_id) for seq, run_id, _ in piece.runs]))
         for event in piece.events:
             _take_claims_back(platform.store, event)
         for seq, run_id, _ in piece.runs:
+            files.extend(take_log_files(connection, seq))
             counts["attempts"] += _redact_run(connection, seq, run_id)
         for event in piece.events:
             sql = "UPDATE events SET user = NULL, misses = NULL, invalid = NULL, body = ? WHERE seq = ?"
@@ -111,7 +115,10 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
         counts["runs"] += len(piece.runs)
         counts["events"] += len(piece.events)
 
-    await platform.in_transaction(redact)
+    try:
+        await platform.in_transaction(redact)
+    finally:  # also if that could not be written: nothing of a file may be left that no row names
+        await platform.log_files.remove(files)
 
 
 def _take_claims_back(store: LocalStore, event: Event) -> None:

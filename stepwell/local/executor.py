@@ -27,6 +27,9 @@ class Listener(Protocol):
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None: ...
 
+    def when_logged(self, attempt: AttemptId, then: Callable[[], None]) -> None:
+        """Call this once what the attempt has logged is written, or is about to be with its end."""
+
 
 class Executor:
     def __init__(
@@ -96,6 +99,9 @@ class Executor:
         self._running[attempt_id] = slots, running
 
     def _ended(self, attempt_id: AttemptId, outcome: Outcome) -> None:
+        self._listener.when_logged(attempt_id, partial(self._forget, attempt_id, outcome))
+
+    def _forget(self, attempt_id: AttemptId, outcome: Outcome) -> None:
         if attempt_id in self._running:
             slots, _ = self._running.pop(attempt_id)
             slots.release()

@@ -28,6 +28,7 @@ from stepwell.engine import Arrival, Engine, RunFact
 from stepwell.event_types.changes import check_type
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, errors_of
+from stepwell.local.attempt_logs import AttemptLogs
 from stepwell.local.backlog import Backlog, Taken
 from stepwell.local.clock import LOOK_AGAIN_S, Clock
 from stepwell.local.clock_steps import TOLERANCE_MS, newest_time
@@ -35,6 +36,7 @@ from stepwell.local.executor import Executor
 from stepwell.local.functions import Registered
 from stepwell.local.jobs import Jobs
 from stepwell.local.keys import link_secret
+from stepwell.local.log_files import LogFiles
 from stepwell.local.runners.job import Runner
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS, AttemptId
 from stepwell.local.store import LocalStore
@@ -98,7 +100,9 @@ class LocalPlatform:
         self._is_held = False
         self._alone = asyncio.Lock()
         self._drained_at: float | None = None
-        self._log_seq = 0
+        self.log_files = LogFiles(store.path, durable=store.durable)
+        self._logs = AttemptLogs(store, self.log_files)
+        self._awaits_logs = False
         self._next_due: int | None = None
         self._latest = newest_time(store.connection)  # that the clock is known to have shown
         self._set_back_ms = 0  # by which it was set back, and stored times are not moved yet
@@ -299,6 +303,7 @@ class LocalPlatform:
 
     async def start(self) -> None:
         """Go on where the last process stopped: attempts that ran then are lost, queued ones are queued again."""
+        self.log_files.remove_orphans()
         active = self.store.active()
         for start in range(0, len(active), _RECOVER_AT_ONCE):
             await self._between_batches()
@@ -339,6 +344,7 @@ class LocalPlatform:
                 if handle is not None:
                     handle.cancel()
             await self.executor.close()
+            await self.log_files.close()
             self.store.close()
 
     async def _let_end(self, grace_s: float) -> None:
@@ -391,10 +397,18 @@ class LocalPlatform:
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
         if self._closed:
             return
-        if not self.store.has_logs:
-            self._loop.call_later(_LOG_DELAY_S, self._schedule)
-        self._log_seq += 1
-        self.store.add_log(*attempt, self._log_seq, self.clock.now(), stream, text)
+        if not self._awaits_logs:
+            self._awaits_logs = True
+            self._loop.call_later(_LOG_DELAY_S, self._write_logs)
+        self._logs.add(attempt, self.clock.now(), stream, text)
+
+    def when_logged(self, attempt: AttemptId, then: Callable[[], None]) -> None:
+        self._logs.finish(attempt, then)
+
+    def _write_logs(self) -> None:
+        self._awaits_logs = False
+        if self.store.has_logs:
+            self._schedule()
 
     # --- the batch -------------------------------------------------------------------------------------------------
 

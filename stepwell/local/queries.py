@@ -22,6 +22,7 @@ from stepwell.core.messages import TimerKind
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, RunStatus, unpack
 from stepwell.local.functions import read_routing, read_samples
+from stepwell.local.log_files import log_folder, read_logs
 from stepwell.local.people import names_of
 from stepwell.local.run_texts import RunRow, RunTexts
 from stepwell.local.schema import connect
@@ -185,7 +186,9 @@ class Queries:
             if not with_logs:
                 return replace(detail, asked=asked)
             mismatches = self._mismatches(detail, orjson.loads(body), after)
-            return replace(detail, asked=asked, logs=self._logs(row.seq), mismatches=mismatches)
+            return replace(
+                detail, asked=asked, logs=read_logs(connection, log_folder(self._path), row.seq), mismatches=mismatches
+            )
 
     def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
         """Runs with open approvals, newest first: each of these has a timer."""
@@ -227,13 +230,6 @@ class Queries:
             )
             for row in rows
         ]  # fmt: skip
-
-    def _logs(self, seq: int) -> dict[tuple[int, int], bytes]:
-        pieces: dict[tuple[int, int], list[bytes]] = {}
-        sql = "SELECT step, attempt, text FROM logs WHERE run = ? ORDER BY step, attempt, seq"
-        for step, attempt, text in self._connection.execute(sql, (seq,)):
-            pieces.setdefault((step, attempt), []).append(text)
-        return {key: b"".join(texts) for key, texts in pieces.items()}
 
     def _mismatches(self, detail: RunDetail, event: dict[str, Any], after: int) -> dict[int, str]:
         """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""

@@ -1,7 +1,8 @@
-"""A backup becomes a database again, with the code of its versions.
+"""A backup becomes a database again, with its long logs and the code of its versions.
 
 One rule: nothing that is there is touched before all of the backup is unpacked and known to be right; then code is put
-there, which is named by what it holds, and the database takes its place in one step.
+there, which is named by what it holds, and logs, whose names nothing else has, and the database takes its place in one
+step. Logs of the database that was there go when a server starts.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import IO, Any
 
 import orjson
 
-from stepwell.local.backup import CODE, DATABASE, FORMAT, MANIFEST
+from stepwell.local.backup import CODE, DATABASE, FORMAT, LOG_HASHES, LOGS, MANIFEST
 from stepwell.local.code_in_use import needed_code
 from stepwell.local.files import give_to_owner, make_code_folder, make_folder, open_file
 from stepwell.local.lock import exclusive, in_use
+from stepwell.local.log_files import NAME, log_folder
 from stepwell.local.schema import MIGRATIONS, BadDatabase, connect
 from stepwell.project.code import CHANGED, is_copy, remove
 
@@ -64,11 +66,12 @@ def restore(file: IO[bytes], database: Path, code: Path, *, force: bool, progres
         with exclusive(database):
             if database.exists() and not force:
                 raise NotRestored(f"{database} was made meanwhile; name another --db, or replace it with --force")
-            for part in (folder / DATABASE, folder / CODE):
+            for part in (folder / DATABASE, folder / LOGS, folder / CODE):
                 if part.exists():
                     give_to_owner(part, database.parent)
             _take_code(folder / CODE, code)
             give_to_owner(code, database.parent)
+            _take_logs(folder / LOGS, log_folder(database))
             _take_database(folder / DATABASE, database.resolve())
     made = manifest["database"]["bytes"], len(manifest["code"]), manifest["created_at"], manifest["stepwell"]
     return Restored(*made)
@@ -100,8 +103,9 @@ def _workplace(database: Path) -> Iterator[Path]:
 
 def _empty(folder: Path) -> None:
     remove(folder / CODE)
-    with contextlib.suppress(FileNotFoundError):
-        (folder / DATABASE).unlink()
+    remove(folder / LOGS)
+    for name in (DATABASE, LOG_HASHES):
+        (folder / name).unlink(missing_ok=True)
 
 
 # --- unpacking -------------------------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ def _manifest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, An
         raise BadBackup("this is no backup that `stepwell backup` has made: its manifest cannot be read") from None
     if not all(isinstance(its, int) for its in shape) or not all(isinstance(its, str) for its in texts):
         raise BadBackup("this is no backup that `stepwell backup` has made: its manifest makes no sense")
-    if version != FORMAT:
+    if version not in (1, FORMAT):
         raise BadBackup(f"the backup was made by Stepwell {manifest['stepwell']}, in a newer format; upgrade Stepwell")
     return manifest
 
@@ -160,7 +164,7 @@ def _unpack_one(
         parts = named[2].split("/")
         if any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise BadBackup(f"{member.name[:100]!r} in the backup leads out of its folder")
-    elif member.name != DATABASE or not member.isreg():
+    elif not _is_known(member.name) or not member.isreg():
         raise BadBackup(f"{member.name[:100]!r} does not belong into a backup")
     path = folder / member.name
     if member.issym():
@@ -177,6 +181,11 @@ def _unpack_one(
             target.write(piece)
             progress(len(piece))
         os.fchmod(target.fileno(), mode)
+
+
+def _is_known(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return name in (DATABASE, LOG_HASHES) or (folder == LOGS and NAME.fullmatch(file) is not None)
 
 
 def _close_folders(code: Path) -> None:
@@ -197,12 +206,28 @@ def _check(folder: Path, manifest: dict[str, Any]) -> None:
         if hashlib.file_digest(content, "sha256").hexdigest() != manifest["database"]["sha256"]:
             raise BadBackup("the backup is damaged: its database is not what was backed up")
     needed = _check_database(copy)
+    _check_logs(folder, manifest)
     there = {its.name for its in (folder / CODE).iterdir()} if (folder / CODE).is_dir() else set()
     for code_hash in {*manifest["code"], *there, *needed}:
         if code_hash not in there or code_hash not in manifest["code"]:
             raise BadBackup(f"the backup is not whole: the code {code_hash[:12]} is missing")
         if not is_copy(folder / CODE / code_hash, code_hash):
             raise BadBackup(f"the backup is damaged: the code {code_hash[:12]} is not what was backed up")
+
+
+def _check_logs(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raises BadBackup. Backups of format 1 have none."""
+    there = {its.name: its for its in (folder / LOGS).iterdir()} if (folder / LOGS).is_dir() else {}
+    try:
+        hashes = orjson.loads((folder / LOG_HASHES).read_bytes()) if manifest["format"] > 1 else {}
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        raise BadBackup("the backup is not whole: the hashes of its logs are missing") from None
+    if not isinstance(hashes, dict) or hashes.keys() != there.keys():
+        raise BadBackup("the backup is not whole: its logs are not those that were backed up")
+    for name, path in there.items():
+        with path.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != hashes[name]:
+                raise BadBackup(f"the backup is damaged: the log {name} is not what was backed up")
 
 
 def _check_database(copy: Path) -> Sequence[str]:
@@ -236,6 +261,14 @@ def _take_code(new: Path, code: Path) -> None:
             target.rename(aside)
         folder.rename(target)
         remove(aside)
+
+
+def _take_logs(new: Path, logs: Path) -> None:
+    if new.is_dir():
+        make_folder(logs)
+        give_to_owner(logs, logs.parent)
+        for file in new.iterdir():
+            file.rename(logs / file.name)
 
 
 def _take_database(new: Path, database: Path) -> None:

@@ -9,12 +9,14 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import orjson
 
 from stepwell.local.code_in_use import code_free
 from stepwell.local.code_keeper import pushed_name
+from stepwell.local.log_files import take_log_files
 from stepwell.local.once import forget
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.project.code import CHANGED, remove
@@ -39,7 +41,9 @@ async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
 async def clean(platform: LocalPlatform, keep_days: float) -> None:
     """One round: returns when nothing old is left."""
     cut = platform.clock.now() - int(keep_days * _DAY_MS)
-    await _in_pieces(platform, _delete_runs, cut)
+    files: list[str] = []
+    await _in_pieces(platform, partial(_delete_runs, files), cut)
+    await platform.log_files.remove(files)
     await _in_pieces(platform, _delete_events, cut)
     await _in_pieces(platform, _forget_once, platform.clock.now())
     forgotten: list[tuple[str, int]] = []
@@ -71,12 +75,15 @@ def _keep_counters(connection: sqlite3.Connection) -> None:
         )
 
 
-def _delete_runs(connection: sqlite3.Connection, cut: int, after: int) -> int:
-    """Delete ended runs among the next ones; answers where to go on, -1 at the end."""
+def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, after: int) -> int:
+    """Delete ended runs among the next ones; answers where to go on, -1 at the end. Adds to the names of `files` to be
+    removed."""
     rows = connection.execute(
         "SELECT seq, created_at, ended_at, active FROM runs WHERE seq > ? ORDER BY seq LIMIT ?", (after, _PIECE)
     ).fetchall()
     old = [(seq,) for seq, _, ended_at, active in rows if ended_at is not None and ended_at < cut and not active]
+    for (seq,) in old:
+        files += take_log_files(connection, seq)
     for table in ("logs", "attempts", "timers", "waits"):
         connection.executemany(f"DELETE FROM {table} WHERE run = ?", old)
     connection.executemany("DELETE FROM runs WHERE seq = ?", old)

@@ -150,6 +150,12 @@ MIGRATIONS = (
     """
     ALTER TABLE types ADD COLUMN chosen TEXT;  -- the version for events without v; NULL: the newest
     """,
+    """
+    CREATE TABLE log_files (              -- of long logs, the file with what follows on their rows in `logs`
+        run INTEGER, step INTEGER, attempt INTEGER, name TEXT NOT NULL,
+        PRIMARY KEY (run, step, attempt)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -32,6 +32,7 @@ from stepwell.core.messages import (
 from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
+from stepwell.local.log_files import new_name
 from stepwell.local.once import LocalOnce
 from stepwell.local.people import People
 from stepwell.local.schema import connect, migrate
@@ -70,7 +71,7 @@ class LocalStore:
     looks_at: int | None = None
 
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
-        self.path = Path(path)
+        self.path, self.durable = Path(path), durable
         self.connection = connect(path, durable=durable)
         migrate(self.connection)
         self.functions = Functions(self.connection)
@@ -84,6 +85,7 @@ class LocalStore:
         self._resting: list[_Kept] = []
         self._attempts: list[tuple[object, ...]] = []
         self._logs: list[tuple[object, ...]] = []
+        self._log_files: list[tuple[int, int, int, str]] = []
         self._event_seq = self._newest("events")
         self._run_seq = self._newest("runs")
 
@@ -112,8 +114,11 @@ class LocalStore:
         self._write()
         if self._logs:
             self.connection.executemany("INSERT OR IGNORE INTO logs VALUES (?, ?, ?, ?, ?, ?, ?)", self._logs)
+        if self._log_files:
+            self.connection.executemany("INSERT OR IGNORE INTO log_files VALUES (?, ?, ?, ?)", self._log_files)
         self.connection.execute("COMMIT")
         self._logs.clear()
+        self._log_files.clear()
         self._evict()
 
     def rollback(self) -> None:
@@ -185,13 +190,17 @@ class LocalStore:
             _, kept = self._kept.popitem(last=False)
             self._kept_bytes -= kept.bytes
 
-    def forget(self, runs: Sequence[tuple[int, str]]) -> None:
-        """Take runs that have ended, by row and id, out of memory, with what of their logs is not written yet."""
+    def forget(self, runs: Sequence[tuple[int, str]]) -> list[str]:
+        """Take runs that have ended, by row and id, out of memory, with what of their logs is not written yet. Answers
+        the names of files that no row names now."""
         for _, run_id in runs:
             kept = self._kept.pop(run_id, None)
             self._kept_bytes -= 0 if kept is None else kept.bytes
         seqs = {seq for seq, _ in runs}
         self._logs = [row for row in self._logs if row[0] not in seqs]
+        dropped = [row[3] for row in self._log_files if row[0] in seqs]
+        self._log_files = [row for row in self._log_files if row[0] not in seqs]
+        return dropped
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -376,6 +385,16 @@ class LocalStore:
         if kept is not None:
             self._logs.append((kept.seq, step, attempt, seq, at, stream, text))
 
+    def add_log_file(self, run_id: str, step: int, attempt: int) -> str | None:
+        """A name for the file with the rest of an attempt's log; its row is written with the next batch. None if there
+        is no such run."""
+        kept = self._kept.get(run_id) or self._read(run_id)
+        if kept is None:
+            return None
+        name = new_name(kept.seq, step, attempt)
+        self._log_files.append((kept.seq, step, attempt, name))
+        return name
+
     @property
     def has_logs(self) -> bool:
-        return bool(self._logs)
+        return bool(self._logs or self._log_files)
