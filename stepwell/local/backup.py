@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import orjson
 
@@ -114,10 +114,10 @@ def _digest(file: Path) -> str:
 # --- the archive -----------------------------------------------------------------------------------------------------
 
 
-def _add(archive: tarfile.TarFile, name: str, content: IO[bytes], size: int, mode: int = 0o600) -> None:
+def _add(archive: tarfile.TarFile, name: str, content: IO[bytes] | _Hashing, size: int, mode: int = 0o600) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = size, mode
-    archive.addfile(entry, content)
+    archive.addfile(entry, cast(IO[bytes], content))
 
 
 def _add_logs(archive: tarfile.TarFile, copy: Path, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stepwell.core.definition import parse_definition
 from stepwell.core.events import event_from
 from stepwell.core.messages import Error, Outcome
@@ -21,6 +23,9 @@ class Listener:
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         self.ended.append((attempt, outcome))
+
+    def when_logged(self, attempt: AttemptId, then: Callable[[], None]) -> None:
+        then()
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
         raise AssertionError
