@@ -205,6 +205,52 @@ def test_a_database_with_a_server_is_not_replaced(tmp_path: Path, backup: Path, 
         assert sorted(path.name for path in db.parent.iterdir()) == before
 
 
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A backup of a server with a run that has logged much, and the log."""
+    folder = tmp_path_factory.mktemp("logged")
+    script = (
+        "i=0; while [ $i -lt 3000 ]; do echo $i a line of a log that is long, and has many of these; i=$((i+1)); done"
+    )
+    functions, db = write_function(folder / "f", a=program(f"({script}) >&2; echo 1")), folder / "a" / "db"
+    with serve(functions, db) as server, api(server, new_key(db)) as http:
+        run = http.ended(http.send())
+        (log,) = [its["logs"] for its in run["steps"]["a"]["attempts"]]
+        assert cli("backup", str(folder / "backup.tar"), "--db", str(db)).returncode == 0
+        assert server.stop() == 0
+    assert len(log) > 100_000
+    return folder / "backup.tar", log
+
+
+def test_long_logs_come_back_and_are_private(tmp_path: Path, logged: tuple[Path, str]) -> None:
+    backup, log = logged
+    db = tmp_path / "b" / "db"
+    assert restored(backup, db).returncode == 0
+    assert {mode(path) for path in (db.parent / ".db.logs").iterdir()} == {0o600}
+    assert mode(db.parent / ".db.logs") == 0o700
+    key = new_key(db)
+    (tmp_path / "none").mkdir()
+    with serve(tmp_path / "none", db) as server, api(server, key) as http:
+        (run,) = http.get("/v1/runs")["data"]
+        (attempt,) = http.get(f"/v1/runs/{run['id']}")["steps"]["a"]["attempts"]
+    assert attempt["logs"] == log
+
+
+def test_a_backup_whose_logs_are_not_what_was_backed_up_is_refused(tmp_path: Path, logged: tuple[Path, str]) -> None:
+    backup, _ = logged
+    more = [*members(backup), (tarfile.TarInfo(f"logs/9-9-9-{'0' * 16}.log"), b"x")]
+    for name, broken in {
+        "changed": changed("logs/", lambda content: content[:-1] + b"x")(backup, tmp_path / "changed"),
+        "without": without("logs/")(backup, tmp_path / "without"),
+        "without hashes": without("logs.json")(backup, tmp_path / "without-hashes"),
+        "one more": rewritten(backup, tmp_path / "more", more),
+        "called otherwise": member("logs/../escaped", b"x")(backup, tmp_path / "otherwise"),
+    }.items():
+        refused = restored(broken, tmp_path / "b" / "db")
+        assert (refused.returncode, "Nothing was changed" in refused.stderr) == (1, True), name
+        assert not (tmp_path / "b").exists(), name
+
+
 # --- what is no backup -----------------------------------------------------------------------------------------------
 
 
