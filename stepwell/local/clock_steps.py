@@ -35,7 +35,7 @@ def newest_time(connection: sqlite3.Connection) -> int:
 def move_back(connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int) -> None:
     """The clock was set back by so much, to `now`. Part of a batch; no run may be in memory."""
     _move_timers(connection, plan_of, by_ms, now)
-    connection.execute("UPDATE once SET until = until - ? WHERE until - ? > ?", (by_ms, WINDOW_MS, now))
+    connection.execute("UPDATE once SET until = until - ? WHERE until > ?", (by_ms, now + WINDOW_MS))
     connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
     _move_canaries(connection, now)
     Schedules(connection).forget_the_future(now)
@@ -56,8 +56,9 @@ def _move_timers(connection: sqlite3.Connection, plan_of: Callable[[str, int], P
         sql = "UPDATE timers SET due_at = due_at - ? WHERE run = ? AND kind = ? AND step_or_pause = ?"
         connection.execute(sql, (by_ms, seq, kind, index))
         if kind == TimerKind.DEADLINE:
-            sql = "UPDATE waits SET deadline = deadline - ? WHERE run = ? AND pause = ?"
-            connection.execute(sql, (by_ms, seq, index))
+            sql = "UPDATE waits SET deadline = deadline - ? WHERE event = ? AND key = ? AND run = ? AND pause = ?"
+            event, key = plan_of(function, version).pauses[index].event, run.pauses[index].key or b""
+            connection.execute(sql, (by_ms, event, key, seq, index))
     changed = [(pack(run), seq) for seq, run in runs.items()]
     connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", changed)
 

@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from stepwell.api.models import ErasedCounts
 from stepwell.api.users import Erased
@@ -18,6 +19,7 @@ from stepwell.core.idempotency import claimed_value
 from stepwell.core.inputs import erased_error
 from stepwell.core.people import Person, owner
 from stepwell.core.run import RunStatus, pack, unpack, without_data
+from stepwell.local.lists import merged
 from stepwell.local.log_files import take_log_files
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
@@ -61,12 +63,11 @@ async def erase(platform: LocalPlatform, person: Person) -> Erased:
 
 async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
     piece = _Piece()
-    names = sorted(texts(person.ids))
-    marks = ",".join("?" * len(names))
+    names = [(its, after, _PIECE) for its in texts(person.ids)]
 
     def find(connection: sqlite3.Connection, now: int) -> None:
-        sql = f"SELECT seq, body FROM events WHERE user IN ({marks}) AND seq > ? ORDER BY seq LIMIT ?"
-        for seq, body in connection.execute(sql, (*names, after, _PIECE)):
+        sql = "SELECT seq, body FROM events INDEXED BY events_user WHERE user = ? AND seq > ? ORDER BY seq LIMIT ?"
+        for seq, body in islice(merged(connection, sql, names, ascending=True), _PIECE):
             piece.last = seq
             event = Event.stored(seq, body)
             if owner(event.user) in person.ids:
@@ -138,7 +139,7 @@ def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
     connection.execute("DELETE FROM logs WHERE run = ?", (seq,))
     attempts = connection.execute("SELECT error, step, attempt FROM attempts WHERE run = ?", (seq,)).fetchall()
     rows = [(None if error is None else erased_error(error), seq, step, attempt) for error, step, attempt in attempts]
-    sql = "UPDATE attempts SET output = NULL, error = ? WHERE run = ? AND step = ? AND attempt = ?"
+    sql = "UPDATE attempts SET output = NULL, error = ?, user = NULL WHERE run = ? AND step = ? AND attempt = ?"
     connection.executemany(sql, rows)
     return len(rows)
 

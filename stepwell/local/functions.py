@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from stepwell.core.guard import RunSample, judge, rollback_event
 from stepwell.core.plan import Plan, compile_plan, version_hash
 from stepwell.core.routing import Change, Release, Route, Routing, State, from_json, retired, to_json
 from stepwell.core.run import RunStatus
+from stepwell.local.lists import merged, used_versions
 from stepwell.local.schedules import Schedules
 
 PUSHED = ""  # the file of a function that was not found on disk, and so is not missed there
@@ -172,7 +174,8 @@ class Functions:
 
     def having_kept(self) -> list[str]:
         """Functions for which events are kept."""
-        return [its for (its,) in self._connection.execute("SELECT DISTINCT function FROM kept")]
+        sql = "SELECT id FROM functions WHERE EXISTS (SELECT 1 FROM kept WHERE kept.function = functions.id)"
+        return [function_id for (function_id,) in self._connection.execute(sql)]
 
     # --- guards ----------------------------------------------------------------------------------------------------
 
@@ -239,7 +242,10 @@ class Functions:
         if self._catalog is None:
             ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL").fetchall()
             plans = [plan for (function_id,) in ids for plan in self._routed_plans(function_id)]
-            open_runs = self._connection.execute("SELECT DISTINCT function, version FROM runs WHERE status = 0")
+            open_runs = self._connection.execute(
+                "SELECT function, version FROM versions WHERE EXISTS (SELECT 1 FROM runs WHERE status = 0"
+                " AND runs.function = versions.function AND runs.version = versions.version)"
+            )
             awaiting = {(plan.function_id, plan.version): plan for plan in plans}
             awaiting.update({key: self.plan(*key) for key in open_runs})
             self._catalog = Catalog([self._route_of(function_id) for (function_id,) in ids], awaiting.values())
@@ -284,9 +290,9 @@ def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | 
 def read_samples(connection: sqlite3.Connection, function_id: str, limit: int) -> list[RunSample]:
     """The newest runs that events started, the newest first."""
     sql = (
-        "SELECT version, status, created_at, ended_at FROM runs WHERE function = ? AND rerun_of IS NULL"
-        " AND replay IS NULL"
-        " ORDER BY seq DESC LIMIT ?"
+        "SELECT seq, version, status, created_at, ended_at FROM runs INDEXED BY runs_version WHERE function = ?"
+        " AND version = ? AND rerun_of IS NULL AND replay IS NULL ORDER BY seq DESC LIMIT ?"
     )
-    rows = connection.execute(sql, (function_id, limit))
-    return [RunSample(version, RunStatus(status), created, ended) for version, status, created, ended in rows]
+    versions = [(function_id, version, limit) for version in used_versions(connection, function_id)]
+    rows = islice(merged(connection, sql, versions), limit)
+    return [RunSample(version, RunStatus(status), created, ended) for _, version, status, created, ended in rows]

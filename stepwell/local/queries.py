@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from stepwell.core.messages import TimerKind
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, RunStatus, unpack
 from stepwell.local.functions import read_routing, read_samples
+from stepwell.local.lists import LAST, Asked, Listed, way_of_events, way_of_runs
 from stepwell.local.log_files import log_folder, read_logs
 from stepwell.local.people import names_of
 from stepwell.local.run_texts import RunRow, RunTexts
@@ -29,13 +30,12 @@ from stepwell.local.schema import connect
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
-_RUN = f"SELECT {_COLUMNS} FROM runs JOIN events ON events.seq = runs.event"
-_WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs JOIN events ON events.seq = runs.event'
+_RUN = f"SELECT {_COLUMNS} FROM runs"
+_ITS_EVENT = " CROSS JOIN events ON events.seq = runs.event"
+_WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs{_ITS_EVENT}'
 _ATTEMPTS = "SELECT run, step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
 ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
-_ALL = 2**63 - 1  # above the number of any row
-_VALUES = "(SELECT value FROM json_each(?))"
 
 
 class Queries:
@@ -59,9 +59,16 @@ class Queries:
         """This thread's, for reads that stand elsewhere."""
         return self._connection
 
-    def _names(self, user: str | None) -> str | None:
-        """All that the columns `user` may call somebody, as a JSON array."""
-        return None if user is None else orjson.dumps(names_of(self._connection, user)).decode()
+    def _names(self, user: str | None) -> list[str] | None:
+        """All that the columns `user` may call somebody."""
+        return None if user is None else names_of(self._connection, user)
+
+    def _numbers(self, event_id: str | None) -> list[int] | None:
+        """The row of an event; empty if there is none."""
+        if event_id is None:
+            return None
+        rows = self._connection.execute("SELECT seq FROM events WHERE id = ?", (event_id,))
+        return [seq for (seq,) in rows]
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -76,9 +83,9 @@ class Queries:
         limit: int = 50,
     ) -> Page[EventDetail]:
         first, before = self._between("events", "accepted_at", since, until, before)
-        conditions = {"name = ?": name, f"user IN {_VALUES}": self._names(user), "seq >= ?": first, "seq < ?": before}
-        where, values = _where(conditions)
-        rows = self._connection.execute(f"{_EVENT}{where} ORDER BY seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
+        asked = _asked({"name": _only(name), "user": self._names(user)})
+        listed = Listed(_EVENT, "", "seq", asked)
+        rows = listed.read(self._connection, way_of_events(asked), first, before, limit + 1)
         return Page([_event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def read_event(self, event_id: str) -> EventDetail | None:
@@ -152,19 +159,17 @@ class Queries:
         limit: int = 50,
     ) -> Page[RunRow]:
         first, before = self._between("runs", "created_at", since, until, before)
-        where, values = _where(
+        asked = _asked(
             {
-                "function = ?": function,
-                "status = ?": None if status is None else int(status),
-                f"runs.user IN {_VALUES}": self._names(user),
-                "runs.event = (SELECT seq FROM events WHERE id = ?)": event,
-                "runs.replay = ?": replay,
-                "runs.seq >= ?": first,
-                "runs.seq < ?": before,
+                "function": _only(function),
+                "status": _only(None if status is None else int(status)),
+                "runs.user": self._names(user),
+                "runs.event": self._numbers(event),
+                "runs.replay": _only(replay),
             }
         )
-        sql = f"{_RUN}{where} ORDER BY runs.seq DESC LIMIT ?"
-        rows = self._connection.execute(sql, (*values, limit + 1)).fetchall()
+        way = way_of_runs(self._connection, asked)
+        rows = Listed(_RUN, _ITS_EVENT, "runs.seq", asked).read(self._connection, way, first, before, limit + 1)
         return Page([RunRow(*row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def read_run(self, run_id: str) -> RunDetail | None:
@@ -197,7 +202,7 @@ class Queries:
             " AND run < ? ORDER BY run DESC LIMIT ?) ORDER BY runs.seq DESC"
         )
         with self._snapshot() as connection:
-            rows = connection.execute(sql, (_ALL if before is None else before, limit + 1)).fetchall()
+            rows = connection.execute(sql, (LAST if before is None else before, limit + 1)).fetchall()
             runs = []
             details = self._details([RunRow(*columns) for *columns, _, _ in rows[:limit]])
             for its, (*_, body, _) in zip(details, rows, strict=False):
@@ -280,9 +285,12 @@ class Queries:
         return read_samples(self._connection, function_id, limit)
 
 
-def _where(conditions: dict[str, Any]) -> tuple[str, list[Any]]:
-    asked = {sql: value for sql, value in conditions.items() if value is not None}
-    return (" WHERE " + " AND ".join(asked) if asked else ""), list(asked.values())
+def _only(value: Any) -> list[Any] | None:
+    return None if value is None else [value]
+
+
+def _asked(values: Mapping[str, Sequence[Any] | None]) -> Asked:
+    return {column: its for column, its in values.items() if its is not None}
 
 
 def _event(row: tuple[Any, ...]) -> EventDetail:

@@ -156,6 +156,20 @@ MIGRATIONS = (
         PRIMARY KEY (run, step, attempt)
     ) WITHOUT ROWID;
     """,
+    """
+    -- SQLite takes a partial index only where a statement has its condition word for word: literals, and no `?`.
+    DROP INDEX runs_status;
+    DROP INDEX runs_function;
+    CREATE INDEX runs_version ON runs (function, version);
+    CREATE INDEX runs_open_version ON runs (function, version) WHERE status = 0;
+    CREATE INDEX runs_open_after ON runs ("after") WHERE status = 0;
+    CREATE INDEX runs_status ON runs (status) WHERE status != 1;
+    CREATE INDEX runs_function_status ON runs (function, status) WHERE status > 1;
+    ALTER TABLE attempts ADD COLUMN user TEXT;  -- that of its run: what the user's steps did, by time
+    UPDATE attempts SET user = (SELECT user FROM runs WHERE runs.seq = attempts.run)
+        WHERE run IN (SELECT seq FROM runs WHERE user IS NOT NULL);
+    CREATE INDEX attempts_user ON attempts (user, ended_at) WHERE user IS NOT NULL;
+    """,
 )
 
 

@@ -51,6 +51,10 @@ _INSERT_RUN = (
     'INSERT INTO runs (seq, id, function, version, event, user, "after", rerun_of, status, active, created_at,'
     " ended_at, state, replay) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_INSERT_ATTEMPT = (
+    "INSERT OR REPLACE INTO attempts (run, step, attempt, status, queued_at, started_at, ended_at, output, error, user)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 
 @dataclass(slots=True)
@@ -91,7 +95,6 @@ class LocalStore:
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # it must close when nothing can be written, too
-            self.connection.execute("PRAGMA optimize")
             self.connection.execute("PRAGMA busy_timeout = 200")
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.connection.close()
@@ -176,8 +179,7 @@ class LocalStore:
             sql = "UPDATE runs SET status = ?, active = ?, ended_at = ?, state = ? WHERE seq = ?"
             self.connection.executemany(sql, moved)
         if self._attempts:
-            sql = "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            self.connection.executemany(sql, self._attempts)
+            self.connection.executemany(_INSERT_ATTEMPT, self._attempts)
             self._attempts.clear()
 
     def _evict(self) -> None:
@@ -359,7 +361,7 @@ class LocalStore:
             self._kept_bytes += size
             self._attempts.append(
                 (seq, command.step, command.attempt, command.status, command.queued_at, command.started_at,
-                 command.ended_at, command.output, error)
+                 command.ended_at, command.output, error, user_key(kept.record.event.user))
             )  # fmt: skip
         elif isinstance(command, SetTimer):
             self.timers.set(seq, command.timer, command.due_at)

@@ -6,7 +6,7 @@ One rule: rows are found by the text of an id, and count only if their event bel
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,23 @@ import orjson
 from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
 from stepwell.core.people import Person, alone, owner, unpack
 from stepwell.core.run import RunStatus
+from stepwell.local.clock_steps import TOLERANCE_MS
+from stepwell.local.lists import LAST, merged
 from stepwell.local.people import read_person, texts
 from stepwell.local.queries import Queries
 from stepwell.platform import Page
 
+_EVENTS = "SELECT seq, accepted_at, seq, id, name FROM events INDEXED BY events_user WHERE user = ? AND seq < ?"
 _RUNS = (
-    "SELECT runs.created_at, runs.seq, runs.event, runs.id, function, version, events.id, status, ended_at, rerun_of,"
-    " runs.replay FROM runs JOIN events ON events.seq = runs.event"
+    "SELECT runs.seq, runs.created_at, runs.event, runs.id, function, version, events.id, status, ended_at, rerun_of,"
+    " runs.replay FROM runs INDEXED BY runs_user CROSS JOIN events ON events.seq = runs.event"
+    " WHERE runs.user = ? AND runs.seq < ? ORDER BY runs.seq DESC"
 )
 _STEPS = (
-    "SELECT attempts.ended_at, runs.seq, runs.event, runs.id, function, version, step, attempt, attempts.status, error"
-    " FROM runs JOIN attempts ON attempts.run = runs.seq"
+    "SELECT attempts.ended_at, run, step, attempt, runs.event, runs.id, function, version, attempts.status, error"
+    " FROM attempts INDEXED BY attempts_user CROSS JOIN runs ON runs.seq = attempts.run"
+    " WHERE attempts.user = ? AND attempts.ended_at <= ?"
+    " ORDER BY attempts.ended_at DESC, run DESC, step DESC, attempt DESC"
 )
 
 
@@ -39,8 +45,7 @@ class LocalUsers(Queries):
 
     def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
         sql = "SELECT seq, record FROM people WHERE seq < ? ORDER BY seq DESC LIMIT ?"
-        newest = 2**63 - 1 if before is None else before
-        rows = self._connection.execute(sql, (newest, limit + 1)).fetchall()
+        rows = self._connection.execute(sql, (LAST if before is None else before, limit + 1)).fetchall()
         people = [unpack(record) for _, record in rows[:limit]]
         return Page(people, rows[limit - 1][0] if len(rows) > limit else None)
 
@@ -54,8 +59,8 @@ class LocalUsers(Queries):
         return None if its is None else alone(its, row[1])
 
     def seen(self, person: Person) -> Seen:
-        first, last = (next(self._accepted(person, order), person.since) for order in ("ASC", "DESC"))
-        return Seen(person, first, last)
+        first = next(self._accepted(person, f"{_EVENTS} ORDER BY seq", ascending=True), person.since)
+        return Seen(person, first, next(self._accepted(person, f"{_EVENTS} ORDER BY seq DESC"), person.since))
 
     def erase(self, person: Person) -> Erased:
         return self._erase(person)
@@ -63,63 +68,70 @@ class LocalUsers(Queries):
     # --- what happened ---------------------------------------------------------------------------------------------
 
     def timeline(self, person: Person, *, before: Mark | None, limit: int) -> Sequence[Entry]:
-        until = 2**62 if before is None else before[0]
+        """Each kind of entry is read along its index, and no further than the page goes."""
+        until = LAST if before is None else before[0]
         with self._snapshot():
-            entries = heapq.merge(
-                self._events(person, until),
-                self._runs(person, until),
-                self._steps(person, until),
-                key=lambda entry: entry.mark,
-                reverse=True,
-            )
+            kinds = (self._events(person, until), self._runs(person, until), self._steps(person, until))
+            entries = heapq.merge(*kinds, key=lambda entry: entry.mark, reverse=True)
             return list(islice((entry for entry in entries if before is None or entry.mark < before), limit))
 
     def _events(self, person: Person, until: int) -> Iterator[Entry]:
-        sql = "SELECT accepted_at, seq, seq, id, name FROM events"
-        for at, seq, event_id, name in self._rows(person, sql, "events.user", "accepted_at", until, "seq"):
+        end = self._end("events", "accepted_at", until)
+        rows = self._rows(person, f"{_EVENTS} ORDER BY seq DESC", end)
+        for seq, at, _, event_id, name in by_time(self._own(person, rows, 2)):
             yield event_entry(event_id, name, at, seq)
 
     def _runs(self, person: Person, until: int) -> Iterator[Entry]:
-        for at, seq, run_id, function, version, event_id, status, ended_at, rerun_of, replay in self._rows(
-            person, _RUNS, "runs.user", "runs.created_at", until, "runs.seq"
-        ):
+        rows = self._rows(person, _RUNS, self._end("runs", "created_at", until))
+        for row in by_time(self._own(person, rows, 2)):
+            seq, at, _, run_id, function, version, event_id, status, ended_at, rerun_of, replay = row
             yield run_entry(
                 at, seq, run_id=run_id, function=function, version=version, event_id=event_id,
                 status=RunStatus(status), ended_at=ended_at, rerun_of=rerun_of, replay=replay,
             )  # fmt: skip
 
     def _steps(self, person: Person, until: int) -> Iterator[Entry]:
-        for at, seq, run_id, function, version, step, attempt, status, error in self._rows(
-            person, _STEPS, "runs.user", "attempts.ended_at", until, "runs.seq", "step", "attempt"
-        ):
-            plan = self._plan(function, version)
+        for row in self._own(person, self._rows(person, _STEPS, until, order=4), 4):
+            at, seq, step, attempt, _, run_id, function, version, status, error = row
             yield step_entry(
-                seq, run_id=run_id, function=function, plan=plan, step=step, attempt=attempt, status=status,
-                ended_at=at, error=error,
+                seq, run_id=run_id, function=function, plan=self._plan(function, version), step=step, attempt=attempt,
+                status=status, ended_at=at, error=error,
             )  # fmt: skip
 
-    def _accepted(self, person: Person, order: str) -> Iterator[int]:
-        marks, names = _in(person)
-        sql = f"SELECT accepted_at, seq FROM events WHERE user IN ({marks}) ORDER BY seq {order}"
-        return (at for at, seq in self._connection.execute(sql, names) if self._is_of(person, seq, {}))
+    def _accepted(self, person: Person, sql: str, *, ascending: bool = False) -> Iterator[int]:
+        rows = self._rows(person, sql, LAST, ascending=ascending)
+        return (at for _, at, *_ in self._own(person, rows, 2))
 
-    def _rows(self, person: Person, sql: str, user: str, at: str, until: int, *order: str) -> Iterator[tuple[Any, ...]]:
-        """Time, position and the rest of each row whose third column is an event of this person; newest first."""
-        marks, names = _in(person)
-        ordered = ", ".join(f"{column} DESC" for column in (at, *order))
-        found = self._connection.execute(
-            f"{sql} WHERE {user} IN ({marks}) AND {at} <= ? ORDER BY {ordered}", (*names, until)
-        )
+    def _end(self, table: str, column: str, until: int) -> int:
+        """The number of a row such that it and all greater ones are later than `until`."""
+        return LAST if until == LAST else self._first(table, column, until + TOLERANCE_MS + 1)
+
+    def _rows(
+        self, person: Person, sql: str, bound: int, *, order: int = 1, ascending: bool = False
+    ) -> Iterator[tuple[Any, ...]]:
+        names = [(its, bound) for its in sorted(texts(person.ids))]
+        return merged(self._connection, sql, names, order=order, ascending=ascending)
+
+    def _own(self, person: Person, rows: Iterable[tuple[Any, ...]], event: int) -> Iterator[tuple[Any, ...]]:
+        """The rows whose column `event` is an event of this person. Somebody else's id of another kind may have the same
+        text."""
         known: dict[int, bool] = {}
-        return ((when, seq, *rest) for when, seq, event, *rest in found if self._is_of(person, event, known))
+        for row in rows:
+            seq = row[event]
+            if seq not in known:
+                (body,) = self._connection.execute("SELECT body FROM events WHERE seq = ?", (seq,)).fetchone()
+                known[seq] = owner(orjson.loads(body)["user"]) in person.ids
+            if known[seq]:
+                yield row
 
-    def _is_of(self, person: Person, event: int, known: dict[int, bool]) -> bool:
-        if event not in known:
-            (body,) = self._connection.execute("SELECT body FROM events WHERE seq = ?", (event,)).fetchone()
-            known[event] = owner(orjson.loads(body)["user"]) in person.ids
-        return known[event]
 
-
-def _in(person: Person) -> tuple[str, list[str]]:
-    names = sorted(texts(person.ids))
-    return ",".join("?" * len(names)), names
+def by_time(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Rows (number, time, ...), the latest first, from rows that are sorted by number. The times of these are nearly
+    sorted: the clock may have been set back by at most `TOLERANCE_MS` between two of them."""
+    waiting: list[tuple[int, int, tuple[Any, ...]]] = []
+    for row in rows:
+        while waiting and -waiting[0][0] > row[1] + TOLERANCE_MS:
+            yield heapq.heappop(waiting)[2]
+        heapq.heappush(waiting, (-row[1], -row[0], row))
+    while waiting:
+        yield heapq.heappop(waiting)[2]

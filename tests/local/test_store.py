@@ -64,6 +64,26 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     connection.close()
 
 
+def test_attempts_of_an_older_file_get_the_users_of_their_runs(tmp_path: Path) -> None:
+    """By which a user's timeline finds them."""
+    connection = connect(tmp_path / "db")
+    migrate(connection, MIGRATIONS[: next(n for n, script in enumerate(MIGRATIONS) if "attempts_user" in script)])
+    for seq, user in ((1, "ada"), (2, None)):
+        connection.execute(
+            'INSERT INTO runs (seq, id, function, version, event, user, "after", status, active, created_at, state)'
+            " VALUES (?, ?, 'f', 1, 1, ?, 0, 1, 0, 0, '')",
+            (seq, f"r{seq}", user),
+        )
+        sql = "INSERT INTO attempts (run, step, attempt, status, queued_at, ended_at) VALUES (?, 0, 1, 'failed', 0, 5)"
+        connection.execute(sql, (seq,))
+    migrate(connection)
+    assert connection.execute("SELECT run, user, ended_at FROM attempts ORDER BY run").fetchall() == [
+        (1, "ada", 5),
+        (2, None, 5),
+    ]
+    connection.close()
+
+
 @pytest.mark.parametrize("file", range(20))  # it takes luck to be in the way of another
 def test_many_may_open_a_new_file_at_once(tmp_path: Path, file: int) -> None:
     problems = []

@@ -1,0 +1,166 @@
+"""Lists and timelines show what a plain query would, in its order, whatever is asked for and in pages of any size."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from stepwell.api.users import Entry, Mark
+from stepwell.core.people import Person, owner
+from stepwell.core.run import RunStatus
+from stepwell.local.people import names_of, texts
+from stepwell.local.users import LocalUsers, by_time
+from tests.local.history import FUNCTIONS, NAMES, REPLAYS, TEXTS, History, ids
+
+SEEDS = range(4)
+
+
+@pytest.fixture(params=SEEDS)
+def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[History]:
+    made = History(tmp_path / "db", request.param)
+    yield made
+    made.connection.close()
+
+
+def users_of(path: Path) -> LocalUsers:
+    def never(person: Person) -> Any:
+        raise AssertionError
+
+    return LocalUsers(path / "db", never)
+
+
+def plain(history: History, table: str, conditions: dict[str, Any], user: str | None) -> list[str]:
+    """Ids, newest first, by a statement that leaves everything to SQLite."""
+    asked = {sql: value for sql, value in conditions.items() if value is not None}
+    names = [] if user is None else names_of(history.connection, user)
+    where = ["1", *asked, *([f"user IN ({','.join('?' * len(names))})"] if names else [])]
+    sql = f"SELECT id FROM {table} WHERE {' AND '.join(where)} ORDER BY seq DESC"
+    return ids(history.connection, sql, (*asked.values(), *names))
+
+
+def in_pages(read: Any, limit: int, **asked: Any) -> list[Any]:
+    items: list[Any] = []
+    before = None
+    while True:
+        page = read(**asked, before=before, limit=limit)
+        items += page.items
+        if page.next is None:
+            return items
+        before = page.next
+
+
+def test_runs_are_listed_by_whatever_is_asked_of_them(history: History, tmp_path: Path) -> None:
+    users = users_of(tmp_path)
+    asked = itertools.product(
+        (None, *FUNCTIONS, "unknown"), (None, *RunStatus), (None, *TEXTS), (None, "e7", "unknown"), (None, *REPLAYS)
+    )
+    for function, status, user, event, replay in asked:
+        filters = {"function": function, "status": status, "user": user, "event": event, "replay": replay}
+        conditions = {
+            "function = ?": function,
+            "status = ?": None if status is None else int(status),
+            "event = (SELECT seq FROM events WHERE id = ?)": event,
+            "replay = ?": replay,
+        }
+        expected = plain(history, "runs", conditions, user)
+        assert [its.run.id for its in in_pages(users.read_runs, 40, **filters)] == expected, filters
+
+
+def test_events_are_listed_by_name_user_and_time(history: History, tmp_path: Path) -> None:
+    users = users_of(tmp_path)
+    (middle,) = history.connection.execute("SELECT accepted_at FROM events WHERE seq = 150").fetchone()
+    for name, user in itertools.product((None, *NAMES), (None, *TEXTS)):
+        expected = plain(history, "events", {"name = ?": name}, user)
+        events = in_pages(users.read_events, 7, name=name, user=user)
+        assert [its.event.id for its in events] == expected
+        late = in_pages(users.read_events, 7, name=name, user=user, since=middle)
+        early = in_pages(users.read_events, 7, name=name, user=user, until=middle)
+        assert [its.event.id for its in (*late, *early)] == expected
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10, 1000])
+def test_a_timeline_has_everything_of_a_user_by_time(history: History, tmp_path: Path, limit: int) -> None:
+    users = users_of(tmp_path)
+    for person in history.people:
+        marks = [entry.mark for entry in timeline(users, person, limit)]
+        assert marks == sorted(everything(history, person), reverse=True)
+
+
+def timeline(users: LocalUsers, person: Person, limit: int) -> Iterator[Entry]:
+    before: Mark | None = None
+    while entries := users.timeline(person, before=before, limit=limit):
+        yield from entries
+        before = entries[-1].mark
+
+
+def everything(history: History, person: Person) -> list[Mark]:
+    """The marks of all that happened to a person, in any order."""
+    names = sorted(texts(person.ids))
+    of_them = f"user IN ({','.join('?' * len(names))})"
+    execute = history.connection.execute
+    rows = execute(f"SELECT seq, accepted_at, body FROM events WHERE {of_them}", names).fetchall()
+    own = {seq: at for seq, at, body in rows if owner(orjson.loads(body)["user"]) in person.ids}
+    runs = [row for row in execute(f"SELECT seq, created_at, event FROM runs WHERE {of_them}", names) if row[2] in own]
+    marks: list[Mark] = [(at, 0, seq, 0, 0) for seq, at in own.items()]
+    for seq, at, _ in runs:
+        marks.append((at, 1, seq, 0, 0))
+        attempts = execute("SELECT ended_at, step, attempt FROM attempts WHERE run = ?", (seq,))
+        marks += [(ended_at, 2, seq, step, attempt) for ended_at, step, attempt in attempts]
+    return marks
+
+
+def test_a_user_was_seen_when_its_own_events_came(history: History, tmp_path: Path) -> None:
+    users = users_of(tmp_path)
+    for person in history.people:
+        own = sorted((seq, at) for at, kind, seq, _, _ in everything(history, person) if kind == 0)
+        seen = users.seen(person)
+        first, last = (own[0][1], own[-1][1]) if own else (person.since, person.since)
+        assert (seen.first, seen.last) == (first, last)
+
+
+def test_the_newest_runs_are_samples_of_all_versions(history: History, tmp_path: Path) -> None:
+    sql = "SELECT version, created_at FROM runs WHERE function = 'f' AND replay IS NULL ORDER BY seq DESC LIMIT 50"
+    expected = history.connection.execute(sql).fetchall()
+    samples = users_of(tmp_path).read_samples("f", 50)
+    assert [(its.version, its.created_at) for its in samples] == expected
+
+
+def test_a_page_reads_what_it_shows_however_much_there_is_of_a_user(tmp_path: Path) -> None:
+    """Rows that SQLite steps over, counted for histories of two lengths."""
+    assert steps_of_pages(tmp_path / "long", 1600) < 1.5 * steps_of_pages(tmp_path / "short", 400)
+
+
+def steps_of_pages(folder: Path, events: int) -> int:
+    """How much SQLite does for the first pages of a user with most of the events, in steps of its virtual machine."""
+    folder.mkdir()
+    history = History(folder / "db", 1, events)
+    history.connection.close()
+    users, steps = users_of(folder), 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    users.connection.set_progress_handler(count, 1)
+    person = users.find("hot")
+    assert person is not None
+    users.timeline(person, before=None, limit=10)
+    users.seen(person)
+    users.read_events(user="hot", name="go", limit=10)
+    for status in (None, *RunStatus):
+        users.read_runs(user="hot", limit=10)
+        users.read_runs(status=status, limit=10)
+        users.read_runs(function="f", status=status, limit=10)
+    return steps
+
+
+def test_rows_whose_times_are_nearly_sorted_are_sorted_as_they_come() -> None:
+    rows = [(9, 5_000), (8, 5_900), (7, 4_100), (6, 4_100), (5, 1_000)]
+    sorted_rows = by_time(iter(rows))
+    assert next(sorted_rows) == (8, 5_900)
+    assert list(sorted_rows) == [(9, 5_000), (7, 4_100), (6, 4_100), (5, 1_000)]
