@@ -1,6 +1,7 @@
 """What is old goes: ended runs, events that no run needs, versions without runs, and code that no version needs.
 
-In small pieces, each in a batch of its own, so that the engine never waits for it.
+Each piece is a part of a batch and takes some milliseconds. The pause after it is as long as it took, so the engine has at
+least half of the time.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,8 @@ from stepwell.project.code import CHANGED, remove
 log = logging.getLogger("stepwell.retention")
 
 _EVERY_MS = 600_000
-_PIECE = 500
+_PIECE_S = 0.006  # of deleting; the commit that follows takes about half of that again
+_AT_ONCE = 50  # rows between two looks at the clock
 _DAY_MS = 86_400_000
 
 
@@ -38,14 +41,14 @@ async def keep_clean(platform: LocalPlatform, keep_days: float) -> None:
         await platform.clock.pause(_EVERY_MS)
 
 
-async def clean(platform: LocalPlatform, keep_days: float) -> None:
-    """One round: returns when nothing old is left."""
+async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIECE_S) -> None:
+    """One round: returns when nothing old is left. A piece ends after `piece_s` seconds."""
     cut = platform.clock.now() - int(keep_days * _DAY_MS)
     files: list[str] = []
-    await _in_pieces(platform, partial(_delete_runs, files), cut)
+    await _in_pieces(platform, partial(_delete_runs, files), cut, piece_s)
     await platform.log_files.remove(files)
-    await _in_pieces(platform, _delete_events, cut)
-    await _in_pieces(platform, _forget_once, platform.clock.now())
+    await _in_pieces(platform, _delete_events, cut, piece_s)
+    await _in_pieces(platform, _forget_once, platform.clock.now(), piece_s)
     forgotten: list[tuple[str, int]] = []
     await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))
     platform.store.functions.forget(forgotten)
@@ -54,16 +57,23 @@ async def clean(platform: LocalPlatform, keep_days: float) -> None:
         await asyncio.to_thread(_delete_code, platform.code, needed)
 
 
-async def _in_pieces(platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int) -> None:
-    position = 0
+async def _in_pieces(
+    platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int, piece_s: float
+) -> None:
+    position, began = 0, 0.0
 
     def piece(connection: sqlite3.Connection, now: int) -> None:
-        nonlocal position
+        nonlocal position, began
+        began = time.perf_counter()
         _keep_counters(connection)
-        position = delete(connection, cut, position)
+        while position >= 0:
+            position = delete(connection, cut, position)
+            if time.perf_counter() - began >= piece_s:
+                return
 
     while position >= 0:
         await platform.in_transaction(piece)
+        await asyncio.sleep(time.perf_counter() - began)
 
 
 def _keep_counters(connection: sqlite3.Connection) -> None:
@@ -77,17 +87,17 @@ def _keep_counters(connection: sqlite3.Connection) -> None:
 
 def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, after: int) -> int:
     """Delete ended runs among the next ones; answers where to go on, -1 at the end. Adds to the names of `files` to be
-    removed."""
+    removed. An ended run waits for nothing."""
     rows = connection.execute(
-        "SELECT seq, created_at, ended_at, active FROM runs WHERE seq > ? ORDER BY seq LIMIT ?", (after, _PIECE)
+        "SELECT seq, created_at, ended_at, active FROM runs WHERE seq > ? ORDER BY seq LIMIT ?", (after, _AT_ONCE)
     ).fetchall()
     old = [(seq,) for seq, _, ended_at, active in rows if ended_at is not None and ended_at < cut and not active]
     for (seq,) in old:
         files += take_log_files(connection, seq)
-    for table in ("logs", "attempts", "timers", "waits"):
+    for table in ("logs", "attempts", "timers"):
         connection.executemany(f"DELETE FROM {table} WHERE run = ?", old)
     connection.executemany("DELETE FROM runs WHERE seq = ?", old)
-    return -1 if len(rows) < _PIECE or rows[-1][1] >= cut else rows[-1][0]
+    return -1 if len(rows) < _AT_ONCE or rows[-1][1] >= cut else rows[-1][0]
 
 
 def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
@@ -96,7 +106,7 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
         "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq)"
         " OR EXISTS (SELECT 1 FROM kept WHERE kept.event = events.seq) FROM events"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
-        (after, _PIECE),
+        (after, _AT_ONCE),
     ).fetchall()
     # An open run may yet look back at what came after its trigger.
     (oldest,) = connection.execute('SELECT min("after") FROM runs WHERE status = 0').fetchone()
@@ -107,11 +117,11 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     ]
     connection.executemany("DELETE FROM event_keys WHERE event = ?", old)
     connection.executemany("DELETE FROM events WHERE seq = ?", old)
-    return -1 if len(rows) < _PIECE or rows[-1][1] >= cut else rows[-1][0]
+    return -1 if len(rows) < _AT_ONCE or rows[-1][1] >= cut else rows[-1][0]
 
 
 def _forget_once(connection: sqlite3.Connection, now: int, after: int) -> int:
-    return 0 if forget(connection, now, _PIECE) else -1
+    return 0 if forget(connection, now, _AT_ONCE) else -1
 
 
 def _delete_versions(connection: sqlite3.Connection, cut: int) -> list[tuple[str, int]]:

@@ -113,8 +113,8 @@ class LocalUsers(Queries):
         return merged(self._connection, sql, names, order=order, ascending=ascending)
 
     def _own(self, person: Person, rows: Iterable[tuple[Any, ...]], event: int) -> Iterator[tuple[Any, ...]]:
-        """The rows whose column `event` is an event of this person. Somebody else's id of another kind may have the same
-        text."""
+        """The rows whose column `event` is an event of this person. Ids of others may have the same text, and another
+        kind."""
         known: dict[int, bool] = {}
         for row in rows:
             seq = row[event]
