@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-_V2 = ("", "unified")  # where it is mounted, below /sys/fs/cgroup
+from stepwell.local.control_groups import control_groups
+
 _V1 = ("cpu,cpuacct", "cpuacct,cpu", "cpu")
 
 
@@ -25,19 +26,10 @@ def _affinity() -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """The limits, in CPUs, of the process's control group and of all groups that it is in."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        mounts = _V2 if controllers == "" else _V1 if "cpu" in controllers.split(",") else ()
-        for mount in mounts:
-            # In a container, the path may be the host's: the container's own group is the root that it sees then.
-            for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-                quota = _quota(Path(f"{root}/sys/fs/cgroup/{mount}/{group}"))
-                if quota is not None:
-                    yield quota
+    for group in control_groups(root, "cpu", _V1):
+        quota = _quota(group)
+        if quota is not None:
+            yield quota
 
 
 def _quota(group: Path) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -353,19 +354,52 @@ return found
     on_runners(work)
 
 
-def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) -> None:
-    async def work(_: Start) -> None:
-        scratch = Scratch()
-        runner = HandlerRunner(scratch, most_idle=1)
-        pids = [(await Attempt(runner, py(tmp_path / name, "return os.getpid()")).end()).output for name in "abc"]
-        await until(lambda: not is_running(pids[0]) and not is_running(pids[1]))
-        assert is_running(pids[2])
-        runner.sweep(0)
-        await until(lambda: not is_running(pids[2]))
-        await runner.close()
-        await scratch.close()
+async def with_runner(work: Callable[[HandlerRunner], Awaitable[None]], **limits: int) -> None:
+    scratch = Scratch()
+    runner = HandlerRunner(scratch, **limits)
+    await work(runner)
+    await runner.close()
+    await scratch.close()
 
-    on_runners(work)
+
+async def pid_of(runner: HandlerRunner, its: Job) -> int:
+    return int((await Attempt(runner, its).end()).output)
+
+
+def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) -> None:
+    jobs = {name: py(tmp_path / name, "return os.getpid()") for name in "abc"}
+
+    async def work(runner: HandlerRunner) -> None:
+        pids = {name: await pid_of(runner, jobs[name]) for name in "abbbc"}
+        await until(lambda: not is_running(pids["a"]) and not is_running(pids["c"]))
+        assert is_running(pids["b"])  # used more often than the others
+        runner.sweep(0)
+        await until(lambda: not is_running(pids["b"]))
+
+    on_runners(lambda _: with_runner(work, most_idle=1, always_idle=1))
+
+
+def test_handlers_that_take_turns_keep_their_workers(tmp_path: Path) -> None:
+    jobs = [py(tmp_path / str(number), "return os.getpid()") for number in range(20)]
+
+    async def work(runner: HandlerRunner) -> None:
+        first = [await pid_of(runner, its) for its in jobs]
+        assert [await pid_of(runner, its) for its in jobs] == first
+
+    on_runners(lambda _: with_runner(work, always_idle=1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: elsewhere nobody knows what a process shares")
+def test_workers_that_have_too_much_memory_together_are_stopped(tmp_path: Path) -> None:
+    large = [py(tmp_path / str(n), "global held\nheld = b'x' * 100_000_000\nreturn os.getpid()") for n in range(3)]
+
+    async def work(runner: HandlerRunner) -> None:
+        pids = [await pid_of(runner, its) for its in large]
+        await until(lambda: not is_running(pids[2]))
+        assert is_running(pids[0])
+        assert is_running(pids[1])
+
+    on_runners(lambda _: with_runner(work, always_idle=1, most_idle_bytes=250_000_000))
 
 
 # --- node ------------------------------------------------------------------------------------------------------------

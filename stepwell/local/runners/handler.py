@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 from stepwell.core.outcome import failure
 from stepwell.local.cpus import usable_cpus
+from stepwell.local.memory import private_bytes, usable_memory
 from stepwell.local.runners.environment import environment
+from stepwell.local.runners.idle import IdleWorkers, Place
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import NotStarted, locate, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
@@ -28,18 +30,30 @@ _SCRIPTS = ("python_worker.py", "python_marshal.py", "node_worker.js")
 _DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
 _LONGEST_IDLE_S = 300.0
 _SWEEP_S = 30.0
+_MOST_IDLE = 128
+_SHARE_OF_MEMORY = 0.25
+_MEASURE_S = 5.0
+_FILES = 32  # open files that the server may have for each idle worker; it has four
 
 Key = tuple[Any, ...]
 
 
 class HandlerRunner:
-    def __init__(self, scratch: Scratch, most_idle: int | None = None) -> None:
-        """`most_idle`: how many workers may wait for work; beyond, those that wait longest are stopped."""
+    def __init__(
+        self,
+        scratch: Scratch,
+        most_idle: int | None = None,
+        most_idle_bytes: int | None = None,
+        always_idle: int | None = None,
+    ) -> None:
+        """How many workers may wait for work; beyond `always_idle`, they may also have no more memory of their own
+        than `most_idle_bytes` together."""
         self._scratch, self._user = scratch, scratch.user
-        self._most_idle = most_idle or 4 * usable_cpus() + 4
-        self._workers: dict[Worker, tuple[Key, Folder]] = {}
-        self._idle: OrderedDict[Worker, float] = OrderedDict()  # since when (loop time), the longest first
-        self._idle_by_key: dict[Key, list[Worker]] = {}
+        always = always_idle or 4 * usable_cpus() + 4
+        most_bytes = most_idle_bytes or int(_SHARE_OF_MEMORY * usable_memory())
+        self._most_idle = most_idle
+        self._idle = IdleWorkers[Worker](always, most_bytes, always)
+        self._workers: dict[Worker, tuple[Place, Folder]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
 
@@ -52,9 +66,8 @@ class HandlerRunner:
             job.function_id,  # steps that share code, handler and settings share workers, as they share a Lambda
             tuple(job.env.items()),
         )
-        while idle := self._idle_by_key.get(key):
-            worker = idle[-1]
-            self._take(worker)
+        while worker := self._idle.find(key):
+            self._idle.remove(worker)
             if invocation := worker.invoke(job.input, job.step.timeout_ms, log, end):
                 return invocation
         try:
@@ -76,7 +89,8 @@ class HandlerRunner:
         except (CannotRun, OSError):
             self._scratch.remove(folder)
             raise
-        self._workers[worker] = (key, folder)
+        self._workers[worker] = self._idle.open_place(key), folder
+        self._idle.most = self._most_idle or max(self._idle.always, _most_idle())
         self._gone.clear()
         return worker
 
@@ -85,38 +99,35 @@ class HandlerRunner:
     def _ended(self, worker: Worker) -> None:
         if not worker.is_idle:
             return
-        self._idle[worker] = asyncio.get_running_loop().time()
-        self._idle_by_key.setdefault(self._workers[worker][0], []).append(worker)
-        if len(self._idle) > self._most_idle:
-            self._retire(next(iter(self._idle)))
+        loop = asyncio.get_running_loop()
+        now, (place, _) = loop.time(), self._workers[worker]
+        if now - place.measured_at > _MEASURE_S:
+            place.size, place.measured_at = private_bytes(worker.pid), now
+        self._idle.add(worker, place, now)
+        for surplus in self._idle.surplus(worker, now):
+            self._retire(surplus)
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self.sweep)
+            self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
 
     def sweep(self, longest_idle_s: float = _LONGEST_IDLE_S) -> None:
         """Stop workers that have had no work for so long."""
         loop = asyncio.get_running_loop()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        while self._idle and next(iter(self._idle.values())) <= loop.time() - longest_idle_s:
-            self._retire(next(iter(self._idle)))
+        for worker in self._idle.waiting_since(loop.time() - longest_idle_s):
+            self._retire(worker)
         self._sweeper = loop.call_later(_SWEEP_S, self.sweep) if self._idle else None
 
-    def _take(self, worker: Worker) -> None:
-        key = self._workers[worker][0]
-        del self._idle[worker]
-        same = self._idle_by_key[key]
-        same.remove(worker)
-        if not same:
-            del self._idle_by_key[key]
-
     def _retire(self, worker: Worker) -> None:
-        self._take(worker)
+        self._idle.remove(worker)
+        self._idle.close_place(self._workers[worker][0])
         worker.kill()
 
     def _died(self, worker: Worker) -> None:
         if worker in self._idle:
-            self._take(worker)
-        _, folder = self._workers.pop(worker)
+            self._idle.remove(worker)
+        place, folder = self._workers.pop(worker)
+        self._idle.close_place(place)
         self._scratch.remove(folder)
         if not self._workers:
             self._gone.set()
@@ -159,6 +170,12 @@ def module_file(code: Path, handler: str) -> Path:
         return handler_file(code, handler)
     except CodeError as error:
         raise CannotRun(str(error)) from None
+
+
+def _most_idle() -> int:
+    """How many workers may wait with the number of files that this process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_IDLE if soft < 0 else min(_MOST_IDLE, soft // _FILES)
 
 
 def _lambda_variables(job: Job) -> dict[str, str]:

@@ -68,6 +68,10 @@ class Worker:
     def is_idle(self) -> bool:
         return self._invocation is None and not self._is_doomed
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def runs(self, invocation: Invocation) -> bool:
         return self._invocation is invocation
 

@@ -1,0 +1,126 @@
+"""Workers that wait for work: which of them stay, and who goes when they are too many or too large.
+
+One rule: the worker that was used least of late goes. Handlers that take turns are used equally; then the newest one
+goes, because whoever has waited longest is the one whose turn is next.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+_HALF_LIFE_S = 60.0  # a use counts half as much after this time
+_CLEARLY = 1.25  # how many times more often a newcomer must be used to take the place of another
+_LEAST_USES = 0.01  # fewer are forgotten
+_MOST_REMEMBERED = 4096
+_LANDMARK_S = 300.0  # numbers stay small
+
+W = TypeVar("W", bound=Hashable)
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """What a worker serves, and how often. `number`: of the workers of its key, the lowest is used first."""
+
+    key: Hashable
+    number: int
+    uses: float = 0.0  # in units of the landmark
+    size: int = 0  # bytes
+    measured_at: float = -math.inf
+
+
+class IdleWorkers(Generic[W]):
+    """All times are seconds of one clock that does not go back."""
+
+    def __init__(self, most: int, most_bytes: int, always: int) -> None:
+        """`most`: how many may wait. Beyond `always` of them, they may also have no more than `most_bytes` together."""
+        self.most, self.always, self._most_bytes = most, always, most_bytes
+        self._idle: dict[W, tuple[Place, float]] = {}  # since when, the longest first
+        self._by_key: dict[Hashable, list[W]] = {}
+        self._places: dict[Hashable, list[Place]] = {}  # of all workers, idle or not
+        self._past: dict[tuple[Hashable, int], float] = {}  # uses of places whose worker is gone
+        self._landmark: float | None = None
+
+    def __contains__(self, worker: W) -> bool:
+        return worker in self._idle
+
+    def __len__(self) -> int:
+        return len(self._idle)
+
+    def open_place(self, key: Hashable) -> Place:
+        """For a new worker. It is used as often as the one that was in this place before."""
+        places = self._places.setdefault(key, [])
+        taken = {place.number for place in places}
+        number = next(number for number in itertools.count() if number not in taken)
+        place = Place(key, number, self._past.pop((key, number), 0.0))
+        places.append(place)
+        return place
+
+    def close_place(self, place: Place) -> None:
+        """Its worker is gone, or will be. Does nothing the second time."""
+        places = self._places.get(place.key, [])
+        if place not in places:
+            return
+        places.remove(place)
+        if not places:
+            del self._places[place.key]
+        self._past[place.key, place.number] = place.uses
+
+    def find(self, key: Hashable) -> W | None:
+        """Who is used next for this key. It stays idle until `remove`."""
+        workers = self._by_key.get(key)
+        if not workers:
+            return None
+        return workers[0] if len(workers) == 1 else min(workers, key=lambda worker: self._idle[worker][0].number)
+
+    def add(self, worker: W, place: Place, now: float) -> None:
+        """The worker has ended a piece of work."""
+        place.uses += self._weight(now)
+        self._idle[worker] = place, now
+        self._by_key.setdefault(place.key, []).append(worker)
+
+    def remove(self, worker: W) -> None:
+        place, _ = self._idle.pop(worker)
+        same = self._by_key[place.key]
+        same.remove(worker)
+        if not same:
+            del self._by_key[place.key]
+
+    def surplus(self, newest: W, now: float) -> Iterator[W]:
+        """Those that must go, one after the other; whoever is named is to be removed. `newest`: who was added last."""
+        while len(self._idle) > self.most or (len(self._idle) > self.always and self._size() > self._most_bytes):
+            yield self._least_used(newest, now)
+
+    def _size(self) -> int:
+        return sum(place.size for place, _ in self._idle.values())
+
+    def _least_used(self, newest: W, now: float) -> W:
+        least = min((its for its in self._idle if its is not newest), key=lambda its: self._idle[its][0].uses)
+        if newest not in self._idle:
+            return least
+        limit = self._idle[least][0].uses * _CLEARLY + self._weight(now)
+        return least if self._idle[newest][0].uses > limit else newest
+
+    def waiting_since(self, moment: float) -> list[W]:
+        """Those that have had no work since then."""
+        return [worker for worker, (_, since) in self._idle.items() if since <= moment]
+
+    def _weight(self, now: float) -> float:
+        """What one use counts now. Earlier ones fade because later ones count more."""
+        if self._landmark is None:
+            self._landmark = now
+        if now - self._landmark > _LANDMARK_S:
+            self._fade(math.exp2((self._landmark - now) / _HALF_LIFE_S))
+            self._landmark = now
+        return math.exp2((now - self._landmark) / _HALF_LIFE_S)
+
+    def _fade(self, factor: float) -> None:
+        for places in self._places.values():
+            for place in places:
+                place.uses *= factor
+        past = {its: uses * factor for its, uses in self._past.items() if uses * factor > _LEAST_USES}
+        self._past = dict(heapq.nlargest(_MOST_REMEMBERED, past.items(), key=lambda item: item[1]))
