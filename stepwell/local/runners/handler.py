@@ -6,9 +6,8 @@ One rule: a worker serves one key only (code, handler, environment, memory), so 
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,30 @@ from stepwell.core.outcome import failure
 from stepwell.local.cpus import usable_cpus
 from stepwell.local.memory import private_bytes, usable_memory
 from stepwell.local.runners.environment import environment
+from stepwell.local.runners.fork_server import ForkedProcess
 from stepwell.local.runners.idle import IdleWorkers, Place
+from stepwell.local.runners.interpreters import Interpreters
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
-from stepwell.local.runners.program import NotStarted, locate, why_not
+from stepwell.local.runners.program import NotStarted, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
-from stepwell.local.runners.worker import Worker
-from stepwell.local.step_user import StepUser, python_for
-from stepwell.project.code import CodeError
-from stepwell.project.convention import handler_file
+from stepwell.local.runners.worker import MOST_GREETING, Worker
+from stepwell.local.runners.worker_command import (
+    SCRIPTS,
+    Handler,
+    find_handler,
+    lambda_variables,
+    python_of,
+    spawn,
+    task_of,
+    worker_command,
+)
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("python_worker.py", "python_marshal.py", "node_worker.js")
-_DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
 _LONGEST_IDLE_S = 300.0
 _SWEEP_S = 30.0
 _MOST_IDLE = 128
 _SHARE_OF_MEMORY = 0.25
-_MEASURE_S = 5.0
+_MEASURE_S = 60.0  # it takes the kernel some 0.3 ms
 _FILES = 32  # open files that the server may have for each idle worker; it has four
 
 Key = tuple[Any, ...]
@@ -54,6 +60,7 @@ class HandlerRunner:
         self._most_idle = most_idle
         self._idle = IdleWorkers[Worker](always, most_bytes, always)
         self._workers: dict[Worker, tuple[Place, Folder]] = {}
+        self._interpreters = Interpreters(scratch)
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
 
@@ -81,11 +88,9 @@ class HandlerRunner:
     def _launch(self, job: Job, key: Key) -> Worker:
         folder = self._scratch.new()
         try:
-            env = environment(job, folder.tmp, self._user) | _lambda_variables(job)
-            # The user may not be able to read where Stepwell is installed.
-            scripts = _HERE if self._user is None else self._scratch.publish(_HERE / name for name in _SCRIPTS)
-            command = worker_command(job, env["PATH"], scripts, self._user)
-            worker = Worker(command, str(job.code), env, self._ended, self._died, self._user)
+            handler = find_handler(job)
+            env = environment(job, folder.tmp, self._user) | lambda_variables(job)
+            worker = self._fork(job, handler, env) or self._spawn(handler, env)
         except (CannotRun, OSError):
             self._scratch.remove(folder)
             raise
@@ -94,11 +99,35 @@ class HandlerRunner:
         self._gone.clear()
         return worker
 
+    def _fork(self, job: Job, handler: Handler, env: dict[str, str]) -> Worker | None:
+        """None if it must have a process of its own."""
+        if not handler.is_python:
+            return None
+        python = python_of(handler, self._user)
+        server = self._interpreters.find(python, handler.code, env, job.env, self._scripts())
+        if server is None or len(task := task_of(handler, env)) > MOST_GREETING:
+            return None
+        try:
+            return Worker(partial(ForkedProcess, server), self._ended, self._died, task)
+        except OSError:
+            return None
+
+    def _spawn(self, handler: Handler, env: dict[str, str]) -> Worker:
+        command = worker_command(handler, env["PATH"], self._scripts(), self._user)
+        launch = partial(spawn, command, str(handler.code), env, self._user)
+        return Worker(launch, self._ended, self._died)
+
+    def _scripts(self) -> Path:
+        """Where the other sides are. The user of steps may not be able to read where Stepwell is installed."""
+        return _HERE if self._user is None else self._scratch.publish(_HERE / name for name in SCRIPTS)
+
     # --- workers that wait -------------------------------------------------------------------------------------------
 
     def _ended(self, worker: Worker) -> None:
         if not worker.is_idle:
             return
+        if self._interpreters.wanted:
+            self._interpreters.start_wanted()
         loop = asyncio.get_running_loop()
         now, (place, _) = loop.time(), self._workers[worker]
         if now - place.measured_at > _MEASURE_S:
@@ -116,7 +145,8 @@ class HandlerRunner:
             self._sweeper.cancel()
         for worker in self._idle.waiting_since(loop.time() - longest_idle_s):
             self._retire(worker)
-        self._sweeper = loop.call_later(_SWEEP_S, self.sweep) if self._idle else None
+        self._interpreters.sweep(loop.time() - longest_idle_s)
+        self._sweeper = loop.call_later(_SWEEP_S, self.sweep) if self._idle or self._interpreters else None
 
     def _retire(self, worker: Worker) -> None:
         self._idle.remove(worker)
@@ -140,49 +170,10 @@ class HandlerRunner:
             worker.kill()
         if self._workers:
             await self._gone.wait()
-
-
-# --- what to run -----------------------------------------------------------------------------------------------------
-
-
-def worker_command(job: Job, path: str, scripts: Path = _HERE, user: StepUser | None = None) -> list[str]:
-    """The worker's command. `scripts`: where the workers are. Raises CannotRun if the handler's file or its interpreter
-    is missing."""
-    handler = job.step.runtime.handler or ""
-    code = job.code
-    if code is None:
-        raise CannotRun("the step has no code; give it a `path`")
-    module, _, function = handler.rpartition(".")
-    file = module_file(code, handler)
-    if file.suffix == ".py":
-        own = code / ".venv/bin/python"
-        python = str(own) if os.access(own, os.X_OK) else python_for(user) if user else sys.executable
-        script = str(scripts / "python_worker.py")
-        return [python, "-X", "faulthandler", script, "FD", str(code), module.replace("/", "."), function]
-    found = locate("node", path, None)
-    node = found if user is None else "node"  # the first one on PATH that this user may execute
-    return [node, str(scripts / "node_worker.js"), "FD", str(code), str(file), function]
-
-
-def module_file(code: Path, handler: str) -> Path:
-    """The file that should hold a handler such as `app.handler`. Raises CannotRun."""
-    try:
-        return handler_file(code, handler)
-    except CodeError as error:
-        raise CannotRun(str(error)) from None
+        await self._interpreters.close()
 
 
 def _most_idle() -> int:
     """How many workers may wait with the number of files that this process may open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_IDLE if soft < 0 else min(_MOST_IDLE, soft // _FILES)
-
-
-def _lambda_variables(job: Job) -> dict[str, str]:
-    return {
-        "AWS_LAMBDA_FUNCTION_NAME": job.function_id,
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(job.step.runtime.memory or _DEFAULT_MEMORY),
-        "LAMBDA_TASK_ROOT": str(job.code),
-        "_HANDLER": job.step.runtime.handler or "",
-    }

@@ -1,4 +1,4 @@
-"""A child process in a session of its own, watched by the event loop.
+"""A process in a session of its own, watched by the event loop.
 
 One rule: once the process has ended, its whole group is killed, and nobody waits for those who still hold its pipes.
 Popen with a pidfd takes 0.2 ms of the loop's thread; uvloop's own subprocesses fork, and take 1 to 5 ms.
@@ -13,12 +13,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from stepwell.local.step_user import StepUser
 
 _PIECE = 64 * 1024  # what is read at once, so that no process keeps the loop for itself
 _MOST_LEFT = 2 * 1024 * 1024  # read after the end; pipes hold at most 1 MiB
+
+
+Receive = Callable[[str, bytes], None]
+Ended = Callable[[int], None]
 
 
 class Started:
@@ -45,74 +48,42 @@ class Started:
 started = Started()
 
 
-class Process:
-    """Runs until it ends or `kill`. `receive(stream, bytes)` gets what it prints; then `ended(code)` is called once,
-    with the exit code, negative for a signal."""
+class Watched:
+    """What all processes have that are watched here, wherever they come from."""
 
-    def __init__(
-        self,
-        argv: Sequence[str | bytes],
-        *,
-        cwd: str | None,
-        env: Mapping[str, str],
-        receive: Callable[[str, bytes], None],
-        ended: Callable[[int], None],
-        stdin: str = os.devnull,
-        pass_fds: Sequence[int] = (),
-        user: StepUser | None = None,
-    ) -> None:
-        """Raises OSError if it cannot be started."""
+    def __init__(self, receive: Receive, ended: Ended) -> None:
+        """`receive(stream, bytes)` gets what the process prints; then `ended(code)` is called once, with the exit code,
+        negative for a signal."""
         self._loop = asyncio.get_running_loop()
         self._receive, self._ended = receive, ended
         self._pipes: dict[int, str] = {}
         self._pidfd = -1
-        self._popen = self._spawn(argv, cwd, env, stdin, pass_fds, user)
+
+    def _open_streams(self, stdin: str) -> list[int]:
+        """Descriptors of the process's stdin, stdout and stderr, which the caller closes. Raises OSError, and leaves
+        nothing open then."""
+        theirs: list[int] = []
+        try:
+            theirs.append(os.open(stdin, os.O_RDONLY))
+            for stream in ("stdout", "stderr"):
+                reader, writer = os.pipe()
+                theirs.append(writer)
+                self._pipes[reader] = stream
+                os.set_blocking(reader, False)
+        except OSError:
+            self._discard(theirs)
+            raise
+        return theirs
+
+    def _discard(self, theirs: Sequence[int]) -> None:
+        """No process has these streams."""
+        for descriptor in (*theirs, *self._pipes):
+            os.close(descriptor)
+        self._pipes.clear()
+
+    def _listen(self) -> None:
         for pipe in self._pipes:
             self._loop.add_reader(pipe, self._read, pipe)
-        self._watch()
-
-    def _spawn(
-        self,
-        argv: Sequence[str | bytes],
-        cwd: str | None,
-        env: Mapping[str, str],
-        stdin: str,
-        pass_fds: Sequence[int],
-        user: StepUser | None,
-    ) -> subprocess.Popen[bytes]:
-        with contextlib.ExitStack() as mine, contextlib.ExitStack() as theirs:
-            descriptor = os.open(stdin, os.O_RDONLY)
-            theirs.callback(os.close, descriptor)
-            writers: dict[str, Any] = {}
-            for stream in ("stdout", "stderr"):
-                reader, writers[stream] = os.pipe()
-                mine.callback(os.close, reader)
-                theirs.callback(os.close, writers[stream])
-                os.set_blocking(reader, False)
-                self._pipes[reader] = stream
-            popen = subprocess.Popen(
-                argv,
-                stdin=descriptor,
-                cwd=cwd,
-                env=env,
-                start_new_session=True,
-                pass_fds=pass_fds,
-                **writers,
-                **(user.popen if user else {}),
-            )
-            mine.pop_all()
-            started.add(popen.pid)
-            return popen
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    def kill(self) -> None:
-        """Kill the process and its group. Does nothing after the end."""
-        if self._popen.returncode is None:
-            with contextlib.suppress(OSError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
 
     def drain(self) -> None:
         """Receive what was printed so far."""
@@ -137,9 +108,75 @@ class Process:
         os.close(pipe)
         del self._pipes[pipe]
 
+    def _close_pidfd(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _finish(self, code: int) -> None:
+        """The process is gone."""
+        self.drain()
+        for pipe in list(self._pipes):
+            self._close(pipe)
+        self._ended(code)
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process and its group. It must not have been waited for: then the number may be another's."""
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+class Process(Watched):
+    """A child of this process. Runs until it ends or `kill`."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        cwd: str | None,
+        env: Mapping[str, str],
+        receive: Receive,
+        ended: Ended,
+        stdin: str = os.devnull,
+        pass_fds: Sequence[int] = (),
+        user: StepUser | None = None,
+    ) -> None:
+        """Raises OSError if it cannot be started."""
+        super().__init__(receive, ended)
+        streams = self._open_streams(stdin)
+        try:
+            self._popen = subprocess.Popen(
+                argv,
+                stdin=streams[0],
+                stdout=streams[1],
+                stderr=streams[2],
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+                pass_fds=pass_fds,
+                **(user.popen if user else {}),
+            )
+        except BaseException:
+            self._discard(())
+            raise
+        finally:
+            for descriptor in streams:
+                os.close(descriptor)
+        self.pid = self._popen.pid
+        started.add(self.pid)
+        self._listen()
+        self._watch()
+
+    def kill(self) -> None:
+        """Kill the process and its group. Does nothing after the end."""
+        if self._popen.returncode is None:
+            kill_group(self.pid)
+
     def _watch(self) -> None:
         try:
-            self._pidfd = os.pidfd_open(self._popen.pid)
+            self._pidfd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):  # not Linux, or before 5.3
             threading.Thread(target=self._wait, args=(self._loop,), daemon=True).start()
         else:
@@ -151,14 +188,8 @@ class Process:
             loop.call_soon_threadsafe(self._died)
 
     def _died(self) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self._popen.pid, signal.SIGKILL)  # not reaped yet: the number is still this group's
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
+        kill_group(self.pid)
+        self._close_pidfd()
         code = self._popen.wait()
-        started.remove(self._popen.pid)
-        self.drain()
-        for pipe in list(self._pipes):
-            self._close(pipe)
-        self._ended(code)
+        started.remove(self.pid)
+        self._finish(code)

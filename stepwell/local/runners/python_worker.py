@@ -54,13 +54,11 @@ class Context:
 
 def load(module: str, function: str) -> object:
     import importlib
+    import logging
 
     found = importlib.import_module(module)
-    if "logging" in sys.modules:
-        import logging
-
-        if not logging.getLogger().handlers:  # Lambda has one, so that setLevel alone makes records visible
-            logging.basicConfig(format="[%(levelname)s]\t%(asctime)s\t%(name)s\t%(message)s")
+    if not logging.getLogger().handlers:  # Lambda has one, so that setLevel alone makes records visible
+        logging.basicConfig(format="[%(levelname)s]\t%(asctime)s\t%(name)s\t%(message)s")
     return getattr(found, function, None)
 
 

@@ -17,11 +17,12 @@ from stepwell.local.code_keeper import CodeKeeper
 from stepwell.local.runners.checked import CheckedAttempt
 from stepwell.local.runners.container import ContainerRunner, dockerfile_of, local_command
 from stepwell.local.runners.environment import search_path
-from stepwell.local.runners.handler import HandlerRunner, module_file
+from stepwell.local.runners.handler import HandlerRunner
 from stepwell.local.runners.http import HttpRunner
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Runner, Running
 from stepwell.local.runners.program import NotStarted, ProgramRunner, command_of, locate
 from stepwell.local.runners.scratch import Scratch
+from stepwell.local.runners.worker_command import module_file
 from stepwell.local.step_user import StepUser
 
 MAX_LOG_BYTES = 4 * 1024 * 1024

@@ -10,34 +10,43 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from typing import Protocol
 
 from stepwell.core.messages import Outcome
 from stepwell.core.outcome import failure, from_exit, from_said, read_json, timed_out, too_large
 from stepwell.local.runners.job import End, Log
-from stepwell.local.runners.process import Process
+from stepwell.local.runners.process import Ended, Receive
 from stepwell.local.runners.program import STOPPED
-from stepwell.local.step_user import StepUser
 
 _REQUEST = struct.Struct(">IQ")
 _ANSWER = struct.Struct(">Ic")
 _PIECE = 256 * 1024
+MOST_GREETING = 64 * 1024  # less than a new socket takes at once
 _LARGEST = 2 * 1024 * 1024  # of an answer; no worker of ours sends more
+
+
+class WorkerProcess(Protocol):
+    """What a worker needs of its process."""
+
+    pid: int
+
+    def kill(self) -> None: ...
+
+    def drain(self) -> None: ...
+
+
+Launch = Callable[[int, Receive, Ended], WorkerProcess]
 
 
 class Worker:
     """Raises OSError if it cannot be started. `died(worker)` is called once, after the end of its last invocation."""
 
     def __init__(
-        self,
-        argv: Sequence[str],
-        cwd: str,
-        env: Mapping[str, str],
-        ended: Callable[[Worker], None],
-        died: Callable[[Worker], None],
-        user: StepUser | None = None,
+        self, launch: Launch, ended: Callable[[Worker], None], died: Callable[[Worker], None], greeting: bytes = b""
     ) -> None:
-        """`argv`: the other side's command; `FD` in it becomes the number of its socket."""
+        """`launch` starts the process; the number is that of its socket. `greeting`: what it reads there before all
+        requests, at most MOST_GREETING bytes."""
         self._ended, self._died = ended, died
         self._loop = asyncio.get_running_loop()
         self._invocation: Invocation | None = None
@@ -46,17 +55,10 @@ class Worker:
         self._is_doomed = False
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
-        number = theirs.fileno()
         try:
-            self._process = Process(
-                [str(number) if word == "FD" else word for word in argv],
-                cwd=cwd,
-                env=env,
-                receive=self._log,
-                ended=self._exited,
-                pass_fds=(number,),
-                user=user,
-            )
+            if greeting:
+                self._socket.send(greeting)
+            self._process = launch(theirs.fileno(), self._log, self._exited)
         except OSError:
             self._socket.close()
             raise

@@ -1,0 +1,189 @@
+"""Interpreters that Python workers are forked from, one for each Python. A forked worker starts in a few milliseconds,
+and shares the memory of all that it has not changed.
+
+One rule: a worker that cannot be forked is started as any other process, so nothing waits until an interpreter is
+ready. The other side is `python_fork_server.py`. Linux only, since it needs pidfds.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from stepwell.local.runners.process import Ended, Process, Receive, Watched, kill_group, started
+
+_NUMBER = struct.Struct(">i")
+_FORK, _WAIT = b"f", b"w"
+_READY = b"ready"
+_PATIENCE_S = 10.0
+_logger = logging.getLogger("stepwell.runners")
+
+Launch = Callable[[int, Receive, Ended], Process]  # starts the interpreter; the number is that of its socket
+Answer = Callable[[int | None], None]  # None: the interpreter is gone
+
+
+def can_fork() -> bool:
+    """Whether the end of a process that is no child of this one can be noticed here."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # before Linux 5.3
+        return False
+    return True
+
+
+class ForkServer:
+    """An interpreter of its own. It answers requests in the order in which they come."""
+
+    def __init__(self, launch: Launch, gone: Callable[[ForkServer], None]) -> None:
+        """Raises OSError if it cannot be started. `gone(self)` is called once, at its end."""
+        self._loop = asyncio.get_running_loop()
+        self._gone = gone
+        self._answers: deque[Answer] = deque()
+        self.is_ready = self.was_ready = False
+        self.children = self._asked = self._answered = 0
+        self.used_at = self._loop.time()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        try:
+            self._process = launch(theirs.fileno(), self._log, self._ended)
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._loop.add_reader(self._socket, self._readable)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fork(self, descriptors: Sequence[int], answer: Answer) -> None:
+        """Fork a child that has these, and no other descriptors. The answer is its process id, or an error's number,
+        negative. Raises OSError if no more can be asked of it now."""
+        passed = array.array("i", descriptors)
+        self._socket.sendmsg([_FORK], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        self._answers.append(answer)
+        self.children += 1
+        self.used_at = self._loop.time()
+        self._asked += 1
+        self._loop.call_later(_PATIENCE_S, self._expect, self._asked)
+
+    def wait(self, pid: int, answer: Answer) -> None:
+        """The answer is the wait status of a child that has ended."""
+        self.children -= 1
+        try:
+            self._socket.send(_WAIT + _NUMBER.pack(pid))
+        except OSError:
+            answer(None)
+        else:
+            self._asked += 1
+            self._answers.append(answer)
+
+    def kill(self) -> None:
+        self.is_ready = False
+        self._process.kill()
+
+    def _expect(self, number: int) -> None:
+        """So many requests should be answered. An interpreter that hangs would hold up all that it was asked for."""
+        if self._answered < number:
+            self.kill()
+
+    def _readable(self) -> bool:
+        try:
+            message = self._socket.recv(64)
+        except BlockingIOError:
+            return False
+        except OSError:
+            message = b""
+        if not message:
+            self.is_ready = False
+            self._loop.remove_reader(self._socket)
+        elif message == _READY:
+            self.is_ready = self.was_ready = True
+        elif len(message) == _NUMBER.size and self._answers:
+            self._answered += 1
+            self._answers.popleft()(_NUMBER.unpack(message)[0])
+        else:
+            self.kill()
+        return bool(message)
+
+    def _log(self, stream: str, piece: bytes) -> None:
+        _logger.warning("the interpreter of handlers says: %s", piece.decode(errors="replace").rstrip())
+
+    def _ended(self, code: int) -> None:
+        while self._readable():
+            pass
+        self.is_ready = False
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        while self._answers:
+            self._answers.popleft()(None)
+        self._gone(self)
+
+
+class ForkedProcess(Watched):
+    """A process that a fork server makes. It is there some time after it was asked for."""
+
+    def __init__(self, server: ForkServer, channel: int, receive: Receive, ended: Ended) -> None:
+        """`channel`: the descriptor that it has besides its streams. Raises OSError if it cannot be asked for."""
+        super().__init__(receive, ended)
+        self._server = server
+        self._is_doomed = False
+        self.pid = 0  # not known yet
+        streams = self._open_streams(os.devnull)
+        try:
+            server.fork([channel, *streams], self._forked)
+        except OSError:
+            self._discard(())
+            raise
+        finally:
+            for descriptor in streams:
+                os.close(descriptor)
+        self._listen()
+
+    def kill(self) -> None:
+        """Kill the process and its group. Does nothing after the end."""
+        self._is_doomed = True
+        if self._pidfd >= 0:
+            with contextlib.suppress(OSError):  # at its very beginning it has no group yet
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            kill_group(self.pid)
+
+    def _forked(self, pid: int | None) -> None:
+        try:
+            if pid is None or pid < 0:
+                raise OSError(-(pid or -errno.ESRCH), "cannot be forked")
+            self._pidfd = os.pidfd_open(pid)
+        except OSError:
+            self._finish(-signal.SIGKILL)
+            return
+        self.pid = pid
+        started.add(pid)
+        self._loop.add_reader(self._pidfd, self._died)
+        if self._is_doomed:
+            self.kill()
+
+    def _died(self) -> None:
+        kill_group(self.pid)
+        self._close_pidfd()
+        self._server.wait(self.pid, self._waited)
+
+    def _waited(self, status: int | None) -> None:
+        if status is None:  # its parent is gone; if it has become ours, it is ours to wait for
+            with contextlib.suppress(ChildProcessError):
+                pid, ours = os.waitpid(self.pid, os.WNOHANG)
+                status = ours if pid else None
+        started.remove(self.pid)
+        self._finish(-signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status))

@@ -1,0 +1,110 @@
+"""Which interpreter a Python worker is forked from, if it can be forked at all.
+
+One rule: a forked worker is what a process of its own would be. Variables that count at the start of a process only
+make it one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from stepwell.local.runners.fork_server import ForkServer, can_fork
+from stepwell.local.runners.scratch import Folder, Scratch
+from stepwell.local.runners.worker_command import python_command, spawn
+
+_PREFIXES = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_")  # what an interpreter, the linker and libc read at the start
+_NAMES = frozenset({"HOME", "LANG", "LANGUAGE"})
+_BASE = ("PATH", "HOME", "LANG", "PYTHONDONTWRITEBYTECODE", "TMPDIR")  # of a worker's variables, the interpreter's
+_MOST = 16
+_logger = logging.getLogger("stepwell.runners")
+
+Key = tuple[str, str]
+
+
+class Interpreters:
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._servers: dict[Key, tuple[ForkServer, Folder]] = {}
+        self.wanted: dict[Key, tuple[Mapping[str, str], Path]] = {}
+        self._seen: set[Key] = set()
+        self._unfit: set[Key] = set()
+        self._can_fork = can_fork()
+        self._all_gone = asyncio.Event()
+
+    def find(
+        self, python: str, code: Path, env: Mapping[str, str], own: Mapping[str, str], scripts: Path
+    ) -> ForkServer | None:
+        """The fork server for a worker, if it is ready. If there is none, `start_wanted` starts one for later workers.
+        `env`: all variables of the worker, `own`: those of them that the step declares."""
+        if not self._can_fork or any(name in _NAMES or name.startswith(_PREFIXES) for name in own):
+            return None
+        key = python, env["PATH"]
+        if key in self._unfit:
+            return None
+        if key not in self._servers:
+            if not Path(python).is_relative_to(code) or key in self._seen:
+                self.wanted[key] = env, scripts
+            self._seen.add(key)  # an interpreter of this code alone may never have a second worker
+            return None
+        server, _ = self._servers[key]
+        return server if server.is_ready else None
+
+    def start_wanted(self) -> None:
+        """Start what was missing, now that a worker has started without it: both at once would hold up the worker."""
+        while self.wanted:
+            key, (env, scripts) = self.wanted.popitem()
+            self._start(key, env, scripts)
+
+    def _start(self, key: Key, env: Mapping[str, str], scripts: Path) -> None:
+        if len(self._servers) >= _MOST and not self._stop_one():
+            return
+        folder = self._scratch.new()
+        variables = {name: env[name] for name in _BASE} | {"TMPDIR": folder.tmp}
+        command = python_command(key[0], scripts / "python_fork_server.py")
+        try:
+            server = ForkServer(partial(spawn, command, "/", variables, self._scratch.user), partial(self._gone, key))
+        except OSError:
+            self._scratch.remove(folder)
+            return
+        self._servers[key] = server, folder
+        self._all_gone.clear()
+
+    def _stop_one(self) -> bool:
+        """Make room for another. False if all are needed."""
+        unused = [server for server, _ in self._servers.values() if not server.children]
+        if unused:
+            min(unused, key=lambda server: server.used_at).kill()
+        return False  # its end comes later
+
+    def _gone(self, key: Key, server: ForkServer) -> None:
+        _, folder = self._servers.pop(key)
+        self._scratch.remove(folder)
+        if not server.was_ready:
+            self._unfit.add(key)
+            _logger.info("workers of %s are started one by one: it cannot be forked", key[0])
+        if not self._servers:
+            self._all_gone.set()
+
+    def sweep(self, moment: float) -> None:
+        """Stop those that have had nothing to do since then."""
+        for server, _ in self._servers.values():
+            if not server.children and server.used_at <= moment:
+                server.kill()
+
+    def ready_pids(self) -> list[int]:
+        """The process ids of those that workers are forked from now."""
+        return [server.pid for server, _ in self._servers.values() if server.is_ready]
+
+    def __bool__(self) -> bool:
+        return bool(self._servers)
+
+    async def close(self) -> None:
+        """All workers are gone."""
+        for server, _ in self._servers.values():
+            server.kill()
+        if self._servers:
+            await self._all_gone.wait()

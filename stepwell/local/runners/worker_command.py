@@ -1,0 +1,106 @@
+"""What a worker runs: the handler's file, its interpreter, and what each side of the socket is given."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stepwell.local.runners.job import CannotRun, Job
+from stepwell.local.runners.process import Ended, Process, Receive
+from stepwell.local.runners.program import locate
+from stepwell.local.step_user import StepUser, python_for
+from stepwell.project.code import CodeError
+from stepwell.project.convention import handler_file
+
+SCRIPTS = ("python_worker.py", "python_marshal.py", "python_fork_server.py", "node_worker.js")
+_DEFAULT_MEMORY = 128  # MB, what Lambda gives to a function that does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """`app.handler` in a step's code. `file` is in `code`."""
+
+    code: Path
+    file: Path
+    module: str
+    function: str
+
+    @property
+    def is_python(self) -> bool:
+        return self.file.suffix == ".py"
+
+
+def find_handler(job: Job) -> Handler:
+    """Raises CannotRun if the handler's file is missing."""
+    name = job.step.runtime.handler or ""
+    if job.code is None:
+        raise CannotRun("the step has no code; give it a `path`")
+    module, _, function = name.rpartition(".")
+    return Handler(job.code, module_file(job.code, name), module.replace("/", "."), function)
+
+
+def module_file(code: Path, handler: str) -> Path:
+    """The file that should hold a handler such as `app.handler`. Raises CannotRun."""
+    try:
+        return handler_file(code, handler)
+    except CodeError as error:
+        raise CannotRun(str(error)) from None
+
+
+def python_of(handler: Handler, user: StepUser | None) -> str:
+    """The interpreter of a handler in Python: that of its code, or the server's."""
+    own = handler.code / ".venv/bin/python"
+    return str(own) if os.access(own, os.X_OK) else python_for(user) if user else sys.executable
+
+
+def python_command(python: str, script: Path, *arguments: str) -> list[str]:
+    """The command that runs a script of ours; `FD` stands for the number of its socket."""
+    return [python, "-X", "faulthandler", str(script), "FD", *arguments]
+
+
+def worker_command(handler: Handler, path: str, scripts: Path, user: StepUser | None) -> list[str]:
+    """The command of a worker's process. `scripts`: where the other sides are. Raises CannotRun if there is no
+    interpreter."""
+    code, function = str(handler.code), handler.function
+    if handler.is_python:
+        script = scripts / "python_worker.py"
+        return python_command(python_of(handler, user), script, code, handler.module, function)
+    found = locate("node", path, None)
+    node = found if user is None else "node"  # the first one on PATH that this user may execute
+    return [node, str(scripts / "node_worker.js"), "FD", code, str(handler.file), function]
+
+
+def task_of(handler: Handler, env: Mapping[str, str]) -> bytes:
+    """What a forked worker reads first on its socket: what it is to be. `>I`, then JSON of that many bytes."""
+    names = {"code": str(handler.code), "module": handler.module, "function": handler.function}
+    task = json.dumps({**names, "env": env}).encode()  # values of variables need not be UTF-8
+    return struct.pack(">I", len(task)) + task
+
+
+def spawn(
+    command: Sequence[str],
+    cwd: str,
+    env: Mapping[str, str],
+    user: StepUser | None,
+    channel: int,
+    receive: Receive,
+    ended: Ended,
+) -> Process:
+    """Start a command with the descriptor `channel`, whose number stands for `FD` in it. Raises OSError."""
+    argv = [str(channel) if word == "FD" else word for word in command]
+    return Process(argv, cwd=cwd, env=env, receive=receive, ended=ended, pass_fds=(channel,), user=user)
+
+
+def lambda_variables(job: Job) -> dict[str, str]:
+    return {
+        "AWS_LAMBDA_FUNCTION_NAME": job.function_id,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(job.step.runtime.memory or _DEFAULT_MEMORY),
+        "LAMBDA_TASK_ROOT": str(job.code),
+        "_HANDLER": job.step.runtime.handler or "",
+    }
