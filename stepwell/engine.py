@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
-from stepwell.core.catalog import Miss
 from stepwell.core.events import Event, Invalid, run_id
 from stepwell.core.expressions import EFFORT, Bindings, Scope, compile_expression
 from stepwell.core.idempotency import already_run, value_key
@@ -40,6 +39,7 @@ from stepwell.core.messages import (
     StopStep,
     WaitKey,
 )
+from stepwell.core.misses import Miss
 from stepwell.core.plan import Plan
 from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run

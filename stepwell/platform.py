@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypedDict, TypeVar, Unpack
 
-from stepwell.core.catalog import Catalog, Miss
+from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event
 from stepwell.core.messages import AttemptEnded, Command
+from stepwell.core.misses import Miss
 from stepwell.core.plan import Plan
 from stepwell.core.routing import Routing
 from stepwell.core.run import Run, RunStatus
@@ -44,7 +45,7 @@ class Cause:
 class NewEvent:
     event: Event
     keys: Sequence[bytes]  # under which waits may look for it
-    misses: Sequence[Miss]  # functions it named but did not start
+    misses: Collection[Miss]  # functions it named but did not start
     starts: Sequence[str]  # ids of the functions that it starts
     cause: Cause | None = None
     replay: str | None = None  # it is no news, but kept for this replay: no wait may ever find it

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import orjson
 
 from stepwell.aws.table import Item, event_key
-from stepwell.core.catalog import Miss, with_misses
 from stepwell.core.invalid_events import MOST_SHOWN
+from stepwell.core.misses import Miss, with_misses
 from stepwell.core.stored_links import stored_body
 from stepwell.platform import NewEvent
 
@@ -39,7 +39,7 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     return item
 
 
-def misses_text(kept: bytes | None, misses: Sequence[Miss]) -> bytes:
+def misses_text(kept: bytes | None, misses: Iterable[Miss]) -> bytes:
     """Those that are kept, and further ones: as many as have room in an item that holds the largest event and the names
     of a thousand functions."""
     room, fitting = _LONGEST_MISSES, []

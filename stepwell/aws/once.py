@@ -14,9 +14,9 @@ from stepwell.aws.event_items import misses_text
 from stepwell.aws.items import read_item
 from stepwell.aws.positions import ms_of
 from stepwell.aws.table import FREE, OF_RUN, SAME, SAME_WITHOUT, Item, event_key, once_key
-from stepwell.core.catalog import Miss
 from stepwell.core.events import Event
 from stepwell.core.idempotency import WINDOW_MS
+from stepwell.core.misses import Miss
 from stepwell.platform import NotWritten
 
 _DAY_S = 86_400

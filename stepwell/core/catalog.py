@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
-
-import orjson
 
 from stepwell.core.cron import TICK
 from stepwell.core.events import Event
-from stepwell.core.expressions import Bindings, Scope, compile_expression
+from stepwell.core.misses import NO_MISSES, Miss, Misses, MissesOf
 from stepwell.core.plan import Plan, Starts, Trigger
 from stepwell.core.routing import Route, State
+from stepwell.core.trigger_table import Evaluation, TriggerTable
 from stepwell.core.waits import event_key, holds_structure, wait_index
 
 Paths = tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A function whose trigger names the event, and that was not started: its expression was not true, or its value of
-    `idempotency` has a run already."""
-
-    function_id: str
-    expression: str
-    problem: str | None  # None: it was false; else why it could not be evaluated, or is no reason to start
-    run_id: str | None = None  # the run that counts for the value of `idempotency`
-
-    def as_json(self) -> dict[str, str | None]:
-        """As people see it."""
-        its = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
-        return its if self.run_id is None else {**its, "run_id": self.run_id}
-
-
-def with_misses(kept: bytes | None, misses: Iterable[Miss]) -> list[dict[str, str | None]]:
-    """What is kept of an event's misses (JSON), and further ones, which say more of a function than what is kept."""
-    further = [miss.as_json() for miss in misses]
-    functions = {its["function_id"] for its in further}
-    others = [its for its in (orjson.loads(kept) if kept else ()) if its["function_id"] not in functions]
-    return [*others, *further]
 
 
 def _is_plan(starts: Starts) -> Plan:
@@ -83,15 +57,16 @@ class Catalog:
         self.live: Mapping[str, Plan] = _Live(self._routes, plan)
         self._divided = {function_id for function_id, route in self._routes.items() if route.canary is not None}
         self._exact: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
-        self._prefixes: list[tuple[str, Starts, Trigger]] = []
+        self._prefixes: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
         for its in [its for route in self._routes.values() for its in route.plans]:
             for trigger in its.triggers:
                 if trigger.event is None:
                     continue
                 if trigger.event.endswith("*"):
-                    self._prefixes.append((trigger.event[:-1], its, trigger))
+                    self._prefixes[trigger.event[:-1]].append((its, trigger))
                 else:
                     self._exact[trigger.event].append((its, trigger))
+        self._tables: dict[str, TriggerTable] = {}  # by what the triggers' `event` says
         self._paths: dict[str, set[Paths | None]] = defaultdict(set, paths or {})
         for awaited in awaiting:
             for pause in awaited.pauses:
@@ -115,39 +90,62 @@ class Catalog:
         route = self._routes.get(function_id)
         return route is not None and route.state is State.PAUSED
 
-    def starts(self, event: Event, only: str | None = None) -> tuple[list[Plan], list[Miss]]:
+    def starts(self, event: Event, only: str | None = None) -> tuple[list[Plan], Misses]:
         """The functions that this event starts (each once), and those it names but does not start. The version is
         chosen first, then its triggers decide. `only`: the event is a tick, which starts this one function."""
         if only is not None:
-            return ([self.live[only]] if only in self.live else []), []
-        candidates = self._exact.get(event.name, ())
-        if self._prefixes and not event.name.startswith("stepwell/"):
-            candidates = [
-                *candidates,
-                *((plan, trigger) for prefix, plan, trigger in self._prefixes if event.name.startswith(prefix)),
-            ]
-        if candidates and self._divided:
-            candidates = [(plan, trigger) for plan, trigger in candidates if self._is_chosen(plan, event)]
-        if not candidates:
-            return [], []
+            return ([self.live[only]] if only in self.live else []), NO_MISSES
+        tables = self._tables_of(event.name)
+        if not tables:
+            return [], NO_MISSES
         started: dict[str, Starts] = {}
-        missed: list[Miss] = []
-        bindings: Bindings | None = None
-        for plan, trigger in candidates:
-            if trigger.expression is None:
-                started[plan.function_id] = plan
-            elif plan.function_id not in started:
-                bindings = bindings or Bindings(event=event.as_json())
-                answer = compile_expression(trigger.expression, Scope.TRIGGER).evaluate(bindings)
-                if answer.holds:
-                    started[plan.function_id] = plan
-                else:
-                    missed.append(Miss(plan.function_id, trigger.expression, answer.problem))
-        missed = [miss for miss in missed if miss.function_id not in started]
+        evaluation = Evaluation(event)
+        found = [(table, self._look_up(table, evaluation, started)) for table in tables]
+        misses = [self._misses(*its, event, started) for its in found if its[0].has_expressions]
+        others: list[Miss] = []
         for function_id in [its for its in started if self._routes[its].state is State.DROPPING]:
             del started[function_id]
-            missed.append(Miss(function_id, "", "the function is paused, and drops events until it is resumed"))
-        return [self._plan(its) for its in started.values()], missed
+            others.append(Miss(function_id, "", "the function is paused, and drops events until it is resumed"))
+        return [self._plan(its) for its in started.values()], Misses(misses, others)
+
+    def _tables_of(self, name: str) -> list[TriggerTable]:
+        """The triggers that have this name, and those that have a prefix of it."""
+        found = [self._table(name, self._exact[name])] if name in self._exact else []
+        if self._prefixes and not name.startswith("stepwell/"):
+            for prefix, entries in self._prefixes.items():
+                if name.startswith(prefix):
+                    found.append(self._table(f"{prefix}*", entries))
+        return found
+
+    def _table(self, name: str, entries: Sequence[tuple[Starts, Trigger]]) -> TriggerTable:
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = TriggerTable(entries)
+        return table
+
+    def _look_up(self, table: TriggerTable, evaluation: Evaluation, started: dict[str, Starts]) -> dict[str, list[int]]:
+        """Add what these triggers start. Answers the numbers of those that have no value, by what is wrong."""
+        numbers, problems = table.look_up(evaluation)
+        for number in numbers:
+            its, trigger = table.entries[number]
+            if its.function_id in started or not self._is_chosen(its, evaluation.event):
+                continue
+            answer = None if trigger.expression is None else evaluation.answer(trigger.expression)
+            if answer is None or answer.holds:
+                started[its.function_id] = its
+            elif answer.problem is not None:
+                problems[answer.problem].append(number)
+        return problems
+
+    def _misses(
+        self, table: TriggerTable, problems: dict[str, list[int]], event: Event, started: Mapping[str, Starts]
+    ) -> MissesOf:
+        """Triggers of what is started are none, nor are those of versions that are not chosen for the event."""
+        of = table.by_function
+        out = {number for function_id in started for number in of.get(function_id, ())}
+        for function_id in self._divided:
+            out.update(n for n in of.get(function_id, ()) if not self._is_chosen(table.entries[n][0], event))
+        return MissesOf(table, out, problems)
 
     def _is_chosen(self, plan: Starts, event: Event) -> bool:
         return plan.function_id not in self._divided or self._choose(plan.function_id, event) is plan
@@ -155,11 +153,11 @@ class Catalog:
     @property
     def triggers(self) -> list[str]:
         """The names, and prefixes with `*`, that triggers of live functions have."""
-        return sorted({*self._exact, *(f"{prefix}*" for prefix, _, _ in self._prefixes)})
+        return sorted({*self._exact, *(f"{prefix}*" for prefix in self._prefixes)})
 
     def is_triggered_by(self, name: str) -> bool:
         """Whether a trigger has this name."""
-        return name in self._exact or any(name.startswith(prefix) for prefix, _, _ in self._prefixes)
+        return name in self._exact or any(name.startswith(prefix) for prefix in self._prefixes)
 
     def is_awaited(self, name: str) -> bool:
         return name in self._paths

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Scalar = str | int | float | bool | bytes | None
 
@@ -42,6 +42,7 @@ class Items:
     """A list, a map or a message: the parts are what matters here. Also what this module cannot read, without parts."""
 
     parts: tuple[Node, ...]
+    is_list: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ def _call(data: bytes) -> Node:
 
 
 def _list(data: bytes) -> Node:
-    return Items(tuple(_node(item) for item in _message(data).get(1, [])))
+    return Items(tuple(_node(item) for item in _message(data).get(1, [])), is_list=True)
 
 
 def _struct(data: bytes) -> Node:

@@ -101,11 +101,19 @@ def _cost(tree: Node, sizes: Sizes, limit: float, converted: Size, is_given: boo
 
 def harmless_length(tree: Node, *, is_given: bool = False) -> int:
     """How long all variables may be as JSON, so that an evaluation is cheap whatever is in them; one of _LENGTHS."""
+    return _longest(tree, _CHEAP, is_given)
 
+
+def evaluated_length(tree: Node) -> int:
+    """How long all variables may be as JSON, so that a condition is evaluated whatever is in them; one of _LENGTHS."""
+    return _longest(tree, _MOST, is_given=False)
+
+
+def _longest(tree: Node, limit: float, is_given: bool) -> int:
     def costs_too_much(length: int) -> bool:
         whatever = one(length / 2, length, 0, containers=length / 3)
         try:
-            _cost(tree, _Whatever(length), _CHEAP, whatever, is_given)
+            _cost(tree, _Whatever(length), limit, whatever, is_given)
         except TooMuch:
             return True
         return False

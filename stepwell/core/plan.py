@@ -10,23 +10,28 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from stepwell.core.duration import parse_duration
+
+if TYPE_CHECKING:
+    from stepwell.core.trigger_index import TriggerIndex
 
 TRIGGER = -1  # the index of the pseudo parent `$trigger`
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Either `event` (exact, or a prefix that ends in `*`) or `cron`."""
+    """Either `event` (exact, or a prefix that ends in `*`) or `cron`. `index`: by what the expression is found, if that
+    is known already."""
 
     event: str | None = None
     expression: str | None = None
     cron: str | None = None
     timezone: str = "UTC"
+    index: TriggerIndex | None = None
 
 
 @dataclass(frozen=True, slots=True)

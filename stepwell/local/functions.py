@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from stepwell.core.guard import RunSample, judge, rollback_event
 from stepwell.core.plan import Plan, compile_plan, version_hash
 from stepwell.core.routing import Change, Release, Route, Routing, State, from_json, retired, to_json
 from stepwell.core.run import RunStatus
+from stepwell.core.trigger_index import indexes_json, with_indexes
 from stepwell.local.lists import merged, used_versions
 from stepwell.local.schedules import Schedules
 
@@ -205,8 +206,15 @@ class Functions:
     def plan(self, function_id: str, version: int) -> Plan:
         plan = self._plans.get((function_id, version))
         if plan is None:
-            definition, _ = self._version(function_id, version)
-            plan = self._plans[function_id, version] = compile_plan(orjson.loads(definition), version)
+            sql = "SELECT definition, indexes FROM versions WHERE function = ? AND version = ?"
+            definition, indexes = self._connection.execute(sql, (function_id, version)).fetchone()
+            plan = compile_plan(orjson.loads(definition), version)
+            if indexes is None:  # it is read for the first time
+                indexes = indexes_json(plan.triggers)
+                sql = "UPDATE versions SET indexes = ? WHERE function = ? AND version = ?"
+                self._connection.execute(sql, (indexes, function_id, version))
+            plan = replace(plan, triggers=with_indexes(plan.triggers, indexes))
+            self._plans[function_id, version] = plan
         return plan
 
     def use(self, function_id: str, version: int) -> Plan | None:
@@ -223,7 +231,9 @@ class Functions:
         """The hash of each step's code."""
         code = self._code.get((function_id, version))
         if code is None:
-            code = self._code[function_id, version] = orjson.loads(self._version(function_id, version)[1])
+            sql = "SELECT code FROM versions WHERE function = ? AND version = ?"
+            (text,) = self._connection.execute(sql, (function_id, version)).fetchone()
+            code = self._code[function_id, version] = orjson.loads(text)
         return code
 
     def dotenv(self, function_id: str, step_id: str) -> dict[str, str]:
@@ -275,11 +285,6 @@ class Functions:
         for key in versions:
             self._plans.pop(key, None)
             self._code.pop(key, None)
-
-    def _version(self, function_id: str, version: int) -> tuple[bytes, bytes]:
-        sql = "SELECT definition, code FROM versions WHERE function = ? AND version = ?"
-        row: tuple[bytes, bytes] = self._connection.execute(sql, (function_id, version)).fetchone()
-        return row
 
 
 def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | None:

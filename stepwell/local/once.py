@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from stepwell.core.catalog import Miss, with_misses
 from stepwell.core.events import Event
 from stepwell.core.idempotency import WINDOW_MS
+from stepwell.core.misses import Miss, with_misses
 
 
 class LocalOnce:

@@ -19,6 +19,7 @@ from stepwell.core.events import Event
 from stepwell.core.guard import RunSample
 from stepwell.core.inputs import match_answer
 from stepwell.core.messages import TimerKind
+from stepwell.core.misses import whole_misses
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, RunStatus, unpack
 from stepwell.local.functions import read_routing, read_samples
@@ -27,6 +28,7 @@ from stepwell.local.log_files import log_folder, read_logs
 from stepwell.local.people import names_of
 from stepwell.local.run_texts import RunRow, RunTexts
 from stepwell.local.schema import connect
+from stepwell.local.trigger_tables import content_of
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
@@ -86,17 +88,22 @@ class Queries:
         asked = _asked({"name": _only(name), "user": self._names(user)})
         listed = Listed(_EVENT, "", "seq", asked)
         rows = listed.read(self._connection, way_of_events(asked), first, before, limit + 1)
-        return Page([_event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
+        return Page([self._event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
+
+    def _event(self, row: tuple[Any, ...]) -> EventDetail:
+        seq, body, accepted_at, misses, replay, invalid = row
+        misses = whole_misses(misses, lambda number: content_of(self._connection, number))
+        return EventDetail(Event.stored(seq, body), accepted_at, misses, replay, invalid)
 
     def read_event(self, event_id: str) -> EventDetail | None:
         row = self._connection.execute(f"{_EVENT} WHERE id = ?", (event_id,)).fetchone()
-        return _event(row) if row else None
+        return self._event(row) if row else None
 
     def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
         """The newest events after a position, the oldest first, each with the runs it started by function."""
         rows = self._connection.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq DESC LIMIT ?", (after, limit)).fetchall()
         sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL AND (replay IS NULL OR replay = ?)"
-        return [(_event(row), dict(self._connection.execute(sql, (row[0], row[4])))) for row in reversed(rows)]
+        return [(self._event(row), dict(self._connection.execute(sql, (row[0], row[4])))) for row in reversed(rows)]
 
     def read_keepers(self, event: int) -> list[str]:
         """The paused functions for which an event is kept, by its row."""
@@ -291,8 +298,3 @@ def _only(value: Any) -> list[Any] | None:
 
 def _asked(values: Mapping[str, Sequence[Any] | None]) -> Asked:
     return {column: its for column, its in values.items() if its is not None}
-
-
-def _event(row: tuple[Any, ...]) -> EventDetail:
-    seq, body, accepted_at, misses, replay, invalid = row
-    return EventDetail(Event.stored(seq, body), accepted_at, misses, replay, invalid)

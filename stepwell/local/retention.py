@@ -16,6 +16,7 @@ from pathlib import Path
 
 import orjson
 
+from stepwell.local import trigger_tables
 from stepwell.local.code_in_use import code_free
 from stepwell.local.code_keeper import pushed_name
 from stepwell.local.log_files import take_log_files
@@ -48,6 +49,7 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
     await _in_pieces(platform, partial(_delete_runs, files), cut, piece_s)
     await platform.log_files.remove(files)
     await _in_pieces(platform, _delete_events, cut, piece_s)
+    await platform.in_transaction(lambda connection, now: trigger_tables.forget(connection))
     await _in_pieces(platform, _forget_once, platform.clock.now(), piece_s)
     forgotten: list[tuple[str, int]] = []
     await platform.in_transaction(lambda connection, now: forgotten.extend(_delete_versions(connection, cut)))

@@ -170,6 +170,14 @@ MIGRATIONS = (
         WHERE run IN (SELECT seq FROM runs WHERE user IS NOT NULL);
     CREATE INDEX attempts_user ON attempts (user, ended_at) WHERE user IS NOT NULL;
     """,
+    """
+    ALTER TABLE versions ADD COLUMN indexes BLOB;  -- JSON: by what each trigger is found; NULL: not known yet
+    CREATE TABLE trigger_tables (         -- what events name and do not start: `events.misses` refers to it
+        id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, content BLOB NOT NULL,
+        newest INTEGER NOT NULL           -- events.seq: the newest event that may name them
+    );
+    CREATE INDEX trigger_tables_newest ON trigger_tables (newest);
+    """,
 )
 
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from stepwell.core.messages import (
     RunStep,
     SetTimer,
 )
+from stepwell.core.misses import misses_json
 from stepwell.core.run import StepStatus, pack, unpack
 from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
@@ -37,6 +39,7 @@ from stepwell.local.once import LocalOnce
 from stepwell.local.people import People
 from stepwell.local.schema import connect, migrate
 from stepwell.local.timers import Timers
+from stepwell.local.trigger_tables import number_of
 from stepwell.local.types import TypeStore
 from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord
 
@@ -217,6 +220,8 @@ class LocalStore:
     def put_events(self, events: Sequence[NewEvent], now: int) -> list[Accepted | NotWritten | None]:
         known = self._known([new.event.id for new in events if not new.event.fresh])
         accepted: list[Accepted | NotWritten | None] = []
+        newest = self._event_seq + len(events)
+        number = cache(lambda entries: number_of(self.connection, entries, newest))
         rows, keys = [], []
         for new in events:
             event = new.event
@@ -228,7 +233,7 @@ class LocalStore:
             self._event_seq += 1
             event.seq = self._event_seq
             accepted.append(Accepted(event.seq, new.starts))
-            misses = orjson.dumps([miss.as_json() for miss in new.misses]) if new.misses else None
+            misses = misses_json(new.misses, number) if new.misses else None
             invalid = orjson.dumps(event.invalid[:MOST_SHOWN]) if event.invalid else None
             rows.append(
                 (event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay, invalid)
