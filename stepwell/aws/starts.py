@@ -17,6 +17,7 @@ from stepwell.aws.routings import read_routing, routing_attributes
 from stepwell.aws.table import META, NOT_NEWER, STARTS, Item, starts_key
 from stepwell.core.plan import Plan, Trigger
 from stepwell.core.routing import Route
+from stepwell.core.trigger_index import indexes_json, with_indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:
         "rev": rev,
         "t": {"B": orjson.dumps(triggers)},
     }
+    indexes = {str(plan.version): indexes_json(plan.triggers) for plan in plans}
+    if any(any(its) for its in indexes.values()):  # not in `t`, which Lambdas of earlier versions of Stepwell read
+        item["ix"] = {"B": orjson.dumps(indexes)}
     dynamodb = client("dynamodb")
     try:
         dynamodb.put_item(
@@ -57,13 +61,13 @@ def read_routes(table: str) -> list[Route]:
 
 def _route(item: Item) -> Route | None:
     routing, triggers = read_routing(item), orjson.loads(item["t"]["B"])
+    indexes = orjson.loads(item["ix"]["B"]) if "ix" in item else {}
     if routing.live is None:
         return None
 
     def head(version: int) -> Head:
-        return Head(
-            item["sk"]["S"].removeprefix(STARTS), version, tuple(Trigger(*row) for row in triggers[str(version)])
-        )
+        its = [Trigger(*row) for row in triggers[str(version)]]
+        return Head(item["sk"]["S"].removeprefix(STARTS), version, with_indexes(its, indexes.get(str(version))))
 
     canary = routing.canary
     if canary is None:

@@ -13,8 +13,6 @@ from itertools import islice
 from math import isfinite, prod
 from typing import Any
 
-import orjson
-
 from stepwell.core.cel_ast import Call, Const, Ident, Items, Node, Path, Select, path
 from stepwell.core.cel_cost import evaluated_length
 from stepwell.core.expressions import Scope, compile_expression
@@ -99,16 +97,15 @@ def value_at(event: Mapping[str, Any], its_path: Path) -> Any:
     return lookup_value(value)
 
 
-def indexes_json(triggers: Sequence[Trigger]) -> bytes:
+def indexes_json(triggers: Sequence[Trigger]) -> list[Any]:
     """What is kept of the indexes of a version's triggers, so that whoever reads it compiles no expression."""
     found = [None if trigger.expression is None else trigger_index(trigger.expression) for trigger in triggers]
-    return orjson.dumps([None if index is None else index.as_json() for index in found])
+    return [None if index is None else index.as_json() for index in found]
 
 
-def with_indexes(triggers: Sequence[Trigger], kept: bytes | None) -> tuple[Trigger, ...]:
-    """The triggers with the indexes that are kept of them, if any are."""
-    rows = [None] * len(triggers) if kept is None else orjson.loads(kept)
-    indexes = [None if row is None else TriggerIndex.from_json(row) for row in rows]
+def with_indexes(triggers: Sequence[Trigger], kept: Sequence[Any] | None) -> tuple[Trigger, ...]:
+    """The triggers with the indexes that are kept of them, as JSON data, if any are."""
+    indexes = [row and TriggerIndex.from_json(row) for row in kept or [None] * len(triggers)]
     return tuple(replace(its, index=index) for its, index in zip(triggers, indexes, strict=True))
 
 

@@ -210,10 +210,10 @@ class Functions:
             definition, indexes = self._connection.execute(sql, (function_id, version)).fetchone()
             plan = compile_plan(orjson.loads(definition), version)
             if indexes is None:  # it is read for the first time
-                indexes = indexes_json(plan.triggers)
+                indexes = orjson.dumps(indexes_json(plan.triggers))
                 sql = "UPDATE versions SET indexes = ? WHERE function = ? AND version = ?"
                 self._connection.execute(sql, (indexes, function_id, version))
-            plan = replace(plan, triggers=with_indexes(plan.triggers, indexes))
+            plan = replace(plan, triggers=with_indexes(plan.triggers, orjson.loads(indexes)))
             self._plans[function_id, version] = plan
         return plan
 

@@ -11,9 +11,11 @@ from stepwell.aws import clients
 from stepwell.aws.items import put_items, read_item
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.starts import read_routes
 from stepwell.aws.table import FUNCTIONS_STATE, function_key, starts_key
 from stepwell.core.definition import parse_definition
 from stepwell.core.events import Event, event_from
+from stepwell.core.expressions import compile_expression
 from stepwell.core.routing import Release, deleted, paused
 from stepwell.testing import meter
 from stepwell.testing.batches import Json, handler_step
@@ -29,8 +31,15 @@ def an_event(name: str, number: int = 0) -> Event:
     return event_from({"name": name, "data": {"n": number}, "user": {}, "id": f"{name}{number}", "ts": 1, "v": None})
 
 
-def push(resources: Resources, id: str, on: str, release: Release | None = None, **fields: object) -> Json:
-    trigger = {"event": on, "expression": "event.data.n < 100"}
+def push(
+    resources: Resources,
+    id: str,
+    on: str,
+    release: Release | None = None,
+    expression: str = "event.data.n < 100",
+    **fields: object,
+) -> Json:
+    trigger = {"event": on, "expression": expression}
     raw = {"id": id, "triggers": [trigger], "steps": {"a": handler_step(), "b": handler_step("a")}, **fields}
     definition: Json = parse_definition(raw).normalised()
     registry = Registry(resources)
@@ -119,3 +128,27 @@ def test_a_warm_sandbox_learns_of_a_push_by_one_small_item(resources: Resources)
     push(resources, "f", "go", name="new")
     warm.look_again()
     assert {version for _, _, version in started(warm, ["go"])} == {2}
+
+
+def test_a_sandbox_reads_by_what_triggers_are_found_and_compiles_what_an_event_may_start(resources: Resources) -> None:
+    for number in range(3):
+        push(resources, f"f{number}", "go", expression=f"event.data.n == {number} && has(event.id)")
+    push(resources, "small", "go")
+    compiled = compile_expression.cache_info().misses
+    for route, number in zip(read_routes(resources.table), range(3), strict=False):
+        (trigger,) = route.live.triggers
+        assert trigger.index is not None
+        assert (trigger.index.paths, trigger.index.values) == ((("data", "n"),), ((number,),))
+    assert compile_expression.cache_info().misses == compiled
+    assert [
+        (event, function) for event, function, _ in started(Registry(resources), ["go"]) if function != "small"
+    ] == [("go0", "f0")]
+
+
+def test_an_item_without_indexes_as_earlier_versions_wrote_it_starts_the_same(resources: Resources) -> None:
+    push(resources, "f", "go", expression="event.data.n == 7")
+    expected = started(Registry(resources), ["go"])
+    row = read_item(resources.table, starts_key("f"))
+    assert row is not None
+    put_items(resources.table, [{name: value for name, value in row.items() if name != "ix"}])
+    assert started(Registry(resources), ["go"]) == expected == [("go7", "f", 1)]

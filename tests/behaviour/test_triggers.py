@@ -180,6 +180,23 @@ def test_an_expression_that_would_take_long_is_no_match_and_says_so(platform: Pl
     assert missed["problem"].startswith("too much was sent for this expression")
 
 
+def test_of_many_functions_on_one_event_those_start_that_match_and_all_others_are_shown(platform: Platform) -> None:
+    for number in range(24):
+        platform.deploy(function(id=f"f{number:02}", on={"event": "go", "expression": f"data.kind == {number}"}))
+    platform.deploy(function(id="both", on={"event": "go", "expression": "data.kind in [3, 5] && data.n > 1"}))
+    three, nothing = platform.send(data={"kind": 3.0, "n": 2}), platform.send(data={"n": 2})
+    five = platform.send(data={"kind": 5})
+    assert [started(platform, event) for event in (three, nothing, five)] == [["both", "f03"], [], ["f05"]]
+    shown = {event: platform.event(event)["not_started"] for event in (three, nothing, five)}
+    assert {miss["function_id"]: miss["problem"] for miss in shown[three]} == {
+        f"f{number:02}": None for number in range(24) if number != 3
+    }
+    assert len(shown[nothing]) == 25
+    assert {miss["problem"] for miss in shown[nothing]} == {'there is no key "kind"'}
+    problems = {miss["function_id"]: miss["problem"] for miss in shown[five] if miss["problem"] is not None}
+    assert (len(shown[five]), problems) == (24, {"both": 'there is no key "n"'})
+
+
 def test_every_trigger_that_did_not_match_is_shown(platform: Platform) -> None:
     platform.deploy(function(on=[{"event": "go", "expression": "data.x"}, {"event": "g*", "expression": "false"}]))
     event = platform.send()
