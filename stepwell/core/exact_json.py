@@ -16,13 +16,14 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.json_input import MAX_LEVELS, is_deeper, without_bom
+from stepwell.core.json_input import MAX_LEVELS, compact_text, is_deeper, may_have_large_integers, without_bom
 
 _MAY_BE_JSON = re.compile(rb'\s*[{\["\-0-9]')
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _NUMBER = re.compile(rb"[ \t\r\n]*(-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?)[ \t\r\n]*")
 _LONGEST_NUMBER = 800  # characters; written out in full, a double has at most 767 digits
 _LONGEST_EXPONENT = 8
+_LARGE = 8192  # bytes of a text of which it takes longer to count its brackets than to write it
 
 
 class Unusable(Exception):
@@ -34,6 +35,24 @@ def parse(text: bytes) -> Any:
 
     Of two members with one name the last one counts, as in JavaScript and Python.
     """
+    value = _read(text)
+    if text.count(b"[") + text.count(b"{") > MAX_LEVELS and is_deeper(value):
+        raise too_deep()
+    return value
+
+
+def parse_compact(text: bytes) -> tuple[Any, bytes]:
+    """The value of a JSON text, and its text without blanks. Raises as `parse` does."""
+    if len(text) < _LARGE:
+        return (value := parse(text)), orjson.dumps(value)
+    value = _read(text)
+    if (compact := compact_text(value)) is None:
+        raise too_deep()
+    return value, compact
+
+
+def _read(text: bytes) -> Any:
+    """As `parse`, however deep it nests."""
     text = without_bom(text)
     try:
         value = orjson.loads(text)
@@ -41,10 +60,8 @@ def parse(text: bytes) -> Any:
         if _MAY_BE_JSON.match(text):
             _refuse_what_others_take(text, error.msg.partition(": line")[0])
         raise
-    if _LONG_NUMBER.search(text) and not _has_only_64_bits(text):  # orjson makes doubles of longer ones
+    if may_have_large_integers(text) and not _has_only_64_bits(text):  # orjson makes doubles of longer ones
         _refuse_what_others_take(text, "an integer does not fit into 64 bits")
-    if text.count(b"[") + text.count(b"{") > MAX_LEVELS and is_deeper(value):
-        raise too_deep()
     return value
 
 

@@ -97,7 +97,9 @@ def edge_variables(
 ) -> dict[str, Any]:
     """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends, of
     the steps that these expressions read."""
-    read = [its.steps_read for its in read_by]
+    expressions = list(read_by)
+    read = [its.steps_read for its in expressions]
+    reads_response = any("response" in its.variables for its in expressions)
     known = () if parent == TRIGGER else (*plan.steps[parent].ancestors, parent)
     if None not in read:
         known = tuple(s for s in known if any(plan.steps[s].id in its for its in read if its is not None))
@@ -105,7 +107,7 @@ def edge_variables(
         "event": event,
         "steps": {plan.steps[s].id: orjson.loads(outputs[s]) for s in known if s in outputs},
         "errors": {plan.steps[s].id: orjson.loads(errors[s]) for s in known if s in errors},
-        "response": orjson.loads(outputs[parent]) if parent in outputs else None,
+        "response": orjson.loads(outputs[parent]) if reads_response and parent in outputs else None,
     }
 
 

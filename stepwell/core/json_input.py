@@ -17,8 +17,8 @@ MAX_LEVELS = 128
 MAX_CONTAINERS = 200_000  # objects and arrays of one text: each is an object in memory
 BOM = b"\xef\xbb\xbf"
 _DUMPS_LEVELS = 254  # the deepest nesting that orjson writes
+_DIGITS = bytes(ord("0") if ord("0") <= byte <= ord("9") else ord(" ") for byte in range(256))
 # Integers that may be beyond 64 bits: of 20 digits, or negative and of 19 that begin with a 9. Few texts have so many.
-_MANY_DIGITS = re.compile(rb"\d{19}")
 _LONG_INTEGER = re.compile(rb"(?:^|[\[:,\s])(?:-9\d{18}|-?\d{20,})(?=[\s,\]}]|$)")
 _TOO_LARGE = object()
 _BEGINNING = 64 * 1024  # bytes
@@ -74,20 +74,31 @@ def _begins_too_deep(text: bytes) -> bool:
 
 def is_deeper(value: Any, levels: int = MAX_LEVELS) -> bool:
     """Whether a value that orjson has read nests deeper than so many levels."""
+    return compact_text(value, levels) is None
+
+
+def compact_text(value: Any, levels: int = MAX_LEVELS) -> bytes | None:
+    """The JSON text of a value that orjson has read; None if it nests deeper than so many levels."""
+    around = _DUMPS_LEVELS - levels
     nested = value
-    for _ in repeat(None, _DUMPS_LEVELS - levels):
+    for _ in repeat(None, around):
         nested = [nested]
     try:
-        orjson.dumps(nested)  # which has a limit of its own, and is the fastest way through a value
+        return orjson.dumps(nested)[around:-around]  # it has a limit of its own, and is the fastest way through a value
     except TypeError:
-        return True
-    return False
+        return None
+
+
+def may_have_large_integers(text: bytes) -> bool:
+    """Whether integers in a JSON text, or what looks so in its strings, may be beyond 64 bits. A regular expression
+    takes ten times as long to look for 19 digits."""
+    return b"0" * 19 in text.translate(_DIGITS) and _LONG_INTEGER.search(text) is not None
 
 
 def large_integers(text: bytes) -> list[str]:
     """JSON pointers to the integers of a text that `parse_json` has read which do not fit into 64 bits: it made them
     floats."""
-    if not _MANY_DIGITS.search(text) or not _LONG_INTEGER.search(text):
+    if not may_have_large_integers(text):
         return []
     import json  # only this parser tells integers from floats; few texts come here
 

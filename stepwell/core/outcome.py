@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from stepwell.core.duration import parse_duration
-from stepwell.core.exact_json import Unusable, is_inexact_number, parse, too_deep
+from stepwell.core.exact_json import Unusable, is_inexact_number, parse_compact, too_deep
 from stepwell.core.messages import Error, Outcome
 
 MAX_OUTPUT_BYTES = 256 * 1024
@@ -45,7 +45,7 @@ class Said:
 def read_json(text: bytes, log: bytes = b"") -> Said:
     """Read a text that should be one JSON value: what a handler returned."""
     try:
-        return _said(parse(text), text, log)
+        return _said(*parse_compact(text), text, log)
     except ValueError as error:
         return Said(None, problem=Error("invalid_output", printable(f"the output is not JSON: {error}")), text=text)
     except Unusable as reason:
@@ -68,7 +68,7 @@ def read_stdout(text: bytes) -> Said:
     if is_inexact_number(text):
         return _said_text(text)
     try:
-        return _said(parse(text), text)
+        return _said(*parse_compact(text), text)
     except ValueError:
         pass
     except Unusable as reason:
@@ -88,7 +88,7 @@ def read_last_line(line: bytes, log: bytes = b"") -> Said | None:
     if line.lstrip()[:1] not in (b"{", b"["):
         return None
     try:
-        return _said(parse(line), line, log)
+        return _said(*parse_compact(line), line, log)
     except ValueError:
         return None
     except Unusable as reason:
@@ -100,8 +100,7 @@ def too_large(size: int) -> Said:
     return _too_large(size, b"")
 
 
-def _said(value: Any, text: bytes, log: bytes = b"") -> Said:
-    output = orjson.dumps(value)
+def _said(value: Any, output: bytes, text: bytes, log: bytes = b"") -> Said:
     if len(output) > MAX_OUTPUT_BYTES:
         return _too_large(len(output), text, log)
     return Said(output, value if isinstance(value, dict) else {}, log=log, text=text)

@@ -28,7 +28,7 @@ from stepwell.local.prctl import hide_memory
 from stepwell.local.reader_frames import Question, pack_answer, take_questions
 from stepwell.local.users import LocalUsers
 
-NICE = 5  # steps and the engine go first where processors are scarce
+NICE = 10  # steps and the engine go first where processors are scarce
 
 
 class Questions(asyncio.Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import orjson
 import pytest
 from hypothesis import given
@@ -411,3 +413,39 @@ def test_whatever_is_printed_gives_an_outcome_that_can_be_stored(printed: bytes,
     if stored is not None:
         assert orjson.dumps(orjson.loads(stored)) == stored
     assert its.log + its.text == printed
+
+
+@pytest.mark.parametrize("blanks", ["", " " * 10_000], ids=["small", "large"])
+@given(
+    value=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**70), 2**70)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+        max_leaves=20,
+    )
+)
+def test_a_large_output_is_judged_as_a_small_one(blanks: str, value: object) -> None:
+    """Large texts are read in another way than small ones, with the same result."""
+    text = json.dumps([value])
+    said, large = read_json(text.encode()), read_json((blanks + text).encode())
+    assert (large.output, large.problem) == (said.output, said.problem)
+    assert (said.problem is None) == all(-(2**63) <= its < 2**64 for its in _integers(value))
+
+
+def _integers(value: object) -> list[int]:
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, int):
+        return [value]
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [its for one in inner for its in _integers(one)]
+
+
+@pytest.mark.parametrize("blanks", [b"", b" " * 10_000], ids=["small", "large"])
+@pytest.mark.parametrize(("levels", "is_kept"), [(128, True), (129, False), (300, False)])
+def test_the_depth_of_an_output_is_counted_however_large_it_is(blanks: bytes, levels: int, is_kept: bool) -> None:
+    said = read_json(blanks + b"[" * levels + b"]" * levels)
+    assert (said.problem is None) == is_kept
