@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.core.json_input import MAX_CONTAINERS, BadJson, TooDeep, is_deeper, large_integers, parse_json
+from stepwell.core.json_input import (
+    MAX_CONTAINERS,
+    BadJson,
+    TooDeep,
+    is_deeper,
+    large_integers,
+    may_have_large_integers,
+    parse_json,
+)
 
 
 def nested(levels: int, inner: str = "1") -> bytes:
@@ -113,3 +121,11 @@ def test_a_text_of_four_megabytes_is_refused_or_its_large_integers_are_found(tex
         return
     digits = max(map(len, re.findall(rb"\d+", text)), default=0)
     assert bool(large_integers(text)) == (digits > 19)
+
+
+@pytest.mark.parametrize("place", range(40))
+@pytest.mark.parametrize("integer", [b"18446744073709551616", b"-9223372036854775809", b"9" * 300])
+def test_a_large_integer_is_found_wherever_it_stands(place: int, integer: bytes) -> None:
+    text = b'["' + b"x" * place + b'",' + integer + b"]"
+    assert may_have_large_integers(text)
+    assert large_integers(text) == ["/1"]
