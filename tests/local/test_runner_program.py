@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from stepwell.core.messages import Error, Outcome
 from stepwell.core.plan import Runtime
+from stepwell.local.runners import posix_spawn
 from stepwell.local.runners.job import Job
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES
 from stepwell.local.runners.router import MAX_LOG_BYTES, Runners
@@ -61,6 +63,61 @@ def test_ends_are_noticed_where_there_are_no_pidfds(tmp_path: Path, monkeypatch:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     assert run(sh(tmp_path, "sleep 600 & echo 1")).output == 1
     assert run(sh(tmp_path / "b", "sleep 600", timeout_ms=100)).error[0] == "timeout"
+
+
+@pytest.fixture(params=["posix_spawn", "Popen"])
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way in which programs are started; where one of them does not exist, the other one twice."""
+    if request.param == "Popen":
+        monkeypatch.setattr(posix_spawn, "is_possible", lambda: False)
+
+
+@pytest.mark.usefixtures("each_way")
+def test_a_program_is_started_the_same_in_each_way(tmp_path: Path) -> None:
+    script = 'printf "%s|%s|%s|%s" "$PWD" "$(ps -o sid= -p $$ | tr -d " ")" $$ "$ODD"; kill -PIPE $$; echo alive'
+    attempt = run(sh(tmp_path, script, env={"ODD": "a=\n\udcff"}))
+    assert attempt.error[2].startswith("killed by SIGPIPE")  # which Python itself ignores
+    folder, session, pid, odd = attempt.logged[0][1].split(b"|")
+    assert (folder, session, odd) == (os.fsencode(tmp_path), pid, b"a=\n\xff")
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_no_file_of_the_server_is_open_in_a_program_or_worker(tmp_path: Path) -> None:
+    with socket.socket() as listener, (tmp_path / "secret").open("w") as file:
+        for opened in (listener.fileno(), file.fileno()):
+            os.set_inheritable(opened, True)
+        its = sh(tmp_path / "a", "for f in /proc/$$/fd/*; do readlink $f || :; done")
+        found = run(its).output["body"]
+        assert str(tmp_path / "secret") not in found
+        assert "socket:" not in found
+        put(tmp_path / "b", app__py="import os\ndef handler(event, context): return len(os.listdir('/proc/self/fd'))")
+        assert run(job(tmp_path / "b", Runtime("lambda", handler="app.handler"))).output == 5  # 4 and that of the list
+
+
+@pytest.mark.usefixtures("each_way")
+def test_a_variable_with_a_null_byte_is_an_error_of_the_attempt(tmp_path: Path) -> None:
+    assert run(sh(tmp_path, "echo 1", env={"A": "\0"})).error[0] == "start"
+
+
+def test_a_server_without_standard_streams_starts_programs(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, os, sys
+os.closerange(0, 3)
+from stepwell.local.runners.process import Process
+async def main():
+    ended, said = asyncio.get_running_loop().create_future(), {{"stdout": "", "stderr": ""}}
+    Process(["/bin/sh", "-c", "cat; echo out; echo err >&2; exit 7"], cwd="/", env={{}},
+            receive=lambda stream, piece: said.update({{stream: said[stream] + piece.decode()}}),
+            ended=ended.set_result, stdin={str(tmp_path / "input")!r})
+    code = await ended
+    with open({str(tmp_path / "result")!r}, "w") as file:
+        file.write(f"{{code}} {{said}}")
+asyncio.run(main())
+"""
+    (tmp_path / "input").write_text("in\n")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert (tmp_path / "result").read_text() == "7 {'stdout': 'in\\nout\\n', 'stderr': 'err\\n'}"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")

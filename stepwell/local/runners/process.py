@@ -1,7 +1,7 @@
 """A process in a session of its own, watched by the event loop.
 
 One rule: once the process has ended, its whole group is killed, and nobody waits for those who still hold its pipes.
-Popen with a pidfd takes 0.2 ms of the loop's thread; uvloop's own subprocesses fork, and take 1 to 5 ms.
+Spawning and a pidfd take 0.2 ms of the loop's thread; uvloop's own subprocesses fork, and take 1 to 5 ms.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from stepwell.local.runners import posix_spawn
 from stepwell.local.step_user import StepUser
 
 _PIECE = 64 * 1024  # what is read at once, so that no process keeps the loop for itself
@@ -145,33 +146,49 @@ class Process(Watched):
     ) -> None:
         """Raises OSError if it cannot be started."""
         super().__init__(receive, ended)
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._is_over = False
         streams = self._open_streams(stdin)
         try:
-            self._popen = subprocess.Popen(
-                argv,
-                stdin=streams[0],
-                stdout=streams[1],
-                stderr=streams[2],
-                cwd=cwd,
-                env=env,
-                start_new_session=True,
-                pass_fds=pass_fds,
-                **(user.popen if user else {}),
-            )
+            self.pid = self._spawn(argv, cwd, env, streams, pass_fds, user)
         except BaseException:
             self._discard(())
             raise
         finally:
             for descriptor in streams:
                 os.close(descriptor)
-        self.pid = self._popen.pid
         started.add(self.pid)
         self._listen()
         self._watch()
 
+    def _spawn(
+        self,
+        argv: Sequence[str | bytes],
+        cwd: str | None,
+        env: Mapping[str, str],
+        streams: Sequence[int],
+        pass_fds: Sequence[int],
+        user: StepUser | None,
+    ) -> int:
+        is_path = "/" in os.fsdecode(argv[0])
+        if is_path and user is None and not pass_fds and min(streams) > 2 and posix_spawn.is_possible():
+            return posix_spawn.posix_spawn(argv, cwd, env, streams)
+        self._popen = subprocess.Popen(
+            argv,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            **(user.popen if user else {}),
+        )
+        return self._popen.pid
+
     def kill(self) -> None:
         """Kill the process and its group. Does nothing after the end."""
-        if self._popen.returncode is None:
+        if not self._is_over:
             kill_group(self.pid)
 
     def _watch(self) -> None:
@@ -183,13 +200,25 @@ class Process(Watched):
             self._loop.add_reader(self._pidfd, self._died)
 
     def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._popen.wait()
+        code = self._exit_code()
+        kill_group(self.pid)  # while it has members, its number is no other's
         with contextlib.suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(self._died)
+            loop.call_soon_threadsafe(self._ended_with, code)
+
+    def _exit_code(self) -> int:
+        """Wait for the process. From then on, its number may be another's."""
+        code = self._wait_status() if self._popen is None else self._popen.wait()
+        self._is_over = True
+        return code
+
+    def _wait_status(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _died(self) -> None:
         kill_group(self.pid)
         self._close_pidfd()
-        code = self._popen.wait()
+        self._ended_with(self._exit_code())
+
+    def _ended_with(self, code: int) -> None:
         started.remove(self.pid)
         self._finish(code)

@@ -112,10 +112,13 @@ class Execution:
         self._timer: asyncio.TimerHandle | None = None
         if timeout_ms is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(timeout_ms / 1000, self._kill, timed_out(timeout_ms))
+            self._timer = loop.call_later(timeout_ms / 1000, self._expire, timeout_ms)
 
     def stop(self) -> None:
         self._kill(STOPPED)
+
+    def _expire(self, timeout_ms: int) -> None:
+        self._kill(timed_out(timeout_ms))
 
     def _kill(self, verdict: Outcome) -> None:
         self._verdict = self._verdict or verdict
