@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import ChainMap, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepwell.core.advance import advance, questions, used_events
@@ -40,6 +39,7 @@ from stepwell.core.messages import (
     WaitKey,
 )
 from stepwell.core.misses import Miss
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
 from stepwell.core.resume import Earlier, Restart, resumption
 from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
@@ -71,7 +71,7 @@ log = logging.getLogger("stepwell.engine")
 types_log = logging.getLogger("stepwell.types")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Arrival:
     """An event to accept. `only` names the one function it is for (a tick of its cron trigger)."""
 

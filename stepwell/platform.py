@@ -10,6 +10,7 @@ from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event
 from stepwell.core.messages import AttemptEnded, Command
 from stepwell.core.misses import Miss
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
 from stepwell.core.routing import Routing
 from stepwell.core.run import Run, RunStatus
@@ -32,7 +33,7 @@ class RunRecord:
     causes: dict[int, tuple[str, int]] = field(default_factory=dict)  # of running steps: which message, and when
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Cause:
     """The message that brought a fact or an event. `again`: it was delivered before, and nobody knows how far that
     got, so that what follows from it must be done again where it is still owed."""
@@ -41,7 +42,7 @@ class Cause:
     again: bool
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NewEvent:
     event: Event
     keys: Sequence[bytes]  # under which waits may look for it
@@ -51,7 +52,7 @@ class NewEvent:
     replay: str | None = None  # it is no news, but kept for this replay: no wait may ever find it
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Accepted:
     """`starts`: as they were when the event was first accepted, if this is a redelivery."""
 
@@ -68,7 +69,7 @@ class Replayed:
     is_new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OpenedWait:
     run_id: str
     pause: int
@@ -79,7 +80,7 @@ class NotWritten(Exception):
     """The store could not write (it is throttled, the disk is full): the message that asked for it must come again."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Claim:
     """An attempt that is to be executed once its claim is committed."""
 
@@ -88,7 +89,7 @@ class Claim:
     cause: Cause | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Change:
     """One transition: the run as it was, the record that holds what it became, and what this asks for."""
 
@@ -99,7 +100,7 @@ class Change:
     causes: Sequence[Cause]  # of all facts that were folded
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Attempt:
     """A claimed attempt, to be executed now."""
 

@@ -10,7 +10,6 @@ what is owed: a crash between commit and dispatch needs no outbox.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from stepwell.core.draft import ON, Draft
@@ -39,6 +38,7 @@ from stepwell.core.messages import (
     Timer,
     TimerKind,
 )
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run import (
     EdgeStatus,
@@ -52,7 +52,7 @@ from stepwell.core.verdict import is_current, verdict_of
 _RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Decision:
     """`run` is the very same object if the fact changed nothing."""
 
@@ -84,7 +84,7 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
         return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
     if isinstance(fact, AttemptEnded | AttemptLost):
         state, step = run.steps[fact.step], plan.steps[fact.step]
-        if is_current(state, fact):
+        if not step.asks_nothing and is_current(state, fact):
             verdict = verdict_of(run, step, state, fact)
             if verdict.move in ("complete", "fail"):
                 result = "success" if verdict.move == "complete" else "failure"

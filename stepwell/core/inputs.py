@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -64,13 +64,13 @@ def step_input(
     the replay that made the run, if one did.
     """
     state, its = run.steps[step], plan.steps[step]
-    seen = [a for a in its.ancestors if a not in state.unseen]
+    seen = [a for a in its.ancestors if a not in state.unseen] if state.unseen else its.ancestors
     events = [orjson.Fragment(body) for body in async_events]
     return orjson.dumps(
         {
             "event": orjson.Fragment(event),
-            "steps": {plan.steps[a].id: orjson.Fragment(outputs[a]) for a in seen if a in outputs},
-            "errors": {plan.steps[a].id: orjson.Fragment(errors[a]) for a in seen if a in errors},
+            "steps": _by_id(plan, seen, outputs),
+            "errors": _by_id(plan, seen, errors),
             "async": events[0] if events else None,
             "ctx": {
                 "function_id": plan.function_id,
@@ -85,6 +85,15 @@ def step_input(
             },
         }
     )
+
+
+def _by_id(plan: Plan, steps: Sequence[int], texts: Mapping[int, bytes]) -> orjson.Fragment:
+    """An object of the texts of these steps, of those that have one. Written by hand: a step of a long chain has a
+    thousand of them."""
+    if not texts:
+        return orjson.Fragment(b"{}")
+    members = [plan.keys[s] + texts[s] for s in steps if s in texts]
+    return orjson.Fragment(b"{%b}" % b",".join(members))
 
 
 def edge_variables(
@@ -102,7 +111,8 @@ def edge_variables(
     reads_response = any("response" in its.variables for its in expressions)
     known = () if parent == TRIGGER else (*plan.steps[parent].ancestors, parent)
     if None not in read:
-        known = tuple(s for s in known if any(plan.steps[s].id in its for its in read if its is not None))
+        ids = frozenset().union(*(its for its in read if its is not None))
+        known = tuple(s for s in known if plan.steps[s].id in ids) if ids else ()
     return {
         "event": event,
         "steps": {plan.steps[s].id: orjson.loads(outputs[s]) for s in known if s in outputs},

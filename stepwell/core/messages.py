@@ -6,11 +6,13 @@ Steps, edges and pauses are named by their index in the `Plan`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
+from stepwell.core.plain_data import immutable
 
-@dataclass(frozen=True, slots=True)
+
+@immutable
 class Error:
     """Why an attempt failed, as steps and people see it: `{kind, message, status, output}`."""
 
@@ -20,7 +22,7 @@ class Error:
     output: bytes | None = None  # JSON text of what the attempt printed, where that was JSON
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outcome:
     """What came back from an attempt: an output (JSON text), or an error that may be worth another try."""
 
@@ -33,12 +35,12 @@ class Outcome:
 # --- facts ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RunStarted:
     """The run was made: its `$trigger` edges settle, its first steps start."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Kept:
     """The outcome that a step had in an earlier run. None: it was skipped."""
 
@@ -46,7 +48,7 @@ class Kept:
     outcome: Outcome | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RunResumed:
     """The run was made to go on from a step of an earlier one. That step starts at once, whatever its edges say; the
     kept steps have ended. Of the edges into all of these, some were `satisfied`; events `matched` pauses, in order."""
@@ -57,14 +59,14 @@ class RunResumed:
     matched: tuple[tuple[int, str], ...]  # pause and event
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class StepKept:
     """A kept step's edges to steps that run again are settled anew."""
 
     step: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptStarted:
     """A claim: this attempt is about to be executed, by exactly one worker."""
 
@@ -72,7 +74,7 @@ class AttemptStarted:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptEnded:
     step: int
     attempt: int
@@ -80,7 +82,7 @@ class AttemptEnded:
     at: int | None = None  # when it ended, if it is told later
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AttemptLost:
     """The server or worker that executed this attempt is gone, and nobody knows how the attempt ended."""
 
@@ -88,18 +90,18 @@ class AttemptLost:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RetryDue:
     step: int
     attempt: int  # the attempt that failed; the next number is queued
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DelayEnded:
     pause: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EventArrived:
     """An event that satisfies the wait: the name is equal, `match` held, it came in time, it is no replay."""
 
@@ -107,7 +109,7 @@ class EventArrived:
     event_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DeadlinePassed:
     """The wait's ttl is over, and a last look found no event that satisfies it. `looked`: the position up to which that
     is known already."""
@@ -116,7 +118,7 @@ class DeadlinePassed:
     looked: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CancelRequested:
     pass
 
@@ -139,7 +141,7 @@ Fact = (
 # --- questions and answers -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     """Whether an expression is true. `problem` says why it is neither true nor false: an error, or another type."""
 
@@ -147,7 +149,7 @@ class Answer:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class WaitKey:
     """Where a wait is found: `key` is the index key of its equality conjuncts, None if only its name tells.
 
@@ -158,7 +160,7 @@ class WaitKey:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Questions:
     """What the engine must evaluate before a fact can be decided. All of it is about edges of one `parent`."""
 
@@ -168,7 +170,7 @@ class Questions:
     outcome: Outcome | None = None  # how the parent ends with this fact, if it does
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answers:
     edges: dict[int, Answer] = field(default_factory=dict)
     pauses: dict[int, WaitKey] = field(default_factory=dict)
@@ -188,7 +190,7 @@ class TimerKind(IntEnum):
     DECISION = 4  # by when people must have decided on an approval
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Timer:
     """A timer's name within its run. `index` is a step for RETRY and DECISION (with its attempt), else a pause."""
 
@@ -208,7 +210,7 @@ class Timer:
         return DeadlinePassed(self.index)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RunStep:
     """Execute this attempt: it is queued."""
 
@@ -216,7 +218,7 @@ class RunStep:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class StopStep:
     """Kill this running attempt; its outcome will change nothing."""
 
@@ -224,18 +226,18 @@ class StopStep:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SetTimer:
     timer: Timer
     due_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ClearTimer:
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OpenWait:
     """Store the wait, then look for events that came before it was stored."""
 
@@ -244,12 +246,12 @@ class OpenWait:
     deadline: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CloseWait:
     pause: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RecordAttempt:
     """An attempt is over: keep its record. `status`: completed, failed, lost or cancelled; or kept, with the number 0,
     for what a step did in an earlier run."""
@@ -264,7 +266,7 @@ class RecordAttempt:
     error: Error | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class EmitEnd:
     """Tell the world that the run ended: `stepwell/run.<status>`."""
 

@@ -9,7 +9,7 @@ import math
 import re
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ import orjson
 from stepwell.core.duration import parse_duration
 from stepwell.core.exact_json import Unusable, is_inexact_number, parse_compact, too_deep
 from stepwell.core.messages import Error, Outcome
+from stepwell.core.plain_data import immutable
 
 MAX_OUTPUT_BYTES = 256 * 1024
 _LONGEST_DELAY_MS = parse_duration("366d")
@@ -27,7 +28,7 @@ _SECONDS = re.compile(r"\d{1,20}(\.\d{1,20})?")
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Said:
     """What a step said, read. `log` are the lines before the output, `text` the bytes the output was read from."""
 

@@ -109,6 +109,8 @@ class Step:
     edges: tuple[int, ...]  # incoming, in the order of `after`
     out: tuple[int, ...]  # outgoing
     ancestors: tuple[int, ...]  # steps, in topological order
+    ancestor_bits: int  # the same as a set: bit i stands for step i
+    asks_nothing: bool  # when it ends: no edge out of it has an expression, or a wait
 
     @property
     def asks(self) -> bool:
@@ -131,9 +133,11 @@ class Plan:
     pauses: tuple[Pause, ...]
     roots: tuple[int, ...]  # edges whose parent is TRIGGER
     leaves: tuple[int, ...]  # steps that no step comes after
+    keys: tuple[bytes, ...]  # how each step's member of a JSON object begins: `"id":`
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
     asking: tuple[int, ...] = ()  # steps that people decide
+    asking_bits: int = 0  # the same as a set: bit i stands for step i
 
 
 class Starts(Protocol):
@@ -162,12 +166,20 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
     for e, edge in enumerate(edges):
         incoming[edge.step].append(e)
         outgoing[edge.parent].append(e)
-    ancestors = _ancestors(len(ids), edges, incoming)
+    ancestors, bits = _ancestors(len(ids), edges, incoming)
     cancels = _cancels(definition.get("cancel", ()))
     steps = tuple(
-        _step(definition["steps"][step_id], tuple(incoming[i]), tuple(outgoing[i]), ancestors[i])
+        _step(
+            definition["steps"][step_id],
+            edges=tuple(incoming[i]),
+            out=tuple(outgoing[i]),
+            ancestors=ancestors[i],
+            ancestor_bits=bits[i],
+            asks_nothing=all(edges[e].condition is None and edges[e].pause is None for e in outgoing[i]),
+        )
         for i, step_id in enumerate(ids)
     )
+    asking = tuple(i for i, step in enumerate(steps) if step.asks)
     return Plan(
         function_id=definition["id"],
         version=version,
@@ -177,9 +189,11 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         pauses=(*_with_upstream(pauses, edges, ancestors), *cancels),
         roots=tuple(outgoing[TRIGGER]),
         leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
+        keys=tuple(f'"{step_id}":'.encode() for step_id in ids),  # no id needs an escape
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
-        asking=tuple(i for i, step in enumerate(steps) if step.asks),
+        asking=asking,
+        asking_bits=sum(1 << i for i in asking),
     )
 
 
@@ -233,8 +247,10 @@ def _duration(text: str | None) -> int:
     return parse_duration(text) if text else 0
 
 
-def _ancestors(count: int, edges: list[Edge], incoming: dict[int, list[int]]) -> list[tuple[int, ...]]:
-    """Ancestors of every step, in topological order (Kahn's algorithm)."""
+def _ancestors(
+    count: int, edges: list[Edge], incoming: dict[int, list[int]]
+) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Ancestors of every step: in topological order (Kahn's algorithm), and as bits."""
     parents = [{edges[e].parent for e in incoming[i]} - {TRIGGER} for i in range(count)]
     children: dict[int, list[int]] = defaultdict(list)
     for child, its_parents in enumerate(parents):
@@ -243,15 +259,17 @@ def _ancestors(count: int, edges: list[Edge], incoming: dict[int, list[int]]) ->
     missing = [len(p) for p in parents]
     order = [i for i in range(count) if not missing[i]]
     sets: list[set[int]] = [set() for _ in range(count)]
+    bits = [0] * count
     for i in order:
         for parent in parents[i]:
             sets[i] |= sets[parent] | {parent}
+            bits[i] |= bits[parent] | 1 << parent
         for child in children[i]:
             missing[child] -= 1
             if not missing[child]:
                 order.append(child)
     rank = {step: position for position, step in enumerate(order)}
-    return [tuple(sorted(s, key=rank.__getitem__)) for s in sets]
+    return [tuple(sorted(s, key=rank.__getitem__)) for s in sets], bits
 
 
 def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple[int, ...]]) -> tuple[Pause, ...]:
@@ -267,7 +285,8 @@ def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple
     return tuple(result)
 
 
-def _step(step: dict[str, Any], edges: tuple[int, ...], out: tuple[int, ...], ancestors: tuple[int, ...]) -> Step:
+def _step(step: dict[str, Any], **graph: Any) -> Step:
+    """`graph`: the fields that tell where the step stands among the others."""
     retries, backoff = step["retries"], step["retries"]["backoff"]
     return Step(
         id=step["id"],
@@ -285,9 +304,7 @@ def _step(step: dict[str, Any], edges: tuple[int, ...], out: tuple[int, ...], an
         timeout_ms=parse_duration(step["timeout"]),
         env=tuple(sorted(step["env"].items())),
         secrets=tuple(step["secrets"]),
-        edges=edges,
-        out=out,
-        ancestors=ancestors,
+        **graph,
     )
 
 

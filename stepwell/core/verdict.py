@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from stepwell.core.messages import AttemptEnded, AttemptLost, Error, Outcome
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Step
 from stepwell.core.retry import retry_delay_ms
 from stepwell.core.run import Run, RunStatus, StepState, StepStatus
 
+_RUNNING_RUN, _RUNNING = RunStatus.RUNNING, StepStatus.RUNNING
+
 MAX_LOSSES = 4  # the fourth loss of a step is a final failure
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verdict:
     """`move` is one of the step's table in `advance`, `record` the status that the attempt is recorded with."""
 
@@ -24,12 +25,12 @@ class Verdict:
 
 def is_current(state: StepState, fact: AttemptEnded | AttemptLost) -> bool:
     """Whether the fact speaks of the attempt that runs now."""
-    return state.status is StepStatus.RUNNING and state.attempt == fact.attempt
+    return state.status is _RUNNING and state.attempt == fact.attempt
 
 
 def verdict_of(run: Run, step: Step, state: StepState, fact: AttemptEnded | AttemptLost) -> Verdict:
     """In a run that failed, nothing is tried again."""
-    again = run.status is RunStatus.RUNNING
+    again = run.status is _RUNNING_RUN
     if isinstance(fact, AttemptLost):
         error = Error("lost", f"the server or worker was lost during attempt {state.attempt}")
         move = "lose" if again and state.losses + 1 < MAX_LOSSES else "fail"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from stepwell.core.events import MAX_EVENTS
+from stepwell.core.plain_data import immutable
 from stepwell.engine import Arrival, RunFact
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ _MOST_FACTS = 1000
 _MOST_CALLS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Taken:
     """What one batch does. `waiting`: those who are told once it is durable."""
 

@@ -20,6 +20,7 @@ from stepwell.core import routing
 from stepwell.core.approvals import Link, Links, Standing, standing
 from stepwell.core.events import BadRequest, Event, EventError, event_from
 from stepwell.core.messages import AttemptEnded, AttemptLost, AttemptStarted, CancelRequested, Outcome
+from stepwell.core.plain_data import immutable
 from stepwell.core.resume import CannotResume, Restart
 from stepwell.core.routing import NotPossible, Release, Routing
 from stepwell.core.run import StepStatus
@@ -71,7 +72,7 @@ class Settings:
     look_again_s: float = LOOK_AGAIN_S  # at the clock, while a timer is awaited
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Batch:
     """`steps`: what is left to do of it, a piece at a time."""
 

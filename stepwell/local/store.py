@@ -31,7 +31,7 @@ from stepwell.core.messages import (
     SetTimer,
 )
 from stepwell.core.misses import misses_json
-from stepwell.core.run import StepStatus, pack, unpack
+from stepwell.core.run import Packer, StepStatus, bits_of, pack, unpack
 from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
 from stepwell.local.log_files import new_name
@@ -44,8 +44,8 @@ from stepwell.local.types import TypeStore
 from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
+_LONG = 24  # steps; a shorter state is encoded as fast as it is compared with the last one
 _KEPT_BYTES = 64 * 1024 * 1024
-_BUSY = (StepStatus.QUEUED, StepStatus.RUNNING)
 _INSERT_EVENT = (
     "INSERT OR IGNORE INTO events (seq, id, name, user, accepted_at, body, misses, replay, invalid)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -69,7 +69,17 @@ class _Kept:
     new: bool = False
     dirty: bool = False
     busy: bool | None = None  # as the row says; None: not known
-    bytes: int = 0
+    size: int = 0  # bytes of its outputs and errors
+    packer: Packer | None = None
+
+    def state(self) -> bytes:
+        """As it is stored."""
+        run = self.record.run
+        if len(run.steps) < _LONG:
+            return pack(run)
+        if self.packer is None:
+            self.packer = Packer()
+        return self.packer.pack(run)
 
 
 class LocalStore:
@@ -155,20 +165,18 @@ class LocalStore:
         new, moved, changed = [], [], []
         for kept in self._dirty:
             record, run = kept.record, kept.record.run
-            busy = any(step.status in _BUSY for step in run.steps)
-            if busy and record.plan.asking:  # whoever waits for people waits for time
-                busy = any(its.status in _BUSY for i, its in enumerate(run.steps) if i not in record.plan.asking)
+            busy = bits_of(run.steps).busy & ~record.plan.asking_bits != 0  # whoever waits for people waits for time
             if kept.new:
                 plan = record.plan
                 new.append(
                     (kept.seq, run.id, plan.function_id, plan.version, record.event.seq, user_key(record.event.user),
-                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, pack(run),
+                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, kept.state(),
                      record.replay)
                 )  # fmt: skip
             elif busy != kept.busy or run.ended_at is not None:
-                moved.append((int(run.status), busy, run.ended_at, pack(run), kept.seq))
+                moved.append((int(run.status), busy, run.ended_at, kept.state(), kept.seq))
             else:  # the columns that have an index stay out of most updates
-                changed.append((pack(run), kept.seq))
+                changed.append((kept.state(), kept.seq))
             kept.busy = busy
             kept.new = kept.dirty = False
             if not busy:
@@ -189,18 +197,18 @@ class LocalStore:
         """Keep the runs that attempts are queued or running for: the others have ended, or wait for time or events."""
         for kept in self._resting:
             if not kept.busy and self._kept.pop(kept.record.run.id, None) is not None:
-                self._kept_bytes -= kept.bytes
+                self._kept_bytes -= kept.size
         self._resting.clear()
         while len(self._kept) > _KEPT_RUNS or (self._kept_bytes > _KEPT_BYTES and self._kept):
             _, kept = self._kept.popitem(last=False)
-            self._kept_bytes -= kept.bytes
+            self._kept_bytes -= kept.size
 
     def forget(self, runs: Sequence[tuple[int, str]]) -> list[str]:
         """Take runs that have ended, by row and id, out of memory, with what of their logs is not written yet. Answers
         the names of files that no row names now."""
         for _, run_id in runs:
             kept = self._kept.pop(run_id, None)
-            self._kept_bytes -= 0 if kept is None else kept.bytes
+            self._kept_bytes -= 0 if kept is None else kept.size
         seqs = {seq for seq, _ in runs}
         self._logs = [row for row in self._logs if row[0] not in seqs]
         dropped = [row[3] for row in self._log_files if row[0] in seqs]
@@ -362,7 +370,7 @@ class LocalStore:
         if isinstance(command, RecordAttempt):
             error = error_json(command.error) if command.error else None
             size = len(command.output or b"") + len(error or b"")
-            kept.bytes += size
+            kept.size += size
             self._kept_bytes += size
             self._attempts.append(
                 (seq, command.step, command.attempt, command.status, command.queued_at, command.started_at,

@@ -50,7 +50,7 @@ from stepwell.core.messages import (
 )
 from stepwell.core.plan import TRIGGER, Plan, compile_plan
 from stepwell.core.resume import Earlier, Restart, resumption
-from stepwell.core.run import ENDED_STEPS, Run, RunStatus, StepStatus, new_run, pack, unpack
+from stepwell.core.run import ENDED_STEPS, Packer, Run, RunStatus, StepStatus, bits_of, new_run, pack, unpack
 from stepwell.core.transitions import EDGE, PAUSE, RUN, STEP, Table
 
 S = TypeVar("S")
@@ -209,6 +209,7 @@ class World:
     records: list[RecordAttempt] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
+    packer: Packer = field(default_factory=Packer)
 
     def __post_init__(self) -> None:
         self.plan = compile_plan(self.function.definition, 1)
@@ -248,6 +249,8 @@ class World:
         )
         decision = advance(self.plan, before, fact, answers, self.now)
         assert unpack("run", pack(decision.run)) == decision.run
+        assert self.packer.pack(decision.run) == pack(decision.run)
+        assert bits_of(decision.run.steps) == bits_of(tuple(decision.run.steps))
         self.run = decision.run
         if decision.run is before:
             owed = () if isinstance(fact, AttemptStarted) else tuple(outstanding(self.plan, before))

@@ -41,7 +41,9 @@ def job(
     content: bytes = INPUT,
     path: str = "file://.",
 ) -> Job:
-    step = Step("step-1", "step-1", path, runtime, "merge", Retries(0, 1, 1, 1, 0), timeout_ms, (), (), (), (), ())
+    step = Step(
+        "step-1", "step-1", path, runtime, "merge", Retries(0, 1, 1, 1, 0), timeout_ms, (), (), (), (), (), 0, True
+    )
     code_hash = None if code is None else hashlib.sha256(str(code).encode()).hexdigest()
     return Job("run-1", "function-1", 1, step, 1, content, code, code_hash, env or {})
 

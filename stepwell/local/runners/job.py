@@ -6,15 +6,15 @@ Everything here happens on the event loop's thread. `start` returns at once; `en
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from stepwell.core.messages import Outcome
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Step
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Job:
     """One attempt to execute."""
 

@@ -1,0 +1,113 @@
+"""What a transition costs does not grow with the steps of its run: counted in calls, since times differ from machine to
+machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from stepwell.core.advance import advance
+from stepwell.core.definition import parse_definition
+from stepwell.core.inputs import step_input
+from stepwell.core.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, Fact, Outcome, RunStarted
+from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.run import Packer, Run, new_run, pack, unpack
+
+OUTPUT = b'{"n":1}'
+
+
+def plan_of(steps: dict[str, list[str]], join: str = "merge") -> Plan:
+    """Steps with the steps that they come after."""
+    its = {
+        step: {"runtime": {"type": "http", "url": "http://x"}, "join": join, "after": [{"step": one} for one in after]}
+        for step, after in steps.items()
+    }
+    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": its}
+    return compile_plan(parse_definition(raw).normalised(), 1)
+
+
+def chain(length: int) -> Plan:
+    return plan_of({f"s{n}": [f"s{n - 1}"] if n else [] for n in range(length)})
+
+
+def tell(plan: Plan, run: Run, *facts: Fact) -> Run:
+    for fact in facts:
+        run = advance(plan, run, fact, NO_ANSWERS, 1).run
+    return run
+
+
+def until(plan: Plan, step: int) -> Run:
+    """A run of a chain in which this step runs."""
+    run = tell(plan, new_run("run", plan, 0), RunStarted())
+    for n in range(step):
+        run = tell(plan, run, AttemptStarted(n, 1), AttemptEnded(n, 1, Outcome(OUTPUT)))
+    return tell(plan, run, AttemptStarted(step, 1))
+
+
+def calls(do: Callable[[], Any]) -> int:
+    """How many functions are called, of Python and of C."""
+    count = 0
+
+    def see(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(see)
+    try:
+        do()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def transition(length: int) -> int:
+    """The calls of the last step but one of a chain, from its end to the start of the next."""
+    plan, packer = chain(length), Packer()
+    run = until(plan, length - 2)
+    packer.pack(run)
+    n = length - 2
+
+    def end() -> None:
+        packer.pack(tell(plan, run, AttemptEnded(n, 1, Outcome(OUTPUT)), AttemptStarted(n + 1, 1)))
+
+    return calls(end)
+
+
+def test_a_transition_takes_as_many_calls_in_a_long_chain_as_in_a_short_one() -> None:
+    assert transition(500) == transition(5)
+
+
+def test_an_input_takes_as_many_calls_of_many_outputs_as_of_few() -> None:
+    def of(length: int) -> int:
+        plan = chain(length)
+        run, outputs = until(plan, length - 1), dict.fromkeys(range(length - 1), OUTPUT)
+
+        def make() -> None:
+            step_input(plan, run, length - 1, env="dev", event=b"{}", async_events=(), outputs=outputs, errors={})
+
+        return calls(make)
+
+    assert of(500) == of(5)
+
+
+def test_the_state_of_a_long_run_that_is_packed_again_is_what_was_packed_at_once() -> None:
+    plan, packer = chain(40), Packer()
+    for step in (0, 1, 7, 8, 39, 3):  # also back: a batch that could not be written is forgotten
+        run = until(plan, step)
+        assert packer.pack(run) == pack(run)
+        assert unpack("run", packer.pack(run)) == run
+
+
+@pytest.mark.parametrize("join", ["merge", "first"])
+def test_an_input_leaves_out_just_the_ancestors_that_had_not_ended(join: str) -> None:
+    plan = plan_of({"a": [], "b": [], "c": ["a", "b"]}, join)
+    run = tell(plan, new_run("run", plan, 0), RunStarted(), AttemptStarted(0, 1), AttemptStarted(1, 1))
+    run = tell(plan, run, AttemptEnded(1, 1, Outcome(OUTPUT)))
+    assert run.steps[2].unseen == ((0,) if join == "first" else ())
+    run = tell(plan, run, AttemptEnded(0, 1, Outcome(OUTPUT)), AttemptStarted(2, 1))
+    seen = step_input(plan, run, 2, env="dev", event=b"{}", async_events=(), outputs={0: b"0", 1: b"1"}, errors={})
+    assert orjson.loads(seen)["steps"] == ({"b": 1} if join == "first" else {"a": 0, "b": 1})
