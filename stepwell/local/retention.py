@@ -1,7 +1,7 @@
 """What is old goes: ended runs, events that no run needs, versions without runs, and code that no version needs.
 
-Each piece is a part of a batch and takes some milliseconds. The pause after it is as long as it took, so the engine has at
-least half of the time.
+Each piece is a part of a batch and takes some milliseconds. The pause after it is as long as it took, so the engine has
+at least half of the time.
 """
 
 from __future__ import annotations
