@@ -130,11 +130,12 @@ class HandlerRunner:
             self._interpreters.start_wanted()
         loop = asyncio.get_running_loop()
         now, (place, _) = loop.time(), self._workers[worker]
-        if now - place.measured_at > _MEASURE_S:
-            place.size, place.measured_at = private_bytes(worker.pid), now
         self._idle.add(worker, place, now)
-        for surplus in self._idle.surplus(worker, now):
-            self._retire(surplus)
+        if self._idle.are_too_many:
+            self._retire_surplus(worker)
+        if now - place.measured_at > _MEASURE_S:
+            place.measured_at = now
+            loop.call_soon(self._measure, worker)
         if self._sweeper is None:
             self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
 
@@ -147,6 +148,15 @@ class HandlerRunner:
             self._retire(worker)
         self._interpreters.sweep(loop.time() - longest_idle_s)
         self._sweeper = loop.call_later(_SWEEP_S, self.sweep) if self._idle or self._interpreters else None
+
+    def _measure(self, worker: Worker) -> None:
+        if worker in self._workers:
+            self._workers[worker][0].size = private_bytes(worker.pid)
+            self._retire_surplus(worker)
+
+    def _retire_surplus(self, newest: Worker) -> None:
+        for surplus in self._idle.surplus(newest, asyncio.get_running_loop().time()):
+            self._retire(surplus)
 
     def _retire(self, worker: Worker) -> None:
         self._idle.remove(worker)

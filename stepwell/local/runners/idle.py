@@ -90,9 +90,14 @@ class IdleWorkers(Generic[W]):
         if not same:
             del self._by_key[place.key]
 
+    @property
+    def are_too_many(self) -> bool:
+        return len(self._idle) > self.most
+
     def surplus(self, newest: W, now: float) -> Iterator[W]:
-        """Those that must go, one after the other; whoever is named is to be removed. `newest`: who was added last."""
-        while len(self._idle) > self.most or (len(self._idle) > self.always and self._size() > self._most_bytes):
+        """Those that must go, one after the other; whoever is named is to be removed. `newest`: whose use or size is
+        the last thing that changed."""
+        while self.are_too_many or (len(self._idle) > self.always and self._size() > self._most_bytes):
             yield self._least_used(newest, now)
 
     def _size(self) -> int:
