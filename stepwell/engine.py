@@ -56,7 +56,9 @@ from stepwell.platform import (
     NewEvent,
     NotWritten,
     OpenedWait,
+    Pace,
     Replayed,
+    Route,
     RunRecord,
     Store,
 )
@@ -95,39 +97,47 @@ class Engine:
         self.store, self.dispatcher, self.env, self._links = store, dispatcher, env, links
         self._undone: set[str] = set()
         self._alerts: list[Arrival] = []
-        self._at_once: int | None = None
+        self._pace: Pace | None = None
         self._spent_before = 0.0
-        self._sleepers: deque[tuple[Event, Sequence[OpenedWait], Cause | None]] = deque()  # waits still to be woken
 
     def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
         """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers the
         causes of what could not be done and must be delivered again."""
-        for _ in self.steps(arrivals, facts, now, None):
+        for _ in self.steps(arrivals, facts, now):
             pass
         return self._undone
 
     def steps(
-        self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int, at_once: int | None
+        self,
+        arrivals: Sequence[Arrival],
+        facts: Sequence[RunFact],
+        now: int,
+        pace: Pace | None = None,
+        routes: Iterable[Route] = (),
     ) -> Iterator[None]:
-        """`process`, at most so many events, facts and waits to wake at a time, and fewer whose expressions take long:
-        whoever has more to do than this may do some of it after each step. `facts` are taken in their order, and what
-        follows from them comes behind them."""
-        self._undone, self._alerts = set(), []
-        self._sleepers.clear()
-        while arrivals or facts or self._sleepers:
-            self._at_once, self._spent_before = at_once, EFFORT.spent
-            accepted, started = self._accept(arrivals[:at_once], now, at_once)
-            arrivals, facts = arrivals[accepted:], [*started, *facts]
-            if self._sleepers:
-                event, waits, cause = self._sleepers.popleft()
-                facts = [*self.wake(event, waits, cause, now), *facts]
+        """`process`, a piece at a time: whoever has more to do than this may do some of it after each step. `facts` are
+        taken in their order, and what follows from them comes behind them. At a `pace`, runs go on before events start
+        and wake others; once it is enough, what events are still to do is left. `routes`: what was left earlier."""
+        self._undone, self._alerts, self._pace = set(), [], pace
+        at_once = None if pace is None else pace.at_once
+        todo = deque(routes)
+        while arrivals or facts or todo:
+            self._spent_before = EFFORT.spent
+            accepted, new_routes = self._accept(arrivals[:at_once], now)
+            arrivals = arrivals[accepted:]
+            todo += new_routes
+            if pace is None or not (arrivals or facts):
+                facts = [*self._start_and_wake(todo, now), *facts]
             some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
             changes, undecided = self._decide(some_facts, now)
             new_facts, new_arrivals = self._consequences(changes, now)
-            facts = [*undecided, *facts]
-            facts, arrivals = [*facts, *new_facts], [*arrivals, *new_arrivals, *self._alerts]
+            facts = [*undecided, *facts, *new_facts]
+            arrivals = [*arrivals, *new_arrivals, *self._alerts]
             self._alerts = []
+            if pace is not None:
+                pace.count(accepted + len(some_facts) - len(undecided))
             yield
+        self._pace = None
 
     def rerun(
         self, record: RunRecord, token: str, now: int, cause: Cause | None = None, restart: Restart | None = None
@@ -191,10 +201,10 @@ class Engine:
 
     def _is_tired(self) -> bool:
         """Whether the expressions of this step have taken long enough."""
-        return self._at_once is not None and EFFORT.spent - self._spent_before > _LONG
+        return self._pace is not None and EFFORT.spent - self._spent_before > _LONG
 
-    def _accept(self, arrivals: Sequence[Arrival], now: int, at_once: int | None) -> tuple[int, list[RunFact]]:
-        """How many of these events were looked at, at least one, and the facts that follow."""
+    def _accept(self, arrivals: Sequence[Arrival], now: int) -> tuple[int, list[Route]]:
+        """How many of these events were looked at, at least one, and what the accepted ones are to do."""
         if not arrivals:
             return 0, []
         catalog = self.store.catalog()
@@ -205,7 +215,7 @@ class Engine:
             plans, misses = catalog.starts(arrival.event, arrival.only)
             keys, starts = catalog.keys(arrival.event), [plan.function_id for plan in plans]
             new.append(NewEvent(arrival.event, keys, misses, starts, arrival.cause))
-        facts: list[RunFact] = []
+        routes: list[Route] = []
         for its, accepted in zip(new, self.store.put_events(new, now), strict=True):
             if isinstance(accepted, NotWritten):
                 log.warning("event %s is not accepted yet: %s", its.event.id, accepted)
@@ -216,45 +226,72 @@ class Engine:
                 continue
             if its.event.invalid:
                 self._alerts += self._alert(its.event, "warn", its.event.invalid, now, its.cause)
-            facts += self._start_all(its, accepted, now)
-            if catalog.is_awaited(its.event.name):
-                waits = self.store.find_waits(its.event, its.keys)
-                facts += self.wake(its.event, waits[:at_once], its.cause, now)
-                rest = range(at_once, len(waits), at_once) if at_once else ()
-                self._sleepers += [(its.event, waits[n : n + (at_once or 0)], its.cause) for n in rest]
-        return len(new), facts
+            is_awaited = catalog.is_awaited(its.event.name)
+            if accepted.starts or is_awaited:
+                routes.append(Route(its.event, accepted.position, accepted.starts, is_awaited, its.cause, its.keys))
+        return len(new), routes
 
-    def _start_all(self, new: NewEvent, accepted: Accepted, now: int) -> list[RunFact]:
-        """What an accepted event starts; for a function that is paused, it is kept."""
-        catalog, plans, facts = self.store.catalog(), [], list[RunFact]()
-        for function_id in accepted.starts:
-            if catalog.is_paused(function_id):
-                if not self.store.keep(function_id, new.event, now):
-                    self._failed([new.cause])
-            elif (plan := catalog.choose(function_id, new.event)) is not None:
-                plans.append(plan)
-        try:
-            self._start(plans, new, accepted, now, facts)
-        except NotWritten as reason:
-            log.warning("event %s has not started all of its runs yet: %s", new.event.id, reason)
-            self._failed([new.cause])
+    def _start_and_wake(self, routes: deque[Route], now: int) -> list[RunFact]:
+        """The facts that these events are for runs, new ones and waiting ones. At a pace, a piece of them; an event
+        that has done all is taken off, and one that must wait is left."""
+        pace, facts, done = self._pace, list[RunFact](), 0
+        if pace is not None and routes and pace.is_enough(sum(route.left for route in routes)):
+            pace.leave(routes)
+            routes.clear()
+        while routes and not self._is_tired():
+            route, room = routes[0], None if pace is None else pace.at_once - done
+            if room is not None and room <= 0:
+                break
+            if pace is not None and not route.is_first and pace.must_wait(route.event.name):
+                pace.leave([routes.popleft()])
+                continue
+            route.is_first = True
+            if route.starts:
+                starts, route.starts = route.starts[:room], route.starts[room:] if room else ()
+                facts += self._start_all(route, starts, now)
+                done += len(starts)
+            elif route.found:
+                done += min(len(route.found), room or len(route.found))
+                facts += self._wake(route, now, room)
+            elif route.is_awaited:
+                found = self.store.find_waits(route.event, route.keys, route.behind)
+                route.found, route.is_awaited = deque(found), len(found) == self.store.finds_at_once
+                done += 1
+            if not (route.starts or route.found or route.is_awaited):
+                routes.popleft()
         return facts
 
-    def _start(self, plans: Sequence[Plan], new: NewEvent, accepted: Accepted, now: int, facts: list[RunFact]) -> None:
+    def _start_all(self, route: Route, starts: Sequence[str], now: int) -> list[RunFact]:
+        """Start these functions for an accepted event; for one that is paused, the event is kept."""
+        catalog, plans, facts = self.store.catalog(), [], list[RunFact]()
+        for function_id in starts:
+            if catalog.is_paused(function_id):
+                if not self.store.keep(function_id, route.event, now):
+                    self._failed([route.cause])
+            elif (plan := catalog.choose(function_id, route.event)) is not None:
+                plans.append(plan)
+        try:
+            self._start(plans, route, now, facts)
+        except NotWritten as reason:
+            log.warning("event %s has not started all of its runs yet: %s", route.event.id, reason)
+            self._failed([route.cause])
+        return facts
+
+    def _start(self, plans: Sequence[Plan], route: Route, now: int, facts: list[RunFact]) -> None:
         """A run of an accepted event for each function, but for those whose value of `idempotency` has one already.
         Adds to `facts`. Raises NotWritten."""
-        event, misses = new.event, list[Miss]()
+        event, misses = route.event, list[Miss]()
         for plan in plans:
             run = new_run(run_id(plan.function_id, event.id), plan, now)
             if plan.idempotency is not None:
                 value, problem = value_key(plan.idempotency, event)
                 if problem is not None:
                     run = run._replace(problems=(("idempotency", 0, problem),))
-                elif (first := self.store.once.claim(plan.function_id, value, run.id, accepted.position)) != run.id:
+                elif (first := self.store.once.claim(plan.function_id, value, run.id, route.position)) != run.id:
                     misses.append(Miss(plan.function_id, plan.idempotency, already_run(first), first))
                     continue
-            self.store.add(RunRecord(run, plan, event, accepted.position))
-            facts.append(RunFact(run.id, RunStarted(), new.cause))
+            self.store.add(RunRecord(run, plan, event, route.position))
+            facts.append(RunFact(run.id, RunStarted(), route.cause))
         if misses:
             self.store.once.refuse(event, misses)
 
@@ -264,21 +301,27 @@ class Engine:
         catalog, facts = self.store.catalog(), list[RunFact]()
         for event in events:
             plans = [plan for plan in catalog.starts(event)[0] if plan.function_id == function_id]
-            new = NewEvent(event, (), (), [function_id], cause)
-            self._start(plans, new, Accepted(event.seq, new.starts), now, facts)
+            self._start(plans, Route(event, event.seq, cause=cause), now, facts)
         return facts
 
     def wake(self, event: Event, found: Sequence[OpenedWait], cause: Cause | None, now: int) -> list[RunFact]:
-        """The facts that an accepted event is for those of these waits which it satisfies; some are left for later."""
-        waits = [w for w in found if now < w.deadline]
-        records = self.load({w.run_id for w in waits}, [(w.run_id, cause) for w in waits])
+        """The facts that an accepted event is for those of these waits which it satisfies."""
+        return self._wake(Route(event, event.seq, found=deque(found), cause=cause), now)
+
+    def _wake(self, route: Route, now: int, most: int | None = None) -> list[RunFact]:
+        """`wake`, for at most so many of the waits that were found for an event; some may be left for later."""
+        event, cause = route.event, route.cause
+        waits = [route.found.popleft() for _ in range(min(len(route.found), most or len(route.found)))]
+        run_ids = {wait.run_id for wait in waits if now < wait.deadline}
+        records = self.load(run_ids, [(its, cause) for its in run_ids])
         facts: list[RunFact] = []
         for number, wait in enumerate(waits):
             if number and self._is_tired():
-                self._sleepers.appendleft((event, waits[number:], cause))
+                route.found.extendleft(reversed(waits[number:]))
                 break
+            route.behind = wait.place
             record = records.get(wait.run_id)
-            if record is None or event.seq <= record.after or record.event.id == event.id:
+            if now >= wait.deadline or record is None or event.seq <= record.after or record.event.id == event.id:
                 continue
             if self._matches(record, wait.pause, event):
                 facts.append(RunFact(wait.run_id, EventArrived(wait.pause, event.id), cause))
@@ -430,7 +473,7 @@ class Engine:
         facts: list[RunFact] = []
         arrivals: list[Arrival] = []
         for change in changes:
-            record, function = change.record, change.record.plan.function_id
+            record = change.record
             cause = change.causes[-1] if change.causes else None
             for command in change.commands:
                 if isinstance(command, OpenWait):
@@ -451,7 +494,7 @@ class Engine:
                     state = record.run.steps[command.step]
                     if state.status is StepStatus.QUEUED and state.attempt == command.attempt:
                         calls = record.plan.steps[command.step].calls
-                        self.dispatcher.queue(function, record.run.id, command.step, command.attempt, calls=calls)
+                        self.dispatcher.queue(record, command.step, command.attempt, calls=calls)
             facts += self._start_claimed(change)
             if record.plan.asking:
                 unasked, told = self._ask(change, now)

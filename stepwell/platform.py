@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypedDict, TypeVar, Unpack
@@ -28,6 +30,7 @@ class RunRecord:
     after: int  # events accepted after this position may satisfy its waits
     rerun_of: str | None = None
     replay: str | None = None  # the replay that made it
+    order: int = 0  # attempts of earlier runs start first; 0 where nothing queues
     outputs: MutableMapping[int, bytes] = field(default_factory=dict)
     errors: MutableMapping[int, bytes] = field(default_factory=dict)
     causes: dict[int, tuple[str, int]] = field(default_factory=dict)  # of running steps: which message, and when
@@ -69,11 +72,38 @@ class Replayed:
     is_new: bool = False
 
 
+WaitPlace = tuple[bytes, int, int]  # the key under which a wait is found, its run's row, its pause
+
+
 @immutable
 class OpenedWait:
+    """`place`: behind which others are found, in a store that finds some at once."""
+
     run_id: str
     pause: int
     deadline: int
+    place: WaitPlace | None = None
+
+
+@dataclass(slots=True)
+class Route:
+    """What an accepted event is still to do: the functions to start, by id, then the waits to wake, by `keys` and by
+    its name: those that were `found`, and, if it `is_awaited`, those behind the place `behind` (None: all)."""
+
+    event: Event
+    position: int
+    starts: Sequence[str] = ()
+    is_awaited: bool = False
+    cause: Cause | None = None
+    keys: Sequence[bytes] = ()
+    behind: WaitPlace | None = None
+    found: deque[OpenedWait] = field(default_factory=deque)
+    is_first: bool = False  # of the events with its name: none that came before it is left
+
+    @property
+    def left(self) -> float:
+        """How much is left to do, as far as it is known."""
+        return math.inf if self.is_awaited and self.behind else len(self.starts) + len(self.found)
 
 
 class NotWritten(Exception):
@@ -126,10 +156,14 @@ class Once(Protocol):
 class Store(Protocol):
     """State. Every method sees all that was committed before it, also by others (strong consistency).
 
-    `looks_at`: how many events are looked at for a wait at once; None: all.
+    `looks_at`: how many events are looked at for a wait at once; None: all. `finds_at_once`: how many waits
+    `find_waits` answers at most, so that it must be asked for those behind; None: it sees to them itself.
     """
 
     looks_at: int | None
+
+    @property
+    def finds_at_once(self) -> int | None: ...
 
     @property
     def once(self) -> Once: ...
@@ -156,9 +190,9 @@ class Store(Protocol):
     def look_on(self, run_id: str, pause: int, after: int) -> None:
         """See to it that the engine is asked to `look` for what satisfies this wait behind that position, too."""
 
-    def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
-        """Open waits for this event's name that have no key or one of these. A store that answers but some of many
-        sees to it that the engine is asked to `wake` the others."""
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> Sequence[OpenedWait]:
+        """Open waits for this event's name that have no key or one of these, behind a place. A store that answers but
+        some of many, and has no `finds_at_once`, sees to it that the engine is asked to `wake` the others."""
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
         """Runs by id; unknown ones are left out."""
@@ -174,6 +208,26 @@ class Store(Protocol):
         run since `before`. Answers the current record for each that lost such a race."""
 
 
+class Pace(Protocol):
+    """How much is done at a time, in a store whose batches are bounded, and who keeps what is left for later ones."""
+
+    @property
+    def at_once(self) -> int:
+        """How many events, facts and waits are a piece."""
+
+    def count(self, done: int) -> None:
+        """So many more events, facts and waits are done."""
+
+    def is_enough(self, left: float) -> bool:
+        """Whether so much that is left is for a later batch."""
+
+    def must_wait(self, name: str) -> bool:
+        """Whether events with this name are left that came before."""
+
+    def leave(self, routes: Iterable[Route]) -> None:
+        """Keep what accepted events are still to do; it is as durable as the batch."""
+
+
 class Dispatcher(Protocol):
     """Execution. Nothing is started before the commit that claims it is durable."""
 
@@ -184,8 +238,9 @@ class Dispatcher(Protocol):
     def release(self, *, calls: bool = False) -> None:
         """Give back a slot whose attempt is not executed after all."""
 
-    def queue(self, function_id: str, run_id: str, step: int, attempt: int, *, calls: bool = False) -> None:
-        """Claim this attempt with an `AttemptStarted` when a slot is free. Queueing one twice is harmless."""
+    def queue(self, record: RunRecord, step: int, attempt: int, *, calls: bool = False) -> None:
+        """Claim this attempt with an `AttemptStarted` when a slot is free: those of earlier runs first, by the order of
+        their records, and functions in turns. Queueing one twice is harmless."""
 
     def start(self, attempt: Attempt) -> None:
         """Execute a claimed attempt; its end comes back as a fact."""

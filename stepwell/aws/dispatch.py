@@ -25,7 +25,7 @@ from stepwell.aws.tokens import Tokens
 from stepwell.core.events import Event
 from stepwell.core.invalid_events import INVALID_EVENT
 from stepwell.core.outcome import failure
-from stepwell.platform import Attempt
+from stepwell.platform import Attempt, RunRecord
 
 if TYPE_CHECKING:
     from stepwell.aws.containers import Containers
@@ -79,7 +79,7 @@ class LambdaDispatcher:
 
     def release(self, *, calls: bool = False) -> None: ...
 
-    def queue(self, function_id: str, run_id: str, step: int, attempt: int, *, calls: bool = False) -> None:
+    def queue(self, record: RunRecord, step: int, attempt: int, *, calls: bool = False) -> None:
         """Nothing is ever queued: `admit` is always true."""
 
     def start(self, attempt: Attempt) -> None:

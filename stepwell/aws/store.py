@@ -71,7 +71,7 @@ from stepwell.core.messages import (
 from stepwell.core.routing import State
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.engine import RunFact
-from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord
+from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord, WaitPlace
 
 T = TypeVar("T")
 log = logging.getLogger("stepwell.aws")
@@ -86,6 +86,7 @@ class DynamoStore:
     """Implements `platform.Store` for one batch after the other: `begin`, then what the engine does, then `flush`."""
 
     looks_at: int | None = 5000  # ten messages with as many have to be done within `advance`'s minute
+    finds_at_once: int | None = None  # `Waking` sees to the others
 
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
@@ -293,7 +294,7 @@ class DynamoStore:
         )["Items"]
         return found
 
-    def find_waits(self, event: Event, keys: Sequence[bytes]) -> Sequence[OpenedWait]:
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> Sequence[OpenedWait]:
         partitions = [partition for key in keys for partition in wait_partitions(event.name, key)]
         if self.catalog().is_awaited_by_name(event):
             partitions += wait_partitions(event.name, None)

@@ -15,7 +15,7 @@ from stepwell.core.events import Event
 from stepwell.core.messages import Error, Outcome
 from stepwell.local.runners.job import CannotRun, Job, Runner, Running
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS, AttemptId, Slots
-from stepwell.platform import Attempt
+from stepwell.platform import Attempt, RunRecord
 
 log = logging.getLogger("stepwell.executor")
 
@@ -54,8 +54,9 @@ class Executor:
     def release(self, *, calls: bool = False) -> None:
         (self._calls if calls else self._programs).release()
 
-    def queue(self, function_id: str, run_id: str, step: int, attempt: int, *, calls: bool = False) -> None:
-        (self._calls if calls else self._programs).queue(function_id, (run_id, step, attempt))
+    def queue(self, record: RunRecord, step: int, attempt: int, *, calls: bool = False) -> None:
+        slots = self._calls if calls else self._programs
+        slots.queue(record.plan.function_id, record.order, (record.run.id, step, attempt))
 
     def start(self, attempt: Attempt) -> None:
         self._ready.append(attempt)
@@ -69,9 +70,15 @@ class Executor:
 
     # --- what the platform does with it ----------------------------------------------------------------------------
 
-    def take_queued(self) -> list[AttemptId]:
-        """As many queued attempts as there are free slots, one function after the other; each takes a slot."""
-        return [*self._programs.take_queued(), *self._calls.take_queued()]
+    def take_queued(self, most: int) -> list[AttemptId]:
+        """As many queued attempts as there are free slots, at most about so many, one function after the other; each
+        takes a slot."""
+        return [*self._programs.take_queued(most), *self._calls.take_queued(most)]
+
+    @property
+    def can_take(self) -> bool:
+        """Whether an attempt is queued that has a slot."""
+        return any(slots.can_take for slots in self._all_slots)
 
     def launch(self) -> None:
         """The batch is durable: stop what it stops, start what it claimed."""

@@ -175,7 +175,7 @@ def _calm_the_collector() -> None:
     """A busy server makes many small objects and hardly a cycle: look for cycles rarely, and never in the modules."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 20, 50)  # a look at 50,000 young objects would stop the loop for 30 ms
 
 
 def _report(task: asyncio.Task[None]) -> None:

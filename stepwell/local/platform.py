@@ -1,5 +1,5 @@
-"""The local platform: an event loop that takes what is pending, up to some thousand events and facts, into one engine
-batch and one transaction. A batch is done in pieces, so that requests are answered in between.
+"""The local platform: an event loop that takes what is pending into one engine batch and one transaction, until it has
+done enough. A batch is done in pieces, so that requests are answered in between.
 
 That is group commit: whoever waits is answered, and what was claimed is launched, only when the batch is durable.
 Everything in here happens on the event loop's thread.
@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from stepwell.event_types.changes import check_type
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, errors_of
 from stepwell.local.attempt_logs import AttemptLogs
-from stepwell.local.backlog import Backlog, Taken
+from stepwell.local.backlog import Backlog, Call, Line
 from stepwell.local.clock import LOOK_AGAIN_S, Clock
 from stepwell.local.clock_steps import TOLERANCE_MS, newest_time
 from stepwell.local.executor import Executor
@@ -38,6 +38,7 @@ from stepwell.local.functions import Registered
 from stepwell.local.jobs import Jobs
 from stepwell.local.keys import link_secret
 from stepwell.local.log_files import LogFiles
+from stepwell.local.pace import BatchPace
 from stepwell.local.runners.job import Runner
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS, AttemptId
 from stepwell.local.store import LocalStore
@@ -50,7 +51,7 @@ _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be writ
 _RECOVER_AT_ONCE = 500
 _AT_ONCE = 50  # events, facts and waits between two looks at the clock
 _SLICE_S = 0.01  # how long a batch may keep the loop from answering requests
-_RELEASED_AT_ONCE = 200  # events that were kept while a function was paused
+_MOST_CALLS = 10  # of a batch
 
 DEFAULT_URL = "http://127.0.0.1:8288"
 
@@ -70,23 +71,27 @@ class Settings:
     public_url: str = DEFAULT_URL  # where people reach the API
     http_slots: int = DEFAULT_HTTP_SLOTS
     look_again_s: float = LOOK_AGAIN_S  # at the clock, while a timer is awaited
+    batch_facts: int = 500  # events and facts after which a batch ends, and what events are still to do is left
+    batch_s: float = 0.02  # and seconds
 
 
 @immutable
 class _Batch:
-    """`steps`: what is left to do of it, a piece at a time."""
+    """`calls` and `arrivals` are what it begins with, `facts` all that it has taken of the backlog."""
 
-    taken: Taken
     now: int
     set_back_ms: int  # how far the clock was set back, as far as this batch follows it
-    steps: Iterator[None]
+    pace: BatchPace
+    calls: Sequence[Call]
+    arrivals: Sequence[Arrival]
+    facts: list[RunFact] = field(default_factory=list)
 
 
 class LocalPlatform:
     def __init__(self, store: LocalStore, runner: Runner, code: Path, clock: Clock, settings: Settings) -> None:
         self.store, self.clock, self.code = store, clock, code
         self.code_lock = asyncio.Lock()  # from when code is put there until a version names it, nobody cleans up
-        self._retry_s, self._look_again_s = settings.retry_s, settings.look_again_s
+        self._settings = settings
         self._loop = asyncio.get_running_loop()
         jobs = Jobs(store, code, settings.secret)
         self.executor = Executor(runner, jobs.make, self, settings.parallelism, settings.http_slots)
@@ -95,6 +100,8 @@ class LocalPlatform:
         self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
         self._backlog = Backlog()
         self._batch: _Batch | None = None  # that is being written
+        self._steps: Iterator[None] = iter(())  # what is left to do of it, a piece at a time
+        self._is_wary = False  # a batch failed: what events are still to do may be why, and waits for another try
         self._scheduled = False
         self._releasing = False
         self._closed = False
@@ -123,8 +130,8 @@ class LocalPlatform:
         await self._put(events)
 
     def _put(self, events: Sequence[Event]) -> asyncio.Future[None]:
-        self._backlog.add_events([Arrival(event) for event in events])
-        return self._durable()
+        self._backlog.requests.add([[Arrival(event) for event in events]])
+        return self._durable(self._backlog.requests)
 
     async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
         """What types of events have against some, by their places in a request: where their policy is `reject`, the
@@ -140,18 +147,18 @@ class LocalPlatform:
                 await asyncio.sleep(0)
                 slice_ends = time.perf_counter() + _SLICE_S
         for _, event, errors in refused[:MOST_TOLD]:
-            self._backlog.add_events(self._engine.refuse(event, errors, self.clock.now()))
+            self._backlog.requests.add([self._engine.refuse(event, errors, self.clock.now())])
             self._schedule()
         return errors_of(refused)
 
     def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
         """Accept a tick of this function's cron trigger now."""
-        self._backlog.add_events([Arrival(tick, only=function_id)])
-        return self._durable()
+        self._backlog.requests.add([[Arrival(tick, only=function_id)]])
+        return self._durable(self._backlog.requests)
 
     def cancel(self, run_id: str) -> asyncio.Future[None]:
-        self._backlog.add_facts([RunFact(run_id, CancelRequested())])
-        return self._durable()
+        self._backlog.facts.add([RunFact(run_id, CancelRequested())])
+        return self._durable(self._backlog.facts)
 
     async def decide(self, link: Link, outcome: Outcome) -> bool:
         """End an approval so; False if it was not open any more."""
@@ -165,8 +172,7 @@ class LocalPlatform:
                 self._engine.process([], [RunFact(link.run_id, fact)], now)
                 is_mine = True
 
-        self._backlog.add_call(call)
-        await self._durable()
+        await self._do(call)
         return is_mine
 
     async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
@@ -182,8 +188,7 @@ class LocalPlatform:
             except CannotResume as reason:  # which is no reason for the batch to fail
                 result.append(reason)
 
-        self._backlog.add_call(call)
-        await self._durable()
+        await self._do(call)
         if not result:
             raise KeyError(run_id)
         if isinstance(result[0], CannotResume):
@@ -202,8 +207,7 @@ class LocalPlatform:
             if plan is not None:
                 result = self._engine.replay(plan, events, replay, now)
 
-        self._backlog.add_call(call)
-        await self._durable()
+        await self._do(call)
         return result
 
     async def register(
@@ -235,11 +239,10 @@ class LocalPlatform:
         def call(now: int) -> None:
             sql = "SELECT id FROM runs WHERE function = ? AND status = 0"
             ids = [run_id for (run_id,) in self.store.connection.execute(sql, (function_id,))]
-            self._backlog.add_facts(RunFact(run_id, CancelRequested()) for run_id in ids)
+            self._backlog.facts.add(RunFact(run_id, CancelRequested()) for run_id in ids)
 
-        self._backlog.add_call(call)
-        await self._durable()
-        await self._durable()
+        await self._do(call)
+        await self._durable(self._backlog.facts)
 
     async def _try(self, do: Callable[[int], T]) -> T:
         """Change functions as part of a batch. What is not possible is raised here, and leaves the batch alone."""
@@ -253,8 +256,7 @@ class LocalPlatform:
                 refused.append(reason)
             self.store.timers.changed = True  # of cron triggers, of guards
 
-        self._backlog.add_call(call)
-        await self._durable()
+        await self._do(call)
         if refused:
             raise refused[0]
         return result[0]
@@ -278,16 +280,14 @@ class LocalPlatform:
             except Refused as refused:  # nothing is written then, and nobody else's batch is lost
                 result.append(refused)
 
-        self._backlog.add_call(call)
-        await self._durable()
+        await self._do(call)
         if isinstance(result[-1], Refused):
             raise result[-1]
         return result[-1]
 
     async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
         """Run housekeeping, such as retention, as part of a batch."""
-        self._backlog.add_call(lambda now: call(self.store.connection, now))
-        await self._durable()
+        await self._do(lambda now: call(self.store.connection, now))
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Do work on the database in a thread while no batch is written: what comes waits for it."""
@@ -317,12 +317,11 @@ class LocalPlatform:
         for run_id, record in self.store.load(run_ids).items():
             for i, state in enumerate(record.run.steps):
                 if state.status is StepStatus.QUEUED:
-                    calls = record.plan.steps[i].calls
-                    self.executor.queue(record.plan.function_id, run_id, i, state.attempt, calls=calls)
+                    self.executor.queue(record, i, state.attempt, calls=record.plan.steps[i].calls)
                 elif record.plan.steps[i].asks:
                     continue  # nothing ran of it, and its time goes on
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
-                    self._backlog.add_facts([RunFact(run_id, AttemptLost(i, state.attempt))])
+                    self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])
         self._schedule()
 
     def drain(self) -> None:
@@ -353,9 +352,10 @@ class LocalPlatform:
         deadline = self._drained_at + grace_s
         while self.executor.running and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
-        self._backlog.add_facts(RunFact(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running)
+        self._backlog.facts.add(RunFact(run_id, AttemptLost(step, n)) for run_id, step, n in self.executor.running)
         if self._backlog or self._batch is not None or self.store.has_logs:
-            await self._durable()
+            for line in (self._backlog.requests, self._backlog.calls, self._backlog.facts):
+                await self._durable(line)
 
     # --- virtual time ----------------------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class LocalPlatform:
     def is_idle(self) -> bool:
         """Nothing runs, is queued, pending or due: only an event or a later timer can move things on."""
         overdue = self._next_due is not None and self._next_due <= self.clock.now()
-        pending = self._scheduled or self._releasing or self._backlog or self._batch is not None
+        pending = self._scheduled or self._has_more or self.store.unrouted or self._batch is not None
         return self.executor.is_idle and not (pending or overdue)
 
     @property
@@ -392,7 +392,7 @@ class LocalPlatform:
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         run_id, step, number = attempt
-        self._backlog.add_facts([RunFact(run_id, AttemptEnded(step, number, outcome))])
+        self._backlog.facts.add([RunFact(run_id, AttemptEnded(step, number, outcome))])
         self._schedule()
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:
@@ -413,11 +413,23 @@ class LocalPlatform:
 
     # --- the batch -------------------------------------------------------------------------------------------------
 
-    def _durable(self) -> asyncio.Future[None]:
+    def _durable(self, line: Line[Any]) -> asyncio.Future[None]:
+        """Done when all that stands in this line is."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._backlog.wait_for_all(future)
+        line.wait(future)
         self._schedule()
         return future
+
+    def _do(self, call: Call) -> asyncio.Future[None]:
+        """Work that is a part of a batch."""
+        self._backlog.calls.add([call])
+        return self._durable(self._backlog.calls)
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is work for another batch."""
+        is_left = self.store.unrouted and not self._is_wary
+        return bool(self._backlog or self._releasing or is_left or self.executor.can_take)
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._closed:
@@ -435,9 +447,9 @@ class LocalPlatform:
             return
         try:
             if self._batch is None:
-                self._batch = self._begin()
+                self._begin()
             slice_ends = time.perf_counter() + _SLICE_S
-            for _ in self._batch.steps:
+            for _ in self._steps:
                 if time.perf_counter() > slice_ends:
                     self._schedule()
                     return
@@ -446,79 +458,118 @@ class LocalPlatform:
             self._roll_back(error)
             return
         batch, self._batch = self._batch, None
+        assert batch is not None
         self._set_back_ms -= batch.set_back_ms
-        for future in batch.taken.waiting:
+        for future in self._backlog.reached():
             if not future.done():
                 future.set_result(None)
         self.executor.launch()
         if self.store.timers.changed:
             self._set_timer(self.store.timers.next_due(), batch.now)
-        if self._backlog:
+        if self._has_more:
             self._schedule()
 
-    def _begin(self) -> _Batch:
-        now, taken = self._look_at_clock(), self._backlog.take()
-        batch = self._batch = _Batch(taken, now, self._set_back_ms, self._steps(taken, now))
+    def _begin(self) -> None:
+        settings, now = self._settings, self._look_at_clock()
+        pace = BatchPace(self.store.unrouted, _AT_ONCE, settings.batch_facts, settings.batch_s)
+        calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._backlog.take_arrivals(_AT_ONCE)
+        batch = self._batch = _Batch(now, self._set_back_ms, pace, calls, arrivals)
+        self._steps = self._steps_of(batch)
         self.store.begin()
         if batch.set_back_ms:
             self.store.move_back(batch.set_back_ms, now)
-        return batch
 
-    def _steps(self, taken: Taken, now: int) -> Iterator[None]:
-        arrivals, facts = taken.arrivals, taken.facts
-        for call in taken.calls:
-            call(now)
+    def _steps_of(self, batch: _Batch) -> Iterator[None]:
+        for call in batch.calls:
+            call(batch.now)
             yield
-        if self._next_due is not None and self._next_due <= now:
-            facts = facts + [RunFact(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
-            for function_id, tick in self.store.functions.schedules.take_ticks(now):
-                arrivals.append(Arrival(event_from(tick), only=function_id))
-            arrivals += [Arrival(event) for event in self.store.functions.guard(now)]
-        if self._releasing:
-            facts = facts + self._released(now)
-        yield from self._engine.steps(arrivals, facts, now, _AT_ONCE)
-        while claims := self.executor.take_queued():
+        ticks, facts = self._due(batch.now)
+        yield from self._go_on(batch, facts)
+        yield from self._start(batch, [*ticks, *batch.arrivals])
+        self.store.write()
+        yield
+
+    def _go_on(self, batch: _Batch, facts: list[RunFact]) -> Iterator[None]:
+        """Runs that have begun come first: what came for them, then those that queue for slots."""
+        steps, now, pace = self._engine.steps, batch.now, batch.pace
+        while facts or self._backlog.facts:
+            taken = self._backlog.facts.take(_AT_ONCE)
+            batch.facts.extend(taken)
+            facts += taken
+            if not facts:
+                break  # somebody waits for what is done already
+            yield from steps([], facts, now, pace)
+            facts = []
+            if pace.is_over:
+                break
+        while claims := self.executor.take_queued(_AT_ONCE):
             started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
-            yield from self._engine.steps([], started, now, _AT_ONCE)
+            yield from steps([], started, now, pace)
+            if pace.is_over:
+                break
+
+    def _start(self, batch: _Batch, arrivals: list[Arrival]) -> Iterator[None]:
+        """Then events start others, and wake those that wait: new events, those that were kept while a function was
+        paused, and those that earlier batches have left. A piece of each at least, so that all get on."""
+        steps, now, pace = self._engine.steps, batch.now, batch.pace
+        while arrivals:
+            yield from steps(arrivals, [], now, pace)
+            arrivals = [] if pace.is_over else self._backlog.take_arrivals(_AT_ONCE)
+        while self._releasing:
+            yield from steps([], self._released(now), now, pace)
+            if pace.is_over:
+                break
+        while self.store.unrouted and not self._is_wary:
+            pace.grant()
+            yield from steps([], [], now, pace, self.store.unrouted.take(_AT_ONCE))
+            if pace.is_over:
+                break
+
+    def _due(self, now: int) -> tuple[list[Arrival], list[RunFact]]:
+        """What is time for."""
+        if self._next_due is None or self._next_due > now:
+            return [], []
+        facts = [RunFact(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
+        functions = self.store.functions
+        ticks = [Arrival(event_from(tick), only=its) for its, tick in functions.schedules.take_ticks(now)]
+        return [*ticks, *(Arrival(event) for event in functions.guard(now))], facts
 
     def _released(self, now: int) -> list[RunFact]:
         """What was kept is taken and started in one transaction."""
-        facts: list[RunFact] = []
         functions = self.store.functions
         for function_id in functions.having_kept():
-            ids = functions.take_kept(function_id, _RELEASED_AT_ONCE)
-            events = self.store.events(ids)
-            facts += self._engine.release(function_id, [events[its] for its in ids if its in events], None, now)
-            if ids:
-                self._schedule()  # there may be more
-                return facts
+            if ids := functions.take_kept(function_id, _AT_ONCE):
+                events = self.store.events(ids)
+                return self._engine.release(function_id, [events[its] for its in ids if its in events], None, now)
         self._releasing = False
-        return facts
+        return []
 
     def _roll_back(self, error: Exception) -> None:
         """Nothing of the batch happened: senders are told so, facts are kept for another try."""
-        log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
+        log.error(
+            "a batch could not be written, trying again in %s s: %s", self._settings.retry_s, error, exc_info=error
+        )
         batch, self._batch = self._batch, None
         self.store.rollback()
         self.executor.discard_batch()
+        for future in self._backlog.reached():
+            if not future.done():
+                future.set_exception(Unavailable(f"not accepted, try again: {error}"))
         if batch is not None:
-            for future in batch.taken.waiting:
-                if not future.done():
-                    future.set_exception(Unavailable(f"not accepted, try again: {error}"))
-            self._backlog.give_back(batch.taken.facts)
-        self._releasing = True
-        self._retry = self._retry or self._loop.call_later(self._retry_s, self._try_again)
+            self._backlog.facts.give_back(batch.facts)
+        self._releasing = self._is_wary = True
+        self._retry = self._retry or self._loop.call_later(self._settings.retry_s, self._try_again)
 
     def _try_again(self) -> None:
-        self._retry = None
+        self._retry, self._is_wary = None, False
         if self._batch is not None:  # what it has claimed is not running yet, and not lost
             self._retry = self._loop.call_later(_SLICE_S, self._try_again)
             return
         try:
             self._recover(self.store.active())
         except sqlite3.Error as error:
-            log.error("the database cannot be read, trying again in %s s: %s", self._retry_s, error)
-            self._retry = self._loop.call_later(self._retry_s, self._try_again)
+            log.error("the database cannot be read, trying again in %s s: %s", self._settings.retry_s, error)
+            self._retry = self._loop.call_later(self._settings.retry_s, self._try_again)
 
     def _set_timer(self, due: int | None, now: int) -> None:
         self._next_due = due
@@ -526,7 +577,7 @@ class LocalPlatform:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            delay_s = min(max(0, due - now) / 1000, self._look_again_s)
+            delay_s = min(max(0, due - now) / 1000, self._settings.look_again_s)
             self._timer = self._loop.call_later(delay_s, self._timer_fired)
 
     def _timer_fired(self) -> None:

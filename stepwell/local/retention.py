@@ -106,7 +106,9 @@ def _delete_events(connection: sqlite3.Connection, cut: int, after: int) -> int:
     """Delete events that no run was started by, or waits for, among the next ones; answers where to go on."""
     rows = connection.execute(
         "SELECT seq, accepted_at, EXISTS (SELECT 1 FROM runs WHERE runs.event = events.seq)"
-        " OR EXISTS (SELECT 1 FROM kept WHERE kept.event = events.seq) FROM events"
+        " OR EXISTS (SELECT 1 FROM kept WHERE kept.event = events.seq)"
+        " OR EXISTS (SELECT 1 FROM unrouted WHERE unrouted.name = events.name AND unrouted.event = events.seq)"
+        " FROM events"
         " WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, _AT_ONCE),
     ).fetchall()

@@ -178,6 +178,15 @@ MIGRATIONS = (
     );
     CREATE INDEX trigger_tables_newest ON trigger_tables (newest);
     """,
+    """
+    CREATE TABLE unrouted (               -- accepted events that have not started and woken all that they are to
+        name TEXT, event INTEGER,         -- events.seq
+        starts BLOB,                      -- functions that it still starts, JSON
+        is_awaited INTEGER NOT NULL,      -- whether waits are still to be looked up: those behind this one
+        key BLOB, run INTEGER, pause INTEGER,
+        PRIMARY KEY (name, event)
+    ) WITHOUT ROWID;
+    """,
 )
 
 
@@ -250,14 +259,6 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-
-
-def forget_statistics(connection: sqlite3.Connection) -> None:
-    """Drop what ANALYZE found in this file; older versions called it when they ended. A table that was small then may
-    be large now, and SQLite would still read all of it. https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""
-    tables = connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'sqlite_stat[0-9]'").fetchall()
-    for (table,) in tables:
-        connection.execute(f"DROP TABLE {table}")
 
 
 def _statements(script: str) -> Iterator[str]:

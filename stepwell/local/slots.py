@@ -1,8 +1,14 @@
-"""Slots: how many attempts may run at a time, and the queue of those that wait for one, fair between functions."""
+"""Slots: how many attempts may run at a time, and the queue of those that wait for one.
+
+Functions take turns. Within a function, the attempts of its earliest run come first: runs that have begun end before
+others begin, and none waits forever.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from heapq import heappop, heappush
+from itertools import count
 
 DEFAULT_HTTP_SLOTS = 256  # calls of web addresses at a time
 
@@ -13,7 +19,9 @@ class Slots:
     def __init__(self, size: int) -> None:
         self._size = size
         self._taken = 0  # by attempts that are running or about to be
-        self._queues: OrderedDict[str, deque[AttemptId]] = OrderedDict()  # by function, the next one first
+        # By function, the next one first; of each, a heap by the order of runs, then by when an attempt came.
+        self._queues: OrderedDict[str, list[tuple[int, int, AttemptId]]] = OrderedDict()
+        self._numbers = count()
         self._queued: set[AttemptId] = set()
 
     def admit(self) -> bool:
@@ -26,24 +34,30 @@ class Slots:
     def release(self) -> None:
         self._taken -= 1
 
-    def queue(self, function_id: str, attempt_id: AttemptId) -> None:
-        """Queueing an attempt twice is harmless."""
+    def queue(self, function_id: str, order: int, attempt_id: AttemptId) -> None:
+        """Queueing an attempt twice is harmless. `order`: that of its run; the lowest comes first."""
         if attempt_id not in self._queued:
             self._queued.add(attempt_id)
-            self._queues.setdefault(function_id, deque()).append(attempt_id)
+            heappush(self._queues.setdefault(function_id, []), (order, next(self._numbers), attempt_id))
 
-    def take_queued(self) -> list[AttemptId]:
-        """As many queued attempts as there are free slots, one function after the other; each takes a slot."""
-        taken = []
-        while self._queues and self._taken < self._size:
+    def take_queued(self, most: int) -> list[AttemptId]:
+        """As many queued attempts as there are free slots, at most so many, one function after the other; each takes a
+        slot."""
+        taken: list[AttemptId] = []
+        while self.can_take and len(taken) < most:
             function_id, queue = self._queues.popitem(last=False)
-            attempt_id = queue.popleft()
+            _, _, attempt_id = heappop(queue)
             self._queued.discard(attempt_id)
             self._taken += 1
             taken.append(attempt_id)
             if queue:
                 self._queues[function_id] = queue  # to the end of the line
         return taken
+
+    @property
+    def can_take(self) -> bool:
+        """Whether an attempt is queued, and a slot is free."""
+        return bool(self._queues) and self._taken < self._size
 
     @property
     def has_queued(self) -> bool:

@@ -37,11 +37,12 @@ from stepwell.local.functions import Functions
 from stepwell.local.log_files import new_name
 from stepwell.local.once import LocalOnce
 from stepwell.local.people import People
-from stepwell.local.schema import connect, forget_statistics, migrate
+from stepwell.local.schema import connect, migrate
 from stepwell.local.timers import Timers
 from stepwell.local.trigger_tables import number_of
 from stepwell.local.types import TypeStore
-from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord
+from stepwell.local.unrouted import Unrouted
+from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord, WaitPlace
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
 _LONG = 24  # steps; a shorter state is encoded as fast as it is compared with the last one
@@ -86,17 +87,18 @@ class LocalStore:
     """Implements `platform.Store`; besides, the batch's transaction: `begin`, then `flush` or `rollback`."""
 
     looks_at: int | None = None
+    finds_at_once = 50
 
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
         self.path, self.durable = Path(path), durable
         self.connection = connect(path, durable=durable)
         migrate(self.connection)
-        forget_statistics(self.connection)
         self.functions = Functions(self.connection)
         self.timers = Timers(self.connection)
         self.types = TypeStore(self.connection)
         self.people = People(self.connection)
         self.once = LocalOnce(self.connection)
+        self.unrouted = Unrouted(self.connection, self.catalog)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self._dirty: list[_Kept] = []
@@ -126,6 +128,10 @@ class LocalStore:
     def begin(self) -> None:
         self.connection.execute("BEGIN IMMEDIATE")
 
+    def write(self) -> None:
+        """Write what the batch changed, so that little is left to do at its end."""
+        self._write()
+
     def flush(self) -> None:
         """Write what the batch changed, and commit: durable when this returns."""
         self._write()
@@ -145,6 +151,7 @@ class LocalStore:
         self.functions = Functions(self.connection)
         self.types = TypeStore(self.connection)
         self.people.forget()
+        self.unrouted.reset()
         self._forget_runs()
         self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
 
@@ -306,14 +313,26 @@ class LocalStore:
         for row in self.connection.execute(sql, (name if key is None else key, after, before)):
             yield Event.stored(*row)
 
-    def find_waits(self, event: Event, keys: Sequence[bytes]) -> list[OpenedWait]:
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> list[OpenedWait]:
         self._write()  # runs of this very batch have waits too
-        marks = ",".join("?" * (len(keys) + 1))
+        keys, most, found = [b"", *keys], self.finds_at_once, list[OpenedWait]()
+        if behind is not None:
+            key, run, pause = behind
+            where = "key = ? AND (run, pause) > (?, ?)"
+            found = self._some_waits(event, where, [key, run, pause], most)
+            keys = [its for its in keys if its > key]
+        if len(found) < most and keys:
+            where = f"key IN ({','.join('?' * len(keys))})"
+            found += self._some_waits(event, where, keys, most - len(found))
+        return found
+
+    def _some_waits(self, event: Event, where: str, values: Sequence[Any], most: int) -> list[OpenedWait]:
         sql = (
-            "SELECT runs.id, pause, deadline FROM waits JOIN runs ON runs.seq = waits.run"
-            f" WHERE waits.event = ? AND key IN ({marks})"
+            "SELECT runs.id, pause, deadline, key, run FROM waits JOIN runs ON runs.seq = waits.run"
+            f" WHERE waits.event = ? AND {where} ORDER BY key, run, pause LIMIT ?"
         )
-        return [OpenedWait(*row) for row in self.connection.execute(sql, (event.name, b"", *keys))]
+        rows = self.connection.execute(sql, (event.name, *values, most))
+        return [OpenedWait(run_id, pause, due, (key, run, pause)) for run_id, pause, due, key, run in rows]
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
@@ -331,6 +350,7 @@ class LocalStore:
 
     def add(self, record: RunRecord) -> None:
         self._run_seq += 1
+        record.order = self._run_seq
         self._kept[record.run.id] = _Kept(record, self._run_seq, new=True)
 
     def _read(self, run_id: str) -> _Kept | None:
@@ -343,8 +363,8 @@ class LocalStore:
             return None
         seq, function, version, after, rerun_of, replay, state, event_seq, body = row
         run, plan = unpack(run_id, state), self.functions.plan(function, version)
-        record = RunRecord(run, plan, Event.stored(event_seq, body), after, rerun_of, replay)
-        sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY step, attempt"
+        record = RunRecord(run, plan, Event.stored(event_seq, body), after, rerun_of, replay, seq)
+        sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY attempt"
         results = self.connection.execute(sql, (seq,))
         for step, output, error in results:
             if run.steps[step].status is StepStatus.COMPLETED and output is not None:

@@ -99,13 +99,18 @@ class Scripted:
 
 @asynccontextmanager
 async def scripted(
-    folder: Path, *, hold: bool = False, parallelism: int = 4, clock: Clock | None = None
+    folder: Path,
+    *,
+    hold: bool = False,
+    parallelism: int = 4,
+    clock: Clock | None = None,
+    batch_facts: int = 500,
+    batch_s: float = 60,  # so that no test depends on the machine's speed
 ) -> AsyncIterator[Scripted]:
     runner = ScriptedRunner(hold=hold)
     store = LocalStore(folder / "db")
-    platform = LocalPlatform(
-        store, runner, folder / "code", clock or Clock(), Settings(parallelism, retry_s=0.05, look_again_s=0.05)
-    )
+    settings = Settings(parallelism, retry_s=0.05, look_again_s=0.05, batch_facts=batch_facts, batch_s=batch_s)
+    platform = LocalPlatform(store, runner, folder / "code", clock or Clock(), settings)
     await platform.start()
     queries = Queries(folder / "db")
     try:

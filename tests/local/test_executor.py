@@ -17,6 +17,9 @@ from stepwell.platform import Attempt, RunRecord
 # These tests look at the queue alone: no attempt is ever executed.
 
 
+ALL = 1_000_000
+
+
 class Listener:
     def __init__(self) -> None:
         self.ended: list[tuple[AttemptId, Outcome]] = []
@@ -46,9 +49,15 @@ def executor(parallelism: int, http_slots: int = 1) -> Executor:
     return Executor(NoRunner(), make_job, Listener(), parallelism, http_slots)  # type: ignore[arg-type]
 
 
+def record_of(function: str, run: str, order: int = 0) -> RunRecord:
+    plan = compile_plan(parse_definition({"id": function, "triggers": [{"event": "go"}]}).normalised(), 1)
+    event = event_from({"name": "go", "id": "e", "ts": 0})
+    return RunRecord(new_run(run, plan, 0), plan, event, 0, order=order)
+
+
 def queue(it: Executor, function: str, count: int) -> None:
     for n in range(count):
-        it.queue(function, f"{function}{n}", 0, 1)
+        it.queue(record_of(function, f"{function}{n}", n), 0, 1)
 
 
 def names(taken: list[AttemptId]) -> list[str]:
@@ -60,7 +69,7 @@ def test_functions_take_turns_however_many_one_has_queued() -> None:
     queue(it, "a", 1000)
     queue(it, "b", 2)
     queue(it, "c", 1)
-    assert names(it.take_queued()) == ["a0", "b0", "c0", "a1", "b1", "a2"]
+    assert names(it.take_queued(ALL)) == ["a0", "b0", "c0", "a1", "b1", "a2"]
 
 
 def test_turns_go_on_where_they_stopped() -> None:
@@ -69,7 +78,7 @@ def test_turns_go_on_where_they_stopped() -> None:
     queue(it, "b", 3)
     order = []
     for _ in range(6):
-        order += names(it.take_queued())
+        order += names(it.take_queued(ALL))
         it.release()
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
@@ -77,10 +86,10 @@ def test_turns_go_on_where_they_stopped() -> None:
 def test_no_more_are_taken_than_there_are_slots() -> None:
     it = executor(2)
     queue(it, "a", 5)
-    assert len(it.take_queued()) == 2
-    assert it.take_queued() == []
+    assert len(it.take_queued(ALL)) == 2
+    assert it.take_queued(ALL) == []
     it.release()
-    assert names(it.take_queued()) == ["a2"]
+    assert names(it.take_queued(ALL)) == ["a2"]
 
 
 def test_a_newcomer_does_not_pass_those_who_queue() -> None:
@@ -90,42 +99,68 @@ def test_a_newcomer_does_not_pass_those_who_queue() -> None:
     queue(it, "a", 1)
     it.release()
     assert not it.admit()
-    assert names(it.take_queued()) == ["a0"]
+    assert names(it.take_queued(ALL)) == ["a0"]
+
+
+def test_attempts_of_earlier_runs_come_first_whenever_they_came() -> None:
+    it = executor(4)
+    for order, run in ((3, "third"), (1, "first"), (2, "second")):
+        it.queue(record_of("a", run, order), 0, 1)
+    it.queue(record_of("a", "first", 1), 1, 1)
+    assert it.take_queued(ALL) == [("first", 0, 1), ("first", 1, 1), ("second", 0, 1), ("third", 0, 1)]
+
+
+def test_attempts_of_early_runs_take_turns_with_those_of_other_functions() -> None:
+    it = executor(4)
+    for order in range(100):
+        it.queue(record_of("a", f"a{order}", order), 0, 1)
+    for order in (200, 201):
+        it.queue(record_of("b", f"b{order}", order), 0, 1)
+    assert names(it.take_queued(ALL)) == ["a0", "b200", "a1", "b201"]
+
+
+def test_as_many_are_taken_at_once_as_are_asked_for() -> None:
+    it = executor(5)
+    queue(it, "a", 10)
+    assert names(it.take_queued(2)) == ["a0", "a1"]
+    assert it.can_take
+    assert len(it.take_queued(ALL)) == 3
+    assert not it.can_take
 
 
 def test_calls_and_programs_take_no_slots_of_each_other() -> None:
     it = executor(1, http_slots=2)
     assert [it.admit(calls=True) for _ in range(3)] == [True, True, False]
     assert [it.admit() for _ in range(2)] == [True, False]
-    it.queue("a", "call", 0, 1, calls=True)
-    it.queue("a", "program", 0, 1)
-    assert it.take_queued() == []
+    it.queue(record_of("a", "call"), 0, 1, calls=True)
+    it.queue(record_of("a", "program"), 0, 1)
+    assert it.take_queued(ALL) == []
     it.release(calls=True)
-    assert names(it.take_queued()) == ["call"]
+    assert names(it.take_queued(ALL)) == ["call"]
     it.release()
-    assert names(it.take_queued()) == ["program"]
+    assert names(it.take_queued(ALL)) == ["program"]
 
 
 def test_calls_of_functions_take_turns_too() -> None:
     it = executor(1, http_slots=3)
     for function, count in (("a", 10), ("b", 1)):
         for n in range(count):
-            it.queue(function, f"{function}{n}", 0, 1, calls=True)
-    assert names(it.take_queued()) == ["a0", "b0", "a1"]
+            it.queue(record_of(function, f"{function}{n}", n), 0, 1, calls=True)
+    assert names(it.take_queued(ALL)) == ["a0", "b0", "a1"]
 
 
 def test_an_attempt_queues_once() -> None:
     it = executor(5)
     for _ in range(3):
-        it.queue("a", "run", 0, 1)
-    assert len(it.take_queued()) == 1
+        it.queue(record_of("a", "run"), 0, 1)
+    assert len(it.take_queued(ALL)) == 1
 
 
 def test_a_paused_executor_starts_nothing() -> None:
     it = executor(5)
     it.pause()
     queue(it, "a", 1)
-    assert it.take_queued() == []
+    assert it.take_queued(ALL) == []
     assert not it.admit()
     assert not it.is_idle
 
@@ -134,7 +169,7 @@ def test_a_discarded_batch_gives_its_slots_back() -> None:
     it = executor(2)
     assert it.admit()
     queue(it, "a", 2)
-    it.take_queued()
+    it.take_queued(ALL)
     it.discard_batch()
     assert it.is_idle
     assert it.admit()
@@ -145,9 +180,7 @@ def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
     def make_job(attempt: Attempt) -> Job:
         raise CannotRun("the secret X has no value here")
 
-    plan = compile_plan(parse_definition({"id": "f", "triggers": [{"event": "go"}]}).normalised(), 1)
-    event = event_from({"name": "go", "id": "e", "ts": 0})
-    record = RunRecord(new_run("run", plan, 0), plan, event, 0)
+    record = record_of("f", "run")
     listener = Listener()
     it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
     assert it.admit()
