@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.local.attempts import is_running
-from tests.servers import Api, Json, eventually, new_key, program, serve, write_function
+from tests.servers import Api, Json, api, eventually, new_key, program, serve, write_function
 
 SEED = int(os.environ.get("STEPWELL_SEED") or random.SystemRandom().randrange(10**6))
 KILLS = 5
@@ -170,3 +170,29 @@ def test_no_step_of_a_killed_server_runs_beside_its_next_attempt(tmp_path: Path)
         assert not running() & first
         assert server.stop() == 0
     assert not running()
+
+
+def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> None:
+    """Of an attempt that is lost by it, and of one that had ended, however long their logs are."""
+    lines = "(i=0; while [ $i -lt 2000 ]; do echo $i is a line of a log that is not a short one; i=$((i+1)); done) >&2"
+    first = f"[ -e {tmp_path}/once ] || {{ touch {tmp_path}/once; echo the last >&2; sleep 1000; }}"
+    steps = {"a": program(f"{lines}; echo 1"), "b": program(f"{lines}; {first}; echo 2", after=[{"step": "a"}])}
+    folder, db = write_function(tmp_path / "f", **steps), tmp_path / "db"
+    key = new_key(db)
+
+    def logs(http: Api, event: str) -> list[str]:
+        """Those of the first attempts."""
+        run = http.run(http.runs_of(event)[0]["id"])
+        return [its["attempts"][0]["logs"] for its in run["steps"].values() if its["attempts"]]
+
+    with serve(folder, db) as server, api(server, key) as http:
+        event = http.send()
+        eventually(lambda: any("the last" in log for log in logs(http, event)))
+        before = logs(http, event)
+        server.kill()
+    assert [len(log) > 80_000 for log in before] == [True, True]
+    with serve(folder, db) as server, api(server, key) as http:
+        run = http.ended(event)
+        assert [its["status"] for its in http.run(run["id"])["steps"]["b"]["attempts"]] == ["lost", "completed"]
+        assert logs(http, event) == before
+        assert server.stop() == 0
