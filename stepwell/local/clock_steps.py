@@ -25,8 +25,8 @@ TOLERANCE_MS = 1_000  # smaller steps are nothing to act on
 def newest_time(connection: sqlite3.Connection) -> int:
     """The latest time at which this database is known to have been used."""
     sql = (
-        "SELECT max(coalesce((SELECT accepted_at FROM events ORDER BY seq DESC LIMIT 1), 0),"
-        " coalesce((SELECT created_at FROM runs ORDER BY seq DESC LIMIT 1), 0))"
+        "SELECT max(coalesce((SELECT accepted_at FROM events WHERE seq = (SELECT max(seq) FROM events)), 0),"
+        " coalesce((SELECT created_at FROM runs WHERE seq = (SELECT max(seq) FROM runs)), 0))"
     )
     newest: int = connection.execute(sql).fetchone()[0]
     return newest

@@ -18,11 +18,13 @@ from stepwell.core.events import Event, erased_body
 from stepwell.core.idempotency import claimed_value
 from stepwell.core.inputs import erased_error
 from stepwell.core.people import Person, owner
+from stepwell.core.people import unpack as unpack_person
 from stepwell.core.run import RunStatus, pack, unpack, without_data
 from stepwell.local.lists import merged
 from stepwell.local.log_files import take_log_files
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
+from stepwell.local.schema import forget_statistics
 from stepwell.local.store import LocalStore
 
 log = logging.getLogger("stepwell.erasure")
@@ -147,7 +149,7 @@ def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
 async def _forget(platform: LocalPlatform, person: Person) -> None:
     def forget(connection: sqlite3.Connection, now: int) -> None:
         _delete_person(connection, sorted(person.ids))
-        _forget_samples(connection)
+        forget_statistics(connection)  # which may have values as samples
         platform.store.people.forget()
 
     await platform.in_transaction(forget)
@@ -162,16 +164,12 @@ async def _wipe(platform: LocalPlatform) -> None:
         log.warning("traces of what was erased may be left in the database's files, erase once more: %s", error)
 
 
-def _forget_samples(connection: sqlite3.Connection) -> None:
-    """SQLite's planner keeps values from indexes as samples, if it was built so; it takes new ones when it likes."""
-    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE name = 'sqlite_stat4'").fetchall():
-        connection.execute(f"DELETE FROM {table}")
-
-
 def _delete_person(connection: sqlite3.Connection, ids: Sequence[tuple[int, str]]) -> None:
     rows = [
         connection.execute("SELECT person FROM person_ids WHERE kind = ? AND text = ?", its).fetchone() for its in ids
     ]
     for (seq,) in {row for row in rows if row is not None}:
+        (record,) = connection.execute("SELECT record FROM people WHERE seq = ?", (seq,)).fetchone()
+        sql = "DELETE FROM person_ids WHERE kind = ? AND text = ? AND person = ?"
+        connection.executemany(sql, [(*its, seq) for its in unpack_person(record).ids])
         connection.execute("DELETE FROM people WHERE seq = ?", (seq,))
-        connection.execute("DELETE FROM person_ids WHERE person = ?", (seq,))

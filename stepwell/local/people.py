@@ -13,7 +13,7 @@ from stepwell.core.people import Person, UserId, fold, pack, told_by, unpack
 
 _MOST = 10_000  # ids kept in memory
 
-_FIND = "SELECT seq, record FROM person_ids JOIN people ON people.seq = person WHERE kind = ? AND text = ?"
+_FIND = "SELECT seq, record FROM person_ids CROSS JOIN people ON people.seq = person WHERE kind = ? AND text = ?"
 
 
 class People:
@@ -63,7 +63,7 @@ class People:
 
 def read_person(connection: sqlite3.Connection, text: str) -> Person | None:
     """The person whom an id means, of the first kind that knows it."""
-    sql = "SELECT record FROM person_ids JOIN people ON people.seq = person WHERE text = ? ORDER BY kind LIMIT 1"
+    sql = "SELECT record FROM person_ids CROSS JOIN people ON people.seq = person WHERE text = ? ORDER BY kind LIMIT 1"
     row = connection.execute(sql, (text,)).fetchone()
     return None if row is None else unpack(row[0])
 

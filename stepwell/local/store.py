@@ -37,7 +37,7 @@ from stepwell.local.functions import Functions
 from stepwell.local.log_files import new_name
 from stepwell.local.once import LocalOnce
 from stepwell.local.people import People
-from stepwell.local.schema import connect, migrate
+from stepwell.local.schema import connect, forget_statistics, migrate
 from stepwell.local.timers import Timers
 from stepwell.local.trigger_tables import number_of
 from stepwell.local.types import TypeStore
@@ -93,6 +93,7 @@ class LocalStore:
         self.path, self.durable = Path(path), durable
         self.connection = connect(path, durable=durable)
         migrate(self.connection)
+        forget_statistics(self.connection)
         self.functions = Functions(self.connection)
         self.timers = Timers(self.connection)
         self.types = TypeStore(self.connection)
@@ -364,7 +365,7 @@ class LocalStore:
         seq, function, version, after, rerun_of, replay, state, event_seq, body = row
         run, plan = unpack(run_id, state), self.functions.plan(function, version)
         record = RunRecord(run, plan, Event.stored(event_seq, body), after, rerun_of, replay, seq)
-        sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY attempt"
+        sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY step, attempt"
         results = self.connection.execute(sql, (seq,))
         for step, output, error in results:
             if run.steps[step].status is StepStatus.COMPLETED and output is not None:

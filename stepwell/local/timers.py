@@ -29,7 +29,7 @@ class Timers:
     def take_due(self, now: int) -> list[tuple[str, Timer]]:
         """Remove and answer timers that are due, each with its run's id, the earliest first."""
         rows = self._connection.execute(
-            "SELECT runs.id, run, kind, step_or_pause, attempt FROM timers JOIN runs ON runs.seq = timers.run"
+            "SELECT runs.id, run, kind, step_or_pause, attempt FROM timers CROSS JOIN runs ON runs.seq = timers.run"
             " WHERE due_at <= ? ORDER BY due_at LIMIT ?",
             (now, _AT_ONCE),
         ).fetchall()

@@ -32,6 +32,8 @@ class History:
         self._know(known)
         alone = [Person(frozenset({UserId(kind, text)}), {}, 1000) for kind in range(len(KINDS)) for text in TEXTS]
         self.people = [known, *(its for its in alone if not its.ids <= known.ids)]
+        for number in range(events):
+            self._know(Person(frozenset({UserId(1, f"id-{number}"), UserId(2, f"{number}@b.c")}), {}, 1000))
         self._at, self._runs = 1_000_000, 0
         with self.connection:
             for seq in range(1, events + 1):

@@ -137,3 +137,19 @@ def test_a_database_has_one_holder(tmp_path: Path) -> None:
         second.__enter__()
     with exclusive(tmp_path / "db"):
         pass
+
+
+def test_statistics_of_a_smaller_past_are_forgotten(tmp_path: Path) -> None:
+    """SQLite plans by them: a list that was short would be read as a whole for ever."""
+    LocalStore(tmp_path / "db").close()
+    connection = connect(tmp_path / "db")
+    connection.execute("INSERT INTO people (record) VALUES ('')")
+    connection.execute("ANALYZE")
+    plan = "EXPLAIN QUERY PLAN SELECT seq FROM people WHERE seq < ? ORDER BY seq DESC"
+    assert connection.execute("SELECT count(*) FROM sqlite_stat1").fetchone() != (0,)
+    connection.close()
+    LocalStore(tmp_path / "db").close()
+    connection = connect(tmp_path / "db")
+    assert "sqlite_stat1" not in tables(connection)
+    assert "SEARCH people" in connection.execute(plan, (1,)).fetchone()[3]
+    connection.close()

@@ -1,0 +1,245 @@
+"""A server to which everything happens once, so that each statement which it has for the database is executed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from stepwell.api.access import KeyScope
+from stepwell.core.definition import parse_definition
+from stepwell.core.events import parse_events
+from stepwell.core.messages import Error, Outcome
+from stepwell.core.people import Person
+from stepwell.core.routing import Release, deleted, paused, resumed
+from stepwell.core.run import RunStatus
+from stepwell.event_types.types import Policy, TypeVersion
+from stepwell.local.approvals import LocalApprovals
+from stepwell.local.backup import back_up
+from stepwell.local.code_in_use import needed_versions
+from stepwell.local.erasure import erase
+from stepwell.local.keys import KeyStore
+from stepwell.local.retention import clean
+from stepwell.local.type_control import TypeControl
+from stepwell.local.users import LocalUsers
+from stepwell.local.webhooks import LocalWebhooks, WebhookControl
+from tests.local.scripted import Scripted, scripted, until
+
+HOUR, DAY = 3_600_000, 86_400_000
+WAIT = {"after": [{"step": "a", "async": {"event": "paid", "match": "async.data.n == event.data.n", "ttl": "2d"}}]}
+ANY = {"after": [{"step": "a", "async": {"event": "paid", "match": "async.data.n > 5", "ttl": "2d"}}]}
+DELAY = {"after": [{"step": "a", "wait": "3h"}]}
+RETRY = {"retries": {"attempts": 1, "backoff": {"initial": "3h", "jitter": 0}}}
+APPROVAL = {"runtime": {"type": "approval", "message": "ok?"}, "after": [{"step": "a"}]}
+ADA = {"external_id": "ada", "email": "ada@example.com", "plan": "pro"}
+FAILED = Outcome(error=Error("exit", "no"), retryable=True)
+
+
+async def everything(folder: Path) -> None:
+    async with scripted(folder, hold=True, parallelism=100) as it:
+        for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _time, _erasure, _age):
+            await happens(it)
+    async with scripted(folder):
+        """It starts again."""
+    _files(folder)
+
+
+async def _call(it: Scripted, work: Callable[[], Any]) -> Any:
+    """Do in a thread what asks the event loop for something."""
+    return await asyncio.to_thread(work)
+
+
+def _asked(it: Scripted) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    loop = asyncio.get_running_loop()
+    return lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+
+def _count(it: Scripted, table: str) -> int:
+    """On a connection of the test's own, which nobody watches."""
+    with contextlib.closing(sqlite3.connect(it.platform.store.path, factory=sqlite3.Connection)) as connection:
+        number: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return number
+
+
+async def _end(it: Scripted, outcome: Outcome | None = None) -> None:
+    await until(lambda: it.runner.held)
+    it.runner.release() if outcome is None else it.runner.release(outcome)
+    await asyncio.sleep(0)
+
+
+async def _runs(it: Scripted) -> None:
+    await it.deploy("waits", a=RETRY, b=WAIT, c=ANY, d=DELAY, e=APPROVAL)
+    await it.deploy("once", on="once", idempotency="event.data.n")
+    await it.send(user=ADA, data={"n": 1}, id="e1")
+    await until(lambda: it.runner.held)
+    it.runner.held[0].log("stderr", b"hello")
+    it.runner.held[0].log("stderr", b"x" * 200_000)  # which is kept in a file
+    await _end(it, FAILED)
+    await until(lambda: _count(it, "timers") == 1)
+    it.platform.clock.advance(4 * HOUR)
+    await _end(it)
+    await until(lambda: _count(it, "waits") == 2)
+    await it.send("paid", data={"n": 1})
+    await _end(it)
+    for n in (1, 1, 2):
+        await it.send("once", user=ADA, data={"n": n})
+    await it.send("once", data={"n": 7}, id="e1")  # which is known
+    await it.platform.log_files.remove_orphans()
+    (run, *_) = it.runs("e1")
+    assert it.queries.read_run(run.run.id) is not None
+    approvals = LocalApprovals(it.platform, it.queries, lambda link, outcome: True)
+    assert approvals.read_asking(before=None, limit=1).items
+    assert approvals.read_asked(run.run.id) is not None
+    await it.platform.rerun(run.run.id, "again")
+    await it.platform.replay("once", 1, ["e1"], "r1")
+    await it.platform.cancel_runs("waits")
+
+
+async def _senders(it: Scripted) -> None:
+    """An id that is drawn for a new event may be taken."""
+    await it.platform.send(parse_events(b'{"name": "x"}', it.platform.clock.now(), lambda: "e1"))
+    await it.send("stepwell/identify", user={"id": "browser"}, data={"traits": {"x": 1}})
+    await it.send("stepwell/identify", user=ADA, data={"previous_id": "browser"})
+
+
+def _users(it: Scripted) -> LocalUsers:
+    asked = _asked(it)
+    return LocalUsers(it.platform.store.path, lambda person: asked(erase(it.platform, person)))
+
+
+async def _lists(it: Scripted) -> None:
+    users = _users(it)
+    for user in (None, "ada", "somebody"):
+        for name in (None, "go"):
+            users.read_events(user=user, name=name, since=1, until=2**50, before=100)
+        for function in (None, "once"):
+            for status in (None, *RunStatus):
+                for event, replay in ((None, None), ("e1", None), (None, "r1"), ("e1", "r1")):
+                    asked = {"event": event, "replay": replay, "user": user, "function": function, "status": status}
+                    users.read_runs(**asked, since=1)
+    users.read_run_texts(lambda detail: b"", limit=10)
+    users.read_event("e1")
+    users.read_tail(0, 10)
+    users.read_keepers(1)
+    users.read_functions()
+    users.read_samples("once", 10)
+    users.read_people(before=None, limit=10)
+    person = _found(users)
+    users.timeline(person, before=None, limit=100)
+    users.timeline(person, before=(2**40, 0, 0, 0, 0), limit=100)
+    users.seen(person)
+    users.find("nobody")
+
+
+def _found(users: LocalUsers) -> Person:
+    person = users.find("ada")
+    assert person is not None
+    return person
+
+
+async def _functions(it: Scripted) -> None:
+    platform = it.platform
+
+    async def register(release: Release | None, on: dict[str, str] | None = None, **env: str) -> None:
+        await platform.register(_definition("g", on or {"event": "g"}, env), {}, {}, "g.json", release)
+
+    await register(None)
+    await register(None)
+    await register(Release(), N="1")
+    await register(Release(), N="1")
+    await register(Release(weight=0.5, guarded=True), N="2")
+    platform.clock.advance(DAY)
+    await it.send("g")
+    await platform.change_routing("g", lambda routing, versions, now: paused(routing, drop=False))
+    await it.send("g")
+    await platform.change_routing("g", lambda routing, versions, now: resumed(routing))
+    await register(Release(), {"cron": "0 * * * *"})
+    await register(Release(), {"cron": "1 * * * *"})
+    platform.clock.advance(DAY)
+    await it.send("g")
+    await platform.retire(["g"])
+    await platform.change_routing("g", lambda routing, versions, now: deleted(routing))
+    platform.store.functions.live()
+    platform.store.functions.dotenv("once", "a")
+    needed_versions(platform.store.connection)
+
+
+def _definition(function: str, trigger: dict[str, str], env: dict[str, str]) -> dict[str, Any]:
+    step = {"runtime": {"type": "docker", "image": "x"}, "env": env}
+    return parse_definition({"id": function, "triggers": [trigger], "steps": {"a": step}}).normalised()
+
+
+async def _types(it: Scripted) -> None:
+    types = TypeControl(it.platform, it.queries, _asked(it))
+    versions = [TypeVersion("typed", str(n), {"properties": {"data": {"type": "object"}}}, Policy.WARN) for n in (1, 2)]
+    changed = TypeVersion("typed", "2", {"properties": {"data": {"type": "object", "title": "x"}}}, Policy.WARN)
+
+    def change() -> None:
+        types.register_types(versions)
+        types.register_types(versions)
+        types.register_types([changed])
+        types.set_policy("typed", Policy.REJECT)
+        types.choose_default("typed", "1")
+        types.set_unknown_types(Policy.OFF)
+        types.read_types()
+        types.read_type("typed")
+        types.read_schema("typed", "1")
+        types.unknown_types()
+
+    await _call(it, change)
+    await it.send("typed", data={})
+    await _call(it, lambda: [types.remove_version("typed", its, []) for its in ("2", "1")])
+
+
+async def _webhooks(it: Scripted) -> None:
+    webhooks = LocalWebhooks(it.platform, lambda name: None, "http://x")
+    control = WebhookControl(webhooks, it.queries, _asked(it))
+    rule = {"name": "hook", "event": "hook"}
+    await webhooks.synchronise([(rule, "hook.json")], [])
+    assert webhooks.rule("hook") is not None
+    await _call(it, lambda: (control.read_webhooks(), control.remove_webhook("hook")))
+    await webhooks.synchronise([], [])
+
+
+async def _time(it: Scripted) -> None:
+    """The clock is set back while timers of all kinds wait."""
+    await it.deploy("ticks", on={"cron": "0 * * * *"})
+    await it.deploy("guarded", on="guarded")
+    await it.deploy("later", on="later", a=RETRY, b=WAIT, d=DELAY)
+    it.platform.clock.advance(10 * DAY)
+    for outcome in (None, FAILED):
+        await it.send("later", data={"n": 3}, user=ADA)
+        await _end(it, outcome)
+    await until(lambda: _count(it, "waits") == 1)
+    definition = _definition("guarded", {"event": "guarded"}, {"N": "3"})
+    await it.platform.register(definition, {}, {}, "guarded.json", Release(weight=0.5, guarded=True))
+    it.platform.clock.advance(-9 * DAY)
+    await it.send("x")
+
+
+async def _erasure(it: Scripted) -> None:
+    users, execute = _users(it), it.platform.store.connection.execute
+    execute("ANALYZE")  # of older versions
+    it.runner.release()
+    erased = await _call(it, lambda: users.erase(_found(users)))
+    assert erased.is_done
+
+
+async def _age(it: Scripted) -> None:
+    it.platform.clock.advance(40 * DAY)
+    await clean(it.platform, 30)
+
+
+def _files(folder: Path) -> None:
+    keys = KeyStore(folder / "db")
+    key, secret = keys.create(KeyScope.SEND, "name", 1)
+    assert keys.scope_of(secret) is not None
+    assert keys.list()
+    keys.revoke(key.id, 2)
+    keys.close()
+    (folder / "scratch").mkdir()
+    back_up(folder / "db", folder / "code", io.BytesIO(), folder / "scratch", lambda *_: None)

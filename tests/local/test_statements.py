@@ -1,0 +1,170 @@
+"""No statement reads more of a table that grows than it needs: SQLite says of each how it finds its rows.
+
+Statements are collected while everything happens once to a server, and compared with the SQL in the source files. So
+none is overlooked: a new statement must be executed in `everything.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import functools
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stepwell.local
+from stepwell.local.schema import MIGRATIONS, connect, migrate
+from tests.local.everything import everything
+from tests.local.history import History
+
+# These grow with events and runs, the others with what is deployed.
+GROWING = {
+    "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
+    "kept",
+}  # fmt: skip
+DEPLOYED = {
+    "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
+    "counters",
+}  # fmt: skip
+
+# Statements that read a whole table all the same, and why.
+EXCEPTIONS = {
+    "SELECT run, runs.id, function, version, state, kind, step_or_pause FROM timers JOIN runs ON runs.seq = run"
+    " ORDER BY run": "when the clock was set back, each timer is held against it",
+    "SELECT seq FROM events WHERE accepted_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
+    "SELECT seq FROM runs WHERE created_at <= ? ORDER BY seq DESC LIMIT 1": "when the clock was set back: ends soon",
+    "SELECT name FROM log_files ORDER BY run, step, attempt": "a backup holds all long logs",
+    "UPDATE runs SET ended_at = ? WHERE ended_at > ?": "when the clock was set back; an index would cost each run more",
+}
+# Searches without a value: the first or last entry of an index, or the last row.
+ENDS = {("runs", None), ("events", None), ("timers", "timers_due"), ("runs", "runs_open_after")}
+
+_NO_PLAN = re.compile(r"\s*(PRAGMA|BEGIN|COMMIT|ROLLBACK|VACUUM|ANALYZE|CREATE|ALTER|DROP)\b")
+_SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE|AND|ORDER BY|INDEXED)\b|= \?")
+
+
+class Noting(sqlite3.Connection):
+    """A connection that notes what it executes, as it was written: with `?`."""
+
+    executed: set[str] = set()  # noqa: RUF012
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        self.executed.add(sql)
+        return super().execute(sql, *values)
+
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        self.executed.add(sql)
+        return super().executemany(sql, *values)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Noting))
+        asyncio.run(asyncio.wait_for(everything(tmp_path_factory.mktemp("everything")), 60))
+    return set(Noting.executed)
+
+
+@pytest.fixture(scope="module")
+def planned(executed: set[str]) -> list[str]:
+    """Without those of migrations, which are executed once in the life of a database."""
+    migrations = "".join(MIGRATIONS)
+    return sorted(sql for sql in executed if not _NO_PLAN.match(sql) and sql.strip() not in migrations)
+
+
+@pytest.fixture(scope="module", params=["new", "used"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """SQLite plans by statistics, if it has some: those of a database in which a user has nearly everything."""
+    path = tmp_path_factory.mktemp("database") / "db"
+    connection = History(path, 1, 1000).connection if request.param == "used" else connect(path)
+    migrate(connection)
+    connection.execute("ANALYZE")
+    yield connection
+    connection.close()
+
+
+def test_every_table_is_known_to_grow_or_not(database: sqlite3.Connection) -> None:
+    rows = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    assert {name for (name,) in rows} == GROWING | DEPLOYED
+
+
+def test_statements_find_rows_by_an_index(planned: list[str], database: sqlite3.Connection) -> None:
+    problems = {sql: found for sql in planned if sql not in EXCEPTIONS and (found := problems_of(database, sql))}
+    assert problems == {}, "\n".join(f"{sql}\n    {found}" for sql, found in problems.items())
+
+
+def test_exceptions_are_needed(planned: list[str], database: sqlite3.Connection) -> None:
+    assert set(EXCEPTIONS) <= set(planned)
+    assert all(problems_of(database, sql) for sql in EXCEPTIONS)
+
+
+def problems_of(database: sqlite3.Connection, sql: str) -> list[str]:
+    plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))]
+    grows = [table for table in GROWING if re.search(rf"\b{table}\b", sql)]
+    return [step for step in plan if is_dear(step, bool(grows))]
+
+
+def is_dear(step: str, grows: bool) -> bool:
+    """Whether a step of a plan reads, or sorts, what grows."""
+    if step.startswith("USE TEMP B-TREE") or "AUTOMATIC" in step:
+        return grows
+    found = re.fullmatch(
+        r"(SCAN|SEARCH) (\w+)(?: USING (?:COVERING )?INDEX (\w+)| USING (?:INTEGER )?PRIMARY KEY)?( \(.*\))?", step
+    )
+    if found is None or found[2] not in GROWING:
+        return False
+    return found[1] == "SCAN" or (found[4] is None and (found[2], found[3]) not in ENDS)
+
+
+@pytest.mark.parametrize(
+    ("step", "is_so"),
+    [
+        ("SCAN runs", True),
+        ("SCAN runs USING COVERING INDEX runs_version", True),
+        ("SCAN functions", False),
+        ("SEARCH runs USING INDEX runs_open_version", True),  # as of min() without an index of its own
+        ("SEARCH runs USING INDEX runs_open_after", False),
+        ("SEARCH runs USING INDEX runs_user (user=? AND rowid<?)", False),
+        ("SEARCH events USING INTEGER PRIMARY KEY (rowid=?)", False),
+        ("SEARCH waits USING PRIMARY KEY", True),
+        ("USE TEMP B-TREE FOR ORDER BY", True),
+        ("SEARCH runs USING AUTOMATIC COVERING INDEX (event=?)", True),
+    ],
+)
+def test_a_plan_tells_whether_a_statement_reads_a_whole_table(step: str, is_so: bool) -> None:
+    assert is_dear(step, grows=True) is is_so
+
+
+# --- none is overlooked ----------------------------------------------------------------------------------------------
+
+FILES = sorted(Path(stepwell.local.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_all_sql_of_a_file_was_executed(file: Path, executed: set[str]) -> None:
+    written = [text for text in texts_of(ast.parse(file.read_text())) if _SQL.search(text)]
+    patterns = [_pattern(text) for text in written if text not in MIGRATIONS]
+    assert [its.pattern for its in patterns if not any(map(its.search, executed))] == []
+
+
+def texts_of(tree: ast.AST) -> list[str]:
+    """The texts of a source file but for docstrings; `\\0` is where a value is filled in."""
+    found = []
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [its.value if isinstance(its, ast.Constant) else "\0" for its in node.values]
+            found.append("".join(map(str, parts)))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner | docs:
+            found.append(node.value)
+    return found
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, text.split("\0"))), re.DOTALL)
