@@ -262,8 +262,8 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
 
 
 def forget_statistics(connection: sqlite3.Connection) -> None:
-    """Drop what ANALYZE found in this file; older versions called it when they ended. A table that was small then may be
-    large now, and SQLite would still read all of it. https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""
+    """Drop what ANALYZE found in this file; older versions called it when they ended. A table that was small then may
+    be large now, and SQLite would still read all of it. https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'sqlite_stat[0-9]'").fetchall()
     for (table,) in tables:
         connection.execute(f"DROP TABLE {table}")

@@ -163,6 +163,10 @@ async def _functions(it: Scripted) -> None:
     await it.send("g")
     await platform.retire(["g"])
     await platform.change_routing("g", lambda routing, versions, now: deleted(routing))
+    for n in range(30):
+        await it.deploy(f"many-{n}", on={"event": "many", "expression": f"event.data.n == {n}"})
+    await it.send("many", data={"n": -1})
+    it.queries.read_events(name="many")
     platform.store.functions.live()
     platform.store.functions.dotenv("once", "a")
     needed_versions(platform.store.connection)

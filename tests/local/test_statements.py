@@ -29,7 +29,7 @@ GROWING = {
 }  # fmt: skip
 DEPLOYED = {
     "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
-    "counters",
+    "counters", "trigger_tables",
 }  # fmt: skip
 
 # Statements that read a whole table all the same, and why.
