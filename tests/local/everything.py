@@ -43,8 +43,8 @@ async def everything(folder: Path) -> None:
     async with scripted(folder, hold=True, parallelism=100) as it:
         for happens in (_runs, _senders, _lists, _functions, _types, _webhooks, _time, _erasure, _age):
             await happens(it)
-    async with scripted(folder):
-        """It starts again."""
+    async with scripted(folder, batch_facts=10) as it:  # it starts again
+        await _crowd(it)
     _files(folder)
 
 
@@ -97,6 +97,16 @@ async def _runs(it: Scripted) -> None:
     await it.platform.rerun(run.run.id, "again")
     await it.platform.replay("once", 1, ["e1"], "r1")
     await it.platform.cancel_runs("waits")
+
+
+async def _crowd(it: Scripted) -> None:
+    """An event that wakes more runs than a batch may."""
+    await it.deploy("crowd", on="gather", a={"after": [{"step": "$trigger", "async": {"event": "wake", "ttl": "1d"}}]})
+    before = _count(it, "waits")
+    await it.platform.send(it.events(50, "gather"))
+    await until(lambda: _count(it, "waits") == before + 50)
+    await it.send("wake")
+    await until(lambda: _count(it, "waits") == before)
 
 
 async def _senders(it: Scripted) -> None:
