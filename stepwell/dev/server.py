@@ -18,7 +18,6 @@ from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
 from stepwell.log_lines import log_lines
-from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree, is_file
 from stepwell.project.types import ProjectTypes, project_types, surprises
@@ -102,6 +101,8 @@ def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[Pl
     """What `push` would refuse or warn of: whoever develops sees it, and goes on."""
     if not types.types:
         return []
+    from stepwell.project.expression_checks import check_expressions  # most projects have no types
+
     checked = check_expressions(functions, types)
     return [*checked.errors, *checked.warnings, *surprises(types)]
 

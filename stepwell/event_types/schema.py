@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isfinite
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
-import jsonschema_rs
-
 from stepwell.core.problems import Pointer, Problem, shown
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 Schema = dict[str, Any] | bool
 
@@ -154,6 +155,8 @@ def json_pointer(pointer: Pointer) -> str:
 def validator(schema: Schema) -> jsonschema_rs.Draft202012Validator:
     """A validator that fetches nothing, and matches patterns in linear time. `format` is an annotation, as the
     specification has it. Raises jsonschema_rs.ValidationError for a pattern that cannot be matched so."""
+    import jsonschema_rs  # most projects have no types
+
     linear = jsonschema_rs.RegexOptions(size_limit=1_000_000, dfa_size_limit=2_000_000)
     return jsonschema_rs.Draft202012Validator(schema, offline=True, validate_formats=False, pattern_options=linear)
 

@@ -24,7 +24,6 @@ from stepwell.local.prctl import hide_memory
 from stepwell.local.retention import keep_clean
 from stepwell.local.server import Deployed, LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
-from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.search import Tree
@@ -129,8 +128,7 @@ async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str,
     """Those of `schemas` folders and of triggers. A type that is refused stays as it is: nobody restarts a server to
     make its senders wrong. Answers the refusals, by the types' names."""
     found, functions = all_found.types, all_found.functions
-    checked = await asyncio.to_thread(check_expressions, functions, found) if found.types else None
-    for warning in (*found.warnings, *(checked.errors + checked.warnings if checked else ())):
+    for warning in (*found.warnings, *await asyncio.to_thread(_doubts, functions, found)):
         log.warning("%s", warning)
     refused = {}
     for its in await server.register_types([replace(one, may_break=False) for one in found.types]):
@@ -142,6 +140,15 @@ async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str,
             fields = {"type": its.name, "version": its.version, "policy": its.policy.value}
             log.info("type %s", its.what, extra={"fields": fields})
     return refused
+
+
+def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[PlacedProblem]:
+    if not types.types:
+        return []
+    from stepwell.project.expression_checks import check_expressions  # most projects have no types
+
+    checked = check_expressions(functions, types)
+    return [*checked.errors, *checked.warnings]
 
 
 async def _register_webhooks(server: LocalServer, found: FoundWebhooks) -> None:

@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-
-from dotenv import dotenv_values
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from stepwell.project.leftovers import is_leftover
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 LARGEST = 250 * 1024 * 1024
 MOST_FILES = 200_000
@@ -114,6 +115,8 @@ def dotenv(folder: Path) -> dict[str, str]:
     file = folder / ".env"
     if not file.is_file():
         return {}
+    from dotenv import dotenv_values  # few steps have one
+
     try:
         values = dotenv_values(file, interpolate=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -141,6 +144,8 @@ class _Ignored:
 
 
 def _patterns(file: Path) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # few steps have one
+
     try:
         return GitIgnoreSpec.from_lines(file.read_text("utf-8").splitlines())
     except ValueError as error:

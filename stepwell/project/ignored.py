@@ -10,8 +10,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pathspec import GitIgnoreSpec
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 GIT, STEPWELL = "git", ".stepwellignore"  # who ignores something
 _GIT_FILE = ".gitignore"
@@ -75,18 +77,19 @@ def _read(file: Path, who: str) -> tuple[tuple[GitIgnoreSpec, str, str], ...]:
 
 def _spec(lines: list[str]) -> GitIgnoreSpec:
     """The patterns of these lines; git passes over those that are none."""
+    from pathspec import GitIgnoreSpec  # nothing is ignored in many folders
+
+    def is_pattern(line: str) -> bool:
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError:
+            return False
+        return True
+
     try:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError:
-        return GitIgnoreSpec.from_lines([line for line in lines if _is_pattern(line)])
-
-
-def _is_pattern(line: str) -> bool:
-    try:
-        GitIgnoreSpec.from_lines([line])
-    except ValueError:
-        return False
-    return True
+        return GitIgnoreSpec.from_lines([line for line in lines if is_pattern(line)])
 
 
 def _exclude(git: Path) -> Path:

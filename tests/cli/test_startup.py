@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -43,6 +44,19 @@ def test_help_imports_none_of_the_commands(arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", [["runs"], ["runs", "show", "x"], ["events"], ["functions"], ["send", "x"]])
 def test_a_command_that_asks_a_server_imports_none(arguments: list[str]) -> None:
     assert not imported(*arguments) & (SERVERS | LIBRARIES | OURS)
+
+
+def test_a_server_imports_nothing_that_its_functions_do_not_need(tmp_path: Path) -> None:
+    """What only files for git, `.env`, types and http steps need."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, stepwell.dev.server, stepwell.local.serve; print(*sys.modules)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    its = {"dotenv", "genson", "http.cookiejar", "httpx", "jsonschema_rs", "pathspec"}
+    assert not its & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

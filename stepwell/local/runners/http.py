@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from stepwell.core.messages import Outcome
@@ -32,6 +31,8 @@ class HttpRunner:
         return TaskAttempt(partial(self._call, job, log), job.step.timeout_ms, end)
 
     async def _call(self, job: Job, log: Log) -> Outcome:
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
         import httpx  # takes 0.1 s, and few servers have such steps
 
         from stepwell.outbound import AsyncTransport, BadEnvironment, tls_problem
