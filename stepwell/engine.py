@@ -406,8 +406,10 @@ class Engine:
         commands: list[Command] = []
         claims: list[Claim] = []
         told = [(fact, cause) for _, fact, cause in facts]
-        waiting = [its for its in self.store.waiting(record) if all(its != fact for fact, _ in told)]
-        todo = deque([*((fact, facts[0].cause) for fact in waiting), *told])
+        todo = deque(told)
+        for fact in reversed(self.store.waiting(record)):
+            if all(fact != its for its, _ in told):
+                todo.appendleft((fact, facts[0].cause))
         while todo:
             fact, cause = todo.popleft()
             if isinstance(fact, DeadlinePassed):  # at expiry, look once more

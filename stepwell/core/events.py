@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import b32encode
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -240,7 +239,12 @@ def run_id(function_id: str, event_id: str, rerun: str = "") -> str:
     """A run's id: a function of function and event (and of a token for a run that is made again). 26 characters."""
     framed = f"{len(function_id)}:{len(rerun)}:{function_id}{rerun}{event_id}"
     digest = hashlib.blake2b(framed.encode(errors="surrogatepass"), digest_size=16)
-    return b32encode(digest.digest()).decode().rstrip("=").lower()
+    bits = int.from_bytes(digest.digest()) << 2
+    return "".join([_BASE32[bits >> shift & 1023] for shift in range(120, -1, -10)])
+
+
+# Ten bits as two characters of RFC 4648's base32, in small letters; `base64.b32encode` takes three times as long.
+_BASE32 = [a + b for a in "abcdefghijklmnopqrstuvwxyz234567" for b in "abcdefghijklmnopqrstuvwxyz234567"]
 
 
 Problems = list[tuple[str, str]]  # JSON pointer and message

@@ -252,12 +252,14 @@ class LocalStore:
             accepted.append(Accepted(event.seq, new.starts))
             misses = misses_json(new.misses, number) if new.misses else None
             invalid = orjson.dumps(event.invalid[:MOST_SHOWN]) if event.invalid else None
-            rows.append(
-                (event.seq, event.id, event.name, user_key(event.user), now, event.body, misses, new.replay, invalid)
-            )
-            keys += [(key, event.seq) for key in new.keys]
-            if new.replay is None:
-                self.people.tell(event, now)
+            user = None
+            if event.user:
+                user = user_key(event.user)
+                if new.replay is None:
+                    self.people.tell(event, now)
+            rows.append((event.seq, event.id, event.name, user, now, event.body, misses, new.replay, invalid))
+            if new.keys:
+                keys += [(key, event.seq) for key in new.keys]
         if rows and self.connection.executemany(_INSERT_EVENT, rows).rowcount != len(rows):
             self._insert_under_other_ids([new.event for new in events if new.event.fresh], rows)
         if keys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -58,6 +59,7 @@ class Watched:
         self._loop = asyncio.get_running_loop()
         self._receive, self._ended = receive, ended
         self._pipes: dict[int, str] = {}
+        self._printed = select.poll()  # whether there is anything to read: one call of the system for all pipes
         self._pidfd = -1
 
     def _open_streams(self, stdin: str) -> list[int]:
@@ -70,6 +72,7 @@ class Watched:
                 reader, writer = os.pipe()
                 theirs.append(writer)
                 self._pipes[reader] = stream
+                self._printed.register(reader, select.POLLIN)
                 os.set_blocking(reader, False)
         except OSError:
             self._discard(theirs)
@@ -88,7 +91,7 @@ class Watched:
 
     def drain(self) -> None:
         """Receive what was printed so far."""
-        for pipe in list(self._pipes):
+        for pipe, _ in self._printed.poll(0):
             left = _MOST_LEFT
             while left > 0 and (size := self._read(pipe)):
                 left -= size
@@ -106,6 +109,7 @@ class Watched:
 
     def _close(self, pipe: int) -> None:
         self._loop.remove_reader(pipe)
+        self._printed.unregister(pipe)
         os.close(pipe)
         del self._pipes[pipe]
 
