@@ -161,6 +161,7 @@ def test_an_unhandled_failure_ends_the_run_at_once(platform: Platform, tmp_path:
     assert (run["status"], run["ended_at"], run["output"]) == ("failed", ended_at, None)
 
 
+@pytest.mark.kind("an attempt may run twice")
 def test_queued_steps_of_a_failed_run_never_start(platform: Platform, tmp_path: Path) -> None:
     gate, trace = tmp_path / "gate", tmp_path / "trace"
     fillers: Json = {f"s{i}": {} for i in range(100)}

@@ -96,6 +96,7 @@ def test_a_status_in_the_body_counts_too(platform: Platform, site: Site) -> None
     assert (done["status"], done["error"]["status"], len(done["attempts"])) == ("failed", 404, 1)
 
 
+@pytest.mark.kind("an attempt may call twice")
 @pytest.mark.parametrize(
     ("status", "headers", "body", "early", "late"),
     [
@@ -120,6 +121,7 @@ def test_retry_after_sets_the_delay(
     assert (run["status"], len(site.requests)) == ("completed", 2)
 
 
+@pytest.mark.kind("an attempt may call twice")
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
 def test_redirects_are_not_followed_and_are_final_failures(platform: Platform, site: Site, status: int) -> None:
     site.answers = [Answer(status, b"moved", {"Location": f"{site.url}/elsewhere", "Retry-After": "1"}), Answer()]
@@ -130,6 +132,7 @@ def test_redirects_are_not_followed_and_are_final_failures(platform: Platform, s
     assert done["attempts"][0]["logs"].strip() == "moved"
 
 
+@pytest.mark.kind("an attempt may call twice")
 @pytest.mark.parametrize("status", [304, 305, 302])
 def test_a_redirect_to_nowhere_is_a_final_failure(platform: Platform, site: Site, status: int) -> None:
     site.answers = [Answer(status, b""), Answer()]

@@ -52,6 +52,7 @@ class Stage:
             (self._folder / f"tokens/{self._tokens}").touch()
 
 
+@pytest.mark.kind("an attempt that runs twice needs a second token")
 def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_path: Path) -> None:
     """On one machine. On AWS nothing is queued here: all are started, and Lambda runs as many as the account may."""
     stage, most = Stage(tmp_path), platform.parallelism
@@ -91,6 +92,7 @@ def test_calls_that_wait_hold_up_no_programs(platform: Platform, site: Site, tmp
     assert {run["status"] for run in platform.runs()} == {"completed"}
 
 
+@pytest.mark.kind("an attempt that runs twice needs a second token")
 def test_programs_that_work_hold_up_no_calls(platform: Platform, site: Site, tmp_path: Path) -> None:
     stage, many = Stage(tmp_path), platform.parallelism
     call: Json = {"a": {"path": "", "runtime": {"type": "http", "url": site.url}}}
@@ -104,6 +106,7 @@ def test_programs_that_work_hold_up_no_calls(platform: Platform, site: Site, tmp
     assert {run["status"] for run in platform.runs()} == {"completed"}
 
 
+@pytest.mark.kind("an attempt that runs twice needs a second token")
 def test_a_flood_of_one_function_does_not_starve_another(platform: Platform, tmp_path: Path) -> None:
     stage, most = Stage(tmp_path), platform.parallelism
     for name in ("flood", "drop"):
