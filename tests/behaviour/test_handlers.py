@@ -314,7 +314,7 @@ def test_a_process_that_closes_its_runtimes_files_is_a_failure_and_is_replaced(p
 @pytest.mark.parametrize("body", ["time.sleep(600)", "signal.signal(signal.SIGTERM, lambda *a: 0); time.sleep(600)"])
 def test_a_handler_that_takes_too_long_is_killed_and_replaced(platform: Platform, body: str) -> None:
     ok = "if event['event']['data'].get('ok'): return 1"
-    platform.deploy(handled_by(timeout="300ms"), python(f"{ok}\n    {body}", "import signal, time"))
+    platform.deploy(handled_by(timeout="1s"), python(f"{ok}\n    {body}", "import signal, time"))
     assert run_it(platform)["error"]["kind"] == "timeout"
     assert run_it(platform, data={"ok": True})["output"] == 1
 
