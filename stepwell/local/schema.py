@@ -191,6 +191,7 @@ MIGRATIONS = (
 
 
 WAL_BYTES = 64 * 1024 * 1024  # which the write-ahead log keeps on disk when it begins anew
+WAL_PAGES = 8000  # with which a commit writes the log back, if `wal.py` does not
 _BUSY_S = 5  # how long a connection waits for others
 
 
@@ -223,7 +224,7 @@ def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connec
     if not read_only:
         _use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        connection.execute("PRAGMA wal_autocheckpoint = 8000")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     return connection

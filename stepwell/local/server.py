@@ -197,7 +197,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
                 http_slots=settings.http_slots,
             ),
         )
-        duty = asyncio.create_task(platform.wal.keep_small())
+        duty = asyncio.create_task(platform.wal.keep_small(store.connection, platform.alone))
         try:
             await _check_code(store, code, settings)
             await platform.start()

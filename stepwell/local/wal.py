@@ -1,7 +1,10 @@
 """The database's write-ahead log (the file `-wal`): it stays small, and keeps nothing of what was erased.
 
-SQLite writes the log back into the database by itself, and begins it anew, unless somebody is reading: then it grows
-until they are done. One rule: nobody waits for readers. What they keep from being written back is tried again later.
+By itself, SQLite writes the log back within a commit, and all requests wait for that. While a server runs, a thread
+writes it back instead, and the writer goes on meanwhile. Then the writer is held for some milliseconds: what it has
+added is written back, those who read the log end, and the log is cut.
+
+One rule: nobody waits for long readers. What they keep from being written back is tried again later.
 """
 
 from __future__ import annotations
@@ -10,22 +13,33 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from stepwell.local.schema import WAL_BYTES, connect
+from stepwell.local.schema import WAL_BYTES, WAL_PAGES, connect
 
 log = logging.getLogger("stepwell.database")
 
-_EVERY_S = 30.0
+_EVERY_S = 0.25
+_AGAIN_S = 30.0  # the longest time between two tries to cut the log
+_WRITE_BACK_BYTES = 32 * 1024 * 1024
+_FEW_PAGES = 500  # that may be written back while the writer is held
+_ROUNDS = 3
+_READERS_MS = 20  # how long readers may keep the writer waiting
 _PATIENCE_S = 2.0  # for readers that are about to end
 _LARGEST_WIPE = 512 * 1024 * 1024  # bytes of a database that is written anew within some 5 s
 
 
-class WriteAheadLog:
-    """`most_bytes`: what it may have without being looked after; people are told when it has four times as much."""
+Alone = Callable[[Callable[[], bool]], Awaitable[bool]]
 
-    def __init__(self, database: Path, most_bytes: int = WAL_BYTES) -> None:
-        self._database, self._most_bytes = database, most_bytes
+
+class WriteAheadLog:
+    """It is written back when it has grown by `write_back_bytes`, and cut when it has more than `most_bytes`. A log of
+    four times as much is warned of."""
+
+    def __init__(self, database: Path, most_bytes: int = WAL_BYTES, write_back_bytes: int = _WRITE_BACK_BYTES) -> None:
+        self._database, self._most_bytes, self._write_back_bytes = database, most_bytes, write_back_bytes
+        self._tried = 0  # its size when it was written back and could not be cut
         self._path = Path(f"{database.resolve()}-wal")
         self._holds_erased = False  # bytes of what was erased may be in it
         self._warn_at = 4 * most_bytes
@@ -37,11 +51,16 @@ class WriteAheadLog:
         except FileNotFoundError:
             return 0
 
+    def write_back(self) -> int:
+        """Copy the log into the database, as far as readers allow; how many pages are left."""
+        with contextlib.closing(connect(self._database)) as connection:
+            return _checkpoint(connection, "PASSIVE")
+
     def shrink(self) -> bool:
         """Write the log back and cut it to nothing; False if somebody who reads or writes keeps it from that."""
         with contextlib.closing(connect(self._database)) as connection:
-            connection.execute("PRAGMA busy_timeout = 0")
-            return _checkpoint(connection, "PASSIVE") and _checkpoint(connection, "TRUNCATE")
+            connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+            return _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "TRUNCATE") == 0
 
     def wipe(self) -> None:
         """Write the database anew, so that nothing of what was deleted is left between its rows, and cut the log. No
@@ -68,20 +87,50 @@ class WriteAheadLog:
             await asyncio.sleep(0.05)
         self._holds_erased = False
 
-    async def keep_small(self, every_s: float = _EVERY_S) -> None:
-        """Look at the log again and again, for ever."""
+    async def keep_small(
+        self, writer: sqlite3.Connection | None = None, alone: Alone = asyncio.to_thread, every_s: float = _EVERY_S
+    ) -> None:
+        """Look at the log again and again, for ever. Meanwhile no commit of `writer` writes it back. `alone` does work
+        in a thread while nobody writes."""
+        if writer is not None:
+            writer.execute("PRAGMA wal_autocheckpoint = 0")
+        try:
+            await self._tend_for_ever(alone, every_s)
+        finally:
+            if writer is not None:
+                with contextlib.suppress(sqlite3.Error):  # it may be closed
+                    writer.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+
+    async def _tend_for_ever(self, alone: Alone, every_s: float) -> None:
+        loop, again_s = asyncio.get_running_loop(), every_s
+        again_at = loop.time()
         while True:
             await asyncio.sleep(every_s)
-            if self._holds_erased or self.size > self._most_bytes:
-                await self._tend()
+            has_grown = self.size > self._tried + self._write_back_bytes
+            is_left = loop.time() >= again_at and (self._holds_erased or self.size > self._most_bytes)
+            if has_grown or is_left:
+                is_cut = await self._cut(alone)
+                again_s = every_s if is_cut else min(2 * again_s, _AGAIN_S)
+                again_at = loop.time() + again_s
 
-    async def _tend(self) -> None:
+    async def _cut(self, alone: Alone) -> bool:
+        """Whether it could be cut."""
+        is_cut = False
         try:
-            if await asyncio.to_thread(self.shrink):
-                self._holds_erased, self._warn_at = False, 4 * self._most_bytes
+            for _ in range(_ROUNDS):  # each has only to do what was added during the one before
+                if await asyncio.to_thread(self.write_back) < _FEW_PAGES:
+                    is_cut = await alone(self.shrink)
+                    break
         except sqlite3.Error as error:
             log.warning("%s cannot be written back: %s", self._path, error)
-        if (size := self.size) > self._warn_at:
+        self._tried = 0 if is_cut else self.size
+        self._tell_of_it(is_cut)
+        return is_cut
+
+    def _tell_of_it(self, is_cut: bool) -> None:
+        if is_cut:
+            self._holds_erased, self._warn_at = False, 4 * self._most_bytes
+        elif (size := self.size) > self._warn_at:
             self._warn_at = 2 * size
             log.warning(
                 "%s has %d MB, since somebody has been reading the database for long (a copy of it, sqlite3 in a"
@@ -90,6 +139,7 @@ class WriteAheadLog:
             )
 
 
-def _checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> int:
+    """How many pages are not written back."""
     busy, in_log, written_back = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return not busy and in_log == written_back
+    return int(in_log - written_back) or int(busy)

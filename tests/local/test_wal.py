@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from stepwell.core.messages import Outcome
 from stepwell.core.people import Person
 from stepwell.local.erasure import erase
 from stepwell.local.runners.job import End, Job, Log, Running
-from stepwell.local.schema import WAL_BYTES, connect
+from stepwell.local.schema import WAL_BYTES, WAL_PAGES, connect
 from stepwell.local.users import LocalUsers
 from stepwell.local.wal import WriteAheadLog
 from tests.local.scripted import Scripted, scripted, until
@@ -95,6 +97,66 @@ def test_a_log_that_cannot_be_cut_is_warned_of_once_and_the_reader_is_blamed(
     (message,) = {record.getMessage() for record in caplog.records}
     assert f"{database}-wal" in message
     assert "reading the database for long" in message
+
+
+def test_while_the_log_is_looked_after_no_commit_writes_it_back(database: Path) -> None:
+    writer = connect(database)
+
+    def pages() -> int:
+        number: int = writer.execute("PRAGMA wal_autocheckpoint").fetchone()[0]
+        return number
+
+    async def look_after_it() -> None:
+        task = asyncio.create_task(WriteAheadLog(database).keep_small(writer, every_s=0.01))
+        await until(lambda: pages() == 0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(look_after_it())
+    assert pages() == WAL_PAGES
+    writer.close()
+
+
+def test_a_log_that_grows_is_written_back_and_cut(tmp_path: Path) -> None:
+    """Although events come all the time."""
+
+    async def test(it: Scripted) -> None:
+        wal = WriteAheadLog(tmp_path / "db", write_back_bytes=MB)
+        task = asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.alone, every_s=0.001))
+        before, cuts = 0, 0
+        while cuts < 3:
+            await it.platform.send(it.events(1, "nothing", data={"x": "x" * 200_000}))
+            cuts += wal.size < before
+            before = wal.size
+        task.cancel()
+
+    on_platform(tmp_path, test)
+
+
+def test_readers_that_never_all_pause_do_not_let_the_log_grow(tmp_path: Path) -> None:
+    """The writer is held until each of them has ended what it reads, so that all begin to read behind the log."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with contextlib.closing(connect(tmp_path / "db", read_only=True)) as connection:
+            while not ended.is_set():
+                connection.execute("SELECT count(*) FROM events").fetchone()
+
+    async def test(it: Scripted) -> None:
+        wal = WriteAheadLog(tmp_path / "db", write_back_bytes=MB)
+        tasks = [asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.alone, every_s=0.001))]
+        tasks += [asyncio.create_task(asyncio.to_thread(read)) for _ in range(3)]
+        largest = 0
+        for _ in range(100):
+            await it.platform.send(it.events(1, "nothing", data={"x": "x" * 200_000}))
+            largest = max(largest, wal.size)
+        ended.set()
+        await asyncio.wait(tasks[1:])
+        tasks[0].cancel()
+        assert it.count("events") == 100
+        assert largest < 10 * MB < 100 * 200_000
+
+    on_platform(tmp_path, test)
 
 
 def test_writers_cut_what_a_long_reader_made_grow(tmp_path: Path) -> None:
