@@ -1,7 +1,7 @@
 """What is old goes: ended runs, events that no run needs, versions without runs, and code that no version needs.
 
-Each piece is a part of a batch and takes some milliseconds. The pause after it is as long as it took, so the engine has
-at least half of the time.
+Each piece is a part of a batch and takes some milliseconds. The pause after it is longer than it took with its commit,
+so the engine has most of the time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from stepwell.project.code import CHANGED, remove
 log = logging.getLogger("stepwell.retention")
 
 _EVERY_MS = 600_000
-_PIECE_S = 0.006  # of deleting; the commit that follows takes about half of that again
+_PIECE_S = 0.006  # of deleting; the commit that follows takes two thirds of that again
+_PAUSE = 4  # times as long as that
 _AT_ONCE = 50  # rows between two looks at the clock
 _DAY_MS = 86_400_000
 
@@ -62,20 +63,21 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
 async def _in_pieces(
     platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int, piece_s: float
 ) -> None:
-    position, began = 0, 0.0
+    position, took_s = 0, 0.0
 
     def piece(connection: sqlite3.Connection, now: int) -> None:
-        nonlocal position, began
+        nonlocal position, took_s
         began = time.perf_counter()
         _keep_counters(connection)
-        while position >= 0:
+        while True:
             position = delete(connection, cut, position)
-            if time.perf_counter() - began >= piece_s:
+            took_s = time.perf_counter() - began
+            if position < 0 or took_s >= piece_s:
                 return
 
     while position >= 0:
         await platform.in_transaction(piece)
-        await asyncio.sleep(time.perf_counter() - began)
+        await asyncio.sleep(_PAUSE * took_s)
 
 
 def _keep_counters(connection: sqlite3.Connection) -> None:
