@@ -27,6 +27,7 @@ log = logging.getLogger("stepwell.readers")
 _PATHS = ("/v1/runs", "/v1/events", "/v1/users")
 _AT_ONCE = 4  # questions that the process has: it works on two
 _AGAIN_S = 1.0  # after the process has died
+_AGAIN_IF_BROKEN_S = 60.0  # and if it had never answered
 _NEEDED = ("PATH", "HOME", "TZ", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
@@ -97,9 +98,14 @@ class ReaderProcess(asyncio.Protocol):
     def start_soon(self) -> None:
         """Start it, unless it is starting or has just died."""
         loop = asyncio.get_running_loop()
-        if self._popen is None and self._starting is None and not self._is_closed and loop.time() >= self._not_before:
+        if self.may_start(loop.time()):
             self._not_before = loop.time() + _AGAIN_S
             self._starting = loop.create_task(self._start())
+
+    def may_start(self, at: float) -> bool:
+        """Whether it would be started at this time of the loop."""
+        is_wanted = self._popen is None and self._starting is None and not self._is_closed
+        return is_wanted and at >= self._not_before
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -143,7 +149,7 @@ class ReaderProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has died, or is not wanted any more."""
-        self.is_up = False
+        was_up, self.is_up = self.is_up, False
         self._received.clear()
         asked, self._asked = self._asked, {}
         for future in asked.values():
@@ -154,8 +160,12 @@ class ReaderProcess(asyncio.Protocol):
             popen.kill()
             popen.wait()
             started.remove(popen.pid)
+            if not was_up:
+                self._not_before = asyncio.get_running_loop().time() + _AGAIN_IF_BROKEN_S
             if not self._is_closed:
-                log.warning("the process that reads has ended with %s; another is started", popen.returncode)
+                again = _AGAIN_S if was_up else _AGAIN_IF_BROKEN_S
+                words = "the process that reads has ended with %s; the server reads itself, for %.0f s at least"
+                log.warning(words, popen.returncode, again)
 
     async def close(self) -> None:
         self._is_closed = True

@@ -162,6 +162,21 @@ def test_when_the_process_dies_the_server_answers_and_another_one_is_started(tmp
     run(test())
 
 
+def test_a_process_that_cannot_answer_is_not_started_again_and_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        process = ReaderProcess(tmp_path / "no-database", URL)
+        process.start_soon()
+        await until(lambda: "has ended with" in caplog.text)
+        assert (process.is_up, process.pid) == (False, None)
+        assert await process.ask("/v1/runs", "") is None
+        assert not process.may_start(asyncio.get_running_loop().time() + 30)
+        assert process.may_start(asyncio.get_running_loop().time() + 61)
+
+    run(test())
+
+
 def test_after_an_erasure_the_process_does_not_show_what_was_erased(tmp_path: Path) -> None:
     async def test() -> None:
         async with site(tmp_path) as its:
