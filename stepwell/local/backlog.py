@@ -8,6 +8,7 @@ is accepted whole or not at all.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
@@ -30,6 +31,10 @@ class Line(Generic[T]):
 
     def __bool__(self) -> bool:
         return bool(self._items or self._waiting)
+
+    @property
+    def first(self) -> T | None:
+        return self._items[0] if self._items else None
 
     def add(self, items: Iterable[T]) -> None:
         before = len(self._items)
@@ -68,11 +73,13 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self.requests or self.facts or self.calls)
 
-    def take_arrivals(self, enough: int) -> list[Arrival]:
-        """The events of the first requests, of one at least, until they are so many."""
+    def take_arrivals(self, enough: int, largest: float = math.inf) -> list[Arrival]:
+        """The events of the first requests, of one at least, until they are so many. A request with more than
+        `largest` is not taken, nor are those behind it."""
         arrivals: list[Arrival] = []
-        while len(arrivals) < enough and (request := self.requests.take(1)):
-            arrivals += request[0]
+        while len(arrivals) < enough and (request := self.requests.first) is not None and len(request) <= largest:
+            arrivals += request
+            self.requests.take(1)
         return arrivals
 
     def reached(self) -> list[asyncio.Future[None]]:

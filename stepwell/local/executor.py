@@ -131,8 +131,13 @@ class Executor:
         return set(self._running)
 
     @property
+    def has_queued(self) -> bool:
+        """Whether attempts wait for a slot."""
+        return any(slots.has_queued for slots in self._all_slots)
+
+    @property
     def is_idle(self) -> bool:
-        return not (self._running or self._ready or any(slots.has_queued for slots in self._all_slots))
+        return not (self._running or self._ready or self.has_queued)
 
     async def close(self) -> None:
         """Kill what still runs."""

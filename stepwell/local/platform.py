@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ _RECOVER_AT_ONCE = 500
 _AT_ONCE = 50  # events, facts and waits between two looks at the clock
 _SLICE_S = 0.01  # how long a batch may keep the loop from answering requests
 _MOST_CALLS = 10  # of a batch
+_LARGE = 200  # events: a request with more is dear to accept, and runs that have begun shall get on in between
+_BETWEEN_LARGE = 4  # batches
 
 DEFAULT_URL = "http://127.0.0.1:8288"
 
@@ -102,6 +105,7 @@ class LocalPlatform:
         self._batch: _Batch | None = None  # that is being written
         self._steps: Iterator[None] = iter(())  # what is left to do of it, a piece at a time
         self._is_wary = False  # a batch failed: what events are still to do may be why, and waits for another try
+        self._until_large = 0  # batches, before the next large request is accepted
         self._scheduled = False
         self._releasing = False
         self._closed = False
@@ -472,12 +476,18 @@ class LocalPlatform:
     def _begin(self) -> None:
         settings, now = self._settings, self._look_at_clock()
         pace = BatchPace(self.store.unrouted, _AT_ONCE, settings.batch_facts, settings.batch_s)
-        calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._backlog.take_arrivals(_AT_ONCE)
+        calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._take_arrivals()
+        self._until_large = _BETWEEN_LARGE if len(arrivals) > _LARGE else self._until_large - 1
         batch = self._batch = _Batch(now, self._set_back_ms, pace, calls, arrivals)
         self._steps = self._steps_of(batch)
         self.store.begin()
         if batch.set_back_ms:
             self.store.move_back(batch.set_back_ms, now)
+
+    def _take_arrivals(self) -> list[Arrival]:
+        """The next requests' events; no large request yet, if runs have not got on since the last."""
+        is_early = self._until_large > 0 and (self._backlog.facts or self.store.unrouted)
+        return self._backlog.take_arrivals(_AT_ONCE, _LARGE if is_early else math.inf)
 
     def _steps_of(self, batch: _Batch) -> Iterator[None]:
         for call in batch.calls:
@@ -514,7 +524,7 @@ class LocalPlatform:
         steps, now, pace = self._engine.steps, batch.now, batch.pace
         while arrivals:
             yield from steps(arrivals, [], now, pace)
-            arrivals = [] if pace.is_over else self._backlog.take_arrivals(_AT_ONCE)
+            arrivals = [] if pace.is_over else self._take_arrivals()
         while self._releasing:
             yield from steps([], self._released(now), now, pace)
             if pace.is_over:
@@ -522,7 +532,7 @@ class LocalPlatform:
         while self.store.unrouted and not self._is_wary:
             pace.grant()
             yield from steps([], [], now, pace, self.store.unrouted.take(_AT_ONCE))
-            if pace.is_over:
+            if pace.is_over or self.executor.has_queued:  # whatever starts would only queue, too
                 break
 
     def _due(self, now: int) -> tuple[list[Arrival], list[RunFact]]:

@@ -196,3 +196,26 @@ def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> Non
         assert [its["status"] for its in http.run(run["id"])["steps"]["b"]["attempts"]] == ["lost", "completed"]
         assert logs(http, event) == before
         assert server.stop() == 0
+
+
+def test_what_an_event_starts_and_wakes_goes_on_after_kills_in_between(tmp_path: Path) -> None:
+    """More than one batch may do: the events are answered, and the server dies, before all of it is done."""
+    timeout = {"step": "$trigger", "async": {"event": "wake", "ttl": "1d", "onTimeout": True}}
+    folder = write_function(tmp_path / "functions", a=program("echo 1", after=[timeout]))  # skipped once it is woken
+    db, many = tmp_path / "db", 1000
+    key = new_key(db)
+    for events in ([{"name": "go", "id": f"go-{n}"} for n in range(many)], [{"name": "wake", "id": "wake"}]):
+        with serve(folder, db, "--no-fsync") as server:
+            http = Api(server.url, key)
+            if events[0]["name"] == "wake":
+                eventually(lambda http=http: len(all_runs(http)) == many, every=0.2)  # type: ignore[misc]
+            assert http.http.post("/e", json=events).status_code == 200
+            server.kill()
+            http.close()
+    with serve(folder, db, "--no-fsync") as server:
+        http = Api(server.url, key)
+        eventually(lambda: not http.get("/v1/runs", status="running", limit=1)["data"], every=0.2)
+        runs = all_runs(http)
+        http.close()
+    assert {run["event_id"] for run in runs} == {f"go-{n}" for n in range(many)}
+    assert [run["status"] for run in runs] == ["completed"] * many

@@ -268,3 +268,10 @@ def test_all_events_of_a_request_are_taken_or_none() -> None:
     backlog, event = Backlog(), Arrival(event_from({"name": "go", "id": "e", "ts": 0}))
     backlog.requests.add([[event] * size for size in (20, 40, 1000, 5)])
     assert [len(backlog.take_arrivals(50)) for _ in range(4)] == [60, 1000, 5, 0]
+
+
+def test_requests_behind_one_that_is_too_large_yet_wait_with_it() -> None:
+    backlog, event = Backlog(), Arrival(event_from({"name": "go", "id": "e", "ts": 0}))
+    backlog.requests.add([[event] * size for size in (20, 1000, 5)])
+    assert [len(backlog.take_arrivals(50, largest=200)) for _ in range(2)] == [20, 0]
+    assert [len(backlog.take_arrivals(50)) for _ in range(2)] == [1000, 5]
