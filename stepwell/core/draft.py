@@ -187,6 +187,8 @@ class Draft:
         if self.steps[i].status is not _PENDING_STEP:
             return None
         step = self.plan.steps[i]
+        if step.join == "merge" and self.edges[step.edges[-1]] is _PENDING_EDGE:
+            return None  # so steps that many others lead to cost those little
         move = JOINS[step.join]([self.edges[e] for e in step.edges])
         if move == "start":
             self.start(i)
