@@ -324,6 +324,16 @@ def test_an_interpreter_with_threads_is_not_forked(tmp_path: Path) -> None:
     with_runner(work)
 
 
+def test_an_attempt_ends_although_no_interpreter_can_be_started(tmp_path: Path) -> None:
+    body = "import shutil\nshutil.rmtree(os.path.dirname(os.environ['TMPDIR']))\nreturn 1"
+
+    async def work(runner: Runner) -> None:
+        assert await runner.output(py(tmp_path, body)) == 1
+        assert runner.forkers == []
+
+    with_runner(work)
+
+
 def test_where_nothing_can_be_forked_workers_are_started_as_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ class ForkServer:
         self._loop = asyncio.get_running_loop()
         self._gone = gone
         self._answers: deque[Answer] = deque()
-        self.is_ready = self.was_ready = False
+        self.is_ready = self.was_ready = self.is_doomed = False
         self.children = self._asked = self._answered = 0
         self.used_at = self._loop.time()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -92,7 +92,7 @@ class ForkServer:
             self._answers.append(answer)
 
     def kill(self) -> None:
-        self.is_ready = False
+        self.is_ready, self.is_doomed = False, True
         self._process.kill()
 
     def _expect(self, number: int) -> None:

@@ -62,11 +62,15 @@ class Interpreters:
     def _start(self, key: Key, env: Mapping[str, str], scripts: Path) -> None:
         if len(self._servers) >= _MOST and not self._stop_one():
             return
-        folder = self._scratch.new()
+        try:
+            folder = self._scratch.new()
+        except OSError:  # the disk is full; workers are started one by one
+            return
         variables = {name: env[name] for name in _BASE} | {"TMPDIR": folder.tmp}
         command = python_command(key[0], scripts / "python_fork_server.py")
+        launch = partial(spawn, command, "/", variables, self._scratch.user)
         try:
-            server = ForkServer(partial(spawn, command, "/", variables, self._scratch.user), partial(self._gone, key))
+            server = ForkServer(launch, partial(self._gone, key))
         except OSError:
             self._scratch.remove(folder)
             return
@@ -83,7 +87,7 @@ class Interpreters:
     def _gone(self, key: Key, server: ForkServer) -> None:
         _, folder = self._servers.pop(key)
         self._scratch.remove(folder)
-        if not server.was_ready:
+        if not (server.was_ready or server.is_doomed):
             self._unfit.add(key)
             _logger.info("workers of %s are started one by one: it cannot be forked", key[0])
         if not self._servers:
