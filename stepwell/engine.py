@@ -15,7 +15,15 @@ from stepwell.core.advance import advance, questions, used_events
 from stepwell.core.events import Event, Invalid, run_id
 from stepwell.core.expressions import EFFORT, Bindings, Scope, compile_expression
 from stepwell.core.idempotency import already_run, value_key
-from stepwell.core.inputs import MAX_INPUT_BYTES, async_event_ids, edge_variables, error_json, match_answer, step_input
+from stepwell.core.inputs import (
+    MAX_INPUT_BYTES,
+    async_event_ids,
+    edge_variables,
+    error_json,
+    match_answer,
+    matcher,
+    step_input,
+)
 from stepwell.core.invalid_events import invalid_event
 from stepwell.core.messages import (
     NO_ANSWERS,
@@ -255,8 +263,8 @@ class Engine:
                 facts += self._wake(route, now, room)
             elif route.is_awaited:
                 found = self.store.find_waits(route.event, route.keys, route.behind)
-                route.found, route.is_awaited = deque(found), len(found) == self.store.finds_at_once
-                done += 1
+                route.found, route.is_awaited = deque(found.waits), not found.is_all
+                done += found.effort
             if not (route.starts or route.found or route.is_awaited):
                 routes.popleft()
         return facts
@@ -323,7 +331,8 @@ class Engine:
             record = records.get(wait.run_id)
             if now >= wait.deadline or record is None or event.seq <= record.after or record.event.id == event.id:
                 continue
-            if self._matches(record, wait.pause, event):
+            own = record.event.as_json()
+            if match_answer(record.plan, wait.pause, own, record.outputs, record.errors, event.as_json()).holds:
                 facts.append(RunFact(wait.run_id, EventArrived(wait.pause, event.id), cause))
         return facts
 
@@ -337,17 +346,14 @@ class Engine:
             return None, True
         used = used_events(record.plan, record.run, pause)
         events = self.store.find_events(its.event, state.key, max(record.after, after), state.due_at)
+        matches = matcher(record.plan, pause, record.event.as_json(), record.outputs, record.errors)
         for number, event in enumerate(events, 1):
-            if event.id not in used and self._matches(record, pause, event):
+            if event.id not in used and matches(event.as_json()).holds:
                 return EventArrived(pause, event.id), True
             if number == self.store.looks_at:
                 self.store.look_on(record.run.id, pause, event.seq)
                 return None, False
         return None, True
-
-    def _matches(self, record: RunRecord, pause: int, event: Event) -> bool:
-        own = record.event.as_json()
-        return match_answer(record.plan, pause, own, record.outputs, record.errors, event.as_json()).holds
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

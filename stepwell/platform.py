@@ -85,6 +85,16 @@ class OpenedWait:
     place: WaitPlace | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FoundWaits:
+    """`is_all`: there are no others; else there are some, and those behind the last one are not looked at yet.
+    `effort`: how many waits could have been woken in the time that it took to find these."""
+
+    waits: Sequence[OpenedWait]
+    is_all: bool = True
+    effort: int = 1
+
+
 @dataclass(slots=True)
 class Route:
     """What an accepted event is still to do: the functions to start, by id, then the waits to wake, by `keys` and by
@@ -156,14 +166,10 @@ class Once(Protocol):
 class Store(Protocol):
     """State. Every method sees all that was committed before it, also by others (strong consistency).
 
-    `looks_at`: how many events are looked at for a wait at once; None: all. `finds_at_once`: how many waits
-    `find_waits` answers at most, so that it must be asked for those behind; None: it sees to them itself.
+    `looks_at`: how many events are looked at for a wait at once; None: all.
     """
 
     looks_at: int | None
-
-    @property
-    def finds_at_once(self) -> int | None: ...
 
     @property
     def once(self) -> Once: ...
@@ -190,9 +196,10 @@ class Store(Protocol):
     def look_on(self, run_id: str, pause: int, after: int) -> None:
         """See to it that the engine is asked to `look` for what satisfies this wait behind that position, too."""
 
-    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> Sequence[OpenedWait]:
-        """Open waits for this event's name that have no key or one of these, behind a place. A store that answers but
-        some of many, and has no `finds_at_once`, sees to it that the engine is asked to `wake` the others."""
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
+        """Open waits for this event's name that have no key or one of these, behind a place; those may be left out that
+        the event does not satisfy. Some of many: then the others are asked for, or, if this says that there are none,
+        the store sees to it that the engine is asked to `wake` them."""
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
         """Runs by id; unknown ones are left out."""
@@ -308,6 +315,7 @@ class FunctionDetail:
     definition: bytes  # JSON, of the live or else the newest version
     versions: Sequence[VersionDetail]  # the oldest first
     routing: Routing
+    waits_by_name: int | None = None  # open waits that are found by their event's name alone; None: not counted
 
     @property
     def version(self) -> int | None:

@@ -177,6 +177,9 @@ class VersionView(TypedDict):
 
 
 class FunctionView(TypedDict):
+    """`waits_by_name`: how many open waits are compared with each event of their name, since their `match` has no
+    equality to find them by; null where they are not counted (on AWS)."""
+
     id: str
     name: str
     version: int | None
@@ -184,6 +187,7 @@ class FunctionView(TypedDict):
     triggers: list[dict[str, Any]]
     steps: dict[str, dict[str, Any]]
     versions: list[VersionView]
+    waits_by_name: int | None
 
 
 class EventList(TypedDict):

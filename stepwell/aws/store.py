@@ -71,7 +71,7 @@ from stepwell.core.messages import (
 from stepwell.core.routing import State
 from stepwell.core.run import RunStatus, StepStatus
 from stepwell.engine import RunFact
-from stepwell.platform import Accepted, Cause, Change, NewEvent, NotWritten, OpenedWait, RunRecord, WaitPlace
+from stepwell.platform import Accepted, Cause, Change, FoundWaits, NewEvent, NotWritten, RunRecord, WaitPlace
 
 T = TypeVar("T")
 log = logging.getLogger("stepwell.aws")
@@ -86,7 +86,6 @@ class DynamoStore:
     """Implements `platform.Store` for one batch after the other: `begin`, then what the engine does, then `flush`."""
 
     looks_at: int | None = 5000  # ten messages with as many have to be done within `advance`'s minute
-    finds_at_once: int | None = None  # `Waking` sees to the others
 
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
@@ -294,11 +293,13 @@ class DynamoStore:
         )["Items"]
         return found
 
-    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> Sequence[OpenedWait]:
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
+        """A page of each partition; `Waking` sees to the others."""
         partitions = [partition for key in keys for partition in wait_partitions(event.name, key)]
         if self.catalog().is_awaited_by_name(event):
             partitions += wait_partitions(event.name, None)
-        return [wait for found in self.each(lambda p: self._waking.page(event.id, p), partitions) for wait in found]
+        pages = self.each(lambda partition: self._waking.page(event.id, partition), partitions)
+        return FoundWaits([wait for page in pages for wait in page])
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

@@ -65,10 +65,14 @@ def short(data: Any, width: int = 60) -> str:
 
 def function_table(functions: list[dict[str, Any]]) -> Table:
     table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
+    has_waits = any(function.get("waits_by_name") for function in functions)
+    if has_waits:
+        table.add_column("waits by name")
     for function in functions:
         triggers = "\n".join(shown(trigger_text(trigger)) for trigger in function["triggers"])
         steps = ", ".join(function["steps"])
-        table.add_row(shown(function["id"]), shown(f"v{function['version']}"), triggers, shown(steps))
+        waits = [f"{function.get('waits_by_name') or 0:,}"] if has_waits else []
+        table.add_row(shown(function["id"]), shown(f"v{function['version']}"), triggers, shown(steps), *waits)
     return table
 
 
@@ -78,6 +82,9 @@ def function_lines(function: dict[str, Any]) -> RenderableType:
     lines += [styled(f"  starts on {trigger_text(trigger)}") for trigger in function["triggers"]]
     for version in function["versions"]:
         lines.append(Text(f"  v{version['version']} made {local_time(version['created_at'])}", "dim"))
+    if function.get("waits_by_name"):
+        waits = f"  {function['waits_by_name']:,} open waits are found by their event's name alone; "
+        lines.append(Text(f"{waits}`stepwell validate` says which match needs an equality", "yellow"))
     for step_id, step in function["steps"].items():
         lines.append(Text.assemble(styled("  step ", (step_id, "bold")), "\n", _indented(step)))
     return Group(*lines)

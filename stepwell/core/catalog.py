@@ -56,6 +56,7 @@ class Catalog:
         self._plan = plan
         self.live: Mapping[str, Plan] = _Live(self._routes, plan)
         self._divided = {function_id for function_id, route in self._routes.items() if route.canary is not None}
+        self._dropping = {its for its, route in self._routes.items() if route.state is State.DROPPING}
         self._exact: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
         self._prefixes: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
         for its in [its for route in self._routes.values() for its in route.plans]:
@@ -103,10 +104,11 @@ class Catalog:
         found = [(table, self._look_up(table, evaluation, started)) for table in tables]
         misses = [self._misses(*its, event, started) for its in found if its[0].has_expressions]
         others: list[Miss] = []
-        for function_id in [its for its in started if self._routes[its].state is State.DROPPING]:
+        for function_id in [its for its in started if its in self._dropping] if self._dropping else ():
             del started[function_id]
             others.append(Miss(function_id, "", "the function is paused, and drops events until it is resumed"))
-        return [self._plan(its) for its in started.values()], Misses(misses, others)
+        plans = [self._plan(its) for its in started.values()]
+        return plans, Misses(misses, others) if misses or others else NO_MISSES
 
     def _tables_of(self, name: str) -> list[TriggerTable]:
         """The triggers that have this name, and those that have a prefix of it."""

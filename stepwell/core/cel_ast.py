@@ -96,6 +96,18 @@ def conjuncts(node: Node) -> Iterator[Node]:
         yield node
 
 
+def decisive_parts(node: Node, *, is_negated: bool = False) -> Iterator[tuple[Node, bool]]:
+    """The parts of a condition of which each makes the whole false by being false, or by being true if it is negated,
+    whatever the others are: CEL's && and || do not care for the order, nor for errors on the other side."""
+    if isinstance(node, Call) and node.function == "!_":
+        yield from decisive_parts(node.args[0], is_negated=not is_negated)
+    elif isinstance(node, Call) and node.function == ("_||_" if is_negated else "_&&_"):
+        for arg in node.args:
+            yield from decisive_parts(arg, is_negated=is_negated)
+    else:
+        yield node, is_negated
+
+
 def path(node: Node) -> Path | None:
     """`a.b['c']` as ("a", "b", "c"); None for anything else."""
     if isinstance(node, Ident):

@@ -120,6 +120,13 @@ class Bindings:
         bindings._values |= {"body": body, "headers": headers, "query": query}
         return bindings
 
+    @classmethod
+    def of_wait(cls, known: dict[str, Any], async_event: dict[str, Any]) -> Bindings:
+        """An incoming event, and what a wait keeps of its run: variables, with as much in them as its `match` names."""
+        bindings = cls({})
+        bindings._values |= {**known, "async": async_event}
+        return bindings
+
     def with_signature(self, text: str) -> Bindings:
         """The same, and the signature that a challenge asks for, for an expression of `Scope.CHALLENGE`."""
         bindings = Bindings({})
@@ -171,8 +178,8 @@ class Value:
 
 class Expression:
     """A compiled expression, made by the functions below. `step_names`: ids it names as `steps.x` or `errors['x']`.
-    `steps_read`: those whose outputs and errors it needs; None: all. `variables`: those it names. `texts`: what it
-    calls `parse_json` with, whose values are variables, too."""
+    `steps_read`: those whose outputs and errors it needs; None: all. `variables`: those it names; `paths`: places in
+    them. `texts`: what it calls `parse_json` with, whose values are variables, too."""
 
     def __init__(
         self, source: str, scope: Scope, compiled: Any, tree: Node, texts: Sequence[Expression] = (), *, is_given: bool
@@ -182,8 +189,8 @@ class Expression:
         named = {node.name for node in walk(tree) if isinstance(node, Ident)}
         self.variables = tuple(name for name in (*scope.value, *parse_json.VARIABLES) if name in named)
         self._compiled, self._is_given = compiled, is_given
-        self._paths = tuple(paths_of(tree))
-        self.steps_read = None if {("steps",), ("errors",)} & set(self._paths) else self.step_names
+        self.paths = tuple(paths_of(tree))
+        self.steps_read = None if {("steps",), ("errors",)} & set(self.paths) else self.step_names
         self._harmless = harmless_length(tree, is_given=is_given)
 
     def check(self) -> None:
@@ -225,7 +232,7 @@ class Expression:
 
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
         """What the library answers, which may be an error, and its value; or None, and why it cannot be evaluated."""
-        bound = bindings.activation(self.variables, self._paths)
+        bound = bindings.activation(self.variables, self.paths)
         if bound.length > self._harmless:
             try:
                 sizes = Measured(bound.values)

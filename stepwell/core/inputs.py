@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -130,9 +130,16 @@ def match_answer(
     incoming: dict[str, Any],
 ) -> Answer:
     """Whether an incoming event satisfies a wait's `match`, and why it has no value if it has none."""
+    return matcher(plan, pause, event, outputs, errors)(incoming)
+
+
+def matcher(
+    plan: Plan, pause: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
+) -> Callable[[dict[str, Any]], Answer]:
+    """`match_answer` for one incoming event after the other; what is known of the run is decoded once."""
     its = plan.pauses[pause]
     if its.match is None:
-        return Answer(True)
+        return lambda incoming: Answer(True)
     match = compile_expression(its.match, Scope.MATCH)
     known = edge_variables(plan, its.parent, event, outputs, errors, [match])
-    return match.evaluate(Bindings(**known, async_event=incoming))
+    return lambda incoming: match.evaluate(Bindings(**known, async_event=incoming))

@@ -15,7 +15,7 @@ from stepwell.core.expressions import Expression, ExpressionError, Scope, compil
 from stepwell.core.graph import Ancestry, Raw, Steps, cycles, entries, objects
 from stepwell.core.problems import Pointer, Problem, listed, nearest
 from stepwell.core.schema_rules import OF_OWN_LAMBDA
-from stepwell.core.waits import wait_index
+from stepwell.core.waits import found_by_name
 
 _TRIGGER = "$trigger"
 _MOST_STEPS = 1000
@@ -55,12 +55,12 @@ def doubts(definition: Raw) -> list[Problem]:
 
 def _unindexed(at: Pointer, source: str | None) -> Iterator[Problem]:
     """A condition on an incoming event that does not say where runs are found for which it may be true."""
-    index = wait_index(source) if source else None
-    if source and not (index and index.relates):
+    why = found_by_name(source) if source else None
+    if why is not None:
         yield Problem(
             at,
-            f"{at[-1]} has no equality between the incoming event and a value of the run, so every event of that "
-            "name is compared with every waiting run; add one, as in "
+            f"{at[-1]} has no equality between the incoming event and a value of the run{why}, so every event of that "
+            "name is compared with every waiting run; add one with &&, as in "
             "async.data.order_id == event.data.order_id",
         )
 

@@ -13,7 +13,7 @@ from itertools import islice
 from math import isfinite, prod
 from typing import Any
 
-from stepwell.core.cel_ast import Call, Const, Ident, Items, Node, Path, Select, path
+from stepwell.core.cel_ast import Call, Const, Ident, Items, Node, Path, Select, decisive_parts, path
 from stepwell.core.cel_cost import evaluated_length
 from stepwell.core.expressions import Scope, compile_expression
 from stepwell.core.plan import Trigger
@@ -52,7 +52,7 @@ def trigger_index(expression: str) -> TriggerIndex | None:
     """How functions with this expression are found; None if it must be evaluated for each event. Raises
     ExpressionError."""
     tree = compile_expression(expression, Scope.TRIGGER).tree
-    parts = list(_conjuncts(tree, is_negated=False))
+    parts = list(decisive_parts(tree))
     found: dict[Path, tuple[Node, list[Any]]] = {}
     for part, is_negated in parts:
         allowed = _allowed(part, is_negated)
@@ -110,18 +110,6 @@ def with_indexes(triggers: Sequence[Trigger], kept: Sequence[Any] | None) -> tup
 
 
 # --- what an expression needs ----------------------------------------------------------------------------------------
-
-
-def _conjuncts(node: Node, *, is_negated: bool) -> Iterator[tuple[Node, bool]]:
-    """The parts of which each makes the whole false by being false, whatever the others are; or by being true, if they
-    are negated. CEL's && and || do not care for the order, nor for errors on the other side."""
-    if isinstance(node, Call) and node.function == "!_":
-        yield from _conjuncts(node.args[0], is_negated=not is_negated)
-    elif isinstance(node, Call) and node.function == ("_||_" if is_negated else "_&&_"):
-        for arg in node.args:
-            yield from _conjuncts(arg, is_negated=is_negated)
-    else:
-        yield node, is_negated
 
 
 def _allowed(node: Node, is_negated: bool) -> tuple[Node, list[Any]] | None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.cel_ast import Call, Const, Node, Path, conjuncts, path
+from stepwell.core.cel_ast import Call, Const, Node, Path, conjuncts, path, walk
+from stepwell.core.cel_ast import paths as paths_of
 from stepwell.core.expressions import Scope, compile_expression
 from stepwell.core.messages import WaitKey
 
@@ -68,6 +69,28 @@ def wait_index(match: str | None) -> WaitIndex | None:
         return None
     paths = tuple(sorted(found))
     return WaitIndex(paths, tuple(found[its_path] for its_path in paths))
+
+
+def found_by_name(match: str) -> str | None:
+    """None if a wait with this `match` is found by a value of its run; else why it is found by its event's name alone,
+    or by constants that all runs share: ` (...)`, or nothing if it has no equality at all. Raises ExpressionError."""
+    index = wait_index(match)
+    if index is not None:
+        return None if index.relates else " (it compares with constants alone)"
+    tree = compile_expression(match, Scope.MATCH).tree
+    needed = list(conjuncts(tree))
+    equalities = [node for node in walk(tree) if isinstance(node, Call) and node.function == "_==_" and _relates(node)]
+    if any(node in needed for node in equalities):
+        return " (one side of `==` is computed, or an entry of a list, and both must be fields)"
+    if equalities:
+        return " (its `==` stands in `||`, `!`, `? :` or a loop, and it must hold for itself)"
+    return ""
+
+
+def _relates(equality: Call) -> bool:
+    """Whether it names the incoming event and something of the run."""
+    roots = {named[0] for side in equality.args for named in paths_of(side)}
+    return "async" in roots and bool(roots & {*_KNOWN})
 
 
 def event_key(event_name: str, paths: Sequence[Path], event: Mapping[str, Any]) -> bytes | None:

@@ -286,7 +286,9 @@ class Queries:
         shown = next((its for its in versions if its.number == routing.live), versions[-1])
         sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
         (definition,) = execute(sql, (function_id, shown.number)).fetchone()
-        return FunctionDetail(function_id, shown.created_at, definition, versions, routing)
+        sql = "SELECT count(*) FROM waits WHERE function = ? AND key = x''"
+        (by_name,) = execute(sql, (function_id,)).fetchone()
+        return FunctionDetail(function_id, shown.created_at, definition, versions, routing, by_name)
 
     def read_samples(self, function_id: str, limit: int) -> list[RunSample]:
         return read_samples(self._connection, function_id, limit)

@@ -187,6 +187,13 @@ MIGRATIONS = (
         PRIMARY KEY (name, event)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE waits ADD COLUMN function TEXT;
+    ALTER TABLE waits ADD COLUMN version INTEGER;
+    ALTER TABLE waits ADD COLUMN known BLOB;  -- JSON: found by name alone, what its match names of the run
+    UPDATE waits SET (function, version) = (SELECT function, version FROM runs WHERE runs.seq = waits.run);
+    CREATE INDEX waits_by_name ON waits (function) WHERE key = x'';
+    """,
 )
 
 

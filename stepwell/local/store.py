@@ -36,13 +36,14 @@ from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
 from stepwell.local.log_files import new_name
 from stepwell.local.once import LocalOnce
+from stepwell.local.open_waits import OpenWaits
 from stepwell.local.people import People
 from stepwell.local.schema import connect, forget_statistics, migrate
 from stepwell.local.timers import Timers
 from stepwell.local.trigger_tables import number_of
 from stepwell.local.types import TypeStore
 from stepwell.local.unrouted import Unrouted
-from stepwell.platform import Accepted, Change, NewEvent, NotWritten, OpenedWait, RunRecord, WaitPlace
+from stepwell.platform import Accepted, Change, FoundWaits, NewEvent, NotWritten, RunRecord, WaitPlace
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
 _LONG = 24  # steps; a shorter state is encoded as fast as it is compared with the last one
@@ -87,7 +88,6 @@ class LocalStore:
     """Implements `platform.Store`; besides, the batch's transaction: `begin`, then `flush` or `rollback`."""
 
     looks_at: int | None = None
-    finds_at_once = 50
 
     def __init__(self, path: Path | str, *, durable: bool = False) -> None:
         self.path, self.durable = Path(path), durable
@@ -99,6 +99,7 @@ class LocalStore:
         self.types = TypeStore(self.connection)
         self.people = People(self.connection)
         self.once = LocalOnce(self.connection)
+        self.waits = OpenWaits(self.connection, lambda *version: self.functions.plan(*version))
         self.unrouted = Unrouted(self.connection, self.catalog)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
@@ -316,26 +317,9 @@ class LocalStore:
         for row in self.connection.execute(sql, (name if key is None else key, after, before)):
             yield Event.stored(*row)
 
-    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> list[OpenedWait]:
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
         self._write()  # runs of this very batch have waits too
-        keys, most, found = [b"", *keys], self.finds_at_once, list[OpenedWait]()
-        if behind is not None:
-            key, run, pause = behind
-            where = "key = ? AND (run, pause) > (?, ?)"
-            found = self._some_waits(event, where, [key, run, pause], most)
-            keys = [its for its in keys if its > key]
-        if len(found) < most and keys:
-            where = f"key IN ({','.join('?' * len(keys))})"
-            found += self._some_waits(event, where, keys, most - len(found))
-        return found
-
-    def _some_waits(self, event: Event, where: str, values: Sequence[Any], most: int) -> list[OpenedWait]:
-        sql = (
-            "SELECT runs.id, pause, deadline, key, run FROM waits JOIN runs ON runs.seq = waits.run"
-            f" WHERE waits.event = ? AND {where} ORDER BY key, run, pause LIMIT ?"
-        )
-        rows = self.connection.execute(sql, (event.name, *values, most))
-        return [OpenedWait(run_id, pause, due, (key, run, pause)) for run_id, pause, due, key, run in rows]
+        return self.waits.find(event, keys, behind)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
@@ -389,8 +373,7 @@ class LocalStore:
         return [None] * len(changes)  # a single writer never loses a race
 
     def _obey(self, kept: _Kept, command: Command) -> None:
-        execute = self.connection.execute
-        plan, seq = kept.record.plan, kept.seq
+        seq = kept.seq
         if isinstance(command, RecordAttempt):
             error = error_json(command.error) if command.error else None
             size = len(command.output or b"") + len(error or b"")
@@ -405,12 +388,9 @@ class LocalStore:
         elif isinstance(command, ClearTimer):
             self.timers.clear(seq, command.timer)
         elif isinstance(command, OpenWait):
-            wait = (plan.pauses[command.pause].event, command.key or b"", seq, command.pause, command.deadline)
-            execute("INSERT OR REPLACE INTO waits VALUES (?, ?, ?, ?, ?)", wait)
+            self.waits.open(seq, kept.record, command)
         elif isinstance(command, CloseWait):
-            key = kept.record.run.pauses[command.pause].key or b""
-            sql = "DELETE FROM waits WHERE event = ? AND key = ? AND run = ? AND pause = ?"
-            execute(sql, (plan.pauses[command.pause].event, key, seq, command.pause))
+            self.waits.close(seq, kept.record, command.pause)
 
     def active(self) -> list[str]:
         """Runs with attempts that are queued or running."""

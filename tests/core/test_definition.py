@@ -467,6 +467,12 @@ def test_a_rule_of_cancel_without_an_equality_is_a_warning() -> None:
     assert "if has no equality" in warning.message
 
 
+def test_the_warning_says_why_an_equality_is_none_to_find_a_run_by() -> None:
+    match = "async.data.x == event.data.x || async.data.y == event.data.y"
+    [warning] = parse_definition(condition({"async": {"event": "e", "ttl": "1d", "match": match}})).warnings()
+    assert "(its `==` stands in `||`" in warning.message
+
+
 def test_a_definition_without_rules_of_cancel_says_nothing_of_them() -> None:
     """Or else every version that was made before there were any would have another hash now."""
     assert "cancel" not in parse_definition(function(a=step())).normalised()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stepwell.core.cel_ast import Const
 from stepwell.core.expressions import Bindings, Scope, compile_expression
 from stepwell.core.messages import WaitKey
-from stepwell.core.waits import WaitIndex, event_key, wait_index
+from stepwell.core.waits import WaitIndex, event_key, found_by_name, wait_index
 
 ORDER = WaitIndex((("data", "order_id"),), (("event", "data", "order_id"),))
 
@@ -76,6 +76,26 @@ def test_only_a_value_of_the_run_relates() -> None:
     assert ORDER.relates
     assert not wait_index("async.data.kind == 'refund'").relates  # type: ignore[union-attr]
     assert wait_index("async.data.kind == 'refund' && async.id == data.id").relates  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("match", "why"),
+    [
+        ("async.data.a == event.data.a && async.data.n > 3", None),
+        ("async.data.n > event.data.n", ""),
+        ("async.data.a == async.data.b", ""),
+        ("async.data.kind == 'refund'", "constants alone"),
+        ("async.data.a == event.data.a || async.data.b == event.data.b", "stands in `||`"),
+        ("!(async.data.a == event.data.a)", "stands in"),
+        ("event.data.list.exists(x, x && async.data.a == event.data.b)", "stands in"),
+        ("async.data.a == event.data.b + 1", "one side of `==` is computed"),
+        ("async.data.a == event.data.list[0]", "an entry of a list"),
+    ],
+)
+def test_why_a_wait_is_found_by_name_is_told(match: str, why: str | None) -> None:
+    told = found_by_name(match)
+    assert (why is None) == (told is None)
+    assert (why or "") in (told or "")
 
 
 def test_a_wait_and_its_event_have_one_key() -> None:

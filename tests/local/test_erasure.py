@@ -24,6 +24,11 @@ WAITS = {
             {"step": "a", "async": {"event": "paid", "match": "async.data.email == event.data.email", "ttl": "2d"}}
         ]
     },
+    "c": {  # found by name: the wait keeps what its match names
+        "after": [
+            {"step": "a", "async": {"event": "called", "match": "async.data.email > event.data.email", "ttl": "2d"}}
+        ]
+    },
 }
 TYPE = TypeVersion("go", "1", {"properties": {"data": {"required": ["absent"]}}, "required": ["data"]}, Policy.WARN)
 
@@ -41,7 +46,7 @@ async def live(it: Scripted, name: str) -> Person:
     for event, of in ((("go", 1), data), (("go", 2), data), (("go", 3), {**data, "email": f"other-{name}"})):
         await it.send(event[0], user=user, data=of, id=f"e{event[1]}")
     it.runner.release(Outcome(output=orjson.dumps({"said": name})))
-    await until(lambda: it.count("waits") == 2)
+    await until(lambda: it.count("waits") == 4)
     await it.send("paid", user=user, data=data, id="e4")  # which ends one wait; the other stays open
     await it.send("fail", user=user, data=data, id="e5")
     it.runner.release(Outcome(error=Error("exit", f"no {name}"), retryable=False))
