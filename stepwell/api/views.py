@@ -70,6 +70,7 @@ def function_view(detail: FunctionDetail) -> FunctionView:
             {"version": its.number, "created_at": _time(its.created_at), "author": its.author, "message": its.message}
             for its in detail.versions
         ],
+        "waits_by_name": detail.waits_by_name,
     }
 
 
