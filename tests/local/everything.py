@@ -100,12 +100,18 @@ async def _runs(it: Scripted) -> None:
 
 
 async def _crowd(it: Scripted) -> None:
-    """An event that wakes more runs than a batch may."""
-    await it.deploy("crowd", on="gather", a={"after": [{"step": "$trigger", "async": {"event": "wake", "ttl": "1d"}}]})
+    """Events that wake more runs than a batch may, found by their name and by a key."""
+    await _wake_many(it, "by-name", {})
+    await _wake_many(it, "by-key", {"match": "async.data.n == event.data.n"})
+
+
+async def _wake_many(it: Scripted, name: str, match: dict[str, str]) -> None:
+    wait = {"event": "wake", "ttl": "1d", **match}
+    await it.deploy(name, on=name, a={"after": [{"step": "$trigger", "async": wait}]})
     before = _count(it, "waits")
-    await it.platform.send(it.events(50, "gather"))
-    await until(lambda: _count(it, "waits") == before + 50)
-    await it.send("wake")
+    await it.platform.send(it.events(60, name, data={"n": 1}))
+    await until(lambda: _count(it, "waits") == before + 60)
+    await it.send("wake", data={"n": 1})
     await until(lambda: _count(it, "waits") == before)
 
 
