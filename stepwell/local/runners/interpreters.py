@@ -60,7 +60,8 @@ class Interpreters:
             self._start(key, env, scripts)
 
     def _start(self, key: Key, env: Mapping[str, str], scripts: Path) -> None:
-        if len(self._servers) >= _MOST and not self._stop_one():
+        if len(self._servers) >= _MOST:
+            self._stop_unused()  # there is room for the next one
             return
         try:
             folder = self._scratch.new()
@@ -77,12 +78,11 @@ class Interpreters:
         self._servers[key] = server, folder
         self._all_gone.clear()
 
-    def _stop_one(self) -> bool:
-        """Make room for another. False if all are needed."""
+    def _stop_unused(self) -> None:
+        """Of those without children, the one that was used least lately."""
         unused = [server for server, _ in self._servers.values() if not server.children]
         if unused:
             min(unused, key=lambda server: server.used_at).kill()
-        return False  # its end comes later
 
     def _gone(self, key: Key, server: ForkServer) -> None:
         _, folder = self._servers.pop(key)
