@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.behaviour.web import Site
 from tests.behaviour.words import Json, Platform, function
 
