@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from stepwell.core.messages import (
     RunStep,
     SetTimer,
 )
-from stepwell.core.misses import misses_json
+from stepwell.core.misses import NO_MISSES, Entries, misses_json
 from stepwell.core.run import Packer, StepStatus, bits_of, pack, unpack
 from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
@@ -239,7 +239,7 @@ class LocalStore:
         known = self._known([new.event.id for new in events if not new.event.fresh])
         accepted: list[Accepted | NotWritten | None] = []
         newest = self._event_seq + len(events)
-        number = cache(lambda entries: number_of(self.connection, entries, newest))
+        number: Callable[[Entries], int] | None = None
         rows, keys = [], []
         for new in events:
             event = new.event
@@ -251,7 +251,10 @@ class LocalStore:
             self._event_seq += 1
             event.seq = self._event_seq
             accepted.append(Accepted(event.seq, new.starts))
-            misses = misses_json(new.misses, number) if new.misses else None
+            misses = None
+            if new.misses is not NO_MISSES:
+                number = number or cache(lambda entries: number_of(self.connection, entries, newest))
+                misses = misses_json(new.misses, number)
             invalid = orjson.dumps(event.invalid[:MOST_SHOWN]) if event.invalid else None
             user = None
             if event.user:
