@@ -194,6 +194,15 @@ MIGRATIONS = (
     UPDATE waits SET (function, version) = (SELECT function, version FROM runs WHERE runs.seq = waits.run);
     CREATE INDEX waits_by_name ON waits (function) WHERE key = x'';
     """,
+    """
+    -- Times grow with the numbers of rows: before, a clock that was set back by less than a second made exceptions.
+    UPDATE events SET accepted_at = grown.at
+        FROM (SELECT seq AS number, max(accepted_at) OVER (ORDER BY seq) AS at FROM events) AS grown
+        WHERE seq = grown.number AND accepted_at < grown.at;
+    UPDATE runs SET created_at = grown.at
+        FROM (SELECT seq AS number, max(created_at) OVER (ORDER BY seq) AS at FROM runs) AS grown
+        WHERE seq = grown.number AND created_at < grown.at;
+    """,
 )
 
 

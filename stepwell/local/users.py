@@ -16,7 +16,6 @@ import orjson
 from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
 from stepwell.core.people import Person, alone, owner, unpack
 from stepwell.core.run import RunStatus
-from stepwell.local.clock_steps import TOLERANCE_MS
 from stepwell.local.lists import LAST, merged
 from stepwell.local.people import read_person, texts
 from stepwell.local.queries import Queries
@@ -78,12 +77,12 @@ class LocalUsers(Queries):
     def _events(self, person: Person, until: int) -> Iterator[Entry]:
         end = self._end("events", "accepted_at", until)
         rows = self._rows(person, f"{_EVENTS} ORDER BY seq DESC", end)
-        for seq, at, _, event_id, name in by_time(self._own(person, rows, 2)):
+        for seq, at, _, event_id, name in self._own(person, rows, 2):
             yield event_entry(event_id, name, at, seq)
 
     def _runs(self, person: Person, until: int) -> Iterator[Entry]:
         rows = self._rows(person, _RUNS, self._end("runs", "created_at", until))
-        for row in by_time(self._own(person, rows, 2)):
+        for row in self._own(person, rows, 2):
             seq, at, _, run_id, function, version, event_id, status, ended_at, rerun_of, replay = row
             yield run_entry(
                 at, seq, run_id=run_id, function=function, version=version, event_id=event_id,
@@ -103,8 +102,8 @@ class LocalUsers(Queries):
         return (at for _, at, *_ in self._own(person, rows, 2))
 
     def _end(self, table: str, column: str, until: int) -> int:
-        """The number of a row such that it and all greater ones are later than `until`."""
-        return LAST if until == LAST else self._first(table, column, until + TOLERANCE_MS + 1)
+        """The number of the first row that is later than `until`: times grow with numbers."""
+        return LAST if until == LAST else self._first(table, column, until + 1)
 
     def _rows(
         self, person: Person, sql: str, bound: int, *, order: int = 1, ascending: bool = False
@@ -123,15 +122,3 @@ class LocalUsers(Queries):
                 known[seq] = owner(orjson.loads(body)["user"]) in person.ids
             if known[seq]:
                 yield row
-
-
-def by_time(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Rows (number, time, ...), the latest first, from rows that are sorted by number. The times of these are nearly
-    sorted: the clock may have been set back by at most `TOLERANCE_MS` between two of them."""
-    waiting: list[tuple[int, int, tuple[Any, ...]]] = []
-    for row in rows:
-        while waiting and -waiting[0][0] > row[1] + TOLERANCE_MS:
-            yield heapq.heappop(waiting)[2]
-        heapq.heappush(waiting, (-row[1], -row[0], row))
-    while waiting:
-        yield heapq.heappop(waiting)[2]

@@ -55,9 +55,7 @@ class History:
         self.connection.executemany("INSERT INTO person_ids VALUES (?, ?, ?)", ids)
 
     def _tick(self) -> int:
-        """Time goes on, and now and then back, by what a clock may be corrected by without being set back."""
-        self._latest = max(getattr(self, "_latest", 0), self._at)
-        self._at = max(self._at + self._random.choice((0, 0, 1, 300, 2_000, -700)), self._latest - 1_000)
+        self._at += self._random.choice((0, 0, 1, 300, 2_000))
         return self._at
 
     def _event(self, seq: int) -> None:

@@ -313,3 +313,20 @@ def test_a_pause_of_a_duty_ends_when_the_clock_jumps(tmp_path: Path) -> None:
             await asyncio.wait_for(pause, 5)
 
     asyncio.run(main())
+
+
+def test_times_do_not_go_back_when_the_clock_is_corrected_by_a_part_of_a_second(tmp_path: Path) -> None:
+    """Lists and timelines are read by number, and shown by time."""
+
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        for _ in range(3):
+            await it.send()
+            it.platform.clock.advance(-300)
+        await it.platform.until_idle()
+        execute = it.platform.store.connection.execute
+        for sql in ("SELECT accepted_at FROM events ORDER BY seq", "SELECT created_at FROM runs ORDER BY seq"):
+            times = execute(sql).fetchall()
+            assert times == sorted(times)
+
+    on_platform(tmp_path, test)

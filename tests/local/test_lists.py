@@ -14,7 +14,7 @@ from stepwell.api.users import Entry, Mark
 from stepwell.core.people import Person, owner
 from stepwell.core.run import RunStatus
 from stepwell.local.people import names_of, texts
-from stepwell.local.users import LocalUsers, by_time
+from stepwell.local.users import LocalUsers
 from tests.local.history import FUNCTIONS, NAMES, REPLAYS, TEXTS, History, ids
 
 SEEDS = range(4)
@@ -157,10 +157,3 @@ def steps_of_pages(folder: Path, events: int) -> int:
         users.read_runs(status=status, limit=10)
         users.read_runs(function="f", status=status, limit=10)
     return steps
-
-
-def test_rows_whose_times_are_nearly_sorted_are_sorted_as_they_come() -> None:
-    rows = [(9, 5_000), (8, 5_900), (7, 4_100), (6, 4_100), (5, 1_000)]
-    sorted_rows = by_time(iter(rows))
-    assert next(sorted_rows) == (8, 5_900)
-    assert list(sorted_rows) == [(9, 5_000), (7, 4_100), (6, 4_100), (5, 1_000)]

@@ -84,6 +84,18 @@ def test_attempts_of_an_older_file_get_the_users_of_their_runs(tmp_path: Path) -
     connection.close()
 
 
+def test_times_of_an_older_file_grow_with_the_numbers_of_rows(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "db")
+    migrate(connection, MIGRATIONS[: next(n for n, script in enumerate(MIGRATIONS) if "Times grow" in script)])
+    for seq, at in enumerate((5, 9, 8, 3, 9, 12), 1):
+        sql = "INSERT INTO events (seq, id, name, accepted_at, body) VALUES (?, ?, 'x', ?, '')"
+        connection.execute(sql, (seq, f"e{seq}", at))
+    migrate(connection)
+    rows = connection.execute("SELECT accepted_at FROM events ORDER BY seq")
+    assert [at for (at,) in rows] == [5, 9, 9, 9, 9, 12]
+    connection.close()
+
+
 @pytest.mark.parametrize("file", range(20))  # it takes luck to be in the way of another
 def test_many_may_open_a_new_file_at_once(tmp_path: Path, file: int) -> None:
     problems = []
