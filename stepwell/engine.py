@@ -413,9 +413,9 @@ class Engine:
         claims: list[Claim] = []
         told = [(fact, cause) for _, fact, cause in facts]
         todo = deque(told)
-        for fact in reversed(self.store.waiting(record)):
-            if all(fact != its for its, _ in told):
-                todo.appendleft((fact, facts[0].cause))
+        for stored in reversed(self.store.waiting(record)):
+            if all(stored != its for its, _ in told):
+                todo.appendleft((stored, facts[0].cause))
         while todo:
             fact, cause = todo.popleft()
             if isinstance(fact, DeadlinePassed):  # at expiry, look once more
