@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -116,12 +116,13 @@ def _dumps(kept: list[dict[str, Any]]) -> bytes | None:
     return orjson.dumps(kept) if kept else None
 
 
-def whole_misses(kept: bytes | None, content: Callable[[int], bytes | None]) -> bytes | None:
-    """The JSON array that people see, of what is kept. `content`: of the entries that are kept under a number; None if
-    they are not kept any more."""
+def whole_misses(kept: bytes | None, content: Callable[[int], bytes | None], most: int | None = None) -> bytes | None:
+    """The JSON array that people see, of what is kept; of many the first, if `most` are wanted. `content`: of the
+    entries that are kept under a number; None if they are not kept any more."""
     if kept is None or b'"of":' not in kept:
         return kept
-    return orjson.dumps([its for part in orjson.loads(kept) for its in _whole(part, content)])
+    whole = (its for part in orjson.loads(kept) for its in _whole(part, content))
+    return orjson.dumps(list(islice(whole, most)))
 
 
 def _whole(part: dict[str, Any], content: Callable[[int], bytes | None]) -> Iterator[dict[str, Any]]:

@@ -30,6 +30,7 @@ from stepwell.terminal import Terminal, print_line, shown
 
 _EVERY_S = 0.25
 _AT_ONCE = 10  # of a flood of events only the newest are shown
+_MOST_MISSES = 20  # functions that an event did not start, by name
 _ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -227,9 +228,11 @@ class DevConsole(logging.Handler):
         text = f"[cyan]event[/] {shown(event.name)} [dim]{shown(event.id)}[/]"
         for function_id, run_id in started.items():
             text += f"\n      started {shown(function_id)} [dim]{shown(run_id)}[/]"
-        for miss in misses:
+        for miss in misses[:_MOST_MISSES]:
             why = ": ".join(its for its in (miss["expression"], miss["problem"] or "it is false") if its)
             text += f"\n      [dim]not started {shown(miss['function_id'])}: {shown(why)}[/]"
+        if len(misses) > _MOST_MISSES:
+            text += f"\n      [dim]nor others; stepwell events {shown(event.id)} names them all[/]"
         silence = None
         if not started and not misses and detail.replay is None:
             silence = why_nothing_started(event.name, self._queries.read_keepers(event.seq), self._catalog())
@@ -237,7 +240,7 @@ class DevConsole(logging.Handler):
             text += f"\n      [yellow]{shown(silence)}[/]"
         for its in invalid:
             text += f"\n      [yellow]invalid[/] {shown(its['pointer'])}: {shown(its['message'])}"
-        fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses}
+        fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses[:_MOST_MISSES]}
         self._line("event", text, **fields, invalid=invalid, why=silence)
 
     def _refused(self, data: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -251,26 +251,20 @@ class Functions:
     def catalog(self) -> Catalog:
         if self._catalog is None:
             ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL").fetchall()
-            plans = [plan for (function_id,) in ids for plan in self._routed_plans(function_id)]
+            routings = {function_id: self._live_routing(function_id) for (function_id,) in ids}
+            plans = {function_id: self._routed_plans(function_id, its) for function_id, its in routings.items()}
             open_runs = self._connection.execute(
                 "SELECT function, version FROM versions WHERE EXISTS (SELECT 1 FROM runs WHERE status = 0"
                 " AND runs.function = versions.function AND runs.version = versions.version)"
             )
-            awaiting = {(plan.function_id, plan.version): plan for plan in plans}
+            awaiting = {(plan.function_id, plan.version): plan for some in plans.values() for plan in some}
             awaiting.update({key: self.plan(*key) for key in open_runs})
-            self._catalog = Catalog([self._route_of(function_id) for (function_id,) in ids], awaiting.values())
+            routes = [_route_of(its, plans[function_id]) for function_id, its in routings.items()]
+            self._catalog = Catalog(routes, awaiting.values())
         return self._catalog
 
-    def _route_of(self, function_id: str) -> Route:
-        routing = self._live_routing(function_id)
-        plans = self._routed_plans(function_id)
-        if routing.canary is None:
-            return Route(plans[0], state=routing.state)
-        return Route(plans[0], plans[1], routing.canary.weight, routing.canary.sticky, routing.state)
-
-    def _routed_plans(self, function_id: str) -> list[Plan]:
+    def _routed_plans(self, function_id: str, routing: Routing) -> list[Plan]:
         """The plans of the live version and of the canary, if there is one."""
-        routing = self._live_routing(function_id)
         versions = [routing.live] if routing.canary is None else [routing.live, routing.canary.version]
         return [self.plan(function_id, version) for version in versions if version is not None]
 
@@ -285,6 +279,12 @@ class Functions:
         for key in versions:
             self._plans.pop(key, None)
             self._code.pop(key, None)
+
+
+def _route_of(routing: Routing, plans: Sequence[Plan]) -> Route:
+    if routing.canary is None:
+        return Route(plans[0], state=routing.state)
+    return Route(plans[0], plans[1], routing.canary.weight, routing.canary.sticky, routing.state)
 
 
 def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | None:

@@ -37,6 +37,7 @@ _ITS_EVENT = " CROSS JOIN events ON events.seq = runs.event"
 _WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs{_ITS_EVENT}'
 _ATTEMPTS = "SELECT run, step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
 ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
+_MOST_MISSES = 21  # of an event as `dev` shows it: one more than it names
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
 
 
@@ -90,9 +91,9 @@ class Queries:
         rows = listed.read(self._connection, way_of_events(asked), first, before, limit + 1)
         return Page([self._event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
-    def _event(self, row: tuple[Any, ...]) -> EventDetail:
+    def _event(self, row: tuple[Any, ...], most_misses: int | None = None) -> EventDetail:
         seq, body, accepted_at, misses, replay, invalid = row
-        misses = whole_misses(misses, lambda number: content_of(self._connection, number))
+        misses = whole_misses(misses, lambda number: content_of(self._connection, number), most_misses)
         return EventDetail(Event.stored(seq, body), accepted_at, misses, replay, invalid)
 
     def read_event(self, event_id: str) -> EventDetail | None:
@@ -100,10 +101,12 @@ class Queries:
         return self._event(row) if row else None
 
     def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
-        """The newest events after a position, the oldest first, each with the runs it started by function."""
+        """The newest events after a position, the oldest first, each with the runs it started by function. Of many
+        functions that one did not start, some are named."""
         rows = self._connection.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq DESC LIMIT ?", (after, limit)).fetchall()
         sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL AND (replay IS NULL OR replay = ?)"
-        return [(self._event(row), dict(self._connection.execute(sql, (row[0], row[4])))) for row in reversed(rows)]
+        starts = [dict(self._connection.execute(sql, (row[0], row[4]))) for row in rows]
+        return [(self._event(row, _MOST_MISSES), runs) for row, runs in zip(rows[::-1], starts[::-1], strict=True)]
 
     def read_keepers(self, event: int) -> list[str]:
         """The paused functions for which an event is kept, by its row."""

@@ -150,3 +150,16 @@ def test_what_no_event_shows_any_more_goes(tmp_path: Path) -> None:
         assert len(not_started(it, again)) == MANY
 
     on_platform(tmp_path, test)
+
+
+def test_of_many_that_the_newest_events_did_not_start_some_are_read(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await deploy_many(it)
+        await it.send(data={"kind": "k29"})
+        await it.platform.until_idle()
+        (event, runs), *_ = it.queries.read_tail(0, 10)
+        missed = orjson.loads(event.misses or b"")
+        assert (list(runs), 20 < len(missed) < MANY - 1) == (["f-29"], True)
+        assert missed == all_but(29)[: len(missed)]
+
+    on_platform(tmp_path, test)
