@@ -22,15 +22,15 @@ Call = Callable[[int], None]
 class Line(Generic[T]):
     """Items of one kind, and the futures of those who wait for them."""
 
-    __slots__ = ("_items", "_put", "_taken", "_waiting")
+    __slots__ = ("_items", "_put", "_taken", "waiting")
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
         self._put = self._taken = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # until so many have been taken
+        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # until so many have been taken
 
     def __bool__(self) -> bool:
-        return bool(self._items or self._waiting)
+        return bool(self._items or self.waiting)
 
     @property
     def first(self) -> T | None:
@@ -43,10 +43,12 @@ class Line(Generic[T]):
 
     def wait(self, future: asyncio.Future[None]) -> None:
         """Be told when all that is in here now is durable."""
-        self._waiting.append((self._put, future))
+        self.waiting.append((self._put, future))
 
     def take(self, most: int) -> list[T]:
         """The first items, at most so many."""
+        if not self._items:
+            return []
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
         self._taken += len(taken)
         return taken
@@ -59,8 +61,8 @@ class Line(Generic[T]):
     def reached(self) -> list[asyncio.Future[None]]:
         """Take the futures of those for whom all has been taken."""
         futures = []
-        while self._waiting and self._waiting[0][0] <= self._taken:
-            futures.append(self._waiting.popleft()[1])
+        while self.waiting and self.waiting[0][0] <= self._taken:
+            futures.append(self.waiting.popleft()[1])
         return futures
 
 
@@ -84,4 +86,4 @@ class Backlog:
 
     def reached(self) -> list[asyncio.Future[None]]:
         """Take the futures of those for whom the batches so far have taken all."""
-        return [*self.requests.reached(), *self.facts.reached(), *self.calls.reached()]
+        return [its for line in (self.requests, self.facts, self.calls) if line.waiting for its in line.reached()]

@@ -78,7 +78,7 @@ class Executor:
     @property
     def can_take(self) -> bool:
         """Whether an attempt is queued that has a slot."""
-        return any(slots.can_take for slots in self._all_slots)
+        return self._programs.can_take or self._calls.can_take
 
     def launch(self) -> None:
         """The batch is durable: stop what it stops, start what it claimed."""
@@ -133,7 +133,7 @@ class Executor:
     @property
     def has_queued(self) -> bool:
         """Whether attempts wait for a slot."""
-        return any(slots.has_queued for slots in self._all_slots)
+        return self._programs.has_queued or self._calls.has_queued
 
     @property
     def is_idle(self) -> bool:

@@ -502,17 +502,14 @@ class LocalPlatform:
     def _go_on(self, batch: _Batch, facts: list[RunFact]) -> Iterator[None]:
         """Runs that have begun come first: what came for them, then those that queue for slots."""
         steps, now, pace = self._engine.steps, batch.now, batch.pace
-        while facts or self._backlog.facts:
-            taken = self._backlog.facts.take(_AT_ONCE)
+        while (taken := self._backlog.facts.take(_AT_ONCE)) or facts:
             batch.facts.extend(taken)
-            facts += taken
-            if not facts:
-                break  # somebody waits for what is done already
-            yield from steps([], facts, now, pace)
+            yield from steps([], taken + facts, now, pace)
             facts = []
             if pace.is_over:
                 break
-        while claims := self.executor.take_queued(_AT_ONCE):
+        while self.executor.can_take:
+            claims = self.executor.take_queued(_AT_ONCE)
             started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
             yield from steps([], started, now, pace)
             if pace.is_over:
