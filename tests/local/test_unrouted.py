@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stepwell.core.events import Event, erased_body
 from stepwell.core.routing import paused, resumed
 from stepwell.core.run import RunStatus
 from stepwell.local.platform import Unavailable
+from stepwell.local.retention import clean
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]
@@ -250,6 +254,47 @@ def test_a_crash_between_batches_loses_no_wake_up(tmp_path: Path, batches: int) 
 
     on_platform(tmp_path / "before", before, hold=True)
     on_platform(tmp_path / "crashed", after, parallelism=50)
+
+
+def left_behind(tmp_path: Path) -> Path:
+    """The database of a process that has died with events that have not started all of their runs."""
+
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        await it.platform.send(it.events(400))
+        crash(it, tmp_path / "crashed")
+
+    on_platform(tmp_path / "before", test, hold=True)
+    return tmp_path / "crashed"
+
+
+def test_an_event_that_was_erased_starts_nothing_more(tmp_path: Path) -> None:
+    folder = left_behind(tmp_path)
+    with contextlib.closing(sqlite3.connect(folder / "db")) as connection, connection:
+        started = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
+        for seq, body in connection.execute("SELECT seq, body FROM events").fetchall():
+            erased = erased_body(Event.stored(seq, body))
+            connection.execute("UPDATE events SET body = ? WHERE seq = ?", (erased, seq))
+
+    async def test(it: Scripted) -> None:
+        await it.platform.until_idle()
+        assert it.count("runs") == started < 400
+        assert it.count("unrouted") == 0
+
+    on_platform(folder, test)
+
+
+def test_an_event_that_is_left_is_not_deleted_however_old_it_is(tmp_path: Path) -> None:
+    folder = left_behind(tmp_path)
+    with contextlib.closing(sqlite3.connect(folder / "db")) as connection, connection:
+        connection.execute("UPDATE events SET accepted_at = 1")
+
+    async def test(it: Scripted) -> None:
+        await clean(it.platform, 1.0)
+        await it.platform.until_idle()
+        assert it.count("runs") == it.count(COMPLETED) == 400
+
+    on_platform(folder, test, batch_facts=1)
 
 
 def test_a_batch_that_cannot_be_written_leaves_what_events_are_to_do(tmp_path: Path) -> None:
