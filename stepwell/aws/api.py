@@ -25,6 +25,7 @@ from stepwell.aws.approvals import AwsApprovals
 from stepwell.aws.entry import Entry
 from stepwell.aws.registry import Registry
 from stepwell.aws.resources import Resources
+from stepwell.aws.throttled import throttled
 from stepwell.aws.types import TypeStore
 from stepwell.aws.users import AwsUsers
 from stepwell.aws.webhooks import AwsWebhooks
@@ -44,15 +45,6 @@ _WORTH_COMPRESSING = 100_000  # bytes
 _IN_PATHS = "/:@!$&'()*+,;="  # characters that paths have as they are
 _MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its headers
 _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
-_THROTTLED = frozenset(  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
-    {
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
 
 
 class EntryControl:
@@ -132,9 +124,7 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
 def _refuse_throttled(request: Any, error: Exception) -> Response:
     """An answer to who asked when AWS was asked too much, also after boto3's own tries."""
     assert isinstance(error, ClientError)
-    if error.response["Error"]["Code"] not in _THROTTLED:
-        raise error
-    problem = Problem(503, "AWS throttles the server; try again", {"retry-after": "1"})
+    problem = throttled(error)
     return Response(problem.body(), problem.status, headers=problem.headers, media_type=CONTENT_TYPE)
 
 

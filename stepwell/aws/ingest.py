@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from botocore.exceptions import ClientError
 
 from stepwell.api.access import Keys
 from stepwell.api.cors import CORS, preflight
@@ -29,6 +30,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.envelope import INGEST, ORIGIN, REFUSED, REFUSED_TYPE
 from stepwell.aws.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
+from stepwell.aws.throttled import throttled
 from stepwell.aws.types import TypeStore
 from stepwell.core.events import BadRequest, Event, EventError
 from stepwell.event_types.types import MOST_TOLD, Policy, errors_of
@@ -61,15 +63,22 @@ class Ingest:
         is_webhook = request["rawPath"].startswith(WEBHOOKS)
         cors = CORS if "origin" in headers and not is_webhook else {}
         try:
-            if request["requestContext"]["http"]["method"] == "OPTIONS" and not is_webhook:
-                asked = headers.get("access-control-request-headers")
-                return _answer(204, b"", preflight(asked) if cors else {})
-            if is_webhook:
-                return self._take_delivery(request, headers)
-            content = self._accept_all(self._events(request, headers))
-            return _answer(200, content, {"content-type": "application/json", **cors})
+            return self._answer(request, headers, cors, is_webhook=is_webhook)
         except Problem as problem:
-            return _answer(problem.status, problem.body(), {"content-type": CONTENT_TYPE, **problem.headers, **cors})
+            return _refusal(problem, cors)
+        except ClientError as error:
+            return _refusal(throttled(error), cors)
+
+    def _answer(
+        self, request: Mapping[str, Any], headers: Mapping[str, str], cors: Mapping[str, str], *, is_webhook: bool
+    ) -> Answer:
+        if request["requestContext"]["http"]["method"] == "OPTIONS" and not is_webhook:
+            asked = headers.get("access-control-request-headers")
+            return _answer(204, b"", preflight(asked) if cors else {})
+        if is_webhook:
+            return self._take_delivery(request, headers)
+        content = self._accept_all(self._events(request, headers))
+        return _answer(200, content, {"content-type": "application/json", **cors})
 
     def _accept_all(self, events: Sequence[Event]) -> bytes:
         """The answer once they are durable."""
@@ -214,6 +223,10 @@ def _body(request: Mapping[str, Any]) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise Problem(400, f"the body is not what the HTTP API says it is: {error}") from None
+
+
+def _refusal(problem: Problem, cors: Mapping[str, str]) -> Answer:
+    return _answer(problem.status, problem.body(), {"content-type": CONTENT_TYPE, **problem.headers, **cors})
 
 
 def _answer(status: int, body: bytes, headers: Mapping[str, str]) -> Answer:

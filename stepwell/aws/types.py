@@ -20,7 +20,13 @@ from stepwell.aws.clients import client
 from stepwell.aws.items import read_item
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import NEW, TYPES_STATE, schema_key
-from stepwell.event_types.changes import check_type, choose_default, plan_registrations, remove_version
+from stepwell.event_types.changes import (
+    UnknownVersion,
+    check_type,
+    choose_default,
+    plan_registrations,
+    remove_version,
+)
 from stepwell.event_types.types import (
     Change,
     KeptSchema,
@@ -134,20 +140,33 @@ class TypeStore:
 
     def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
         """Its schema stays in the table: who read the list of versions a moment ago may still want it."""
+        has_tried = False
 
         def without(its: _Type) -> _Type | None:
-            after = remove_version(name, _known(its), version, carried_by)
+            nonlocal has_tried
             left = tuple(one for one in its.versions if one.name != version)
+            if has_tried and len(left) == len(its.versions):
+                return its  # it was removed, and the answer was lost
+            has_tried = True
+            after = remove_version(name, _known(its), version, carried_by)
             return None if after is None else replace(its, versions=left, chosen=after.chosen)
 
-        self._change(name, without)
+        try:
+            self._change(name, without)
+        except UnknownVersion:
+            if not has_tried:
+                raise
 
     def _change(self, name: str, change: Callable[[_Type], _Type | None]) -> None:
-        """Until nobody else changed something at the same time. Raises KeyError, and what `change` raises."""
+        """Until nobody else changed something at the same time. Raises UnknownVersion, and what `change` raises."""
         while True:
             state = self._read()
             others = {other: its for other, its in state.types.items() if other != name}
+            if name not in state.types:
+                raise UnknownVersion(f"{name} has no version any more")
             after = change(state.types[name])
+            if after == state.types[name]:
+                return
             if self._write(replace(state, types=others if after is None else {**others, name: after})):
                 return
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients
@@ -250,6 +251,31 @@ def test_events_that_cannot_be_sent_on_are_not_accepted(
 def test_a_queue_that_is_not_there_is_a_503(resources: Resources, key: str) -> None:
     ingest = ingest_of(replace(resources, ingest="direct", events_queue=resources.events_queue + "-gone"))
     refused(ingest(http(f"/e/{key}", '{"name": "a"}')), 503)
+
+
+@pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 503), ("AccessDeniedException", None)])
+def test_who_sends_while_types_cannot_be_read_for_throttling_is_asked_to_send_again(
+    resources: Resources, key: str, monkeypatch: pytest.MonkeyPatch, code: str, status: int | None
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    ingest = ingest_of(resources)
+    accepted(ingest(http(f"/e/{key}", '{"name": "a"}')))  # the key is known from now on
+    refuse = {"Error": {"Code": code, "Message": "no"}}
+
+    class Refusal:
+        status_code = 400
+
+    clients.reset()
+    client("dynamodb").meta.events.register("before-call.dynamodb.GetItem", lambda **_: (Refusal(), refuse))
+    again = ingest_of(resources)
+    request = http(f"/e/{key}", '{"name": "a"}')
+    if status is None:
+        with pytest.raises(ClientError):
+            again(request)
+        return
+    answered = again(request)
+    assert "try again" in refused(answered, status)["message"]
+    assert answered["headers"]["retry-after"] == "1"
 
 
 # --- cold starts -----------------------------------------------------------------------------------------------------

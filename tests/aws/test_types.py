@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -18,6 +20,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.ingest import ingest_of
 from stepwell.aws.resources import Resources
 from stepwell.aws.types import TypeStore
+from stepwell.event_types.changes import UnknownVersion
 from stepwell.event_types.types import Policy, Refused, TypeVersion
 from stepwell.testing.batches import Batches, Crash, Json, handler_step, sqs_event
 from stepwell.testing.meter import Meter, metered
@@ -212,6 +215,36 @@ def test_two_who_register_at_the_same_time_lose_nothing(types: TypeStore, resour
     client("dynamodb").meta.events.unregister("before-call.dynamodb.PutItem", unique_id="meanwhile")
     assert not is_first
     assert [its.name for its in types.read_types()] == ["order/placed", "other"]
+
+
+@contextmanager
+def lost_answers(operation: str) -> Iterator[None]:
+    """The first answer of DynamoDB is lost on the way, and boto3 asks again."""
+    lost: list[str] = []
+
+    def again(**_: Any) -> float | None:
+        lost.append(operation)
+        return 0 if len(lost) == 1 else None
+
+    events, event = client("dynamodb").meta.events, f"needs-retry.dynamodb.{operation}"
+    events.register_first(event, again, unique_id="lost")
+    yield
+    events.unregister(event, unique_id="lost")
+    assert lost
+
+
+@pytest.mark.parametrize("others", [(), ("2",)])
+def test_a_version_is_removed_though_the_answer_to_that_is_lost(types: TypeStore, others: tuple[str, ...]) -> None:
+    types.register_types([placed(version) for version in ("1", *others)])
+    with lost_answers("PutItem"):
+        types.remove_version("order/placed", "1", ())
+    left = types.read_type("order/placed")
+    assert (left is None) if not others else [version for version, *_ in left.versions] == ["2"]
+
+
+def test_what_was_removed_meanwhile_is_unknown(types: TypeStore) -> None:
+    with pytest.raises(UnknownVersion, match="order/placed has no version any more"):
+        types.remove_version("order/placed", "1", ())
 
 
 def test_of_two_who_register_one_version_differently_the_second_is_held_against_the_first(types: TypeStore) -> None:

@@ -308,6 +308,7 @@ def test_an_unknown_function_has_no_routing(platform: Platform, how: str) -> Non
 # --- pause -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kind("an event whose message fails comes later")
 def test_while_paused_events_are_kept_and_routed_in_order_on_resume(platform: Platform) -> None:
     platform.deploy(ONE)
     assert change(platform, "pause")["state"] == "paused"
