@@ -89,6 +89,7 @@ def test_the_engines_own_events_are_accepted_all_the_same(platform: Platform) ->
     assert told["id"].startswith("run:")
 
 
+@pytest.mark.kind("the last of many equal ids takes as many requests, of which some are refused each time")
 def test_events_whose_new_ids_are_the_same_are_all_accepted(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
