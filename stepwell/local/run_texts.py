@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import NamedTuple
 
-_MOST_BYTES = 32 * 1024 * 1024
+_MOST_BYTES = 8 * 1024 * 1024  # some thousand runs: who polls asks for the newest
 _LARGEST = 1024 * 1024  # of one text
 _AROUND = 400  # bytes that an entry takes besides
 

@@ -208,6 +208,7 @@ MIGRATIONS = (
 
 WAL_BYTES = 64 * 1024 * 1024  # which the write-ahead log keeps on disk when it begins anew
 WAL_PAGES = 8000  # with which a commit writes the log back, if `wal.py` does not
+_WRITE_KB, _READ_KB = 65_536, 16_384  # of pages that a connection keeps; the system has those that others have read
 _BUSY_S = 5  # how long a connection waits for others
 
 
@@ -236,7 +237,7 @@ def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connec
         make_file(Path(path))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000}")
-    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute(f"PRAGMA cache_size = -{_READ_KB if read_only else _WRITE_KB}")
     if not read_only:
         _use_wal(connection)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
