@@ -175,7 +175,7 @@ def _first_fault(value: Any) -> tuple[_Fault, str] | None:
             if isinstance(member, str):
                 if not _is_whole(member):
                     return _HALF, _pointer(here)
-            elif member or depth >= MAX_LEVELS:
+            elif type(member) not in _FINE and (member or depth >= MAX_LEVELS):
                 left.append((member, here, depth + 1))
     return None
 

@@ -415,6 +415,13 @@ def test_whatever_is_printed_gives_an_outcome_that_can_be_stored(printed: bytes,
     assert its.log + its.text == printed
 
 
+@pytest.mark.parametrize("member", ["true", "1", "1.5"])
+def test_a_fault_is_found_beside_members_of_objects_that_are_no_containers(member: str) -> None:
+    said = read_json(b'[[-9223372036854775809], {"a": %b}]' % member.encode())
+    assert said.problem is not None
+    assert "the integer -9223372036854775809 at /0/0 does not fit" in said.problem.message
+
+
 @pytest.mark.parametrize("blanks", ["", " " * 10_000], ids=["small", "large"])
 @given(
     value=st.recursive(
