@@ -214,7 +214,7 @@ _MATCHES = {
     "beside": "async.data.size > event.data.number && async.data.id == event.data.number",
     "by_name": "async.data.size > event.data.number",
 }
-_ASKED = 20
+_ASKED = 100
 
 
 @contextmanager
