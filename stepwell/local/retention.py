@@ -27,8 +27,8 @@ from stepwell.project.code import CHANGED, remove
 log = logging.getLogger("stepwell.retention")
 
 _EVERY_MS = 600_000
-_PIECE_S = 0.006  # of deleting; the commit that follows takes two thirds of that again
-_PAUSE = 4  # times as long as that
+_PIECE_S = 0.006  # of deleting; the commit that follows takes about as long
+_PAUSE = 4  # times as long as a piece takes with its commit
 _AT_ONCE = 50  # rows between two looks at the clock
 _DAY_MS = 86_400_000
 
@@ -63,21 +63,20 @@ async def clean(platform: LocalPlatform, keep_days: float, piece_s: float = _PIE
 async def _in_pieces(
     platform: LocalPlatform, delete: Callable[[sqlite3.Connection, int, int], int], cut: int, piece_s: float
 ) -> None:
-    position, took_s = 0, 0.0
+    position, began = 0, 0.0
 
     def piece(connection: sqlite3.Connection, now: int) -> None:
-        nonlocal position, took_s
+        nonlocal position, began
         began = time.perf_counter()
         _keep_counters(connection)
         while True:
             position = delete(connection, cut, position)
-            took_s = time.perf_counter() - began
-            if position < 0 or took_s >= piece_s:
+            if position < 0 or time.perf_counter() - began >= piece_s:
                 return
 
     while position >= 0:
         await platform.in_transaction(piece)
-        await asyncio.sleep(_PAUSE * took_s)
+        await asyncio.sleep(_PAUSE * (time.perf_counter() - began))  # with the commit, and what else the batch did
 
 
 def _keep_counters(connection: sqlite3.Connection) -> None:
