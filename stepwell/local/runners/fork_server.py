@@ -20,6 +20,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from stepwell.local.runners.channel import Launch, launch_with_channel
 from stepwell.local.runners.process import Ended, Process, Receive, Watched, kill_group, started
 
 _NUMBER = struct.Struct(">i")
@@ -28,7 +29,6 @@ _READY = b"ready"
 _PATIENCE_S = 10.0
 _logger = logging.getLogger("stepwell.runners")
 
-Launch = Callable[[int, Receive, Ended], Process]  # starts the interpreter; the number is that of its socket
 Answer = Callable[[int | None], None]  # None: the interpreter is gone
 
 
@@ -46,7 +46,7 @@ def can_fork() -> bool:
 class ForkServer:
     """An interpreter of its own. It answers requests in the order in which they come."""
 
-    def __init__(self, launch: Launch, gone: Callable[[ForkServer], None]) -> None:
+    def __init__(self, launch: Launch[Process], gone: Callable[[ForkServer], None]) -> None:
         """Raises OSError if it cannot be started. `gone(self)` is called once, at its end."""
         self._loop = asyncio.get_running_loop()
         self._gone = gone
@@ -54,15 +54,8 @@ class ForkServer:
         self.is_ready = self.was_ready = self.is_doomed = False
         self.children = self._asked = self._answered = 0
         self.used_at = self._loop.time()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        try:
-            self._process = launch(theirs.fileno(), self._log, self._ended)
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
+        kind = socket.SOCK_SEQPACKET  # keeps messages apart
+        self._socket, self._process = launch_with_channel(launch, self._log, self._ended, kind)
         self._loop.add_reader(self._socket, self._readable)
 
     @property

@@ -7,7 +7,6 @@ the log before the end is told. The other side of the protocol is `python_worker
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 import time
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from typing import Protocol
 
 from stepwell.core.messages import Outcome
 from stepwell.core.outcome import failure, from_exit, from_said, read_json, timed_out, too_large
+from stepwell.local.runners.channel import Launch, launch_with_channel
 from stepwell.local.runners.job import End, Log
-from stepwell.local.runners.process import Ended, Receive
 from stepwell.local.runners.program import STOPPED
 
 _REQUEST = struct.Struct(">IQ")
@@ -36,34 +35,25 @@ class WorkerProcess(Protocol):
     def drain(self) -> None: ...
 
 
-Launch = Callable[[int, Receive, Ended], WorkerProcess]
-
-
 class Worker:
     """Raises OSError if it cannot be started. `died(worker)` is called once, after the end of its last invocation."""
 
     def __init__(
-        self, launch: Launch, ended: Callable[[Worker], None], died: Callable[[Worker], None], greeting: bytes = b""
+        self,
+        launch: Launch[WorkerProcess],
+        ended: Callable[[Worker], None],
+        died: Callable[[Worker], None],
+        greeting: bytes = b"",
     ) -> None:
-        """`launch` starts the process; the number is that of its socket. `greeting`: what it reads there before all
-        requests, at most MOST_GREETING bytes."""
+        """`launch` starts the process. `greeting`: what it reads from its socket before all requests, at most
+        MOST_GREETING bytes."""
         self._ended, self._died = ended, died
         self._loop = asyncio.get_running_loop()
         self._invocation: Invocation | None = None
         self._unsent = memoryview(b"")
         self._received = bytearray()
         self._is_doomed = False
-        self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
-        try:
-            if greeting:
-                self._socket.send(greeting)
-            self._process = launch(theirs.fileno(), self._log, self._exited)
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
+        self._socket, self._process = launch_with_channel(launch, self._log, self._exited, greeting=greeting)
         self._loop.add_reader(self._socket, self._readable)
 
     @property
