@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import growth_data
-import growth_engine
+import growth_events
+import growth_runs
+import growth_steps
 import typer
 from growth_row import Result, Row, measure, ratio
 from report import machine
@@ -22,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from server import BenchError
 
-ROWS = {row.name: row for row in (*growth_engine.ROWS, *growth_data.ROWS)}
+_GROUPS = (growth_steps, growth_events, growth_runs, growth_data)
+ROWS = {row.name: row for group in _GROUPS for row in group.ROWS}
 
 
 def chosen(only: str) -> list[Row]:
@@ -54,15 +57,15 @@ def _rounded(value: float) -> str:
 def as_json(row: Row, sizes: tuple[int, ...], results: list[Result]) -> dict[str, Any]:
     figures = [
         {
-            "key": its.figure.key,
-            "title": its.figure.title,
-            "unit": its.figure.unit,
-            "values": list(its.values),
-            "ratio": ratio(its.values),
-            "aim": str(its.figure.aim),
-            "is_met": its.is_met,
+            "key": result.figure.key,
+            "title": result.figure.title,
+            "unit": result.figure.unit,
+            "values": list(result.values),
+            "ratio": ratio(result.values),
+            "aim": str(result.figure.aim),
+            "is_met": result.is_met,
         }
-        for its in results
+        for result in results
     ]
     return {"name": row.name, "grows": row.grows, "sizes": list(sizes), "figures": figures}
 

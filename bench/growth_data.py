@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from growth_engine import send, w1
 from growth_functions import LARGE, ONE_HANDLER, function, handler, write
 from growth_history import make_history
 from growth_row import Aim, Figure, Figures, Measure, Row
+from growth_work import STEP_FILE, send, w1
 from server import FUNCTIONS, BenchError, FinishLine, Server, Watcher
 
 _OLD_DAYS = 60.0
@@ -199,8 +199,8 @@ READERS = Row(
 def open_values(size: int, folder: Path) -> Iterator[Measure]:
     """Outputs of so many bytes from two steps, the second of which gets the first one's."""
     steps = {"first": handler("step.output"), "second": handler("step.next_output", ["first"])}
-    write(folder, function("outputs", steps), {"step.py": LARGE})
-    write(folder, function("logs", {"only": handler("step.log")}), {"step.py": LARGE})
+    write(folder, function("outputs", steps), {STEP_FILE: LARGE})
+    write(folder, function("logs", {"only": handler("step.log")}), {STEP_FILE: LARGE})
     with Server(folder) as server:
 
         def once() -> Figures:
@@ -247,7 +247,7 @@ VALUES = Row(
 @contextmanager
 def open_start(size: int, folder: Path) -> Iterator[Measure]:
     for n in range(size):
-        write(folder, function(f"start-{n}", {"only": handler("step.only")}), {"step.py": ONE_HANDLER})
+        write(folder, function(f"start-{n}", {"only": handler("step.only")}), {STEP_FILE: ONE_HANDLER})
 
     def once() -> Figures:
         with Server(folder) as server:
