@@ -15,6 +15,7 @@ from typing import Any
 
 from stepwell.core.run import RunStatus
 
+_FEW = 200  # events, which are looked through as fast as a page is shown
 LAST = 2**63 - 1  # above the number of any row, and later than any time
 
 Row = tuple[Any, ...]
@@ -87,12 +88,20 @@ def marks(values: Sequence[Any]) -> str:
 Asked = Mapping[str, Sequence[Any]]
 
 
-def way_of_events(asked: Asked) -> Way:
-    if names := asked.get("user"):
-        return Way("events_user", "user = ?", [(its,) for its in names], ["user"])
-    if "name" in asked:
-        return Way("events_name", "name = ?", [tuple(asked["name"])], ["name"])
+def way_of_events(connection: sqlite3.Connection, asked: Asked) -> Way:
+    """By user, who is mostly the narrower way; by a name that few events have, since a user may have a great many."""
+    users, names = asked.get("user"), asked.get("name")
+    if names and (not users or _is_rare(connection, names[0])):
+        return Way("events_name", "name = ?", [tuple(names)], ["name"])
+    if users:
+        return Way("events_user", "user = ?", [(user,) for user in users], ["user"])
     return Way()
+
+
+def _is_rare(connection: sqlite3.Connection, name: str) -> bool:
+    sql = "SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY events_name WHERE name = ? LIMIT ?)"
+    (found,) = connection.execute(sql, (name, _FEW)).fetchone()
+    return bool(found < _FEW)
 
 
 def way_of_runs(connection: sqlite3.Connection, asked: Asked) -> Way:

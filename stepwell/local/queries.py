@@ -88,7 +88,7 @@ class Queries:
         first, before = self._between("events", "accepted_at", since, until, before)
         asked = _asked({"name": _only(name), "user": self._names(user)})
         listed = Listed(_EVENT, "", "seq", asked)
-        rows = listed.read(self._connection, way_of_events(asked), first, before, limit + 1)
+        rows = listed.read(self._connection, way_of_events(self._connection, asked), first, before, limit + 1)
         return Page([self._event(row) for row in rows[:limit]], rows[limit - 1][0] if len(rows) > limit else None)
 
     def _event(self, row: tuple[Any, ...], most_misses: int | None = None) -> EventDetail:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +130,37 @@ def test_the_newest_runs_are_samples_of_all_versions(history: History, tmp_path:
     assert [(its.version, its.created_at) for its in samples] == expected
 
 
+def test_a_page_of_a_users_events_with_a_rare_name_reads_none_of_the_others(tmp_path: Path) -> None:
+    rare = [
+        steps_of(tmp_path / f"{n}", n, lambda users: users.read_events(user="hot", name="never")) for n in (400, 1600)
+    ]
+    assert rare[0] == rare[1]
+
+
 def test_a_page_reads_what_it_shows_however_much_there_is_of_a_user(tmp_path: Path) -> None:
     """Rows that SQLite steps over, counted for histories of two lengths."""
     assert steps_of_pages(tmp_path / "long", 1600) < 1.5 * steps_of_pages(tmp_path / "short", 400)
 
 
 def steps_of_pages(folder: Path, events: int) -> int:
-    """How much SQLite does for the first pages of a user with most of the events, in steps of its virtual machine."""
+    """For the first pages of a user with most of the events."""
+    return steps_of(folder, events, read_pages)
+
+
+def read_pages(users: LocalUsers) -> None:
+    person = users.find("hot")
+    assert person is not None
+    users.timeline(person, before=None, limit=10)
+    users.seen(person)
+    users.read_events(user="hot", name="go", limit=10)
+    for status in (None, *RunStatus):
+        users.read_runs(user="hot", limit=10)
+        users.read_runs(status=status, limit=10)
+        users.read_runs(function="f", status=status, limit=10)
+
+
+def steps_of(folder: Path, events: int, read: Callable[[LocalUsers], object]) -> int:
+    """How much SQLite does to read something of a history, in steps of its virtual machine."""
     folder.mkdir()
     history = History(folder / "db", 1, events)
     history.connection.close()
@@ -147,13 +171,5 @@ def steps_of_pages(folder: Path, events: int) -> int:
         steps += 1
 
     users.connection.set_progress_handler(count, 1)
-    person = users.find("hot")
-    assert person is not None
-    users.timeline(person, before=None, limit=10)
-    users.seen(person)
-    users.read_events(user="hot", name="go", limit=10)
-    for status in (None, *RunStatus):
-        users.read_runs(user="hot", limit=10)
-        users.read_runs(status=status, limit=10)
-        users.read_runs(function="f", status=status, limit=10)
+    read(users)
     return steps
