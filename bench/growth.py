@@ -18,12 +18,13 @@ import growth_runs
 import growth_steps
 import typer
 from growth_row import Result, Row, measure, ratio
-from report import machine
+from report import machine, put_between
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from server import BenchError
 
+README = Path(__file__).resolve().with_name("README.md")
 _GROUPS = (growth_steps, growth_events, growth_runs, growth_data)
 ROWS = {row.name: row for group in _GROUPS for row in group.ROWS}
 
@@ -70,18 +71,40 @@ def as_json(row: Row, sizes: tuple[int, ...], results: list[Result]) -> dict[str
     return {"name": row.name, "grows": row.grows, "sizes": list(sizes), "figures": figures}
 
 
+def as_markdown(documents: list[dict[str, Any]], about: dict[str, str | int]) -> str:
+    """The table of README.md."""
+    lines = [
+        f"Stepwell on {about['cores']} cores of {about['cpu']}, Python {about['python']}, {about['date']}.",
+        "",
+        "| row | figure | sizes | | | | x | aim |",
+        "|---|---|---|--:|--:|--:|--:|---|",
+    ]
+    for row in documents:
+        name, sizes = f"`{row['name']}`", " / ".join(f"{size:,}" for size in row["sizes"])
+        for figure in row["figures"]:
+            values = " | ".join(map(_rounded, figure["values"]))
+            times = "–" if figure["values"][0] == 0 else f"{figure['ratio']:.2f}"
+            aim = figure["aim"] + ("" if figure["is_met"] else " (missed)")
+            lines.append(f"| {name} | {figure['title']}, {figure['unit']} | {sizes} | {values} | {times} | {aim} |")
+            name = sizes = ""  # once for each row
+    return "\n".join(lines)
+
+
 def main(
     only: Annotated[str, typer.Option(help="Rows, with commas between.")] = ",".join(ROWS),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file, as JSON.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes, one round, no aims: does it work at all?")
     ] = False,
+    write_readme: Annotated[bool, typer.Option("--write-readme", help="Put the table into bench/README.md.")] = False,
 ) -> None:
     """Measure what costs more as it grows. "x" is the value at the largest size, divided by that at the smallest.
 
     Exit code 1 if an aim is missed. Aims hold for the whole sizes only."""
     console, bar, documents, missed = Console(), Console(stderr=True), [], 0
     try:
+        if write_readme and (quick or len(chosen(only)) < len(ROWS)):
+            raise BenchError("--write-readme wants everything measured: leave out --quick and --only")
         for row in chosen(only):
             sizes, rounds = (row.quick, 1) if quick else (row.sizes, row.rounds)
             with tempfile.TemporaryDirectory(prefix="stepwell-growth-") as folder, bar.status("") as status:
@@ -89,6 +112,8 @@ def main(
             show(row, sizes, results, with_aims=not quick, console=console)
             documents.append(as_json(row, sizes, results))
             missed += sum(not quick and not result.is_met for result in results)
+        if write_readme:
+            README.write_text(put_between(README.read_text(), "growth", as_markdown(documents, machine())))
     except BenchError as error:
         bar.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from server import BenchError
 
-MARK, END_MARK = "<!-- results -->", "<!-- end of results -->"
 NONE = "–"
 Numbers = dict[str, float]
 
@@ -60,17 +59,23 @@ def machine() -> dict[str, str | int]:
     return {"cpu": model, "cores": os.cpu_count() or 1, "python": platform.python_version(), "date": today}
 
 
-def in_readme(readme: str, results: dict[str, Numbers], its: dict[str, str | int]) -> str:
+def in_readme(readme: str, results: dict[str, Numbers], about: dict[str, str | int]) -> str:
     """The README's text with these results between its marks."""
-    before, mark, rest = readme.partition(MARK)
-    _, end, after = rest.partition(END_MARK)
-    if not (mark and end):
-        raise BenchError(f"README.md needs the lines {MARK} and {END_MARK}")
     lines = [
         f"| {' | '.join(cells)} |" for cells in (COLUMNS, ("---",) + ("--:",) * (len(COLUMNS) - 1), *rows(results))
     ]
-    where = f"Stepwell on {its['cores']} cores of {its['cpu']}, Python {its['python']}, {its['date']}."
-    return f"{before}{MARK}\n{where}\n\n" + "\n".join(lines) + f"\n{END_MARK}{after}"
+    where = f"Stepwell on {about['cores']} cores of {about['cpu']}, Python {about['python']}, {about['date']}."
+    return put_between(readme, "results", f"{where}\n\n" + "\n".join(lines))
+
+
+def put_between(readme: str, name: str, content: str) -> str:
+    """The README's text with this content between the marks of that name. Raises BenchError."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found_start, rest = readme.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found_start and found_end):
+        raise BenchError(f"README.md needs the lines {start} and {end}")
+    return f"{before}{start}\n{content}\n{end}{after}"
 
 
 def show(results: dict[str, Numbers]) -> None:

@@ -97,3 +97,25 @@ def test_sizes_are_measured_in_turns_and_medians_count(tmp_path: Path) -> None:
 
     assert order == [1, 2, 1, 2, 1, 2]
     assert list(result.values) == [2, 4]
+
+
+def test_the_table_of_the_readme_says_which_aims_are_missed() -> None:
+    from growth import as_json, as_markdown
+    from growth_row import Aim, Figure, Result, Row
+
+    row = Row("things", "things", (1, 20, 3_000), (1,), open_nothing, ())
+    results = [
+        Result(Figure("ms", "a thing", "ms", Aim(most_ratio=2)), [1, 1, 1.5]),
+        Result(Figure("other", "another", "ms", Aim(most=50)), [0, 1, 120]),
+    ]
+    about: dict[str, str | int] = {"cores": 2, "cpu": "a processor", "python": "3.11", "date": "2026-01-01"}
+
+    assert as_markdown([as_json(row, row.sizes, results)], about).splitlines()[4:] == [
+        "| `things` | a thing, ms | 1 / 20 / 3,000 | 1.00 | 1.00 | 1.50 | 1.50 | x <= 2 |",
+        "|  | another, ms |  | 0.00 | 1.00 | 120 | – | <= 50 (missed) |",
+    ]
+
+
+@contextmanager
+def open_nothing(size: int, folder: Path) -> Iterator[Any]:
+    yield dict
