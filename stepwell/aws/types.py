@@ -147,8 +147,8 @@ class TypeStore:
             left = tuple(one for one in its.versions if one.name != version)
             if has_tried and len(left) == len(its.versions):
                 return its  # it was removed, and the answer was lost
-            has_tried = True
             after = remove_version(name, _known(its), version, carried_by)
+            has_tried = True
             return None if after is None else replace(its, versions=left, chosen=after.chosen)
 
         try:

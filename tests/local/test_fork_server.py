@@ -43,6 +43,11 @@ class Runner(HandlerRunner):
         return self.forkers[0]
 
     @property
+    def has_forkers(self) -> bool:
+        """Also those that are not ready yet, or have just been killed."""
+        return bool(self._interpreters)
+
+    @property
     def forkers(self) -> list[int]:
         return self._interpreters.ready_pids()
 
@@ -353,7 +358,7 @@ def test_the_interpreter_ends_when_it_was_not_needed_for_long_and_with_the_runne
     async def work(runner: Runner) -> None:
         forker = await runner.ready(py(tmp_path / "first", "pass"))
         runner.sweep(0)
-        await until(lambda: not is_running(forker))
+        await until(lambda: not is_running(forker) and not runner.has_forkers)
         pids.append(await runner.ready(py(tmp_path / "second", "pass")))
 
     with_runner(work)
