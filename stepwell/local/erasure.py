@@ -22,6 +22,7 @@ from stepwell.core.people import unpack as unpack_person
 from stepwell.core.run import RunStatus, pack, unpack, without_data
 from stepwell.local.lists import merged
 from stepwell.local.log_files import take_log_files
+from stepwell.local.long_texts import delete_long_texts, whole
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
 from stepwell.local.schema import forget_statistics
@@ -139,10 +140,12 @@ def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
     run = without_data(unpack(run_id, state))
     connection.execute("UPDATE runs SET user = NULL, state = ? WHERE seq = ?", (pack(run), seq))
     connection.execute("DELETE FROM logs WHERE run = ?", (seq,))
-    attempts = connection.execute("SELECT error, step, attempt FROM attempts WHERE run = ?", (seq,)).fetchall()
+    sql = f"SELECT {whole('error')}, step, attempt FROM attempts WHERE run = ?"
+    attempts = connection.execute(sql, (seq,)).fetchall()
     rows = [(None if error is None else erased_error(error), seq, step, attempt) for error, step, attempt in attempts]
     sql = "UPDATE attempts SET output = NULL, error = ?, user = NULL WHERE run = ? AND step = ? AND attempt = ?"
     connection.executemany(sql, rows)
+    delete_long_texts(connection, [seq])
     return len(rows)
 
 

@@ -25,6 +25,7 @@ from stepwell.core.run import PauseStatus, RunStatus, unpack
 from stepwell.local.functions import read_routing, read_samples
 from stepwell.local.lists import LAST, Asked, Listed, way_of_events, way_of_runs
 from stepwell.local.log_files import log_folder, read_logs
+from stepwell.local.long_texts import whole
 from stepwell.local.people import names_of
 from stepwell.local.run_texts import RunRow, RunTexts
 from stepwell.local.schema import connect
@@ -35,7 +36,10 @@ _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of
 _RUN = f"SELECT {_COLUMNS} FROM runs"
 _ITS_EVENT = " CROSS JOIN events ON events.seq = runs.event"
 _WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs{_ITS_EVENT}'
-_ATTEMPTS = "SELECT run, step, attempt, status, queued_at, started_at, ended_at, output, error FROM attempts"
+_ATTEMPTS = (
+    f"SELECT run, step, attempt, status, queued_at, started_at, ended_at, {whole('output')}, {whole('error')}"
+    " FROM attempts"
+)
 ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
 _MOST_MISSES = 21  # of an event as `dev` shows it: one more than it names
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"

@@ -20,6 +20,7 @@ from stepwell.local import trigger_tables
 from stepwell.local.code_in_use import code_free
 from stepwell.local.code_keeper import pushed_name
 from stepwell.local.log_files import take_log_files
+from stepwell.local.long_texts import delete_long_texts
 from stepwell.local.once import forget
 from stepwell.local.platform import LocalPlatform, Unavailable
 from stepwell.project.code import CHANGED, remove
@@ -97,6 +98,7 @@ def _delete_runs(files: list[str], connection: sqlite3.Connection, cut: int, aft
     old = [(seq,) for seq, _, ended_at, active in rows if ended_at is not None and ended_at < cut and not active]
     for (seq,) in old:
         files += take_log_files(connection, seq)
+    delete_long_texts(connection, [seq for (seq,) in old])
     for table in ("logs", "attempts", "timers"):
         connection.executemany(f"DELETE FROM {table} WHERE run = ?", old)
     connection.executemany("DELETE FROM runs WHERE seq = ?", old)

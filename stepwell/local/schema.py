@@ -203,6 +203,10 @@ MIGRATIONS = (
         FROM (SELECT seq AS number, max(created_at) OVER (ORDER BY seq) AS at FROM runs) AS grown
         WHERE seq = grown.number AND created_at < grown.at;
     """,
+    """
+    -- Long outputs and errors of attempts; in their place, `attempts` has an empty text. Older ones stay there.
+    CREATE TABLE long_texts (place INTEGER PRIMARY KEY, text BLOB NOT NULL);
+    """,
 )
 
 

@@ -32,6 +32,7 @@ from stepwell.core.messages import (
 )
 from stepwell.core.misses import NO_MISSES, Entries, misses_json
 from stepwell.core.run import Packer, StepStatus, bits_of, pack, unpack
+from stepwell.local import long_texts
 from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
 from stepwell.local.log_files import new_name
@@ -59,6 +60,10 @@ _INSERT_RUN = (
 _INSERT_ATTEMPT = (
     "INSERT OR REPLACE INTO attempts (run, step, attempt, status, queued_at, started_at, ended_at, output, error, user)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_RESULTS = (
+    f"SELECT step, {long_texts.whole('output')}, {long_texts.whole('error')} FROM attempts WHERE run = ?"
+    " ORDER BY step, attempt"
 )
 
 
@@ -106,6 +111,7 @@ class LocalStore:
         self._dirty: list[_Kept] = []
         self._resting: list[_Kept] = []
         self._attempts: list[tuple[object, ...]] = []
+        self._long_texts: list[tuple[int, bytes]] = []
         self._logs: list[tuple[object, ...]] = []
         self._log_files: list[tuple[int, int, int, str]] = []
         self._event_seq = self._newest("events")
@@ -169,6 +175,7 @@ class LocalStore:
         self._dirty.clear()
         self._resting.clear()
         self._attempts.clear()
+        self._long_texts.clear()
         self._kept_bytes = 0
 
     def _write(self) -> None:
@@ -202,6 +209,9 @@ class LocalStore:
         if self._attempts:
             self.connection.executemany(_INSERT_ATTEMPT, self._attempts)
             self._attempts.clear()
+        if self._long_texts:
+            self.connection.executemany(long_texts.INSERT, self._long_texts)
+            self._long_texts.clear()
 
     def _evict(self) -> None:
         """Keep the runs that attempts are queued or running for: the others have ended, or wait for time or events."""
@@ -354,8 +364,7 @@ class LocalStore:
         seq, function, version, after, rerun_of, replay, state, event_seq, body = row
         run, plan = unpack(run_id, state), self.functions.plan(function, version)
         record = RunRecord(run, plan, Event.stored(event_seq, body), after, rerun_of, replay, seq)
-        sql = "SELECT step, output, error FROM attempts WHERE run = ? ORDER BY step, attempt"
-        results = self.connection.execute(sql, (seq,))
+        results = self.connection.execute(_RESULTS, (seq,))
         for step, output, error in results:
             if run.steps[step].status is StepStatus.COMPLETED and output is not None:
                 record.outputs[step] = output
@@ -378,14 +387,7 @@ class LocalStore:
     def _obey(self, kept: _Kept, command: Command) -> None:
         seq = kept.seq
         if isinstance(command, RecordAttempt):
-            error = error_json(command.error) if command.error else None
-            size = len(command.output or b"") + len(error or b"")
-            kept.size += size
-            self._kept_bytes += size
-            self._attempts.append(
-                (seq, command.step, command.attempt, command.status, command.queued_at, command.started_at,
-                 command.ended_at, command.output, error, user_key(kept.record.event.user))
-            )  # fmt: skip
+            self._record(kept, command)
         elif isinstance(command, SetTimer):
             self.timers.set(seq, command.timer, command.due_at)
         elif isinstance(command, ClearTimer):
@@ -394,6 +396,20 @@ class LocalStore:
             self.waits.open(seq, kept.record, command)
         elif isinstance(command, CloseWait):
             self.waits.close(seq, kept.record, command.pause)
+
+    def _record(self, kept: _Kept, command: RecordAttempt) -> None:
+        output, error = command.output, error_json(command.error) if command.error else None
+        size = len(output or b"") + len(error or b"")
+        kept.size += size
+        self._kept_bytes += size
+        if size > long_texts.MOST_BYTES:  # an attempt has one of the two
+            place = long_texts.place(kept.seq, command.step, command.attempt)
+            self._long_texts.append((place, output or error or b""))
+            output, error = output and long_texts.IN_ITS_PLACE, error and long_texts.IN_ITS_PLACE
+        self._attempts.append(
+            (kept.seq, command.step, command.attempt, command.status, command.queued_at, command.started_at,
+             command.ended_at, output, error, user_key(kept.record.event.user))
+        )  # fmt: skip
 
     def active(self) -> list[str]:
         """Runs with attempts that are queued or running."""

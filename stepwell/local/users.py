@@ -17,6 +17,7 @@ from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry
 from stepwell.core.people import Person, alone, owner, unpack
 from stepwell.core.run import RunStatus
 from stepwell.local.lists import LAST, merged
+from stepwell.local.long_texts import whole
 from stepwell.local.people import read_person, texts
 from stepwell.local.queries import Queries
 from stepwell.platform import Page
@@ -28,7 +29,8 @@ _RUNS = (
     " WHERE runs.user = ? AND runs.seq < ? ORDER BY runs.seq DESC"
 )
 _STEPS = (
-    "SELECT attempts.ended_at, run, step, attempt, runs.event, runs.id, function, version, attempts.status, error"
+    "SELECT attempts.ended_at, run, step, attempt, runs.event, runs.id, function, version, attempts.status,"
+    f" {whole('error')}"
     " FROM attempts INDEXED BY attempts_user CROSS JOIN runs ON runs.seq = attempts.run"
     " WHERE attempts.user = ? AND attempts.ended_at <= ?"
     " ORDER BY attempts.ended_at DESC, run DESC, step DESC, attempt DESC"

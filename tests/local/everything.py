@@ -36,6 +36,7 @@ DELAY = {"after": [{"step": "a", "wait": "3h"}]}
 RETRY = {"retries": {"attempts": 1, "backoff": {"initial": "3h", "jitter": 0}}}
 APPROVAL = {"runtime": {"type": "approval", "message": "ok?"}, "after": [{"step": "a"}]}
 ADA = {"external_id": "ada", "email": "ada@example.com", "plan": "pro"}
+LONG = Outcome(output=b'"%b"' % (b"x" * 10_000))
 FAILED = Outcome(error=Error("exit", "no"), retryable=True)
 
 
@@ -81,7 +82,7 @@ async def _runs(it: Scripted) -> None:
     await _end(it, FAILED)
     await until(lambda: _count(it, "timers") == 1)
     it.platform.clock.advance(4 * HOUR)
-    await _end(it)
+    await _end(it, LONG)
     await until(lambda: _count(it, "waits") == 2)
     await it.send("paid", data={"n": 1})
     await _end(it)
