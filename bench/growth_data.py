@@ -37,6 +37,7 @@ def open_history(size: int, folder: Path) -> Iterator[Measure]:
     functions, database = folder / "functions", folder / "history.db"
     shutil.copytree(FUNCTIONS, functions)
     make_history(functions, database, size)
+    disk_mb = database.stat().st_size / 1e6
     with Server(functions, "dev", database) as server:
         w1(server, 100)
 
@@ -45,7 +46,7 @@ def open_history(size: int, folder: Path) -> Iterator[Measure]:
             figures["runs_per_s"] = w1(server)
             figures["p999_ms"] = _slowest_ms(server)
             figures["save_ms"] = _save_ms(server, functions / "fill/stepwell.yaml")
-            return {**figures, "ready_s": server.ready_s, "memory_mb": server.memory()["server_mb"]}
+            return {**figures, "ready_s": server.ready_s, "memory_mb": server.memory()["server_mb"], "disk_mb": disk_mb}
 
         yield once
 
@@ -110,6 +111,7 @@ HISTORY = Row(
         Figure("save_ms", "longest wait of others while a function is saved", "ms", Aim(most=50)),
         Figure("ready_s", "the server is ready after", "s", Aim(most_ratio=1.5)),
         Figure("memory_mb", "memory of the server, peak", "MB", Aim(most_ratio=1.5)),
+        Figure("disk_mb", "the database", "MB"),
     ),
 )
 
