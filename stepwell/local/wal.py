@@ -2,7 +2,9 @@
 
 By itself, SQLite writes the log back within a commit, and all requests wait for that. While a server runs, a thread
 writes it back instead, and the writer goes on meanwhile. Then the writer is held for some milliseconds: what it has
-added is written back, those who read the log end, and the log is cut.
+added is written back, those who read the log end, and the log begins anew. Its file stays as large as it is, since to
+write over what the system has in memory takes half as long as to make a file grow. It is cut only where it is too
+large, or holds what was erased.
 
 One rule: nobody waits for long readers. What they keep from being written back is tried again later.
 """
@@ -13,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -27,6 +30,10 @@ _FEW_PAGES = 500  # that may be written back while the writer is held
 _ROUNDS = 3
 _READERS_MS = 20  # how long readers may keep the writer waiting
 _PATIENCE_S = 2.0  # for readers that are about to end
+# The file `-shm`: how many pages the log has, and how many of them are written back
+# (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
+_IN_LOG, _WRITTEN_BACK, _HEAD_BYTES = 16, 96, 100
+_PAGE_BYTES = 4096 + 24  # in the log
 _LARGEST_WIPE = 512 * 1024 * 1024  # bytes of a database that is written anew within some 5 s
 
 
@@ -34,12 +41,12 @@ Alone = Callable[[Callable[[], bool]], Awaitable[bool]]
 
 
 class WriteAheadLog:
-    """It is written back when it has grown by `write_back_bytes`, and cut when it has more than `most_bytes`. A log of
-    four times as much is warned of."""
+    """It is written back, and begins anew, when `write_back_bytes` have been added. It is cut when it has more than
+    `most_bytes`. A log of four times as much is warned of."""
 
     def __init__(self, database: Path, most_bytes: int = WAL_BYTES, write_back_bytes: int = _WRITE_BACK_BYTES) -> None:
         self._database, self._most_bytes, self._write_back_bytes = database, most_bytes, write_back_bytes
-        self._tried = 0  # its size when it was written back and could not be cut
+        self._tried = 0  # what could not be written back the last time, in bytes
         self._path = Path(f"{database.resolve()}-wal")
         self._holds_erased = False  # bytes of what was erased may be in it
         self._warn_at = 4 * most_bytes
@@ -51,6 +58,19 @@ class WriteAheadLog:
         except FileNotFoundError:
             return 0
 
+    @property
+    def left(self) -> int:
+        """Bytes that are not written back."""
+        try:
+            with Path(f"{self._database.resolve()}-shm").open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+        except FileNotFoundError:
+            return 0
+        if len(head) < _HEAD_BYTES:
+            return 0
+        in_log, written_back = (struct.unpack_from("=I", head, at)[0] for at in (_IN_LOG, _WRITTEN_BACK))
+        return int(max(0, in_log - written_back)) * _PAGE_BYTES
+
     def write_back(self) -> int:
         """Copy the log into the database, as far as readers allow; how many pages are left."""
         with contextlib.closing(connect(self._database)) as connection:
@@ -60,7 +80,17 @@ class WriteAheadLog:
         """Write the log back and cut it to nothing; False if somebody who reads or writes keeps it from that."""
         with contextlib.closing(connect(self._database)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
-            return _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "TRUNCATE") == 0
+            is_cut = _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "TRUNCATE") == 0
+        self._holds_erased = self._holds_erased and not is_cut
+        return is_cut
+
+    def begin_anew(self) -> bool:
+        """Write the log back, so that whoever writes next writes over it; False if somebody keeps it from that."""
+        if self._holds_erased or self.size > self._most_bytes:
+            return self.shrink()
+        with contextlib.closing(connect(self._database)) as connection:
+            connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
+            return _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "RESTART") == 0
 
     def wipe(self) -> None:
         """Write the database anew, so that nothing of what was deleted is left between its rows, and cut the log. No
@@ -85,7 +115,6 @@ class WriteAheadLog:
                 log.warning("what was erased stays in %s until those have ended who read the database", self._path)
                 return
             await asyncio.sleep(0.05)
-        self._holds_erased = False
 
     async def keep_small(
         self, writer: sqlite3.Connection | None = None, alone: Alone = asyncio.to_thread, every_s: float = _EVERY_S
@@ -106,30 +135,30 @@ class WriteAheadLog:
         again_at = loop.time()
         while True:
             await asyncio.sleep(every_s)
-            has_grown = self.size > self._tried + self._write_back_bytes
+            has_grown = self.left > self._tried + self._write_back_bytes
             is_left = loop.time() >= again_at and (self._holds_erased or self.size > self._most_bytes)
             if has_grown or is_left:
-                is_cut = await self._cut(alone)
-                again_s = every_s if is_cut else min(2 * again_s, _AGAIN_S)
+                is_anew = await self._begin_anew(alone)
+                again_s = every_s if is_anew else min(2 * again_s, _AGAIN_S)
                 again_at = loop.time() + again_s
 
-    async def _cut(self, alone: Alone) -> bool:
-        """Whether it could be cut."""
-        is_cut = False
+    async def _begin_anew(self, alone: Alone) -> bool:
+        """Whether that was possible."""
+        is_anew = False
         try:
             for _ in range(_ROUNDS):  # each has only to do what was added during the one before
                 if await asyncio.to_thread(self.write_back) < _FEW_PAGES:
-                    is_cut = await alone(self.shrink)
+                    is_anew = await alone(self.begin_anew)
                     break
         except sqlite3.Error as error:
             log.warning("%s cannot be written back: %s", self._path, error)
-        self._tried = 0 if is_cut else self.size
-        self._tell_of_it(is_cut)
-        return is_cut
+        self._tried = 0 if is_anew else self.left
+        self._tell_of_it(is_anew)
+        return is_anew
 
-    def _tell_of_it(self, is_cut: bool) -> None:
-        if is_cut:
-            self._holds_erased, self._warn_at = False, 4 * self._most_bytes
+    def _tell_of_it(self, is_anew: bool) -> None:
+        if is_anew:
+            self._warn_at = 4 * self._most_bytes
         elif (size := self.size) > self._warn_at:
             self._warn_at = 2 * size
             log.warning(

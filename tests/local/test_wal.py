@@ -117,17 +117,19 @@ def test_while_the_log_is_looked_after_no_commit_writes_it_back(database: Path) 
     writer.close()
 
 
-def test_a_log_that_grows_is_written_back_and_cut(tmp_path: Path) -> None:
+def test_a_log_that_grows_is_written_back_and_its_file_is_written_over(tmp_path: Path) -> None:
     """Although events come all the time."""
 
     async def test(it: Scripted) -> None:
         wal = WriteAheadLog(tmp_path / "db", write_back_bytes=MB)
         task = asyncio.create_task(wal.keep_small(it.platform.store.connection, it.platform.alone, every_s=0.001))
-        before, cuts = 0, 0
-        while cuts < 3:
+        left, size, begun = 0, 0, 0
+        while begun < 3:
             await it.platform.send(it.events(1, "nothing", data={"x": "x" * 200_000}))
-            cuts += wal.size < before
-            before = wal.size
+            begun += wal.left < left
+            left = wal.left
+            assert wal.size >= size
+            size = wal.size
         task.cancel()
 
     on_platform(tmp_path, test)
@@ -184,6 +186,30 @@ def test_a_server_that_ends_leaves_nothing_in_the_log(tmp_path: Path) -> None:
 
     on_platform(tmp_path, test)
     assert WriteAheadLog(tmp_path / "db").size == 0
+
+
+def test_what_is_not_written_back_is_counted(database: Path) -> None:
+    wal = WriteAheadLog(database)
+    assert MB < wal.left <= wal.size
+    assert wal.write_back() == 0
+    assert wal.left == 0
+    assert wal.size > MB
+    assert WriteAheadLog(database.with_name("none")).left == 0
+
+
+def test_a_log_that_begins_anew_is_cut_only_if_it_is_too_large(database: Path) -> None:
+    assert WriteAheadLog(database).begin_anew()
+    assert WriteAheadLog(database).size > MB
+    wal = WriteAheadLog(database, most_bytes=MB // 2)
+    assert wal.begin_anew()
+    assert wal.size == 0
+
+
+def test_a_log_with_what_was_erased_is_cut_when_it_begins_anew(database: Path) -> None:
+    wal = WriteAheadLog(database)
+    wal.wipe()
+    assert wal.begin_anew()
+    assert wal.size == 0
 
 
 # --- after an erasure ------------------------------------------------------------------------------------------------
