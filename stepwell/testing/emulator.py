@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from unittest.mock import patch
 
 import time_machine
@@ -50,6 +50,7 @@ class Emulator:
     """
 
     account = DEFAULT_ACCOUNT_ID
+    _beginnings: ClassVar[dict[tuple[str, datetime, str], tuple[Any, Snapshot]]] = {}  # those of this process
 
     def __init__(self, region: str = "us-east-1", start: datetime = START) -> None:
         self.region, self.start = region, start
@@ -57,7 +58,6 @@ class Emulator:
         self.queues = Queues(self.account, region, self.lock)
         self.tables = Tables(self.account, region, self.lock)
         self._intercepts: dict[str, Intercept] = {}
-        self._beginnings: dict[str, tuple[Any, Snapshot]] = {}
         self._stack = ExitStack()
         self._unkind: UnkindRequests | None = None
 
@@ -109,10 +109,11 @@ class Emulator:
 
     def begin(self, name: str, make: Callable[[], T]) -> T:
         """The account as `make` makes it of an empty one, at the time it began. What has been made under this name
-        before is not made again."""
-        if name in self._beginnings:
+        before, in an account that began alike, is not made again."""
+        of = self.region, self.start, name
+        if of in self._beginnings:
             made: T
-            made, snapshot = self._beginnings[name]
+            made, snapshot = self._beginnings[of]
             with self.lock:
                 snapshot.restore()
             self._set_clock()
@@ -120,7 +121,7 @@ class Emulator:
         self.reset()
         made = make()
         with self.lock:
-            self._beginnings[name] = made, Snapshot()
+            self._beginnings[of] = made, Snapshot()
         return made
 
     @cached_property

@@ -20,9 +20,9 @@ _ONE_OF = 4  # tests runs in an unkind account too: chosen by its name, so that 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if _platform(item) == "unkind" and not _is_chosen(item, config)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    left_out = {item for item in items if _platform(item) == "unkind" and not _is_chosen(item, config)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _platform(item: pytest.Item) -> str | None:

@@ -1,0 +1,127 @@
+"""The shorter way to moto's DynamoDB: the same answers, the same tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.responses import BaseResponse
+
+from stepwell.aws.table import create_table
+from stepwell.testing.faster_moto import faster_moto
+
+Json = dict[str, Any]
+KEY = {"pk": {"S": "a"}, "sk": {"S": "1"}}
+ITEM = {
+    **KEY,
+    "gk": {"S": "g"},
+    "gs": {"S": "s"},
+    "number": {"N": "12.50"},
+    "empty": {"S": ""},
+    "bytes": {"B": b"\0\xff"},
+    "B": {"B": b"B"},
+    "several": {"BS": [b"1", b"\xfe"]},
+    "BS": {"L": [{"B": b"in a list"}, {"NULL": True}, {"BOOL": False}, {"M": {"B": {"S": "text"}}}]},
+    "names": {"SS": ["x", "y"]},
+}
+NAMED = {"ExpressionAttributeNames": {"#n": "number"}, "ExpressionAttributeValues": {":n": {"N": "12.5"}}}
+OF_A = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "a"}}}
+REQUESTS: list[tuple[str, Json]] = [
+    ("get_item", {"Key": KEY}),
+    ("put_item", {"Item": ITEM, "ReturnConsumedCapacity": "TOTAL"}),
+    ("put_item", {"Item": {**ITEM, "sk": {"S": "2"}}}),
+    ("get_item", {"Key": KEY, "ConsistentRead": True}),
+    ("get_item", {"Key": KEY, "ProjectionExpression": "#n, bytes", "ExpressionAttributeNames": {"#n": "number"}}),
+    ("put_item", {"Item": ITEM, "ConditionExpression": "attribute_not_exists(pk)"}),
+    (
+        "put_item",
+        {
+            "Item": ITEM,
+            "ConditionExpression": "#n <> :n",
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **NAMED,
+        },
+    ),
+    ("put_item", {"Item": ITEM, "ReturnValues": "ALL_OLD"}),
+    ("update_item", {"Key": KEY, "UpdateExpression": "SET #n = #n + :n", "ReturnValues": "ALL_NEW", **NAMED}),
+    ("update_item", {"Key": KEY, "UpdateExpression": "SET #n ="}),
+    ("query", OF_A),
+    ("query", {**OF_A, "Limit": 1}),
+    ("query", {**OF_A, "ScanIndexForward": False, "Select": "COUNT"}),
+    ("query", {**OF_A, "ExclusiveStartKey": KEY}),
+    ("delete_item", {"Key": KEY, "ReturnValues": "ALL_OLD"}),
+    ("delete_item", {"Key": KEY}),
+    ("get_item", {"Key": {"pk": {"S": ""}, "sk": {"S": "1"}}}),
+    ("put_item", {"Item": {**ITEM, "large": {"B": bytes(410_000)}}}),
+]
+BATCHES: list[tuple[str, Json]] = [
+    ("batch_write_item", {"RequestItems": {"t": [{"PutRequest": {"Item": ITEM}}, {"DeleteRequest": {"Key": KEY}}]}}),
+    ("batch_write_item", {"RequestItems": {"t": [{"PutRequest": {"Item": ITEM}}]}}),
+    ("batch_get_item", {"RequestItems": {"t": {"Keys": [KEY], "ConsistentRead": True}}}),
+    ("batch_get_item", {"RequestItems": {"t": {"Keys": [KEY, KEY]}}}),
+    ("get_item", {"TableName": "none", "Key": KEY}),
+]
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+
+
+def answers(region: str = "eu-west-1") -> Iterator[Json]:
+    """What is answered to all requests, one by one, on a new table."""
+    with mock_aws():
+        client = boto3.client("dynamodb", region)
+        create_table(client, "t")
+        for operation, request in [*((name, {"TableName": "t", **its}) for name, its in REQUESTS), *BATCHES]:
+            try:
+                answer = getattr(client, operation)(**request)
+            except ClientError as error:
+                answer = error.response
+            answer["status"] = answer.pop("ResponseMetadata")["HTTPStatusCode"]
+            yield answer
+
+
+def test_answers_are_those_of_the_long_way() -> None:
+    expected = list(answers())
+    with faster_moto():
+        assert list(answers()) == expected
+    assert {answer["status"] for answer in expected} == {200, 400}
+    assert expected[3]["Item"] == ITEM
+
+
+def test_the_short_way_makes_no_request_of_moto_but_for_what_makes_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a new moto, or boto3, by which it is taken no more shows."""
+    seen: list[str] = []
+    original = BaseResponse.setup_class
+
+    def setup_class(self: BaseResponse, *arguments: Any, **more: Any) -> None:
+        original(self, *arguments, **more)
+        seen.append(self._get_action())
+
+    monkeypatch.setattr(BaseResponse, "setup_class", setup_class)
+    with faster_moto():
+        assert len(list(answers())) == len(REQUESTS) + len(BATCHES)
+    assert set(seen) <= {"CreateTable", "DescribeTable", "UpdateTimeToLive", "UpdateContinuousBackups"}
+
+
+def test_accounts_and_regions_are_apart() -> None:
+    with faster_moto(), mock_aws():
+        for region in ("eu-west-1", "us-east-1"):
+            client = boto3.client("dynamodb", region)
+            create_table(client, "t")
+            assert "Item" not in client.get_item(TableName="t", Key=KEY)
+            client.put_item(TableName="t", Item=ITEM)
+
+
+def test_moto_is_as_before_afterwards() -> None:
+    before = BotocoreStubber.process_request
+    with faster_moto():
+        assert BotocoreStubber.process_request is not before
+    assert BotocoreStubber.process_request is before
