@@ -3,8 +3,8 @@ Starlette."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
@@ -12,8 +12,9 @@ from starlette.types import ASGIApp
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.body import read_body
 from stepwell.api.cors import CORS, preflight
-from stepwell.api.ingest import WEBHOOKS, accepted, read_events, refusal, require_sender
+from stepwell.api.ingest import WEBHOOKS, accepted, in_pieces, read_events, refusal, require_sender
 from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.turns import Turns
 from stepwell.core.events import BadRequest, Event, EventError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Header = tuple[bytes, bytes]
 Judge = Callable[[Iterable[tuple[int, Event]]], Awaitable[list[EventError]]]
 """What types of events have against some that they refuse. Events by their places in the request."""
 
-_AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in a thread, so that others need not wait
+_AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in turns
 
 _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CORS.items()]
 
@@ -47,6 +48,7 @@ class App:
     ) -> None:
         self._rest, self._hooks, self._keys = rest, hooks, keys
         self._accept, self._judge, self._now, self._local_only = accept, judge, now, local_only
+        self._turns = Turns()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -81,14 +83,17 @@ class App:
         body = await read_body(receive, headers.get(b"content-length"))
         its = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            if len(body) <= _AT_ONCE:
-                events = read_events(its, body, self._now())
-            else:
-                events = await asyncio.to_thread(read_events, its, body, self._now())
+            events = read_events(its, body, self._now()) if len(body) <= _AT_ONCE else await self._read(its, body)
         except BadRequest as bad:
             raise refusal(bad.with_more(await self._judge(bad.others))) from None
         await self._accept(events)
         await _respond(send, 200, accepted(events), cors)
+
+    async def _read(self, headers: Mapping[str, str], body: bytes) -> list[Event]:
+        pieces = in_pieces(headers, body, self._now())
+        if pieces is not None:
+            return await self._turns.in_pieces(pieces)
+        return await self._turns.in_thread(partial(read_events, headers, body, self._now()))
 
     async def _take_delivery(self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         from stepwell.api import webhooks  # few servers have any
@@ -104,10 +109,8 @@ class App:
             field, value = field.decode("latin-1").lower(), value.decode("latin-1")
             its[field] = f"{its[field]},{value}" if field in its else value
         delivery = webhooks.Delivery(name, its, scope["query_string"].decode("latin-1"), body, method)
-        if len(body) <= _AT_ONCE:
-            received = await webhooks.receive_async(self._hooks, delivery, self._now())
-        else:
-            received = await asyncio.to_thread(webhooks.receive, self._hooks, delivery, self._now())
+        in_thread = self._turns.in_thread if len(body) > _AT_ONCE else None
+        received = await webhooks.receive_async(self._hooks, delivery, self._now(), in_thread)
         if (reply := received.reply) is not None:
             await _respond(send, 200, reply.body, _pairs(reply.headers), reply.content_type.encode())
             return

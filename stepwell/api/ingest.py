@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import orjson
 
@@ -11,8 +11,8 @@ from stepwell.api.encoding import decoded_body
 from stepwell.api.event_ids import new_event_id
 from stepwell.api.problem import Problem
 from stepwell.api.seeds import HEADER, seeded_ids
-from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, parse_events
-from stepwell.core.json_input import MAX_LEVELS
+from stepwell.core.events import MAX_BODY_BYTES, BadRequest, Event, events_in_pieces, parse_events
+from stepwell.core.json_input import MAX_LEVELS, may_have_large_integers
 
 WEBHOOKS = "/webhooks/"  # paths below it are answered by `api.webhooks`
 MADE_LEVELS = MAX_LEVELS + 4  # of an event that is made here of what somebody sent, which may have MAX_LEVELS
@@ -29,16 +29,37 @@ def read_events(headers: Mapping[str, str], body: bytes, now: int) -> list[Event
     Whoever accepts the events asks their types, also of the others of a request that is refused. Raises BadRequest, and
     Problem 400, 413 or 415 for a body that cannot be decompressed."""
     body = decoded_body(headers, body, MAX_BODY_BYTES)
-    ids = seeded_ids(headers[HEADER]) if HEADER in headers else None
-    levels = MAX_LEVELS
+    ids, levels = _seeded_ids(headers), MAX_LEVELS
     if _is_cloudevent(headers) and len(body) <= MAX_BODY_BYTES:
         from stepwell.api.cloudevents import translated  # few senders need it
 
         body, levels = translated(headers, body), MADE_LEVELS
     events = parse_events(body, now, new_event_id if ids is None else ids.__next__, levels=levels)
-    if ids is not None:
-        for event in events:
-            event.fresh = False  # the request may have come before
+    return events if ids is None else _maybe_known(events)
+
+
+def in_pieces(headers: Mapping[str, str], body: bytes, now: int) -> Generator[None, None, list[Event]] | None:
+    """`read_events` with pauses, for large bodies; None for those that must be decoded, translated or read closely
+    first."""
+    if "content-encoding" in headers or _is_cloudevent(headers) or may_have_large_integers(body):
+        return None
+    return _in_pieces(headers, body, now)
+
+
+def _in_pieces(headers: Mapping[str, str], body: bytes, now: int) -> Generator[None, None, list[Event]]:
+    ids = _seeded_ids(headers)
+    events = yield from events_in_pieces(body, now, new_event_id if ids is None else ids.__next__)
+    return events if ids is None else _maybe_known(events)
+
+
+def _seeded_ids(headers: Mapping[str, str]) -> Iterator[str] | None:
+    return seeded_ids(headers[HEADER]) if HEADER in headers else None
+
+
+def _maybe_known(events: list[Event]) -> list[Event]:
+    """Events whose ids were not made here: the request may have come before."""
+    for event in events:
+        event.fresh = False
     return events
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -93,13 +93,24 @@ def rule_of(hooks: Hooks, name: str) -> Rule:
     return rule
 
 
-async def receive_async(hooks: Hooks, delivery: Delivery, now: int) -> Received:
-    """The same as `receive`, without waiting for the network on this thread."""
+async def receive_async(
+    hooks: Hooks,
+    delivery: Delivery,
+    now: int,
+    in_thread: Callable[[Callable[[], Received]], Awaitable[Received]] | None = None,
+) -> Received:
+    """The same as `receive`, without waiting for the network on this thread. `in_thread`: what reads a large one."""
+
+    async def read(key: PublicKey | None) -> Received:
+        if in_thread is None:
+            return _receive(hooks, delivery, now, key)
+        return await in_thread(lambda: _receive(hooks, delivery, now, key))
+
     try:
-        return _receive(hooks, delivery, now)
+        return await read(None)
     except NeedsCertificate as needed:
         key = await asyncio.to_thread(hooks.certificates.fetch, needed.url)
-    return _receive(hooks, delivery, now, key)
+    return await read(key)
 
 
 def receive(hooks: Hooks, delivery: Delivery, now: int) -> Received:

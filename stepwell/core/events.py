@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -31,6 +31,7 @@ _FILLED_IN = 400  # bytes: names and values of the fields that a sender may leav
 _FIELDS = ("name", "data", "user", "id", "ts", "v")
 _KNOWN = frozenset(_FIELDS)
 _MAX_TS = 253_402_300_799_999  # the end of the year 9999
+_AT_ONCE = 20  # events of a large body between two pauses
 _MAX_ERRORS = 10_000  # an answer must not be many times larger than what it answers
 _MOST_UNKNOWN = 20  # unknown fields of one event that are named
 _LONGEST_MISSPELT = 10  # characters: what is longer is no misspelt field
@@ -115,6 +116,25 @@ def parse_events(
 ) -> list[Event]:
     """The events of a request: one JSON object, or an array of them. `engine_ids`: how ids may begin that senders may
     not use. `levels`: how deep an event may nest. Raises BadRequest."""
+    items, large = _items(body, levels)
+    return _events(items, now_ms, new_id, large, engine_ids)
+
+
+def events_in_pieces(
+    body: bytes, now_ms: int, new_id: Callable[[], str], *, levels: int = MAX_LEVELS
+) -> Generator[None, None, list[Event]]:
+    """`parse_events` with pauses, for large bodies: at each yield others may have their turn."""
+    items, large = _items(body, levels)
+    yield
+    reading = _Reading(now_ms, new_id)
+    for start in range(0, len(items), _AT_ONCE):
+        reading.take(items[start : start + _AT_ONCE])
+        yield
+    return reading.events(large)
+
+
+def _items(body: bytes, levels: int) -> tuple[Sequence[Any], Sequence[EventError]]:
+    """The events of a request as they were sent, and the integers in it that are too large. Raises BadRequest."""
     if len(body) > MAX_BODY_BYTES:
         raise BadRequest(413, [EventError(0, "", f"a request may have {MAX_BODY_BYTES:,} bytes; send several")])
     is_array = body.lstrip()[:1] == b"["
@@ -129,7 +149,7 @@ def parse_events(
         raise BadRequest(400, deep or [EventError(0, "", f"the body is not JSON: {error}")]) from None
     items = raw if isinstance(raw, list) else [raw]
     check_count(items)
-    return _events(items, now_ms, new_id, large_integers_of_events(body, raw), engine_ids)
+    return items, large_integers_of_events(body, raw)
 
 
 def check_count(items: Sequence[Any]) -> None:
@@ -160,21 +180,43 @@ def _events(
     *,
     is_kept: bool = False,
 ) -> list[Event]:
-    events: list[tuple[int, Event]] = []
-    errors: list[EventError] = []
-    status = 400
-    for index, item in enumerate(items):
-        try:
-            events.append((index, _event(item, now_ms, new_id, engine_ids, is_kept)))
-        except _Refused as refused:
-            errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
-            status = max(status, refused.status)
-            if len(errors) >= _MAX_ERRORS:
+    reading = _Reading(now_ms, new_id, engine_ids, is_kept)
+    reading.take(items)
+    return reading.events(large)
+
+
+class _Reading:
+    """The events of a request, as far as they have been read, and what is wrong with the others."""
+
+    def __init__(
+        self,
+        now_ms: int,
+        new_id: Callable[[], str],
+        engine_ids: Collection[EngineId] = _NO_ENGINE_IDS,
+        is_kept: bool = False,
+    ) -> None:
+        self._how = (now_ms, new_id, engine_ids, is_kept)
+        self._found: list[tuple[int, Event]] = []
+        self._errors: list[EventError] = []
+        self._status, self._next = 400, 0
+
+    def take(self, items: Sequence[Any]) -> None:
+        """Read the next events. Once there are too many errors, no more are looked at."""
+        for index, item in enumerate(items, self._next):
+            if len(self._errors) >= _MAX_ERRORS:
                 break
-    errors += large
-    if errors:
-        raise BadRequest(status, errors, events)
-    return [event for _, event in events]
+            try:
+                self._found.append((index, _event(item, *self._how)))
+            except _Refused as refused:
+                self._errors += [EventError(index, pointer, message) for pointer, message in refused.problems]
+                self._status = max(self._status, refused.status)
+        self._next += len(items)
+
+    def events(self, large: Sequence[EventError]) -> list[Event]:
+        """All of them. Raises BadRequest."""
+        if errors := [*self._errors, *large]:
+            raise BadRequest(self._status, errors, self._found)
+        return [event for _, event in self._found]
 
 
 def whole_event(fields: dict[str, Any]) -> Event:

@@ -51,7 +51,7 @@ log = logging.getLogger("stepwell.local")
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
 _RECOVER_AT_ONCE = 500
 _AT_ONCE = 50  # events, facts and waits between two looks at the clock
-_SLICE_S = 0.01  # how long a batch may keep the loop from answering requests
+_SLICE_S = 0.005  # how long a batch may keep the loop from answering requests
 _MOST_CALLS = 10  # of a batch
 _LARGE = 200  # events: a request with more is dear to accept, and runs that have begun shall get on in between
 _BETWEEN_LARGE = 4  # batches
@@ -111,6 +111,7 @@ class LocalPlatform:
         self._closed = False
         self._is_held = False
         self._alone = asyncio.Lock()
+        self._judging = asyncio.Lock()
         self._drained_at: float | None = None
         self.log_files = LogFiles(store.path, durable=store.durable)
         self._logs = AttemptLogs(store, self.log_files)
@@ -145,11 +146,18 @@ class LocalPlatform:
         if not types.has_any:
             return []
         refused, effort, slice_ends = [], Effort(), time.perf_counter() + _SLICE_S
-        for one in events:
-            refused += types.refused([one], effort=effort)
-            if time.perf_counter() > slice_ends:
-                await asyncio.sleep(0)
-                slice_ends = time.perf_counter() + _SLICE_S
+        has_turn = False
+        try:
+            for one in events:
+                refused += types.refused([one], effort=effort)
+                if time.perf_counter() > slice_ends:
+                    if not has_turn:  # requests that take long are judged one at a time
+                        has_turn = await self._judging.acquire()
+                    await asyncio.sleep(0)
+                    slice_ends = time.perf_counter() + _SLICE_S
+        finally:
+            if has_turn:
+                self._judging.release()
         for _, event, errors in refused[:MOST_TOLD]:
             self._backlog.requests.add([self._engine.refuse(event, errors, self.clock.now())])
             self._schedule()

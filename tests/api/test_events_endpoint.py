@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -225,6 +226,24 @@ def sized(name: str, size: int) -> bytes:
 
 def test_an_event_may_have_256_kib(http: httpx.Client) -> None:
     ids_of(http.post("/e/k", content=sized("large", 256 * 1024)))
+
+
+def test_a_large_request_is_read_like_a_small_one(http: httpx.Client) -> None:
+    padding = {"text": "x" * 40_000}
+    seed = {"x-inngest-event-id-seed": "1700000000000,AAECAwQFBgcICQ=="}
+    events = [{"name": "long", "data": {"n": n, **padding}} for n in range(3)]
+    ids = ids_of(http.post("/e/k", json=events, headers=seed))
+    assert ids_of(http.post("/e/k", json=events, headers=seed)) == ids
+    assert [event["data"]["n"] for event in reversed(stored(http, "long"))] == [0, 1, 2]
+    packed = gzip.compress(json.dumps([{"name": "packed", "data": {"n": n}} for n in range(1000)]).encode(), 0)
+    assert len(packed) > 16 * 1024
+    assert len(ids_of(http.post("/e/k", content=packed, headers={"content-encoding": "gzip"}))) == 1000
+
+
+def test_a_large_request_is_refused_with_the_places_of_all_that_is_wrong(http: httpx.Client) -> None:
+    padding = {"text": "x" * 20_000}
+    bad = [{"name": "ok", "data": padding}, {"name": ""}, {"name": "n", "data": 5}, {"name": "n", "data": {"n": 2**64}}]
+    assert places(refused(http.post("/e/k", json=bad), 400)) == [(1, "/name"), (2, "/data"), (3, "/data/n")]
 
 
 def test_a_larger_event_is_refused_with_its_index(http: httpx.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from stepwell.core.events import (
     Event,
     EventError,
     event_from,
+    events_in_pieces,
     internal_event,
     kept_events,
     parse_events,
@@ -268,6 +270,42 @@ def test_any_request_is_accepted_whole_or_refused_with_places(body: bytes) -> No
         assert error.pointer == "" or error.pointer.startswith("/")
     for event in events:
         assert Event.stored(7, event.body) == event_from(event.as_json(), event.body, 7)
+
+
+def in_pieces(body: bytes) -> tuple[list[Event], int]:
+    """The events, and after how many pauses."""
+    numbers, pauses = itertools.count(1), 0
+    pieces = events_in_pieces(body, NOW, lambda: f"new-{next(numbers)}")
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value, pauses
+        pauses += 1
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=50)
+    | st.lists(st.dictionaries(FIELDS, JSON) | st.just({"name": "n"}), max_size=50).map(
+        lambda raw: json.dumps(raw).encode()
+    )
+)
+def test_what_is_read_in_pieces_is_read_as_in_one_go(body: bytes) -> None:
+    assert what_is_found(lambda: in_pieces(body)[0]) == what_is_found(lambda: parse(body))
+
+
+def what_is_found(read: Callable[[], list[Event]]) -> object:
+    try:
+        return read()
+    except BadRequest as bad:
+        return bad.status, bad.errors, bad.others
+
+
+def test_a_thousand_events_are_read_with_many_pauses() -> None:
+    events, pauses = in_pieces(b"[" + b'{"name":"n"},' * 999 + b'{"name":"n"}]')
+    assert len(events) == 1000
+    assert pauses > 40
 
 
 def test_the_engines_own_events_are_as_senders_but_for_the_name() -> None:
