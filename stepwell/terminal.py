@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.segment import Segment
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from stepwell.core.terminal_text import escaped_json, one_line, visible
@@ -30,6 +30,12 @@ class Terminal(Console):
             if segment.control is None and (text := visible(segment.text)) != segment.text:
                 segment = Segment(text, segment.style)
             yield segment
+
+    def print_markup(self, text: str) -> None:
+        """Lines with markup, however long each is: what `print` writes with `soft_wrap`, in a quarter of its time."""
+        its = self.render_str(text)
+        its.expand_tabs()
+        self.print(Segments(its.render(self, end="\n")), soft_wrap=True)
 
 
 def shown(value: object) -> str:

@@ -110,6 +110,22 @@ def test_logs_are_lines_without_control_characters() -> None:
     assert orjson.loads(line)["event"] == "\x9b\u202e"
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_lines_with_markup_are_written_as_they_would_be_one_by_one(is_terminal: bool) -> None:
+    long, wide = "x" * 300, "日本語" * 80
+    texts = ["[cyan]event[/] a [dim]b[/]\n      started c", f"[red]{wide}[/]", long, "", "a\tb", shown("[red]x\\")]
+    texts += [f"[bold]ok[/] {shown(HOSTILE)} [dim]end[/]"]
+
+    def terminal() -> Terminal:
+        return Terminal(file=io.StringIO(), width=40, force_terminal=is_terminal, color_system="standard")
+
+    at_once, one_by_one = terminal(), terminal()
+    at_once.print_markup("\n".join(texts))
+    for text in texts:
+        one_by_one.print(text, soft_wrap=True)
+    assert at_once.file.getvalue() == one_by_one.file.getvalue()  # type: ignore[attr-defined]
+
+
 # --- no other way out ------------------------------------------------------------------------------------------------
 
 PACKAGE = Path(stepwell.__file__).parent
@@ -184,7 +200,9 @@ def _lines_with_markup(tree: ast.Module) -> Iterator[ast.JoinedStr]:
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) and "[/]" in ast.unparse(node):
             yield node
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("console.print", "stderr.print")):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("console.print", "console.print_markup", "stderr.print")
+        ):
             is_plain = any(its.arg == "markup" and ast.unparse(its.value) == "False" for its in node.keywords)
             yield from (its for its in node.args if isinstance(its, ast.JoinedStr) and not is_plain)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class DevConsole(logging.Handler):
         self._console = Terminal()
         self._deployed: list[Deployed] = []
         self._is_ready = False
+        self._held: list[str] | None = None  # lines that go out together
         self._reported: frozenset[PlacedProblem] = frozenset()
         self._passed_over: frozenset[str] = frozenset()
         self._wrong_types: frozenset[str] = frozenset()
@@ -166,16 +168,21 @@ class DevConsole(logging.Handler):
         """Print every event from this position on, with what it started, which attempts failed and which runs ended."""
         while True:
             await asyncio.sleep(_EVERY_S)
-            new = self._queries.read_tail(position, _AT_ONCE)  # a few rows: cheaper here than in a thread
-            if new and (skipped := new[0][0].event.seq - position - 1):
-                self._line("skipped", f"[dim]... {skipped:,} more events[/]", events=skipped)
-            ends = [its for its in new if its[0].event.name.startswith(RUN_EVENTS)]
-            for detail, started in (its for its in new if its not in ends):
-                self._event(detail, started)
-            self._show_noted()
-            for detail, started in ends:
-                self._event(detail, started)
-            position = new[-1][0].event.seq if new else position
+            with self._together():
+                position = self._show_new(position)
+
+    def _show_new(self, position: int) -> int:
+        """Where to go on from."""
+        new = self._queries.read_tail(position, _AT_ONCE)  # a few rows: cheaper here than in a thread
+        if new and (skipped := new[0][0].event.seq - position - 1):
+            self._line("skipped", f"[dim]... {skipped:,} more events[/]", events=skipped)
+        ends = [its for its in new if its[0].event.name.startswith(RUN_EVENTS)]
+        for detail, started in (its for its in new if its not in ends):
+            self._event(detail, started)
+        self._show_noted()
+        for detail, started in ends:
+            self._event(detail, started)
+        return new[-1][0].event.seq if new else position
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep what the log says until the events are shown that it is about."""
@@ -266,5 +273,18 @@ class DevConsole(logging.Handler):
     def _line(self, kind: str, text: str, **fields: Any) -> None:
         if self._as_json:
             print_line({"kind": kind, **fields})
+        elif self._held is not None:
+            self._held.append(text)
         else:
-            self._console.print(text, soft_wrap=True)
+            self._console.print_markup(text)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What is printed in here goes out at once, which takes a terminal's time once."""
+        self._held = []
+        try:
+            yield
+        finally:
+            lines, self._held = self._held, None
+            if lines:
+                self._console.print_markup("\n".join(lines))
