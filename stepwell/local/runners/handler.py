@@ -62,6 +62,7 @@ class HandlerRunner:
         self._workers: dict[Worker, tuple[Place, Folder]] = {}
         self._interpreters = Interpreters(scratch)
         self._sweeper: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop  # once there is a worker; to ask for it costs a call of the system
         self._gone = asyncio.Event()
 
     def start(self, job: Job, log: Log, end: End) -> Running:
@@ -94,6 +95,7 @@ class HandlerRunner:
         except (CannotRun, OSError):
             self._scratch.remove(folder)
             raise
+        self._loop = asyncio.get_running_loop()
         self._workers[worker] = self._idle.open_place(key), folder
         self._idle.most = self._most_idle or max(self._idle.always, _most_idle())
         self._gone.clear()
@@ -128,16 +130,15 @@ class HandlerRunner:
             return
         if self._interpreters.wanted:
             self._interpreters.start_wanted()
-        loop = asyncio.get_running_loop()
-        now, (place, _) = loop.time(), self._workers[worker]
+        now, (place, _) = self._loop.time(), self._workers[worker]
         self._idle.add(worker, place, now)
         if self._idle.are_too_many:
             self._retire_surplus(worker)
         if now - place.measured_at > _MEASURE_S:
             place.measured_at = now
-            loop.call_soon(self._measure, worker)
+            self._loop.call_soon(self._measure, worker)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
+            self._sweeper = self._loop.call_later(_SWEEP_S, self.sweep)
 
     def sweep(self, longest_idle_s: float = _LONGEST_IDLE_S) -> None:
         """Stop workers that have had no work for so long."""

@@ -84,7 +84,7 @@ class Worker:
         if sent < len(frame):
             self._unsent = memoryview(frame)[sent:]
             self._loop.add_writer(self._socket, self._writable)
-        self._invocation = Invocation(self, timeout_ms, log, end)
+        self._invocation = Invocation(self, self._loop, timeout_ms, log, end)
         return self._invocation
 
     def _writable(self) -> None:
@@ -154,10 +154,9 @@ class Invocation:
 
     __slots__ = ("_worker", "end", "log", "timer", "verdict")
 
-    def __init__(self, worker: Worker, timeout_ms: int, log: Log, end: End) -> None:
+    def __init__(self, worker: Worker, loop: asyncio.AbstractEventLoop, timeout_ms: int, log: Log, end: End) -> None:
         self._worker, self.log, self.end = worker, log, end
         self.verdict: Outcome | None = None
-        loop = asyncio.get_running_loop()
         self.timer = loop.call_later(timeout_ms / 1000, self._expire, timeout_ms)
 
     def stop(self) -> None:
