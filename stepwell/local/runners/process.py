@@ -124,7 +124,9 @@ class Watched:
         self.drain()
         for pipe in list(self._pipes):
             self._close(pipe)
-        self._ended(code)
+        ended = self._ended
+        del self._ended, self._receive  # they know this: see `router._Attempt.end`
+        ended(code)
 
 
 def kill_group(pid: int) -> None:

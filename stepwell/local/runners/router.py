@@ -138,6 +138,7 @@ class _Attempt:
 
     def end(self, outcome: Outcome) -> None:
         if self._runners.forget(self):
+            self.running = None  # which knows this: two that know each other stay in memory until the collector comes
             self._end(outcome)
 
 
