@@ -100,6 +100,13 @@ class Broken:
         raise RuntimeError("cannot say")
 
 
+class Listed(list[int]):
+    """The standard library's encoder takes it for a list."""
+
+    def _asdict(self) -> dict[str, int]:
+        return {"first": self[0]}
+
+
 class Members(dict[str, int]):
     pass
 
@@ -159,6 +166,9 @@ VALUES: list[Any] = [
     NotImplemented, ValueError("x"), {"a": {"b": object()}},
     # what is in itself
     circular_list(), circular_dict(), [circular_dict()],
+    # deep in what JSON has
+    {"a": [1, {"b": (Point(1, {"c": [Point(2, 3)]}),)}]}, [[{"a": Listed([1])}]], {"a": [Members(b=1)]},
+    {"a": [Decimal("1.50")]},
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stepwell.core.plan import Runtime
+from stepwell.local.runners import channel, worker
 from stepwell.local.runners.handler import HandlerRunner
 from stepwell.local.runners.job import Job
 from stepwell.local.runners.scratch import Scratch
@@ -331,6 +332,19 @@ def test_large_inputs_and_outputs_pass(tmp_path: Path) -> None:
     async def work(start: Start) -> None:
         for attempt in [start(its), start(its)]:
             assert (await attempt.end()).output == [640_000, "x" * 250_000]
+
+    on_runners(work)
+
+
+def test_inputs_and_outputs_pass_that_come_in_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system gives sockets little memory."""
+    monkeypatch.setattr(channel, "_SEND_BYTES", 1)
+    monkeypatch.setattr(worker, "_PIECE", 3)
+    its = py(tmp_path, "return [len(event), event[:2000]]", content=b'"' + b"x" * 640_000 + b'"')
+
+    async def work(start: Start) -> None:
+        for _ in range(2):
+            assert (await start(its).end()).output == [640_000, "x" * 2000]
 
     on_runners(work)
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from stepwell.local.runners.process import Ended, Receive
 
+_SEND_BYTES = 1024 * 1024  # that a socket takes at once, so that neither side waits for the other within a message
+
 AnyProcess = TypeVar("AnyProcess")
 Launch = Callable[[int, Receive, Ended], AnyProcess]
 """Starts a process; the number is that of its end of the socket."""
@@ -23,6 +25,8 @@ def launch_with_channel(
     """The end that stays here, which does not block, and the process. `greeting`: what the process reads first; a new
     socket must take it at once. Raises OSError if it cannot be started."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)  # the system may allow less
     ours.setblocking(False)
     try:
         if greeting:

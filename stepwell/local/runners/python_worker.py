@@ -26,6 +26,7 @@ from python_marshal import MarshalError, marshal  # type: ignore[import-not-foun
 del sys.path[0], sys.modules["python_marshal"]  # the handler may have a module of that name
 
 LARGEST = 1024 * 1024
+LONG = 64 * 1024  # of an answer, from which on it is not copied
 LONGEST_ERROR = 16 * 1024  # characters; a server that is sent more than it can take ends this process
 REQUEST = struct.Struct(">IQ")
 
@@ -96,12 +97,13 @@ def invoke(handler, event: bytes, milliseconds: int) -> tuple[bytes, bytes]:  # 
 def receive(channel: int, size: int) -> bytes:
     """Exactly `size` bytes; fewer if the server is gone."""
     data = os.read(channel, size)
-    while 0 < len(data) < size:
-        more = os.read(channel, size - len(data))
-        if not more:
-            break
-        data += more
-    return data
+    if not 0 < len(data) < size:
+        return data
+    pieces, missing = [data], size - len(data)
+    while missing and (data := os.read(channel, missing)):
+        pieces.append(data)
+        missing -= len(data)
+    return b"".join(pieces)
 
 
 def answer(channel: int, kind: bytes, text: bytes) -> None:
@@ -110,9 +112,12 @@ def answer(channel: int, kind: bytes, text: bytes) -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # the handler closed it
             pass
-    data = struct.pack(">Ic", len(text), kind) + text
-    while data:
-        data = data[os.write(channel, data) :]
+    head = struct.pack(">Ic", len(text), kind)
+    sent = os.write(channel, head + text) if len(text) < LONG else os.writev(channel, (head, text))
+    if sent < len(head) + len(text):
+        left = memoryview(head + text)[sent:]
+        while left:
+            left = left[os.write(channel, left) :]
 
 
 def empty(folder: str) -> bool:
@@ -137,6 +142,9 @@ def main() -> None:
     sys.path.insert(0, code)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    # The C library learns from what is freed how much to keep for later: else it gives memory back to the system, and
+    # gets it again, for each large value (https://man7.org/linux/man-pages/man3/mallopt.3.html, M_MMAP_THRESHOLD).
+    bytes(2 * LARGEST)
     handler: object = None
     while len(head := receive(channel, REQUEST.size)) == REQUEST.size:
         length, milliseconds = REQUEST.unpack(head)

@@ -20,7 +20,8 @@ from stepwell.local.runners.program import STOPPED
 
 _REQUEST = struct.Struct(">IQ")
 _ANSWER = struct.Struct(">Ic")
-_PIECE = 256 * 1024
+_PIECE = 512 * 1024  # more than an output can have
+_LONG = 64 * 1024  # of an event, from which on it is not copied
 MOST_GREETING = 64 * 1024  # less than a new socket takes at once
 _LARGEST = 2 * 1024 * 1024  # of an answer; no worker of ours sends more
 
@@ -51,7 +52,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._invocation: Invocation | None = None
         self._unsent = memoryview(b"")
-        self._received = bytearray()
+        self._answer = _Answer()
         self._is_doomed = False
         self._socket, self._process = launch_with_channel(launch, self._log, self._exited, greeting=greeting)
         self._loop.add_reader(self._socket, self._readable)
@@ -73,16 +74,16 @@ class Worker:
 
     def invoke(self, event: bytes, timeout_ms: int, log: Log, end: End) -> Invocation | None:
         """Run the handler. None if the worker is gone, so that nothing was run and `end` will not be called."""
-        frame = _REQUEST.pack(len(event), timeout_ms) + event
+        head = _REQUEST.pack(len(event), timeout_ms)
         try:
-            sent = self._socket.send(frame)
+            sent = self._socket.send(head + event) if len(event) < _LONG else self._socket.sendmsg((head, event))
         except BlockingIOError:
             sent = 0
         except OSError:
             self.kill()
             return None
-        if sent < len(frame):
-            self._unsent = memoryview(frame)[sent:]
+        if sent < len(head) + len(event):
+            self._unsent = memoryview(head + event)[sent:]
             self._loop.add_writer(self._socket, self._writable)
         self._invocation = Invocation(self, self._loop, timeout_ms, log, end)
         return self._invocation
@@ -109,16 +110,14 @@ class Worker:
             self._loop.remove_reader(self._socket)
             self.kill()
             return False
-        self._received += piece
-        if len(self._received) >= _ANSWER.size:
-            length, kind = _ANSWER.unpack_from(self._received)
-            if length > _LARGEST or self._invocation is None:
-                self.kill()
-                return False
-            if len(self._received) >= _ANSWER.size + length:
-                text = bytes(memoryview(self._received)[_ANSWER.size :])
-                self._received.clear()
-                self._answered(kind, text)
+        answer = self._answer
+        answer.add(piece)
+        if answer.length > _LARGEST or self._invocation is None:
+            self.kill()
+            return False
+        if answer.is_whole:
+            self._answer = _Answer()
+            self._answered(answer.kind, answer.text())
         return True
 
     def _answered(self, kind: bytes, text: bytes) -> None:
@@ -147,6 +146,33 @@ class Worker:
         self._socket.close()
         self._finish(_crash(code))
         self._died(self)
+
+
+class _Answer:
+    """What has come of an answer. One that comes at once is copied once. `length`: of its text, 0 if that is not known
+    yet."""
+
+    __slots__ = ("_pieces", "_size", "kind", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = self.length = 0
+        self.kind = b""
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if not self.kind and self._size >= _ANSWER.size:
+            self._pieces = [b"".join(self._pieces)]
+            self.length, self.kind = _ANSWER.unpack_from(self._pieces[0])
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.kind) and self._size >= _ANSWER.size + self.length
+
+    def text(self) -> bytes:
+        first, *rest = self._pieces
+        return b"".join((memoryview(first)[_ANSWER.size :], *rest)) if rest else first[_ANSWER.size :]
 
 
 class Invocation:
