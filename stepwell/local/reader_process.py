@@ -24,7 +24,7 @@ from stepwell.core.approvals import Links
 from stepwell.core.people import Person
 from stepwell.core.signing import single_key
 from stepwell.local.keys import link_secret
-from stepwell.local.prctl import hide_memory
+from stepwell.local.prctl import go_behind_others, hide_memory
 from stepwell.local.reader_frames import Question, pack_answer, take_questions
 from stepwell.local.users import LocalUsers
 
@@ -104,8 +104,8 @@ async def answer(channel: socket.socket, database: Path, public_url: str) -> Non
 
 def main() -> None:
     number, database, public_url = sys.argv[1:]
+    go_behind_others(NICE)
     hide_memory()
-    os.nice(NICE)
     channel = socket.socket(fileno=int(number))
     channel.set_inheritable(False)
     channel.setblocking(False)

@@ -22,6 +22,7 @@ from stepwell.api.v1 import create_reads_app
 from stepwell.local.erasure import erase
 from stepwell.local.people import read_person
 from stepwell.local.reader_frames import Question, pack_answer, pack_question, take_answers, take_questions
+from stepwell.local.reader_process import NICE
 from stepwell.local.readers import ReaderProcess, Readers
 from stepwell.local.users import LocalUsers
 from tests.local.scripted import Scripted, scripted, until
@@ -205,6 +206,24 @@ def test_the_process_gets_nothing_of_the_servers_environment_that_it_does_not_ne
             await its.become_busy()
             with contextlib.suppress(PermissionError):  # it hides its memory; root may look all the same
                 assert b"hidden" not in Path(f"/proc/{its.process.pid}/environ").read_bytes()
+
+    run(test())
+
+
+def test_the_process_goes_behind_the_server_where_processors_are_scarce(tmp_path: Path) -> None:
+    """Also where Linux groups processes by session, and looks at a process's own nice value within its group only."""
+
+    async def test() -> None:
+        own = Path("/proc/self/autogroup")
+        before = own.read_text() if own.exists() else ""
+        async with site(tmp_path) as its:
+            await its.become_busy()
+            pid = its.process.pid
+            assert pid is not None
+            assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
+            if before:  # on Linux, where there are such groups
+                assert Path(f"/proc/{pid}/autogroup").read_text().endswith(f"nice {NICE}\n")
+                assert own.read_text() == before
 
     run(test())
 
