@@ -17,6 +17,7 @@ from stepwell.core.expressions import EFFORT, Bindings, Scope, compile_expressio
 from stepwell.core.idempotency import already_run, value_key
 from stepwell.core.inputs import (
     MAX_INPUT_BYTES,
+    JoinedOutputs,
     async_event_ids,
     edge_variables,
     error_json,
@@ -75,6 +76,7 @@ from stepwell.run_log import log_failed_attempt, log_failed_run, log_known_event
 if TYPE_CHECKING:
     from stepwell.core.approvals import Links
 
+_MANY = 16  # ancestors of a step, whose outputs are kept joined for the next one
 _LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
 
 log = logging.getLogger("stepwell.engine")
@@ -576,6 +578,8 @@ class Engine:
     def _input(self, record: RunRecord, step: int) -> bytes:
         ids = async_event_ids(record.plan, record.run, step)
         found = self.store.events(ids) if ids else {}
+        if record.joined is None and len(record.plan.steps[step].ancestors) >= _MANY:
+            record.joined = JoinedOutputs()
         return step_input(
             record.plan,
             record.run,
@@ -586,6 +590,7 @@ class Engine:
             async_events=[self._whole_body(found[event_id]) for event_id in ids if event_id in found],
             outputs=record.outputs,
             errors=record.errors,
+            joined=record.joined,
         )
 
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Generic, Protocol, TypedDict, TypeVar, Unpack
 
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event
@@ -16,6 +16,9 @@ from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
 from stepwell.core.routing import Routing
 from stepwell.core.run import Run, RunStatus
+
+if TYPE_CHECKING:
+    from stepwell.core.inputs import JoinedOutputs
 
 Item = TypeVar("Item")
 
@@ -34,6 +37,7 @@ class RunRecord:
     outputs: MutableMapping[int, bytes] = field(default_factory=dict)
     errors: MutableMapping[int, bytes] = field(default_factory=dict)
     causes: dict[int, tuple[str, int]] = field(default_factory=dict)  # of running steps: which message, and when
+    joined: JoinedOutputs | None = None  # for inputs of many outputs
 
 
 @immutable

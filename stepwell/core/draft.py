@@ -69,7 +69,8 @@ class Draft:
     def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
         self.status, self.started_at, self.ended_at = run.status, run.started_at, run.ended_at
-        self.steps, self.edges, self.pauses = list(run.steps), list(run.edges), list(run.pauses)
+        self.steps, self.pauses = list(run.steps), list(run.pauses)
+        self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = run.edges  # a list once one has moved
         self.open, self.busy = bits_of(run.steps)
         self.failed_step, self.failed_edge = run.failed_step, run.failed_edge
         self.problems = list(run.problems)
@@ -258,6 +259,8 @@ class Draft:
         return list(dict.fromkeys([self.plan.edges[e].step for e in edges]))
 
     def _move_edge(self, e: int, move: str) -> None:
+        if isinstance(self.edges, tuple):  # most facts are claims, which move none
+            self.edges = list(self.edges)
         self.edges[e] = EDGE[self.edges[e]][move]
 
     def keep_edges(self, i: int, satisfied: tuple[int, ...]) -> None:

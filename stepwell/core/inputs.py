@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -46,6 +46,30 @@ def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
     return [pause.event_id for pause in sorted(pauses, key=lambda pause: pause.order) if pause.event_id is not None]
 
 
+class JoinedOutputs:
+    """The outputs of a step's ancestors as one JSON object. What the last step of the run saw too, and saw first, is
+    not joined again: in a chain, that is all but one."""
+
+    __slots__ = ("_members", "_steps")
+
+    def __init__(self) -> None:
+        self._steps: tuple[int, ...] = ()
+        self._members = b""  # of these steps
+
+    def of(self, plan: Plan, steps: tuple[int, ...], texts: Mapping[int, bytes]) -> orjson.Fragment:
+        """An object of the texts of these steps, of those that have one. Written by hand: a step of a long chain has a
+        thousand of them. All have ended, so their texts stay as they are."""
+        if not texts:
+            return orjson.Fragment(b"{}")
+        known = len(self._steps)
+        is_longer = steps[:known] == self._steps
+        begin, more = (self._members, steps[known:]) if is_longer else (b"", steps)
+        members = [plan.keys[s] + texts[s] for s in more if s in texts]
+        members = [begin, *members] if begin else members
+        self._steps, self._members = steps, b",".join(members)
+        return orjson.Fragment(b"{%b}" % self._members)
+
+
 def step_input(
     plan: Plan,
     run: Run,
@@ -57,20 +81,21 @@ def step_input(
     outputs: Mapping[int, bytes],
     errors: Mapping[int, bytes],
     replay: str | None = None,
+    joined: JoinedOutputs | None = None,
 ) -> bytes:
     """The input of the step's newest attempt, one JSON document. Equal for every attempt but for `ctx.attempt`.
 
     `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out. `replay`:
-    the replay that made the run, if one did.
+    the replay that made the run, if one did. `joined`: what the inputs of this run's steps have in common.
     """
     state, its = run.steps[step], plan.steps[step]
-    seen = [a for a in its.ancestors if a not in state.unseen] if state.unseen else its.ancestors
+    seen = tuple(a for a in its.ancestors if a not in state.unseen) if state.unseen else its.ancestors
     events = [orjson.Fragment(body) for body in async_events]
     return orjson.dumps(
         {
             "event": orjson.Fragment(event),
-            "steps": _by_id(plan, seen, outputs),
-            "errors": _by_id(plan, seen, errors),
+            "steps": (JoinedOutputs() if joined is None else joined).of(plan, seen, outputs),
+            "errors": JoinedOutputs().of(plan, seen, errors),
             "async": events[0] if events else None,
             "ctx": {
                 "function_id": plan.function_id,
@@ -85,15 +110,6 @@ def step_input(
             },
         }
     )
-
-
-def _by_id(plan: Plan, steps: Sequence[int], texts: Mapping[int, bytes]) -> orjson.Fragment:
-    """An object of the texts of these steps, of those that have one. Written by hand: a step of a long chain has a
-    thousand of them."""
-    if not texts:
-        return orjson.Fragment(b"{}")
-    members = [plan.keys[s] + texts[s] for s in steps if s in texts]
-    return orjson.Fragment(b"{%b}" % b",".join(members))
 
 
 def edge_variables(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from operator import is_
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -160,51 +159,57 @@ def _pack(run: Run, steps: Any, pauses: Any) -> bytes:
     return orjson.dumps([run.status, *times, steps, edges, pauses, run.failed_step, run.problems, run.failed_edge])
 
 
+PART = 32  # states
+_MANY = 8 * PART
+
+Part = tuple[int, bytes]  # steps are in parts 0, 1, 2, ..., pauses in -1, -2, -3, ...
+
+
 class Packer:
-    """Packs the states that one run has one after the other. What has not changed since the last is not encoded again,
-    so a transition of a run of 1,000 steps costs little more than one of a run of two."""
+    """Packs the states that one long run has one after the other, in parts, so that a transition writes the parts that
+    it changes. A part that was never written holds only what is still at its default."""
 
     __slots__ = ("_pauses", "_steps")
 
-    def __init__(self) -> None:
-        self._steps, self._pauses = _Texts(_pack_step), _Texts(_pack_pause)
+    def __init__(self, run: Run) -> None:
+        """`run`: any state of this run."""
+        self._steps: tuple[StepState, ...] = (IDLE_STEP,) * len(run.steps)
+        self._pauses: tuple[PauseState, ...] = (IDLE_PAUSE,) * len(run.pauses)
 
-    def pack(self, run: Run) -> bytes:
-        """The same bytes as the function `pack` answers."""
-        return _pack(run, self._steps.of(run.steps), self._pauses.of(run.pauses))
+    def pack(self, run: Run) -> tuple[bytes, list[Part]]:
+        """The run's state without its parts, and the parts that differ from those of the last call."""
+        parts = [(n, _pack_part(n, run.steps, _pack_step)) for n in _differences(self._steps, run.steps)]
+        parts += [(-1 - n, _pack_part(n, run.pauses, _pack_pause)) for n in _differences(self._pauses, run.pauses)]
+        self._steps, self._pauses = run.steps, run.pauses
+        return _pack(run, len(run.steps), len(run.pauses)), parts
 
 
 State = TypeVar("State", StepState, PauseState)
 
 
-class _Texts(Generic[State]):
-    """JSON texts of states that do not change, by place."""
-
-    __slots__ = ("_encode", "_states", "_texts")
-
-    def __init__(self, encode: Callable[[State], Any]) -> None:
-        """`encode`: what of a state is written as JSON."""
-        self._encode: Callable[[State], Any] = encode
-        self._states: Sequence[State] = ()
-        self._texts: list[bytes] = []
-
-    def of(self, states: tuple[State, ...]) -> orjson.Fragment:
-        """An array of them all."""
-        if len(states) != len(self._states):
-            self._texts = [orjson.dumps(self._encode(state)) for state in states]
-        elif states is not self._states:
-            is_same = list(map(is_, states, self._states))
-            at = -1
-            for _ in range(is_same.count(False)):
-                at = is_same.index(False, at + 1)
-                self._texts[at] = orjson.dumps(self._encode(states[at]))
-        self._states = states
-        return orjson.Fragment(b"[%b]" % b",".join(self._texts))
+def _pack_part(number: int, states: Sequence[State], encode: Callable[[State], Any]) -> bytes:
+    return orjson.dumps([*map(encode, states[number * PART : (number + 1) * PART])])
 
 
-def unpack(run_id: str, data: bytes) -> Run:
-    """The inverse of `pack`. What earlier versions of Stepwell packed ends before `failed_edge`."""
+def _differences(old: Sequence[object], new: Sequence[object]) -> list[int]:
+    """The parts in which two sequences differ. Those that have the same objects are compared fast."""
+    if old is new:
+        return []
+    return [
+        n // PART
+        for start in range(0, len(new), _MANY)
+        if old[start : start + _MANY] != new[start : start + _MANY]
+        for n in range(start, min(start + _MANY, len(new)), PART)
+        if old[n : n + PART] != new[n : n + PART]
+    ]
+
+
+def unpack(run_id: str, data: bytes, parts: Iterable[Part] = ()) -> Run:
+    """The inverse of `pack`, and, with all parts, of `Packer.pack`. What earlier versions of Stepwell packed ends
+    before `failed_edge`."""
     status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, *later = orjson.loads(data)
+    if isinstance(steps, int):
+        steps, pauses = _whole(steps, pauses, parts)
     return Run(
         id=run_id,
         status=RunStatus(status),
@@ -218,6 +223,16 @@ def unpack(run_id: str, data: bytes) -> Run:
         problems=tuple((kind, index, text) for kind, index, text in problems),
         failed_edge=later[0] if later else None,
     )
+
+
+def _whole(step_count: int, pause_count: int, parts: Iterable[Part]) -> tuple[list[Any], list[Any]]:
+    """The packed steps and pauses of all parts."""
+    steps: list[Any] = [0] * step_count
+    pauses: list[Any] = [0] * pause_count
+    for number, text in parts:
+        states, n = (steps, number) if number >= 0 else (pauses, -1 - number)
+        states[n * PART : (n + 1) * PART] = orjson.loads(text)
+    return steps, pauses
 
 
 _DIGITS = bytes.maketrans(bytes(EdgeStatus), b"0123")

@@ -15,8 +15,9 @@ from stepwell.core.idempotency import WINDOW_MS
 from stepwell.core.messages import TimerKind
 from stepwell.core.plan import Plan
 from stepwell.core.routing import from_json, to_json
-from stepwell.core.run import Run, pack, unpack
+from stepwell.core.run import Run
 from stepwell.local.functions import GUARD_EVERY_MS
+from stepwell.local.run_parts import read_run, write_whole
 from stepwell.local.schedules import Schedules
 
 TOLERANCE_MS = 1_000  # smaller steps are nothing to act on
@@ -49,7 +50,7 @@ def _move_timers(connection: sqlite3.Connection, plan_of: Callable[[str, int], P
     ).fetchall()
     runs: dict[int, Run] = {}
     for seq, run_id, function, version, state, kind, index in rows:
-        run = runs.get(seq) or unpack(run_id, state)
+        run = runs.get(seq) or read_run(connection, seq, run_id, state)
         if _set_at(connection, plan_of(function, version), seq, run, TimerKind(kind), index) <= now:
             continue
         runs[seq] = _moved(run, TimerKind(kind), index, by_ms)
@@ -59,8 +60,7 @@ def _move_timers(connection: sqlite3.Connection, plan_of: Callable[[str, int], P
             sql = "UPDATE waits SET deadline = deadline - ? WHERE event = ? AND key = ? AND run = ? AND pause = ?"
             event, key = plan_of(function, version).pauses[index].event, run.pauses[index].key or b""
             connection.execute(sql, (by_ms, event, key, seq, index))
-    changed = [(pack(run), seq) for seq, run in runs.items()]
-    connection.executemany("UPDATE runs SET state = ? WHERE seq = ?", changed)
+    write_whole(connection, runs)
 
 
 def _set_at(connection: sqlite3.Connection, plan: Plan, seq: int, run: Run, kind: TimerKind, index: int) -> int:

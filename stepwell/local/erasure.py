@@ -19,12 +19,13 @@ from stepwell.core.idempotency import claimed_value
 from stepwell.core.inputs import erased_error
 from stepwell.core.people import Person, owner
 from stepwell.core.people import unpack as unpack_person
-from stepwell.core.run import RunStatus, pack, unpack, without_data
+from stepwell.core.run import RunStatus, without_data
 from stepwell.local.lists import merged
 from stepwell.local.log_files import take_log_files
 from stepwell.local.long_texts import delete_long_texts, whole
 from stepwell.local.people import texts
 from stepwell.local.platform import LocalPlatform
+from stepwell.local.run_parts import read_run, write_whole
 from stepwell.local.schema import forget_statistics
 from stepwell.local.store import LocalStore
 
@@ -137,8 +138,8 @@ def _take_claims_back(store: LocalStore, event: Event) -> None:
 def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
     """How many attempts it had."""
     (state,) = connection.execute("SELECT state FROM runs WHERE seq = ?", (seq,)).fetchone()
-    run = without_data(unpack(run_id, state))
-    connection.execute("UPDATE runs SET user = NULL, state = ? WHERE seq = ?", (pack(run), seq))
+    write_whole(connection, {seq: without_data(read_run(connection, seq, run_id, state))})
+    connection.execute("UPDATE runs SET user = NULL WHERE seq = ?", (seq,))
     connection.execute("DELETE FROM logs WHERE run = ?", (seq,))
     sql = f"SELECT {whole('error')}, step, attempt FROM attempts WHERE run = ?"
     attempts = connection.execute(sql, (seq,)).fetchall()

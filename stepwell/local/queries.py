@@ -21,12 +21,13 @@ from stepwell.core.inputs import match_answer
 from stepwell.core.messages import TimerKind
 from stepwell.core.misses import whole_misses
 from stepwell.core.plan import Plan, compile_plan
-from stepwell.core.run import PauseStatus, RunStatus, unpack
+from stepwell.core.run import PauseStatus, RunStatus
 from stepwell.local.functions import read_routing, read_samples
 from stepwell.local.lists import LAST, Asked, Listed, way_of_events, way_of_runs
 from stepwell.local.log_files import log_folder, read_logs
 from stepwell.local.long_texts import whole
 from stepwell.local.people import names_of
+from stepwell.local.run_parts import read_run
 from stepwell.local.run_texts import RunRow, RunTexts
 from stepwell.local.schema import connect
 from stepwell.local.trigger_tables import content_of
@@ -244,8 +245,8 @@ class Queries:
             attempts[seq].append(AttemptRow(*attempt))
         return [
             RunDetail(
-                unpack(row.id, row.state), self._plan(row.function, row.version), row.event_id, row.user, row.rerun_of,
-                attempts[row.seq], {}, {}, row.replay,
+                read_run(self._connection, row.seq, row.id, row.state), self._plan(row.function, row.version),
+                row.event_id, row.user, row.rerun_of, attempts[row.seq], {}, {}, row.replay,
             )
             for row in rows
         ]  # fmt: skip

@@ -207,6 +207,12 @@ MIGRATIONS = (
     -- Long outputs and errors of attempts; in their place, `attempts` has an empty text. Older ones stay there.
     CREATE TABLE long_texts (place INTEGER PRIMARY KEY, text BLOB NOT NULL);
     """,
+    """
+    CREATE TABLE run_parts (              -- what the state of a long run leaves out while it is open
+        run INTEGER, part INTEGER, states BLOB NOT NULL,
+        PRIMARY KEY (run, part)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -31,7 +31,7 @@ from stepwell.core.messages import (
     SetTimer,
 )
 from stepwell.core.misses import NO_MISSES, Entries, misses_json
-from stepwell.core.run import Packer, StepStatus, bits_of, pack, unpack
+from stepwell.core.run import Packer, StepStatus, bits_of, pack
 from stepwell.local import long_texts
 from stepwell.local.clock_steps import move_back
 from stepwell.local.functions import Functions
@@ -39,6 +39,7 @@ from stepwell.local.log_files import new_name
 from stepwell.local.once import LocalOnce
 from stepwell.local.open_waits import OpenWaits
 from stepwell.local.people import People
+from stepwell.local.run_parts import drop_parts, read_run, write_parts
 from stepwell.local.schema import connect, forget_statistics, migrate
 from stepwell.local.timers import Timers
 from stepwell.local.trigger_tables import number_of
@@ -47,7 +48,7 @@ from stepwell.local.unrouted import Unrouted
 from stepwell.platform import Accepted, Change, FoundWaits, NewEvent, NotWritten, RunRecord, WaitPlace
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
-_LONG = 24  # steps; a shorter state is encoded as fast as it is compared with the last one
+_LONG = 128  # steps; the state of a shorter run fits into a page of the database, and is written in one piece
 _KEPT_BYTES = 64 * 1024 * 1024
 _INSERT_EVENT = (
     "INSERT OR IGNORE INTO events (seq, id, name, user, accepted_at, body, misses, replay, invalid)"
@@ -79,14 +80,9 @@ class _Kept:
     size: int = 0  # bytes of its outputs and errors
     packer: Packer | None = None
 
-    def state(self) -> bytes:
-        """As it is stored."""
-        run = self.record.run
-        if len(run.steps) < _LONG:
-            return pack(run)
-        if self.packer is None:
-            self.packer = Packer()
-        return self.packer.pack(run)
+    @property
+    def is_long(self) -> bool:
+        return len(self.record.plan.steps) >= _LONG
 
 
 class LocalStore:
@@ -112,6 +108,8 @@ class LocalStore:
         self._resting: list[_Kept] = []
         self._attempts: list[tuple[object, ...]] = []
         self._long_texts: list[tuple[int, bytes]] = []
+        self._parts: list[tuple[int, int, bytes]] = []  # of long runs: row, number, states
+        self._whole: list[int] = []  # rows of long runs that have ended
         self._logs: list[tuple[object, ...]] = []
         self._log_files: list[tuple[int, int, int, str]] = []
         self._event_seq = self._newest("events")
@@ -176,24 +174,26 @@ class LocalStore:
         self._resting.clear()
         self._attempts.clear()
         self._long_texts.clear()
+        self._parts.clear()
+        self._whole.clear()
         self._kept_bytes = 0
 
     def _write(self) -> None:
         new, moved, changed = [], [], []
         for kept in self._dirty:
-            record, run = kept.record, kept.record.run
+            record, run, state = kept.record, kept.record.run, self._state(kept)
             busy = bits_of(run.steps).busy & ~record.plan.asking_bits != 0  # whoever waits for people waits for time
             if kept.new:
                 plan = record.plan
                 new.append(
                     (kept.seq, run.id, plan.function_id, plan.version, record.event.seq, user_key(record.event.user),
-                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, kept.state(),
+                     record.after, record.rerun_of, int(run.status), busy, run.created_at, run.ended_at, state,
                      record.replay)
                 )  # fmt: skip
             elif busy != kept.busy or run.ended_at is not None:
-                moved.append((int(run.status), busy, run.ended_at, kept.state(), kept.seq))
+                moved.append((int(run.status), busy, run.ended_at, state, kept.seq))
             else:  # the columns that have an index stay out of most updates
-                changed.append((kept.state(), kept.seq))
+                changed.append((state, kept.seq))
             kept.busy = busy
             kept.new = kept.dirty = False
             if not busy:
@@ -206,12 +206,32 @@ class LocalStore:
         if moved:
             sql = "UPDATE runs SET status = ?, active = ?, ended_at = ?, state = ? WHERE seq = ?"
             self.connection.executemany(sql, moved)
+        if self._parts:
+            write_parts(self.connection, self._parts)
+            self._parts.clear()
+        if self._whole:
+            drop_parts(self.connection, self._whole)
+            self._whole.clear()
         if self._attempts:
             self.connection.executemany(_INSERT_ATTEMPT, self._attempts)
             self._attempts.clear()
         if self._long_texts:
             self.connection.executemany(long_texts.INSERT, self._long_texts)
             self._long_texts.clear()
+
+    def _state(self, kept: _Kept) -> bytes:
+        """What a run's row says of its state. While a long run is open, parts of it are rows of their own."""
+        run = kept.record.run
+        if not kept.is_long:
+            return pack(run)
+        if run.ended_at is not None:
+            self._whole.append(kept.seq)
+            return pack(run)
+        if kept.packer is None:
+            kept.packer = Packer(run)
+        state, parts = kept.packer.pack(run)
+        self._parts += [(kept.seq, *part) for part in parts]
+        return state
 
     def _evict(self) -> None:
         """Keep the runs that attempts are queued or running for: the others have ended, or wait for time or events."""
@@ -362,7 +382,7 @@ class LocalStore:
         if row is None:
             return None
         seq, function, version, after, rerun_of, replay, state, event_seq, body = row
-        run, plan = unpack(run_id, state), self.functions.plan(function, version)
+        run, plan = read_run(self.connection, seq, run_id, state), self.functions.plan(function, version)
         record = RunRecord(run, plan, Event.stored(event_seq, body), after, rerun_of, replay, seq)
         results = self.connection.execute(_RESULTS, (seq,))
         for step, output, error in results:

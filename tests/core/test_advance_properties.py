@@ -209,11 +209,13 @@ class World:
     records: list[RecordAttempt] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
-    packer: Packer = field(default_factory=Packer)
+    packer: Packer = field(init=False)
+    parts: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.plan = compile_plan(self.function.definition, 1)
         self.run = new_run("run", self.plan, self.now)
+        self.packer = Packer(self.run)
         self.model = Model(self.function, self.forced)
 
     def live(self, cancel_after: int | None = None, resumed: Sequence[Fact] = ()) -> None:
@@ -249,7 +251,9 @@ class World:
         )
         decision = advance(self.plan, before, fact, answers, self.now)
         assert unpack("run", pack(decision.run)) == decision.run
-        assert self.packer.pack(decision.run) == pack(decision.run)
+        state, changed = self.packer.pack(decision.run)
+        self.parts |= dict(changed)
+        assert unpack("run", state, self.parts.items()) == decision.run
         assert bits_of(decision.run.steps) == bits_of(tuple(decision.run.steps))
         self.run = decision.run
         if decision.run is before:

@@ -12,10 +12,10 @@ import pytest
 
 from stepwell.core.advance import advance
 from stepwell.core.definition import parse_definition
-from stepwell.core.inputs import step_input
-from stepwell.core.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, Fact, Outcome, RunStarted
+from stepwell.core.inputs import JoinedOutputs, step_input
+from stepwell.core.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted
 from stepwell.core.plan import Plan, compile_plan
-from stepwell.core.run import Packer, Run, new_run, pack, unpack
+from stepwell.core.run import PART, Packer, Run, new_run, pack, unpack
 
 OUTPUT = b'{"n":1}'
 
@@ -66,8 +66,9 @@ def calls(do: Callable[[], Any]) -> int:
 
 def transition(length: int) -> int:
     """The calls of the last step but one of a chain, from its end to the start of the next."""
-    plan, packer = chain(length), Packer()
+    plan = chain(length)
     run = until(plan, length - 2)
+    packer = Packer(run)
     packer.pack(run)
     n = length - 2
 
@@ -78,7 +79,7 @@ def transition(length: int) -> int:
 
 
 def test_a_transition_takes_as_many_calls_in_a_long_chain_as_in_a_short_one() -> None:
-    assert transition(500) == transition(5)
+    assert transition(16 * PART) == transition(2 * PART)
 
 
 def test_an_input_takes_as_many_calls_of_many_outputs_as_of_few() -> None:
@@ -94,12 +95,49 @@ def test_an_input_takes_as_many_calls_of_many_outputs_as_of_few() -> None:
     assert of(500) == of(5)
 
 
-def test_the_state_of_a_long_run_that_is_packed_again_is_what_was_packed_at_once() -> None:
-    plan, packer = chain(40), Packer()
-    for step in (0, 1, 7, 8, 39, 3):  # also back: a batch that could not be written is forgotten
+def test_a_long_run_is_unpacked_from_the_parts_that_its_transitions_have_changed() -> None:
+    plan = chain(3 * PART - 1)
+    run = new_run("run", plan, 0)
+    packer, parts = Packer(run), dict[int, bytes]()
+    for step in range(3 * PART - 1):
         run = until(plan, step)
-        assert packer.pack(run) == pack(run)
-        assert unpack("run", packer.pack(run)) == run
+        state, changed = packer.pack(run)
+        assert len(changed) == (1 if step % PART else min(step, 1) + 1)  # the part of the step, and of the one before
+        parts |= dict(changed)
+        assert unpack("run", state, parts.items()) == unpack("run", pack(run)) == run
+    assert packer.pack(run)[1] == []
+
+
+def test_waits_of_a_long_run_are_packed_in_parts_too() -> None:
+    runtime = {"type": "docker", "image": "x"}
+    delays = {f"s{n}": {"runtime": runtime, "after": [{"step": "$trigger", "wait": f"{n + 1}h"}]} for n in range(70)}
+    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": delays}
+    plan = compile_plan(parse_definition(raw).normalised(), 1)
+    idle = new_run("run", plan, 0)
+    run, packer = tell(plan, idle, RunStarted()), Packer(idle)
+    state, first = packer.pack(run)
+    assert [number for number, _ in first] == [-1, -2, -3]
+    run = tell(plan, run, DelayEnded(40))
+    state, changed = packer.pack(run)
+    assert [number for number, _ in changed] == [1, -2]
+    assert unpack("run", state, {**dict(first), **dict(changed)}.items()) == run
+
+
+def test_the_inputs_of_a_run_are_the_same_whichever_were_made_before() -> None:
+    plan = plan_of({"a": [], "b": ["a"], "c": ["b"], "x": ["a"], "y": ["x", "c"], "z": ["y"]})
+    run = tell(plan, new_run("run", plan, 0), RunStarted())
+    joined, outputs = JoinedOutputs(), dict[int, bytes]()
+
+    def made(step: int, joined: JoinedOutputs | None) -> bytes:
+        return step_input(
+            plan, run, step, env="dev", event=b"{}", async_events=(), outputs=outputs, errors={}, joined=joined
+        )
+
+    for step in range(6):
+        assert made(step, joined) == made(step, joined) == made(step, None)
+        assert [*orjson.loads(made(step, joined))["steps"]] == [plan.steps[a].id for a in plan.steps[step].ancestors]
+        run = tell(plan, run, AttemptStarted(step, 1), AttemptEnded(step, 1, Outcome(OUTPUT)))
+        outputs[step] = b'{"n":%d}' % step
 
 
 @pytest.mark.parametrize("join", ["merge", "first"])

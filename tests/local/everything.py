@@ -27,7 +27,7 @@ from stepwell.local.retention import clean
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.local.webhooks import LocalWebhooks, WebhookControl
-from tests.local.scripted import Scripted, scripted, until
+from tests.local.scripted import DONE, Scripted, scripted, until
 
 HOUR, DAY = 3_600_000, 86_400_000
 WAIT = {"after": [{"step": "a", "async": {"event": "paid", "match": "async.data.n == event.data.n", "ttl": "2d"}}]}
@@ -98,6 +98,20 @@ async def _runs(it: Scripted) -> None:
     await it.platform.rerun(run.run.id, "again")
     await it.platform.replay("once", 1, ["e1"], "r1")
     await it.platform.cancel_runs("waits")
+    await _long_run(it)
+
+
+async def _long_run(it: Scripted) -> None:
+    """It is written in parts until it ends."""
+    await it.deploy("long", on="long", **{f"s{n}": {"after": [{"step": f"s{n - 1}"}]} if n else {} for n in range(130)})
+    event_id = await it.send("long")
+    await until(lambda: _count(it, "run_parts") == 1)
+    assert [its.run.steps[0].attempt for its in it.runs(event_id)] == [1]
+    await it.platform.cancel_runs("long")
+    await until(lambda: _count(it, "run_parts") == 0)
+    for attempt in [its for its in it.runner.held if its.job.function_id == "long"]:
+        it.runner.held.remove(attempt)
+        attempt.end(DONE)
 
 
 async def _crowd(it: Scripted) -> None:

@@ -25,7 +25,7 @@ from tests.local.history import History
 # These grow with events and runs, the others with what is deployed.
 GROWING = {
     "events", "event_keys", "runs", "attempts", "logs", "log_files", "timers", "waits", "people", "person_ids", "once",
-    "kept", "unrouted", "long_texts",
+    "kept", "unrouted", "long_texts", "run_parts",
 }  # fmt: skip
 DEPLOYED = {
     "functions", "versions", "schedules", "guards", "types", "type_versions", "settings", "webhooks", "keys", "secrets",
