@@ -138,6 +138,7 @@ class Engine:
             todo += new_routes
             if pace is None or not (arrivals or facts):
                 facts = [*self._start_and_wake(todo, now), *facts]
+                yield
             some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
             changes, undecided = self._decide(some_facts, now)
             new_facts, new_arrivals = self._consequences(changes, now)

@@ -6,7 +6,10 @@ a web address waits and computes nothing: calls and programs take no slots of ea
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -14,10 +17,13 @@ from typing import Protocol
 from stepwell.core.events import Event
 from stepwell.core.messages import Error, Outcome
 from stepwell.local.runners.job import CannotRun, Job, Runner, Running
+from stepwell.local.runners.program import STOPPED
 from stepwell.local.slots import DEFAULT_HTTP_SLOTS, AttemptId, Slots
 from stepwell.platform import Attempt, RunRecord
 
 log = logging.getLogger("stepwell.executor")
+
+_SLICE_S = 0.003
 
 
 class Listener(Protocol):
@@ -39,11 +45,16 @@ class Executor:
         listener: Listener,
         parallelism: int,
         http_slots: int = DEFAULT_HTTP_SLOTS,
+        slice_s: float = _SLICE_S,
     ) -> None:
+        """`slice_s`: seconds of starting attempts after which the event loop has its turn."""
         self._runner, self._make_job, self._listener = runner, make_job, listener
+        self._slice_s = slice_s
         self._programs, self._calls = self._all_slots = (Slots(parallelism), Slots(http_slots))
         self._ready: list[Attempt] = []  # claimed in the batch that is not yet committed
         self._stops: list[AttemptId] = []
+        self._launching: deque[Attempt] = deque()  # committed, and about to be started
+        self._unwanted: set[AttemptId] = set()  # of these
         self._running: dict[AttemptId, tuple[Slots, Running | None]] = {}  # None: about to be started
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
@@ -81,22 +92,46 @@ class Executor:
         return self._programs.can_take or self._calls.can_take
 
     def launch(self) -> None:
-        """The batch is durable: stop what it stops, start what it claimed."""
+        """The batch is durable: stop what it stops, start what it claimed. Requests are answered in between."""
         stops, self._stops = self._stops, []
         for attempt_id in stops:
-            _, running = self._running.get(attempt_id, (None, None))
-            if running is not None:
+            if attempt_id not in self._running:
+                continue
+            _, running = self._running[attempt_id]
+            if running is None:
+                self._unwanted.add(attempt_id)
+            else:
                 running.stop()
         ready, self._ready = self._ready, []
         for attempt in ready:
-            self._launch(attempt)
+            self._running[_id_of(attempt)] = self._slots_of(attempt), None
+        is_under_way = bool(self._launching)
+        self._launching += ready
+        if not is_under_way:
+            self._launch_some()
+
+    def _launch_some(self) -> None:
+        ends = time.perf_counter() + self._slice_s
+        try:
+            while self._launching:
+                self._launch(self._launching.popleft())
+                if time.perf_counter() >= ends:
+                    return
+        finally:
+            if self._launching:
+                asyncio.get_running_loop().call_soon(self._launch_some)
+
+    def _slots_of(self, attempt: Attempt) -> Slots:
+        return self._calls if attempt.record.plan.steps[attempt.step].calls else self._programs
 
     def _launch(self, attempt: Attempt) -> None:
-        record = attempt.record
-        attempt_id = (record.run.id, attempt.step, attempt.attempt)
-        slots = self._calls if record.plan.steps[attempt.step].calls else self._programs
-        self._running[attempt_id] = slots, None
+        attempt_id = _id_of(attempt)
+        slots, _ = self._running[attempt_id]
         end = partial(self._ended, attempt_id)
+        if attempt_id in self._unwanted:
+            self._unwanted.remove(attempt_id)
+            end(STOPPED)
+            return
         try:
             job = self._make_job(attempt)
         except CannotRun as reason:
@@ -141,4 +176,9 @@ class Executor:
 
     async def close(self) -> None:
         """Kill what still runs."""
+        self._launching.clear()
         await self._runner.close()
+
+
+def _id_of(attempt: Attempt) -> AttemptId:
+    return attempt.record.run.id, attempt.step, attempt.attempt

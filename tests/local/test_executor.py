@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
 from stepwell.core.definition import parse_definition
 from stepwell.core.events import event_from
@@ -11,6 +12,7 @@ from stepwell.core.plan import compile_plan
 from stepwell.core.run import new_run
 from stepwell.local.executor import Executor
 from stepwell.local.runners.job import CannotRun, End, Job, Log
+from stepwell.local.runners.program import STOPPED
 from stepwell.local.slots import AttemptId
 from stepwell.platform import Attempt, RunRecord
 
@@ -190,3 +192,81 @@ def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
     assert listener.ended == [(("run", 0, 1), Outcome(error=error, retryable=False))]
     assert it.is_idle
     assert it.admit()
+
+
+class Started:
+    """A runner whose attempts run until they are stopped."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+
+    def start(self, job: Job, log: Log, end: End) -> Started:
+        self.runs.append(job.run_id)
+        return self
+
+    def stop(self) -> None: ...
+
+
+def launched(it: Executor, runs: Sequence[str]) -> None:
+    for run in runs:
+        it.admit()
+        it.start(Attempt(record_of("f", run), 0, 1, b"{}"))
+    it.launch()
+
+
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def starting() -> tuple[Executor, Started, Listener]:
+    """An executor that lets others have their turn after each attempt."""
+
+    def make_job(attempt: Attempt) -> Job:
+        record = attempt.record
+        return Job(record.run.id, "f", 1, record.plan.steps[0], 1, b"", None, None, {})
+
+    runner, listener = Started(), Listener()
+    return Executor(runner, make_job, listener, 10, slice_s=0.0), runner, listener  # type: ignore[arg-type]
+
+
+def test_many_attempts_are_started_in_order_and_others_get_on_in_between() -> None:
+    async def main() -> None:
+        it, runner, _ = starting()
+        launched(it, ["a", "b", "c"])
+        assert runner.runs == ["a"]
+        launched(it, ["d"])
+        assert {run for run, _, _ in it.running} == {"a", "b", "c", "d"}
+        seen = []
+        while len(runner.runs) < 4:
+            await asyncio.sleep(0)
+            seen.append(len(runner.runs))
+        assert runner.runs == ["a", "b", "c", "d"]
+        assert seen == [2, 3, 4]
+
+    asyncio.run(main())
+
+
+def test_an_attempt_that_is_stopped_before_its_turn_is_not_started() -> None:
+    async def main() -> None:
+        it, runner, listener = starting()
+        launched(it, ["a", "b", "c"])
+        it.stop("c", 0, 1)
+        it.launch()
+        await turns(3)
+        assert runner.runs == ["a", "b"]
+        assert listener.ended == [(("c", 0, 1), STOPPED)]
+        assert {run for run, _, _ in it.running} == {"a", "b"}
+
+    asyncio.run(main())
+
+
+def test_a_batch_that_is_discarded_takes_nothing_from_those_before_it() -> None:
+    async def main() -> None:
+        it, runner, _ = starting()
+        launched(it, ["a", "b", "c"])
+        it.discard_batch()
+        await turns(3)
+        assert runner.runs == ["a", "b", "c"]
+
+    asyncio.run(main())
