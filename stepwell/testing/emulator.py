@@ -70,8 +70,8 @@ class Emulator:
         for module in (botocore_endpoint, botocore_waiter, outbox, items):
             enter(patch.object(module, "time", SimpleNamespace(sleep=_pass)))
         enter(patch.object(TokenBucket, "acquire", lambda *_, **__: True))  # it waits for a clock that stands still
-        enter(exact_delays())
         enter(faster_moto())
+        enter(exact_delays())
         self._clock = enter(time_machine.travel(0, tick=False))
         self._set_clock()
         clients.reset()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +21,10 @@ from botocore.awsrequest import AWSPreparedRequest
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.responses import ActionResult
 from moto.core.utils import get_service_model
+from moto.dynamodb.exceptions import ItemSizeTooLarge
+from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
+from moto.dynamodb.models.table import Table
+from moto.dynamodb.models.utilities import bytesize
 from moto.dynamodb.responses import DynamoHandler
 from moto.utilities.utils import get_partition
 
@@ -29,6 +33,7 @@ _ACTIONS = {
     for name in ("BatchGetItem", "BatchWriteItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")
 }
 _HEADERS = ("X-Amz-Target", "Authorization", "Content-Type", "x-moto-account-id")
+_MAX_ITEM = 405_000  # bytes; moto's own
 _URL = re.compile(r"https://(?:dynamodb|[0-9]+\.ddb)\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/")
 
 
@@ -40,7 +45,16 @@ def faster_dynamodb() -> Iterator[None]:
         short = _short_way(request)
         return original(stubber, request) if short is None else short.call_action()
 
-    with patch.object(BotocoreStubber, "process_request", process_request):
+    with ExitStack() as stack:
+        for of, name, ours in (
+            (BotocoreStubber, "process_request", process_request),
+            (Table, "query", _query(Table.query)),
+            (Item, "__init__", _make_item),
+            (DynamoType, "__eq__", _is_equal),
+            (DynamoType, "__ne__", lambda value, other: not _is_equal(value, other)),
+            (DynamoType, "__hash__", _hash),
+        ):
+            stack.enter_context(patch.object(of, name, ours))
         yield
 
 
@@ -96,3 +110,48 @@ def _text(value: Any) -> str:
 @cache
 def _members(operation: str) -> frozenset[str]:
     return frozenset(get_service_model("dynamodb").operation_model(operation).output_shape.members)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _query(query: Callable[..., Any]) -> Callable[..., Any]:
+    """moto sorts all items of a table before it looks which of them have the key; here only those are sorted."""
+
+    def of_partition(table: Any, hash_key: DynamoType, *arguments: Any, **named: Any) -> Any:
+        if not table.range_key_attr:
+            return query(table, hash_key, *arguments, **named)
+        index_name = named["index_name"] if "index_name" in named else arguments[6] if len(arguments) > 6 else None
+        if index_name is None:
+            found = list(table.items.get(hash_key, {}).values())
+        else:
+            keys = named.get("hash_key_conditions") or ()
+            items = (item for partition in table.items.values() for item in partition.values())
+            found = [item for item in items if all(item.attrs.get(name) == value for name, value in keys)]
+        found.sort(key=lambda item: (item.hash_key, item.range_key))
+        with patch.object(table, "all_items", lambda: found):
+            return query(table, hash_key, *arguments, **named)
+
+    return of_partition
+
+
+def _make_item(item: Any, hash_key: DynamoType, range_key: DynamoType | None, attrs: dict[str, Any]) -> None:
+    """moto adds up the size of all attributes again for each."""
+    item.hash_key, item.range_key, item.attrs = hash_key, range_key, LimitedSizeDict()
+    size = 0
+    for name, value in attrs.items():
+        typed = DynamoType(value)
+        size += bytesize(name) + typed.size()
+        if size > _MAX_ITEM:
+            raise ItemSizeTooLarge
+        dict.__setitem__(item.attrs, name, typed)
+
+
+def _is_equal(value: DynamoType, other: Any) -> bool:
+    if other is None or value.type != other.type:
+        return False
+    return bool(value.value == other.value if value.type == "S" else value.cast_value == other.cast_value)
+
+
+def _hash(value: DynamoType) -> int:
+    return hash((value.type, value.value if value.type == "S" else value.cast_value))

@@ -5,6 +5,7 @@ One rule: only what cannot change is remembered, and only what nobody reads is l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -16,6 +17,7 @@ from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.compat import get_current_datetime
 from moto.core import responses
 from moto.core.serialize import AttributePicker, XFormedAttributePicker
+from moto.core.utils import unix_time_millis
 from moto.sqs import models as sqs
 
 from stepwell.testing.faster_dynamodb import faster_dynamodb
@@ -29,6 +31,7 @@ _PURE = (
 
 @contextmanager
 def faster_moto() -> Iterator[None]:
+    handles = count(1)
     with ExitStack() as stack:
         for module, name in _PURE:
             stack.enter_context(patch.object(module, name, cache(getattr(module, name))))
@@ -37,6 +40,9 @@ def faster_moto() -> Iterator[None]:
             stack.enter_context(patch.object(picker, "get_possible_keys", remembered))
         stack.enter_context(patch.object(responses, "gen_amzn_requestid_long", _request_ids()))
         stack.enter_context(patch.object(SigV4Auth, "add_auth", _without_signature(SigV4Auth.add_auth)))
+        stack.enter_context(patch.object(sqs.SQSBackend, "is_message_valid_based_on_retention_period", _is_kept))
+        stack.enter_context(patch.object(sqs, "generate_receipt_handle", lambda: f"{next(handles):0185}"))
+        stack.enter_context(patch.object(sqs, "unix_time_millis", _now_ms))
         stack.enter_context(faster_dynamodb())
         yield
 
@@ -63,6 +69,17 @@ def _request_ids() -> Callable[[dict[str, Any]], str]:
         return text
 
     return request_id
+
+
+def _is_kept(backend: Any, queue_name: str, message: Any) -> bool:
+    """moto counts all messages of the queue, to read one of its settings."""
+    kept_s: float = backend.get_queue(queue_name).message_retention_period
+    return kept_s + message.sent_timestamp / 1000 > time.time()
+
+
+def _now_ms(at: Any = None) -> float:
+    """moto makes a date of now, and a number of that, for each message of a queue that is looked at."""
+    return time.time() * 1000 if at is None else unix_time_millis(at)
 
 
 def _without_signature(add_auth: Callable[[SigV4Auth, Any], None]) -> Callable[[SigV4Auth, Any], None]:

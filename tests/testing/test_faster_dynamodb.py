@@ -12,7 +12,7 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.responses import BaseResponse
 
-from stepwell.aws.table import create_table
+from stepwell.aws.table import STATUS_INDEX, create_table
 from stepwell.testing.faster_moto import faster_moto
 
 Json = dict[str, Any]
@@ -31,10 +31,13 @@ ITEM = {
 }
 NAMED = {"ExpressionAttributeNames": {"#n": "number"}, "ExpressionAttributeValues": {":n": {"N": "12.5"}}}
 OF_A = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "a"}}}
+OF_G = {"KeyConditionExpression": "gk = :gk", "ExpressionAttributeValues": {":gk": {"S": "g"}}}
 REQUESTS: list[tuple[str, Json]] = [
     ("get_item", {"Key": KEY}),
     ("put_item", {"Item": ITEM, "ReturnConsumedCapacity": "TOTAL"}),
-    ("put_item", {"Item": {**ITEM, "sk": {"S": "2"}}}),
+    ("put_item", {"Item": {**ITEM, "sk": {"S": "2"}, "gs": {"S": "r"}}}),
+    ("put_item", {"Item": {**ITEM, "pk": {"S": "b"}, "gk": {"S": "h"}}}),
+    ("put_item", {"Item": {"pk": {"S": "c"}, "sk": {"S": "1"}, "gk": {"S": "g"}}}),  # not in the index
     ("get_item", {"Key": KEY, "ConsistentRead": True}),
     ("get_item", {"Key": KEY, "ProjectionExpression": "#n, bytes", "ExpressionAttributeNames": {"#n": "number"}}),
     ("put_item", {"Item": ITEM, "ConditionExpression": "attribute_not_exists(pk)"}),
@@ -54,10 +57,15 @@ REQUESTS: list[tuple[str, Json]] = [
     ("query", {**OF_A, "Limit": 1}),
     ("query", {**OF_A, "ScanIndexForward": False, "Select": "COUNT"}),
     ("query", {**OF_A, "ExclusiveStartKey": KEY}),
+    ("query", {**OF_G, "IndexName": STATUS_INDEX}),
+    ("query", {**OF_G, "IndexName": STATUS_INDEX, "Limit": 1, "ScanIndexForward": False}),
+    ("query", {**OF_G, "IndexName": "none"}),
     ("delete_item", {"Key": KEY, "ReturnValues": "ALL_OLD"}),
     ("delete_item", {"Key": KEY}),
     ("get_item", {"Key": {"pk": {"S": ""}, "sk": {"S": "1"}}}),
+    ("put_item", {"Item": {**ITEM, "large": {"B": bytes(400_000)}}}),
     ("put_item", {"Item": {**ITEM, "large": {"B": bytes(410_000)}}}),
+    ("put_item", {"Item": {**ITEM, "large": {"S": "x" * 250_000}, "more": {"S": "x" * 160_000}}}),
 ]
 BATCHES: list[tuple[str, Json]] = [
     ("batch_write_item", {"RequestItems": {"t": [{"PutRequest": {"Item": ITEM}}, {"DeleteRequest": {"Key": KEY}}]}}),
@@ -93,7 +101,7 @@ def test_answers_are_those_of_the_long_way() -> None:
     with faster_moto():
         assert list(answers()) == expected
     assert {answer["status"] for answer in expected} == {200, 400}
-    assert expected[3]["Item"] == ITEM
+    assert expected[5]["Item"] == ITEM
 
 
 def test_the_short_way_makes_no_request_of_moto_but_for_what_makes_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
