@@ -15,6 +15,8 @@ from unittest.mock import patch
 
 from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.compat import get_current_datetime
+from botocore.endpoint import Endpoint
+from botocore.regions import EndpointRulesetResolver
 from moto.core import responses
 from moto.core.serialize import AttributePicker, XFormedAttributePicker
 from moto.core.utils import unix_time_millis
@@ -39,7 +41,12 @@ def faster_moto() -> Iterator[None]:
             remembered = _remembered(picker.get_possible_keys)
             stack.enter_context(patch.object(picker, "get_possible_keys", remembered))
         stack.enter_context(patch.object(responses, "gen_amzn_requestid_long", _request_ids()))
-        stack.enter_context(patch.object(SigV4Auth, "add_auth", _without_signature(SigV4Auth.add_auth)))
+        for of, name, faster in (
+            (SigV4Auth, "add_auth", _without_signature),
+            (EndpointRulesetResolver, "construct_endpoint", _once_for_each_operation),
+            (Endpoint, "_needs_retry", _not_if_it_is_done),
+        ):
+            stack.enter_context(patch.object(of, name, faster(getattr(of, name))))
         stack.enter_context(patch.object(sqs.SQSBackend, "is_message_valid_based_on_retention_period", _is_kept))
         stack.enter_context(patch.object(sqs, "generate_receipt_handle", lambda: f"{next(handles):0185}"))
         stack.enter_context(patch.object(sqs, "unix_time_millis", _now_ms))
@@ -80,6 +87,36 @@ def _is_kept(backend: Any, queue_name: str, message: Any) -> bool:
 def _now_ms(at: Any = None) -> float:
     """moto makes a date of now, and a number of that, for each message of a queue that is looked at."""
     return time.time() * 1000 if at is None else unix_time_millis(at)
+
+
+# --- boto3 -----------------------------------------------------------------------------------------------------------
+
+
+def _once_for_each_operation(construct_endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Where a client's requests to DynamoDB go does not depend on what they ask for."""
+
+    def constructed(resolver: EndpointRulesetResolver, operation_model: Any, **named: Any) -> Any:
+        if operation_model.service_model.service_name != "dynamodb":
+            return construct_endpoint(resolver, operation_model, **named)
+        known = vars(resolver).setdefault("_known", {})
+        if operation_model.name not in known:
+            known[operation_model.name] = construct_endpoint(resolver, operation_model, **named)
+        return known[operation_model.name]
+
+    return constructed
+
+
+def _not_if_it_is_done(needs_retry: Callable[..., Any]) -> Callable[..., Any]:
+    """Of an answer of DynamoDB with status 200, boto3 asks five times over whether it is an error."""
+
+    def needed(its: Endpoint, attempts: int, operation: Any, *arguments: Any, **named: Any) -> Any:
+        response = arguments[1] if len(arguments) > 1 else named.get("response")
+        is_done = response is not None and response[0].status_code == 200
+        if is_done and operation.service_model.service_name == "dynamodb":
+            return False
+        return needs_retry(its, attempts, operation, *arguments, **named)
+
+    return needed
 
 
 def _without_signature(add_auth: Callable[[SigV4Auth, Any], None]) -> Callable[[SigV4Auth, Any], None]:

@@ -65,8 +65,9 @@ def of_outcome(batches: Batches) -> Meter:
 
 
 def put(batches: Batches, items: list[Item]) -> None:
-    for item in items:
-        batches.outside_db.put_item(TableName=batches.resources.table, Item=item)
+    for first in range(0, len(items), 25):
+        requests = [{"PutRequest": {"Item": item}} for item in items[first : first + 25]]
+        batches.outside_db.batch_write_item(RequestItems={batches.resources.table: requests})
 
 
 def of_call(do: Callable[[], Any]) -> Meter:

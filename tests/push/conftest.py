@@ -25,6 +25,7 @@ from stepwell.aws.registry import Registered
 from stepwell.aws.resources import Resources, parameter
 from stepwell.aws.table import create_table
 from stepwell.project.load import load_all
+from stepwell.testing.faster_moto import faster_moto
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 READS = ("Get", "List", "Describe", "Head", "Query", "BatchGet")
@@ -128,7 +129,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 
     monkeypatch.setattr(BotocoreStubber, "__call__", one_at_a_time)  # moto is not made for threads
     clients.reset()
-    with mock_aws():
+    with faster_moto(), mock_aws():
         boto3.setup_default_session()
         session = boto3.DEFAULT_SESSION
         made = Aws(_resources(session), session)
