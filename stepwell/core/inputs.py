@@ -47,8 +47,8 @@ def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
 
 
 class JoinedOutputs:
-    """The outputs of a step's ancestors as one JSON object. What the last step of the run saw too, and saw first, is
-    not joined again: in a chain, that is all but one."""
+    """The outputs of a step's ancestors as the members of a JSON object. What the last step of the run saw too, and saw
+    first, is not joined again: in a chain, that is all but one."""
 
     __slots__ = ("_members", "_steps")
 
@@ -56,18 +56,25 @@ class JoinedOutputs:
         self._steps: tuple[int, ...] = ()
         self._members = b""  # of these steps
 
-    def of(self, plan: Plan, steps: tuple[int, ...], texts: Mapping[int, bytes]) -> orjson.Fragment:
-        """An object of the texts of these steps, of those that have one. Written by hand: a step of a long chain has a
-        thousand of them. All have ended, so their texts stay as they are."""
-        if not texts:
-            return orjson.Fragment(b"{}")
+    def of(self, plan: Plan, steps: tuple[int, ...], texts: Mapping[int, bytes]) -> bytes:
+        """The texts of these steps, of those that have one. A step of a long chain has a thousand of them. All have
+        ended, so their texts stay as they are."""
         known = len(self._steps)
         is_longer = steps[:known] == self._steps
         begin, more = (self._members, steps[known:]) if is_longer else (b"", steps)
-        members = [plan.keys[s] + texts[s] for s in more if s in texts]
-        members = [begin, *members] if begin else members
-        self._steps, self._members = steps, b",".join(members)
-        return orjson.Fragment(b"{%b}" % self._members)
+        members = _members(plan, more, texts)
+        members = [begin, b",", *members] if begin and members else [begin, *members]
+        self._steps, self._members = steps, b"".join(members)
+        return self._members
+
+
+def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> list[bytes]:
+    """The texts of these steps, of those that have one, as members of a JSON object, in pieces."""
+    pieces: list[bytes] = []
+    for s in steps if texts else ():
+        if s in texts:
+            pieces += (b",", plan.keys[s], texts[s])
+    return pieces[1:]
 
 
 def step_input(
@@ -86,30 +93,27 @@ def step_input(
     """The input of the step's newest attempt, one JSON document. Equal for every attempt but for `ctx.attempt`.
 
     `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out. `replay`:
-    the replay that made the run, if one did. `joined`: what the inputs of this run's steps have in common.
+    the replay that made the run, if one did. `joined`: what the inputs of this run's steps have in common. The document
+    is put together by hand, so that each text is copied once, however long it is.
     """
     state, its = run.steps[step], plan.steps[step]
     seen = tuple(a for a in its.ancestors if a not in state.unseen) if state.unseen else its.ancestors
-    events = [orjson.Fragment(body) for body in async_events]
-    return orjson.dumps(
-        {
-            "event": orjson.Fragment(event),
-            "steps": (JoinedOutputs() if joined is None else joined).of(plan, seen, outputs),
-            "errors": JoinedOutputs().of(plan, seen, errors),
-            "async": events[0] if events else None,
-            "ctx": {
-                "function_id": plan.function_id,
-                "function_version": plan.version,
-                "run_id": run.id,
-                "step_id": its.id,
-                "attempt": state.attempt,
-                "idempotency_key": f"{run.id}/{its.id}",
-                "env": env,
-                "async_events": events,
-                **({} if replay is None else {"replay": replay}),
-            },
-        }
-    )
+    events = list(async_events)
+    ctx = {
+        "function_id": plan.function_id,
+        "function_version": plan.version,
+        "run_id": run.id,
+        "step_id": its.id,
+        "attempt": state.attempt,
+        "idempotency_key": f"{run.id}/{its.id}",
+        "env": env,
+        "async_events": list(map(orjson.Fragment, events)),
+        **({} if replay is None else {"replay": replay}),
+    }
+    steps = _members(plan, seen, outputs) if joined is None else [joined.of(plan, seen, outputs)]
+    pieces = [b'{"event":', event, b',"steps":{', *steps, b'},"errors":{', *_members(plan, seen, errors)]
+    pieces += [b'},"async":', events[0] if events else b"null", b',"ctx":', orjson.dumps(ctx), b"}"]
+    return b"".join(pieces)
 
 
 def edge_variables(

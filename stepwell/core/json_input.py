@@ -91,7 +91,10 @@ def compact_text(value: Any, levels: int = MAX_LEVELS) -> bytes | None:
 
 def may_have_large_integers(text: bytes) -> bool:
     """Whether integers in a JSON text, or what looks so in its strings, may be beyond 64 bits. A regular expression
-    takes ten times as long to look for 19 digits; of so many, every sixth byte is one, three times."""
+    takes ten times as long to look for 19 digits; of so many, every eighteenth byte is one, and every sixth byte
+    is one, three times."""
+    if b"0" not in text[::18].translate(_DIGITS):
+        return False
     may_be = b"000" in text[::6].translate(_DIGITS) and b"0" * 19 in text.translate(_DIGITS)
     return may_be and _LONG_INTEGER.search(text) is not None
 
