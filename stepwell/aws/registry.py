@@ -21,13 +21,13 @@ from stepwell.aws.items import read_item, read_partition
 from stepwell.aws.resources import Resources
 from stepwell.aws.routings import read_routing, routing_attributes
 from stepwell.aws.schedules import Schedules
-from stepwell.aws.starts import Head, put_starts, read_routes
+from stepwell.aws.starts import put_starts, read_routes
 from stepwell.aws.table import EXISTS, FUNCTIONS_STATE, NEW, SAME_ROUTING, WAIT_SHARDS, Item, function_key, version_key
 from stepwell.core.catalog import Catalog, Paths
+from stepwell.core.heads import Head, wait_paths
 from stepwell.core.lifetime import longest_run_ms
 from stepwell.core.plan import Plan, Starts, compile_plan, version_hash
 from stepwell.core.routing import Change, NotPossible, Release, Route, Routing, retired
-from stepwell.core.waits import wait_index
 
 Target = dict[str, Any]
 WaitPaths = dict[str, set[Paths | None]]
@@ -98,10 +98,10 @@ class Registry:
         catalog = self._catalog
         if catalog is None and self._state.has_starts:
             routes = read_routes(self._table)
-            catalog = self._catalog = Catalog(routes, (), self._state.paths, self._plan_of)
+            catalog = self._catalog = Catalog(routes, self._state.paths, self._plan_of)
         elif catalog is None:
             routes = [self._route_of(row) for row in self.functions() if row.live is not None]
-            catalog = self._catalog = Catalog(routes, (), self._state.paths)
+            catalog = self._catalog = Catalog(routes, self._state.paths)
         return catalog
 
     def _plan_of(self, its: Starts) -> Plan:
@@ -184,7 +184,7 @@ class Registry:
         """Register the wait paths of a definition, and for how long it may look for events. True if that is new, which
         routers know `cache_s` later."""
         plan = compile_plan(dict(definition), 0)
-        wanted, longest = _wait_paths(plan), longest_run_ms(plan)
+        wanted, longest = wait_paths(awaits(plan)), longest_run_ms(plan)
 
         def merge(state: _State) -> bool:
             known = deepcopy(state)
@@ -436,15 +436,6 @@ def awaits(plan: Plan | None) -> set[tuple[str, str | None]]:
     """What a version waits for. Before one that waits for more than the live version is live itself, `cache_s` must
     pass after `stage`: also if somebody else staged the same a moment ago."""
     return {(pause.event, pause.match) for pause in plan.pauses if pause.event is not None} if plan else set()
-
-
-def _wait_paths(plan: Plan) -> WaitPaths:
-    found: WaitPaths = {}
-    for pause in plan.pauses:
-        if pause.event is not None:
-            index = wait_index(pause.match)
-            found.setdefault(pause.event, set()).add(index.paths if index else None)
-    return found
 
 
 def _path_set(raw: list[list[str]] | None) -> Paths | None:

@@ -7,7 +7,6 @@ function's own and before the change is counted, and never replaces what is newe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import orjson
 
@@ -15,18 +14,10 @@ from stepwell.aws.clients import client
 from stepwell.aws.items import read_partition
 from stepwell.aws.routings import read_routing, routing_attributes
 from stepwell.aws.table import META, NOT_NEWER, STARTS, Item, starts_key
+from stepwell.core.heads import Head
 from stepwell.core.plan import Plan, Trigger
 from stepwell.core.routing import Route
 from stepwell.core.trigger_index import indexes_json, with_indexes
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A version whose plan is not read yet."""
-
-    function_id: str
-    version: int
-    triggers: tuple[Trigger, ...]
 
 
 def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:

@@ -1,9 +1,10 @@
-"""Which functions an event starts, and under which keys it is stored: an index over plans, built once per change."""
+"""Which functions an event starts, and under which keys it is stored: an index over what is live. Changing a function
+costs what depends on it, and not a new index of all."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 from stepwell.core.cron import TICK
@@ -12,9 +13,13 @@ from stepwell.core.misses import NO_MISSES, Miss, Misses, MissesOf
 from stepwell.core.plan import Plan, Starts, Trigger
 from stepwell.core.routing import Route, State
 from stepwell.core.trigger_table import Evaluation, TriggerTable
-from stepwell.core.waits import event_key, holds_structure, wait_index
+from stepwell.core.waits import event_key, holds_structure
 
 Paths = tuple[tuple[str, ...], ...]
+WaitPaths = Mapping[str, set[Paths | None]]
+
+
+_Triggers = dict[str, dict[str, list[tuple[Starts, Trigger]]]]  # by name or prefix, and by function
 
 
 def _is_plan(starts: Starts) -> Plan:
@@ -41,39 +46,71 @@ class _Live(Mapping[str, Plan]):
 
 
 class Catalog:
-    """`routes`: what new runs use. `awaiting`: every plan that has, or may get, open waits; or else `paths`: the sets
-    of paths that waits are found by, by event name (None: by the name alone). `plan`: the plan of what stands in
-    `routes`, if those are no plans."""
+    """`routes`: what new runs use. `paths`: the sets of paths by which waits are found, of every version that has, or
+    may get, open waits, by event name (None: by the name alone). `plan`: the plan of what stands in `routes`, if those
+    are no plans."""
 
     def __init__(
         self,
         routes: Iterable[Route],
-        awaiting: Iterable[Plan],
-        paths: Mapping[str, set[Paths | None]] | None = None,
+        paths: WaitPaths | None = None,
         plan: Callable[[Starts], Plan] = _is_plan,
     ) -> None:
-        self._routes = {route.live.function_id: route for route in routes}
+        self._routes: dict[str, Route] = {}
         self._plan = plan
         self.live: Mapping[str, Plan] = _Live(self._routes, plan)
-        self._divided = {function_id for function_id, route in self._routes.items() if route.canary is not None}
-        self._dropping = {its for its, route in self._routes.items() if route.state is State.DROPPING}
-        self._exact: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
-        self._prefixes: dict[str, list[tuple[Starts, Trigger]]] = defaultdict(list)
-        for its in [its for route in self._routes.values() for its in route.plans]:
-            for trigger in its.triggers:
-                if trigger.event is None:
-                    continue
-                if trigger.event.endswith("*"):
-                    self._prefixes[trigger.event[:-1]].append((its, trigger))
-                else:
-                    self._exact[trigger.event].append((its, trigger))
+        self._divided: set[str] = set()
+        self._dropping: set[str] = set()
+        self._exact: _Triggers = defaultdict(dict)
+        self._prefixes: _Triggers = defaultdict(dict)
         self._tables: dict[str, TriggerTable] = {}  # by what the triggers' `event` says
-        self._paths: dict[str, set[Paths | None]] = defaultdict(set, paths or {})
-        for awaited in awaiting:
-            for pause in awaited.pauses:
-                if pause.event is not None:
-                    index = wait_index(pause.match)
-                    self._paths[pause.event].add(index.paths if index else None)
+        self._paths: WaitPaths = paths or {}
+        for route in routes:
+            self._add(route)
+
+    def change(self, function_id: str, route: Route | None) -> None:
+        """Let new runs of a function use this; None: it is not live any more."""
+        before = self._routes.pop(function_id, None)
+        for name in () if before is None else _event_names(before):
+            triggers, key = self._place(name)
+            del triggers[key][function_id]
+            if not triggers[key]:
+                del triggers[key]
+            self._tables.pop(name, None)
+        self._divided.discard(function_id)
+        self._dropping.discard(function_id)
+        if route is not None:
+            self._add(route)
+
+    def await_by(self, paths: WaitPaths) -> None:
+        """Find waits by these paths from now on."""
+        self._paths = paths
+
+    def prepare(self) -> Iterator[None]:
+        """Do, a piece at a time, what the first event of each name would else have to wait for."""
+        for name in self.triggers:
+            triggers, key = self._place(name)
+            if key in triggers:  # it may be gone meanwhile
+                self._table(name)
+                yield
+
+    def _add(self, route: Route) -> None:
+        function_id = route.live.function_id
+        self._routes[function_id] = route
+        if route.canary is not None:
+            self._divided.add(function_id)
+        if route.state is State.DROPPING:
+            self._dropping.add(function_id)
+        for its in route.plans:
+            for trigger in its.triggers:
+                if trigger.event is not None:
+                    triggers, key = self._place(trigger.event)
+                    triggers[key].setdefault(function_id, []).append((its, trigger))
+                    self._tables.pop(trigger.event, None)
+
+    def _place(self, name: str) -> tuple[_Triggers, str]:
+        """Where triggers are kept whose `event` is this."""
+        return (self._prefixes, name[:-1]) if name.endswith("*") else (self._exact, name)
 
     def choose(self, function_id: str, event: Event) -> Plan | None:
         """The version that a run of this event uses, of a tick the live one; None if the function is not live."""
@@ -112,17 +149,18 @@ class Catalog:
 
     def _tables_of(self, name: str) -> list[TriggerTable]:
         """The triggers that have this name, and those that have a prefix of it."""
-        found = [self._table(name, self._exact[name])] if name in self._exact else []
+        found = [self._table(name)] if name in self._exact else []
         if self._prefixes and not name.startswith("stepwell/"):
-            for prefix, entries in self._prefixes.items():
-                if name.startswith(prefix):
-                    found.append(self._table(f"{prefix}*", entries))
+            found += [self._table(f"{prefix}*") for prefix in self._prefixes if name.startswith(prefix)]
         return found
 
-    def _table(self, name: str, entries: Sequence[tuple[Starts, Trigger]]) -> TriggerTable:
+    def _table(self, name: str) -> TriggerTable:
+        """Of the triggers whose `event` is this, by function."""
         table = self._tables.get(name)
         if table is None:
-            table = self._tables[name] = TriggerTable(entries)
+            triggers, key = self._place(name)
+            by_function = sorted(triggers[key].items())
+            table = self._tables[name] = TriggerTable([its for _, entries in by_function for its in entries])
         return table
 
     def _look_up(self, table: TriggerTable, evaluation: Evaluation, started: dict[str, Starts]) -> dict[str, list[int]]:
@@ -181,3 +219,8 @@ class Catalog:
         body = event.as_json()
         keys = (event_key(event.name, paths, body) for paths in self._paths[event.name] if paths)
         return [key for key in keys if key is not None]
+
+
+def _event_names(route: Route) -> set[str]:
+    """What the triggers of a route have as their `event`."""
+    return {its.event for plan in route.plans for its in plan.triggers if its.event is not None}

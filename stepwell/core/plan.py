@@ -183,7 +183,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
     return Plan(
         function_id=definition["id"],
         version=version,
-        triggers=tuple(_trigger(trigger) for trigger in definition["triggers"]),
+        triggers=tuple(trigger_of(trigger) for trigger in definition["triggers"]),
         steps=steps,
         edges=tuple(edges),
         pauses=(*_with_upstream(pauses, edges, ancestors), *cancels),
@@ -197,7 +197,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
     )
 
 
-def _trigger(trigger: dict[str, Any]) -> Trigger:
+def trigger_of(trigger: Mapping[str, Any]) -> Trigger:
     return Trigger(**{name: value for name, value in trigger.items() if name != "definition"})
 
 

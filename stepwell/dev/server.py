@@ -80,8 +80,7 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     broken = broken_files([*problems, *types.problems, *webhooks.problems])
-    for function in functions:
-        deployed = await server.deploy(function)
+    async for deployed in server.deploy_all(functions):
         console.deployed(deployed)
         broken += deployed.broken()
     server.broken = broken

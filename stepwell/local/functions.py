@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -14,11 +14,12 @@ import orjson
 from stepwell.core.catalog import Catalog
 from stepwell.core.events import Event
 from stepwell.core.guard import RunSample, judge, rollback_event
+from stepwell.core.heads import head_json
 from stepwell.core.plan import Plan, compile_plan, version_hash
-from stepwell.core.routing import Change, Release, Route, Routing, State, from_json, retired, to_json
+from stepwell.core.routing import Change, Release, Routing, State, retired, to_json
 from stepwell.core.run import RunStatus
-from stepwell.core.trigger_index import indexes_json, with_indexes
 from stepwell.local.lists import merged, used_versions
+from stepwell.local.live_functions import LiveFunctions, read_routing
 from stepwell.local.schedules import Schedules
 
 PUSHED = ""  # the file of a function that was not found on disk, and so is not missed there
@@ -43,7 +44,7 @@ class Functions:
         self._plans: dict[tuple[str, int], Plan] = {}
         self._code: dict[tuple[str, int], dict[str, str]] = {}
         self._dotenv: dict[str, dict[str, dict[str, str]]] = {}
-        self._catalog: Catalog | None = None
+        self._live = LiveFunctions(connection, self.plan)
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -111,10 +112,10 @@ class Functions:
         release: Release,
         now: int,
     ) -> None:
-        row = (function_id, version, digest, now, orjson.dumps(definition), orjson.dumps(code))
+        row = (function_id, version, digest, now, orjson.dumps(definition), orjson.dumps(code), head_json(definition))
         sql = (
-            "INSERT INTO versions (function, version, hash, created_at, definition, code, author, message)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO versions (function, version, hash, created_at, definition, code, head, author, message)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
         )
         self._connection.execute(sql, (*row, release.author, release.message))
 
@@ -144,15 +145,15 @@ class Functions:
         execute = self._connection.execute
         sql = "UPDATE functions SET live = ?, routing = ? WHERE id = ?"
         execute(sql, (routing.live, to_json(routing).decode(), function_id))
-        plan = None if routing.live is None else self.plan(function_id, routing.live)
-        self.schedules.set(function_id, plan, routing.is_paused, now)
+        triggers = () if routing.live is None else self._live.head(function_id, routing.live)[0].triggers
+        self.schedules.set(function_id, triggers, routing.is_paused, now)
         if routing.is_guarded:
             execute("INSERT OR IGNORE INTO guards VALUES (?, ?)", (function_id, now + GUARD_EVERY_MS))
         else:
             execute("DELETE FROM guards WHERE function = ?", (function_id,))
         if routing.live is None:
             execute("DELETE FROM kept WHERE function = ?", (function_id,))
-        self._catalog = None
+        self._live.mark(function_id)
 
     # --- events of paused functions --------------------------------------------------------------------------------
 
@@ -175,8 +176,10 @@ class Functions:
 
     def having_kept(self) -> list[str]:
         """Functions for which events are kept."""
-        sql = "SELECT id FROM functions WHERE EXISTS (SELECT 1 FROM kept WHERE kept.function = functions.id)"
-        return [function_id for (function_id,) in self._connection.execute(sql)]
+        found, sql = [""], "SELECT min(function) FROM kept WHERE function > ?"
+        while (following := self._connection.execute(sql, (found[-1],)).fetchone()[0]) is not None:
+            found.append(following)
+        return found[1:]
 
     # --- guards ----------------------------------------------------------------------------------------------------
 
@@ -206,14 +209,9 @@ class Functions:
     def plan(self, function_id: str, version: int) -> Plan:
         plan = self._plans.get((function_id, version))
         if plan is None:
-            sql = "SELECT definition, indexes FROM versions WHERE function = ? AND version = ?"
-            definition, indexes = self._connection.execute(sql, (function_id, version)).fetchone()
+            sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
+            (definition,) = self._connection.execute(sql, (function_id, version)).fetchone()
             plan = compile_plan(orjson.loads(definition), version)
-            if indexes is None:  # it is read for the first time
-                indexes = orjson.dumps(indexes_json(plan.triggers))
-                sql = "UPDATE versions SET indexes = ? WHERE function = ? AND version = ?"
-                self._connection.execute(sql, (indexes, function_id, version))
-            plan = replace(plan, triggers=with_indexes(plan.triggers, orjson.loads(indexes)))
             self._plans[function_id, version] = plan
         return plan
 
@@ -222,10 +220,8 @@ class Functions:
         sql = "SELECT 1 FROM versions WHERE function = ? AND version = ?"
         if self._connection.execute(sql, (function_id, version)).fetchone() is None:
             return None
-        plan = self.plan(function_id, version)
-        if self._catalog is not None and self._catalog.live.get(function_id) is not plan:
-            self._catalog = None  # the next one knows its waits
-        return plan
+        self._live.mark(function_id)  # the next catalog knows its waits
+        return self.plan(function_id, version)
 
     def code(self, function_id: str, version: int) -> dict[str, str]:
         """The hash of each step's code."""
@@ -246,50 +242,20 @@ class Functions:
     @property
     def has_catalog(self) -> bool:
         """False if the next one is made from what the database says then."""
-        return self._catalog is not None
+        return self._live.is_current
 
     def catalog(self) -> Catalog:
-        if self._catalog is None:
-            ids = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL").fetchall()
-            routings = {function_id: self._live_routing(function_id) for (function_id,) in ids}
-            plans = {function_id: self._routed_plans(function_id, its) for function_id, its in routings.items()}
-            open_runs = self._connection.execute(
-                "SELECT function, version FROM versions WHERE EXISTS (SELECT 1 FROM runs WHERE status = 0"
-                " AND runs.function = versions.function AND runs.version = versions.version)"
-            )
-            awaiting = {(plan.function_id, plan.version): plan for some in plans.values() for plan in some}
-            awaiting.update({key: self.plan(*key) for key in open_runs})
-            routes = [_route_of(its, plans[function_id]) for function_id, its in routings.items()]
-            self._catalog = Catalog(routes, awaiting.values())
-        return self._catalog
+        return self._live.catalog()
 
-    def _routed_plans(self, function_id: str, routing: Routing) -> list[Plan]:
-        """The plans of the live version and of the canary, if there is one."""
-        versions = [routing.live] if routing.canary is None else [routing.live, routing.canary.version]
-        return [self.plan(function_id, version) for version in versions if version is not None]
-
-    def _live_routing(self, function_id: str) -> Routing:
-        routing = self.routing(function_id)
-        assert routing is not None
-        assert routing.live is not None
-        return routing
+    def prepare(self) -> Iterator[None]:
+        """Do, a piece at a time, what the first events would else have to wait for."""
+        return self._live.prepare()
 
     def forget(self, versions: Iterable[tuple[str, int]]) -> None:
         """Versions that retention removed."""
         for key in versions:
             self._plans.pop(key, None)
             self._code.pop(key, None)
-
-
-def _route_of(routing: Routing, plans: Sequence[Plan]) -> Route:
-    if routing.canary is None:
-        return Route(plans[0], state=routing.state)
-    return Route(plans[0], plans[1], routing.canary.weight, routing.canary.sticky, routing.state)
-
-
-def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | None:
-    row = connection.execute("SELECT live, routing FROM functions WHERE id = ?", (function_id,)).fetchone()
-    return None if row is None else from_json(*row)
 
 
 def read_samples(connection: sqlite3.Connection, function_id: str, limit: int) -> list[RunSample]:

@@ -4,19 +4,20 @@ while the server was down, or while the function was paused, is seen."""
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 from stepwell.core.cron import latest_tick, next_tick, tick_event
-from stepwell.core.plan import Plan
+from stepwell.core.plan import Trigger
 
 
 class Schedules:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
 
-    def set(self, function_id: str, plan: Plan | None, paused: bool, now: int) -> None:
-        """Let the cron triggers of this plan tick, of a function that is not paused; None: no triggers."""
-        wanted = {(t.cron, t.timezone) for t in plan.triggers if t.cron is not None} if plan else set()
+    def set(self, function_id: str, triggers: Iterable[Trigger], paused: bool, now: int) -> None:
+        """Let these cron triggers of a function tick, unless it is paused, and no others."""
+        wanted = {(t.cron, t.timezone) for t in triggers if t.cron is not None}
         kept = set(self._execute("SELECT cron, timezone FROM schedules WHERE function = ?", (function_id,)))
         for cron, timezone in kept - wanted:
             sql = "DELETE FROM schedules WHERE function = ? AND cron = ? AND timezone = ?"

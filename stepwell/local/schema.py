@@ -213,6 +213,10 @@ MIGRATIONS = (
         PRIMARY KEY (run, part)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE versions ADD COLUMN head BLOB;  -- JSON: what starts it, and what it waits for; NULL: not known yet
+    ALTER TABLE versions DROP COLUMN indexes;   -- they are in `head`
+    """,
 )
 
 

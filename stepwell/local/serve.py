@@ -173,14 +173,16 @@ async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunct
     await _register_webhooks(server, found.webhooks)
     await server.retire_others(found.functions, found.errors)
     broken = [*broken_files(found.problems), *(Broken(name, str(its)) for name, its in refused.items())]
+    functions = []
     for function in found.functions:
         for warning in (*function.warnings(), *only_on_aws(function)):
             log.warning("%s", warning)
         fields = {"function": function.definition.id}
         if types := sorted(event_names(function.normalised()) & refused.keys()):
             log.error("keeps its last version: the type of %s was refused", ", ".join(types), extra={"fields": fields})
-            continue
-        deployed = await server.deploy(function)
+        else:
+            functions.append(function)
+    async for deployed in server.deploy_all(functions):
         broken += deployed.broken()
         _log_deployed(deployed)
     server.broken = broken

@@ -7,11 +7,11 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from stepwell.api.health import Broken
 from stepwell.core.plan import compile_plan
@@ -38,6 +38,8 @@ from stepwell.project.load import LoadedFunction, LoadError, load
 from stepwell.project.webhooks import FoundWebhooks
 
 log = logging.getLogger("stepwell.server")
+
+_AT_ONCE = 50  # functions that are deployed together
 
 
 def default_parallelism() -> int:
@@ -83,6 +85,17 @@ class Deployed:
         return [Broken(self.function.definition.id, f"{self.function.file}: {its}") for its in self.missing]
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What a function is registered with. `code`: hashes by step; `dotenv`: values by step; `missing`: as above."""
+
+    function: LoadedFunction
+    definition: dict[str, Any]
+    code: Mapping[str, str]
+    dotenv: Mapping[str, Mapping[str, str]]
+    missing: Sequence[str]
+
+
 class LocalServer:
     """A started platform with what belongs to it. Made by `open_server`."""
 
@@ -97,7 +110,19 @@ class LocalServer:
     async def deploy(self, function: LoadedFunction) -> Deployed:
         """Make a loaded function live; a version that is equal to the newest makes no new one."""
         async with self.platform.code_lock:
-            return await self._deploy(function)
+            return await self._deploy(await asyncio.to_thread(self._prepare, function))
+
+    async def deploy_all(self, functions: Sequence[LoadedFunction]) -> AsyncIterator[Deployed]:
+        """`deploy` each of these, in their order; many at once cost less than one after the other. What the next events
+        would have to wait for is done, too."""
+        for start in range(0, len(functions), _AT_ONCE):
+            async with self.platform.code_lock:
+                some = functions[start : start + _AT_ONCE]
+                prepared = await asyncio.to_thread(lambda some=some: [self._prepare(function) for function in some])
+                deployed = await asyncio.gather(*map(self._deploy, prepared))
+            for its in deployed:
+                yield its
+        await self.platform.prepare()
 
     async def push(self, archive: IO[bytes], release: Release) -> Deployed:
         """Release what somebody sent. What this machine cannot run leaves everything as it was. Raises BadArchive,
@@ -107,35 +132,39 @@ class LocalServer:
             with tempfile.TemporaryDirectory() as folder:
                 await asyncio.to_thread(unpack, archive, Path(folder))
                 function = await asyncio.to_thread(load, Path(folder))
-                deployed = await self._deploy(function, release)
+                deployed = await self._deploy(await asyncio.to_thread(self._prepare, function), release)
             if (its := deployed.registered) is not None:
                 await asyncio.to_thread(self._code.keep_pushed, its.function_id, its.version, archive)
             return deployed
 
-    async def _deploy(self, function: LoadedFunction, release: Release | None = None) -> Deployed:
-        missing, code, values = [], {}, {}
+    def _prepare(self, function: LoadedFunction) -> _Prepared:
+        """Keep the code of a function, and look whether this machine can run it. In a thread: it reads files."""
+        code, dotenvs = {}, {}
         definition = function.normalised()
         for step_id, step_code in function.steps.items():
-            await asyncio.to_thread(self._code.keep, step_code)
+            self._code.keep(step_code)
             code[step_id] = step_code.hash
-            found = dotenv(step_code.folder)
-            if found:
-                values[step_id] = found
-        plan = compile_plan(definition, 0)
-        for step in plan.steps:
+            if values := dotenv(step_code.folder):
+                dotenvs[step_id] = values
+        missing = []
+        for step in compile_plan(definition, 0).steps:
             folder = self.settings.code / code[step.id] if step.id in code else None
             reason = self._runners.check(step, folder)
             if reason is not None:
                 missing.append(f"step {step.id}: {reason}")
-        if missing:
+        return _Prepared(function, definition, code, dotenvs, missing)
+
+    async def _deploy(self, its: _Prepared, release: Release | None = None) -> Deployed:
+        function, function_id = its.function, its.function.definition.id
+        if its.missing:
             if release is None:
-                await self.platform.retire([plan.function_id])
-            return Deployed(function, None, missing)
+                await self.platform.retire([function_id])
+            return Deployed(function, None, its.missing)
         if release is None:
-            self._code.keep_definition(plan.function_id, function.file)
+            self._code.keep_definition(function_id, function.file)
         file = str(function.file) if release is None else PUSHED
-        registered = await self.platform.register(definition, code, values, file, release)
-        routing = self.platform.store.functions.routing(plan.function_id)
+        registered = await self.platform.register(its.definition, its.code, its.dotenv, file, release)
+        routing = self.platform.store.functions.routing(function_id)
         return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
     async def register_types(self, types: Sequence[TypeVersion]) -> list[Change | Refused]:

@@ -262,6 +262,13 @@ class LocalStore:
             self._write()  # runs of this very batch may keep an old version in use
         return self.functions.catalog()
 
+    def prepare(self) -> Iterator[None]:
+        """Do, a piece at a time, what the first events would else have to wait for."""
+        self._write()
+        for _ in self.functions.prepare():
+            yield
+            self._write()  # what a batch has done meanwhile
+
     def position(self, now: int) -> int:
         return self._event_seq
 

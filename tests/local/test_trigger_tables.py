@@ -107,14 +107,12 @@ def test_a_server_that_starts_again_compiles_only_what_an_event_may_start(tmp_pa
 def test_versions_of_an_earlier_stepwell_are_indexed_when_they_are_read(tmp_path: Path) -> None:
     async def before(it: Scripted) -> None:
         await deploy_many(it)
-        await it.platform.in_transaction(
-            lambda connection, now: connection.execute("UPDATE versions SET indexes = NULL")
-        )
+        await it.platform.in_transaction(lambda connection, now: connection.execute("UPDATE versions SET head = NULL"))
 
     async def after(it: Scripted) -> None:
         event = await it.send(data={"kind": "k4"})
         assert (len(it.runs(event)), not_started(it, event)) == (1, all_but(4))
-        assert it.count("versions WHERE indexes IS NULL") == 0
+        assert it.count("versions WHERE head IS NULL") == 0
 
     on_platform(tmp_path, before)
     on_platform(tmp_path, after)
