@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 
 _MANY = 16  # ancestors of a step, whose outputs are kept joined for the next one
 _LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
+_LOOKS = 200  # at events for one wait, of what is done before others have their turn
 
 log = logging.getLogger("stepwell.engine")
 types_log = logging.getLogger("stepwell.types")
@@ -108,6 +109,7 @@ class Engine:
         self._undone: set[str] = set()
         self._alerts: list[Arrival] = []
         self._pace: Pace | None = None
+        self._looks: deque[tuple[str, int, int]] = deque()  # to go on with: run, pause, behind which position
         self._spent_before = 0.0
 
     def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
@@ -127,19 +129,25 @@ class Engine:
     ) -> Iterator[None]:
         """`process`, a piece at a time: whoever has more to do than this may do some of it after each step. `facts` are
         taken in their order, and what follows from them comes behind them. At a `pace`, runs go on before events start
-        and wake others; once it is enough, what events are still to do is left. `routes`: what was left earlier."""
+        and wake others; once it is enough, what events are still to do is left. `routes`: what was left earlier.
+        While a wait looks for an event that came before it, no event is accepted that could come in between."""
         self._undone, self._alerts, self._pace = set(), [], pace
+        self._looks.clear()
         at_once = None if pace is None else pace.at_once
         todo = deque(routes)
-        while arrivals or facts or todo:
-            self._spent_before = EFFORT.spent
-            accepted, new_routes = self._accept(arrivals[:at_once], now)
-            arrivals = arrivals[accepted:]
-            todo += new_routes
-            if pace is None or not (arrivals or facts):
-                facts = [*self._start_and_wake(todo, now), *facts]
-                yield
-            some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
+        while arrivals or facts or todo or self._looks:
+            self._spent_before, accepted = EFFORT.spent, 0
+            some_facts: Sequence[RunFact]
+            if self._looks:
+                some_facts = self._look_on(*self._looks.popleft(), now)
+            else:
+                accepted, new_routes = self._accept(arrivals[:at_once], now)
+                arrivals = arrivals[accepted:]
+                todo += new_routes
+                if pace is None or not (arrivals or facts):
+                    facts = [*self._start_and_wake(todo, now), *facts]
+                    yield
+                some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
             changes, undecided = self._decide(some_facts, now)
             new_facts, new_arrivals = self._consequences(changes, now)
             facts = [*undecided, *facts, *new_facts]
@@ -356,7 +364,21 @@ class Engine:
             if number == self.store.looks_at:
                 self.store.look_on(record.run.id, pause, event.seq)
                 return None, False
+            if self._pace is not None and (number == _LOOKS or self._is_tired()):
+                self._looks.append((record.run.id, pause, event.seq))
+                return None, False
         return None, True
+
+    def _look_on(self, run: str, pause: int, after: int, now: int) -> list[RunFact]:
+        """Go on looking for what satisfies a wait, behind this position."""
+        record = self.load([run]).get(run)
+        if record is None:
+            return []
+        state = record.run.pauses[pause]
+        if state.status is PauseStatus.AWAITING and state.due_at <= now:
+            return [RunFact(run, DeadlinePassed(pause, after))]
+        found, _ = self.look(record, pause, after)
+        return [] if found is None else [RunFact(run, found)]
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from stepwell.terminal import Terminal, print_line, shown
 _EVERY_S = 0.25
 _AT_ONCE = 10  # of a flood of events only the newest are shown
 _MOST_MISSES = 20  # functions that an event did not start, by name
+_MOST_FUNCTIONS = 50  # that are shown at the start: laying out a row takes half a millisecond of the loop's time
 _ENDS = {"completed": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -143,7 +144,7 @@ class DevConsole(logging.Handler):
         live = [d for d in self._deployed if d.is_live]
         if not self._as_json and live:
             table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
-            for deployed in live:
+            for deployed in live[:_MOST_FUNCTIONS]:
                 definition, registered = deployed.function.definition, deployed.registered
                 triggers = [t.event if t.event else f"cron {t.cron}" for t in definition.triggers]
                 version = f"v{registered.version}" if registered else ""
@@ -152,6 +153,8 @@ class DevConsole(logging.Handler):
                     shown(definition.id), version, "\n".join(map(shown, triggers)), shown(", ".join(definition.steps))
                 )
             self._console.print(table)
+            if len(live) > _MOST_FUNCTIONS:
+                self._console.print(f"[dim]... {len(live) - _MOST_FUNCTIONS:,} more; stepwell functions shows all[/]")
         if broken:
             words = f"{broken} of what was found is not in service, see above"
             self._line("broken", f"[yellow]warning[/] {words}", count=broken)

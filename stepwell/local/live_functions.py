@@ -74,7 +74,8 @@ class LiveFunctions:
         versions = set(self._open_versions(function_id))
         if routing.live is not None:
             versions |= {routing.live} if canary is None else {routing.live, canary.version}
-        heads, awaited = {}, defaultdict(set)
+        heads: dict[int, Head] = {}
+        awaited: _WaitPaths = defaultdict(set)
         for version in versions:
             heads[version], paths = self.head(function_id, version)
             for name, some in paths.items():

@@ -118,7 +118,7 @@ class LocalServer:
         for start in range(0, len(functions), _AT_ONCE):
             async with self.platform.code_lock:
                 some = functions[start : start + _AT_ONCE]
-                prepared = await asyncio.to_thread(lambda some=some: [self._prepare(function) for function in some])
+                prepared = await asyncio.to_thread(lambda some: list(map(self._prepare, some)), some)
                 deployed = await asyncio.gather(*map(self._deploy, prepared))
             for its in deployed:
                 yield its

@@ -341,7 +341,7 @@ class LocalStore:
         return found
 
     def look_on(self, run_id: str, pause: int, after: int) -> None:
-        """Nobody asks for it, since all events are looked at."""
+        """Nobody asks for it: within a batch the engine goes on by itself."""
 
     def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
         if key is None:

@@ -79,7 +79,7 @@ def test_a_prepared_server_reads_no_function_for_an_event(tmp_path: Path) -> Non
 
 
 def test_what_a_change_costs_does_not_depend_on_how_many_functions_there_are(tmp_path: Path) -> None:
-    counts = []
+    counts: list[int] = []
 
     async def test(it: Scripted) -> None:
         for count in (3, 40):
