@@ -13,6 +13,9 @@ from growth_row import Aim, Figure, Figures, Measure, Row
 from growth_work import SCRIPT, STEP_FILE, run_ends, send
 from server import BenchError, Server
 
+_ENOUGH = 300  # steps of which the CPU time is measured, which the system counts in hundredths of a second
+_PATIENCE_S = 300.0
+
 
 @contextmanager
 def open_backlog(size: int, folder: Path) -> Iterator[Measure]:
@@ -53,9 +56,11 @@ def open_chain(size: int, folder: Path) -> Iterator[Measure]:
 
         def once() -> Figures:
             before = server.cpu_s()
-            seconds = _run_once(server, "chain")
-            return {"step_ms": seconds * 1000 / size, "s": seconds, "cpu_ms": (server.cpu_s() - before) * 1000 / size}
+            times = [_run_once(server, "chain") for _ in range(runs)]
+            cpu_s, seconds = (server.cpu_s() - before) / runs, sum(times) / runs
+            return {"step_ms": seconds * 1000 / size, "s": seconds, "cpu_ms": cpu_s * 1000 / size}
 
+        runs = max(1, _ENOUGH // size)
         once()
         yield once
 
@@ -63,12 +68,22 @@ def open_chain(size: int, folder: Path) -> Iterator[Measure]:
 def _run_once(server: Server, name: str) -> float:
     """How long one run takes from its start to its end, in seconds."""
     (event_id,) = server.send([{"name": f"growth/{name}", "data": {}}])
-    server.wait_until_ended(f"growth-{name}")
+    _wait_for_end(server, event_id)
     (run,) = server.call("GET", f"/v1/events/{event_id}/runs")["data"]
     if run["status"] != "completed":
         raise BenchError(f"a run of growth-{name} is {run['status']}")
     times = [datetime.fromisoformat(run[key]) for key in ("created_at", "ended_at")]
     return (times[1] - times[0]).total_seconds()
+
+
+def _wait_for_end(server: Server, event_id: str) -> None:
+    """Asks for the event that tells of the end. A list of open runs would show all steps of this one each time, and
+    what that costs is no cost of the run."""
+    newest, deadline = "/v1/events?name=stepwell/run.completed&limit=1", time.monotonic() + _PATIENCE_S
+    while all(its["data"]["event_id"] != event_id for its in server.call("GET", newest)["data"]):
+        if time.monotonic() > deadline:
+            raise BenchError(f"no run that event {event_id} started has completed")
+        time.sleep(0.02)
 
 
 CHAIN = Row(
