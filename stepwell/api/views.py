@@ -33,6 +33,10 @@ from stepwell.core.stored_links import whole_data
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
 
+# As the API names them. A long run has thousands, and an enum's `name` is a slow thing to ask for.
+_STEP_NAMES = {its: cast(StepStatusName, its.name.lower()) for its in StepStatus}
+_EDGE_NAMES = {its: cast(EdgeStatusName, its.name.lower()) for its in EdgeStatus}
+
 
 def _time(ms: int | None) -> str | None:
     return None if ms is None else time_text(ms)
@@ -163,10 +167,10 @@ def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow], read: Callable
 def _step_status(detail: RunDetail, i: int) -> StepStatusName:
     """As the API names it: a pending step with a paused edge is `waiting`."""
     state = detail.run.steps[i]
-    paused = any(detail.run.edges[e] is EdgeStatus.PAUSED for e in detail.plan.steps[i].edges)
-    if state.status is StepStatus.PENDING and paused:
+    edges = detail.plan.steps[i].edges if state.status is StepStatus.PENDING else ()
+    if any(detail.run.edges[e] is EdgeStatus.PAUSED for e in edges):
         return "waiting"
-    return cast(StepStatusName, state.status.name.lower())
+    return _STEP_NAMES[state.status]
 
 
 def _attempt_view(row: AttemptRow, logs: str, read: Callable[[bytes], Any]) -> AttemptView:
@@ -200,11 +204,11 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
     edge = plan.edges[e]
     view: EdgeView = {
         "step": "$trigger" if edge.parent == TRIGGER else plan.steps[edge.parent].id,
-        "status": cast(EdgeStatusName, run.edges[e].name.lower()),
+        "status": _EDGE_NAMES[run.edges[e]],
     }
-    problems = {(kind, index): text for kind, index, text in run.problems}
-    if ("edge", e) in problems:
-        view["problem"] = problems["edge", e]
+    for kind, index, text in run.problems:
+        if (kind, index) == ("edge", e):
+            view["problem"] = text
     if edge.pause is None:
         return view
     pause, its = run.pauses[edge.pause], plan.pauses[edge.pause]
