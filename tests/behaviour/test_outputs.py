@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -24,14 +25,31 @@ def log_of(step: Json) -> str:
     return str(step["attempts"][-1]["logs"])
 
 
+def outcomes(platform: Platform, rows: Iterable[Json], pass_time: str | None = None) -> list[Json]:
+    """The step `a` for each row of a table, which is the data of an event: one function has as many runs."""
+    events = [platform.send(data=row) for row in rows]
+    if pass_time is not None:
+        platform.travel(pass_time)
+    return [outcome(platform, event_id) for event_id in events]
+
+
+def by_row(values: Iterable[str]) -> dict[str, str | bytes]:
+    """A handler that returns one of these Python expressions, by the row that its event names."""
+    rows = "".join(f"    lambda: {value},\n" for value in values)
+    body = f"ROWS = [\n{rows}]\n\ndef scripted(event, context):\n    return ROWS[event['event']['data']['row']]()\n"
+    return {"steps/app.py": WRITES + body}
+
+
 # --- handlers ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [None, True, 0, 1.5, -(2**63), 2**64 - 1, "", "text", [], [1, [2]], {}, {"a": None}])
-def test_what_a_handler_returns_is_the_output(platform: Platform, value: Any) -> None:
+RETURNED = [None, True, 0, 1.5, -(2**63), 2**64 - 1, "", "text", [], [1, [2]], {}, {"a": None}]
+
+
+def test_what_a_handler_returns_is_the_output(platform: Platform) -> None:
     platform.deploy(function())
-    step = outcome(platform, platform.send(data={"script": {"a": [{"return": value}]}}))
-    assert (step["status"], step["output"]) == ("completed", value)
+    steps = outcomes(platform, ({"script": {"a": [{"return": value}]}} for value in RETURNED))
+    assert [(step["status"], step["output"]) for step in steps] == [("completed", value) for value in RETURNED]
 
 
 RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
@@ -64,76 +82,70 @@ P = collections.namedtuple("P", "x y")
 Level = enum.IntEnum("Level", "LOW HIGH")
 @dataclasses.dataclass
 class Order: total: int
-def scripted(event, context):
-    return {}
 """
+WRITTEN: list[tuple[str, Any]] = [
+    ('{"total": D("12.50"), "count": D("3"), "x": [D("1E+2"), D("-0.10")]}',
+     {"total": 12.5, "count": 3, "x": [100.0, -0.1]}),
+    ('D("7")', 7),
+    ("b'x'", "x"),
+    ("b'{\"a\": 1}'", {"a": 1}),
+    ("b'\\xff'", "\ufffd"),
+    ("{'a': b'caf\\xc3\\xa9'}", {"a": "café"}),
+    ("{7: 'a', 2.5: 'b', None: 'c', True: 'd', b'k': 'e', Level.HIGH: 'f'}",
+     {"7": "a", "2.5": "b", "null": "c", "true": "d", "k": "e", "2": "f"}),
+    ("[P(1, (2, 3)), Level.HIGH, collections.OrderedDict(a=1)]", [{"x": 1, "y": [2, 3]}, 2, {"a": 1}]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("value", "output"),
-    [
-        ('{"total": D("12.50"), "count": D("3"), "x": [D("1E+2"), D("-0.10")]}',
-         {"total": 12.5, "count": 3, "x": [100.0, -0.1]}),
-        ('D("7")', 7),
-        ("b'x'", "x"),
-        ("b'{\"a\": 1}'", {"a": 1}),
-        ("b'\\xff'", "\ufffd"),
-        ("{'a': b'caf\\xc3\\xa9'}", {"a": "café"}),
-        ("{7: 'a', 2.5: 'b', None: 'c', True: 'd', b'k': 'e', Level.HIGH: 'f'}",
-         {"7": "a", "2.5": "b", "null": "c", "true": "d", "k": "e", "2": "f"}),
-        ("[P(1, (2, 3)), Level.HIGH, collections.OrderedDict(a=1)]", [{"x": 1, "y": [2, 3]}, 2, {"a": 1}]),
-    ],
-)  # fmt: skip
-def test_python_values_are_written_as_lambda_writes_them(platform: Platform, value: str, output: Any) -> None:
-    platform.deploy(function(), {"steps/app.py": WRITES.replace("{}", value)})
-    step = outcome(platform, platform.send())
-    assert (step["status"], step["output"]) == ("completed", output)
+def test_python_values_are_written_as_lambda_writes_them(platform: Platform) -> None:
+    platform.deploy(function(), by_row(value for value, _ in WRITTEN))
+    steps = outcomes(platform, ({"row": row} for row in range(len(WRITTEN))))
+    assert [(step["status"], step["output"]) for step in steps] == [("completed", output) for _, output in WRITTEN]
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ("datetime.datetime(2026, 1, 1)", "Object of type datetime is not JSON serializable"),
-        ("[Order(1)]", "Object of type Order is not JSON serializable"),
-        ("{'a': {1, 2}}", "Object of type set is not JSON serializable"),
-        ("{(1, 2): 3}", "keys must be str, int, float, bool or None, not tuple"),
-        ("{D(1): 3}", "keys must be str, int, float, bool or None, not Decimal"),
-        ("[b'\\xff']", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
-        ("(lambda x: x.append(x) or x)([])", "Circular reference detected"),
-    ],
-)
-def test_what_lambda_cannot_write_is_the_same_error_everywhere(platform: Platform, value: str, message: str) -> None:
-    platform.deploy(function({"a": {"retries": {"attempts": 1}}}), {"steps/app.py": WRITES.replace("{}", value)})
-    event_id = platform.send()
-    platform.travel("1h")
-    step = outcome(platform, event_id)
-    assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "exception", 2)
-    assert step["error"]["message"] == f"Runtime.MarshalError: Unable to marshal response: {message}"
+UNWRITABLE = [
+    ("datetime.datetime(2026, 1, 1)", "Object of type datetime is not JSON serializable"),
+    ("[Order(1)]", "Object of type Order is not JSON serializable"),
+    ("{'a': {1, 2}}", "Object of type set is not JSON serializable"),
+    ("{(1, 2): 3}", "keys must be str, int, float, bool or None, not tuple"),
+    ("{D(1): 3}", "keys must be str, int, float, bool or None, not Decimal"),
+    ("[b'\\xff']", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+    ("(lambda x: x.append(x) or x)([])", "Circular reference detected"),
+]
+
+
+def test_what_lambda_cannot_write_is_the_same_error_everywhere(platform: Platform) -> None:
+    platform.deploy(function({"a": {"retries": {"attempts": 1}}}), by_row(value for value, _ in UNWRITABLE))
+    steps = outcomes(platform, ({"row": row} for row in range(len(UNWRITABLE))), pass_time="1h")
+    said = [f"Runtime.MarshalError: Unable to marshal response: {message}" for _, message in UNWRITABLE]
+    assert [step["error"]["message"] for step in steps] == said
+    for step in steps:
+        assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "exception", 2)
 
 
 NODE: Json = {"a": {"runtime": {"type": "lambda", "handler": "index.handler"}}}
 
 
-@pytest.mark.parametrize(
-    ("value", "output"),
-    [
-        ("undefined", None),
-        ("{ a: undefined, b: NaN, c: -Infinity, d: () => 1, e: Symbol('x'), f: -0 }", {"b": None, "c": None, "f": 0}),
-        ("new Date(0)", "1970-01-01T00:00:00.000Z"),
-        ("[new Map([[1, 2]]), new Set([1]), Buffer.from('a'), [undefined]]",
-         [{}, {}, {"type": "Buffer", "data": [97]}, [None]]),
-        ("{ toJSON: () => ({ a: 1 }) }", {"a": 1}),
-        ("new (class { constructor() { this.a = 1 } get b() { return 2 } })()", {"a": 1}),
-        ("[new Error('x'), new Number(1), new String('s'), /x/]", [{}, 1, "s", {}]),
-        ("() => 1", None),
-    ],
-)  # fmt: skip
+JAVASCRIPT: list[tuple[str, Any]] = [
+    ("undefined", None),
+    ("{ a: undefined, b: NaN, c: -Infinity, d: () => 1, e: Symbol('x'), f: -0 }", {"b": None, "c": None, "f": 0}),
+    ("new Date(0)", "1970-01-01T00:00:00.000Z"),
+    ("[new Map([[1, 2]]), new Set([1]), Buffer.from('a'), [undefined]]",
+     [{}, {}, {"type": "Buffer", "data": [97]}, [None]]),
+    ("{ toJSON: () => ({ a: 1 }) }", {"a": 1}),
+    ("new (class { constructor() { this.a = 1 } get b() { return 2 } })()", {"a": 1}),
+    ("[new Error('x'), new Number(1), new String('s'), /x/]", [{}, 1, "s", {}]),
+    ("() => 1", None),
+]  # fmt: skip
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_javascript_values_are_written_as_lambda_writes_them(platform: Platform, value: str, output: Any) -> None:
-    code = f"exports.handler = async () => ({value})\n"
+def test_javascript_values_are_written_as_lambda_writes_them(platform: Platform) -> None:
+    rows = "".join(f"  () => ({value}),\n" for value, _ in JAVASCRIPT)
+    code = f"const rows = [\n{rows}]\nexports.handler = async (event) => rows[event.event.data.row]()\n"
     platform.deploy(function(NODE), {"steps/index.js": code})
-    step = outcome(platform, platform.send())
-    assert (step["status"], step["output"]) == ("completed", output)
+    steps = outcomes(platform, ({"row": row} for row in range(len(JAVASCRIPT))))
+    assert [(step["status"], step["output"]) for step in steps] == [("completed", output) for _, output in JAVASCRIPT]
 
 
 @pytest.mark.parametrize(
@@ -148,31 +160,30 @@ def test_what_javascript_cannot_write_is_a_failure(platform: Platform, value: st
     assert step["error"]["message"].startswith("Error: Unable to stringify response body")
 
 
-@pytest.mark.parametrize(
-    ("value", "status"),
-    [
-        ({"status": 404}, "failed"),
-        ({"statusCode": 500, "body": "x"}, "failed"),
-        ({"status": 599}, "failed"),
-        ({"status": 400}, "failed"),
-        ({"status": 399}, "completed"),
-        ({"status": 600}, "completed"),
-        ({"status": 200, "statusCode": 404}, "failed"),
-        ({"status": "404"}, "completed"),
-        ({"status": 404.0}, "completed"),
-        ({"status": True}, "completed"),
-        ({"status": None}, "completed"),
-        ([{"status": 404}], "completed"),
-        ({"body": {"status": 404}}, "completed"),
-    ],
-)
-def test_an_output_fails_by_a_status_from_400_to_599(platform: Platform, value: Any, status: str) -> None:
+STATUSES: list[tuple[Any, str]] = [
+    ({"status": 404}, "failed"),
+    ({"statusCode": 500, "body": "x"}, "failed"),
+    ({"status": 599}, "failed"),
+    ({"status": 400}, "failed"),
+    ({"status": 399}, "completed"),
+    ({"status": 600}, "completed"),
+    ({"status": 200, "statusCode": 404}, "failed"),
+    ({"status": "404"}, "completed"),
+    ({"status": 404.0}, "completed"),
+    ({"status": True}, "completed"),
+    ({"status": None}, "completed"),
+    ([{"status": 404}], "completed"),
+    ({"body": {"status": 404}}, "completed"),
+]
+
+
+def test_an_output_fails_by_a_status_from_400_to_599(platform: Platform) -> None:
     platform.deploy(function({"a": {"runtime": {"type": "lambda", "handler": "app.handler"}}}), SAYS)
-    step = outcome(platform, platform.send(data={"say": value}))
-    assert step["status"] == status
-    if status == "failed":
-        assert step["error"]["output"] == value
-        assert isinstance(step["error"]["status"], int)
+    steps = outcomes(platform, ({"say": value} for value, _ in STATUSES))
+    assert [step["status"] for step in steps] == [status for _, status in STATUSES]
+    failed = [step["error"] for step in steps if step["status"] == "failed"]
+    assert [error["output"] for error in failed] == [value for value, status in STATUSES if status == "failed"]
+    assert all(isinstance(error["status"], int) for error in failed)
 
 
 SAYS: dict[str, str | bytes] = {
@@ -191,49 +202,52 @@ def say(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
     return outcome(platform, platform.send())
 
 
-@pytest.mark.parametrize(
-    ("printed", "output", "logged"),
-    [
-        # a JSON value
-        (b'{"a": 1}\n', {"a": 1}, ""),
-        (b" [1,\n 2]\n\n", [1, 2], ""),
-        (b"null", None, ""),
-        (b'"text"', "text", ""),
-        (b"12\n", 12, ""),
-        (b"\xef\xbb\xbf{}", {}, ""),
-        (b"18446744073709551615", 2**64 - 1, ""),
-        # a last line that is an object or an array
-        (b'one\ntwo\n{"a": 1}\n', {"a": 1}, "one\ntwo\n"),
-        (b'{"n": 1}\n{"n": 2}\n{"n": 3}\n', {"n": 3}, '{"n": 1}\n{"n": 2}\n'),
-        (b"working\r\n[1]\r\n\r\n", [1], "working\r\n"),
-        # text
-        (b"hello\n", {"body": "hello"}, ""),
-        (b"hello\nworld", {"body": "hello\nworld"}, ""),
-        (b"total:\n12\n", {"body": "total:\n12"}, ""),  # a number is no object
-        # a number only if it is held exactly
-        (b"0.1", 0.1, ""),
-        (b"1e5", 1e5, ""),
-        (b"5e91234\n", {"body": "5e91234"}, ""),
-        (b"1e400", {"body": "1e400"}, ""),
-        (b"00340434161094042557", {"body": "00340434161094042557"}, ""),
-        (b"340434161094042557123\n", {"body": "340434161094042557123"}, ""),
-        (b"18446744073709551616", {"body": "18446744073709551616"}, ""),
-        (b"1.0000000000000000000001", {"body": "1.0000000000000000000001"}, ""),
-        (b"-Infinity", {"body": "-Infinity"}, ""),
-        (b"NaN\n", {"body": "NaN"}, ""),
-        (b"[1, NaN]", {"body": "[1, NaN]"}, ""),
-        (b'{"a": 1,}', {"body": '{"a": 1,}'}, ""),
-        (b'{"a": 1} and more', {"body": '{"a": 1} and more'}, ""),
-        (b"", {"body": ""}, ""),
-        (b"\n", {"body": ""}, ""),
-        (b"a\x00b\x1b[31mred\x07", {"body": "a\x00b\x1b[31mred\x07"}, ""),  # as it is, and nothing breaks
-        (b"caf\xe9 \xff\xfe", {"body": "caf\ufffd \ufffd\ufffd"}, ""),
-        (b'"\xff"', {"body": '"\ufffd"'}, ""),
-    ],
-)
-def test_what_a_program_prints_becomes_its_output(platform: Platform, printed: bytes, output: Any, logged: str) -> None:
-    step = say(platform, repr(printed))
-    assert (step["status"], step["output"], log_of(step)) == ("completed", output, logged)
+PRINTED: list[tuple[bytes, Any, str]] = [
+    # a JSON value
+    (b'{"a": 1}\n', {"a": 1}, ""),
+    (b" [1,\n 2]\n\n", [1, 2], ""),
+    (b"null", None, ""),
+    (b'"text"', "text", ""),
+    (b"12\n", 12, ""),
+    (b"\xef\xbb\xbf{}", {}, ""),
+    (b"18446744073709551615", 2**64 - 1, ""),
+    # a last line that is an object or an array
+    (b'one\ntwo\n{"a": 1}\n', {"a": 1}, "one\ntwo\n"),
+    (b'{"n": 1}\n{"n": 2}\n{"n": 3}\n', {"n": 3}, '{"n": 1}\n{"n": 2}\n'),
+    (b"working\r\n[1]\r\n\r\n", [1], "working\r\n"),
+    # text
+    (b"hello\n", {"body": "hello"}, ""),
+    (b"hello\nworld", {"body": "hello\nworld"}, ""),
+    (b"total:\n12\n", {"body": "total:\n12"}, ""),  # a number is no object
+    # a number only if it is held exactly
+    (b"0.1", 0.1, ""),
+    (b"1e5", 1e5, ""),
+    (b"5e91234\n", {"body": "5e91234"}, ""),
+    (b"1e400", {"body": "1e400"}, ""),
+    (b"00340434161094042557", {"body": "00340434161094042557"}, ""),
+    (b"340434161094042557123\n", {"body": "340434161094042557123"}, ""),
+    (b"18446744073709551616", {"body": "18446744073709551616"}, ""),
+    (b"1.0000000000000000000001", {"body": "1.0000000000000000000001"}, ""),
+    (b"-Infinity", {"body": "-Infinity"}, ""),
+    (b"NaN\n", {"body": "NaN"}, ""),
+    (b"[1, NaN]", {"body": "[1, NaN]"}, ""),
+    (b'{"a": 1,}', {"body": '{"a": 1,}'}, ""),
+    (b'{"a": 1} and more', {"body": '{"a": 1} and more'}, ""),
+    (b"", {"body": ""}, ""),
+    (b"\n", {"body": ""}, ""),
+    (b"a\x00b\x1b[31mred\x07", {"body": "a\x00b\x1b[31mred\x07"}, ""),  # as it is, and nothing breaks
+    (b"caf\xe9 \xff\xfe", {"body": "caf\ufffd \ufffd\ufffd"}, ""),
+    (b'"\xff"', {"body": '"\ufffd"'}, ""),
+]
+
+
+def test_what_a_program_prints_becomes_its_output(platform: Platform) -> None:
+    code = f"import json, sys\nrows = {[printed for printed, _, _ in PRINTED]}\n"
+    code += "sys.stdout.buffer.write(rows[json.load(sys.stdin)['event']['data']['row']])\n"
+    platform.deploy(function(PROGRAM), {"say.py": code})
+    steps = outcomes(platform, ({"row": row} for row in range(len(PRINTED))))
+    for step, (printed, output, logged) in zip(steps, PRINTED, strict=True):
+        assert (step["status"], step["output"], log_of(step)) == ("completed", output, logged), printed
 
 
 @pytest.mark.parametrize(
