@@ -104,10 +104,10 @@ def test_values_that_are_equal_are_one_value(platform: Platform, first: object, 
     assert started(platform, order(platform, second)) == runs
 
 
-@pytest.mark.parametrize("value", [None, True, 2**63, -(2**63), 1.5, 1e300, "", "x" * 100_000, "\u0000 \U0001f600/#"])
-def test_a_value_may_be_anything_that_is_a_scalar(platform: Platform, value: object) -> None:
+def test_a_value_may_be_anything_that_is_a_scalar(platform: Platform) -> None:
     deploy(platform)
-    assert [started(platform, order(platform, value)) for _ in range(2)] == [1, 0]
+    for value in (None, True, 2**63, -(2**63), 1.5, 1e300, "", "x" * 100_000, "\u0000 \U0001f600/#"):
+        assert [started(platform, order(platform, value)) for _ in range(2)] == [1, 0], value
 
 
 @pytest.mark.parametrize(
