@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,17 +129,6 @@ class Server:
         other._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         return other
 
-    def healthz(self) -> None:
-        """As somebody who has no connection yet."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        try:
-            connection.request("GET", "/healthz")
-            connection.getresponse().read()
-        except (OSError, http.client.HTTPException) as error:
-            raise BenchError(f"/healthz: {error!r}\n{self._said()}") from error
-        finally:
-            connection.close()
-
     def hang_up(self) -> None:
         """Close the connection; the next call opens another."""
         self._connection.close()
@@ -201,25 +189,25 @@ class Watcher:
     """Asks for /healthz again and again, each time as somebody new. `longest`: the longest that it took, in seconds."""
 
     def __init__(self, server: Server) -> None:
-        self._server, self._stop = server, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._server = server
         self.longest = 0.0
 
     @contextmanager
     def running(self, afterwards_s: float = AFTERWARDS_S) -> Iterator[None]:
-        self._thread.start()
-        time.sleep(0.02)
-        yield
-        time.sleep(afterwards_s)
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            began = time.perf_counter()
-            self._server.healthz()
-            self.longest = max(self.longest, time.perf_counter() - began)
-            time.sleep(0.005)
+        """Raises BenchError if the server does not answer."""
+        command = [sys.executable, str(Path(__file__).with_name("watcher.py")), str(self._server.port)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                process.stdout.readline()
+                yield
+                time.sleep(afterwards_s)
+            finally:
+                process.terminate()
+                longest, errors = process.communicate()
+            if process.returncode != 0:
+                raise BenchError(f"/healthz: {errors}")
+        self.longest = float(longest)
 
 
 def _tree(pid: int) -> Iterator[int]:

@@ -1,0 +1,48 @@
+"""Asks a server for /healthz again and again, each time as somebody new: python watcher.py PORT
+
+Prints a line when it begins, and when it is terminated the longest that an answer took, in seconds. It is a process of
+its own: a thread beside those who send would wait for them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import sys
+import time
+
+_PATIENCE_S = 60.0
+_PAUSE_S = 0.005
+
+
+def asked_s(port: int) -> float:
+    """How long an answer takes, in seconds. Raises OSError, HTTPException."""
+    began = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
+    try:
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+    finally:
+        connection.close()
+    return time.perf_counter() - began
+
+
+def main(port: int) -> None:
+    is_over = False
+
+    def end(*_: object) -> None:
+        nonlocal is_over
+        is_over = True
+
+    signal.signal(signal.SIGTERM, end)
+    asked_s(port)
+    print("watching", flush=True)
+    longest = 0.0
+    while not is_over:
+        longest = max(longest, asked_s(port))
+        time.sleep(_PAUSE_S)
+    print(longest)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
