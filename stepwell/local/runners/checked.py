@@ -12,16 +12,24 @@ from stepwell.local.runners.program import STOPPED, why_not
 
 
 class CheckedAttempt:
-    """`check` runs in a thread and says what is wrong, or None; then `begin` starts the attempt."""
+    """`check` runs in a thread and says what is wrong, or None; then `begin` starts the attempt. `turn`: of all such
+    attempts, one begins in each turn of the loop: most must start a process, for which the loop waits."""
 
-    def __init__(self, check: Callable[[], str | None], begin: Callable[[], Running], end: End) -> None:
-        self._check, self._begin, self._end = check, begin, end
+    def __init__(
+        self, check: Callable[[], str | None], begin: Callable[[], Running], end: End, turn: asyncio.Lock
+    ) -> None:
+        self._check, self._begin, self._end, self._turn = check, begin, end, turn
         self._running: Running | None = None
         self._is_stopped = False
         self._task = asyncio.get_running_loop().create_task(self._go())
 
     async def _go(self) -> None:
         outcome = await self._refused()
+        async with self._turn:
+            self._go_on(outcome)
+            await asyncio.sleep(0)
+
+    def _go_on(self, outcome: Outcome | None) -> None:
         if self._is_stopped:
             self._end(STOPPED)
         elif outcome is not None:

@@ -46,6 +46,7 @@ class Runners:
         self._containers = ContainerRunner(self._containers_scratch, self._programs, no_containers=no_containers)
         self._http = HttpRunner()
         self._attempts: set[_Attempt] = set()
+        self._turn = asyncio.Lock()  # of those whose code was looked at
         self._unchanged: set[str] = set()  # hashes of code that was looked at in this turn of the loop
         self._all_ended: asyncio.Future[None] | None = None
 
@@ -63,7 +64,9 @@ class Runners:
         begin = partial(self._runner_of(job.step).start, job, log, end)
         if self._code is None or job.code_hash is None or self._is_unchanged(self._code, job.code_hash):
             return begin()
-        return CheckedAttempt(partial(self._code.check, job.code_hash, job.function_id, job.version), begin, end)
+        return CheckedAttempt(
+            partial(self._code.check, job.code_hash, job.function_id, job.version), begin, end, self._turn
+        )
 
     def _is_unchanged(self, code: CodeKeeper, code_hash: str) -> bool:
         """Attempts that start together, before the loop hears of any step again, need one look."""
