@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import IO, Any, TypeVar
 from uuid import uuid4
@@ -44,6 +45,7 @@ log = logging.getLogger("stepwell.http")
 
 _ANSWER_S = 30.0  # how long a request waits for its batch
 _PUSH_S = 300.0  # and one that brings code
+_SWITCH_S = 0.0005  # until a thread gives the interpreter's lock back: the loop asks for it after each call of SQLite
 _MIN_DRAIN_S, _MAX_DRAIN_S = 1.0, 5.0  # how long requests may end once the server ends, if it has so much grace
 
 T = TypeVar("T")
@@ -148,6 +150,7 @@ async def serve(
     """Answer requests until this task is cancelled, then end those that are being answered, at once if it is cancelled
     again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
     _calm_the_collector()
+    sys.setswitchinterval(_SWITCH_S)
     drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
     reader = ReaderProcess(server.settings.database, server.settings.public_url or DEFAULT_URL)
     http = WebServer(app_of(server, keys, local_only, reader), drain_s, certificate=certificate)
