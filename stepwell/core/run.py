@@ -6,7 +6,7 @@ Named tuples, because every transition makes new ones, and they are made five ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
 
@@ -150,7 +150,7 @@ def without_data(run: Run) -> Run:
 
 def pack(run: Run) -> bytes:
     """The run's state as compact JSON, without its id. What is still at its default takes a byte or two."""
-    return _pack(run, [*map(_pack_step, run.steps)], [*map(_pack_pause, run.pauses)])
+    return _pack(run, _pack_steps(run.steps), _pack_pauses(run.pauses))
 
 
 def _pack(run: Run, steps: Any, pauses: Any) -> bytes:
@@ -178,8 +178,9 @@ class Packer:
 
     def pack(self, run: Run) -> tuple[bytes, list[Part]]:
         """The run's state without its parts, and the parts that differ from those of the last call."""
-        parts = [(n, _pack_part(n, run.steps, _pack_step)) for n in _differences(self._steps, run.steps)]
-        parts += [(-1 - n, _pack_part(n, run.pauses, _pack_pause)) for n in _differences(self._pauses, run.pauses)]
+        parts = [(n, orjson.dumps(_pack_steps(_part(run.steps, n)))) for n in _differences(self._steps, run.steps)]
+        changed = _differences(self._pauses, run.pauses)
+        parts += [(-1 - n, orjson.dumps(_pack_pauses(_part(run.pauses, n)))) for n in changed]
         self._steps, self._pauses = run.steps, run.pauses
         return _pack(run, len(run.steps), len(run.pauses)), parts
 
@@ -187,8 +188,8 @@ class Packer:
 State = TypeVar("State", StepState, PauseState)
 
 
-def _pack_part(number: int, states: Sequence[State], encode: Callable[[State], Any]) -> bytes:
-    return orjson.dumps([*map(encode, states[number * PART : (number + 1) * PART])])
+def _part(states: Sequence[State], number: int) -> Sequence[State]:
+    return states[number * PART : (number + 1) * PART]
 
 
 def _differences(old: Sequence[object], new: Sequence[object]) -> list[int]:
@@ -240,12 +241,15 @@ _EDGES = {str(int(status)): status for status in EdgeStatus}
 _STEPS = tuple(StepStatus)
 
 
-def _pack_step(step: StepState) -> Any:
-    return 0 if step is IDLE_STEP else list(step)
+def _pack_steps(steps: Iterable[StepState]) -> list[Any]:
+    return [0 if step is IDLE_STEP else [*step] for step in steps]
 
 
-def _pack_pause(pause: PauseState) -> Any:
-    return 0 if pause is IDLE_PAUSE else [*pause[:4], pause.key.hex() if pause.key else None, pause.edges]
+def _pack_pauses(pauses: Iterable[PauseState]) -> list[Any]:
+    return [
+        0 if pause is IDLE_PAUSE else [*pause[:4], pause.key.hex() if pause.key else None, pause.edges]
+        for pause in pauses
+    ]
 
 
 def _unpack_pause(data: Any) -> PauseState:
