@@ -102,6 +102,7 @@ class LocalPlatform:
         self.links = Links(settings.public_url, single_key(link_secret(store.connection)))
         self._engine = Engine(store, self.executor, settings.env, lambda: self.links)
         self._backlog = Backlog()
+        self.batches = 0  # so many have begun
         self._batch: _Batch | None = None  # that is being written
         self._steps: Iterator[None] = iter(())  # what is left to do of it, a piece at a time
         self._is_wary = False  # a batch failed: what events are still to do may be why, and waits for another try
@@ -494,6 +495,7 @@ class LocalPlatform:
         pace = BatchPace(self.store.unrouted, _AT_ONCE, settings.batch_facts, settings.batch_s)
         calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._take_arrivals()
         self._until_large = _BETWEEN_LARGE if len(arrivals) > _LARGE else self._until_large - 1
+        self.batches += 1
         batch = self._batch = _Batch(now, self._set_back_ms, pace, calls, arrivals)
         self._steps = self._steps_of(batch)
         self.store.begin()

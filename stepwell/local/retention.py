@@ -1,7 +1,7 @@
 """What is old goes: ended runs, events that no run needs, versions without runs, and code that no version needs.
 
-Each piece is a part of a batch and takes some milliseconds. The pause after it is longer than it took with its commit,
-so the engine has most of the time.
+Each piece is a part of a batch and takes some milliseconds. The pause after it is as long as it took with its commit,
+and eight times as long if others have written meanwhile: so a busy engine has most of the time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("stepwell.retention")
 
 _EVERY_MS = 600_000
 _PIECE_S = 0.006  # of deleting; the commit that follows takes about as long
-_PAUSE = 4  # times as long as a piece takes with its commit
+_PAUSE, _BUSY_PAUSE = 1, 8  # times as long as a piece takes with its commit
 _AT_ONCE = 50  # rows between two looks at the clock
 _DAY_MS = 86_400_000
 
@@ -77,7 +77,16 @@ async def _in_pieces(
 
     while position >= 0:
         await platform.in_transaction(piece)
-        await asyncio.sleep(_PAUSE * (time.perf_counter() - began))  # with the commit, and what else the batch did
+        took_s = time.perf_counter() - began  # with the commit, and what else the batch did
+        await rest(platform, took_s)
+
+
+async def rest(platform: LocalPlatform, took_s: float) -> None:
+    """Wait before the next piece."""
+    before = platform.batches
+    await asyncio.sleep(_PAUSE * took_s)
+    if platform.batches > before:
+        await asyncio.sleep((_BUSY_PAUSE - _PAUSE) * took_s)
 
 
 def _keep_counters(connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ import pytest
 from stepwell.core.run import RunStatus
 from stepwell.local.clock import Clock
 from stepwell.local.code_in_use import code_in_use
-from stepwell.local.retention import clean
+from stepwell.local.retention import clean, rest
 from tests.local.scripted import Scripted, scripted
 
 DAY_MS = 86_400_000
@@ -264,5 +264,18 @@ def test_senders_do_not_wait_for_it(tmp_path: Path) -> None:
 def test_an_empty_database_is_clean(tmp_path: Path, days: float) -> None:
     async def test(it: Scripted) -> None:
         await clean(it.platform, days)
+
+    on_platform(tmp_path, test)
+
+
+def test_pieces_are_farther_apart_while_others_write(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        resting = asyncio.create_task(rest(it.platform, 0.005))
+        await asyncio.sleep(0)
+        await it.platform.send(it.events(1))
+        await resting
+        assert loop.time() - began >= 8 * 0.005
 
     on_platform(tmp_path, test)
