@@ -44,6 +44,11 @@ _ATTEMPTS = (
 ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
 _MOST_MISSES = 21  # of an event as `dev` shows it: one more than it names
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
+_SHOWN_WHOLE = 16 * 1024  # bytes: of a longer event, `dev` shows what the row says
+_TAIL = (
+    f"SELECT seq, replay, id, name, CASE WHEN length(body) > {_SHOWN_WHOLE} AND name NOT GLOB 'stepwell/*' THEN NULL"
+    " ELSE body END, accepted_at, misses, replay, invalid FROM events WHERE seq > ? ORDER BY seq DESC LIMIT ?"
+)
 
 
 class Queries:
@@ -107,11 +112,15 @@ class Queries:
 
     def read_tail(self, after: int, limit: int) -> list[tuple[EventDetail, dict[str, str]]]:
         """The newest events after a position, the oldest first, each with the runs it started by function. Of many
-        functions that one did not start, some are named."""
-        rows = self._connection.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq DESC LIMIT ?", (after, limit)).fetchall()
+        functions that one did not start, some are named. A long event comes without its data and user."""
+        rows = self._connection.execute(_TAIL, (after, limit)).fetchall()
         sql = "SELECT function, id FROM runs WHERE event = ? AND rerun_of IS NULL AND (replay IS NULL OR replay = ?)"
-        starts = [dict(self._connection.execute(sql, (row[0], row[4]))) for row in rows]
-        return [(self._event(row, _MOST_MISSES), runs) for row, runs in zip(rows[::-1], starts[::-1], strict=True)]
+        starts = [dict(self._connection.execute(sql, row[:2])) for row in rows]
+        details = [
+            self._event((seq, body or _brief(event_id, name), *rest), _MOST_MISSES)
+            for seq, _, event_id, name, body, *rest in rows
+        ]
+        return list(zip(details[::-1], starts[::-1], strict=True))
 
     def read_keepers(self, event: int) -> list[str]:
         """The paused functions for which an event is kept, by its row."""
@@ -300,6 +309,11 @@ class Queries:
 
     def read_samples(self, function_id: str, limit: int) -> list[RunSample]:
         return read_samples(self._connection, function_id, limit)
+
+
+def _brief(event_id: str, name: str) -> bytes:
+    """The body of an event of which nothing else is read."""
+    return orjson.dumps({"name": name, "id": event_id, "ts": 0})
 
 
 def _only(value: Any) -> list[Any] | None:

@@ -144,3 +144,15 @@ def test_an_erasure_leaves_nothing_of_long_texts(tmp_path: Path) -> None:
         assert (b"a" * 2000 in files, b"b" * 2000 in files) == (False, True)
 
     on_platform(tmp_path, test)
+
+
+def test_what_dev_shows_of_a_long_event_is_read_without_its_data(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        ids = [await it.send(data={"text": "x" * size}) for size in (10, 250_000)]
+        found = [
+            (detail.event.id, detail.event.name, len(detail.event.data), len(runs))
+            for detail, runs in it.queries.read_tail(0, 10)
+        ]
+        assert found == [(ids[0], "go", 1, 1), (ids[1], "go", 0, 1)]
+
+    on_platform(tmp_path, test)
