@@ -44,7 +44,9 @@ class CodeKeeper:
     def keep(self, code: StepCode) -> None:
         """Put a step's code there, and in order if it is there and was changed. Raises CodeError, OSError."""
         with self._lock:
-            materialise(code, self.folder)
+            known = self._known.get(code.hash)
+            if known is None or not _is_as(known):
+                materialise(code, self.folder)
 
     def keep_definition(self, function_id: str, file: Path) -> None:
         """Remember where a function was found on disk, so that its code can be restored from there."""

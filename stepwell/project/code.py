@@ -85,7 +85,7 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
     try:
         if path.is_dir():
             folder, file = path, None
-            walk = _walk(folder, _Ignored({function_folder.resolve(), folder}))
+            walk = _walk(folder, _Ignored(folder, {function_folder.resolve(), folder}))
             names = sorted(islice(walk, MOST_FILES + 1), key=os.fsencode)
             if len(names) > MOST_FILES:
                 raise CodeError(
@@ -128,19 +128,29 @@ def dotenv(folder: Path) -> dict[str, str]:
 
 
 class _Ignored:
-    """What is no part of a step's code, as gitignore decides it. A pattern with `!` brings back leftovers."""
+    """What is no part of a step's code, as gitignore decides it. A pattern with `!` brings back leftovers.
 
-    def __init__(self, folders: set[Path]) -> None:
+    `root`: the code's folder; `folders`: those whose `.stepwellignore` counts.
+    """
+
+    def __init__(self, root: Path, folders: set[Path]) -> None:
+        self._root = root.name
         self._specs = [
-            (folder, _patterns(folder / _IGNORE_FILE)) for folder in folders if (folder / _IGNORE_FILE).is_file()
+            ("" if folder == root else f"{root.relative_to(folder).as_posix()}/", _patterns(folder / _IGNORE_FILE))
+            for folder in folders
+            if (folder / _IGNORE_FILE).is_file()
         ]
 
-    def holds(self, path: Path, is_folder: bool) -> bool:
-        if path.name in _EXCLUDED or (path.name == ".cache" and path.parent.name == "node_modules"):
+    def holds(self, path: str, is_folder: bool) -> bool:
+        """Of a path relative to the code's folder."""
+        above, _, name = path.rpartition("/")
+        if name in _EXCLUDED:
+            return True
+        if name == ".cache" and (above.rpartition("/")[2] or self._root) == "node_modules":
             return True
         suffix = "/" if is_folder else ""
-        said = {spec.check_file(f"{path.relative_to(folder)}{suffix}").include for folder, spec in self._specs}
-        return True in said or (is_leftover(path.name) and False not in said)
+        said = {spec.check_file(f"{prefix}{path}{suffix}").include for prefix, spec in self._specs}
+        return True in said or (is_leftover(name) and False not in said)
 
 
 def _patterns(file: Path) -> GitIgnoreSpec:
@@ -153,19 +163,20 @@ def _patterns(file: Path) -> GitIgnoreSpec:
 
 
 def _walk(root: Path, ignored: _Ignored | _Leavings) -> Iterator[str]:
-    """The relative paths of all files and links that belong to the code."""
-    folders = [root]
+    """The relative paths of all files and links that belong to the code, with /."""
+    folders = [""]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        above = folders.pop()
+        with os.scandir(f"{root}/{above}") as entries:
             for entry in entries:
-                path = Path(entry.path)
+                path = above + entry.name
                 is_folder = entry.is_dir(follow_symlinks=False)
                 if ignored.holds(path, is_folder):
                     continue
                 if is_folder:
-                    folders.append(path)
+                    folders.append(f"{path}/")
                 else:
-                    yield path.relative_to(root).as_posix()
+                    yield path
 
 
 def _read(folder: Path, name: str, limit: int, environments: frozenset[str]) -> tuple[CodeFile, int]:
@@ -277,8 +288,8 @@ def is_copy(folder: Path, code_hash: str) -> bool:
 class _Leavings:
     """What is no part of a copy."""
 
-    def holds(self, path: Path, is_folder: bool) -> bool:
-        return is_folder and path.name == "__pycache__"
+    def holds(self, path: str, is_folder: bool) -> bool:
+        return is_folder and path.rpartition("/")[2] == "__pycache__"
 
 
 def remove(folder: Path) -> None:
