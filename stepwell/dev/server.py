@@ -18,7 +18,8 @@ from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.tls import Certificate
 from stepwell.log_lines import log_lines
-from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
+from stepwell.project.known import KnownFunctions
+from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.search import Tree, is_file
 from stepwell.project.types import ProjectTypes, project_types, surprises
 from stepwell.project.webhooks import find_webhooks
@@ -51,12 +52,13 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 logger.setLevel(level)
                 logger.propagate = False  # the console shows them
                 logger.addHandler(console)
-            await deploy_all(server, options.paths, console)
+            known = KnownFunctions()
+            await deploy_all(server, options.paths, console, known)
 
             async def ready() -> None:
                 console.ready(url, options.paths, len(server.broken))
                 await asyncio.gather(
-                    watch(server, options.paths, console),
+                    watch(server, options.paths, console, known),
                     console.follow(server.platform.store.position(server.platform.clock.now())),
                     keep_clean(server.platform, options.keep_days),
                 )
@@ -67,10 +69,11 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             )
 
 
-async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> Tree:
-    """Make what is on disk live; a definition that does not load keeps its old version and is reported."""
+async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole, known: KnownFunctions) -> Tree:
+    """Make what is on disk live; a definition that does not load keeps its old version and is reported. Functions of
+    which nothing was changed since the last time are left alone."""
     tree = await asyncio.to_thread(Tree, paths)
-    functions, errors = await asyncio.to_thread(load_all, tree)
+    functions, errors = await asyncio.to_thread(known.load_all, tree)
     problems = [problem for error in errors for problem in error.problems]
     console.problems(problems)
     console.passed_over(tree.passed_over)
@@ -80,8 +83,10 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     broken = broken_files([*problems, *types.problems, *webhooks.problems])
-    async for deployed in server.deploy_all(functions):
+    async for deployed in server.deploy_all([its for its in functions if not known.is_in_service(its)]):
         console.deployed(deployed)
+        if deployed.registered is not None:
+            known.put_in_service(deployed.function)
         broken += deployed.broken()
     server.broken = broken
     return tree
@@ -106,7 +111,7 @@ def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[Pl
     return [*checked.errors, *checked.warnings, *surprises(types)]
 
 
-async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole) -> None:
+async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole, known: KnownFunctions) -> None:
     """Deploy again whenever something below the paths was saved."""
     named = {path.parent if is_file(path) else path for path in paths}
     database = server.settings.database
@@ -115,7 +120,7 @@ async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole)
     while True:
         await watcher.follow([*named, *linked])
         try:
-            linked = (await deploy_all(server, paths, console)).linked
+            linked = (await deploy_all(server, paths, console, known)).linked
         except Exception as error:  # a save must never end the server
             console.trouble(f"cannot deploy: {error}")
         if not await watcher.follow([*named, *linked]):

@@ -110,14 +110,16 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def load_all(paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadError]]:
+def load_all(
+    paths: Iterable[Path], load_one: Callable[[Path], LoadedFunction] = load
+) -> tuple[list[LoadedFunction], list[LoadError]]:
     """Load every function at or below each path; one that cannot be loaded does not keep the others from it."""
     files, problems = _search(Tree.of(paths))
     errors = [LoadError([problem]) for problem in problems]
     loaded: dict[str, LoadedFunction] = {}
     for file in files:
         try:
-            function = load(file)
+            function = load_one(file)
         except LoadError as error:
             errors.append(error)
             continue

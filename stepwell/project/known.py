@@ -1,0 +1,85 @@
+"""Functions that were loaded before: they are loaded again only if a file of theirs was changed.
+
+One rule: what `stat` says of a file tells of every write (`ctime`) only if the file was not written a moment before it
+was read, since it could be written again within the same tick of the clock of files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from stepwell.project import inngest
+from stepwell.project.load import LoadedFunction, LoadError, load, load_all
+
+_TICK_NS = 50_000_000
+_NO_CODE = frozenset({".git", "__pycache__", ".stepwell"})
+
+_Stamp = dict[str, tuple[int, int] | None]  # by path: the inode and `ctime`; None: nothing is there
+
+
+class KnownFunctions:
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
+        self._known: dict[Path, tuple[_Stamp, LoadedFunction]] = {}  # by definition file
+        self._in_service: dict[str, LoadedFunction] = {}  # by function id
+
+    def load_all(self, paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadError]]:
+        """As `load.load_all`, but a function of which nothing was changed is the very one that was answered before."""
+        before, self._known = self._known, {}
+        return load_all(paths, lambda file: self._load(file, before.get(file)))
+
+    def _load(self, file: Path, known: tuple[_Stamp, LoadedFunction] | None) -> LoadedFunction:
+        if known is not None and _stamp(known[1]) == known[0]:
+            self._known[file] = known
+            return known[1]
+        began = self._now_ns()
+        function = load(file)
+        stamp = {} if _reads_more(function) else _stamp(function)
+        if stamp and all(its is None or its[1] < began - _TICK_NS for its in stamp.values()):
+            self._known[file] = stamp, function
+        return function
+
+    def is_in_service(self, function: LoadedFunction) -> bool:
+        """Whether this was put into service, and nothing was changed since."""
+        return self._in_service.get(function.definition.id) is function
+
+    def put_in_service(self, function: LoadedFunction) -> None:
+        self._in_service[function.definition.id] = function
+
+
+def _reads_more(function: LoadedFunction) -> bool:
+    """Whether loading it reads what `_read_by` does not name."""
+    return bool(function.schemas) or function.file.name == inngest.NAME
+
+
+def _stamp(function: LoadedFunction) -> _Stamp:
+    """What `stat` says of all that loading the function reads."""
+    return {path: _stat(path) for path in _read_by(function)}
+
+
+def _read_by(function: LoadedFunction) -> Iterator[str]:
+    folder = function.file.parent
+    yield from (str(function.file), str(folder), f"{folder}/.stepwellignore")
+    for step in function.definition.steps.values():
+        if step.path:
+            path = folder / step.path.removeprefix("file://")  # may lead over links
+            yield from (str(its) for its in (path, *path.parents) if folder in its.parents)
+    for code in {its.folder: its for its in function.steps.values()}.values():
+        yield str(code.folder)
+        if code.file is not None:
+            yield from (f"{code.folder}/{code.file}", f"{code.folder}/.env")
+            continue
+        for parent, folders, files in os.walk(code.folder):
+            folders[:] = [name for name in folders if name not in _NO_CODE]
+            yield from (f"{parent}/{name}" for name in (*folders, *files))
+
+
+def _stat(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
