@@ -8,7 +8,7 @@ due earlier than whoever set it wanted. A clock that is set forward needs nothin
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from stepwell.core.idempotency import WINDOW_MS
@@ -21,6 +21,7 @@ from stepwell.local.run_parts import read_run, write_whole
 from stepwell.local.schedules import Schedules
 
 TOLERANCE_MS = 1_000  # smaller steps are nothing to act on
+_ROWS = 2_000  # that are looked at in one piece
 
 
 def newest_time(connection: sqlite3.Connection) -> int:
@@ -33,34 +34,50 @@ def newest_time(connection: sqlite3.Connection) -> int:
     return newest
 
 
-def move_back(connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int) -> None:
-    """The clock was set back by so much, to `now`. Part of a batch; no run may be in memory."""
-    _move_timers(connection, plan_of, by_ms, now)
+def move_back(
+    connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int
+) -> Iterator[None]:
+    """The clock was set back by so much, to `now`: do what that takes, a piece at a time. Part of a batch, before all
+    else; no run may be in memory."""
+    for seq in _numbers(connection, "SELECT min(run) FROM timers WHERE run > ?"):
+        _move_timers(connection, plan_of, seq, by_ms, now)
+        yield
     connection.execute("UPDATE once SET until = until - ? WHERE until > ?", (by_ms, now + WINDOW_MS))
     connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
     _move_canaries(connection, now)
     Schedules(connection).forget_the_future(now)
-    _leave_nothing_in_the_future(connection, now)
+    yield
+    yield from _leave_nothing_in_the_future(connection, now)
 
 
-def _move_timers(connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int) -> None:
-    rows = connection.execute(
-        "SELECT run, runs.id, function, version, state, kind, step_or_pause FROM timers JOIN runs ON runs.seq = run"
-        " ORDER BY run"
-    ).fetchall()
-    runs: dict[int, Run] = {}
-    for seq, run_id, function, version, state, kind, index in rows:
-        run = runs.get(seq) or read_run(connection, seq, run_id, state)
-        if _set_at(connection, plan_of(function, version), seq, run, TimerKind(kind), index) <= now:
+def _numbers(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
+    """Each number that there is, found as the least above the one before."""
+    number = 0
+    while (number := connection.execute(sql, (number,)).fetchone()[0]) is not None:
+        yield number
+
+
+def _move_timers(
+    connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], seq: int, by_ms: int, now: int
+) -> None:
+    """Those of one run."""
+    sql = "SELECT id, function, version, state FROM runs WHERE seq = ?"
+    run_id, function, version, state = connection.execute(sql, (seq,)).fetchone()
+    plan, before = plan_of(function, version), read_run(connection, seq, run_id, state)
+    run = before
+    sql = "SELECT kind, step_or_pause FROM timers WHERE run = ?"
+    for kind, index in connection.execute(sql, (seq,)).fetchall():
+        if _set_at(connection, plan, seq, run, TimerKind(kind), index) <= now:
             continue
-        runs[seq] = _moved(run, TimerKind(kind), index, by_ms)
+        run = _moved(run, TimerKind(kind), index, by_ms)
         sql = "UPDATE timers SET due_at = due_at - ? WHERE run = ? AND kind = ? AND step_or_pause = ?"
         connection.execute(sql, (by_ms, seq, kind, index))
         if kind == TimerKind.DEADLINE:
             sql = "UPDATE waits SET deadline = deadline - ? WHERE event = ? AND key = ? AND run = ? AND pause = ?"
-            event, key = plan_of(function, version).pauses[index].event, run.pauses[index].key or b""
+            event, key = plan.pauses[index].event, run.pauses[index].key or b""
             connection.execute(sql, (by_ms, event, key, seq, index))
-    write_whole(connection, runs)
+    if run is not before:
+        write_whole(connection, {seq: run})
 
 
 def _set_at(connection: sqlite3.Connection, plan: Plan, seq: int, run: Run, kind: TimerKind, index: int) -> int:
@@ -100,12 +117,26 @@ def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
         connection.execute("UPDATE functions SET routing = ? WHERE id = ?", (text, function_id))
 
 
-def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> None:
+def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> Iterator[None]:
     """Times grow with the numbers of rows: lists are cut by them, and retention ends at the first that is young."""
     for table, column in (("events", "accepted_at"), ("runs", "created_at")):
         sql = f"SELECT seq FROM {table} WHERE {column} <= ? ORDER BY seq DESC LIMIT 1"
         row = connection.execute(sql, (now,)).fetchone()
-        sql = f"UPDATE {table} SET {column} = ? WHERE seq > ?"
-        connection.execute(sql, (now, row[0] if row else 0))
-    connection.execute("UPDATE runs SET ended_at = ? WHERE ended_at > ?", (now, now))
+        sql = f"UPDATE {table} SET {column} = ? WHERE seq > ? AND seq <= ?"
+        for first, last in _pieces(connection, table, row[0] if row else 0):
+            connection.execute(sql, (now, first, last))
+            yield
+    for first, last in _pieces(connection, "runs", 0):
+        sql = "UPDATE runs SET ended_at = ? WHERE seq > ? AND seq <= ? AND ended_at > ?"
+        connection.execute(sql, (now, first, last, now))
+        yield
     connection.execute("UPDATE versions SET created_at = ? WHERE created_at > ?", (now, now))
+
+
+def _pieces(connection: sqlite3.Connection, table: str, behind: int) -> Iterator[tuple[int, int]]:
+    """The numbers of a table's rows behind this one, in pieces: behind which, and up to which."""
+    sql = f"SELECT seq FROM {table} WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET {_ROWS - 1}"
+    while (row := connection.execute(sql, (behind,)).fetchone()) is not None:
+        yield behind, row[0]
+        behind = row[0]
+    yield behind, 2**63 - 1

@@ -499,8 +499,6 @@ class LocalPlatform:
         batch = self._batch = _Batch(now, self._set_back_ms, pace, calls, arrivals)
         self._steps = self._steps_of(batch)
         self.store.begin()
-        if batch.set_back_ms:
-            self.store.move_back(batch.set_back_ms, now)
 
     def _take_arrivals(self) -> list[Arrival]:
         """The next requests' events; no large request yet, if runs have not got on since the last."""
@@ -508,6 +506,8 @@ class LocalPlatform:
         return self._backlog.take_arrivals(_AT_ONCE, _LARGE if is_early else math.inf)
 
     def _steps_of(self, batch: _Batch) -> Iterator[None]:
+        if batch.set_back_ms:
+            yield from self.store.move_back(batch.set_back_ms, batch.now)
         for call in batch.calls:
             call(batch.now)
             yield

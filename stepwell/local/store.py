@@ -161,10 +161,11 @@ class LocalStore:
         self._forget_runs()
         self._event_seq, self._run_seq = self._newest("events"), self._newest("runs")
 
-    def move_back(self, by_ms: int, now: int) -> None:
-        """The clock was set back to `now`: at the beginning of a batch, move what it had set while it was ahead."""
+    def move_back(self, by_ms: int, now: int) -> Iterator[None]:
+        """The clock was set back to `now`: at the beginning of a batch, move what it had set while it was ahead, a
+        piece at a time."""
         self._forget_runs()
-        move_back(self.connection, self.functions.plan, by_ms, now)
+        yield from move_back(self.connection, self.functions.plan, by_ms, now)
         self.timers.changed = True
 
     def _forget_runs(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
@@ -57,6 +58,25 @@ DELAY_AND_DEADLINE = {
 
 
 # --- back ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_was_set_back_is_followed_a_run_at_a_time(tmp_path: Path) -> None:
+    """So that requests are answered in between, however many runs wait."""
+    pieces: list[int] = []
+
+    async def test(it: Scripted) -> None:
+        await it.deploy(a={"after": [{"step": "$trigger", "wait": "20m"}]})
+        await it.platform.send(it.events(30))
+        await it.platform.until_idle()
+        assert it.count("timers") == 30
+
+        def follow(connection: sqlite3.Connection, now: int) -> None:
+            pieces.append(sum(1 for _ in it.platform.store.move_back(HOUR, now - HOUR)))
+
+        await it.platform.in_transaction(follow)
+
+    on_platform(tmp_path, test)
+    assert pieces[0] > 30
 
 
 @pytest.mark.parametrize("step", [DELAY, DEADLINE, DELAY_AND_DEADLINE])
