@@ -59,6 +59,26 @@ def push(folder: Path, server: Server, key: str) -> None:
     assert cli("push", str(folder), STEPWELL_URL=server.url, STEPWELL_KEY=key).returncode == 0
 
 
+@pytest.fixture(scope="module")
+def pushed_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a database that a function was pushed to, and a key of it."""
+    folder = tmp_path_factory.mktemp("pushed")
+    (folder / "nothing").mkdir()
+    key = new_key(folder / "db")
+    with serve(folder / "nothing", folder / "db") as server:
+        push(function(tmp_path_factory.mktemp("source") / "f"), server, key)
+        server.stop()
+    return folder, key
+
+
+@pytest.fixture
+def pushed(pushed_once: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """A copy of that database, and the key."""
+    folder, key = pushed_once
+    shutil.copytree(folder, tmp_path / "pushed", symlinks=True)
+    return tmp_path / "pushed" / "db", key
+
+
 def refused(*arguments: str | Path) -> str:
     done = cli(*map(str, arguments), "--port", "0")
     assert done.returncode == 1
@@ -70,18 +90,14 @@ def refused(*arguments: str | Path) -> str:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("command", ["serve", "dev"])
 def test_a_server_without_the_code_of_what_was_pushed_does_not_start(
-    tmp_path: Path, nothing: Path, loss: Callable[[Path], None], command: str
+    pushed: tuple[Path, str], nothing: Path, loss: Callable[[Path], None], command: str
 ) -> None:
-    db = tmp_path / "db"
-    key = new_key(db)
-    with serve(nothing, db) as server:
-        push(function(tmp_path / "f"), server, key)
-        hashes = [path.name for path in code_of(db)]
-        server.stop()
+    db, _ = pushed
+    (code,) = code_of(db)
     loss(db)
     message = refused(command, nothing, "--db", db)
     assert "f version 1 (live), step a" in message
-    assert str(tmp_path / ".db.code" / hashes[0]) in message
+    assert str(code) in message
     for cure in ("stepwell restore", "--allow-missing-code", "the folder that the functions came from"):
         assert cure in message
 
@@ -143,12 +159,10 @@ def test_a_version_that_nothing_needs_may_have_lost_its_code(tmp_path: Path, not
         assert http.ended(http.send())["output"] == {"a": 2}
 
 
-def test_who_says_so_starts_without_the_code_and_mends_it(tmp_path: Path, nothing: Path) -> None:
-    db, folder = tmp_path / "db", tmp_path / "f"
-    key = new_key(db)
-    with serve(nothing, db) as server:
-        push(function(folder), server, key)
-        server.stop()
+def test_who_says_so_starts_without_the_code_and_mends_it(
+    pushed: tuple[Path, str], tmp_path: Path, nothing: Path
+) -> None:
+    (db, key), folder = pushed, tmp_path / "f"
     lose(db)
     with serve(nothing, db, "--allow-missing-code") as server, api(server, key) as http:
         assert any(line["level"] == "error" and "f version 1 (live)" in line["message"] for line in server.lines)
