@@ -45,20 +45,21 @@ def faster_dynamodb() -> Iterator[None]:
         short = _short_way(request)
         return original(stubber, request) if short is None else short.call_action()
 
+    patches: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+        (BotocoreStubber, "process_request", process_request),
+        (Table, "query", _query(Table.query)),
+        (Item, "__init__", _make_item),
+        (DynamoType, "__eq__", _is_equal),
+        (DynamoType, "__ne__", lambda value, other: not _is_equal(value, other)),
+        (DynamoType, "__hash__", _hash),
+    )
     with ExitStack() as stack:
-        for of, name, ours in (
-            (BotocoreStubber, "process_request", process_request),
-            (Table, "query", _query(Table.query)),
-            (Item, "__init__", _make_item),
-            (DynamoType, "__eq__", _is_equal),
-            (DynamoType, "__ne__", lambda value, other: not _is_equal(value, other)),
-            (DynamoType, "__hash__", _hash),
-        ):
+        for of, name, ours in patches:
             stack.enter_context(patch.object(of, name, ours))
         yield
 
 
-class _Handler(DynamoHandler):
+class _Handler(DynamoHandler):  # type: ignore[misc]  # moto is not followed by mypy
     def __init__(self, request: AWSPreparedRequest, region: str) -> None:
         super().__init__()
         self.headers = {name: _header(request, name) for name in _HEADERS if name in request.headers}

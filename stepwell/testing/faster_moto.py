@@ -29,11 +29,22 @@ _PURE = (
     (responses, "method_names_from_class"),
     (sqs, "camelcase_to_underscores"),
 )
+_is_on = False
 
 
 @contextmanager
 def faster_moto() -> Iterator[None]:
+    """moto and boto3 are faster within it. A second one within it changes nothing."""
+    global _is_on
+    if _is_on:
+        yield
+        return
     handles = count(1)
+    boto: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+        (SigV4Auth, "add_auth", _without_signature),
+        (EndpointRulesetResolver, "construct_endpoint", _once_for_each_operation),
+        (Endpoint, "_needs_retry", _not_if_it_is_done),
+    )
     with ExitStack() as stack:
         for module, name in _PURE:
             stack.enter_context(patch.object(module, name, cache(getattr(module, name))))
@@ -41,17 +52,17 @@ def faster_moto() -> Iterator[None]:
             remembered = _remembered(picker.get_possible_keys)
             stack.enter_context(patch.object(picker, "get_possible_keys", remembered))
         stack.enter_context(patch.object(responses, "gen_amzn_requestid_long", _request_ids()))
-        for of, name, faster in (
-            (SigV4Auth, "add_auth", _without_signature),
-            (EndpointRulesetResolver, "construct_endpoint", _once_for_each_operation),
-            (Endpoint, "_needs_retry", _not_if_it_is_done),
-        ):
+        for of, name, faster in boto:
             stack.enter_context(patch.object(of, name, faster(getattr(of, name))))
         stack.enter_context(patch.object(sqs.SQSBackend, "is_message_valid_based_on_retention_period", _is_kept))
         stack.enter_context(patch.object(sqs, "generate_receipt_handle", lambda: f"{next(handles):0185}"))
         stack.enter_context(patch.object(sqs, "unix_time_millis", _now_ms))
         stack.enter_context(faster_dynamodb())
-        yield
+        _is_on = True
+        try:
+            yield
+        finally:
+            _is_on = False
 
 
 def _remembered(possible_keys: Callable[[Any, Any], Iterable[str]]) -> Callable[[Any, Any], Iterable[str]]:
@@ -86,7 +97,7 @@ def _is_kept(backend: Any, queue_name: str, message: Any) -> bool:
 
 def _now_ms(at: Any = None) -> float:
     """moto makes a date of now, and a number of that, for each message of a queue that is looked at."""
-    return time.time() * 1000 if at is None else unix_time_millis(at)
+    return time.time() * 1000 if at is None else float(unix_time_millis(at))
 
 
 # --- boto3 -----------------------------------------------------------------------------------------------------------
@@ -109,17 +120,17 @@ def _once_for_each_operation(construct_endpoint: Callable[..., Any]) -> Callable
 def _not_if_it_is_done(needs_retry: Callable[..., Any]) -> Callable[..., Any]:
     """Of an answer of DynamoDB with status 200, boto3 asks five times over whether it is an error."""
 
-    def needed(its: Endpoint, attempts: int, operation: Any, *arguments: Any, **named: Any) -> Any:
+    def needed(endpoint: Endpoint, attempts: int, operation: Any, *arguments: Any, **named: Any) -> Any:
         response = arguments[1] if len(arguments) > 1 else named.get("response")
         is_done = response is not None and response[0].status_code == 200
         if is_done and operation.service_model.service_name == "dynamodb":
             return False
-        return needs_retry(its, attempts, operation, *arguments, **named)
+        return needs_retry(endpoint, attempts, operation, *arguments, **named)
 
     return needed
 
 
-def _without_signature(add_auth: Callable[[SigV4Auth, Any], None]) -> Callable[[SigV4Auth, Any], None]:
+def _without_signature(add_auth: Callable[..., None]) -> Callable[..., None]:
     """moto reads who signs, and checks no signature. Those of URLs and of S3 are made, by classes of their own."""
 
     def added(signer: SigV4Auth, request: Any) -> None:
