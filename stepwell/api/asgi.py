@@ -3,6 +3,7 @@ Starlette."""
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ Header = tuple[bytes, bytes]
 Judge = Callable[[Iterable[tuple[int, Event]]], Awaitable[list[EventError]]]
 """What types of events have against some that they refuse. Events by their places in the request."""
 
+Sender = Callable[[Sequence[Event]], Future[None]]
+"""Takes events that are durable once the future is done."""
+
 _AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in turns
 
 _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CORS.items()]
@@ -34,7 +38,8 @@ _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CO
 
 class App:
     """`rest`: the application of everything else. `accept` makes events durable, and raises if it cannot; `judge` says
-    what their types have against them; `local_only` guards a server that asks for no key."""
+    what their types have against them; `local_only` guards a server that asks for no key. `at_once`: what takes events
+    whose types nobody asks; None while somebody must."""
 
     def __init__(
         self,
@@ -45,8 +50,9 @@ class App:
         judge: Judge,
         now: Callable[[], int],
         local_only: LocalOnly | None,
+        at_once: Callable[[], Sender | None] = lambda: None,
     ) -> None:
-        self._rest, self._hooks, self._keys = rest, hooks, keys
+        self._rest, self._hooks, self._keys, self._at_once = rest, hooks, keys, at_once
         self._accept, self._judge, self._now, self._local_only = accept, judge, now, local_only
         self._turns = Turns()
 
@@ -81,7 +87,7 @@ class App:
             raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
         require_sender(self._keys, scope["path"][3:].rstrip("/") or None, _text(headers.get(b"authorization")))
         body = await read_body(receive, headers.get(b"content-length"))
-        its = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        its = _texts(scope["headers"])
         try:
             events = read_events(its, body, self._now()) if len(body) <= _AT_ONCE else await self._read(its, body)
         except BadRequest as bad:
@@ -94,6 +100,51 @@ class App:
         if pieces is not None:
             return await self._turns.in_pieces(pieces)
         return await self._turns.in_thread(partial(read_events, headers, body, self._now()))
+
+    # --- the same without ASGI's messages, for most requests ---------------------------------------------------------
+
+    def admits(self, scope: Message, size: int) -> dict[str, str] | None:
+        """The headers of a request whose body `take_at_once` may be given, which has `size` bytes. None of all others,
+        and of who may not send."""
+        path: str = scope["path"]
+        if scope["method"] != "POST" or not path.startswith("/e/") or size > _AT_ONCE or self._at_once() is None:
+            return None
+        its = _texts(scope["headers"])
+        if "origin" in its:
+            return None
+        try:
+            if self._local_only is not None:
+                self._local_only.check(its.get("host"), None)
+            require_sender(self._keys, path[3:].rstrip("/") or None, its.get("authorization"))
+        except Problem:
+            return None
+        return its
+
+    def take_at_once(self, headers: Mapping[str, str], body: bytes) -> tuple[list[Event], Future[None]] | None:
+        """The events of such a request, and when they are durable. None if they are refused, or their types are to be
+        asked."""
+        send = self._at_once()
+        if send is None:
+            return None
+        try:
+            events = read_events(headers, body, self._now())
+        except (BadRequest, Problem):
+            return None
+        return events, send(events)
+
+    def end_of(self, events: Sequence[Event], error: BaseException | None) -> ASGIApp:
+        """What answers a request whose events are durable, or were not accepted for this reason."""
+
+        async def answer(scope: Message, receive: Receive, send: Send) -> None:
+            if error is None:
+                await _respond(send, 200, accepted(events))
+                return
+            problem = Problem(503, str(error))
+            await _respond(send, problem.status, problem.body(), (), CONTENT_TYPE.encode())
+
+        return answer
+
+    # --- what others send --------------------------------------------------------------------------------------------
 
     async def _take_delivery(self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         from stepwell.api import webhooks  # few servers have any
@@ -123,6 +174,10 @@ class App:
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
+
+
+def _texts(headers: Iterable[Header]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
 def _pairs(headers: Mapping[str, str]) -> list[Header]:

@@ -29,6 +29,7 @@ from stepwell.core.resume import Restart
 from stepwell.core.routing import Change, Release, Routing
 from stepwell.local.approvals import LocalApprovals
 from stepwell.local.erasure import erase
+from stepwell.local.ingest_connection import IngestConnection
 from stepwell.local.platform import DEFAULT_URL, Unavailable
 from stepwell.local.readers import ReaderProcess, Readers
 from stepwell.local.server import LocalServer
@@ -135,7 +136,7 @@ def app_of(
     rest: ASGIApp = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
     if reader is not None:
         rest = Readers(rest, reader, keys)
-    return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only)
+    return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only, platform.sender)
 
 
 async def serve(
@@ -153,7 +154,8 @@ async def serve(
     sys.setswitchinterval(_SWITCH_S)
     drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
     reader = ReaderProcess(server.settings.database, server.settings.public_url or DEFAULT_URL)
-    http = WebServer(app_of(server, keys, local_only, reader), drain_s, certificate=certificate)
+    app = app_of(server, keys, local_only, reader)
+    http = WebServer(app, drain_s, IngestConnection, certificate)
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started and not serving.done():
         await asyncio.sleep(0.002)

@@ -130,6 +130,10 @@ class LocalPlatform:
         events refuse some."""
         return self._send_judged(events) if self.store.types.current().has_any else self._put(events)
 
+    def sender(self) -> Callable[[Sequence[Event]], asyncio.Future[None]] | None:
+        """`send` of events that no types can refuse; None while there are types, or a policy for events without."""
+        return None if self.store.types.current().has_any else self._put
+
     async def _send_judged(self, events: Sequence[Event]) -> None:
         if errors := await self.judge(enumerate(events)):
             raise BadRequest(400, errors)
