@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 import struct
 from collections.abc import Awaitable, Callable
@@ -62,10 +63,10 @@ class WriteAheadLog:
     def left(self) -> int:
         """Bytes that are not written back."""
         try:
-            with Path(f"{self._database.resolve()}-shm").open("rb") as file:
-                head = file.read(_HEAD_BYTES)
+            file = _opened_for_ever(f"{self._database.resolve()}-shm")
         except FileNotFoundError:
             return 0
+        head = os.pread(file, _HEAD_BYTES, 0)
         if len(head) < _HEAD_BYTES:
             return 0
         in_log, written_back = (struct.unpack_from("=I", head, at)[0] for at in (_IN_LOG, _WRITTEN_BACK))
@@ -172,3 +173,17 @@ def _checkpoint(connection: sqlite3.Connection, mode: str) -> int:
     """How many pages are not written back."""
     busy, in_log, written_back = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     return int(in_log - written_back) or int(busy)
+
+
+_opened: dict[tuple[int, int], int] = {}  # by what the system calls the file
+
+
+def _opened_for_ever(path: str) -> int:
+    """A descriptor of a file on which SQLite has locks. It is never closed: that would give up the locks of all
+    connections of this process, and others would take the file for unused, and cut it while it is mapped here
+    (https://www.sqlite.org/howtocorrupt.html, 2.2). Raises FileNotFoundError."""
+    status = os.stat(path)  # noqa: PTH116
+    its = status.st_dev, status.st_ino
+    if its not in _opened:
+        _opened[its] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return _opened[its]

@@ -7,6 +7,8 @@ import contextlib
 import logging
 import random
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -304,3 +306,18 @@ def test_events_that_come_during_the_wiping_are_accepted(tmp_path: Path) -> None
         await it.platform.until_idle()
 
     on_platform(tmp_path, test)
+
+
+def test_who_asks_how_much_is_left_gives_up_no_lock(database: Path) -> None:
+    """Another process would find the log's index unused, and cut it while it is mapped here, which is a SIGBUS."""
+    program = f"""
+import fcntl
+with open({str(database.with_name(f"{database.name}-shm"))!r}, "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)  # which every connection shares while it is open
+"""
+    with contextlib.closing(connect(database)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        for _ in range(2):
+            assert WriteAheadLog(database).left >= 0
+            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+            assert "BlockingIOError" in done.stderr
