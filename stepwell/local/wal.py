@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -31,10 +29,11 @@ _FEW_PAGES = 500  # that may be written back while the writer is held
 _ROUNDS = 3
 _READERS_MS = 20  # how long readers may keep the writer waiting
 _PATIENCE_S = 2.0  # for readers that are about to end
-# The file `-shm`: how many pages the log has, and how many of them are written back
-# (https://www.sqlite.org/walformat.html#the_wal_index_file_format).
-_IN_LOG, _WRITTEN_BACK, _HEAD_BYTES = 16, 96, 100
-_PAGE_BYTES = 4096 + 24  # in the log
+# The file `-wal` (https://www.sqlite.org/fileformat2.html#the_write_ahead_log): its head, and that of each page in it,
+# have salts, which change when it begins anew.
+_HEAD_BYTES, _PAGE_HEAD_BYTES = 32, 24
+_SALTS, _PAGE_SALTS, _SALT_BYTES = 16, 8, 8
+_PAGE_BYTES = 4096 + _PAGE_HEAD_BYTES
 _LARGEST_WIPE = 512 * 1024 * 1024  # bytes of a database that is written anew within some 5 s
 
 
@@ -48,6 +47,7 @@ class WriteAheadLog:
     def __init__(self, database: Path, most_bytes: int = WAL_BYTES, write_back_bytes: int = _WRITE_BACK_BYTES) -> None:
         self._database, self._most_bytes, self._write_back_bytes = database, most_bytes, write_back_bytes
         self._tried = 0  # what could not be written back the last time, in bytes
+        self._done = (b"", 0)  # salts of the log, and its pages, when it was last written back as a whole
         self._path = Path(f"{database.resolve()}-wal")
         self._holds_erased = False  # bytes of what was erased may be in it
         self._warn_at = 4 * most_bytes
@@ -61,21 +61,36 @@ class WriteAheadLog:
 
     @property
     def left(self) -> int:
-        """Bytes that are not written back."""
+        """Bytes that are not written back, as far as this object knows."""
+        (salts, pages), (done_salts, done) = self._pages(), self._done
+        return (pages - done if salts == done_salts else pages) * _PAGE_BYTES
+
+    def _pages(self) -> tuple[bytes, int]:
+        """The salts of the log, and how many pages it has. What stands behind them is of an earlier log.
+
+        The file `-shm` says that, too. But to open and close it would drop the locks that this process has on it
+        (https://www.sqlite.org/howtocorrupt.html, 2.2). SQLite has no locks on the log itself.
+        """
         try:
-            file = _opened_for_ever(f"{self._database.resolve()}-shm")
+            with self._path.open("rb", buffering=0) as file:
+                salts = file.read(_HEAD_BYTES)[_SALTS : _SALTS + _SALT_BYTES]
+                low, high = 0, max(0, self.size - _HEAD_BYTES) // _PAGE_BYTES
+                while low < high:
+                    middle = (low + high) // 2
+                    file.seek(_HEAD_BYTES + middle * _PAGE_BYTES + _PAGE_SALTS)
+                    low, high = (middle + 1, high) if file.read(_SALT_BYTES) == salts else (low, middle)
+                return salts, low
         except FileNotFoundError:
-            return 0
-        head = os.pread(file, _HEAD_BYTES, 0)
-        if len(head) < _HEAD_BYTES:
-            return 0
-        in_log, written_back = (struct.unpack_from("=I", head, at)[0] for at in (_IN_LOG, _WRITTEN_BACK))
-        return int(max(0, in_log - written_back)) * _PAGE_BYTES
+            return b"", 0
 
     def write_back(self) -> int:
         """Copy the log into the database, as far as readers allow; how many pages are left."""
+        before = self._pages()
         with contextlib.closing(connect(self._database)) as connection:
-            return _checkpoint(connection, "PASSIVE")
+            left = _checkpoint(connection, "PASSIVE")
+        if left == 0:
+            self._done = before
+        return left
 
     def shrink(self) -> bool:
         """Write the log back and cut it to nothing; False if somebody who reads or writes keeps it from that."""
@@ -86,12 +101,16 @@ class WriteAheadLog:
         return is_cut
 
     def begin_anew(self) -> bool:
-        """Write the log back, so that whoever writes next writes over it; False if somebody keeps it from that."""
+        """Write the log back, so that whoever writes next writes over it; False if somebody keeps it from that. Nobody
+        may write meanwhile."""
         if self._holds_erased or self.size > self._most_bytes:
             return self.shrink()
         with contextlib.closing(connect(self._database)) as connection:
             connection.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
-            return _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "RESTART") == 0
+            is_anew = _checkpoint(connection, "PASSIVE") < _FEW_PAGES and _checkpoint(connection, "RESTART") == 0
+        if is_anew:
+            self._done = self._pages()
+        return is_anew
 
     def wipe(self) -> None:
         """Write the database anew, so that nothing of what was deleted is left between its rows, and cut the log. No
@@ -173,17 +192,3 @@ def _checkpoint(connection: sqlite3.Connection, mode: str) -> int:
     """How many pages are not written back."""
     busy, in_log, written_back = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     return int(in_log - written_back) or int(busy)
-
-
-_opened: dict[tuple[int, int], int] = {}  # by what the system calls the file
-
-
-def _opened_for_ever(path: str) -> int:
-    """A descriptor of a file on which SQLite has locks. It is never closed: that would give up the locks of all
-    connections of this process, and others would take the file for unused, and cut it while it is mapped here
-    (https://www.sqlite.org/howtocorrupt.html, 2.2). Raises FileNotFoundError."""
-    status = os.stat(path)  # noqa: PTH116
-    its = status.st_dev, status.st_ino
-    if its not in _opened:
-        _opened[its] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    return _opened[its]
