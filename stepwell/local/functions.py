@@ -66,9 +66,12 @@ class Functions:
         values = orjson.dumps(dotenv)
         if release is None and before is not None and digest in (disk, newest[1]):
             if before.live is not None or before.state is State.DELETED:
-                sql = "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ?"
-                self._connection.execute(sql, (file, values, function_id, PUSHED))
-                self._connection.execute("UPDATE functions SET disk = ? WHERE id = ?", (digest, function_id))
+                sql = (
+                    "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ? AND (file, dotenv) != (?, ?)"
+                )
+                self._connection.execute(sql, (file, values, function_id, PUSHED, file, values))
+                sql = "UPDATE functions SET disk = ? WHERE id = ? AND disk IS NOT ?"
+                self._connection.execute(sql, (digest, function_id, digest))
                 self._dotenv.pop(function_id, None)
                 return Registered(function_id, before.live or newest[0], False, before.live is not None)
         if release is not None and before is not None and before.live is not None:

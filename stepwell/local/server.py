@@ -118,7 +118,7 @@ class LocalServer:
         for start in range(0, len(functions), _AT_ONCE):
             async with self.platform.code_lock:
                 some = functions[start : start + _AT_ONCE]
-                prepared = await asyncio.to_thread(lambda some: list(map(self._prepare, some)), some)
+                prepared = await asyncio.to_thread(self._prepare_all, some)
                 deployed = await asyncio.gather(*map(self._deploy, prepared))
             for its in deployed:
                 yield its
@@ -136,6 +136,9 @@ class LocalServer:
             if (its := deployed.registered) is not None:
                 await asyncio.to_thread(self._code.keep_pushed, its.function_id, its.version, archive)
             return deployed
+
+    def _prepare_all(self, functions: Sequence[LoadedFunction]) -> list[_Prepared]:
+        return [self._prepare(function) for function in functions]
 
     def _prepare(self, function: LoadedFunction) -> _Prepared:
         """Keep the code of a function, and look whether this machine can run it. In a thread: it reads files."""

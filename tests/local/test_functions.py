@@ -26,3 +26,16 @@ def test_a_version_that_is_replaced_in_the_moment_of_its_last_run_is_still_await
             assert statuses == {first.run.id: RunStatus.CANCELLED, again: RunStatus.COMPLETED}
 
     asyncio.run(main())
+
+
+def test_a_function_that_is_registered_as_it_is_writes_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scripted(tmp_path) as on:
+            await on.deploy()
+            before = on.platform.store.connection.total_changes
+            await on.deploy()
+            assert on.platform.store.connection.total_changes == before
+            await on.deploy(b={})
+            assert on.platform.store.connection.total_changes > before
+
+    asyncio.run(main())
