@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from stepwell.api.asgi import App
+from stepwell.api.asgi import App, Message
 from stepwell.api.ingest import accepted
 from stepwell.core.events import Event
 from stepwell.local.answers import Answering
@@ -34,7 +34,8 @@ class IngestConnection(Connection):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         is_usual = self._begins and self._length and not (self._chunked or self._expects_continue)
-        if is_usual and isinstance(app, App) and (headers := app.admits(cycle.scope, self._length)) is not None:
+        scope = cast("Message", cycle.scope)
+        if is_usual and isinstance(app, App) and (headers := app.admits(scope, self._length)) is not None:
             self._running, self._awaited = cycle, (cycle, headers)
         else:
             self._start_task(cycle, app)

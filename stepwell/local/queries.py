@@ -22,8 +22,9 @@ from stepwell.core.messages import TimerKind
 from stepwell.core.misses import whole_misses
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run import PauseStatus, RunStatus
-from stepwell.local.functions import read_routing, read_samples
+from stepwell.local.functions import read_samples
 from stepwell.local.lists import LAST, Asked, Listed, way_of_events, way_of_runs
+from stepwell.local.live_functions import read_routing
 from stepwell.local.log_files import log_folder, read_logs
 from stepwell.local.long_texts import whole
 from stepwell.local.people import names_of

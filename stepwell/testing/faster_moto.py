@@ -92,7 +92,7 @@ def _request_ids() -> Callable[[dict[str, Any]], str]:
 def _is_kept(backend: Any, queue_name: str, message: Any) -> bool:
     """moto counts all messages of the queue, to read one of its settings."""
     kept_s: float = backend.get_queue(queue_name).message_retention_period
-    return kept_s + message.sent_timestamp / 1000 > time.time()
+    return bool(kept_s + message.sent_timestamp / 1000 > time.time())
 
 
 def _now_ms(at: Any = None) -> float:

@@ -43,7 +43,7 @@ def _refuse(value: Any) -> None:
 _encode = json.JSONEncoder(ensure_ascii=False, default=_refuse).iterencode  # as it is before a handler changes it
 
 
-def _of_builtin_types(value: object) -> bytes | None:
+def _of_builtin_types(value: Any) -> bytes | None:
     """The same text, written in C; None where that might write something else, or nothing.
 
     The standard library's encoder takes whatever extends a tuple or a list for one, and so does not see `_asdict`.
