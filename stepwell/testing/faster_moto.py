@@ -15,7 +15,6 @@ from unittest.mock import patch
 
 from botocore.auth import SIGV4_TIMESTAMP, SigV4Auth
 from botocore.compat import get_current_datetime
-from botocore.endpoint import Endpoint
 from botocore.regions import EndpointRulesetResolver
 from moto.core import responses
 from moto.core.serialize import AttributePicker, XFormedAttributePicker
@@ -43,7 +42,6 @@ def faster_moto() -> Iterator[None]:
     boto: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
         (SigV4Auth, "add_auth", _without_signature),
         (EndpointRulesetResolver, "construct_endpoint", _once_for_each_operation),
-        (Endpoint, "_needs_retry", _not_if_it_is_done),
     )
     with ExitStack() as stack:
         for module, name in _PURE:
@@ -115,19 +113,6 @@ def _once_for_each_operation(construct_endpoint: Callable[..., Any]) -> Callable
         return known[operation_model.name]
 
     return constructed
-
-
-def _not_if_it_is_done(needs_retry: Callable[..., Any]) -> Callable[..., Any]:
-    """Of an answer of DynamoDB with status 200, boto3 asks five times over whether it is an error."""
-
-    def needed(endpoint: Endpoint, attempts: int, operation: Any, *arguments: Any, **named: Any) -> Any:
-        response = arguments[1] if len(arguments) > 1 else named.get("response")
-        is_done = response is not None and response[0].status_code == 200
-        if is_done and operation.service_model.service_name == "dynamodb":
-            return False
-        return needs_retry(endpoint, attempts, operation, *arguments, **named)
-
-    return needed
 
 
 def _without_signature(add_auth: Callable[..., None]) -> Callable[..., None]:
