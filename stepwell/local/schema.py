@@ -275,7 +275,11 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the tables up to date, however many processes do so at once. Raises DatabaseTooNew."""
+    """Bring the tables up to date, however many processes do so at once. Raises DatabaseTooNew.
+
+    Where nothing is to be done, nobody is waited for: a batch that the same thread writes may be half done."""
+    if connection.execute("PRAGMA user_version").fetchone() == (len(migrations),):
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         (done,) = connection.execute("PRAGMA user_version").fetchone()

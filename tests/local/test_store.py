@@ -43,6 +43,14 @@ def test_a_file_that_is_up_to_date_stays_as_it_is(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_file_that_is_up_to_date_is_opened_while_a_batch_is_written(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "db")
+    store.begin()
+    KeyStore(tmp_path / "db").close()
+    store.rollback()
+    store.close()
+
+
 def test_only_the_migrations_that_are_missing_are_made(tmp_path: Path) -> None:
     connection = connect(tmp_path / "db")
     migrate(connection)
