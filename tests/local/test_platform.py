@@ -145,7 +145,7 @@ def test_what_queued_when_a_batch_failed_runs_once_afterwards(tmp_path: Path) ->
     async def test(it: Scripted) -> None:
         await it.deploy()
         await it.platform.send(it.events(10))
-        assert len(it.runner.started) == 2  # two slots
+        await until(lambda: len(it.runner.started) == 2)  # two slots
         read_only(it, True)
         it.runner.release()
         with pytest.raises(Unavailable):
