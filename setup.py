@@ -15,7 +15,7 @@ from types import ModuleType
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-AWS = Path("stepwell", "aws")
+DEPLOY = Path("stepwell", "aws", "deploy")
 
 
 class BuildWithAdapter(build_py):
@@ -24,7 +24,7 @@ class BuildWithAdapter(build_py):
         if self.editable_mode:
             return  # a checkout has the sources, and builds what it needs
         adapter = _adapter()
-        folder = Path(self.build_lib, AWS, adapter.SHIPPED)
+        folder = Path(self.build_lib, DEPLOY, adapter.SHIPPED)
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier build
         try:
             layers = {architecture: adapter.layer_zip(architecture) for architecture in adapter.ARCHITECTURES}
@@ -40,7 +40,7 @@ class BuildWithAdapter(build_py):
 
 def _adapter() -> ModuleType:
     """The module that knows how it is built; what else the package needs is not installed yet."""
-    spec = importlib.util.spec_from_file_location("adapter", AWS / "adapter.py")
+    spec = importlib.util.spec_from_file_location("adapter", DEPLOY / "adapter.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

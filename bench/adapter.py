@@ -21,7 +21,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.aws import adapter
+from stepwell.aws.deploy import adapter
 
 INPUT = b'{"event": {"name": "bench"}, "steps": {}, "ctx": {"run_id": "r", "step_id": "s", "attempt": 1}}'
 PATIENCE_S = 10

@@ -32,16 +32,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where lambdas
 from infra.settings import Settings
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients
-from stepwell.aws.access import KeyStore
-from stepwell.aws.entry import entry
-from stepwell.aws.positions import next_position
+from stepwell.aws.api.keys import KeyStore
+from stepwell.aws.engine.queue_consumer import entry
 from stepwell.aws.resources import VARIABLE, Resources
-from stepwell.aws.signing_keys import make_keys
-from stepwell.aws.table import create_table, function_key, starts_key, wait_key
+from stepwell.aws.signing.signing_keys import make_keys
+from stepwell.aws.table.keys import create_table, function_key, starts_key, wait_key
+from stepwell.aws.table.positions import next_position
 from stepwell.aws.topology import FUNCTIONS
-from stepwell.core.definition import parse_definition
+from stepwell.core.definition.definition import parse_definition
+from stepwell.testing.account.meter import Meter, item_size, metered
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
-from stepwell.testing.meter import Meter, item_size, metered
 
 MEMORY_MB = {function.name: function.memory_mb or Settings().memory for function in FUNCTIONS}
 HOLD_S = 0.02  # how long a counted request is held up

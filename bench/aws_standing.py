@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # where infra/ is
 
 from infra.settings import Settings  # noqa: E402
-from stepwell.aws.observe import count, duration  # noqa: E402
+from stepwell.aws.observability import count, duration  # noqa: E402
 
 _WRITERS = {count.__name__, duration.__name__}
 _STATUSES = {"Runs": ("Completed", "Failed", "Cancelled"), "Attempts": ("Completed", "Failed", "Lost", "Cancelled")}
@@ -83,7 +83,7 @@ def metrics() -> Iterator[str]:
         imported = {
             name.asname or name.name
             for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module == "stepwell.aws.observe"
+            if isinstance(node, ast.ImportFrom) and node.module == "stepwell.aws.observability"
             for name in node.names
         }
         texts = {name.id: text for name, text in _constants(tree)}

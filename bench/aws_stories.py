@@ -17,8 +17,8 @@ from typing import Any
 
 from aws_harness import Harness, Invocation, account, request
 
+from stepwell.testing.account.meter import chunks
 from stepwell.testing.batches import Json, destination, handler_step, sqs_event
-from stepwell.testing.meter import chunks
 
 Counts = dict[str, Any]
 ROUNDS = 4  # that are timed

@@ -15,8 +15,8 @@ import time_machine
 from aws_harness import Harness
 from aws_prices import Usage
 
+from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import handler_step
-from stepwell.testing.meter import metered
 
 ROUND_MIN = 8  # each shard is swept once
 ROUNDS_A_DAY = 180

@@ -1,6 +1,6 @@
 """Writes `state-machine.md` from the tables of the state machine: `python docs/generate.py`.
 
-One rule: what moves where is read from `stepwell/core/transitions.py`; only the explanations are written here.
+One rule: what moves where is read from `stepwell/core/run/transitions.py`; only the explanations are written here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from stepwell.core.run import EdgeStatus, PauseStatus, RunStatus, StepStatus
-from stepwell.core.transitions import EDGE, PAUSE, RUN, STEP
-from stepwell.core.verdict import MAX_LOSSES
+from stepwell.core.run.attempt_result import MAX_LOSSES
+from stepwell.core.run.run import EdgeStatus, PauseStatus, RunStatus, StepStatus
+from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP
 
 S = TypeVar("S", bound=IntEnum)
 
@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "state-machine.md"
 INTRODUCTION = """\
 # The state machine of a run
 
-<!-- Written by docs/generate.py from the tables in stepwell/core/transitions.py: change those, then `make docs`. -->
+<!-- Written by docs/generate.py from the tables in stepwell/core/run/transitions.py; change them, then `make docs`. -->
 
 A run is four kinds of small state machines: the run itself, its steps, the edges between them (the entries of `after`),
 and the pauses that edges go through (`wait`, `async`). Whatever happens is a *fact*; one fact makes all of its moves in

@@ -28,9 +28,9 @@ from infra.key import key_of
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import State
-from stepwell.aws.observe import NAMESPACE
-from stepwell.aws.redelivery import STUCK
-from stepwell.aws.table import STATUS_INDEX
+from stepwell.aws.observability import NAMESPACE
+from stepwell.aws.queues.redelivery import STUCK
+from stepwell.aws.table.keys import STATUS_INDEX
 
 LATE = {"events": Duration.minutes(5), "outcomes": Duration.minutes(20)}
 """How old a message may get. Timers of up to 14 minutes stand in `outcomes`, and are no delay."""

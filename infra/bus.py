@@ -17,7 +17,7 @@ from constructs import Construct
 
 from infra.queues import Queues
 from infra.settings import Settings
-from stepwell.aws.dispatch import SOURCE
+from stepwell.aws.steps.dispatch import SOURCE
 from stepwell.cdk.queue import DurableQueue
 
 TRIED_FOR = Duration.hours(24)

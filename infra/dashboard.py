@@ -16,7 +16,7 @@ from infra.ingest import Ingest
 from infra.queues import Queues
 from infra.settings import Settings
 from infra.state import State
-from stepwell.aws.observe import NAMESPACE
+from stepwell.aws.observability import NAMESPACE
 from stepwell.aws.topology import FUNCTIONS
 
 RUN_METRICS = ("RunsCompleted", "RunsFailed", "RunsCancelled")

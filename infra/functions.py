@@ -23,7 +23,7 @@ from infra.logs import log_group
 from infra.queues import Queues
 from infra.roles import LambdaRole, let_log, statements
 from infra.settings import Settings
-from stepwell.aws.observe import LOG_LEVEL, METRICS, TRACING, application_log_level
+from stepwell.aws.observability import LOG_LEVEL, METRICS, TRACING, application_log_level
 from stepwell.aws.topology import FUNCTIONS, Engine, Function, Queue, Schedule
 
 
@@ -75,7 +75,7 @@ class Functions(Construct):
 
     def _logging(self, its: Function) -> dict[str, Any]:
         """JSON lines, and of Lambda's own only warnings: START, END and REPORT are most of an idle environment's logs.
-        `step_http` keeps them: between START and END stands what an attempt printed (`stepwell.aws.logs`)."""
+        `step_http` keeps them: between START and END stands what an attempt printed (`stepwell.aws.api.logs`)."""
         if isinstance(its.trigger, Engine):
             return {}
         return {

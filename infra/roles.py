@@ -39,7 +39,7 @@ Statements = tuple[Statement, ...]
 
 
 def partitions(*patterns: str) -> Condition:
-    """Items of these partitions alone (`stepwell/aws/table.py`). The operator also holds where a request names no
+    """Items of these partitions alone (`stepwell/aws/table/keys.py`). The operator also holds where a request names no
     partition, so it must not stand with actions that need none, such as Scan.
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
     """
@@ -167,7 +167,7 @@ class LambdaRole(iam.Role):
 
 
 def for_this_account(service: str) -> iam.ServicePrincipal:
-    """A service of AWS, when it acts for this account; `stepwell.aws.roles.trust` cites who sends the key."""
+    """A service of AWS, when it acts for this account; `stepwell.aws.deploy.roles.trust` cites who sends the key."""
     return iam.ServicePrincipal(service, conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}})
 
 

@@ -13,8 +13,8 @@ from constructs import Construct
 from infra.functions import Functions
 from infra.roles import READ_KEYS
 from infra.settings import Settings
+from stepwell.aws.functions.custom_resource import SECRET_IN_TABLE, SIGNING_KEYS
 from stepwell.aws.naming import signing_keys_parameter
-from stepwell.aws.registrar import SECRET_IN_TABLE, SIGNING_KEYS
 
 
 class SigningKeys(Construct):

@@ -35,7 +35,7 @@ from stepwell.aws.naming import (
     task_log_group,
 )
 from stepwell.aws.resources import VARIABLE, Resources, parameter
-from stepwell.aws.table import STATUS_INDEX
+from stepwell.aws.table.keys import STATUS_INDEX
 from stepwell.cdk.deployed import step_parameter, step_parameters
 from stepwell.cdk.environment import bus_parameter, registrar_parameter
 from stepwell.cdk.push import push_parameter, push_places

@@ -1,4 +1,4 @@
-"""What an environment remembers: the table (`stepwell/aws/table.py` has its keys) and the bucket.
+"""What an environment remembers: the table (`stepwell/aws/table/keys.py` has its keys) and the bucket.
 
 One rule: `keep_data` decides for all of it whether it outlives the stack.
 """
@@ -13,7 +13,7 @@ from constructs import Construct
 
 from infra.key import key_of
 from infra.settings import Settings
-from stepwell.aws.table import STATUS_INDEX
+from stepwell.aws.table.keys import STATUS_INDEX
 
 INPUTS = "inputs/"  # of container steps, and their reports
 INPUT_DAYS = 14

@@ -30,10 +30,10 @@ from infra.nag import acknowledge_wildcards
 from infra.roles import for_this_account
 from infra.service_role import ServiceRole
 from infra.settings import BadSetting, Settings
-from stepwell.aws import adapter
+from stepwell.aws.deploy import adapter
+from stepwell.aws.deploy.roles import boundary
 from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
 from stepwell.aws.resources import Resources
-from stepwell.aws.roles import boundary
 
 ARCHITECTURES = {"arm64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
 PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Platform.LINUX_AMD64}

@@ -1,8 +1,8 @@
 """Outcomes and timers from the queue `outcomes`: what ended, and what starts next."""
 
-from stepwell.aws.entry import entry
-from stepwell.aws.observe import observed
-from stepwell.aws.redelivery import redelivered_soon
+from stepwell.aws.engine.queue_consumer import entry
+from stepwell.aws.observability import observed
+from stepwell.aws.queues.redelivery import redelivered_soon
 
 
 @observed

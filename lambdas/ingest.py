@@ -1,7 +1,7 @@
 """`POST /e`: events from outside, answered once they are durable."""
 
-from stepwell.aws.ingest import ingest_of
-from stepwell.aws.observe import observed
+from stepwell.aws.api.ingest import ingest_of
+from stepwell.aws.observability import observed
 from stepwell.aws.resources import Resources
 
 _ingest = ingest_of(Resources.from_environment())

@@ -1,7 +1,7 @@
 """Functions that CloudFormation stacks hold: made live with their stack, and taken out of service with it."""
 
-from stepwell.aws.observe import observed
-from stepwell.aws.registrar import handle
+from stepwell.aws.functions.custom_resource import handle
+from stepwell.aws.observability import observed
 from stepwell.aws.resources import Resources
 
 _resources = Resources.from_environment()

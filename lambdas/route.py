@@ -1,8 +1,8 @@
 """Events from the queue `events`: stored once, start runs, wake waits."""
 
-from stepwell.aws.entry import entry
-from stepwell.aws.observe import observed
-from stepwell.aws.redelivery import redelivered_soon
+from stepwell.aws.engine.queue_consumer import entry
+from stepwell.aws.observability import observed
+from stepwell.aws.queues.redelivery import redelivered_soon
 
 
 @observed

@@ -1,8 +1,8 @@
 """Steps of runtime `http`: one call each."""
 
-from stepwell.aws.http_step import HttpSteps
-from stepwell.aws.observe import observed
+from stepwell.aws.observability import observed
 from stepwell.aws.resources import Resources
+from stepwell.aws.steps.http_step import HttpSteps
 
 _steps = HttpSteps(Resources.from_environment())
 

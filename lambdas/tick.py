@@ -1,7 +1,7 @@
 """Every minute: far timers and cron triggers that are due soon, and runs that stand still."""
 
-from stepwell.aws.entry import entry
-from stepwell.aws.observe import observed
+from stepwell.aws.engine.queue_consumer import entry
+from stepwell.aws.observability import observed
 
 
 @observed

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stepwell.core import definition, webhook_definition
+from stepwell.core.definition import definition
+from stepwell.core.webhooks import definition as webhook_definition
 
 FOLDER = Path(__file__).parent
 

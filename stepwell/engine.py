@@ -11,11 +11,15 @@ from collections import ChainMap, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stepwell.core.advance import advance, questions, used_events
-from stepwell.core.events import Event, Invalid, run_id
-from stepwell.core.expressions import EFFORT, Bindings, Scope, compile_expression
-from stepwell.core.idempotency import already_run, value_key
-from stepwell.core.inputs import (
+from stepwell.core.cel.expressions import EFFORT, Bindings, Scope, compile_expression
+from stepwell.core.events.events import Event, Invalid, run_id
+from stepwell.core.plain_data import immutable
+from stepwell.core.plan import Plan
+from stepwell.core.routing.idempotency import already_run, value_key
+from stepwell.core.routing.not_started import Miss
+from stepwell.core.routing.waits import wait_index
+from stepwell.core.run.advance import advance, questions, used_events
+from stepwell.core.run.inputs import (
     MAX_INPUT_BYTES,
     JoinedOutputs,
     async_event_ids,
@@ -25,8 +29,8 @@ from stepwell.core.inputs import (
     matcher,
     step_input,
 )
-from stepwell.core.invalid_events import invalid_event
-from stepwell.core.messages import (
+from stepwell.core.run.invalid_events import invalid_event
+from stepwell.core.run.messages import (
     NO_ANSWERS,
     Answers,
     AttemptEnded,
@@ -47,14 +51,10 @@ from stepwell.core.messages import (
     StopStep,
     WaitKey,
 )
-from stepwell.core.misses import Miss
-from stepwell.core.plain_data import immutable
-from stepwell.core.plan import Plan
-from stepwell.core.resume import Earlier, Restart, resumption
-from stepwell.core.run import PauseStatus, RunStatus, StepStatus, new_run
-from stepwell.core.run_events import end_event
-from stepwell.core.stored_links import whole_body
-from stepwell.core.waits import wait_index
+from stepwell.core.run.resume import Earlier, Restart, resumption
+from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus, new_run
+from stepwell.core.run.run_events import end_event
+from stepwell.core.run.stored_links import whole_body
 from stepwell.platform import (
     Accepted,
     Attempt,
@@ -74,7 +74,7 @@ from stepwell.platform import (
 from stepwell.run_log import log_failed_attempt, log_failed_run, log_known_event
 
 if TYPE_CHECKING:
-    from stepwell.core.approvals import Links
+    from stepwell.core.run.approvals import Links
 
 _MANY = 16  # ancestors of a step, whose outputs are kept joined for the next one
 _LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
@@ -561,7 +561,7 @@ class Engine:
     def _ask(self, change: Change, now: int) -> tuple[list[RunFact], list[Arrival]]:
         """The events that tell of the approvals which this change has opened; what people decide comes back as an
         attempt's end. An approval whose message has no value fails instead."""
-        from stepwell.core.approvals import asked, requested_event  # most functions ask nobody
+        from stepwell.core.run.approvals import asked, requested_event  # most functions ask nobody
 
         record = change.record
         run, plan, trigger = record.run, record.plan, record.event

@@ -8,17 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, MutableMap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypedDict, TypeVar, Unpack
 
-from stepwell.core.catalog import Catalog
-from stepwell.core.events import Event
-from stepwell.core.messages import AttemptEnded, Command
-from stepwell.core.misses import Miss
+from stepwell.core.events.events import Event
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
-from stepwell.core.routing import Routing
-from stepwell.core.run import Run, RunStatus
+from stepwell.core.routing.not_started import Miss
+from stepwell.core.routing.triggers import Catalog
+from stepwell.core.routing.versions import Routing
+from stepwell.core.run.messages import AttemptEnded, Command
+from stepwell.core.run.run import Run, RunStatus
 
 if TYPE_CHECKING:
-    from stepwell.core.inputs import JoinedOutputs
+    from stepwell.core.run.inputs import JoinedOutputs
 
 Item = TypeVar("Item")
 

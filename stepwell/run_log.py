@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from stepwell.core.events import Event
-from stepwell.core.messages import Command, RecordAttempt, SetTimer, Timer, TimerKind
-from stepwell.core.run_error import run_error
+from stepwell.core.events.events import Event
+from stepwell.core.run.messages import Command, RecordAttempt, SetTimer, Timer, TimerKind
+from stepwell.core.run.run_error import run_error
 from stepwell.core.times import time_text
 from stepwell.platform import RunRecord
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 
 from stepwell.api.access import KeyScope
-from stepwell.local.keys import KeyStore
+from stepwell.local.database.keys import KeyStore
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -131,12 +131,12 @@ def test_lines_with_markup_are_written_as_they_would_be_one_by_one(is_terminal: 
 PACKAGE = Path(stepwell.__file__).parent
 OTHERS = {
     "terminal.py": "it is the way",
-    "cli/output.py": "JSON of the commands, which it escapes, and questions",
-    "cli/ending.py": "flushes",
+    "cli/ui/output.py": "JSON of the commands, which it escapes, and questions",
+    "cli/commands/ending.py": "flushes",
     "cli/main.py": "the version",
-    "cli/schema.py": "a schema of ours",
-    "cli/backup.py": "an archive, to a pipe",
-    "aws/http_step.py": "the log of a Lambda",
+    "cli/commands/schema.py": "a schema of ours",
+    "cli/commands/backup.py": "an archive, to a pipe",
+    "aws/steps/http_step.py": "the log of a Lambda",
     "local/runners/python_worker.py": "a step's own process, whose output is read",
     "local/serve.py": "JSON lines, which it escapes",
 }
@@ -160,7 +160,7 @@ def test_nothing_is_printed_but_through_the_one_console() -> None:
                 found.add((name, node.lineno, ast.unparse(node)))
             if isinstance(node, ast.ImportFrom) and node.module in ("rich", "rich.markup", "rich.prompt"):
                 found.add((name, node.lineno, f"from {node.module}"))
-    asks = ("cli/deciding.py", "sys.stdout")  # whether somebody sits there
+    asks = ("cli/run/approval_prompt.py", "sys.stdout")  # whether somebody sits there
     others = {(name, line, what) for name, line, what in found if name not in OTHERS and (name, what) != asks}
     assert others == set(), "print through stepwell.terminal"
 

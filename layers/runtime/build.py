@@ -1,11 +1,11 @@
 """Builds the step adapter for both architectures, and says how large it is: `python -m layers.runtime.build`.
 
-One rule: how it is built stands in `stepwell.aws.adapter`, which an installed package has too.
+One rule: how it is built stands in `stepwell.aws.deploy.adapter`, which an installed package has too.
 """
 
 from __future__ import annotations
 
-from stepwell.aws.adapter import binary, layer_zip
+from stepwell.aws.deploy.adapter import binary, layer_zip
 
 ARCHITECTURES = ("arm64", "x86_64")
 

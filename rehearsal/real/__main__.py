@@ -15,7 +15,7 @@ from rich.table import Table
 from rehearsal.real.account import Account
 from rehearsal.real.checks import Check, Failed, Skipped, all_checks
 from stepwell.aws.resources import NoEnvironment
-from stepwell.cli.output import JsonOption, console, fail, print_json, stderr
+from stepwell.cli.ui.output import JsonOption, console, fail, print_json, stderr
 from stepwell.terminal import shown
 
 Only = Annotated[

@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from rehearsal.real.account import ROOT, Account, Json
 from rehearsal.real.checks import Failed, check
 from rehearsal.real.checks_basics import run_of
+from stepwell.aws.deploy.push_policy import Environment, policy
+from stepwell.aws.deploy.roles import trust
 from stepwell.aws.naming import function_prefix, role_prefix
-from stepwell.aws.push_policy import Environment, policy
-from stepwell.aws.roles import trust
 
 PUSHED = "three"  # a function of the checks
 

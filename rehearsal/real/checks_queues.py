@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rehearsal.real.account import Account, Json
 from rehearsal.real.checks import Failed, check
-from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
+from stepwell.aws.queues.redelivery import LATEST_S, MAX_RECEIVES
 
 _TRIES = 3  # that are looked for, the third three seconds after the first
 _POLLERS = 12  # more than Lambda has of an idle queue, so that one of these gets the message sooner or later

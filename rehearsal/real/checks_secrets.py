@@ -11,9 +11,9 @@ import boto3
 
 from rehearsal.real.account import Account, Json
 from rehearsal.real.checks import Failed, Skipped, check
-from stepwell.aws.dead_letters import count, queues
 from stepwell.aws.naming import signing_keys_parameter
-from stepwell.aws.table import SECRET
+from stepwell.aws.queues.dead_letters import count, queues
+from stepwell.aws.table.keys import SECRET
 
 ASKS = """\
 id: smoke-asks

@@ -10,9 +10,9 @@ from typing import Any
 
 from rehearsal.real.account import Account, Json
 from rehearsal.real.checks import Failed, Skipped, check
-from stepwell.aws.table import STATUS_INDEX, TIMER_SHARDS, run_key, timer_key, timer_partition, watch_partition
-from stepwell.aws.timers import AHEAD_MS
-from stepwell.core.messages import Timer, TimerKind
+from stepwell.aws.engine.timers import AHEAD_MS
+from stepwell.aws.table.keys import STATUS_INDEX, TIMER_SHARDS, run_key, timer_key, timer_partition, watch_partition
+from stepwell.core.run.messages import Timer, TimerKind
 
 TIMERS = 2000
 LEAST_A_SECOND = 1000

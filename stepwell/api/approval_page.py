@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 
 from stepwell.api.approvals import Asked
 from stepwell.api.problem import Problem
-from stepwell.core.approvals import MOST_BY, MOST_COMMENT, Standing
+from stepwell.core.run.approvals import MOST_BY, MOST_COMMENT, Standing
 from stepwell.core.times import time_text
 
 _STYLE = """

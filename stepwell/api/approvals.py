@@ -23,10 +23,20 @@ from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, page, paging
 from stepwell.api.problem import Problem
 from stepwell.api.views import open_approvals
-from stepwell.core.approvals import MOST_BY, MOST_COMMENT, Link, Links, Standing, asked, decided, has_values, standing
-from stepwell.core.messages import Outcome
 from stepwell.core.plan import Plan
-from stepwell.core.run import Run, RunStatus, StepStatus
+from stepwell.core.run.approvals import (
+    MOST_BY,
+    MOST_COMMENT,
+    Link,
+    Links,
+    Standing,
+    asked,
+    decided,
+    has_values,
+    standing,
+)
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.run import Run, RunStatus, StepStatus
 from stepwell.core.signing import KeysUnreadable, UnknownKey
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, Page, RunDetail

@@ -1,7 +1,7 @@
 """What is asked of Amazon SNS: the certificates that its messages are signed with, and to confirm subscriptions.
 
-One rule: addresses come from `core.sns`, which lets through SNS's own alone; redirects are not followed, and senders
-cannot make this ask often.
+One rule: addresses come from `core.webhooks.sns`, which lets through SNS's own alone; redirects are not followed, and
+senders cannot make this ask often.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from stepwell.api.problem import Problem
-from stepwell.core.rsa import BadCertificate, PublicKey, public_key
+from stepwell.core.webhooks.rsa import BadCertificate, PublicKey, public_key
 
 log = logging.getLogger("stepwell.webhooks")
 

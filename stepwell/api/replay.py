@@ -12,7 +12,7 @@ from typing import Any
 
 from stepwell.api.body import check_integers, read_object, wrong
 from stepwell.api.models import ReplayedView, ReplayView
-from stepwell.core.events import BadRequest, Event, kept_events
+from stepwell.core.events.events import BadRequest, Event, kept_events
 from stepwell.core.json_input import MAX_LEVELS
 from stepwell.platform import Replayed
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from stepwell.api.body import check_integers, read_object, wrong
-from stepwell.core.outcome import read_json
-from stepwell.core.resume import Restart
+from stepwell.core.run.outcome import read_json
+from stepwell.core.run.resume import Restart
 
 RERUN: dict[str, Any] = {
     "type": "object",

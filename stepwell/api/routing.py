@@ -1,6 +1,6 @@
 """`/v1/functions/{id}/versions`, `routing` and what changes it: promote, roll back, pause, resume, delete.
 
-One rule: what a change comes to is decided in `core.routing`; a platform only keeps it.
+One rule: what a change comes to is decided in `core.routing.versions`; a platform only keeps it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
 from stepwell.api.types import TypeRegistry
-from stepwell.core import routing
-from stepwell.core.guard import RunSample, percentile
-from stepwell.core.routing import Change, NotPossible, Release, Routing
-from stepwell.core.run import RunStatus
+from stepwell.core.routing import versions as version_rules
+from stepwell.core.routing.guard import RunSample, percentile
+from stepwell.core.routing.versions import Change, NotPossible, Release, Routing
+from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
 from stepwell.event_types.types import TypeDetail
 from stepwell.platform import FunctionDetail, Reader, VersionDetail
@@ -229,20 +229,20 @@ class RoutingApi:
                 raise NotPossible(f"there is no version {number}")
             if old.live is None:
                 raise NotPossible("the function is not live; push it")
-            return routing.with_canary(old, number, weight, its.get("sticky"), bool(its.get("guard")), now)
+            return version_rules.with_canary(old, number, weight, its.get("sticky"), bool(its.get("guard")), now)
 
         return self._change(request, change)
 
     def promote(self, request: Request) -> RoutingView:
         weight = read_object(request.state.body, _PROMOTE).get("weight")
-        return self._change(request, lambda old, versions, now: routing.promoted(old, weight, now))
+        return self._change(request, lambda old, versions, now: version_rules.promoted(old, weight, now))
 
     def roll_back(self, request: Request) -> RolledBackView:
         from stepwell.event_types.impact import event_names  # with what checks expressions
 
         to = read_object(request.state.body, _ROLL_BACK).get("to")
         before = self._function(request)
-        view = self._change(request, lambda old, versions, now: routing.rolled_back(old, to, versions))
+        view = self._change(request, lambda old, versions, now: version_rules.rolled_back(old, to, versions))
         made_at = next((its.created_at for its in before.versions if its.number == view["live"]), None)
         names = event_names(orjson.loads(before.definition)) if made_at is not None else set()
         found = [_brought(self.types.read_type(name), made_at or 0) for name in sorted(names)]
@@ -250,14 +250,14 @@ class RoutingApi:
 
     def pause(self, request: Request) -> RoutingView:
         drop = read_object(request.state.body, _PAUSE).get("drop", False)
-        return self._change(request, lambda old, versions, now: routing.paused(old, drop=drop))
+        return self._change(request, lambda old, versions, now: version_rules.paused(old, drop=drop))
 
     def resume(self, request: Request) -> RoutingView:
-        return self._change(request, lambda old, versions, now: routing.resumed(old))
+        return self._change(request, lambda old, versions, now: version_rules.resumed(old))
 
     def delete(self, request: Request) -> RoutingView:
         cancel = flag(request, "cancel")
-        view = self._change(request, lambda old, versions, now: routing.deleted(old))
+        view = self._change(request, lambda old, versions, now: version_rules.deleted(old))
         if cancel:
             self.lifecycle.cancel_runs(view["function_id"])
         return view

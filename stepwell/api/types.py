@@ -14,7 +14,7 @@ from stepwell.api.body import flag, read_object
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
-from stepwell.core.problems import nearest
+from stepwell.core.definition.problems import nearest
 from stepwell.core.times import time_text
 from stepwell.event_types.changes import UnknownVersion, version_of
 from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion

@@ -19,9 +19,9 @@ from stepwell.api import models
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.paging import PAGING, alone, found, limit_of, page, paging
 from stepwell.api.problem import Problem
-from stepwell.core.people import KINDS, Person
+from stepwell.core.events.users import KINDS, Person
 from stepwell.core.plan import Plan
-from stepwell.core.run import RunStatus
+from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
 from stepwell.platform import Page
 

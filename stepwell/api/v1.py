@@ -45,10 +45,10 @@ from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.views import event_view, function_view, run_text, run_view
 from stepwell.api.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
 from stepwell.api.webhook_rules import Webhooks, WebhooksApi
-from stepwell.core.approvals import Links
-from stepwell.core.events import Event
-from stepwell.core.resume import CannotResume, Restart
-from stepwell.core.run import RunStatus
+from stepwell.core.events.events import Event
+from stepwell.core.run.approvals import Links
+from stepwell.core.run.resume import CannotResume, Restart
+from stepwell.core.run.run import RunStatus
 from stepwell.core.signing import KeysUnreadable
 from stepwell.platform import EventDetail, Page, Reader, Replayed, RunQuery
 

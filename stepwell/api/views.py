@@ -24,12 +24,12 @@ from stepwell.api.models import (
     StepStatusName,
     StepView,
 )
-from stepwell.core.approvals import Links, expires_at
 from stepwell.core.plan import TRIGGER
-from stepwell.core.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
-from stepwell.core.run_error import run_error
-from stepwell.core.run_events import cancelled_by
-from stepwell.core.stored_links import whole_data
+from stepwell.core.run.approvals import Links, expires_at
+from stepwell.core.run.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.core.run.run_error import run_error
+from stepwell.core.run.run_events import cancelled_by
+from stepwell.core.run.stored_links import whole_data
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
 

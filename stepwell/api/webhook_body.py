@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from stepwell.core import exact_json
-from stepwell.core.form import MOST_FIELDS, form_fields
-from stepwell.core.json_fields import json_of_text, read_json
+from stepwell.core.cel.json_fields import json_of_text, read_json
+from stepwell.core.webhooks.form import MOST_FIELDS, form_fields
 
 _LONGEST_HEAD = 8192  # bytes of the headers of a part
 _CHARSETS = {

@@ -37,7 +37,7 @@ class Webhooks(Protocol):
     def read_webhook(self, name: str) -> KeptRule | None: ...
 
     def put_webhook(self, rule: Rule) -> bool:
-        """Keep a rule that `core.webhook_definition` has read; False if it is kept already."""
+        """Keep a rule that `core.webhooks.definition` has read; False if it is kept already."""
 
     def remove_webhook(self, name: str) -> bool:
         """False if there is none."""
@@ -149,8 +149,8 @@ class WebhooksApi:
 
 def read_rule(body: bytes, name: str) -> Rule:
     """The rule in a request. Raises Problem 400 with all that is wrong."""
-    from stepwell.core.definition import DefinitionError  # only who makes a rule waits for pydantic
-    from stepwell.core.webhook_definition import parse_webhook
+    from stepwell.core.definition.definition import DefinitionError  # only who makes a rule waits for pydantic
+    from stepwell.core.webhooks.definition import parse_webhook
 
     try:
         return parse_webhook(json_body(body), name)

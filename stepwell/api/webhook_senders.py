@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from stepwell.api.ingest import WEBHOOKS
 from stepwell.api.problem import Problem
 from stepwell.api.webhook_body import read_body
-from stepwell.core import sns
-from stepwell.core.rsa import PublicKey
-from stepwell.core.senders import needs_url
-from stepwell.core.signatures import BadSecret, BadSignature, Signed, Verify, check_signature
-from stepwell.core.webhooks import Rule
+from stepwell.core.webhooks import sns
+from stepwell.core.webhooks.rsa import PublicKey
+from stepwell.core.webhooks.senders import needs_url
+from stepwell.core.webhooks.signatures import BadSecret, BadSignature, Signed, Verify, check_signature
+from stepwell.core.webhooks.webhooks import Rule
 
 if TYPE_CHECKING:
     from stepwell.api.webhooks import Delivery, Hooks

@@ -22,14 +22,14 @@ from stepwell.api.ingest import MADE_LEVELS, accepted
 from stepwell.api.problem import Problem
 from stepwell.api.webhook_body import fields_of, is_form, read_body
 from stepwell.api.webhook_senders import NeedsCertificate, check_sender, confirmation_url, unusable
-from stepwell.core.challenges import BadChallenge, Challenge, Token
-from stepwell.core.engine_ids import EngineId
-from stepwell.core.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
-from stepwell.core.json_fields import with_json_fields
-from stepwell.core.rsa import PublicKey
-from stepwell.core.senders import delivery_field, delivery_headers
-from stepwell.core.signatures import BadSecret, same_secret
-from stepwell.core.webhooks import Rule, RuleError, Sent
+from stepwell.core.cel.json_fields import with_json_fields
+from stepwell.core.events.engine_ids import EngineId
+from stepwell.core.events.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
+from stepwell.core.webhooks.challenges import BadChallenge, Challenge, Token
+from stepwell.core.webhooks.rsa import PublicKey
+from stepwell.core.webhooks.senders import delivery_field, delivery_headers
+from stepwell.core.webhooks.signatures import BadSecret, same_secret
+from stepwell.core.webhooks.webhooks import Rule, RuleError, Sent
 
 log = logging.getLogger("stepwell.webhooks")
 

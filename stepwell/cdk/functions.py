@@ -31,16 +31,16 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
-from stepwell.aws.deployment import Wanted, wanted
-from stepwell.aws.packaging import StepLambda, write_zip
-from stepwell.aws.registrar import FUNCTION, TYPE, WEBHOOK
+from stepwell.aws.deploy.packaging import StepLambda, write_zip
+from stepwell.aws.deploy.plan import Wanted, wanted
+from stepwell.aws.functions.custom_resource import FUNCTION, TYPE, WEBHOOK
 from stepwell.aws.resources import Resources
 from stepwell.cdk.deployed import Deployed
 from stepwell.cdk.environment import registrar_parameter
 from stepwell.cdk.options import CannotDeploy, StepOptions, check_names
 from stepwell.cdk.step import Step, StepRole
-from stepwell.core.definition import Docker, Lambda
-from stepwell.core.problems import nearest
+from stepwell.core.definition.definition import Docker, Lambda
+from stepwell.core.definition.problems import nearest
 from stepwell.event_types.types import TypeVersion
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all

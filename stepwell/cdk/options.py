@@ -11,9 +11,9 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from stepwell.aws.packaging import StepLambda, is_reserved
+from stepwell.aws.deploy.packaging import StepLambda, is_reserved
 from stepwell.aws.resources import Resources
-from stepwell.core.problems import nearest
+from stepwell.core.definition.problems import nearest
 
 _MOST_LAYERS = 4  # of five: one is the adapter's
 

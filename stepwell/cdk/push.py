@@ -14,7 +14,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from stepwell.aws.push_policy import Environment, policy
+from stepwell.aws.deploy.push_policy import Environment, policy
 from stepwell.aws.resources import Resources
 
 GITHUB = "token.actions.githubusercontent.com"

@@ -10,7 +10,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from stepwell.aws.redelivery import MAX_RECEIVES
+from stepwell.aws.queues.redelivery import MAX_RECEIVES
 
 KEPT = Duration.days(14)
 

@@ -20,10 +20,10 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
+from stepwell.aws.deploy.packaging import StepLambda
+from stepwell.aws.deploy.roles import POLICY, policy, trust
+from stepwell.aws.deploy.step_lambdas import configuration
 from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, function_name, log_group
-from stepwell.aws.packaging import StepLambda
-from stepwell.aws.roles import POLICY, policy, trust
-from stepwell.aws.step_lambdas import configuration
 from stepwell.cdk.deployed import Deployed
 from stepwell.cdk.options import StepOptions, content, network
 

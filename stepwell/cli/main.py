@@ -15,40 +15,43 @@ from stepwell.core.terminal_text import visible
 from stepwell.log_lines import log_lines
 
 COMMANDS = {
-    "init": ("init:command", "Make a function from a template."),
-    "validate": ("validate:command", "Check definitions, with the place of every error."),
-    "schema": ("schema:command", "Print the JSON Schema by which editors complete definitions."),
-    "dev": ("dev:command", "Start the server to develop with: it watches, and shows what every event did."),
-    "serve": ("serve:command", "Start the server for production: keys, JSON logs, orderly SIGTERM."),
-    "push": ("push:command", "Make functions live, on a server or in AWS."),
-    "send": ("send:command", "Send an event."),
-    "run": ("run:command", "Run a function once, in process, and show its steps."),
-    "cancel": ("cancel:command", "Stop a run."),
-    "rerun": ("rerun:command", "Run the event of a run again."),
-    "replay": ("replay:command", "Run stored events again, on one function."),
-    "users": ("users:command", "List users, newest first."),
-    "import": ("import_events:command", "Send the events of a file."),
-    "versions": ("routing:versions", "List the versions of a function, and how their runs do."),
-    "promote": ("routing:promote", "Make the canary live, or give it more of the new runs."),
-    "rollback": ("routing:rollback", "Take the canary away, or go back to an earlier version."),
-    "pause": ("routing:pause", "Start no runs of a function; its events are kept."),
-    "resume": ("routing:resume", "Start runs of a function again."),
-    "approvals": ("approvals:approvals", "List what waits for people."),
-    "approve": ("approvals:approve", "Approve what a run asks."),
-    "decline": ("approvals:decline", "Decline what a run asks."),
-    "events": ("events:app", "List events, newest first; show one."),
-    "runs": ("runs:app", "List runs, newest first; show one."),
-    "functions": ("functions:app", "List the functions that are live; show, delete or prune them."),
-    "types": ("types:app", "What events must look like: push, list, check, compare, infer, generate code."),
-    "webhooks": ("webhooks:app", "Rules that make events of any sender's requests: push, list, try."),
-    "backup": ("backup:command", "Write the database, and the code of its versions, to one file."),
-    "restore": ("restore:command", "Make the database, and the code of its versions, from a backup."),
-    "keys": ("keys:app", "Create, list and revoke the keys of a server."),
-    "signing-keys": ("signing_keys:app", "Rotate the keys that sign approval links and outcomes in AWS."),
-    "dead-letters": ("dead_letters:app", "List what an environment in AWS gave up; send it to its queue again."),
-    "policy": ("policy:command", "Print the AWS permissions that a push, or another command, needs."),
-    "secrets": ("secrets:app", "Set what steps must not show."),
-    "user": ("user:app", "Show what happened to one user, or erase it."),
+    "init": ("commands.init:command", "Make a function from a template."),
+    "validate": ("commands.validate:command", "Check definitions, with the place of every error."),
+    "schema": ("commands.schema:command", "Print the JSON Schema by which editors complete definitions."),
+    "dev": ("commands.dev:command", "Start the server to develop with: it watches, and shows what every event did."),
+    "serve": ("commands.serve:command", "Start the server for production: keys, JSON logs, orderly SIGTERM."),
+    "push": ("push.command:command", "Make functions live, on a server or in AWS."),
+    "send": ("commands.send:command", "Send an event."),
+    "run": ("run.command:command", "Run a function once, in process, and show its steps."),
+    "cancel": ("commands.cancel:command", "Stop a run."),
+    "rerun": ("commands.rerun:command", "Run the event of a run again."),
+    "replay": ("replay.command:command", "Run stored events again, on one function."),
+    "users": ("commands.users:command", "List users, newest first."),
+    "import": ("commands.import_events:command", "Send the events of a file."),
+    "versions": ("commands.versions:versions", "List the versions of a function, and how their runs do."),
+    "promote": ("commands.versions:promote", "Make the canary live, or give it more of the new runs."),
+    "rollback": ("commands.versions:rollback", "Take the canary away, or go back to an earlier version."),
+    "pause": ("commands.versions:pause", "Start no runs of a function; its events are kept."),
+    "resume": ("commands.versions:resume", "Start runs of a function again."),
+    "approvals": ("commands.approvals:approvals", "List what waits for people."),
+    "approve": ("commands.approvals:approve", "Approve what a run asks."),
+    "decline": ("commands.approvals:decline", "Decline what a run asks."),
+    "events": ("commands.events:app", "List events, newest first; show one."),
+    "runs": ("commands.runs:app", "List runs, newest first; show one."),
+    "functions": ("commands.functions:app", "List the functions that are live; show, delete or prune them."),
+    "types": ("types.group:app", "What events must look like: push, list, check, compare, infer, generate code."),
+    "webhooks": ("commands.webhooks:app", "Rules that make events of any sender's requests: push, list, try."),
+    "backup": ("commands.backup:command", "Write the database, and the code of its versions, to one file."),
+    "restore": ("commands.restore:command", "Make the database, and the code of its versions, from a backup."),
+    "keys": ("commands.keys:app", "Create, list and revoke the keys of a server."),
+    "signing-keys": ("commands.signing_keys:app", "Rotate the keys that sign approval links and outcomes in AWS."),
+    "dead-letters": (
+        "commands.dead_letters:app",
+        "List what an environment in AWS gave up; send it to its queue again.",
+    ),
+    "policy": ("commands.policy:command", "Print the AWS permissions that a push, or another command, needs."),
+    "secrets": ("commands.secrets:app", "Set what steps must not show."),
+    "user": ("commands.user:app", "Show what happened to one user, or erase it."),
 }
 
 
@@ -108,7 +111,7 @@ def main() -> None:
     except Exception:
         from traceback import format_exc
 
-        from stepwell.cli.output import stderr
+        from stepwell.cli.ui.output import stderr
 
         stderr.print(format_exc(), markup=False, soft_wrap=True)
         sys.exit(1)

@@ -13,9 +13,9 @@ from itertools import islice
 from math import isfinite, prod
 from typing import Any
 
-from stepwell.core.cel_ast import Call, Const, Ident, Items, Node, Path, Select, decisive_parts, path
-from stepwell.core.cel_cost import evaluated_length
-from stepwell.core.expressions import Scope, compile_expression
+from stepwell.core.cel.ast import Call, Const, Ident, Items, Node, Path, Select, decisive_parts, path
+from stepwell.core.cel.cost import evaluated_length
+from stepwell.core.cel.expressions import Scope, compile_expression
 from stepwell.core.plan import Trigger
 
 _MOST_VALUES = 64  # combinations under which one expression is found

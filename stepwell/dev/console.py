@@ -13,13 +13,13 @@ from typing import Any
 import orjson
 from rich.table import Table
 
-from stepwell.core.catalog import Catalog
-from stepwell.core.invalid_events import INVALID_EVENT
-from stepwell.core.run_events import RUN_EVENTS
-from stepwell.core.stored_links import REQUESTED
+from stepwell.core.routing.triggers import Catalog
+from stepwell.core.run.invalid_events import INVALID_EVENT
+from stepwell.core.run.run_events import RUN_EVENTS
+from stepwell.core.run.stored_links import REQUESTED
 from stepwell.dev.quiet_events import why_nothing_started
 from stepwell.event_types.types import Change, Refused
-from stepwell.local.queries import Queries
+from stepwell.local.database.queries import Queries
 from stepwell.local.server import Deployed
 from stepwell.local.webhooks import Synchronised
 from stepwell.platform import EventDetail

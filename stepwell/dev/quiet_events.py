@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from stepwell.core.catalog import Catalog
+from stepwell.core.routing.triggers import Catalog
 
 _RESERVED = "stepwell/"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from stepwell.api.access import AnyKey, LocalOnly
 from stepwell.dev.console import DevConsole
 from stepwell.dev.watching import Watcher
-from stepwell.local.http import serve
+from stepwell.local.database.log_files import log_folder
+from stepwell.local.engine.retention import keep_clean
+from stepwell.local.http.serving import serve
+from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files
-from stepwell.local.log_files import log_folder
-from stepwell.local.retention import keep_clean
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
-from stepwell.local.tls import Certificate
 from stepwell.log_lines import log_lines
 from stepwell.project.known import KnownFunctions
 from stepwell.project.load import LoadedFunction, PlacedProblem

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.problems import Problem, nearest
+from stepwell.core.definition.problems import Problem, nearest
 from stepwell.event_types.types import Change, ChangeKind, KeptSchema, KnownType, Policy, Refused, Schema, TypeVersion
 from stepwell.event_types.validation import BadSchema, Checked, check_schema, json_pointer
 

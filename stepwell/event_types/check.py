@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stepwell.core.approvals import placeholders
-from stepwell.core.cel_ast import Select, walk
-from stepwell.core.expressions import ExpressionError, Scope, compile_value
-from stepwell.core.problems import Pointer, Problem
+from stepwell.core.cel.ast import Select, walk
+from stepwell.core.cel.expressions import ExpressionError, Scope, compile_value
+from stepwell.core.definition.problems import Pointer, Problem
+from stepwell.core.run.approvals import placeholders
 from stepwell.event_types.reading import Reading
 from stepwell.event_types.schema import Schema
 from stepwell.event_types.shapes import DYNAMIC, Shape, either, of_event

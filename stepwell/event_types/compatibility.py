@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stepwell.core.problems import Pointer
+from stepwell.core.definition.problems import Pointer
 from stepwell.event_types.containment import Containment, Reason
 from stepwell.event_types.known import Known
 from stepwell.event_types.schema import Document, Schema, describes, event_schema, json_pointer

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from stepwell.core.problems import Pointer, shown
+from stepwell.core.definition.problems import Pointer, shown
 from stepwell.event_types.alternatives import TEXT, alternatives, apart, by_kind, choices
 from stepwell.event_types.known import ALL_KINDS, TYPES, Known, is_readable, is_valid, kinds_of, matches
 from stepwell.event_types.sameness import Sameness

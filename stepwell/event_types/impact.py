@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from stepwell.core.problems import Pointer, Problem
+from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.event_types.check import check
 from stepwell.event_types.compatibility import compare
 from stepwell.event_types.schema import Schema

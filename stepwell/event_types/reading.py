@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stepwell.core.cel_ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
-from stepwell.core.problems import nearest, shown
+from stepwell.core.cel.ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
+from stepwell.core.definition.problems import nearest, shown
 from stepwell.event_types.shapes import ANY, BOOL, DYNAMIC, STRING, Shape, either, number, of_constant
 
 _ORDERED = frozenset({"number", "string", "bool", "bytes", "timestamp", "duration"})

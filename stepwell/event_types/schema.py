@@ -13,7 +13,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
-from stepwell.core.problems import Pointer, Problem, shown
+from stepwell.core.definition.problems import Pointer, Problem, shown
 
 if TYPE_CHECKING:
     import jsonschema_rs

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.cel_ast import Scalar
+from stepwell.core.cel.ast import Scalar
 from stepwell.event_types.alternatives import alternatives
 from stepwell.event_types.known import Known
 from stepwell.event_types.schema import Document, Schema, describes, event_schema

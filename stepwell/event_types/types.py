@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from stepwell.core.events import Event, EventError, Invalid
-from stepwell.core.problems import Problem, listed
+from stepwell.core.definition.problems import Problem, listed
+from stepwell.core.events.events import Event, EventError, Invalid
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.validation import Check, Checked
 

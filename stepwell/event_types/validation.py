@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stepwell.core.events import Event, Invalid
-from stepwell.core.problems import Problem
+from stepwell.core.definition.problems import Problem
+from stepwell.core.events.events import Event, Invalid
 from stepwell.event_types.effort import Cost, Effort, levels
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stepwell.core.approvals import Link, Links
-from stepwell.core.messages import Outcome
-from stepwell.local.platform import LocalPlatform
-from stepwell.local.queries import Queries
+from stepwell.core.run.approvals import Link, Links
+from stepwell.core.run.messages import Outcome
+from stepwell.local.database.queries import Queries
+from stepwell.local.engine.platform import LocalPlatform
 from stepwell.platform import Page, RunDetail
 
 

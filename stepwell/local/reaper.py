@@ -13,8 +13,8 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from stepwell.local.prctl import become_subreaper
 from stepwell.local.runners.process import started
+from stepwell.local.system.prctl import become_subreaper
 
 _EVERY_S = 1.0
 _AFTER_DEATH_S = 0.02  # what a step's group left dies a moment after the step

@@ -17,13 +17,13 @@ from stepwell.api.health import Broken
 from stepwell.core.terminal_text import escaped_json
 from stepwell.event_types.impact import event_names
 from stepwell.event_types.types import Refused
-from stepwell.local.http import serve
+from stepwell.local.database.keys import KeyStore
+from stepwell.local.engine.retention import keep_clean
+from stepwell.local.http.serving import serve
+from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files, refuse_broken
-from stepwell.local.keys import KeyStore
-from stepwell.local.prctl import hide_memory
-from stepwell.local.retention import keep_clean
 from stepwell.local.server import Deployed, LocalServer, ServerSettings, listen, open_server, url_of
-from stepwell.local.tls import Certificate
+from stepwell.local.system.prctl import hide_memory
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.search import Tree

@@ -15,22 +15,22 @@ from typing import IO, Any
 
 from stepwell.api.health import Broken
 from stepwell.core.plan import compile_plan
-from stepwell.core.routing import Release
+from stepwell.core.routing.versions import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
-from stepwell.local.clock import Clock
-from stepwell.local.code_check import check_code
-from stepwell.local.code_in_use import needed_versions
-from stepwell.local.code_keeper import CodeKeeper
-from stepwell.local.cpus import usable_cpus
-from stepwell.local.files import close_to_others, make_code_folder, make_folder, open_code
-from stepwell.local.functions import PUSHED, Registered
-from stepwell.local.lock import exclusive
-from stepwell.local.platform import DEFAULT_URL, LocalPlatform, Settings
-from stepwell.local.queries import Queries
+from stepwell.local.code.check import check_code
+from stepwell.local.code.in_use import needed_versions
+from stepwell.local.code.keeper import CodeKeeper
+from stepwell.local.database.functions import PUSHED, Registered
+from stepwell.local.database.lock import exclusive
+from stepwell.local.database.queries import Queries
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.clock import Clock
+from stepwell.local.engine.platform import DEFAULT_URL, LocalPlatform, Settings
+from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.runners.router import Runners
-from stepwell.local.slots import DEFAULT_HTTP_SLOTS
-from stepwell.local.step_user import StepUser, out_of_reach, require
-from stepwell.local.store import LocalStore
+from stepwell.local.system.cpus import usable_cpus
+from stepwell.local.system.files import close_to_others, make_code_folder, make_folder, open_code
+from stepwell.local.system.step_user import StepUser, out_of_reach, require
 from stepwell.local.webhooks import LocalWebhooks, Synchronised
 from stepwell.project.archive import unpack
 from stepwell.project.code import dotenv

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from stepwell.event_types.changes import UnknownVersion
 from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion
-from stepwell.local.platform import LocalPlatform
-from stepwell.local.queries import Queries
-from stepwell.local.types import TypeStore, read_schema, read_types
+from stepwell.local.database.event_types import TypeStore, read_schema, read_types
+from stepwell.local.database.queries import Queries
+from stepwell.local.engine.platform import LocalPlatform
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from typing import Any
 import orjson
 
 from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
-from stepwell.core.people import Person, alone, owner, unpack
-from stepwell.core.run import RunStatus
-from stepwell.local.lists import LAST, merged
-from stepwell.local.long_texts import whole
-from stepwell.local.people import read_person, texts
-from stepwell.local.queries import Queries
+from stepwell.core.events.users import Person, alone, owner, unpack
+from stepwell.core.run.run import RunStatus
+from stepwell.local.database.lists import LAST, merged
+from stepwell.local.database.long_texts import whole
+from stepwell.local.database.queries import Queries
+from stepwell.local.database.users import read_person, texts
 from stepwell.platform import Page
 
 _EVENTS = "SELECT seq, accepted_at, seq, id, name FROM events INDEXED BY events_user WHERE user = ? AND seq < ?"

@@ -14,9 +14,9 @@ import orjson
 
 from stepwell.api.certificates import Certificates
 from stepwell.api.webhook_rules import KeptRule
-from stepwell.core.webhooks import Rule
-from stepwell.local.platform import LocalPlatform
-from stepwell.local.queries import Queries
+from stepwell.core.webhooks.webhooks import Rule
+from stepwell.local.database.queries import Queries
+from stepwell.local.engine.platform import LocalPlatform
 
 Json = dict[str, Any]
 

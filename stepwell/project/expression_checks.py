@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stepwell.core.problems import Problem
+from stepwell.core.definition.problems import Problem
 from stepwell.event_types.schema import POLICY, Schema
 from stepwell.event_types.types import Policy, TypeDetail
 from stepwell.project.load import LoadedFunction

@@ -7,7 +7,7 @@ import re
 from bisect import bisect_right
 from typing import Any
 
-from stepwell.core.problems import Pointer
+from stepwell.core.definition.problems import Pointer
 from stepwell.project.source import DEEPEST, EMPTY, HALF_A_CHARACTER, TOO_DEEP, Source, SourceError, is_whole
 
 _BLANK = re.compile(r"[ \t\r\n]*")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stepwell.core.definition import Lambda
-from stepwell.core.problems import listed
+from stepwell.core.definition.definition import Lambda
+from stepwell.core.definition.problems import listed
 from stepwell.project.load import LoadedFunction
 from stepwell.project.source import PlacedProblem
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.core import values
-from stepwell.core.problems import Pointer, shown
+from stepwell.core.definition import field_validators
+from stepwell.core.definition.problems import Pointer, shown
 from stepwell.event_types.schema import POLICY, Schema
 from stepwell.event_types.validation import BadSchema, check_schema
 from stepwell.project.json_text import parse_json
@@ -146,7 +146,7 @@ def _event(name: Any) -> str:
         raise ValueError(f"{shown(name)} is no event's name; it is a text of 1 to 256 characters")
     if name.startswith("stepwell/"):
         raise ValueError("events whose names begin with stepwell/ are the engine's own, and need no type")
-    return values.exact_event(name)
+    return field_validators.exact_event(name)
 
 
 def _version(v: Any) -> str:

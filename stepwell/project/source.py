@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stepwell.core.problems import Pointer
+from stepwell.core.definition.problems import Pointer
 from stepwell.core.terminal_text import one_line
 
 DEEPEST = 64

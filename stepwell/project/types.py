@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepwell.core.problems import Pointer, Problem
+from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.event_types.changes import version_of
 from stepwell.event_types.schema import POLICY
 from stepwell.event_types.types import Policy, TypeVersion

@@ -69,8 +69,8 @@ def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
 
 def read_webhook(file: Path) -> WebhookFile:
     """The rule in a file. Raises LoadError with all that is wrong with it."""
-    from stepwell.core.definition import DefinitionError  # who has no webhooks waits for none of this
-    from stepwell.core.webhook_definition import parse_webhook, warnings
+    from stepwell.core.definition.definition import DefinitionError  # who has no webhooks waits for none of this
+    from stepwell.core.webhooks.definition import parse_webhook, warnings
 
     source = read_source(file)
     try:

@@ -18,7 +18,7 @@ from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from stepwell.core.problems import Pointer
+from stepwell.core.definition.problems import Pointer
 from stepwell.project.source import DEEPEST, EMPTY, HALF_A_CHARACTER, TOO_DEEP, Source, SourceError, is_whole
 from stepwell.project.yaml_hints import with_hint
 

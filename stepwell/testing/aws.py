@@ -21,30 +21,31 @@ from urllib.parse import parse_qsl, quote
 import orjson
 
 from stepwell.api.access import KeyScope
-from stepwell.aws import clients, positions
-from stepwell.aws.access import KeyStore
-from stepwell.aws.deployment import MissingSecrets, Wanted, wanted
-from stepwell.aws.deployment import Refused as CannotRun
+from stepwell.aws import clients
+from stepwell.aws.api.keys import KeyStore
+from stepwell.aws.deploy.plan import MissingSecrets, Wanted, wanted
+from stepwell.aws.deploy.plan import Refused as CannotRun
+from stepwell.aws.deploy.push import Push
+from stepwell.aws.engine.timers import AHEAD_MS as TIMERS_AHEAD_MS
+from stepwell.aws.functions.event_types import TypeStore
+from stepwell.aws.functions.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
+from stepwell.aws.functions.webhooks import AwsWebhooks
 from stepwell.aws.naming import secret_parameter
-from stepwell.aws.push import Push
 from stepwell.aws.resources import VARIABLE
-from stepwell.aws.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
-from stepwell.aws.table import TIMERS_STATE
-from stepwell.aws.timers import AHEAD_MS as TIMERS_AHEAD_MS
+from stepwell.aws.table import positions
+from stepwell.aws.table.keys import TIMERS_STATE
 from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, Engine, server
-from stepwell.aws.types import TypeStore
-from stepwell.aws.webhooks import AwsWebhooks
 from stepwell.core.duration import parse_duration
-from stepwell.core.routing import NotPossible, Release
-from stepwell.testing.account import provision
+from stepwell.core.routing.versions import NotPossible, Release
+from stepwell.testing.account.emulator import Emulator
+from stepwell.testing.account.environment import provision
+from stepwell.testing.account.lambda_events import LambdaContext, http_event, scheduled_event
+from stepwell.testing.account.pollers import Pollers
+from stepwell.testing.account.unkindness import CALLER, Unkindness
 from stepwell.testing.decisions import Decisions
-from stepwell.testing.emulator import Emulator
-from stepwell.testing.events import LambdaContext, http_event, scheduled_event
-from stepwell.testing.lambda_host import LambdaHost
+from stepwell.testing.lambdas.host import LambdaHost
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
-from stepwell.testing.pollers import Pollers
 from stepwell.testing.projects import Project, project_at
-from stepwell.testing.unkindness import CALLER, Unkindness
 
 HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
 
@@ -79,9 +80,9 @@ class AwsStepwell(Decisions):
 
     def cold_start(self) -> None:
         """New processes of all Lambdas: nothing is in their memory."""
-        from stepwell.aws import entry
+        from stepwell.aws.engine import queue_consumer
 
-        entry.entry.cache_clear()
+        queue_consumer.entry.cache_clear()
         for name in HANDLERS:
             sys.modules.pop(f"stepwell.aws.lambdas.{name}", None)
         self._handlers = {name: importlib.import_module(f"stepwell.aws.lambdas.{name}").handler for name in HANDLERS}
@@ -269,8 +270,8 @@ class AwsStepwell(Decisions):
 
     def sweep(self, silence_ms: int | None = None) -> None:
         """All rounds of the sweeper at once. `silence_ms`: after which an attempt is taken to be lost."""
-        from stepwell.aws.entry import entry
-        from stepwell.aws.table import STATUS_SHARDS
+        from stepwell.aws.engine.queue_consumer import entry
+        from stepwell.aws.table.keys import STATUS_SHARDS
 
         with self._as_caller():
             entry().sweep(range(STATUS_SHARDS), silence_ms)

@@ -17,13 +17,13 @@ from uuid import uuid4
 import boto3
 
 from stepwell.aws import clients
-from stepwell.aws.entry import Entry, now_ms
-from stepwell.aws.records import StoredAttempt, StoredRun, stored_run
+from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.engine.results import all_attempts
 from stepwell.aws.resources import Resources
-from stepwell.aws.results import all_attempts
-from stepwell.core.definition import parse_definition
-from stepwell.testing import meter
-from stepwell.testing.queues import Queues
+from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
+from stepwell.core.definition.definition import parse_definition
+from stepwell.testing.account import meter
+from stepwell.testing.account.queues import Queues
 
 Json = dict[str, Any]
 SERVICES = ("dynamodb", "sqs", "events", "lambda")

@@ -21,9 +21,9 @@ from stepwell.api.access import AnyKey
 from stepwell.api.event_ids import new_event_id
 from stepwell.api.views import event_view, run_view
 from stepwell.core.duration import parse_duration
-from stepwell.core.events import BadRequest, parse_events
-from stepwell.local.clock import Clock
-from stepwell.local.http import app_of
+from stepwell.core.events.events import BadRequest, parse_events
+from stepwell.local.engine.clock import Clock
+from stepwell.local.http.serving import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from stepwell.project.archive import write_archive
 from stepwell.project.load import LoadedFunction, load

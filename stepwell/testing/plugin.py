@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from stepwell.testing.containers import Containers, ContainerStepwell
-    from stepwell.testing.ecs_host import EcsHost
-    from stepwell.testing.emulator import Emulator
-    from stepwell.testing.lambda_host import LambdaHost
+    from stepwell.testing.account.emulator import Emulator
+    from stepwell.testing.account.unkindness import Unkindness
+    from stepwell.testing.ecs.containers import Containers, ContainerStepwell
+    from stepwell.testing.ecs.host import EcsHost
+    from stepwell.testing.lambdas.host import LambdaHost
     from stepwell.testing.local import LocalStepwell
-    from stepwell.testing.unkindness import Unkindness
 
 _UNKINDNESS = pytest.StashKey["Unkindness"]()
 
@@ -61,7 +61,7 @@ def stepwell(tmp_path: Path) -> Iterator[LocalStepwell]:
 @pytest.fixture(scope="session")
 def stepwell_containers() -> Iterator[Containers]:
     """What runs the container steps of `stepwell_aws`: docker or podman, and a registry that only this machine has."""
-    from stepwell.testing.containers import Containers
+    from stepwell.testing.ecs.containers import Containers
 
     with closing(Containers()) as containers:
         yield containers
@@ -72,7 +72,7 @@ def stepwell_aws_account(
     stepwell_containers: Containers,
 ) -> Iterator[tuple[Emulator, LambdaHost, EcsHost, Containers]]:
     """An emulated account, which the tests of a module use one after the other; those of others may use moto too."""
-    from stepwell.testing.containers import container_account
+    from stepwell.testing.ecs.containers import container_account
 
     with container_account(stepwell_containers) as account:
         yield account
@@ -81,8 +81,8 @@ def stepwell_aws_account(
 @pytest.fixture
 def stepwell_unkindness(request: pytest.FixtureRequest) -> Unkindness | None:
     """What the emulated account does of all that AWS may do: a lot with `--unkind` or the marker `unkind`, nothing with
-    the marker `kind`. Override it to choose: `stepwell.testing.unkindness.Unkindness`."""
-    from stepwell.testing.unkindness import Unkindness
+    the marker `kind`. Override it to choose: `stepwell.testing.account.unkindness.Unkindness`."""
+    from stepwell.testing.account.unkindness import Unkindness
 
     is_unkind = request.config.getoption("--unkind") or request.node.get_closest_marker("unkind")
     if not is_unkind or request.node.get_closest_marker("kind"):
@@ -98,7 +98,7 @@ def stepwell_aws(
 ) -> Iterator[ContainerStepwell]:
     """An environment in an emulated account that is empty. Needs `pip install 'stepwell[testing]'`. Its words:
     `stepwell.testing.platform.Stepwell`."""
-    from stepwell.testing.containers import ContainerStepwell
+    from stepwell.testing.ecs.containers import ContainerStepwell
 
     aws = ContainerStepwell(*stepwell_aws_account, unkindness=stepwell_unkindness)
     yield aws

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.aws import adapter
+from stepwell.aws.deploy import adapter
 from tests.adapter.lambda_service import Lambda
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from stepwell.aws.outcomes import outcome_of_report
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import from_exit, unsaid
+from stepwell.aws.steps.outcomes import outcome_of_report
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import from_exit, unsaid
 from stepwell.local.runners.program import last_line
 from stepwell.local.runners.stdout import StdoutReader
 from tests.adapter.lambda_service import Lambda

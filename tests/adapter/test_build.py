@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.aws import adapter
+from stepwell.aws.deploy import adapter
 
 MACHINES = {"x86_64": 62, "arm64": 183}  # e_machine of an ELF header
 

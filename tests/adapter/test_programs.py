@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from stepwell.aws.outcomes import outcome_of_report
-from stepwell.core.outcome import MAX_OUTPUT_BYTES
+from stepwell.aws.steps.outcomes import outcome_of_report
+from stepwell.core.run.outcome import MAX_OUTPUT_BYTES
 from tests.adapter.lambda_service import Lambda
 
 MB = 1024 * 1024

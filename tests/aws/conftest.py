@@ -14,17 +14,19 @@ import time_machine
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
-from stepwell.aws import clients, positions, signing_keys
+from stepwell.aws import clients
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import create_table
+from stepwell.aws.signing import signing_keys
+from stepwell.aws.table import positions
+from stepwell.aws.table.keys import create_table
+from stepwell.testing.account.faster_moto import faster_moto
+from stepwell.testing.account.snapshot import Snapshot
 from stepwell.testing.batches import Batches
-from stepwell.testing.faster_moto import faster_moto
 from stepwell.testing.platform import START
-from stepwell.testing.snapshot import Snapshot
 from tests.containers import engine_or_skip
 
 if TYPE_CHECKING:
-    from stepwell.testing.containers import ContainerStepwell
+    from stepwell.testing.ecs.containers import ContainerStepwell
     from tests.aws.containers import Images
 
 REGION = "eu-west-1"
@@ -137,7 +139,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
 
 @pytest.fixture(scope="module")
 def account_with_ecs(images: Images) -> Iterator[tuple[Any, ...]]:
-    from stepwell.testing.containers import container_account
+    from stepwell.testing.ecs.containers import container_account
 
     with container_account(images) as account:
         yield account
@@ -146,7 +148,7 @@ def account_with_ecs(images: Images) -> Iterator[tuple[Any, ...]]:
 @pytest.fixture
 def aws(account_with_ecs: tuple[Any, ...]) -> Iterator[ContainerStepwell]:
     """An environment that runs containers, in an emulated account that is empty."""
-    from stepwell.testing.containers import ContainerStepwell
+    from stepwell.testing.ecs.containers import ContainerStepwell
 
     aws = ContainerStepwell(*account_with_ecs)
     yield aws

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from stepwell.testing.containers import Containers
+from stepwell.testing.ecs.containers import Containers
 from tests.containers import BUSYBOX
 
 

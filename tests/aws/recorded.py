@@ -20,15 +20,16 @@ from urllib.parse import unquote, urlsplit
 import boto3
 from botocore.awsrequest import AWSPreparedRequest
 
-from stepwell.aws import adapter, entry
 from stepwell.aws.clients import client
+from stepwell.aws.deploy import adapter
+from stepwell.aws.deploy.task_definitions import STEP
+from stepwell.aws.engine import queue_consumer
 from stepwell.aws.resources import VARIABLE, Resources
-from stepwell.aws.table import STATUS_SHARDS
-from stepwell.aws.task_definitions import STEP
+from stepwell.aws.table.keys import STATUS_SHARDS
+from stepwell.testing.account.emulator import Emulator
+from stepwell.testing.account.lambda_events import LambdaContext
 from stepwell.testing.aws import AwsStepwell
-from stepwell.testing.emulator import Emulator
-from stepwell.testing.events import LambdaContext
-from stepwell.testing.lambda_host import LambdaHost
+from stepwell.testing.lambdas.host import LambdaHost
 from tests.aws.permissions import Access, Account, Json
 
 SERVICES = ("dynamodb", "sqs", "events", "lambda", "s3", "ssm", "logs", "ecs")
@@ -172,7 +173,7 @@ class RecordedStepwell(AwsStepwell):
         self._handlers = {name: partial(self._invoke, name, its) for name, its in self._handlers.items()}
 
     def _invoke(self, name: str, handler: Callable[[Any, Any], Any], event: Any, context: LambdaContext) -> Any:
-        entry.entry.cache_clear()
+        queue_consumer.entry.cache_clear()
         with self.recorder.running(name, event):
             return handler(event, context)
 

@@ -16,8 +16,8 @@ import boto3
 import pytest
 
 from infra.settings import Settings
-from stepwell.aws.roles import trust
-from stepwell.core.definition import parse_definition
+from stepwell.aws.deploy.roles import trust
+from stepwell.core.definition.definition import parse_definition
 from stepwell.testing.platform import Refused
 from tests.aws.permissions import Json
 from tests.aws.recorded import RecordedStepwell, write

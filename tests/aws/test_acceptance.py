@@ -11,7 +11,7 @@ from botocore.exceptions import ReadTimeoutError
 from moto.core.botocore_stubber import BotocoreStubber
 
 from stepwell.aws.resources import Resources
-from stepwell.core.run import RunStatus
+from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
 from tests.aws.test_sweep import failing
 

@@ -11,18 +11,18 @@ import orjson
 import pytest
 import time_machine
 
-from stepwell.aws import store
-from stepwell.aws.approvals import AwsApprovals
-from stepwell.aws.entry import now_ms
-from stepwell.aws.positions import next_position
-from stepwell.aws.queries import Queries
+from stepwell.aws.api.approvals import AwsApprovals
+from stepwell.aws.api.queries import Queries
+from stepwell.aws.engine import store
+from stepwell.aws.engine.queue_consumer import now_ms
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import Item, arrival, arrival_partitions, event_key, function_key, starts_key, wait_key
-from stepwell.core.definition import parse_definition
-from stepwell.core.messages import Outcome
-from stepwell.core.run import RunStatus
+from stepwell.aws.table.keys import Item, arrival, arrival_partitions, event_key, function_key, starts_key, wait_key
+from stepwell.aws.table.positions import next_position
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.run import RunStatus
+from stepwell.testing.account.meter import Meter, metered
 from stepwell.testing.batches import Batches, Json, handler_step
-from stepwell.testing.meter import Meter, metered
 
 NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
 MS = int(NOW.timestamp() * 1000)

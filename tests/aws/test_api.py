@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 import pytest
 
 from stepwell.api.access import KeyScope
-from stepwell.aws import api as module
-from stepwell.aws.access import KeyStore
-from stepwell.aws.api import api_of
+from stepwell.aws.api import app as module
+from stepwell.aws.api.app import api_of
+from stepwell.aws.api.keys import KeyStore
 from stepwell.testing.batches import Batches, Json, handler_step
 from tests.aws.test_sweep import failing
 

@@ -14,13 +14,13 @@ import orjson
 import pytest
 import time_machine
 
-from stepwell.aws.approvals import AwsApprovals
+from stepwell.aws.api.approvals import AwsApprovals
+from stepwell.aws.api.queries import Queries
 from stepwell.aws.clients import client
-from stepwell.aws.entry import Entry, now_ms
-from stepwell.aws.queries import Queries
+from stepwell.aws.engine.queue_consumer import Entry, now_ms
 from stepwell.aws.resources import Resources
-from stepwell.core.approvals import Link, decided
-from stepwell.core.run import RunStatus, StepStatus
+from stepwell.core.run.approvals import Link, decided
+from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
 from stepwell.testing.platform import START
 
@@ -185,5 +185,5 @@ def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resource
 
 
 def test_who_asks_nobody_does_not_load_what_it_takes() -> None:
-    code = "import sys, stepwell.aws.entry; print([its for its in sys.modules if 'approval' in its])"
+    code = "import sys, stepwell.aws.engine.queue_consumer; print([its for its in sys.modules if 'approval' in its])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

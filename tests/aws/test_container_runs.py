@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stepwell.aws.clients import client
-from stepwell.aws.messages import stop_message
-from stepwell.testing.containers import ContainerStepwell
+from stepwell.aws.queues.messages import stop_message
+from stepwell.testing.ecs.containers import ContainerStepwell
 from tests.aws.containers import Images
 
 Deploy = Callable[..., None]

@@ -10,13 +10,13 @@ import orjson
 import pytest
 
 from stepwell.aws.clients import client
-from stepwell.aws.containers import Containers, NotStarted
-from stepwell.aws.dispatch import Busy, NeverStarts
-from stepwell.aws.stopped_tasks import TaskOutcome
-from stepwell.aws.task_definitions import Container, register_task_definition
-from stepwell.core.messages import Error, Outcome
-from stepwell.testing.containers import ARCHITECTURE, PATIENCE_S, ContainerStepwell
-from stepwell.testing.ecs_host import EcsHost
+from stepwell.aws.deploy.task_definitions import Container, register_task_definition
+from stepwell.aws.steps.containers import Containers, NotStarted
+from stepwell.aws.steps.dispatch import Busy, NeverStarts
+from stepwell.aws.steps.stopped_tasks import TaskOutcome
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.testing.ecs.containers import ARCHITECTURE, PATIENCE_S, ContainerStepwell
+from stepwell.testing.ecs.host import EcsHost
 from tests.aws.containers import Images
 
 RUN = "abcdefghijklmnopqrstuvwxyz"

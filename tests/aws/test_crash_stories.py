@@ -18,11 +18,12 @@ import boto3
 import pytest
 import time_machine
 
-from stepwell.aws import clients, waking
-from stepwell.aws.entry import now_ms
+from stepwell.aws import clients
+from stepwell.aws.engine import wait_pages
+from stepwell.aws.engine.queue_consumer import now_ms
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import STATUS_SHARDS
-from stepwell.core.definition import parse_definition
+from stepwell.aws.table.keys import STATUS_SHARDS
+from stepwell.core.definition.definition import parse_definition
 from stepwell.testing.batches import LOST, Batches, Crash, Json, destination, handler_step
 
 NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
@@ -317,7 +318,7 @@ def result(its: Story) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waking, "_PAGE", 2)
+    monkeypatch.setattr(wait_pages, "_PAGE", 2)
 
 
 @every_story

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.queries import Queries
-from stepwell.aws.registry import Registry
+from stepwell.aws.api.queries import Queries
+from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import STATUS_SHARDS
-from stepwell.core.events import kept_events
-from stepwell.core.run import RunStatus
+from stepwell.aws.table.keys import STATUS_SHARDS
+from stepwell.core.events.events import kept_events
+from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}

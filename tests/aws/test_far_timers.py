@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.entry import now_ms
-from stepwell.aws.far_timers import _WAITING, IN_PARALLEL
-from stepwell.aws.outbox import NotSent
-from stepwell.aws.table import TIMER_SHARDS, timer_key
-from stepwell.core.messages import Timer, TimerKind
+from stepwell.aws.engine.far_timers import _WAITING, IN_PARALLEL
+from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.queues.outbox import NotSent
+from stepwell.aws.table.keys import TIMER_SHARDS, timer_key
+from stepwell.core.run.messages import Timer, TimerKind
+from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import Batches, Json, handler_step, sqs_event
-from stepwell.testing.meter import metered
 
 SOON_MS = 5 * 60_000
 
@@ -133,7 +133,7 @@ def test_where_the_queue_refuses_messages_none_is_lost(batches: Batches, clock: 
 
 
 def test_few_timers_are_held_in_memory(batches: Batches, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepwell.aws.far_timers._PAGE", 20)
+    monkeypatch.setattr("stepwell.aws.engine.far_timers._PAGE", 20)
     put_timers(batches, 2000)
     held: list[int] = []
     sent: list[int] = []

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from stepwell.aws.entry import Entry, now_ms
-from stepwell.aws.messages import tick_name
-from stepwell.aws.table import wait_partitions
-from stepwell.core.events import event_from
-from stepwell.core.messages import TimerKind
-from stepwell.core.run import PauseStatus, RunStatus, StepStatus
+from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.queues.messages import tick_name
+from stepwell.aws.table.keys import wait_partitions
+from stepwell.core.events.events import event_from
+from stepwell.core.run.messages import TimerKind
+from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
 DELAY, DEADLINE, RETRY = TimerKind.DELAY, TimerKind.DEADLINE, TimerKind.RETRY

@@ -8,9 +8,9 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from stepwell.aws.queries import Queries
-from stepwell.aws.table import event_key
-from stepwell.core.run import RunStatus
+from stepwell.aws.api.queries import Queries
+from stepwell.aws.table.keys import event_key
+from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Json, handler_step, sqs_event
 
 LONG = "\U0001f600" * 255  # four bytes each

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from stepwell.aws import http_step
 from stepwell.aws.clients import client
-from stepwell.aws.http_step import HttpSteps
-from stepwell.aws.outcomes import outcome_of_report
 from stepwell.aws.resources import Resources
-from stepwell.core.messages import Error, Outcome
+from stepwell.aws.steps import http_step
+from stepwell.aws.steps.http_step import HttpSteps
+from stepwell.aws.steps.outcomes import outcome_of_report
+from stepwell.core.run.messages import Error, Outcome
 
 Json = dict[str, Any]
 INPUT: Json = {
@@ -298,6 +298,6 @@ def test_sandboxes_that_start_together_wait_for_their_turn_at_ssm(
 
 def test_a_cold_start_loads_no_engine() -> None:
     names = ["pydantic", "starlette", "cel_expr_python", "mangum", "stepwell.engine", "boto3"]
-    code = f"import sys, stepwell.aws.http_step; print([n for n in {names} if n in sys.modules])"
+    code = f"import sys, stepwell.aws.steps.http_step; print([n for n in {names} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.aws.images import Image, ImageError, built_image, named_image
-from stepwell.aws.oci import Reference
+from stepwell.aws.deploy.images import Image, ImageError, built_image, named_image
+from stepwell.aws.deploy.oci import Reference
 from stepwell.project.code import StepCode, read_code
-from stepwell.testing.registry import Registry, digest_of
+from stepwell.testing.ecs.registry import Registry, digest_of
 from tests.aws.conftest import RESOURCES
 from tests.aws.containers import Images
 from tests.containers import BUSYBOX

@@ -16,10 +16,10 @@ from botocore.exceptions import ClientError
 
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients
-from stepwell.aws.access import KeyStore
-from stepwell.aws.arrivals import read_arrival
+from stepwell.aws.api.ingest import Ingest, ingest_of
+from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.clients import client
-from stepwell.aws.ingest import Ingest, ingest_of
+from stepwell.aws.queues.event_messages import read_arrival
 from stepwell.aws.resources import Resources
 from stepwell.engine import Arrival
 from stepwell.platform import Cause
@@ -283,6 +283,6 @@ def test_who_sends_while_types_cannot_be_read_for_throttling_is_asked_to_send_ag
 
 def test_a_cold_start_loads_no_more_than_it_needs() -> None:
     names = ["pydantic", "starlette", "cel_expr_python", "httpx", "asyncio", "mangum", "stepwell.engine", "yaml"]
-    code = f"import sys, stepwell.aws.ingest; print([n for n in {names} if n in sys.modules])"
+    code = f"import sys, stepwell.aws.api.ingest; print([n for n in {names} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepwell.testing.lambda_logs import SandboxLog
+from stepwell.testing.lambdas.logs import SandboxLog
 
 
 def test_a_log_has_lambdas_lines_and_the_processs_in_the_order_of_printing(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 import time_machine
 
 from stepwell.aws.clients import client
-from stepwell.aws.lists import ALL, EVENTS, RUNS, Listed, Lists, of_function, of_name, of_user
-from stepwell.aws.positions import first_of
 from stepwell.aws.resources import Resources
+from stepwell.aws.table.lists import ALL, EVENTS, RUNS, Listed, Lists, of_function, of_name, of_user
+from stepwell.aws.table.positions import first_of
 
 DAY = 86_400_000
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from stepwell.aws.api.logs import MAX_LOG_BYTES, Logs, Source, of_invocation, of_task
 from stepwell.aws.clients import client
-from stepwell.aws.logs import MAX_LOG_BYTES, Logs, Source, of_invocation, of_task
 
 NOW = time.time_ns() // 1_000_000 - 60_000  # CloudWatch takes no line of the future
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from stepwell.aws.approvals import AwsApprovals
-from stepwell.aws.entry import now_ms
-from stepwell.aws.queries import Queries
-from stepwell.aws.table import event_key
-from stepwell.core.approvals import decided as decided_as
-from stepwell.core.run import RunStatus, StepStatus
+from stepwell.aws.api.approvals import AwsApprovals
+from stepwell.aws.api.queries import Queries
+from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.table.keys import event_key
+from stepwell.core.run.approvals import decided as decided_as
+from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.testing.batches import Batches, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "2d"}

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.aws.messages import look_message
+from stepwell.aws.queues.messages import look_message
 from stepwell.aws.resources import Resources
-from stepwell.core.run import StepStatus
+from stepwell.core.run.run import StepStatus
 from stepwell.testing.batches import Batches, Json, handler_step
 from stepwell.testing.platform import START
 
@@ -20,7 +20,7 @@ AT_ONCE = 10
 
 @pytest.fixture(autouse=True)
 def looks_at_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepwell.aws.store.DynamoStore.looks_at", AT_ONCE)
+    monkeypatch.setattr("stepwell.aws.engine.store.DynamoStore.looks_at", AT_ONCE)
 
 
 def deploy(batches: Batches, **edge: Any) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.aws.outcomes import outcome_of_destination, outcome_of_report, read_body
-from stepwell.core.definition import parse_definition
-from stepwell.core.messages import Error, Outcome
+from stepwell.aws.steps.outcomes import outcome_of_destination, outcome_of_report, read_body
+from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Step, compile_plan
+from stepwell.core.run.messages import Error, Outcome
 
 Json = dict[str, Any]
 NOW = 1_780_308_030_000

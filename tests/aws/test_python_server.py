@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.testing.python_server import PythonServer, can_fork
-from stepwell.testing.runtime_api import RuntimeApi
+from stepwell.testing.lambdas.python_server import PythonServer, can_fork
+from stepwell.testing.lambdas.runtime_api import RuntimeApi
 
 
 class OneInvocation:

@@ -11,14 +11,14 @@ import pytest
 import time_machine
 
 from stepwell.api.views import run_view
-from stepwell.aws import queries as module
+from stepwell.aws.api import queries as module
+from stepwell.aws.api.queries import Queries
 from stepwell.aws.clients import client
-from stepwell.aws.lists import Listed, Lists
-from stepwell.aws.positions import ms_of
-from stepwell.aws.queries import Queries
-from stepwell.aws.records import stored_run
 from stepwell.aws.resources import Resources
-from stepwell.core.run import RunStatus
+from stepwell.aws.table.lists import Listed, Lists
+from stepwell.aws.table.positions import ms_of
+from stepwell.aws.table.runs import stored_run
+from stepwell.core.run.run import RunStatus
 from stepwell.platform import EventDetail, Page, RunDetail
 from stepwell.testing.batches import Batches, Json, handler_step
 

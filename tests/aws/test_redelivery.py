@@ -10,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from stepwell.aws.clients import client
-from stepwell.aws.redelivery import (
+from stepwell.aws.queues.redelivery import (
     LATEST_S,
     MAX_RECEIVES,
     STUCK,
@@ -19,9 +19,9 @@ from stepwell.aws.redelivery import (
     redelivery_delay_s,
 )
 from stepwell.aws.topology import QUEUES, reader
-from stepwell.testing.containers import ContainerStepwell
-from stepwell.testing.emulator import answer
-from stepwell.testing.events import LambdaContext
+from stepwell.testing.account.emulator import answer
+from stepwell.testing.account.lambda_events import LambdaContext
+from stepwell.testing.ecs.containers import ContainerStepwell
 from tests.behaviour.words import function, write_function
 
 HOUR = 3600

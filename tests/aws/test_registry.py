@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.items import read_partition
-from stepwell.aws.registry import Registry, Target
+from stepwell.aws.functions.registry import Registry, Target
 from stepwell.aws.resources import Resources
-from stepwell.core.definition import parse_definition
-from stepwell.core.routing import (
+from stepwell.aws.table.items import read_partition
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.routing.versions import (
     Canary,
     Change,
     Release,

@@ -17,10 +17,10 @@ import boto3
 import pytest
 
 from infra.settings import Settings
+from stepwell.aws.deploy.roles import POLICY
 from stepwell.aws.naming import role_prefix
-from stepwell.aws.roles import POLICY
 from stepwell.aws.topology import FUNCTIONS
-from stepwell.testing.account import ENV
+from stepwell.testing.account.environment import ENV
 from stepwell.testing.aws import aws_account
 from tests.aws.permissions import Access, Account, Grant, Json, grants
 from tests.aws.recorded import RecordedStepwell, Recorder, lambda_name

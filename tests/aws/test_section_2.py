@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from stepwell.aws.clients import client
-from stepwell.aws.registry import Registry
-from stepwell.testing.containers import ContainerStepwell
+from stepwell.aws.functions.registry import Registry
+from stepwell.testing.ecs.containers import ContainerStepwell
 from tests.containers import BUSYBOX
 
 FUNCTION = Path(__file__).parents[1] / "fixtures" / "section-two"

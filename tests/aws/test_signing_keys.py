@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from stepwell.aws import signing_keys
 from stepwell.aws.clients import client
-from stepwell.aws.entry import Entry, now_ms
+from stepwell.aws.engine.queue_consumer import Entry, now_ms
 from stepwell.aws.resources import Resources
-from stepwell.aws.signing_keys import KEPT_MS, CannotChange, NoKeys, read_keys
-from stepwell.aws.table import SECRET
-from stepwell.aws.tokens import Tokens
-from stepwell.core.approvals import Link, decided
-from stepwell.core.run import RunStatus
+from stepwell.aws.signing import signing_keys
+from stepwell.aws.signing.signing_keys import KEPT_MS, CannotChange, NoKeys, read_keys
+from stepwell.aws.signing.tokens import Tokens
+from stepwell.aws.table.keys import SECRET
+from stepwell.core.run.approvals import Link, decided
+from stepwell.core.run.run import RunStatus
+from stepwell.core.run.stored_links import REQUESTED
 from stepwell.core.signing import UNNAMED, KeysUnreadable, SigningKeys, UnknownKey, key_of, single_key
-from stepwell.core.stored_links import REQUESTED
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
 PARAMETER = "/stepwell/test/signing-keys"

@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.aws.stopped_tasks import STOPPED_BY_US, StoppedTask
-from stepwell.core.messages import Outcome
+from stepwell.aws.steps.stopped_tasks import STOPPED_BY_US, StoppedTask
+from stepwell.core.run.messages import Outcome
 
 NOW = 1_800_000_000_000
 EXITED = "Essential container in task exited"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.entry import now_ms
-from stepwell.aws.sweeper import Sweeper
-from stepwell.core.run import RunStatus, StepStatus
+from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.sweeper import Sweeper
+from stepwell.core.run.run import RunStatus, StepStatus
+from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
-from stepwell.testing.meter import metered
 
 AGE_S, TIMEOUT_S, START_S = 3600, 30, 60
 LATE_S = 120  # after which the message of a timer is taken to be lost
@@ -177,7 +177,7 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
         batches.send(id=f"event {number}")  # which tells the run's id, and so its shard
     batches.drain()
     clock.shift(LATE_S + 1)  # before, nothing can be late
-    monkeypatch.setattr("stepwell.aws.sweeper._PAGE", 2)
+    monkeypatch.setattr("stepwell.aws.engine.sweeper._PAGE", 2)
     rounds: list[list[str]] = []
 
     def look(self: Sweeper, ids: list[str], **_: Any) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
+from stepwell.aws.deploy.task_definitions import CannotRegister, Container, fargate_size, register_task_definition
 from stepwell.aws.resources import Resources
-from stepwell.aws.task_definitions import CannotRegister, Container, fargate_size, register_task_definition
 from tests.aws.conftest import RESOURCES
 
 CONTAINER = Container("busybox:1", ("/bin/sh", "-c", "x"), "arn:aws:iam::123456789012:role/step", "/stepwell/test")

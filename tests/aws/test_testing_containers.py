@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.testing.containers import Containers, ContainerStepwell
+from stepwell.testing.ecs.containers import Containers, ContainerStepwell
 from stepwell.testing.platform import Refused
 from tests.aws.containers import Images
 

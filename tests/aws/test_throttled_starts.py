@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.entry import now_ms
+from stepwell.aws.engine.queue_consumer import now_ms
 from stepwell.aws.resources import Resources
-from stepwell.core.definition import parse_definition
-from stepwell.core.events import run_id as run_id_of
-from stepwell.core.run import RunStatus
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import run_id as run_id_of
+from stepwell.core.run.run import RunStatus
 from stepwell.platform import NotWritten
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
 from tests.aws.test_sweep import failing

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from stepwell.aws.entry import now_ms
+from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.functions.schedules import Schedules
 from stepwell.aws.resources import Resources
-from stepwell.aws.schedules import Schedules
-from stepwell.aws.table import timer_partition
-from stepwell.aws.tokens import Tokens
-from stepwell.core.run import RunStatus
+from stepwell.aws.signing.tokens import Tokens
+from stepwell.aws.table.keys import timer_partition
+from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import LOST, Batches, handler_step
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from stepwell.aws.roles import trust
+from stepwell.aws.deploy.roles import trust
 from stepwell.testing.aws import AwsStepwell
 
 HANDLER = "def handler(event, context):\n    return 'x' * 2_000_000\n"

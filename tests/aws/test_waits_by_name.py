@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import FUNCTIONS_STATE, WAIT_SHARDS, wait_partitions
-from stepwell.core.run import RunStatus
+from stepwell.aws.table.keys import FUNCTIONS_STATE, WAIT_SHARDS, wait_partitions
+from stepwell.core.run.run import RunStatus
+from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import Batches, Json, handler_step
-from stepwell.testing.meter import metered
 
 BY_NAME = {"event": "paid", "match": "async.data.amount > event.data.amount", "ttl": "1d"}
 STEPS = {"a": handler_step({"step": "$trigger", "async": BY_NAME})}

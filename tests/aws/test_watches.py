@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stepwell.aws.entry import now_ms
+from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.sweep import next_look, overdue
 from stepwell.aws.resources import Resources
-from stepwell.aws.sweep import next_look, overdue
-from stepwell.core.messages import AttemptLost, RunStarted
 from stepwell.core.plan import Plan
-from stepwell.core.run import Run, RunStatus
+from stepwell.core.run.messages import AttemptLost, RunStarted
+from stepwell.core.run.run import Run, RunStatus
+from stepwell.testing.account.meter import Meter, metered
 from stepwell.testing.batches import LOST, Batches, Crash, Json, handler_step
-from stepwell.testing.meter import Meter, metered
 
 HOUR_S, DAY_S, MINUTE_MS = 3600, 86_400, 60_000
 AGE_MS, SHORT_AGE_MS = 3_600_000, 300_000

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from stepwell.aws.api.ingest import Ingest, ingest_of
 from stepwell.aws.clients import client
-from stepwell.aws.ingest import Ingest, ingest_of
+from stepwell.aws.functions.webhooks import AwsHooks, AwsWebhooks
 from stepwell.aws.naming import secret_parameter
 from stepwell.aws.resources import Resources
-from stepwell.aws.webhooks import AwsHooks, AwsWebhooks
 from tests.aws.test_ingest import Json, accepted, http, queued, refused
 
 RULE: Json = {

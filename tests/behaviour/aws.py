@@ -9,9 +9,9 @@ import orjson
 
 from stepwell.aws.clients import client
 from stepwell.core.times import time_text
-from stepwell.testing.account import ENGINE_EVENTS
-from stepwell.testing.containers import ContainerStepwell
-from stepwell.testing.unkindness import Unkindness
+from stepwell.testing.account.environment import ENGINE_EVENTS
+from stepwell.testing.account.unkindness import Unkindness
+from stepwell.testing.ecs.containers import ContainerStepwell
 from tests.behaviour.words import Json, write_function
 
 

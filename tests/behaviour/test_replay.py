@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from stepwell.cli.replay_journal import InUse, Journal, NoJournal
-from stepwell.cli.replay_selection import Choice
-from stepwell.cli.replaying import Plan, Replaying
+from stepwell.cli.replay.execution import Plan, Replaying
+from stepwell.cli.replay.journal import InUse, Journal, NoJournal
+from stepwell.cli.replay.selection import Choice
 from tests.behaviour.words import START, Json, Platform, Refused, function, script, statuses
 
 ABROAD = {"name": "go", "id": "abroad", "data": {"n": 1}, "user": {"id": "ada"}, "ts": 1_700_000_000_000, "v": "1"}
@@ -449,7 +449,7 @@ def test_the_command_replays_the_ticks_of_its_own_cron_triggers(platform: Platfo
 def test_a_command_that_is_killed_goes_on_and_starts_none_twice(
     platform: Platform, dies_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepwell.cli.replaying._MOST", 3)
+    monkeypatch.setattr("stepwell.cli.replay.execution._MOST", 3)
     platform.deploy(function(id="f"))
     platform.deploy(function(id="g"))
     sent = [platform.send(data={"n": n}) for n in range(8)]

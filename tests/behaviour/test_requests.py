@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from stepwell.api import event_ids
-from stepwell.core.engine_ids import EngineId
+from stepwell.core.events.engine_ids import EngineId
 from tests.behaviour.words import Json, Platform, Refused, function
 
 BOM = b"\xef\xbb\xbf"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stepwell.cli.tables import function_lines, function_table
+from stepwell.cli.ui.tables import function_lines, function_table
 
 
 def test_functions_are_listed_with_the_waits_that_every_event_of_a_name_is_compared_with() -> None:

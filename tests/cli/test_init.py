@@ -17,7 +17,7 @@ from click.testing import Result
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from stepwell.cli.init import Template
+from stepwell.cli.commands.init import Template
 from stepwell.cli.main import app
 from stepwell.project.load import load
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from stepwell.api.access import KeyScope
 from stepwell.cli.main import app
-from stepwell.local.keys import KeyStore
+from stepwell.local.database.keys import KeyStore
 
 
 def keys(*arguments: str | Path) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.cli.redact import read_paths, redact
+from stepwell.cli.replay.redact import read_paths, redact
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_what_cannot_be_is_refused_in_words(command: Command, sent: list[str], a
 def test_an_unreachable_server_is_waited_for_and_the_replay_can_go_on(
     command: Command, sent: list[str], monkeypatch: pytest.MonkeyPatch, http: Api, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("stepwell.cli.replay._PATIENCE_S", 0.0)
+    monkeypatch.setattr("stepwell.cli.replay.command._PATIENCE_S", 0.0)
     failed = command(
         "replay", "--function", "one", "--version", "1", "--from", "http://127.0.0.1:1", "--to", http_url(http)
     )

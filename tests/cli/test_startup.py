@@ -13,7 +13,7 @@ from stepwell.cli.main import COMMANDS, app
 
 SERVERS = {"starlette", "uvicorn", "uvloop", "watchfiles", "sqlite3", "asyncio.subprocess", "stepwell.local"}
 LIBRARIES = {"boto3", "cel_expr_python", "genson", "jsonschema_rs", "pathspec", "yaml"}
-OURS = {"stepwell.api", "stepwell.aws", "stepwell.core.definition", "stepwell.engine", "stepwell.project"}
+OURS = {"stepwell.api", "stepwell.aws", "stepwell.core.definition.definition", "stepwell.engine", "stepwell.project"}
 SCRIPT = """
 import contextlib, sys
 from stepwell.cli.main import main
@@ -38,7 +38,7 @@ def imported(*arguments: str) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_imports_none_of_the_commands(arguments: list[str]) -> None:
     found = imported(*arguments)
-    assert not found & (SERVERS | LIBRARIES | OURS | {"asyncio", "httpx", "ssl", "stepwell.cli.runs"})
+    assert not found & (SERVERS | LIBRARIES | OURS | {"asyncio", "httpx", "ssl", "stepwell.cli.commands.runs"})
 
 
 @pytest.mark.parametrize("arguments", [["runs"], ["runs", "show", "x"], ["events"], ["functions"], ["send", "x"]])

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.core.advance import Decision, advance, outstanding, questions, used_events
-from stepwell.core.definition import parse_definition
-from stepwell.core.messages import (
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.run.advance import Decision, advance, outstanding, questions, used_events
+from stepwell.core.run.messages import (
     NO_ANSWERS,
     NO_QUESTIONS,
     Answer,
@@ -43,8 +44,7 @@ from stepwell.core.messages import (
     TimerKind,
     WaitKey,
 )
-from stepwell.core.plan import TRIGGER, Plan, compile_plan
-from stepwell.core.run import (
+from stepwell.core.run.run import (
     EdgeStatus,
     PauseState,
     PauseStatus,

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.advance import advance, outstanding, questions
-from stepwell.core.definition import parse_definition
-from stepwell.core.inputs import error_json
-from stepwell.core.messages import (
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.run.advance import advance, outstanding, questions
+from stepwell.core.run.inputs import error_json
+from stepwell.core.run.messages import (
     Answer,
     Answers,
     AttemptEnded,
@@ -48,10 +49,9 @@ from stepwell.core.messages import (
     TimerKind,
     WaitKey,
 )
-from stepwell.core.plan import TRIGGER, Plan, compile_plan
-from stepwell.core.resume import Earlier, Restart, resumption
-from stepwell.core.run import ENDED_STEPS, Packer, Run, RunStatus, StepStatus, bits_of, new_run, pack, unpack
-from stepwell.core.transitions import EDGE, PAUSE, RUN, STEP, Table
+from stepwell.core.run.resume import Earlier, Restart, resumption
+from stepwell.core.run.run import ENDED_STEPS, Packer, Run, RunStatus, StepStatus, bits_of, new_run, pack, unpack
+from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP, Table
 
 S = TypeVar("S")
 

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.approvals import (
+from stepwell.core.definition.definition import DefinitionError, parse_definition
+from stepwell.core.events.events import internal_event
+from stepwell.core.plan import Plan, Runtime, compile_plan
+from stepwell.core.run.approvals import (
     Link,
     Links,
     Message,
@@ -21,10 +24,7 @@ from stepwell.core.approvals import (
     requested_event,
     standing,
 )
-from stepwell.core.definition import DefinitionError, parse_definition
-from stepwell.core.events import internal_event
-from stepwell.core.plan import Plan, Runtime, compile_plan
-from stepwell.core.run import Run, StepStatus, new_run
+from stepwell.core.run.run import Run, StepStatus, new_run
 from stepwell.core.signing import single_key
 
 NOW, HOUR = 1_780_000_000_000, 3_600_000

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.cron import check_cron, latest_tick, next_tick, tick_event
+from stepwell.core.events.cron import check_cron, latest_tick, next_tick, tick_event
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
@@ -172,5 +172,5 @@ def test_a_tick_is_the_event_of_the_contract() -> None:
 
 
 def test_a_start_without_cron_triggers_does_not_load_the_library() -> None:
-    code = "import sys, stepwell.core.cron; sys.exit('cronsim' in sys.modules or 'zoneinfo' in sys.modules)"
+    code = "import sys, stepwell.core.events.cron; sys.exit('cronsim' in sys.modules or 'zoneinfo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from stepwell.core import webhook_definition
-from stepwell.core.definition import DefinitionError, parse_definition, schema
-from stepwell.core.problems import Pointer
+from stepwell.core.definition.definition import DefinitionError, parse_definition, schema
+from stepwell.core.definition.problems import Pointer
+from stepwell.core.webhooks import definition
 
 Json = dict[str, Any]
 PYTHON, RUST = Draft202012Validator(schema()), jsonschema_rs.Draft202012Validator(schema())
@@ -307,7 +307,7 @@ LEFT_OF_RULES = re.compile(
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["verify"]["type"]))
 def test_rules_of_webhooks_are_refused_by_both_or_by_none(rule: Json) -> None:
-    schema = webhook_definition.schema()
+    schema = definition.schema()
     validator = jsonschema_rs.Draft202012Validator(schema)
     fields = {*schema["properties"], *schema["$defs"]["Verify"]["properties"], "unknown"}
     for place in places(rule):
@@ -320,7 +320,7 @@ def test_rules_of_webhooks_are_refused_by_both_or_by_none(rule: Json) -> None:
                 else:
                     get(data, place)[field] = value
                 try:
-                    webhook_definition.parse_webhook(data, "w")
+                    definition.parse_webhook(data, "w")
                     messages = []
                 except DefinitionError as refused:
                     messages = [problem.message for problem in refused.problems]

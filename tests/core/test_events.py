@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepwell.core.engine_ids import EngineId
-from stepwell.core.events import (
+from stepwell.core.events.engine_ids import EngineId
+from stepwell.core.events.events import (
     MAX_BODY_BYTES,
     MAX_EVENT_BYTES,
     BadRequest,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.cel_errors import FUNCTIONS
-from stepwell.core.expressions import Bindings, ExpressionError, Scope, compile_value
+from stepwell.core.cel.errors import FUNCTIONS
+from stepwell.core.cel.expressions import Bindings, ExpressionError, Scope, compile_value
 
 PAGE = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text("utf-8")
 ROWS = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.core.form import form_fields
+from stepwell.core.webhooks.form import form_fields
 
 
 @given(st.text(alphabet="ab&=+%2fFe9 \r\n\t_.~é\\", max_size=60))

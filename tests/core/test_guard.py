@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact, mannwhitneyu
 
-from stepwell.core.guard import (
+from stepwell.core.routing.guard import (
     ALPHA,
     STEP_MS,
     RunSample,
@@ -20,8 +20,8 @@ from stepwell.core.guard import (
     mann_whitney_greater,
     percentile,
 )
-from stepwell.core.routing import Canary, Guard, Routing, State
-from stepwell.core.run import RunStatus
+from stepwell.core.routing.versions import Canary, Guard, Routing, State
+from stepwell.core.run.run import RunStatus
 
 BEGAN = 1_000_000
 CANARY = Canary(2, 0.1, "user.id", BEGAN, Guard(BEGAN))

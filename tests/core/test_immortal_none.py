@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from stepwell.core.immortal_none import IMMORTAL
+from stepwell.core.cel.immortal_none import IMMORTAL
 
 A_MILLION_NULLS = """
 import sys
-from stepwell.core.expressions import Bindings, Scope, compile_expression, compile_value
+from stepwell.core.cel.expressions import Bindings, Scope, compile_expression, compile_value
 event = {"name": "e", "data": {"one": None, "many": [None] * 10_000}, "user": {}, "id": "i", "ts": 1, "v": None}
 many, nothing = compile_value("data.many", Scope.TRIGGER), compile_value("data.one", Scope.TRIGGER)
 condition = compile_expression("data.one", Scope.TRIGGER)
@@ -30,7 +30,7 @@ def test_a_process_lives_through_a_million_nulls() -> None:
 
 
 def test_other_values_that_the_interpreter_shares_keep_their_references() -> None:
-    from stepwell.core.expressions import Bindings, Scope, compile_value
+    from stepwell.core.cel.expressions import Bindings, Scope, compile_value
 
     shared = (True, False, 0, 1, 256, "", "a", ())
     values = [True, False, 0, 1, 256, "", "a", [True] * 9, {"a": 0}, [[]], 1.5]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stepwell.core.definition import parse_definition
-from stepwell.core.expressions import Scope, compile_expression
-from stepwell.core.inputs import edge_variables
+from stepwell.core.cel.expressions import Scope, compile_expression
+from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import compile_plan
+from stepwell.core.run.inputs import edge_variables
 
 STEP = {"runtime": {"type": "docker", "image": "x"}}
 STEPS = {"a": STEP, "b": {**STEP, "after": [{"step": "a"}]}}

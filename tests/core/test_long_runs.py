@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.core.advance import advance
-from stepwell.core.definition import parse_definition
-from stepwell.core.inputs import JoinedOutputs, step_input
-from stepwell.core.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted
+from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan, compile_plan
-from stepwell.core.run import PART, Packer, Run, new_run, pack, unpack
+from stepwell.core.run.advance import advance
+from stepwell.core.run.inputs import JoinedOutputs, step_input
+from stepwell.core.run.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted
+from stepwell.core.run.run import PART, Packer, Run, new_run, pack, unpack
 
 OUTPUT = b'{"n":1}'
 

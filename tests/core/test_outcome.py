@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.outcome import (
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.outcome import (
     MAX_OUTPUT_BYTES,
     failure,
     from_exit,

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.expressions import Bindings, ExpressionError, Scope, compile_expression, compile_value
-from stepwell.core.json_fields import asked_fields, with_json_fields
-from stepwell.core.parse_json import without_calls
+from stepwell.core.cel.expressions import Bindings, ExpressionError, Scope, compile_expression, compile_value
+from stepwell.core.cel.json_fields import asked_fields, with_json_fields
+from stepwell.core.cel.parse_json import without_calls
 
 
 def value(source: str, body: Any) -> Any:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell.core.plan import Retries
-from stepwell.core.retry import retry_delay_ms
+from stepwell.core.run.retry import retry_delay_ms
 
 HOUR = 3_600_000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.rsa import BadCertificate, PublicKey, is_signed, public_key
+from stepwell.core.webhooks.rsa import BadCertificate, PublicKey, is_signed, public_key
 
 MESSAGE = b"Message\nhello\n"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from stepwell.core.senders import SENDERS, verify_of
-from stepwell.core.signatures import BadSecret, BadSignature, Signed, Verify, check_signature, places
+from stepwell.core.webhooks.senders import SENDERS, verify_of
+from stepwell.core.webhooks.signatures import BadSecret, BadSignature, Signed, Verify, check_signature, places
 
 AT = 1_614_265_330_000  # ms
 STANDARD, STRIPE, GITHUB = (

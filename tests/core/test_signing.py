@@ -5,10 +5,10 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from stepwell.core.approvals import Link, Links
-from stepwell.core.events import Event, internal_event
+from stepwell.core.events.events import Event, internal_event
+from stepwell.core.run.approvals import Link, Links
+from stepwell.core.run.stored_links import REQUESTED, stored_body, whole_body, whole_data
 from stepwell.core.signing import UNNAMED, SigningKeys, key_of, single_key
-from stepwell.core.stored_links import REQUESTED, stored_body, whole_body, whole_data
 
 OLD, NEW = b"old secret", b"new secret"
 KEYS = SigningKeys("newkey22", {"newkey22": NEW, UNNAMED: OLD})

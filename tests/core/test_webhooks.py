@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from stepwell.core.definition import DefinitionError
-from stepwell.core.expressions import Bindings, Scope, compile_value
-from stepwell.core.webhook_definition import parse_webhook, schema, warnings
-from stepwell.core.webhooks import Rule, RuleError, Sent, event_id, template
+from stepwell.core.cel.expressions import Bindings, Scope, compile_value
+from stepwell.core.definition.definition import DefinitionError
+from stepwell.core.webhooks.definition import parse_webhook, schema, warnings
+from stepwell.core.webhooks.webhooks import Rule, RuleError, Sent, event_id, template
 
 VERIFY = {"type": "hmac", "secret": "S", "header": "X-Sig", "algorithm": "sha1", "encoding": "base64"}
 WHOLE: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.definition import parse_definition
+from stepwell.core.definition.definition import parse_definition
 from stepwell.event_types.check import check, doubts
 
 ORDER: dict[str, Any] = {

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stepwell.aws import observe
-from stepwell.core.run import RunStatus
+from stepwell.aws import observability
+from stepwell.core.run.run import RunStatus
 
-AWS_SOURCES = Path(observe.__file__).parent
+AWS_SOURCES = Path(observability.__file__).parent
 STATUSES = {  # what stands behind the prefix of a metric's name
     "Runs": [status.name for status in RunStatus if status is not RunStatus.RUNNING],
     "Attempts": ["completed", "failed", "lost", "cancelled"],
@@ -29,7 +29,7 @@ STATUSES = {  # what stands behind the prefix of a metric's name
 WRITE = """
 import sys
 from types import SimpleNamespace
-from stepwell.aws.observe import count, observed
+from stepwell.aws.observability import count, observed
 
 @observed
 def handler(event, context):

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from infra.dashboard import EVENTS_METRIC, INVALID_METRIC, LAG_METRIC, RUN_METRICS, STEP_METRIC
-from stepwell.aws.observe import NAMESPACE
-from stepwell.aws.redelivery import STUCK
+from stepwell.aws.observability import NAMESPACE
+from stepwell.aws.queues.redelivery import STUCK
 from stepwell.aws.topology import FUNCTIONS
-from stepwell.core.run import RunStatus
+from stepwell.core.run.run import RunStatus
 from tests.infra.conftest import Synth
 from tests.infra.test_stack import references
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from stepwell.aws.observe import application_log_level
+from stepwell.aws.observability import application_log_level
 from tests.infra.conftest import Synth
 from tests.infra.test_stack import functions
 
@@ -19,7 +19,7 @@ OF_LAMBDA = {"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "WARNING": 3, "ERROR"
 WRITE = """
 import logging
 from types import SimpleNamespace
-from stepwell.aws.observe import count, observed
+from stepwell.aws.observability import count, observed
 
 @observed
 def handler(event, context):

@@ -14,9 +14,9 @@ from aws_cdk import aws_sqs as sqs
 from infra.ingest import LOGGED
 from infra.roles import READ_KEYS
 from infra.state import INPUTS
-from stepwell.aws.containers import FOLDER
-from stepwell.aws.redelivery import LATEST_S, MAX_RECEIVES
+from stepwell.aws.queues.redelivery import LATEST_S, MAX_RECEIVES
 from stepwell.aws.resources import VARIABLE, Resources
+from stepwell.aws.steps.containers import FOLDER
 from stepwell.aws.topology import FUNCTIONS, Engine, Queue, Schedule, server
 from tests.infra.conftest import Synth
 

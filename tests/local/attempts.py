@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import uvloop
 
-from stepwell.core.messages import Outcome
 from stepwell.core.plan import Retries, Runtime, Step
+from stepwell.core.run.messages import Outcome
 from stepwell.local.runners.job import Job, Runner, Running
 from stepwell.local.runners.router import Runners
 

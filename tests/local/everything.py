@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.api.access import KeyScope
-from stepwell.core.definition import parse_definition
-from stepwell.core.events import parse_events
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.people import Person
-from stepwell.core.routing import Release, deleted, paused, resumed
-from stepwell.core.run import RunStatus
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import parse_events
+from stepwell.core.events.users import Person
+from stepwell.core.routing.versions import Release, deleted, paused, resumed
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.run import RunStatus
 from stepwell.event_types.types import Policy, TypeVersion
 from stepwell.local.approvals import LocalApprovals
-from stepwell.local.backup import back_up
-from stepwell.local.code_in_use import needed_versions
-from stepwell.local.erasure import erase
-from stepwell.local.keys import KeyStore
-from stepwell.local.retention import clean
+from stepwell.local.backup.backup import back_up
+from stepwell.local.code.in_use import needed_versions
+from stepwell.local.database.keys import KeyStore
+from stepwell.local.engine.erasure import erase
+from stepwell.local.engine.retention import clean
 from stepwell.local.type_control import TypeControl
 from stepwell.local.users import LocalUsers
 from stepwell.local.webhooks import LocalWebhooks, WebhookControl

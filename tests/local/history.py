@@ -8,12 +8,12 @@ from pathlib import Path
 
 import orjson
 
-from stepwell.core.definition import parse_definition
-from stepwell.core.people import KINDS, Person, UserId, pack
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.users import KINDS, Person, UserId, pack
 from stepwell.core.plan import Plan, compile_plan
-from stepwell.core.run import RunStatus, new_run
-from stepwell.core.run import pack as pack_run
-from stepwell.local.schema import connect, migrate
+from stepwell.core.run.run import RunStatus, new_run
+from stepwell.core.run.run import pack as pack_run
+from stepwell.local.database.schema import connect, migrate
 
 FUNCTIONS, NAMES, REPLAYS = ("f", "g"), ("go", "stop", "rare"), ("r1", "r2")
 TEXTS = ("hot", "7", "x@example.com", "cold", "nobody")

@@ -12,14 +12,14 @@ from typing import Any
 import orjson
 
 from stepwell.api.event_ids import new_event_id
-from stepwell.core.definition import parse_definition
-from stepwell.core.events import Event, parse_events
-from stepwell.core.messages import Outcome
-from stepwell.local.clock import Clock
-from stepwell.local.platform import LocalPlatform, Settings
-from stepwell.local.queries import Queries
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import Event, parse_events
+from stepwell.core.run.messages import Outcome
+from stepwell.local.database.queries import Queries
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.clock import Clock
+from stepwell.local.engine.platform import LocalPlatform, Settings
 from stepwell.local.runners.job import End, Job, Log, Running
-from stepwell.local.store import LocalStore
 from stepwell.platform import RunDetail
 
 DONE = Outcome(output=b'"done"')

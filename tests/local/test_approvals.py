@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.approvals import Link, decided
-from stepwell.core.run import RunStatus
-from stepwell.local.platform import Unavailable
-from stepwell.local.retention import clean
+from stepwell.core.run.approvals import Link, decided
+from stepwell.core.run.run import RunStatus
+from stepwell.local.engine.platform import Unavailable
+from stepwell.local.engine.retention import clean
 from stepwell.platform import RunDetail
 from tests.local.scripted import Scripted, scripted
 

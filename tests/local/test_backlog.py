@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.events import event_from
-from stepwell.core.run import RunStatus
+from stepwell.core.events.events import event_from
+from stepwell.core.run.run import RunStatus
 from stepwell.engine import Arrival
-from stepwell.local.backlog import Backlog, Line
-from stepwell.local.platform import Unavailable
+from stepwell.local.engine.backlog import Backlog, Line
+from stepwell.local.engine.platform import Unavailable
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

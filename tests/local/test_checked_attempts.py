@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from stepwell.core.messages import Outcome
+from stepwell.core.run.messages import Outcome
 from stepwell.local.runners.checked import CheckedAttempt
 from stepwell.local.runners.program import STOPPED
 

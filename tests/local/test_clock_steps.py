@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.run import RunStatus
-from stepwell.local.clock import Clock
-from stepwell.local.retention import clean
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.run import RunStatus
+from stepwell.local.engine.clock import Clock
+from stepwell.local.engine.retention import clean
 from stepwell.platform import RunDetail
 from tests.local.scripted import Scripted, scripted, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.local.code_keeper import CodeKeeper
+from stepwell.local.code.keeper import CodeKeeper
 from stepwell.project.code import StepCode, materialise, read_code
 from tests.servers import QUICK, Json, Server, api, cli, dev, eventually, new_key, program, serve, write_function
 

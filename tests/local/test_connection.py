@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.local import room
+from stepwell.local.http import connection_limit
 from tests.local.web import Backend, Impatient, eventually, listening, read, run, statuses, talk
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -177,7 +177,7 @@ def test_who_goes_away_before_the_answers_leaves_no_trace(caplog: pytest.LogCapt
 @contextmanager
 def most_connections(monkeypatch: pytest.MonkeyPatch, most: int) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(room, "most_connections", lambda: most)
+        patch.setattr(connection_limit, "most_connections", lambda: most)
         yield
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.local.cpus import usable_cpus
 from stepwell.local.server import default_parallelism
+from stepwell.local.system.cpus import usable_cpus
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
 

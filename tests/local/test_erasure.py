@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.people import Person
+from stepwell.core.events.users import Person
+from stepwell.core.run.messages import Error, Outcome
 from stepwell.event_types.types import Policy, TypeVersion
-from stepwell.local.erasure import erase
-from stepwell.local.people import read_person
+from stepwell.local.database.users import read_person
+from stepwell.local.engine.erasure import erase
 from tests.local.scripted import Scripted, scripted, until
 
 WAITS = {

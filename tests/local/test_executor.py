@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from stepwell.core.definition import parse_definition
-from stepwell.core.events import event_from
-from stepwell.core.messages import Error, Outcome
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import event_from
 from stepwell.core.plan import compile_plan
-from stepwell.core.run import new_run
-from stepwell.local.executor import Executor
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.run import new_run
+from stepwell.local.engine.executor import Executor
+from stepwell.local.engine.slots import AttemptId
 from stepwell.local.runners.job import CannotRun, End, Job, Log
 from stepwell.local.runners.program import STOPPED
-from stepwell.local.slots import AttemptId
 from stepwell.platform import Attempt, RunRecord
 
 # These tests look at the queue alone: no attempt is ever executed.

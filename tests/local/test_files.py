@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.local.keys import KeyStore
-from stepwell.local.lock import exclusive
-from stepwell.local.schema import connect
+from stepwell.local.database.keys import KeyStore
+from stepwell.local.database.lock import exclusive
+from stepwell.local.database.schema import connect
 from tests.servers import api, cli, dev, eventually, new_key, program, serve, write_function
 
 OTHERS = 0o077

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from stepwell.local.memory import private_bytes
 from stepwell.local.runners import interpreters
 from stepwell.local.runners.handler import HandlerRunner
 from stepwell.local.runners.job import Job
 from stepwell.local.runners.scratch import Scratch
+from stepwell.local.system.memory import private_bytes
 from tests.local.attempts import Attempt, handler, is_running, on_runners, put, until
 from tests.servers import QUICK, Api, Json, api, dev, eventually, new_key, serve, write_function
 

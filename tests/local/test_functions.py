@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from stepwell.core.run import RunStatus
+from stepwell.core.run.run import RunStatus
 from tests.local.scripted import scripted
 
 

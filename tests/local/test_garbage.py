@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.messages import Outcome
+from stepwell.core.run.messages import Outcome
 from stepwell.local.runners.job import Job
 from stepwell.local.runners.router import Runners
 from tests.local.attempts import handler, program, put

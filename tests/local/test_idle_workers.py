@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.local.memory import private_bytes, usable_memory
 from stepwell.local.runners.idle import IdleWorkers, Place
+from stepwell.local.system.memory import private_bytes, usable_memory
 
 GB = 1024**3
 

@@ -14,9 +14,9 @@ import pytest
 from stepwell.api.access import AnyKey, LocalOnly
 from stepwell.api.asgi import App
 from stepwell.api.seeds import HEADER
-from stepwell.local.connection import Connection
-from stepwell.local.http import app_of
-from stepwell.local.ingest_connection import IngestConnection
+from stepwell.local.http.connection import Connection
+from stepwell.local.http.ingest_connection import IngestConnection
+from stepwell.local.http.serving import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server
 from tests.local.web import listening, read, run
 

@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from stepwell.api.users import Entry, Mark
-from stepwell.core.people import Person, owner
-from stepwell.core.run import RunStatus
-from stepwell.local.people import names_of, texts
+from stepwell.core.events.users import Person, owner
+from stepwell.core.run.run import RunStatus
+from stepwell.local.database.users import names_of, texts
 from stepwell.local.users import LocalUsers
 from tests.local.history import FUNCTIONS, NAMES, REPLAYS, TEXTS, History, ids
 

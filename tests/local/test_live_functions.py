@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stepwell.core.catalog import Catalog
-from stepwell.core.events import Event, event_from
-from stepwell.core.routing import Routing, paused, promoted, resumed, rolled_back, with_canary
-from stepwell.local.functions import Functions
-from stepwell.local.platform import LocalPlatform
+from stepwell.core.events.events import Event, event_from
+from stepwell.core.routing.triggers import Catalog
+from stepwell.core.routing.versions import Routing, paused, promoted, resumed, rolled_back, with_canary
+from stepwell.local.database.functions import Functions
+from stepwell.local.engine.platform import LocalPlatform
 from tests.local.scripted import Scripted, scripted
 
 Wait = dict[str, Any]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.local.attempt_logs import IN_DATABASE
-from stepwell.local.clock import Clock
-from stepwell.local.erasure import erase
-from stepwell.local.log_files import LogFile, LogFiles, log_folder
-from stepwell.local.people import read_person
-from stepwell.local.retention import clean
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.local.database.log_files import LogFile, LogFiles, log_folder
+from stepwell.local.database.users import read_person
+from stepwell.local.engine.attempt_logs import IN_DATABASE
+from stepwell.local.engine.clock import Clock
+from stepwell.local.engine.erasure import erase
+from stepwell.local.engine.retention import clean
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

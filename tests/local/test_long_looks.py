@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.run import StepStatus
+from stepwell.core.run.run import StepStatus
 from tests.local.scripted import Scripted, scripted, until
 
 MANY = 450  # events, more than two pieces

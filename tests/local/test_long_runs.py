@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.run import PART, RunStatus, StepStatus, pack, unpack
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.run import PART, RunStatus, StepStatus, pack, unpack
 from tests.local.scripted import Scripted, scripted, until
 
 STEPS = 5 * PART

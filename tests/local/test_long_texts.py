@@ -9,9 +9,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.local.erasure import erase
-from stepwell.local.retention import clean
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.local.engine.erasure import erase
+from stepwell.local.engine.retention import clean
 from stepwell.local.users import LocalUsers
 from tests.local.scripted import Scripted, scripted, until
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.run import RunStatus
-from stepwell.local.open_waits import FOUND_AT_ONCE
+from stepwell.core.run.run import RunStatus
+from stepwell.local.database.open_waits import FOUND_AT_ONCE
 from tests.local.scripted import Scripted, scripted
 
 

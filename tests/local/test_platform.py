@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.run import RunStatus
-from stepwell.local.platform import Unavailable
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.run import RunStatus
+from stepwell.local.engine.platform import Unavailable
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell.local.runners.python_marshal import MarshalError, marshal
-from stepwell.testing.lambda_destinations import as_json
+from stepwell.testing.lambdas.destinations import as_json
 
 
 def by_lambda(value: object, monkeypatch: pytest.MonkeyPatch) -> str:

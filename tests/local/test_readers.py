@@ -19,11 +19,11 @@ import pytest
 
 from stepwell.api.access import AnyKey
 from stepwell.api.v1 import create_reads_app
-from stepwell.local.erasure import erase
-from stepwell.local.people import read_person
-from stepwell.local.reader_frames import Question, pack_answer, pack_question, take_answers, take_questions
-from stepwell.local.reader_process import NICE
-from stepwell.local.readers import ReaderProcess, Readers
+from stepwell.local.database.users import read_person
+from stepwell.local.engine.erasure import erase
+from stepwell.local.reading.frames import Question, pack_answer, pack_question, take_answers, take_questions
+from stepwell.local.reading.process import NICE
+from stepwell.local.reading.readers import ReaderProcess, Readers
 from stepwell.local.users import LocalUsers
 from tests.local.scripted import Scripted, scripted, until
 from tests.local.web import run
@@ -233,7 +233,7 @@ def test_the_process_ends_with_the_server_however_that_ends(tmp_path: Path) -> N
         async with scripted(tmp_path):
             ours, theirs = socket.socketpair()
             arguments = [str(theirs.fileno()), str(tmp_path / "db"), URL]
-            command = [sys.executable, "-m", "stepwell.local.reader_process", *arguments]
+            command = [sys.executable, "-m", "stepwell.local.reading.process", *arguments]
             with subprocess.Popen(command, pass_fds=(theirs.fileno(),)) as process:
                 theirs.close()
                 await asyncio.to_thread(ours.recv, 100)  # it is ready

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.run import RunStatus
-from stepwell.local.clock import Clock
-from stepwell.local.code_in_use import code_in_use
-from stepwell.local.retention import clean, rest
+from stepwell.core.run.run import RunStatus
+from stepwell.local.code.in_use import code_in_use
+from stepwell.local.engine.clock import Clock
+from stepwell.local.engine.retention import clean, rest
 from tests.local.scripted import Scripted, scripted
 
 DAY_MS = 86_400_000

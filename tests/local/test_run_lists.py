@@ -9,13 +9,13 @@ from pathlib import Path
 import orjson
 
 from stepwell.api.views import run_text
-from stepwell.core.messages import Error, Outcome
-from stepwell.core.people import Person
-from stepwell.local.clock import Clock
-from stepwell.local.erasure import erase
-from stepwell.local.people import read_person
-from stepwell.local.retention import clean
-from stepwell.local.run_texts import RunTexts
+from stepwell.core.events.users import Person
+from stepwell.core.run.messages import Error, Outcome
+from stepwell.local.database.run_texts import RunTexts
+from stepwell.local.database.users import read_person
+from stepwell.local.engine.clock import Clock
+from stepwell.local.engine.erasure import erase
+from stepwell.local.engine.retention import clean
 from stepwell.platform import RunDetail
 from tests.local.scripted import Scripted, scripted, until
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.messages import Error, Outcome
 from stepwell.core.plan import Runtime
+from stepwell.core.run.messages import Error, Outcome
 from stepwell.local.runners.job import Job
 from tests.local.attempts import INPUT, Start, job, on_runners, run
 

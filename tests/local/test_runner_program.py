@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.core.messages import Error, Outcome
 from stepwell.core.plan import Runtime
+from stepwell.core.run.messages import Error, Outcome
 from stepwell.local.runners import posix_spawn
 from stepwell.local.runners.job import Job
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES

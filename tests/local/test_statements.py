@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import stepwell.local
-from stepwell.local.schema import MIGRATIONS, connect, migrate
+from stepwell.local.database.schema import MIGRATIONS, connect, migrate
 from tests.local.everything import everything
 from tests.local.history import History
 

@@ -175,7 +175,7 @@ def test_code_that_the_user_cannot_reach_is_an_error_at_the_start(folder: Path) 
 def test_who_is_not_root_can_become_nobody_else(folder: Path) -> None:
     code = (
         "import os; os.setuid(65534)\n"
-        "from stepwell.local.step_user import CannotBecome, find_step_user\n"
+        "from stepwell.local.system.step_user import CannotBecome, find_step_user\n"
         "try: find_step_user('daemon')\n"
         "except CannotBecome as reason: print(reason)"
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.local.keys import KeyStore
-from stepwell.local.lock import InUse, exclusive
-from stepwell.local.schema import MIGRATIONS, BadDatabase, DatabaseTooNew, connect, migrate
-from stepwell.local.store import LocalStore
+from stepwell.local.database.keys import KeyStore
+from stepwell.local.database.lock import InUse, exclusive
+from stepwell.local.database.schema import MIGRATIONS, BadDatabase, DatabaseTooNew, connect, migrate
+from stepwell.local.database.store import LocalStore
 
 
 def tables(connection: sqlite3.Connection) -> set[str]:

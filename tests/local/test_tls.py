@@ -113,10 +113,10 @@ def test_tls_1_1_is_not_spoken(server: Server) -> None:
 def test_clients_that_never_finish_their_handshake_keep_out_nobody(
     files: Files, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stepwell.local import room
-    from stepwell.local.tls import Certificate
+    from stepwell.local.http import connection_limit
+    from stepwell.local.http.tls import Certificate
 
-    monkeypatch.setattr(room, "most_connections", lambda: 20)
+    monkeypatch.setattr(connection_limit, "most_connections", lambda: 20)
 
     async def main() -> None:
         async with listening(Backend(), certificate=Certificate(*files)) as (web, where):
@@ -171,7 +171,7 @@ def test_files_that_cannot_be_used_are_refused_with_the_cure(
 
 
 def test_a_certificate_that_was_renewed_is_used_without_a_restart(authority: trustme.CA, tmp_path: Path) -> None:
-    from stepwell.local.tls import Certificate
+    from stepwell.local.http.tls import Certificate
 
     first = issue(authority, tmp_path)
     certificate = Certificate(*first)

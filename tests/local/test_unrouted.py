@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.events import Event, erased_body
-from stepwell.core.routing import paused, resumed
-from stepwell.core.run import RunStatus
-from stepwell.local.platform import Unavailable
-from stepwell.local.retention import clean
+from stepwell.core.events.events import Event, erased_body
+from stepwell.core.routing.versions import paused, resumed
+from stepwell.core.run.run import RunStatus
+from stepwell.local.engine.platform import Unavailable
+from stepwell.local.engine.retention import clean
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

@@ -18,13 +18,13 @@ import orjson
 import pytest
 
 from stepwell.api.users import Erased
-from stepwell.core.messages import Outcome
-from stepwell.core.people import Person
-from stepwell.local.erasure import erase
+from stepwell.core.events.users import Person
+from stepwell.core.run.messages import Outcome
+from stepwell.local.database.schema import WAL_BYTES, WAL_PAGES, connect
+from stepwell.local.database.wal import WriteAheadLog
+from stepwell.local.engine.erasure import erase
 from stepwell.local.runners.job import End, Job, Log, Running
-from stepwell.local.schema import WAL_BYTES, WAL_PAGES, connect
 from stepwell.local.users import LocalUsers
-from stepwell.local.wal import WriteAheadLog
 from tests.local.scripted import Scripted, scripted, until
 
 MB = 1024 * 1024

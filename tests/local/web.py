@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from stepwell.local.connection import Connection
-from stepwell.local.tls import Certificate
-from stepwell.local.web_server import WebServer
+from stepwell.local.http.connection import Connection
+from stepwell.local.http.tls import Certificate
+from stepwell.local.http.web_server import WebServer
 
 T = TypeVar("T")
 

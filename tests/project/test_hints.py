@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.core.definition import DefinitionError, parse_definition
+from stepwell.core.definition.definition import DefinitionError, parse_definition
 from stepwell.project.load import LoadError, PlacedProblem, load
 from stepwell.project.source import SourceError
 from stepwell.project.yaml_text import parse_yaml

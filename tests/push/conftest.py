@@ -18,14 +18,14 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
 from stepwell.aws import clients
-from stepwell.aws.account import Account
-from stepwell.aws.deployment import Action, wanted
-from stepwell.aws.push import Push, Watcher
-from stepwell.aws.registry import Registered
+from stepwell.aws.deploy.account import Account
+from stepwell.aws.deploy.plan import Action, wanted
+from stepwell.aws.deploy.push import Push, Watcher
+from stepwell.aws.functions.registry import Registered
 from stepwell.aws.resources import Resources, parameter
-from stepwell.aws.table import create_table
+from stepwell.aws.table.keys import create_table
 from stepwell.project.load import load_all
-from stepwell.testing.faster_moto import faster_moto
+from stepwell.testing.account.faster_moto import faster_moto
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 READS = ("Get", "List", "Describe", "Head", "Query", "BatchGet")

@@ -17,10 +17,10 @@ from botocore.exceptions import NoCredentialsError
 from typer.testing import CliRunner
 
 from stepwell.api.access import KeyScope
-from stepwell.aws.access import KeyStore
-from stepwell.aws.registry import Registry
+from stepwell.aws.api.keys import KeyStore
+from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources, parameter
-from stepwell.aws.signing_keys import read_keys
+from stepwell.aws.signing.signing_keys import read_keys
 from stepwell.cli.main import app
 from tests.push.conftest import Aws, refusal
 

@@ -11,7 +11,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from stepwell.aws import clients
-from stepwell.aws.dead_letters import CannotRedrive, queues, redrive_all
+from stepwell.aws.queues.dead_letters import CannotRedrive, queues, redrive_all
 from stepwell.aws.resources import parameter
 from stepwell.aws.topology import QUEUES
 from stepwell.testing.batches import destination

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from stepwell.aws.deploy.packaging import HANDLER, PROGRAM, StepLambda, step_lambda, write_zip
+from stepwell.aws.deploy.runtimes import PackagingError
 from stepwell.aws.naming import LONGEST, BadName, environment, function_name, is_function_name, role_name
-from stepwell.aws.packaging import HANDLER, PROGRAM, StepLambda, step_lambda, write_zip
-from stepwell.aws.runtimes import PackagingError
 from stepwell.core.plan import compile_plan
 from stepwell.project.code import CodeError, StepCode, read_code
 from stepwell.project.load import load

@@ -13,11 +13,11 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
-from stepwell.aws.prune import GRACE_MS, Prune
-from stepwell.aws.registry import Registry
-from stepwell.aws.table import run_key, status_partition
-from stepwell.core.definition import parse_definition
-from stepwell.core.routing import NotPossible, Routing, rolled_back, with_canary
+from stepwell.aws.deploy.prune import GRACE_MS, Prune
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.table.keys import run_key, status_partition
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.routing.versions import NotPossible, Routing, rolled_back, with_canary
 from tests.push.conftest import Aws, Body, refusal
 
 Write = Callable[..., Path]

@@ -14,14 +14,14 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from stepwell.aws.deployment import MissingSecrets
-from stepwell.aws.items import read_partition
-from stepwell.aws.push import NoLambda
-from stepwell.aws.registry import Registry
-from stepwell.aws.roles import trust
-from stepwell.aws.step_lambdas import Taken
-from stepwell.aws.values import put_parameter
-from stepwell.cli.progress import Bars
+from stepwell.aws.deploy.plan import MissingSecrets
+from stepwell.aws.deploy.push import NoLambda
+from stepwell.aws.deploy.roles import trust
+from stepwell.aws.deploy.step_lambdas import Taken
+from stepwell.aws.deploy.values import put_parameter
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.table.items import read_partition
+from stepwell.cli.ui.progress import Bars
 from tests.push.conftest import Aws, refusal
 
 Write = Callable[..., Path]

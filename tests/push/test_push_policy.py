@@ -21,13 +21,13 @@ from aws_cdk.assertions import Template
 from botocore.exceptions import ClientError
 
 from stepwell.aws import clients
-from stepwell.aws.prune import GRACE_MS, Prune
-from stepwell.aws.push_policy import COMMANDS, Environment, policy
+from stepwell.aws.deploy.prune import GRACE_MS, Prune
+from stepwell.aws.deploy.push_policy import COMMANDS, Environment, policy
+from stepwell.aws.deploy.roles import boundary
+from stepwell.aws.deploy.roles import policy as policy_of_steps
 from stepwell.aws.resources import parameter
-from stepwell.aws.roles import boundary
-from stepwell.aws.roles import policy as policy_of_steps
-from stepwell.aws.signing_keys import make_keys
-from stepwell.aws.table import run_key, status_partition
+from stepwell.aws.signing.signing_keys import make_keys
+from stepwell.aws.table.keys import run_key, status_partition
 from stepwell.cdk.push import BadTrust, PushPolicy, PushRole, push_parameter
 from tests.push.conftest import Aws, refusal
 from tests.push.iam import Access, Account, access, arn, is_allowed, role_arn, single

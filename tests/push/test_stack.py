@@ -14,8 +14,8 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from stepwell.aws.registrar import handle
-from stepwell.aws.registry import Registry
+from stepwell.aws.functions.custom_resource import handle
+from stepwell.aws.functions.registry import Registry
 from stepwell.cdk import Functions
 from stepwell.cdk.functions import CannotDeploy
 from stepwell.project.load import LoadError

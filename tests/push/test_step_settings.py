@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from moto.awslambda.models import lambda_backends
 
-from stepwell.aws.activity import NotUsable
-from stepwell.aws.deployment import Refused
-from stepwell.aws.registry import Registry
+from stepwell.aws.deploy.activity import NotUsable
+from stepwell.aws.deploy.plan import Refused
+from stepwell.aws.functions.registry import Registry
 from tests.push.conftest import ACCOUNT, REGION, Aws, Nobody, refusal
 
 Write = Callable[..., Path]
@@ -276,8 +276,8 @@ def set_on_create(aws: Aws, state: str) -> None:
 
 
 def push(aws: Aws, folder: Path, watcher: Any, sleep: Callable[[float], None]) -> Any:
-    from stepwell.aws.deployment import wanted
-    from stepwell.aws.push import Push
+    from stepwell.aws.deploy.plan import wanted
+    from stepwell.aws.deploy.push import Push
     from stepwell.project.load import load_all
 
     functions, _ = load_all([folder])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from rehearsal.real import __main__ as command
 from rehearsal.real.checks import Check, Failed, Skipped, all_checks
-from stepwell.core.definition import parse_definition
+from stepwell.core.definition.definition import parse_definition
 
 
 class StandIn:

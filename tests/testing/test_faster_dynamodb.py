@@ -12,8 +12,8 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.responses import BaseResponse
 
-from stepwell.aws.table import STATUS_INDEX, create_table
-from stepwell.testing.faster_moto import faster_moto
+from stepwell.aws.table.keys import STATUS_INDEX, create_table
+from stepwell.testing.account.faster_moto import faster_moto
 
 Json = dict[str, Any]
 KEY = {"pk": {"S": "a"}, "sk": {"S": "1"}}

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from stepwell.aws.clients import client
-from stepwell.aws.items import put_items, read_items
-from stepwell.aws.outbox import put_events, send_messages
-from stepwell.testing.account import ENGINE_EVENTS
-from stepwell.testing.containers import ContainerStepwell
-from stepwell.testing.unkindness import CALLER, ENGINE, Unkindness
+from stepwell.aws.queues.outbox import put_events, send_messages
+from stepwell.aws.table.items import put_items, read_items
+from stepwell.testing.account.environment import ENGINE_EVENTS
+from stepwell.testing.account.unkindness import CALLER, ENGINE, Unkindness
+from stepwell.testing.ecs.containers import ContainerStepwell
 from tests.behaviour.words import function, write_function
 
 ITEMS = [{"pk": {"S": "p"}, "sk": {"S": str(n)}} for n in range(60)]

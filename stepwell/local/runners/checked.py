@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import failure
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import failure
 from stepwell.local.runners.job import End, Running
 from stepwell.local.runners.program import STOPPED, why_not
 

@@ -13,9 +13,9 @@ from collections.abc import Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import Said, failure, from_exit
 from stepwell.core.plan import Step
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import Said, failure, from_exit
 from stepwell.local.runners.image import READ_BY_CLIENTS, Image, NoImage, client_environment, find_engine, run_engine
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, why_not

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from stepwell.local.runners.job import Job
-from stepwell.local.step_user import StepUser
+from stepwell.local.system.step_user import StepUser
 
 
 def environment(job: Job, temporary: str, user: StepUser | None = None) -> dict[str, str]:

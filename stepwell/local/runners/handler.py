@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stepwell.core.outcome import failure
-from stepwell.local.cpus import usable_cpus
-from stepwell.local.memory import private_bytes, usable_memory
+from stepwell.core.run.outcome import failure
 from stepwell.local.runners.environment import environment
 from stepwell.local.runners.fork_server import ForkedProcess
 from stepwell.local.runners.idle import IdleWorkers, Place
@@ -32,6 +30,8 @@ from stepwell.local.runners.worker_command import (
     task_of,
     worker_command,
 )
+from stepwell.local.system.cpus import usable_cpus
+from stepwell.local.system.memory import private_bytes, usable_memory
 
 _HERE = Path(__file__).parent
 _LONGEST_IDLE_S = 300.0

@@ -10,8 +10,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import failure, from_http, unsaid
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import failure, from_http, unsaid
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.stdout import StdoutReader
 from stepwell.local.runners.task import TaskAttempt

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from stepwell.core.messages import Outcome
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Step
+from stepwell.core.run.messages import Outcome
 
 
 @immutable

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from stepwell.local.runners import posix_spawn
-from stepwell.local.step_user import StepUser
+from stepwell.local.system.step_user import StepUser
 
 _PIECE = 64 * 1024  # what is read at once, so that no process keeps the loop for itself
 _MOST_LEFT = 2 * 1024 * 1024  # read after the end; pipes hold at most 1 MiB

@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import Said, failure, from_exit, printable, timed_out, unsaid
 from stepwell.core.plan import Step
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import Said, failure, from_exit, printable, timed_out, unsaid
 from stepwell.local.runners.environment import environment
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
 from stepwell.local.runners.process import Process
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.stdout import StdoutReader
-from stepwell.local.step_user import StepUser
+from stepwell.local.system.step_user import StepUser
 from stepwell.project.code import CodeError
 from stepwell.project.convention import entry
 

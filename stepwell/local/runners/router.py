@@ -10,10 +10,10 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import failure
 from stepwell.core.plan import Step
-from stepwell.local.code_keeper import CodeKeeper
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import failure
+from stepwell.local.code.keeper import CodeKeeper
 from stepwell.local.runners.checked import CheckedAttempt
 from stepwell.local.runners.container import ContainerRunner, dockerfile_of, local_command
 from stepwell.local.runners.environment import search_path
@@ -23,7 +23,7 @@ from stepwell.local.runners.job import CannotRun, End, Job, Log, Runner, Running
 from stepwell.local.runners.program import NotStarted, ProgramRunner, command_of, locate
 from stepwell.local.runners.scratch import Scratch
 from stepwell.local.runners.worker_command import module_file
-from stepwell.local.step_user import StepUser
+from stepwell.local.system.step_user import StepUser
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
 _CUT = b"\nthe log is cut here: an attempt keeps at most 4 MiB\n"

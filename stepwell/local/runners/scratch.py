@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stepwell.local.runners.orphans import kill_orphans
-from stepwell.local.step_user import StepUser
+from stepwell.local.system.step_user import StepUser
 
 _PREFIX = "stepwell-steps-"
 _MEMORY = "/dev/shm"

@@ -5,7 +5,7 @@ One rule: memory is bounded, and every byte ends up in the output or in the log.
 
 from __future__ import annotations
 
-from stepwell.core.outcome import Said, read_last_line, read_stdout, too_large
+from stepwell.core.run.outcome import Said, read_last_line, read_stdout, too_large
 from stepwell.local.runners.job import Log
 
 _LARGEST = 1024 * 1024  # of a text that may be an output: JSON shrinks when it is stored, by its spaces and escapes

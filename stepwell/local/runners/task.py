@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import timed_out
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import timed_out
 from stepwell.local.runners.job import End
 from stepwell.local.runners.program import STOPPED, why_not
 

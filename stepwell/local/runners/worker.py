@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from stepwell.core.messages import Outcome
-from stepwell.core.outcome import failure, from_exit, from_said, read_json, timed_out, too_large
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import failure, from_exit, from_said, read_json, timed_out, too_large
 from stepwell.local.runners.channel import Launch, launch_with_channel
 from stepwell.local.runners.job import End, Log
 from stepwell.local.runners.program import STOPPED

@@ -13,7 +13,7 @@ from pathlib import Path
 from stepwell.local.runners.job import CannotRun, Job
 from stepwell.local.runners.process import Ended, Process, Receive
 from stepwell.local.runners.program import locate
-from stepwell.local.step_user import StepUser, python_for
+from stepwell.local.system.step_user import StepUser, python_for
 from stepwell.project.code import CodeError
 from stepwell.project.convention import handler_file
 

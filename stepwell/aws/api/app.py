@@ -1,0 +1,143 @@
+"""`/v1` behind an HTTP API: the ASGI application of every platform, with this platform's reads and its engine.
+
+One rule: an answer that AWS would not let through is refused in words. Large ones are compressed for who takes that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+from urllib.parse import quote
+
+import orjson
+from botocore.exceptions import ClientError
+from mangum import Mangum
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+
+from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.routing import Pushed
+from stepwell.api.v1 import create_app
+from stepwell.aws.api.approvals import AwsApprovals
+from stepwell.aws.api.keys import KeyStore
+from stepwell.aws.api.users import AwsUsers
+from stepwell.aws.engine.queue_consumer import Entry
+from stepwell.aws.functions.event_types import TypeStore
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.webhooks import AwsWebhooks
+from stepwell.aws.resources import Resources
+from stepwell.aws.throttled import throttled
+from stepwell.core.events.events import Event
+from stepwell.core.routing.guard import RunSample
+from stepwell.core.routing.versions import Change, Release, Routing
+from stepwell.core.run.approvals import Link
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.resume import Restart
+from stepwell.core.signing import KeysUnreadable
+from stepwell.platform import NotWritten, Replayed
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+_WORTH_COMPRESSING = 100_000  # bytes
+_IN_PATHS = "/:@!$&'()*+,;="  # characters that paths have as they are
+_MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its headers
+_TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
+
+
+class EntryControl:
+    """Implements `api.v1.Control`, and with what reads `api.routing.Lifecycle`. The engine is made when it is first
+    needed: most requests only read."""
+
+    def __init__(self, entry: Callable[[], Entry], queries: AwsUsers) -> None:
+        self._entry, self._queries = entry, queries
+
+    def cancel(self, run_id: str) -> None:
+        with _told():
+            self._entry().cancel(run_id)
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        with _told():
+            return self._entry().decide(link, outcome)
+
+    def rerun(self, run_id: str, restart: Restart | None) -> str | None:
+        with _told():
+            return self._entry().rerun(run_id, restart)
+
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        with _told():
+            return self._entry().replay(function_id, version, events, replay)
+
+    def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
+        return self._queries.read_samples(function_id, limit)
+
+    def change_routing(self, function_id: str, change: Change) -> Routing:
+        return self._entry().change_routing(function_id, change)
+
+    def push(self, archive: IO[bytes], release: Release) -> Pushed:
+        raise Problem(409, "an environment in AWS is pushed to with `stepwell push --env NAME`, not over HTTP")
+
+    def cancel_runs(self, function_id: str) -> None:
+        self._entry().cancel_runs(function_id)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Nobody delivers a request again but who made it."""
+    try:
+        yield
+    except (NotWritten, KeysUnreadable) as reason:
+        raise Problem(503, f"{reason}; try again", {"retry-after": "1"}) from None
+
+
+def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:
+    """Answers requests in the format 2.0 of HTTP APIs."""
+    registry = Registry(resources)
+    users = AwsUsers(resources, registry, entry)
+    control = EntryControl(entry, users)
+    approvals = AwsApprovals(resources, users, control.decide)
+    webhooks = AwsWebhooks(resources)
+    types, keys = TypeStore(resources), KeyStore(resources)
+    app = create_app(users, control, types, users, control, approvals, webhooks, keys)
+    app.add_exception_handler(ClientError, _refuse_throttled)
+    app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
+    with _event_loop():
+        answer = Mangum(app, lifespan="off", text_mime_types=["application/json", CONTENT_TYPE, "text/"])
+
+    def handle(request: Request, context: Any) -> Answer:
+        with _event_loop():
+            answered: Answer = answer(_with_quoted_path(request), context)
+        size = len(orjson.dumps(answered["body"]))  # in the quotes and escapes of the Lambda's own answer
+        if size <= _MOST_BYTES:
+            return answered
+        problem = Problem(500, _TOO_LARGE)
+        headers = {"content-type": CONTENT_TYPE}
+        return {"statusCode": 500, "headers": headers, "body": problem.body().decode(), "isBase64Encoded": False}
+
+    return handle
+
+
+def _refuse_throttled(request: Any, error: Exception) -> Response:
+    """An answer to who asked when AWS was asked too much, also after boto3's own tries."""
+    assert isinstance(error, ClientError)
+    problem = throttled(error)
+    return Response(problem.body(), problem.status, headers=problem.headers, media_type=CONTENT_TYPE)
+
+
+def _with_quoted_path(request: Request) -> Request:
+    """HTTP APIs decode the path, and Mangum decodes it once more: quoted before, no name becomes another."""
+    about = request["requestContext"]
+    http = {**about["http"], "path": quote(request["rawPath"], safe=_IN_PATHS)}
+    return {**request, "requestContext": {**about, "http": http}}
+
+
+@contextmanager
+def _event_loop() -> Iterator[None]:
+    """Mangum uses the thread's event loop; so that none is left over, each request has one of its own."""
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        yield

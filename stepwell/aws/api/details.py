@@ -1,0 +1,138 @@
+"""A run as people see it: its item, with what stands elsewhere: results, the plan, logs, the events it compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+
+from stepwell.api.approvals import messages_of
+from stepwell.aws.api.logs import Logs, Source, of_invocation, of_task
+from stepwell.aws.engine.results import all_attempts
+from stepwell.aws.functions.registry import Registry, Version
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import read_item, read_items
+from stepwell.aws.table.keys import event_key
+from stepwell.aws.table.lists import EVENTS, Lists, of_name
+from stepwell.aws.table.pending_outcomes import may_have_waiting, read_outcomes
+from stepwell.aws.table.positions import first_of
+from stepwell.aws.table.runs import StoredAttempt, StoredRun
+from stepwell.core.run.inputs import match_answer
+from stepwell.core.run.run import PauseStatus, StepStatus
+from stepwell.platform import AttemptRow, RunDetail
+
+
+class Details:
+    """May be used from several threads."""
+
+    def __init__(self, resources: Resources, registry: Registry, lists: Lists, logs: Logs) -> None:
+        self._table, self._step_http = resources.table, resources.step_http
+        self._registry, self._lists, self._logs = registry, lists, logs
+
+    def summary(self, stored: StoredRun) -> RunDetail:
+        """A run as lists show it."""
+        stored = self._with_waiting(stored)
+        return self._detail(stored, self._attempts(stored), {}, {})
+
+    def asked(self, stored: StoredRun) -> RunDetail:
+        """A run with what people are asked in it, and without logs."""
+        return self._detail(stored, self._attempts(stored), {}, {}, with_asked=True)
+
+    def whole(self, stored: StoredRun) -> RunDetail:
+        """A run with its logs, and why events it waits for did not match."""
+        stored = self._with_waiting(stored)
+        attempts = self._attempts(stored)
+        version = self._registry.version(stored.function, stored.version)
+        sources = {(a.step, a.attempt): its for a in attempts if (its := self._source(version, a)) is not None}
+        mismatches = self._mismatches(version, stored, attempts)
+        return self._detail(stored, attempts, self._logs.read(sources), mismatches, with_asked=True)
+
+    def _detail(
+        self,
+        stored: StoredRun,
+        attempts: Sequence[StoredAttempt],
+        logs: dict[tuple[int, int], bytes],
+        mismatches: dict[int, str],
+        *,
+        with_asked: bool = False,
+    ) -> RunDetail:
+        plan, run = self._registry.version(stored.function, stored.version).plan, stored.run
+        rows = [_row(attempt) for attempt in attempts]
+        messages = messages_of(plan, run, rows, partial(self._event, stored)) if with_asked else {}
+        return RunDetail(
+            run, plan, stored.event_id, stored.user, stored.rerun_of, rows, logs, mismatches, stored.replay, messages
+        )
+
+    def _with_waiting(self, stored: StoredRun) -> StoredRun:
+        """A run of many steps as if the successes that wait to be folded were: nothing else waits for long."""
+        run = stored.run
+        if not may_have_waiting(run, stored.revision, stored.wide_at):
+            return stored
+        steps, attempts = list(run.steps), list(stored.attempts)
+        read = partial(read_items, self._table, consistent=True)
+        for fact, request_id in read_outcomes(self._table, run, stored.revision, read):
+            its, output = steps[fact.step], fact.outcome.output
+            if fact.outcome.error is None:
+                ended = StoredAttempt(fact.step, fact.attempt, "completed", its.queued_at, its.at, fact.at or its.at)
+                attempts.append(replace(ended, output=output, request_id=request_id))
+                steps[fact.step] = its._replace(status=StepStatus.COMPLETED)
+        return replace(stored, run=run._replace(steps=tuple(steps)), attempts=attempts)
+
+    def _attempts(self, stored: StoredRun) -> list[StoredAttempt]:
+        attempts = all_attempts(stored, partial(read_items, self._table, consistent=True))
+        return sorted(attempts, key=lambda its: (its.step, its.attempt))
+
+    def _source(self, version: Version, its: StoredAttempt) -> Source | None:
+        """Where its log is; None if it never began, or nobody knows where."""
+        step = version.plan.steps[its.step]
+        if its.request_id is None:
+            return None
+        since, until = its.started_at or its.queued_at, its.ended_at
+        target = version.targets.get(step.id, {})
+        if step.runtime.type == "http":
+            return of_invocation(self._step_http, its.request_id, since, until)
+        if "lambda" in target:
+            return of_invocation(target["lambda"], its.request_id, since, until)
+        return of_task(target["log_group"], its.request_id, since, until) if "log_group" in target else None
+
+    # --- why an event is no match ----------------------------------------------------------------------------------
+
+    def _mismatches(self, version: Version, stored: StoredRun, attempts: Sequence[StoredAttempt]) -> dict[int, str]:
+        """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""
+        found = {}
+        outputs = {a.step: a.output for a in attempts if a.output is not None}
+        errors = {a.step: a.error for a in attempts if a.error is not None}
+        event: Any = None
+        for p, (its, state) in enumerate(zip(version.plan.pauses, stored.run.pauses, strict=True)):
+            if state.status not in (PauseStatus.AWAITING, PauseStatus.EXPIRED) or its.event is None:
+                continue
+            newest = self._newest(its.event, stored.after, state.due_at)
+            if newest is None:
+                continue
+            event = event or self._event(stored)
+            problem = match_answer(version.plan, p, event, outputs, errors, newest).problem
+            if problem is not None:
+                found[p] = problem
+        return found
+
+    def _newest(self, name: str, after: int, before_ms: int) -> Any:
+        """The newest event of this name that was accepted after a position and before a time."""
+        entries = self._lists.entries(EVENTS, of_name(name), first_of(before_ms), page=1)
+        position, event_id = next(entries, (0, ""))
+        item = read_item(self._table, event_key(event_id)) if position > after else None
+        return None if item is None or "rp" in item else orjson.loads(item["b"]["B"])
+
+    def _event(self, stored: StoredRun) -> Any:
+        if stored.event_body is not None:
+            return orjson.loads(stored.event_body)
+        item = read_item(self._table, event_key(stored.event_id))
+        return {} if item is None else orjson.loads(item["b"]["B"])
+
+
+def _row(its: StoredAttempt) -> AttemptRow:
+    return AttemptRow(
+        its.step, its.attempt, its.status, its.queued_at, its.started_at, its.ended_at, its.output, its.error
+    )  # fmt: skip

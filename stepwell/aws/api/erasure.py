@@ -1,0 +1,143 @@
+"""Erasing a person on AWS: what runs for it is cancelled, then what is kept of it goes, one row of its lists after
+another.
+
+One rule: a row of a list goes when all that it names is erased, and the person when no row is left: who is interrupted
+goes on where it stopped. Items stay, without what they say: an event that comes again is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from stepwell.api.models import ErasedCounts
+from stepwell.api.users import Erased
+from stepwell.aws.clients import client
+from stepwell.aws.engine.queue_consumer import Entry
+from stepwell.aws.engine.results import all_attempts, erased
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.idempotency import DynamoOnce
+from stepwell.aws.table.items import delete_items, read_items, read_partition
+from stepwell.aws.table.keys import EXISTS, UNCHANGED, Item, arrival, arrival_partitions, event_key, run_key
+from stepwell.aws.table.lists import Lists, Row, of_user
+from stepwell.aws.table.runs import StoredRun, stored_run, write_attempts
+from stepwell.aws.table.users import People
+from stepwell.core.events.events import Event, erased_body
+from stepwell.core.events.users import Person, owner
+from stepwell.core.routing.idempotency import claimed_value
+from stepwell.core.run.run import RunStatus, pack, without_data
+from stepwell.platform import NotWritten
+
+_ENOUGH_S = 15.0  # of one request, which has 30; the next goes on
+_TRIES = 5
+_PARALLEL = 8
+
+
+class Erasure:
+    def __init__(self, resources: Resources, lists: Lists, people: People, entry: Callable[[], Entry]) -> None:
+        self._table, self._lists, self._people, self._entry = resources.table, lists, people, entry
+        self._once = DynamoOnce(resources.table)
+        self._pool = ThreadPoolExecutor(_PARALLEL, "erasure")
+
+    def erase(self, person: Person) -> Erased:
+        counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
+        deadline = time.monotonic() + _ENOUGH_S
+        self._people.keep(person)
+        for name in sorted({its.text for its in person.ids}):
+            for row in self._lists.rows(of_user(name)):
+                self._erase_runs_of(person, row, counts)
+                if self._erase_events_of(person, row, counts):
+                    delete_items(self._table, [row.key])
+                    if time.monotonic() > deadline:
+                        return Erased(counts, is_done=False)
+        self._people.forget(person)
+        return Erased(counts, is_done=True)
+
+    def _erase_runs_of(self, person: Person, row: Row, counts: ErasedCounts) -> None:
+        runs = [its for its in self._runs(row.runs) if its.user is not None]
+        triggers = self._events([its.event_id for its in runs])
+        own = [its for its in runs if its.event_id in triggers and _is_of(person, triggers[its.event_id][1])]
+        for its in own:
+            if its.run.status is RunStatus.RUNNING:
+                self._entry().cancel(its.run.id)
+                counts["runs_cancelled"] += 1
+        for its in own:
+            self._take_claim_back(its, triggers[its.event_id][1])
+        counts["attempts"] += sum(self._pool.map(self._redact, [its.run.id for its in own]))
+        counts["runs"] += len(own)
+
+    def _take_claim_back(self, run: StoredRun, event: Event) -> None:
+        """That of a value of `idempotency`, whose digest is kept."""
+        plan = self._entry().registry.version(run.function, run.version).plan
+        if (value := claimed_value(plan.idempotency, event)) is not None:
+            self._once.forget(run.function, value, run.run.id)
+
+    def _erase_events_of(self, person: Person, row: Row, counts: ErasedCounts) -> bool:
+        """Whether the row names nothing that is left."""
+        events = self._events(row.events)
+        mine = [(item, event) for item, event in events.values() if _is_of(person, event)]
+        left = [(item, event) for item, event in mine if not event.erased]
+        list(self._pool.map(self._erase_event, left))
+        counts["events"] += len(left)
+        return len(mine) == len(events) and all(its.user is None for its in self._runs(row.runs))
+
+    def _events(self, ids: Sequence[str]) -> dict[str, tuple[Item, Event]]:
+        items = read_items(self._table, map(event_key, ids), consistent=True)
+        events = [(item, Event.stored(int(item["p"]["N"]), item["b"]["B"])) for item in items]
+        return {event.id: (item, event) for item, event in events}
+
+    def _runs(self, ids: Sequence[str]) -> list[StoredRun]:
+        return [stored_run(item) for item in read_items(self._table, map(run_key, ids), consistent=True)]
+
+    # --- items -----------------------------------------------------------------------------------------------------
+
+    def _erase_event(self, stored: tuple[Item, Event]) -> None:
+        item, event = stored
+        keys = self._entry().registry.catalog().keys(event)
+        arrivals = [arrival(arrival_partitions(event.name, key)[0], event.seq, event.id) for key in keys]
+        delete_items(self._table, [{"pk": its["pk"], "sk": its["sk"]} for its in arrivals])
+        kept = {name: value for name, value in item.items() if name not in ("ms", "iv")}
+        self._put({**kept, "b": {"B": erased_body(event)}, "x": {"BOOL": True}}, EXISTS)
+
+    def _redact(self, run_id: str) -> int:
+        """How many attempts it had."""
+        db = client("dynamodb")
+        for _ in range(_TRIES):  # an attempt of a run that has failed may end at any time
+            (item,) = read_items(self._table, [run_key(run_id)], consistent=True)
+            its = stored_run(item)
+            attempts = all_attempts(its, partial(read_items, self._table, consistent=True))
+            try:
+                self._put(
+                    _redacted(item, its, write_attempts([*map(erased, attempts)], its.run.created_at)),
+                    UNCHANGED,
+                    {":before": {"N": str(its.revision)}},
+                )
+            except db.exceptions.ConditionalCheckFailedException:
+                continue
+            others = read_partition(self._table, item["pk"]["S"], ConsistentRead=True)
+            delete_items(self._table, [{"pk": o["pk"], "sk": o["sk"]} for o in others if o["sk"] != item["sk"]])
+            return len(attempts)
+        raise NotWritten(f"run {run_id} changes all the time")
+
+    def _put(self, item: Item, condition: str, values: Item | None = None) -> None:
+        more = {} if values is None else {"ExpressionAttributeValues": values}
+        client("dynamodb").put_item(TableName=self._table, Item=item, ConditionExpression=condition, **more)
+
+
+def _redacted(item: Item, its: StoredRun, history: bytes) -> Item:
+    """A run's item without what it says: its event, which may be in it, its user, and why expressions were no match."""
+    kept = {name: value for name, value in item.items() if name not in ("e", "u", "hp")}
+    return {
+        **kept,
+        "v": {"N": str(its.revision + 1)},
+        "s": {"B": pack(without_data(its.run))},
+        "h": {"B": history},
+        "ei": {"S": its.event_id},
+    }
+
+
+def _is_of(person: Person, event: Event) -> bool:
+    """Whoever's it was before it was erased."""
+    return event.erased or owner(event.user) in person.ids

@@ -1,0 +1,270 @@
+"""What people ask: lists and details for the API, from the table. Reads only.
+
+One rule: a request reads a bounded number of items, however many a filter refuses, and answers a bounded number of
+bytes. A page that ends there is short, and its `next` says where to go on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar, Unpack
+
+from stepwell.aws.api.details import Details
+from stepwell.aws.api.logs import Logs
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import read_item, read_items, read_partition
+from stepwell.aws.table.keys import STATUS_SHARDS, Item, approvals_partition, event_key, run_key
+from stepwell.aws.table.lists import ALL, EVENTS, RUNS, Entry, Lists, of_function, of_name, of_replay, of_user
+from stepwell.aws.table.positions import first_of, ms_of
+from stepwell.aws.table.runs import StoredRun, stored_run
+from stepwell.aws.table.samples import read_samples
+from stepwell.aws.table.users import People
+from stepwell.core.events.events import Event, run_id, user_key
+from stepwell.core.routing.guard import RunSample
+from stepwell.core.run.run import RunStatus
+from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
+
+T = TypeVar("T")
+Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out
+
+_AT_ONCE = 50  # items that are read with one request
+_MOST = 2000  # entries that a page looks at
+_MOST_BYTES = 2 * 1024 * 1024  # of events or results in a page: a Lambda's answer has at most 6 MB
+_PARALLEL = 8
+_NEWEST = first_of(1 << 44)
+
+
+class Queries:
+    """Implements `platform.Reader`; may be used from any thread."""
+
+    def __init__(self, resources: Resources, registry: Registry) -> None:
+        self._table, self._registry = resources.table, registry
+        self._lists = Lists(resources)
+        self._people = People(resources.table)
+        self._details = Details(resources, registry, self._lists, Logs())
+        self._pool = ThreadPoolExecutor(_PARALLEL, "queries")
+
+    def _names(self, user: str | None) -> Sequence[str]:
+        """All that lists may call somebody; nothing for nobody."""
+        return () if user is None else self._people.names(user)
+
+    def _of_users(
+        self, kind: str, names: Sequence[str], before: int | None, limit: int, since: int | None = None
+    ) -> Iterator[Entry]:
+        lists = [self._lists.entries(kind, of_user(name), before, limit, since) for name in names]
+        return heapq.merge(*lists, reverse=True)
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def read_events(
+        self,
+        *,
+        name: str | None = None,
+        user: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page[EventDetail]:
+        is_filtered = name is not None and user is not None
+        names = self._names(user)
+        first, before = _between(since, until, before)
+        if user is not None:
+            entries = self._of_users(EVENTS, names, before, limit, first)
+        else:
+            entries = self._lists.entries(EVENTS, of_name(name) if name is not None else ALL, before, limit, first)
+
+        def show(ids: Sequence[str]) -> dict[str, EventDetail]:
+            items = read_items(self._table, map(event_key, ids), consistent=False)
+            details = [_event(item) for item in items]
+            return {d.event.id: d for d in details if name in (None, d.event.name) and _is_of(names, d.event)}
+
+        return _page(entries, show, lambda detail: len(detail.event.body), limit, is_filtered)
+
+    def read_event(self, event_id: str) -> EventDetail | None:
+        item = read_item(self._table, event_key(event_id))
+        return None if item is None else _event(item)
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def read_run_texts(self, view: Callable[[RunDetail], bytes], **query: Unpack[RunQuery]) -> Page[bytes]:
+        page = self.read_runs(**query)
+        return Page([view(detail) for detail in page.items], page.next)
+
+    def read_runs(
+        self,
+        *,
+        function: str | None = None,
+        status: RunStatus | None = None,
+        user: str | None = None,
+        event: str | None = None,
+        replay: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page[RunDetail]:
+        names = self._names(user)
+        first, before = _between(since, until, before)
+        entries, is_filtered = self._run_entries(function, status, names, event, replay, first, before, limit)
+
+        def show(ids: Sequence[str]) -> dict[str, RunDetail]:
+            items = read_items(self._table, map(run_key, ids), consistent=False)
+            runs = [
+                its
+                for its in map(stored_run, items)
+                if function in (None, its.function) and status in (None, its.run.status)
+                if replay in (None, its.replay) and (not names or its.user in names)
+            ]
+            return {its.run.id: detail for its, detail in zip(runs, self._summaries(runs), strict=True)}
+
+        return _page(entries, show, _size, limit, is_filtered)
+
+    def read_run(self, run_id: str) -> RunDetail | None:
+        item = read_item(self._table, run_key(run_id))
+        return None if item is None else self._details.whole(stored_run(item))
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        """A run with what people are asked in it, and without logs."""
+        item = read_item(self._table, run_key(run_id))
+        return None if item is None else self._details.asked(stored_run(item))
+
+    def read_asking(self, before: int | None, limit: int) -> Page[RunDetail]:
+        """Runs with open approvals, newest first."""
+        partitions = [approvals_partition(shard) for shard in range(STATUS_SHARDS)]
+        entries = self._lists.indexed(partitions, 0, _NEWEST if before is None else before, limit)
+        positions: dict[str, int] = {}
+        following = None
+        for position, partition in entries:
+            last = next(reversed(positions.values()), None)
+            if position != last and len(positions) >= limit:
+                following = last
+                break
+            positions[partition[2:]] = position
+        items = read_items(self._table, map(run_key, positions), consistent=True)
+        runs = sorted(map(stored_run, items), key=lambda its: -its.position)
+        return Page(list(self._pool.map(self._details.asked, runs)), following)
+
+    def _summaries(self, runs: Sequence[StoredRun]) -> Iterator[RunDetail]:
+        return self._pool.map(self._details.summary, runs)
+
+    def _run_entries(
+        self,
+        function: str | None,
+        status: RunStatus | None,
+        names: Sequence[str],
+        event: str | None,
+        replay: str | None,
+        since: int | None,
+        before: int | None,
+        limit: int,
+    ) -> tuple[Iterator[Entry], bool]:
+        """The list that holds the fewest others besides those that are asked for; and whether it may hold others."""
+        if event is not None:
+            return self._runs_of_event(event, before), True
+        others = sum(its is not None for its in (function, status, names or None, replay)) > 1
+        if replay is None and not names and status not in (None, RunStatus.COMPLETED):
+            return self._lists.runs_of_status(status.name.lower(), before, limit, since), others
+        others = others or status is not None
+        if names and replay is None:
+            return self._of_users(RUNS, names, before, limit, since), others
+        dimension = ALL if function is None else of_function(function)
+        dimension = dimension if replay is None else of_replay(replay)
+        return self._lists.entries(RUNS, dimension, before, limit, since), others
+
+    def _runs_of_event(self, event_id: str, before: int | None) -> Iterator[Entry]:
+        """Its item says which functions it started, and beside it stand the reruns."""
+        ids = []
+        for item in read_partition(self._table, event_key(event_id)["pk"]["S"]):
+            ids += [run_id(function["S"], event_id) for function in item.get("st", {}).get("L", ())]
+            ids += [item["r"]["S"]] if "r" in item else []
+        runs = map(stored_run, read_items(self._table, map(run_key, ids), consistent=False))
+        entries = [(its.position, its.run.id) for its in runs if before is None or its.position < before]
+        return iter(sorted(entries, reverse=True))
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def read_functions(self) -> list[FunctionDetail]:
+        live = [row.id for row in self._registry.functions() if row.live is not None]
+        return [detail for detail in self._pool.map(self.read_function, live) if detail is not None]
+
+    def read_function(self, function_id: str) -> FunctionDetail | None:
+        routing = self._registry.routing(function_id)
+        if routing is None:
+            return None
+        versions = self._versions(function_id)
+        shown = next((its for its in versions if its.number == routing.live), versions[-1])
+        definition = self._registry.version(function_id, shown.number).definition
+        return FunctionDetail(function_id, shown.created_at, definition, versions, routing)
+
+    def read_samples(self, function_id: str, limit: int) -> list[RunSample]:
+        return read_samples(self._table, self._lists, function_id, limit)
+
+    def _versions(self, function_id: str) -> list[VersionDetail]:
+        """The oldest first."""
+        items = read_partition(
+            self._table,
+            f"V#{function_id}",
+            ProjectionExpression="sk, #at, #hash, author, message",
+            ExpressionAttributeNames={"#at": "at", "#hash": "hash"},
+            ConsistentRead=True,
+        )
+        return [
+            VersionDetail(int(i["sk"]["S"]), int(i["at"]["N"]), i["hash"]["S"], i["author"]["S"], i["message"]["S"])
+            for i in items
+        ]
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _page(entries: Iterator[Entry], show: Show[T], size: Callable[[T], int], limit: int, is_filtered: bool) -> Page[T]:
+    """It never ends between two entries that share a position, as two Lambdas may happen to give."""
+    found: list[T] = []
+    room, last = _MOST_BYTES, None
+    shown = _shown(entries, show, limit, is_filtered)
+    for looked_at, (position, thing) in enumerate(shown):
+        if position != last and (len(found) >= limit or looked_at >= _MOST or room <= 0):
+            return Page(found, last)
+        last = position
+        if thing is not None:
+            found.append(thing)
+            room -= size(thing)
+    return Page(found, None)
+
+
+def _shown(entries: Iterator[Entry], show: Show[T], limit: int, is_filtered: bool) -> Iterator[tuple[int, T | None]]:
+    """What is to be shown of each entry. Where nothing is refused, no more is read than one behind the page."""
+    left = _MOST if is_filtered else limit + 1
+    while chunk := list(islice(entries, min(_AT_ONCE, left) if left > 0 else _AT_ONCE)):
+        left -= len(chunk)
+        things = show([its_id for _, its_id in chunk])
+        yield from ((position, things.get(its_id)) for position, its_id in chunk)
+
+
+def _event(item: Item) -> EventDetail:
+    position = int(item["p"]["N"])
+    misses = item["ms"]["B"] if "ms" in item else None
+    replay = item["rp"]["S"] if "rp" in item else None
+    invalid = item["iv"]["B"] if "iv" in item else None
+    return EventDetail(Event.stored(position, item["b"]["B"]), ms_of(position), misses, replay, invalid)
+
+
+def _between(since: int | None, until: int | None, before: int | None) -> tuple[int | None, int | None]:
+    """The positions of a time: the first one, and where it ends."""
+    end = None if until is None else first_of(until)
+    first = None if since is None else first_of(since)
+    return first, min((its for its in (end, before) if its is not None), default=None)
+
+
+def _is_of(names: Sequence[str], event: Event) -> bool:
+    return not names or user_key(event.user) in names
+
+
+def _size(detail: RunDetail) -> int:
+    results = sum(300 + len(row.output or b"") + len(row.error or b"") for row in detail.attempts)
+    return results + 300 * (len(detail.plan.steps) + len(detail.plan.edges))

@@ -1,0 +1,190 @@
+"""`/v1/users` on AWS: who they are, and what happened to them.
+
+One rule: lists are found by the text of an id, and what they hold counts only if its event belongs to the person by its
+kind as well. Of each request, the reads are bounded.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+import orjson
+
+from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
+from stepwell.aws.api.erasure import Erasure
+from stepwell.aws.api.queries import Queries
+from stepwell.aws.engine.queue_consumer import Entry as Engine
+from stepwell.aws.engine.results import all_attempts
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import read_items
+from stepwell.aws.table.keys import STATUS_SHARDS, Item, event_key, item_key, people_partition, run_key
+from stepwell.aws.table.lists import EVENTS, RUNS, of_user
+from stepwell.aws.table.lists import Entry as Listed
+from stepwell.aws.table.positions import first_of, ms_of
+from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
+from stepwell.core.events.events import Event
+from stepwell.core.events.users import Person, alone, owner
+from stepwell.platform import Page
+
+_AT_ONCE = 100
+_MOST = 2000  # runs in which a page looks for steps that ended then
+_NEWEST = first_of(1 << 44)
+
+
+class _Ended(NamedTuple):
+    mark: Mark
+    run: StoredRun
+    attempt: StoredAttempt
+
+
+class AwsUsers(Queries):
+    """Implements `api.users.Users`. `entry`: the engine, for who erases."""
+
+    def __init__(self, resources: Resources, registry: Registry, entry: Callable[[], Engine]) -> None:
+        super().__init__(resources, registry)
+        self._erasure = Erasure(resources, self._lists, self._people, entry)
+
+    def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
+        partitions = [people_partition(shard) for shard in range(STATUS_SHARDS)]
+        entries = self._lists.indexed(partitions, 0, _NEWEST if before is None else before, limit)
+        page = list(islice(entries, limit))
+        behind = None
+        for position, partition in entries:
+            if position != page[-1][0]:
+                behind = page[-1][0]
+                break
+            page.append((position, partition))
+        people = self._people.listed(partition for _, partition in page)
+        return Page([people[partition] for _, partition in page if partition in people], behind)
+
+    def find(self, text: str) -> Person | None:
+        person = self._people.find(text)
+        if person is not None:
+            return person
+        for _, event_id in self._lists.entries(EVENTS, of_user(text), None, 1):
+            for item in read_items(self._table, [event_key(event_id)], consistent=False):
+                its = owner(orjson.loads(item["b"]["B"])["user"])
+                if its is not None:
+                    return alone(its, ms_of(int(item["p"]["N"])))
+        return None
+
+    def seen(self, person: Person) -> Seen:
+        lists = [of_user(name) for name in _names(person)]
+        begun = [ms_of(its) for name in lists if (its := self._lists.oldest(name)) is not None]
+        newest = (next(self._lists.entries(EVENTS, name, None, 1), None) for name in lists)
+        last = [ms_of(its[0]) for its in newest if its is not None]
+        return Seen(person, min(begun, default=person.since), max(last, default=person.since))
+
+    def erase(self, person: Person) -> Erased:
+        return self._erasure.erase(person)
+
+    # --- what happened ---------------------------------------------------------------------------------------------
+
+    def timeline(self, person: Person, *, before: Mark | None, limit: int) -> Sequence[Entry]:
+        until = None if before is None else first_of(before[0] + 1)
+        runs = self._runs(person, until)
+        ended = sorted(self._ended(runs), reverse=True)
+        sources: list[Iterator[Entry | _Ended]] = [
+            self._events(person, until, limit),
+            iter(sorted(map(_run_entry, runs), key=lambda entry: entry.mark, reverse=True)),
+            iter(ended),
+        ]
+        entries = heapq.merge(*sources, key=lambda entry: entry.mark, reverse=True)
+        wanted = list(islice((entry for entry in entries if before is None or entry.mark < before), limit))
+        errors = self._errors([its for its in wanted if isinstance(its, _Ended)])
+        return [self._step_entry(its, errors) if isinstance(its, _Ended) else its for its in wanted]
+
+    def _events(self, person: Person, until: int | None, limit: int) -> Iterator[Entry]:
+        entries = self._of_users(EVENTS, _names(person), until, limit)
+        while chunk := list(islice(entries, min(_AT_ONCE, limit))):
+            for position, event in self._owned(person, chunk):
+                yield event_entry(event.id, event.name, ms_of(position), position)
+
+    def _owned(self, person: Person, entries: Sequence[Listed]) -> Iterator[tuple[int, Event]]:
+        events = self._read_events(event_id for _, event_id in entries)
+        for position, event_id in entries:
+            if event_id in events and owner(events[event_id].user) in person.ids:
+                yield position, events[event_id]
+
+    def _read_events(self, ids: Iterator[str]) -> dict[str, Event]:
+        items = read_items(self._table, map(event_key, ids), consistent=False)
+        events = [Event.stored(int(item["p"]["N"]), item["b"]["B"]) for item in items]
+        return {event.id: event for event in events}
+
+    def _runs(self, person: Person, until: int | None) -> list[StoredRun]:
+        """The newest runs of a person."""
+        entries = islice(self._of_users(RUNS, _names(person), until, _MOST), _MOST)
+        runs: list[StoredRun] = []
+        while chunk := list(islice(entries, _AT_ONCE)):
+            items = read_items(self._table, [run_key(run_id) for _, run_id in chunk], consistent=False)
+            found = [its for its in map(stored_run, items) if its.user is not None]
+            elsewhere = self._read_events(its.event_id for its in found if its.event_body is None)
+            runs += [its for its in found if _owner_of(its, elsewhere) in person.ids]
+        return runs
+
+    def _ended(self, runs: Sequence[StoredRun]) -> Iterator[_Ended]:
+        read = partial(read_items, self._table, consistent=False)
+        for run in runs:
+            for its in all_attempts(run, read, results=False):
+                yield _Ended((its.ended_at, 2, run.position, its.step, its.attempt), run, its)
+
+    def _errors(self, ended: Sequence[_Ended]) -> dict[tuple[str, str], bytes]:
+        """Those that stand in items of their own."""
+        keys = [
+            item_key(its.run.run.id, its.attempt.ref)
+            for its in ended
+            if its.attempt.ref is not None and its.attempt.status == "failed"
+        ]
+        items = read_items(self._table, keys, consistent=False) if keys else []
+        return {_name(item): item["x"]["B"] for item in items if "x" in item}
+
+    def _step_entry(self, its: _Ended, errors: dict[tuple[str, str], bytes]) -> Entry:
+        run, attempt = its.run, its.attempt
+        error = attempt.error
+        if attempt.ref is not None:
+            error = errors.get((run_key(run.run.id)["pk"]["S"], attempt.ref))
+        return step_entry(
+            run.position,
+            run_id=run.run.id,
+            function=run.function,
+            plan=self._registry.version(run.function, run.version).plan,
+            step=attempt.step,
+            attempt=attempt.attempt,
+            status=attempt.status,
+            ended_at=attempt.ended_at,
+            error=error,
+        )
+
+
+def _names(person: Person) -> list[str]:
+    return sorted({its.text for its in person.ids})
+
+
+def _name(item: Item) -> tuple[str, str]:
+    return item["pk"]["S"], item["sk"]["S"]
+
+
+def _owner_of(run: StoredRun, events: dict[str, Event]) -> object:
+    if run.event_body is not None:
+        return owner(orjson.loads(run.event_body)["user"])
+    return owner(events[run.event_id].user) if run.event_id in events else None
+
+
+def _run_entry(its: StoredRun) -> Entry:
+    return run_entry(
+        ms_of(its.position),
+        its.position,
+        run_id=its.run.id,
+        function=its.function,
+        version=its.version,
+        event_id=its.event_id,
+        status=its.run.status,
+        ended_at=its.run.ended_at,
+        rerun_of=its.rerun_of,
+        replay=its.replay,
+    )

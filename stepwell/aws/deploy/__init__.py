@@ -1,0 +1,1 @@
+"""`stepwell push` and `prune`: from definitions to Lambdas, task definitions and roles."""

@@ -1,0 +1,270 @@
+"""What a step is as a Lambda: its settings, and its code as a zip.
+
+One rule: the same definition and code give the same name and the same bytes, on every machine. What belongs to an
+environment (layers, keys, the outcomes queue) is no part of it, so that it can change without a new version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import stat
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from stepwell.aws.deploy.runtimes import (
+    PackagingError,
+    architecture,
+    check_interpreter,
+    handler_runtime,
+    program_runtime,
+)
+from stepwell.aws.naming import code_key, dotenv_parameter, function_name, secret_parameter
+from stepwell.aws.resources import Resources
+from stepwell.core.plan import Step
+from stepwell.project.code import CodeError, CodeFile, StepCode, dotenv
+from stepwell.project.convention import handler_file
+
+PROGRAM, HANDLER = "program", "handler"  # layouts of a zip: below step/, or at its root
+VALUES_HASH = "STEPWELL_VALUES_HASH"
+LONGEST_MS = 15 * 60 * 1000
+_WRAPPER = "/opt/bootstrap"
+_MEMORY = 128  # MB, what Lambda gives to a function that does not say
+_LARGEST = 250 * 1024 * 1024  # unpacked, with all layers
+_ADAPTER = 16 * 1024 * 1024  # room for the adapter's layer
+_LARGEST_VARIABLES = 4096
+_LARGEST_DOTENV = 8192
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+_CHUNK = 1024 * 1024
+_RESERVED = re.compile(
+    r"AWS_(DEFAULT_)?REGION|AWS_EXECUTION_ENV|AWS_LAMBDA_.*|AWS_ACCESS_KEY(_ID)?|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN"
+    r"|LAMBDA_(TASK_ROOT|RUNTIME_DIR)|STEPWELL_.*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLambda:
+    function_id: str
+    step_id: str
+    code: StepCode
+    layout: str
+    runtime: str
+    handler: str
+    architecture: str
+    memory: int
+    timeout_ms: int
+    command: tuple[str, ...] | None
+    env: tuple[tuple[str, str], ...]
+    dotenv: str | None  # the content of its parameter: JSON
+    secrets: tuple[str, ...]
+    ephemeral_storage: int | None = None  # MB of /tmp; None: what Lambda gives
+    layers: tuple[str, ...] = ()  # ARNs, without the adapter's
+    vpc: bool = False
+    tracing: bool | None = None  # None: as the environment
+
+    @property
+    def hash(self) -> str:
+        """Of everything but the values of `.env` and of secrets. What a step does not say is no part of it, so that a
+        setting that is new to Stepwell changes no hash."""
+        its = {
+            "function": self.function_id,
+            "code": self.code.hash,
+            "layout": self.layout,
+            "runtime": self.runtime,
+            "handler": self.handler,
+            "architecture": self.architecture,
+            "memory": self.memory,
+            "timeout": self.timeout_ms,
+            "command": self.command,
+            "env": self.env,
+            "dotenv": self.step_id if self.dotenv is not None else None,
+            "secrets": self.secrets,
+        }
+        more = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
+        more["tracing"] = self.tracing
+        its |= {name: value for name, value in more.items() if value is not None}
+        return hashlib.sha256(orjson.dumps(its, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def name(self, env: str) -> str:
+        return function_name(env, self.function_id, self.hash)
+
+    @property
+    def code_key(self) -> str:
+        return code_key(self.code.hash, self.layout)
+
+    @property
+    def timeout_s(self) -> int:
+        """Programs get 2 s more: the adapter ends them at their time, and then has to say so."""
+        return min(900, math.ceil(self.timeout_ms / 1000) + (2 if self.command else 0))
+
+    @property
+    def has_values(self) -> bool:
+        return self.dotenv is not None or bool(self.secrets)
+
+    def parameters(self, env: str) -> list[str]:
+        """The SSM parameters that hold its values."""
+        dotenv = [dotenv_parameter(env, self.function_id, self.step_id)] if self.dotenv is not None else []
+        return [*dotenv, *(secret_parameter(env, name) for name in self.secrets)]
+
+    def variables(self, env: str) -> dict[str, str]:
+        """Its environment variables, without the hash of its values."""
+        found = {**dict(self.env), "STEPWELL_TIMEOUT_MS": str(self.timeout_ms)}
+        if self.command is not None:
+            found["STEPWELL_COMMAND"] = orjson.dumps(self.command).decode()
+        if self.runtime != "provided.al2023":
+            found["AWS_LAMBDA_EXEC_WRAPPER"] = _WRAPPER
+        if self.has_values:
+            dotenv = dotenv_parameter(env, self.function_id, self.step_id) if self.dotenv is not None else None
+            secrets = {name: secret_parameter(env, name) for name in self.secrets}
+            found["STEPWELL_VALUES"] = orjson.dumps({"dotenv": dotenv, "secrets": secrets}).decode()
+        return found
+
+
+def step_lambda(function_id: str, step: Step, code: StepCode | None) -> StepLambda:
+    """What a step of runtime `lambda` becomes; its command is known (`LoadedFunction.normalised`).
+
+    Raises PackagingError, CodeError.
+    """
+    check_timeout(step)
+    if code is None:
+        raise PackagingError("the step has no code; give it a `path`")
+    handler = step.runtime.handler
+    if handler is not None:
+        layout, (runtime, entry), command = HANDLER, _handler(handler, code), None
+    else:
+        command = step.runtime.command or ()
+        layout, runtime, entry = PROGRAM, program_runtime(command, code), "stepwell.program"
+    check_interpreter(runtime, code)
+    _check_size(code)
+    _check_variables(step)
+    return StepLambda(
+        function_id=function_id,
+        step_id=step.id,
+        code=code,
+        layout=layout,
+        runtime=runtime,
+        handler=entry,
+        architecture=architecture(command, code, step.runtime.architecture),
+        memory=step.runtime.memory or _MEMORY,
+        timeout_ms=step.timeout_ms,
+        command=command,
+        env=step.env,
+        dotenv=dotenv_content(code),
+        secrets=tuple(sorted(step.secrets)),
+        ephemeral_storage=step.runtime.ephemeral_storage,
+        layers=step.runtime.layers,
+        vpc=step.runtime.vpc,
+        tracing=step.runtime.tracing,
+    )
+
+
+def check_place(step: StepLambda, resources: Resources) -> None:
+    """Raises PackagingError if the environment has not what the step needs: a network, or layers in its region."""
+    if step.vpc and not resources.step_subnets:
+        raise PackagingError(
+            "it has `vpc: true`, and this environment has no network for steps; deploy it with"
+            " -c step_subnets=subnet-...,subnet-... -c step_security_groups=sg-..., or remove `vpc`"
+        )
+    for layer in step.layers:
+        region = layer.split(":")[3]
+        if region != resources.region and not resources.region.startswith("${"):  # CloudFormation knows it, CDK may not
+            raise PackagingError(f"its layer {layer} is in {region}, and this environment in {resources.region}")
+
+
+def is_reserved(variable: str) -> bool:
+    """Whether an environment variable of this name belongs to Lambda or Stepwell."""
+    return _RESERVED.fullmatch(variable) is not None
+
+
+def check_timeout(step: Step) -> None:
+    """Raises PackagingError if this runs longer than a Lambda may; http steps run in one too."""
+    if step.timeout_ms > LONGEST_MS:
+        raise PackagingError("its timeout is over 15m, the longest on Lambda; shorten it, or use docker")
+
+
+def dotenv_content(code: StepCode) -> str | None:
+    """The `.env` beside the code, as its parameter holds it; None if it sets nothing.
+
+    Raises PackagingError, CodeError.
+    """
+    values = dotenv(code.folder)
+    if not values:
+        return None
+    content = orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
+    if len(content.encode()) > _LARGEST_DOTENV:
+        raise PackagingError("its .env has more than 8 KB, the most a parameter holds; use secrets for what is large")
+    return content
+
+
+def _handler(handler: str, code: StepCode) -> tuple[str, str]:
+    """The runtime, and the handler as Lambda wants it: `folder/module.function`."""
+    file = handler_file(code.folder, handler)
+    relative = file.relative_to(code.folder).as_posix()
+    if relative not in {found.path for found in code.files}:
+        raise PackagingError(f"{relative}, which holds the handler, is no part of the step's code; correct its path")
+    module = relative.removesuffix("/__init__.py").removesuffix(file.suffix)
+    return handler_runtime(file), f"{module}.{handler.rpartition('.')[2]}"
+
+
+def _check_size(code: StepCode) -> None:
+    size = sum((code.folder / file.path).lstat().st_size for file in code.files)
+    if size > _LARGEST - _ADAPTER:
+        raise PackagingError(
+            f"its code has {size / 1024 / 1024:.0f} MB, and Lambda takes {(_LARGEST - _ADAPTER) / 1024 / 1024:.0f} MB;"
+            " name what is not needed in .stepwellignore, or use docker"
+        )
+
+
+def _check_variables(step: Step) -> None:
+    for name, _ in step.env:
+        if is_reserved(name):
+            raise PackagingError(f"the variable {name} belongs to Lambda or Stepwell; give yours another name")
+        if not re.fullmatch(r"[A-Za-z]\w+", name):
+            raise PackagingError(
+                f"Lambda takes no variable {name}: it wants two characters or more, a letter first; put it in .env"
+            )
+    if sum(len(name.encode()) + len(value.encode()) for name, value in step.env) > _LARGEST_VARIABLES - 1024:
+        raise PackagingError("its env has more than 3 KB, which Lambda does not take; put the large values in its .env")
+
+
+# --- zips ------------------------------------------------------------------------------------------------------------
+
+
+def write_zip(code: StepCode, layout: str, to: BinaryIO) -> None:
+    """Write the code's zip. Raises CodeError if it is not what its hash says any more."""
+    prefix = "step/" if layout == PROGRAM else ""
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in code.files:
+            try:
+                digest = _add(archive, prefix, code.folder / file.path, file)
+            except (FileNotFoundError, NotADirectoryError):
+                digest = None
+            except UnicodeEncodeError:
+                raise CodeError(f"the name of {file.path!r} is not in UTF-8; rename it") from None
+            if digest != file.digest:
+                raise CodeError(f"{code.folder / file.path} changed while it was packed; push again")
+
+
+def _add(archive: zipfile.ZipFile, prefix: str, path: Path, file: CodeFile) -> bytes:
+    """Add one file; the digest of what was added. Lambda runs as another user: everybody may read."""
+    info = zipfile.ZipInfo(prefix + file.path, _DATE)
+    info.create_system = 3  # Unix: the upper half of the attributes is the mode
+    info.compress_type = zipfile.ZIP_DEFLATED
+    if file.kind == "l":
+        text = os.fsencode(path.readlink())
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, text)
+        return hashlib.sha256(text).digest()
+    info.external_attr = (stat.S_IFREG | (0o755 if file.kind == "x" else 0o644)) << 16
+    digest = hashlib.sha256()
+    with path.open("rb") as source, archive.open(info, "w") as to:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            to.write(chunk)
+    return digest.digest()

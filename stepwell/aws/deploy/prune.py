@@ -1,0 +1,303 @@
+"""`stepwell functions prune`: takes away what pushes made, or stacks left, and no version needs any more.
+
+One rule: in doubt it stays. What a name does not tell a tag does: `stepwell-a-` begins the names of environment `a-b`
+too. Needed is what a live version, the one before it (which `rollback` goes back to), a canary, a version with open
+runs, or one that was replaced within the last hour runs on; and what is younger than that may belong to a push that
+goes on right now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from stepwell.aws import naming
+from stepwell.aws.deploy.account import Account
+from stepwell.aws.deploy.oci import is_ecr
+from stepwell.aws.deploy.push import log_group_arn
+from stepwell.aws.deploy.retained import Retained, lambda_of
+from stepwell.aws.deploy.roles import delete_role
+from stepwell.aws.deploy.values import parameters_below
+from stepwell.aws.engine.sweeper import open_runs
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import read_items
+from stepwell.aws.table.keys import STATUS_SHARDS, run_key
+
+GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
+_DAY_MS = 86_400_000
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Needed:
+    """By name: Lambdas, task definitions, parameters of `.env` files; and Stepwell functions with any version. `users`:
+    the functions and versions that run on each Lambda and task definition, needed or not."""
+
+    lambdas: set[str] = field(default_factory=set)
+    tasks: set[str] = field(default_factory=set)
+    parameters: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)
+    users: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+
+    def users_of(self, name: str) -> list[tuple[str, int]]:
+        """Of a Lambda, also if versions name it by the ARN of one of its versions."""
+        return [user for target, users in self.users.items() if lambda_of(target) == name for user in users]
+
+
+@dataclass(frozen=True, slots=True)
+class Unneeded:
+    """`users`: functions and versions that ran on it."""
+
+    kind: str
+    name: str
+    users: tuple[tuple[str, int], ...] = ()
+
+    def as_json(self) -> Json:
+        return {"action": "remove", "kind": self.kind, "name": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """`grace_ms`: how young what nothing needs may be without being removed. With `and_logs`, log groups go with what
+    logged there; else they stay until their logs have expired."""
+
+    resources: Resources
+    account: Account
+    now: int  # ms since the epoch
+    grace_ms: int = GRACE_MS
+    and_logs: bool = False
+
+    def plan(self) -> list[Unneeded]:
+        """What nothing needs, in an order in which it can be removed."""
+        needed = self._needed()
+        lambdas, code = self._lambdas(needed)
+        retained = Retained(self.resources, self.account, self._is_new)
+        left = retained.lambdas(needed.lambdas)
+        lambdas += left
+        roles = {*self._roles(needed), *retained.roles(left)} - retained.roles_with_networks(lambdas)
+        return [
+            *(Unneeded("lambda", name, tuple(needed.users_of(name))) for name in lambdas),
+            *(Unneeded("task definition", arn, tuple(needed.users.get(arn, ()))) for arn in self._tasks(needed)),
+            *(Unneeded("image", digest) for digest in self._images(needed)),
+            *(Unneeded("log group", name) for name in self._log_groups(set(lambdas))),
+            *(Unneeded("log group", name) for name in self._task_log_groups(needed)),
+            *(Unneeded("parameter", name) for name in self._parameters(needed)),
+            *(Unneeded("role", name) for name in sorted(roles)),
+            *(Unneeded("layer", arn) for arn in retained.layers(lambdas)),
+            *(Unneeded("code", key) for key in self._code(code)),
+        ]
+
+    def apply(self, what: Unneeded) -> None:
+        """Remove it; harmless if it is gone. The versions that ran on it cannot go live any more, from before on."""
+        account, name = self.account, what.name
+        for function_id, number in what.users:
+            Registry(self.resources).mark_gone(function_id, number)
+        match what.kind:
+            case "lambda":
+                _unless_gone(account.lambda_, "ResourceNotFoundException", "delete_function", FunctionName=name)
+            case "task definition":
+                account.ecs.deregister_task_definition(taskDefinition=name)
+            case "image":
+                image = {"imageDigest": name}
+                account.ecr.batch_delete_image(repositoryName=self._repository, imageIds=[image])
+            case "log group":
+                _unless_gone(account.logs, "ResourceNotFoundException", "delete_log_group", logGroupName=name)
+            case "parameter":
+                _unless_gone(account.ssm, "ParameterNotFound", "delete_parameter", Name=name)
+            case "role":
+                delete_role(account.iam, name)
+            case "layer":
+                layer, version = name.split(":")[6:]
+                account.lambda_.delete_layer_version(LayerName=layer, VersionNumber=int(version))
+            case "code":
+                account.s3.delete_object(Bucket=self.resources.bucket, Key=name)
+
+    # --- what is needed --------------------------------------------------------------------------------------------
+
+    def _needed(self) -> Needed:
+        needed, registry, running = Needed(), Registry(self.resources), self._running()
+        for row in registry.functions():
+            versions = registry.versions(row.id)
+            canary = row.routing.canary
+            kept = {row.live, None if canary is None else canary.version}
+            kept |= set() if row.live is None else {row.routing.previous}
+            kept |= {number for function_id, number in running if function_id == row.id}
+            kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - self.grace_ms}
+            for number, version in versions:
+                for target in version.targets.values():
+                    needed.users.setdefault(target.get("lambda") or target.get("ecs", ""), []).append((row.id, number))
+                if number in kept:
+                    needed.functions.add(row.id)
+                    _add_targets(needed, version.targets.values())
+                    steps = (step.id for step in version.plan.steps)
+                    needed.parameters |= {naming.dotenv_parameter(self.resources.env, row.id, step) for step in steps}
+        return needed
+
+    def _running(self) -> set[tuple[str, int]]:
+        """Functions and versions that have open runs."""
+        found = set()
+        for shard in range(STATUS_SHARDS):
+            for rows, _ in open_runs(self.resources, shard, page=100):
+                keys = [run_key(row.run_id) for row in rows]
+                for item in read_items(self.resources.table, keys, consistent=False):
+                    found.add((item["f"]["S"], int(item["n"]["N"])))
+        return found
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
+    def _lambdas(self, needed: Needed) -> tuple[list[str], set[str]]:
+        """Those to remove, and the code of those that stay."""
+        unneeded, code = [], set()
+        for page in self.account.lambda_.get_paginator("list_functions").paginate():
+            for found in page["Functions"]:
+                name = found["FunctionName"]
+                if not naming.is_function_name(self.resources.env, name):
+                    continue
+                tags = self.account.lambda_.list_tags(Resource=found["FunctionArn"])["Tags"]
+                if tags.get(naming.ENV_TAG) != self.resources.env or naming.HASH_TAG not in tags:
+                    continue
+                changed_at = datetime.fromisoformat(found["LastModified"]).timestamp() * 1000
+                if name in needed.lambdas or self._is_new(changed_at):
+                    code.add(tags.get(naming.CODE_TAG, ""))
+                else:
+                    unneeded.append(name)
+        return unneeded, code
+
+    def _tasks(self, needed: Needed) -> Iterator[str]:
+        if not self.resources.cluster:
+            return
+        ecs = self.account.ecs
+        prefix = naming.function_prefix(self.resources.env)
+        for page in ecs.get_paginator("list_task_definitions").paginate(status="ACTIVE"):
+            for arn in page["taskDefinitionArns"]:
+                if arn.rpartition("/")[2].startswith(prefix) and arn not in needed.tasks:
+                    found = ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+                    is_ours = self._is_our_role(found.get("taskRoleArn", ""))
+                    if is_ours and not self._is_new(found["registeredAt"].timestamp() * 1000):
+                        yield arn
+
+    def _is_our_role(self, arn: str) -> bool:
+        """Of this environment, and of none whose name begins like it."""
+        name = arn.rpartition("/")[2]
+        return name.startswith(naming.role_prefix(self.resources.env)) and self._role_is_ours(name)
+
+    def _role_is_ours(self, name: str) -> bool:
+        try:
+            tags = self.account.iam.list_role_tags(RoleName=name)["Tags"]
+        except self.account.iam.exceptions.NoSuchEntityException:
+            return False
+        return {"Key": naming.ENV_TAG, "Value": self.resources.env} in tags
+
+    def _log_groups(self, removed: set[str]) -> Iterator[str]:
+        """Those whose Lambda is gone, once their logs are older than logs are kept."""
+        logs, prefix = self.account.logs, naming.log_group(naming.function_prefix(self.resources.env))
+        for page in logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
+            for group in page["logGroups"]:
+                name = group["logGroupName"]
+                function = name.removeprefix(naming.log_group(""))
+                if not naming.is_function_name(self.resources.env, function) or self._is_new(group["creationTime"]):
+                    continue
+                is_orphan = function in removed or not self._exists(function)
+                if is_orphan and not self._has_logs(name) and self._is_ours(name):
+                    yield name
+
+    def _task_log_groups(self, needed: Needed) -> Iterator[str]:
+        """Those of functions of which no version is needed."""
+        prefix = naming.task_log_group(self.resources.env, "")
+        for page in self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
+            for group in page["logGroups"]:
+                name = group["logGroupName"]
+                if name.removeprefix(prefix) in needed.functions or self._is_new(group["creationTime"]):
+                    continue
+                if not self._has_logs(name) and self._is_ours(name):
+                    yield name
+
+    @property
+    def _repository(self) -> str:
+        return self.resources.repository.partition("/")[2]
+
+    def _images(self, needed: Needed) -> Iterator[str]:
+        """Digests of images that no task definition which is needed runs."""
+        if not is_ecr(self.resources.repository.partition("/")[0]):
+            return
+        kept = {image for arn in needed.tasks for image in self._images_of(arn)}
+        for page in self.account.ecr.get_paginator("describe_images").paginate(repositoryName=self._repository):
+            for image in page["imageDetails"]:
+                names = {f"{self.resources.repository}:{tag}" for tag in image.get("imageTags", ())}
+                names.add(f"{self.resources.repository}@{image['imageDigest']}")
+                if not names & kept and not self._is_new(image["imagePushedAt"].timestamp() * 1000):
+                    yield image["imageDigest"]
+
+    def _images_of(self, arn: str) -> set[str]:
+        try:
+            found = self.account.ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+        except self.account.ecs.exceptions.ClientException:
+            return set()  # it is gone
+        return {container["image"] for container in found["containerDefinitions"]}
+
+    def _is_ours(self, group: str) -> bool:
+        tags = self.account.logs.list_tags_for_resource(resourceArn=log_group_arn(self.resources, group))["tags"]
+        return bool(tags.get(naming.ENV_TAG) == self.resources.env)
+
+    def _exists(self, function: str) -> bool:
+        try:
+            self.account.lambda_.get_function_configuration(FunctionName=function)
+        except self.account.lambda_.exceptions.ResourceNotFoundException:
+            return False
+        return True
+
+    def _has_logs(self, group: str) -> bool:
+        """Whether there are logs that are to be kept."""
+        if self.and_logs:
+            return False
+        newest = self.account.logs.describe_log_streams(
+            logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
+        )["logStreams"]
+        kept_since = self.now - self.resources.retention_days * _DAY_MS
+        return any(stream.get("lastEventTimestamp", stream["creationTime"]) > kept_since for stream in newest)
+
+    def _parameters(self, needed: Needed) -> Iterator[str]:
+        for found in parameters_below(self.account.ssm, naming.dotenv_prefix(self.resources.env)):
+            if found.name not in needed.parameters and not self._is_new(found.changed_at):
+                yield found.name
+
+    def _roles(self, needed: Needed) -> Iterator[str]:
+        kept = {naming.role_name(self.resources.env, function_id) for function_id in needed.functions}
+        prefix = naming.role_prefix(self.resources.env)
+        for page in self.account.iam.get_paginator("list_roles").paginate():
+            for role in page["Roles"]:
+                name = role["RoleName"]
+                if name.startswith(prefix) and name not in kept:
+                    if not self._is_new(role["CreateDate"].timestamp() * 1000) and self._role_is_ours(name):
+                        yield name
+
+    def _code(self, needed: set[str]) -> Iterator[str]:
+        pages = self.account.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.resources.bucket, Prefix=naming.CODE_PREFIX
+        )
+        for page in pages:
+            for found in page.get("Contents", ()):
+                if found["Key"] not in needed and not self._is_new(found["LastModified"].timestamp() * 1000):
+                    yield found["Key"]
+
+    def _is_new(self, changed_at: float) -> bool:
+        return changed_at > self.now - self.grace_ms
+
+
+def _add_targets(needed: Needed, targets: Any) -> None:
+    for target in targets:
+        if "lambda" in target:
+            needed.lambdas.add(target["lambda"])
+        if "ecs" in target:
+            needed.tasks.add(target["ecs"])
+
+
+def _unless_gone(service: Any, gone: str, call: str, **arguments: Any) -> None:
+    try:
+        getattr(service, call)(**arguments)
+    except getattr(service.exceptions, gone):
+        pass

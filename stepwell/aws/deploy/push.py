@@ -1,0 +1,268 @@
+"""`stepwell push`: makes functions live in an environment.
+
+One rule: a version goes live last, when everything that it runs on is there. So a push that was interrupted left
+nothing half live, and the next one finds what is done and does the rest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from botocore.exceptions import ClientError
+
+from stepwell.aws.deploy.account import Account
+from stepwell.aws.deploy.packaging import StepLambda, write_zip
+from stepwell.aws.deploy.plan import (
+    Action,
+    Adopt,
+    Found,
+    PutLambda,
+    PutLogGroup,
+    PutParameter,
+    PutRole,
+    PutTask,
+    Register,
+    Upload,
+    Wanted,
+    known_tasks,
+    plan,
+    role_arn,
+    targets,
+)
+from stepwell.aws.deploy.roles import put_role, read_role
+from stepwell.aws.deploy.step_lambdas import Changer, configuration, read_lambda
+from stepwell.aws.deploy.tasks import make_task
+from stepwell.aws.deploy.values import describe_parameters, put_parameter, read_parameters, values_hash
+from stepwell.aws.functions.registry import AT_ONCE, Registered, Registry, Target, Version, awaits
+from stepwell.aws.naming import ENV_TAG, log_group, role_name, secret_parameter, task_log_group
+from stepwell.aws.resources import Resources
+from stepwell.core.routing.versions import Release
+
+T = TypeVar("T")
+_PARALLEL = 8
+_STAGES: tuple[tuple[type[Action], ...], ...] = (
+    (PutParameter, PutRole, PutLogGroup, Upload),
+    (PutLambda, Adopt, PutTask),
+)
+
+
+class Watcher(Protocol):
+    """Who wants to know how far it is."""
+
+    def begin(self, action: Action) -> None: ...
+
+    def sent(self, action: Action, size: int, total: int) -> None: ...
+
+    def says(self, action: Action, line: str) -> None: ...
+
+    def end(self, action: Action) -> None: ...
+
+
+class NoLambda(Exception):
+    """A step names a Lambda that is not there; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    actions: Sequence[Action]
+    registered: Sequence[Registered]  # those that were made live anew
+    notes: Sequence[str]  # what the user has to see to
+
+
+@dataclass(slots=True)
+class Push:
+    resources: Resources
+    account: Account
+    watcher: Watcher
+    message: str = ""
+    release: Release = AT_ONCE
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_PARALLEL), init=False)
+
+    def plan(self, functions: Sequence[Wanted]) -> tuple[Found, list[Action]]:
+        """What differs, and what a push would do about it; changes nothing. Raises NoLambda, ClientError."""
+        found = self._read(functions)
+        return found, plan(functions, found, self.resources)
+
+    def apply(self, functions: Sequence[Wanted], found: Found, actions: Sequence[Action]) -> list[Registered]:
+        """Do it. What is done stays done if this fails halfway; push again then."""
+        made: dict[str, Target] = {}
+        roles = {its.id: role_arn(its, found, self.resources) for its in functions}
+        for kinds in _STAGES:
+            self._all(lambda action: self._do(action, roles, made), [a for a in actions if isinstance(a, kinds)])
+        return self._register(found, [action for action in actions if isinstance(action, Register)], made)
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
+    def _read(self, functions: Sequence[Wanted]) -> Found:
+        env, account = self.resources.env, self.account
+        lambdas = {step.name(env): step for its in functions for step in its.lambdas.values()}
+        arns = {arn for its in functions for arn in its.arns.values()}
+        dotenv = [name for its in functions for name in its.dotenv(env)]
+        secrets = [secret_parameter(env, name) for its in functions for name in its.secrets]
+        roles = [role_name(env, its.id) for its in functions if its.needs_role]
+        prefixes = {log_group(name)[:-12] for name in lambdas} | {
+            task_log_group(env, i.id) for i in functions if i.tasks
+        }
+        states = self._each(lambda name: read_lambda(account.lambda_, *_unqualified(name)), [*lambdas, *arns])
+        for arn in sorted(arns - states.keys()):
+            raise NoLambda(f"there is no Lambda {arn} that these credentials can see; correct the step's `arn`")
+        keys = {lambdas[name].code_key for name in lambdas.keys() - states.keys()}
+        groups = self._each(self._log_groups, prefixes)
+        return Found(
+            roles=self._each(lambda name: read_role(account.iam, name, self.resources), roles),
+            parameters=read_parameters(account.ssm, dotenv) | describe_parameters(account.ssm, secrets),
+            lambdas=states,
+            log_groups={name: days for found in groups.values() for name, days in found.items()},
+            code=frozenset(self._each(self._size, keys)),
+            live=self._live({its.id for its in functions}),
+        )
+
+    def _live(self, ids: set[str]) -> dict[str, Version]:
+        registry = Registry(self.resources)
+        rows = [row for row in registry.functions() if row.id in ids and not row.pending]
+        return {row.id: registry.version(row.id, row.live) for row in rows if row.live is not None}
+
+    def _log_groups(self, prefix: str) -> dict[str, int]:
+        pages = self.account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
+        return {g["logGroupName"]: g.get("retentionInDays", 0) for page in pages for g in page["logGroups"]}
+
+    def _size(self, key: str) -> int | None:
+        try:
+            found = self.account.s3.head_object(Bucket=self.resources.bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return None
+            raise
+        size: int = found["ContentLength"]
+        return size
+
+    # --- changing it -----------------------------------------------------------------------------------------------
+
+    def _do(self, action: Action, roles: dict[str, str], made: dict[str, Target]) -> None:
+        self.watcher.begin(action)
+        match action:
+            case PutParameter():
+                put_parameter(self.account.ssm, self.resources, action.name, action.value)
+            case PutRole():
+                put_role(self.account.iam, self.resources, action.name, action.function_id, action.policy)
+            case PutLogGroup():
+                self._put_log_group(action.name)
+            case Upload(step=StepLambda() as step):
+                self._upload(action, step)
+            case PutLambda(step=StepLambda() as step):
+                self._put_lambda(action, step, roles[step.function_id])
+            case Adopt():
+                self._changer(action).invocation(*_unqualified(action.name), action.todo, is_new=False)
+            case PutTask(task=task) if task is not None:
+                made[task.name] = make_task(
+                    task, self.account, self.resources, lambda line: self.watcher.says(action, line)
+                )
+        self.watcher.end(action)
+
+    def _changer(self, action: Action) -> Changer:
+        return Changer(self.account.lambda_, self.resources, self.sleep, lambda line: self.watcher.says(action, line))
+
+    def _put_log_group(self, name: str) -> None:
+        logs = self.account.logs
+        key = {"kmsKeyId": self.resources.kms_key} if self.resources.kms_key else {}
+        tags = {ENV_TAG: self.resources.env}
+        try:
+            logs.create_log_group(logGroupName=name, tags=tags, **key)
+        except logs.exceptions.ResourceAlreadyExistsException:
+            # Lambda may have made it before us, with logs that are kept for ever.
+            logs.tag_resource(resourceArn=log_group_arn(self.resources, name), tags=tags)
+        logs.put_retention_policy(logGroupName=name, retentionInDays=self.resources.retention_days)
+
+    def _upload(self, action: Action, step: StepLambda) -> None:
+        with tempfile.TemporaryFile() as file:
+            write_zip(step.code, step.layout, file)
+            total = file.tell()
+            file.seek(0)
+            told = lambda size: self.watcher.sent(action, size, total)  # noqa: E731
+            self.account.s3.upload_fileobj(file, self.resources.bucket, step.code_key, Callback=told)
+
+    def _put_lambda(self, action: PutLambda, step: StepLambda, role: str) -> None:
+        values = None
+        if step.has_values:
+            names = step.parameters(self.resources.env)
+            values = values_hash(names, describe_parameters(self.account.ssm, names))
+        self._changer(action).make(step, configuration(step, self.resources, role), values, action.todo)
+
+    # --- going live ------------------------------------------------------------------------------------------------
+
+    def _register(self, found: Found, actions: Sequence[Register], made: dict[str, Target]) -> list[Registered]:
+        if not actions:
+            return []
+        registry, author = Registry(self.resources), self.account.author()
+        new = [action.wanted for action in actions if action.wanted is not None]
+        for its in new:
+            registry.stage(its.definition)
+        if any(awaits(its.plan) - awaits(live.plan if (live := found.live.get(its.id)) else None) for its in new):
+            self.sleep(self.resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
+        registered = []
+        for action, its in zip(actions, new, strict=True):
+            self.watcher.begin(action)
+            tasks = known_tasks(its, self.resources, found.live.get(its.id))
+            tasks |= {step: made[task.name] for step, task in its.tasks.items() if task.name in made}
+            its_targets = targets(its, self.resources, tasks)
+            registered.append(
+                registry.register(
+                    its.definition, its_targets, its.code, self.message, author, str(its.file), self.now(), self.release
+                )
+            )
+            self.watcher.end(action)
+        return registered
+
+    # --- in parallel -----------------------------------------------------------------------------------------------
+
+    def _each(self, read: Callable[[str], T | None], names: Iterable[str]) -> dict[str, T]:
+        """What `read` finds, by name."""
+        its = sorted(set(names))
+        return {name: state for name, state in zip(its, self._all(read, its), strict=True) if state is not None}
+
+    def _all(self, do: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
+        """All are done, also if one fails: the more is done, the less is left for the next time."""
+        futures = [self._pool.submit(do, thing) for thing in things]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:
+            raise errors[0]
+        return [future.result() for future in futures]
+
+
+def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actions: Sequence[Action]) -> list[str]:
+    """What others have to see to: whoever gave a role more rights; and, when something is to be done, the owner of a
+    Lambda that was given by its ARN."""
+    arns = {arn for its in functions for arn in its.arns.values()} if actions else set()
+    its = [
+        f"{name}: this role has policies besides Stepwell's, so that a push leaves it without the boundary"
+        f" {resources.step_boundary}, which allows only what Stepwell's steps need; set the boundary yourself, once the"
+        " setting step_actions allows what those policies do"
+        for name, role in sorted(found.roles.items())
+        if role.has_more and role.boundary != resources.role_boundary
+    ]
+    return its + [
+        f"{arn}: its role {found.lambdas[arn].configuration['Role']} must be allowed sqs:SendMessage on"
+        f" {resources.outcomes_queue_arn}; and the engine must be allowed lambda:InvokeFunction on it, which"
+        " `cdk deploy` does with the ARN in the setting step_lambdas. What it answers must be below 256 KiB: Lambda"
+        " drops an answer of about 1 MB and tells nobody, so that the step fails late, with `no_answer`"
+        for arn in sorted(arns)
+    ]
+
+
+def _unqualified(arn: str) -> tuple[str, str | None]:
+    """A Lambda's name, and the alias or version that its ARN names."""
+    parts = arn.split(":")
+    return (":".join(parts[:7]), parts[7]) if len(parts) == 8 else (arn, None)
+
+
+def log_group_arn(resources: Resources, name: str) -> str:
+    """As it is tagged: without the `:*` that stands for its streams."""
+    _, partition, _, region, account, _ = resources.outcomes_queue_arn.split(":")
+    return f"arn:{partition}:logs:{region}:{account}:log-group:{name}"

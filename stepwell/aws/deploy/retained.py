@@ -1,0 +1,104 @@
+"""What CloudFormation leaves in the account and nothing needs any more: Lambdas and roles of steps that have left a
+stack (`stepwell.cdk.Functions`), and versions of the adapter's layers that newer ones have replaced.
+
+A Lambda that is still part of a stack is never listed: a stack that misses a resource cannot be updated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from stepwell.aws import naming
+from stepwell.aws.deploy.account import Account
+from stepwell.aws.resources import Resources
+
+Json = dict[str, Any]
+
+
+class Retained:
+    """`is_new`: whether a time, in ms since the epoch, is too young to remove what was changed then."""
+
+    def __init__(self, resources: Resources, account: Account, is_new: Callable[[float], bool]) -> None:
+        self._resources, self._account, self._is_new = resources, account, is_new
+        pages = account.lambda_.get_paginator("list_functions").paginate(FunctionVersion="ALL")
+        self._versions: list[Json] = [found for page in pages for found in page["Functions"]]
+
+    def lambdas(self, needed: set[str]) -> list[str]:
+        """Names of the Lambdas that a stack made, no version needs, and no stack has. `needed`: targets of steps, names
+        or ARNs of Lambdas."""
+        kept = {lambda_of(target) for target in needed}
+        names = {its["FunctionName"]: its for its in self._versions if its["Version"] == "$LATEST"}
+        return [name for name, its in sorted(names.items()) if name not in kept and self._may_go(name, its)]
+
+    def _may_go(self, name: str, its: Json) -> bool:
+        if not naming.is_function_name(self._resources.env, name) or self._is_new(_ms(its["LastModified"])):
+            return False
+        tags = self._account.lambda_.list_tags(Resource=its["FunctionArn"].removesuffix(":$LATEST"))["Tags"]
+        is_of_stack = naming.FUNCTION_TAG in tags and naming.HASH_TAG not in tags
+        return is_of_stack and tags.get(naming.ENV_TAG) == self._resources.env and not self._is_in_a_stack(name)
+
+    def roles(self, gone: list[str]) -> list[str]:
+        """Names of the roles that only these Lambdas have, and no stack."""
+        used = {its["Role"] for its in self._versions if its["FunctionName"] not in gone}
+        only = {its["Role"] for its in self._versions if its["FunctionName"] in gone} - used
+        names = sorted(arn.rpartition("/")[2] for arn in only)
+        return [name for name in names if self._is_our_role(name) and not self._is_in_a_stack(name)]
+
+    def roles_with_networks(self, gone: list[str]) -> set[str]:
+        """Names of the roles of those of these Lambdas that are in a VPC. Lambda needs a role for up to 20 minutes
+        after its function is gone, to remove network interfaces. Without it they stay, so the next prune removes it:
+        https://github.com/awslabs/aws-support-tools/pull/174"""
+        in_vpc = [its for its in self._versions if (its.get("VpcConfig") or {}).get("SubnetIds")]
+        return {its["Role"].rpartition("/")[2] for its in in_vpc if its["FunctionName"] in gone}
+
+    def _is_our_role(self, name: str) -> bool:
+        try:
+            tags = self._account.iam.list_role_tags(RoleName=name)["Tags"]
+        except self._account.iam.exceptions.NoSuchEntityException:
+            return False
+        values = {tag["Key"]: tag["Value"] for tag in tags}
+        return values.get(naming.ENV_TAG) == self._resources.env and naming.FUNCTION_TAG in values
+
+    def _is_in_a_stack(self, name: str) -> bool:
+        """CloudFormation refuses the name of a resource that no stack has:
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeStackResources.html"""
+        try:
+            self._account.cloudformation.describe_stack_resources(PhysicalResourceId=name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ValidationError":
+                return False
+            raise
+        return True
+
+    def layers(self, gone: list[str]) -> Iterator[str]:
+        """ARNs of the layers' versions that were replaced and that no Lambda uses, but for those in `gone`."""
+        used = {
+            layer["Arn"]
+            for its in self._versions
+            if its["FunctionName"] not in gone
+            for layer in its.get("Layers") or ()
+        }
+        for newest in sorted(set(self._resources.layers.values())):
+            layer, number = newest.split(":")[6:]
+            pages = self._account.lambda_.get_paginator("list_layer_versions").paginate(LayerName=layer)
+            found = [version for page in pages for version in page["LayerVersions"]]
+            found.sort(key=lambda version: int(version["Version"]))
+            for version, next_ in pairwise(found):
+                is_old = version["Version"] < int(number)
+                arn = version["LayerVersionArn"]
+                if is_old and arn not in used and not self._is_new(_ms(next_["CreatedDate"])):
+                    yield arn
+
+
+def lambda_of(target: str) -> str:
+    """The name of the Lambda in a step's target, which is a name or an ARN."""
+    return target.split(":")[6] if target.startswith("arn:") else target
+
+
+def _ms(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp() * 1000

@@ -1,0 +1,128 @@
+"""Results of attempts: what goes into a run's item, what into items of its own, and reading them when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.table.keys import Item, Key, item_key, overflow_key, page_key
+from stepwell.aws.table.runs import (
+    Record,
+    Results,
+    StoredAttempt,
+    StoredRun,
+    is_long_history,
+    is_long_result,
+    read_attempts,
+    result_steps,
+    stored_run,
+    write_attempts,
+)
+from stepwell.core.events.events import Event
+from stepwell.core.run.inputs import erased_error, error_json
+from stepwell.core.run.messages import Command, RecordAttempt
+
+Read = Callable[[Sequence[Key]], list[Item]]
+
+
+def keep_results(
+    record: Record, commands: Sequence[Command], request_ids: Mapping[tuple[str, int, int], str], ttl: int
+) -> Iterator[Item]:
+    """Add ended attempts to the run's history; yields the items that must be written before the run refers to them."""
+    run, its_ttl = record.run, {"ttl": {"N": str(ttl)}}
+    for command in commands:
+        if not isinstance(command, RecordAttempt):
+            continue
+        error = error_json(command.error) if command.error else None
+        request_id = request_ids.get((run.id, command.step, command.attempt))
+        attempt = StoredAttempt.of(command, error, request_id)
+        if record.event.erased:
+            attempt = erased(attempt)
+        if is_long_result(record, attempt):
+            content = attempt.output if attempt.output is not None else attempt.error or b""
+            key = overflow_key(run.id, attempt.step, attempt.attempt, content)
+            attempt.ref = key["sk"]["S"]
+            yield {**key, **_result_item(attempt), **its_ttl}
+        record.attempts.append(attempt)
+    if is_long_history(record):
+        content = write_attempts(record.attempts, run.created_at)
+        key = page_key(run.id, len(record.pages), content)
+        record.pages.append(key["sk"]["S"])
+        record.attempts = []
+        yield {**key, "h": {"B": content}, **its_ttl}
+
+
+def erased(attempt: StoredAttempt) -> StoredAttempt:
+    """What is kept of an attempt when its user is erased."""
+    error = None if attempt.error is None else erased_error(attempt.error)
+    return replace(attempt, output=None, error=error, request_id=None, ref=None)
+
+
+def _result_item(attempt: StoredAttempt) -> Item:
+    """A result in an item of its own: o the output, x the error."""
+    item: Item = {}
+    if attempt.output is not None:
+        item["o"] = {"B": attempt.output}
+    if attempt.error is not None:
+        item["x"] = {"B": attempt.error}
+    return item
+
+
+def all_attempts(stored: StoredRun, read: Read, *, results: bool = True) -> list[StoredAttempt]:
+    """Every ended attempt of a run, the earliest first; with the results that stand in items of their own."""
+    run = stored.run
+    pages = {item["sk"]["S"]: item for item in read([item_key(run.id, page) for page in stored.pages])}
+    attempts = [a for page in stored.pages for a in read_attempts(pages[page]["h"]["B"], run.created_at)]
+    attempts += stored.attempts
+    refs = [attempt.ref for attempt in attempts if attempt.ref is not None]
+    if results and refs:
+        found = {item["sk"]["S"]: item for item in read([item_key(run.id, ref) for ref in refs])}
+        for attempt in attempts:
+            if attempt.ref is not None and attempt.ref in found:
+                item = found[attempt.ref]
+                attempt.output = item["o"]["B"] if "o" in item else None
+                attempt.error = item["x"]["B"] if "x" in item else None
+    return attempts
+
+
+def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read: Read) -> Record:
+    """A run as the engine works on it. Results that are not in its item are read when one of them is needed."""
+    stored = stored_run(item)
+    if stored.event_body is not None:
+        event = Event.stored(stored.event_position, stored.event_body)
+    else:
+        event = events[stored.event_id]
+    completed, failed = result_steps(stored.run)
+    outputs = {a.step: a.output for a in stored.attempts if a.output is not None and a.step in completed}
+    errors = {a.step: a.error for a in stored.attempts if a.error is not None and a.step in failed}
+    record = Record(
+        stored.run,
+        registry.version(stored.function, stored.version).plan,
+        event,
+        stored.after,
+        stored.rerun_of,
+        stored.replay,
+        causes=stored.causes,
+        written_causes=dict(stored.causes),
+        position=stored.position,
+        revision=stored.revision,
+        wide_at=stored.wide_at,
+        attempts=list(stored.attempts),
+        pages=list(stored.pages),
+        watched=stored.watched,
+    )
+
+    def fetch() -> None:
+        for attempt in all_attempts(stored_run(item), read):
+            if attempt.output is not None and attempt.step in completed:
+                record_outputs.known.setdefault(attempt.step, attempt.output)
+            if attempt.error is not None and attempt.step in failed:
+                record_errors.known[attempt.step] = attempt.error
+        record_outputs.elsewhere.clear()
+        record_errors.elsewhere.clear()
+
+    record_outputs = Results(outputs, completed - outputs.keys(), fetch)
+    record_errors = Results(errors, failed - errors.keys(), fetch)
+    record.outputs, record.errors = record_outputs, record_errors
+    return record

@@ -1,0 +1,1 @@
+"""What is registered: functions and their versions, schedules, event types, webhooks."""

@@ -1,0 +1,263 @@
+"""The types of events in the table, and what every Lambda that takes events knows of them.
+
+One item says which types and versions there are, and what became of them last is at most `cache_s` old. One rule: a
+schema is written before that item names it, by its content; so whoever reads the item reads what belongs together.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from stepwell.aws.clients import client
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import read_item
+from stepwell.aws.table.keys import NEW, TYPES_STATE, schema_key
+from stepwell.event_types.changes import (
+    UnknownVersion,
+    check_type,
+    choose_default,
+    plan_registrations,
+    remove_version,
+)
+from stepwell.event_types.types import (
+    Change,
+    KeptSchema,
+    KnownType,
+    Policy,
+    Refused,
+    TypeDetail,
+    Types,
+    TypeVersion,
+)
+from stepwell.event_types.validation import Check, Checked
+
+_MOST_BYTES = 350_000  # of the item; DynamoDB takes 400 KB
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    name: str
+    digest: str  # of its schema
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    policy: Policy
+    versions: tuple[_Version, ...]  # the newest last
+    chosen: str | None = None  # the version for events without `v`; None: the newest
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """`generation` counts the changes; 0: there never was one."""
+
+    generation: int
+    unknown: Policy
+    types: dict[str, _Type]
+
+    def digest(self, name: str, version: str) -> str | None:
+        its = self.types.get(name)
+        return next((one.digest for one in its.versions if one.name == version), None) if its else None
+
+
+class TypeStore:
+    """Implements `api.types.TypeRegistry`, and says what is known (`current`)."""
+
+    def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock
+        self._generation = -1  # not looked at yet
+        self._looked_at = clock()
+        self._current = Types({}, Policy.OFF, lambda name, version: None)
+
+    # --- what events are held against ------------------------------------------------------------------------------
+
+    def current(self) -> Types:
+        """All types as they were at most `cache_s` ago; schemas are read when they are first needed."""
+        now = self._clock()
+        if self._generation < 0 or now - self._looked_at >= self._cache_s:
+            state = self._read()
+            self._looked_at = now
+            if state.generation != self._generation:
+                self._generation, self._current = state.generation, self._types(state)
+        return self._current
+
+    def _types(self, state: _State) -> Types:
+        def check(name: str, version: str) -> Check | None:
+            kept = self._schema(state, name, version)
+            return None if kept is None else Check(kept.schema, kept.checked)
+
+        return Types(_all_known(state), state.unknown, check)
+
+    # --- what people read ------------------------------------------------------------------------------------------
+
+    def read_types(self) -> list[TypeDetail]:
+        return [_detail(name, its) for name, its in sorted(self._read().types.items())]
+
+    def read_type(self, name: str) -> TypeDetail | None:
+        its = self._read().types.get(name)
+        return None if its is None else _detail(name, its)
+
+    def read_schema(self, name: str, version: str) -> Any:
+        kept = self._schema(self._read(), name, version)
+        return None if kept is None else kept.schema
+
+    def unknown_types(self) -> Policy:
+        return self._read().unknown
+
+    # --- changes ---------------------------------------------------------------------------------------------------
+
+    def register_type(self, its: TypeVersion) -> Change:
+        return self.register_types([its])[0]
+
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+        checked = [(its, check_type(its)) for its in types]
+        digests = [] if dry_run else [self._put_schema(its, its_checked) for its, its_checked in checked]
+        while True:
+            state = self._read()
+            changes = plan_registrations(types, _all_known(state), functools.partial(self._schema, state))
+            if dry_run:
+                return changes
+            now, after = time.time_ns() // 1_000_000, dict(state.types)
+            for its, digest, change in zip(types, digests, changes, strict=True):
+                after[its.name] = _registered(after.get(its.name), its.version, change.policy, digest, now)
+            if after == state.types or self._write(replace(state, types=after)):
+                return changes
+
+    def choose_default(self, name: str, version: str | None) -> None:
+        def chosen(its: _Type) -> _Type:
+            return replace(its, chosen=choose_default(name, _known(its), version).chosen)
+
+        self._change(name, chosen)
+
+    def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
+        """Its schema stays in the table: who read the list of versions a moment ago may still want it."""
+        has_tried = False
+
+        def without(its: _Type) -> _Type | None:
+            nonlocal has_tried
+            left = tuple(one for one in its.versions if one.name != version)
+            if has_tried and len(left) == len(its.versions):
+                return its  # it was removed, and the answer was lost
+            after = remove_version(name, _known(its), version, carried_by)
+            has_tried = True
+            return None if after is None else replace(its, versions=left, chosen=after.chosen)
+
+        try:
+            self._change(name, without)
+        except UnknownVersion:
+            if not has_tried:
+                raise
+
+    def _change(self, name: str, change: Callable[[_Type], _Type | None]) -> None:
+        """Until nobody else changed something at the same time. Raises UnknownVersion, and what `change` raises."""
+        while True:
+            state = self._read()
+            others = {other: its for other, its in state.types.items() if other != name}
+            if name not in state.types:
+                raise UnknownVersion(f"{name} has no version any more")
+            after = change(state.types[name])
+            if after == state.types[name]:
+                return
+            if self._write(replace(state, types=others if after is None else {**others, name: after})):
+                return
+
+    def set_policy(self, name: str, policy: Policy) -> bool:
+        while True:
+            state = self._read()
+            its = state.types.get(name)
+            if its is None:
+                return False
+            if self._write(replace(state, types={**state.types, name: replace(its, policy=policy)})):
+                return True
+
+    def set_unknown_types(self, policy: Policy) -> None:
+        while not self._write(replace(self._read(), unknown=policy)):
+            pass  # somebody else changed something at the same time
+
+    # --- items -----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> _State:
+        item = read_item(self._table, TYPES_STATE)
+        if item is None:
+            return _State(0, Policy.OFF, {})
+        content = orjson.loads(zlib.decompress(item["t"]["B"]))
+        types = {
+            name: _Type(Policy(policy), tuple(_Version(*version) for version in versions), *chosen)
+            for name, (policy, versions, *chosen) in content["types"].items()
+        }
+        return _State(int(item["g"]["N"]), Policy(content["unknown"]), types)
+
+    def _write(self, state: _State) -> bool:
+        """False if somebody else changed something since this was read. Raises Refused."""
+        types = {
+            name: (
+                its.policy,
+                [(one.name, one.digest, one.created_at) for one in its.versions],
+                *([its.chosen] if its.chosen is not None else []),  # which older Lambdas do not read
+            )
+            for name, its in state.types.items()
+        }
+        content = zlib.compress(orjson.dumps({"unknown": state.unknown, "types": types}), 9)
+        if len(content) > _MOST_BYTES:
+            raise Refused("there are more types and versions than an environment can hold", is_conflict=True)
+        item = {**TYPES_STATE, "g": {"N": str(state.generation + 1)}, "t": {"B": content}}
+        db = client("dynamodb")
+        try:
+            db.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression=f"{NEW} OR g = :g",
+                ExpressionAttributeValues={":g": {"N": str(state.generation)}},
+            )
+        except db.exceptions.ConditionalCheckFailedException:
+            return False
+        self._looked_at = float("-inf")
+        return True
+
+    def _put_schema(self, its: TypeVersion, checked: Checked) -> str:
+        body = orjson.dumps(its.schema, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.sha256(body).hexdigest()[:32]
+        item = {**schema_key(its.name, digest), "s": {"B": zlib.compress(body, 9)}, "w": {"BOOL": checked.is_whole}}
+        if checked.deepest is not None:
+            item["d"] = {"N": str(checked.deepest)}
+        client("dynamodb").put_item(TableName=self._table, Item=item)
+        return digest
+
+    def _schema(self, state: _State, name: str, version: str) -> KeptSchema | None:
+        digest = state.digest(name, version)
+        item = None if digest is None else read_item(self._table, schema_key(name, digest))
+        if item is None:
+            return None
+        deepest = int(item["d"]["N"]) if "d" in item else None
+        return KeptSchema(orjson.loads(zlib.decompress(item["s"]["B"])), Checked(deepest, item["w"]["BOOL"]))
+
+
+def _registered(old: _Type | None, version: str, policy: Policy, digest: str, now: int) -> _Type:
+    if old is None:
+        return _Type(policy, (_Version(version, digest, now),))
+    if any(one.name == version for one in old.versions):
+        versions = tuple(replace(one, digest=digest) if one.name == version else one for one in old.versions)
+    else:
+        versions = (*old.versions, _Version(version, digest, now))
+    return _Type(policy, versions, old.chosen)
+
+
+def _all_known(state: _State) -> dict[str, KnownType]:
+    return {name: _known(its) for name, its in state.types.items()}
+
+
+def _known(its: _Type) -> KnownType:
+    return KnownType(its.policy, tuple(version.name for version in its.versions), its.chosen)
+
+
+def _detail(name: str, its: _Type) -> TypeDetail:
+    return TypeDetail(name, its.policy, [(version.name, version.created_at) for version in its.versions], its.chosen)

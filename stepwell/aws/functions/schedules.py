@@ -1,0 +1,107 @@
+"""Cron triggers: when each is due next, and the messages that become ticks; and when guarded canaries are looked at.
+
+A deploy of a function changes no infrastructure: its triggers are items, and the minute's `tick` reads them. One rule:
+the message is sent before the next time is written, and a tick's id makes a second message of it a duplicate.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from stepwell.aws.clients import client
+from stepwell.aws.queues.messages import delay_s, entry, tick_message, tick_name
+from stepwell.aws.queues.outbox import send_messages
+from stepwell.aws.resources import Resources
+from stepwell.aws.signing.tokens import Tokens
+from stepwell.aws.table.items import delete_items, put_items, read_partition
+from stepwell.aws.table.keys import Item, guard_key, schedule_key
+from stepwell.core.events.cron import latest_tick, next_tick
+from stepwell.core.plan import Plan
+
+AHEAD_MS = 120_000  # two rounds of `tick`, so that none is late if one is
+GUARD_EVERY_MS = 60_000
+_SKEW_MS = 60_000  # by which the clock that wrote a time may have been ahead of this one
+
+log = logging.getLogger("stepwell.aws")
+
+
+class Schedules:
+    def __init__(self, resources: Resources) -> None:
+        self._table, self._queue = resources.table, resources.outcomes_queue
+
+    def set(self, function_id: str, plan: Plan | None, paused: bool, guarded: bool, now: int) -> None:
+        """Let the cron triggers of this plan tick, of a function that is not paused; None: no triggers. A trigger that
+        stays keeps its next tick; what falls into a pause is missed, also what had been sent before."""
+        triggers = {(str(t.cron), t.timezone) for t in plan.triggers if t.cron is not None} if plan else set()
+        wanted = {schedule_key(function_id, *its)["sk"]["S"]: its for its in triggers}
+        kept = {
+            item["sk"]["S"]: item for item in read_partition(self._table, "C", f"{function_id}#", ConsistentRead=True)
+        }
+        guard = guard_key(function_id)
+        has_guard = kept.pop(guard["sk"]["S"], None) is not None
+        put: list[Item] = []
+        if guarded and not has_guard:
+            put.append({**guard, "next": {"N": str(now + AHEAD_MS + GUARD_EVERY_MS)}})
+        over = [{"pk": {"S": "C"}, "sk": {"S": sk}} for sk in kept.keys() - wanted.keys()]
+        for sk, trigger in wanted.items():
+            item = kept.get(sk)
+            if item is not None and ("paused" in item) == paused:
+                continue
+            due = next_tick(*trigger, now)
+            if item is not None:
+                due = min(due, int(item["next"]["N"])) if paused else int(item["next"]["N"])
+            new: Item = {"pk": {"S": "C"}, "sk": {"S": sk}, "next": {"N": str(due)}}
+            put.append({**new, "paused": {"BOOL": True}} if paused else new)
+        put_items(self._table, put)
+        delete_items(self._table, [*over, guard] if has_guard and not guarded else over)
+
+    def send(self, now: int, tokens: Tokens) -> list[str]:
+        """Send the ticks that are due soon; after a downtime only the latest that was missed. Answers the functions
+        whose canary is to be looked at. Raises NotSent."""
+        guarded = []
+        for item in read_partition(self._table, "C", ConsistentRead=True):
+            if "paused" in item:
+                continue
+            due = int(item["next"]["N"])
+            if item["sk"]["S"].count("#") == 1:
+                if due <= now + AHEAD_MS or due > now + AHEAD_MS + GUARD_EVERY_MS + _SKEW_MS:
+                    guarded.append(item["sk"]["S"].partition("#")[0])
+                    self._update(item, now + AHEAD_MS + GUARD_EVERY_MS)
+            else:
+                self._send(item, due, now, tokens)
+        return guarded
+
+    def _send(self, item: Item, due: int, now: int, tokens: Tokens) -> None:
+        """The ticks of a trigger that are due soon. One that says it waits for longer than the trigger does was written
+        by a clock that was ahead: it begins anew."""
+        function_id, _, rest = item["sk"]["S"].partition("#")
+        cron, _, timezone = rest.rpartition("#")  # `1#2` is the second Monday: a cron may have the sign too
+        if due > now + AHEAD_MS:
+            if due <= next_tick(cron, timezone, now + AHEAD_MS + _SKEW_MS):
+                return
+            log.warning("a tick of %s, %s, waited for a time too far ahead, as of a wrong clock", function_id, cron)
+            due = next_tick(cron, timezone, now)
+        at = latest_tick(cron, timezone, due - 1, now) or due
+        messages = []
+        while at <= now + AHEAD_MS:
+            tick = (function_id, cron, timezone, at)
+            messages.append(entry(tick_message(*tick, tokens.of(*tick_name(*tick))), delay_s(at, now)))
+            at = next_tick(cron, timezone, at)
+        send_messages(self._queue, messages)
+        self._update(item, at)
+
+    def _update(self, item: Item, at: int) -> None:
+        values: dict[str, Any] = {":next": {"N": str(at)}, ":before": item["next"]}
+        db = client("dynamodb")
+        try:
+            db.update_item(
+                TableName=self._table,
+                Key={"pk": item["pk"], "sk": item["sk"]},
+                UpdateExpression="SET #next = :next",
+                ConditionExpression="#next = :before AND attribute_not_exists(paused)",
+                ExpressionAttributeNames={"#next": "next"},
+                ExpressionAttributeValues=values,
+            )
+        except db.exceptions.ConditionalCheckFailedException:
+            pass  # another `tick` did it, or the trigger was taken away, or paused

@@ -1,0 +1,121 @@
+"""The rules of webhooks in the table, and the secrets that their requests are signed with, in SSM.
+
+One rule: as with keys, what a Lambda has asked for is remembered for `Resources.keys_cache_s`; that there is no such
+rule or secret, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from stepwell.api.certificates import Certificates
+from stepwell.api.problem import Problem
+from stepwell.api.webhook_rules import KeptRule
+from stepwell.aws.clients import client
+from stepwell.aws.naming import secret_parameter
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import delete_items, put_items, read_item, read_partition
+from stepwell.aws.table.keys import WEBHOOKS, Item, webhook_key
+from stepwell.core.definition.field_validators import ID
+from stepwell.core.webhooks.webhooks import Rule
+
+log = logging.getLogger("stepwell.webhooks")
+
+_MOST = 10_000  # that are remembered
+_AGAIN_S = 10.0  # a secret that is older may be read again when a signature is wrong
+
+T = TypeVar("T")
+
+
+class AwsHooks:
+    """Implements `api.webhooks.Hooks`."""
+
+    def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
+        self._resources, self.public_url = resources, resources.api_url
+        self.certificates = Certificates()
+        self._rules: _Remembered[Rule | None] = _Remembered(clock)
+        self._secrets: _Remembered[str | None] = _Remembered(clock)
+
+    def rule(self, name: str) -> Rule | None:
+        if not re.fullmatch(ID, name):
+            return None
+
+        def read() -> Rule | None:
+            item = read_item(self._resources.table, webhook_key(name))
+            return None if item is None else Rule.of(orjson.loads(item["b"]["B"]))
+
+        return self._rules.get(name, read, self._resources.keys_cache_s)
+
+    def secret(self, name: str, *, again: bool = False) -> str | None:
+        def read() -> str | None:
+            parameter = secret_parameter(self._resources.env, name)
+            try:
+                found = client("ssm").get_parameters(Names=[parameter], WithDecryption=True)["Parameters"]
+            except Exception:
+                log.exception("the secret %s cannot be read", name)
+                raise Problem(503, "signatures cannot be checked now; send it again", {"retry-after": "1"}) from None
+            return str(found[0]["Value"]) if found else None
+
+        longest = self._resources.keys_cache_s
+        return self._secrets.get(name, read, min(_AGAIN_S, longest) if again else longest)
+
+
+class AwsWebhooks:
+    """Implements `api.webhook_rules.Webhooks`."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._table = resources.table
+
+    def read_webhooks(self) -> list[KeptRule]:
+        return [_kept(item) for item in read_partition(self._table, WEBHOOKS, ConsistentRead=True)]
+
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """By name."""
+        return {its.rule["name"]: its.rule for its in self.read_webhooks()}
+
+    def read_webhook(self, name: str) -> KeptRule | None:
+        item = read_item(self._table, webhook_key(name)) if re.fullmatch(ID, name) else None
+        return None if item is None else _kept(item)
+
+    def put_webhook(self, rule: dict[str, Any]) -> bool:
+        before = self.read_webhook(rule["name"])
+        if before is not None and before.rule == rule:
+            return False
+        at = str(time.time_ns() // 1_000_000)
+        put_items(self._table, [{**webhook_key(rule["name"]), "b": {"B": orjson.dumps(rule)}, "at": {"N": at}}])
+        return True
+
+    def remove_webhook(self, name: str) -> bool:
+        if self.read_webhook(name) is None:
+            return False
+        delete_items(self._table, [webhook_key(name)])
+        return True
+
+
+class _Remembered(Generic[T]):
+    """Answers, each for a while."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[T, float]] = {}  # with the time at which it was read
+
+    def get(self, name: str, read: Callable[[], T], longest_s: float) -> T:
+        """What is not older than this, else what is read now."""
+        now = self._clock()
+        known = self._known.pop(name, None)
+        if known is None or now - known[1] >= longest_s:
+            if len(self._known) >= _MOST:
+                del self._known[next(iter(self._known))]
+            known = (read(), now)
+        self._known[name] = known  # what is put in again stands last
+        return known[0]
+
+
+def _kept(item: Item) -> KeptRule:
+    return KeptRule(orjson.loads(item["b"]["B"]), int(item["at"]["N"]))

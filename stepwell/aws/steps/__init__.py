@@ -1,0 +1,1 @@
+"""Steps: how attempts are started, and how their outcomes come back."""

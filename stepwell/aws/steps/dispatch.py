@@ -1,0 +1,230 @@
+"""Starting attempts on AWS: asynchronous invocations of Lambdas, tasks on ECS.
+
+Implements `platform.Dispatcher`. There are no slots: every attempt is claimed in the commit that queues it. What is
+started goes on in threads until `finish`. One rule: an attempt that could not be started gets a message of its own, and
+the others that its message had started are not started again for its sake.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import orjson
+
+from stepwell.aws.clients import client
+from stepwell.aws.functions.registry import Registry, Target
+from stepwell.aws.observability import count
+from stepwell.aws.queues.messages import again_message, delay_s, entry, outcome_message
+from stepwell.aws.queues.outbox import put_events, send_messages
+from stepwell.aws.resources import Resources
+from stepwell.aws.signing.tokens import Tokens
+from stepwell.core.events.events import Event
+from stepwell.core.run.invalid_events import INVALID_EVENT
+from stepwell.core.run.outcome import failure
+from stepwell.platform import Attempt, RunRecord
+
+if TYPE_CHECKING:
+    from stepwell.aws.steps.containers import Containers
+
+log = logging.getLogger("stepwell.dispatch")
+SOURCE = "stepwell.engine"  # of the engine's own events on the bus
+_PARALLEL = 32
+# Throttled, or without its network: Lambda takes away the network interfaces of a function in a VPC that was idle for
+# weeks, and makes them again when it is invoked: https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html and
+# https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+_NOT_NOW = frozenset(
+    {
+        "TooManyRequestsException",
+        "ResourceConflictException",
+        "ResourceNotReadyException",
+        "ENINotReadyException",
+        "ENILimitReachedException",
+        "EC2ThrottledException",
+        "SubnetIPAddressLimitReachedException",
+    }
+)
+_FOUND_MS = 60_000  # after which a Lambda that is not found is not there: what Lambda tells of itself is told in time
+_SOONEST_MS, _LATEST_MS = 1000, 60_000  # until an attempt is started that could not be
+
+
+class NeverStarts(Exception):
+    """Trying again would not help; the message says why."""
+
+
+class NotFound(NeverStarts):
+    """There is no such Lambda. One that was made a moment ago may be found later."""
+
+
+class Busy(Exception):
+    """Throttled, without capacity, or not ready: for certain nothing was started, and later it may be."""
+
+
+class LambdaDispatcher:
+    def __init__(self, resources: Resources, registry: Registry, tokens: Tokens) -> None:
+        self._resources, self._registry, self._tokens = resources, registry, tokens
+        self._pool = ThreadPoolExecutor(_PARALLEL)
+        self._started: list[tuple[Attempt, Future[None]]] = []
+        self._events: list[Event] = []
+        self._stopped: set[str] = set()  # runs
+        self._own_containers: Containers | None = None
+
+    # --- what the engine asks for ----------------------------------------------------------------------------------
+
+    def admit(self, *, calls: bool = False) -> bool:
+        return True
+
+    def release(self, *, calls: bool = False) -> None: ...
+
+    def queue(self, record: RunRecord, step: int, attempt: int, *, calls: bool = False) -> None:
+        """Nothing is ever queued: `admit` is always true."""
+
+    def start(self, attempt: Attempt) -> None:
+        self._started.append((attempt, self._pool.submit(self._start, attempt)))
+
+    def stop(self, run_id: str, step: int, attempt: int) -> None:
+        """A container is stopped with all others of its run (`take_stopped`); a Lambda cannot be stopped."""
+        self._stopped.add(run_id)
+
+    def emit(self, event: Event) -> bool:
+        """All of them go out on the bus; here they are accepted only if a function starts on them or awaits them."""
+        self._events.append(event)
+        if event.name == INVALID_EVENT:
+            count("EventsInvalid")
+        return self._registry.catalog().is_wanted(event.name)
+
+    @property
+    def outcomes_queue(self) -> str:
+        return self._resources.outcomes_queue
+
+    # --- what the platform does with it ----------------------------------------------------------------------------
+
+    def finish(self, now: int) -> None:
+        """Wait for what was started; what was not, or of which nobody knows, is started later. Raises NotSent."""
+        started, self._started = self._started, []
+        later: list[Attempt] = []
+        refused: list[bytes] = []
+        for attempt, future in started:
+            name = _name(attempt)
+            try:
+                future.result()
+            except NeverStarts as reason:
+                if isinstance(reason, NotFound) and _waited(attempt, now) < _FOUND_MS:
+                    later.append(attempt)
+                    continue
+                refused.append(
+                    outcome_message(*name, self._tokens.of(*name), failure("start", str(reason), retryable=False))
+                )
+            except Busy as reason:
+                log.info("step %s of run %s, attempt %s, is started later: %s", name[1], name[0], name[2], reason)
+                later.append(attempt)
+            except Exception as error:  # no connection, a fault of AWS, no permission
+                log.warning("step %s of run %s, attempt %s, may not have started: %s", name[1], name[0], name[2], error)
+                if _waited(attempt, now) < self._resources.event_age_s * 1000:
+                    later.append(attempt)
+                else:
+                    outcome = failure("start", f"it could not be started for too long: {error}")
+                    refused.append(outcome_message(*name, self._tokens.of(*name), outcome))
+        send_messages(self._resources.outcomes_queue, [entry(body) for body in refused])
+        self._start_later(later, now)
+        self._put_events()
+
+    def _start_later(self, attempts: Sequence[Attempt], now: int) -> None:
+        """Send each attempt a message that starts it: the later, the longer it has been waiting. Raises NotSent."""
+        messages = []
+        for attempt in attempts:
+            name, waited = _name(attempt), _waited(attempt, now)
+            due = now + round(min(_LATEST_MS, max(_SOONEST_MS, waited)) * random.uniform(0.5, 1))
+            messages.append(entry(again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
+        send_messages(self._resources.outcomes_queue, messages)
+
+    def take_stopped(self) -> set[str]:
+        """The runs whose attempts are to be stopped."""
+        stopped, self._stopped = self._stopped, set()
+        return stopped
+
+    def _put_events(self) -> None:
+        events, self._events = self._events, []
+        put_events(
+            [
+                {
+                    "Source": SOURCE,
+                    "DetailType": event.name,
+                    "Detail": event.body.decode(),
+                    "EventBusName": self._resources.bus,
+                }
+                for event in events
+            ]
+        )
+
+    @property
+    def containers(self) -> Containers:
+        """Loaded when the first container is started: most Lambdas never start one."""
+        if self._own_containers is None:
+            from stepwell.aws.steps.containers import Containers
+
+            self._own_containers = Containers(self._resources)
+        return self._own_containers
+
+    def _start(self, attempt: Attempt) -> None:
+        plan = attempt.record.plan
+        step = plan.steps[attempt.step]
+        token = self._tokens.of(attempt.record.run.id, step.id, attempt.attempt)
+        document = with_token(attempt.input, token)
+        if step.runtime.type == "http":
+            call = {"stepwell": "http", "url": step.runtime.url, "headers": dict(step.runtime.headers)}
+            values = {"env": dict(step.env), "secrets": step.secrets, "timeout_ms": step.timeout_ms}
+            body = orjson.dumps({**call, **values, "input": orjson.Fragment(document)})
+            self._invoke(self._resources.step_http, body)
+            return
+        target = self._target(plan.function_id, plan.version, step.id)
+        if "lambda" in target:
+            self._invoke(target["lambda"], document)
+            return
+        self.containers.start(
+            run_id=attempt.record.run.id,
+            step_id=step.id,
+            attempt=attempt.attempt,
+            input=attempt.input,
+            token=token,
+            target=target,
+            timeout_ms=step.timeout_ms,
+        )
+
+    def _target(self, function_id: str, version: int, step_id: str) -> Target:
+        target = self._registry.version(function_id, version).targets.get(step_id)
+        if target is None:
+            raise NeverStarts(f"version {version} of {function_id} has nothing that runs step {step_id}; push it again")
+        return target
+
+    def _invoke(self, function: str, payload: bytes) -> None:
+        lambdas = client("lambda")
+        errors = lambdas.exceptions
+        try:
+            lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=payload)
+        except errors.ResourceNotFoundException:
+            raise NotFound(f"there is no Lambda {function}; `stepwell push` makes it again") from None
+        except (errors.RequestTooLargeException, errors.InvalidRequestContentException) as error:
+            raise NeverStarts(f"Lambda does not take the input: {error}") from None
+        except errors.ClientError as error:
+            if error.response["Error"]["Code"] not in _NOT_NOW:
+                raise
+            raise Busy(str(error)) from None
+
+
+def _name(attempt: Attempt) -> tuple[str, str, int]:
+    record = attempt.record
+    return record.run.id, record.plan.steps[attempt.step].id, attempt.attempt
+
+
+def _waited(attempt: Attempt, now: int) -> int:
+    """Milliseconds since it was to be started first."""
+    return now - attempt.record.run.steps[attempt.step].at
+
+
+def with_token(document: bytes, token: str) -> bytes:
+    """A step's input with the attempt's token in `ctx`, which stands last in it."""
+    return b'%b,"token":"%b"}}' % (document[:-2], token.encode())

@@ -1,0 +1,153 @@
+"""What came back from an attempt: from Lambda's destination records and the adapter's reports to an `Outcome`.
+
+One rule: whatever a step makes of its answer, the result is an `Outcome`; the rules are those of `core.run.outcome`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from stepwell.core.plan import Step
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.outcome import (
+    Said,
+    failure,
+    from_exit,
+    from_http,
+    from_said,
+    printable,
+    read_json,
+    read_last_line,
+    read_stdout,
+    read_value,
+    timed_out,
+    too_large,
+)
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_MEMBER = re.compile(r'\s*[{,]\s*"([^"]*)"\s*:\s*')
+_EXIT_STATUS = re.compile(r"exit status (\d+)")
+_TOO_LARGE = ("Stepwell.OutputTooLarge", "Function.ResponseSizeTooLarge")  # says the adapter; says Lambda, above 6 MB
+_UNAVAILABLE = "Stepwell.Unavailable"  # the adapter's word for values that SSM does not answer now
+_NO_HANDLER = ("Runtime.HandlerNotFound", "Runtime.MalformedHandlerName", "Runtime.InvalidEntrypoint")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def read_body(body: bytes) -> Any:
+    """The JSON of a message. Raises ValueError. If orjson does not take it, or would make floats of its integers, the
+    text of its `responsePayload` is in `said`; the payload itself is left out if nobody can read it."""
+    if not _LONG_NUMBER.search(body):
+        with suppress(ValueError):
+            return orjson.loads(body)
+    return _read_members(body.decode())
+
+
+def _read_members(text: str) -> dict[str, Any]:
+    """Handlers may return what is no JSON (Python's NaN), half of a character, or what is nested deeper than anyone
+    reads."""
+    members: dict[str, Any] = {}
+    at = 0
+    while member := _MEMBER.match(text, at):
+        name, start = member[1], member.end()
+        try:
+            members[name], at = _STRICT.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            if name != "responsePayload":
+                raise ValueError(f"{name} cannot be read") from None
+            return members | {"said": text[start:].rstrip()[:-1]}
+        if name == "responsePayload":
+            members["said"] = text[start:at]
+    if not members or text[at:].strip() != "}":
+        raise ValueError("no JSON object")
+    return members
+
+
+def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outcome:
+    """The outcome that a record of Lambda's destinations tells of. `now`: ms since the epoch."""
+    payload, context = record.get("responsePayload"), record.get("responseContext", {})
+    condition = record.get("requestContext", {}).get("condition", "Success")
+    if context.get("functionError"):
+        return _of_function_error(payload if isinstance(payload, dict) else {}, step)
+    if condition != "Success":
+        return failure("crash", f"Lambda did not run it to its end, and did not say why: {condition}")
+    if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
+        said = read_json(record["said"].encode()) if "said" in record else read_value(payload)
+        return from_said(said, now)
+    return outcome_of_report(payload, now, step.timeout_ms)
+
+
+def outcome_of_report(report: Any, now: int, timeout_ms: int) -> Outcome:
+    """The outcome of what the adapter, or the Lambda that calls web addresses, reports."""
+    if not isinstance(report, dict) or report.get("stepwell") != 1:
+        return failure("crash", "the step's runtime gave no report; was its Lambda changed by hand?")
+    try:
+        return _of_http(report, now) if "http" in report else _of_program(report, now, timeout_ms)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        return failure("crash", f"the report of the step's runtime cannot be read: {error!r}")
+
+
+def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
+    if report.get("start_error"):
+        its = report["start_error"]
+        return failure(str(its.get("kind") or "start"), str(its["message"]), retryable=bool(its["retryable"]))
+    if report.get("timed_out"):
+        return timed_out(timeout_ms)
+    code = -int(report["signal"]) if report.get("signal") else int(report["exit"])
+    tail = printable(str(report.get("tail", ""))[-500:]).strip()
+    return from_exit(code, _said(report, "stdout"), tail, now)
+
+
+def _of_http(report: dict[str, Any], now: int) -> Outcome:
+    if report.get("error"):
+        its = report["error"]
+        return failure(str(its["kind"]), str(its["message"]), retryable=bool(its.get("retryable", True)))
+    said, told = _said(report, "body"), {name: report.get(name) for name in ("retry_after", "location")}
+    return from_http(int(report["http"]), said, now, **told)
+
+
+def _said(report: dict[str, Any], field: str) -> Said:
+    text = base64.b64decode(report.get(field, ""))
+    if not report.get("long"):
+        return read_stdout(text)
+    return (read_last_line(text) if text else None) or too_large(int(report["size"]))
+
+
+def _of_function_error(error: dict[str, Any], step: Step) -> Outcome:
+    kind, message = str(error.get("errorType", "")), str(error.get("errorMessage", ""))
+    if kind == "Sandbox.Timedout" or "Task timed out after" in message:
+        return timed_out(step.timeout_ms)
+    if kind in _TOO_LARGE:
+        return from_said(too_large(_number(message)), 0)
+    if kind == "Runtime.ExitError" or kind == "Runtime.OutOfMemory":
+        return failure("crash", _crash(message))
+    if kind == _UNAVAILABLE:
+        return failure("values_unavailable", message)
+    if kind in _NO_HANDLER:
+        return failure("start", message, retryable=False)
+    return failure("exception", f"{kind}: {message}" if kind else message or "the function failed, and did not say why")
+
+
+def _crash(message: str) -> str:
+    status = _EXIT_STATUS.search(message)
+    if status:
+        return f"the handler's process ended with exit code {status[1]} before the handler returned"
+    if "signal: killed" in message:
+        return "killed by SIGKILL: did it need more memory than the step's `memory`?"
+    return message.partition("Error: ")[2] or message or "the step's process ended before it answered"
+
+
+def _number(message: str) -> int:
+    found = re.search(r"\d{6,}", message)
+    return int(found[0]) if found else 0

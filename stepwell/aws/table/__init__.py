@@ -1,0 +1,1 @@
+"""The DynamoDB table: its keys, and its items as Python objects."""

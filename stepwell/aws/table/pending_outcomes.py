@@ -1,0 +1,97 @@
+"""Outcomes of runs with many running attempts: written down a batch at a time, so that one write of the run folds all
+that came.
+
+One rule: whoever folds takes along what others wrote down, and of two outcomes of one attempt the earlier one. So
+outcomes from which nothing follows may wait for the next ones: whoever writes the last of them down sees all others.
+
+A batch writes its outcomes down under the revision of the run that it saw, and leaves them to wait only while the run
+is at that revision, or at the next: it may lose one race. Whoever is folding at that moment may have read the outcomes
+just before, and then makes the next revision. So all that waits at revision r stands under r - 2 or later, and nothing
+before that is read again: what a run reads grows with its outcomes, not with their square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import orjson
+
+from stepwell.aws.table.items import read_partition
+from stepwell.aws.table.keys import OUTCOMES, Item, Key, item_key, outcomes_from, outcomes_key, overflow_key, run_key
+from stepwell.core.run.messages import AttemptEnded, Error, Outcome
+from stepwell.core.run.run import Run, RunStatus, StepStatus
+
+LOST_RACES = 1  # after which a batch may still leave its outcomes to wait
+_BEHIND = LOST_RACES + 1  # revisions before the run's own under which outcomes may wait
+SHORT_OUTCOME = 1000  # bytes of an outcome that are read with all others of its run
+
+
+class Ended(NamedTuple):
+    fact: AttemptEnded
+    request_id: str | None
+
+
+def outcome_items(run_id: str, revision: int, ended: Sequence[Ended], now: int, ttl: int) -> list[Item]:
+    """The items of some outcomes of a run that was seen at this revision, the one that stands for all of them last."""
+    long: list[Item] = []
+    rows: list[Any] = []
+    for fact, request_id in ended:
+        content = orjson.dumps({**_to_json(fact.outcome), "request_id": request_id})
+        its: object = orjson.Fragment(content)
+        if len(content) > SHORT_OUTCOME:
+            key = overflow_key(run_id, fact.step, fact.attempt, content)
+            long.append({**key, "c": {"B": content}, "ttl": {"N": str(ttl)}})
+            its = key["sk"]["S"]
+        rows.append([fact.step, fact.attempt, its])
+    body = orjson.dumps(rows)
+    return [*long, {**outcomes_key(run_id, revision, now, body), "c": {"B": body}, "ttl": {"N": str(ttl)}}]
+
+
+def may_have_waiting(run: Run, revision: int, wide_at: int) -> bool:
+    """Whether outcomes of a run may wait at this revision. `wide_at`: the last one at which it was wide, or 0."""
+    goes_on = run.status in (RunStatus.RUNNING, RunStatus.FAILED)
+    return goes_on and wide_at > 0 and revision - wide_at <= _BEHIND
+
+
+def read_outcomes(table: str, run: Run, revision: int, read: Callable[[Sequence[Key]], list[Item]]) -> list[Ended]:
+    """The outcomes that may wait at this revision, of attempts that the run still takes to be running, the earliest
+    first."""
+    wanted: dict[tuple[int, int], tuple[Any, int]] = {}
+    first = outcomes_from(revision - _BEHIND)
+    rows = read_partition(table, run_key(run.id)["pk"]["S"], OUTCOMES, first=first, ConsistentRead=True)
+    for at, item in sorted(((_time_of(item), item) for item in rows), key=itemgetter(0)):
+        for step, attempt, its in orjson.loads(item["c"]["B"]):
+            state = run.steps[step]
+            if state.status is StepStatus.RUNNING and state.attempt == attempt:
+                wanted.setdefault((step, attempt), (its, at))
+    refs = [item_key(run.id, its) for its, _ in wanted.values() if isinstance(its, str)]
+    long = {item["sk"]["S"]: orjson.loads(item["c"]["B"]) for item in (read(refs) if refs else [])}
+    found = {name: (long[its] if isinstance(its, str) else its, at) for name, (its, at) in wanted.items()}
+    return [Ended(AttemptEnded(*name, _from_json(its), at), its["request_id"]) for name, (its, at) in found.items()]
+
+
+def _time_of(item: Item) -> int:
+    """When outcomes were written down, in ms: what comes before the digest in their name."""
+    return int(item["sk"]["S"].split("#")[-2])
+
+
+def _to_json(outcome: Outcome) -> dict[str, Any]:
+    error = outcome.error
+    return {
+        "output": None if outcome.output is None else outcome.output.decode(),
+        "error": error
+        and [error.kind, error.message, error.status, None if error.output is None else error.output.decode()],
+        "retryable": outcome.retryable,
+        "retry_after_ms": outcome.retry_after_ms,
+    }
+
+
+def _from_json(data: dict[str, Any]) -> Outcome:
+    error = None
+    if data["error"] is not None:
+        kind, message, status, output = data["error"]
+        error = Error(kind, message, status, None if output is None else output.encode())
+    output = None if data["output"] is None else data["output"].encode()
+    return Outcome(output, error, data["retryable"], data["retry_after_ms"])

@@ -1,0 +1,20 @@
+"""The newest runs of a function, as its versions are compared by."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from stepwell.aws.table.items import read_items
+from stepwell.aws.table.keys import run_key
+from stepwell.aws.table.lists import RUNS, Lists, of_function
+from stepwell.aws.table.runs import stored_run
+from stepwell.core.routing.guard import RunSample
+
+
+def read_samples(table: str, lists: Lists, function_id: str, limit: int) -> list[RunSample]:
+    """Of the newest `limit` runs those that events started, the newest first; no reruns and no replays."""
+    entries = islice(lists.entries(RUNS, of_function(function_id), None, limit), limit)
+    items = read_items(table, [run_key(run_id) for _, run_id in entries], consistent=False)
+    runs = [its for its in map(stored_run, items) if its.function == function_id and not (its.rerun_of or its.replay)]
+    runs.sort(key=lambda its: its.position, reverse=True)
+    return [RunSample(its.version, its.run.status, its.run.created_at, its.run.ended_at) for its in runs]

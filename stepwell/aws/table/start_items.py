@@ -1,0 +1,66 @@
+"""What starts functions, in small items beside those that say all of a function: what a sandbox that starts reads.
+
+Definitions are read and compiled when an event starts their functions. One rule: an item is written after the
+function's own and before the change is counted, and never replaces what is newer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from stepwell.aws.clients import client
+from stepwell.aws.table.items import read_partition
+from stepwell.aws.table.keys import META, NOT_NEWER, STARTS, Item, starts_key
+from stepwell.aws.table.routings import read_routing, routing_attributes
+from stepwell.core.plan import Plan, Trigger
+from stepwell.core.routing.heads import Head
+from stepwell.core.routing.versions import Route
+from stepwell.core.trigger_index import indexes_json, with_indexes
+
+
+def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:
+    """Write down what starts a function, whose item this is. `plans`: its versions that get new runs."""
+    routing, rev = read_routing(function), function.get("rev", {"N": "0"})
+    triggers = {
+        str(plan.version): [[t.event, t.expression, t.cron, t.timezone] for t in plan.triggers] for plan in plans
+    }
+    item = {
+        **starts_key(function["sk"]["S"]),
+        **routing_attributes(routing),
+        "rev": rev,
+        "t": {"B": orjson.dumps(triggers)},
+    }
+    indexes = {str(plan.version): indexes_json(plan.triggers) for plan in plans}
+    if any(any(its) for its in indexes.values()):  # not in `t`, which Lambdas of earlier versions of Stepwell read
+        item["ix"] = {"B": orjson.dumps(indexes)}
+    dynamodb = client("dynamodb")
+    try:
+        dynamodb.put_item(
+            TableName=table, Item=item, ConditionExpression=NOT_NEWER, ExpressionAttributeValues={":rev": rev}
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return  # somebody has changed the function since, and written that down
+
+
+def read_routes(table: str) -> list[Route]:
+    """How new runs of the live functions choose their versions, each of which is a `Head`."""
+    items = read_partition(table, META, STARTS, ConsistentRead=True)
+    return [route for route in map(_route, items) if route is not None]
+
+
+def _route(item: Item) -> Route | None:
+    routing, triggers = read_routing(item), orjson.loads(item["t"]["B"])
+    indexes = orjson.loads(item["ix"]["B"]) if "ix" in item else {}
+    if routing.live is None:
+        return None
+
+    def head(version: int) -> Head:
+        its = [Trigger(*row) for row in triggers[str(version)]]
+        return Head(item["sk"]["S"].removeprefix(STARTS), version, with_indexes(its, indexes.get(str(version))))
+
+    canary = routing.canary
+    if canary is None:
+        return Route(head(routing.live), state=routing.state)
+    return Route(head(routing.live), head(canary.version), canary.weight, canary.sticky, routing.state)

@@ -1,0 +1,156 @@
+"""`stepwell dead-letters`: messages that an environment in AWS gave up: list them, send them to their queue again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from stepwell.aws.topology import QUEUES
+from stepwell.cli.remote.environments import EnvOption, aws, resources_of
+from stepwell.cli.ui.output import JsonOption, confirm, console, fail, print_json, stderr
+from stepwell.core.times import time_text
+from stepwell.terminal import shown
+
+if TYPE_CHECKING:
+    from stepwell.aws.queues.dead_letters import DeadLetter, Progress
+
+app = typer.Typer(
+    help="Messages that an environment in AWS gave up: list them, send them to their queue again.",
+    no_args_is_help=True,
+)
+_IN_LOG = {"events": "in the log of route", "outcomes": "in the log of advance"}
+
+
+def _known(queue: str | None) -> str | None:
+    if queue is not None and queue not in QUEUES:
+        raise typer.BadParameter(f"there is no queue {queue}; there are {' and '.join(QUEUES)}")
+    return queue
+
+
+QueueOption = Annotated[
+    str | None,
+    typer.Option("--queue", callback=_known, metavar="|".join(QUEUES), help="Only those of this queue."),
+]
+
+
+@app.command("list")
+def list_letters(
+    queue: QueueOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many of each queue.")] = 50,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List dead letters: what each is about, how old it is, how often it was tried.
+
+    Example: stepwell dead-letters list --env production
+    """
+    with aws():
+        from stepwell.aws.clients import client
+        from stepwell.aws.queues import dead_letters
+
+        sqs, resources = client("sqs"), resources_of(env)
+        found = dead_letters.queues(sqs, resources, queue)
+        waiting = {its.queue: dead_letters.count(sqs, its) for its in found}
+        letters = [letter for its in found for letter in dead_letters.look(sqs, its, limit)]
+    if as_json:
+        print_json([_view(letter) for letter in letters])
+        return
+    _show(letters)
+    for name, most in waiting.items():
+        seen = sum(letter.queue == name for letter in letters)
+        console.print(f"{name}: {seen} shown" + (f" of about {most}" if most > seen else ""))
+
+
+@app.command()
+def redrive(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids; none: all of them.")] = None,
+    queue: QueueOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send dead letters to their queue again. What fails once more comes back here after fifty tries.
+
+    Example: stepwell dead-letters redrive --queue outcomes --env production
+    """
+    with aws():
+        from stepwell.aws.clients import client
+        from stepwell.aws.queues import dead_letters
+
+        sqs, resources = client("sqs"), resources_of(env)
+        found = dead_letters.queues(sqs, resources, queue)
+        waiting = {its: dead_letters.count(sqs, its) for its in found}
+        what = f"{len(ids)} dead letters" if ids else _counted({its.queue: most for its, most in waiting.items()})
+        if not yes and not confirm(f"Send {what} to their queues again?", err=True):
+            raise typer.Exit(1)
+        try:
+            if ids:
+                moved = _redrive_some(sqs, found, ids)
+            else:
+                moved = {its.queue: dead_letters.redrive_all(sqs, its, _tell) for its in found if waiting[its]}
+        except dead_letters.CannotRedrive as error:
+            fail(str(error))
+    if as_json:
+        print_json({"moved": moved})
+    else:
+        console.print(f"moved {shown(_counted(moved))}")
+
+
+def _redrive_some(sqs: Any, among: Any, ids: list[str]) -> dict[str, int]:
+    from stepwell.aws.queues import dead_letters
+
+    done = dead_letters.redrive_some(sqs, among, set(ids))
+    missing = set(ids) - {letter.id for letter in done}
+    if missing:
+        fail(
+            f"moved {len(done)}; there are no dead letters {', '.join(sorted(missing))}, or somebody looks at them now:"
+            " try again in a minute"
+        )
+    return {its.queue: sum(letter.queue == its.queue for letter in done) for its in among}
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    """`2 of events, 0 of outcomes`."""
+    return ", ".join(f"{number} of {name}" for name, number in numbers.items()) or "nothing: there are no dead letters"
+
+
+def _tell(progress: Progress) -> None:
+    if stderr.is_terminal:
+        of = "" if progress.total is None else f" of {progress.total}"
+        stderr.print(f"[dim]{shown(progress.queue)}: {shown(progress.moved)}{shown(of)} moved[/]")
+
+
+def _show(letters: list[DeadLetter]) -> None:
+    table = Table("queue", "age", "tries", "kind", "about", "reason", "id", box=None, header_style="dim")
+    now = time.time_ns() // 1_000_000
+    for letter in letters:
+        about = " ".join(f"{name} {value}" for name, value in letter.is_of.items())
+        age, reason = _age(now - letter.sent_at), letter.reason or _IN_LOG[letter.queue]
+        texts = (letter.queue, age, str(letter.receives), letter.kind, about, reason, letter.id)
+        table.add_row(*map(shown, texts))
+    if letters:
+        console.print(table)
+
+
+def _age(ms: int) -> str:
+    """`3d`, `5h`, `12m`, `40s`."""
+    seconds = max(0, ms) // 1000
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _view(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "queue": letter.queue,
+        "id": letter.id,
+        "kind": letter.kind,
+        "sent_at": time_text(letter.sent_at),
+        "receives": letter.receives,
+        "about": letter.is_of,
+        "reason": letter.reason,
+    }

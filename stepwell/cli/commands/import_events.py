@@ -1,0 +1,194 @@
+"""`stepwell import`: send the events of a file, one JSON object a line.
+
+One rule: what is sent again makes no second events. A line without an id gets one that follows from the content of
+the file and the line's number.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, NoReturn, cast
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from stepwell.cli.remote.client import Client
+from stepwell.cli.remote.environments import EnvOption
+from stepwell.cli.ui.output import JsonOption, console, fail, print_json, stderr
+from stepwell.cli.ui.rate_limit import Pace, per_second
+
+_MOST_EVENTS, _MOST_BYTES = 500, 2 * 1024 * 1024  # of a request
+_LONGEST_LINE = 1024 * 1024
+_PATIENCE_S = 60.0
+
+
+def command(
+    file: Annotated[str, typer.Argument(help="Lines of JSON, also compressed with gzip; - for stdin.")],
+    rate: Annotated[str | None, typer.Option(help="At most 50/s, 600/m, ...; default: as fast as it goes.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Send nothing if any line is wrong.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look at the lines.")] = False,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the events of a file, one JSON object a line, in the order of the lines. A line that is wrong is named, and
+    the others are sent. After an interruption run it again: what was accepted before is not accepted twice.
+
+    Example: stepwell import history.ndjson.gz --rate 500/s
+    """
+    try:
+        pace = None if rate is None else Pace(per_second(rate))
+    except ValueError as wrong:
+        fail(f"--rate: {wrong}", 2)
+    size = _MOST_EVENTS if rate is None else max(1, min(_MOST_EVENTS, int(per_second(rate) / 4)))
+    with _opened(file) as source:
+        seed = hashlib.sha256()
+        while piece := source.read(1024 * 1024):
+            seed.update(piece)
+        source.seek(0)
+        its = _Import(seed.digest(), as_json)
+        if dry_run or strict:
+            for _ in its.lines(source):
+                its.good += 1
+            if dry_run or its.bad:
+                its.end(sent=False)
+            source.seek(0)
+            its = _Import(seed.digest(), as_json)
+        with Client(env, patience_s=_PATIENCE_S).session() as client, its.progress():
+            for batch in _batches(its.lines(source), size):
+                if pace is not None:
+                    pace.wait(len(batch))
+                its.send(client, batch)
+    its.end(sent=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    body: bytes  # of an event with an id
+
+
+@dataclass(slots=True)
+class _Import:
+    seed: bytes
+    as_json: bool
+    good: int = 0
+    bad: list[dict[str, Any]] = field(default_factory=list)
+    _bar: tuple[Progress, TaskID] | None = None
+
+    def lines(self, source: BinaryIO) -> Iterator[_Line]:
+        """The lines that hold an event; the others are told of."""
+        from stepwell.core.events.events import BadRequest, parse_events
+        from stepwell.core.json_input import without_bom
+
+        number = 0
+        while line := source.readline(_LONGEST_LINE + 1):
+            number += 1
+            if len(line) > _LONGEST_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = source.readline(_LONGEST_LINE)
+                self.tell(number, "", f"the line has more than {_LONGEST_LINE:,} bytes")
+                continue
+            text = (without_bom(line) if number == 1 else line).strip()
+            if not text:
+                continue
+            try:
+                if text[:1] != b"{":
+                    self.tell(number, "", "a line is one event: a JSON object")
+                    continue
+                (event,) = parse_events(text, time.time_ns() // 1_000_000, partial(self._id_of, number))
+            except BadRequest as bad:
+                for error in bad.errors:
+                    self.tell(number, error.pointer, error.message)
+            else:
+                yield _Line(number, event.body)
+
+    def _id_of(self, number: int) -> str:
+        return hashlib.blake2b(b"%b %d" % (self.seed, number), digest_size=16).hexdigest()
+
+    def send(self, client: Client, batch: list[_Line]) -> None:
+        """All of a batch but what the server refuses: it accepts a request whole or not at all."""
+        while batch:
+            status, answer = client.ask("POST", "/e", b"[%b]" % b",".join(line.body for line in batch))
+            if status == 200:
+                self.good += len(batch)
+                break
+            errors = [error for error in answer.get("errors", ()) if error["index"] < len(batch)]
+            if status not in (400, 413) or not errors:
+                client.refused(status, answer)
+            for error in errors:
+                self.tell(batch[error["index"]].number, error["pointer"], error["message"])
+            wrong = {error["index"] for error in errors}
+            batch = [line for index, line in enumerate(batch) if index not in wrong]
+        if self._bar is not None:
+            self._bar[0].update(self._bar[1], description=f"{self.good:,} events")
+
+    def tell(self, number: int, pointer: str, message: str) -> None:
+        self.bad.append({"line": number, "pointer": pointer, "message": message})
+        if not self.as_json:
+            place = f"line {number}" + (f", {pointer}" if pointer else "")
+            stderr.print(f"{place}: {message}", markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Where somebody looks."""
+        columns = (TextColumn("{task.description}"), BarColumn())
+        with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+            self._bar = progress, progress.add_task("0 events", total=None)
+            yield
+            self._bar = None
+
+    def end(self, *, sent: bool) -> NoReturn:
+        """Exit code 1 if a line was wrong."""
+        wrong = len({one["line"] for one in self.bad})
+        if self.as_json:
+            print_json({"sent": self.good if sent else 0, "right": self.good, "wrong": self.bad})
+        else:
+            words = f"sent {self.good:,} events" if sent else f"{self.good:,} events are right; nothing was sent"
+            console.print(words + (f"; [red]{wrong:,} lines are wrong[/]" if wrong else ""))
+        raise typer.Exit(1 if wrong else 0)
+
+
+def _batches(lines: Iterator[_Line], most: int) -> Iterator[list[_Line]]:
+    batch: list[_Line] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) == most or size + len(line.body) > _MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.body) + 1
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    """Its lines, to be read several times."""
+    try:
+        if name == "-":
+            with tempfile.TemporaryFile() as kept:
+                shutil.copyfileobj(sys.stdin.buffer, kept)
+                kept.seek(0)
+                yield cast(BinaryIO, kept)
+            return
+        with Path(name).open("rb") as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if is_gzip:
+                with gzip.open(file) as text:
+                    yield cast(BinaryIO, text)
+            else:
+                yield file
+    except (OSError, EOFError, zlib.error) as error:
+        fail(f"cannot read {name}: {getattr(error, 'strerror', None) or error}", 2)

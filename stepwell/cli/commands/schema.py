@@ -1,0 +1,49 @@
+"""`stepwell schema`: the JSON Schemas by which editors complete and check definitions, and rules of webhooks."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.ui.output import fail
+
+_FOLDER = Path(__file__).parents[1] / "schemas"
+
+
+class SchemaKind(StrEnum):
+    FUNCTION = "function"
+    WEBHOOK = "webhook"
+
+
+def command(
+    kind: Annotated[SchemaKind, typer.Argument(help="Of definitions of functions, or of rules of webhooks.")] = (
+        SchemaKind.FUNCTION
+    ),
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it to this file.")] = None,
+) -> None:
+    """Print the JSON Schema by which editors complete and check definitions. `init` writes it beside the ones it makes,
+    and names it there: as `$schema` in JSON, as `# yaml-language-server: $schema=...` in YAML.
+
+    Example: stepwell schema --out .stepwell/function.schema.json
+    """
+    if out is None:
+        typer.echo(_text(kind), nl=False)
+        return
+    try:
+        write_schema(kind, out)
+    except OSError as error:
+        fail(f"cannot write {out}: {error.strerror}")
+
+
+def write_schema(kind: SchemaKind, file: Path) -> Path:
+    """The file that was written. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(_text(kind), "utf-8")
+    return file
+
+
+def _text(kind: SchemaKind) -> str:
+    return (_FOLDER / f"{kind}.schema.json").read_text("utf-8")

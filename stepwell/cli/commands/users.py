@@ -1,0 +1,38 @@
+"""`stepwell users`: whom events speak of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from stepwell.cli.remote.client import Client
+from stepwell.cli.remote.environments import EnvOption
+from stepwell.cli.ui.output import JsonOption, console, print_json
+from stepwell.cli.ui.tables import local_time, short
+from stepwell.terminal import shown
+
+
+def command(
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List users of whom more is known than one id, newest first.
+
+    Example: stepwell users --limit 5
+    """
+    users = list(Client(env).pages("/v1/users", limit))
+    if as_json:
+        print_json(users)
+        return
+    if not users:
+        console.print("no users; an event with a `user` of several ids, or with traits, tells of one")
+        return
+    table = Table("user", "known since", "other ids", "traits", box=None, header_style="dim", pad_edge=False)
+    for user in users:
+        others = ", ".join(its for ids in user["ids"].values() for its in ids if its != user["id"])
+        traits = short({name: trait["value"] for name, trait in user["traits"].items()})
+        table.add_row(shown(user["id"]), local_time(user["known_since"]), shown(others), shown(traits))
+    console.print(table)

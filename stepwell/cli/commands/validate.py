@@ -1,0 +1,68 @@
+"""`stepwell validate`: check definitions and rules of webhooks without running anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.ui.output import JsonOption, console, print_json, stderr
+from stepwell.project.expression_checks import check_expressions
+from stepwell.project.inngest import is_settings
+from stepwell.project.load import PlacedProblem, load_all
+from stepwell.project.search import Tree
+from stepwell.project.types import project_types, surprises
+from stepwell.project.webhooks import find_webhooks
+from stepwell.terminal import shown
+
+
+def command(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Definitions, or folders that hold them.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Hold expressions against the types of their events.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every definition at or below the paths, fields, steps, edges, expressions, code, and the types and rules in
+    schemas and webhooks folders. Exit code 1 if one is wrong.
+
+    Example: stepwell validate functions/
+    """
+    tree = Tree(paths or [Path()])
+    loaded, errors = load_all(tree)
+    webhooks, types = find_webhooks(tree), project_types(tree, loaded)
+    problems = [*(problem for error in errors for problem in error.problems), *types.problems, *webhooks.problems]
+    warnings = [*tree.passed_over, *(warning for function in loaded for warning in function.warnings())]
+    warnings += [*types.warnings, *webhooks.warnings]
+    if check and types.types:
+        checked = check_expressions(loaded, types)
+        problems += checked.errors
+        warnings += [*checked.warnings, *surprises(types)]
+    is_empty = not (loaded or webhooks.webhooks or any(is_settings(its.file) for its in tree.passed_over))
+    if as_json:
+        ids, names = [function.definition.id for function in loaded], [its.name for its in webhooks.webhooks]
+        print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
+    else:
+        wrong = {problem.file for problem in problems}
+        for function in loaded:
+            if function.file not in wrong:
+                console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
+        for its in webhooks.webhooks:
+            console.print(f"[green]ok[/]  webhook {shown(its.name)}  [dim]{shown(its.file)}[/]")
+        for warning in warnings:
+            stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
+        for problem in problems:
+            stderr.print(f"{problem}", style="red", markup=False, soft_wrap=True)
+        if is_empty and not problems:
+            stderr.print("no definitions found; `stepwell init` makes one")
+    if problems or is_empty:
+        raise typer.Exit(1)
+
+
+def _views(problems: list[PlacedProblem]) -> list[dict[str, object]]:
+    return [
+        {"file": str(p.file), "line": p.line, "column": p.column, "pointer": "".join(f"/{part}" for part in p.pointer),
+         "message": p.message}
+        for p in problems
+    ]  # fmt: skip

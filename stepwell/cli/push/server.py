@@ -1,0 +1,146 @@
+"""What `stepwell push` does without an environment: it sends functions to the server at STEPWELL_URL.
+
+One rule: what is live there already is not sent again.
+"""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepwell.cli.push.webhooks import ServerWebhooks, put_webhooks, show_webhooks
+from stepwell.cli.remote.client import Client, in_path
+from stepwell.cli.types.registered import schema
+from stepwell.cli.types.server import push_types, show_change
+from stepwell.cli.ui.output import console, fail, print_json, warn
+from stepwell.cli.ui.tables import routing_text
+from stepwell.core.plan import version_hash
+from stepwell.core.routing.versions import Release
+from stepwell.event_types.types import Policy, TypeDetail
+from stepwell.project.expression_checks import CheckedExpressions, check_expressions
+from stepwell.terminal import shown
+
+if TYPE_CHECKING:
+    from stepwell.project.load import LoadedFunction
+    from stepwell.project.types import ProjectTypes
+    from stepwell.project.webhooks import WebhookFile
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What is pushed."""
+
+    functions: list[LoadedFunction]
+    types: ProjectTypes
+    webhooks: list[WebhookFile]
+
+
+class ServerTypes:
+    """What a server knows of types; implements `project.expression_checks.RegisteredTypes`. Each is asked for once."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[str, TypeDetail] | None = None
+
+    def read_type(self, name: str) -> TypeDetail | None:
+        if self._known is None:
+            self._known = {its["name"]: _detail(its) for its in self._client.get("/v1/types")["data"]}
+        return self._known.get(name)
+
+    def read_schema(self, name: str, version: str) -> Any:
+        return schema(self._client, name, version)
+
+
+def _detail(its: Any) -> TypeDetail:
+    chosen = its["default"] if its["is_chosen"] else None
+    return TypeDetail(its["name"], Policy(its["policy"]), [(v["version"], 0) for v in its["versions"]], chosen)
+
+
+def to_server(
+    project: Project, release: Release, *, check: bool, may_break: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Send what the server has not: the types, all or none, then one function after the other. Ends the command at the
+    first that it refuses. `check`: hold expressions against types first."""
+    from stepwell.project.pushed import for_push
+
+    client = Client()
+    if check:
+        refuse_wrong(check_expressions(project.functions, project.types, ServerTypes(client)))
+    changes = push_types(client, project.types, may_break=may_break, dry_run=dry_run)
+    for change in changes:
+        if change["change"] != "unchanged" and not as_json:
+            show_change(change, dry_run)
+    known = {its["id"] for its in client.pages("/v1/functions", 100_000)}
+    pushed: list[dict[str, Any]] = []
+    for function in map(for_push, project.functions):
+        function_id = function.definition.id
+        live = _live(client, function) if function_id in known else None
+        if live is not None:
+            its: dict[str, Any] = {"function_id": function_id, "version": live, "is_new": False}
+            words = f"[dim]unchanged[/] {shown(function_id)} v{live}"
+        elif dry_run:
+            its = {"function_id": function_id, "version": None, "is_new": True}
+            words = f"[yellow]would push[/] {shown(function_id)}"
+        else:
+            its = _send(client, function, release)
+            words = f"[green]pushed[/] v{shown(its['version'])}"
+        pushed.append(its)
+        if not as_json:
+            console.print(words, *([routing_text(its["routing"])] if "routing" in its else []), soft_wrap=True)
+    webhooks = put_webhooks(ServerWebhooks(client), project.webhooks, dry_run)
+    if as_json:
+        content = {"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes}
+        print_json({**content, "webhooks": webhooks})
+    else:
+        show_webhooks(webhooks, dry_run)
+
+
+def refuse_wrong(checked: CheckedExpressions) -> None:
+    """Say what expressions have against types, and end the command if one is surely wrong."""
+    for warning in checked.warnings:
+        warn(str(warning))
+    if checked.errors:
+        lines = "\n".join(map(str, checked.errors))
+        fail(f"{lines}\nnothing was pushed; correct it, or the type, or push with --no-check")
+
+
+def _live(client: Client, function: LoadedFunction) -> int | None:
+    """The number of the live version, if that is what would be pushed; but values of `.env` are in no version's hash,
+    so whoever has some sends them again."""
+    if any((code.folder / ".env").is_file() for code in function.steps.values()):
+        return None
+    code = {step_id: its.hash for step_id, its in function.steps.items()}
+    wanted = version_hash(function.normalised(), code)
+    path = f"/v1/functions/{in_path(function.definition.id)}"
+    live = client.get(f"{path}/routing")["live"]
+    versions = client.get(f"{path}/versions")["data"]
+    return next((its["version"] for its in versions if its["version"] == live and its["hash"] == wanted), None)
+
+
+def _send(client: Client, function: LoadedFunction, release: Release) -> dict[str, Any]:
+    from stepwell.project.archive import write_archive
+    from stepwell.project.code import CodeError
+
+    query: dict[str, Any] = {"author": _author(), "message": release.message}
+    if release.weight is not None:
+        query |= {"canary": release.weight, "guard": str(release.guarded).lower()}
+    if release.sticky is not None:
+        query["sticky"] = release.sticky
+    with tempfile.TemporaryFile() as file:
+        try:
+            write_archive(function, file)
+        except (CodeError, OSError) as error:
+            fail(f"{function.file}: {error}")
+        file.seek(0)
+        answer: dict[str, Any] = client.upload("/v1/functions", file, "application/zip", query)
+    return answer
+
+
+def _author() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return socket.gethostname()

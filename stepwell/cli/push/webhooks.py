@@ -1,0 +1,63 @@
+"""Rules of webhooks on their way from files to a server, or to an environment in AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stepwell.cli.remote.client import Client, in_path
+from stepwell.cli.ui.output import console
+from stepwell.terminal import shown
+
+if TYPE_CHECKING:
+    from stepwell.project.webhooks import WebhookFile
+
+Json = dict[str, Any]
+
+
+class Target(Protocol):
+    """Where rules are kept."""
+
+    def rules(self) -> dict[str, Json]:
+        """By name."""
+
+    def put_webhook(self, rule: Json) -> object: ...
+
+
+class ServerWebhooks:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def rules(self) -> dict[str, Json]:
+        return {its["name"]: without_time(its) for its in self._client.get("/v1/webhooks")["data"]}
+
+    def put_webhook(self, rule: Json) -> object:
+        return self._client.put(f"/v1/webhooks/{in_path(rule['name'])}", rule)
+
+
+def put_webhooks(target: Target, webhooks: Iterable[WebhookFile], dry_run: bool) -> list[Json]:
+    """Keep those that are new or changed there; what became, or would become, of each."""
+    files = list(webhooks)
+    known = target.rules() if files else {}
+    done = []
+    for its in files:
+        before = known.get(its.name)
+        change = "created" if before is None else "unchanged" if before == its.rule else "updated"
+        if change != "unchanged" and not dry_run:
+            target.put_webhook(its.rule)
+        done.append({"name": its.name, "change": change})
+    return done
+
+
+def show_webhooks(done: Iterable[Json], dry_run: bool = False) -> None:
+    for its in done:
+        if its["change"] != "unchanged":
+            words = "[yellow]would register[/]" if dry_run else f"[green]{shown(its['change'])}[/]"
+            console.print(
+                f"{words} webhook {shown(its['name'])}  [dim]POST /webhooks/{shown(its['name'])}[/]", soft_wrap=True
+            )
+
+
+def without_time(its: Json) -> Json:
+    """A rule as it is written, of the API's answer."""
+    return {field: value for field, value in its.items() if field != "changed_at"}

@@ -1,0 +1,1 @@
+"""Servers and environments that commands talk to."""

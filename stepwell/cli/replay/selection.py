@@ -1,0 +1,107 @@
+"""Which stored events a replay takes: what the server's lists can tell is asked of it, the rest is looked at here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell.cli.remote.client import Client
+from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
+from stepwell.core.events.engine_ids import EngineId
+
+Json = dict[str, Any]
+FIELDS = ("name", "data", "user", "id", "ts", "v")
+_TICK = "stepwell/scheduled.timer"
+_PAGE = 250  # events may have 256 KiB each
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was asked for. Times are ms since the epoch; `status` is that of an event's latest run of the function."""
+
+    function: str
+    event: str | None = None
+    user: str | None = None
+    since: int | None = None
+    until: int | None = None
+    where: str | None = None
+    status: str | None = None
+
+
+class Selection:
+    """The events of `source` that a choice takes, page by page, the newest first. `triggers`: of the function."""
+
+    def __init__(self, source: Client, choice: Choice, triggers: list[Json]) -> None:
+        self._source, self._choice, self._triggers = source, choice, triggers
+        self._statuses = None if choice.status is None else self._latest()
+        self.no_value = 0  # events for which --where had none, and why the first one had
+        self.problem: str | None = None
+
+    def pages(self, after: str | None) -> Iterator[tuple[list[Json], str | None]]:
+        """The taken events of each page, and where the next page begins."""
+        choice = self._choice
+        query = {"name": self._name(), "user": choice.user, "since": choice.since, "until": choice.until}
+        while True:
+            page = self._source.get("/v1/events", limit=_PAGE, after=after, **query)
+            after = page["next"]
+            yield [event for event in page["data"] if self._takes(event)], after
+            if after is None:
+                return
+
+    def _name(self) -> str | None:
+        """The one name that all of them have; None if they may have several, whose order one list alone can tell."""
+        if self._choice.event is not None:
+            return self._choice.event
+        names = {its.get("event") or _TICK for its in self._triggers}
+        name = names.pop() if len(names) == 1 else "*"
+        return None if name.endswith("*") else name
+
+    def _takes(self, event: Json) -> bool:
+        if self._statuses is not None and self._statuses.get(event["id"]) != self._choice.status:
+            return False
+        bindings = Bindings({field: event[field] for field in FIELDS})
+        if not self._is_triggered(event, bindings):
+            return False
+        if self._choice.where is None:
+            return True
+        answer = compile_expression(self._choice.where, Scope.TRIGGER).evaluate(bindings)
+        if answer.problem is not None:
+            self.no_value += 1
+            self.problem = self.problem or answer.problem
+        return answer.holds
+
+    def _is_triggered(self, event: Json, bindings: Bindings) -> bool:
+        """An event that --event names, and no trigger, is taken as it is."""
+        name, function = event["name"], self._choice.function
+        if name == _TICK:
+            return str(event["id"]).startswith(f"{EngineId.CRON}{function}:")
+        naming = [its for its in self._triggers if "event" in its and _names(its["event"], name)]
+        if not naming:
+            return bool(name == self._choice.event)
+        conditions = [its.get("expression") for its in naming]
+        return any(
+            condition is None or compile_expression(condition, Scope.TRIGGER).evaluate(bindings).holds
+            for condition in conditions
+        )
+
+    def _latest(self) -> dict[str, str]:
+        """The status of the latest run of the function, by event."""
+        latest: dict[str, str] = {}
+        after = None
+        while True:
+            query = {"function": self._choice.function, "since": self._choice.since, "user": self._choice.user}
+            page = self._source.get("/v1/runs", limit=_PAGE, after=after, **query)
+            for run in page["data"]:
+                latest.setdefault(run["event_id"], run["status"])
+            after = page["next"]
+            if after is None:
+                return latest
+
+
+def _names(pattern: str | None, name: str) -> bool:
+    if pattern is None:
+        return False
+    if pattern.endswith("*"):
+        return name.startswith(pattern[:-1]) and not name.startswith("stepwell/")
+    return name == pattern

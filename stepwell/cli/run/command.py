@@ -1,0 +1,237 @@
+"""`stepwell run`: run a function once, in process, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import orjson
+import typer
+
+from stepwell.cli.commands.dev import NoContainersOption
+from stepwell.cli.remote.client import Client
+from stepwell.cli.remote.environments import EnvOption
+from stepwell.cli.run.approval_prompt import Deciding
+from stepwell.cli.run.sample_event import made_event
+from stepwell.cli.ui.output import JsonOption, console, fail, json_argument, print_json, warn
+from stepwell.cli.ui.tables import duration, short, status
+from stepwell.cli.ui.tree import run_tree
+from stepwell.terminal import shown
+
+if TYPE_CHECKING:
+    from stepwell.api.models import AttemptView, RunView, StepView
+    from stepwell.local.database.functions import Registered
+    from stepwell.local.server import LocalServer
+    from stepwell.project.load import LoadedFunction
+
+_QUIET_LOGS = 4000  # characters of an attempt's log that are printed
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="The function's definition, or its folder.")],
+    event: Annotated[str | None, typer.Option("--event", "-e", help="The event: JSON, @file, or - for stdin.")] = None,
+    then: Annotated[
+        list[str] | None, typer.Option("--then", help="An event that its waits get, once they wait. Repeatable.")
+    ] = None,
+    replay: Annotated[
+        str | None, typer.Option(metavar="EVENT_ID", help="The event: a stored one of the server, or of --from.")
+    ] = None,
+    from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server that has --replay.")] = None,
+    env: EnvOption = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the same event again, where none is given.")] = None,
+    approve: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Approve what this step asks. Repeatable.")
+    ] = None,
+    decline: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Decline what this step asks. Repeatable.")
+    ] = None,
+    real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
+    no_containers: NoContainersOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a function once and print its steps as they go. Delays, and waits that no event satisfies, are skipped.
+    What is asked of people is asked here, if this is a terminal. Exit code 1 if the run failed.
+
+    Example: stepwell run functions/welcome --event '{"name": "user/signed.up", "data": {"plan": "pro"}}'
+    Example: stepwell run functions/welcome --replay 0199a3c2f1d04b7e --from https://stepwell.example.com
+    """
+    import uvloop
+
+    from stepwell.project.load import LoadError, load
+    from stepwell.project.only_on_aws import only_on_aws
+
+    logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the tree below shows it
+    try:
+        function = load(path)
+    except LoadError as error:
+        fail(str(error))
+    for warning in (*function.warnings(), *only_on_aws(function)):
+        warn(str(warning))
+    if replay is not None and event is not None:
+        fail("give --event or --replay, not both", 2)
+    if replay is not None:
+        first: Any = _stored(Client(env, url=from_url, key=os.environ.get("STEPWELL_FROM_KEY")), replay)
+    else:
+        first = json_argument(event, "--event") if event is not None else made_event(function, path, seed)
+    later = [json_argument(text, "--then") for text in then or ()]
+    deciding = Deciding(function.normalised(), approve or (), decline or (), may_ask=not as_json)
+    with (
+        tempfile.TemporaryDirectory(prefix="stepwell-run-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        once = _Once(Path(folder), real_time, no_containers, deciding, quiet=as_json)
+        run = runner.run(once.run(function, first, later, is_replay=replay is not None))
+    if as_json:
+        print_json(run)
+    else:
+        console.print()
+        console.print(run_tree(run))
+    if run["status"] != "completed":
+        raise typer.Exit(1)
+
+
+def _stored(client: Client, event_id: str) -> dict[str, Any]:
+    """An event of a server, as it was sent there."""
+    event = client.one("/v1/events", "event", event_id)
+    return {name: event[name] for name in ("name", "data", "user", "id", "ts", "v")}
+
+
+class _Once:
+    """One run on a platform of its own, whose clock skips what nobody wants to wait for."""
+
+    def __init__(self, folder: Path, real_time: bool, no_containers: bool, deciding: Deciding, *, quiet: bool) -> None:
+        self._folder, self._real_time, self._no_containers = folder, real_time, no_containers
+        self._deciding = deciding
+        self._quiet = quiet
+        self._shown: set[tuple[str, int]] = set()
+
+    async def run(self, function: LoadedFunction, first: Any, later: list[Any], *, is_replay: bool) -> RunView:
+        from stepwell.local.server import ServerSettings, open_server
+
+        settings = ServerSettings(self._folder / "run.db", no_containers=self._no_containers)
+        async with open_server(settings) as server:
+            deployed = await server.deploy(function)
+            if deployed.missing:
+                fail("\n".join(deployed.missing))
+            if is_replay:
+                assert deployed.registered is not None
+                run_id = await self._replay(server, deployed.registered, first)
+                return await self._to_the_end(server, run_id, deque(later))
+            event_id = await self._send(server, function.normalised(), first)
+            page = server.queries.read_runs(event=event_id)
+            if not page.items:
+                self._not_started(server, event_id, function.definition.id)
+            return await self._to_the_end(server, page.items[0].run.id, deque(later))
+
+    async def _replay(self, server: LocalServer, its: Registered, event: dict[str, Any]) -> str:
+        """Whatever its triggers say: the function runs on the very event."""
+        from stepwell.core.events.events import kept_events
+
+        events = kept_events([event], server.platform.clock.now())
+        done = await server.platform.replay(its.function_id, its.version, events, "run")
+        run_id = done[0].run_id if done else None
+        assert run_id is not None
+        return run_id
+
+    async def _send(self, server: LocalServer, definition: dict[str, Any], event: Any) -> str:
+        from stepwell.core.events.cron import tick_event
+        from stepwell.core.events.events import event_from
+
+        crons = [trigger["cron"] for trigger in definition["triggers"] if "cron" in trigger]
+        if isinstance(event, dict) and event.get("name") == "stepwell/scheduled.timer" and crons:
+            tick = event_from(tick_event(definition["id"], crons[0], server.platform.clock.now()))
+            await server.platform.tick(definition["id"], tick)
+            return tick.id
+        return await self._accept(server, event, "--event")
+
+    async def _accept(self, server: LocalServer, event: Any, option: str) -> str:
+        from stepwell.api.event_ids import new_event_id
+        from stepwell.core.events.events import BadRequest, kept_events, parse_events
+
+        now = server.platform.clock.now()
+        try:
+            if isinstance(event, dict) and str(event.get("name")).startswith("stepwell/"):  # nobody else sends these
+                (accepted,) = kept_events([{"id": new_event_id(), **event}], now)
+            else:
+                (accepted,) = parse_events(orjson.dumps(event), now, new_event_id)
+        except BadRequest as bad:
+            fail("\n".join(f"{option}: {error.pointer} {error.message}".replace("  ", " ") for error in bad.errors), 2)
+        except ValueError:
+            fail(f"{option} must be one event, not {len(event)}", 2)
+        await server.platform.send([accepted])
+        return accepted.id
+
+    def _not_started(self, server: LocalServer, event_id: str, function_id: str) -> NoReturn:
+        detail = server.queries.read_event(event_id)
+        assert detail is not None
+        misses = orjson.loads(detail.misses) if detail.misses else []
+        for miss in misses:
+            why = miss["problem"] or "it is false"
+            fail(f"the event does not start {function_id}: {miss['expression']}: {why}")
+        fail(f"the event {detail.event.name!r} is none that starts {function_id}; give another with --event")
+
+    async def _to_the_end(self, server: LocalServer, run_id: str, later: deque[Any]) -> RunView:
+        from stepwell.api.views import run_view
+
+        while True:
+            found = server.queries.read_run(run_id)
+            assert found is not None
+            view = run_view(found, lambda: server.platform.links)
+            self._show(view)
+            if view["status"] != "running" and server.platform.is_idle:
+                break
+            if not server.platform.is_idle or not await self._move_on(server, view, later):
+                await asyncio.sleep(0.01)
+        for event in later:
+            warn(f"no wait was left for --then {short(event)}")
+        return view
+
+    async def _move_on(self, server: LocalServer, view: RunView, later: deque[Any]) -> bool:
+        """Nothing runs: give an open wait its event, or let time pass."""
+        edges = [edge for step in view["steps"].values() for edge in step["after"]]
+        if later and any(edge.get("state") == "awaiting" for edge in edges):
+            event = later.popleft()
+            self._say(f"[cyan]then[/]  {shown(event.get('name') if isinstance(event, dict) else event)}")
+            await self._accept(server, event, "--then")
+            return True
+        if await self._deciding.decide(server, view):
+            return True
+        if self._real_time or server.platform.next_due is None:
+            return False
+        skipped = server.platform.next_due - server.platform.clock.now()
+        if skipped > 50:
+            self._say(f"[dim]... {skipped / 1000:,.1f} s later[/]")
+        await server.platform.travel(max(0, skipped))
+        return True
+
+    def _show(self, view: RunView) -> None:
+        for step_id, step in view["steps"].items():
+            for attempt in step["attempts"]:
+                if attempt["ended_at"] is None or (step_id, attempt["attempt"]) in self._shown:
+                    continue
+                self._shown.add((step_id, attempt["attempt"]))
+                self._show_attempt(step_id, step, attempt)
+
+    def _show_attempt(self, step_id: str, step: StepView, attempt: AttemptView) -> None:
+        if self._quiet:
+            return
+        for line in attempt["logs"][:_QUIET_LOGS].splitlines():
+            console.print(f"      [dim]{shown(step_id)} │[/] ", end="")
+            console.print(line, markup=False, soft_wrap=True)
+        text = status(attempt["status"])
+        text.append(f"  {step_id}", "bold")
+        text.append(f"  attempt {attempt['attempt']}, {duration(attempt['started_at'], attempt['ended_at'])}", "dim")
+        if attempt["error"]:
+            text.append(f"  {attempt['error']['message']}", "red")
+        elif step["status"] == "completed":
+            text.append(f"  {short(step['output'], 100)}")
+        console.print(text, soft_wrap=True)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            console.print(text)

@@ -1,0 +1,87 @@
+"""`stepwell types diff`: what a new version of an event's schema breaks."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepwell.cli.remote.client import Client
+from stepwell.cli.remote.environments import EnvOption
+from stepwell.cli.types import registered
+from stepwell.cli.ui.output import JsonOption, console, fail, print_json
+
+if TYPE_CHECKING:
+    from stepwell.event_types.compatibility import Break
+    from stepwell.event_types.schema import Schema
+
+
+class Required(StrEnum):
+    BACKWARD = "backward"
+    FORWARD = "forward"
+    FULL = "full"
+
+
+def command(
+    old: Annotated[str, typer.Argument(help="A file, or NAME@VERSION of a server.")],
+    new: Annotated[str, typer.Argument(help="A file, or NAME@VERSION of a server.")],
+    require: Annotated[
+        Required | None,
+        typer.Option(help="Exit with 1 unless it is this, in strict terms."),
+    ] = None,
+    env: EnvOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two schemas. Backward compatible: events of the old version are valid under the new one. Forward: the
+    other way round. Exit code 1 if something breaks; new fields that nobody must send do not.
+
+    Example: stepwell types diff schemas/order/placed.1.schema.json schemas/order/placed.2.schema.json
+    """
+    from stepwell.event_types.compatibility import compare
+
+    found = compare(_schema(old, env), _schema(new, env))
+    if as_json:
+        print_json({
+            "level": found.level,
+            "backward": [its.as_json() for its in found.backward],
+            "forward": [its.as_json() for its in found.forward],
+            "breaking": [its.message for its in found.breaking],
+        })  # fmt: skip
+    else:
+        words = {"full": "backward and forward", "none": "neither backward nor forward"}.get(found.level, found.level)
+        console.print(f"[bold]{words}[/] compatible")
+        _show("events of the old version may be invalid under the new one", found.backward)
+        _show("events of the new version may be invalid under the old one", found.forward)
+    if found.breaking if require is None else found.level not in (require.value, "full"):
+        raise typer.Exit(1)
+
+
+def _show(title: str, breaks: list[Break]) -> None:
+    from stepwell.event_types.schema import json_pointer
+
+    if breaks:
+        console.print(f"{title}:", markup=False)
+    for one in breaks:
+        colour = "yellow" if one.additive else "red"
+        console.print(f"  [{colour}]{'new field' if one.additive else 'breaks':9}[/] ", end="")
+        console.print(f"{one.message}  ({json_pointer(one.pointer) or 'the schema'})", markup=False, soft_wrap=True)
+
+
+def _schema(which: str, env: str | None) -> Schema:
+    from stepwell.event_types.schema import json_pointer, refusals
+    from stepwell.project.schemas import read_schema
+    from stepwell.project.source import LoadError
+
+    name, at, version = which.rpartition("@")
+    if Path(which).exists() or not at:
+        try:
+            schema: Schema = read_schema(Path(which)).data
+        except LoadError as error:
+            fail(str(error), 2)
+        return schema
+    schema = registered.schema(Client(env), name, version)
+    for problem in refusals(schema):
+        fail(f"{which}{json_pointer(problem.pointer)}: {problem.message}")
+    return schema

@@ -1,0 +1,1 @@
+"""CEL expressions: compiling and evaluating them, their cost, and their errors."""

@@ -1,0 +1,279 @@
+"""How long an evaluation may take, known before it begins: by the expression's tree, and the sizes of what it names.
+
+One rule: the bound is from above, so that no evaluation holds up everything else. Times are nanoseconds, of an ordinary
+machine: the CEL library cannot be interrupted, and bounds nothing but the rounds of loops.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from dataclasses import dataclass
+from typing import Protocol
+
+from stepwell.core.cel.ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
+from stepwell.core.cel.sizes import Size, one
+
+MOST_ENTRIES = 1000  # that map and filter collect, and that `in` looks through in a loop
+_MOST_ROUNDS = 10_000  # of all loops of an evaluation together; the library ends those that go on
+_MS = 1_000_000
+_LENGTHS = (0, 256, 1_000, 4_000, 16_000, 64_000, 256_000, 4_000_000)
+_CHEAP = 3 * _MS  # what an evaluation may take that is not measured
+_MOST = 35 * _MS  # what any may take
+
+_NODE, _FIELD, _ROUND, _COPIED, _COMPARED, _TEXT_COMPARED = 80, 40, 150, 45, 150, 0.1
+_CONVERTED, _CONTAINER = 120, 600
+_LOOKED_THROUGH, _ZONE = 25, 30_000
+_READ = {"size": 0.7, "string": 2, "bytes": 1, **dict.fromkeys(("int", "uint", "double", "timestamp", "duration"), 8)}
+_LOGIC = frozenset({"_&&_", "_||_", "!_", "@not_strictly_false", "_>_", "_>=_", "_<_", "_<=_", "_==_", "_!=_", "@in"})
+_COMPARES = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "startsWith", "endsWith"})
+
+
+def _scalar(times: float, characters: float = 0) -> Size:
+    return Size(1, characters, 0, times, characters * times)
+
+
+def _together(sizes: list[Size]) -> Size:
+    return Size(
+        1 + sum(its.nodes for its in sizes),
+        sum(its.characters for its in sizes),
+        sum(its.entries for its in sizes),
+        sum(its.all_nodes for its in sizes),
+        sum(its.all_characters for its in sizes),
+    )
+
+
+class Sizes(Protocol):
+    """What is known of the values that an expression names."""
+
+    def size(self, at: Path) -> Size: ...
+
+    def largest_entry(self, at: Path) -> Size: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Whatever:
+    """Values of which only the length of all of them is known, as JSON, in bytes."""
+
+    length: int
+
+    def size(self, at: Path) -> Size:
+        return one(self.length / 2, self.length, self.length / 2)
+
+    largest_entry = size
+
+
+@dataclass(frozen=True, slots=True)
+class _Rough:
+    """Sizes of which those of the largest entries, which take long to find, are as large as the whole."""
+
+    sizes: Sizes
+
+    def size(self, at: Path) -> Size:
+        return self.sizes.size(at)
+
+    largest_entry = size
+
+
+class TooMuch(Exception):
+    """Why an evaluation is not begun. `on`: what takes the most, if that is known."""
+
+    def __init__(self, message: str, on: str = "") -> None:
+        super().__init__(message)
+        self.on = on
+
+
+def check_cost(tree: Node, sizes: Sizes, converted: Size, *, is_given: bool = False) -> float:
+    """What an evaluation may take. Raises TooMuch if that is too long. `converted`: the size of all that the library
+    gets. `is_given`: the value is used."""
+    try:
+        return _cost(tree, _Rough(sizes), _MOST, converted, is_given)
+    except TooMuch:
+        return _cost(tree, sizes, _MOST, converted, is_given)
+
+
+def _cost(tree: Node, sizes: Sizes, limit: float, converted: Size, is_given: bool) -> float:
+    meter = _Meter(sizes, limit)
+    meter.spend(_CONVERTED * converted.nodes + _CONTAINER * converted.containers, "there are too many values in it")
+    size = meter.visit(tree, {}, 1)
+    meter.spend((200 * size.all_nodes + size.all_characters) * is_given, "the size of the result")
+    return meter.spent
+
+
+def harmless_length(tree: Node, *, is_given: bool = False) -> int:
+    """How long all variables may be as JSON, so that an evaluation is cheap whatever is in them; one of _LENGTHS."""
+    return _longest(tree, _CHEAP, is_given)
+
+
+def evaluated_length(tree: Node) -> int:
+    """How long all variables may be as JSON, so that a condition is evaluated whatever is in them; one of _LENGTHS."""
+    return _longest(tree, _MOST, is_given=False)
+
+
+def _longest(tree: Node, limit: float, is_given: bool) -> int:
+    def costs_too_much(length: int) -> bool:
+        whatever = one(length / 2, length, 0, containers=length / 3)
+        try:
+            _cost(tree, _Whatever(length), limit, whatever, is_given)
+        except TooMuch:
+            return True
+        return False
+
+    return _LENGTHS[bisect(_LENGTHS, False, lo=1, key=costs_too_much) - 1]
+
+
+def hopeless(tree: Node) -> str | None:
+    """What makes the evaluation take too long even if nothing is sent, if anything does."""
+    try:
+        check_cost(tree, _Whatever(0), one(0, 0, 0))
+    except TooMuch as why:
+        return why.on
+    return None
+
+
+class _Meter:
+    def __init__(self, sizes: Sizes, limit: float) -> None:
+        self.spent: float = 0
+        self.most: tuple[float, str] = (0, "")  # what the most is spent on
+        self._sizes, self._limit = sizes, limit
+
+    def spend(self, cost: float, on: str) -> None:
+        """Raises TooMuch."""
+        self.spent += cost
+        self.most = max(self.most, (cost, on))
+        if self.spent > self._limit:
+            on = self.most[1]
+            raise TooMuch(f"too much was sent for this expression, which would take too long: {on}", on)
+
+    def visit(self, node: Node, known: dict[str, Size], times: float) -> Size:
+        """The size of what a node gives when it is evaluated so many times; what that takes is spent. `known`: the
+        variables of loops."""
+        if isinstance(node, Const):
+            return _scalar(times, len(node.value) if isinstance(node.value, str | bytes) else 0)
+        if isinstance(node, Ident) and (node.name in known or node.name.startswith("@")):
+            return known.get(node.name) or _scalar(times)
+        if isinstance(node, Comprehension):
+            return self._loop(node, known, times)
+        if (its := path(node)) is not None and its[0] not in known:
+            self.spent += _FIELD * times * len(its)
+            return self._sizes.size(its).times(times)
+        self.spent += _NODE * times
+        if isinstance(node, Select):
+            inner = self.visit(node.operand, known, times)
+            return _scalar(times) if node.test_only else _part_of(inner)
+        if isinstance(node, Items):
+            parts = _together([self.visit(part, known, times) for part in node.parts])
+            return Size(parts.nodes, parts.characters, len(node.parts), parts.all_nodes + times, parts.all_characters)
+        return self._call(node, known, times) if isinstance(node, Call) else _scalar(times)
+
+    def _call(self, node: Call, known: dict[str, Size], times: float) -> Size:
+        parts = [*([] if node.target is None else [node.target]), *node.args]
+        sizes = [self.visit(part, known, times) for part in parts]
+        function = node.function
+        if function == "_[_]":
+            return _part_of(sizes[0])
+        if function == "_+_":
+            if not _is_collected(node.args[0]):  # else nothing is copied but the list itself, which the loop counts
+                self.spend(sum(0.1 * its.all_characters + 60 * its.all_nodes for its in sizes), "+ of what is large")
+            return _together(sizes)
+        if function == "_?_:_":
+            return _larger(sizes[1], sizes[2])
+        if function in _COMPARES:
+            self._compare(sizes, times)
+        elif function == "@in":
+            self._look_through(sizes[0], sizes[1], times)
+        elif function == "contains":
+            text, sought = sizes
+            pairs = min(text.all_characters * sought.characters, text.characters * sought.all_characters)
+            self.spend(2.2 * text.all_characters + 0.013 * pairs, "contains()")
+        elif function == "matches":
+            self._match(sizes[0], parts[-1], times)
+        elif function in _READ:
+            read = sum(its.all_characters for its in sizes)
+            self.spend(_READ[function] * read, f"{function}() of what is long")
+            return _scalar(times) if function not in ("string", "bytes") else sizes[0]
+        elif function not in _LOGIC:
+            is_zone = function.startswith("get") and len(parts) > 1 and not isinstance(parts[1], Const)
+            self.spend((_ZONE if is_zone else _NODE) * times, "time zones")
+            self.spend(10 * sum(its.all_characters for its in sizes), f"{function} of what is long")
+        return _scalar(times)
+
+    def _compare(self, sizes: list[Size], times: float) -> None:
+        nodes = min(its.all_nodes for its in sizes) - times
+        characters = min(its.all_characters for its in sizes)
+        self.spend(_COMPARED * max(nodes, 0) + _TEXT_COMPARED * characters, "comparing what is large")
+
+    def _look_through(self, sought: Size, within: Size, times: float) -> None:
+        if within.is_object:
+            return
+        entries = within.entries * times
+        if times > 1 and within.entries > MOST_ENTRIES:
+            raise TooMuch(_too_many(within.entries))
+        nodes = max(0, min(within.all_nodes - entries, entries * (sought.nodes - 1)))  # beside the entries themselves
+        characters = min(within.all_characters, entries * sought.characters)
+        self.spend(_LOOKED_THROUGH * entries + _COMPARED * nodes + _TEXT_COMPARED * characters, "`in` what is long")
+
+    def _match(self, text: Size, pattern: Node, times: float) -> None:
+        from stepwell.core.cel.patterns import pattern_cost  # most expressions have none
+
+        source = pattern.value if isinstance(pattern, Const) and isinstance(pattern.value, str) else ""
+        on = f"the pattern '{source if len(source) <= 60 else source[:60] + '...'}'"
+        self.spend(pattern_cost(source).of(times, text.all_characters), on)
+
+    def _loop(self, loop: Comprehension, known: dict[str, Size], times: float) -> Size:
+        over = self.visit(loop.range, known, times)
+        rounds = min(over.entries * times, over.all_nodes, _MOST_ROUNDS)
+        inside = {name: its.within(rounds, over.entries) for name, its in known.items()}
+        at = path(loop.range)
+        entry = over if at is None or at[0] in known else self._sizes.largest_entry(at)
+        inside[loop.variable] = Size(entry.nodes, entry.characters, entry.nodes, over.all_nodes, over.all_characters)
+        self.visit(loop.init, known, times)
+        self.visit(loop.condition, inside, rounds)
+        collected = self.visit(loop.step, inside, rounds)
+        self.visit(loop.result, known, times)
+        self.spend(_ROUND * rounds, f"a loop of {rounds:,.0f} rounds")
+        if not collects(loop):
+            return _scalar(times)
+        if over.entries > MOST_ENTRIES:
+            raise TooMuch(_too_many(over.entries))
+        self.spend(_COPIED * rounds * over.entries / 2, "map or filter, which copy what they collected in each round")
+        entries = over.entries
+        nodes, characters = collected.nodes * max(entries, 1), collected.characters * entries
+        return Size(nodes, characters, entries, collected.all_nodes + times, collected.all_characters)
+
+
+def collects(loop: Comprehension) -> bool:
+    """Whether it is a map or a filter."""
+    step = loop.step
+    if isinstance(step, Call) and step.function == "_?_:_":
+        step = step.args[1]
+    return (
+        isinstance(step, Call)
+        and step.function == "_+_"
+        and _is_collected(step.args[0])
+        and isinstance(step.args[1], Items)
+    )
+
+
+def _is_collected(node: Node) -> bool:
+    """Whether it is what a loop has collected so far. Nobody can write such a name: @ is not a letter of CEL."""
+    return isinstance(node, Ident) and node.name.startswith("@")
+
+
+def _too_many(entries: float) -> str:
+    return f"map, filter, and `in` in a loop, take {MOST_ENTRIES:,} entries; there are {entries:,.0f}"
+
+
+def _part_of(whole: Size) -> Size:
+    """Some part of a value: no larger than it."""
+    return Size(whole.nodes, whole.characters, whole.nodes, whole.all_nodes, whole.all_characters)
+
+
+def _larger(one: Size, other: Size) -> Size:
+    return Size(
+        max(one.nodes, other.nodes),
+        max(one.characters, other.characters),
+        max(one.entries, other.entries),
+        max(one.all_nodes, other.all_nodes),
+        max(one.all_characters, other.all_characters),
+        one.is_object and other.is_object,
+    )

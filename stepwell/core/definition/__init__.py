@@ -1,0 +1,1 @@
+"""Function definitions: their models, and what is wrong with one."""

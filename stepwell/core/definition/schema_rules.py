@@ -1,0 +1,144 @@
+"""What the JSON Schemas for editors say besides the models: patterns, and rules across fields.
+
+One rule: a schema refuses nothing that is accepted. What it cannot say is left to `validate`: that a step's id is its
+key, that a step comes after one that is there, what an expression means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from stepwell.core.definition import field_validators
+
+Schema = dict[str, Any]
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_CONTROL = r"\u0000-\u001f\u007f-\u009f"
+
+
+def whole(pattern: str) -> str:
+    """A pattern for the whole text: `$` alone is also before a line's end, in some languages."""
+    return f"{pattern}(?!\\n)" if pattern.endswith("$") else pattern
+
+
+def keys(pattern: str) -> Schema:
+    """What the names of an object's fields must match."""
+    return {"propertyNames": {"pattern": whole(pattern)}}
+
+
+DURATION = whole(r"^(?!(0+(\.0+)?(ms|s|m|h|d|w))+$)([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$")
+EXACT_EVENT = whole(rf"^(?! )[^*{_CONTROL}]*[^* {_CONTROL}]$")
+EVENT_PATTERN = whole(rf"^(?! )(?!stepwell/.*\*$)[^*{_CONTROL}]*(\*|[^* {_CONTROL}])$")
+PATH = r"^$|^file://(?!/)(?!(\.?/+)*\.\.(/|$))[^\u0000]*$"
+FILE = r"^file://(?!/)(?!(\.?/+)*\.\.(/|$))(?!.*\.cue$)[^\u0000]*$"
+PLAIN = r"^[^\u0000]*$"
+URL = r"^[hH][tT][tT][pP][sS]?://[^/?# ][^\u0000-\u0020\u007f-\u009f]*$"
+HEADER_VALUE = whole(r"^[\u0020-\u007e]*$")
+HANDLER = whole(rf"^(?!.*\.\.)(?!.*//){field_validators.HANDLER[1:]}")
+CRON = r"^\s*\S+(\s+\S+){4}\s*$"
+
+_NULL: Schema = {"type": "null"}
+
+
+def given(*names: str) -> Schema:
+    """These fields are there, and not null, which means not given."""
+    return {"required": list(names), "properties": {name: {"not": _NULL} for name in names}}
+
+
+def _not_given(*names: str) -> Schema:
+    return {"properties": dict.fromkeys(names, _NULL)}
+
+
+def _no_two_of(*names: str) -> list[Schema]:
+    return [given(one, other) for i, one in enumerate(names) for other in names[i + 1 :]]
+
+
+def _runtime(kind: str, *fields: str) -> Schema:
+    """A step's runtime is of this type, and has these fields."""
+    its = given("type", *fields)
+    its["properties"]["type"] = {"const": kind}
+    return {"required": ["runtime"], "properties": {"runtime": {"type": "object", **its}}}
+
+
+TRIGGER: Schema = {
+    "oneOf": [
+        {**given("event"), "allOf": [_not_given("cron", "timezone")]},
+        {**given("cron"), "allOf": [_not_given("event", "expression", "definition")]},
+    ],
+    "if": given("event", "definition"),
+    "then": {"properties": {"event": {"pattern": r"[^*]$"}}},
+}
+OF_OWN_LAMBDA = ("ephemeral_storage", "layers", "vpc", "tracing")  # of those that Stepwell makes, not of an `arn`
+LAMBDA: Schema = {
+    "not": {"anyOf": [*_no_two_of("command", "handler", "arn"), *(given("arn", name) for name in OF_OWN_LAMBDA)]}
+}
+_NEEDS_NO_PATH = [
+    _runtime("http"),
+    _runtime("approval"),
+    _runtime("lambda", "arn"),
+    _runtime("docker", "image"),
+]
+_HAS_PATH: Schema = {"required": ["path"], "properties": {"path": {"type": "string", "minLength": 1}}}
+_OF_APPROVAL: Schema = {
+    "properties": {
+        "path": {"enum": [None, ""]},
+        "env": {"maxProperties": 0},
+        "secrets": {"maxItems": 0},
+        "retries": {
+            "anyOf": [
+                _NULL,
+                {"maxProperties": 0},
+                {"required": ["attempts"], "properties": {"attempts": {"const": 0}}},
+            ]
+        },
+    }
+}
+STEP: Schema = {
+    "anyOf": [_HAS_PATH, *_NEEDS_NO_PATH],
+    "if": _runtime("approval"),
+    "then": _OF_APPROVAL,
+}
+EDGE: Schema = {"if": {"properties": {"step": {"const": "$trigger"}}, "required": ["step"]}, "then": _not_given("on")}
+EVENT_DEFINITION: Schema = {
+    "if": {"properties": {"format": {"const": "cue"}}, "required": ["format"]},
+    "then": {"properties": {"def": {"type": "string", "minLength": 1}}},
+    "else": {"properties": {"def": {"anyOf": [{"type": "object"}, {"type": "string", "pattern": FILE}]}}},
+}
+
+
+def of_verify(only: Mapping[str, Collection[str]]) -> Schema:
+    """Rules across the fields of a webhook's `verify`. `only`: which types have a field that not all have."""
+    return {
+        "allOf": [
+            *(
+                {"if": given(field), "then": {"properties": {"type": {"enum": sorted(kinds)}}}}
+                for field, kinds in only.items()
+            ),
+            {
+                "if": {"properties": {"type": {"const": "sns"}}, "required": ["type"]},
+                "then": _not_given("secret", "header"),
+                "else": given("secret"),
+            },
+            {"if": {"properties": {"type": {"const": "hmac"}}, "required": ["type"]}, "then": given("header")},
+            {"if": {"properties": {"type": {"const": "token"}}}, "then": {"not": given("header", "query")}},
+            {"if": given("timestamp"), "then": given("over")},
+            {"if": {"properties": {"confirm": {"const": True}}, "required": ["confirm"]}, "then": given("topics")},
+        ]
+    }
+
+
+def of_model(model: Schema, title: str) -> Schema:
+    """The schema of a model as pydantic makes it, made as strict as reading is, and no stricter."""
+    for its in (model, *model.get("$defs", {}).values()):
+        for name, field in its.get("properties", {}).items():
+            if name not in its.get("required", ()):
+                its["properties"][name] = _or_null(field)
+    return {"$schema": DIALECT, **model, "title": title}
+
+
+def _or_null(field: Schema) -> Schema:
+    """A field that may be null, which means not given."""
+    if any(branch == _NULL for branch in field.get("anyOf", ())):
+        return field
+    about: Schema = {key: field[key] for key in ("default", "description", "examples", "title") if key in field}
+    return {"anyOf": [{key: value for key, value in field.items() if key not in about}, _NULL], **about}

@@ -1,0 +1,261 @@
+"""What no single field of a definition tells: fields that contradict each other, the graph, the expressions.
+
+One rule: works on the data as it was written, and passes over what has the wrong shape, so that these problems are
+reported together with those of single fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from stepwell.core.cel.expressions import Expression, ExpressionError, Scope, compile_expression, compile_value
+from stepwell.core.definition.graph import Ancestry, Raw, Steps, cycles, entries, objects
+from stepwell.core.definition.problems import Pointer, Problem, listed, nearest
+from stepwell.core.definition.schema_rules import OF_OWN_LAMBDA
+from stepwell.core.events.cron import check_cron
+from stepwell.core.routing.waits import found_by_name
+from stepwell.core.run.approvals import placeholders
+
+_TRIGGER = "$trigger"
+_MOST_STEPS = 1000
+_HYPHENATED = re.compile(r"\b(steps|errors)\.([a-z0-9]+(?:-[a-z0-9]+)+)")
+
+
+def contradictions(definition: Raw) -> list[Problem]:
+    """All problems across fields of a definition as it was written, in reading order."""
+    steps = objects(definition.get("steps"))
+    if len(steps) > _MOST_STEPS:
+        return []  # refused for that
+    ancestry = Ancestry(steps)
+    problems = [problem for i, trigger in entries(definition.get("triggers")) for problem in _trigger(i, trigger)]
+    problems += [problem for i, rule in entries(definition.get("cancel")) for problem in _cancel(i, rule)]
+    if isinstance(definition.get("idempotency"), str) and definition["idempotency"]:
+        problems += _uncompiled(("idempotency",), definition["idempotency"], Scope.TRIGGER, compile_value)
+    for step_id, step in steps.items():
+        problems += _step(step_id, step)
+        problems += _after(step_id, step, steps)
+        problems += _expressions(step_id, step, ancestry)
+    return problems + list(cycles(steps))
+
+
+def doubts(definition: Raw) -> list[Problem]:
+    """What is allowed, and probably not meant, in a normalised definition."""
+    found: list[Problem] = []
+    for step_id, step in definition["steps"].items():
+        for i, edge in enumerate(step["after"]):
+            match = edge.get("async", {}).get("match")
+            found += _unindexed(("steps", step_id, "after", i, "async", "match"), match)
+            found += _whatever_is_decided(("steps", step_id, "after", i), step_id, edge, definition["steps"])
+        found += _never(step_id, step)
+    for i, rule in enumerate(definition.get("cancel", ())):
+        found += _unindexed(("cancel", i, "if"), rule.get("if"))
+    return found
+
+
+def _unindexed(at: Pointer, source: str | None) -> Iterator[Problem]:
+    """A condition on an incoming event that does not say where runs are found for which it may be true."""
+    why = found_by_name(source) if source else None
+    if why is not None:
+        yield Problem(
+            at,
+            f"{at[-1]} has no equality between the incoming event and a value of the run{why}, so every event of that "
+            "name is compared with every waiting run; add one with &&, as in "
+            "async.data.order_id == event.data.order_id",
+        )
+
+
+def _whatever_is_decided(at: Pointer, step_id: str, edge: Raw, steps: Steps) -> Iterator[Problem]:
+    """An edge that a decline of the approval before it satisfies too: to be declined is no failure."""
+    parent = steps.get(edge["step"])
+    if parent and _is_approval(parent) and edge["on"] == "success" and edge.get("if") is None:
+        yield Problem(at, f"`{step_id}` also runs if `{edge['step']}` is declined; add `if: response.approved`")
+
+
+def _never(step_id: str, step: Raw) -> Iterator[Problem]:
+    """`join: all` over edges of which one excludes the other."""
+    if step["join"] != "all":
+        return
+    seen = {(edge["step"], edge.get("on")) for edge in step["after"]}
+    for parent in dict(seen):
+        if {(parent, "success"), (parent, "failure")} <= seen:
+            message = f"join: all needs both the success and the failure of `{parent}`, so this step never runs"
+            yield Problem(("steps", step_id, "join"), message)
+
+
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+def _trigger(i: int, trigger: Raw) -> Iterator[Problem]:
+    at: Pointer = ("triggers", i)
+    event, cron, timezone = (trigger.get(name) for name in ("event", "cron", "timezone"))
+    if event is None and cron is None:
+        yield Problem(at, "a trigger needs an `event` or a `cron`; add one of them")
+    elif event is not None and cron is not None:
+        yield Problem((*at, "cron"), "a trigger has either `event` or `cron`; make two triggers of it")
+    elif cron is None and timezone is not None:
+        yield Problem((*at, "timezone"), "timezone belongs to `cron`, and this trigger has an `event`; remove it")
+    elif event is None and trigger.get("expression") is not None:
+        yield Problem((*at, "expression"), "expression belongs to `event`, and this trigger has a `cron`; remove it")
+    if trigger.get("definition") is not None:
+        if event is None:
+            yield Problem(
+                (*at, "definition"), "definition is the type of an `event`, and this trigger has none; remove it"
+            )
+        elif isinstance(event, str) and event.endswith("*"):
+            yield Problem(
+                (*at, "definition"), "definition is the type of one event; write its exact name, or remove it"
+            )
+    if isinstance(cron, str):
+        yield from _cron(at, cron, timezone)
+    if isinstance(trigger.get("expression"), str):
+        yield from _compiled((*at, "expression"), trigger["expression"], Scope.TRIGGER)
+
+
+def _cron(at: Pointer, cron: str, timezone: object) -> Iterator[Problem]:
+    try:
+        check_cron(cron, "UTC")
+    except ValueError as wrong:
+        yield Problem((*at, "cron"), f"cron: {wrong}")
+        return
+    if isinstance(timezone, str):
+        try:
+            check_cron(cron, timezone)
+        except ValueError as wrong:
+            yield Problem((*at, "timezone"), f"timezone: {wrong}")
+
+
+def _cancel(i: int, rule: Raw) -> Iterator[Problem]:
+    if isinstance(rule.get("if"), str) and rule["if"]:
+        yield from _compiled(("cancel", i, "if"), rule["if"], Scope.CANCEL)
+
+
+def _step(step_id: str, step: Raw) -> Iterator[Problem]:
+    at: Pointer = ("steps", step_id)
+    given = step.get("id", step_id)
+    if isinstance(given, str) and given != step_id:
+        yield Problem((*at, "id"), f"the step's id {given[:100]!r} differs from its key; make it {step_id[:100]!r}")
+    runtime = step.get("runtime")
+    runtime = runtime if isinstance(runtime, dict) else {}
+    kind = runtime.get("type", "lambda")
+    ways = [name for name in ("command", "handler", "arn") if runtime.get(name) is not None]
+    if len(ways) > 1:
+        yield Problem((*at, "runtime", ways[1]), f"{listed(ways)} exclude each other; keep one of them")
+    if kind == "lambda" and runtime.get("arn") is not None:
+        for name in OF_OWN_LAMBDA:
+            if runtime.get(name) is not None:
+                message = (
+                    f"`{name}` is of Lambdas that Stepwell makes; set it on the one of the `arn`, and remove it here"
+                )
+                yield Problem((*at, "runtime", name), message)
+    if _is_approval(step):
+        yield from _approval(at, step)
+    needs_code = kind == "lambda" and runtime.get("arn") is None
+    if step.get("path") in (None, "") and (needs_code or (kind == "docker" and runtime.get("image") is None)):
+        cure = "add it, as in file://./steps/send-sms" + (", or give an `image`" if kind == "docker" else "")
+        yield Problem((*at, "path"), f"`path` is missing: where the code of `{step_id}` is; {cure}")
+
+
+def _is_approval(step: Raw) -> bool:
+    runtime = step.get("runtime")
+    return isinstance(runtime, dict) and runtime.get("type") == "approval"
+
+
+def _approval(at: Pointer, step: Raw) -> Iterator[Problem]:
+    retries = step.get("retries")
+    tries_again = isinstance(retries, dict) and retries.get("attempts") != 0
+    for name in ("path", "env", "secrets", *(["retries"] if tries_again else [])):
+        if step.get(name):
+            yield Problem((*at, name), f"`{name}` has no meaning for an approval, which executes nothing; remove it")
+    given, inside = step.get("timeout"), step["runtime"].get("timeout")
+    if isinstance(inside, str) and given not in (None, inside):
+        yield Problem((*at, "runtime", "timeout"), "the step's `timeout` says otherwise; keep one of them")
+
+
+def _after(step_id: str, step: Raw, steps: Steps) -> Iterator[Problem]:
+    for i, edge in entries(step.get("after")):
+        at: Pointer = ("steps", step_id, "after", i)
+        parent = edge.get("step")
+        if parent == _TRIGGER and edge.get("on") is not None:
+            message = f"`on` has no meaning after {_TRIGGER}, which neither succeeds nor fails; remove it"
+            yield Problem((*at, "on"), message)
+        elif parent == step_id:
+            yield Problem((*at, "step"), f"`{step_id}` cannot come after itself; name another step, or remove this")
+        elif isinstance(parent, str) and parent != _TRIGGER and parent not in steps:
+            known = [other for other in steps if other != step_id]
+            message = f"there is no step `{parent[:100]}` for `{step_id}` to come after; {nearest(parent, known)}"
+            yield Problem((*at, "step"), message)
+
+
+# --- expressions -----------------------------------------------------------------------------------------------------
+
+
+def _expressions(step_id: str, step: Raw, ancestry: Ancestry) -> Iterator[Problem]:
+    for i, edge in entries(step.get("after")):
+        at: Pointer = ("steps", step_id, "after", i)
+        pause = edge.get("async")
+        match = pause.get("match") if isinstance(pause, dict) else None
+        for place, source, scope in (
+            ((*at, "if"), edge.get("if"), Scope.CONDITION),
+            ((*at, "async", "match"), match, Scope.MATCH),
+        ):
+            if isinstance(source, str) and source:
+                yield from _compiled(place, source, scope, edge.get("step"), ancestry)
+    if _is_approval(step):
+        yield from _message(("steps", step_id, "runtime", "message"), step_id, step["runtime"], ancestry)
+
+
+def _message(at: Pointer, step_id: str, runtime: Raw, ancestry: Ancestry) -> Iterator[Problem]:
+    message = runtime.get("message")
+    for source in placeholders(message) if isinstance(message, str) else ():
+        hint = _hint(source)
+        wrong = list(_uncompiled(at, source, Scope.MESSAGE, compile_value, hint))
+        yield from wrong
+        before = ancestry.of(step_id) - {step_id}
+        for name in sorted(() if wrong else compile_value(source, Scope.MESSAGE).step_names - before):
+            cure = nearest(name, sorted(before)) if before else "use `event`"
+            yield Problem(at, f"message: no step `{name[:100]}` comes before `{step_id}`; {cure}{hint}")
+
+
+def _compiled(
+    at: Pointer, source: str, scope: Scope, parent: object = None, ancestry: Ancestry | None = None
+) -> Iterator[Problem]:
+    hint = _hint(source) if "steps" in scope.value else ""  # where there are no steps, their spelling is no matter
+    wrong = list(_uncompiled(at, source, scope, compile_expression, hint))
+    yield from wrong
+    if wrong or ancestry is None or not isinstance(parent, str):
+        return
+    for name in sorted(compile_expression(source, scope).step_names):
+        message = _out_of_sight(name, parent, ancestry)
+        if message:
+            yield Problem(at, f"{at[-1]}: {message}{hint}")
+
+
+def _uncompiled(
+    at: Pointer, source: str, scope: Scope, compiler: Callable[[str, Scope], Expression], hint: str = ""
+) -> Iterator[Problem]:
+    try:
+        compiler(source, scope).check()
+    except ExpressionError as wrong:
+        where = f"line {wrong.line}, column {wrong.column}"
+        yield Problem(at, f"{at[-1]}: {wrong.message} ({where} of the expression){hint}")
+
+
+def _out_of_sight(name: str, parent: str, ancestry: Ancestry) -> str | None:
+    """Why an edge from `parent` cannot speak of the step `name`, if it cannot."""
+    if name not in ancestry.steps:
+        return f"there is no step `{name[:100]}`; {nearest(name, ancestry.steps)}"
+    if parent == _TRIGGER:
+        return f"names step `{name}`, but no step has run when an edge from {_TRIGGER} is decided; use `event`"
+    if parent in ancestry.steps and name not in ancestry.of(parent):
+        return (
+            f"names step `{name}`, but this edge is decided when `{parent}` ends, and only `{parent}` and the steps "
+            f"before it have surely ended then; let `{parent}` come after `{name}`, or put the condition on an edge "
+            f"from `{name}`"
+        )
+    return None
+
+
+def _hint(source: str) -> str:
+    found = _HYPHENATED.search(source)
+    return f"; a `-` subtracts: write {found[1]}['{found[2]}']" if found else ""

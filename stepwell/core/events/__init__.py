@@ -1,0 +1,1 @@
+"""Events: the envelope, the users they name, and cron ticks."""

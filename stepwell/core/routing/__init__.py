@@ -1,0 +1,1 @@
+"""What an event starts and wakes: triggers, waits, versions, guards."""

@@ -1,0 +1,70 @@
+"""What a version says of itself before its plan is compiled: what starts it, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from stepwell.core.plan import Trigger, trigger_of
+from stepwell.core.routing.triggers import Paths
+from stepwell.core.routing.waits import wait_index
+from stepwell.core.trigger_index import indexes_json, with_indexes
+
+_FIELDS = ("event", "expression", "cron", "timezone")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A version whose plan is not compiled yet."""
+
+    function_id: str
+    version: int
+    triggers: tuple[Trigger, ...]
+
+
+def wait_paths(waits: Iterable[tuple[str, str | None]]) -> dict[str, set[Paths | None]]:
+    """The sets of paths that these waits are found by, by event name; None: by the name alone. A wait is the name of an
+    event, and its `match`. Raises ExpressionError."""
+    found: dict[str, set[Paths | None]] = {}
+    for event, match in waits:
+        index = wait_index(match)
+        found.setdefault(event, set()).add(index.paths if index else None)
+    return found
+
+
+def head_json(definition: Mapping[str, Any]) -> bytes:
+    """What is kept of a version, so that whoever reads it compiles nothing. `definition` is normalised. Raises
+    ExpressionError."""
+    triggers = [trigger_of(its) for its in definition["triggers"]]
+    paths = wait_paths(_waits(definition))
+    return orjson.dumps(
+        {
+            "triggers": [[getattr(its, name) for name in _FIELDS] for its in triggers],
+            "indexes": indexes_json(triggers),
+            "paths": {name: list(some) for name, some in paths.items()},
+        }
+    )
+
+
+def head_from(function_id: str, version: int, text: bytes) -> tuple[Head, dict[str, set[Paths | None]]]:
+    """The inverse of `head_json`: what starts a version, and the paths that its waits are found by."""
+    data = orjson.loads(text)
+    triggers = with_indexes([Trigger(*row) for row in data["triggers"]], data["indexes"])
+    paths = {name: {_path_set(some) for some in sets} for name, sets in data["paths"].items()}
+    return Head(function_id, version, triggers), paths
+
+
+def _waits(definition: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    for step in definition["steps"].values():
+        for edge in step["after"]:
+            if its := edge.get("async"):
+                yield its["event"], its.get("match")
+    for rule in definition.get("cancel", ()):
+        yield rule["event"], rule.get("if")
+
+
+def _path_set(raw: list[list[str]] | None) -> Paths | None:
+    return None if raw is None else tuple(map(tuple, raw))

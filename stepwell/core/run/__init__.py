@@ -1,0 +1,1 @@
+"""A run: its state machine, its steps' inputs and outcomes."""

@@ -1,0 +1,313 @@
+"""The state machine of a run. Everything that changes a run's state is here and in `draft`, and is a move of a
+table of `transitions`.
+
+`advance(plan, run, fact, answers, now) -> Decision(run, commands)` is a pure function. It evaluates no expression:
+`questions(plan, run, fact)` lists what must be evaluated first, and the answers are handed in with the fact. What a run
+is owed follows from its state alone (`outstanding`), so a stale or repeated fact changes nothing and asks again for
+what is owed: a crash between commit and dispatch needs no outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from stepwell.core.plain_data import immutable
+from stepwell.core.plan import TRIGGER, Plan
+from stepwell.core.run.attempt_result import is_current, verdict_of
+from stepwell.core.run.draft import ON, Draft
+from stepwell.core.run.messages import (
+    NO_QUESTIONS,
+    Answers,
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    CancelRequested,
+    ClearTimer,
+    Command,
+    DeadlinePassed,
+    DelayEnded,
+    EventArrived,
+    Fact,
+    OpenWait,
+    Outcome,
+    Questions,
+    RetryDue,
+    RunResumed,
+    RunStarted,
+    RunStep,
+    SetTimer,
+    StepKept,
+    Timer,
+    TimerKind,
+)
+from stepwell.core.run.run import (
+    EdgeStatus,
+    PauseStatus,
+    Run,
+    RunStatus,
+    StepStatus,
+)
+
+_RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
+
+
+@immutable
+class Decision:
+    """`run` is the very same object if the fact changed nothing."""
+
+    run: Run
+    commands: tuple[Command, ...]
+
+
+def advance(plan: Plan, run: Run, fact: Fact, answers: Answers, now: int) -> Decision:
+    """Fold one fact into a run. `answers` must cover `questions(plan, run, fact)`."""
+    draft = Draft(plan, run, answers, now)
+    if not _HANDLERS[type(fact)](draft, fact):
+        claims_nothing = isinstance(fact, AttemptStarted)
+        return Decision(run, () if claims_nothing else tuple(outstanding(plan, run)))
+    return Decision(draft.finish(), tuple(draft.commands))
+
+
+def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
+    """The conditions and wait keys that must be evaluated before `fact` can be folded."""
+    if run.status is not RunStatus.RUNNING:
+        return NO_QUESTIONS
+    if isinstance(fact, RunStarted):
+        return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
+    if isinstance(fact, RunResumed):
+        settled = {fact.step, *(kept.step for kept in fact.kept)}  # whose edges stand as they stood
+        roots = tuple(e for e in plan.roots if plan.edges[e].step not in settled)
+        return _questions(plan, TRIGGER, roots, "success", also=plan.cancels)
+    if isinstance(fact, StepKept):
+        out = tuple(e for e in plan.steps[fact.step].out if run.edges[e] is EdgeStatus.PENDING)
+        return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
+    if isinstance(fact, AttemptEnded | AttemptLost):
+        state, step = run.steps[fact.step], plan.steps[fact.step]
+        if not step.asks_nothing and is_current(state, fact):
+            verdict = verdict_of(run, step, state, fact)
+            if verdict.move in ("complete", "fail"):
+                result = "success" if verdict.move == "complete" else "failure"
+                return _questions(plan, fact.step, step.out, result, verdict.outcome)
+    if isinstance(fact, DelayEnded) and plan.pauses[fact.pause].event is not None:
+        return Questions(plan.pauses[fact.pause].parent, pauses=(fact.pause,))
+    return NO_QUESTIONS
+
+
+def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
+    """The commands that a run in this state is owed; giving one twice is harmless."""
+    for i, step in enumerate(run.steps):
+        if step.status is StepStatus.QUEUED:
+            yield RunStep(i, step.attempt)
+        elif step.status is StepStatus.RETRYING:
+            yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
+        elif step.status is StepStatus.RUNNING and plan.steps[i].asks:
+            yield SetTimer(Timer(TimerKind.DECISION, i, step.attempt), step.at + plan.steps[i].timeout_ms)
+    hopeless = {index for kind, index, _ in run.problems if kind == "pause"}
+    for p, pause in enumerate(run.pauses):
+        if pause.status is PauseStatus.DELAYED:
+            yield SetTimer(Timer(TimerKind.DELAY, p), pause.due_at)
+        elif pause.status is PauseStatus.AWAITING:
+            if p not in hopeless:
+                yield OpenWait(p, pause.key, pause.due_at)
+            if plan.pauses[p].ttl_ms:
+                yield SetTimer(Timer(TimerKind.DEADLINE, p), pause.due_at)
+
+
+def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
+    """Events that satisfied a wait upstream of this one in this run, and so cannot satisfy it too."""
+    used: set[str] = set()
+    for e in plan.pauses[pause].upstream:
+        before = run.pauses[plan.edges[e].pause or 0]
+        if before.event_id is not None and e in before.edges:
+            used.add(before.event_id)
+    return used
+
+
+# --- facts ---------------------------------------------------------------------------------------------------------
+# A handler returns False if the fact is stale, and then must not have touched the draft.
+
+
+def _run_started(draft: Draft, fact: RunStarted) -> bool:
+    if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
+        return False
+    if not draft.fail_undecided(draft.plan.roots):
+        for p in draft.plan.cancels:
+            draft.await_event(p, draft.run.created_at)
+        draft.settle(draft.plan.roots, "success")
+    return True
+
+
+def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
+    if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
+        return False
+    for kept in fact.kept:
+        draft.keep_step(kept)
+    for step in (fact.step, *(kept.step for kept in fact.kept)):
+        draft.keep_edges(step, fact.satisfied)
+    for order, (p, event_id) in enumerate(fact.matched, 1):
+        its = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
+        draft.move_pause(p, "keep", event_id=event_id, order=order, edges=its)
+    if draft.fail_undecided(draft.plan.roots):
+        return True
+    for p in draft.plan.cancels:
+        draft.await_event(p, draft.run.created_at)
+    draft.start(fact.step)
+    for kept in fact.kept:
+        if kept.outcome is None:
+            draft.settle(draft.plan.steps[kept.step].out, "skip")
+    draft.settle(draft.plan.roots, "success")
+    return True
+
+
+def _step_kept(draft: Draft, fact: StepKept) -> bool:
+    """Its failure was handled in the earlier run, whatever becomes of its edges in this one."""
+    result, out = _RESULT.get(draft.steps[fact.step].status), draft.plan.steps[fact.step].out
+    pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
+    if draft.status is not RunStatus.RUNNING or result is None or not pending:
+        return False
+    if not draft.fail_undecided(out):
+        draft.settle(out, result)
+    return True
+
+
+def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
+    state = draft.steps[fact.step]
+    if state.status is not StepStatus.QUEUED or state.attempt != fact.attempt:
+        return False
+    draft.move_step(fact.step, "claim", at=draft.now)
+    if draft.plan.steps[fact.step].asks:
+        due = draft.now + draft.plan.steps[fact.step].timeout_ms
+        draft.commands.append(SetTimer(Timer(TimerKind.DECISION, fact.step, fact.attempt), due))
+    if draft.started_at is None:
+        draft.started_at = draft.now
+    return True
+
+
+def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
+    state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
+    if not is_current(state, fact) or (step.asks and isinstance(fact, AttemptLost)):  # no worker has it
+        return False
+    verdict = verdict_of(draft.run, step, state, fact)
+    draft.record(fact.step, verdict.record, verdict.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
+    if step.asks:
+        draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, fact.step, state.attempt)))
+    if verdict.move == "retry":
+        due = draft.now + verdict.delay_ms
+        draft.move_step(fact.step, "retry", failures=state.failures + 1, at=due)
+        draft.commands.append(SetTimer(Timer(TimerKind.RETRY, fact.step, state.attempt), due))
+    elif verdict.move == "lose":
+        draft.queue(fact.step, "lose", losses=state.losses + 1)
+    else:
+        draft.end_step(fact.step, verdict.move)
+        if draft.status is RunStatus.RUNNING:
+            _after_the_end(draft, fact.step, verdict.move)
+    return True
+
+
+def _after_the_end(draft: Draft, i: int, move: str) -> None:
+    out = draft.plan.steps[i].out
+    if draft.fail_undecided(out):
+        return
+    if move == "complete":
+        draft.settle(out, "success")
+    elif any(draft.plan.edges[e].on in ON["failure"] and draft.holds(e) for e in out):
+        draft.settle(out, "failure")
+    else:
+        draft.failed_step = i
+        draft.end_run("fail")
+
+
+def _retry_due(draft: Draft, fact: RetryDue) -> bool:
+    state = draft.steps[fact.step]
+    if state.status is not StepStatus.RETRYING or state.attempt != fact.attempt:
+        return False
+    draft.queue(fact.step, "due")
+    return True
+
+
+def _delay_ended(draft: Draft, fact: DelayEnded) -> bool:
+    if draft.pauses[fact.pause].status is not PauseStatus.DELAYED:
+        return False
+    if draft.plan.pauses[fact.pause].event is None:
+        draft.move_pause(fact.pause, "elapse")
+        draft.release(fact.pause, lambda edge_on_timeout: True)
+    else:
+        # The ttl counts from the end of the delay, however late the timer fired.
+        draft.await_event(fact.pause, draft.pauses[fact.pause].due_at)
+    return True
+
+
+def _event_arrived(draft: Draft, fact: EventArrived) -> bool:
+    if draft.pauses[fact.pause].status is not PauseStatus.AWAITING:
+        return False
+    if fact.event_id in used_events(draft.plan, draft.run, fact.pause):
+        return False
+    order = 1 + max((pause.order for pause in draft.pauses), default=0)
+    draft.close_wait(fact.pause)
+    draft.move_pause(fact.pause, "match", event_id=fact.event_id, order=order)
+    if draft.plan.pauses[fact.pause].cancels:
+        draft.end_run("cancel")
+    else:
+        draft.release(fact.pause, lambda on_timeout: not on_timeout)
+    return True
+
+
+def _deadline_passed(draft: Draft, fact: DeadlinePassed) -> bool:
+    if draft.pauses[fact.pause].status is not PauseStatus.AWAITING:
+        return False
+    draft.close_wait(fact.pause)
+    draft.move_pause(fact.pause, "expire")
+    draft.release(fact.pause, lambda on_timeout: on_timeout)
+    return True
+
+
+def _cancel_requested(draft: Draft, fact: CancelRequested) -> bool:
+    if draft.status is not RunStatus.RUNNING:
+        return False
+    draft.end_run("cancel")
+    return True
+
+
+_HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
+    RunStarted: _run_started,
+    RunResumed: _run_resumed,
+    StepKept: _step_kept,
+    AttemptStarted: _attempt_started,
+    AttemptEnded: _attempt_over,
+    AttemptLost: _attempt_over,
+    RetryDue: _retry_due,
+    DelayEnded: _delay_ended,
+    EventArrived: _event_arrived,
+    DeadlinePassed: _deadline_passed,
+    CancelRequested: _cancel_requested,
+}
+
+
+# --- helpers of the above -------------------------------------------------------------------------------------------
+
+
+def _questions(
+    plan: Plan,
+    parent: int,
+    edges: tuple[int, ...],
+    result: str,
+    outcome: Outcome | None = None,
+    also: tuple[int, ...] = (),
+) -> Questions:
+    """What must be known to settle these edges, and to open the pauses in `also`."""
+    passing = [e for e in edges if plan.edges[e].on in ON.get(result, ())]
+    pauses = {plan.edges[e].pause for e in passing}
+    begun = [p for p in pauses if p is not None and plan.pauses[p].event is not None and not plan.pauses[p].delay_ms]
+    return Questions(
+        parent=parent,
+        edges=tuple(e for e in passing if plan.edges[e].condition is not None),
+        pauses=(*begun, *also),
+        outcome=outcome,
+    )
+
+
+def _untouched(run: Run) -> bool:
+    return all(step.status is StepStatus.PENDING for step in run.steps) and all(
+        edge is EdgeStatus.PENDING for edge in run.edges
+    )

@@ -1,0 +1,46 @@
+"""What the end of an attempt means for its step: it is completed, tried again, or failed for good."""
+
+from __future__ import annotations
+
+from stepwell.core.plain_data import immutable
+from stepwell.core.plan import Step
+from stepwell.core.run.messages import AttemptEnded, AttemptLost, Error, Outcome
+from stepwell.core.run.retry import retry_delay_ms
+from stepwell.core.run.run import Run, RunStatus, StepState, StepStatus
+
+_RUNNING_RUN, _RUNNING = RunStatus.RUNNING, StepStatus.RUNNING
+
+MAX_LOSSES = 4  # the fourth loss of a step is a final failure
+
+
+@immutable
+class Verdict:
+    """`move` is one of the step's table in `advance`, `record` the status that the attempt is recorded with."""
+
+    move: str
+    record: str
+    outcome: Outcome
+    delay_ms: int = 0
+
+
+def is_current(state: StepState, fact: AttemptEnded | AttemptLost) -> bool:
+    """Whether the fact speaks of the attempt that runs now."""
+    return state.status is _RUNNING and state.attempt == fact.attempt
+
+
+def verdict_of(run: Run, step: Step, state: StepState, fact: AttemptEnded | AttemptLost) -> Verdict:
+    """In a run that failed, nothing is tried again."""
+    again = run.status is _RUNNING_RUN
+    if isinstance(fact, AttemptLost):
+        error = Error("lost", f"the server or worker was lost during attempt {state.attempt}")
+        move = "lose" if again and state.losses + 1 < MAX_LOSSES else "fail"
+        return Verdict(move, "lost", Outcome(error=error))
+    outcome = fact.outcome
+    if outcome.error is None:
+        return Verdict("complete", "completed", outcome)
+    if not (again and outcome.retryable and state.failures < step.retries.attempts):
+        return Verdict("fail", "failed", outcome)
+    delay = outcome.retry_after_ms
+    if delay is None:
+        delay = retry_delay_ms(step.retries, state.failures + 1, f"{run.id}/{step.id}/{state.attempt}")
+    return Verdict("retry", "failed", outcome, delay)

@@ -1,0 +1,165 @@
+"""What a step sees: its input document, and the variables of the expressions on its edges (contract, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from stepwell.core.cel.expressions import Bindings, Expression, Scope, compile_expression
+from stepwell.core.plan import TRIGGER, Plan
+from stepwell.core.run.messages import Answer, Error
+from stepwell.core.run.run import EdgeStatus, PauseStatus, Run
+
+MAX_INPUT_BYTES = 640 * 1024
+
+
+def error_json(error: Error) -> bytes:
+    """An error as steps and the API see it."""
+    output = None if error.output is None else orjson.Fragment(error.output)
+    message = error.message.encode(errors="replace").decode()  # names of files may hold what is no Unicode
+    return orjson.dumps({"kind": error.kind, "message": message, "status": error.status, "output": output})
+
+
+def erased_error(error: bytes) -> bytes:
+    """What is kept of an error when its user is erased: messages may quote anything."""
+    its = orjson.loads(error)
+    return orjson.dumps({"kind": its["kind"], "message": "erased", "status": its["status"], "output": None})
+
+
+def error_from(text: bytes) -> Error:
+    """The inverse of `error_json`."""
+    its = orjson.loads(text)
+    output = None if its["output"] is None else orjson.dumps(its["output"])
+    return Error(its["kind"], its["message"], its["status"], output)
+
+
+def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
+    """Events that satisfied this step's edges, in the order in which they did."""
+    matched = {
+        plan.edges[e].pause
+        for e in plan.steps[step].edges
+        if run.edges[e] is EdgeStatus.SATISFIED and not plan.edges[e].on_timeout
+    }
+    pauses = [run.pauses[p] for p in matched if p is not None and run.pauses[p].status is PauseStatus.MATCHED]
+    return [pause.event_id for pause in sorted(pauses, key=lambda pause: pause.order) if pause.event_id is not None]
+
+
+class JoinedOutputs:
+    """The outputs of a step's ancestors as the members of a JSON object. What the last step of the run saw too, and saw
+    first, is not joined again: in a chain, that is all but one."""
+
+    __slots__ = ("_members", "_steps")
+
+    def __init__(self) -> None:
+        self._steps: tuple[int, ...] = ()
+        self._members = b""  # of these steps
+
+    def of(self, plan: Plan, steps: tuple[int, ...], texts: Mapping[int, bytes]) -> bytes:
+        """The texts of these steps, of those that have one. A step of a long chain has a thousand of them. All have
+        ended, so their texts stay as they are."""
+        known = len(self._steps)
+        is_longer = steps[:known] == self._steps
+        begin, more = (self._members, steps[known:]) if is_longer else (b"", steps)
+        members = _members(plan, more, texts)
+        members = [begin, b",", *members] if begin and members else [begin, *members]
+        self._steps, self._members = steps, b"".join(members)
+        return self._members
+
+
+def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> list[bytes]:
+    """The texts of these steps, of those that have one, as members of a JSON object, in pieces."""
+    pieces: list[bytes] = []
+    for s in steps if texts else ():
+        if s in texts:
+            pieces += (b",", plan.keys[s], texts[s])
+    return pieces[1:]
+
+
+def step_input(
+    plan: Plan,
+    run: Run,
+    step: int,
+    *,
+    env: str,
+    event: bytes,
+    async_events: Iterable[bytes],
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+    replay: str | None = None,
+    joined: JoinedOutputs | None = None,
+) -> bytes:
+    """The input of the step's newest attempt, one JSON document. Equal for every attempt but for `ctx.attempt`.
+
+    `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out. `replay`:
+    the replay that made the run, if one did. `joined`: what the inputs of this run's steps have in common. The document
+    is put together by hand, so that each text is copied once, however long it is.
+    """
+    state, its = run.steps[step], plan.steps[step]
+    seen = tuple(a for a in its.ancestors if a not in state.unseen) if state.unseen else its.ancestors
+    events = list(async_events)
+    ctx = {
+        "function_id": plan.function_id,
+        "function_version": plan.version,
+        "run_id": run.id,
+        "step_id": its.id,
+        "attempt": state.attempt,
+        "idempotency_key": f"{run.id}/{its.id}",
+        "env": env,
+        "async_events": list(map(orjson.Fragment, events)),
+        **({} if replay is None else {"replay": replay}),
+    }
+    steps = _members(plan, seen, outputs) if joined is None else [joined.of(plan, seen, outputs)]
+    pieces = [b'{"event":', event, b',"steps":{', *steps, b'},"errors":{', *_members(plan, seen, errors)]
+    pieces += [b'},"async":', events[0] if events else b"null", b',"ctx":', orjson.dumps(ctx), b"}"]
+    return b"".join(pieces)
+
+
+def edge_variables(
+    plan: Plan,
+    parent: int,
+    event: dict[str, Any],
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+    read_by: Iterable[Expression],
+) -> dict[str, Any]:
+    """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends, of
+    the steps that these expressions read."""
+    expressions = list(read_by)
+    read = [its.steps_read for its in expressions]
+    reads_response = any("response" in its.variables for its in expressions)
+    known = () if parent == TRIGGER else (*plan.steps[parent].ancestors, parent)
+    if None not in read:
+        ids = frozenset().union(*(its for its in read if its is not None))
+        known = tuple(s for s in known if plan.steps[s].id in ids) if ids else ()
+    return {
+        "event": event,
+        "steps": {plan.steps[s].id: orjson.loads(outputs[s]) for s in known if s in outputs},
+        "errors": {plan.steps[s].id: orjson.loads(errors[s]) for s in known if s in errors},
+        "response": orjson.loads(outputs[parent]) if reads_response and parent in outputs else None,
+    }
+
+
+def match_answer(
+    plan: Plan,
+    pause: int,
+    event: dict[str, Any],
+    outputs: Mapping[int, bytes],
+    errors: Mapping[int, bytes],
+    incoming: dict[str, Any],
+) -> Answer:
+    """Whether an incoming event satisfies a wait's `match`, and why it has no value if it has none."""
+    return matcher(plan, pause, event, outputs, errors)(incoming)
+
+
+def matcher(
+    plan: Plan, pause: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
+) -> Callable[[dict[str, Any]], Answer]:
+    """`match_answer` for one incoming event after the other; what is known of the run is decoded once."""
+    its = plan.pauses[pause]
+    if its.match is None:
+        return lambda incoming: Answer(True)
+    match = compile_expression(its.match, Scope.MATCH)
+    known = edge_variables(plan, its.parent, event, outputs, errors, [match])
+    return lambda incoming: match.evaluate(Bindings(**known, async_event=incoming))

@@ -1,0 +1,265 @@
+"""What a step says: from stdout, exit code, HTTP status or return value to an `Outcome` (contract, section 3).
+
+One rule: whatever bytes a step prints, the result is an `Outcome` that can be stored, sent and read again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from stepwell.core.duration import parse_duration
+from stepwell.core.exact_json import Unusable, is_inexact_number, parse_compact, too_deep
+from stepwell.core.plain_data import immutable
+from stepwell.core.run.messages import Error, Outcome
+
+MAX_OUTPUT_BYTES = 256 * 1024
+_LONGEST_DELAY_MS = parse_duration("366d")
+_LONGEST_MESSAGE = 2000
+_WORTH_A_RETRY = frozenset({408, 425, 429})
+_SECONDS = re.compile(r"\d{1,20}(\.\d{1,20})?")
+_UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@immutable
+class Said:
+    """What a step said, read. `log` are the lines before the output, `text` the bytes the output was read from."""
+
+    output: bytes | None  # compact JSON text, None if there is a problem
+    fields: Mapping[str, Any] = field(default_factory=dict)  # of an output that is a JSON object
+    is_json: bool = True  # False: text, wrapped as `{"body": text}`
+    problem: Error | None = None
+    log: bytes = b""
+    text: bytes = b""
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_json(text: bytes, log: bytes = b"") -> Said:
+    """Read a text that should be one JSON value: what a handler returned."""
+    try:
+        return _said(*parse_compact(text), text, log)
+    except ValueError as error:
+        return Said(None, problem=Error("invalid_output", printable(f"the output is not JSON: {error}")), text=text)
+    except Unusable as reason:
+        return _invalid(str(reason), text, log)
+
+
+def read_value(value: object) -> Said:
+    """Read what a handler returned, if somebody has parsed it already."""
+    try:
+        return read_json(orjson.dumps(value))
+    except TypeError:
+        return _invalid(str(too_deep()), b"")
+
+
+def read_stdout(text: bytes) -> Said:
+    """Read all that a step printed: a JSON value, or a last line that is an object or array, or text.
+
+    What looks like a number and is none that is held exactly is text: it is the hash of a commit, or a tracking number.
+    """
+    if is_inexact_number(text):
+        return _said_text(text)
+    try:
+        return _said(*parse_compact(text), text)
+    except ValueError:
+        pass
+    except Unusable as reason:
+        return _invalid(str(reason), text)
+    start = text.rfind(b"\n", 0, len(text.rstrip())) + 1
+    last = read_last_line(text[start:], text[:start]) if start else None
+    return _said_text(text) if last is None else last
+
+
+def _said_text(text: bytes) -> Said:
+    output = orjson.dumps({"body": text.rstrip(b"\r\n").decode("utf-8", "replace")})
+    return _too_large(len(output), text) if len(output) > MAX_OUTPUT_BYTES else Said(output, is_json=False, text=text)
+
+
+def read_last_line(line: bytes, log: bytes = b"") -> Said | None:
+    """Read a last line as the output; None unless it is a JSON object or array."""
+    if line.lstrip()[:1] not in (b"{", b"["):
+        return None
+    try:
+        return _said(*parse_compact(line), line, log)
+    except ValueError:
+        return None
+    except Unusable as reason:
+        return _invalid(str(reason), line, log)
+
+
+def too_large(size: int) -> Said:
+    """What was said if it is `size` bytes, and no one keeps them."""
+    return _too_large(size, b"")
+
+
+def _said(value: Any, output: bytes, text: bytes, log: bytes = b"") -> Said:
+    if len(output) > MAX_OUTPUT_BYTES:
+        return _too_large(len(output), text, log)
+    return Said(output, value if isinstance(value, dict) else {}, log=log, text=text)
+
+
+def _invalid(reason: str, text: bytes, log: bytes = b"") -> Said:
+    message = printable(f"the output is JSON that cannot be kept: {reason}")
+    return Said(None, problem=Error("invalid_output", message), log=log, text=text)
+
+
+def _too_large(size: int, text: bytes, log: bytes = b"") -> Said:
+    message = (
+        f"the output has {size:,} bytes, more than the {MAX_OUTPUT_BYTES:,} (256 KiB) allowed; "
+        "store it elsewhere and pass a reference to it, such as a URL or a key"
+    )
+    return Said(None, problem=Error("output_too_large", message), log=log, text=text)
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def from_said(said: Said, now: int) -> Outcome:
+    """The outcome of an attempt that ended well. `now`: ms since the epoch, for a `retry_after` that is a date."""
+    if said.problem is not None:
+        return Outcome(error=said.problem, retryable=False)
+    status = _status(said.fields)
+    if status is None:
+        return Outcome(output=said.output)
+    return _failed("status", f"the output says status {status}{_reason(said)}", status, said, now)
+
+
+def from_exit(code: int, said: Said, last_line: str, now: int) -> Outcome:
+    """The outcome of a program. `code` as subprocess has it: negative for a signal. `last_line`: of its stderr."""
+    if code == 0:
+        return from_said(said, now)
+    status = _status(said.fields)
+    after = f": {last_line}" if last_line else _reason(said)
+    if code < 0:
+        return _failed("crash", f"killed by {_signal(-code)}{after}", status, said, now)
+    return _failed("exit", f"exit code {code}{after}", status, said, now)
+
+
+def from_http(
+    status: int, said: Said, now: int, *, retry_after: str | None = None, location: str | None = None
+) -> Outcome:
+    """The outcome of an HTTP call. `retry_after`, `location`: the headers of these names."""
+    if status < 300:
+        outcome = from_said(said, now)
+    else:
+        where = _redirect(location) if status < 400 else ""
+        outcome = _failed("http", f"answered with status {status}{where}{_reason(said)}", status, said, now)
+    if outcome.error is None or not outcome.retryable or outcome.retry_after_ms is not None:
+        return outcome
+    return Outcome(None, outcome.error, outcome.retryable, retry_after_ms(retry_after, now))
+
+
+def _redirect(location: str | None) -> str:
+    """What a 3xx leads to: a POST that was sent elsewhere has not done its work here."""
+    if not location:
+        return ", which is no success"
+    return f", a redirect to {location}, which is not followed; correct the step's url"
+
+
+def failure(kind: str, message: str, *, retryable: bool = True) -> Outcome:
+    """A failed outcome; the message may hold anything."""
+    return Outcome(error=Error(kind, printable(message)), retryable=retryable)
+
+
+def timed_out(timeout_ms: int) -> Outcome:
+    return failure("timeout", f"did not end within {timeout_ms / 1000:g} s, its timeout")
+
+
+def unsaid(said: Said, outcome: Outcome) -> bytes:
+    """What was said and is in no output, so that it belongs into the log."""
+    kept = outcome.output if outcome.error is None else outcome.error.output
+    return said.log + said.text if kept is None else said.log
+
+
+def _failed(kind: str, message: str, status: int | None, said: Said, now: int) -> Outcome:
+    retryable = status is None or status >= 500 or status in _WORTH_A_RETRY
+    output = said.output if said.fields else None
+    delay = retry_after_ms(said.fields.get("retry_after"), now) if retryable else None
+    return Outcome(None, Error(kind, printable(message), status, output), retryable, delay)
+
+
+def _status(fields: Mapping[str, Any]) -> int | None:
+    for name in ("status", "statusCode"):
+        value = fields.get(name)
+        if type(value) is int and 400 <= value < 600:
+            return value
+    return None
+
+
+def _reason(said: Said) -> str:
+    """How the output itself explains a failure, to go behind a message."""
+    if said.output is not None and not said.is_json:
+        text = said.text.strip()[:500].decode("utf-8", "replace")
+        return f": {text}" if text else ""
+    for name in ("message", "error", "errorMessage"):
+        value = said.fields.get(name)
+        if isinstance(value, str) and value:
+            return f": {value}"
+    return ""
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def printable(text: str) -> str:
+    """A message that any terminal, JSON text and database takes, of at most 2,000 characters."""
+    whole = _UNPRINTABLE.sub("", text[: 2 * _LONGEST_MESSAGE]).encode("utf-8", "replace").decode()
+    return whole if len(whole) <= _LONGEST_MESSAGE else f"{whole[: _LONGEST_MESSAGE - 3]}..."
+
+
+# --- retry_after -----------------------------------------------------------------------------------------------------
+
+
+def retry_after_ms(value: object, now: int) -> int | None:
+    """Milliseconds from `now` (ms since the epoch) until a retry, at most 366 days; None if `value` is no such thing.
+
+    Seconds as number or text, a duration such as `10s`, an HTTP date (RFC 9110) or an RFC 3339 time.
+    """
+    if isinstance(value, str):
+        delay = _delay_in_text(value.strip(), now)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        delay = value * 1000
+    else:
+        delay = None
+    return None if delay is None or delay < 0 else round(min(delay, _LONGEST_DELAY_MS))
+
+
+def _delay_in_text(text: str, now: int) -> float | None:
+    if len(text) > 64:
+        return None
+    if _SECONDS.fullmatch(text):
+        return float(text) * 1000
+    try:
+        return parse_duration(text)
+    except ValueError:
+        pass
+    moment = _moment(text)
+    return None if moment is None else max(0.0, moment.timestamp() * 1000 - now)
+
+
+def _moment(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # seldom needed, and slow to import
+
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is not None else None
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

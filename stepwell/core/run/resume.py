@@ -1,0 +1,140 @@
+"""Going on from a step of an earlier run: what the new run takes over, as the facts that say so.
+
+One rule: what comes after the step, in either version, runs again; of the rest, what had ended keeps its outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stepwell.core.plan import Plan
+from stepwell.core.run.inputs import error_from
+from stepwell.core.run.messages import Fact, Kept, Outcome, RunResumed, StepKept
+from stepwell.core.run.run import EdgeStatus, PauseStatus, Run, RunStatus, StepStatus
+
+_KEPT = (StepStatus.COMPLETED, StepStatus.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Where a run goes on: at this step, with these outputs of kept steps instead of their own (JSON texts, by id)."""
+
+    step: str
+    outputs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class CannotResume(Exception):
+    """The live version cannot go on from there; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The run that is gone on from. `outputs` and `errors` are JSON texts by step."""
+
+    plan: Plan
+    run: Run
+    outputs: Mapping[int, bytes]
+    errors: Mapping[int, bytes]
+
+
+def resumption(earlier: Earlier, plan: Plan, restart: Restart) -> list[Fact]:
+    """The first facts of a run of `plan` that goes on from a step; all of them belong into one transition.
+    Raises CannotResume."""
+    before, now = _index(earlier.plan), _index(plan)
+    live = f"version {plan.version} of {plan.function_id}, which is live,"
+    if restart.step not in now:
+        raise CannotResume(f"{live} has no step {restart.step[:100]!r}; its steps are {', '.join(now)}")
+    again = _with_descendants(earlier.plan, restart.step) | _with_descendants(plan, restart.step)
+    kept = [its for its, i in before.items() if its not in again and _keeps(earlier, i)]
+    missing = [its for its in kept if its not in now]
+    if missing:
+        raise CannotResume(
+            f"{live} has no step {missing[0]!r}, whose outcome would be kept; rerun without a step to go on from"
+        )
+    editable = [its for its in kept if earlier.run.steps[before[its]].status is StepStatus.COMPLETED]
+    for its in restart.outputs:
+        if its not in editable:
+            can = f"those that can are {', '.join(editable)}" if editable else "none can"
+            raise CannotResume(
+                f"step {its[:100]!r} cannot be given an output, since it did not complete, or runs again; {can}"
+            )
+    outcomes = [Kept(now[its], _outcome(earlier, before[its], restart.outputs.get(its))) for its in kept]
+    settled = {*kept, restart.step}
+    satisfied, matched = _edges(earlier, plan, settled)
+    resumed = RunResumed(now[restart.step], tuple(outcomes), satisfied, matched)
+    to_settle = [i for i in (now[its] for its in kept) if _leads_on(plan, i, settled)]
+    ended = [i for i in to_settle if next(k for k in outcomes if k.step == i).outcome is not None]
+    return [resumed, *(StepKept(i) for i in ended)]
+
+
+def _index(plan: Plan) -> dict[str, int]:
+    return {step.id: i for i, step in enumerate(plan.steps)}
+
+
+def _with_descendants(plan: Plan, step_id: str) -> set[str]:
+    at = _index(plan).get(step_id)
+    after = {step.id for step in plan.steps if at is not None and at in step.ancestors}
+    return {step_id, *after}
+
+
+def _keeps(earlier: Earlier, i: int) -> bool:
+    """Whether a step ended in a way that others could go on from."""
+    run, status = earlier.run, earlier.run.steps[i].status
+    if status is not StepStatus.FAILED:
+        return status in _KEPT
+    if run.status is not RunStatus.FAILED:  # or else this failure would have ended the run
+        return True
+    # What failed after the run had, was never handled. An edge that went on because of a failure tells.
+    edges = [e for e in earlier.plan.steps[i].out if earlier.plan.edges[e].on in ("failure", "always")]
+    return any(run.edges[e] is EdgeStatus.SATISFIED or _went_into_its_pause(earlier, e) for e in edges)
+
+
+def _went_into_its_pause(earlier: Earlier, e: int) -> bool:
+    pause = earlier.plan.edges[e].pause
+    return pause is not None and e in earlier.run.pauses[pause].edges
+
+
+def _outcome(earlier: Earlier, i: int, edited: bytes | None) -> Outcome | None:
+    status = earlier.run.steps[i].status
+    if status is StepStatus.COMPLETED:
+        if edited is None and i not in earlier.outputs:
+            step = earlier.plan.steps[i].id
+            raise CannotResume(f"the output of step {step!r} is not there any more; give it another one")
+        return Outcome(output=edited if edited is not None else earlier.outputs[i])
+    return Outcome(error=error_from(earlier.errors[i])) if status is StepStatus.FAILED else None
+
+
+def _leads_on(plan: Plan, i: int, settled: set[str]) -> bool:
+    return any(plan.steps[plan.edges[e].step].id not in settled for e in plan.steps[i].out)
+
+
+def _edges(earlier: Earlier, plan: Plan, settled: set[str]) -> tuple[tuple[int, ...], tuple[tuple[int, str], ...]]:
+    """The edges into settled steps that are there in both versions and were satisfied, and the events that did it: so
+    that a step whose edge waited for an event sees it again. A pause that other steps wait for anew is left to them."""
+    old, run = earlier.plan, earlier.run
+    known = {_signature(old, e): e for e in range(len(old.edges)) if run.edges[e] is EdgeStatus.SATISFIED}
+    satisfied: list[int] = []
+    matched: dict[int, tuple[int, str]] = {}
+    for step in plan.steps:
+        for e in step.edges if step.id in settled else ():
+            its = known.get(_signature(plan, e))
+            if its is None:
+                continue
+            satisfied.append(e)
+            pause, before = plan.edges[e].pause, old.edges[its].pause
+            if pause is None or before is None or run.pauses[before].status is not PauseStatus.MATCHED:
+                continue
+            if all(plan.steps[plan.edges[other].step].id in settled for other in plan.pauses[pause].edges):
+                matched[pause] = (run.pauses[before].order, run.pauses[before].event_id or "")
+    in_order = sorted(matched.items(), key=lambda item: item[1])
+    return tuple(satisfied), tuple((pause, event_id) for pause, (_, event_id) in in_order)
+
+
+def _signature(plan: Plan, e: int) -> tuple[object, ...]:
+    """What makes two edges the same, whatever their number."""
+    edge = plan.edges[e]
+    pause = None if edge.pause is None else plan.pauses[edge.pause]
+    waits = None if pause is None else (pause.delay_ms, pause.event, pause.match, pause.ttl_ms)
+    parent = None if edge.parent < 0 else plan.steps[edge.parent].id
+    return plan.steps[edge.step].id, parent, edge.on, edge.condition, waits, edge.on_timeout

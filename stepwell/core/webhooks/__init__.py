@@ -1,0 +1,1 @@
+"""Webhooks: rules that make events of requests, and the requests' signatures."""

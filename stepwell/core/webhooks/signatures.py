@@ -1,0 +1,266 @@
+"""Whether a webhook's request was signed by whom it should be, and when.
+
+- Standard Webhooks: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+- Twilio: https://www.twilio.com/docs/usage/security#validating-requests
+- all others are HMACs, or texts that only the sender knows, as `core.webhooks.senders` says of each
+
+One rule: what is secret stands in no message, and is compared in constant time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from urllib.parse import urlsplit
+
+from stepwell.core.webhooks.form import form_fields
+
+ALGORITHMS = ("sha1", "sha256", "sha384", "sha512")
+ENCODINGS = ("hex", "base64")
+_MOST = 20  # signatures that are looked at
+_SEPARATORS = re.compile(r"[,;\s]+")
+_ANY_PREFIX = re.compile(r"^(?:sha\d+|v\d+)=", re.IGNORECASE)
+_EPOCH = re.compile(r"[0-9]{1,15}")
+_SECONDS_DIGITS = 11  # of more digits, they are milliseconds
+_PLACE = re.compile(r"\{\{\s*(ts|body|url|method|headers\['([A-Za-z0-9-]+)'\])\s*\}\}")
+_FORM = "application/x-www-form-urlencoded"
+
+
+class BadSignature(Exception):
+    """The request is not from whom it should be, or is too old; the message says why."""
+
+
+class BadSecret(Exception):
+    """No signature can be checked with this secret; the message says why, and not what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """How requests are signed. Names of headers are in small letters; `tolerance_ms`: how far the time in a signature
+    may be from now."""
+
+    type: str
+    secret: str  # its name
+    header: str
+    algorithm: str = "sha256"
+    encoding: str = "hex"
+    tolerance_ms: int = 300_000
+    prefix: str = ""  # before the signature; of several parts of a header, those that begin with it are signatures
+    over: str = "{{body}}"  # what is signed
+    timestamp: str = ""  # a header that says when it was signed; or `t=`, a part of the signature's header
+    query: str = ""  # of `token`: the field of the query that has it, in place of a header
+    url: str = ""  # where the sender reaches this webhook, if it signs that
+    topics: tuple[str, ...] = ()  # of `sns`: the ARNs of those that may send
+    confirm: bool = False  # of `sns`: whether subscriptions to these topics are confirmed
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What a sender may have signed. Names of headers are in small letters; `url` is where the sender sent it, with
+    its query."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    url: str = ""
+    method: str = "POST"
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(reversed(form_fields(urlsplit(self.url).query, "replace")))  # of several, the first
+
+
+def check_signature(verify: Verify, secret: str | None, signed: Signed, now: int) -> None:
+    """Whether one of the request's signatures is right. `now`: ms since the epoch. Raises BadSignature, BadSecret."""
+    if secret is None:
+        raise BadSecret(
+            "it is not set; set an environment variable of the server, or in AWS use `stepwell secrets set`"
+        )
+    if verify.type == "standard-webhooks":
+        _check_standard(verify, secret, signed, now)
+    elif verify.type == "twilio":
+        _check_twilio(verify, secret, signed)
+    elif verify.type in ("token", "gitlab", "telegram"):
+        _check_token(verify, secret, signed)
+    else:
+        _check_hmac(verify, secret, signed, now)
+
+
+def places(over: str) -> list[str]:
+    """What a template of what is signed names: ts, body, url, method, headers. Raises ValueError for anything else."""
+    left = _PLACE.sub("", over)
+    if "{{" in left or "}}" in left:
+        raise ValueError(
+            "what is signed is text with {{ts}}, {{body}}, {{url}}, {{method}} or {{headers['x-name']}} in it"
+        )
+    return ["headers" if its[2] else its[1] for its in _PLACE.finditer(over)]
+
+
+def check_time(text: str, tolerance_ms: int, now: int) -> None:
+    """Raises BadSignature unless that is near: seconds or milliseconds since 1970, or RFC 3339."""
+    at = _ms(text)
+    if at is None:
+        raise BadSignature("the signature does not say when it was made, in seconds since 1970")
+    if abs(now - at) > tolerance_ms:
+        when = "too old" if now > at else "from the future"
+        raise BadSignature(f"the signature is {when}: it may be {tolerance_ms // 1000} s away from now")
+
+
+# --- each kind -------------------------------------------------------------------------------------------------------
+
+
+def _check_hmac(verify: Verify, secret: str, signed: Signed, now: int) -> None:
+    sent = _header(signed.headers, verify.header)
+    parts = [its for its in _SEPARATORS.split(sent) if its]
+    when = ""
+    if verify.timestamp:
+        if verify.timestamp.endswith("="):
+            when = next((its[len(verify.timestamp) :] for its in parts if its.startswith(verify.timestamp)), "")
+        else:
+            when = _header(signed.headers, verify.timestamp)
+        check_time(when, verify.tolerance_ms, now)
+    if verify.prefix:
+        signatures = [its.removeprefix(verify.prefix) for its in parts if its.startswith(verify.prefix)]
+    else:
+        signatures = [_ANY_PREFIX.sub("", its) for its in parts]
+    digest = hmac.digest(_bytes(secret), _content(verify.over, signed, when), verify.algorithm)
+    if verify.encoding == "hex":
+        _compare((its.lower() for its in signatures), digest.hex().encode())
+    else:
+        _compare(signatures, base64.b64encode(digest))
+
+
+def _check_standard(verify: Verify, secret: str, signed: Signed, now: int) -> None:
+    sent = _header(signed.headers, verify.header)
+    prefix = verify.header.removesuffix("signature")
+    message_id, when = _header(signed.headers, f"{prefix}id"), _header(signed.headers, f"{prefix}timestamp")
+    check_time(when, verify.tolerance_ms, now)
+    content = b".".join([message_id.encode("latin-1"), when.encode("latin-1"), signed.body])
+    signatures = (its.removeprefix("v1,") for its in sent.split() if its.startswith("v1,"))
+    _compare(signatures, base64.b64encode(hmac.digest(_standard_key(secret), content, "sha256")))
+
+
+def _check_token(verify: Verify, secret: str, signed: Signed) -> None:
+    if verify.query:
+        sent = signed.query.get(verify.query, "")
+        if not sent:
+            raise BadSignature(f"the field {verify.query} of the query is missing")
+    else:
+        sent = _header(signed.headers, verify.header)
+        if not sent.startswith(verify.prefix):
+            raise BadSignature(f"the header {verify.header} does not begin with {verify.prefix!r}")
+        sent = sent.removeprefix(verify.prefix)
+    if not same_secret(sent, secret):
+        raise BadSignature("the token is not right")
+
+
+def same_secret(sent: str, secret: str) -> bool:
+    """Whether a text that came is the secret. Raises BadSecret."""
+    return hmac.compare_digest(sent.encode("utf-8", "replace"), _bytes(secret.strip()))
+
+
+def _check_twilio(verify: Verify, secret: str, signed: Signed) -> None:
+    """A form is signed with its fields; of any other body the query has a hash, and the URL is signed."""
+    sent = _header(signed.headers, verify.header)
+    fields = ""
+    if signed.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
+        try:
+            pairs = form_fields(signed.body.decode("utf-8", "replace"), "replace")
+        except ValueError as error:
+            raise BadSignature(f"the form cannot be read: {error}") from None
+        fields = "".join(name + value for name, value in sorted(set(pairs)))
+    elif signed.body:
+        digest = signed.query.get("bodySHA256", "").lower()
+        if not hmac.compare_digest(digest.encode("utf-8", "replace"), hashlib.sha256(signed.body).hexdigest().encode()):
+            raise BadSignature("the body is not the one whose hash is in the query as bodySHA256")
+    key = _bytes(secret)
+    right = [
+        base64.b64encode(hmac.digest(key, (url + fields).encode("utf-8", "surrogateescape"), "sha1"))
+        for url in _with_and_without_port(signed.url)
+    ]
+    try:
+        _compare([sent], *right)
+    except BadSignature:
+        where = signed.url.partition("?")[0]
+        raise BadSignature(f"the signature is not right for {where}: another address, or another token?") from None
+
+
+def _with_and_without_port(url: str) -> Iterator[str]:
+    """Twilio signs some addresses with the scheme's usual port, and others without."""
+    yield url
+    parts = urlsplit(url)
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    host = parts.netloc.removesuffix(f":{usual}")
+    yield url.replace(parts.netloc, host if host != parts.netloc else f"{host}:{usual}", 1)
+
+
+def _content(over: str, signed: Signed, when: str) -> bytes:
+    """What is signed, in bytes; text is as it came."""
+
+    def value(place: re.Match[str]) -> bytes:
+        if place[2]:
+            return _header(signed.headers, place[2].lower()).encode("latin-1", "replace")
+        if place[1] == "body":
+            return signed.body
+        text = {"ts": when, "url": signed.url, "method": signed.method}[place[1]]
+        return text.encode("utf-8", "surrogateescape")
+
+    content, end = b"", 0
+    for place in _PLACE.finditer(over):
+        content += over[end : place.start()].encode() + value(place)
+        end = place.end()
+    return content + over[end:].encode()
+
+
+# --- parts of them ---------------------------------------------------------------------------------------------------
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if not value:
+        raise BadSignature(f"the header {name} is missing")
+    return value
+
+
+def _ms(text: str) -> int | None:
+    if _EPOCH.fullmatch(text):
+        return int(text) * (1000 if len(text) <= _SECONDS_DIGITS else 1)
+    try:
+        at = datetime.fromisoformat(text) if len(text) <= 40 else None
+    except ValueError:
+        return None
+    return None if at is None or at.tzinfo is None else round(at.timestamp() * 1000)
+
+
+def _compare(sent: Iterable[str], *right: bytes) -> None:
+    found = False
+    for signature in islice(sent, _MOST):
+        for its in right:
+            found |= hmac.compare_digest(signature.encode("utf-8", "replace"), its)
+    if not found:
+        raise BadSignature("no signature is right: another secret, or a body that was changed on the way?")
+
+
+def _standard_key(secret: str) -> bytes:
+    """What Standard Webhooks sign with: the secret is written in base64, after `whsec_`. Some senders write `v1,`
+    before it, or leave out the padding."""
+    text = secret.strip().removeprefix("v1,").removeprefix("whsec_").rstrip("=")
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise BadSecret("its value is not base64, with or without whsec_ before it, as Standard Webhooks have secrets")
+    return key
+
+
+def _bytes(secret: str) -> bytes:
+    if not secret:
+        raise BadSecret("its value is empty")
+    return secret.encode(errors="surrogateescape")

@@ -1,0 +1,1 @@
+"""`stepwell backup` and `restore`."""

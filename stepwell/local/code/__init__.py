@@ -1,0 +1,1 @@
+"""The code of steps: kept, checked, and restored."""

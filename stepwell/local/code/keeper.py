@@ -1,0 +1,159 @@
+"""The code of steps stays what its hash says: it is looked at before it runs, and restored or refused if it changed.
+
+One rule: code that is not what a version was made of does not run. To hash it before every attempt would be dear, so
+what `stat` says of its files and folders is remembered with the hash; every write changes it (`ctime`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from stepwell.local.system.files import open_file
+from stepwell.project.archive import BadArchive, unpack
+from stepwell.project.code import CodeError, StepCode, is_copy, materialise
+from stepwell.project.load import LoadError, load
+
+log = logging.getLogger("stepwell.code")
+
+_QUICK = 500  # files and folders that are looked at on the event loop: half a millisecond
+_TICK_NS = 50_000_000  # the clock of files is coarse: what was just written may be written again in the same tick
+_LEFT_BY_PYTHON = "__pycache__"
+
+Fingerprint = dict[str, tuple[int, int]]  # by path: the inode, and when it or what is in it changed last (ns)
+
+
+class CodeKeeper:
+    """Keeps `folder`, which has the code of each step in a folder that is called by its hash, and beside them what was
+    pushed as it came. What touches more than a few files (all but `is_unchanged`) belongs into a thread."""
+
+    def __init__(self, folder: Path, definitions: Mapping[str, Path] | None = None) -> None:
+        """`definitions`: the files of functions that were found on disk, by function id."""
+        self.folder = folder
+        self._definitions = dict(definitions or {})
+        self._known: dict[str, Fingerprint] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, code: StepCode) -> None:
+        """Put a step's code there, and in order if it is there and was changed. Raises CodeError, OSError."""
+        with self._lock:
+            known = self._known.get(code.hash)
+            if known is None or not _is_as(known):
+                materialise(code, self.folder)
+
+    def keep_definition(self, function_id: str, file: Path) -> None:
+        """Remember where a function was found on disk, so that its code can be restored from there."""
+        self._definitions[function_id] = file
+
+    def keep_pushed(self, function_id: str, version: int, archive: IO[bytes]) -> None:
+        """Keep what was pushed, so that its code can be restored from it. Raises OSError."""
+        archive.seek(0)
+        unfinished = self.folder / ".pushed"
+        with os.fdopen(open_file(unfinished, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+            shutil.copyfileobj(archive, file)
+        unfinished.rename(self.folder / pushed_name(function_id, version))
+
+    def is_unchanged(self, code_hash: str) -> bool:
+        """Whether it is known to be what it was, by a look at its files. False if that would take long."""
+        known = self._known.get(code_hash)
+        return known is not None and len(known) <= _QUICK and _is_as(known)
+
+    def check(self, code_hash: str, function_id: str, version: int) -> str | None:
+        """What is wrong with this code of a version, and the cure; None if it is right, or could be restored."""
+        with self._lock:
+            known = self._known.get(code_hash, {})
+            if (known and _is_as(known)) or self._is_whole(code_hash):
+                return None
+            changed = _changed(known)
+            if self._restore(code_hash, function_id, version):
+                log.warning("the code in %s was changed%s; it is restored", self.folder / code_hash, changed)
+                return None
+        return (
+            f"the code in {self.folder / code_hash} is not what version {version} was made of{changed}, and where it"
+            " came from has it no more. Restore it from a backup, or make a new version; then rerun what failed. Steps"
+            " must not write into their code: TMPDIR is theirs"
+        )
+
+    def _is_whole(self, code_hash: str) -> bool:
+        """Hash it. What Python left in it is removed: nobody can say what that does."""
+        folder = self.folder / code_hash
+        self._known.pop(code_hash, None)
+        try:
+            for leftover in folder.rglob(_LEFT_BY_PYTHON):
+                shutil.rmtree(leftover, ignore_errors=True)
+            found = _fingerprint(folder)
+            if not is_copy(folder, code_hash):
+                return False
+            now = time.time_ns()
+            if _is_as(found) and all(abs(now - changed) > _TICK_NS for _, changed in found.values()):
+                self._known[code_hash] = found
+            return True
+        except OSError:
+            return False
+
+    def _restore(self, code_hash: str, function_id: str, version: int) -> bool:
+        """Copy it again from where it came from, if it is still that there."""
+        pushed = self.folder / pushed_name(function_id, version)
+        with tempfile.TemporaryDirectory() as unpacked:
+            try:
+                if pushed.is_file():
+                    with pushed.open("rb") as archive:
+                        unpack(archive, Path(unpacked))
+                source = Path(unpacked) if pushed.is_file() else self._definitions.get(function_id)
+                for code in load(source).steps.values() if source else ():
+                    if code.hash == code_hash:
+                        materialise(code, self.folder)
+            except (BadArchive, LoadError, CodeError, OSError) as reason:
+                log.warning("the code in %s cannot be restored: %s", self.folder / code_hash, reason)
+        return self._is_whole(code_hash)
+
+
+def pushed_name(function_id: str, version: int) -> str:
+    """The name of the archive that a version was pushed as."""
+    return f"{function_id}-{version}.zip"
+
+
+def _fingerprint(folder: Path) -> Fingerprint:
+    """What `stat` says of everything that the code is. Raises OSError."""
+    found = {str(folder): _stat(str(folder))}
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = f"{parent}/{name}"
+            found[path] = _stat(path)
+    return found
+
+
+def _stat(path: str) -> tuple[int, int]:
+    its = os.lstat(path)
+    return its.st_ino, its.st_ctime_ns
+
+
+def _is_as(known: Fingerprint) -> bool:
+    try:
+        for path, (inode, changed) in known.items():  # written out, since it runs before every attempt
+            its = os.lstat(path)
+            if its.st_ctime_ns != changed or its.st_ino != inode:
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def _changed(known: Fingerprint) -> str:
+    """Which of these files are others now, for a message."""
+    names = []
+    for path, its in known.items():
+        try:
+            is_same = _stat(path) == its
+        except OSError:
+            is_same = False
+        if not is_same and not os.path.isdir(path):  # noqa: PTH112 (of a folder that got a file, the file says more)
+            names.append(os.path.basename(path))  # noqa: PTH119
+    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""

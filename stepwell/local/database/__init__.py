@@ -1,0 +1,1 @@
+"""The SQLite database: its schema, the engine's store, and what is read from it."""

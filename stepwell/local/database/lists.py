@@ -1,0 +1,149 @@
+"""Lists of events and runs, newest first: the index that each list is read along, and its statement.
+
+One rule: a page costs what it shows. Rows are read by descending number along one index. Where several parts of an
+index are needed, those of a user's names or of a function's versions, they are merged. Nothing is sorted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from stepwell.core.run.run import RunStatus
+
+_FEW = 200  # events, which are looked through as fast as a page is shown
+LAST = 2**63 - 1  # above the number of any row, and later than any time
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How rows are found. `condition` is what the index answers, in the order of row numbers, for each of `keys`; a row
+    has one of the keys. It says all that is asked of `columns`. Without an index, every row is read."""
+
+    index: str | None = None
+    condition: str = ""
+    keys: Sequence[Row] = ((),)
+    columns: Sequence[str] = ()
+
+    @property
+    def source(self) -> str:
+        """What follows the table's name. The index is named, since SQLite would choose by the average user or function,
+        and the largest ones are far from the average. https://www.sqlite.org/lang_indexedby.html"""
+        return f"INDEXED BY {self.index}" if self.index else "NOT INDEXED"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The statement of a list. `number` is the column of row numbers, and the first in `select`; `asked` has the values
+    that columns may have."""
+
+    select: str
+    join: str
+    number: str
+    asked: Mapping[str, Sequence[Any]]
+
+    def read(
+        self, connection: sqlite3.Connection, way: Way, first: int | None, before: int | None, limit: int
+    ) -> list[Row]:
+        """At most `limit` rows, from `first` on and before `before`, the newest first."""
+        left = {column: values for column, values in self.asked.items() if column not in way.columns}
+        conditions = [way.condition] if way.condition else []
+        conditions += [f"{self.number} >= ?", f"{self.number} < ?"]
+        conditions += [f"{column} IN ({marks(values)})" for column, values in left.items()]
+        sql = (
+            f"{self.select} {way.source}{self.join} WHERE {' AND '.join(conditions)}"
+            f" ORDER BY {self.number} DESC LIMIT ?"
+        )
+        values = [its for values in left.values() for its in values]
+        rest = (first or 0, LAST if before is None else before, *values, limit)
+        return list(islice(merged(connection, sql, [(*key, *rest) for key in way.keys]), limit))
+
+
+def merged(
+    connection: sqlite3.Connection,
+    sql: str,
+    values: Iterable[Sequence[Any]],
+    *,
+    order: int = 1,
+    ascending: bool = False,
+) -> Iterator[Row]:
+    """The rows of a statement for several values, each sorted by its first `order` columns; read as they are asked
+    for."""
+    rows = [connection.execute(sql, its) for its in values]
+    return heapq.merge(*rows, key=lambda row: row[:order], reverse=not ascending)
+
+
+def marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+# --- the ways --------------------------------------------------------------------------------------------------------
+
+Asked = Mapping[str, Sequence[Any]]
+
+
+def way_of_events(connection: sqlite3.Connection, asked: Asked) -> Way:
+    """By user, who is mostly the narrower way; by a name that few events have, since a user may have a great many."""
+    users, names = asked.get("user"), asked.get("name")
+    if names and (not users or _is_rare(connection, names[0])):
+        return Way("events_name", "name = ?", [tuple(names)], ["name"])
+    if users:
+        return Way("events_user", "user = ?", [(user,) for user in users], ["user"])
+    return Way()
+
+
+def _is_rare(connection: sqlite3.Connection, name: str) -> bool:
+    sql = "SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY events_name WHERE name = ? LIMIT ?)"
+    (found,) = connection.execute(sql, (name, _FEW)).fetchone()
+    return bool(found < _FEW)
+
+
+def way_of_runs(connection: sqlite3.Connection, asked: Asked) -> Way:
+    """The narrowest way, as a rule: by event, else by replay, by user, by function, by status."""
+    for column, index in (("runs.event", "runs_event"), ("runs.replay", "runs_replay"), ("runs.user", "runs_user")):
+        if column in asked:
+            return Way(index, f"{column} = ?", [(its,) for its in asked[column]], [column])
+    status = RunStatus(asked["status"][0]) if "status" in asked else None
+    if "function" in asked:
+        return _way_of_function(connection, asked["function"][0], status)
+    if status is None or status is RunStatus.COMPLETED:  # most runs have completed: no index is needed
+        return Way()
+    return Way("runs_status", f"status = {int(status)} AND status != 1", columns=["status"])
+
+
+def _way_of_function(connection: sqlite3.Connection, function: str, status: RunStatus | None) -> Way:
+    """Conditions repeat those of partial indexes word for word, since SQLite does not use such an index for a `?`:
+    https://www.sqlite.org/partialindex.html"""
+    if status is RunStatus.RUNNING:
+        condition = "function = ? AND version = ? AND status = 0"
+        keys = [(function, its) for its in open_versions(connection, function)]
+        return Way("runs_open_version", condition, keys, ["function", "status"])
+    if status is None or status is RunStatus.COMPLETED:
+        keys = [(function, its) for its in used_versions(connection, function)]
+        return Way("runs_version", "function = ? AND version = ?", keys, ["function"])
+    condition = f"function = ? AND status = {int(status)} AND status > 1"
+    return Way("runs_function_status", condition, [(function,)], ["function", "status"])
+
+
+def used_versions(connection: sqlite3.Connection, function: str) -> list[int]:
+    """The versions of a function that have runs."""
+    sql = (
+        "SELECT version FROM versions WHERE function = ? AND EXISTS (SELECT 1 FROM runs"
+        " WHERE runs.function = versions.function AND runs.version = versions.version)"
+    )
+    return [version for (version,) in connection.execute(sql, (function,))]
+
+
+def open_versions(connection: sqlite3.Connection, function: str) -> list[int]:
+    """The versions of a function that have open runs."""
+    sql = (
+        "SELECT version FROM versions WHERE function = ? AND EXISTS (SELECT 1 FROM runs"
+        " WHERE runs.function = versions.function AND runs.version = versions.version AND status = 0)"
+    )
+    return [version for (version,) in connection.execute(sql, (function,))]

@@ -1,0 +1,130 @@
+"""The catalog of the functions in a database. One rule: what a change costs does not depend on how many others there
+are. Only functions that were changed are read again, and none is compiled before it runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import orjson
+
+from stepwell.core.plan import Plan, Starts
+from stepwell.core.routing.heads import Head, head_from, head_json
+from stepwell.core.routing.triggers import Catalog, Paths
+from stepwell.core.routing.versions import Route, Routing, from_json
+
+_WaitPaths = dict[str, set[Paths | None]]
+
+
+class LiveFunctions:
+    """`plan`: compiles a version."""
+
+    def __init__(self, connection: sqlite3.Connection, plan: Callable[[str, int], Plan]) -> None:
+        self._connection = connection
+
+        def plan_of(its: Starts) -> Plan:
+            assert isinstance(its, Head)
+            return plan(its.function_id, its.version)
+
+        self._catalog = Catalog((), plan=plan_of)
+        self._changed: set[str] = set()
+        self._is_read = False
+        self._awaited: dict[str, _WaitPaths] = {}  # by function, of those that wait for events
+
+    def mark(self, function_id: str) -> None:
+        """This function was changed, or runs a version that it did not: it is read again before the next event."""
+        self._changed.add(function_id)
+
+    @property
+    def is_current(self) -> bool:
+        return self._is_read and not self._changed
+
+    def catalog(self) -> Catalog:
+        for _ in self.read():
+            pass
+        return self._catalog
+
+    def read(self) -> Iterator[None]:
+        """Bring the catalog up to date, a function at a time. Others may change functions and read in between."""
+        if not self._is_read:
+            self._changed |= self._all()
+            self._is_read = True
+        while self._changed:
+            self._read_again(self._changed.pop())
+            yield
+
+    def prepare(self) -> Iterator[None]:
+        """`read`, and do what the first events would else have to wait for."""
+        yield from self.read()
+        yield from self._catalog.prepare()
+
+    def _all(self) -> set[str]:
+        """Functions that are live, or have open runs."""
+        live = self._connection.execute("SELECT id FROM functions WHERE live IS NOT NULL")
+        open_runs = self._connection.execute(
+            "SELECT function FROM versions WHERE EXISTS (SELECT 1 FROM runs WHERE status = 0"
+            " AND runs.function = versions.function AND runs.version = versions.version)"
+        )
+        return {function_id for rows in (live, open_runs) for (function_id,) in rows}
+
+    def _read_again(self, function_id: str) -> None:
+        routing = read_routing(self._connection, function_id) or Routing(None)
+        canary = routing.canary
+        versions = set(self._open_versions(function_id))
+        if routing.live is not None:
+            versions |= {routing.live} if canary is None else {routing.live, canary.version}
+        heads: dict[int, Head] = {}
+        awaited: _WaitPaths = defaultdict(set)
+        for version in versions:
+            heads[version], paths = self.head(function_id, version)
+            for name, some in paths.items():
+                awaited[name] |= some
+        self._catalog.change(function_id, _route_of(routing, heads))
+        self._await_by(function_id, awaited)
+
+    def _await_by(self, function_id: str, awaited: _WaitPaths) -> None:
+        if self._awaited.get(function_id, {}) == awaited:
+            return
+        self._awaited.pop(function_id, None)
+        if awaited:
+            self._awaited[function_id] = awaited
+        paths: _WaitPaths = defaultdict(set)
+        for some in self._awaited.values():
+            for name, its in some.items():
+                paths[name] |= its
+        self._catalog.await_by(dict(paths))
+
+    def _open_versions(self, function_id: str) -> Iterator[int]:
+        """The versions that open runs use."""
+        sql = "SELECT min(version) FROM runs WHERE status = 0 AND function = ? AND version > ?"
+        version = 0
+        while (version := self._connection.execute(sql, (function_id, version)).fetchone()[0]) is not None:
+            yield version
+
+    def head(self, function_id: str, version: int) -> tuple[Head, _WaitPaths]:
+        """What starts a version, and the paths that its waits are found by."""
+        sql = "SELECT head FROM versions WHERE function = ? AND version = ?"
+        (text,) = self._connection.execute(sql, (function_id, version)).fetchone()
+        if text is None:  # an earlier Stepwell has made it
+            sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
+            (definition,) = self._connection.execute(sql, (function_id, version)).fetchone()
+            text = head_json(orjson.loads(definition))
+            sql = "UPDATE versions SET head = ? WHERE function = ? AND version = ?"
+            self._connection.execute(sql, (text, function_id, version))
+        return head_from(function_id, version, text)
+
+
+def _route_of(routing: Routing, heads: dict[int, Head]) -> Route | None:
+    if routing.live is None:
+        return None
+    live, canary = heads[routing.live], routing.canary
+    if canary is None:
+        return Route(live, state=routing.state)
+    return Route(live, heads[canary.version], canary.weight, canary.sticky, routing.state)
+
+
+def read_routing(connection: sqlite3.Connection, function_id: str) -> Routing | None:
+    """How new runs of a function choose their version; None for a function that is not known."""
+    row = connection.execute("SELECT live, routing FROM functions WHERE id = ?", (function_id,)).fetchone()
+    return None if row is None else from_json(*row)

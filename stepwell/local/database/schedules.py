@@ -1,0 +1,46 @@
+"""When cron triggers tick, in SQLite. One rule: a trigger that stays keeps its next tick, so that one that was missed
+while the server was down, or while the function was paused, is seen."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from stepwell.core.events.cron import latest_tick, next_tick, tick_event
+from stepwell.core.plan import Trigger
+
+
+class Schedules:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+
+    def set(self, function_id: str, triggers: Iterable[Trigger], paused: bool, now: int) -> None:
+        """Let these cron triggers of a function tick, unless it is paused, and no others."""
+        wanted = {(t.cron, t.timezone) for t in triggers if t.cron is not None}
+        kept = set(self._execute("SELECT cron, timezone FROM schedules WHERE function = ?", (function_id,)))
+        for cron, timezone in kept - wanted:
+            sql = "DELETE FROM schedules WHERE function = ? AND cron = ? AND timezone = ?"
+            self._execute(sql, (function_id, cron, timezone))
+        for cron, timezone in wanted - kept:
+            row = (function_id, cron, timezone, next_tick(str(cron), timezone, now))
+            self._execute("INSERT INTO schedules (function, cron, timezone, next_at) VALUES (?, ?, ?, ?)", row)
+        self._execute("UPDATE schedules SET paused = ? WHERE function = ?", (paused, function_id))
+
+    def forget_the_future(self, now: int) -> None:
+        """No tick waits longer than until the next one from now: the clock was set back."""
+        rows = self._execute("SELECT function, cron, timezone FROM schedules").fetchall()
+        for function_id, cron, timezone in rows:
+            sql = "UPDATE schedules SET next_at = min(next_at, ?) WHERE function = ? AND cron = ? AND timezone = ?"
+            self._execute(sql, (next_tick(cron, timezone, now), function_id, cron, timezone))
+
+    def take_ticks(self, now: int) -> list[tuple[str, dict[str, Any]]]:
+        """Ticks that are due, as (function id, event): after a downtime only the latest that was missed."""
+        sql = "SELECT function, cron, timezone, next_at FROM schedules WHERE next_at <= ? AND paused = 0"
+        ticks = []
+        for function_id, cron, timezone, due in self._execute(sql, (now,)).fetchall():
+            at = latest_tick(cron, timezone, due - 1, now) or due
+            ticks.append((function_id, tick_event(function_id, cron, at)))
+            sql = "UPDATE schedules SET next_at = ? WHERE function = ? AND cron = ? AND timezone = ?"
+            self._execute(sql, (next_tick(cron, timezone, now), function_id, cron, timezone))
+        return ticks

@@ -1,0 +1,315 @@
+"""The database's tables, and the migrations that lead to them. One file, WAL mode, `user_version` counts migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from stepwell.local.system.files import make_file
+
+MIGRATIONS = (
+    """
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,          -- the order of acceptance
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        user TEXT,
+        accepted_at INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        misses BLOB                       -- functions it named but did not start, JSON
+    );
+    CREATE INDEX events_name ON events (name);
+    CREATE INDEX events_user ON events (user) WHERE user IS NOT NULL;
+
+    CREATE TABLE event_keys (key BLOB, event INTEGER, PRIMARY KEY (key, event)) WITHOUT ROWID;
+    CREATE INDEX event_keys_event ON event_keys (event);
+
+    CREATE TABLE functions (
+        id TEXT PRIMARY KEY,
+        live INTEGER,                     -- the version that new runs use; NULL: none
+        file TEXT NOT NULL,
+        dotenv BLOB NOT NULL              -- values of .env by step: in no version's hash
+    ) WITHOUT ROWID;
+    CREATE TABLE versions (
+        function TEXT, version INTEGER, hash TEXT NOT NULL, created_at INTEGER NOT NULL,
+        definition BLOB NOT NULL,         -- normalised
+        code BLOB NOT NULL,               -- hash of the code by step
+        PRIMARY KEY (function, version)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE runs (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        function TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        event INTEGER NOT NULL,           -- events.seq
+        user TEXT,
+        "after" INTEGER NOT NULL,         -- events after this seq may satisfy its waits
+        rerun_of TEXT,
+        status INTEGER NOT NULL,
+        active INTEGER NOT NULL,          -- has attempts that are queued or running
+        created_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        state BLOB NOT NULL
+    );
+    CREATE INDEX runs_function ON runs (function);
+    CREATE INDEX runs_event ON runs (event);
+    CREATE INDEX runs_user ON runs (user) WHERE user IS NOT NULL;
+    CREATE INDEX runs_status ON runs (status) WHERE status IN (0, 2, 3);
+    CREATE INDEX runs_active ON runs (active) WHERE active = 1;
+
+    CREATE TABLE attempts (
+        run INTEGER, step INTEGER, attempt INTEGER,
+        status TEXT NOT NULL, queued_at INTEGER NOT NULL, started_at INTEGER, ended_at INTEGER NOT NULL,
+        output BLOB, error BLOB,
+        PRIMARY KEY (run, step, attempt)
+    ) WITHOUT ROWID;
+    CREATE TABLE logs (
+        run INTEGER, step INTEGER, attempt INTEGER, seq INTEGER,
+        at INTEGER NOT NULL, stream TEXT NOT NULL, text BLOB NOT NULL,
+        PRIMARY KEY (run, step, attempt, seq)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE timers (
+        run INTEGER, kind INTEGER, step_or_pause INTEGER, attempt INTEGER, due_at INTEGER NOT NULL,
+        PRIMARY KEY (run, kind, step_or_pause, attempt)
+    ) WITHOUT ROWID;
+    CREATE INDEX timers_due ON timers (due_at);
+    CREATE TABLE waits (
+        event TEXT, key BLOB, run INTEGER, pause INTEGER, deadline INTEGER NOT NULL,
+        PRIMARY KEY (event, key, run, pause)
+    ) WITHOUT ROWID;
+    CREATE TABLE schedules (
+        function TEXT, cron TEXT, timezone TEXT, next_at INTEGER NOT NULL,
+        PRIMARY KEY (function, cron, timezone)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, scope TEXT NOT NULL, name TEXT NOT NULL,
+        created_at INTEGER NOT NULL, revoked_at INTEGER
+    ) WITHOUT ROWID;
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE events ADD COLUMN replay TEXT;  -- it is no news, but kept for this replay
+    ALTER TABLE runs ADD COLUMN replay TEXT;    -- the replay that made it
+    CREATE INDEX runs_replay ON runs (replay) WHERE replay IS NOT NULL;
+    """,
+    """
+    ALTER TABLE events ADD COLUMN invalid BLOB;  -- what its type has against it, JSON
+    CREATE TABLE types (name TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE type_versions (
+        name TEXT, version TEXT, number INTEGER NOT NULL,  -- in the order of their registration
+        created_at INTEGER NOT NULL, schema BLOB NOT NULL,
+        deepest INTEGER, is_whole INTEGER NOT NULL,        -- as event_types.validation says of it
+        PRIMARY KEY (name, version)
+    ) WITHOUT ROWID;
+    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE people (seq INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    CREATE TABLE person_ids (
+        kind INTEGER, text TEXT, person INTEGER NOT NULL,  -- people.seq
+        PRIMARY KEY (kind, text)
+    ) WITHOUT ROWID;
+    CREATE INDEX person_ids_text ON person_ids (text);
+    """,
+    """
+    CREATE TABLE once (                   -- the run that counts for a value of the function's `idempotency`
+        function TEXT, value BLOB, run TEXT NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (function, value)
+    ) WITHOUT ROWID;
+    CREATE INDEX once_until ON once (until);
+    """,
+    """
+    ALTER TABLE functions ADD COLUMN routing TEXT;  -- JSON: all of it but `live`; NULL: nothing but that
+    ALTER TABLE functions ADD COLUMN disk TEXT;     -- hash of what its files said when they were last made live
+    ALTER TABLE versions ADD COLUMN author TEXT NOT NULL DEFAULT '';
+    ALTER TABLE versions ADD COLUMN message TEXT NOT NULL DEFAULT '';
+    ALTER TABLE schedules ADD COLUMN paused INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE kept (                   -- events that start a paused function once it is resumed
+        function TEXT, event INTEGER, PRIMARY KEY (function, event)
+    ) WITHOUT ROWID;
+    CREATE INDEX kept_event ON kept (event);
+    CREATE TABLE guards (                 -- functions whose canary is looked at again and again
+        function TEXT PRIMARY KEY, next_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE INDEX timers_approvals ON timers (run) WHERE kind = 4;  -- one for each approval that is open
+    """,
+    """
+    CREATE TABLE webhooks (               -- file: that brought the rule; NULL: it was put by the API
+        name TEXT PRIMARY KEY, rule BLOB NOT NULL, file TEXT, changed_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE types ADD COLUMN chosen TEXT;  -- the version for events without v; NULL: the newest
+    """,
+    """
+    CREATE TABLE log_files (              -- of long logs, the file with what follows on their rows in `logs`
+        run INTEGER, step INTEGER, attempt INTEGER, name TEXT NOT NULL,
+        PRIMARY KEY (run, step, attempt)
+    ) WITHOUT ROWID;
+    """,
+    """
+    -- SQLite takes a partial index only where a statement has its condition word for word: literals, and no `?`.
+    DROP INDEX runs_status;
+    DROP INDEX runs_function;
+    CREATE INDEX runs_version ON runs (function, version);
+    CREATE INDEX runs_open_version ON runs (function, version) WHERE status = 0;
+    CREATE INDEX runs_open_after ON runs ("after") WHERE status = 0;
+    CREATE INDEX runs_status ON runs (status) WHERE status != 1;
+    CREATE INDEX runs_function_status ON runs (function, status) WHERE status > 1;
+    ALTER TABLE attempts ADD COLUMN user TEXT;  -- that of its run: what the user's steps did, by time
+    UPDATE attempts SET user = (SELECT user FROM runs WHERE runs.seq = attempts.run)
+        WHERE run IN (SELECT seq FROM runs WHERE user IS NOT NULL);
+    CREATE INDEX attempts_user ON attempts (user, ended_at) WHERE user IS NOT NULL;
+    """,
+    """
+    ALTER TABLE versions ADD COLUMN indexes BLOB;  -- JSON: by what each trigger is found; NULL: not known yet
+    CREATE TABLE trigger_tables (         -- what events name and do not start: `events.misses` refers to it
+        id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, content BLOB NOT NULL,
+        newest INTEGER NOT NULL           -- events.seq: the newest event that may name them
+    );
+    CREATE INDEX trigger_tables_newest ON trigger_tables (newest);
+    """,
+    """
+    CREATE TABLE unrouted (               -- accepted events that have not started and woken all that they are to
+        name TEXT, event INTEGER,         -- events.seq
+        starts BLOB,                      -- functions that it still starts, JSON
+        is_awaited INTEGER NOT NULL,      -- whether waits are still to be looked up: those behind this one
+        key BLOB, run INTEGER, pause INTEGER,
+        PRIMARY KEY (name, event)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE waits ADD COLUMN function TEXT;
+    ALTER TABLE waits ADD COLUMN version INTEGER;
+    ALTER TABLE waits ADD COLUMN known BLOB;  -- JSON: found by name alone, what its match names of the run
+    UPDATE waits SET (function, version) = (SELECT function, version FROM runs WHERE runs.seq = waits.run);
+    CREATE INDEX waits_by_name ON waits (function) WHERE key = x'';
+    """,
+    """
+    -- Times grow with the numbers of rows: before, a clock that was set back by less than a second made exceptions.
+    UPDATE events SET accepted_at = grown.at
+        FROM (SELECT seq AS number, max(accepted_at) OVER (ORDER BY seq) AS at FROM events) AS grown
+        WHERE seq = grown.number AND accepted_at < grown.at;
+    UPDATE runs SET created_at = grown.at
+        FROM (SELECT seq AS number, max(created_at) OVER (ORDER BY seq) AS at FROM runs) AS grown
+        WHERE seq = grown.number AND created_at < grown.at;
+    """,
+    """
+    -- Long outputs and errors of attempts; in their place, `attempts` has an empty text. Older ones stay there.
+    CREATE TABLE long_texts (place INTEGER PRIMARY KEY, text BLOB NOT NULL);
+    """,
+    """
+    CREATE TABLE run_parts (              -- what the state of a long run leaves out while it is open
+        run INTEGER, part INTEGER, states BLOB NOT NULL,
+        PRIMARY KEY (run, part)
+    ) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE versions ADD COLUMN head BLOB;  -- JSON: what starts it, and what it waits for; NULL: not known yet
+    ALTER TABLE versions DROP COLUMN indexes;   -- they are in `head`
+    """,
+)
+
+
+WAL_BYTES = 64 * 1024 * 1024  # which the write-ahead log keeps on disk when it begins anew
+WAL_PAGES = 8000  # with which a commit writes the log back, if `wal.py` does not
+_WRITE_KB, _READ_KB = 65_536, 16_384  # of pages that a connection keeps; the system has those that others have read
+_BUSY_S = 5  # how long a connection waits for others
+
+
+class BadDatabase(Exception):
+    """The file cannot be used as a database; the message says why and what to do."""
+
+
+class DatabaseTooNew(BadDatabase):
+    """The database was written by a newer Stepwell: upgrade, or use another --db file."""
+
+
+def connect(path: Path | str, *, durable: bool = False, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode. `durable` syncs every commit to disk (survives a power cut), else a commit
+    survives the death of the process. Raises BadDatabase."""
+    try:
+        return _connect(path, durable, read_only)
+    except sqlite3.DatabaseError as error:
+        raise BadDatabase(f"{path} cannot be used as a database: {error}; name another with --db") from None
+
+
+def _connect(path: Path | str, durable: bool, read_only: bool) -> sqlite3.Connection:
+    if read_only:
+        uri = f"file:{quote(str(path))}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    else:
+        make_file(Path(path))
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000}")
+    connection.execute(f"PRAGMA cache_size = -{_READ_KB if read_only else _WRITE_KB}")
+    if not read_only:
+        _use_wal(connection)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite waits for others here only in part: where two change the mode of a new file, one is refused at once."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the tables up to date, however many processes do so at once. Raises DatabaseTooNew.
+
+    Where nothing is to be done, nobody is waited for: a batch that the same thread writes may be half done."""
+    if connection.execute("PRAGMA user_version").fetchone() == (len(migrations),):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (done,) = connection.execute("PRAGMA user_version").fetchone()
+        if done > len(migrations):
+            raise DatabaseTooNew(
+                f"the database has schema {done}, this Stepwell knows {len(migrations)}; upgrade Stepwell"
+            )
+        for script in migrations[done:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def forget_statistics(connection: sqlite3.Connection) -> None:
+    """Drop what ANALYZE found in this file; older versions called it when they ended. A table that was small then may
+    be large now, and SQLite would still read all of it. https://www.sqlite.org/fileformat2.html#the_sqlite_stat1_table"""
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB 'sqlite_stat[0-9]'").fetchall()
+    for (table,) in tables:
+        connection.execute(f"DROP TABLE {table}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One at a time: `executescript` would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,85 @@
+"""Accepted events that have not yet started and woken all that they are to: what a batch leaves for later ones.
+
+They are rows of the batch's own transaction, so a crash between two batches loses nothing. Events with the same name go
+on in the order in which they were accepted; names take turns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+import orjson
+
+from stepwell.core.events.events import Event
+from stepwell.core.routing.triggers import Catalog
+from stepwell.platform import Route
+
+_TAKE = (
+    "SELECT unrouted.event, starts, is_awaited, key, run, pause, body FROM unrouted"
+    " JOIN events ON events.seq = unrouted.event WHERE unrouted.name = ? ORDER BY unrouted.event LIMIT ?"
+)
+_LEAVE = "INSERT OR REPLACE INTO unrouted VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class Unrouted:
+    def __init__(self, connection: sqlite3.Connection, catalog: Callable[[], Catalog]) -> None:
+        self._connection, self._catalog = connection, catalog
+        self._names: OrderedDict[str, None] = OrderedDict()  # of events that are left, the next one first
+        self.reset()
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an event with this name is left."""
+        return name in self._names
+
+    def reset(self) -> None:
+        """The transaction was rolled back: what is left is what the file says."""
+        self._names.clear()
+        sql = "SELECT name FROM unrouted WHERE name > ? ORDER BY name LIMIT 1"
+        row = self._connection.execute(sql, ("",)).fetchone()
+        while row is not None:
+            self._names[row[0]] = None
+            row = self._connection.execute(sql, row).fetchone()
+
+    def leave(self, routes: Iterable[Route]) -> None:
+        """Keep what these events are still to do."""
+        rows = []
+        for route in routes:
+            self._names.setdefault(route.event.name)
+            key, run, pause = route.behind or (None, None, None)
+            starts = orjson.dumps(route.starts) if route.starts else None
+            is_awaited = route.is_awaited or bool(route.found)
+            rows.append((route.event.name, route.event.seq, starts, is_awaited, key, run, pause))
+        self._connection.executemany(_LEAVE, rows)
+
+    def take(self, most: int) -> list[Route]:
+        """What the earliest events of the next name are still to do; nobody keeps it any more. Events that were erased
+        do nothing any more."""
+        if not self._names:
+            return []
+        name, _ = self._names.popitem(last=False)
+        rows = self._connection.execute(_TAKE, (name, most)).fetchall()
+        taken = [(name, row[0]) for row in rows]
+        self._connection.executemany("DELETE FROM unrouted WHERE name = ? AND event = ?", taken)
+        if len(rows) == most:
+            self._names[name] = None  # to the end of the line
+        routes = [self._route(*row) for row in rows]
+        return [route for route in routes if not route.event.erased]
+
+    def _route(
+        self, seq: int, starts: bytes | None, is_awaited: int, key: bytes | None, run: int, pause: int, body: bytes
+    ) -> Route:
+        event = Event.stored(seq, body)
+        return Route(
+            event,
+            seq,
+            starts=orjson.loads(starts) if starts else (),
+            is_awaited=bool(is_awaited),
+            keys=self._catalog().keys(event) if is_awaited else (),
+            behind=None if key is None else (key, run, pause),
+            is_first=True,
+        )

@@ -1,0 +1,78 @@
+"""Persons in SQLite: each is a row with its record, and every one of its ids points to it.
+
+One rule: the single writer keeps in memory whom it met, so that an event that tells nothing new costs no statement.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from stepwell.core.events.events import Event
+from stepwell.core.events.users import Person, UserId, fold, pack, told_by, unpack
+
+_MOST = 10_000  # ids kept in memory
+
+_FIND = "SELECT seq, record FROM person_ids CROSS JOIN people ON people.seq = person WHERE kind = ? AND text = ?"
+
+
+class People:
+    """Writes; part of the store's batch."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[UserId, tuple[int, Person]] = {}  # their row and record
+
+    def forget(self) -> None:
+        """What is in memory: the file says something else."""
+        self._known.clear()
+
+    def tell(self, event: Event, now: int) -> None:
+        """Write down what an accepted event tells of its user, if that is new."""
+        told = told_by(event)
+        if told is None:
+            return
+        rows = {its: row for its in (*told.ids, *told.previous) if (row := self._find(its)) is not None}
+        person = fold(told, event.seq, now, {its: person for its, (_, person) in rows.items()})
+        if any(person == its for _, its in rows.values()):
+            return
+        seq = self._write(person, sorted({seq for seq, its in rows.values() if its.ids <= person.ids}))
+        if len(self._known) > _MOST:
+            self._known.clear()
+        self._known.update(dict.fromkeys(person.ids, (seq, person)))
+
+    def _write(self, person: Person, seqs: list[int]) -> int:
+        """In the oldest of the rows that become one; its number."""
+        execute = self._connection.execute
+        if seqs:
+            execute("UPDATE people SET record = ? WHERE seq = ?", (pack(person), seqs[0]))
+        else:
+            seqs = [execute("INSERT INTO people (record) VALUES (?)", (pack(person),)).lastrowid or 0]
+        self._connection.executemany("DELETE FROM people WHERE seq = ?", [(seq,) for seq in seqs[1:]])
+        ids = [(its.kind, its.text, seqs[0]) for its in person.ids]
+        self._connection.executemany("INSERT OR REPLACE INTO person_ids VALUES (?, ?, ?)", ids)
+        return seqs[0]
+
+    def _find(self, user_id: UserId) -> tuple[int, Person] | None:
+        known = self._known.get(user_id)
+        if known is not None:
+            return known
+        row = self._connection.execute(_FIND, user_id).fetchone()
+        return None if row is None else (row[0], unpack(row[1]))
+
+
+def read_person(connection: sqlite3.Connection, text: str) -> Person | None:
+    """The person whom an id means, of the first kind that knows it."""
+    sql = "SELECT record FROM person_ids CROSS JOIN people ON people.seq = person WHERE text = ? ORDER BY kind LIMIT 1"
+    row = connection.execute(sql, (text,)).fetchone()
+    return None if row is None else unpack(row[0])
+
+
+def names_of(connection: sqlite3.Connection, text: str) -> list[str]:
+    """All that lists may call a user whom one calls so."""
+    person = read_person(connection, text)
+    return sorted({text} | texts(person.ids if person else ()))
+
+
+def texts(ids: Iterable[UserId]) -> set[str]:
+    return {its.text for its in ids}

@@ -1,0 +1,45 @@
+"""Where what attempts log goes: at first into the database with the next batch; what is long goes on in a file.
+
+One rule: an attempt ends once its log is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepwell.local.database.log_files import LogFile, LogFiles
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.slots import AttemptId
+
+IN_DATABASE = 64 * 1024  # bytes of an attempt's log
+
+
+class AttemptLogs:
+    def __init__(self, store: LocalStore, files: LogFiles) -> None:
+        self._store, self._files = store, files
+        self._sizes: dict[AttemptId, int] = {}  # of what is in the database
+        self._long: dict[AttemptId, LogFile | None] = {}  # None: its run is gone
+        self._seq = 0
+
+    def add(self, attempt: AttemptId, at: int, stream: str, text: bytes) -> None:
+        if attempt in self._long:
+            file = self._long[attempt]
+        elif (size := self._sizes.get(attempt, 0) + len(text)) > IN_DATABASE:
+            name = self._store.add_log_file(*attempt)
+            file = self._long[attempt] = None if name is None else LogFile(name)
+        else:
+            self._sizes[attempt] = size
+            self._seq += 1
+            self._store.add_log(*attempt, self._seq, at, stream, text)
+            return
+        if file is not None:
+            self._files.append(file, text)
+
+    def finish(self, attempt: AttemptId, then: Callable[[], None]) -> None:
+        """The attempt logs nothing more: call `then` once all of it is written, but for what the next batch writes."""
+        self._sizes.pop(attempt, None)
+        file = self._long.pop(attempt, None)
+        if file is None:
+            then()
+        else:
+            self._files.finish(file, then)

@@ -1,0 +1,61 @@
+"""How much one batch does: what it writes in one commit is bounded, so that nobody waits long for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from stepwell.local.database.unrouted import Unrouted
+from stepwell.platform import Route
+
+_REST = 2  # pieces: what is left of a batch is done with it rather than left, if it is not more
+
+
+class BatchPace:
+    """Implements `platform.Pace` for one batch: so many facts, or so many seconds of this thread: what comes first.
+
+    A busy machine makes hardly a batch smaller, since each has a price of its own. The thread's time is asked for only
+    once half of the seconds have passed: the kernel takes as long for it as for a write, and most batches are short.
+    """
+
+    def __init__(self, unrouted: Unrouted, at_once: int, most: int, seconds: float) -> None:
+        self._unrouted, self._at_once, self._most = unrouted, at_once, most
+        now = time.perf_counter()
+        self._looks_from, self._latest = now + seconds / 2, now + seconds
+        self._ends: float | None = None  # as the thread's time
+        self._is_granted = False
+
+    @property
+    def at_once(self) -> int:
+        return self._at_once
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the batch has done enough."""
+        return self._most <= 0 or self._is_late()
+
+    def _is_late(self) -> bool:
+        if self._ends is not None:
+            return time.thread_time() > self._ends
+        now = time.perf_counter()
+        if now < self._looks_from:
+            return False
+        self._ends = time.thread_time() + self._latest - now
+        return now >= self._latest
+
+    def grant(self) -> None:
+        """Let the next piece be done, however much the batch has done."""
+        self._is_granted = True
+
+    def count(self, done: int) -> None:
+        self._most -= done
+
+    def is_enough(self, left: float) -> bool:
+        is_granted, self._is_granted = self._is_granted, False
+        return not is_granted and left > _REST * self._at_once and self.is_over
+
+    def must_wait(self, name: str) -> bool:
+        return name in self._unrouted
+
+    def leave(self, routes: Iterable[Route]) -> None:
+        self._unrouted.leave(routes)

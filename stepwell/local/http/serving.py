@@ -1,0 +1,189 @@
+"""Serving the API of a local server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import IO, Any, TypeVar
+from uuid import uuid4
+
+from starlette.types import ASGIApp
+
+from stepwell.api.access import Keys, LocalOnly
+from stepwell.api.asgi import App
+from stepwell.api.ingest import refusal
+from stepwell.api.problem import Problem
+from stepwell.api.routing import Pushed
+from stepwell.api.users import Erased
+from stepwell.api.v1 import create_app
+from stepwell.core.events.events import BadRequest, Event
+from stepwell.core.events.users import Person
+from stepwell.core.routing.guard import RunSample
+from stepwell.core.routing.versions import Change, Release, Routing
+from stepwell.core.run.approvals import Link
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.resume import Restart
+from stepwell.local.approvals import LocalApprovals
+from stepwell.local.engine.erasure import erase
+from stepwell.local.engine.platform import DEFAULT_URL, Unavailable
+from stepwell.local.http.ingest_connection import IngestConnection
+from stepwell.local.http.tls import Certificate
+from stepwell.local.http.web_server import WebServer
+from stepwell.local.reading.readers import ReaderProcess, Readers
+from stepwell.local.server import LocalServer
+from stepwell.local.type_control import TypeControl
+from stepwell.local.users import LocalUsers
+from stepwell.local.webhooks import WebhookControl
+from stepwell.platform import Replayed
+from stepwell.project.archive import BadArchive
+from stepwell.project.load import LoadError
+
+log = logging.getLogger("stepwell.http")
+
+_ANSWER_S = 30.0  # how long a request waits for its batch
+_PUSH_S = 300.0  # and one that brings code
+_SWITCH_S = 0.0005  # until a thread gives the interpreter's lock back: the loop asks for it after each call of SQLite
+_MIN_DRAIN_S, _MAX_DRAIN_S = 1.0, 5.0  # how long requests may end once the server ends, if it has so much grace
+
+T = TypeVar("T")
+
+
+class _Control:
+    """Implements `api.v1.Control` and `api.routing.Lifecycle` for endpoints that run in threads."""
+
+    def __init__(self, server: LocalServer) -> None:
+        self._server, self._loop = server, asyncio.get_running_loop()
+        self._platform, self._queries = server.platform, server.queries
+
+    def cancel(self, run_id: str) -> None:
+        async def cancel() -> None:
+            await self._platform.cancel(run_id)
+
+        self.call(cancel())
+
+    def rerun(self, run_id: str, restart: Restart | None) -> str | None:
+        return self.call(self._platform.rerun(run_id, uuid4().hex, restart))
+
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        return self.call(self._platform.replay(function_id, version, events, replay))
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        return self.call(self._platform.decide(link, outcome))
+
+    def erase(self, person: Person) -> Erased:
+        return self.call(erase(self._platform, person))
+
+    def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
+        return self._queries.read_samples(function_id, limit)
+
+    def change_routing(self, function_id: str, change: Change) -> Routing:
+        return self.call(self._platform.change_routing(function_id, change))
+
+    def push(self, archive: IO[bytes], release: Release) -> Pushed:
+        try:
+            deployed = self.call(self._server.push(archive, release), _PUSH_S)
+        except BadArchive as bad:
+            raise Problem(400, str(bad)) from None
+        except LoadError as wrong:
+            errors = [
+                {"file": its.file.name, "line": its.line, "column": its.column, "message": its.message}
+                for its in wrong.problems
+            ]
+            first = wrong.problems[0]
+            raise Problem(400, f"{first.file.name}:{first.line}: {first.message}", errors=errors) from None
+        if deployed.registered is None:
+            raise Problem(409, f"this machine cannot run it: {'; '.join(deployed.missing)}")
+        its = deployed.registered
+        return Pushed(its.function_id, its.version, its.is_new)
+
+    def cancel_runs(self, function_id: str) -> None:
+        self.call(self._platform.cancel_runs(function_id))
+
+    def call(self, work: Coroutine[Any, Any, T], seconds: float = _ANSWER_S) -> T:
+        """Do work on the event loop, and wait for it."""
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
+        except Unavailable as reason:
+            raise Problem(503, str(reason)) from None
+
+
+def app_of(
+    server: LocalServer, keys: Keys, local_only: LocalOnly | None = None, reader: ReaderProcess | None = None
+) -> App:
+    """The API of a started server, for the event loop that runs now. `reader`: that some reads are handed to."""
+    platform = server.platform
+
+    control = _Control(server)
+    types = TypeControl(platform, server.queries, control.call)
+    webhooks = WebhookControl(server.webhooks, server.queries, control.call)
+
+    async def accept(events: Sequence[Event]) -> None:
+        try:
+            await platform.send(events)
+        except Unavailable as reason:
+            raise Problem(503, str(reason)) from None
+        except BadRequest as bad:
+            raise refusal(bad) from None
+
+    users = LocalUsers(server.settings.database, control.erase)
+    approvals = LocalApprovals(platform, server.queries, control.decide)
+    rest: ASGIApp = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
+    if reader is not None:
+        rest = Readers(rest, reader, keys)
+    return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only, platform.sender)
+
+
+async def serve(
+    server: LocalServer,
+    listener: socket.socket,
+    keys: Keys,
+    *,
+    local_only: LocalOnly | None,
+    certificate: Certificate | None = None,
+    ready: Callable[[], Coroutine[None, None, None]],
+) -> None:
+    """Answer requests until this task is cancelled, then end those that are being answered, at once if it is cancelled
+    again. Meanwhile steps may end. `ready` is called once the first request can be answered."""
+    _calm_the_collector()
+    sys.setswitchinterval(_SWITCH_S)
+    drain_s = round(min(max(server.settings.grace_s, _MIN_DRAIN_S), _MAX_DRAIN_S))
+    reader = ReaderProcess(server.settings.database, server.settings.public_url or DEFAULT_URL)
+    app = app_of(server, keys, local_only, reader)
+    http = WebServer(app, drain_s, IngestConnection, certificate)
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    while not http.started and not serving.done():
+        await asyncio.sleep(0.002)
+    announced = asyncio.create_task(ready())
+    announced.add_done_callback(_report)
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.platform.drain()
+        http.should_exit = True
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            http.force_exit = True
+            raise
+    finally:
+        announced.cancel()
+        await reader.close()
+
+
+def _calm_the_collector() -> None:
+    """A busy server makes many small objects and hardly a cycle: look for cycles rarely, and never in the modules."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)  # a look at 50,000 young objects would stop the loop for 30 ms
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """What ended beside the requests must not end in silence."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a background task has ended: %r", error, exc_info=error)

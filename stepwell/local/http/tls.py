@@ -1,0 +1,186 @@
+"""TLS for the server: its certificate, and connections that become a client's once they are encrypted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.local.http.connection_limit import make_room
+from stepwell.local.http.rate_limit import Allowance
+
+log = logging.getLogger("stepwell.http")
+
+_HANDSHAKE_S = 10.0
+_GOODBYE_S = 5.0
+_ACCEPT_AGAIN_S = 0.1  # when there are no descriptors left
+_IN_PLAIN = Problem(400, "this port speaks HTTPS: ask for https:// instead of http://").body()
+_TO_PLAIN = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+
+
+class BadCertificate(Exception):
+    """The files of --tls-cert and --tls-key cannot be used; the message says why, and what to do."""
+
+
+class Certificate:
+    """`context` is used for new connections. Raises BadCertificate."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = certificate, key
+        self._seen = self._look()
+        self.context = _context(certificate, key)
+
+    def renew(self) -> None:
+        """Read the files again if they changed; while they do not fit, the old ones count."""
+        try:
+            seen = self._look()
+            if seen == self._seen:
+                return
+            self.context = _context(*self._files)
+            self._seen = seen
+        except BadCertificate as error:
+            log.warning("the certificate stays as it was: %s", error)
+        else:
+            log.info("the certificate was renewed")
+
+    def _look(self) -> tuple[tuple[int, int], ...]:
+        return tuple((_stat(file).st_mtime_ns, _stat(file).st_ino) for file in self._files)
+
+
+def _stat(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        raise BadCertificate(f"cannot read {file}: {error.strerror}") from None
+
+
+def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+    if "-----BEGIN CERTIFICATE-----" not in _text(certificate):
+        raise BadCertificate(f"{certificate} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")
+    secret = _text(key)
+    if "PRIVATE KEY-----" not in secret:
+        raise BadCertificate(f"{key} holds no private key in PEM (-----BEGIN PRIVATE KEY-----)")
+    if "ENCRYPTED" in secret:
+        cure = f"`openssl pkey -in {key} -out FILE` writes it without its password"
+        raise BadCertificate(f"the key {key} is encrypted, and a server cannot ask for its password; {cure}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            why = "the server's own certificate must come first in its file"
+            raise BadCertificate(f"the key {key} does not belong to the certificate {certificate}; {why}") from None
+        raise BadCertificate(f"{certificate} and {key} cannot be used: {error.reason or error}") from None
+    return context
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("latin-1")
+    except OSError as error:
+        raise BadCertificate(f"cannot read {file}: {error.strerror}") from None
+
+
+class TlsListener:
+    """Accepts connections, as what `loop.create_server` answers does; `make` makes a client's protocol. What fails
+    before there is one is one line in the log."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        certificate: Certificate,
+        make: Callable[[], asyncio.Protocol],
+        connections: set[Any],
+    ) -> None:
+        listener.setblocking(False)
+        self._listener, self._certificate, self._make, self._connections = listener, certificate, make, connections
+        self._loop = asyncio.get_running_loop()
+        self._lines = Allowance(self._loop.time, burst=20, per_s=1)
+        self._accepting = self._loop.create_task(self._accept())
+
+    def close(self) -> None:
+        self._accepting.cancel()
+
+    async def wait_closed(self) -> None:
+        await asyncio.gather(self._accepting, return_exceptions=True)
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                client, address = await self._loop.sock_accept(self._listener)
+            except OSError as error:
+                log.warning("cannot accept a connection: %s", error.strerror)
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
+            handshake = _Handshake(self._loop.time() + _HANDSHAKE_S)
+            self._connections.add(handshake)
+            make_room(self._connections, handshake)
+            handshake.task = self._loop.create_task(self._encrypt(client, address[0], handshake))
+
+    async def _encrypt(self, client: socket.socket, address: str, handshake: _Handshake) -> None:
+        plain = client.dup()  # what was accepted is closed by a handshake that fails
+        try:
+            await self._loop.connect_accepted_socket(
+                self._make,
+                client,
+                ssl=self._certificate.context,
+                ssl_handshake_timeout=_HANDSHAKE_S,
+                ssl_shutdown_timeout=_GOODBYE_S,
+            )
+        except (OSError, asyncio.CancelledError) as error:
+            client.close()
+            if getattr(error, "reason", None) in ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST"):
+                self._tell(plain)
+            self._log(address, error)
+        except Exception:
+            client.close()
+            log.exception("no TLS with %s", address)
+        finally:
+            plain.close()
+            self._connections.discard(handshake)
+
+    def _log(self, address: str, error: BaseException) -> None:
+        """Whoever only looks whether the port is open, as load balancers do, is no news."""
+        if isinstance(error, OSError) and not isinstance(error, ConnectionResetError) and self._lines.take():
+            log.warning("no TLS with %s: %s", address, _why(error))
+
+    def _tell(self, client: socket.socket) -> None:
+        try:
+            client.setblocking(False)
+            client.send(_TO_PLAIN % (CONTENT_TYPE.encode(), len(_IN_PLAIN), _IN_PLAIN))
+            client.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+class _Handshake:
+    """A client that is not one yet."""
+
+    task: asyncio.Task[None] | None = None
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def give_way(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    shutdown = give_way
+
+    def sweep(self, now: float) -> None:
+        """It has a time of its own."""
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return error.strerror or str(error) or type(error).__name__

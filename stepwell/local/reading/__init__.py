@@ -1,0 +1,1 @@
+"""Readers: API reads in a process of their own."""

@@ -1,0 +1,118 @@
+"""Lambda's pollers in tests: batches of the two queues, handed to the real handlers one after the other.
+
+In an unkind account batches are small and out of order, messages come twice, and two Lambdas may have the same ones.
+Then what waits only to be tried again is tried at once: time is the test's, and passes when it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stepwell.aws.queues.redelivery import redelivered_soon
+from stepwell.aws.resources import Resources
+from stepwell.aws.topology import EVENTS, OUTCOMES, QUEUES, Queue, reader
+from stepwell.testing.account.emulator import Emulator
+from stepwell.testing.account.lambda_events import Json, LambdaContext
+from stepwell.testing.account.unkindness import ENGINE, Unkindness
+
+Handler = Callable[[Any, Any], Any]
+_SIZES = (1, 1, 2, 3, 5, 7)
+_LATE_MS = 600_000
+
+
+class Pollers:
+    """`handler`: that of the Lambda of this name, as it is now."""
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        resources: Resources,
+        handler: Callable[[str], Handler],
+        unkindness: Unkindness | None,
+    ) -> None:
+        self._queues, self._resources, self._handler = emulator.queues, resources, handler
+        self._unkindness = unkindness
+        self._twins: set[str] = set()  # messages that have one, or are one
+        self._second: Any = None
+
+    def deliver(self) -> bool:
+        """One batch of each queue; False if there was none."""
+        delivered = [self.batch(queue) for queue in QUEUES]
+        if any(delivered):
+            return True
+        hurried = [self._hurry(queue) for queue in QUEUES]
+        return any(hurried)
+
+    def drain(self, queue: str) -> None:
+        while self.batch(queue) or self._hurry(queue):
+            pass
+
+    def batch(self, queue: str) -> bool:
+        """The next batch of a queue; False if there is nothing to receive now."""
+        its, url = reader(queue), self._url(queue)
+        assert isinstance(its.trigger, Queue)
+        event = self._queues.receive(url, self._most(url, its.trigger.most_messages))
+        if not event["Records"]:
+            return False
+        with self._unkindly(queue, event):
+            answer = self._handler(its.name)(event, LambdaContext(its.name))
+        failed = self._queues.finish(url, event, answer)
+        self._repeat(url, [record for record in event["Records"] if record not in failed])
+        return True
+
+    def _url(self, queue: str) -> str:
+        return {EVENTS: self._resources.events_queue, OUTCOMES: self._resources.outcomes_queue}[queue]
+
+    # --- unkind ------------------------------------------------------------------------------------------------------
+
+    def _hurry(self, queue: str) -> bool:
+        return self._unkindness is not None and self._queues.hurry(self._url(queue)) > 0
+
+    def _most(self, url: str, most: int) -> int:
+        """How many are received; before, what lies in the queue is stirred."""
+        its = self._unkindness
+        if its is None:
+            return most
+        for message_id, body in self._queues.unread(url):
+            if message_id not in self._twins and its.happens("twin", its.twins):
+                its.note("sent a message in two")
+                self._twins |= {message_id, self._queues.send_again(url, body)}
+        if its.happens("reordering", its.reordering):
+            its.note("received out of order")
+            self._queues.reorder(url, lambda: its.fraction("order"))
+        if its.happens("small batch", its.small_batches):
+            return min(most, _SIZES[its.below("size", len(_SIZES))])
+        return most
+
+    @contextmanager
+    def _unkindly(self, queue: str, event: Json) -> Iterator[None]:
+        its = self._unkindness
+        if its is None:
+            yield
+        else:
+            with its.acting(ENGINE), its.overlapping(lambda: self._overlap(queue, event)):
+                yield
+
+    def _overlap(self, queue: str, event: Json) -> None:
+        """Another Lambda gets the messages, since they are visible again."""
+        from stepwell.aws.engine.queue_consumer import Entry
+
+        if self._second is None:
+            self._second = Entry(self._resources)
+        name, url = reader(queue).name, self._url(queue)
+        self._queues.release(url, event["Records"])
+        again = self._queues.receive(url, len(event["Records"]))
+        if again["Records"]:
+            handler = redelivered_soon(lambda batch, context: getattr(self._second, name)(batch))
+            self._queues.finish(url, again, handler(again, LambdaContext(name)))
+
+    def _repeat(self, url: str, records: list[Json]) -> None:
+        its = self._unkindness
+        for record in records if its is not None else ():
+            assert its is not None
+            if its.happens("duplicate", its.duplicates):
+                its.note("delivered a message again")
+                late = its.below("late", 2) * its.below("how late", _LATE_MS)
+                self._queues.put_back(url, record, late, forgets_receives=its.happens("forgets", 0.5))

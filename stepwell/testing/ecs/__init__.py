@@ -1,0 +1,1 @@
+"""ECS on Fargate in tests: container steps run by podman or docker."""

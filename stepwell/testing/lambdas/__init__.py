@@ -1,0 +1,1 @@
+"""Lambda in tests: real processes on the real Runtime API."""

@@ -1,0 +1,311 @@
+"""What an event starts, found by the values that expressions need: the same as if each expression were evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import Event, event_from
+from stepwell.core.plan import Plan, Trigger, compile_plan
+from stepwell.core.routing.not_started import Entries, Miss, Misses, misses_json, whole_misses, with_misses
+from stepwell.core.routing.trigger_table import Evaluation, TriggerTable
+from stepwell.core.routing.triggers import Catalog
+from stepwell.core.routing.versions import Route, State
+from stepwell.core.trigger_index import TriggerIndex, trigger_index
+
+KIND = (("data", "kind"),)
+
+
+def function(its_id: str, *expressions: str | None, event: str = "go") -> Plan:
+    triggers = [{"event": event, **({} if its is None else {"expression": its})} for its in expressions]
+    return compile_plan(parse_definition({"id": its_id, "triggers": triggers}).normalised(), 1)
+
+
+def catalog_of(*plans: Plan, state: State = State.ON) -> Catalog:
+    return Catalog([Route(plan, state=state) for plan in plans])
+
+
+def event_of(data: dict[str, Any], **others: Any) -> Event:
+    return event_from({"id": "1", "name": "go", "ts": 0, "data": data, **others})
+
+
+def started(plans: Sequence[Plan]) -> list[str]:
+    return [plan.function_id for plan in plans]
+
+
+# --- which expressions are indexed -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "paths", "values"),
+    [
+        ("data.kind == 'a'", KIND, [("a",)]),
+        ("'a' == event.data.kind", KIND, [("a",)]),
+        ("event['data']['kind'] == 'a'", KIND, [("a",)]),
+        ("!(data.kind != 'a')", KIND, [("a",)]),
+        ("data.kind in ['a', 'b', 3]", KIND, [("a",), ("b",), (3,)]),
+        ("data.kind == 'a' || data.kind in ['b', null]", KIND, [("a",), ("b",), (None,)]),
+        ("data.n > 3 && (data.kind == 'a' && has(data.x))", KIND, [("a",)]),
+        ("!(data.n > 3 || data.kind != 'a')", KIND, [("a",)]),
+        ("user.id == 'u' && data.kind == 'a'", (*KIND, ("user", "id")), [("a", "u")]),
+        ("event.v == 'x'", (("v",),), [("x",)]),
+        ("data.kind in ['a', 'b'] && data.kind == 'b'", KIND, [("b",)]),  # rather the fewer values
+        ("data.kind == true", KIND, [(True,)]),
+    ],
+)
+def test_what_an_expression_needs_at_places_of_the_event_is_an_index(
+    expression: str, paths: Any, values: list[Any]
+) -> None:
+    index = trigger_index(expression)
+    assert index is not None
+    assert (index.paths, list(index.values)) == (paths, values)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "true",
+        "data.kind != 'a'",
+        "!(data.kind == 'a')",
+        "data.kind > 'a'",
+        "data.kind == 'a' || data.other == 'b'",
+        "data.kind == 'a' || data.n > 1",
+        "!(data.kind in ['a'])",
+        "data.kind == user.kind",
+        "data.kind == b'a'",
+        "data.kind == ['a']",
+        "data.kind in ['a', data.x]",
+        "data.kind in []",
+        "data.list[0] == 'a'",
+        "has(data.kind)",
+        "data.list.exists(x, x == 'a')",
+        "data.x ? data.kind == 'a' : false",  # with an error in data.x, it is an error
+        "event == 'a'",
+    ],
+)
+def test_what_may_be_true_with_other_values_is_evaluated(expression: str) -> None:
+    assert trigger_index(expression) is None
+
+
+def test_an_index_is_read_as_it_was_written() -> None:
+    for expression in ("data.kind == 'a'", "data.kind in [1, 2.5, null, true, 1u] && user.x == '' && has(data.y)"):
+        index = trigger_index(expression)
+        assert index is not None
+        assert TriggerIndex.from_json(orjson.loads(orjson.dumps(index.as_json()))) == index
+
+
+# --- what that saves -------------------------------------------------------------------------------------------------
+
+
+def table_of(*expressions: str) -> TriggerTable:
+    return TriggerTable([(plan := function(f"f-{n}", its), plan.triggers[0]) for n, its in enumerate(expressions)])
+
+
+def test_only_those_that_need_the_events_values_are_looked_at() -> None:
+    table = table_of(*(f"data.kind == 'k{n}' && data.n > {n}" for n in range(50)), "data.n > 3", "data.kind in ['k7']")
+    evaluation = Evaluation(event_of({"kind": "k7", "n": 9}))
+    numbers, problems = table.look_up(evaluation)
+    assert (list(numbers), dict(problems), evaluation.answers) == ([7, 50, 51], {}, {})
+
+
+def test_of_many_that_miss_the_same_value_one_is_evaluated() -> None:
+    table, evaluation = table_of(*(f"data.kind == 'k{n}'" for n in range(50))), Evaluation(event_of({}))
+    assert table.look_up(evaluation) == ([], {'there is no key "kind"': list(range(50))})
+    assert list(evaluation.answers) == ["data.kind == 'k0'"]
+
+
+def test_without_the_value_what_asks_for_more_is_evaluated() -> None:
+    table = table_of("data.kind == 'a' && data.n == 1", "data.kind == 'b' && has(data.x)")
+    assert list(table.look_up(Evaluation(event_of({"n": 2})))[0]) == [0, 1]
+
+
+def test_an_expression_that_many_functions_have_is_evaluated_once() -> None:
+    evaluation = Evaluation(event_of({"n": 4}))
+    assert evaluation.answer("data.n > 3") is evaluation.answer("data.n > 3")
+
+
+def test_what_no_event_needs_is_not_compiled() -> None:
+    never = Trigger("go", "this cannot be compiled", index=trigger_index("data.kind == 'a'"))
+    plan = replace(function("f", None), triggers=(never,))
+    plans, misses = catalog_of(plan).starts(event_of({"kind": "b"}))
+    assert (plans, [miss.expression for miss in misses]) == ([], ["this cannot be compiled"])
+
+
+# --- misses ----------------------------------------------------------------------------------------------------------
+
+
+def kept(misses: Misses) -> tuple[bytes | None, dict[int, Entries]]:
+    """What an event keeps, and the tables that are kept once for all."""
+    tables: dict[int, Entries] = {}
+
+    def number_of(its: Entries) -> int:
+        tables[7] = its
+        return 7
+
+    return misses_json(misses, number_of), tables
+
+
+def test_many_misses_are_kept_once_for_all_events() -> None:
+    plans = [function(f"f-{n}", f"data.kind == 'k{n}' && data.n > {n}", "data.x") for n in range(500)]
+    catalog = catalog_of(*plans, function("always", None))
+    _, misses = catalog.starts(event_of({"kind": "k7", "n": "text"}))
+    text, tables = kept(misses)
+    assert text is not None
+    assert len(text) < 3000
+    whole = whole_misses(text, lambda number: tables[number].content)
+    assert whole is not None
+    assert orjson.loads(whole) == [miss.as_json() for miss in misses]
+    assert len(misses) == 1000
+    problems = {miss.expression: miss.problem for miss in misses}
+    assert problems["data.kind == 'k7' && data.n > 7"] == "`>` does not work with string, int"
+
+
+def test_few_misses_are_written_out() -> None:
+    _, misses = catalog_of(function("f", "data.kind == 'a'"), function("g", None)).starts(event_of({"kind": "b"}))
+    text, tables = kept(misses)
+    assert tables == {}
+    assert orjson.loads(text or b"") == [{"function_id": "f", "expression": "data.kind == 'a'", "problem": None}]
+    assert whole_misses(text, lambda number: None) == text
+
+
+def test_an_event_that_starts_all_keeps_nothing() -> None:
+    _, misses = catalog_of(*(function(f"f-{n}", None) for n in range(50))).starts(event_of({}))
+    assert (bool(misses), kept(misses)) == (False, (None, {}))
+
+
+def test_misses_of_a_table_that_is_kept_no_more_are_none() -> None:
+    _, misses = catalog_of(*(function(f"f-{n}", "data.x == 1") for n in range(50))).starts(event_of({"x": 2}))
+    text, _ = kept(misses)
+    assert whole_misses(text, lambda number: None) == b"[]"
+
+
+def test_a_further_miss_stands_beside_those_of_a_table() -> None:
+    _, misses = catalog_of(*(function(f"f-{n}", f"data.x == {n}") for n in range(50))).starts(event_of({"x": 3}))
+    text, tables = kept(misses)
+    further = Miss("f-3", "data.x", "it has run already", "run")
+    text = orjson.dumps(with_misses(text, [further]))
+    whole = orjson.loads(whole_misses(text, lambda number: tables[number].content) or b"")
+    assert len(whole) == 50
+    assert whole[-1] == further.as_json()
+
+
+def test_a_function_that_drops_events_misses_them_all() -> None:
+    plans, misses = catalog_of(function("f", "data.x == 1", None), state=State.DROPPING).starts(event_of({"x": 2}))
+    assert plans == []
+    assert [(miss.function_id, miss.expression) for miss in misses] == [("f", "")]
+
+
+def test_a_divided_function_misses_by_the_version_that_is_chosen() -> None:
+    live, canary = function("f", "data.x == 1"), function("f", "data.x == 2")
+    routes = [Route(live, canary, 0.5)]
+    seen = set()
+    for number in range(40):
+        event = event_from({"id": str(number), "name": "go", "ts": 0, "data": {"x": 2}})
+        plans, misses = Catalog(routes).starts(event)
+        chosen = routes[0].choose(event)
+        assert plans == ([canary] if chosen is canary else [])
+        assert [miss.expression for miss in misses] == ([] if chosen is canary else ["data.x == 1"])
+        seen.add(chosen is canary)
+    assert seen == {True, False}
+
+
+# --- the law ---------------------------------------------------------------------------------------------------------
+
+NUMBERS = [0, 1, -1, 0.0, -0.0, 1.0, 0.5, 2**53, 2**53 + 1, -(2**53) - 1, 2**63, 2**64 - 1, -(2**63), 2.0**53, 2.0**64]
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(["", "a", "b", "1", "a\0", "a\ufffd"])
+)
+VALUES = st.one_of(SCALARS, SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.sampled_from("ab"), SCALARS))
+OBJECTS = st.dictionaries(st.sampled_from(["a", "b", "c-d"]), VALUES, max_size=3)
+EVENTS = st.fixed_dictionaries({"data": OBJECTS, "user": OBJECTS}, optional={"v": st.sampled_from(["a", "1", None])})
+
+
+def any_of(texts: str) -> st.SearchStrategy[str]:
+    return st.sampled_from([text.strip() for text in texts.strip().split("|")])
+
+
+PLACES = any_of(
+    """data.a | event.data.a | event['data'].a | data.b | data['c-d'] | user.a | data.a.b | data.a['b'] | event.v
+    | event.v.a | event.name | event.user.b | data | event"""
+)
+CONSTANTS = any_of(
+    """1 | 1u | 1.0 | -1 | '1' | '' | 'a' | 'b' | null | true | false | 0.5 | 9007199254740993 | b'a' | 'a\\u0000'
+    | 'a\\ufffd' | 18446744073709551615u | 9007199254740992.0 | [1] | {'a': 1} | -0.0"""
+)
+COMPARISONS = st.tuples(PLACES, any_of("== | == | != | < | >="), CONSTANTS | PLACES, st.booleans()).map(
+    lambda its: f"{its[0]} {its[1]} {its[2]}" if its[3] else f"{its[2]} {its[1]} {its[0]}"
+)
+MEMBERS = st.tuples(PLACES, st.lists(CONSTANTS, max_size=3)).map(lambda its: f"{its[0]} in [{', '.join(its[1])}]")
+OTHERS = any_of(
+    """true | false | has(data.a) | has(data.a.b) | data.a | data.a in {'a': 1, 'b': 2} | size(data.a) > 0
+    | data.a.exists(x, x == 'a') | event.name.startsWith('g')"""
+)
+EXPRESSIONS = st.recursive(
+    st.one_of(COMPARISONS, COMPARISONS, MEMBERS, OTHERS),
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map(lambda its: f"({its[0]}) && ({its[1]})"),
+        st.tuples(inner, inner).map(lambda its: f"({its[0]}) || ({its[1]})"),
+        inner.map(lambda its: f"!({its})"),
+        st.tuples(inner, inner, inner).map(lambda its: f"({its[0]}) ? ({its[1]}) : ({its[2]})"),
+    ),
+    max_leaves=4,
+)
+
+
+def compiles(expression: str) -> bool:
+    try:
+        compile_expression(expression, Scope.TRIGGER)
+    except ValueError:
+        return False  # the compiler knows that its types differ
+    return True
+
+
+def evaluated_all(plans: Sequence[Plan], event: Event) -> tuple[set[str], set[tuple[str, str, str | None]]]:
+    """What is started and missed if every expression is evaluated for itself."""
+    starts, misses = set(), set()
+    for plan in plans:
+        answers = {}
+        for trigger in plan.triggers:
+            assert trigger.expression is not None
+            expression = compile_expression(trigger.expression, Scope.TRIGGER)
+            answers[trigger.expression] = expression.evaluate(Bindings(event=event.as_json()))
+        if any(answer.holds for answer in answers.values()):
+            starts.add(plan.function_id)
+        else:
+            misses |= {(plan.function_id, source, answer.problem) for source, answer in answers.items()}
+    return starts, misses
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(st.lists(EXPRESSIONS.filter(compiles), min_size=1, max_size=2), min_size=1, max_size=6), EVENTS)
+@example([["data.a == 1", "data.b == 2"], ["data.a == 'x'"]], {"data": {"a": 1.0}, "user": {}})
+@example([["data.a.b == 1"], ["data.a['b'] == 1"]], {"data": {"a": 5}, "user": {}})
+@example([["data.a in {'a': 1}"], ["data.a in ['a']"]], {"data": {"a": None}, "user": {}})
+@example([["data.a == 'a\\ufffd'"], ["data.a == 'a\\u0000'"]], {"data": {"a": "a\0"}, "user": {}})
+def test_the_index_answers_as_if_each_were_evaluated(functions: list[list[str]], fields: dict[str, Any]) -> None:
+    fields = orjson.loads(orjson.dumps(fields))  # what came over the wire
+    plans = [function(f"f-{n}", *dict.fromkeys(expressions)) for n, expressions in enumerate(functions)]
+    event = event_from({"id": "1", "name": "go", "ts": 0, **fields})
+    found, misses = catalog_of(*plans).starts(event)
+    expected = evaluated_all(plans, event)
+    assert (set(started(found)), {(its.function_id, its.expression, its.problem) for its in misses}) == expected
+
+
+@pytest.mark.parametrize("value", [["x"] * 60_000, [[]] * 80_000, "x" * 250_000, {"b": [[]] * 80_000}])
+@pytest.mark.parametrize("expression", ["data.a == 'x'", "data.a.b == 1", "data.kind == 'x' && data.a != data.b"])
+def test_what_is_too_much_for_an_expression_says_so_whatever_its_index(expression: str, value: Any) -> None:
+    plans = [function("f", expression), function("g", expression.replace("'x'", "'yy'"))]
+    event = event_of({"a": value, "b": value, "kind": "z"})
+    found, misses = catalog_of(*plans).starts(event)
+    assert (found, {(its.function_id, its.expression, its.problem) for its in misses}) == (
+        [],
+        evaluated_all(plans, event)[1],
+    )
