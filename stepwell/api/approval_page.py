@@ -12,7 +12,7 @@ from html import escape
 
 from starlette.responses import HTMLResponse, Response
 
-from stepwell.api.approvals import Asked
+from stepwell.api.approval_request import ApprovalRequest
 from stepwell.api.problem import Problem
 from stepwell.core.run.approvals import MOST_BY, MOST_COMMENT, Standing
 from stepwell.core.times import time_text
@@ -59,7 +59,7 @@ _BUTTON = {"approved": "Approve", "declined": "Decline"}
 _QUESTION = {"approved": "Do you approve?", "declined": "Do you decline?"}
 
 
-def answer(its: Asked, is_mine: bool | None) -> Response:
+def answer(its: ApprovalRequest, is_mine: bool | None) -> Response:
     """`is_mine`: whether this request has decided it; None if it only looks."""
     if its.standing is Standing.OPEN:
         return _document(200, _QUESTION[its.link.decision], "", [_message(its), _facts(its), _form(its)])
@@ -80,11 +80,11 @@ def refusal(problem: Problem) -> Response:
     return _document(problem.status, title, "", [f"<p>{_sentence(problem.detail)}</p>"], dict(problem.headers))
 
 
-def _message(its: Asked) -> str:
+def _message(its: ApprovalRequest) -> str:
     return f"<blockquote>{escape(its.detail.asked.get(its.link.step, ''))}</blockquote>"
 
 
-def _facts(its: Asked) -> str:
+def _facts(its: ApprovalRequest) -> str:
     plan, output = its.detail.plan, its.output or {}
     step = plan.steps[its.link.step]
     facts = [
@@ -107,7 +107,7 @@ def _time(text: str) -> str:
     return f'<time datetime="{escape(text)}">{datetime.fromisoformat(text):%-d %B %Y, %H:%M} UTC</time>'
 
 
-def _form(its: Asked) -> str:
+def _form(its: ApprovalRequest) -> str:
     decision = its.link.decision
     return f"""<form method="post">
 <label for="comment">Comment <span>(optional)</span></label>

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from stepwell.api import models
+from stepwell.api.approval_request import ApprovalRequest
 from stepwell.api.body import body_of, check_object, read_object
 from stepwell.api.openapi import Operation
 from stepwell.api.paging import PAGING, page, paging
@@ -36,7 +37,7 @@ from stepwell.core.run.approvals import (
     standing,
 )
 from stepwell.core.run.messages import Outcome
-from stepwell.core.run.run import Run, RunStatus, StepStatus
+from stepwell.core.run.run import Run, StepStatus
 from stepwell.core.signing import KeysUnreadable, UnknownKey
 from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, Page, RunDetail
@@ -68,40 +69,6 @@ class Approvals(Protocol):
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
         """End an approval so; False if it was not open any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An approval that a link leads to. `output`: what was decided, if that is known."""
-
-    link: Link
-    detail: RunDetail
-    standing: Standing
-    output: dict[str, Any] | None
-
-    @property
-    def step_id(self) -> str:
-        return self.detail.plan.steps[self.link.step].id
-
-    @property
-    def in_words(self) -> str:
-        """How it stands, if it is not open."""
-        what = f"step {self.step_id} of run {self.detail.run.id}"
-        if self.standing is Standing.DECIDED:
-            return f"{what} was decided already: {self._decision}"
-        if self.standing is Standing.EXPIRED:
-            return f"{what} was not decided by {time_text(self.link.expires_at)}, so this link has expired"
-        status = self.detail.run.status
-        why = "has gone on" if status is RunStatus.RUNNING else f"has {status.name.lower()}"
-        return f"{what} cannot be decided any more: the run {why.replace('has cancelled', 'was cancelled')}"
-
-    @property
-    def _decision(self) -> str:
-        if self.output is None:
-            return "what was decided is not kept"
-        by = f" by {self.output['by']}" if self.output["by"] else ""
-        comment = f": {self.output['comment']}" if self.output["comment"] else ""
-        return f"{self.output['decision']}{by} at {self.output['decided_at']}{comment}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +108,7 @@ class ApprovalApi:
             raise Problem(409 if its.standing is Standing.DECIDED else 410, its.in_words, **decision)
         return {"run_id": its.detail.run.id, "step_id": its.step_id, **(its.output or {})}
 
-    def find(self, token: str) -> Asked:
+    def find(self, token: str) -> ApprovalRequest:
         """Raises Problem 404."""
         link = self._read_link(token)
         detail = self.approvals.read_asked(link.run_id)
@@ -150,7 +117,7 @@ class ApprovalApi:
         stands = standing(detail.run, link, self.approvals.now())
         outputs = [row.output for row in detail.attempts if (row.step, row.attempt) == (link.step, link.attempt)]
         output = orjson.loads(outputs[0]) if stands is Standing.DECIDED and outputs and outputs[0] else None
-        return Asked(link, detail, stands, output)
+        return ApprovalRequest(link, detail, stands, output)
 
     def _read_link(self, token: str) -> Link:
         """Raises Problem 404, 429, 503."""
@@ -165,7 +132,7 @@ class ApprovalApi:
             raise _no_approval()
         return link
 
-    def decide(self, token: str, comment: str | None, by: str | None) -> tuple[Asked, bool]:
+    def decide(self, token: str, comment: str | None, by: str | None) -> tuple[ApprovalRequest, bool]:
         """How it stands then, and whether this decided it. Raises Problem 404, 503."""
         its = self.find(token)
         if its.standing is not Standing.OPEN:
@@ -227,7 +194,7 @@ def page_routes(its: ApprovalApi) -> list[Route]:
     ]
 
 
-def _page(do: Callable[[], tuple[Asked, bool | None]]) -> Response:
+def _page(do: Callable[[], tuple[ApprovalRequest, bool | None]]) -> Response:
     from stepwell.api.approval_page import answer  # most requests are others
 
     try:

@@ -17,7 +17,7 @@ from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import dockerfile, entry, handler_file
 from stepwell.project.json_text import parse_json
 from stepwell.project.search import NAMES as NAMES
-from stepwell.project.search import Tree, is_file, is_folder, is_function
+from stepwell.project.search import Tree, is_file, is_folder
 from stepwell.project.source import LoadError as LoadError
 from stepwell.project.source import PlacedProblem as PlacedProblem
 from stepwell.project.source import Source, SourceError
@@ -138,21 +138,6 @@ def _search(tree: Tree) -> tuple[list[Path], list[PlacedProblem]]:
         files.update(found)
         problems += wrong
     return sorted(files), problems
-
-
-def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
-    """The folders of this name at or below each path that are no functions, and none that is in another; and of a
-    function's folder, the one beside it too."""
-    tree = Tree.of(paths)
-    beside = Tree(path.parent for path in tree if is_file(path))
-    folders = [*tree.folders, *beside.folders]
-    found = {folder.path for folder in folders if folder.path.name == name and not folder.is_function}
-    for path in tree:
-        top = path.parent if is_file(path) else path
-        if is_function(top):
-            found |= {folder for folder in (top / name, top.absolute().parent / name) if is_folder(folder)}
-    found = {folder for folder in found if not is_function(folder)}
-    return {folder for folder in found if not any(other in folder.parents for other in found)}
 
 
 def _definitions(folder: Path, names: Container[str]) -> tuple[list[Path], list[PlacedProblem]]:

@@ -17,9 +17,9 @@ from stepwell.core.definition import field_validators
 from stepwell.core.definition.problems import Pointer, shown
 from stepwell.event_types.schema import POLICY, Schema
 from stepwell.event_types.validation import BadSchema, check_schema
+from stepwell.project.folders import folders_called
 from stepwell.project.json_text import parse_json
 from stepwell.project.leftovers import is_leftover
-from stepwell.project.load import folders_called
 from stepwell.project.source import LoadError, PlacedProblem, Source, SourceError
 
 FOLDER = "schemas"

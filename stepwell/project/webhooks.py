@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepwell.project.folders import folders_called
 from stepwell.project.leftovers import is_leftover
-from stepwell.project.load import folders_called, read_source
+from stepwell.project.load import read_source
 from stepwell.project.search import Tree, is_function
 from stepwell.project.source import LoadError, PlacedProblem
 

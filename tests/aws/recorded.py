@@ -22,9 +22,9 @@ from botocore.awsrequest import AWSPreparedRequest
 
 from stepwell.aws.clients import client
 from stepwell.aws.deploy import adapter
-from stepwell.aws.deploy.task_definitions import STEP
 from stepwell.aws.engine import queue_consumer
 from stepwell.aws.resources import VARIABLE, Resources
+from stepwell.aws.steps.container_names import STEP
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.testing.account.emulator import Emulator
 from stepwell.testing.account.lambda_events import LambdaContext

@@ -12,7 +12,7 @@ import pytest
 from stepwell.aws.clients import client
 from stepwell.aws.deploy.task_definitions import Container, register_task_definition
 from stepwell.aws.steps.containers import Containers, NotStarted
-from stepwell.aws.steps.dispatch import Busy, NeverStarts
+from stepwell.aws.steps.errors import Busy, NeverStarts
 from stepwell.aws.steps.stopped_tasks import TaskOutcome
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.testing.ecs.containers import ARCHITECTURE, PATIENCE_S, ContainerStepwell

@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan, compile_plan
 from stepwell.core.run.advance import Decision, advance, outstanding, questions, used_events
 from stepwell.core.run.messages import (
     NO_ANSWERS,
     NO_QUESTIONS,
-    Answer,
     Answers,
     AttemptEnded,
     AttemptLost,

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan, compile_plan
 from stepwell.core.run.advance import advance, outstanding, questions
 from stepwell.core.run.inputs import error_json
 from stepwell.core.run.messages import (
-    Answer,
     Answers,
     AttemptEnded,
     AttemptLost,

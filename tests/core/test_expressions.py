@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.expressions import Bindings, ExpressionError, Scope, Value, compile_expression, compile_value
-from stepwell.core.run.messages import Answer
 
 EVENT: dict[str, Any] = {
     "name": "user/signed.up",

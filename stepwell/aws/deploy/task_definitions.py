@@ -16,9 +16,8 @@ from typing import Any
 import orjson
 
 from stepwell.aws.resources import Resources
+from stepwell.aws.steps.container_names import ADAPTER, STEP
 
-STEP = "step"
-ADAPTER = "adapter"
 VOLUME = "/stepwell"
 _RETENTIONS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 _ARCHITECTURES = {"x86_64": "X86_64", "arm64": "ARM64"}

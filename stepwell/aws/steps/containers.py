@@ -18,9 +18,9 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stepwell.aws.clients import client
-from stepwell.aws.deploy.task_definitions import STEP
 from stepwell.aws.resources import Resources
-from stepwell.aws.steps.dispatch import Busy, NeverStarts
+from stepwell.aws.steps.container_names import STEP
+from stepwell.aws.steps.errors import Busy, NeverStarts
 from stepwell.aws.steps.stopped_tasks import STOPPED_BY_US, StoppedTask, TaskOutcome
 
 FOLDER = "inputs"  # in the bucket; its lifecycle deletes what is old

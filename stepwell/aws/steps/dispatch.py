@@ -22,6 +22,7 @@ from stepwell.aws.queues.messages import again_message, delay_s, entry, outcome_
 from stepwell.aws.queues.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
+from stepwell.aws.steps.errors import Busy, NeverStarts, NotFound
 from stepwell.core.events.events import Event
 from stepwell.core.run.invalid_events import INVALID_EVENT
 from stepwell.core.run.outcome import failure
@@ -49,18 +50,6 @@ _NOT_NOW = frozenset(
 )
 _FOUND_MS = 60_000  # after which a Lambda that is not found is not there: what Lambda tells of itself is told in time
 _SOONEST_MS, _LATEST_MS = 1000, 60_000  # until an attempt is started that could not be
-
-
-class NeverStarts(Exception):
-    """Trying again would not help; the message says why."""
-
-
-class NotFound(NeverStarts):
-    """There is no such Lambda. One that was made a moment ago may be found later."""
-
-
-class Busy(Exception):
-    """Throttled, without capacity, or not ready: for certain nothing was started, and later it may be."""
 
 
 class LambdaDispatcher:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.aws.deploy.task_definitions import ADAPTER, STEP
+from stepwell.aws.steps.container_names import ADAPTER, STEP
 from stepwell.aws.steps.outcomes import outcome_of_report
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Annotated, Any
 
@@ -10,19 +9,11 @@ import typer
 
 from stepwell.cli.remote.client import Client, in_path
 from stepwell.cli.remote.environments import EnvOption
-from stepwell.cli.ui.output import JsonOption, console, fail, print_json, warn
+from stepwell.cli.ui.output import JsonOption, console, print_json, warn
+from stepwell.cli.ui.shares import share
 from stepwell.cli.ui.tables import routing_text, version_table
 
 FunctionArgument = Annotated[str, typer.Argument(help="The function's id.")]
-
-
-def share(text: str) -> float:
-    """`10%`, or `0.1`, as a number between 0 and 1. Ends the command for anything else."""
-    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%|(0?\.\d+)", text.strip())
-    number = (float(match[1]) / 100 if match[1] else float(match[2])) if match else 0.0
-    if not 0 < number < 1:
-        fail(f"{text!r} is no share; write one like 10%, more than 0 and less than 100%", 2)
-    return number
 
 
 def versions(function: FunctionArgument, env: EnvOption = None, as_json: JsonOption = False) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from stepwell.cli.commands.versions import share
 from stepwell.cli.push.server import Project, refuse_wrong, to_server
 from stepwell.cli.push.webhooks import put_webhooks, show_webhooks
 from stepwell.cli.remote.environments import EnvOption, aws, resources_of
 from stepwell.cli.types.server import show_change
 from stepwell.cli.ui.output import JsonOption, console, fail, print_json, stderr, warn
+from stepwell.cli.ui.shares import share
 from stepwell.core.routing.versions import NotPossible, Release
 from stepwell.terminal import shown
 

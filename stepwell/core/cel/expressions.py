@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from cel_expr_python import cel
 
 from stepwell.core.cel import parse_json
+from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.ast import (
     Call,
     Const,
@@ -33,7 +34,6 @@ from stepwell.core.cel.immortal_none import make_none_immortal
 from stepwell.core.cel.loops import grows, nesting
 from stepwell.core.cel.sizes import Measured, json_of
 from stepwell.core.cel.values import is_json, only, without_nul
-from stepwell.core.run.messages import Answer
 
 make_none_immortal()  # before the library returns its first null
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.ast import Path
 from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Starts, Trigger
 from stepwell.core.routing.not_started import Entries
-from stepwell.core.run.messages import Answer
 from stepwell.core.trigger_index import NOTHING, Values, lookup_value, trigger_index, value_at
 
 _FALSE = Answer(False)

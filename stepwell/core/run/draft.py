@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.plan import Plan
 from stepwell.core.run.joins import JOINS
 from stepwell.core.run.messages import (
-    Answer,
     Answers,
     ClearTimer,
     CloseWait,

@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.expressions import Bindings, Expression, Scope, compile_expression
 from stepwell.core.plan import TRIGGER, Plan
-from stepwell.core.run.messages import Answer, Error
+from stepwell.core.run.messages import Error
 from stepwell.core.run.run import EdgeStatus, PauseStatus, Run
 
 MAX_INPUT_BYTES = 640 * 1024

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from enum import IntEnum
 
+from stepwell.core.cel.answer import Answer
 from stepwell.core.plain_data import immutable
 
 
@@ -139,14 +140,6 @@ Fact = (
 
 
 # --- questions and answers -----------------------------------------------------------------------------------------
-
-
-@immutable
-class Answer:
-    """Whether an expression is true. `problem` says why it is neither true nor false: an error, or another type."""
-
-    holds: bool
-    problem: str | None = None
 
 
 @immutable
