@@ -6,8 +6,8 @@ error, and no other reason. Where an event has no value, or one that is no scala
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from math import isfinite, prod
@@ -16,7 +16,6 @@ from typing import Any
 from stepwell.core.cel.ast import Call, Const, Ident, Items, Node, Path, Select, decisive_parts, path
 from stepwell.core.cel.cost import evaluated_length
 from stepwell.core.cel.expressions import Scope, compile_expression
-from stepwell.core.plan import Trigger
 
 _MOST_VALUES = 64  # combinations under which one expression is found
 _MOST_PATHS = 4
@@ -95,18 +94,6 @@ def value_at(event: Mapping[str, Any], its_path: Path) -> Any:
             return NOTHING
         value = value[field]
     return lookup_value(value)
-
-
-def indexes_json(triggers: Sequence[Trigger]) -> list[Any]:
-    """What is kept of the indexes of a version's triggers, so that whoever reads it compiles no expression."""
-    found = [None if trigger.expression is None else trigger_index(trigger.expression) for trigger in triggers]
-    return [None if index is None else index.as_json() for index in found]
-
-
-def with_indexes(triggers: Sequence[Trigger], kept: Sequence[Any] | None) -> tuple[Trigger, ...]:
-    """The triggers with the indexes that are kept of them, as JSON data, if any are."""
-    indexes = [row and TriggerIndex.from_json(row) for row in kept or [None] * len(triggers)]
-    return tuple(replace(its, index=index) for its, index in zip(triggers, indexes, strict=True))
 
 
 # --- what an expression needs ----------------------------------------------------------------------------------------

@@ -15,9 +15,8 @@ from stepwell.aws.table.items import read_partition
 from stepwell.aws.table.keys import META, NOT_NEWER, STARTS, Item, starts_key
 from stepwell.aws.table.routings import read_routing, routing_attributes
 from stepwell.core.plan import Plan, Trigger
-from stepwell.core.routing.heads import Head
+from stepwell.core.routing.heads import Head, indexes_json, with_indexes
 from stepwell.core.routing.versions import Route
-from stepwell.core.trigger_index import indexes_json, with_indexes
 
 
 def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ import orjson
 from stepwell.core.plan import Trigger, trigger_of
 from stepwell.core.routing.triggers import Paths
 from stepwell.core.routing.waits import wait_index
-from stepwell.core.trigger_index import indexes_json, with_indexes
+from stepwell.core.trigger_index import TriggerIndex, trigger_index
 
 _FIELDS = ("event", "expression", "cron", "timezone")
 
@@ -68,3 +68,15 @@ def _waits(definition: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
 
 def _path_set(raw: list[list[str]] | None) -> Paths | None:
     return None if raw is None else tuple(map(tuple, raw))
+
+
+def indexes_json(triggers: Sequence[Trigger]) -> list[Any]:
+    """What is kept of the indexes of a version's triggers, so that whoever reads it compiles no expression."""
+    found = [None if trigger.expression is None else trigger_index(trigger.expression) for trigger in triggers]
+    return [None if index is None else index.as_json() for index in found]
+
+
+def with_indexes(triggers: Sequence[Trigger], kept: Sequence[Any] | None) -> tuple[Trigger, ...]:
+    """The triggers with the indexes that are kept of them, as JSON data, if any are."""
+    indexes = [row and TriggerIndex.from_json(row) for row in kept or [None] * len(triggers)]
+    return tuple(replace(its, index=index) for its, index in zip(triggers, indexes, strict=True))
