@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("stepwell", "lambdas", "layers/runtime/adapter")
-LAYERS = {f"stepwell/aws/adapter_layers/{architecture}.zip" for architecture in ("arm64", "x86_64")}
+LAYERS = {f"stepwell/aws/deploy/adapter_layers/{architecture}.zip" for architecture in ("arm64", "x86_64")}
 
 
 def build(folder: Path, python: str = sys.executable, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +62,7 @@ def test_it_has_all_files_of_the_package_but_tests(built: tuple[Path, str]) -> N
 
 @pytest.mark.parametrize(("architecture", "machine"), [("x86_64", 62), ("arm64", 183)])
 def test_it_brings_the_adapter_for_both_architectures(built: tuple[Path, str], architecture: str, machine: int) -> None:
-    with zipfile.ZipFile(built[0] / f"stepwell/aws/adapter_layers/{architecture}.zip") as layer:
+    with zipfile.ZipFile(built[0] / f"stepwell/aws/deploy/adapter_layers/{architecture}.zip") as layer:
         (info,) = layer.infolist()
         content = layer.read(info)
     assert (info.filename, info.external_attr >> 16) == ("bootstrap", 0o100755)

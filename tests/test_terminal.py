@@ -146,7 +146,7 @@ CALLS = {"print", "typer.echo", "typer.secho", "typer.confirm", "typer.prompt", 
 def _modules() -> Iterator[tuple[str, ast.Module]]:
     for path in PACKAGE.rglob("*.py"):
         name = path.relative_to(PACKAGE).as_posix()
-        if not name.startswith(("testing/", "cli/templates/")):
+        if not name.startswith(("testing/", "cli/commands/templates/")):
             yield name, ast.parse(path.read_text())
 
 

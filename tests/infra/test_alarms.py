@@ -114,7 +114,7 @@ def test_alarms_and_the_dashboard_can_be_left_out(synth: Synth) -> None:
 
 def test_the_dashboard_shows_metrics_that_the_engine_writes(synth: Synth) -> None:
     sources = Path(__file__).parents[2] / "stepwell" / "aws"
-    written = "\n".join(file.read_text() for file in sources.glob("*.py"))
+    written = "\n".join(file.read_text() for file in sources.rglob("*.py"))
     for call in (f'duration("{STEP_METRIC}"', f'duration("{LAG_METRIC}"'):
         assert call in written
     for metric in (EVENTS_METRIC, INVALID_METRIC):

@@ -9,7 +9,7 @@ from stepwell.cli.types import check, diff, generate, infer, server
 app = typer.Typer(no_args_is_help=True, help="The types of events: JSON Schemas by name and version.")
 
 for module in (check, diff, infer, generate):
-    app.command(module.__name__.rpartition("_")[2])(module.command)
+    app.command(module.__name__.rpartition(".")[2])(module.command)
 app.command()(server.push)
 app.command("list")(server.list_types)
 for command in (
