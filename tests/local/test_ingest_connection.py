@@ -134,6 +134,27 @@ def test_whose_batch_cannot_be_written_is_told_so(tmp_path: Path) -> None:
     on_a_server(tmp_path, work)
 
 
+def test_what_a_stopping_server_gave_up_is_not_answered_as_accepted(tmp_path: Path) -> None:
+    async def work(server: LocalServer, _: App) -> None:
+        def gave_up(events: object) -> asyncio.Future[None]:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            return future
+
+        platform, keys = server.platform, AnyKey("right")
+        now, judge = platform.clock.now, platform.judge
+        app = App(refuse_all, server.webhooks, keys, platform.send, judge, now, None, lambda: gave_up)
+        text = await answer(app, IngestConnection, post())
+        assert (text.count(b"HTTP/1.1 503 "), text.count(b" 200 OK")) == (2, 0)
+        assert b"try again" in text
+
+    on_a_server(tmp_path, work)
+
+
+async def refuse_all(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError(scope["path"])
+
+
 def test_who_goes_away_before_the_answer_leaves_no_trace(tmp_path: Path) -> None:
     async def work(server: LocalServer, app: App) -> None:
         async with listening(app, IngestConnection) as (web, address):

@@ -20,6 +20,8 @@ from stepwell.core.events.events import Event
 from stepwell.local.http.answers import Answering
 from stepwell.local.http.connection import Connection
 
+_NOT_KEPT = "not accepted, try again: the server is stopping"
+
 
 class IngestConnection(Connection):
     _begins = False  # the head of a request that waits for no other's answer is complete
@@ -59,7 +61,7 @@ class IngestConnection(Connection):
             durable.add_done_callback(partial(self._durable, cycle, events))
 
     def _durable(self, cycle: RequestResponseCycle, events: Sequence[Event], durable: asyncio.Future[None]) -> None:
-        error = None if durable.cancelled() else durable.exception()
+        error = asyncio.CancelledError(_NOT_KEPT) if durable.cancelled() else durable.exception()
         if error is not None or not cast("Answering", cycle).answer_json(accepted(events)):
             self._start_task(cycle, cast("App", self.app).end_of(events, error))
             return
