@@ -43,8 +43,8 @@ imported = time.perf_counter()
 from stepwell.aws.clients import client
 for service in sys.argv[2:]:
     client(service)
-from stepwell.aws import observe
-observe._logger()
+from stepwell.aws import observability
+observability._logger()
 print(json.dumps([1000 * (imported - began), 1000 * (time.perf_counter() - imported), len(sys.modules)]))
 """
 _IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")

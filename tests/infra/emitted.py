@@ -122,7 +122,8 @@ def _names() -> Iterator[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
             if node.func.id in ("count", "duration"):
-                yield from _named(node.args[0], f"stepwell.aws.{file.stem}")
+                module = file.relative_to(AWS_SOURCES).with_suffix("").parts
+                yield from _named(node.args[0], ".".join(("stepwell", "aws", *module)))
 
 
 def _named(argument: ast.expr, module: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import typer
 
 from stepwell.cli.ui.output import fail
 
-_FOLDER = Path(__file__).parents[1] / "schemas"
+_FOLDER = Path(__file__).parents[2] / "schemas"
 
 
 class SchemaKind(StrEnum):
