@@ -143,6 +143,7 @@ def open_triggers(size: int, folder: Path) -> Iterator[Measure]:
         )
         write(folder, definition, {STEP_FILE: ONE_HANDLER})
     with Server(folder) as server:
+        server.wait_until_idle()  # it has shown what it deployed
         began = time.perf_counter()
         server.send([{"name": "growth/kinds", "data": {"kind": "none"}}])
         first_ms = (time.perf_counter() - began) * 1000
