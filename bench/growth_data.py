@@ -173,12 +173,16 @@ def _with_readers(server: Server, size: int) -> Figures:
     try:
         began = time.perf_counter()
         speed = w1(server)
+        watcher = Watcher(server)
+        with watcher.running():
+            w1(server, 500)
         seconds = time.perf_counter() - began
     finally:
         if reading is not None:
             reading.terminate()
             answered = reading.communicate()[0]
-    return {"runs_per_s": speed, "answers_per_s": int(answered or 0) / seconds if reading else 0.0}
+    answers_per_s = int(answered or 0) / seconds if reading else 0.0
+    return {"runs_per_s": speed, "answers_per_s": answers_per_s, "longest_ms": watcher.longest * 1000}
 
 
 READERS = Row(
@@ -190,6 +194,7 @@ READERS = Row(
     (
         Figure("runs_per_s", "W1", "runs/s", Aim(least_ratio=0.7)),
         Figure("answers_per_s", "their answers", "1/s"),
+        Figure("longest_ms", "longest wait of others", "ms", Aim(most=50)),
     ),
 )
 
@@ -206,7 +211,13 @@ def open_values(size: int, folder: Path) -> Iterator[Measure]:
     with Server(folder) as server:
 
         def once() -> Figures:
-            return {"runs_per_s": _outputs_per_s(server, size), "log_ms": _log_ms(server, size * 16)}
+            figures = {"runs_per_s": _outputs_per_s(server, size), "log_ms": _log_ms(server, size * 16)}
+            watcher = Watcher(server)
+            with watcher.running():
+                _outputs_per_s(server, size, 50)
+                send(server, "growth/logs", 3, size=size * 16)
+                server.wait_until_ended("growth-logs")
+            return {**figures, "longest_ms": watcher.longest * 1000}
 
         once()
         yield once
@@ -239,6 +250,7 @@ VALUES = Row(
     (
         Figure("runs_per_s", "two steps with such outputs", "runs/s", Aim(least=300)),
         Figure("log_ms", "a step with such a log, CPU of the server", "ms", Aim(most=20)),
+        Figure("longest_ms", "longest wait of others during both", "ms", Aim(most=50)),
     ),
 )
 
