@@ -21,7 +21,7 @@ from moto.core.serialize import AttributePicker, XFormedAttributePicker
 from moto.core.utils import unix_time_millis
 from moto.sqs import models as sqs
 
-from stepwell.testing.faster_dynamodb import faster_dynamodb
+from stepwell.testing.account.faster_dynamodb import faster_dynamodb
 
 _PURE = (
     (responses, "camelcase_to_underscores"),
