@@ -14,7 +14,7 @@ from collections.abc import Iterable
 MOST_BYTES = 900  # of a text that is kept in `attempts`
 IN_ITS_PLACE = b""  # no JSON text is empty
 INSERT = "INSERT OR REPLACE INTO long_texts VALUES (?, ?)"
-_RUN_BITS, _STEP_BITS = 24, 8  # to the right of a run's number: those of a step and an attempt; of an attempt
+_RUN_BITS, _STEP_BITS = 24, 8  # to the right of a run's number: of a step and an attempt; of an attempt (at most 25)
 _DELETE = f"DELETE FROM long_texts WHERE place BETWEEN ? << {_RUN_BITS} AND (? + 1 << {_RUN_BITS}) - 1"
 
 
