@@ -66,8 +66,8 @@ RESOURCES = Resources(
 def begin(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Start a Lambda's process; raises CalledProcessError if it cannot be imported."""
     resources = replace(RESOURCES, ingest="bus").to_json()
-    its = {VARIABLE: resources, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
-    environment = {**os.environ, **its, "PYTHONPATH": str(ROOT)}
+    fields = {VARIABLE: resources, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {**os.environ, **fields, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *options, "-c", PROGRAM, name, *CLIENTS[name]]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
 
@@ -86,7 +86,7 @@ def packages(name: str) -> Counter[str]:
     for microseconds, module in _IMPORT.findall(begin(name, "-X", "importtime").stderr):
         top, _, rest = module.partition(".")
         found[f"{top}.{rest.partition('.')[0]}" if top == "stepwell" else top] += int(microseconds)
-    return Counter({package: round(its / 1000) for package, its in found.items() if its >= 1000})
+    return Counter({package: round(number / 1000) for package, number in found.items() if number >= 1000})
 
 
 def main(
@@ -114,8 +114,8 @@ def show(results: dict[str, dict[str, float]]) -> None:
     table = Table("ms", "imports", "clients, logger", "in all", "modules", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, its in results.items():
-        table.add_row(name, *(f"{value:,.0f}" for value in its.values()))
+    for name, item in results.items():
+        table.add_row(name, *(f"{value:,.0f}" for value in item.values()))
     Console().print(table)
 
 

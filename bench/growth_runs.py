@@ -80,7 +80,7 @@ def _wait_for_end(server: Server, event_id: str) -> None:
     """Asks for the event that tells of the end. A list of open runs would show all steps of this one each time, and
     what that costs is no cost of the run."""
     newest, deadline = "/v1/events?name=stepwell/run.completed&limit=1", time.monotonic() + _PATIENCE_S
-    while all(its["data"]["event_id"] != event_id for its in server.call("GET", newest)["data"]):
+    while all(item["data"]["event_id"] != event_id for item in server.call("GET", newest)["data"]):
         if time.monotonic() > deadline:
             raise BenchError(f"no run that event {event_id} started has completed")
         time.sleep(0.02)

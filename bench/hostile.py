@@ -55,10 +55,10 @@ def post(name: str, body: bytes | Callable[[], bytes], path: str = "/e", **heade
     sent = {"content-type": "application/json", **{field.replace("_", "-"): value for field, value in headers.items()}}
 
     def attack(server: Server, keys: Keys) -> str:
-        its = {**sent, "authorization": f"Bearer {keys.manage if path.startswith('/v1') else keys.send}"}
+        fields = {**sent, "authorization": f"Bearer {keys.manage if path.startswith('/v1') else keys.send}"}
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         try:
-            connection.request("POST", path, content, its)
+            connection.request("POST", path, content, fields)
             with connection.getresponse() as response:
                 response.read()
                 return str(response.status)
@@ -77,16 +77,16 @@ def raw(name: str, *pieces: bytes, connections: int = 1, pause_s: float = 0.0) -
         sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(connections)]
         try:
             for piece in pieces:
-                for its in sockets:
-                    its.sendall(piece.replace(b"KEY", keys.send.encode()))
+                for item in sockets:
+                    item.sendall(piece.replace(b"KEY", keys.send.encode()))
                 time.sleep(pause_s)
             sockets[0].settimeout(1)
             return sockets[0].recv(100).split(b"\r\n")[0].decode(errors="replace")[9:12]
         except OSError as error:
             return type(error).__name__
         finally:
-            for its in sockets:
-                its.close()
+            for item in sockets:
+                item.close()
 
     return Case(name, sum(map(len, pieces)) * connections, attack)
 
@@ -275,7 +275,7 @@ def main(
     try:
         with Server(FUNCTIONS, "serve") as server, Console(stderr=True).status("") as status:
             keys = server.make_keys()
-            for name in [its.strip() for its in only.split(",")]:
+            for name in [name.strip() for name in only.split(",")]:
                 if name not in GROUPS:
                     raise BenchError(f"{name}: unknown; groups are {', '.join(GROUPS)}")
                 for case in GROUPS[name]():

@@ -137,11 +137,11 @@ def flood(server: Server, name: str, batch: int, seconds: int) -> tuple[float, i
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + PATIENCE_S)
     if done.returncode:
         raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
-    said = json.loads(done.stdout.splitlines()[-1])
-    if said["refused"] or said["broken"]:
-        raise BenchError(f"{said['refused']} requests were refused, {said['broken']} connections broke")
-    answered = said["requests"] * batch
-    return answered / said["seconds"], answered
+    value = json.loads(done.stdout.splitlines()[-1])
+    if value["refused"] or value["broken"]:
+        raise BenchError(f"{value['refused']} requests were refused, {value['broken']} connections broke")
+    answered = value["requests"] * batch
+    return answered / value["seconds"], answered
 
 
 def check_kept(server: Server, name: str, batch: int, answered: int) -> None:

@@ -119,10 +119,10 @@ def _write_function(folder: Path, function: str) -> None:
 def undisturbed(bench: Bench, rate: float) -> str:
     """The replay's id."""
     command = bench.stepwell("replay", "--function", "target", "--rate", f"{rate:g}/s", "--yes", "--json")
-    said = command.communicate()[0]
+    text = command.communicate()[0]
     if command.returncode != 0:
-        raise BenchError(f"the replay failed: {said}")
-    replay: str = json.loads(said)["replay"]
+        raise BenchError(f"the replay failed: {text}")
+    replay: str = json.loads(text)["replay"]
     return replay
 
 
@@ -140,9 +140,9 @@ def killed(bench: Bench, rate: float, seconds: float, numbers: random.Random) ->
             command.kill()
             command.communicate()
             command = bench.stepwell("replay", "--resume", replay, "--json")
-    said = command.communicate()[0]
+    text = command.communicate()[0]
     if command.returncode != 0:
-        raise BenchError(f"the replay failed: {said}")
+        raise BenchError(f"the replay failed: {text}")
     return replay
 
 
@@ -158,7 +158,7 @@ def measure(bench: Bench, replay: str, events: list[str], rate: float | None) ->
     swapped = sum(a != b for a, b in zip([run["event_id"] for run in runs], events, strict=False))
     elsewhere = sum(run["function_id"] != "target" for run in runs) + len(bench.runs(function="other")) - len(events)
     row = ["", "–"] if rate is None else [f"{rate:g}", f"{kept:,.1f} ({kept / rate - 1:+.1%})"]
-    return [*row, *(f"{its:,}" for its in (len(runs), lost, doubled, swapped, elsewhere))]
+    return [*row, *(f"{item:,}" for item in (len(runs), lost, doubled, swapped, elsewhere))]
 
 
 def main(

@@ -41,7 +41,7 @@ class Machine(Generic[S]):
 
     def text(self) -> str:
         """The machine's section: diagram, states, moves. Raises ValueError if something is not explained."""
-        moves = [(source, move, target) for source, its in self.table.items() for move, target in its.items()]
+        moves = [(source, move, target) for source, item in self.table.items() for move, target in item.items()]
         if set(self.states) != set(type(next(iter(self.states)))):
             raise ValueError(f"{self.title}: not every state is explained")
         if set(self.moves) != {(source, move) for source, move, _ in moves}:

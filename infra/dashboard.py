@@ -116,9 +116,9 @@ class Dashboard(Construct):
             (_metric("AWS/DynamoDB", "ConsumedWriteCapacityUnits", table), WRITE),
             (_metric("AWS/DynamoDB", "ConsumedReadCapacityUnits", table), READ),
         ]
-        for its in FUNCTIONS:
-            function = self._functions[its.name]
-            memory_gb = (its.memory_mb or self._settings.memory) / 1024
+        for item in FUNCTIONS:
+            function = self._functions[item.name]
+            memory_gb = (item.memory_mb or self._settings.memory) / 1024
             priced.append((function.metric_invocations(), INVOCATION))
             a_millisecond = memory_gb * GB_SECOND[self._settings.architecture] / 1000
             priced.append((function.metric_duration(statistic="Sum"), a_millisecond))

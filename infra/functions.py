@@ -37,46 +37,46 @@ class Functions(Construct):
         self._settings, self._code, self._places = settings, code, dict(places)
         self.by_name: dict[str, lambda_.Function] = {}
         # The others may invoke step_http, so that it is made before their roles.
-        for function in sorted(FUNCTIONS, key=lambda its: not isinstance(its.trigger, Engine)):
+        for function in sorted(FUNCTIONS, key=lambda value: not isinstance(value.trigger, Engine)):
             self.by_name[function.name] = made = self._function(function)
             self._places.setdefault(function.name, [made.function_arn])
 
-    def _function(self, its: Function) -> lambda_.Function:
+    def _function(self, function: Function) -> lambda_.Function:
         settings = self._settings
-        scope = Construct(self, its.name)
-        role = LambdaRole(scope, "Role", statements(its.name, settings), self._places)
+        scope = Construct(self, function.name)
+        role = LambdaRole(scope, "Role", statements(function.name, settings), self._places)
         made = lambda_.Function(
             scope,
             "Function",
-            description=f"Stepwell {settings.env}: {its.text}",
+            description=f"Stepwell {settings.env}: {function.text}",
             code=self._code.code,
-            handler=f"lambdas.{its.name}.handler",
+            handler=f"lambdas.{function.name}.handler",
             runtime=self._code.runtime,
             architecture=self._code.architecture,
-            layers=[self._code.layers[name] for name in (*its.layers, *((TRACER,) if settings.tracing else ()))],
-            memory_size=its.memory_mb or settings.memory,
-            timeout=Duration.seconds(its.timeout_s),
+            layers=[self._code.layers[name] for name in (*function.layers, *((TRACER,) if settings.tracing else ()))],
+            memory_size=function.memory_mb or settings.memory,
+            timeout=Duration.seconds(function.timeout_s),
             role=role.without_policy_updates(),
             tracing=lambda_.Tracing.ACTIVE if settings.tracing else lambda_.Tracing.DISABLED,
-            reserved_concurrent_executions=self._reserved(its.name),
+            reserved_concurrent_executions=self._reserved(function.name),
             environment={
                 "STEPWELL_ENV_NAME": settings.env,
                 LOG_LEVEL: settings.log_level,
                 **({TRACING: "true"} if settings.tracing else {}),
                 **({} if settings.metrics else {METRICS: "false"}),
             },
-            **self._logging(its),
+            **self._logging(function),
         )
         cast(lambda_.CfnFunction, made.node.default_child).recursive_loop = "Allow"
         log = log_group(scope, "Log", settings, f"/aws/lambda/{made.function_name}")
         let_log(scope, role, log.log_group_arn)
-        self._places[f"{its.name} log"] = [log.log_group_arn]
+        self._places[f"{function.name} log"] = [log.log_group_arn]
         return made
 
-    def _logging(self, its: Function) -> dict[str, Any]:
+    def _logging(self, function: Function) -> dict[str, Any]:
         """JSON lines, and of Lambda's own only warnings: START, END and REPORT are most of an idle environment's logs.
         `step_http` keeps them: between START and END stands what an attempt printed (`stepwell.aws.api.logs`)."""
-        if isinstance(its.trigger, Engine):
+        if isinstance(function.trigger, Engine):
             return {}
         return {
             "logging_format": lambda_.LoggingFormat.JSON,
@@ -108,11 +108,11 @@ class Functions(Construct):
 
     def connect(self, queues: Queues) -> None:
         """All but the HTTP API, which is in `infra/ingest.py`, and CloudFormation, which finds its Lambda by itself."""
-        for its in FUNCTIONS:
-            made = self.by_name[its.name]
-            match its.trigger:
+        for function in FUNCTIONS:
+            made = self.by_name[function.name]
+            match function.trigger:
                 case Queue(name, most):
-                    self._read(its.name, queues.all[name].queue.queue_arn, most)
+                    self._read(function.name, queues.all[name].queue.queue_arn, most)
                 case Schedule(minutes):
                     self._every(minutes, made)
                 case Engine(answers):

@@ -43,14 +43,14 @@ class Ingest(Construct):
             create_default_stage=False,
             default_integration=HttpLambdaIntegration("Everything", functions[DEFAULT.name]),
         )
-        for its in FUNCTIONS:
-            if isinstance(its.trigger, Http) and its is not DEFAULT:
-                self._add(its.trigger, HttpLambdaIntegration("Events", functions[its.name]))
+        for function in FUNCTIONS:
+            if isinstance(function.trigger, Http) and function is not DEFAULT:
+                self._add(function.trigger, HttpLambdaIntegration("Events", functions[function.name]))
         self.stage = self._stage(settings)
         self.url = f"https://{settings.domain}" if settings.domain else self.api.api_endpoint
 
     def _add(self, trigger: Http, integration: HttpLambdaIntegration) -> None:
-        methods = [apigateway.HttpMethod[its] for its in trigger.methods]
+        methods = [apigateway.HttpMethod[method] for method in trigger.methods]
         for path in trigger.paths:
             self.api.add_routes(path=path, methods=methods, integration=integration)
 

@@ -35,7 +35,7 @@ def key_actions(actions: Iterable[str]) -> dict[str, list[str]]:
     for action in actions:
         service = action.partition(":")[0]
         found.setdefault(service, set()).update(_NEEDS.get(action) or _NEEDS.get(service, ()))
-    return {service: sorted(its) for service, its in found.items() if its}
+    return {service: sorted(items) for service, items in found.items() if items}
 
 
 def via(service: str) -> dict[str, dict[str, str]]:

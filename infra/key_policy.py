@@ -45,8 +45,8 @@ def statements(key: str, account: str | None = None) -> list[Json]:
 
 def missing(policy: Json, wanted: Iterable[Json]) -> list[Json]:
     """Those of the wanted statements that a key's policy does not have, word for word but for their `Sid`."""
-    has = [_plain(its) for its in policy["Statement"]]
-    return [its for its in wanted if _plain(its) not in has]
+    has = [_plain(item) for item in policy["Statement"]]
+    return [item for item in wanted if _plain(item) not in has]
 
 
 def _statement(sid: str, service: str, actions: Sequence[str], condition: Json) -> Json:

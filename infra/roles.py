@@ -122,47 +122,49 @@ TRACES: Statements = (Statement("xray:PutTraceSegments PutTelemetryRecords", ("*
 
 def statements(name: str, settings: Settings) -> Statements:
     """What a Lambda may do, under these settings."""
-    its = STATEMENTS[name]
+    statements = STATEMENTS[name]
     trigger = function(name).trigger
     if isinstance(trigger, Queue):
-        its = (Statement(READ_QUEUE, (trigger.name,)), *its)
+        statements = (Statement(READ_QUEUE, (trigger.name,)), *statements)
     if name == "ingest":
-        its = (*its, SEND[settings.ingest])
+        statements = (*statements, SEND[settings.ingest])
     if name in READ_KEYS:
-        its = (*its, *READ_KEY)
+        statements = (*statements, *READ_KEY)
     if name == "register" and not settings.keep_data:
-        its = (*its, Statement("ssm:DeleteParameter", ("signing keys",)))  # with the stack
+        statements = (*statements, Statement("ssm:DeleteParameter", ("signing keys",)))  # with the stack
     if settings.has_containers:
-        its = (*its, *CONTAINERS.get(name, ()))
+        statements = (*statements, *CONTAINERS.get(name, ()))
     if settings.tracing:
-        its = (*its, *TRACES)
+        statements = (*statements, *TRACES)
     if settings.kms_key:
-        its = (*its, *_use_of_key(its))
-    return its
+        statements = (*statements, *_use_of_key(statements))
+    return statements
 
 
-def _use_of_key(its: Statements) -> Statements:
+def _use_of_key(statements: Statements) -> Statements:
     """What these statements need of the KMS key that encrypts all that is stored; of parameters, only those that may
     be read: Systems Manager gives the parameter's ARN as encryption context.
     https://docs.aws.amazon.com/kms/latest/developerguide/services-parameter-store.html
     """
-    parameters = tuple(f"{{{place}}}" for one in its if one.actions.startswith("ssm:") for place in one.places)
+    parameters = tuple(f"{{{place}}}" for one in statements if one.actions.startswith("ssm:") for place in one.places)
     these: Condition = {"StringLike": {"kms:EncryptionContext:PARAMETER_ARN": tuple(dict.fromkeys(parameters))}}
     return tuple(
         Statement(f"kms:{' '.join(actions)}", ("key",), {**via(on), **(these if on == "ssm" else {})})
-        for on, actions in key_actions(name for one in its for name in one.names).items()
+        for on, actions in key_actions(name for one in statements for name in one.names).items()
     )
 
 
 class LambdaRole(iam.Role):
     """A role of one of the engine's Lambdas. `places`: ARNs by the words of the statements."""
 
-    def __init__(self, scope: Construct, id: str, its: Statements, places: Mapping[str, list[str]]) -> None:
+    def __init__(self, scope: Construct, id: str, statements: Statements, places: Mapping[str, list[str]]) -> None:
         super().__init__(
             scope,
             id,
             assumed_by=for_this_account("lambda.amazonaws.com"),
-            inline_policies={"stepwell": iam.PolicyDocument(statements=[_statement(one, places) for one in its])},
+            inline_policies={
+                "stepwell": iam.PolicyDocument(statements=[_statement(one, places) for one in statements])
+            },
         )
 
 
@@ -177,13 +179,13 @@ def let_log(scope: Construct, role: iam.IRole, log_group: str) -> None:
     iam.Policy(scope, "WriteLog", roles=[role], statements=[write])
 
 
-def _statement(its: Statement, places: Mapping[str, list[str]]) -> iam.PolicyStatement:
+def _statement(statement: Statement, places: Mapping[str, list[str]]) -> iam.PolicyStatement:
     return iam.PolicyStatement(
-        actions=its.names,
-        resources=[arn for place in its.places for arn in (["*"] if place == "*" else places[place])],
+        actions=statement.names,
+        resources=[arn for place in statement.places for arn in (["*"] if place == "*" else places[place])],
         conditions={
             operator: {key: _value(value, places) for key, value in tests.items()}
-            for operator, tests in its.conditions.items()
+            for operator, tests in statement.conditions.items()
         }
         or None,
     )
@@ -192,5 +194,5 @@ def _statement(its: Statement, places: Mapping[str, list[str]]) -> iam.PolicySta
 def _value(value: str | tuple[str, ...], places: Mapping[str, list[str]]) -> str | list[str]:
     """As IAM takes it: one value alone, several as a list."""
     each = [value] if isinstance(value, str) else value
-    found = [its for one in each for its in (places[one[1:-1]] if one.startswith("{") else [one])]
+    found = [name for one in each for name in (places[one[1:-1]] if one.startswith("{") else [one])]
     return found[0] if len(found) == 1 else found

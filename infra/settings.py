@@ -202,8 +202,10 @@ class Settings:
     def from_context(cls, read: Callable[[str], Any], names: Mapping[str, Any]) -> Settings:
         """Settings from CDK's context: `read` answers None for what is not set, `names` is all that is set."""
         _refuse_unknown(cls, names)
-        values = {its.name: read(its.name) for its in fields(cls)}
-        given = {its.name: _parsed(its, values[its.name]) for its in fields(cls) if values[its.name] is not None}
+        values = {field.name: read(field.name) for field in fields(cls)}
+        given = {
+            field.name: _parsed(field, values[field.name]) for field in fields(cls) if values[field.name] is not None
+        }
         return cls.of_profile(**given)
 
     @classmethod
@@ -241,13 +243,15 @@ class Settings:
 
 def table() -> str:
     """The settings as a table in Markdown."""
-    rows = [f"| `{its.name}` | {_shown(its)} | {its.metadata['text']}{_limits(its)} |" for its in fields(Settings)]
+    rows = [
+        f"| `{field.name}` | {_shown(field)} | {field.metadata['text']}{_limits(field)} |" for field in fields(Settings)
+    ]
     return "\n".join(["| setting | default | what it does |", "|---|---|---|", *rows])
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    for its in fields(Settings):
-        yield from _field_problems(its, getattr(settings, its.name))
+    for setting in fields(Settings):
+        yield from _field_problems(setting, getattr(settings, setting.name))
     if settings.domain and not settings.certificate:
         yield "domain: a certificate of it is needed too: -c certificate=<its ARN in AWS Certificate Manager>"
     if settings.certificate and not settings.domain:
@@ -265,32 +269,32 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield f"warm_throughput: {settings.warm_throughput} is less than {least_warm}, which is there anyway"
 
 
-def _field_problems(its: Field[Any], value: Any) -> Iterator[str]:
-    low, high, one_of = (its.metadata.get(name) for name in ("low", "high", "one_of"))
-    pattern = its.metadata.get("pattern")
+def _field_problems(field: Field[Any], value: Any) -> Iterator[str]:
+    low, high, one_of = (field.metadata.get(name) for name in ("low", "high", "one_of"))
+    pattern = field.metadata.get("pattern")
     if (low is not None and value < low) or (high is not None and value > high):
-        yield f"{its.name}: {value} is not{_limits(its).replace(';', '')}"
+        yield f"{field.name}: {value} is not{_limits(field).replace(';', '')}"
     if one_of is not None and value not in one_of:
-        yield f"{its.name}: {value} is none of {', '.join(map(str, one_of))}"
-    if pattern is not None and value != its.default and not re.fullmatch(pattern, value):
-        yield f"{its.name}: {value!r} is not {its.metadata['hint']}"
+        yield f"{field.name}: {value} is none of {', '.join(map(str, one_of))}"
+    if pattern is not None and value != field.default and not re.fullmatch(pattern, value):
+        yield f"{field.name}: {value!r} is not {field.metadata['hint']}"
 
 
-def _parsed(its: Field[Any], value: Any) -> Any:
+def _parsed(field: Field[Any], value: Any) -> Any:
     """`-c` gives texts, cdk.json may have numbers and booleans."""
-    kind: type = type(its.default)
+    kind: type = type(field.default)
     if kind is bool:
         if str(value).lower() not in ("true", "false"):
-            raise BadSetting(f"{its.name}: {value!r} is neither true nor false")
+            raise BadSetting(f"{field.name}: {value!r} is neither true nor false")
         return str(value).lower() == "true"
     try:
         return kind(value)
     except ValueError:
-        raise BadSetting(f"{its.name}: {value!r} is no number") from None
+        raise BadSetting(f"{field.name}: {value!r} is no number") from None
 
 
 def _refuse_unknown(cls: type[Settings], names: Mapping[str, Any]) -> None:
-    known = [its.name for its in fields(cls)]
+    known = [field.name for field in fields(cls)]
     for name in names:
         if name in known or re.search(r"[:/]|^aws-cdk|^cdk|^vpc-provider", name):  # CDK's own have these in them
             continue
@@ -303,15 +307,15 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _shown(its: Field[Any]) -> str:
-    if isinstance(its.default, bool):
-        return f"`{str(its.default).lower()}`"
-    return f"`{its.default}`" if its.default != "" else ""
+def _shown(field: Field[Any]) -> str:
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    return f"`{field.default}`" if field.default != "" else ""
 
 
-def _limits(its: Field[Any]) -> str:
-    low, high, one_of = (its.metadata.get(name) for name in ("low", "high", "one_of"))
-    if one_of is not None and isinstance(its.default, str):
+def _limits(field: Field[Any]) -> str:
+    low, high, one_of = (field.metadata.get(name) for name in ("low", "high", "one_of"))
+    if one_of is not None and isinstance(field.default, str):
         return f"; {' or '.join(f'`{one}`' for one in one_of)}"
     if one_of is not None:
         return f"; one of {', '.join(map(str, one_of))}"

@@ -111,8 +111,8 @@ class Stepwell(Construct):
         known = replace(self._resources(), api_url=self.ingest.url, step_boundary=self.step_boundary)
         step_http = self.functions.by_name["step_http"]
         for function in self.functions.by_name.values():
-            its = known if function is step_http else replace(known, step_http=step_http.function_name)
-            function.add_environment(VARIABLE, self._json(its))
+            resources = known if function is step_http else replace(known, step_http=step_http.function_name)
+            function.add_environment(VARIABLE, self._json(resources))
         everything = replace(known, step_http=step_http.function_name)
         env = self.settings.env
         names = push_places(everything)

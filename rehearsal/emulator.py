@@ -166,7 +166,7 @@ def leading_keys(context_of: Callable[[bytes], Json]) -> Callable[[bytes], Json]
         for batch in request.get("RequestItems", {}).values():
             named += [key["pk"]["S"] for key in batch["Keys"]] if isinstance(batch, dict) else []
             for write in batch if isinstance(batch, list) else []:
-                named += [(its.get("Key") or its["Item"])["pk"]["S"] for its in write.values()]
+                named += [(item.get("Key") or item["Item"])["pk"]["S"] for item in write.values()]
         return {**context_of(body), "dynamodb:LeadingKeys": named}
 
     return context

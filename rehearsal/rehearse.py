@@ -196,7 +196,7 @@ def redrive() -> None:
 def redeploy(client: Client, context: list[str]) -> None:
     run = place(client, 2000)
     cdk("deploy", "--require-approval", "never", *context, "-c", "profile=dev", "-c", "batch_size=5")
-    left = [its for its in things() if its.kind.startswith("cloudwatch.") and f"-{ENV}-" in its.name]
+    left = [thing for thing in things() if thing.kind.startswith("cloudwatch.") and f"-{ENV}-" in thing.name]
     assert not left, f"with profile=dev there are still {left}"
     client.send([packed(2000)])
     client.until_completed(run["id"], "the run goes on")
@@ -204,7 +204,9 @@ def redeploy(client: Client, context: list[str]) -> None:
 
 def tick() -> None:
     """What every minute does, now: all may be over before the next one begins."""
-    (name,) = [its.name for its in things() if its.kind == "lambda.list_functions" and "Functionstick" in its.name]
+    (name,) = [
+        thing.name for thing in things() if thing.kind == "lambda.list_functions" and "Functionstick" in thing.name
+    ]
     answer = boto3.client("lambda").invoke(FunctionName=name)
     assert "FunctionError" not in answer, answer["Payload"].read()
 

@@ -16,7 +16,7 @@ from stepwell.core.events.events import Event, Invalid, run_id
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
 from stepwell.core.routing.idempotency import already_run, value_key
-from stepwell.core.routing.not_started import Miss
+from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.routing.waits import wait_index
 from stepwell.core.run.advance import advance, questions, used_events
 from stepwell.core.run.inputs import (
@@ -85,7 +85,7 @@ types_log = logging.getLogger("stepwell.types")
 
 
 @immutable
-class Arrival:
+class IncomingEvent:
     """An event to accept. `only` names the one function it is for (a tick of its cron trigger)."""
 
     event: Event
@@ -107,12 +107,12 @@ class Engine:
     def __init__(self, store: Store, dispatcher: Dispatcher, env: str, links: Callable[[], Links]) -> None:
         self.store, self.dispatcher, self.env, self._links = store, dispatcher, env, links
         self._undone: set[str] = set()
-        self._alerts: list[Arrival] = []
+        self._alerts: list[IncomingEvent] = []
         self._pace: Pace | None = None
         self._looks: deque[tuple[str, int, int]] = deque()  # to go on with: run, pause, behind which position
         self._spent_before = 0.0
 
-    def process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
+    def process(self, arrivals: Sequence[IncomingEvent], facts: Sequence[RunFact], now: int) -> set[str]:
         """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers the
         causes of what could not be done and must be delivered again."""
         for _ in self.steps(arrivals, facts, now):
@@ -121,7 +121,7 @@ class Engine:
 
     def steps(
         self,
-        arrivals: Sequence[Arrival],
+        arrivals: Sequence[IncomingEvent],
         facts: Sequence[RunFact],
         now: int,
         pace: Pace | None = None,
@@ -188,30 +188,32 @@ class Engine:
             if isinstance(accepted, NotWritten):
                 raise accepted
         ids = [event if isinstance(event, str) else event.id for event in asked]
-        events = {its: event for its, event in self.store.events(ids).items() if not event.erased}
+        events = {name: event for name, event in self.store.events(ids).items() if not event.erased}
         runs = {event_id: run_id(plan.function_id, event_id, replay) for event_id in ids if event_id in events}
         known = self.store.load(runs.values())
-        started = {event_id: its for event_id, its in runs.items() if its not in known}
-        for event_id, its in started.items():
-            run, position = new_run(its, plan, now), self.store.position(now)
+        started = {event_id: name for event_id, name in runs.items() if name not in known}
+        for event_id, name in started.items():
+            run, position = new_run(name, plan, now), self.store.position(now)
             self.store.add(RunRecord(run, plan, events[event_id], position, replay=replay))
-        if self.process([], [RunFact(its, RunStarted(), cause) for its in started.values()], now):
+        if self.process([], [RunFact(name, RunStarted(), cause) for name in started.values()], now):
             raise NotWritten("not all of it is started")
         return [Replayed(event_id, runs.get(event_id), started.pop(event_id, None) is not None) for event_id in ids]
 
-    def refuse(self, event: Event, errors: Sequence[Invalid], now: int, cause: Cause | None = None) -> list[Arrival]:
+    def refuse(
+        self, event: Event, errors: Sequence[Invalid], now: int, cause: Cause | None = None
+    ) -> list[IncomingEvent]:
         """Tell of an event that is not accepted, since it is not as its type says."""
         return self._alert(event, "reject", errors, now, cause)
 
     def _alert(
         self, event: Event, policy: str, errors: Sequence[Invalid], now: int, cause: Cause | None
-    ) -> list[Arrival]:
+    ) -> list[IncomingEvent]:
         first = errors[0]
         fields = {"event": event.id, "name": event.name, "v": event.v, "policy": policy, "pointer": first.pointer}
         words = "event %s %s is not as its type says (%s): %s: %s"
         types_log.warning(words, event.name, event.id, policy, first.pointer, first.message, extra={"fields": fields})
         alert = invalid_event(event, policy, errors, now)
-        return [Arrival(alert, cause=cause)] if self.dispatcher.emit(alert) else []
+        return [IncomingEvent(alert, cause=cause)] if self.dispatcher.emit(alert) else []
 
     def _failed(self, causes: Iterable[Cause | None]) -> None:
         self._undone.update(cause.id for cause in causes if cause is not None)
@@ -222,7 +224,7 @@ class Engine:
         """Whether the expressions of this step have taken long enough."""
         return self._pace is not None and EFFORT.spent - self._spent_before > _LONG
 
-    def _accept(self, arrivals: Sequence[Arrival], now: int) -> tuple[int, list[Route]]:
+    def _accept(self, arrivals: Sequence[IncomingEvent], now: int) -> tuple[int, list[Route]]:
         """How many of these events were looked at, at least one, and what the accepted ones are to do."""
         if not arrivals:
             return 0, []
@@ -235,19 +237,23 @@ class Engine:
             keys, starts = catalog.keys(arrival.event), [plan.function_id for plan in plans]
             new.append(NewEvent(arrival.event, keys, misses, starts, arrival.cause))
         routes: list[Route] = []
-        for its, accepted in zip(new, self.store.put_events(new, now), strict=True):
+        for new_event, accepted in zip(new, self.store.put_events(new, now), strict=True):
             if isinstance(accepted, NotWritten):
-                log.warning("event %s is not accepted yet: %s", its.event.id, accepted)
-                self._failed([its.cause])
+                log.warning("event %s is not accepted yet: %s", new_event.event.id, accepted)
+                self._failed([new_event.cause])
             if accepted is None:
-                log_known_event(its.event)
+                log_known_event(new_event.event)
             if not isinstance(accepted, Accepted):
                 continue
-            if its.event.invalid:
-                self._alerts += self._alert(its.event, "warn", its.event.invalid, now, its.cause)
-            is_awaited = catalog.is_awaited(its.event.name)
+            if new_event.event.invalid:
+                self._alerts += self._alert(new_event.event, "warn", new_event.event.invalid, now, new_event.cause)
+            is_awaited = catalog.is_awaited(new_event.event.name)
             if accepted.starts or is_awaited:
-                routes.append(Route(its.event, accepted.position, accepted.starts, is_awaited, its.cause, its.keys))
+                routes.append(
+                    Route(
+                        new_event.event, accepted.position, accepted.starts, is_awaited, new_event.cause, new_event.keys
+                    )
+                )
         return len(new), routes
 
     def _start_and_wake(self, routes: deque[Route], now: int) -> list[RunFact]:
@@ -299,20 +305,20 @@ class Engine:
     def _start(self, plans: Sequence[Plan], route: Route, now: int, facts: list[RunFact]) -> None:
         """A run of an accepted event for each function, but for those whose value of `idempotency` has one already.
         Adds to `facts`. Raises NotWritten."""
-        event, misses = route.event, list[Miss]()
+        event, misses = route.event, list[NotStarted]()
         for plan in plans:
             run = new_run(run_id(plan.function_id, event.id), plan, now)
             if plan.idempotency is not None:
                 value, problem = value_key(plan.idempotency, event)
                 if problem is not None:
                     run = run._replace(problems=(("idempotency", 0, problem),))
-                elif (first := self.store.once.claim(plan.function_id, value, run.id, route.position)) != run.id:
-                    misses.append(Miss(plan.function_id, plan.idempotency, already_run(first), first))
+                elif (first := self.store.idempotency.claim(plan.function_id, value, run.id, route.position)) != run.id:
+                    misses.append(NotStarted(plan.function_id, plan.idempotency, already_run(first), first))
                     continue
             self.store.add(RunRecord(run, plan, event, route.position))
             facts.append(RunFact(run.id, RunStarted(), route.cause))
         if misses:
-            self.store.once.refuse(event, misses)
+            self.store.idempotency.refuse(event, misses)
 
     def release(self, function_id: str, events: Iterable[Event], cause: Cause | None, now: int) -> list[RunFact]:
         """Route events that were kept while a function was paused, as if they came now; starts nothing else. Raises
@@ -332,7 +338,7 @@ class Engine:
         event, cause = route.event, route.cause
         waits = [route.found.popleft() for _ in range(min(len(route.found), most or len(route.found)))]
         run_ids = {wait.run_id for wait in waits if now < wait.deadline}
-        records = self.load(run_ids, [(its, cause) for its in run_ids])
+        records = self.load(run_ids, [(name, cause) for name in run_ids])
         facts: list[RunFact] = []
         for number, wait in enumerate(waits):
             if number and self._is_tired():
@@ -350,13 +356,13 @@ class Engine:
     def look(self, record: RunRecord, pause: int, after: int = 0) -> tuple[EventArrived | None, bool]:
         """The earliest event accepted so far, behind this position, that satisfies an open wait; and whether all were
         looked at. Of many, some are, and this is called again for the others."""
-        its, state = record.plan.pauses[pause], record.run.pauses[pause]
-        if state.status is not PauseStatus.AWAITING or its.event is None:
+        value, state = record.plan.pauses[pause], record.run.pauses[pause]
+        if state.status is not PauseStatus.AWAITING or value.event is None:
             return None, True
         if any(kind == "pause" and index == pause for kind, index, _ in record.run.problems):
             return None, True
         used = used_events(record.plan, record.run, pause)
-        events = self.store.find_events(its.event, state.key, max(record.after, after), state.due_at)
+        events = self.store.find_events(value.event, state.key, max(record.after, after), state.due_at)
         matches = matcher(record.plan, pause, record.event.as_json(), record.outputs, record.errors)
         for number, event in enumerate(events, 1):
             if event.id not in used and matches(event.as_json()).holds:
@@ -396,7 +402,7 @@ class Engine:
                 found |= self.store.load([one])
             except Exception:
                 log.exception("run %s cannot be read", one)
-                self._failed(cause for its, cause in asked if its == one)
+                self._failed(cause for name, cause in asked if name == one)
         return found
 
     def _decide(self, facts: Sequence[RunFact], now: int) -> tuple[list[Change], list[RunFact]]:
@@ -436,10 +442,10 @@ class Engine:
         before = record.run
         commands: list[Command] = []
         claims: list[Claim] = []
-        told = [(fact, cause) for _, fact, cause in facts]
-        todo = deque(told)
+        items = [(fact, cause) for _, fact, cause in facts]
+        todo = deque(items)
         for stored in reversed(self.store.waiting(record)):
-            if all(stored != its for its, _ in told):
+            if all(stored != fact for fact, _ in items):
                 todo.appendleft((stored, facts[0].cause))
         while todo:
             fact, cause = todo.popleft()
@@ -452,7 +458,7 @@ class Engine:
             new = self._fold_one(record, fact, now)
             is_stale = record.run is unchanged
             if is_stale and cause is not None:
-                new = [*new, *_end_again(record)] if cause.again else ()
+                new = [*new, *_end_again(record)] if cause.redelivered else ()
                 claims += _claims_again(record, fact, cause, now)
             commands += new
             if isinstance(fact, AttemptStarted):
@@ -465,7 +471,7 @@ class Engine:
             for command in new:
                 if isinstance(command, RunStep):
                     step = record.plan.steps[command.step]
-                    if step.asks or self.dispatcher.admit(calls=step.calls):  # people take no slot
+                    if step.is_approval or self.dispatcher.admit(calls=step.calls):  # people take no slot
                         todo.append((AttemptStarted(command.step, command.attempt), cause))
         return Change(before, record, commands, claims, [cause for _, _, cause in facts if cause is not None])
 
@@ -502,9 +508,9 @@ class Engine:
 
     # --- consequences ----------------------------------------------------------------------------------------------
 
-    def _consequences(self, changes: Sequence[Change], now: int) -> tuple[list[RunFact], list[Arrival]]:
+    def _consequences(self, changes: Sequence[Change], now: int) -> tuple[list[RunFact], list[IncomingEvent]]:
         facts: list[RunFact] = []
-        arrivals: list[Arrival] = []
+        arrivals: list[IncomingEvent] = []
         for change in changes:
             record = change.record
             cause = change.causes[-1] if change.causes else None
@@ -518,7 +524,7 @@ class Engine:
                         log_failed_run(record)
                     event = end_event(record.plan, record.run, record.event, record.errors, now, record.replay)
                     if event is not None and self.dispatcher.emit(event):
-                        arrivals.append(Arrival(event, cause=cause))
+                        arrivals.append(IncomingEvent(event, cause=cause))
                 elif isinstance(command, RecordAttempt):
                     log_failed_attempt(record, command, change.commands)
                 elif isinstance(command, StopStep):
@@ -529,22 +535,22 @@ class Engine:
                         calls = record.plan.steps[command.step].calls
                         self.dispatcher.queue(record, command.step, command.attempt, calls=calls)
             facts += self._start_claimed(change)
-            if record.plan.asking:
-                unasked, told = self._ask(change, now)
-                facts, arrivals = [*facts, *unasked], [*arrivals, *told]
+            if record.plan.approval_steps:
+                unasked, items = self._ask(change, now)
+                facts, arrivals = [*facts, *unasked], [*arrivals, *items]
         return facts, arrivals
 
     def _release(self, record: RunRecord, step: int) -> None:
-        its = record.plan.steps[step]
-        if not its.asks:
-            self.dispatcher.release(calls=its.calls)
+        value = record.plan.steps[step]
+        if not value.is_approval:
+            self.dispatcher.release(calls=value.calls)
 
     def _start_claimed(self, change: Change) -> list[RunFact]:
         """Execute what this change claimed; an attempt whose input is too large fails without being started."""
         facts: list[RunFact] = []
         record = change.record
         for claim in change.claims:
-            if record.plan.steps[claim.step].asks:
+            if record.plan.steps[claim.step].is_approval:
                 continue
             if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled in the same batch
                 self._release(record, claim.step)
@@ -558,16 +564,16 @@ class Engine:
             facts.append(RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause))
         return facts
 
-    def _ask(self, change: Change, now: int) -> tuple[list[RunFact], list[Arrival]]:
+    def _ask(self, change: Change, now: int) -> tuple[list[RunFact], list[IncomingEvent]]:
         """The events that tell of the approvals which this change has opened; what people decide comes back as an
         attempt's end. An approval whose message has no value fails instead."""
         from stepwell.core.run.approvals import asked, requested_event  # most functions ask nobody
 
         record = change.record
         run, plan, trigger = record.run, record.plan, record.event
-        facts, arrivals = list[RunFact](), list[Arrival]()
+        facts, arrivals = list[RunFact](), list[IncomingEvent]()
         for claim in change.claims:
-            if not plan.steps[claim.step].asks or run.steps[claim.step].status is not StepStatus.RUNNING:
+            if not plan.steps[claim.step].is_approval or run.steps[claim.step].status is not StepStatus.RUNNING:
                 continue
             message = asked(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
             if message.error is not None:
@@ -576,7 +582,7 @@ class Engine:
                 continue
             event = requested_event(plan, run, claim.step, trigger, message.text, self._links(), now, record.replay)
             if event is not None and self.dispatcher.emit(event):
-                arrivals.append(Arrival(event, cause=claim.cause))
+                arrivals.append(IncomingEvent(event, cause=claim.cause))
         return facts, arrivals
 
     def _input_or_error(self, record: RunRecord, step: int) -> bytes | Error:
@@ -621,12 +627,12 @@ def _claims_again(record: RunRecord, fact: Fact, cause: Cause, now: int) -> list
     """Attempts that this very message had claimed: nobody knows whether they were started before it was redelivered.
     A claim that comes again is of an attempt that is known not to have been started."""
     steps = record.run.steps
-    if not cause.again or isinstance(fact, CancelRequested):  # which claims nothing
+    if not cause.redelivered or isinstance(fact, CancelRequested):  # which claims nothing
         return []
     if isinstance(fact, AttemptStarted):
         claimed = [fact.step] if steps[fact.step].attempt == fact.attempt else []
     else:
-        claimed = [step for step, its in record.causes.items() if its[0] == cause.id]
+        claimed = [step for step, pair in record.causes.items() if pair[0] == cause.id]
     found = [Claim(i, steps[i].attempt, cause) for i in claimed if steps[i].status is StepStatus.RUNNING]
     if isinstance(fact, AttemptStarted):
         record.causes.update((claim.step, (cause.id, now)) for claim in found)
@@ -639,7 +645,11 @@ def _end_again(record: RunRecord) -> list[Command]:
     run = record.run
     if run.ended_at is None:
         return []
-    stopped = [StopStep(i, its.attempt) for i, its in enumerate(run.steps) if its.status is StepStatus.CANCELLED]
+    stopped = [
+        StopStep(i, step_state.attempt)
+        for i, step_state in enumerate(run.steps)
+        if step_state.status is StepStatus.CANCELLED
+    ]
     return [EmitEnd(run.status.name.lower()), *(stopped if run.status is RunStatus.CANCELLED else ())]
 
 
@@ -652,9 +662,9 @@ def _keep_result(record: RunRecord, command: RecordAttempt) -> None:
 
 
 def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:
-    its = plan.pauses[pause]
-    index = wait_index(its.match)
-    if index is None or its.event is None:
+    paus = plan.pauses[pause]
+    index = wait_index(paus.match)
+    if index is None or paus.event is None:
         return WaitKey(None)
     known = {**variables, "user": variables["event"]["user"], "data": variables["event"]["data"]}
-    return index.key(its.event, known)
+    return index.key(paus.event, known)

@@ -88,7 +88,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 def tls_problem(error: BaseException, url: str) -> str | None:
     """Why there is no encrypted connection to this address, and what to do; None if that is not the reason."""
-    refused = next((its for its in _causes(error) if isinstance(its, ssl.SSLError)), None)
+    refused = next((caus for caus in _causes(error) if isinstance(caus, ssl.SSLError)), None)
     if refused is None:
         return None
     where = httpx.URL(url).host
@@ -131,7 +131,7 @@ def _route(url: httpx.URL) -> _Route:
 def _proxy(url: httpx.URL) -> tuple[str | None, str]:
     """The proxy for an address, and the variable that names it."""
     proxies = getproxies_environment()
-    kind = next((its for its in (url.scheme, "all") if proxies.get(its)), None)
+    kind = next((name for name in (url.scheme, "all") if proxies.get(name)), None)
     if kind is None or _is_direct(url, proxies.get("no", "")):
         return None, ""
     proxy = proxies[kind].strip()
@@ -199,7 +199,7 @@ def _options(route: _Route) -> dict[str, Any]:
 
 def _proxy_problem(error: httpx.TransportError, route: _Route) -> str | None:
     """With the variable that names the proxy; None if it is not the proxy that does not answer."""
-    if route.proxy is None or any(isinstance(its, ssl.SSLError) for its in _causes(error)):
+    if route.proxy is None or any(isinstance(caus, ssl.SSLError) for caus in _causes(error)):
         return None
     if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypedDict, TypeVar, Unpack
 from stepwell.core.events.events import Event
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import Plan
-from stepwell.core.routing.not_started import Miss
+from stepwell.core.routing.not_started import NotStarted
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.routing.versions import Routing
 from stepwell.core.run.messages import AttemptEnded, Command
@@ -42,18 +42,18 @@ class RunRecord:
 
 @immutable
 class Cause:
-    """The message that brought a fact or an event. `again`: it was delivered before, and nobody knows how far that
-    got, so that what follows from it must be done again where it is still owed."""
+    """The message that brought a fact or an event. `redelivered`: it was delivered before, and nobody knows how far
+    that got, so that what follows from it must be done again where it is still owed."""
 
     id: str
-    again: bool
+    redelivered: bool
 
 
 @immutable
 class NewEvent:
     event: Event
     keys: Sequence[bytes]  # under which waits may look for it
-    misses: Collection[Miss]  # functions it named but did not start
+    misses: Collection[NotStarted]  # functions it named but did not start
     starts: Sequence[str]  # ids of the functions that it starts
     cause: Cause | None = None
     replay: str | None = None  # it is no news, but kept for this replay: no wait may ever find it
@@ -155,14 +155,14 @@ class Attempt:
     cause: Cause | None = None
 
 
-class Once(Protocol):
+class Idempotency(Protocol):
     """Which run counts for a value of a function's `idempotency`."""
 
     def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
         """The run that counts: this one, of the event at this position, unless there is one whose event was accepted in
         the 24 hours before. Raises NotWritten."""
 
-    def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
+    def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
         """Keep with an accepted event that it did not start these functions, and why, beside what is kept of others.
         Raises NotWritten."""
 
@@ -176,7 +176,7 @@ class Store(Protocol):
     looks_at: int | None
 
     @property
-    def once(self) -> Once: ...
+    def idempotency(self) -> Idempotency: ...
 
     def catalog(self) -> Catalog:
         """The functions that are live now."""

@@ -25,7 +25,9 @@ def log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequen
     error, plan, step = command.error, record.plan, record.plan.steps[command.step].id
     if error is None or command.status not in ("failed", "lost"):
         return
-    due = next((its.due_at for its in others if isinstance(its, SetTimer) and _is_retry(its.timer, command)), None)
+    due = next(
+        (other.due_at for other in others if isinstance(other, SetTimer) and _is_retry(other.timer, command)), None
+    )
     fields = {
         "function": plan.function_id,
         "version": plan.version,
@@ -46,7 +48,7 @@ def log_failed_run(record: RunRecord) -> None:
     run, plan = record.run, record.plan
     error = run_error(plan, run, record.errors) or {}
     step, kind, message = error.get("step"), error.get("kind"), _first_line(str(error.get("message")))
-    number = next((run.steps[i].attempt for i, its in enumerate(plan.steps) if its.id == step), None)
+    number = next((run.steps[i].attempt for i, item in enumerate(plan.steps) if item.id == step), None)
     fields = {"function": plan.function_id, "version": plan.version, "run": run.id, "step": step, "attempt": number}
     fields |= {"kind": kind, "error": message}
     words = "run %s of %s failed at step %s: %s: %s"

@@ -33,9 +33,9 @@ class Terminal(Console):
 
     def print_markup(self, text: str) -> None:
         """Lines with markup, however long each is: what `print` writes with `soft_wrap`, in a quarter of its time."""
-        its = self.render_str(text)
-        its.expand_tabs()
-        self.print(Segments(its.render(self, end="\n")), soft_wrap=True)
+        value = self.render_str(text)
+        value.expand_tabs()
+        self.print(Segments(value.render(self, end="\n")), soft_wrap=True)
 
 
 def shown(value: object) -> str:

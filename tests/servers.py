@@ -42,10 +42,10 @@ def program(script: str, **fields: Any) -> Json:
 
 def write_function(folder: Path, id: str = "f", on: str | Json = "go", **steps: Json) -> Path:
     """A function's folder; its one step says `"done"` unless others are given. Names of steps: `_` stands for `-`."""
-    its = {name.replace("_", "-"): step for name, step in steps.items()} or {"a": program("echo '\"done\"'")}
+    fields = {name.replace("_", "-"): step for name, step in steps.items()} or {"a": program("echo '\"done\"'")}
     trigger = {"event": on} if isinstance(on, str) else on
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"id": id, "triggers": [trigger], "steps": its}, indent=1)
+    text = json.dumps({"id": id, "triggers": [trigger], "steps": fields}, indent=1)
     saved = folder / "stepwell.json.new"  # a reader sees the old one or the new one
     saved.write_text(text)
     saved.replace(folder / "stepwell.json")

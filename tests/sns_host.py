@@ -65,7 +65,7 @@ class SnsHost(ThreadingHTTPServer):
 
     def message(self, kind: str = "Notification", version: str = "2", **fields: str) -> Json:
         """A signed message."""
-        its: Json = {
+        values: Json = {
             "Type": kind,
             "MessageId": uuid4().hex,
             "TopicArn": TOPIC,
@@ -75,11 +75,11 @@ class SnsHost(ThreadingHTTPServer):
             "SigningCertURL": self.certificate_url,
         }
         if kind != "Notification":
-            its |= {
+            values |= {
                 "Token": "2336",
                 "SubscribeURL": f"https://{HOST}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token=2336",
             }
-        return self.sign(its | fields)
+        return self.sign(values | fields)
 
     def sign(self, message: Json) -> Json:
         text = "".join(f"{name}\n{message[name]}\n" for name in _FIELDS if name in message)

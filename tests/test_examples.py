@@ -130,15 +130,15 @@ def test_an_event_that_does_not_match_leaves_the_wait_alone() -> None:
     ("options", "ended"), [(("--approve", "confirm"), "pay"), (("--decline", "confirm"), "refuse"), ((), "escalate")]
 )
 def test_people_decide_which_branch_is_taken(options: tuple[str, ...], ended: str) -> None:
-    its = run("approval", *options)
-    assert list(its["output"]) == [ended]
-    assert its["steps"]["confirm"]["status"] == ("completed" if options else "failed")
+    value = run("approval", *options)
+    assert list(value["output"]) == [ended]
+    assert value["steps"]["confirm"]["status"] == ("completed" if options else "failed")
 
 
 def test_a_small_refund_asks_nobody() -> None:
-    its = run("approval", "--event", '{"name": "refund/requested", "data": {"amount": 20}}')
-    assert statuses(its)["confirm"] == "skipped"
-    assert its["output"] == {"pay": {"paid": True}}
+    value = run("approval", "--event", '{"name": "refund/requested", "data": {"amount": 20}}')
+    assert statuses(value)["confirm"] == "skipped"
+    assert value["output"] == {"pay": {"paid": True}}
 
 
 def test_a_handled_failure_lets_the_run_complete() -> None:

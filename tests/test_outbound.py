@@ -100,7 +100,7 @@ def test_no_proxy_that_is_unusable_harms_what_does_not_need_it(
 
 
 @pytest.mark.parametrize(
-    ("variable", "proxy", "said"),
+    ("variable", "proxy", "text"),
     [
         ("ALL_PROXY", "socks://u:hush@h:1", "ALL_PROXY=socks://h:1 is no proxy that can be used; write it as http://"),
         ("all_proxy", "socks5://h:1", "all_proxy=socks5://h:1 is a SOCKS proxy, which needs a library: pip install"),
@@ -111,12 +111,12 @@ def test_no_proxy_that_is_unusable_harms_what_does_not_need_it(
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_with_its_variable(
-    environment: pytest.MonkeyPatch, variable: str, proxy: str, said: str
+    environment: pytest.MonkeyPatch, variable: str, proxy: str, text: str
 ) -> None:
     environment.setenv(variable, proxy)
     with pytest.raises(BadEnvironment) as bad:
         get("http://stepwell.example")
-    assert said in str(bad.value)
+    assert text in str(bad.value)
     assert "hush" not in str(bad.value)
     assert "\n" not in str(bad.value)
 

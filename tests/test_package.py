@@ -39,13 +39,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The wheel's content, and what setuptools said."""
     folder = tmp_path_factory.mktemp("package")
     done = build(folder, STEPWELL_REQUIRE_ADAPTER="1")
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
     (wheel,) = (folder / "wheels").glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "installed")
-    return folder / "installed", said
+    return folder / "installed", text
 
 
 def test_it_is_built_without_a_warning(built: tuple[Path, str]) -> None:

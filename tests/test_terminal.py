@@ -203,8 +203,10 @@ def _lines_with_markup(tree: ast.Module) -> Iterator[ast.JoinedStr]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
             ("console.print", "console.print_markup", "stderr.print")
         ):
-            is_plain = any(its.arg == "markup" and ast.unparse(its.value) == "False" for its in node.keywords)
-            yield from (its for its in node.args if isinstance(its, ast.JoinedStr) and not is_plain)
+            is_plain = any(
+                keyword.arg == "markup" and ast.unparse(keyword.value) == "False" for keyword in node.keywords
+            )
+            yield from (arg for arg in node.args if isinstance(arg, ast.JoinedStr) and not is_plain)
 
 
 def _bare(part: ast.expr) -> str | None:

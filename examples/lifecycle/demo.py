@@ -84,14 +84,14 @@ def a_canary_gets_its_share(folder: Path) -> None:
     share = sum(run["function_version"] == 2 for run in runs) / len(runs)
     print(f"{share:.0%} of the runs used version 2; no user saw both")
     check(0.1 <= share <= 0.3, f"the canary got {share:.0%}")
-    check(all(len(its) == 1 for its in versions.values()), "a user saw two versions")
+    check(all(len(version) == 1 for version in versions.values()), "a user saw two versions")
 
 
 def the_guard_rolls_back() -> None:
     show("The new provider is down")
     send(250)
-    told = until(lambda: items("/v1/events?name=stepwell/function.rolled_back"), "the guard rolls back")
-    print(told[0]["data"]["reason"])
+    value = until(lambda: items("/v1/events?name=stepwell/function.rolled_back"), "the guard rolls back")
+    print(value[0]["data"]["reason"])
     runs = until(lambda: ended("lifecycle", 750), "all runs end")
     print(f"{sum(run['status'] == 'failed' for run in runs)} runs failed")
     stepwell("versions", "lifecycle")
@@ -113,8 +113,8 @@ def what_failed_is_replayed() -> None:
     show(f"All that happened to {user}, the newest first")
     stepwell("user", user)
     timeline = items(f"/v1/users/timeline?id={user}")
-    told = {(its["status"], its["replay"] is not None) for its in timeline if its["type"] == "run"}
-    check(told == {("completed", False), ("failed", False), ("completed", True)}, f"the timeline says {told}")
+    value = {(item["status"], item["replay"] is not None) for item in timeline if item["type"] == "run"}
+    check(value == {("completed", False), ("failed", False), ("completed", True)}, f"the timeline says {value}")
 
 
 # --- the server, and what it is asked --------------------------------------------------------------------------------

@@ -66,8 +66,8 @@ def lock(name: str, machine: Machine) -> str:
         options = ["--dry-run", "--ignore-installed", "--target", "unused", "--report", report.name]
         _pip("install", *options, "-r", str(source), *machine.wheels)
         found = json.loads(Path(report.name).read_text())["install"]
-    needed = [its["metadata"] for its in found if name != "tracer" or its["metadata"]["name"] not in RUNTIME_HAS]
-    pins = sorted(f"{its['name'].lower()}=={its['version']}" for its in needed)
+    needed = [item["metadata"] for item in found if name != "tracer" or item["metadata"]["name"] not in RUNTIME_HAS]
+    pins = sorted(f"{item['name'].lower()}=={item['version']}" for item in needed)
     return "\n".join([f"# Written by `python -m layers.engine.build lock` from {source.name}.", *pins, ""])
 
 

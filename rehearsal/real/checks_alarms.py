@@ -61,10 +61,10 @@ def somebody_is_told(account: Account) -> str:
     alarms(account)
     (topic,) = account.made("AWS::SNS::Topic")
     found = account.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
-    told = [one["Endpoint"] for one in found if one["SubscriptionArn"] != "PendingConfirmation"]
-    if not told:
+    items = [one["Endpoint"] for one in found if one["SubscriptionArn"] != "PendingConfirmation"]
+    if not items:
         raise Failed("nobody has confirmed a subscription; deploy with -c alarm_email=<address> and confirm the mail")
-    return ", ".join(told)
+    return ", ".join(items)
 
 
 @check("Metrics that are written at any traffic are there, under the dimensions of their alarms", seconds=5)

@@ -43,14 +43,17 @@ def roles_are_bounded(account: Account) -> str:
     return f"{len(names)} roles, bounded by {wanted.role_boundary}; a step with one of them ran"
 
 
-def accesses(its: Environment) -> list[tuple[bool, str, str, Mapping[str, str]]]:
+def accesses(environment: Environment) -> list[tuple[bool, str, str, Mapping[str, str]]]:
     """Whether a push may do it, the action, the resource, and the values of condition keys."""
-    role = f"arn:{its.partition}:iam::{its.account}:role/{role_prefix(its.env)}check"
-    other = f"arn:{its.partition}:iam::{its.account}:role/other"
-    table, boundary = its.arn("dynamodb", f"table/{its.table}"), {"iam:PermissionsBoundary": its.boundary}
-    admin = {"iam:PermissionsBoundary": f"arn:{its.partition}:iam::aws:policy/AdministratorAccess"}
+    role = f"arn:{environment.partition}:iam::{environment.account}:role/{role_prefix(environment.env)}check"
+    other = f"arn:{environment.partition}:iam::{environment.account}:role/other"
+    table, boundary = (
+        environment.arn("dynamodb", f"table/{environment.table}"),
+        {"iam:PermissionsBoundary": environment.boundary},
+    )
+    admin = {"iam:PermissionsBoundary": f"arn:{environment.partition}:iam::aws:policy/AdministratorAccess"}
     to_lambda = {"iam:PassedToService": "lambda.amazonaws.com"}
-    secret = its.arn("ssm", f"parameter/stepwell/{its.env}/secrets/S")
+    secret = environment.arn("ssm", f"parameter/stepwell/{environment.env}/secrets/S")
     return [
         (True, "iam:CreateRole", role, boundary),
         (False, "iam:CreateRole", role, {}),
@@ -60,17 +63,22 @@ def accesses(its: Environment) -> list[tuple[bool, str, str, Mapping[str, str]]]
         (False, "iam:PutRolePolicy", role, {}),
         (False, "iam:DeleteRolePermissionsBoundary", role, boundary),
         (False, "iam:AttachRolePolicy", role, boundary),
-        (False, "iam:CreatePolicyVersion", its.boundary, {}),
+        (False, "iam:CreatePolicyVersion", environment.boundary, {}),
         (True, "iam:PassRole", role, to_lambda),
         (False, "iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}),
         (False, "iam:PassRole", other, to_lambda),
-        (True, "lambda:CreateFunction", its.arn("lambda", f"function:{function_prefix(its.env)}f-0"), {}),
-        (False, "lambda:CreateFunction", its.arn("lambda", "function:other"), {}),
+        (
+            True,
+            "lambda:CreateFunction",
+            environment.arn("lambda", f"function:{function_prefix(environment.env)}f-0"),
+            {},
+        ),
+        (False, "lambda:CreateFunction", environment.arn("lambda", "function:other"), {}),
         (True, "dynamodb:PutItem", table, {"dynamodb:LeadingKeys": "F"}),
         (False, "dynamodb:PutItem", table, {"dynamodb:LeadingKeys": "KEY"}),
         (False, "dynamodb:GetItem", table, {"dynamodb:LeadingKeys": "R#1"}),
-        (True, "ssm:PutParameter", its.arn("ssm", f"parameter/stepwell/{its.env}/dotenv/f/a"), {}),
-        (False, "ssm:PutParameter", its.arn("ssm", f"parameter/stepwell/{its.env}x/dotenv/f/a"), {}),
+        (True, "ssm:PutParameter", environment.arn("ssm", f"parameter/stepwell/{environment.env}/dotenv/f/a"), {}),
+        (False, "ssm:PutParameter", environment.arn("ssm", f"parameter/stepwell/{environment.env}x/dotenv/f/a"), {}),
         (False, "ssm:GetParameters", secret, {}),
     ]
 
@@ -99,7 +107,7 @@ def a_push_is_least_privileged(account: Account) -> str:
             wrong.append(f"{action} on {resource} with {dict(context)} is {decision}")
     if wrong:
         raise Failed("; ".join(wrong))
-    return f"{len(table)} of {len(table)} as they should be, {sum(its[0] for its in table)} of them allowed"
+    return f"{len(table)} of {len(table)} as they should be, {sum(pair[0] for pair in table)} of them allowed"
 
 
 def assumed(account: Account, commands: list[str]) -> dict[str, str]:
@@ -137,21 +145,21 @@ def a_push_succeeds_with_its_policy(account: Account) -> str:
     environment |= {**assumed(account, ["push"]), "AWS_REGION": account.resources.region}
     folder = str(ROOT / "rehearsal" / "real" / "functions" / PUSHED)
     words = [sys.executable, "-m", "stepwell", "push", folder, "--env", account.env]
-    said = ""
+    text = ""
 
     def pushed() -> bool:
-        nonlocal said
+        nonlocal text
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        said = done.stderr or done.stdout
-        if done.returncode and "denies" not in said:
-            raise Failed(said.strip()[-2000:])
+        text = done.stderr or done.stdout
+        if done.returncode and "denies" not in text:
+            raise Failed(text.strip()[-2000:])
         return done.returncode == 0
 
     try:
         account.until("IAM knows the policy", pushed, within_s=30, every_s=5)
     except Failed:
-        raise Failed(f"the push is refused: {said.strip()[-2000:]}") from None
-    return said.strip().splitlines()[-1] if said.strip() else "pushed"
+        raise Failed(f"the push is refused: {text.strip()[-2000:]}") from None
+    return text.strip().splitlines()[-1] if text.strip() else "pushed"
 
 
 @check("Every layer that Lambdas of steps use is there, also when a deploy has replaced it", emulated=True)
@@ -159,8 +167,10 @@ def layers_are_there(account: Account) -> str:
     account.use_functions()
     client, prefix = account.client("lambda"), function_prefix(account.env)
     pages = client.get_paginator("list_functions").paginate(FunctionVersion="ALL")
-    found = [its for page in pages for its in page["Functions"] if its["FunctionName"].startswith(prefix)]
-    used = {layer["Arn"] for its in found for layer in its.get("Layers") or ()}
+    found = [
+        function for page in pages for function in page["Functions"] if function["FunctionName"].startswith(prefix)
+    ]
+    used = {layer["Arn"] for item in found for layer in item.get("Layers") or ()}
     for arn in sorted(used):
         try:
             client.get_layer_version_by_arn(Arn=arn)
@@ -178,8 +188,8 @@ def stacks_know_their_lambdas(account: Account) -> str:
     if not formation.describe_stack_resources(PhysicalResourceId=engine)["StackResources"]:
         raise Failed(f"CloudFormation does not know {engine}, which it made")
     pages = account.client("lambda").get_paginator("list_functions").paginate()
-    names = [its["FunctionName"] for page in pages for its in page["Functions"]]
-    name = next(its for its in names if its.startswith(function_prefix(account.env)))
+    names = [function["FunctionName"] for page in pages for function in page["Functions"]]
+    name = next(name for name in names if name.startswith(function_prefix(account.env)))
     try:
         formation.describe_stack_resources(PhysicalResourceId=name)
     except ClientError as error:

@@ -31,12 +31,14 @@ def _attributes(account: Account, url: str) -> Json:
 @check(f"Messages come again after some {LATEST_S} s at the latest, and {MAX_RECEIVES} times", emulated=True)
 def queues_are_patient(account: Account) -> str:
     for name, url in _queues(account).items():
-        its = _attributes(account, url)
-        receives = int(json.loads(its.get("RedrivePolicy", "{}")).get("maxReceiveCount", 0))
+        fields = _attributes(account, url)
+        receives = int(json.loads(fields.get("RedrivePolicy", "{}")).get("maxReceiveCount", 0))
         longest = LATEST_S + _LONGEST_WINDOW_S
-        if not LATEST_S <= int(its["VisibilityTimeout"]) <= longest or receives != MAX_RECEIVES:
-            raise Failed(f"the queue {name} has {its['VisibilityTimeout']} s and {receives} deliveries; deploy again")
-    return f"{its['VisibilityTimeout']} s and {MAX_RECEIVES} deliveries on both queues"
+        if not LATEST_S <= int(fields["VisibilityTimeout"]) <= longest or receives != MAX_RECEIVES:
+            raise Failed(
+                f"the queue {name} has {fields['VisibilityTimeout']} s and {receives} deliveries; deploy again"
+            )
+    return f"{fields['VisibilityTimeout']} s and {MAX_RECEIVES} deliveries on both queues"
 
 
 @check("A message that cannot be handled comes again within seconds", seconds=120, usd=0.001)

@@ -106,7 +106,7 @@ def one_is_redriven(account: Account) -> str:
 
     def listed() -> Json | None:
         found = json.loads(account.stepwell("dead-letters", "list", "--queue", "outcomes", "--limit", "1000", "--json"))
-        return next((its for its in found if its["id"] == letter), None)
+        return next((item for item in found if item["id"] == letter), None)
 
     seen = account.until("it is listed", listed, 30)
     moved = json.loads(account.stepwell("dead-letters", "redrive", letter, "--queue", "outcomes", "--yes", "--json"))

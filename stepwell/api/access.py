@@ -58,11 +58,11 @@ def bearer(header: str | None) -> str | None:
 
 def require(keys: Keys, key: str | None, scope: KeyScope) -> None:
     """Raises Problem 401 for an unknown key, 403 for one that does not allow this."""
-    its = keys.scope_of(key)
-    if its is None:
+    key_scope = keys.scope_of(key)
+    if key_scope is None:
         what = "this key is unknown or revoked" if key else "a key is needed: Authorization: Bearer <key>"
         raise Problem(401, f"{what}; `stepwell keys create` makes one", {"www-authenticate": "Bearer"})
-    if scope is KeyScope.MANAGE and its is not KeyScope.MANAGE:
+    if scope is KeyScope.MANAGE and key_scope is not KeyScope.MANAGE:
         raise Problem(403, "this key may only send events; a key of scope manage is needed here")
 
 

@@ -59,18 +59,29 @@ _BUTTON = {"approved": "Approve", "declined": "Decline"}
 _QUESTION = {"approved": "Do you approve?", "declined": "Do you decline?"}
 
 
-def answer(its: ApprovalRequest, is_mine: bool | None) -> Response:
+def answer(approval_request: ApprovalRequest, is_mine: bool | None) -> Response:
     """`is_mine`: whether this request has decided it; None if it only looks."""
-    if its.standing is Standing.OPEN:
-        return _document(200, _QUESTION[its.link.decision], "", [_message(its), _facts(its), _form(its)])
-    if its.standing is Standing.DECIDED:
-        decision = its.output["decision"] if its.output else ""
+    if approval_request.standing is Standing.OPEN:
+        return _document(
+            200,
+            _QUESTION[approval_request.link.decision],
+            "",
+            [_message(approval_request), _facts(approval_request), _form(approval_request)],
+        )
+    if approval_request.standing is Standing.DECIDED:
+        decision = approval_request.output["decision"] if approval_request.output else ""
         title = f"You {decision}" if is_mine else f"This was {decision or 'decided'} already"
         title = title if is_mine is not None else f"This was {decision or 'decided'}"
-        return _document(409 if is_mine is False else 200, title, decision, [_message(its), _facts(its)])
-    title = "This link has expired" if its.standing is Standing.EXPIRED else "There is nothing to decide any more"
-    note = f'<p class="note">{_sentence(its.in_words)}</p>'
-    return _document(410, title, "", [_message(its), _facts(its), note])
+        return _document(
+            409 if is_mine is False else 200, title, decision, [_message(approval_request), _facts(approval_request)]
+        )
+    title = (
+        "This link has expired"
+        if approval_request.standing is Standing.EXPIRED
+        else "There is nothing to decide any more"
+    )
+    note = f'<p class="note">{_sentence(approval_request.in_words)}</p>'
+    return _document(410, title, "", [_message(approval_request), _facts(approval_request), note])
 
 
 def refusal(problem: Problem) -> Response:
@@ -80,21 +91,27 @@ def refusal(problem: Problem) -> Response:
     return _document(problem.status, title, "", [f"<p>{_sentence(problem.detail)}</p>"], dict(problem.headers))
 
 
-def _message(its: ApprovalRequest) -> str:
-    return f"<blockquote>{escape(its.detail.asked.get(its.link.step, ''))}</blockquote>"
+def _message(approval_request: ApprovalRequest) -> str:
+    return f"<blockquote>{escape(approval_request.detail.asked.get(approval_request.link.step, ''))}</blockquote>"
 
 
-def _facts(its: ApprovalRequest) -> str:
-    plan, output = its.detail.plan, its.output or {}
-    step = plan.steps[its.link.step]
+def _facts(approval_request: ApprovalRequest) -> str:
+    plan, output = approval_request.detail.plan, approval_request.output or {}
+    step = plan.steps[approval_request.link.step]
     facts = [
         ("Function", f"{escape(plan.function_id)}, step {escape(step.name)}"),
         ("Asked are", escape(", ".join(step.runtime.approvers))),
-        ("Until", _time(time_text(its.link.expires_at)) if its.standing is Standing.OPEN else ""),
-        ("Decided by", escape(output.get("by") or ("" if its.output is None else "somebody with the link"))),
+        (
+            "Until",
+            _time(time_text(approval_request.link.expires_at)) if approval_request.standing is Standing.OPEN else "",
+        ),
+        (
+            "Decided by",
+            escape(output.get("by") or ("" if approval_request.output is None else "somebody with the link")),
+        ),
         ("At", _time(output["decided_at"]) if output else ""),
         ("Comment", escape(output.get("comment") or "")),
-        ("Run", escape(its.detail.run.id)),
+        ("Run", escape(approval_request.detail.run.id)),
     ]
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{value}</dd>' for name, value in facts if value)}</dl>"
 
@@ -107,8 +124,8 @@ def _time(text: str) -> str:
     return f'<time datetime="{escape(text)}">{datetime.fromisoformat(text):%-d %B %Y, %H:%M} UTC</time>'
 
 
-def _form(its: ApprovalRequest) -> str:
-    decision = its.link.decision
+def _form(approval_request: ApprovalRequest) -> str:
+    decision = approval_request.link.decision
     return f"""<form method="post">
 <label for="comment">Comment <span>(optional)</span></label>
 <textarea id="comment" name="comment" rows="3" maxlength="{MOST_COMMENT}"></textarea>

@@ -77,7 +77,7 @@ class ApprovalApi:
 
     def list_approvals(self, request: Request) -> Any:
         runs = self.approvals.read_asking(**paging(request))
-        found = [its for detail in runs.items for its in self._open(detail)]
+        found = [open_approval for detail in runs.items for open_approval in self._open(detail)]
         return page(Page(found, runs.next), lambda view: view)
 
     def _open(self, detail: RunDetail) -> list[models.OpenApproval]:
@@ -102,11 +102,17 @@ class ApprovalApi:
     def decide_approval(self, request: Request) -> Any:
         body = read_object(request.state.body, DECISION)
         comment, by = (body.get(name) for name in DECISION["properties"])
-        its, is_mine = self.decide(request.path_params["token"], comment, by)
+        approval_request, is_mine = self.decide(request.path_params["token"], comment, by)
         if not is_mine:
-            decision = {} if its.output is None else {"decided": its.output}
-            raise Problem(409 if its.standing is Standing.DECIDED else 410, its.in_words, **decision)
-        return {"run_id": its.detail.run.id, "step_id": its.step_id, **(its.output or {})}
+            decision = {} if approval_request.output is None else {"decided": approval_request.output}
+            raise Problem(
+                409 if approval_request.standing is Standing.DECIDED else 410, approval_request.in_words, **decision
+            )
+        return {
+            "run_id": approval_request.detail.run.id,
+            "step_id": approval_request.step_id,
+            **(approval_request.output or {}),
+        }
 
     def find(self, token: str) -> ApprovalRequest:
         """Raises Problem 404."""
@@ -134,11 +140,11 @@ class ApprovalApi:
 
     def decide(self, token: str, comment: str | None, by: str | None) -> tuple[ApprovalRequest, bool]:
         """How it stands then, and whether this decided it. Raises Problem 404, 503."""
-        its = self.find(token)
-        if its.standing is not Standing.OPEN:
-            return its, False
-        outcome = decided(its.link.decision, comment, by, self.approvals.now())
-        is_mine = self.approvals.decide(its.link, outcome)
+        approval_request = self.find(token)
+        if approval_request.standing is not Standing.OPEN:
+            return approval_request, False
+        outcome = decided(approval_request.link.decision, comment, by, self.approvals.now())
+        is_mine = self.approvals.decide(approval_request.link, outcome)
         return self.find(token), is_mine
 
 
@@ -162,7 +168,7 @@ APPROVAL_OPERATIONS = (
 
 def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Callable[[], Any]) -> dict[int, str]:
     """What people are asked, or were, by step. `event`: the one that started the run, as JSON."""
-    steps = [i for i in plan.asking if run.steps[i].attempt]
+    steps = [i for i in plan.approval_steps if run.steps[i].attempt]
     if not steps:
         return {}
     outputs = {row.step: row.output for row in attempts if row.output is not None}
@@ -174,19 +180,21 @@ def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Cal
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
-def page_routes(its: ApprovalApi) -> list[Route]:
+def page_routes(approval_api: ApprovalApi) -> list[Route]:
     """The page that a link leads to, and what its form sends."""
 
     def show(request: Request) -> Response:
-        return _page(lambda: (its.find(request.path_params["token"]), None))
+        return _page(lambda: (approval_api.find(request.path_params["token"]), None))
 
     async def decide(request: Request) -> Response:
         try:
-            await run_in_threadpool(its.admit, request)
+            await run_in_threadpool(approval_api.admit, request)
             body = await body_of(request, _MOST_BYTES)
         except Problem as problem:
             return _refused(problem)
-        return await run_in_threadpool(_page, lambda: its.decide(request.path_params["token"], *_read_form(body)))
+        return await run_in_threadpool(
+            _page, lambda: approval_api.decide(request.path_params["token"], *_read_form(body))
+        )
 
     return [
         Route("/approvals/{token}", show, methods=["GET"]),

@@ -87,9 +87,9 @@ class App:
             raise Problem(405, "events are sent with POST", {"allow": "POST, OPTIONS"})
         require_sender(self._keys, scope["path"][3:].rstrip("/") or None, _text(headers.get(b"authorization")))
         body = await read_body(receive, headers.get(b"content-length"))
-        its = _texts(scope["headers"])
+        fields = _texts(scope["headers"])
         try:
-            events = read_events(its, body, self._now()) if len(body) <= _AT_ONCE else await self._read(its, body)
+            events = read_events(fields, body, self._now()) if len(body) <= _AT_ONCE else await self._read(fields, body)
         except BadRequest as bad:
             raise refusal(bad.with_more(await self._judge(bad.others))) from None
         await self._accept(events)
@@ -109,16 +109,16 @@ class App:
         path: str = scope["path"]
         if scope["method"] != "POST" or not path.startswith("/e/") or size > _AT_ONCE or self._at_once() is None:
             return None
-        its = _texts(scope["headers"])
-        if "origin" in its:
+        fields = _texts(scope["headers"])
+        if "origin" in fields:
             return None
         try:
             if self._local_only is not None:
-                self._local_only.check(its.get("host"), None)
-            require_sender(self._keys, path[3:].rstrip("/") or None, its.get("authorization"))
+                self._local_only.check(fields.get("host"), None)
+            require_sender(self._keys, path[3:].rstrip("/") or None, fields.get("authorization"))
         except Problem:
             return None
-        return its
+        return fields
 
     def take_at_once(self, headers: Mapping[str, str], body: bytes) -> tuple[list[Event], Future[None]] | None:
         """The events of such a request, and when they are durable. None if they are refused, or their types are to be
@@ -155,11 +155,11 @@ class App:
         name = scope["path"].removeprefix(WEBHOOKS).rstrip("/")
         webhooks.rule_of(self._hooks, name)
         body = await read_body(receive, headers.get(b"content-length")) if method == "POST" else b""
-        its: dict[str, str] = {}
+        fields: dict[str, str] = {}
         for field, value in scope["headers"]:  # what comes twice is joined, as RFC 9110 has it
             field, value = field.decode("latin-1").lower(), value.decode("latin-1")
-            its[field] = f"{its[field]},{value}" if field in its else value
-        delivery = webhooks.Delivery(name, its, scope["query_string"].decode("latin-1"), body, method)
+            fields[field] = f"{fields[field]},{value}" if field in fields else value
+        delivery = webhooks.Delivery(name, fields, scope["query_string"].decode("latin-1"), body, method)
         in_thread = self._turns.in_thread if len(body) > _AT_ONCE else None
         received = await webhooks.receive_async(self._hooks, delivery, self._now(), in_thread)
         if (reply := received.reply) is not None:

@@ -128,7 +128,7 @@ def check_object(body: Any, shape: dict[str, Any]) -> None:
     from stepwell.event_types.validation import errors_of  # most requests have no body
 
     if errors := errors_of(body, shape):
-        raise wrong(*((its.pointer, its.message) for its in errors))
+        raise wrong(*((error.pointer, error.message) for error in errors))
 
 
 def wrong(*errors: tuple[str, str], status: int = 400) -> Problem:

@@ -26,7 +26,7 @@ def health(broken: Sequence[Broken], *, may_know_why: bool) -> Health:
     if not broken:
         return {"status": "ok", "version": __version__}
     definitions: list[BrokenDefinition] = [
-        {"definition": its.name, "message": its.message} if may_know_why else {"definition": its.name}
-        for its in broken[:_MOST_SHOWN]
+        {"definition": broken.name, "message": broken.message} if may_know_why else {"definition": broken.name}
+        for broken in broken[:_MOST_SHOWN]
     ]
     return {"status": "degraded", "version": __version__, "definitions": definitions}

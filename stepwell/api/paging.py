@@ -43,10 +43,10 @@ def paging(request: Request) -> dict[str, Any]:
 def alone(request: Request, name: str, *others: str) -> str | None:
     """A parameter that says which one is meant, so that only these others may stand beside it; None if it is not there.
     Raises Problem 400."""
-    its = request.query_params.get(name)
-    if its is not None and (more := [other for other in request.query_params if other not in (name, *others)]):
+    text = request.query_params.get(name)
+    if text is not None and (more := [other for other in request.query_params if other not in (name, *others)]):
         raise Problem(400, f"{name} says which one is meant; leave out {', '.join(more)}")
-    return its
+    return text
 
 
 def limit_of(request: Request) -> int:
@@ -57,10 +57,10 @@ def limit_of(request: Request) -> int:
     return int(limit)
 
 
-def page(its: Page[Any], view: Callable[[Any], Any]) -> dict[str, Any]:
+def page(page: Page[Any], view: Callable[[Any], Any]) -> dict[str, Any]:
     """A list as the API answers it."""
-    cursor = None if its.next is None else base64.urlsafe_b64encode(f"s{its.next}".encode()).decode().rstrip("=")
-    return {"data": [view(item) for item in its.items], "next": cursor}
+    cursor = None if page.next is None else base64.urlsafe_b64encode(f"s{page.next}".encode()).decode().rstrip("=")
+    return {"data": [view(item) for item in page.items], "next": cursor}
 
 
 def _position(cursor: str) -> int:

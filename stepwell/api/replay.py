@@ -58,7 +58,7 @@ def read_replay(body: bytes) -> Asked:
     """Raises Problem 400 with the place of every error, or 413 for an event that is too large."""
     raw = read_object(body, REPLAY, MAX_LEVELS + _MORE_LEVELS)
     check_integers(body)
-    places = [i for i, its in enumerate(raw["events"]) if "event" in its]
+    places = [i for i, item in enumerate(raw["events"]) if "event" in item]
     try:
         whole = kept_events([raw["events"][i]["event"] for i in places], time.time_ns() // 1_000_000)
     except BadRequest as bad:
@@ -66,7 +66,7 @@ def read_replay(body: bytes) -> Asked:
             *((f"/events/{places[e.index]}/event{e.pointer}", e.message) for e in bad.errors), status=bad.status
         ) from None
     rest = iter(whole)
-    events = [next(rest) if "event" in its else its["id"] for its in raw["events"]]
+    events = [next(rest) if "event" in event else event["id"] for event in raw["events"]]
     return Asked(raw["replay"], raw.get("version"), events)
 
 
@@ -75,11 +75,15 @@ def replay_view(replay: str, function_id: str, version: int, done: Sequence[Repl
         "replay": replay,
         "function_id": function_id,
         "function_version": version,
-        "events": [_replayed_view(its) for its in done],
+        "events": [_replayed_view(replayed) for replayed in done],
     }
 
 
-def _replayed_view(its: Replayed) -> ReplayedView:
-    if its.run_id is None:
-        return {"event_id": its.event_id, "status": "unknown event", "run_id": None}
-    return {"event_id": its.event_id, "status": "started" if its.is_new else "already", "run_id": its.run_id}
+def _replayed_view(replayed: Replayed) -> ReplayedView:
+    if replayed.run_id is None:
+        return {"event_id": replayed.event_id, "status": "unknown event", "run_id": None}
+    return {
+        "event_id": replayed.event_id,
+        "status": "started" if replayed.is_new else "already",
+        "run_id": replayed.run_id,
+    }

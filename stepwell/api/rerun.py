@@ -35,15 +35,15 @@ def read_rerun(body: bytes) -> Restart | None:
         if outputs:
             raise wrong(("/outputs", "outputs are kept, or edited, only with from_step; add it"))
         return None
-    return Restart(step, {its: _output(its, value) for its, value in (outputs or {}).items()})
+    return Restart(step, {item: _output(item, value) for item, value in (outputs or {}).items()})
 
 
 def _output(step: str, value: Any) -> bytes:
     """As if the step had said it."""
     try:
-        said = read_json(orjson.dumps(value))
+        report = read_json(orjson.dumps(value))
     except TypeError:
         raise wrong((f"/outputs/{step[:64]}", "the output is nested more than 254 deep")) from None
-    if said.output is None:
-        raise wrong((f"/outputs/{step[:64]}", said.problem.message if said.problem else "no output"))
-    return said.output
+    if report.output is None:
+        raise wrong((f"/outputs/{step[:64]}", report.problem.message if report.problem else "no output"))
+    return report.output

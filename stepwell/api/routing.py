@@ -211,25 +211,25 @@ class RoutingApi:
         )
         try:
             release.check()
-            its = self.lifecycle.push(request.state.body, release)
+            pushed = self.lifecycle.push(request.state.body, release)
         except NotPossible as reason:
             raise Problem(409, str(reason)) from None
-        function = self.reader.read_function(its.function_id)
+        function = self.reader.read_function(pushed.function_id)
         assert function is not None
-        view = routing_view(its.function_id, function.routing)
-        return {"function_id": its.function_id, "version": its.version, "is_new": its.is_new, "routing": view}
+        view = routing_view(pushed.function_id, function.routing)
+        return {"function_id": pushed.function_id, "version": pushed.version, "is_new": pushed.is_new, "routing": view}
 
     def put_canary(self, request: Request) -> RoutingView:
         body = read_object(request.state.body, _ROUTING)
-        its = body["canary"]
-        number, weight = its["version"], float(its["weight"])
+        canary = body["canary"]
+        number, weight = canary["version"], float(canary["weight"])
 
         def change(old: Routing, versions: Collection[int], now: int) -> Routing:
             if number not in versions:
                 raise NotPossible(f"there is no version {number}")
             if old.live is None:
                 raise NotPossible("the function is not live; push it")
-            return version_rules.with_canary(old, number, weight, its.get("sticky"), bool(its.get("guard")), now)
+            return version_rules.with_canary(old, number, weight, canary.get("sticky"), bool(canary.get("guard")), now)
 
         return self._change(request, change)
 
@@ -243,10 +243,10 @@ class RoutingApi:
         to = read_object(request.state.body, _ROLL_BACK).get("to")
         before = self._function(request)
         view = self._change(request, lambda old, versions, now: version_rules.rolled_back(old, to, versions))
-        made_at = next((its.created_at for its in before.versions if its.number == view["live"]), None)
+        made_at = next((version.created_at for version in before.versions if version.number == view["live"]), None)
         names = event_names(orjson.loads(before.definition)) if made_at is not None else set()
         found = [_brought(self.types.read_type(name), made_at or 0) for name in sorted(names)]
-        return {**view, "types": [its for its in found if its is not None]}
+        return {**view, "types": [item for item in found if item is not None]}
 
     def pause(self, request: Request) -> RoutingView:
         drop = read_object(request.state.body, _PAUSE).get("drop", False)
@@ -286,13 +286,13 @@ def _number(text: str | None) -> float | None:
         raise Problem(400, f"canary={text} is no number between 0 and 1, as 0.1") from None
 
 
-def _brought(its: TypeDetail | None, made_at: int) -> BroughtTypeView | None:
+def _brought(type_detail: TypeDetail | None, made_at: int) -> BroughtTypeView | None:
     """The type, if its default was registered after a function's version was made: with the next one, as `push` does
     it."""
-    if its is None or dict(its.versions)[its.default] <= made_at:
+    if type_detail is None or dict(type_detail.versions)[type_detail.default] <= made_at:
         return None
-    earlier = [version for version, registered_at in its.versions if registered_at <= made_at]
-    return {"name": its.name, "version": its.default, "before": earlier[-1]} if earlier else None
+    earlier = [version for version, registered_at in type_detail.versions if registered_at <= made_at]
+    return {"name": type_detail.name, "version": type_detail.default, "before": earlier[-1]} if earlier else None
 
 
 def _unknown(function_id: str) -> Problem:
@@ -302,11 +302,11 @@ def _unknown(function_id: str) -> Problem:
 # --- views -----------------------------------------------------------------------------------------------------------
 
 
-def routing_view(function_id: str, its: Routing) -> RoutingView:
-    canary = its.canary
+def routing_view(function_id: str, routing: Routing) -> RoutingView:
+    canary = routing.canary
     return {
         "function_id": function_id,
-        "live": its.live,
+        "live": routing.live,
         "canary": None
         if canary is None
         else {
@@ -316,11 +316,11 @@ def routing_view(function_id: str, its: Routing) -> RoutingView:
             "guarded": canary.guard is not None,
             "since": time_text(canary.since),
         },
-        "state": its.state.value,
+        "state": routing.state.value,
     }
 
 
-def _version_view(version: VersionDetail, its: Routing, samples: Sequence[RunSample]) -> VersionStatsView:
+def _version_view(version: VersionDetail, routing: Routing, samples: Sequence[RunSample]) -> VersionStatsView:
     runs = [run for run in samples if run.version == version.number]
     failed = sum(run.status is RunStatus.FAILED for run in runs)
     took = sorted(
@@ -329,7 +329,7 @@ def _version_view(version: VersionDetail, its: Routing, samples: Sequence[RunSam
     ended = failed + len(took)
     return {
         "version": version.number,
-        "weight": _weight(version.number, its),
+        "weight": _weight(version.number, routing),
         "runs": len(runs),
         "failure_rate": failed / ended if ended else None,
         "p50_ms": percentile(took, 0.5),
@@ -341,8 +341,8 @@ def _version_view(version: VersionDetail, its: Routing, samples: Sequence[RunSam
     }
 
 
-def _weight(number: int, its: Routing) -> float:
-    share = its.canary.weight if its.canary is not None else 0.0
-    if its.canary is not None and its.canary.version == number:
+def _weight(number: int, routing: Routing) -> float:
+    share = routing.canary.weight if routing.canary is not None else 0.0
+    if routing.canary is not None and routing.canary.version == number:
         return share
-    return 1 - share if its.live == number else 0.0
+    return 1 - share if routing.live == number else 0.0

@@ -193,15 +193,19 @@ class TypesApi:
     read_functions: Callable[[], list[FunctionDetail]]
 
     def list_types(self, request: Request) -> Any:
-        return {"data": [_view(its) for its in self.registry.read_types()], "next": None}
+        return {"data": [_view(type_detail) for type_detail in self.registry.read_types()], "next": None}
 
     def get_type(self, request: Request) -> Any:
-        its = self._found(request)
-        version = request.query_params.get("version", its.default)
-        if version not in dict(its.versions):
-            hint = nearest(version, [v for v, _ in its.versions])
-            raise Problem(404, f"{its.name} has no version {version!r}; {hint}")
-        return {**_view(its), "version": version, "schema": self.registry.read_schema(its.name, version)}
+        type_detail = self._found(request)
+        version = request.query_params.get("version", type_detail.default)
+        if version not in dict(type_detail.versions):
+            hint = nearest(version, [v for v, _ in type_detail.versions])
+            raise Problem(404, f"{type_detail.name} has no version {version!r}; {hint}")
+        return {
+            **_view(type_detail),
+            "version": version,
+            "schema": self.registry.read_schema(type_detail.name, version),
+        }
 
     def register_type(self, request: Request) -> Any:
         body = read_object(request.state.body, _REGISTRATION)
@@ -219,41 +223,43 @@ class TypesApi:
         try:
             changes = self.registry.register_types(types, dry_run=dry_run)
         except Refused as refused:
-            at = next((place for its, place in zip(types, places, strict=True) if its is refused.version), places[0])
+            at = next(
+                (place for version, place in zip(types, places, strict=True) if version is refused.version), places[0]
+            )
             errors = [{"pointer": f"{at}/schema{json_pointer(p.pointer)}", "message": p.message}
                       for p in refused.problems]  # fmt: skip
             status = 409 if refused.is_conflict else 400
             raise Problem(status, str(refused), errors=errors or [{"pointer": at, "message": str(refused)}]) from None
         live = [orjson.loads(f.definition) for f in self.read_functions()] if changes else []
-        return [change_view(change, its.schema, live) for change, its in zip(changes, types, strict=True)]
+        return [change_view(change, version.schema, live) for change, version in zip(changes, types, strict=True)]
 
     def change_type(self, request: Request) -> Any:
         body = read_object(request.state.body, _TYPE_CHANGE)
-        its = self._found(request)
+        type_detail = self._found(request)
         try:
             if "default" in body:
-                self.registry.choose_default(its.name, body["default"])
+                self.registry.choose_default(type_detail.name, body["default"])
         except UnknownVersion as unknown:
             raise Problem(404, str(unknown)) from None
         if "policy" in body:
-            self.registry.set_policy(its.name, Policy(body["policy"]))
+            self.registry.set_policy(type_detail.name, Policy(body["policy"]))
         return _view(self._found(request))
 
     def remove_version(self, request: Request) -> Any:
         version = request.query_params.get("version")
         if version is None:
             raise Problem(400, "name the version that is to be removed: ?version=")
-        its = self._found(request)
+        type_detail = self._found(request)
         live = (orjson.loads(function.definition) for function in self.read_functions() if function.version is not None)
-        carriers = [definition["id"] for definition in live if _carries(definition, its.name, version)]
+        carriers = [definition["id"] for definition in live if _carries(definition, type_detail.name, version)]
         try:
-            self.registry.remove_version(its.name, version, carriers)
+            self.registry.remove_version(type_detail.name, version, carriers)
         except UnknownVersion as unknown:
             raise Problem(404, str(unknown)) from None
         except Refused as refused:
             raise Problem(409, str(refused)) from None
-        left = self.registry.read_type(its.name)
-        return {"name": its.name, "removed": version, "default": left.default if left else None}
+        left = self.registry.read_type(type_detail.name)
+        return {"name": type_detail.name, "removed": version, "default": left.default if left else None}
 
     def get_settings(self, request: Request) -> Any:
         return {"unknown_types": self.registry.unknown_types()}
@@ -264,10 +270,10 @@ class TypesApi:
 
     def _found(self, request: Request) -> TypeDetail:
         name = request.path_params["id"]
-        its = self.registry.read_type(name)
-        if its is None:
+        type_detail = self.registry.read_type(name)
+        if type_detail is None:
             raise Problem(404, f"no type is registered for {name!r}; `stepwell types push` registers one")
-        return its
+        return type_detail
 
 
 def _registration(body: Mapping[str, Any]) -> TypeVersion:
@@ -297,21 +303,21 @@ def change_view(change: Change, schema: Any, functions: Iterable[Mapping[str, An
         return view
     from stepwell.event_types.impact import affected, breaking  # with what checks expressions
 
-    for its in breaking(change.before, schema):
-        view["breaking"].append({"pointer": json_pointer(its.pointer), "message": its.message})
+    for problem in breaking(change.before, schema):
+        view["breaking"].append({"pointer": json_pointer(problem.pointer), "message": problem.message})
     if view["breaking"]:
-        for function_id, its in affected(functions, change.name, change.before, schema):
-            pointer = json_pointer(its.pointer)
-            view["affected"].append({"function_id": function_id, "pointer": pointer, "message": its.message})
+        for function_id, problem in affected(functions, change.name, change.before, schema):
+            pointer = json_pointer(problem.pointer)
+            view["affected"].append({"function_id": function_id, "pointer": pointer, "message": problem.message})
     return view
 
 
-def _view(its: TypeDetail) -> TypeView:
+def _view(type_detail: TypeDetail) -> TypeView:
     return {
-        "name": its.name,
-        "policy": its.policy.value,
-        "version": its.versions[-1][0],
-        "default": its.default,
-        "is_chosen": its.chosen is not None,
-        "versions": [{"version": version, "created_at": time_text(at)} for version, at in its.versions],
+        "name": type_detail.name,
+        "policy": type_detail.policy.value,
+        "version": type_detail.versions[-1][0],
+        "default": type_detail.default,
+        "is_chosen": type_detail.chosen is not None,
+        "versions": [{"version": version, "created_at": time_text(at)} for version, at in type_detail.versions],
     }

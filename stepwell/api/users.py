@@ -138,15 +138,15 @@ def user_view(person: Person) -> models.UserView:
     traits = sorted(person.traits.items())
     return {
         **_named(person),
-        "traits": {name: {"value": its.value, "at": time_text(its.at)} for name, its in traits},
+        "traits": {name: {"value": trait.value, "at": time_text(trait.at)} for name, trait in traits},
         "known_since": time_text(person.since),
     }
 
 
 def _named(person: Person) -> models.UserName:
     ids: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for its in sorted(person.ids):
-        ids[KINDS[its.kind]].append(its.text)
+    for user_id in sorted(person.ids):
+        ids[KINDS[user_id.kind]].append(user_id.text)
     return {"id": person.root.text, "ids": ids}
 
 
@@ -188,7 +188,7 @@ def step_entry(
     error: bytes | None,
 ) -> Entry:  # fmt: skip
     """An attempt that is over. `position`: that of its run."""
-    its = None if error is None else orjson.loads(error)
+    value = None if error is None else orjson.loads(error)
     shown: models.TimelineStep = {
         "type": "step",
         "at": time_text(ended_at),
@@ -197,7 +197,7 @@ def step_entry(
         "step": plan.steps[step].id,
         "attempt": attempt,
         "status": cast(models.AttemptStatusName, status),
-        "error": None if its is None else {"kind": its["kind"], "message": its["message"]},
+        "error": None if value is None else {"kind": value["kind"], "message": value["message"]},
     }
     return Entry((ended_at, _STEP, position, step, attempt), shown)
 

@@ -127,7 +127,7 @@ class V1:
             raise Problem(409, f"function {function_id} is not live; name a version, or make one live")
         done = self.control.replay(function_id, version, asked.events, asked.replay)
         if done is None:
-            known = ", ".join(str(its.number) for its in function.versions)
+            known = ", ".join(str(version.number) for version in function.versions)
             raise Problem(409, f"function {function_id} has no version {version}; it has {known}")
         return replay_view(asked.replay, function_id, version, done)
 
@@ -237,7 +237,7 @@ def create_app(
         found, key = broken(), bearer(request.headers.get("authorization"))
         return _json(health(found, may_know_why=bool(found) and keys.scope_of(key) is KeyScope.MANAGE))
 
-    described = Once(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
+    described = Lazy(lambda: orjson.dumps(document([o for _, operations in v1 for o in operations])))
 
     async def openapi(request: Request) -> Response:
         return Response(described.made or await run_in_threadpool(described), media_type="application/json")
@@ -250,13 +250,13 @@ def create_reads_app(users: ReadsUsers, links: Callable[[], Links], keys: Keys) 
     """The reads of events, runs and users alone."""
     no_control = cast(Control, None)  # reads ask nothing of it
     v1 = [(V1(users, no_control, links), OPERATIONS), (UserEndpoints(users), USER_OPERATIONS)]
-    return _application(_routes([(its, [o for o in all_of if o.method == "GET"]) for its, all_of in v1], keys))
+    return _application(_routes([(item, [o for o in all_of if o.method == "GET"]) for item, all_of in v1], keys))
 
 
 def _routes(v1: Iterable[tuple[Any, Iterable[Operation]]], keys: Keys) -> list[Route]:
     return [
-        Route(_pattern(o.path), _endpoint(its, o, keys), methods=[o.method])
-        for its, operations in v1
+        Route(_pattern(o.path), _endpoint(item, o, keys), methods=[o.method])
+        for item, operations in v1
         for o in operations
     ]
 
@@ -277,7 +277,7 @@ def _application(routes: Sequence[Route]) -> Starlette:
     return app
 
 
-class Once:
+class Lazy:
     """What is made when it is first asked for, by one thread."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:

@@ -34,8 +34,8 @@ from stepwell.core.times import time_text
 from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
 
 # As the API names them. A long run has thousands, and an enum's `name` is a slow thing to ask for.
-_STEP_NAMES = {its: cast(StepStatusName, its.name.lower()) for its in StepStatus}
-_EDGE_NAMES = {its: cast(EdgeStatusName, its.name.lower()) for its in EdgeStatus}
+_STEP_NAMES = {statu: cast(StepStatusName, statu.name.lower()) for statu in StepStatus}
+_EDGE_NAMES = {statu: cast(EdgeStatusName, statu.name.lower()) for statu in EdgeStatus}
 
 
 def _time(ms: int | None) -> str | None:
@@ -71,8 +71,13 @@ def function_view(detail: FunctionDetail) -> FunctionView:
         "triggers": definition["triggers"],
         "steps": definition["steps"],
         "versions": [
-            {"version": its.number, "created_at": _time(its.created_at), "author": its.author, "message": its.message}
-            for its in detail.versions
+            {
+                "version": version.number,
+                "created_at": _time(version.created_at),
+                "author": version.author,
+                "message": version.message,
+            }
+            for version in detail.versions
         ],
         "waits_by_name": detail.waits_by_name,
     }
@@ -97,7 +102,7 @@ def run_view(
     if run.status is RunStatus.COMPLETED:
         leaves = [plan.steps[i].id for i in plan.leaves if run.steps[i].status is StepStatus.COMPLETED]
         output = {step_id: steps[step_id]["output"] for step_id in leaves}
-    errors = {i: its[-1].error for i, its in rows.items() if run.steps[i].status is StepStatus.FAILED}
+    errors = {i: items[-1].error for i, items in rows.items() if run.steps[i].status is StepStatus.FAILED}
     view: RunView = {
         "id": run.id,
         "function_id": plan.function_id,
@@ -211,9 +216,9 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
             view["problem"] = text
     if edge.pause is None:
         return view
-    pause, its = run.pauses[edge.pause], plan.pauses[edge.pause]
-    if its.event is not None:
-        view["event"] = its.event
+    pause, value = run.pauses[edge.pause], plan.pauses[edge.pause]
+    if value.event is not None:
+        view["event"] = value.event
         view["event_id"] = pause.event_id if e in pause.edges else None
     if e not in pause.edges:  # it shares the pause with others, and never came to it
         return view
@@ -229,11 +234,11 @@ def _edge_view(detail: RunDetail, e: int) -> EdgeView:
 
 def _cancel_view(detail: RunDetail, p: int) -> CancelView:
     """How one rule of `cancel` stands."""
-    its, pause = detail.plan.pauses[p], detail.run.pauses[p]
-    view: CancelView = {"event": its.event or "", "event_id": pause.event_id}
+    value, pause = detail.plan.pauses[p], detail.run.pauses[p]
+    view: CancelView = {"event": value.event or "", "event_id": pause.event_id}
     if pause.status is not PauseStatus.IDLE:
         view["state"] = cast(PauseStateName, pause.status.name.lower())
-    if pause.status in OPEN_PAUSES and its.ttl_ms:
+    if pause.status in OPEN_PAUSES and value.ttl_ms:
         view["until"] = time_text(pause.due_at)
     problem = _pause_problem(detail, p)
     if problem is not None:

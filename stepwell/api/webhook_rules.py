@@ -127,7 +127,7 @@ class WebhooksApi:
     webhooks: Webhooks
 
     def list_webhooks(self, request: Request) -> Any:
-        return {"data": [_view(its) for its in self.webhooks.read_webhooks()], "next": None}
+        return {"data": [_view(webhook) for webhook in self.webhooks.read_webhooks()], "next": None}
 
     def get_webhook(self, request: Request) -> Any:
         return _view(self._found(request))
@@ -137,14 +137,14 @@ class WebhooksApi:
         return _view(self._found(request))
 
     def remove_webhook(self, request: Request) -> Any:
-        its = self._found(request)
+        kept_rule = self._found(request)
         self.webhooks.remove_webhook(request.path_params["id"])
-        return _view(its)
+        return _view(kept_rule)
 
     def _found(self, request: Request) -> KeptRule:
         name = request.path_params["id"]
-        its: KeptRule = found(self.webhooks.read_webhook(name), "webhook", name)
-        return its
+        kept_rule: KeptRule = found(self.webhooks.read_webhook(name), "webhook", name)
+        return kept_rule
 
 
 def read_rule(body: bytes, name: str) -> Rule:
@@ -155,9 +155,9 @@ def read_rule(body: bytes, name: str) -> Rule:
     try:
         return parse_webhook(json_body(body), name)
     except DefinitionError as wrong:
-        errors = [{"pointer": json_pointer(its.pointer), "message": its.message} for its in wrong.problems]
-        raise Problem(400, "; ".join(its["message"] for its in errors), errors=errors) from None
+        errors = [{"pointer": json_pointer(problem.pointer), "message": problem.message} for problem in wrong.problems]
+        raise Problem(400, "; ".join(error["message"] for error in errors), errors=errors) from None
 
 
-def _view(its: KeptRule) -> Mapping[str, Any]:
-    return {**its.rule, "changed_at": time_text(its.changed_at)}
+def _view(kept_rule: KeptRule) -> Mapping[str, Any]:
+    return {**kept_rule.rule, "changed_at": time_text(kept_rule.changed_at)}

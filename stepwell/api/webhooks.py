@@ -145,12 +145,12 @@ def made_event(
         received = receive(hooks, delivery, now)
         event, reply = received.event, received.reply
     else:
-        its = Rule.of(rule)
-        sent = _sent(its, delivery)
-        challenge, reply = its.challenge, None
+        value = Rule.of(rule)
+        sent = _sent(value, delivery)
+        challenge, reply = value.challenge, None
         if challenge is not None and challenge.is_asked(sent.bindings()):
-            reply = _answer(its, challenge, sent, lambda _: "<the signature>")
-        event = _made(its, sent, now) if reply is None and delivery.method == "POST" else None
+            reply = _answer(value, challenge, sent, lambda _: "<the signature>")
+        event = _made(value, sent, now) if reply is None and delivery.method == "POST" else None
     if reply is not None or delivery.method != "POST":
         return reply or Reply(accepted([]))
     if event is None:
@@ -254,7 +254,7 @@ def _delivery(rule: Rule, headers: Mapping[str, str], content: Any) -> str | Non
         found = content.get(name)
         if isinstance(found, str | int) and not isinstance(found, bool):
             return str(found)
-    return next((headers[its] for its in delivery_headers(rule.verify) if headers.get(its)), None)
+    return next((headers[header] for header in delivery_headers(rule.verify) if headers.get(header)), None)
 
 
 def _event(fields: dict[str, Any], now: int) -> Event:

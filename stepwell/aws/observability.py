@@ -65,7 +65,7 @@ def _logger() -> Any:
     level = os.environ.get(LOG_LEVEL, "INFO")
     logger = Logger(service="stepwell", level=level)
     children = ("aws", "engine", "runs", "dispatch", "types", "webhooks")
-    ours = [logging.getLogger(name) for name in ("stepwell", *(f"stepwell.{its}" for its in children))]
+    ours = [logging.getLogger(name) for name in ("stepwell", *(f"stepwell.{child}" for child in children))]
     copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})  # of those that there are
     for each in ours:
         each.setLevel(

@@ -31,7 +31,7 @@ class Http:
     paths: tuple[str, ...] = ()
 
     def takes(self, method: str, path: str) -> bool:
-        return method in self.methods and any(_pattern(its).fullmatch(path) for its in self.paths)
+        return method in self.methods and any(_pattern(name).fullmatch(path) for name in self.paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +124,31 @@ FUNCTIONS = (
         layers=("light", "expressions", "types"),
     ),
 )
-QUEUES = tuple(its.trigger.name for its in FUNCTIONS if isinstance(its.trigger, Queue))
+QUEUES = tuple(function.trigger.name for function in FUNCTIONS if isinstance(function.trigger, Queue))
 
 
-DEFAULT = next(its for its in FUNCTIONS if isinstance(its.trigger, Http) and not its.trigger.paths)
+DEFAULT = next(function for function in FUNCTIONS if isinstance(function.trigger, Http) and not function.trigger.paths)
 """Who answers what no other Lambda does."""
 
 
 def function(name: str) -> Function:
-    return next(its for its in FUNCTIONS if its.name == name)
+    return next(function for function in FUNCTIONS if function.name == name)
 
 
 def reader(queue: str) -> Function:
     """The one that takes a queue's messages."""
-    return next(its for its in FUNCTIONS if isinstance(its.trigger, Queue) and its.trigger.name == queue)
+    return next(
+        function for function in FUNCTIONS if isinstance(function.trigger, Queue) and function.trigger.name == queue
+    )
 
 
 def server(method: str, path: str) -> Function:
     """The one that answers a request to the HTTP API; `path` without a query."""
-    of_http = (its for its in FUNCTIONS if isinstance(its.trigger, Http) and its.trigger.takes(method, path))
+    of_http = (
+        function
+        for function in FUNCTIONS
+        if isinstance(function.trigger, Http) and function.trigger.takes(method, path)
+    )
     return next(of_http, DEFAULT)
 
 

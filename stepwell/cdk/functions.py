@@ -99,8 +99,10 @@ class Functions(Construct):
         check_names(self._own_options, [*self._steps])
         for made_function in live:
             made_function.node.add_dependency(made)  # what its events must look like is known before it is live
-        for its in webhooks.webhooks:
-            webhook = _custom(self, f"Webhook-{its.name}", self.registrar, WEBHOOK, {"Rule": json.dumps(its.rule)})
+        for webhook_file in webhooks.webhooks:
+            webhook = _custom(
+                self, f"Webhook-{webhook_file.name}", self.registrar, WEBHOOK, {"Rule": json.dumps(webhook_file.rule)}
+            )
             webhook.node.add_dependency(*live)
 
     def step(self, function_id: str, step_id: str) -> lambda_.IFunction:
@@ -135,14 +137,14 @@ def _check_runtimes(functions: Iterable[LoadedFunction]) -> None:
 def _add_types(scope: Construct, types: Iterable[TypeVersion], registrar: str) -> None:
     """Each version after the one before it."""
     last: dict[str, CustomResource] = {}
-    for its in types:
-        properties = {"Name": its.name, "Version": its.version, "Schema": json.dumps(its.schema)}
-        properties |= {} if its.policy is None else {"Policy": its.policy.value}
-        digest = hashlib.sha256(f"{its.name} {its.version}".encode()).hexdigest()[:12]
+    for version in types:
+        properties = {"Name": version.name, "Version": version.version, "Schema": json.dumps(version.schema)}
+        properties |= {} if version.policy is None else {"Policy": version.policy.value}
+        digest = hashlib.sha256(f"{version.name} {version.version}".encode()).hexdigest()[:12]
         made = _custom(scope, f"Type{digest}", registrar, TYPE, properties)
-        if its.name in last:
-            made.node.add_dependency(last[its.name])
-        last[its.name] = made
+        if version.name in last:
+            made.node.add_dependency(last[version.name])
+        last[version.name] = made
 
 
 def _custom(scope: Construct, id: str, registrar: str, kind: str, properties: dict[str, str]) -> CustomResource:
@@ -160,18 +162,18 @@ class _Retain:
 
 
 class _Function(Construct):
-    def __init__(self, scope: Functions, its: Wanted) -> None:
-        super().__init__(scope, its.id)
-        self._all, self._its, self._resources = scope, its, scope.deployed.resources
+    def __init__(self, scope: Functions, wanted: Wanted) -> None:
+        super().__init__(scope, wanted.id)
+        self._all, self._its, self._resources = scope, wanted, scope.deployed.resources
         self._check()
         self.steps = self._made_steps()
-        targets = {step: {"lambda": arn} for step, arn in its.arns.items()}
+        targets = {step: {"lambda": arn} for step, arn in wanted.arns.items()}
         targets |= {id: {"lambda": step.target} for id, step in self.steps.items()}
         properties = {
-            "Definition": json.dumps(its.definition),
+            "Definition": json.dumps(wanted.definition),
             "Targets": Stack.of(self).to_json_string(targets),
-            "Code": json.dumps(its.code),
-            "File": its.file.name,
+            "Code": json.dumps(wanted.code),
+            "File": wanted.file.name,
         }
         registered = _custom(self, "Registered", scope.registrar, FUNCTION, properties)
         for child in self.node.children:

@@ -113,7 +113,7 @@ class Step:
     asks_nothing: bool  # when it ends: no edge out of it has an expression, or a wait
 
     @property
-    def asks(self) -> bool:
+    def is_approval(self) -> bool:
         """Whether people decide it, so that nothing is executed."""
         return self.runtime.type == "approval"
 
@@ -136,8 +136,8 @@ class Plan:
     keys: tuple[bytes, ...]  # how each step's member of a JSON object begins: `"id":`
     cancels: tuple[int, ...] = ()  # pauses whose event cancels the run
     idempotency: str | None = None
-    asking: tuple[int, ...] = ()  # steps that people decide
-    asking_bits: int = 0  # the same as a set: bit i stands for step i
+    approval_steps: tuple[int, ...] = ()  # steps that people decide
+    approval_bits: int = 0  # the same as a set: bit i stands for step i
 
 
 class Starts(Protocol):
@@ -179,7 +179,7 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         )
         for i, step_id in enumerate(ids)
     )
-    asking = tuple(i for i, step in enumerate(steps) if step.asks)
+    approval_steps = tuple(i for i, step in enumerate(steps) if step.is_approval)
     return Plan(
         function_id=definition["id"],
         version=version,
@@ -192,8 +192,8 @@ def compile_plan(definition: dict[str, Any], version: int) -> Plan:
         keys=tuple(f'"{step_id}":'.encode() for step_id in ids),  # no id needs an escape
         cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
         idempotency=definition.get("idempotency"),
-        asking=asking,
-        asking_bits=sum(1 << i for i in asking),
+        approval_steps=approval_steps,
+        approval_bits=sum(1 << i for i in approval_steps),
     )
 
 

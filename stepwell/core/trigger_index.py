@@ -40,9 +40,9 @@ class TriggerIndex:
         return [self.paths, self.values, self.longest, self.alike]
 
     @classmethod
-    def from_json(cls, its: list[Any]) -> TriggerIndex:
+    def from_json(cls, items: list[Any]) -> TriggerIndex:
         """The inverse of `as_json`."""
-        paths, values, longest, alike = its
+        paths, values, longest, alike = items
         return cls(tuple(map(tuple, paths)), tuple(map(tuple, values)), longest, alike)
 
 
@@ -150,8 +150,8 @@ def _written(node: Node) -> str | None:
 def _few_paths(found: dict[Path, tuple[Node, list[Any]]]) -> tuple[Path, ...]:
     """As many places as have few combinations, those with the fewest values first; sorted."""
     paths: list[Path] = []
-    for its_path in sorted(found, key=lambda its: (len(found[its][1]), its))[:_MOST_PATHS]:
-        if prod(len(found[its][1]) for its in [*paths, its_path]) <= _MOST_VALUES:
+    for its_path in sorted(found, key=lambda pair: (len(found[pair][1]), pair))[:_MOST_PATHS]:
+        if prod(len(found[pair][1]) for pair in [*paths, its_path]) <= _MOST_VALUES:
             paths.append(its_path)
     return tuple(sorted(paths))
 

@@ -100,7 +100,7 @@ class DevConsole(logging.Handler):
     def passed_over(self, definitions: Sequence[PlacedProblem]) -> None:
         """Report definitions that are not used, each once until it is mended."""
         self._passed_over = self._new(
-            [("warning", "[yellow]warning[/]", str(its)) for its in definitions], self._passed_over
+            [("warning", "[yellow]warning[/]", str(definition)) for definition in definitions], self._passed_over
         )
 
     def types(
@@ -110,19 +110,22 @@ class DevConsole(logging.Handler):
         warnings: Sequence[PlacedProblem],
     ) -> None:
         """Report which types of events are new, and what is wrong with others, once until it is mended."""
-        wrong = [("problem", "[red]error[/]", str(its)) for its in problems]
-        wrong += [("problem", "[red]error[/]", str(its)) for its in results if isinstance(its, Refused)]
-        wrong += [("warning", "[yellow]warning[/]", str(its)) for its in warnings]
+        wrong = [("problem", "[red]error[/]", str(problem)) for problem in problems]
+        wrong += [("problem", "[red]error[/]", str(result)) for result in results if isinstance(result, Refused)]
+        wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in warnings]
         self._wrong_types = self._new(wrong, self._wrong_types)
-        for its in results:
-            if isinstance(its, Change) and its.what != "unchanged":
-                text = f"[green]type[/] {shown(its.name)} {shown(its.version)} {shown(its.what)}, {shown(its.policy)}"
-                self._line("type", text, name=its.name, version=its.version, change=its.what, policy=its.policy)
+        for result in results:
+            if isinstance(result, Change) and result.what != "unchanged":
+                what = f"{shown(result.version)} {shown(result.what)}, {shown(result.policy)}"
+                text = f"[green]type[/] {shown(result.name)} {what}"
+                self._line(
+                    "type", text, name=result.name, version=result.version, change=result.what, policy=result.policy
+                )
 
     def webhooks(self, done: Synchronised, found: FoundWebhooks) -> None:
         """Report which webhooks are new or gone, and what is wrong with others, once until it is mended."""
-        wrong = [("problem", "[red]error[/]", str(its)) for its in found.problems]
-        wrong += [("warning", "[yellow]warning[/]", str(its)) for its in found.warnings]
+        wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
+        wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]
         self._wrong_webhooks = self._new(wrong, self._wrong_webhooks)
         for name in done.changed:
             self._line("webhook", f"[green]webhook[/] {shown(name)} at /webhooks/{shown(name)}", name=name)
@@ -179,8 +182,8 @@ class DevConsole(logging.Handler):
         new = self._queries.read_tail(position, _AT_ONCE)  # a few rows: cheaper here than in a thread
         if new and (skipped := new[0][0].event.seq - position - 1):
             self._line("skipped", f"[dim]... {skipped:,} more events[/]", events=skipped)
-        ends = [its for its in new if its[0].event.name.startswith(RUN_EVENTS)]
-        for detail, started in (its for its in new if its not in ends):
+        ends = [pair for pair in new if pair[0].event.name.startswith(RUN_EVENTS)]
+        for detail, started in (pair for pair in new if pair not in ends):
             self._event(detail, started)
         self._show_noted()
         for detail, started in ends:
@@ -239,7 +242,7 @@ class DevConsole(logging.Handler):
         for function_id, run_id in started.items():
             text += f"\n      started {shown(function_id)} [dim]{shown(run_id)}[/]"
         for miss in misses[:_MOST_MISSES]:
-            why = ": ".join(its for its in (miss["expression"], miss["problem"] or "it is false") if its)
+            why = ": ".join(item for item in (miss["expression"], miss["problem"] or "it is false") if item)
             text += f"\n      [dim]not started {shown(miss['function_id'])}: {shown(why)}[/]"
         if len(misses) > _MOST_MISSES:
             text += f"\n      [dim]nor others; stepwell events {shown(event.id)} names them all[/]"
@@ -248,15 +251,15 @@ class DevConsole(logging.Handler):
             silence = why_nothing_started(event.name, self._queries.read_keepers(event.seq), self._catalog())
         if silence is not None:
             text += f"\n      [yellow]{shown(silence)}[/]"
-        for its in invalid:
-            text += f"\n      [yellow]invalid[/] {shown(its['pointer'])}: {shown(its['message'])}"
+        for item in invalid:
+            text += f"\n      [yellow]invalid[/] {shown(item['pointer'])}: {shown(item['message'])}"
         fields = {"name": event.name, "id": event.id, "started": started, "not_started": misses[:_MOST_MISSES]}
         self._line("event", text, **fields, invalid=invalid, why=silence)
 
     def _refused(self, data: dict[str, Any]) -> None:
         text = f"[red]refused[/] {shown(data['event_name'])} [dim]{shown(data['event_id'])}[/]"
-        for its in data["errors"]:
-            text += f"\n      {shown(its['pointer'])}: {shown(its['message'])}"
+        for error in data["errors"]:
+            text += f"\n      {shown(error['pointer'])}: {shown(error['message'])}"
         self._line("refused", text, name=data["event_name"], id=data["event_id"], errors=data["errors"])
 
     def _asked(self, data: dict[str, Any]) -> None:

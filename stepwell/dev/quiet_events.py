@@ -20,6 +20,6 @@ def why_nothing_started(name: str, keepers: list[str], catalog: Catalog) -> str 
     triggers = catalog.triggers
     if not triggers:
         return "starts nothing: no function that is live has an event as its trigger"
-    near = get_close_matches(name, [its.rstrip("*") for its in triggers], 1, 0.6)
+    near = get_close_matches(name, [trigger.rstrip("*") for trigger in triggers], 1, 0.6)
     hint = f"; is it {near[0]}?" if near else f"; there are {', '.join(triggers[:5])}{', ...' * (len(triggers) > 5)}"
     return f"starts nothing: no trigger is called {name}{hint}"

@@ -83,7 +83,7 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
     for function_id in await server.retire_others(functions, errors):
         console.removed(function_id)
     broken = broken_files([*problems, *types.problems, *webhooks.problems])
-    async for deployed in server.deploy_all([its for its in functions if not known.is_in_service(its)]):
+    async for deployed in server.deploy_all([function for function in functions if not known.is_in_service(function)]):
         console.deployed(deployed)
         if deployed.registered is not None:
             known.put_in_service(deployed.function)

@@ -66,15 +66,15 @@ def alternatives(known: Known) -> list[Known]:
     for place in known.places:
         keyword = "oneOf" if place.get("oneOf") else "anyOf"
         if place.get(keyword) and place not in known.split:
-            its = choices(place, keyword)
+            items = choices(place, keyword)
             split = known.split | {place}
             return [
                 Known(
                     (*known.parts, choice),
-                    (*known.never, *(c for c in its if c is not choice)) if keyword == "oneOf" else known.never,
+                    (*known.never, *(c for c in items if c is not choice)) if keyword == "oneOf" else known.never,
                     split,
                 )
-                for choice in its
+                for choice in items
             ]
     return []
 

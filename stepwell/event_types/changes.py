@@ -31,25 +31,25 @@ def version_of(schema: Any) -> str:
     given = schema if isinstance(schema, dict) else {}
     properties = given.get("properties")
     v = properties.get("v") if isinstance(properties, dict) else None
-    for said in (given.get("x-stepwell-v"), v.get("const") if isinstance(v, dict) else None):
-        if isinstance(said, str) and said:
-            return said
+    for item in (given.get("x-stepwell-v"), v.get("const") if isinstance(v, dict) else None):
+        if isinstance(item, str) and item:
+            return item
     return "def-" + hashlib.sha256(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
 
-def check_type(its: TypeVersion) -> Checked:
+def check_type(version: TypeVersion) -> Checked:
     """Raises Refused."""
-    if not its.name or len(its.name) > 256 or _CONTROL.search(its.name) or its.name.endswith("*"):
+    if not version.name or len(version.name) > 256 or _CONTROL.search(version.name) or version.name.endswith("*"):
         raise Refused("the name of a type is that of its events: 1 to 256 characters, no control characters, no *")
-    if its.name.startswith("stepwell/"):
+    if version.name.startswith("stepwell/"):
         raise Refused("events whose names begin with stepwell/ are the engine's own, and need no type")
-    if not 1 <= len(its.version) <= 128 or _CONTROL.search(its.version):
+    if not 1 <= len(version.version) <= 128 or _CONTROL.search(version.version):
         raise Refused("a version is a text of 1 to 128 characters, such as 2026-11-23.1")
     try:
-        return check_schema(its.schema)
+        return check_schema(version.schema)
     except BadSchema as bad:
-        message = f"the schema of {its.name} {its.version} cannot be used: {bad}"
-        raise Refused(message, bad.problems, version=its) from None
+        message = f"the schema of {version.name} {version.version} cannot be used: {bad}"
+        raise Refused(message, bad.problems, version=version) from None
 
 
 # --- registering -----------------------------------------------------------------------------------------------------
@@ -67,49 +67,51 @@ def plan_registrations(types: Sequence[TypeVersion], known: Mapping[str, KnownTy
         return schemas.get((name, version))
 
     changes = []
-    for its in types:
-        old = after.get(its.name)
-        kept = schema(its.name, its.version) if old is not None and its.version in old.versions else None
-        what = _kind(its, kept, old, len(after))
-        before_version = its.version if kept is not None else old.versions[-1] if old else None
-        before = schema(its.name, before_version) if before_version is not None else None
-        after[its.name] = new = _registered(its, old)
-        schemas[its.name, its.version] = its.schema
-        changes.append(Change(its.name, its.version, new.policy, what, before, before_version, new.default))
-    for its in types:
-        was, now = known.get(its.name), after[its.name]
-        if was is not None and now.default == its.version != was.default:
-            _check_default(its, was, schema(its.name, was.default))
+    for item in types:
+        old = after.get(item.name)
+        kept = schema(item.name, item.version) if old is not None and item.version in old.versions else None
+        what = _kind(item, kept, old, len(after))
+        before_version = item.version if kept is not None else old.versions[-1] if old else None
+        before = schema(item.name, before_version) if before_version is not None else None
+        after[item.name] = new = _registered(item, old)
+        schemas[item.name, item.version] = item.schema
+        changes.append(Change(item.name, item.version, new.policy, what, before, before_version, new.default))
+    for item in types:
+        was, now = known.get(item.name), after[item.name]
+        if was is not None and now.default == item.version != was.default:
+            _check_default(item, was, schema(item.name, was.default))
     return changes
 
 
-def _registered(its: TypeVersion, old: KnownType | None) -> KnownType:
+def _registered(version: TypeVersion, old: KnownType | None) -> KnownType:
     if old is None:
-        return KnownType(its.policy or Policy.WARN, (its.version,))
-    versions = old.versions if its.version in old.versions else (*old.versions, its.version)
-    return KnownType(its.policy or old.policy, versions, old.chosen)
+        return KnownType(version.policy or Policy.WARN, (version.version,))
+    versions = old.versions if version.version in old.versions else (*old.versions, version.version)
+    return KnownType(version.policy or old.policy, versions, old.chosen)
 
 
-def _kind(its: TypeVersion, kept: Schema | None, known: KnownType | None, types: int) -> ChangeKind:
+def _kind(version: TypeVersion, kept: Schema | None, known: KnownType | None, types: int) -> ChangeKind:
     """`kept`: what the version says now, if it is registered. Raises Refused."""
     if kept is None:
         if known is None and types >= MOST_TYPES:
-            raise Refused(f"there are {types:,} types already, the most there may be", is_conflict=True, version=its)
+            raise Refused(
+                f"there are {types:,} types already, the most there may be", is_conflict=True, version=version
+            )
         if known is not None and len(known.versions) >= MOST_VERSIONS:
             message = (
-                f"{its.name} has {MOST_VERSIONS} versions already, the most there may be; remove one that nobody sends"
-                f" any more: stepwell types remove {its.name} {known.versions[0]}"
+                f"{version.name} has {MOST_VERSIONS} versions already, the most there may be; remove one that nobody"
+                f" sends any more: stepwell types remove {version.name} {known.versions[0]}"
             )
-            raise Refused(message, is_conflict=True, version=its)
+            raise Refused(message, is_conflict=True, version=version)
         return "created"
-    if kept == its.schema:
+    if kept == version.schema:
         return "unchanged"
-    if breaking := refused_by(its.schema, kept):
+    if breaking := refused_by(version.schema, kept):
         message = (
-            f"this would break {its.name} {its.version}, whose events must stay right ({_listed(breaking)}); register"
-            " it under a new version"
+            f"this would break {version.name} {version.version}, whose events must stay right ({_listed(breaking)});"
+            " register it under a new version"
         )
-        raise Refused(message, breaking, is_conflict=True, version=its)
+        raise Refused(message, breaking, is_conflict=True, version=version)
     return "updated"
 
 
@@ -126,22 +128,22 @@ def says_policy(schema_policy: Policy | None, policy: Policy | None) -> bool:
     return schema_policy is not None and (schema_policy is not Policy.REJECT or policy is not Policy.REJECT)
 
 
-def _check_default(its: TypeVersion, was: KnownType, schema: Schema | None) -> None:
+def _check_default(version: TypeVersion, was: KnownType, schema: Schema | None) -> None:
     """Raises Refused if the version would become the default by surprise."""
-    if its.may_break or schema is None or was.policy is Policy.OFF or says_policy(its.policy, was.policy):
+    if version.may_break or schema is None or was.policy is Policy.OFF or says_policy(version.policy, was.policy):
         return
-    if breaking := refused_by(its.schema, schema):
-        raise Refused(surprise(its, was.default, breaking), breaking, is_conflict=True, version=its)
+    if breaking := refused_by(version.schema, schema):
+        raise Refused(surprise(version, was.default, breaking), breaking, is_conflict=True, version=version)
 
 
-def surprise(its: TypeVersion, default: str, breaking: Sequence[Problem]) -> str:
+def surprise(version: TypeVersion, default: str, breaking: Sequence[Problem]) -> str:
     """Why a version is not made the default, and the ways on."""
-    keep = f"stepwell types default {shlex.quote(its.name)} {shlex.quote(default)}"
+    keep = f"stepwell types default {shlex.quote(version.name)} {shlex.quote(default)}"
     return (
-        f"{its.name} {its.version} breaks {default}, which counts for events without `v`, so that their senders would"
-        f" be wrong at once ({_listed(breaking)}). Push with --breaking if they are ready; or state in the schema of"
-        f' {its.version} what becomes of their events, as in "x-stepwell-policy": "warn"; or keep {default} the default'
-        f" until they name `v`: {keep}"
+        f"{version.name} {version.version} breaks {default}, which counts for events without `v`, so that their"
+        f" senders would be wrong at once ({_listed(breaking)}). Push with --breaking if they are ready; or state in"
+        f' the schema of {version.version} what becomes of their events, as in "x-stepwell-policy": "warn"; or keep'
+        f" {default} the default until they name `v`: {keep}"
     )
 
 

@@ -65,8 +65,8 @@ def _ways(nodes: Sequence[_Node], below: Sequence[int], each: Sequence[int], mos
     in_members: list[int] = []
     in_items: list[int] = []
     found: list[int] = []
-    for (same, members, items), its in zip(nodes, each, strict=True):
-        here.append(its + sum([here[child] for child in same]))
+    for (same, members, items), number in zip(nodes, each, strict=True):
+        here.append(number + sum([here[child] for child in same]))
         in_members.append(sum([in_members[child] for child in same]) + _widest(members, below))
         in_items.append(sum([in_items[child] for child in same]) + _widest(items, below))
         found.append(min(here[-1] + max(in_members[-1], in_items[-1]), most))
@@ -101,7 +101,7 @@ def _nodes(root: Place) -> tuple[list[_Node], int, list[int]]:
 
 
 def _cost(place: Place) -> int:
-    lists = sum(len(its) for word in _LISTS if isinstance(its := place.get(word), dict | list))
+    lists = sum(len(value) for word in _LISTS if isinstance(value := place.get(word), dict | list))
     return 1 + lists + (_DIVISION if isinstance(place.get("multipleOf"), float) else 0)
 
 
@@ -127,6 +127,6 @@ def _ones(place: Place, keywords: Sequence[str]) -> Iterator[Place]:
 
 
 def _many(place: Place, keyword: str) -> Iterator[Place]:
-    its = place.get(keyword)
-    entries = its.items() if isinstance(its, dict) else enumerate(its) if isinstance(its, list) else ()
+    value = place.get(keyword)
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return (place.child(keyword, key) for key, child in entries if isinstance(child, dict))

@@ -29,19 +29,19 @@ def first_error_schema(schema: Schema) -> Schema:
         return schema
     if any(keyword.startswith("unevaluated") for keyword in schema):
         raise Entangled
-    changed = {word: _changed(word, its) for word, its in schema.items() if word not in _ALTERNATIVES}
+    changed = {word: _changed(word, item) for word, item in schema.items() if word not in _ALTERNATIVES}
     alternatives = [{"not": {"not": {word: schema[word]}}} for word in _ALTERNATIVES if word in schema]
     return {**changed, "allOf": [*changed.get("allOf", ()), *alternatives]} if alternatives else changed
 
 
-def _changed(keyword: str, its: Any) -> Any:
+def _changed(keyword: str, value: Any) -> Any:
     if keyword in ONE_SCHEMA:
-        return first_error_schema(its)
+        return first_error_schema(value)
     if keyword in MAPS_OF_SCHEMAS:
-        return {name: first_error_schema(child) for name, child in its.items()}
+        return {name: first_error_schema(child) for name, child in value.items()}
     if keyword in ("allOf", "prefixItems"):
-        return [first_error_schema(child) for child in its]
-    return its
+        return [first_error_schema(child) for child in value]
+    return value
 
 
 def message_of(error: jsonschema_rs.ValidationError) -> str:

@@ -48,23 +48,23 @@ LANGUAGES = {
 
 def generate(name: str, v: str, schema: Schema, language: str) -> str:
     """The source text of an event's type in `python` or `typescript`. Raises CannotGenerate."""
-    its = LANGUAGES[language]
-    program = _program(its.program)
+    value = LANGUAGES[language]
+    program = _program(value.program)
     if program is None:
-        raise CannotGenerate(f"{language} needs {its.program}, which is not installed here; {its.install}")
+        raise CannotGenerate(f"{language} needs {value.program}, which is not installed here; {value.install}")
     with tempfile.TemporaryDirectory(prefix="stepwell-types-") as folder:
-        source, target = Path(folder, "schema.json"), Path(folder, "types" + its.suffix)
+        source, target = Path(folder, "schema.json"), Path(folder, "types" + value.suffix)
         source.write_text(json.dumps(event_type(name, v, schema), ensure_ascii=False), "utf-8")
-        arguments = [part.format(input=source, output=target) for part in its.arguments]
+        arguments = [part.format(input=source, output=target) for part in value.arguments]
         try:
             done = subprocess.run(
                 [program, *arguments], capture_output=True, text=True, timeout=_PATIENCE_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CannotGenerate(f"{its.program} could not make the code of {name}: {error}") from None
+            raise CannotGenerate(f"{value.program} could not make the code of {name}: {error}") from None
         if done.returncode or not target.is_file():
-            said = (done.stderr or done.stdout).strip()[-500:]
-            raise CannotGenerate(f"{its.program} could not make the code of {name}: {said}")
+            text = (done.stderr or done.stdout).strip()[-500:]
+            raise CannotGenerate(f"{value.program} could not make the code of {name}: {text}")
         return target.read_text("utf-8")
 
 

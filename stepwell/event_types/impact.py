@@ -13,7 +13,7 @@ from stepwell.event_types.schema import Schema
 
 def breaking(old: Schema, new: Schema) -> list[Problem]:
     """How `new` differs, so that events which were right are no longer, or new ones are wrong for who reads the old."""
-    return [Problem(its.pointer, its.message) for its in compare(old, new).breaking]
+    return [Problem(item.pointer, item.message) for item in compare(old, new).breaking]
 
 
 def affected(

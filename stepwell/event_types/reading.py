@@ -95,8 +95,8 @@ class Reading:
         if found is None and not asked:
             self._complain(node, f"{_named(node)}: there is no field `{name}`; {nearest(name, above.fields)}")
         elif found is not None and found.optional and not asked:
-            its = _named(node)
-            self._doubts[f"{its} may be missing, and then this has no value; ask has({its.strip('`')}) first"] = None
+            text = _named(node)
+            self._doubts[f"{text} may be missing, and then this has no value; ask has({text.strip('`')}) first"] = None
         return Shape(found.kinds, found.known) if found is not None else DYNAMIC
 
     # --- operators ---
@@ -148,12 +148,12 @@ class Reading:
         return shape.elements if "map" not in shape.kinds else DYNAMIC
 
     def _equal(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
-        for (node, its), (other, that) in (
+        for (node, shape), (other, that) in (
             zip(operands, shapes, strict=True),
             reversed([*zip(operands, shapes, strict=True)]),
         ):
-            if isinstance(other, Const) and its.kinds & that.kinds:
-                self._possible(node, its, [other])
+            if isinstance(other, Const) and shape.kinds & that.kinds:
+                self._possible(node, shape, [other])
         one, two = shapes
         if one.kinds & two.kinds:
             return BOOL
@@ -185,17 +185,17 @@ class Reading:
         return BOOL
 
     def _in(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
-        (one, its), (many, all_) = zip(operands, shapes, strict=True)
+        (one, shape), (many, all_) = zip(operands, shapes, strict=True)
         if not all_.kinds & {"list", "map"}:
             self._complain(many, f"{_named(many)} is {_kinds(all_)}, and `in` looks into lists and objects")
         elif isinstance(many, Items) and many.parts and all(isinstance(part, Const) for part in many.parts):
             constants = [part for part in many.parts if isinstance(part, Const)]
-            if not its.kinds & frozenset().union(*(of_constant(c.value).kinds for c in constants)):
-                self._complain(one, f"{_named(one)} is {_kinds(its)}, and none of the values after `in` is")
+            if not shape.kinds & frozenset().union(*(of_constant(c.value).kinds for c in constants)):
+                self._complain(one, f"{_named(one)} is {_kinds(shape)}, and none of the values after `in` is")
             else:
-                self._possible(one, its, constants)
-        elif all_.kinds == {"list"} and not all_.elements.kinds & its.kinds:
-            self._complain(one, f"{_named(one)} is {_kinds(its)}, and {_named(many)} holds {_kinds(all_.elements)}")
+                self._possible(one, shape, constants)
+        elif all_.kinds == {"list"} and not all_.elements.kinds & shape.kinds:
+            self._complain(one, f"{_named(one)} is {_kinds(shape)}, and {_named(many)} holds {_kinds(all_.elements)}")
         return BOOL
 
     def _arithmetic(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:

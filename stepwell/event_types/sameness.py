@@ -67,8 +67,8 @@ def _words(schema: dict[str, Any]) -> set[str]:
 
 def _pairs_of(word: str, one: Place, other: Place) -> list[tuple[Place, Place]] | None:
     if word == "$ref":
-        to, its = one.document.target(one.get("$ref")), other.document.target(other.get("$ref"))
-        return None if to is None or its is None else [(to, its)]
+        to, place = one.document.target(one.get("$ref")), other.document.target(other.get("$ref"))
+        return None if to is None or place is None else [(to, place)]
     here, there = child_keywords(one, word), child_keywords(other, word)
     if here is None or there is None:
         return [] if here is there and _plain(one.get(word)) == _plain(other.get(word)) else None

@@ -39,10 +39,10 @@ class NoSample(ValueError):
 
 def sample(schema: Schema, seed: object = 0) -> Any:
     """A value that is valid under a schema without `refusals`. Raises NoSample."""
-    root, its = Known((Document(schema).root,)), validator(schema)
+    root, found = Known((Document(schema).root,)), validator(schema)
     for attempt in range(_TRIES):
         value = _Sampler(random.Random(f"{seed}/{attempt}")).value(root, 0)
-        if its.is_valid(value):
+        if found.is_valid(value):
             return value
     raise NoSample(NoSample.__doc__)
 

@@ -76,8 +76,8 @@ class Document:
         """The schema that `data_schema` or `event_schema` has put into this one."""
         if self._embedded is None:
             definitions = self.root.get("$defs") or {}
-            its = next((s for s in definitions.values() if isinstance(s, dict) and s.get("$id") == _EMBEDDED), True)
-            self._embedded = Document(its)
+            value = next((s for s in definitions.values() if isinstance(s, dict) and s.get("$id") == _EMBEDDED), True)
+            self._embedded = Document(value)
         return self._embedded
 
     def _at(self, parts: list[str]) -> Place | None:

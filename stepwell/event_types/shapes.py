@@ -122,7 +122,7 @@ def _kind(value: Any) -> str:
     kinds: list[tuple[type | tuple[type, ...], str]] = [
         (bool, "bool"), ((int, float), "number"), (str, "string"), (bytes, "bytes"), (list, "list"), (dict, "map"),
     ]  # fmt: skip
-    return next((kind for its, kind in kinds if isinstance(value, its)), "null")
+    return next((kind for item, kind in kinds if isinstance(value, item)), "null")
 
 
 def of_constant(value: Scalar) -> Shape:

@@ -61,11 +61,11 @@ class Types:
         """What is wrong with an event, and what is to become of it; None if there is nothing to say."""
         if event.name.startswith("stepwell/"):
             return None
-        its = self.known.get(event.name)
-        policy = self.unknown if its is None else its.policy
+        known_type = self.known.get(event.name)
+        policy = self.unknown if known_type is None else known_type.policy
         if policy is Policy.OFF or only not in (None, policy):
             return None
-        errors = [_unknown(event.name)] if its is None else self._errors(event, its, effort or Effort())
+        errors = [_unknown(event.name)] if known_type is None else self._errors(event, known_type, effort or Effort())
         return Verdict(policy, errors) if errors else None
 
     @property
@@ -90,10 +90,10 @@ class Types:
                 event.invalid = verdict.errors
         return found
 
-    def _errors(self, event: Event, its: KnownType, effort: Effort) -> Sequence[Invalid]:
-        version = its.default if event.v is None else event.v
-        if version not in its.versions:
-            newest = listed(reversed(its.versions[-5:]))
+    def _errors(self, event: Event, known_type: KnownType, effort: Effort) -> Sequence[Invalid]:
+        version = known_type.default if event.v is None else event.v
+        if version not in known_type.versions:
+            newest = listed(reversed(known_type.versions[-5:]))
             return [Invalid("/v", f"{event.name} has no version {version!r}; the newest are {newest}")]
         key = (event.name, version)
         if key not in self._checks:

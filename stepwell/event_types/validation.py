@@ -51,8 +51,8 @@ class Checked:
 class Check:
     """Holds events against one schema, which `check_schema` has let pass."""
 
-    def __init__(self, schema: Any, its: Checked) -> None:
-        self._its, self._checker = its, _Checker(schema)
+    def __init__(self, schema: Any, checked: Checked) -> None:
+        self._its, self._checker = checked, _Checker(schema)
 
     def errors(self, event: Event, effort: Effort | None = None) -> list[Invalid]:
         """What is wrong with an event, each at its place in it: all of it, or the first if that would be much work."""

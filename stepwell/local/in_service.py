@@ -16,12 +16,12 @@ class NotInService(Exception):
 def broken_files(problems: Iterable[PlacedProblem]) -> list[Broken]:
     """One for each file, with all that is wrong with it."""
     by_file: dict[Path, list[str]] = {}
-    for its in problems:
-        by_file.setdefault(its.file, []).append(str(its))
+    for problem in problems:
+        by_file.setdefault(problem.file, []).append(str(problem))
     return [Broken("/".join(file.parts[-2:]), "\n  ".join(messages)) for file, messages in by_file.items()]
 
 
 def refuse_broken(broken: Iterable[Broken]) -> None:
     """Raises NotInService if there is any."""
-    if messages := [its.message for its in broken]:
+    if messages := [broken.message for broken in broken]:
         raise NotInService("\n  ".join(["not all is in service, and --strict is given:", *messages]))

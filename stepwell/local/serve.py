@@ -131,14 +131,14 @@ async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str,
     for warning in (*found.warnings, *await asyncio.to_thread(_doubts, functions, found)):
         log.warning("%s", warning)
     refused = {}
-    for its in await server.register_types([replace(one, may_break=False) for one in found.types]):
-        if isinstance(its, Refused):
-            log.error("%s", its)
-            if its.version is not None:
-                refused[its.version.name] = its
-        elif its.what != "unchanged":
-            fields = {"type": its.name, "version": its.version, "policy": its.policy.value}
-            log.info("type %s", its.what, extra={"fields": fields})
+    for item in await server.register_types([replace(one, may_break=False) for one in found.types]):
+        if isinstance(item, Refused):
+            log.error("%s", item)
+            if item.version is not None:
+                refused[item.version.name] = item
+        elif item.what != "unchanged":
+            fields = {"type": item.name, "version": item.version, "policy": item.policy.value}
+            log.info("type %s", item.what, extra={"fields": fields})
     return refused
 
 
@@ -172,7 +172,7 @@ async def _deploy_all(server: LocalServer, found: Found) -> Sequence[LoadedFunct
     refused = await _register_types(server, found)
     await _register_webhooks(server, found.webhooks)
     await server.retire_others(found.functions, found.errors)
-    broken = [*broken_files(found.problems), *(Broken(name, str(its)) for name, its in refused.items())]
+    broken = [*broken_files(found.problems), *(Broken(name, str(refused)) for name, refused in refused.items())]
     functions = []
     for function in found.functions:
         for warning in (*function.warnings(), *only_on_aws(function)):

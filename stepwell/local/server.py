@@ -82,7 +82,7 @@ class Deployed:
         return self.registered is not None and self.registered.is_live
 
     def broken(self) -> list[Broken]:
-        return [Broken(self.function.definition.id, f"{self.function.file}: {its}") for its in self.missing]
+        return [Broken(self.function.definition.id, f"{self.function.file}: {name}") for name in self.missing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,8 @@ class LocalServer:
                 some = functions[start : start + _AT_ONCE]
                 prepared = await asyncio.to_thread(self._prepare_all, some)
                 deployed = await asyncio.gather(*map(self._deploy, prepared))
-            for its in deployed:
-                yield its
+            for item in deployed:
+                yield item
         await self.platform.prepare()
 
     async def push(self, archive: IO[bytes], release: Release) -> Deployed:
@@ -133,8 +133,8 @@ class LocalServer:
                 await asyncio.to_thread(unpack, archive, Path(folder))
                 function = await asyncio.to_thread(load, Path(folder))
                 deployed = await self._deploy(await asyncio.to_thread(self._prepare, function), release)
-            if (its := deployed.registered) is not None:
-                await asyncio.to_thread(self._code.keep_pushed, its.function_id, its.version, archive)
+            if (registered := deployed.registered) is not None:
+                await asyncio.to_thread(self._code.keep_pushed, registered.function_id, registered.version, archive)
             return deployed
 
     def _prepare_all(self, functions: Sequence[LoadedFunction]) -> list[_Prepared]:
@@ -157,16 +157,16 @@ class LocalServer:
                 missing.append(f"step {step.id}: {reason}")
         return _Prepared(function, definition, code, dotenvs, missing)
 
-    async def _deploy(self, its: _Prepared, release: Release | None = None) -> Deployed:
-        function, function_id = its.function, its.function.definition.id
-        if its.missing:
+    async def _deploy(self, prepared: _Prepared, release: Release | None = None) -> Deployed:
+        function, function_id = prepared.function, prepared.function.definition.id
+        if prepared.missing:
             if release is None:
                 await self.platform.retire([function_id])
-            return Deployed(function, None, its.missing)
+            return Deployed(function, None, prepared.missing)
         if release is None:
             self._code.keep_definition(function_id, function.file)
         file = str(function.file) if release is None else PUSHED
-        registered = await self.platform.register(its.definition, its.code, its.dotenv, file, release)
+        registered = await self.platform.register(prepared.definition, prepared.code, prepared.dotenv, file, release)
         routing = self.platform.store.functions.routing(function_id)
         return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
@@ -174,8 +174,8 @@ class LocalServer:
         """Register types of events, in this order, all versions of a type or none; those that are refused stay as they
         are."""
         by_name: dict[str, list[TypeVersion]] = {}
-        for its in types:
-            by_name.setdefault(its.name, []).append(its)
+        for version in types:
+            by_name.setdefault(version.name, []).append(version)
         results: list[Change | Refused] = []
         for versions in by_name.values():
             try:
@@ -186,7 +186,7 @@ class LocalServer:
 
     async def register_webhooks(self, found: FoundWebhooks) -> Synchronised:
         """Keep the rules that were found, and no other that a file brought before, but for those of broken files."""
-        rules = [(its.rule, str(its.file.absolute())) for its in found.webhooks]
+        rules = [(webhook.rule, str(webhook.file.absolute())) for webhook in found.webhooks]
         return await self.webhooks.synchronise(rules, {str(problem.file.absolute()) for problem in found.problems})
 
     async def retire_others(self, functions: Sequence[LoadedFunction], errors: Sequence[LoadError]) -> list[str]:
@@ -214,7 +214,7 @@ async def open_server(settings: ServerSettings, clock: Clock | None = None) -> A
     with exclusive(settings.database):
         store = LocalStore(settings.database, durable=settings.durable)
         _prepare_files(settings)
-        code = CodeKeeper(settings.code, {its: Path(file) for its, file in store.functions.live().items()})
+        code = CodeKeeper(settings.code, {name: Path(file) for name, file in store.functions.live().items()})
         runners = Runners(no_containers=settings.no_containers, code=code, user=settings.step_user)
         platform = LocalPlatform(
             store,

@@ -56,8 +56,8 @@ class LocalUsers(Queries):
             return person
         sql = "SELECT body, accepted_at FROM events WHERE user = ? ORDER BY seq DESC LIMIT 1"
         row = self._connection.execute(sql, (text,)).fetchone()
-        its = None if row is None else owner(orjson.loads(row[0])["user"])
-        return None if its is None else alone(its, row[1])
+        user_id = None if row is None else owner(orjson.loads(row[0])["user"])
+        return None if user_id is None else alone(user_id, row[1])
 
     def seen(self, person: Person) -> Seen:
         first = next(self._accepted(person, f"{_EVENTS} ORDER BY seq", ascending=True), person.since)
@@ -110,7 +110,7 @@ class LocalUsers(Queries):
     def _rows(
         self, person: Person, sql: str, bound: int, *, order: int = 1, ascending: bool = False
     ) -> Iterator[tuple[Any, ...]]:
-        names = [(its, bound) for its in sorted(texts(person.ids))]
+        names = [(text, bound) for text in sorted(texts(person.ids))]
         return merged(self._connection, sql, names, order=order, ascending=ascending)
 
     def _own(self, person: Person, rows: Iterable[tuple[Any, ...]], event: int) -> Iterator[tuple[Any, ...]]:

@@ -149,8 +149,8 @@ class _Ignored:
         if name == ".cache" and (above.rpartition("/")[2] or self._root) == "node_modules":
             return True
         suffix = "/" if is_folder else ""
-        said = {spec.check_file(f"{prefix}{path}{suffix}").include for prefix, spec in self._specs}
-        return True in said or (is_leftover(name) and False not in said)
+        items = {spec.check_file(f"{prefix}{path}{suffix}").include for prefix, spec in self._specs}
+        return True in items or (is_leftover(name) and False not in items)
 
 
 def _patterns(file: Path) -> GitIgnoreSpec:

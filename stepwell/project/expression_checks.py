@@ -44,9 +44,13 @@ def check_expressions(
     for function in functions:
         definition = function.normalised()
         its_types = [_Type.of(name, types, registered) for name in sorted(event_names(definition))]
-        known = {its.name: its.schemas() for its in its_types if its.versions}
-        in_force = {its.name: known[its.name] for its in its_types if its.versions and not its.is_off}
-        off = {its.name for its in its_types if its.is_off}
+        known = {stored_type.name: stored_type.schemas() for stored_type in its_types if stored_type.versions}
+        in_force = {
+            stored_type.name: known[stored_type.name]
+            for stored_type in its_types
+            if stored_type.versions and not stored_type.is_off
+        }
+        off = {stored_type.name for stored_type in its_types if stored_type.is_off}
         wrong = check(_without_types(definition, off), in_force)
         found.errors.extend(_placed(function, wrong))
         rest = [problem for problem in check(definition, known) if problem not in wrong]
@@ -67,12 +71,12 @@ class _Type:
     @classmethod
     def of(cls, name: str, types: ProjectTypes, registered: RegisteredTypes | None) -> _Type:
         detail = registered.read_type(name) if registered is not None else None
-        brought = [its for its in types.types if its.name == name]
+        brought = [version for version in types.types if version.name == name]
         versions: dict[str, Schema | None] = dict.fromkeys(
             (version for version, _ in detail.versions) if detail else ()
         )
-        versions |= {its.version: its.schema for its in brought}
-        policy = next((its.policy for its in reversed(brought) if its.policy is not None), None)
+        versions |= {version.version: version.schema for version in brought}
+        policy = next((version.policy for version in reversed(brought) if version.policy is not None), None)
         policy = policy or (detail.policy if detail else Policy.WARN)
         default = (detail.chosen if detail else None) or next(reversed(versions), "")
         return cls(name, versions, default, policy is Policy.OFF, registered)

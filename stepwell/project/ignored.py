@@ -59,9 +59,9 @@ class Ignored:
     def by(self, name: str, is_folder: bool) -> str | None:
         """Who ignores what is called so in this folder; None if nobody does."""
         for spec, who, place in reversed(self.specs):
-            said = spec.check_file(f"{place}{name}{'/' if is_folder else ''}").include
-            if said is not None:
-                return who if said else None
+            value = spec.check_file(f"{place}{name}{'/' if is_folder else ''}").include
+            if value is not None:
+                return who if value else None
         return None
 
 

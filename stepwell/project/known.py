@@ -38,7 +38,7 @@ class KnownFunctions:
         began = self._now_ns()
         function = load(file)
         stamp = {} if _reads_more(function) else _stamp(function)
-        if stamp and all(its is None or its[1] < began - _TICK_NS for its in stamp.values()):
+        if stamp and all(pair is None or pair[1] < began - _TICK_NS for pair in stamp.values()):
             self._known[file] = stamp, function
         return function
 
@@ -66,8 +66,8 @@ def _read_by(function: LoadedFunction) -> Iterator[str]:
     for step in function.definition.steps.values():
         if step.path:
             path = folder / step.path.removeprefix("file://")  # may lead over links
-            yield from (str(its) for its in (path, *path.parents) if folder in its.parents)
-    for code in {its.folder: its for its in function.steps.values()}.values():
+            yield from (str(path) for path in (path, *path.parents) if folder in path.parents)
+    for code in {step.folder: step for step in function.steps.values()}.values():
         yield str(code.folder)
         if code.file is not None:
             yield from (f"{code.folder}/{code.file}", f"{code.folder}/.env")

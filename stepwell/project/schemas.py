@@ -57,8 +57,8 @@ class FoundTypes:
     def by_name(self) -> dict[str, list[EventType]]:
         """The versions of each event, the newest last."""
         found: dict[str, list[EventType]] = {}
-        for its in self.types:
-            found.setdefault(its.name, []).append(its)
+        for event_type in self.types:
+            found.setdefault(event_type.name, []).append(event_type)
         return found
 
 
@@ -72,21 +72,25 @@ def find_types(paths: Iterable[Path]) -> FoundTypes:
             if is_leftover(file.name):
                 continue
             try:
-                its = read_type(file, folder)
+                event_type = read_type(file, folder)
             except LoadError as error:
                 problems += error.problems
                 continue
-            if its is None:
+            if event_type is None:
                 name = f"{file.name.removesuffix(SUFFIX)}.1{SUFFIX}"
                 message = f"has no version in its name, so it is no event's type; call it {name}"
                 warnings.append(PlacedProblem(file, 1, 1, (), message))
                 continue
-            other = types.setdefault((its.name, its.v), its)
-            if other is not its and other.schema != its.schema:
+            other = types.setdefault((event_type.name, event_type.v), event_type)
+            if other is not event_type and other.schema != event_type.schema:
                 problems.append(
-                    its.placed((), f"{its.name} {its.v} is another schema in {other.file}; remove one of them")
+                    event_type.placed(
+                        (), f"{event_type.name} {event_type.v} is another schema in {other.file}; remove one of them"
+                    )
                 )
-    return FoundTypes(sorted(types.values(), key=lambda its: (its.name, version_key(its.v))), problems, warnings)
+    return FoundTypes(
+        sorted(types.values(), key=lambda event_type: (event_type.name, version_key(event_type.v))), problems, warnings
+    )
 
 
 def read_type(file: Path, folder: Path) -> EventType | None:

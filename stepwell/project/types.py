@@ -32,20 +32,25 @@ class ProjectTypes:
     warnings: list[PlacedProblem]
     placers: Mapping[tuple[str, str], Placer]
 
-    def placed(self, its: TypeVersion, problem: Problem) -> PlacedProblem:
+    def placed(self, version: TypeVersion, problem: Problem) -> PlacedProblem:
         """A problem at a place in a version's schema."""
-        return self.placers[its.name, its.version](problem.pointer, problem.message)
+        return self.placers[version.name, version.version](problem.pointer, problem.message)
 
 
 def project_types(paths: Iterable[Path], functions: Iterable[LoadedFunction]) -> ProjectTypes:
     """The types in `schemas` folders at or below the paths, and those of the triggers of these functions."""
     found = find_types(paths)
-    types = [TypeVersion(its.name, its.v, its.schema, _policy(its.policy)) for its in found.types]
-    placers: dict[tuple[str, str], Placer] = {(its.name, its.v): its.placed for its in found.types}
-    for its, placer in _of_triggers(functions):
-        if (its.name, its.version) not in placers:
-            placers[its.name, its.version] = placer
-            types.append(its)
+    types = [
+        TypeVersion(event_type.name, event_type.v, event_type.schema, _policy(event_type.policy))
+        for event_type in found.types
+    ]
+    placers: dict[tuple[str, str], Placer] = {
+        (event_type.name, event_type.v): event_type.placed for event_type in found.types
+    }
+    for version, placer in _of_triggers(functions):
+        if (version.name, version.version) not in placers:
+            placers[version.name, version.version] = placer
+            types.append(version)
     return ProjectTypes(types, found.problems, found.warnings, placers)
 
 
@@ -55,8 +60,8 @@ def surprises(types: ProjectTypes) -> list[PlacedProblem]:
     from stepwell.event_types.changes import refused_by, says_policy, surprise  # with what compares schemas
 
     found = []
-    for name in dict.fromkeys(its.name for its in types.types):
-        before, newest = [None, *(its for its in types.types if its.name == name)][-2:]
+    for name in dict.fromkeys(version.name for version in types.types):
+        before, newest = [None, *(version for version in types.types if version.name == name)][-2:]
         if before is None or newest is None or before.policy is Policy.OFF:
             continue
         if says_policy(newest.policy, before.policy):
@@ -73,8 +78,8 @@ def _of_triggers(functions: Iterable[LoadedFunction]) -> Iterator[tuple[TypeVers
             schema = (trigger.get("definition") or {}).get("def")
             if schema is not None:
                 policy = schema.get(POLICY) if isinstance(schema, dict) else None
-                its = TypeVersion(trigger["event"], version_of(schema), schema, _policy(policy))
-                yield its, functools.partial(_placed_in_trigger, function, i)
+                version = TypeVersion(trigger["event"], version_of(schema), schema, _policy(policy))
+                yield version, functools.partial(_placed_in_trigger, function, i)
 
 
 def _placed_in_trigger(function: LoadedFunction, i: int, pointer: Pointer, message: str) -> PlacedProblem:

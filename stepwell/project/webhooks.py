@@ -40,7 +40,7 @@ class FoundWebhooks:
 
     @property
     def warnings(self) -> list[PlacedProblem]:
-        return [warning for its in self.webhooks for warning in its.warnings]
+        return [warning for webhook in self.webhooks for warning in webhook.warnings]
 
 
 def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
@@ -57,13 +57,13 @@ def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
             if file.suffix not in _SUFFIXES or not file.is_file():
                 continue
             try:
-                its = read_webhook(file)
+                webhook_file = read_webhook(file)
             except LoadError as error:
                 problems += error.problems
                 continue
-            other = found.setdefault(its.name, its)
-            if other is not its:
-                message = f"the webhook {its.name} stands in {other.file}, too; remove one of them"
+            other = found.setdefault(webhook_file.name, webhook_file)
+            if other is not webhook_file:
+                message = f"the webhook {webhook_file.name} stands in {other.file}, too; remove one of them"
                 problems.append(PlacedProblem(file, 1, 1, (), message))
     return FoundWebhooks([found[name] for name in sorted(found)], problems)
 
@@ -86,5 +86,5 @@ def read_webhook(file: Path) -> WebhookFile:
 def _is_code(folder: Path, paths: Iterable[Path]) -> bool:
     """Whether it lies in a function's folder, and deeper than beside the definition."""
     tops = {path.parent if path.is_file() else path for path in paths}
-    above = [its for its in folder.parents[1:] if any(top == its or top in its.parents for top in tops)]
+    above = [parent for parent in folder.parents[1:] if any(top == parent or top in parent.parents for top in tops)]
     return any(map(is_function, above))

@@ -47,7 +47,7 @@ from stepwell.testing.lambdas.host import LambdaHost
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 from stepwell.testing.projects import Project, project_at
 
-HANDLERS = tuple(its.name for its in FUNCTIONS if not isinstance(its.trigger, Engine))  # in this process
+HANDLERS = tuple(function.name for function in FUNCTIONS if not isinstance(function.trigger, Engine))  # in this process
 
 
 class AwsStepwell(Decisions):
@@ -120,10 +120,10 @@ class AwsStepwell(Decisions):
 
     def _push(self, project: Project, release: Release) -> dict[str, int]:
         try:
-            its = wanted(project.functions, self.resources)
+            items = wanted(project.functions, self.resources)
         except CannotRun as wrong:
             raise Refused(400, [{"pointer": "", "message": str(problem)} for problem in wrong.problems]) from None
-        self._prepare(its)
+        self._prepare(items)
         push = Push(
             self.resources,
             self._emulator.deployer,
@@ -138,10 +138,10 @@ class AwsStepwell(Decisions):
         for webhook in project.webhooks:
             AwsWebhooks(self.resources).put_webhook(webhook.rule)
         try:
-            found, actions = push.plan(its)
+            found, actions = push.plan(items)
         except MissingSecrets as wrong:
             raise Refused(400, [{"pointer": "", "message": str(wrong)}]) from None
-        registered = push.apply(its, found, actions)
+        registered = push.apply(items, found, actions)
         if not all(one.is_new for one in registered):
             self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
         live = {function_id: version.plan.version for function_id, version in found.live.items()}

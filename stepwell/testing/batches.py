@@ -42,7 +42,7 @@ def handler_step(*after: Any, **fields: Any) -> Json:
     return {"path": "file://.", "runtime": runtime, "retries": {"attempts": 0}, "after": edges, **fields}
 
 
-def destination(payload: Json, said: Any, condition: str = "Success", **response: Any) -> Json:
+def destination(payload: Json, value: Any, condition: str = "Success", **response: Any) -> Json:
     """The record of Lambda's destinations for an invocation with this payload. `response`: more of its context."""
     request = {"requestId": str(uuid4()), "condition": condition, "functionArn": "arn", "approximateInvokeCount": 1}
     return {
@@ -50,7 +50,7 @@ def destination(payload: Json, said: Any, condition: str = "Success", **response
         "requestContext": request,
         "requestPayload": payload,
         "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", **response},
-        "responsePayload": said,
+        "responsePayload": value,
     }
 
 
@@ -120,9 +120,9 @@ class Batches:
         self.note(model)  # which does not see a request that is answered here
         payload = json.loads(params["body"])
         self.invoked.append(payload)
-        said = self.answer(payload["ctx"])
-        if said is not LOST:
-            self.put_outcome(destination(payload, said))
+        value = self.answer(payload["ctx"])
+        if value is not LOST:
+            self.put_outcome(destination(payload, value))
         return _Accepted(), {"StatusCode": 202, "ResponseMetadata": {"HTTPStatusCode": 202}}
 
     def put_outcome(self, record: Json) -> None:

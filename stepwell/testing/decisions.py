@@ -27,7 +27,7 @@ class Decisions(Settling):
     def _decide(self, link: str, run_id: str, step: str | None, body: Json) -> Json:
         self.settle()
         steps = self.peek(run_id)["steps"]
-        asked = {its_id: its["approval"] for its_id, its in steps.items() if "approval" in its}
+        asked = {its_id: item["approval"] for its_id, item in steps.items() if "approval" in item}
         if step is None and len(asked) == 1:
             (step,) = asked
         if step not in asked:

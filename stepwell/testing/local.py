@@ -94,7 +94,7 @@ class LocalStepwell(Decisions):
         self._call(self.server.register_types(project.types))
         for webhook in project.webhooks:
             self._call(self.server.webhooks.put(webhook.rule))
-        return project.answer({its.definition.id: self._deploy(its) for its in project.functions})
+        return project.answer({function.definition.id: self._deploy(function) for function in project.functions})
 
     def _deploy(self, function: LoadedFunction) -> int:
         deployed = self._call(self.server.deploy(function))

@@ -59,5 +59,6 @@ def _all(path: Path) -> tuple[list[LoadedFunction], Tree]:
 def _refused(problems: list[PlacedProblem]) -> Refused:
     """Each problem with its place in the definition."""
     return Refused(
-        400, [{"pointer": "".join(f"/{p}" for p in its.pointer), "message": its.message} for its in problems]
+        400,
+        [{"pointer": "".join(f"/{p}" for p in problem.pointer), "message": problem.message} for problem in problems],
     )

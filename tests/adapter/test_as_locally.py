@@ -49,9 +49,9 @@ def locally(text: bytes, code: int) -> tuple[Outcome, bytes]:
     reader = StdoutReader(lambda stream, piece: log.extend(piece))
     for start in range(0, len(text), 64 * KB):
         reader.feed(text[start : start + 64 * KB])
-    said = reader.finish()
-    outcome = from_exit(code, said, last_line(b""), 0)
-    return outcome, bytes(log) + unsaid(said, outcome)
+    report = reader.finish()
+    outcome = from_exit(code, report, last_line(b""), 0)
+    return outcome, bytes(log) + unsaid(report, outcome)
 
 
 class Through:

@@ -33,8 +33,8 @@ class Storage:
             def do_GET(self) -> None:  # noqa: N802
                 if self.path == "/credentials":
                     assert self.headers["Authorization"] == "ecs token"
-                    its = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret", "Token": "session"}
-                    return self.answer(200, json.dumps(its).encode())
+                    fields = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret", "Token": "session"}
+                    return self.answer(200, json.dumps(fields).encode())
                 if self._is_refused(b""):
                     return None
                 content = storage.objects.get(self.path)

@@ -383,8 +383,8 @@ def test_every_path_of_the_document_answers_as_it_says(v1: Api, document: Json) 
         ("get", "/v1/users/timeline"): {"id": "grace"},
         ("delete", "/v1/users"): {"id": "grace"},
     }
-    methods = [(path, method) for path, its in document["paths"].items() for method in sorted(its, reverse=True)]
-    for path, method in sorted(methods, key=lambda its: its[1] == "delete"):  # what is there is shown before
+    methods = [(path, method) for path, item in document["paths"].items() for method in sorted(item, reverse=True)]
+    for path, method in sorted(methods, key=lambda pair: pair[1] == "delete"):  # what is there is shown before
         operation = document["paths"][path][method]
         its_id = next((value for start, value in ids.items() if path.startswith(start)), "")
         where = path.format(id=its_id, key="k", token=token, name="shop")

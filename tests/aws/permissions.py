@@ -40,64 +40,66 @@ class Account:
     def arn(self, service: str, name: str, separator: str = ":") -> str:
         return f"arn:aws:{service}:{self.region}:{self.number}{separator}{name}"
 
-    def needs(self, service: str, operation: str, its: Json) -> Iterator[Access]:
+    def needs(self, service: str, operation: str, fields: Json) -> Iterator[Access]:
         """What a request needs; `its`: the parameters as boto3 takes them."""
         match service, operation:
             case "dynamodb", _:
-                yield from self._dynamodb(operation, its)
+                yield from self._dynamodb(operation, fields)
             case "sqs", "SendMessage" | "SendMessageBatch":
-                yield Access("sqs:SendMessage", self.arn("sqs", its["QueueUrl"].rpartition("/")[2]))
+                yield Access("sqs:SendMessage", self.arn("sqs", fields["QueueUrl"].rpartition("/")[2]))
             case "sqs", "ChangeMessageVisibilityBatch":  # AWS asks for the right to the single one
-                yield Access("sqs:ChangeMessageVisibility", self.arn("sqs", its["QueueUrl"].rpartition("/")[2]))
+                yield Access("sqs:ChangeMessageVisibility", self.arn("sqs", fields["QueueUrl"].rpartition("/")[2]))
             case "events", "PutEvents":
-                for bus in {entry["EventBusName"] for entry in its["Entries"]}:
+                for bus in {entry["EventBusName"] for entry in fields["Entries"]}:
                     yield Access("events:PutEvents", self.arn("events", f"event-bus/{bus}"))
             case "lambda", "Invoke":
-                name = its["FunctionName"]
+                name = fields["FunctionName"]
                 arn = name if name.startswith("arn:") else self.arn("lambda", f"function:{name}")
                 yield Access("lambda:InvokeFunction", arn)
             case "s3", "GetObject" | "PutObject":
-                yield Access(f"s3:{operation}", f"arn:aws:s3:::{its['Bucket']}/{its['Key']}")
+                yield Access(f"s3:{operation}", f"arn:aws:s3:::{fields['Bucket']}/{fields['Key']}")
             case "ssm", "GetParameters":
-                for name in its["Names"]:
+                for name in fields["Names"]:
                     yield Access("ssm:GetParameters", self.arn("ssm", f"parameter{name}"))
             case "ssm", "GetParameter" | "PutParameter" | "DeleteParameter":
-                yield Access(f"ssm:{operation}", self.arn("ssm", f"parameter{its['Name']}"))
+                yield Access(f"ssm:{operation}", self.arn("ssm", f"parameter{fields['Name']}"))
             case "logs", "FilterLogEvents" | "GetLogEvents" | "CreateLogStream" | "PutLogEvents":
-                stream = f"{its['logGroupName']}:log-stream:{its.get('logStreamName', '')}"
+                stream = f"{fields['logGroupName']}:log-stream:{fields.get('logStreamName', '')}"
                 yield Access(f"logs:{operation}", self.arn("logs", f"log-group:{stream}"))
             case "ecs", "RunTask" | "ListTasks" | "StopTask" | "DescribeTasks":
-                yield from self._ecs(operation, its)
+                yield from self._ecs(operation, fields)
             case _:
                 raise NotImplementedError(f"what does {service}:{operation} need? teach it to this file")
 
-    def _dynamodb(self, operation: str, its: Json) -> Iterator[Access]:
+    def _dynamodb(self, operation: str, fields: Json) -> Iterator[Access]:
         """A transaction is asked for each of its operations, any other batch for the batch."""
         if operation == "TransactWriteItems":
-            for one in its["TransactItems"]:
+            for one in fields["TransactItems"]:
                 ((kind, write),) = one.items()
                 yield Access(f"dynamodb:{_TRANSACT[kind]}", self._table(write["TableName"]))
         elif operation in _BATCH_ACTIONS:
-            for table, request in its["RequestItems"].items():
+            for table, request in fields["RequestItems"].items():
                 yield Access(f"dynamodb:{operation}", self._table(table), _leading_keys(operation, request))
         elif operation in _TABLE_ACTIONS:
-            index = f"/index/{its['IndexName']}" if "IndexName" in its else ""
-            yield Access(f"dynamodb:{operation}", self._table(its["TableName"]) + index, _leading_keys(operation, its))
+            index = f"/index/{fields['IndexName']}" if "IndexName" in fields else ""
+            yield Access(
+                f"dynamodb:{operation}", self._table(fields["TableName"]) + index, _leading_keys(operation, fields)
+            )
         else:
             raise NotImplementedError(f"what does dynamodb:{operation} need? teach it to this file")
 
     def _table(self, name: str) -> str:
         return self.arn("dynamodb", f"table/{name}")
 
-    def _ecs(self, operation: str, its: Json) -> Iterator[Access]:
-        context = (("ecs:cluster", its["cluster"]),)
-        cluster = its["cluster"].rpartition("/")[2]
+    def _ecs(self, operation: str, fields: Json) -> Iterator[Access]:
+        context = (("ecs:cluster", fields["cluster"]),)
+        cluster = fields["cluster"].rpartition("/")[2]
         if operation == "RunTask":
-            yield Access("ecs:RunTask", its["taskDefinition"], context)
+            yield Access("ecs:RunTask", fields["taskDefinition"], context)
         elif operation == "ListTasks":
             yield Access("ecs:ListTasks", "*", context)
         else:
-            for task in its["tasks"] if operation == "DescribeTasks" else [its["task"]]:
+            for task in fields["tasks"] if operation == "DescribeTasks" else [fields["task"]]:
                 name = task.rpartition("/")[2]
                 yield Access(f"ecs:{operation}", self.arn("ecs", f"task/{cluster}/{name}"), context)
 
@@ -124,31 +126,31 @@ class Account:
         through: tuple[tuple[str, str], ...] = (("kms:ViaService", f"{service}.{self.region}.amazonaws.com"),)
         if service == "ssm":
             through = (("kms:EncryptionContext:PARAMETER_ARN", access.resource), *through)
-        yield from (Access(f"kms:{its}", key, through) for its in actions)
+        yield from (Access(f"kms:{action}", key, through) for action in actions)
 
     def passes(self, role: str, service: str) -> Access:
         """Who gives a role to a service needs this besides."""
         return Access("iam:PassRole", role, (("iam:PassedToService", service),))
 
 
-def _leading_keys(operation: str, its: Json) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _leading_keys(operation: str, fields: Json) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The partitions that a request names, of the table or of the index that it reads.
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
     """
     match operation:
         case "GetItem" | "UpdateItem" | "DeleteItem":
-            found = [its["Key"]["pk"]["S"]]
+            found = [fields["Key"]["pk"]["S"]]
         case "PutItem":
-            found = [its["Item"]["pk"]["S"]]
+            found = [fields["Item"]["pk"]["S"]]
         case "BatchGetItem":
-            found = [key["pk"]["S"] for key in its["Keys"]]
+            found = [key["pk"]["S"] for key in fields["Keys"]]
         case "BatchWriteItem":
-            writes = [next(iter(write.values())) for write in its]
+            writes = [next(iter(write.values())) for write in fields]
             found = [(write.get("Key") or write["Item"])["pk"]["S"] for write in writes]
         case "Query":
-            named = re.match(r"[pg]k = (:\w+)", its["KeyConditionExpression"])
-            assert named, its["KeyConditionExpression"]
-            found = [its["ExpressionAttributeValues"][named[1]]["S"]]
+            named = re.match(r"[pg]k = (:\w+)", fields["KeyConditionExpression"])
+            assert named, fields["KeyConditionExpression"]
+            found = [fields["ExpressionAttributeValues"][named[1]]["S"]]
         case _:
             raise NotImplementedError(f"which partitions does dynamodb:{operation} name? teach it to this file")
     return (("dynamodb:LeadingKeys", tuple(sorted(set(found)))),)
@@ -176,7 +178,7 @@ class Condition:
 
     def unused(self, accesses: Iterable[Access]) -> list[str]:
         """The values that none of these requests needs."""
-        asked = {value for its in accesses for value in _list(dict(its.context).get(self.key, ()))}
+        asked = {value for access in accesses for value in _list(dict(access.context).get(self.key, ()))}
         return [value for value in self.values if not any(self._matches(value, one) for one in asked)]
 
     def _takes(self, found: str) -> bool:
@@ -203,11 +205,11 @@ class Grant:
 
     def surplus(self, accesses: Iterable[Access]) -> list[str]:
         """What of it none of these requests needs: all, or some values of its conditions."""
-        used = [its for its in accesses if self.allows(its)]
+        used = [access for access in accesses if self.allows(access)]
         name = f"{self.action} on {self.pattern}"
         if not used:
             return [name]
-        return [f"{name}, {its.key} {value}" for its in self.conditions for value in its.unused(used)]
+        return [f"{name}, {condition.key} {value}" for condition in self.conditions for value in condition.unused(used)]
 
 
 def grants(statements: Sequence[Json]) -> set[Grant]:
@@ -231,11 +233,11 @@ def _only_allows(statement: Json) -> Json:
 def _conditions(statement: Json) -> Iterator[Condition]:
     for operator, tests in statement.get("Condition", {}).items():
         for key, value in tests.items():
-            its = Condition(operator, key, tuple(_list(value)))
+            condition = Condition(operator, key, tuple(_list(value)))
             is_exact = operator in ("StringEquals", "ArnEquals") and isinstance(value, str) and "*" not in value
             if not (is_exact or (operator, key) in _PATTERNS):
                 raise NotImplementedError(f"what does this condition ask? {operator}: {tests}")
-            yield its
+            yield condition
 
 
 def _matches(pattern: str, resource: str) -> bool:

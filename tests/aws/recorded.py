@@ -94,12 +94,12 @@ class Recorder:
         if "Records" in event:
             queue = event["Records"][0]["eventSourceARN"]
             polls = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
-            self.accesses[name] |= {Access(f"sqs:{its}", queue) for its in polls}
+            self.accesses[name] |= {Access(f"sqs:{poll}", queue) for poll in polls}
 
     def use_key(self, key: str) -> None:
         """All that was asked for is encrypted with this KMS key."""
         for accesses in self.accesses.values():
-            accesses |= {needed for its in accesses for needed in self.account.needs_of_key(its, key)}
+            accesses |= {needed for access in accesses for needed in self.account.needs_of_key(access, key)}
 
     def logs_of(self, name: str) -> None:
         for operation in ("CreateLogStream", "PutLogEvents"):
@@ -170,7 +170,7 @@ class RecordedStepwell(AwsStepwell):
 
     def cold_start(self) -> None:
         super().cold_start()
-        self._handlers = {name: partial(self._invoke, name, its) for name, its in self._handlers.items()}
+        self._handlers = {name: partial(self._invoke, name, item) for name, item in self._handlers.items()}
 
     def _invoke(self, name: str, handler: Callable[[Any, Any], Any], event: Any, context: LambdaContext) -> Any:
         queue_consumer.entry.cache_clear()
@@ -211,7 +211,7 @@ class RecordedStepwell(AwsStepwell):
 
     def _run_task(self, task: Json, definition: Json) -> None:
         (override,) = task["overrides"]["containerOverrides"]
-        (container,) = [its for its in definition["containerDefinitions"] if its["name"] == STEP]
+        (container,) = [definition for definition in definition["containerDefinitions"] if definition["name"] == STEP]
         subprocess.run(
             [adapter.binary({"aarch64": "arm64"}.get(platform.machine(), platform.machine())), "exec", "--"]
             + container["command"],
@@ -221,7 +221,7 @@ class RecordedStepwell(AwsStepwell):
                 "AWS_ACCESS_KEY_ID": definition["taskRoleArn"].rpartition("/")[2],
                 "AWS_SECRET_ACCESS_KEY": "secret",
                 "AWS_ENDPOINT_URL": self.emulator.endpoint.url,
-                **{its["name"]: its["value"] for its in [*container["environment"], *override["environment"]]},
+                **{item["name"]: item["value"] for item in [*container["environment"], *override["environment"]]},
             },
             capture_output=True,
             check=True,

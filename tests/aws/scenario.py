@@ -160,8 +160,8 @@ class Scenario:
 
     def _what_cannot_be_read(self) -> None:
         """It is handed back to both queues, again and again."""
-        its = self._stepwell.resources
-        for url in (its.events_queue, its.outcomes_queue):
+        resources = self._stepwell.resources
+        for url in (resources.events_queue, resources.outcomes_queue):
             boto3.client("sqs").send_message(QueueUrl=url, MessageBody="no JSON")
         self._stepwell.settle()
 
@@ -271,9 +271,9 @@ class Scenario:
         definition = {"id": "asking", "triggers": names, "steps": steps}
         stepwell.deploy(write(self._folder / "asking", definition))
         run = next(
-            its["id"] for its in stepwell.runs(stepwell.send("later", {"n": 1})) if its["function_id"] == "asking"
+            run["id"] for run in stepwell.runs(stepwell.send("later", {"n": 1})) if run["function_id"] == "asking"
         )
-        assert [its["step_id"] for its in stepwell.get("/v1/approvals")["data"]] == ["far"]
+        assert [item["step_id"] for item in stepwell.get("/v1/approvals")["data"]] == ["far"]
         link = stepwell.run(run)["steps"]["far"]["approval"]["approve_url"]
         assert stepwell.http("GET", link.removeprefix(stepwell.resources.api_url)).status == 200
         stepwell.travel("6m")
@@ -326,8 +326,8 @@ class Scenario:
         self._finish()
         (run,) = self._stepwell.runs(event)
         assert run["status"] == "completed", run
-        its: str = run["id"]
-        return its
+        text: str = run["id"]
+        return text
 
     def _finish(self) -> None:
         self._stepwell.settle()

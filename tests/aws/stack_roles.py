@@ -27,14 +27,14 @@ class Stack:
 
     def read_with(self, real: Resources) -> Stack:
         """The template tells its Lambdas what everything is called; `real` is what the emulated ones are told."""
-        parameters = {its["Name"]: its["Value"] for its in self._of("AWS::SSM::Parameter").values()}
-        told = parameters[parameter(real.env)]
-        known = Resources.from_json(self._text(told, lambda reference: f"<{reference}>"))
+        parameters = {item["Name"]: item["Value"] for item in self._of("AWS::SSM::Parameter").values()}
+        value = parameters[parameter(real.env)]
+        known = Resources.from_json(self._text(value, lambda reference: f"<{reference}>"))
         names = {"AWS::Partition": "aws", "AWS::Region": real.region, "AWS::AccountId": real.account}
-        for its in fields(Resources):
-            symbol = getattr(known, its.name)
+        for field in fields(Resources):
+            symbol = getattr(known, field.name)
             if isinstance(symbol, str) and re.fullmatch(r"<[^<>]+>", symbol):
-                names.setdefault(symbol[1:-1], getattr(real, its.name))
+                names.setdefault(symbol[1:-1], getattr(real, field.name))
         account = Account(real.region, real.account)
         arns = {
             known.table: account.arn("dynamodb", f"table/{real.table}"),
@@ -43,26 +43,26 @@ class Stack:
         }
         names |= {f"{symbol[1:-1]}.Arn": arn for symbol, arn in arns.items()}
         names[known.cluster[1:-1].removesuffix(".Arn")] = real.cluster.rpartition("/")[2]
-        for id, its in self._of("AWS::Lambda::Function").items():
-            if its["Handler"].startswith("lambdas."):
-                names[id] = lambda_name(its["Handler"].split(".")[1])
+        for id, field in self._of("AWS::Lambda::Function").items():
+            if field["Handler"].startswith("lambdas."):
+                names[id] = lambda_name(field["Handler"].split(".")[1])
                 names[f"{id}.Arn"] = account.arn("lambda", f"function:{names[id]}")
             else:
                 names[id] = id  # one that only CloudFormation calls: nothing here does
         self._names = names
-        for id, its in self._of("AWS::Logs::LogGroup").items():
-            if "LogGroupName" in its:
-                names[f"{id}.Arn"] = account.arn("logs", f"log-group:{self._resolved(its['LogGroupName'])}:*")
+        for id, field in self._of("AWS::Logs::LogGroup").items():
+            if "LogGroupName" in field:
+                names[f"{id}.Arn"] = account.arn("logs", f"log-group:{self._resolved(field['LogGroupName'])}:*")
         return self
 
     def grants(self, name: str) -> set[Grant]:
         """All that the role of a Lambda allows, from whatever policy."""
         role = self._lambda(name)["Role"]["Fn::GetAtt"][0]
-        its = self._of("AWS::IAM::Role")[role]
-        assert "ManagedPolicyArns" not in its
-        documents = [policy["PolicyDocument"] for policy in its["Policies"]]
+        value = self._of("AWS::IAM::Role")[role]
+        assert "ManagedPolicyArns" not in value
+        documents = [policy["PolicyDocument"] for policy in value["Policies"]]
         policies = self._of("AWS::IAM::Policy").values()
-        documents += [its["PolicyDocument"] for its in policies if {"Ref": role} in its["Roles"]]
+        documents += [policy["PolicyDocument"] for policy in policies if {"Ref": role} in policy["Roles"]]
         return grants([self._resolved(statement) for document in documents for statement in document["Statement"]])
 
     def is_traced(self, name: str) -> bool:
@@ -73,25 +73,25 @@ class Stack:
 
     def _lambda(self, name: str) -> Json:
         handler = f"lambdas.{name}.handler"
-        (its,) = [its for its in self._of("AWS::Lambda::Function").values() if its["Handler"] == handler]
-        return its
+        (value,) = [item for item in self._of("AWS::Lambda::Function").values() if item["Handler"] == handler]
+        return value
 
     def _of(self, kind: str) -> Json:
-        return {id: its["Properties"] for id, its in self._all.items() if its["Type"] == kind}
+        return {id: item["Properties"] for id, item in self._all.items() if item["Type"] == kind}
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self._resolved(its) for its in value]
+            return [self._resolved(item) for item in value]
         if isinstance(value, dict) and not value.keys() & {"Ref", "Fn::GetAtt", "Fn::Join"}:
-            return {key: self._resolved(its) for key, its in value.items()}
+            return {key: self._resolved(item) for key, item in value.items()}
         return self._text(value, self._names.__getitem__)
 
     def _text(self, value: Any, name: Any) -> str:
         if isinstance(value, str):
             return value
-        ((function, its),) = value.items()
+        ((function, found),) = value.items()
         if function == "Fn::Join":
-            return str(its[0]).join(self._text(part, name) for part in its[1])
+            return str(found[0]).join(self._text(part, name) for part in found[1])
         if function in ("Ref", "Fn::GetAtt"):
-            return str(name(its if function == "Ref" else ".".join(its)))
+            return str(name(found if function == "Ref" else ".".join(found)))
         return function  # as in the addresses of images, which no policy names

@@ -275,8 +275,8 @@ def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_want
     first = next_position(now_ms())
     shards = arrival_partitions("paid", None)
     events = [f"paid-{number:04}" for number in range(1000)]
-    rows = [arrival(shards[number % 16], first + number, its) for number, its in enumerate(events)]
-    bodies = [{"name": "paid", "data": {"sum": n}, "user": {}, "id": its} for n, its in enumerate(events[:40])]
+    rows = [arrival(shards[number % 16], first + number, name) for number, name in enumerate(events)]
+    bodies = [{"name": "paid", "data": {"sum": n}, "user": {}, "id": name} for n, name in enumerate(events[:40])]
     stored = [
         {**event_key(body["id"]), "p": {"N": str(first + n)}, "b": {"B": orjson.dumps({**body, "ts": MS, "v": None})}}
         for n, body in enumerate(bodies)

@@ -59,12 +59,12 @@ def test_a_run_can_be_read_listed_and_run_again(api: Api, batches: Batches) -> N
     (run,) = api.ask("/v1/runs", function="f", user="1")["data"]
     assert (run["status"], run["output"], run["event_id"]) == ("completed", {"a": {"ok": "a"}}, event_id)
     assert api.ask(f"/v1/runs/{run['id']}")["steps"]["a"]["attempts"][0]["logs"] == ""
-    assert [its["id"] for its in api.ask("/v1/events/order/17/runs")["data"]] == [run["id"]]
+    assert [item["id"] for item in api.ask("/v1/events/order/17/runs")["data"]] == [run["id"]]
     assert api.ask("/v1/events/order/17")["data"] == {"n": 1}
     assert [function["id"] for function in api.ask("/v1/functions")["data"]] == ["f"]
     again = api.ask(f"/v1/runs/{run['id']}/rerun", "POST", 201)
     assert again["rerun_of"] == run["id"]
-    assert [its["id"] for its in api.ask("/v1/runs")["data"]] == [again["id"], run["id"]]
+    assert [item["id"] for item in api.ask("/v1/runs")["data"]] == [again["id"], run["id"]]
 
 
 def test_a_run_is_cancelled_at_once_and_but_once(api: Api, batches: Batches) -> None:

@@ -61,7 +61,7 @@ def end(batches: Batches) -> tuple[str, Json | None]:
     batches.drain()
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED
-    output = next((its.output for its in attempts if its.step == 0), None)
+    output = next((attempt.output for attempt in attempts if attempt.step == 0), None)
     ran = [name for name, step in zip(STEPS, stored.run.steps, strict=False) if step.status is StepStatus.COMPLETED]
     return ran[-1], None if output is None else orjson.loads(output)
 
@@ -83,7 +83,7 @@ def test_of_two_who_decide_at_the_same_moment_one_does(resources: Resources, clo
     table.register("before-call.dynamodb.PutItem", wait, unique_id="together")
     try:
         with ThreadPoolExecutor(2) as pool:
-            mine = list(pool.map(lambda its: decide(batches, *its), [(approve, "Ada"), (decline, "Eve")]))
+            mine = list(pool.map(lambda value: decide(batches, *value), [(approve, "Ada"), (decline, "Eve")]))
     finally:
         table.unregister("before-call.dynamodb.PutItem", unique_id="together")
     assert sorted(mine) == [False, True]

@@ -84,142 +84,142 @@ class Story:
             self.drain()
 
 
-def a_run_that_starts_a_function(its: Story) -> None:
-    its.batches.deploy({"a": handler_step()})
-    its.batches.deploy({"z": handler_step()}, on="stepwell/run.completed", id="g")
-    its.begins()
-    its.send()
+def a_run_that_starts_a_function(story: Story) -> None:
+    story.batches.deploy({"a": handler_step()})
+    story.batches.deploy({"z": handler_step()}, on="stepwell/run.completed", id="g")
+    story.begins()
+    story.send()
 
 
-def a_failure_that_starts_a_function(its: Story) -> None:
-    its.batches.deploy({"bad": handler_step(), "c": handler_step("bad")})
-    its.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
-    its.begins()
-    its.send()
+def a_failure_that_starts_a_function(story: Story) -> None:
+    story.batches.deploy({"bad": handler_step(), "c": handler_step("bad")})
+    story.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
+    story.begins()
+    story.send()
 
 
-def a_retry_and_a_failure_that_is_handled(its: Story) -> None:
-    its.batches.answer = lambda ctx: {"status": 500} if ctx["step_id"] == "bad" else {}
-    its.batches.deploy({"bad": handler_step(retries=TWICE), "c": handler_step({"step": "bad", "on": "failure"})})
-    its.begins()
-    its.send()
-    its.minutes(1)
+def a_retry_and_a_failure_that_is_handled(story: Story) -> None:
+    story.batches.answer = lambda ctx: {"status": 500} if ctx["step_id"] == "bad" else {}
+    story.batches.deploy({"bad": handler_step(retries=TWICE), "c": handler_step({"step": "bad", "on": "failure"})})
+    story.begins()
+    story.send()
+    story.minutes(1)
 
 
-def a_far_timer(its: Story) -> None:
-    its.batches.deploy({"c": handler_step({"step": "$trigger", "wait": "16m"})})
-    its.begins()
-    its.send()
-    its.clock.shift(timedelta(minutes=5))
-    its.minutes(2, tick=True)
-    its.clock.shift(timedelta(minutes=9))
-    its.minutes(2)
+def a_far_timer(story: Story) -> None:
+    story.batches.deploy({"c": handler_step({"step": "$trigger", "wait": "16m"})})
+    story.begins()
+    story.send()
+    story.clock.shift(timedelta(minutes=5))
+    story.minutes(2, tick=True)
+    story.clock.shift(timedelta(minutes=9))
+    story.minutes(2)
 
 
-def an_event_during_the_delay(its: Story) -> None:
-    its.batches.deploy({"a": handler_step(), "y": DELAYED})
-    its.begins()
-    its.send(order=1)
-    its.send("paid", order=1)
-    its.minutes(3)
+def an_event_during_the_delay(story: Story) -> None:
+    story.batches.deploy({"a": handler_step(), "y": DELAYED})
+    story.begins()
+    story.send(order=1)
+    story.send("paid", order=1)
+    story.minutes(3)
 
 
-def a_deadline(its: Story) -> None:
+def a_deadline(story: Story) -> None:
     late = handler_step({"step": "$trigger", "async": {**PAID, "onTimeout": True}})
-    its.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID}), "n": late})
-    its.begins()
-    its.send(order=1)
-    its.clock.shift(timedelta(minutes=5))
-    its.drain()
+    story.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID}), "n": late})
+    story.begins()
+    story.send(order=1)
+    story.clock.shift(timedelta(minutes=5))
+    story.drain()
 
 
-def many_runs_that_wake(its: Story) -> None:
-    its.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID})})
+def many_runs_that_wake(story: Story) -> None:
+    story.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID})})
     for _ in range(3):  # pages of two
-        its.send(order=1)
-    its.begins()
-    its.send("paid", order=1)
+        story.send(order=1)
+    story.begins()
+    story.send("paid", order=1)
 
 
-def an_invocation_that_never_started(its: Story) -> None:
-    its.batches.answer = lambda ctx: LOST
-    its.batches.deploy({"a": handler_step()})
-    its.begins()
-    its.send()
-    for payload in its.batches.invoked[:1]:
-        its.batches.put_outcome(destination(payload, None, "EventAgeExceeded"))
-    its.batches.answer = lambda ctx: {}
-    its.minutes(2)
+def an_invocation_that_never_started(story: Story) -> None:
+    story.batches.answer = lambda ctx: LOST
+    story.batches.deploy({"a": handler_step()})
+    story.begins()
+    story.send()
+    for payload in story.batches.invoked[:1]:
+        story.batches.put_outcome(destination(payload, None, "EventAgeExceeded"))
+    story.batches.answer = lambda ctx: {}
+    story.minutes(2)
 
 
-def an_attempt_that_is_lost(its: Story) -> None:
-    its.batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
-    its.batches.deploy({"a": handler_step(timeout="30s")})
-    its.begins()
-    its.send()
-    its.silence()
+def an_attempt_that_is_lost(story: Story) -> None:
+    story.batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
+    story.batches.deploy({"a": handler_step(timeout="30s")})
+    story.begins()
+    story.send()
+    story.silence()
 
 
-def a_cron_trigger(its: Story) -> None:
-    its.batches.deploy({"a": handler_step()}, triggers=[{"cron": "*/3 10 * * *"}])
-    its.begins()
-    its.minutes(3, tick=True)
+def a_cron_trigger(story: Story) -> None:
+    story.batches.deploy({"a": handler_step()}, triggers=[{"cron": "*/3 10 * * *"}])
+    story.begins()
+    story.minutes(3, tick=True)
 
 
-def an_approval_that_a_function_tells_of(its: Story) -> None:
+def an_approval_that_a_function_tells_of(story: Story) -> None:
     """A function that the event starts; nobody decides."""
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m", "after": [{"step": "a"}]}
-    its.batches.deploy({"a": handler_step(), "ask": asks, "late": handler_step({"step": "ask", "on": "failure"})})
-    its.batches.deploy({"z": handler_step()}, on="stepwell/approval.requested", id="g")
-    its.begins()
-    its.send()
-    its.minutes(6)
+    story.batches.deploy({"a": handler_step(), "ask": asks, "late": handler_step({"step": "ask", "on": "failure"})})
+    story.batches.deploy({"z": handler_step()}, on="stepwell/approval.requested", id="g")
+    story.begins()
+    story.send()
+    story.minutes(6)
 
 
-def an_approval_whose_time_is_far(its: Story) -> None:
+def an_approval_whose_time_is_far(story: Story) -> None:
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "16m"}
-    its.batches.deploy({"ask": asks})
-    its.begins()
-    its.send()
-    its.clock.shift(timedelta(minutes=5))
-    its.minutes(2, tick=True)
-    its.clock.shift(timedelta(minutes=9))
-    its.minutes(2)
+    story.batches.deploy({"ask": asks})
+    story.begins()
+    story.send()
+    story.clock.shift(timedelta(minutes=5))
+    story.minutes(2, tick=True)
+    story.clock.shift(timedelta(minutes=9))
+    story.minutes(2)
 
 
-def cancel(its: Story) -> None:
+def cancel(story: Story) -> None:
     """A client, who asks again if there is no answer."""
-    ((stored, _),) = its.batches.runs()
+    ((stored, _),) = story.batches.runs()
     try:
-        its.batches.entry.cancel(stored.run.id)
+        story.batches.entry.cancel(stored.run.id)
     except Crash:
-        its.batches.start()
-        its.batches.entry.cancel(stored.run.id)
-    its.clock.shift(timedelta(seconds=10))
-    its.drain()
+        story.batches.start()
+        story.batches.entry.cancel(stored.run.id)
+    story.clock.shift(timedelta(seconds=10))
+    story.drain()
 
 
-def a_run_that_is_cancelled(its: Story) -> None:
-    its.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-    its.batches.deploy({"a": handler_step(), "c": handler_step("a")})
-    its.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
-    its.send()
-    its.begins()
-    cancel(its)
+def a_run_that_is_cancelled(story: Story) -> None:
+    story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
+    story.batches.deploy({"a": handler_step(), "c": handler_step("a")})
+    story.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
+    story.send()
+    story.begins()
+    cancel(story)
 
 
-def a_silence_that_ends_a_run(its: Story) -> None:
+def a_silence_that_ends_a_run(story: Story) -> None:
     mine = {"type": "lambda", "arn": "arn:aws:lambda:eu-west-1:123456789012:function:mine"}
-    its.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-    its.batches.deploy({"a": handler_step(runtime=mine, timeout="30s")})
-    its.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
-    its.send()
-    its.begins()
-    its.silence()
+    story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
+    story.batches.deploy({"a": handler_step(runtime=mine, timeout="30s")})
+    story.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
+    story.send()
+    story.begins()
+    story.silence()
 
 
-def two_containers(its: Story) -> None:
-    batches = its.batches
+def two_containers(story: Story) -> None:
+    batches = story.batches
     batches.resources = replace(batches.resources, cluster="stepwell")
     ecs = Ecs(batches)
     steps = {name: {"path": "file://.", "runtime": {"type": "docker", "image": "box"}} for name in ("a", "b")}
@@ -229,9 +229,9 @@ def two_containers(its: Story) -> None:
     registry = batches.entry.registry
     registry.register(parse_definition(raw).normalised(), targets, {}, "", "", "stepwell.json", now_ms())
     batches.start()
-    its.begins()
-    its.send()
-    its.minutes(1)
+    story.begins()
+    story.send()
+    story.minutes(1)
     assert len(ecs.tasks) == 2  # though one may have been asked for twice
 
 
@@ -243,10 +243,10 @@ class Ecs:
         place: Any = {"LocationConstraint": batches.resources.region}
         with suppress(self._s3.exceptions.BucketAlreadyOwnedByYou):  # of the account before
             self._s3.create_bucket(Bucket=batches.resources.bucket, CreateBucketConfiguration=place)
-        for service, its, do in (("ecs", "before-call.ecs.RunTask", self._run), ("s3", "before-call", batches.note)):
+        for service, name, do in (("ecs", "before-call.ecs.RunTask", self._run), ("s3", "before-call", batches.note)):
             events = clients.client(service).meta.events
-            events.unregister(its, unique_id="story")
-            events.register(its, do, unique_id="story")
+            events.unregister(name, unique_id="story")
+            events.register(name, do, unique_id="story")
 
     def _run(self, params: Json, model: Any, **_: Any) -> tuple[Any, Json]:
         self._batches.note(model)
@@ -257,7 +257,7 @@ class Ecs:
         return Taken(), {"tasks": [{"taskArn": "arn:aws:ecs:task/1"}], "failures": []}
 
     def _end(self, overrides: Json) -> None:
-        variables = {its["name"]: its["value"] for its in overrides["containerOverrides"][0]["environment"]}
+        variables = {item["name"]: item["value"] for item in overrides["containerOverrides"][0]["environment"]}
         report = {"stepwell": 1, "exit": 0, "signal": None, "stdout": base64.b64encode(b"{}").decode(), "size": 2}
         key = json.loads(variables["STEPWELL_ATTEMPT"])["key"]
         bucket = self._batches.resources.bucket
@@ -289,21 +289,21 @@ STORIES: list[Callable[[Story], None]] = [
     a_silence_that_ends_a_run,
     two_containers,
 ]
-every_story = pytest.mark.parametrize("story", STORIES, ids=lambda its: str(its.__name__))
+every_story = pytest.mark.parametrize("story", STORIES, ids=lambda value: str(value.__name__))
 
 
 @contextmanager
 def told(story: Callable[[Story], None], resources: Resources, **crash: int) -> Iterator[Story]:
     with time_machine.travel(NOW, tick=False) as clock:
-        its = Story(resources, clock)
+        value = Story(resources, clock)
         for name, number in crash.items():
-            setattr(its, name, number)
-        story(its)
-        its.batches.crash_at = None  # the order of parallel requests varies, and so may their number
-        yield its
+            setattr(value, name, number)
+        story(value)
+        value.batches.crash_at = None  # the order of parallel requests varies, and so may their number
+        yield value
 
 
-def result(its: Story) -> list[Any]:
+def result(story: Story) -> list[Any]:
     """What people can see of all runs."""
     return sorted(
         (
@@ -312,7 +312,7 @@ def result(its: Story) -> list[Any]:
             [step.status.name for step in stored.run.steps],
             sorted((attempt.step, attempt.attempt, attempt.status) for attempt in attempts),
         )
-        for stored, attempts in its.batches.runs()
+        for stored, attempts in story.batches.runs()
     )
 
 
@@ -332,38 +332,38 @@ def test_a_crash_before_any_write_changes_nothing_in_the_end(
     assert set(requests) <= WRITES | READS
     wrong: dict[Any, Any] = {}
     for number in [n for n, name in enumerate(requests) if name in WRITES]:
-        with told(story, new_account(), crash_at=number) as its:
-            if result(its) != expected:
-                wrong[number, tuple(its.batches.requests[max(0, number - 1) : number + 1])] = result(its)
+        with told(story, new_account(), crash_at=number) as value:
+            if result(value) != expected:
+                wrong[number, tuple(value.batches.requests[max(0, number - 1) : number + 1])] = result(value)
     for number in range(batches):  # each batch is done, and comes again
-        with told(story, new_account(), crash_after=number) as its:
-            if result(its) != expected:
-                wrong["twice", number] = result(its)
+        with told(story, new_account(), crash_after=number) as value:
+            if result(value) != expected:
+                wrong["twice", number] = result(value)
     assert wrong == {}, expected
 
 
 def test_the_end_of_a_run_is_told_though_whoever_cancelled_it_died_and_nobody_asks_again(
     resources: Resources, new_account: Callable[[], Resources]
 ) -> None:
-    def ask_once(its: Story) -> None:
-        its.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-        its.batches.deploy({"a": handler_step()})
-        its.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
-        its.send()
-        its.begins()
-        ((stored, _),) = its.batches.runs()
+    def ask_once(story: Story) -> None:
+        story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
+        story.batches.deploy({"a": handler_step()})
+        story.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
+        story.send()
+        story.begins()
+        ((stored, _),) = story.batches.runs()
         with suppress(Crash):
-            its.batches.entry.cancel(stored.run.id)
-        its.batches.start()
-        its.clock.shift(timedelta(seconds=10))
-        its.drain()
+            story.batches.entry.cancel(stored.run.id)
+        story.batches.start()
+        story.clock.shift(timedelta(seconds=10))
+        story.drain()
 
     with told(ask_once, resources) as whole:
         requests = whole.batches.requests
     cancelled = 0
     for number in [n for n, name in enumerate(requests) if name in WRITES]:
-        with told(ask_once, new_account(), crash_at=number) as its:
-            ends = {run[0]: run[1] for run in result(its)}
+        with told(ask_once, new_account(), crash_at=number) as story:
+            ends = {run[0]: run[1] for run in result(story)}
             assert ends in ({"f": "RUNNING"}, {"f": "CANCELLED", "g": "COMPLETED"}), number
             cancelled += ends["f"] == "CANCELLED"
     assert cancelled >= 4

@@ -171,12 +171,12 @@ def test_a_replay_that_crashed_is_asked_for_again_and_starts_each_event_once(
             Queries(account, Registry(account)),
             f"after a crash before {batches.requests[number]} ({number})",
         )
-        ids = [its.run_id for its in done]
+        ids = [item.run_id for item in done]
         replayed = [run for run, _ in batches.runs() if run.replay == "r1"]
         assert sorted(run.run.id for run in replayed) == sorted(ids), place
         assert {run.run.status for run in replayed} == {RunStatus.COMPLETED}, place
         assert {run.run.id for run in queries.read_runs(replay="r1").items} == set(ids), place
         assert [event.replay for event in queries.read_events(name="abroad").items] == ["r1"], place
-        for its in done:
-            assert its.run_id in {run.run.id for run in queries.read_runs(event=its.event_id).items}, place
+        for item in done:
+            assert item.run_id in {run.run.id for run in queries.read_runs(event=item.event_id).items}, place
     assert number >= 8

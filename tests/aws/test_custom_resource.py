@@ -59,13 +59,13 @@ class CloudFormation:
         for logical_id in self._custom:
             self._request("Delete", logical_id, self._template["Resources"][logical_id])
 
-    def _remove(self, logical_id: str, its: Json) -> None:
+    def _remove(self, logical_id: str, fields: Json) -> None:
         """What has left the template, unless the template that it was in says that it stays."""
-        if its.get("DeletionPolicy", "Delete") != "Delete":
+        if fields.get("DeletionPolicy", "Delete") != "Delete":
             return
         if logical_id in self._custom:
-            self._request("Delete", logical_id, its)
-        elif its["Type"] == "AWS::Lambda::Function":
+            self._request("Delete", logical_id, fields)
+        elif fields["Type"] == "AWS::Lambda::Function":
             boto3.client("lambda").delete_function(FunctionName=self._made[logical_id])
 
     def _in_order(self) -> list[str]:
@@ -74,9 +74,9 @@ class CloudFormation:
 
         def add(logical_id: str) -> None:
             if logical_id in resources and logical_id not in order:
-                its = resources[logical_id]
-                needs = its.get("DependsOn", [])
-                for one in [*([needs] if isinstance(needs, str) else needs), *_references(its["Properties"])]:
+                resource = resources[logical_id]
+                needs = resource.get("DependsOn", [])
+                for one in [*([needs] if isinstance(needs, str) else needs), *_references(resource["Properties"])]:
                     add(one)
                 order.append(logical_id)
 
@@ -84,9 +84,9 @@ class CloudFormation:
             add(logical_id)
         return order
 
-    def _make(self, logical_id: str, its: Json, out: Path) -> None:
-        properties = self._resolved(its["Properties"])
-        match its["Type"]:
+    def _make(self, logical_id: str, fields: Json, out: Path) -> None:
+        properties = self._resolved(fields["Properties"])
+        match fields["Type"]:
             case "AWS::IAM::Role" if logical_id not in self._made:
                 document = json.dumps(properties["AssumeRolePolicyDocument"])
                 role = boto3.client("iam").create_role(RoleName=logical_id, AssumeRolePolicyDocument=document)["Role"]
@@ -101,7 +101,7 @@ class CloudFormation:
                 boto3.client("lambda").put_function_event_invoke_config(**properties)
                 self._made[logical_id] = logical_id
             case "Custom::StepwellFunction" | "Custom::StepwellType" | "Custom::StepwellWebhook":
-                self._request("Update" if logical_id in self._custom else "Create", logical_id, its)
+                self._request("Update" if logical_id in self._custom else "Create", logical_id, fields)
 
     def _lambda(self, logical_id: str, properties: Json, code: bytes) -> None:
         lambdas, name = boto3.client("lambda"), properties["FunctionName"]
@@ -112,9 +112,9 @@ class CloudFormation:
         lambdas.create_function(Code={"ZipFile": code}, **{field: properties[field] for field in known})
         self._made[logical_id] = name
 
-    def _request(self, kind: str, logical_id: str, its: Json) -> None:
+    def _request(self, kind: str, logical_id: str, fields: Json) -> None:
         """Call the Lambda that the service token names, and wait for what it puts at the address that it is given."""
-        properties = self._resolved(its["Properties"])
+        properties = self._resolved(fields["Properties"])
         assert properties["ServiceToken"] == "arn of the registrar"
         with _waiting_for_answers(self.answers) as url:
             event = {
@@ -122,7 +122,7 @@ class CloudFormation:
                 "ResponseURL": url,
                 "StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/Mine/1",
                 "RequestId": f"request-{len(self.answers)}",
-                "ResourceType": its["Type"],
+                "ResourceType": fields["Type"],
                 "LogicalResourceId": logical_id,
                 "ResourceProperties": properties,
             }
@@ -136,7 +136,7 @@ class CloudFormation:
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self._resolved(its) for its in value]
+            return [self._resolved(item) for item in value]
         if not isinstance(value, dict):
             return value
         if "Ref" in value:
@@ -147,7 +147,7 @@ class CloudFormation:
         if "Fn::Join" in value:
             separator, parts = value["Fn::Join"]
             return separator.join(map(self._resolved, parts))
-        return {key: self._resolved(its) for key, its in value.items() if key != "Fn::Sub"}
+        return {key: self._resolved(item) for key, item in value.items() if key != "Fn::Sub"}
 
 
 def _parameter(name: str) -> str:
@@ -158,14 +158,14 @@ def _parameter(name: str) -> str:
 
 def _references(value: Any) -> list[str]:
     if isinstance(value, list):
-        return [name for its in value for name in _references(its)]
+        return [name for item in value for name in _references(item)]
     if not isinstance(value, dict):
         return []
     if "Ref" in value:
         return [value["Ref"]]
     if "Fn::GetAtt" in value:
         return [value["Fn::GetAtt"][0]]
-    return [name for its in value.values() for name in _references(its)]
+    return [name for item in value.values() for name in _references(item)]
 
 
 class _waiting_for_answers:  # noqa: N801 (it is used as a function)
@@ -202,19 +202,19 @@ def stepwell() -> Iterator[AwsStepwell]:
         stepwell.close()
 
 
-def write(folder: Path, said: str) -> Path:
+def write(folder: Path, text: str) -> Path:
     """A function whose second step comes an hour after the first."""
     step = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.say"}}
     later = {**step, "after": [{"step": "now", "wait": "1h"}]}
     definition = {"id": folder.name, "triggers": [{"event": "go"}], "steps": {"now": step, "later": later}}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stepwell.json").write_text(json.dumps(definition))
-    (folder / "app.py").write_text(CODE.format(said=said))
+    (folder / "app.py").write_text(CODE.format(said=text))
     return folder
 
 
 def outputs(run: Json) -> Json:
-    return {step: its["output"] for step, its in run["steps"].items()}
+    return {step: item["output"] for step, item in run["steps"].items()}
 
 
 def test_a_function_of_a_stack_runs_changes_and_goes_with_the_stack(stepwell: AwsStepwell, tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_a_function_of_a_stack_runs_changes_and_goes_with_the_stack(stepwell: Aw
     stepwell.travel("2h")
     (run,) = stepwell.runs(third)
     assert run["status"] == "completed"
-    assert [its["Status"] for its in cloudformation.answers] == ["SUCCESS"] * 3
-    assert {its["PhysicalResourceId"] for its in cloudformation.answers} == {"f"}
+    assert [answer["Status"] for answer in cloudformation.answers] == ["SUCCESS"] * 3
+    assert {answer["PhysicalResourceId"] for answer in cloudformation.answers} == {"f"}
 
 
 def test_open_runs_go_on_when_a_step_or_the_function_leaves_the_stack(stepwell: AwsStepwell, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_stack_that_is_deployed_again_makes_no_new_version(stepwell: AwsStepwe
     cloudformation = CloudFormation(stepwell, tmp_path)
     for _ in range(2):
         cloudformation.deploy(write(tmp_path / "f", "one"))
-    assert [its["Data"] for its in cloudformation.answers] == [{"Version": 1}, {"Version": 1}]
+    assert [answer["Data"] for answer in cloudformation.answers] == [{"Version": 1}, {"Version": 1}]
 
 
 def test_of_functions_that_are_made_at_the_same_time_each_waits_until_routers_know_its_waits(
@@ -319,8 +319,8 @@ def test_types_and_webhooks_come_with_a_stack(stepwell: AwsStepwell, tmp_path: P
     cloudformation = CloudFormation(stepwell, tmp_path)
     cloudformation.deploy(folder)
     assert [answer["Status"] for answer in cloudformation.answers] == ["SUCCESS"] * 4
-    its = stepwell.api("GET", "/v1/types/go")
-    assert (its["policy"], [one["version"] for one in its["versions"]]) == ("reject", ["1", "2"])
+    value = stepwell.api("GET", "/v1/types/go")
+    assert (value["policy"], [one["version"] for one in value["versions"]]) == ("reject", ["1", "2"])
     kept = stepwell.api("GET", "/v1/webhooks/shop")
     assert {field: kept[field] for field in rule} == rule
 
@@ -332,4 +332,4 @@ def test_types_and_webhooks_come_with_a_stack(stepwell: AwsStepwell, tmp_path: P
 
     cloudformation.delete()
     assert stepwell.api("GET", "/v1/webhooks")["data"] == []
-    assert [its["name"] for its in stepwell.api("GET", "/v1/types")["data"]] == ["go"], "others may send such events"
+    assert [item["name"] for item in stepwell.api("GET", "/v1/types")["data"]] == ["go"], "others may send such events"

@@ -214,7 +214,7 @@ def test_two_who_register_at_the_same_time_lose_nothing(types: TypeStore, resour
     types.register_type(placed())
     client("dynamodb").meta.events.unregister("before-call.dynamodb.PutItem", unique_id="meanwhile")
     assert not is_first
-    assert [its.name for its in types.read_types()] == ["order/placed", "other"]
+    assert [type_detail.name for type_detail in types.read_types()] == ["order/placed", "other"]
 
 
 @contextmanager

@@ -141,9 +141,9 @@ def tick(at: Any, **fields: Any) -> Json:
     return {**HOURLY, "at": at, "due": at, **fields}
 
 
-def signed(batches: Batches, its: Json) -> Json:
-    name = tick_name(its["function"], its["cron"], its["timezone"], its["at"])
-    return {**its, "token": batches.entry.tokens.of(*name)}
+def signed(batches: Batches, fields: Json) -> Json:
+    name = tick_name(fields["function"], fields["cron"], fields["timezone"], fields["at"])
+    return {**fields, "token": batches.entry.tokens.of(*name)}
 
 
 def deploy_hourly(batches: Batches) -> None:
@@ -196,9 +196,9 @@ def test_a_tick_at_what_is_no_time_fails_alone(batches: Batches, at: Any) -> Non
 
 def test_a_tick_that_is_due_starts_one_run_however_often_it_is_said(batches: Batches) -> None:
     deploy_hourly(batches)
-    its = signed(batches, tick(HOUR))
-    forge(batches, its, its)
-    forge(batches, its)
+    fields = signed(batches, tick(HOUR))
+    forge(batches, fields, fields)
+    forge(batches, fields)
     assert len(batches.invoked) == 1
 
 

@@ -47,10 +47,10 @@ def test_events_and_runs_are_listed_by_the_longest_names_and_users(batches: Batc
     batches.send(FIRST, {}, FIRST, USER)
     deliver(batches)
     queries = Queries(batches.resources, batches.entry.registry)
-    assert [its.event.id for its in queries.read_events(name=FIRST).items] == [FIRST]
-    assert [its.event.id for its in queries.read_events(user=LONG).items] == [FIRST]
-    assert [its.event_id for its in queries.read_runs(user=LONG).items] == [FIRST]
-    assert [its.event_id for its in queries.read_runs(event=FIRST).items] == [FIRST]
+    assert [event_detail.event.id for event_detail in queries.read_events(name=FIRST).items] == [FIRST]
+    assert [event_detail.event.id for event_detail in queries.read_events(user=LONG).items] == [FIRST]
+    assert [run_detail.event_id for run_detail in queries.read_runs(user=LONG).items] == [FIRST]
+    assert [run_detail.event_id for run_detail in queries.read_runs(event=FIRST).items] == [FIRST]
 
 
 def test_an_event_fits_its_item_however_many_functions_it_does_not_start(batches: Batches) -> None:
@@ -68,8 +68,8 @@ def test_an_event_fits_its_item_however_many_functions_it_does_not_start(batches
 def put_whole(**fields: object) -> Json:
     """As ingest puts an event on the bus, which anybody may do who may put on it at all."""
     detail = {"name": "go", "data": {"n": 2}, "user": {}, "id": "good", "ts": 1, "v": None, **fields}
-    its = {"version": "0", "id": str(uuid4()), "detail-type": "go", "time": "2026-06-01T10:00:30Z", "detail": detail}
-    return {**its, "source": "stepwell.api"}
+    values = {"version": "0", "id": str(uuid4()), "detail-type": "go", "time": "2026-06-01T10:00:30Z", "detail": detail}
+    return {**values, "source": "stepwell.api"}
 
 
 WRONG: dict[str, Json] = {
@@ -106,14 +106,14 @@ def test_a_forged_event_is_not_accepted_and_does_no_harm_to_the_one_beside_it(
     batches.deploy({"a": handler_step()}, triggers=[{"event": "*"}], id="all")
     hostile, good = {**put_whole(**{"id": "hostile", **WRONG[kind]}), "source": source}, put_whole()
     event = sqs_event([hostile, good])
-    failed = {its["itemIdentifier"] for its in batches.entry.route(event)["batchItemFailures"]}
+    failed = {failure["itemIdentifier"] for failure in batches.entry.route(event)["batchItemFailures"]}
     assert failed <= {event["Records"][0]["messageId"]}
-    assert sorted((its["ctx"]["function_id"], its["event"]["id"]) for its in batches.invoked) == [
+    assert sorted((item["ctx"]["function_id"], item["event"]["id"]) for item in batches.invoked) == [
         ("all", "good"),
         ("f", "good"),
     ]
     stored = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
-    assert [its["pk"]["S"] for its in stored if its["pk"]["S"].startswith("E#")] == ["E#good"]
+    assert [item["pk"]["S"] for item in stored if item["pk"]["S"].startswith("E#")] == ["E#good"]
 
 
 def test_what_ingest_filled_in_does_not_count_towards_the_size(batches: Batches) -> None:

@@ -69,12 +69,12 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as its:
-        thread = threading.Thread(target=its.serve_forever, kwargs={"poll_interval": 0.01})
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield its
-        its.go_on.set()
-        its.shutdown()
+        yield server
+        server.go_on.set()
+        server.shutdown()
         thread.join()
 
 
@@ -242,8 +242,8 @@ def test_headers_have_the_values_of_env_and_secrets_in_them(
     sent = server.requests[0][1]
     assert sent["x-all"] == "dotenv env secret"
     assert (sent["x-odd"], sent["content-type"]) == ("${HIDDEN} $HOME", "application/x")
-    said = "the header X-Odd names ${HIDDEN}, which is neither in env nor in secrets\n"
-    assert capsys.readouterr().out == said
+    text = "the header X-Odd names ${HIDDEN}, which is neither in env nor in secrets\n"
+    assert capsys.readouterr().out == text
 
 
 def test_values_are_read_only_where_a_header_needs_them_and_then_once(steps: HttpSteps, server: Server) -> None:

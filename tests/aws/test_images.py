@@ -26,9 +26,9 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 @pytest.fixture
 def registry() -> Iterator[Registry]:
-    its = Registry()
-    yield its
-    its.close()
+    registry = Registry()
+    yield registry
+    registry.close()
 
 
 def _put(registry: Registry, version: str, architecture: str = "amd64", **config: Any) -> str:
@@ -41,8 +41,11 @@ def _put(registry: Registry, version: str, architecture: str = "amd64", **config
 
 def _put_index(registry: Registry, version: str, architectures: list[str]) -> None:
     manifests = [
-        {"digest": _put(registry, f"{version}-{its}", its, Cmd=[its]), "platform": {"os": "linux", "architecture": its}}
-        for its in architectures
+        {
+            "digest": _put(registry, f"{version}-{architecture}", architecture, Cmd=[architecture]),
+            "platform": {"os": "linux", "architecture": architecture},
+        }
+        for architecture in architectures
     ]
     registry.put_manifest("team/step", version, INDEX, orjson.dumps({"schemaVersion": 2, "manifests": manifests}))
 

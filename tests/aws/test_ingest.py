@@ -21,7 +21,7 @@ from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.clients import client
 from stepwell.aws.queues.event_messages import read_arrival
 from stepwell.aws.resources import Resources
-from stepwell.engine import Arrival
+from stepwell.engine import IncomingEvent
 from stepwell.platform import Cause
 
 Json = dict[str, Any]
@@ -80,8 +80,8 @@ def queued(resources: Resources) -> Iterator[Json]:
         .get("Messages")
     ):
         for message in messages:
-            arrival = read_arrival(message["Body"], Cause("m", again=False), 0)
-            assert isinstance(arrival, Arrival)
+            arrival = read_arrival(message["Body"], Cause("m", redelivered=False), 0)
+            assert isinstance(arrival, IncomingEvent)
             yield arrival.event.as_json()
             client("sqs").delete_message(QueueUrl=resources.events_queue, ReceiptHandle=message["ReceiptHandle"])
 

@@ -58,7 +58,7 @@ def test_a_key_is_revoked_once(keys: KeyStore, clock: Clock) -> None:
     assert keys.revoke(key.id, 2)
     assert not keys.revoke(key.id, 3)
     assert not keys.revoke("nothing", 3)
-    assert [its.revoked_at for its in keys.list()] == [2]
+    assert [key.revoked_at for key in keys.list()] == [2]
     clock.now = 5.0
     assert keys.scope_of(secret) is None
 

@@ -44,7 +44,7 @@ def read(lists: Lists, kind: str, dimension: str, before: int | None = None, mos
 
 
 def ids(listed: list[Listed]) -> list[str]:
-    return [its.id for its in listed]
+    return [listed.id for listed in listed]
 
 
 def rows(resources: Resources) -> list[str]:
@@ -130,8 +130,8 @@ def test_pages_follow_each_other_without_gap_or_repetition(lists: Lists, now: in
 
 def test_a_list_goes_back_over_months_as_far_as_events_are_kept(lists: Lists, now: int) -> None:
     kept, old = [event(now - days * DAY) for days in (0, 10, 20, 29)], event(now - 32 * DAY)
-    for its in (old, *kept):
-        lists.add([its], [], now)
+    for listed in (old, *kept):
+        lists.add([listed], [], now)
     assert read(lists, EVENTS, ALL) == ids(kept)
 
 

@@ -120,9 +120,9 @@ def test_the_log_of_an_invocation_that_is_over_is_asked_for_once() -> None:
 def test_logs_fit_into_a_lambdas_answer_whatever_they_are_escaped_to(line: str) -> None:
     text = (line * 50 + "\n") * 20_000
     write("/aws/lambda/f", "s", *invocation("a", text[:-1]), *invocation("b", text[:-1]))
-    sources = {its: of_invocation("f", its, NOW, NOW) for its in "ab"}
+    sources = {name: of_invocation("f", name, NOW, NOW) for name in "ab"}
     found = Logs().read(sources)
-    answer = json.dumps([found[its].decode(errors="replace") for its in "ab"], ensure_ascii=False)
+    answer = json.dumps([found[name].decode(errors="replace") for name in "ab"], ensure_ascii=False)
     assert len(json.dumps(answer, ensure_ascii=False).encode()) < 5_000_000
-    for its in "ab":
-        assert found[its].decode() == text or "/aws/lambda/f" in found[its].decode(errors="replace")[-200:]
+    for name in "ab":
+        assert found[name].decode() == text or "/aws/lambda/f" in found[name].decode(errors="replace")[-200:]

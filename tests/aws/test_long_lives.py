@@ -154,5 +154,5 @@ def test_a_rerun_of_an_old_event_has_it_to_its_end(batches: Batches, clock: Any)
     batches.entry.rerun(stored.run.id)
     batches.drain()
     go_on(batches, clock, 20)
-    statuses = [its.run.status for its, _ in batches.runs() if its.rerun_of is not None]
+    statuses = [stored_run.run.status for stored_run, _ in batches.runs() if stored_run.rerun_of is not None]
     assert statuses == [RunStatus.COMPLETED]

@@ -38,9 +38,9 @@ def pay(batches: Batches, *sums: int) -> None:
 
 
 def ran(batches: Batches) -> list[str]:
-    ((stored, _),) = [its for its in batches.runs() if its[0].run.steps]
+    ((stored, _),) = [run for run in batches.runs() if run[0].run.steps]
     steps = zip(("a", "b", "late"), stored.run.steps, strict=True)
-    return [name for name, its in steps if its.status is StepStatus.COMPLETED]
+    return [name for name, step_state in steps if step_state.status is StepStatus.COMPLETED]
 
 
 def test_a_wait_that_nothing_satisfies_ends_after_as_many_looks_as_it_takes(batches: Batches, clock: Any) -> None:

@@ -84,7 +84,7 @@ def run(sampled: bool, code: str = HANDLER, **env: str) -> tuple[str, list[dict[
 
 def test_what_a_sampled_invocation_asks_of_aws_is_traced() -> None:
     _, sent = run(sampled=True, STEPWELL_TRACING="true")
-    request, handler = sorted(sent, key=lambda its: str(its["end_time"]))
+    request, handler = sorted(sent, key=lambda fields: str(fields["end_time"]))
     assert handler["name"] == "## handler"
     assert (request["name"], request["aws"]["operation"]) == ("dynamodb", "GetItem")
     assert request["parent_id"] == handler["id"]

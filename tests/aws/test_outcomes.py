@@ -159,10 +159,10 @@ def test_half_a_character_of_an_exceptions_message_is_replaced() -> None:
 @pytest.mark.parametrize("condition", ["RetriesExhausted", "ZeroReservedConcurrency", "SomethingNew", None])
 @pytest.mark.parametrize("step", [HANDLER, PROGRAM, FOREIGN, HTTP], ids=["handler", "program", "foreign", "http"])
 def test_what_lambda_does_not_call_a_success_is_none(step: Step, condition: str | None) -> None:
-    its = record(None)
-    its["requestContext"]["condition"] = condition
-    del its["responseContext"], its["responsePayload"]
-    outcome = outcome_of_destination(its, step, NOW)
+    fields = record(None)
+    fields["requestContext"]["condition"] = condition
+    del fields["responseContext"], fields["responsePayload"]
+    outcome = outcome_of_destination(fields, step, NOW)
     assert outcome.error is not None
     assert (outcome.error.kind, outcome.retryable) == ("crash", True)
 
@@ -238,8 +238,8 @@ def test_what_lambda_says_of_a_function_that_failed(case: str) -> None:
 
 def report(stdout: bytes = b"", **fields: Any) -> Json:
     """As the adapter sends it of a program that ended well."""
-    said: Json = {"stdout": base64.b64encode(stdout).decode(), "size": len(stdout), "long": False, "tail": ""}
-    return {"stepwell": 1, "exit": 0, "signal": None, **said, "timed_out": False, "start_error": None, **fields}
+    values: Json = {"stdout": base64.b64encode(stdout).decode(), "size": len(stdout), "long": False, "tail": ""}
+    return {"stepwell": 1, "exit": 0, "signal": None, **values, "timed_out": False, "start_error": None, **fields}
 
 
 REPORTS: dict[str, tuple[Json, Outcome]] = {
@@ -285,9 +285,9 @@ REPORTS: dict[str, tuple[Json, Outcome]] = {
 
 @pytest.mark.parametrize("case", REPORTS)
 def test_a_programs_report_is_read_by_the_contracts_rules(case: str) -> None:
-    its, expected = REPORTS[case]
-    assert outcome_of_destination(record(its), PROGRAM, NOW) == expected
-    assert outcome_of_report(its, NOW, TIMEOUT_MS) == expected  # a container's, from the bucket
+    fields, expected = REPORTS[case]
+    assert outcome_of_destination(record(fields), PROGRAM, NOW) == expected
+    assert outcome_of_report(fields, NOW, TIMEOUT_MS) == expected  # a container's, from the bucket
 
 
 @pytest.mark.parametrize("stdout", [b"", b"the last line is no JSON\n"])
@@ -307,8 +307,8 @@ def test_a_program_that_failed_after_a_long_output_has_failed_because_of_its_exi
 
 
 def answered(status: int, body: bytes = b"", **fields: Any) -> Json:
-    said: Json = {"body": base64.b64encode(body).decode(), "size": len(body), "long": False}
-    return {"stepwell": 1, "http": status, **said, "retry_after": None, "error": None, **fields}
+    values: Json = {"body": base64.b64encode(body).decode(), "size": len(body), "long": False}
+    return {"stepwell": 1, "http": status, **values, "retry_after": None, "error": None, **fields}
 
 
 ANSWERS: dict[str, tuple[Json, Outcome]] = {
@@ -341,8 +341,8 @@ ANSWERS: dict[str, tuple[Json, Outcome]] = {
 
 @pytest.mark.parametrize("case", ANSWERS)
 def test_an_answer_over_http_is_read_by_the_contracts_rules(case: str) -> None:
-    its, expected = ANSWERS[case]
-    assert outcome_of_destination(record(its), HTTP, NOW) == expected
+    fields, expected = ANSWERS[case]
+    assert outcome_of_destination(record(fields), HTTP, NOW) == expected
 
 
 # --- hostile reports -------------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_a_report_that_makes_no_sense_is_a_crash(case: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda its: st.lists(its) | st.dictionaries(st.text(), its),
+    lambda strategy: st.lists(strategy) | st.dictionaries(st.text(), strategy),
     max_leaves=5,
 )
 fields = st.sampled_from([*report(), *answered(200)])
@@ -394,8 +394,8 @@ fields = st.sampled_from([*report(), *answered(200)])
 
 @given(st.dictionaries(fields, json_values), st.booleans())
 def test_any_report_becomes_an_outcome_that_can_be_kept(some: Json, is_http: bool) -> None:
-    its = {**(answered(200, b"{}") if is_http else report(b"{}")), **some}
-    for outcome in (outcome_of_report(its, NOW, TIMEOUT_MS), outcome_of_destination(record(its), PROGRAM, NOW)):
+    fields = {**(answered(200, b"{}") if is_http else report(b"{}")), **some}
+    for outcome in (outcome_of_report(fields, NOW, TIMEOUT_MS), outcome_of_destination(record(fields), PROGRAM, NOW)):
         assert (outcome.output is None) != (outcome.error is None)
         if outcome.output is not None:
             json.loads(outcome.output)

@@ -156,4 +156,4 @@ def test_a_routing_that_was_changed_at_the_same_time_is_decided_again(resources:
         return deployed(old, 1)
 
     assert batches.entry.change_routing("f", change).state is State.PAUSED
-    assert [its.state for its in seen] == [State.ON, State.PAUSED]
+    assert [routing.state for routing in seen] == [State.ON, State.PAUSED]

@@ -133,7 +133,7 @@ def test_what_a_wide_run_reads_grows_with_its_steps_and_not_with_their_square(re
 def test_one_whose_outcome_is_folded_already_writes_nothing(resources: Resources) -> None:
     batches = started(resources, fan(40))
     slow, fast = Entry(batches.resources), batches.entry
-    messages = {"Records": [its for _ in range(4) for its in take(batches, 10)["Records"]]}
+    messages = {"Records": [record for _ in range(4) for record in take(batches, 10)["Records"]]}
     race(slow, lambda: fast.advance(messages))
     with metered() as meter:
         assert slow.advance(messages) == {"batchItemFailures": []}
@@ -178,7 +178,7 @@ def all_but_one(ctx: Json) -> Any:
 
 def assert_joined_though_one_is_busy(batches: Batches) -> None:
     ((stored, _),) = batches.runs()
-    assert [its.status for its in stored.run.steps] == [StepStatus.COMPLETED] * 34 + [StepStatus.RUNNING]
+    assert [step.status for step in stored.run.steps] == [StepStatus.COMPLETED] * 34 + [StepStatus.RUNNING]
     (joined,) = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]
     assert joined["steps"] == {f"s{number}": {"ok": f"s{number}"} for number in range(33)}
 
@@ -212,7 +212,7 @@ def test_outcomes_and_a_timer_at_the_same_moment_start_what_waits_for_both(
     resources: Resources, clock: Any, first: str
 ) -> None:
     batches = started(resources, steps_and_a_time("10m"), all_but_one)
-    outcomes = {"Records": [its for _ in range(4) for its in take(batches, 10)["Records"]]}
+    outcomes = {"Records": [record for _ in range(4) for record in take(batches, 10)["Records"]]}
     clock.shift(601)
     timer = delay_ended(batches)
     slow, fast = Entry(batches.resources), batches.entry
@@ -229,9 +229,9 @@ def test_an_outcome_that_waits_is_shown(resources: Resources, clock: Any) -> Non
     shown = queries.read_run(run_item(batches)["pk"]["S"][2:])
     (listed,) = queries.read_runs().items
     assert shown is not None
-    for its in (shown, listed):
-        assert [step.status for step in its.run.steps[:33]] == [StepStatus.COMPLETED] * 33
-        assert [(row.status, row.output) for row in its.attempts[:1]] == [("completed", b'{"ok":"s0"}')]
+    for run_detail in (shown, listed):
+        assert [step.status for step in run_detail.run.steps[:33]] == [StepStatus.COMPLETED] * 33
+        assert [(row.status, row.output) for row in run_detail.attempts[:1]] == [("completed", b'{"ok":"s0"}')]
 
 
 def test_what_waits_when_a_run_is_cancelled_has_ended(resources: Resources, clock: Any) -> None:
@@ -329,7 +329,7 @@ def story(batches: Batches, crash_at: int | None = None) -> list[Any]:
     batches.crash_at = crash_at
     batches.drain()
     runs = sorted((run.function, run.run.status, len(attempts)) for run, attempts in batches.runs())
-    return [runs, {(its["ctx"]["function_id"], its["ctx"]["step_id"]) for its in batches.invoked}]
+    return [runs, {(item["ctx"]["function_id"], item["ctx"]["step_id"]) for item in batches.invoked}]
 
 
 def test_a_crash_before_any_request_of_a_wide_run_changes_nothing_in_the_end(

@@ -59,7 +59,11 @@ def as_the_core_says(steps: Json, failing: set[str]) -> Run:
             if plan.steps[fact.step].id in failing:
                 outcome = Outcome(error=Error("status", "400", 400, None), retryable=False)
             todo.append(AttemptEnded(fact.step, fact.attempt, outcome))
-        todo += [AttemptStarted(its.step, its.attempt) for its in decision.commands if isinstance(its, RunStep)]
+        todo += [
+            AttemptStarted(command.step, command.attempt)
+            for command in decision.commands
+            if isinstance(command, RunStep)
+        ]
     return run
 
 
@@ -117,5 +121,5 @@ def test_a_run_of_any_shape_ends_as_the_core_says(
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is expected.status
     if expected.status is RunStatus.COMPLETED:  # of one that failed, what had ended by then depends on the order
-        assert [its.status for its in stored.run.steps] == [its.status for its in expected.steps]
-        assert len({(its.step, its.attempt) for its in attempts}) == len(attempts)
+        assert [step.status for step in stored.run.steps] == [step.status for step in expected.steps]
+        assert len({(attempt.step, attempt.attempt) for attempt in attempts}) == len(attempts)

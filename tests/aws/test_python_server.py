@@ -33,9 +33,9 @@ class OneInvocation:
 
 @pytest.fixture
 def server() -> Iterator[PythonServer]:
-    its = PythonServer()
-    yield its
-    its.close()
+    python_server = PythonServer()
+    yield python_server
+    python_server.close()
 
 
 def run(server: PythonServer, folder: Path, body: str, **env: str) -> tuple[int, str, list[bytes]]:

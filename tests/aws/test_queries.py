@@ -61,7 +61,7 @@ def all_pages(read: Any, **query: Any) -> list[str]:
     while True:
         page = read(before=before, **query)
         assert len(page.items) <= query["limit"]
-        found += [getattr(its, "event_id", None) or its.event.id for its in page.items]
+        found += [getattr(item, "event_id", None) or item.event.id for item in page.items]
         if page.next is None:
             return found
         before = page.next
@@ -195,7 +195,7 @@ def test_reruns_stand_beside_the_runs_of_an_event(batches: Batches, reader: Quer
     batches.drain()
     newest, oldest = reader.read_runs(event=event_id).items
     assert (newest.run.id, newest.rerun_of, oldest.run.id) == (new_id, run.run.id, run.run.id)
-    assert [its.run.id for its in reader.read_runs(event=event_id, limit=1).items] == [new_id]
+    assert [run_detail.run.id for run_detail in reader.read_runs(event=event_id, limit=1).items] == [new_id]
     assert all_pages(reader.read_runs, event=event_id, limit=1) == [event_id, event_id]
 
 
@@ -276,7 +276,7 @@ def test_two_entries_with_one_position_stand_on_one_page(batches: Batches, reade
     now = time.time_ns() // 1_000_000
     sent = [batches.send() for _ in range(3)]
     batches.drain()
-    positions = {its.event.id: its.event.seq for its in reader.read_events().items}
+    positions = {event_detail.event.id: event_detail.event.seq for event_detail in reader.read_events().items}
     twin = Listed(positions[sent[1]], sent[0])  # as if another Lambda had given it this position
     Lists(batches.resources).add([twin], [], now)
     pages = []
@@ -300,7 +300,7 @@ def test_functions_are_listed_with_their_versions(batches: Batches, reader: Quer
     f, g = reader.read_functions()
     now = time.time_ns() // 1_000_000
     assert (f.id, f.version, g.id, g.version) == ("f", 2, "g", 1)
-    assert [(its.number, its.created_at) for its in f.versions] == [(1, now), (2, now)]
+    assert [(version.number, version.created_at) for version in f.versions] == [(1, now), (2, now)]
     assert b'"b"' in f.definition
     assert reader.read_function("f") == f
     assert reader.read_function("unknown") is None
@@ -313,4 +313,4 @@ def test_a_function_that_is_not_live_any_more_shows_its_newest_version(batches: 
     function = reader.read_function("f")
     assert function is not None
     assert function.version is None
-    assert [its.number for its in function.versions] == [1]
+    assert [version.number for version in function.versions] == [1]

@@ -36,7 +36,7 @@ def attributes(url: str, *names: str) -> dict[str, str]:
 def waiting(stepwell: ContainerStepwell, url: str) -> int:
     """Messages of a queue, those that nobody can receive yet among them."""
     kinds = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-    return sum(int(its) for its in attributes(url, *kinds).values())
+    return sum(int(attribute) for attribute in attributes(url, *kinds).values())
 
 
 def outage(stepwell: ContainerStepwell, operation: str, content: bytes = THROTTLED) -> list[int]:

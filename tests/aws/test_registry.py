@@ -87,8 +87,8 @@ def test_a_change_that_was_interrupted_anywhere_can_be_asked_for_again(
         crashed, batches.crash_at = batches.crash_at is None, None
         (row,) = Registry(batches.resources).functions()
         assert (row.routing, row.pending) == (routing, False), crash_at
-        assert [its.version for its in Registry(batches.resources).catalog().live.values()] == [
-            its for its in [routing.live] if its is not None
+        assert [plan.version for plan in Registry(batches.resources).catalog().live.values()] == [
+            number for number in [routing.live] if number is not None
         ]
         if not crashed:
             break
@@ -166,6 +166,6 @@ def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_
         assert row.live is not None
         ((cron,),) = [[t.cron for t in versions[row.live].plan.triggers]]
         rows = read_partition(resources.table, "C")
-        assert [its["sk"]["S"] for its in rows] == [f"f#{cron}#UTC"], f"before {before} {number}"
+        assert [row["sk"]["S"] for row in rows] == [f"f#{cron}#UTC"], f"before {before} {number}"
         Registry(resources).register(a_version(f"{number} 4 * * *"), {}, {}, "", "", "stepwell.json", 4)
         number += 1

@@ -77,18 +77,18 @@ class Role:
 
     @property
     def missing(self) -> list[Access]:
-        return sorted(its for its in self.asked if not any(one.allows(its) for one in self.grants))
+        return sorted(access for access in self.asked if not any(one.allows(access) for one in self.grants))
 
     @property
     def surplus(self) -> list[str]:
-        return sorted(surplus for its in self.grants for surplus in its.surplus(self.asked))
+        return sorted(surplus for grant in self.grants for surplus in grant.surplus(self.asked))
 
 
 def roles_of_engine(stack: Stack, recorder: Recorder) -> dict[str, Role]:
     """By Lambda; a traced one sends its traces besides."""
     roles = {}
-    for name in [its.name for its in FUNCTIONS]:
-        traces = {Access(its, "*") for its in XRAY} if stack.is_traced(name) else set()
+    for name in [function.name for function in FUNCTIONS]:
+        traces = {Access(name, "*") for name in XRAY} if stack.is_traced(name) else set()
         roles[name] = Role(stack.grants(name), recorder.accesses[lambda_name(name)] | traces)
     return roles
 
@@ -99,7 +99,7 @@ def roles_of_steps(recorder: Recorder) -> dict[str, Role]:
     for function in boto3.client("lambda").list_functions()["Functions"]:
         asked[function["Role"].rpartition("/")[2]] |= recorder.accesses[function["FunctionName"]]
     roles = {}
-    for name in [its["RoleName"] for its in iam.list_roles()["Roles"]]:
+    for name in [role["RoleName"] for role in iam.list_roles()["Roles"]]:
         if name.startswith(role_prefix(ENV)):
             policy = iam.get_role_policy(RoleName=name, PolicyName=POLICY)["PolicyDocument"]
             roles[name] = Role(grants(policy["Statement"]), asked[name] | recorder.accesses[name])
@@ -108,8 +108,10 @@ def roles_of_steps(recorder: Recorder) -> dict[str, Role]:
 
 def pushed_to_recur() -> set[str]:
     lambdas = boto3.client("lambda")
-    names = [its["FunctionName"] for its in lambdas.list_functions()["Functions"]]
-    return {its for its in names if lambdas.get_function_recursion_config(FunctionName=its)["RecursiveLoop"] == "Allow"}
+    names = [function["FunctionName"] for function in lambdas.list_functions()["Functions"]]
+    return {
+        name for name in names if lambdas.get_function_recursion_config(FunctionName=name)["RecursiveLoop"] == "Allow"
+    }
 
 
 def in_a_loop(recorder: Recorder) -> set[str]:
@@ -122,13 +124,13 @@ def in_a_loop(recorder: Recorder) -> set[str]:
                 leads_to[access.resource].add(own)
             elif access.action in ("sqs:SendMessage", "lambda:InvokeFunction"):
                 leads_to[own].add(access.resource)
-    return {its.rpartition(":")[2] for its in leads_to if ":function:" in its and its in _reached(its, leads_to)}
+    return {name.rpartition(":")[2] for name in leads_to if ":function:" in name and name in _reached(name, leads_to)}
 
 
 def _reached(start: str, leads_to: Mapping[str, set[str]]) -> set[str]:
     reached: set[str] = set()
     new = {start}
-    while new := {its for one in new for its in leads_to.get(one, ())} - reached:
+    while new := {name for one in new for name in leads_to.get(one, ())} - reached:
         reached |= new
     return reached
 
@@ -139,15 +141,17 @@ def test_roles_allow_exactly_what_the_code_does_and_loops_may_go_on(name: str, t
     stack = Stack(settings, tmp_path / "cdk.out")
     with aws_account() as (emulator, host):
         recorder = Recorder(emulator)
-        its = {"ingest": settings.ingest, "kms_key": settings.kms_key, "event_age_s": 60}
-        stepwell = RecordedStepwell(recorder, emulator, host, containers=settings.has_containers, **its)
+        fields = {"ingest": settings.ingest, "kms_key": settings.kms_key, "event_age_s": 60}
+        stepwell = RecordedStepwell(recorder, emulator, host, containers=settings.has_containers, **fields)
         stack.read_with(stepwell.resources)
         with recorder.recording():
             Scenario(stepwell, settings, site, tmp_path).play()
         if settings.kms_key:
             recorder.use_key(settings.kms_key)
         roles = roles_of_engine(stack, recorder) | roles_of_steps(recorder)
-        may_recur = {lambda_name(its.name) for its in FUNCTIONS if stack.may_recur(its.name)} | pushed_to_recur()
+        may_recur = {
+            lambda_name(function.name) for function in FUNCTIONS if stack.may_recur(function.name)
+        } | pushed_to_recur()
         stepwell.close()
     assert {name: role.missing for name, role in roles.items() if role.missing} == {}
     assert {name: role.surplus for name, role in roles.items() if role.surplus} == {}
@@ -197,7 +201,7 @@ STATEMENT: Json = {"Effect": "Allow", "Action": "ecs:RunTask", "Resource": "*"}
     ],
 )
 def test_a_statement_allows_what_iam_takes_it_to_allow(statement: Json, access: Access, is_allowed: bool) -> None:
-    assert any(its.allows(access) for its in grants([{**STATEMENT, **statement}])) is is_allowed
+    assert any(grant.allows(access) for grant in grants([{**STATEMENT, **statement}])) is is_allowed
 
 
 @pytest.mark.parametrize(

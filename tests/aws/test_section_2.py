@@ -35,7 +35,9 @@ def test_section_2_runs_in_a_container_and_on_lambda(aws: ContainerStepwell, dep
     assert run["status"] == "completed"
     assert run["output"] == {"step-2": {"created_at": "2024-03-01", "sms": {"sent": True}}}
     assert run["steps"]["step-1"]["output"] == {"sent": True}
-    assert [[its["status"] for its in step["attempts"]] for step in run["steps"].values()] == [["completed"]] * 2
+    assert [[attempt["status"] for attempt in step["attempts"]] for step in run["steps"].values()] == [
+        ["completed"]
+    ] * 2
     assert aws.ecs.started == 1
 
 

@@ -155,7 +155,9 @@ def test_who_reads_the_whole_table_can_forge_neither_an_outcome_nor_an_approval(
     link = batches.entry.links().read(token)
     assert link is not None
     assert not can_forge(batches, payload, link)
-    assert not any(payload["ctx"]["token"].encode() in its or token.encode() in its for its in secrets_in(batches))
+    assert not any(
+        payload["ctx"]["token"].encode() in content or token.encode() in content for content in secrets_in(batches)
+    )
 
 
 def test_the_table_of_an_older_version_had_all_that_is_needed_to_forge(batches: Batches) -> None:

@@ -28,8 +28,8 @@ def sweep(batches: Batches) -> None:
 
 def attempts(batches: Batches) -> list[str]:
     """How the attempts of the one run ended."""
-    ((_, its),) = batches.runs()
-    return [attempt.status for attempt in its]
+    ((_, items),) = batches.runs()
+    return [attempt.status for attempt in items]
 
 
 def status(batches: Batches) -> RunStatus:
@@ -320,7 +320,7 @@ def test_an_approval_whose_timer_was_lost_ends_by_the_sweeper_and_is_never_lost(
     sweep(batches)
     ((_, attempts),) = batches.runs()
     assert status(batches) is RunStatus.FAILED
-    assert [(its.attempt, its.status) for its in attempts] == [(1, "failed")]
+    assert [(attempt.attempt, attempt.status) for attempt in attempts] == [(1, "failed")]
 
 
 @pytest.mark.parametrize("kind", TIMERS)

@@ -31,7 +31,7 @@ def started(batches: Batches) -> Counter[tuple[str, int]]:
 
 def statuses(batches: Batches) -> list[str]:
     """Of the newest run, then of each of its attempts that is over."""
-    run, attempts = max(batches.runs(), key=lambda its: its[0].position)
+    run, attempts = max(batches.runs(), key=lambda pair: pair[0].position)
     return [run.run.status.name.lower(), *(attempt.status for attempt in attempts)]
 
 

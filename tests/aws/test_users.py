@@ -14,7 +14,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items
 from stepwell.aws.table.runs import stored_run
-from stepwell.aws.table.users import People, _lead
+from stepwell.aws.table.users import UserIndex, _lead
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.events.users import Person, UserId
 from stepwell.core.routing.idempotency import value_key
@@ -46,10 +46,10 @@ def cost(meter: Meter) -> tuple[dict[str, int], float]:
 
 
 def more(**operations: int) -> dict[str, int]:
-    its = dict(NOTHING[0])
+    fields = dict(NOTHING[0])
     for name, count in operations.items():
-        its[f"dynamodb.{name}"] = its.get(f"dynamodb.{name}", 0) + count
-    return its
+        fields[f"dynamodb.{name}"] = fields.get(f"dynamodb.{name}", 0) + count
+    return fields
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------------
@@ -102,14 +102,14 @@ def event(number: int, **user: Any) -> Event:
 
 def groups(resources: Resources) -> set[frozenset[UserId]]:
     """Who belongs together, as each id says by itself; and as the index lists them."""
-    people = People(resources.table)
+    people = UserIndex(resources.table)
     items = client("dynamodb").scan(TableName=resources.table)["Items"]
     ids = [UserId(int(kind), text) for kind, text in (_parts(item) for item in items if item["pk"]["S"][:2] == "U#")]
     found: dict[UserId, Person] = {}
-    for its in ids:
-        (person,) = [person for person in [people.whose(its)] if person is not None]
-        assert its in person.ids
-        found[its] = person
+    for user_id in ids:
+        (person,) = [person for person in [people.whose(user_id)] if person is not None]
+        assert user_id in person.ids
+        found[user_id] = person
     listed = people.listed(item["pk"]["S"] for item in items if "gk" in item and item["pk"]["S"][:2] == "U#")
     assert {person.ids for person in listed.values()} == {person.ids for person in found.values()}
     return {person.ids for person in found.values()}
@@ -139,7 +139,7 @@ def test_a_crash_between_any_two_requests_changes_nothing_in_the_end(batches: Ba
     batches.crash_at = None
     batches.drain()
     assert groups(batches.resources) == MERGED
-    person = People(batches.resources.table).find("u")
+    person = UserIndex(batches.resources.table).find("u")
     assert person is not None
     assert {name: trait.value for name, trait in person.traits.items()} == {"city": "Rome", "plan": "free"}
     waiting = [item for item in items(batches) if "l" in item and "b" in item]
@@ -159,7 +159,7 @@ def test_many_who_tell_at_once_tell_the_same_in_the_end(resources: Resources, ro
     tell_at_once(resources, chain)
     (group,) = groups(resources)
     assert len(group) == 6 + 6 + 5 + 1
-    person = People(resources.table).find("+0")
+    person = UserIndex(resources.table).find("+0")
     assert person is not None
     assert (person.root, person.traits["n"].value) == (UserId(0, "u"), 5)
 
@@ -171,7 +171,7 @@ def test_of_two_who_claim_an_id_at_once_one_has_it(resources: Resources, round: 
     found = groups(resources)
     assert sum(len(group) for group in found) == 4 + 2
     assert all(sum(kind == 0 for kind, _ in group) == 1 for group in found)
-    with_trait = [group for group in found if People(resources.table).find(min(group).text).traits]  # type: ignore[union-attr]
+    with_trait = [group for group in found if UserIndex(resources.table).find(min(group).text).traits]  # type: ignore[union-attr]
     assert [UserId(2, "a@b.c") in group for group in with_trait] == [True]
 
 
@@ -179,14 +179,14 @@ def tell_at_once(resources: Resources, events: list[Event]) -> None:
     problems: list[Exception] = []
     start = threading.Barrier(len(events))
 
-    def tell(its: Event) -> None:
+    def tell(event: Event) -> None:
         try:
             start.wait()
-            People(resources.table).tell([its], 1)
+            UserIndex(resources.table).record([event], 1)
         except Exception as error:
             problems.append(error)
 
-    threads = [threading.Thread(target=tell, args=(its,)) for its in events]
+    threads = [threading.Thread(target=tell, args=(event,)) for event in events]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -199,7 +199,7 @@ def test_ids_that_lead_to_what_is_not_there_yet_are_read_all_the_same(resources:
     ids = [UserId(1, text) for text in "abcde"]
     a, b, c, d, e = ids
     put_items(resources.table, [_lead(a, b), _lead(c, d), _lead(d, e)])
-    assert People(resources.table).read([a, c]).keys() == {a, c, d}
+    assert UserIndex(resources.table).read([a, c]).keys() == {a, c, d}
 
 
 # --- erasure ---------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
         items = batches.outside_db.scan(TableName=batches.resources.table)["Items"]
         runs = [pause.key for item in items if "s" in item for pause in stored_run(item).run.pauses if pause.key]
         text = str(items)
-        return {its for its in digests if its.hex() in text or repr(its)[2:-1] in text or its in runs}
+        return {digest for digest in digests if digest.hex() in text or repr(digest)[2:-1] in text or digest in runs}
 
     for event in ("go", "go", "paid", "go"):
         batches.send(event, data, user=user)

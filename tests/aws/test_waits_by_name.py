@@ -17,8 +17,8 @@ STEPS = {"a": handler_step({"step": "$trigger", "async": BY_NAME})}
 def rows(batches: Batches) -> Counter[str]:
     """How many waits stand in each partition."""
     partitions = wait_partitions("paid", None)
-    found = {its: _rows_of(batches, its) for its in partitions}
-    return Counter({its: count for its, count in found.items() if count})
+    found = {partition: _rows_of(batches, partition) for partition in partitions}
+    return Counter({name: count for name, count in found.items() if count})
 
 
 def _rows_of(batches: Batches, partition: str) -> int:

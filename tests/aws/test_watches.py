@@ -255,7 +255,10 @@ class Stored(NamedTuple):
 
 def stored_runs(batches: Batches) -> list[Stored]:
     version = batches.entry.registry.version
-    return [Stored(its.run, version(its.function, its.version).plan, its.causes) for its, _ in batches.runs()]
+    return [
+        Stored(stored_run.run, version(stored_run.function, stored_run.version).plan, stored_run.causes)
+        for stored_run, _ in batches.runs()
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -288,7 +291,7 @@ def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
             lose_messages(batches)
             late_for.clear()  # what was found by now may be lost with them
         clock.shift(60)
-        late = [its.run.id for its in stored_runs(batches) if overdue(its, now_ms(), SHORT_AGE_MS)]
+        late = [run.run.id for run in stored_runs(batches) if overdue(run, now_ms(), SHORT_AGE_MS)]
         late_for = {run: late_for.get(run, 0) + 1 for run in late}
         assert max(late_for.values(), default=0) <= BOUND_MIN, (seed, minute, steps)
 

@@ -70,7 +70,7 @@ def test_a_request_is_an_event_in_the_queue_before_it_is_answered(ingest: Ingest
     for body, n in (('{"text": "é"}', 1), ('{"text": "é"}'.encode(), 2)):
         assert accepted(ingest(signed(body, query=f"id=a%2F{n}"))) == [f"webhook:shop:a/{n}"]
     events = sorted(queued(direct), key=lambda event: str(event["id"]))
-    assert [(its["name"], its["data"], its["id"]) for its in events] == [
+    assert [(event["name"], event["data"], event["id"]) for event in events] == [
         ("shop/order", {"text": "é"}, f"webhook:shop:a/{n}") for n in (1, 2)
     ]
 

@@ -18,9 +18,9 @@ XSS = "<script>alert(1)</script> \"'&"
 
 
 def asks(message: str = "Really?", after: Any = (), **fields: Any) -> Json:
-    its = {name: fields.pop(name) for name in ("approvers",) if name in fields}
+    values = {name: fields.pop(name) for name in ("approvers",) if name in fields}
     edges = [after] if isinstance(after, str | dict) else list(after)
-    return {"runtime": {"type": "approval", "message": message, **its}, "after": edges, **fields}
+    return {"runtime": {"type": "approval", "message": message, **values}, "after": edges, **fields}
 
 
 def approval(after: Any = (), **fields: Any) -> Json:
@@ -43,17 +43,17 @@ def definition(steps: Json, **fields: Any) -> Json:
     return made
 
 
-def start(platform: Platform, its: Json | None = None, **sent: Any) -> str:
+def start(platform: Platform, fields: Json | None = None, **sent: Any) -> str:
     """The id of a run whose approval is open."""
-    platform.deploy(its or approval())
+    platform.deploy(fields or approval())
     (run,) = platform.runs(platform.send(**sent))
     assert run["status"] == "running", run
     return str(run["id"])
 
 
 def asked(platform: Platform, run_id: str, step: str = "confirm") -> Json:
-    its: Json = platform.run(run_id)["steps"][step]["approval"]
-    return its
+    fields: Json = platform.run(run_id)["steps"][step]["approval"]
+    return fields
 
 
 def path(url: str) -> str:
@@ -84,16 +84,16 @@ def test_a_run_waits_until_somebody_decides_and_goes_on_by_what_they_say(platfor
     assert (attempt["attempt"], attempt["status"], moment(attempt["started_at"])) == (1, "running", START)
     platform.travel("2d")
     decide = platform.approve if decision == "approved" else platform.decline
-    told = decide(run_id, comment="as we said", by="Ada")
+    fields = decide(run_id, comment="as we said", by="Ada")
     output = {
         "decision": decision,
         "approved": decision == "approved",
         "comment": "as we said",
         "by": "Ada",
-        "decided_at": told["decided_at"],
+        "decided_at": fields["decided_at"],
     }
-    assert told == {"run_id": run_id, "step_id": "confirm", **output}
-    assert moment(told["decided_at"]) == START + timedelta(days=2)
+    assert fields == {"run_id": run_id, "step_id": "confirm", **output}
+    assert moment(fields["decided_at"]) == START + timedelta(days=2)
     platform.settle()
     run = platform.run(run_id)
     assert run["steps"]["confirm"]["output"] == output
@@ -104,8 +104,8 @@ def test_a_run_waits_until_somebody_decides_and_goes_on_by_what_they_say(platfor
 
 
 def test_later_steps_see_the_decision(platform: Platform) -> None:
-    its = definition({"confirm": asks(), "use": {"after": {"step": "confirm", "if": "response.by == 'Ada'"}}})
-    run_id = start(platform, its, data=script(use={"input": True}))
+    fields = definition({"confirm": asks(), "use": {"after": {"step": "confirm", "if": "response.by == 'Ada'"}}})
+    run_id = start(platform, fields, data=script(use={"input": True}))
     platform.approve(run_id, by="Ada")
     assert platform.run(run_id)["output"]["use"]["steps"]["confirm"]["decision"] == "approved"
 
@@ -157,9 +157,9 @@ def test_how_long_people_have_may_stand_beside_what_they_are_asked(platform: Pla
 def test_an_approval_may_wait_for_366_days(platform: Platform) -> None:
     before = {"first": {}, "confirm": asks("{{ steps.first.n }}", "first", timeout="366d")}
     use = {"after": {"step": "confirm", "if": "response.approved"}}
-    its = definition({**before, "use": use})
+    fields = definition({**before, "use": use})
     data = script(first={"return": {"n": 7, "text": "x" * 5000}}, use={"input": True})
-    run_id = start(platform, its, data={**data, "more": "y" * 2000})
+    run_id = start(platform, fields, data={**data, "more": "y" * 2000})
     platform.travel("365d")
     assert asked(platform, run_id)["message"] == "7"
     platform.approve(run_id)
@@ -236,9 +236,9 @@ def test_approvals_of_a_function_with_many_steps(platform: Platform) -> None:
 
 def test_a_message_has_values_of_the_run(platform: Platform) -> None:
     message = "Pay {{ data.amount }} {{ data['currency'] }} to {{user.email}}? {{ steps.first }}"
-    its = definition({"first": {}, "confirm": asks(message, "first", approvers=["ops@example.com", "Ada"])})
+    fields = definition({"first": {}, "confirm": asks(message, "first", approvers=["ops@example.com", "Ada"])})
     data = {"amount": 12.5, "currency": "EUR", **script(first={"return": {"ok": True}})}
-    run_id = start(platform, its, data=data, user={"email": "bob@example.com"})
+    run_id = start(platform, fields, data=data, user={"email": "bob@example.com"})
     found = asked(platform, run_id)
     assert found["message"] == 'Pay 12.5 EUR to bob@example.com? {"ok":true}'
     assert found["approvers"] == ["ops@example.com", "Ada"]
@@ -247,8 +247,8 @@ def test_a_message_has_values_of_the_run(platform: Platform) -> None:
 @pytest.mark.parametrize("handled", [True, False])
 def test_a_message_without_a_value_asks_nobody_and_fails_its_step(platform: Platform, handled: bool) -> None:
     steps = {"confirm": asks("Pay {{ data.amount }} to {{ data.payee }}?"), "paid": "confirm"}
-    its = definition({**steps, "mend": {"after": {"step": "confirm", "on": "failure"}}} if handled else steps)
-    platform.deploy(its)
+    fields = definition({**steps, "mend": {"after": {"step": "confirm", "on": "failure"}}} if handled else steps)
+    platform.deploy(fields)
     (run,) = platform.runs(platform.send(data={"amount": 1}))
     error = run["steps"]["confirm"]["error"]
     assert (run["status"], error["kind"]) == ("completed" if handled else "failed", "message_failed")
@@ -272,9 +272,9 @@ def test_open_approvals_are_listed_newest_first(platform: Platform) -> None:
     platform.approve(runs[1]["id"])
     platform.cancel(runs[3]["id"])
     first = platform.api("GET", "/v1/approvals?limit=2")
-    assert [its["message"] for its in first["data"]] == ["4?", "2?"]
+    assert [item["message"] for item in first["data"]] == ["4?", "2?"]
     rest = platform.api("GET", f"/v1/approvals?limit=2&after={first['next']}")
-    assert ([its["message"] for its in rest["data"]], rest["next"]) == (["0?"], None)
+    assert ([item["message"] for item in rest["data"]], rest["next"]) == (["0?"], None)
     newest = first["data"][0]
     assert newest == {
         "run_id": runs[4]["id"],
@@ -328,8 +328,8 @@ def test_what_the_engines_own_events_started_asks_without_an_event(platform: Pla
     platform.send()
     (own,) = [run for run in platform.runs() if run["function_id"] == "own"]
     assert "approval" in own["steps"]["confirm"]
-    told = [its["data"]["function_id"] for its in platform.events("stepwell/approval.requested")]
-    assert told == ([] if "run" in event else ["first"])
+    items = [event["data"]["function_id"] for event in platform.events("stepwell/approval.requested")]
+    assert items == ([] if "run" in event else ["first"])
 
 
 def test_senders_cannot_say_that_somebody_is_asked(platform: Platform) -> None:
@@ -348,15 +348,15 @@ def test_senders_cannot_say_that_somebody_is_asked(platform: Platform) -> None:
 
 def test_looking_at_a_link_decides_nothing(platform: Platform) -> None:
     run_id = start(platform, approval(message=f"Ask {XSS}", approvers=["Ada"]))
-    its = asked(platform, run_id)
-    for url in (its["approve_url"], its["decline_url"]):
+    fields = asked(platform, run_id)
+    for url in (fields["approve_url"], fields["decline_url"]):
         for method in ("GET", "HEAD"):
             answer = platform.http(method, path(url), b"", NO_KEY)
             assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert platform.http("OPTIONS", path(its["approve_url"])).status == 405
-    assert platform.http("PUT", path(its["approve_url"])).status == 405
-    assert platform.http("GET", f"/v1/approvals/{token(its['approve_url'])}").status == 405
-    assert asked(platform, run_id) == its
+    assert platform.http("OPTIONS", path(fields["approve_url"])).status == 405
+    assert platform.http("PUT", path(fields["approve_url"])).status == 405
+    assert platform.http("GET", f"/v1/approvals/{token(fields['approve_url'])}").status == 405
+    assert asked(platform, run_id) == fields
 
 
 def test_the_page_says_what_is_asked_and_loads_nothing(platform: Platform) -> None:
@@ -382,14 +382,14 @@ def test_the_page_says_what_is_asked_and_loads_nothing(platform: Platform) -> No
 
 def test_the_form_decides_and_the_page_shows_it_from_then_on(platform: Platform) -> None:
     run_id = start(platform)
-    its = asked(platform, run_id)
-    done = post(platform, its["decline_url"], comment=f"No: {XSS}\r\nnever", by=f" Ada \n {XSS}")
+    fields = asked(platform, run_id)
+    done = post(platform, fields["decline_url"], comment=f"No: {XSS}\r\nnever", by=f" Ada \n {XSS}")
     assert done.status == 200
     assert "You declined" in text(done)
     platform.settle()
     output = platform.run(run_id)["steps"]["confirm"]["output"]
     assert (output["comment"], output["by"]) == (f"No: {XSS}\nnever", f"Ada {XSS}")
-    for url in (its["approve_url"], its["decline_url"]):
+    for url in (fields["approve_url"], fields["decline_url"]):
         answer = platform.http("GET", path(url), b"", NO_KEY)
         assert answer.status == 200
         assert "This was declined" in text(answer)
@@ -402,14 +402,14 @@ def test_the_form_decides_and_the_page_shows_it_from_then_on(platform: Platform)
 @pytest.mark.parametrize("again", ["approve_url", "decline_url"])
 def test_the_first_decision_counts_and_later_ones_are_told(platform: Platform, again: str) -> None:
     run_id = start(platform)
-    its = asked(platform, run_id)
+    fields = asked(platform, run_id)
     first = platform.approve(run_id, comment="fine", by="Ada")
     with pytest.raises(Refused, match=r"decided already: approved by Ada at .*: fine") as refused:
-        platform.api("POST", f"/v1/approvals/{token(its[again])}", {"by": "Eve"})
+        platform.api("POST", f"/v1/approvals/{token(fields[again])}", {"by": "Eve"})
     assert refused.value.status == 409
     (problem,) = refused.value.errors
     assert problem["decided"] == {name: first[name] for name in first if name not in ("run_id", "step_id")}
-    page = post(platform, its[again], by="Eve")
+    page = post(platform, fields[again], by="Eve")
     assert page.status == 409
     assert "This was approved already" in text(page)
     platform.settle()
@@ -419,8 +419,8 @@ def test_the_first_decision_counts_and_later_ones_are_told(platform: Platform, a
 
 def test_a_link_that_was_altered_leads_nowhere(platform: Platform) -> None:
     run_id = start(platform)
-    its = asked(platform, run_id)
-    good = token(its["approve_url"])
+    fields = asked(platform, run_id)
+    good = token(fields["approve_url"])
     run, step, attempt, letter, until, mac = good.split(".", 5)  # the signature, which may name its key
     forged = [
         ".".join((run, step, attempt, "d", until, mac)),
@@ -445,7 +445,7 @@ def test_a_link_that_was_altered_leads_nowhere(platform: Platform) -> None:
         assert platform.http("GET", f"/approvals/{wrong}", b"", NO_KEY).status == 404, wrong
         assert platform.http("POST", f"/approvals/{wrong}", b"", {**FORM, **NO_KEY}).status == 404, wrong
         assert platform.http("POST", f"/v1/approvals/{wrong}", b"{}", NO_KEY).status == 404, wrong
-    assert asked(platform, run_id) == its
+    assert asked(platform, run_id) == fields
 
 
 def test_an_expired_link_says_so(platform: Platform) -> None:
@@ -583,10 +583,10 @@ def test_a_replay_asks_too(platform: Platform) -> None:
     asked_for = {"replay": "r1", "events": [{"id": event}]}
     replayed = platform.api("POST", "/v1/functions/f/replay", asked_for)["events"][0]["run_id"]
     platform.settle()
-    (told,) = [
-        its["data"] for its in platform.events("stepwell/approval.requested") if its["data"]["run_id"] == replayed
+    (value,) = [
+        event["data"] for event in platform.events("stepwell/approval.requested") if event["data"]["run_id"] == replayed
     ]
-    assert told["replay"] == "r1"
+    assert value["replay"] == "r1"
     platform.approve(replayed)
     assert platform.run(replayed)["status"] == "completed"
     assert platform.run(run_id)["status"] == "running"
@@ -603,14 +603,14 @@ def test_runs_keep_the_version_that_asked_them(platform: Platform) -> None:
 
 def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None:
     platform.deploy(function(id="mailer", on="stepwell/approval.requested"))
-    its = approval(message="Pay {{ user.email }}?")
-    decided = start(platform, its, user={"email": "ada@example.com"})
+    fields = approval(message="Pay {{ user.email }}?")
+    decided = start(platform, fields, user={"email": "ada@example.com"})
     url = asked(platform, decided)["approve_url"]
     platform.approve(decided, comment="for Ada", by="Bob")
     (opened,) = platform.runs(platform.send(user={"email": "ada@example.com"}))
     other = asked(platform, opened["id"])["approve_url"]
-    told = platform.api("GET", "/v1/events?name=stepwell/approval.requested")["data"]
-    assert [its["data"]["message"] for its in told] == ["Pay ada@example.com?"] * 2
+    data = platform.api("GET", "/v1/events?name=stepwell/approval.requested")["data"]
+    assert [item["data"]["message"] for item in data] == ["Pay ada@example.com?"] * 2
     while not platform.api("DELETE", "/v1/users/ada@example.com")["done"]:
         pass
     run = platform.run(decided)
@@ -623,8 +623,8 @@ def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None
         platform.api("POST", f"/v1/approvals/{token(url)}")
     assert post(platform, other).status == 410
     assert "ada@" not in text(post(platform, other))
-    told = platform.api("GET", "/v1/events?name=stepwell/approval.requested")["data"]
-    assert [(its["data"], its["erased"]) for its in told] == [({}, True)] * 2
+    data = platform.api("GET", "/v1/events?name=stepwell/approval.requested")["data"]
+    assert [(item["data"], item["erased"]) for item in data] == [({}, True)] * 2
 
 
 # --- what a definition may say ---------------------------------------------------------------------------------------
@@ -661,10 +661,10 @@ def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None
 def test_an_approval_that_makes_no_sense_is_refused_with_its_place(
     platform: Platform, step: Json, pointer: str, message: str
 ) -> None:
-    its = approval()
-    its["steps"]["confirm"].update(step)
+    fields = approval()
+    fields["steps"]["confirm"].update(step)
     with pytest.raises(Refused) as refused:
-        platform.deploy(its)
-    problems = {its["pointer"]: its["message"] for its in refused.value.errors}
+        platform.deploy(fields)
+    problems = {error["pointer"]: error["message"] for error in refused.value.errors}
     assert list(problems) == [pointer]
     assert message in problems[pointer]

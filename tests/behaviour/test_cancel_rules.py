@@ -12,8 +12,8 @@ WAITS = {"a": {}, "b": {"after": {"step": "a", "wait": "30d"}}}
 
 
 def rule(event: str = "order/cancelled", if_: str | None = None, timeout: str | None = None) -> Json:
-    its = {"event": event, "if": if_, "timeout": timeout}
-    return {name: value for name, value in its.items() if value is not None}
+    fields = {"event": event, "if": if_, "timeout": timeout}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def only_run(platform: Platform, event: str) -> Json:
@@ -31,11 +31,11 @@ def test_an_event_ends_the_running_runs_of_a_function(platform: Platform) -> Non
     platform.settle()
     cancels = platform.send("order/cancelled")
     for event in (first, second):
-        its = {run["function_id"]: run for run in platform.runs(event)}
-        assert (its["f"]["status"], its["f"]["cancelled_by"]) == ("cancelled", cancels)
-        assert statuses(its["f"]) == {"a": "completed", "b": "cancelled"}
-        assert (its["other"]["status"], its["other"]["cancelled_by"]) == ("running", None)
-        assert its["other"]["cancel"] == []
+        fields = {run["function_id"]: run for run in platform.runs(event)}
+        assert (fields["f"]["status"], fields["f"]["cancelled_by"]) == ("cancelled", cancels)
+        assert statuses(fields["f"]) == {"a": "completed", "b": "cancelled"}
+        assert (fields["other"]["status"], fields["other"]["cancelled_by"]) == ("running", None)
+        assert fields["other"]["cancel"] == []
     ends = platform.events("stepwell/run.cancelled")
     assert [end["data"]["cancelled_by"] for end in ends] == [cancels] * 2
 
@@ -73,7 +73,7 @@ def test_each_of_several_rules_cancels(platform: Platform) -> None:
     by_order, by_shop = platform.send("order/cancelled", {"order": 1}), platform.send("shop/closed")
     assert [only_run(platform, event)["cancelled_by"] for event in (first, second)] == [by_order, by_shop]
     rules = only_run(platform, second)["cancel"]
-    assert [(its["event"], its["state"], its["event_id"]) for its in rules] == [
+    assert [(rule["event"], rule["state"], rule["event_id"]) for rule in rules] == [
         ("order/cancelled", "dropped", None),
         ("shop/closed", "matched", by_shop),
     ]

@@ -117,8 +117,8 @@ UNWRITABLE = [
 def test_what_lambda_cannot_write_is_the_same_error_everywhere(platform: Platform) -> None:
     platform.deploy(function({"a": {"retries": {"attempts": 1}}}), by_row(value for value, _ in UNWRITABLE))
     steps = outcomes(platform, ({"row": row} for row in range(len(UNWRITABLE))), pass_time="1h")
-    said = [f"Runtime.MarshalError: Unable to marshal response: {message}" for _, message in UNWRITABLE]
-    assert [step["error"]["message"] for step in steps] == said
+    items = [f"Runtime.MarshalError: Unable to marshal response: {message}" for _, message in UNWRITABLE]
+    assert [step["error"]["message"] for step in steps] == items
     for step in steps:
         assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "exception", 2)
 

@@ -20,8 +20,8 @@ ABROAD = {"name": "go", "id": "abroad", "data": {"n": 1}, "user": {"id": "ada"},
 
 def replay(platform: Platform, *events: str | Json, id: str = "r1", function: str = "f", **more: Any) -> list[Json]:
     """What became of each event: stored ones by id, or whole ones."""
-    its = [{"id": event} if isinstance(event, str) else {"event": event} for event in events]
-    answer = platform.api("POST", f"/v1/functions/{function}/replay", {"replay": id, "events": its, **more})
+    items = [{"id": event} if isinstance(event, str) else {"event": event} for event in events]
+    answer = platform.api("POST", f"/v1/functions/{function}/replay", {"replay": id, "events": items, **more})
     assert (answer["replay"], answer["function_id"]) == (id, function)
     done: list[Json] = answer["events"]
     assert [one["event_id"] for one in done] == [event if isinstance(event, str) else event["id"] for event in events]
@@ -30,7 +30,7 @@ def replay(platform: Platform, *events: str | Json, id: str = "r1", function: st
 
 def listed(platform: Platform, path: str) -> list[str]:
     """The ids of a list, the oldest first."""
-    return [its["id"] for its in reversed(platform.api("GET", path)["data"])]
+    return [item["id"] for item in reversed(platform.api("GET", path)["data"])]
 
 
 # --- a replay is a run of its own ------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_a_replay_runs_a_stored_event_again_on_one_function(platform: Platform) 
     first = platform.runs(event)
     (done,) = replay(platform, event)
     assert done["status"] == "started"
-    (again,) = [run for run in platform.runs(event) if run["id"] not in {its["id"] for its in first}]
+    (again,) = [run for run in platform.runs(event) if run["id"] not in {item["id"] for item in first}]
     assert (again["id"], again["function_id"], again["replay"]) == (done["run_id"], "f", "r1")
     assert (again["status"], again["user"], again["rerun_of"]) == ("completed", "ada", None)
     assert [platform.run(run["id"]) for run in first] == first
@@ -67,13 +67,13 @@ def test_a_paused_function_replays_nothing(platform: Platform, drop: bool) -> No
 def test_what_a_replay_has_run_does_not_run_again(platform: Platform) -> None:
     platform.deploy(function())
     events = [platform.send(data={"n": n}) for n in range(3)]
-    assert [its["status"] for its in replay(platform, *events[:2])] == ["started", "started"]
+    assert [item["status"] for item in replay(platform, *events[:2])] == ["started", "started"]
     done = replay(platform, *events, events[2])
-    assert [its["status"] for its in done] == ["already", "already", "started", "already"]
+    assert [item["status"] for item in done] == ["already", "already", "started", "already"]
     platform.restart()
-    assert {its["status"] for its in replay(platform, *events)} == {"already"}
+    assert {item["status"] for item in replay(platform, *events)} == {"already"}
     assert len(platform.runs()) == 6
-    assert {its["status"] for its in replay(platform, *events, id="r2")} == {"started"}
+    assert {item["status"] for item in replay(platform, *events, id="r2")} == {"started"}
     assert len(platform.runs()) == 9
 
 
@@ -81,7 +81,7 @@ def test_an_unknown_event_is_named_and_holds_nobody_up(platform: Platform) -> No
     platform.deploy(function())
     event = platform.send()
     done = replay(platform, "nobody sent this", event)
-    assert [(its["status"], its["run_id"] is None) for its in done] == [("unknown event", True), ("started", False)]
+    assert [(item["status"], item["run_id"] is None) for item in done] == [("unknown event", True), ("started", False)]
 
 
 def test_replays_start_in_the_order_in_which_they_are_asked_for(platform: Platform) -> None:
@@ -122,7 +122,7 @@ def test_the_end_of_a_replayed_run_is_told_and_says_that_it_was_one(platform: Pl
     platform.settle()
     replay(platform, event)
     platform.settle()
-    ends = [its["data"].get("replay", "none") for its in platform.events("stepwell/run.completed")]
+    ends = [event["data"].get("replay", "none") for event in platform.events("stepwell/run.completed")]
     assert ends == ["none", "r1"]
     assert [run["function_id"] for run in platform.runs()].count("watch") == 2
 
@@ -293,7 +293,7 @@ def test_runs_of_one_replay_are_listed(platform: Platform) -> None:
     platform.deploy(function({"a": {"retries": {"attempts": 0}}}))
     events = [platform.send(data=script(a={"raise": "no"} if n else {}), user={"id": f"u{n}"}) for n in range(3)]
     platform.settle()
-    ids = [its["run_id"] for its in replay(platform, *events)]
+    ids = [item["run_id"] for item in replay(platform, *events)]
     replay(platform, *events, id="r2")
     platform.settle()
     assert listed(platform, "/v1/runs?replay=r1") == ids
@@ -383,11 +383,11 @@ def plan(redact: list[list[str]] | None = None, source: str = "https://here", **
     return Plan(source, "https://here", Choice("f", **choice), 1, rate, redact or [])
 
 
-def replayed(platform: Platform, its: Plan, source: Platform | None = None) -> list[Json]:
+def replayed(platform: Platform, plan: Plan, source: Platform | None = None) -> list[Json]:
     """The runs of a whole replay, in their order."""
-    journal = Journal.create("r1", asdict(its))
-    there, here = Through(source or platform, its.source), Through(platform)
-    Replaying("r1", its, journal, there, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
+    journal = Journal.create("r1", asdict(plan))
+    there, here = Through(source or platform, plan.source), Through(platform)
+    Replaying("r1", plan, journal, there, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
     platform.settle()
     return [platform.run(run_id) for run_id in listed(platform, "/v1/runs?replay=r1&limit=1000")]
 
@@ -464,7 +464,7 @@ def test_a_command_that_is_killed_goes_on_and_starts_none_twice(
     platform.restart()
     journal, here = Journal.open("r1"), Through(platform)
     Replaying("r1", plan(), journal, here, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
-    assert [len(its["events"]) for its in here.posted] == [3, 3, 2][dies_after - 1 :]
+    assert [len(item["events"]) for item in here.posted] == [3, 3, 2][dies_after - 1 :]
     platform.settle()
     runs = [run for run in platform.runs() if run["replay"]]
     assert [run["event_id"] for run in runs] == sent
@@ -487,7 +487,7 @@ def test_events_of_one_server_run_on_another_without_what_is_redacted(platform: 
     assert seen["data"]["items"] == [{"price": "[redacted]"}, {"price": "[redacted]"}, 3]
     assert seen["user"] == {"id": "ada", "email": "[redacted]"}
     assert platform.event(f"abroad-{event}")["user"] == seen["user"]
-    assert [its["function_id"] for its in platform.runs(f"abroad-{event}")] == ["f"]
+    assert [run["function_id"] for run in platform.runs(f"abroad-{event}")] == ["f"]
 
 
 class Abroad:

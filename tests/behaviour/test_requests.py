@@ -78,15 +78,15 @@ def test_ids_that_begin_as_the_engines_own_are_refused(platform: Platform, prefi
 
 def test_ids_of_senders_are_compared_as_they_are_written(platform: Platform) -> None:
     sent = ["Cron:x", " cron:x", "cron", "crons:x", "x cron:y", "RUN:x"]
-    assert ids(platform, orjson.dumps([{"name": "go", "id": its} for its in sent])) == sent
+    assert ids(platform, orjson.dumps([{"name": "go", "id": name} for name in sent])) == sent
 
 
 def test_the_engines_own_events_are_accepted_all_the_same(platform: Platform) -> None:
     platform.deploy(function(on="go"))
     platform.deploy(function(id="told", on="stepwell/run.completed"))
     platform.runs(platform.send("go"))
-    (told,) = platform.events("stepwell/run.completed")
-    assert told["id"].startswith("run:")
+    (fields,) = platform.events("stepwell/run.completed")
+    assert fields["id"].startswith("run:")
 
 
 @pytest.mark.kind("the last of many equal ids takes as many requests, of which some are refused each time")

@@ -208,10 +208,10 @@ def test_without_a_body_or_a_step_it_runs_from_the_start(platform: Platform) -> 
 
 
 def refused(platform: Platform, run: Json, body: Any) -> tuple[int, str]:
-    with pytest.raises(Refused) as its:
+    with pytest.raises(Refused) as exception_info:
         platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)
-    (error,) = its.value.errors
-    return its.value.status, error["message"]
+    (error,) = exception_info.value.errors
+    return exception_info.value.status, error["message"]
 
 
 def test_what_the_live_version_has_not_is_refused_in_words(platform: Platform) -> None:
@@ -250,8 +250,8 @@ def test_only_outputs_of_kept_steps_that_completed_can_be_edited(platform: Platf
 def test_a_request_that_is_none_is_refused_with_its_place(platform: Platform, body: Any, message: str) -> None:
     platform.deploy(function(CHAIN))
     first = ended(platform, platform.send())
-    status, said = refused(platform, first, body)
-    assert (status, message in said) == (400, True), said
+    status, text = refused(platform, first, body)
+    assert (status, message in text) == (400, True), text
     assert len(platform.runs()) == 1
 
 

@@ -84,11 +84,11 @@ def test_a_release_that_makes_no_sense_makes_no_version(platform: Platform, rele
 
 def archive(*members: tuple[str, str, int]) -> bytes:
     file = BytesIO()
-    with ZipFile(file, "w") as its, warnings.catch_warnings(action="ignore"):  # of a name that is there twice
+    with ZipFile(file, "w") as zip_file, warnings.catch_warnings(action="ignore"):  # of a name that is there twice
         for name, content, mode in members:
             info = ZipInfo(name)
             info.external_attr = mode << 16
-            its.writestr(info, content)
+            zip_file.writestr(info, content)
     return file.getvalue()
 
 
@@ -148,7 +148,7 @@ def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_star
     assert platform.deploy(function({"c": {}}), files) == 3  # a change on disk is meant
     platform.api("DELETE", "/v1/functions/f")
     platform.deploy(function({"c": {}}), files)
-    live = [its["version"] for its in platform.api("GET", "/v1/functions")["data"]]
+    live = [item["version"] for item in platform.api("GET", "/v1/functions")["data"]]
     assert live == {"local": [], "aws": [3]}[platform.name]  # there it was a push, and meant
     assert platform.push(function({"c": {}}), files)["version"] == 3
 
@@ -191,9 +191,9 @@ def test_the_version_is_chosen_first_and_then_its_triggers_decide(platform: Plat
     platform.api("PUT", "/v1/functions/f/routing", {"canary": canary})
     started = 0
     for n in range(8):
-        its = [versions_of(platform, platform.send(user={"external_id": n}, data={"n": k})) for k in (1, 2)]
-        assert its in ([[1], [1]], [[], [2]])
-        started += its == [[], [2]]
+        items = [versions_of(platform, platform.send(user={"external_id": n}, data={"n": k})) for k in (1, 2)]
+        assert items in ([[1], [1]], [[], [2]])
+        started += items == [[], [2]]
     assert 0 < started < 8
 
 
@@ -395,7 +395,7 @@ def test_a_deleted_function_starts_nothing_and_its_open_runs_go_on(platform: Pla
     event = platform.send()
     platform.travel("1h")
     assert platform.runs(event) == []
-    assert [its["id"] for its in platform.runs()] == [run["id"]]
+    assert [run["id"] for run in platform.runs()] == [run["id"]]
     assert platform.run(run["id"])["status"] == "completed"
 
 

@@ -193,7 +193,7 @@ def test_registering_the_same_again_changes_nothing(platform: Platform) -> None:
     register(platform, {}, version="2")
     assert register(platform)["change"] == "unchanged"
     assert platform.api("GET", "/v1/types/order/placed")["version"] == "2"
-    assert [its["name"] for its in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
+    assert [item["name"] for item in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
 
 
 def test_a_version_may_only_change_so_that_what_was_right_stays_right(platform: Platform) -> None:
@@ -213,9 +213,9 @@ def test_a_breaking_version_says_what_breaks_and_whom_it_affects(platform: Platf
     platform.deploy(function(on="other", id="other"))
     change = register(platform, {"type": "object", "properties": {"amount": {"type": "string"}}}, version="2")
     assert (change["change"], change["compared_with"]) == ("created", "1")
-    assert "/properties/amount/type" in [its["pointer"] for its in change["breaking"]]
-    assert {its["function_id"] for its in change["affected"]} == {"large"}
-    assert [its["pointer"] for its in change["affected"]] == ["/triggers/0", "/triggers/0/expression"]
+    assert "/properties/amount/type" in [item["pointer"] for item in change["breaking"]]
+    assert {item["function_id"] for item in change["affected"]} == {"large"}
+    assert [item["pointer"] for item in change["affected"]] == ["/triggers/0", "/triggers/0/expression"]
 
 
 # --- the default -----------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_a_version_that_would_make_todays_senders_wrong_is_refused_if_it_may_not
         )
     assert refused.value.status == 409
     assert all(error["pointer"].startswith("/types/1/schema") for error in refused.value.errors)
-    assert [its["name"] for its in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
+    assert [item["name"] for item in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
     assert platform.send("order/placed", {"amount": 3, "note": "x"})
     assert default(platform) == "1"
 

@@ -22,7 +22,7 @@ def user(platform: Platform, user_id: str) -> Json:
 
 def ids(platform: Platform, user_id: str) -> dict[str, list[str]]:
     """Those that there are."""
-    return {kind: its for kind, its in user(platform, user_id)["ids"].items() if its}
+    return {kind: item for kind, item in user(platform, user_id)["ids"].items() if item}
 
 
 def timeline(platform: Platform, user_id: str, limit: int = 1000) -> list[Json]:
@@ -60,10 +60,10 @@ def everything(platform: Platform) -> str:
 
 def test_an_event_belongs_to_the_first_id_that_its_user_has(platform: Platform) -> None:
     platform.send(user={"email": "ada@b.c", "external_id": "u-1", "id": 7, "phone": "+1"})
-    its = user(platform, "u-1")
-    assert its["id"] == "u-1"
-    assert its["ids"] == {"external_id": ["u-1"], "id": ["7"], "email": ["ada@b.c"], "phone": ["+1"]}
-    assert (its["traits"], its["known_since"], its["first_seen"], its["last_seen"]) == ({}, NOW, NOW, NOW)
+    fields = user(platform, "u-1")
+    assert fields["id"] == "u-1"
+    assert fields["ids"] == {"external_id": ["u-1"], "id": ["7"], "email": ["ada@b.c"], "phone": ["+1"]}
+    assert (fields["traits"], fields["known_since"], fields["first_seen"], fields["last_seen"]) == ({}, NOW, NOW, NOW)
 
 
 @pytest.mark.parametrize("user_id", ["u-1", "7", "ada@b.c", "+1"])
@@ -76,9 +76,9 @@ def test_a_user_with_one_id_and_no_traits_is_found_and_is_in_no_list(platform: P
     platform.send(user={"id": "ada"})
     platform.travel("1h")
     platform.send(user={"id": "ada"})
-    its = user(platform, "ada")
-    assert (its["id"], ids(platform, "ada"), its["traits"]) == ("ada", {"id": ["ada"]}, {})
-    assert (its["first_seen"], its["last_seen"]) == (NOW, "2026-06-01T11:00:30.000Z")
+    fields = user(platform, "ada")
+    assert (fields["id"], ids(platform, "ada"), fields["traits"]) == ("ada", {"id": ["ada"]}, {})
+    assert (fields["first_seen"], fields["last_seen"]) == (NOW, "2026-06-01T11:00:30.000Z")
     assert platform.api("GET", "/v1/users") == {"data": [], "next": None}
 
 
@@ -109,11 +109,11 @@ def test_an_event_that_names_ids_of_two_users_makes_them_one(platform: Platform)
     assert user(platform, "ada@b.c")["id"] == "anon-1"
     platform.send(user={"external_id": "u-1", "email": "ada@b.c"})
     platform.send(user={"external_id": "u-1", "phone": "+1"})
-    its = user(platform, "anon-2")
-    assert its["id"] == "u-1"
+    fields = user(platform, "anon-2")
+    assert fields["id"] == "u-1"
     expected = {"external_id": ["u-1"], "id": ["anon-1", "anon-2"], "email": ["ada@b.c"], "phone": ["+1"]}
-    assert its["ids"] == expected
-    assert {name: trait["value"] for name, trait in its["traits"].items()} == {"city": "Rome", "plan": "pro"}
+    assert fields["ids"] == expected
+    assert {name: trait["value"] for name, trait in fields["traits"].items()} == {"city": "Rome", "plan": "pro"}
     (listed,) = platform.api("GET", "/v1/users")["data"]
     assert (listed["id"], listed["ids"]) == ("u-1", expected)
 
@@ -165,9 +165,9 @@ def test_whatever_a_user_is_an_event_is_accepted(platform: Platform, strange: Js
     (run,) = platform.runs(platform.send(user=strange))
     assert run["status"] == "completed"
     if run["user"] is not None:
-        its = user(platform, run["user"])
-        assert any(run["user"] in some for some in its["ids"].values())
-        assert len(its["traits"]) <= 100
+        fields = user(platform, run["user"])
+        assert any(run["user"] in some for some in fields["ids"].values())
+        assert len(fields["traits"]) <= 100
     assert len(str(platform.api("GET", "/v1/users"))) < 10_000
 
 
@@ -196,7 +196,7 @@ def test_users_are_listed_newest_first_in_pages(platform: Platform) -> None:
     platform.send(user={"id": "u0", "more": 1})
     first = platform.api("GET", "/v1/users?limit=3")
     second = platform.api("GET", f"/v1/users?limit=3&after={first['next']}")
-    assert [its["id"] for its in [*first["data"], *second["data"]]] == ["u4", "u3", "u2", "u1", "u0"]
+    assert [item["id"] for item in [*first["data"], *second["data"]]] == ["u4", "u3", "u2", "u1", "u0"]
     assert second["next"] is None
     for path in ("/v1/users?limit=0", "/v1/users?after=x", "/v1/users?query=u"):
         with pytest.raises(Refused, match="400"):
@@ -227,12 +227,12 @@ def test_a_timeline_has_events_runs_and_the_ends_of_steps_in_one_order(platform:
     platform.send("other", user={"id": "somebody else"})
     platform.travel("2h")
     (run,) = platform.runs(first)
-    said = [
+    items = [
         (e["type"], e.get("name") or e.get("step"), e.get("attempt"), e["at"][11:19]) for e in timeline(platform, "u-1")
     ]
-    ended = [entry for entry in said if entry[1] == "stepwell/run.completed"]
+    ended = [entry for entry in items if entry[1] == "stepwell/run.completed"]
     assert len(ended) == (platform.name == "local")  # AWS keeps it only if a function wants it
-    assert [entry for entry in said if entry not in ended] == [
+    assert [entry for entry in items if entry not in ended] == [
         ("step", "b", 1, "11:01:30"),
         ("event", "other", None, "10:10:30"),
         ("step", "a", 2, "10:01:30"),
@@ -240,7 +240,7 @@ def test_a_timeline_has_events_runs_and_the_ends_of_steps_in_one_order(platform:
         ("run", None, None, "10:00:30"),
         ("event", "go", None, "10:00:30"),
     ]
-    entries = [its for its in timeline(platform, "anon") if its.get("name") != "stepwell/run.completed"]
+    entries = [item for item in timeline(platform, "anon") if item.get("name") != "stepwell/run.completed"]
     assert entries[3]["error"] == {"kind": "exception", "message": "RuntimeError: no"}
     assert entries[1]["event_id"] == second
     assert entries[4] == {
@@ -317,7 +317,7 @@ def test_what_is_kept_of_a_user_is_erased(platform: Platform) -> None:
     assert (event["data"], event["user"], platform.event(second)["data"]) == ({}, {}, {})
     (run,) = platform.runs(first)
     assert (run["id"], run["status"], run["user"]) == (before["id"], before["status"], None)
-    assert [its["status"] for its in run["steps"].values()] == [its["status"] for its in before["steps"].values()]
+    assert [step["status"] for step in run["steps"].values()] == [step["status"] for step in before["steps"].values()]
     assert run["steps"]["a"]["error"]["kind"] == "exception"
     assert platform.event(kept)["data"] == {"text": "kept"}
     assert ids(platform, "bob@b.c") == {"email": ["bob@b.c"]}
@@ -355,9 +355,9 @@ def test_who_comes_back_after_an_erasure_begins_anew(platform: Platform) -> None
     erase(platform, "ada")
     platform.travel("1h")
     platform.send(user={"id": "ada", "email": "ada@b.c"})
-    its = user(platform, "ada@b.c")
-    assert (its["id"], its["traits"]) == ("ada", {})
-    assert moment(its["first_seen"]) > START
+    fields = user(platform, "ada@b.c")
+    assert (fields["id"], fields["traits"]) == ("ada", {})
+    assert moment(fields["first_seen"]) > START
 
 
 def test_of_somebody_unknown_nothing_is_shown_and_nothing_erased(platform: Platform) -> None:
@@ -396,18 +396,18 @@ IDS = [
 
 def test_an_id_may_hold_anything_and_means_nobody_else(platform: Platform) -> None:
     others = ["a", "b", "/", "a b c", "timeline", "%"]
-    for its in {*IDS, *others}:
-        platform.send("go", user={"external_id": its, "name": its}, id=f"e {its}")
-    for its in IDS:
-        assert user(platform, its)["ids"]["external_id"] == [its]
-        assert [entry["event_id"] for entry in timeline(platform, its)] == [f"e {its}"]
-        found = platform.api("GET", f"/v1/events?id={quote(f'e {its}', safe='')}")["data"]
-        assert [event["user"]["external_id"] for event in found] == [its]
-        assert platform.api("GET", f"/v1/runs?event={quote(f'e {its}', safe='')}")["data"] == []
+    for name in {*IDS, *others}:
+        platform.send("go", user={"external_id": name, "name": name}, id=f"e {name}")
+    for name in IDS:
+        assert user(platform, name)["ids"]["external_id"] == [name]
+        assert [entry["event_id"] for entry in timeline(platform, name)] == [f"e {name}"]
+        found = platform.api("GET", f"/v1/events?id={quote(f'e {name}', safe='')}")["data"]
+        assert [event["user"]["external_id"] for event in found] == [name]
+        assert platform.api("GET", f"/v1/runs?event={quote(f'e {name}', safe='')}")["data"] == []
     left = {*IDS, *others}
-    for its in IDS:
-        assert erase(platform, its)["erased"]["events"] == 1
-        left.remove(its)
+    for name in IDS:
+        assert erase(platform, name)["erased"]["events"] == 1
+        left.remove(name)
         known = [found["id"] for found in platform.api("GET", "/v1/users?limit=1000")["data"]]
         assert sorted(known) == sorted(left)
 

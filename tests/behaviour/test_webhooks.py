@@ -27,16 +27,16 @@ SECONDS = round(START.timestamp())
 
 
 def put(platform: Platform, webhook: str, /, **rule: Any) -> Json:
-    its: Json = platform.api("PUT", f"/v1/webhooks/{webhook}", {"event": "hook", **rule})
-    return its
+    fields: Json = platform.api("PUT", f"/v1/webhooks/{webhook}", {"event": "hook", **rule})
+    return fields
 
 
 def post(platform: Platform, name: str, content: Any = b"", content_type: str = "", **headers: str) -> Answer:
     """What a sender does that has no key."""
     body = content if isinstance(content, bytes) else orjson.dumps(content)
-    its = {"content-type": content_type or "application/json", "authorization": "none"}
-    its |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return platform.http("POST", f"/webhooks/{name}", body, its)
+    fields = {"content-type": content_type or "application/json", "authorization": "none"}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return platform.http("POST", f"/webhooks/{name}", body, fields)
 
 
 def made(platform: Platform, answer: Answer) -> Json:
@@ -343,8 +343,8 @@ def test_a_missing_secret_is_the_servers_fault_and_its_log_names_it(
     answer = post(platform, "github", body, **by_github(body))
     assert "GITHUB_SECRET" not in refused(answer, 503)["detail"]
     assert int(answer.headers["retry-after"]) > 0
-    (told,) = [its.getMessage() for its in caplog.records if its.levelname == "ERROR"]
-    assert "secret GITHUB_SECRET: it is not set" in told
+    (text,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "secret GITHUB_SECRET: it is not set" in text
     platform.secret("GITHUB_SECRET", SECRET)
     assert made(platform, post(platform, "github", body, **by_github(body)))["data"] == PUSH
 
@@ -491,8 +491,8 @@ def test_no_id_of_a_sender_can_be_anothers_or_the_engines(platform: Platform) ->
     put(platform, "cron", id="body.id")
     put(platform, "cron-f", id="body.id")
     ids = [
-        post(platform, name, {"id": its}).json()["ids"][0]
-        for name, its in [
+        post(platform, name, {"id": text}).json()["ids"][0]
+        for name, text in [
             ("cron", "f:1"),
             ("cron-f", "1"),
             ("cron", "x" * 300),
@@ -502,7 +502,7 @@ def test_no_id_of_a_sender_can_be_anothers_or_the_engines(platform: Platform) ->
     ]
     assert ids[:2] == ["webhook:cron:f:1", "webhook:cron-f:1"]
     assert len(set(ids)) == 5
-    assert [platform.event(its)["id"] for its in ids] == ids
+    assert [platform.event(item)["id"] for item in ids] == ids
 
 
 # --- what cannot be --------------------------------------------------------------------------------------------------
@@ -669,7 +669,7 @@ def test_rules_are_made_changed_listed_and_removed(platform: Platform) -> None:
     }
     platform.travel("1m")
     assert put(platform, "b", event="other")["changed_at"] > first["changed_at"]
-    assert [its["name"] for its in platform.api("GET", "/v1/webhooks")["data"]] == ["a", "b"]
+    assert [item["name"] for item in platform.api("GET", "/v1/webhooks")["data"]] == ["a", "b"]
     assert made(platform, post(platform, "b", {}))["name"] == "other"
     assert platform.api("DELETE", "/v1/webhooks/b")["event"] == "other"
     for method in ("GET", "DELETE"):

@@ -65,14 +65,14 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
     triggers = on if isinstance(on, list) else [on if isinstance(on, dict) else {"event": on}]
     full = {}
     for step_id, step in (steps or {"a": {}}).items():
-        its = step if isinstance(step, dict) else {"after": step}
-        after = its.get("after", [])
+        values = step if isinstance(step, dict) else {"after": step}
+        after = values.get("after", [])
         edges = [after] if isinstance(after, str | dict) else after
         full[step_id] = {
             "path": "file://steps",
             "runtime": {"type": "lambda", "handler": "app.scripted"},
             "retries": {"attempts": 0},
-            **its,
+            **values,
             "after": [{"step": edge} if isinstance(edge, str) else edge for edge in edges],
         }
     return {"id": id, "triggers": triggers, "steps": full, **fields}

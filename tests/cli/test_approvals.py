@@ -48,7 +48,7 @@ def started(http: Api, name: str = "one", step: str = "ask", **data: Any) -> Jso
     """A run that asks."""
     event = http.send(name, data=data)
     (run,) = eventually(lambda: http.runs_of(event))
-    return eventually(lambda: its if "approval" in (its := http.run(run["id"]))["steps"][step] else None) or {}
+    return eventually(lambda: fields if "approval" in (fields := http.run(run["id"]))["steps"][step] else None) or {}
 
 
 def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> None:
@@ -59,17 +59,17 @@ def test_open_approvals_are_listed_and_decided(http: Api, command: Command) -> N
     assert "Pay 7?" in shown
     (listed,) = command("approvals", "--json")
     assert (listed["run_id"], listed["step_id"], listed["approvers"]) == (run["id"], "ask", ["Ada"])
-    said = command("approve", run["id"], "--comment", "as agreed", "--by", "Grace")
-    assert f"approved ask of run {run['id']}" in said
-    ended = eventually(lambda: its if (its := http.run(run["id"]))["status"] == "completed" else None)
+    value = command("approve", run["id"], "--comment", "as agreed", "--by", "Grace")
+    assert f"approved ask of run {run['id']}" in value
+    ended = eventually(lambda: fields if (fields := http.run(run["id"]))["status"] == "completed" else None)
     assert ended is not None
     output = ended["steps"]["ask"]["output"]
     assert (output["comment"], output["by"]) == ("as agreed", "Grace")
     assert command("approvals", "--json") == []
-    said = command("decline", run["id"], code=1)
-    assert "asks nobody" in said
-    said = command("decline", run["id"], "ask", code=1)
-    assert '"decision":"approved"' in said
+    value = command("decline", run["id"], code=1)
+    assert "asks nobody" in value
+    value = command("decline", run["id"], "ask", code=1)
+    assert '"decision":"approved"' in value
 
 
 def test_a_run_that_asks_several_things_wants_to_be_told_which(http: Api, command: Command) -> None:
@@ -149,7 +149,7 @@ def test_links_outlive_a_restart_and_a_kill(folder: Path, tmp_path: Path) -> Non
     path = urlsplit(run["steps"]["ask"]["approval"]["approve_url"]).path
     with serve(folder, tmp_path / "db") as second, api(second, key) as http:
         assert httpx.post(f"{second.url}{path}").status_code == 200
-        ended = eventually(lambda: its if (its := http.run(run["id"]))["status"] == "completed" else None)
+        ended = eventually(lambda: fields if (fields := http.run(run["id"]))["status"] == "completed" else None)
         assert ended is not None
         assert [attempt["status"] for attempt in ended["steps"]["ask"]["attempts"]] == ["completed"]
 

@@ -98,8 +98,8 @@ def test_restored_files_are_private_and_have_their_modes(tmp_path: Path, backup:
     assert restored(backup, db).returncode == 0
     assert (mode(db), mode(db.parent), mode(db.parent / ".db.code")) == (0o600, 0o700, 0o700)
     before, after = (
-        {name: its for name, its in snapshot(tmp_path / its / ".db.code").items() if not name.startswith(".")}
-        for its in "ab"
+        {name: item for name, item in snapshot(tmp_path / text / ".db.code").items() if not name.startswith(".")}
+        for text in "ab"
     )
     assert before == after
 
@@ -215,7 +215,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     functions, db = write_function(folder / "f", a=program(f"({script}) >&2; echo 1")), folder / "a" / "db"
     with serve(functions, db) as server, api(server, new_key(db)) as http:
         run = http.ended(http.send())
-        (log,) = [its["logs"] for its in run["steps"]["a"]["attempts"]]
+        (log,) = [attempt["logs"] for attempt in run["steps"]["a"]["attempts"]]
         assert cli("backup", str(folder / "backup.tar"), "--db", str(db)).returncode == 0
         assert server.stop() == 0
     assert len(log) > 100_000
@@ -256,12 +256,15 @@ def test_a_backup_whose_logs_are_not_what_was_backed_up_is_refused(tmp_path: Pat
 
 def members(backup: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
     with tarfile.open(backup) as archive:
-        return [(its, (archive.extractfile(its) or io.BytesIO()).read() if its.isreg() else b"") for its in archive]
+        return [
+            (member, (archive.extractfile(member) or io.BytesIO()).read() if member.isreg() else b"")
+            for member in archive
+        ]
 
 
-def rewritten(backup: Path, to: Path, its: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+def rewritten(backup: Path, to: Path, items: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
     with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as archive:
-        for member, content in its:
+        for member, content in items:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return to
@@ -272,7 +275,7 @@ def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, link:
 
     def change(backup: Path, to: Path) -> Path:
         found = members(backup)
-        code = next(its.name.split("/")[1] for its, _ in found if its.name.startswith("code/"))
+        code = next(member.name.split("/")[1] for member, _ in found if member.name.startswith("code/"))
         more = tarfile.TarInfo(name.replace("HASH", code))
         more.type, more.linkname, more.mode = kind, link, 0o644
         return rewritten(backup, to, [*found, (more, content)])
@@ -290,13 +293,17 @@ def cut(part: float) -> Callable[..., Path]:
 
 
 def without(name: str) -> Callable[..., Path]:
-    return lambda backup, to: rewritten(backup, to, [its for its in members(backup) if name not in its[0].name])
+    return lambda backup, to: rewritten(
+        backup, to, [member for member in members(backup) if name not in member[0].name]
+    )
 
 
 def changed(name: str, change_content: Callable[[bytes], bytes]) -> Callable[..., Path]:
     def change(backup: Path, to: Path) -> Path:
         found = members(backup)
-        return rewritten(backup, to, [(its, change_content(text) if name in its.name else text) for its, text in found])
+        return rewritten(
+            backup, to, [(member, change_content(text) if name in member.name else text) for member, text in found]
+        )
 
     return change
 
@@ -320,11 +327,11 @@ def _consistent(change_database: Callable[[bytes], bytes]) -> Callable[..., Path
 
     def change(backup: Path, to: Path) -> Path:
         found: list[tuple[tarfile.TarInfo, bytes]] = members(backup)
-        database = change_database(next(content for its, content in found if its.name == "database"))
+        database = change_database(next(content for member, content in found if member.name == "database"))
         manifest: Json = json.loads(found[0][1])
         manifest["database"] = {"bytes": len(database), "sha256": hashlib.sha256(database).hexdigest()}
         contents = {"manifest.json": json.dumps(manifest).encode(), "database": database}
-        return rewritten(backup, to, [(its, contents.get(its.name, content)) for its, content in found])
+        return rewritten(backup, to, [(member, contents.get(member.name, content)) for member, content in found])
 
     return change
 

@@ -51,7 +51,7 @@ def error(url: str, **env: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "body", "said"),
+    ("status", "headers", "body", "text"),
     [
         (302, {"location": "https://login.example/?to=x"}, b"", "answered 302, a redirect to https://login.example/"),
         (200, {"content-type": "text/html; charset=utf-8"}, b"<h1>Log in</h1>", "answered 200 with text/html, which"),
@@ -64,10 +64,10 @@ def error(url: str, **env: str) -> str:
     ],
 )
 def test_an_answer_that_is_not_stepwells_is_told_in_one_line(
-    other: _Other, status: int, headers: dict[str, str], body: bytes, said: str
+    other: _Other, status: int, headers: dict[str, str], body: bytes, text: str
 ) -> None:
     other.answer = (status, headers, body)
-    assert said in error(f"http://127.0.0.1:{other.server_address[1]}")
+    assert text in error(f"http://127.0.0.1:{other.server_address[1]}")
 
 
 def test_what_stands_in_the_way_of_a_request_is_told_in_one_line(other: _Other) -> None:

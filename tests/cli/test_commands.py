@@ -43,8 +43,8 @@ def http(server: Server) -> Iterator[Api]:
 @pytest.fixture
 def command(server: Server) -> Command:
     def run(*arguments: str, input: str | bytes | None = None, **env: str) -> Any:
-        its = {"STEPWELL_URL": server.url, "COLUMNS": "200", **env}
-        result = CliRunner().invoke(app, list(arguments), input=input, env=its)
+        fields = {"STEPWELL_URL": server.url, "COLUMNS": "200", **env}
+        result = CliRunner().invoke(app, list(arguments), input=input, env=fields)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -95,9 +95,9 @@ def test_data_may_come_from_a_file_or_stdin(command: Command, tmp_path: Path) ->
     ("value", "says"), [("{", "not JSON"), ("{'a': 1}", "not JSON"), ("@/no/such", "/no/such"), ("", "not JSON")]
 )
 def test_json_that_is_none_is_wrong_usage(command: Command, option: str, value: str, says: str) -> None:
-    said = refused(command("send", "x", option, value), 2)
-    assert option in said
-    assert says in said
+    text = refused(command("send", "x", option, value), 2)
+    assert option in text
+    assert says in text
 
 
 def test_what_the_server_refuses_is_told_with_its_place(command: Command) -> None:
@@ -107,9 +107,9 @@ def test_what_the_server_refuses_is_told_with_its_place(command: Command) -> Non
 
 @pytest.mark.parametrize("number", ["18446744073709551616", "1" + "0" * 30])
 def test_a_number_that_does_not_fit_is_refused_and_not_changed(command: Command, number: str) -> None:
-    said = refused(command("send", "x", "--data", f'{{"n": {number}}}'), 2)
-    assert "--data, /n" in said
-    assert "64 bits" in said
+    text = refused(command("send", "x", "--data", f'{{"n": {number}}}'), 2)
+    assert "--data, /n" in text
+    assert "64 bits" in text
 
 
 # --- events, runs, functions -----------------------------------------------------------------------------------------
@@ -238,9 +238,9 @@ def test_without_a_server_the_error_names_its_address_and_the_variable(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    said = refused(command(*arguments, STEPWELL_URL=f"http://127.0.0.1:{port}"))
-    assert f"http://127.0.0.1:{port}" in said
-    assert "STEPWELL_URL" in said
+    text = refused(command(*arguments, STEPWELL_URL=f"http://127.0.0.1:{port}"))
+    assert f"http://127.0.0.1:{port}" in text
+    assert "STEPWELL_URL" in text
 
 
 @pytest.mark.parametrize("url", ["localhost:8288", "nonsense", "http://[", "http://x:99999", "ftp://127.0.0.1"])

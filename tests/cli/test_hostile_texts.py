@@ -97,12 +97,12 @@ def server(folder: Path, tmp_path: Path, key: str) -> Iterator[Server]:
 @pytest.fixture
 def proxy(server: Server) -> Iterator[str]:
     handler = type("Handler", (_Handler,), {"target": server.url})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as its:
-        its.daemon_threads = True
-        thread = threading.Thread(target=its.serve_forever, kwargs={"poll_interval": 0.01})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as threading_http_server:
+        threading_http_server.daemon_threads = True
+        thread = threading.Thread(target=threading_http_server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{its.server_address[1]}"
-        its.shutdown()
+        yield f"http://127.0.0.1:{threading_http_server.server_address[1]}"
+        threading_http_server.shutdown()
         thread.join()
 
 
@@ -112,8 +112,8 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
     if not hasattr(command, "commands"):
         yield path
         return
-    for name, its in command.commands.items():
-        yield from commands(its, (*path, name))
+    for name, item in command.commands.items():
+        yield from commands(item, (*path, name))
     if command.invoke_without_command:
         yield path
 
@@ -165,11 +165,13 @@ def test_no_command_shows_a_text_as_it_came(
     event = http.send("x/esc", data={"m": HOSTILE, HOSTILE: 1, "l": [HOSTILE]}, user=user)
     schema = {"type": "object", "properties": {HOSTILE: {"type": "string", "description": HOSTILE}}}
     http.http.post("/v1/types", json={"name": "x/typed", "version": "1", "schema": schema}).raise_for_status()
-    run = eventually(lambda: next((its["id"] for its in http.runs_of(event) if its["function_id"] == "asks"), ""))
+    run = eventually(lambda: next((item["id"] for item in http.runs_of(event) if item["function_id"] == "asks"), ""))
     given = arguments(event, run, folder)
     seen = set()
     last = ("remove", "erase", "cancel", "approve", "decline", "pause")
-    for path in sorted(commands(typer.main.get_command(app)), key=lambda its: (its[-1:] in [(n,) for n in last], its)):
+    for path in sorted(
+        commands(typer.main.get_command(app)), key=lambda pair: (pair[-1:] in [(n,) for n in last], pair)
+    ):
         if path in (("dev",), ("serve",)):
             continue  # they stay; `dev` below
         for more in ((), ("--json",)):

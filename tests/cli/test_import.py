@@ -63,8 +63,8 @@ def test_a_compressed_file_and_stdin_say_the_same(url: str, tmp_path: Path) -> N
 def test_a_line_that_is_wrong_is_named_and_the_others_are_sent(url: str, tmp_path: Path) -> None:
     long = '{"name": ' + "1" * 2**20
     file = write(tmp_path / "a.ndjson", GOOD[0], "nonsense", {"nmae": "x"}, "[]", GOOD[1], "{", long)
-    said = json.loads(run(file, "--json", code=1).stdout)
-    assert (said["sent"], [wrong["line"] for wrong in said["wrong"]]) == (2, [2, 3, 3, 4, 6, 7])
+    value = json.loads(run(file, "--json", code=1).stdout)
+    assert (value["sent"], [wrong["line"] for wrong in value["wrong"]]) == (2, [2, 3, 3, 4, 6, 7])
     assert events(url) == [{"n": 0}, {"n": 1}]
     assert "line 3, /name: a name is needed" in run(file, code=1).stderr
 
@@ -73,8 +73,8 @@ def test_what_only_the_server_refuses_is_named_with_its_line(url: str, tmp_path:
     schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 1}}}
     body = {"name": "page/seen", "version": "1", "schema": schema, "policy": "reject"}
     httpx.post(f"{url}/v1/types", json=body).raise_for_status()
-    said = json.loads(run(write(tmp_path / "a.ndjson", *GOOD), "--json", code=1).stdout)
-    assert (said["sent"], [(wrong["line"], wrong["pointer"]) for wrong in said["wrong"]]) == (2, [(3, "/data/n")])
+    value = json.loads(run(write(tmp_path / "a.ndjson", *GOOD), "--json", code=1).stdout)
+    assert (value["sent"], [(wrong["line"], wrong["pointer"]) for wrong in value["wrong"]]) == (2, [(3, "/data/n")])
     assert events(url)[-2:] == [{"n": 0}, {"n": 1}]
 
 

@@ -40,15 +40,15 @@ def http(server: Server) -> Iterator[Api]:
 def sent(http: Api) -> list[str]:
     """Events whose runs have ended."""
     ids = [http.send("go", data={"n": n, "card": {"number": "4242"}}, user={"id": f"u{n % 2}"}) for n in range(6)]
-    eventually(lambda: all(run["status"] == "completed" for its in ids for run in http.runs_of(its)))
+    eventually(lambda: all(run["status"] == "completed" for name in ids for run in http.runs_of(name)))
     return ids
 
 
 @pytest.fixture
 def command(server: Server, tmp_path: Path) -> Command:
     def run(*arguments: str, input: str | None = None, **env: str) -> Any:
-        its = {"STEPWELL_URL": server.url, "COLUMNS": "200", "XDG_STATE_HOME": str(tmp_path / "state"), **env}
-        result = CliRunner().invoke(app, list(arguments), input=input, env=its)
+        fields = {"STEPWELL_URL": server.url, "COLUMNS": "200", "XDG_STATE_HOME": str(tmp_path / "state"), **env}
+        result = CliRunner().invoke(app, list(arguments), input=input, env=fields)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
@@ -66,14 +66,14 @@ def runs_of(http: Api, replay: str) -> list[dict[str, Any]]:
 
 
 def test_a_replay_says_what_it_started_and_its_runs_are_found(command: Command, http: Api, sent: list[str]) -> None:
-    said = data(command("replay", "--function", "one", "--rate", "1000/s", "--json"))
-    assert {**said, "replay": ""} == {
+    value = data(command("replay", "--function", "one", "--rate", "1000/s", "--json"))
+    assert {**value, "replay": ""} == {
         "replay": "", "function": "one", "version": 1, "events": 6, "started": 6, "already": 0, "unknown": 0,
     }  # fmt: skip
-    assert [run["event_id"] for run in runs_of(http, said["replay"])] == sent
-    listed = data(command("runs", "--replay", said["replay"], "--json"))
+    assert [run["event_id"] for run in runs_of(http, value["replay"])] == sent
+    listed = data(command("runs", "--replay", value["replay"], "--json"))
     assert [run["function_id"] for run in listed] == ["one"] * 6
-    assert "replay" in command("runs", "--replay", said["replay"]).stdout
+    assert "replay" in command("runs", "--replay", value["replay"]).stdout
 
 
 def test_a_dry_run_shows_the_events_and_starts_nothing(command: Command, http: Api, sent: list[str]) -> None:
@@ -81,8 +81,8 @@ def test_a_dry_run_shows_the_events_and_starts_nothing(command: Command, http: A
     shown = command("replay", "--function", "one", "--user", "u1", "--dry-run")
     assert all(event in shown.stdout for event in sent[1::2])
     assert "would replay 3 events" in shown.stdout
-    said = data(command("replay", "--function", "one", "--where", "data.n > 3", "--dry-run", "--json"))
-    assert ([event["id"] for event in said["first"]], said["started"]) == (sent[4:], 0)
+    value = data(command("replay", "--function", "one", "--where", "data.n > 3", "--dry-run", "--json"))
+    assert ([event["id"] for event in value["first"]], value["started"]) == (sent[4:], 0)
     assert len(http.get("/v1/runs", limit=1000)["data"]) == before
 
 
@@ -144,11 +144,11 @@ def test_events_are_pulled_from_one_server_into_another(
 ) -> None:
     with dev(folder / "f", folder / "home") as home, api(home) as there:
         pull = ("replay", "--function", "one", "--from", http_url(http), "--to", home.url)
-        said = data(command(*pull, "--where", "data.n > 3", "--redact", "data.card.number", "--json"))
-        assert (said["events"], said["started"]) == (2, 2)
-        assert [run["event_id"] for run in runs_of(there, said["replay"])] == sent[4:]
+        value = data(command(*pull, "--where", "data.n > 3", "--redact", "data.card.number", "--json"))
+        assert (value["events"], value["started"]) == (2, 2)
+        assert [run["event_id"] for run in runs_of(there, value["replay"])] == sent[4:]
         event = there.get(f"/v1/events/{sent[5]}")
-        assert (event["data"], event["replay"]) == ({"n": 5, "card": {"number": "[redacted]"}}, said["replay"])
+        assert (event["data"], event["replay"]) == ({"n": 5, "card": {"number": "[redacted]"}}, value["replay"])
         assert {run["function_id"] for run in there.get("/v1/runs")["data"]} == {"one"}
         again = data(command("replay", "--function", "two", "--json", STEPWELL_URL=home.url))
         assert again["started"] == 2  # what was pulled once can be replayed there

@@ -55,8 +55,8 @@ def test_a_server_imports_nothing_that_its_functions_do_not_need(tmp_path: Path)
         text=True,
         check=True,
     )
-    its = {"dotenv", "genson", "http.cookiejar", "httpx", "jsonschema_rs", "pathspec"}
-    assert not its & set(done.stdout.split())
+    items = {"dotenv", "genson", "http.cookiejar", "httpx", "jsonschema_rs", "pathspec"}
+    assert not items & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

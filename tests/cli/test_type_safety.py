@@ -48,7 +48,7 @@ def is_accepted(http: Api, **data: Any) -> bool:
 
 
 def versions(command: Command) -> list[int]:
-    return [its["version"] for its in command("versions", "pay", "--json")]
+    return [item["version"] for item in command("versions", "pay", "--json")]
 
 
 def test_a_push_that_would_make_senders_wrong_is_refused_as_a_whole(folder: Path, command: Command, http: Api) -> None:

@@ -37,8 +37,8 @@ def write_schema(folder: Path, name: str, schema: Any) -> None:
 
 
 def run(server: Server, *arguments: str | Path) -> Any:
-    its = {"STEPWELL_URL": server.url, "COLUMNS": "200"}
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=its)
+    fields = {"STEPWELL_URL": server.url, "COLUMNS": "200"}
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=fields)
 
 
 def ok(server: Server, *arguments: str | Path) -> str:

@@ -54,7 +54,7 @@ def test_a_user_is_shown_with_what_happened(server: Server, command: Command) ->
     listed = ok(command("users"))
     assert "u-1" in listed
     assert "[ada]@b.c" in listed
-    assert [its["id"] for its in json.loads(ok(command("users", "--json")))] == ["u-1"]
+    assert [load["id"] for load in json.loads(ok(command("users", "--json")))] == ["u-1"]
 
 
 def test_a_user_is_erased_if_one_says_so(server: Server, command: Command) -> None:
@@ -73,31 +73,31 @@ def test_a_user_is_erased_if_one_says_so(server: Server, command: Command) -> No
 
 def test_what_was_erased_is_said(server: Server, command: Command) -> None:
     send(server, id="eve", email="eve@b.c")
-    said = ok(command("user", "erase", "eve", "--yes"))
+    text = ok(command("user", "erase", "eve", "--yes"))
     for part in ("erased eve, eve@b.c", "runs  1", "attempts  1"):
-        assert part in said
+        assert part in text
 
 
 IDS = ["a?b", "a/b", "..", "%2F", "a#b", "%", "a b", "a+b&id=x", "\u00fcn\u00ef", "/", "a/"]
 
 
-@pytest.mark.parametrize("its", IDS)
-def test_ids_may_hold_anything(server: Server, command: Command, its: str) -> None:
-    send(server, external_id=its, name="him")
+@pytest.mark.parametrize("text", IDS)
+def test_ids_may_hold_anything(server: Server, command: Command, text: str) -> None:
+    send(server, external_id=text, name="him")
     send(server, external_id="a", name="her")
-    assert json.loads(ok(command("user", its, "--json")))["ids"]["external_id"] == [its]
-    assert json.loads(ok(command("user", "erase", its, "--yes", "--json")))["erased"]["events"] == 2
-    gone = command("user", "show", its)
-    assert (gone.exit_code, gone.stderr) == (1, f"error: there is no user {its!r} here\n")
+    assert json.loads(ok(command("user", text, "--json")))["ids"]["external_id"] == [text]
+    assert json.loads(ok(command("user", "erase", text, "--yes", "--json")))["erased"]["events"] == 2
+    gone = command("user", "show", text)
+    assert (gone.exit_code, gone.stderr) == (1, f"error: there is no user {text!r} here\n")
     assert json.loads(ok(command("user", "a", "--json")))["traits"]["name"]["value"] == "her"
 
 
-@pytest.mark.parametrize("its", IDS)
-def test_an_event_is_shown_whatever_its_id_holds(server: Server, command: Command, its: str) -> None:
-    ok(command("send", "bad", "--id", its))
+@pytest.mark.parametrize("text", IDS)
+def test_an_event_is_shown_whatever_its_id_holds(server: Server, command: Command, text: str) -> None:
+    ok(command("send", "bad", "--id", text))
     ok(command("send", "other", "--id", "a"))
-    shown = json.loads(ok(command("events", "show", its, "--json")))
-    assert (shown["id"], [run["event_id"] for run in shown["runs"]]) == (its, [its])
+    shown = json.loads(ok(command("events", "show", text, "--json")))
+    assert (shown["id"], [run["event_id"] for run in shown["runs"]]) == (text, [text])
 
 
 @pytest.mark.parametrize(

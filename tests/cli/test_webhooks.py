@@ -45,8 +45,8 @@ def write(folder: Path, name: str, rule: Any) -> Path:
 
 
 def run(server: Server, *arguments: str | Path, input: str | None = None, env: dict[str, str] | None = None) -> Any:
-    its = {"STEPWELL_URL": server.url, "COLUMNS": "200", **(env or {})}
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=its, input=input)
+    fields = {"STEPWELL_URL": server.url, "COLUMNS": "200", **(env or {})}
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=fields, input=input)
 
 
 def ok(server: Server, *arguments: str | Path, input: str | None = None) -> str:
@@ -62,9 +62,9 @@ def refused(server: Server, *arguments: str | Path) -> str:
 
 
 def post(server: Server, name: str, body: bytes = b"{}", **headers: str) -> httpx.Response:
-    its = {header.replace("_", "-"): value for header, value in headers.items()}
+    fields = {header.replace("_", "-"): value for header, value in headers.items()}
     return httpx.post(
-        f"{server.url}/webhooks/{name}", content=body, headers={"content-type": "application/json", **its}
+        f"{server.url}/webhooks/{name}", content=body, headers={"content-type": "application/json", **fields}
     )
 
 
@@ -96,7 +96,7 @@ def test_rules_that_no_file_brought_stay(folder: Path) -> None:
     rule.unlink()
     (folder / "f" / "webhooks" / "github.json").unlink()
     with dev(folder / "f", folder / "db") as server:
-        assert [its["name"] for its in json.loads(ok(server, "webhooks", "list", "--json"))] == ["open"]
+        assert [load["name"] for load in json.loads(ok(server, "webhooks", "list", "--json"))] == ["open"]
 
 
 def test_serve_has_the_webhooks_of_its_folders(folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_serve_has_the_webhooks_of_its_folders(folder: Path) -> None:
     write(folder / "f", "broken", {"event": 5})
     with serve(folder / "f", folder / "db") as server, api(server, key) as http:
         eventually(lambda: [line for line in server.lines if line["message"] == "webhook"])
-        assert [its["name"] for its in http.get("/v1/webhooks")["data"]] == ["github"]
+        assert [item["name"] for item in http.get("/v1/webhooks")["data"]] == ["github"]
         answer = post(server, "github", x_hub_signature_256="sha256=00")
         assert (answer.status_code, int(answer.headers["retry-after"]) > 0) == (503, True)
         server.stop()
@@ -141,7 +141,10 @@ def test_a_push_brings_the_webhooks_too(folder: Path, server: Server) -> None:
     server.line(lambda line: line["kind"] == "webhook" and line["name"] == "orders")
     ok(server, "webhooks", "remove", "orders")
     dry = json.loads(ok(server, "push", folder / "f", "--dry-run", "--json"))
-    assert {its["name"]: its["change"] for its in dry["webhooks"]} == {"github": "unchanged", "orders": "created"}
+    assert {webhook["name"]: webhook["change"] for webhook in dry["webhooks"]} == {
+        "github": "unchanged",
+        "orders": "created",
+    }
     assert "created webhook orders" in ok(server, "push", folder / "f")
     assert "webhook" not in ok(server, "push", folder / "f")
 
@@ -195,7 +198,7 @@ def test_a_try_may_check_signatures_and_shows_what_challenges_are_answered(folde
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (("none", "--body", "-"), "there is no webhook 'none'"),
         (("github", "--body", "-"), 'there is no key "x-github-event"'),
@@ -204,10 +207,10 @@ def test_a_try_may_check_signatures_and_shows_what_challenges_are_answered(folde
         (("none.json", "--body", "-"), "none.json:1:1"),
     ],
 )
-def test_a_test_that_makes_no_event_says_why(server: Server, arguments: tuple[str, ...], said: str) -> None:
+def test_a_test_that_makes_no_event_says_why(server: Server, arguments: tuple[str, ...], text: str) -> None:
     result = run(server, "webhooks", "test", *arguments, input='{"sender": "ada"}')
     assert result.exit_code in (1, 2)
-    assert said in result.stderr
+    assert text in result.stderr
 
 
 def test_validate_checks_rules(folder: Path, server: Server) -> None:

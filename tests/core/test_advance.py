@@ -19,6 +19,7 @@ from stepwell.core.run.messages import (
     AttemptLost,
     AttemptStarted,
     CancelRequested,
+    CarriedOver,
     ClearTimer,
     CloseWait,
     Command,
@@ -28,7 +29,6 @@ from stepwell.core.run.messages import (
     Error,
     EventArrived,
     Fact,
-    Kept,
     OpenWait,
     Outcome,
     Questions,
@@ -1149,7 +1149,7 @@ def test_a_run_goes_on_from_a_step() -> None:
         p={},
     )
     a, s, b, c, p = range(5)
-    kept = (Kept(a, OK), Kept(s, None))
+    kept = (CarriedOver(a, OK), CarriedOver(s, None))
     resumed = RunResumed(b, kept, satisfied=(0, 2), matched=((0, "event"),))
     assert story.tell(resumed) == [
         RecordAttempt(a, 0, "kept", NOW, None, NOW, b"1"),
@@ -1167,7 +1167,7 @@ def test_a_run_goes_on_from_a_step() -> None:
 
 def test_a_kept_failure_does_not_fail_the_run() -> None:
     story = Story(a={}, b={"after": [after("a", on="failure", if_="false")]}, c={})
-    commands = story.tell(RunResumed(C, (Kept(A, FINAL),), (1,), ()))
+    commands = story.tell(RunResumed(C, (CarriedOver(A, FINAL),), (1,), ()))
     assert commands == [RecordAttempt(A, 0, "kept", NOW, None, NOW, error=BOOM), RunStep(C, 1)]
     assert story.tell(StepKept(A)) == []
     assert (story.status, story.steps) == ("running", "failed skipped queued")
@@ -1181,8 +1181,8 @@ def test_a_run_that_goes_on_asks_again_for_conditions_and_fails_if_one_has_no_va
         "c": {"after": [after("$trigger", if_=BROKEN)]},
     }
     story = Story(GONE[:1], **steps)
-    kept = (Kept(A, OK),)
-    assert story.tell(RunResumed(B, (*kept, Kept(C, OK)), (0,), ()))[-1] == RunStep(B, 1)
+    kept = (CarriedOver(A, OK),)
+    assert story.tell(RunResumed(B, (*kept, CarriedOver(C, OK)), (0,), ()))[-1] == RunStep(B, 1)
     story = Story(**steps)
     asked = questions(story.plan, story.run, RunResumed(C, kept, (0,), ()))
     assert asked == Questions(TRIGGER)
@@ -1197,5 +1197,5 @@ def test_a_run_that_goes_on_asks_again_for_conditions_and_fails_if_one_has_no_va
 def test_only_a_run_to_which_nothing_has_happened_goes_on_from_another() -> None:
     story = Story(a={}, b={"after": [after("a")]})
     story.begin()
-    assert story.ignores(RunResumed(B, (Kept(A, OK),), (), ()))
+    assert story.ignores(RunResumed(B, (CarriedOver(A, OK),), (), ()))
     assert story.ignores(StepKept(A))

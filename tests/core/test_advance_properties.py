@@ -152,11 +152,11 @@ class Model:
         }
         self.undecided: set[tuple[str, int]] = set()
         self.perhaps: set[tuple[str, int]] = set()  # of a kept step, to one that may have been decided before
-        for step, its in function.steps.items():
-            for i, edge in enumerate(its["after"]):
+        for step, item in function.steps.items():
+            for i, edge in enumerate(item["after"]):
                 stands = step in {forced, *kept} and edge["step"] in {"$trigger", *kept}
                 if edge.get("if") == BROKEN and self._is_asked(edge) and not stands:
-                    is_sure = its["join"] == "merge" or edge["step"] not in kept
+                    is_sure = item["join"] == "merge" or edge["step"] not in kept
                     (self.undecided if is_sure else self.perhaps).add((step, i))
 
     @property
@@ -164,9 +164,9 @@ class Model:
         return bool(self.unhandled or self.undecided)
 
     def _status(self, step: str) -> str:
-        its = self.function.steps[step]
-        satisfied = [self.is_satisfied(edge) for edge in its["after"]]
-        if step != self.forced and not (all(satisfied) if its["join"] == "all" else any(satisfied)):
+        value = self.function.steps[step]
+        satisfied = [self.is_satisfied(edge) for edge in value["after"]]
+        if step != self.forced and not (all(satisfied) if value["join"] == "all" else any(satisfied)):
             return "skipped"
         return "completed" if self.function.ends(step)[-1] == "ok" else "failed"
 
@@ -226,9 +226,9 @@ class World:
             self.due += resumed[1:]
         else:
             self.due.append(RunStarted())
-        for told in itertools.count():
-            assert told < 2_000, "the run does not end"
-            if told == cancel_after:
+        for number in itertools.count():
+            assert number < 2_000, "the run does not end"
+            if number == cancel_after:
                 self.tell(CancelRequested())
             if not self.due:  # what was lost is asked for again
                 for command in outstanding(self.plan, self.run):
@@ -311,12 +311,12 @@ class World:
 
     def _accepted(self, fact: Fact, before: Run) -> None:
         if isinstance(fact, AttemptStarted):
-            word, asks = self._word(fact.step, fact.attempt), self.plan.steps[fact.step].asks
-            its = fact.step, fact.attempt
+            word, asks = self._word(fact.step, fact.attempt), self.plan.steps[fact.step].is_approval
+            pair = fact.step, fact.attempt
             if word == "lost" or asks:  # of an approval nothing can be lost, whoever says so
-                self._add(AttemptLost(*its))
+                self._add(AttemptLost(*pair))
             if word == "ok" or (word != "lost" and not asks):
-                self._add(AttemptEnded(*its, OUTCOMES[word]))
+                self._add(AttemptEnded(*pair, OUTCOMES[word]))
         elif isinstance(fact, EventArrived | DeadlinePassed) or (
             isinstance(fact, DelayEnded) and self._event(fact.pause) is None
         ):
@@ -441,7 +441,9 @@ def test_a_cancel_at_any_moment_ends_everything_at_once(function: Function, seed
     ran = {
         (record.step, record.attempt)
         for record in world.records
-        if record.status == "cancelled" and record.started_at is not None and not world.plan.steps[record.step].asks
+        if record.status == "cancelled"
+        and record.started_at is not None
+        and not world.plan.steps[record.step].is_approval
     }
     assert world.stopped == ran
     assert set(world.statuses.values()) <= {"completed", "failed", "skipped", "cancelled"}
@@ -483,16 +485,16 @@ def test_a_run_that_goes_on_from_a_step_ends_as_the_model_says_in_every_interlea
     first = World(function, Random(seeds[0]))
     first.live(cancel_after=data.draw(st.none() | st.just(moment)))
     resumed = resumed_from(first, step)
-    kept = [first.plan.steps[its.step].id for its in resumed[0].kept]
+    kept = [first.plan.steps[item.step].id for item in resumed[0].kept]
     model = Model(function, step, kept)
     for seed in seeds:
         world = World(function, Random(seed), step)
         world.live(resumed=resumed)
         world.check_end()
-        for i, (before, its) in enumerate(zip(first.run.steps, world.plan.steps, strict=True)):
-            runs_again = step in (its.id, *(world.plan.steps[a].id for a in its.ancestors))
+        for i, (before, item) in enumerate(zip(first.run.steps, world.plan.steps, strict=True)):
+            runs_again = step in (item.id, *(world.plan.steps[a].id for a in item.ancestors))
             if before.status is StepStatus.COMPLETED and not runs_again:
-                assert (world.run.steps[i].status, world.words(its.id)) == (StepStatus.COMPLETED, [])
+                assert (world.run.steps[i].status, world.words(item.id)) == (StepStatus.COMPLETED, [])
         if model.fails or (model.perhaps and world.run.failed_edge is not None):
             check_failed(world, model)
             continue

@@ -28,7 +28,7 @@ def test_five_fields_are_a_cron_expression(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cron", "timezone", "said"),
+    ("cron", "timezone", "text"),
     [
         ("", "UTC", "has 0 fields; write five: minute hour day month weekday"),
         ("@daily", "UTC", "has 1 field; write five"),
@@ -54,10 +54,10 @@ def test_five_fields_are_a_cron_expression(cron: str) -> None:
         ("* * * * *", "x" * 5000, "is no time zone"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_plain_words(cron: str, timezone: str, said: str) -> None:
+def test_what_cannot_be_used_is_refused_in_plain_words(cron: str, timezone: str, text: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         check_cron(cron, timezone)
-    assert said in str(refused.value)
+    assert text in str(refused.value)
     assert len(str(refused.value)) < 300
 
 

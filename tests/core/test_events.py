@@ -162,7 +162,7 @@ def test_an_integer_of_more_than_64_bits_is_refused_with_its_place(number: int, 
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "text"),
     [
         (b"", "empty document"),
         (b"{", "line 1 column 2"),
@@ -178,11 +178,11 @@ def test_an_integer_of_more_than_64_bits_is_refused_with_its_place(number: int, 
         (b'{"name": "a", "data": {"n": ' + b"1" * 5000 + b"}}", "infinity"),
     ],
 )
-def test_what_is_not_json_is_refused_with_the_reason(body: bytes, said: str) -> None:
+def test_what_is_not_json_is_refused_with_the_reason(body: bytes, text: str) -> None:
     bad = refused(body)
     assert (bad.status, len(bad.errors), bad.errors[0].index, bad.errors[0].pointer) == (400, 1, 0, "")
     assert bad.errors[0].message.startswith("the body is not JSON: ")
-    assert said in bad.errors[0].message
+    assert text in bad.errors[0].message
 
 
 def test_an_empty_array_is_refused() -> None:

@@ -215,7 +215,7 @@ def test_what_cannot_be_true_or_false_is_refused(source: str, kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "text"),
     [
         pytest.param("'" + "a" * 2047 + "' == ''", "longer than 2,048 bytes", id="long"),
         pytest.param("'" + "é" * 1024 + "' == ''", "longer than 2,048 bytes", id="long in bytes"),
@@ -238,8 +238,8 @@ def test_what_cannot_be_true_or_false_is_refused(source: str, kind: str) -> None
         pytest.param("data.a.matches('((a{1,100}){1,100}){1,100}')", "invalid repetition", id="pattern that grows"),
     ],
 )
-def test_what_could_take_all_time_or_memory_is_refused(source: str, said: str) -> None:
-    assert said in refused(source)[0]
+def test_what_could_take_all_time_or_memory_is_refused(source: str, text: str) -> None:
+    assert text in refused(source)[0]
 
 
 @pytest.mark.parametrize("pattern", ["\\\\pL{100}", "(\\\\pL\\\\pN){200}", "(\\\\pL{9}|\\\\pN{9}|.{900})"])

@@ -66,21 +66,21 @@ def runs(version: int, count: int, failed: int = 0, ms: int = 100, at: int = BEG
 
 
 def verdict(*samples: list[RunSample], routing: Routing = ROUTING, now: int = LATER) -> Verdict:
-    return judge(routing, [run for its in samples for run in its], now)
+    return judge(routing, [run for sample in samples for run in sample], now)
 
 
 def test_a_canary_that_fails_is_rolled_back_with_the_numbers() -> None:
-    its = verdict(runs(1, 90), runs(2, 10, failed=8), now=BEGAN + 1000)
-    assert its.routing == Routing(1)
-    assert its.reason is not None
-    assert "8 of 10 runs failed (80%), of the live version 0 of 90 (0%); Fisher" in its.reason
+    value = verdict(runs(1, 90), runs(2, 10, failed=8), now=BEGAN + 1000)
+    assert value.routing == Routing(1)
+    assert value.reason is not None
+    assert "8 of 10 runs failed (80%), of the live version 0 of 90 (0%); Fisher" in value.reason
 
 
 def test_a_canary_that_is_slow_is_rolled_back() -> None:
-    its = verdict(runs(1, 90), runs(2, 15, ms=900))
-    assert its.routing == Routing(1)
-    assert its.reason is not None
-    assert "Mann-Whitney" in its.reason
+    value = verdict(runs(1, 90), runs(2, 15, ms=900))
+    assert value.routing == Routing(1)
+    assert value.reason is not None
+    assert "Mann-Whitney" in value.reason
 
 
 def test_a_difference_that_nobody_feels_is_no_reason() -> None:
@@ -114,10 +114,10 @@ def test_a_canary_that_holds_gets_more_step_by_step_and_is_promoted() -> None:
     ],
 )
 def test_without_enough_to_go_by_the_weight_stays(samples: list[RunSample], now: int) -> None:
-    its = judge(ROUTING, samples, now)
-    assert its.reason is None
-    assert its.routing.canary is not None
-    assert its.routing.canary.weight == 0.1
+    verdict = judge(ROUTING, samples, now)
+    assert verdict.reason is None
+    assert verdict.routing.canary is not None
+    assert verdict.routing.canary.weight == 0.1
 
 
 def test_runs_that_were_cancelled_or_go_on_do_not_count() -> None:
@@ -156,9 +156,9 @@ def test_a_canary_that_is_not_worse_is_seldom_rolled_back_however_often_it_is_lo
             at = BEGAN + n
             samples.append(RunSample(version, status, at, at + int(chance.expovariate(0.01))))
             if n % 20 == 19:
-                its = judge(routing, samples, at)
-                routing = its.routing
-                if its.reason is not None:
+                verdict = judge(routing, samples, at)
+                routing = verdict.routing
+                if verdict.reason is not None:
                     wrong += 1
                     break
     assert wrong / 200 <= ALPHA

@@ -35,9 +35,9 @@ def test_other_values_that_the_interpreter_shares_keep_their_references() -> Non
     shared = (True, False, 0, 1, 256, "", "a", ())
     values = [True, False, 0, 1, 256, "", "a", [True] * 9, {"a": 0}, [[]], 1.5]
     expression = compile_value("data.value", Scope.TRIGGER)
-    before = [sys.getrefcount(its) for its in shared]
+    before = [sys.getrefcount(item) for item in shared]
     for _ in range(1_000):
         for value in values:
             expression.value(Bindings({"data": {"value": value}}))
-    lost = [count - sys.getrefcount(its) for count, its in zip(before, shared, strict=True)]
+    lost = [count - sys.getrefcount(item) for count, item in zip(before, shared, strict=True)]
     assert max(lost) < 500

@@ -87,14 +87,14 @@ def test_integers_beyond_64_bits_are_found(text: str, pointers: list[str]) -> No
 @given(
     st.recursive(
         st.integers(-(10**22), 10**22) | st.floats() | st.text(max_size=3),
-        lambda its: st.lists(its) | st.dictionaries(st.text(max_size=2), its),
+        lambda strategy: st.lists(strategy) | st.dictionaries(st.text(max_size=2), strategy),
     )
 )
 def test_no_integer_is_found_that_fits_and_none_missed(value: object) -> None:
-    def walk(its: object) -> int:
-        if isinstance(its, list | dict):
-            return sum(map(walk, its.values() if isinstance(its, dict) else its))
-        return isinstance(its, int) and not -(2**63) <= its < 2**64
+    def walk(found: object) -> int:
+        if isinstance(found, list | dict):
+            return sum(map(walk, found.values() if isinstance(found, dict) else found))
+        return isinstance(found, int) and not -(2**63) <= found < 2**64
 
     for separators in ((",", ":"), (" , ", " : ")):
         assert len(large_integers(json.dumps(value, separators=separators).encode())) == walk(value)

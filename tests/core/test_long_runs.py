@@ -22,11 +22,11 @@ OUTPUT = b'{"n":1}'
 
 def plan_of(steps: dict[str, list[str]], join: str = "merge") -> Plan:
     """Steps with the steps that they come after."""
-    its = {
+    fields = {
         step: {"runtime": {"type": "http", "url": "http://x"}, "join": join, "after": [{"step": one} for one in after]}
         for step, after in steps.items()
     }
-    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": its}
+    raw = {"id": "f", "triggers": [{"event": "go"}], "steps": fields}
     return compile_plan(parse_definition(raw).normalised(), 1)
 
 

@@ -353,8 +353,8 @@ def test_a_program_fails_by_its_exit_code(code: int, printed: bytes, line: str, 
 def test_an_http_answer_is_judged_by_its_status_and_body(
     status: int, body: bytes, header: str | None, outcome: Outcome
 ) -> None:
-    said = read_stdout(body)
-    assert from_http(status, said, NOW, retry_after=header, location="https://x.org/login") == outcome
+    report = read_stdout(body)
+    assert from_http(status, report, NOW, retry_after=header, location="https://x.org/login") == outcome
 
 
 @pytest.mark.parametrize("location", [None, ""])
@@ -383,8 +383,8 @@ def test_where_a_redirect_leads_is_shown_whatever_it_holds() -> None:
     ],
 )
 def test_what_is_no_output_belongs_into_the_log(printed: bytes, code: int, log: bytes) -> None:
-    its = read_stdout(printed)
-    assert unsaid(its, from_exit(code, its, "", NOW)) == log
+    report = read_stdout(printed)
+    assert unsaid(report, from_exit(code, report, "", NOW)) == log
 
 
 def test_a_return_value_that_is_no_json_is_refused() -> None:
@@ -407,19 +407,19 @@ almost_json = st.text(alphabet='[]{}":,1e\\ud8 \n', max_size=100).map(str.encode
 
 @given(st.binary(max_size=300) | almost_json, st.integers(-70, 99))
 def test_whatever_is_printed_gives_an_outcome_that_can_be_stored(printed: bytes, code: int) -> None:
-    its = read_stdout(printed)
-    outcome = from_exit(code, its, "", NOW)
+    report = read_stdout(printed)
+    outcome = from_exit(code, report, "", NOW)
     stored = outcome.output if outcome.error is None else outcome.error.output
     if stored is not None:
         assert orjson.dumps(orjson.loads(stored)) == stored
-    assert its.log + its.text == printed
+    assert report.log + report.text == printed
 
 
 @pytest.mark.parametrize("member", ["true", "1", "1.5"])
 def test_a_fault_is_found_beside_members_of_objects_that_are_no_containers(member: str) -> None:
-    said = read_json(b'[[-9223372036854775809], {"a": %b}]' % member.encode())
-    assert said.problem is not None
-    assert "the integer -9223372036854775809 at /0/0 does not fit" in said.problem.message
+    report = read_json(b'[[-9223372036854775809], {"a": %b}]' % member.encode())
+    assert report.problem is not None
+    assert "the integer -9223372036854775809 at /0/0 does not fit" in report.problem.message
 
 
 @pytest.mark.parametrize("blanks", ["", " " * 10_000], ids=["small", "large"])
@@ -437,9 +437,9 @@ def test_a_fault_is_found_beside_members_of_objects_that_are_no_containers(membe
 def test_a_large_output_is_judged_as_a_small_one(blanks: str, value: object) -> None:
     """Large texts are read in another way than small ones, with the same result."""
     text = json.dumps([value])
-    said, large = read_json(text.encode()), read_json((blanks + text).encode())
-    assert (large.output, large.problem) == (said.output, said.problem)
-    assert (said.problem is None) == all(-(2**63) <= its < 2**64 for its in _integers(value))
+    report, large = read_json(text.encode()), read_json((blanks + text).encode())
+    assert (large.output, large.problem) == (report.output, report.problem)
+    assert (report.problem is None) == all(-(2**63) <= integer < 2**64 for integer in _integers(value))
 
 
 def _integers(value: object) -> list[int]:
@@ -448,11 +448,11 @@ def _integers(value: object) -> list[int]:
     if isinstance(value, int):
         return [value]
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [its for one in inner for its in _integers(one)]
+    return [integer for one in inner for integer in _integers(one)]
 
 
 @pytest.mark.parametrize("blanks", [b"", b" " * 10_000], ids=["small", "large"])
 @pytest.mark.parametrize(("levels", "is_kept"), [(128, True), (129, False), (300, False)])
 def test_the_depth_of_an_output_is_counted_however_large_it_is(blanks: bytes, levels: int, is_kept: bool) -> None:
-    said = read_json(blanks + b"[" * levels + b"]" * levels)
-    assert (said.problem is None) == is_kept
+    report = read_json(blanks + b"[" * levels + b"]" * levels)
+    assert (report.problem is None) == is_kept

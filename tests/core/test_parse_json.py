@@ -43,7 +43,7 @@ def test_a_text_is_its_value(source: str, body: Any, result: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "content"),
     [
         ("", "the text is not JSON"),
         ("nope", "the text is not JSON"),
@@ -55,11 +55,11 @@ def test_a_text_is_its_value(source: str, body: Any, result: Any) -> None:
         ("[" + "[]," * 200_001 + "1]", ""),
     ],
 )
-def test_what_is_no_json_or_cannot_be_kept_has_no_value(text: str, said: str) -> None:
+def test_what_is_no_json_or_cannot_be_kept_has_no_value(text: str, content: str) -> None:
     for source in ("parse_json(body.p)", "parse_json(body.p).a.b"):
         found = value(source, {"p": text})
         assert isinstance(found, str)
-        assert said in found
+        assert content in found
     assert (
         compile_expression("parse_json(body.p).a == 1", Scope.WEBHOOK)
         .evaluate(Bindings.of_request({"p": text}, {}, {}))
@@ -103,7 +103,7 @@ def test_elsewhere_there_is_no_such_function() -> None:
 def test_the_calls_of_a_source_are_found_by_its_tokens() -> None:
     rewritten, arguments = without_calls("f(parse_json(a.b)) + parse_json(parse_json(c).d[(1)])")
     assert rewritten.replace(" ", "") == "f(__json_0)+__json_2"
-    assert [its.strip() for its in arguments] == ["a.b", "c", "__json_1     .d[(1)]"]
+    assert [argument.strip() for argument in arguments] == ["a.b", "c", "__json_1     .d[(1)]"]
     for plain in ("body.x", "'parse_json(x)'", "parse_jsonx(1)", "xparse_json(1)", "// parse_json(x)"):
         assert without_calls(plain) == (plain, [])
 

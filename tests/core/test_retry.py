@@ -51,5 +51,7 @@ def test_the_same_attempt_always_gets_the_same_delay() -> None:
     st.integers(1, 21),
     st.text(max_size=5),
 )
-def test_no_settings_make_it_overflow_or_pass_the_most_and_its_jitter(its: Retries, failures: int, seed: str) -> None:
-    assert 0 <= retry_delay_ms(its, failures, seed) <= its.max_ms * (1 + its.jitter) + 1
+def test_no_settings_make_it_overflow_or_pass_the_most_and_its_jitter(
+    retries: Retries, failures: int, seed: str
+) -> None:
+    assert 0 <= retry_delay_ms(retries, failures, seed) <= retries.max_ms * (1 + retries.jitter) + 1

@@ -50,8 +50,8 @@ def test_a_padding_that_leaves_room_is_wrong() -> None:
 
 def test_the_key_of_a_certificate_is_the_one_that_openssl_reads(tmp_path: Path) -> None:
     key = certify(tmp_path, "rsa:2048", "-addext", "subjectAltName=DNS:sns.amazonaws.com")
-    said = openssl(tmp_path, "x509", "-in", "c.pem", "-noout", "-modulus").decode()
-    assert (key.modulus, key.exponent) == (int(said.strip().partition("=")[2], 16), 65537)
+    text = openssl(tmp_path, "x509", "-in", "c.pem", "-noout", "-modulus").decode()
+    assert (key.modulus, key.exponent) == (int(text.strip().partition("=")[2], 16), 65537)
 
 
 def test_what_is_no_certificate_with_an_rsa_key_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from stepwell.core.webhooks.signatures import BadSecret, BadSignature, Signed, V
 
 AT = 1_614_265_330_000  # ms
 STANDARD, STRIPE, GITHUB = (
-    verify_of({"type": its, "secret": "NAME"}) for its in ("standard-webhooks", "stripe", "github")
+    verify_of({"type": name, "secret": "NAME"}) for name in ("standard-webhooks", "stripe", "github")
 )
 KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PING = b'{"test": 2432232314}'

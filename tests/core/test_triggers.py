@@ -15,7 +15,7 @@ from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.plan import Plan, Trigger, compile_plan
-from stepwell.core.routing.not_started import Entries, Miss, Misses, misses_json, whole_misses, with_misses
+from stepwell.core.routing.not_started import Entries, Misses, NotStarted, misses_json, whole_misses, with_misses
 from stepwell.core.routing.trigger_table import Evaluation, TriggerTable
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.routing.versions import Route, State
@@ -25,7 +25,9 @@ KIND = (("data", "kind"),)
 
 
 def function(its_id: str, *expressions: str | None, event: str = "go") -> Plan:
-    triggers = [{"event": event, **({} if its is None else {"expression": its})} for its in expressions]
+    triggers = [
+        {"event": event, **({} if expression is None else {"expression": expression})} for expression in expressions
+    ]
     return compile_plan(parse_definition({"id": its_id, "triggers": triggers}).normalised(), 1)
 
 
@@ -106,7 +108,7 @@ def test_an_index_is_read_as_it_was_written() -> None:
 
 
 def table_of(*expressions: str) -> TriggerTable:
-    return TriggerTable([(plan := function(f"f-{n}", its), plan.triggers[0]) for n, its in enumerate(expressions)])
+    return TriggerTable([(plan := function(f"f-{n}", name), plan.triggers[0]) for n, name in enumerate(expressions)])
 
 
 def test_only_those_that_need_the_events_values_are_looked_at() -> None:
@@ -146,8 +148,8 @@ def kept(misses: Misses) -> tuple[bytes | None, dict[int, Entries]]:
     """What an event keeps, and the tables that are kept once for all."""
     tables: dict[int, Entries] = {}
 
-    def number_of(its: Entries) -> int:
-        tables[7] = its
+    def number_of(entries: Entries) -> int:
+        tables[7] = entries
         return 7
 
     return misses_json(misses, number_of), tables
@@ -190,7 +192,7 @@ def test_misses_of_a_table_that_is_kept_no_more_are_none() -> None:
 def test_a_further_miss_stands_beside_those_of_a_table() -> None:
     _, misses = catalog_of(*(function(f"f-{n}", f"data.x == {n}") for n in range(50))).starts(event_of({"x": 3}))
     text, tables = kept(misses)
-    further = Miss("f-3", "data.x", "it has run already", "run")
+    further = NotStarted("f-3", "data.x", "it has run already", "run")
     text = orjson.dumps(with_misses(text, [further]))
     whole = orjson.loads(whole_misses(text, lambda number: tables[number].content) or b"")
     assert len(whole) == 50
@@ -241,9 +243,9 @@ CONSTANTS = any_of(
     | 'a\\ufffd' | 18446744073709551615u | 9007199254740992.0 | [1] | {'a': 1} | -0.0"""
 )
 COMPARISONS = st.tuples(PLACES, any_of("== | == | != | < | >="), CONSTANTS | PLACES, st.booleans()).map(
-    lambda its: f"{its[0]} {its[1]} {its[2]}" if its[3] else f"{its[2]} {its[1]} {its[0]}"
+    lambda pair: f"{pair[0]} {pair[1]} {pair[2]}" if pair[3] else f"{pair[2]} {pair[1]} {pair[0]}"
 )
-MEMBERS = st.tuples(PLACES, st.lists(CONSTANTS, max_size=3)).map(lambda its: f"{its[0]} in [{', '.join(its[1])}]")
+MEMBERS = st.tuples(PLACES, st.lists(CONSTANTS, max_size=3)).map(lambda pair: f"{pair[0]} in [{', '.join(pair[1])}]")
 OTHERS = any_of(
     """true | false | has(data.a) | has(data.a.b) | data.a | data.a in {'a': 1, 'b': 2} | size(data.a) > 0
     | data.a.exists(x, x == 'a') | event.name.startsWith('g')"""
@@ -251,10 +253,10 @@ OTHERS = any_of(
 EXPRESSIONS = st.recursive(
     st.one_of(COMPARISONS, COMPARISONS, MEMBERS, OTHERS),
     lambda inner: st.one_of(
-        st.tuples(inner, inner).map(lambda its: f"({its[0]}) && ({its[1]})"),
-        st.tuples(inner, inner).map(lambda its: f"({its[0]}) || ({its[1]})"),
-        inner.map(lambda its: f"!({its})"),
-        st.tuples(inner, inner, inner).map(lambda its: f"({its[0]}) ? ({its[1]}) : ({its[2]})"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}) && ({pair[1]})"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}) || ({pair[1]})"),
+        inner.map(lambda value: f"!({value})"),
+        st.tuples(inner, inner, inner).map(lambda pair: f"({pair[0]}) ? ({pair[1]}) : ({pair[2]})"),
     ),
     max_leaves=4,
 )
@@ -296,7 +298,7 @@ def test_the_index_answers_as_if_each_were_evaluated(functions: list[list[str]],
     event = event_from({"id": "1", "name": "go", "ts": 0, **fields})
     found, misses = catalog_of(*plans).starts(event)
     expected = evaluated_all(plans, event)
-    assert (set(started(found)), {(its.function_id, its.expression, its.problem) for its in misses}) == expected
+    assert (set(started(found)), {(miss.function_id, miss.expression, miss.problem) for miss in misses}) == expected
 
 
 @pytest.mark.parametrize("value", [["x"] * 60_000, [[]] * 80_000, "x" * 250_000, {"b": [[]] * 80_000}])
@@ -305,7 +307,7 @@ def test_what_is_too_much_for_an_expression_says_so_whatever_its_index(expressio
     plans = [function("f", expression), function("g", expression.replace("'x'", "'yy'"))]
     event = event_of({"a": value, "b": value, "kind": "z"})
     found, misses = catalog_of(*plans).starts(event)
-    assert (found, {(its.function_id, its.expression, its.problem) for its in misses}) == (
+    assert (found, {(miss.function_id, miss.expression, miss.problem) for miss in misses}) == (
         [],
         evaluated_all(plans, event)[1],
     )

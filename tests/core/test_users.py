@@ -14,15 +14,15 @@ from stepwell.core.events.events import event_from, internal_event
 from stepwell.core.events.users import (
     MOST_IDS,
     MOST_TRAITS,
+    IdentityClaim,
     Person,
-    Told,
     Trait,
     UserId,
     fold,
+    identity_claim,
     join,
     owner,
     pack,
-    told_by,
     unpack,
 )
 
@@ -30,21 +30,21 @@ Json = dict[str, Any]
 EXTERNAL, ID, EMAIL, PHONE = range(4)
 
 
-def told(user: Json, data: Json | None = None, name: str = "stepwell/identify") -> Told | None:
-    return told_by(event_from({"name": name, "id": "e", "ts": 1, "user": user, "data": data or {}}))
+def told(user: Json, data: Json | None = None, name: str = "stepwell/identify") -> IdentityClaim | None:
+    return identity_claim(event_from({"name": name, "id": "e", "ts": 1, "user": user, "data": data or {}}))
 
 
 class Known:
     """Everybody, by each of their ids: what a platform's store does."""
 
-    def __init__(self, events: Iterable[tuple[int, Told]] = ()) -> None:
+    def __init__(self, events: Iterable[tuple[int, IdentityClaim]] = ()) -> None:
         self.people: dict[UserId, Person] = {}
-        for position, its in events:
-            self.tell(its, position)
+        for position, claim in events:
+            self.tell(claim, position)
 
-    def tell(self, its: Told, position: int) -> Person:
-        known = {i: self.people[i] for i in (*its.ids, *its.previous) if i in self.people}
-        person = fold(its, position, position * 10, known)
+    def tell(self, claim: IdentityClaim, position: int) -> Person:
+        known = {i: self.people[i] for i in (*claim.ids, *claim.previous) if i in self.people}
+        person = fold(claim, position, position * 10, known)
         self.people.update(dict.fromkeys(person.ids, person))
         return person
 
@@ -76,14 +76,14 @@ class Known:
 def test_an_event_tells_ids_and_traits(
     name: str, user: Json, data: Json, ids: list[str] | None, previous: list[str], traits: Json
 ) -> None:
-    its = told(user, data, name)
+    claim = told(user, data, name)
     if ids is None:
-        assert its is None
+        assert claim is None
     else:
-        assert its is not None
-        assert [f"{kind} {text}" for kind, text in its.ids] == ids
-        assert [f"{kind} {text}" for kind, text in its.previous] == previous
-        assert its.traits == traits
+        assert claim is not None
+        assert [f"{kind} {text}" for kind, text in claim.ids] == ids
+        assert [f"{kind} {text}" for kind, text in claim.previous] == previous
+        assert claim.traits == traits
 
 
 def test_what_has_one_id_and_no_traits_tells_nothing() -> None:
@@ -93,7 +93,7 @@ def test_what_has_one_id_and_no_traits_tells_nothing() -> None:
 
 
 def test_the_engines_own_events_tell_nothing_of_the_user_that_they_repeat() -> None:
-    assert told_by(internal_event("stepwell/run.completed", {}, {"id": 1, "plan": "old"}, "run:a", 1)) is None
+    assert identity_claim(internal_event("stepwell/run.completed", {}, {"id": 1, "plan": "old"}, "run:a", 1)) is None
 
 
 # --- who belongs together --------------------------------------------------------------------------------------------
@@ -104,17 +104,17 @@ values = st.sampled_from([1, 2, 3])
 
 
 @st.composite
-def tellings(draw: st.DrawFn, kinds: tuple[int, int] = (0, 3)) -> Told:
+def tellings(draw: st.DrawFn, kinds: tuple[int, int] = (0, 3)) -> IdentityClaim:
     ids = draw(st.dictionaries(st.integers(*kinds), texts, min_size=1, max_size=3))
     previous = draw(st.lists(st.builds(UserId, st.integers(1, 3), texts), max_size=1))
     traits = draw(st.dictionaries(st.sampled_from("xyz"), values, max_size=2))
-    return Told([UserId(*its) for its in sorted(ids.items())], previous, traits)
+    return IdentityClaim([UserId(*pair) for pair in sorted(ids.items())], previous, traits)
 
 
-def union_find(events: Iterable[Told]) -> set[frozenset[UserId]]:
+def union_find(events: Iterable[IdentityClaim]) -> set[frozenset[UserId]]:
     groups: list[set[UserId]] = []
-    for its in events:
-        new = {*its.ids, *its.previous}
+    for event in events:
+        new = {*event.ids, *event.previous}
         touched = [group for group in groups if group & new]
         groups = [group for group in groups if not group & new] + [new.union(*touched)]
     return {frozenset(group) for group in groups}
@@ -123,26 +123,30 @@ def union_find(events: Iterable[Told]) -> set[frozenset[UserId]]:
 @settings(deadline=None)
 @given(st.lists(tellings(), max_size=12), st.randoms())
 def test_the_order_of_events_changes_neither_who_belongs_together_nor_what_is_known(
-    events: list[Told], random: Random
+    events: list[IdentityClaim], random: Random
 ) -> None:
     groups = union_find(events)
     if any(sum(kind == EXTERNAL for kind, _ in group) > 1 for group in groups):
         return  # a conflict: the next test
-    told = list(enumerate(events, 1))
-    known = Known(told)
+    items = list(enumerate(events, 1))
+    known = Known(items)
     assert known.groups() == groups
-    latest = {its: {name: trait.value for name, trait in p.traits.items()} for its, p in known.people.items()}
-    random.shuffle(told)
-    again = Known([*told, *told[: len(told) // 2]])  # and some of them twice
+    latest = {user_id: {name: trait.value for name, trait in p.traits.items()} for user_id, p in known.people.items()}
+    random.shuffle(items)
+    again = Known([*items, *items[: len(items) // 2]])  # and some of them twice
     assert again.groups() == groups
-    assert {its: p.since for its, p in again.people.items()} == {its: p.since for its, p in known.people.items()}
-    again = Known(sorted(told) * 2)
-    assert {its: {name: trait.value for name, trait in p.traits.items()} for its, p in again.people.items()} == latest
+    assert {user_id: p.since for user_id, p in again.people.items()} == {
+        user_id: p.since for user_id, p in known.people.items()
+    }
+    again = Known(sorted(items) * 2)
+    assert {
+        user_id: {name: trait.value for name, trait in p.traits.items()} for user_id, p in again.people.items()
+    } == latest
 
 
 @settings(deadline=None)
 @given(st.lists(tellings(), max_size=15))
-def test_two_external_ids_are_never_one_person_and_nobody_is_two(events: list[Told]) -> None:
+def test_two_external_ids_are_never_one_person_and_nobody_is_two(events: list[IdentityClaim]) -> None:
     known = Known(enumerate(events, 1))
     for group in known.groups():
         assert sum(kind == EXTERNAL for kind, _ in group) <= 1
@@ -150,14 +154,14 @@ def test_two_external_ids_are_never_one_person_and_nobody_is_two(events: list[To
         assert user_id in person.ids
     everybody = [user_id for group in known.groups() for user_id in group]
     assert len(everybody) == len(set(everybody))
-    for its in events:
-        assert its.ids[0] in known.people
+    for event in events:
+        assert event.ids[0] in known.people
 
 
 @settings(deadline=None)
 @given(st.lists(tellings(), min_size=3, max_size=3))
-def test_joining_is_like_a_union_of_sets(events: list[Told]) -> None:
-    a, b, c = (Known([(position, its)]).people[its.ids[0]] for position, its in enumerate(events, 1))
+def test_joining_is_like_a_union_of_sets(events: list[IdentityClaim]) -> None:
+    a, b, c = (Known([(position, claim)]).people[claim.ids[0]] for position, claim in enumerate(events, 1))
     assert join(a, b) == join(b, a)
     assert join(join(a, b), c) == join(a, join(b, c))
     assert join(a, a) == a
@@ -166,37 +170,37 @@ def test_joining_is_like_a_union_of_sets(events: list[Told]) -> None:
 
 def test_of_a_trait_the_value_that_was_accepted_last_counts() -> None:
     ada, pro, free = UserId(ID, "ada"), {"plan": "pro"}, {"plan": "free"}
-    late_first = Known([(2, Told([ada], [], free)), (1, Told([ada], [], pro))])
+    late_first = Known([(2, IdentityClaim([ada], [], free)), (1, IdentityClaim([ada], [], pro))])
     assert late_first.people[ada].traits == {"plan": Trait("free", 2, 20)}
     assert late_first.people[ada].since == 10
 
 
 def test_an_id_that_two_external_ids_share_stays_with_the_first() -> None:
     u1, u2, shared = UserId(EXTERNAL, "u1"), UserId(EXTERNAL, "u2"), UserId(EMAIL, "team@b.c")
-    known = Known([(1, Told([u1, shared], [], {})), (2, Told([u2, shared], [], {"x": 1}))])
+    known = Known([(1, IdentityClaim([u1, shared], [], {})), (2, IdentityClaim([u2, shared], [], {"x": 1}))])
     assert known.groups() == {frozenset({u1, shared}), frozenset({u2})}
     assert known.people[u2].traits == {"x": Trait(1, 2, 20)}
 
 
 def test_only_a_previous_external_id_makes_two_external_ids_one_person() -> None:
     u1, u2, browser = UserId(EXTERNAL, "u1"), UserId(EXTERNAL, "u2"), UserId(ID, "browser")
-    known = Known([(1, Told([u1], [browser], {})), (2, Told([u2], [browser], {"x": 1}))])
+    known = Known([(1, IdentityClaim([u1], [browser], {})), (2, IdentityClaim([u2], [browser], {"x": 1}))])
     assert known.groups() == {frozenset({u1, browser}), frozenset({u2})}
-    known.tell(Told([u2], [u1], {}), 3)
+    known.tell(IdentityClaim([u2], [u1], {}), 3)
     assert known.groups() == {frozenset({u1, browser, u2})}
     assert known.people[u2].root == u1
 
 
 def test_an_id_that_everybody_has_does_not_make_everybody_one() -> None:
     everybody = UserId(EMAIL, "none@b.c")
-    known = Known((n, Told([UserId(ID, str(n)), everybody], [], {})) for n in range(MOST_IDS + 50))
+    known = Known((n, IdentityClaim([UserId(ID, str(n)), everybody], [], {})) for n in range(MOST_IDS + 50))
     assert len(known.people[everybody].ids) == MOST_IDS
     assert known.people[UserId(ID, "149")].ids == {UserId(ID, "149")}
 
 
 def test_a_flood_of_traits_leaves_those_that_were_there() -> None:
     ada = UserId(ID, "ada")
-    known = Known([(1, Told([ada], [], {"plan": "pro"}))])
-    known.tell(Told([ada], [], {f"t{n}": n for n in range(MOST_TRAITS + 1)}), 2)
-    traits = known.tell(Told([ada], [], {"plan": "free"}), 3).traits
+    known = Known([(1, IdentityClaim([ada], [], {"plan": "pro"}))])
+    known.tell(IdentityClaim([ada], [], {f"t{n}": n for n in range(MOST_TRAITS + 1)}), 2)
+    traits = known.tell(IdentityClaim([ada], [], {"plan": "free"}), 3).traits
     assert (len(traits), traits["plan"].value) == (MOST_TRAITS, "free")

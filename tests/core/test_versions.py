@@ -46,9 +46,9 @@ ONE, TWO = plan(1), plan(2)
 @given(st.text(max_size=20), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
 def test_a_greater_weight_only_moves_values_to_the_canary(value: str, one: float, other: float) -> None:
     less, more = sorted((one, other))
-    its = event("e", {"id": value})
-    if Route(ONE, TWO, less, "user.id").choose(its) is TWO:
-        assert Route(ONE, TWO, more, "user.id").choose(its) is TWO
+    found = event("e", {"id": value})
+    if Route(ONE, TWO, less, "user.id").choose(found) is TWO:
+        assert Route(ONE, TWO, more, "user.id").choose(found) is TWO
 
 
 @pytest.mark.parametrize("weight", [0.01, 0.2, 0.5, 0.9])

@@ -47,7 +47,10 @@ def known(match: str, event: dict[str, Any], output: Any = None) -> bytes | None
 )
 def test_comparisons_that_must_hold_are_told_by_two_values(match: str, comparisons: Any, is_whole: bool) -> None:
     tests = wait_tests(match)
-    assert (tests.comparisons, tests.is_whole) == (tuple(Comparison(*its) for its in comparisons), is_whole)
+    assert (tests.comparisons, tests.is_whole) == (
+        tuple(Comparison(*comparison) for comparison in comparisons),
+        is_whole,
+    )
 
 
 def test_a_wait_keeps_the_values_that_its_match_names() -> None:
@@ -113,9 +116,9 @@ KNOWN = any_of(
 )
 CONSTANTS = any_of("1 | 1u | 1.0 | -1 | 0.5 | '1' | 'a' | '' | null | true | false | 9007199254740993 | b'a' | [1]")
 OPERATORS = any_of("== | != | < | <= | > | >=")
-LIKELY = st.tuples(any_of("a | b"), OPERATORS).map(lambda its: f"async.data.{its[0]} {its[1]} event.data.{its[0]}")
+LIKELY = st.tuples(any_of("a | b"), OPERATORS).map(lambda pair: f"async.data.{pair[0]} {pair[1]} event.data.{pair[0]}")
 COMPARISONS = st.tuples(INCOMING, OPERATORS, KNOWN | CONSTANTS | INCOMING, st.booleans()).map(
-    lambda its: f"{its[0]} {its[1]} {its[2]}" if its[3] else f"{its[2]} {its[1]} {its[0]}"
+    lambda pair: f"{pair[0]} {pair[1]} {pair[2]}" if pair[3] else f"{pair[2]} {pair[1]} {pair[0]}"
 )
 OTHERS = any_of(
     """true | false | has(async.data.a) | has(data.a.b) | data.a | data.a == event.data.b
@@ -125,9 +128,9 @@ OTHERS = any_of(
 MATCHES = st.recursive(
     st.one_of(LIKELY, LIKELY, COMPARISONS, OTHERS),
     lambda inner: st.one_of(
-        st.tuples(inner, inner).map(lambda its: f"({its[0]}) && ({its[1]})"),
-        st.tuples(inner, inner).map(lambda its: f"({its[0]}) || ({its[1]})"),
-        inner.map(lambda its: f"!({its})"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}) && ({pair[1]})"),
+        st.tuples(inner, inner).map(lambda pair: f"({pair[0]}) || ({pair[1]})"),
+        inner.map(lambda value: f"!({value})"),
     ),
     max_leaves=4,
 )

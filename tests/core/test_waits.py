@@ -93,9 +93,9 @@ def test_only_a_value_of_the_run_relates() -> None:
     ],
 )
 def test_why_a_wait_is_found_by_name_is_told(match: str, why: str | None) -> None:
-    told = found_by_name(match)
-    assert (why is None) == (told is None)
-    assert (why or "") in (told or "")
+    text = found_by_name(match)
+    assert (why is None) == (text is None)
+    assert (why or "") in (text or "")
 
 
 def test_a_wait_and_its_event_have_one_key() -> None:

@@ -54,15 +54,15 @@ def test_a_rule_is_kept_as_it_is_written_without_what_was_left_out() -> None:
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(DefinitionError) as wrong:
         parse_webhook({"evnt": "a", "id": "body.", "verify": {"type": "github", "secert": "S"}}, "w")
-    said = {"/".join(map(str, its.pointer)): its.message for its in wrong.value.problems}
-    assert said["evnt"] == "unknown field `evnt`; did you mean `event`?"
-    assert said["verify/secert"] == "unknown field `secert`; did you mean `secret`?"
-    assert said["id"].startswith("id: `.` cannot stand here (line 1, column 6")
-    assert {"event", "verify/secret"} < said.keys()
+    fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
+    assert fields["evnt"] == "unknown field `evnt`; did you mean `event`?"
+    assert fields["verify/secert"] == "unknown field `secert`; did you mean `secret`?"
+    assert fields["id"].startswith("id: `.` cannot stand here (line 1, column 6")
+    assert {"event", "verify/secret"} < fields.keys()
 
 
 @pytest.mark.parametrize(
-    ("verify", "pointer", "said"),
+    ("verify", "pointer", "text"),
     [
         ({"type": "github"}, "secret", "`secret` is missing"),
         ({"type": "hmac", "secret": "S"}, "", "`header` is missing"),
@@ -84,15 +84,15 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         ({"type": "sns", "topics": []}, "topics", "at least one"),
     ],
 )
-def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: str, said: str) -> None:
+def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: str, text: str) -> None:
     with pytest.raises(DefinitionError) as wrong:
         parse_webhook({"event": "a", "verify": verify}, "w")
-    told = {"/".join(map(str, its.pointer)): its.message for its in wrong.value.problems}
-    assert said in told[f"verify/{pointer}".removesuffix("/")]
+    fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
+    assert text in fields[f"verify/{pointer}".removesuffix("/")]
 
 
 @pytest.mark.parametrize(
-    ("rule", "pointer", "said"),
+    ("rule", "pointer", "text"),
     [
         ({"answer": "bdy"}, "answer", "did you mean `body`?"),
         ({"answer": "signature", "if": "signature == ''"}, "if", "there is no variable `signature`"),
@@ -102,21 +102,21 @@ def test_what_a_rule_says_of_signatures_must_fit_together(verify: Any, pointer: 
         ({"answer": "'x'", "token": {"query": "q"}}, "token/secret", "`secret` is missing"),
     ],
 )
-def test_what_a_rule_says_of_challenges_must_fit_together(rule: Any, pointer: str, said: str) -> None:
+def test_what_a_rule_says_of_challenges_must_fit_together(rule: Any, pointer: str, text: str) -> None:
     with pytest.raises(DefinitionError) as wrong:
         parse_webhook({"event": "a", "challenge": rule}, "w")
-    told = {"/".join(map(str, its.pointer)): its.message for its in wrong.value.problems}
-    assert said in told[f"challenge/{pointer}"]
+    fields = {"/".join(map(str, problem.pointer)): problem.message for problem in wrong.value.problems}
+    assert text in fields[f"challenge/{pointer}"]
 
 
 def test_who_takes_messages_of_any_topic_is_warned() -> None:
-    (told,) = warnings({"event": "a", "verify": {"type": "sns"}})
-    assert "anybody with an AWS account" in told.message
+    (problem,) = warnings({"event": "a", "verify": {"type": "sns"}})
+    assert "anybody with an AWS account" in problem.message
     assert warnings({"event": "a", "verify": {"type": "sns", "topics": ["arn:aws:sns:eu-west-1:123456789012:a"]}}) == []
 
 
 def test_who_checks_no_signature_is_warned() -> None:
-    assert [its.message for its in warnings({"event": "a"})] == [
+    assert [warning.message for warning in warnings({"event": "a"})] == [
         "checks no signature, so that anybody may send it; add `verify`"
     ]
     assert warnings({"event": "a", "verify": VERIFY}) == []
@@ -162,10 +162,10 @@ def test_whole_numbers_may_be_part_of_a_name_and_other_things_not() -> None:
 
 def test_an_id_is_never_too_long_and_never_anothers() -> None:
     ids = ["a", "a\n", "x" * 242, "x" * 243, "x" * 10_000]
-    made = [event_id("w" * 6, its) for its in ids]
+    made = [event_id("w" * 6, name) for name in ids]
     assert len(set(made)) == len(ids)
     assert max(map(len, made)) <= 256
-    assert all(its.isprintable() for its in made)
+    assert all(name.isprintable() for name in made)
 
 
 @pytest.mark.parametrize("depth", [100, 1000])

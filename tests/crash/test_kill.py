@@ -115,9 +115,9 @@ def check_all(http: Api, accepted: dict[str, str]) -> None:
     for run in all_runs(http):
         runs.setdefault(run["event_id"], []).append(run)
     for event_id, name in accepted.items():
-        its = runs.get(event_id, [])
-        assert sorted(run["function_id"] for run in its) == sorted(MATCHING.get(name, ())), (event_id, name)
-        for run in its:
+        items = runs.get(event_id, [])
+        assert sorted(run["function_id"] for run in items) == sorted(MATCHING.get(name, ())), (event_id, name)
+        for run in items:
             check_run(run)
 
 
@@ -183,7 +183,7 @@ def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> Non
     def logs(http: Api, event: str) -> list[str]:
         """Those of the first attempts."""
         run = http.run(http.runs_of(event)[0]["id"])
-        return [its["attempts"][0]["logs"] for its in run["steps"].values() if its["attempts"]]
+        return [step["attempts"][0]["logs"] for step in run["steps"].values() if step["attempts"]]
 
     with serve(folder, db) as server, api(server, key) as http:
         event = http.send()
@@ -193,7 +193,7 @@ def test_what_was_logged_until_a_kill_is_there_afterwards(tmp_path: Path) -> Non
     assert [len(log) > 80_000 for log in before] == [True, True]
     with serve(folder, db) as server, api(server, key) as http:
         run = http.ended(event)
-        assert [its["status"] for its in http.run(run["id"])["steps"]["b"]["attempts"]] == ["lost", "completed"]
+        assert [attempt["status"] for attempt in http.run(run["id"])["steps"]["b"]["attempts"]] == ["lost", "completed"]
         assert logs(http, event) == before
         assert server.stop() == 0
 

@@ -41,7 +41,7 @@ def test_a_replay_survives_kills_of_its_command_and_of_its_server(tmp_path: Path
     with serving(*arguments) as running:
         http = Api(running.url, key)
         sent = [
-            its for _ in range(EVENTS // 50) for its in http.http.post("/e", json=[{"name": "go"}] * 50).json()["ids"]
+            item for _ in range(EVENTS // 50) for item in http.http.post("/e", json=[{"name": "go"}] * 50).json()["ids"]
         ]
         eventually(lambda: not http.get("/v1/runs", status="running", limit=1)["data"], within=60, every=0.1)
         http.close()
@@ -60,8 +60,8 @@ def test_a_replay_survives_kills_of_its_command_and_of_its_server(tmp_path: Path
         command.communicate(timeout=60)
         if list(state.glob("stepwell/replays/*.db")):
             resumed = start(running.url, key, state, "--resume", replay)
-            said, problem = resumed.communicate(timeout=60)
-            assert resumed.returncode == 0, said + problem
+            text, problem = resumed.communicate(timeout=60)
+            assert resumed.returncode == 0, text + problem
         http = Api(running.url, key)
         eventually(lambda: not http.get("/v1/runs", status="running", limit=1)["data"], within=60, every=0.1)
         runs = http.get("/v1/runs", replay=replay, limit=1000)["data"]

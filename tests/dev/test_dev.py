@@ -343,9 +343,9 @@ def refused(*arguments: str | Path) -> str:
 
 
 def test_a_second_server_on_one_database_refuses_to_start(server: Server, functions: Path, tmp_path: Path) -> None:
-    said = refused(functions, "--port", "0", "--db", tmp_path / "db")
-    assert f"process {server.process.pid}" in said
-    assert "--db" in said
+    text = refused(functions, "--port", "0", "--db", tmp_path / "db")
+    assert f"process {server.process.pid}" in text
+    assert "--db" in text
     (tmp_path / "link").symlink_to(tmp_path / "db")
     assert "in use" in refused(functions, "--port", "0", "--db", tmp_path / "link")
 
@@ -360,9 +360,9 @@ def test_a_database_is_free_again_after_a_kill(functions: Path, tmp_path: Path) 
 def test_a_port_in_use_is_named_with_the_cure(functions: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = refused(functions, "--port", str(port), "--db", tmp_path / "db")
-    assert f"127.0.0.1:{port}" in said
-    assert "--port" in said
+        text = refused(functions, "--port", str(port), "--db", tmp_path / "db")
+    assert f"127.0.0.1:{port}" in text
+    assert "--port" in text
 
 
 def test_a_host_that_is_none_is_named(functions: Path, tmp_path: Path) -> None:

@@ -158,9 +158,9 @@ def test_without_a_schema_only_the_envelope_is_known() -> None:
 
 
 def test_an_optional_field_without_has_is_a_doubt_only() -> None:
-    its = function("event.data.coupon == 'x'")
-    assert check(its, SCHEMAS) == []
-    (doubt,) = doubts(its, SCHEMAS)
+    fields = function("event.data.coupon == 'x'")
+    assert check(fields, SCHEMAS) == []
+    (doubt,) = doubts(fields, SCHEMAS)
     assert "ask has(event.data.coupon) first" in doubt.message
     for guarded in ("has(event.data.coupon) && data.coupon == 'x'", "!has(data.coupon) || event.data.coupon == 'x'"):
         assert doubts(function(guarded), SCHEMAS) == []
@@ -170,13 +170,13 @@ def test_an_optional_field_without_has_is_a_doubt_only() -> None:
 
 def test_edges_and_waits_are_checked_with_the_events_they_speak_of() -> None:
     match = "async.data.order == event.data.amount && async.data.ammount > 1 && async.user.x == event.user.x"
-    its = function(
+    fields = function(
         **{
             "if": "event.data.ammount > 1 && response.x > steps.a.y",
             "async": {"event": "order/paid", "match": match, "ttl": "1d"},
         }
     )
-    found = check(its, SCHEMAS)
+    found = check(fields, SCHEMAS)
     assert [(problem.pointer[-1], problem.message.partition("`")[2].partition("`")[0]) for problem in found] == [
         ("if", "event.data.ammount"),
         ("match", "async.data.order"),
@@ -192,9 +192,9 @@ def test_a_field_of_one_of_several_triggers_is_fine_and_of_none_is_not() -> None
         {"step": "a", "if": "event.data.oder == 'x'"},
     ]
     steps = {"a": {"path": "file://."}, "b": {"path": "file://.", "after": after}}
-    its = parse_definition({"id": "f", "triggers": triggers, "steps": steps}).normalised()
-    assert [problem.pointer for problem in check(its, SCHEMAS)] == [("steps", "b", "after", 1, "if")]
-    assert check(its, {"order/placed": ORDER}) == []
+    fields = parse_definition({"id": "f", "triggers": triggers, "steps": steps}).normalised()
+    assert [problem.pointer for problem in check(fields, SCHEMAS)] == [("steps", "b", "after", 1, "if")]
+    assert check(fields, {"order/placed": ORDER}) == []
 
 
 def test_a_cron_function_knows_its_tick() -> None:
@@ -202,8 +202,8 @@ def test_a_cron_function_knows_its_tick() -> None:
         "a": {"path": "file://."},
         "b": {"path": "file://.", "after": [{"step": "a", "if": "event.data.scheduled == ''"}]},
     }
-    its = parse_definition({"id": "f", "triggers": [{"cron": "* * * * *"}], "steps": steps}).normalised()
-    (found,) = check(its, {})
+    fields = parse_definition({"id": "f", "triggers": [{"cron": "* * * * *"}], "steps": steps}).normalised()
+    (found,) = check(fields, {})
     assert "did you mean `scheduled_at`?" in found.message
 
 
@@ -219,12 +219,12 @@ def test_a_schema_of_the_whole_event_describes_the_user_too() -> None:
 
 
 def test_cancel_idempotency_and_sticky_are_checked() -> None:
-    its = {
+    fields = {
         **function(),
         "cancel": [{"event": "order/paid", "if": "async.data.oder == 'x'"}],
         "idempotency": "event.data.amont",
     }
-    assert [problem.pointer for problem in check(its, SCHEMAS, sticky="data.plann")] == [
+    assert [problem.pointer for problem in check(fields, SCHEMAS, sticky="data.plann")] == [
         ("cancel", 0, "if"), ("idempotency",), ("sticky",),
     ]  # fmt: skip
 

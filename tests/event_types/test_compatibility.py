@@ -17,8 +17,8 @@ TEXT, NUMBER, WHOLE, NULL = ({"type": name} for name in ("string", "number", "in
 
 
 def fields(*required: str, more: Any = None, **properties: Any) -> dict[str, Any]:
-    its: dict[str, Any] = {"type": "object", "properties": properties, "required": list(required)}
-    return its if more is None else {**its, "additionalProperties": more}
+    fields: dict[str, Any] = {"type": "object", "properties": properties, "required": list(required)}
+    return fields if more is None else {**fields, "additionalProperties": more}
 
 
 def tagged(tag: str, **properties: Any) -> dict[str, Any]:
@@ -247,8 +247,8 @@ def changed(draw: st.DrawFn, schema: Any) -> Any:
 def valid(schema: Any) -> list[Any] | None:
     if refusals(schema):
         return None
-    its = Draft202012Validator(schema)
-    return [value for value in VALUES if its.is_valid(value)]
+    validator = Draft202012Validator(schema)
+    return [value for value in VALUES if validator.is_valid(value)]
 
 
 @settings(max_examples=60, deadline=None)

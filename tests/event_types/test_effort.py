@@ -26,9 +26,9 @@ def kinds(count: int) -> list[Json]:
 
 
 def event(data: Json) -> Event:
-    its = event_from({"name": "e", "data": data, "id": "1", "ts": 1})
-    assert len(its.body) <= MAX_EVENT_BYTES
-    return its
+    event = event_from({"name": "e", "data": data, "id": "1", "ts": 1})
+    assert len(event.body) <= MAX_EVENT_BYTES
+    return event
 
 
 def filled(part: object) -> list[object]:
@@ -40,7 +40,7 @@ def items(schema: object) -> Json:
 
 
 def nested_in_all_of(levels: int) -> Json:
-    return reduce(lambda its, _: {"allOf": [its, {"type": "object"}]}, range(levels), {"anyOf": kinds(3)})
+    return reduce(lambda fields, _: {"allOf": [fields, {"type": "object"}]}, range(levels), {"anyOf": kinds(3)})
 
 
 NAMED = [{"properties": {f"a{i}": {}}} for i in range(100)]
@@ -81,7 +81,7 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "data"), [its[1:] for its in ALL], ids=[its[0] for its in ALL])
+@pytest.mark.parametrize(("schema", "data"), [pair[1:] for pair in ALL], ids=[pair[0] for pair in ALL])
 def test_of_a_large_event_one_error_is_told_and_none_is_missed(schema: Json, data: Json) -> None:
     """To collect all of them would take seconds: `bench/hostile.py` measures how long this takes."""
     errors = Check(schema, check_schema(schema)).errors(event(data))
@@ -116,9 +116,9 @@ def test_events_of_a_request_share_what_is_done_for_it() -> None:
     schema = items({"anyOf": [{"const": i} for i in range(300)]})
     check, effort = Check(schema, check_schema(schema)), Effort()
     good, wrong = event({"items": [1] * 20_000}), event({"items": [-1] * 20_000})
-    told = [check.errors(good, effort) for _ in range(50)]
-    assert told[0] == []
-    assert told[-1][0].message.startswith("it is too large")
+    group = [check.errors(good, effort) for _ in range(50)]
+    assert group[0] == []
+    assert group[-1][0].message.startswith("it is too large")
     assert check.errors(wrong, Effort())[0].pointer == "/data/items/0"
 
 
@@ -149,8 +149,8 @@ def test_the_first_error_is_one_of_those_that_there_are() -> None:
         return [value(depth - 1) for _ in range(chance.randint(0, 3))]
 
     for _ in range(300):
-        its = schema(3)
-        one, other = Draft202012Validator(its), Draft202012Validator(first_error_schema(its))
+        found = schema(3)
+        one, other = Draft202012Validator(found), Draft202012Validator(first_error_schema(found))
         for _ in range(10):
             data = value(3)
             assert {tuple(e.absolute_path) for e in one.iter_errors(data)} == {

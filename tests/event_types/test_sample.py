@@ -73,6 +73,6 @@ JSON = st.recursive(
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.dictionaries(st.text(max_size=3), JSON, max_size=3), min_size=1, max_size=4))
 def test_every_event_is_valid_under_the_schema_that_is_inferred_from_it(data: list[Any]) -> None:
-    schema = infer([{"name": "a", "data": its} for its in data])
-    for its in data:
-        Draft202012Validator(schema).validate(its)
+    schema = infer([{"name": "a", "data": item} for item in data])
+    for item in data:
+        Draft202012Validator(schema).validate(item)

@@ -41,7 +41,7 @@ NOTHING = Settings.of_profile("dev", env="bare")
 FLAGS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "cdk.json").read_text())["context"]
 
 
-SETTINGS = {its.env: its for its in (Settings(), EVERYTHING, NOTHING)}
+SETTINGS = {settings.env: settings for settings in (Settings(), EVERYTHING, NOTHING)}
 
 
 def synthesise(folder: Path) -> None:
@@ -52,8 +52,8 @@ def synthesise(folder: Path) -> None:
     from infra.stack import StepwellStack
 
     app = cdk.App(outdir=str(folder), context=FLAGS)
-    for its in SETTINGS.values():
-        StepwellStack(app, its)
+    for setting in SETTINGS.values():
+        StepwellStack(app, setting)
     cdk.Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
     app.synth()
 

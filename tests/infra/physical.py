@@ -36,7 +36,7 @@ class Physical:
         self.resources: dict[str, Any] = template["Resources"]
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
-        return {id: its.get("Properties", {}) for id, its in self.resources.items() if its["Type"] == kind}
+        return {id: item.get("Properties", {}) for id, item in self.resources.items() if item["Type"] == kind}
 
     def value(self, expression: Any) -> Any:
         """A text, or the same structure with texts in it."""
@@ -103,5 +103,5 @@ class Physical:
 
     def dashboard(self) -> list[dict[str, Any]]:
         """The widgets of the dashboards."""
-        bodies = [self.value(its["DashboardBody"]) for its in self.of_type("AWS::CloudWatch::Dashboard").values()]
+        bodies = [self.value(item["DashboardBody"]) for item in self.of_type("AWS::CloudWatch::Dashboard").values()]
         return [widget for body in bodies for widget in json.loads(body)["widgets"]]

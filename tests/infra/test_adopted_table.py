@@ -27,7 +27,7 @@ def resources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def of(resources: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [its["Properties"] for its in resources.values() if its["Type"] == kind]
+    return [resource["Properties"] for resource in resources.values() if resource["Type"] == kind]
 
 
 def test_the_stack_makes_no_table(resources: dict[str, Any]) -> None:
@@ -47,19 +47,19 @@ def test_lambdas_may_use_that_table_and_its_index_and_no_other(resources: dict[s
 
 
 def test_commands_lambdas_alarms_and_the_dashboard_know_that_table(resources: dict[str, Any]) -> None:
-    texts = {its["Name"]: json.dumps(its["Value"]) for its in of(resources, "AWS::SSM::Parameter")}
+    texts = {item["Name"]: json.dumps(item["Value"]) for item in of(resources, "AWS::SSM::Parameter")}
     assert f'\\"table\\":\\"{NAME}\\"' in texts[parameter("prod")].replace("\\\\", "\\")
-    variables = [json.dumps(its.get("Environment", {})) for its in of(resources, "AWS::Lambda::Function")]
-    assert sum(NAME in its for its in variables) == 7
+    variables = [json.dumps(item.get("Environment", {})) for item in of(resources, "AWS::Lambda::Function")]
+    assert sum(NAME in variable for variable in variables) == 7
     alarms = of(resources, "AWS::CloudWatch::Alarm")
-    dimensions = [dimension for its in alarms for dimension in its.get("Dimensions", ())]
-    assert [its["Value"] for its in dimensions if its["Name"] == "TableName"] == [NAME] * 4
+    dimensions = [dimension for alarm in alarms for dimension in alarm.get("Dimensions", ())]
+    assert [dimension["Value"] for dimension in dimensions if dimension["Name"] == "TableName"] == [NAME] * 4
     assert NAME in json.dumps(of(resources, "AWS::CloudWatch::Dashboard"))
 
 
 def test_a_secret_that_the_restored_table_brings_back_is_deleted(resources: dict[str, Any]) -> None:
     """The custom resource is called again because its table is another."""
-    assert [its["Table"] for its in of(resources, "Custom::StepwellSecretInTable")] == [NAME]
+    assert [item["Table"] for item in of(resources, "Custom::StepwellSecretInTable")] == [NAME]
 
 
 def test_only_a_name_of_a_table_is_taken() -> None:

@@ -25,7 +25,7 @@ def watches(synth: Synth, env: str, metric: str) -> set[str]:
     found: set[str] = set()
     for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
         if alarm.get("MetricName") == metric:
-            found |= {name for its in alarm["Dimensions"] for name in references(its["Value"])}
+            found |= {name for dimension in alarm["Dimensions"] for name in references(dimension["Value"])}
         if f"SUM({metric})" in str(alarm.get("Metrics")):
             found.add("everything")
     return found
@@ -33,20 +33,20 @@ def watches(synth: Synth, env: str, metric: str) -> set[str]:
 
 def logical_ids(synth: Synth, env: str, handlers: set[str]) -> set[str]:
     lambdas = synth.resources(env, "AWS::Lambda::Function")
-    return {name for name, its in lambdas.items() if its["Handler"] in handlers}
+    return {name for name, item in lambdas.items() if item["Handler"] in handlers}
 
 
 @watched
 def test_every_queue_is_watched(synth: Synth, env: str) -> None:
     queues = synth.resources(env, "AWS::SQS::Queue")
-    dead_letters = {name for its in queues.values() for name in references(its.get("RedrivePolicy", {}))}
+    dead_letters = {name for queue in queues.values() for name in references(queue.get("RedrivePolicy", {}))}
     assert watches(synth, env, "ApproximateNumberOfMessagesVisible") == dead_letters
     assert watches(synth, env, "ApproximateAgeOfOldestMessage") == set(queues) - dead_letters
 
 
 @watched
 def test_every_lambda_is_watched(synth: Synth, env: str) -> None:
-    ours = logical_ids(synth, env, {f"lambdas.{its.name}.handler" for its in FUNCTIONS})
+    ours = logical_ids(synth, env, {f"lambdas.{function.name}.handler" for function in FUNCTIONS})
     assert len(ours) == len(FUNCTIONS)
     assert watches(synth, env, "Errors") == ours
     assert watches(synth, env, "Throttles") == ours
@@ -59,7 +59,7 @@ def test_every_asynchronous_path_is_watched(synth: Synth, env: str) -> None:
     assert watches(synth, env, "DestinationDeliveryFailures") == {*step_http, "everything"}
     assert watches(synth, env, "RecursiveInvocationsDropped") == {"everything"}
     rules = synth.resources(env, "AWS::Events::Rule")
-    handed_over = {name for name, its in rules.items() if "DeadLetterConfig" in its["Targets"][0]}
+    handed_over = {name for name, item in rules.items() if "DeadLetterConfig" in item["Targets"][0]}
     for metric in ("FailedInvocations", "InvocationsFailedToBeSentToDlq"):
         assert watches(synth, env, metric) >= handed_over
 
@@ -69,28 +69,30 @@ def test_a_table_that_throttles_is_noticed(synth: Synth, env: str) -> None:
     table = set(synth.resources(env, "AWS::DynamoDB::Table"))
     assert watches(synth, env, "ReadThrottleEvents") == watches(synth, env, "WriteThrottleEvents") == table
     alarms = synth.resources(env, "AWS::CloudWatch::Alarm").values()
-    indexes = ["GlobalSecondaryIndexName" in str(its) for its in alarms if "Throttle" in its.get("MetricName", "")
-               and its["Namespace"] == "AWS/DynamoDB"]  # fmt: skip
+    indexes = ["GlobalSecondaryIndexName" in str(alarm) for alarm in alarms if "Throttle" in alarm.get("MetricName", "")
+               and alarm["Namespace"] == "AWS/DynamoDB"]  # fmt: skip
     assert sorted(indexes) == [False, False, True, True]
 
 
 @watched
 def test_a_message_that_fails_again_and_again_is_noticed_long_before_it_is_dead(synth: Synth, env: str) -> None:
     (alarm,) = [
-        its for its in synth.resources(env, "AWS::CloudWatch::Alarm").values() if its.get("MetricName") == STUCK
+        resource
+        for resource in synth.resources(env, "AWS::CloudWatch::Alarm").values()
+        if resource.get("MetricName") == STUCK
     ]
-    dimensions = {its["Name"]: its["Value"] for its in alarm["Dimensions"]}
+    dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
     assert (alarm["Namespace"], dimensions["env"]) == (NAMESPACE, synth.settings[env].env)
 
 
 @watched
 def test_events_that_are_not_as_their_types_say_are_noticed(synth: Synth, env: str) -> None:
     (alarm,) = [
-        its
-        for its in synth.resources(env, "AWS::CloudWatch::Alarm").values()
-        if its.get("MetricName") == INVALID_METRIC
+        resource
+        for resource in synth.resources(env, "AWS::CloudWatch::Alarm").values()
+        if resource.get("MetricName") == INVALID_METRIC
     ]
-    dimensions = {its["Name"]: its["Value"] for its in alarm["Dimensions"]}
+    dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
     assert (alarm["Namespace"], dimensions["env"]) == (NAMESPACE, synth.settings[env].env)
     (dashboard,) = synth.resources("dev", "AWS::CloudWatch::Dashboard").values()
     assert f'"{INVALID_METRIC}"' in str(dashboard)
@@ -102,7 +104,7 @@ def test_every_alarm_is_sent_and_says_what_is_wrong(synth: Synth, env: str) -> N
     for alarm in synth.resources(env, "AWS::CloudWatch::Alarm").values():
         assert references(alarm["AlarmActions"]) == {topic}
         assert alarm["AlarmDescription"]
-    subscriptions = [its["Endpoint"] for its in synth.resources(env, "AWS::SNS::Subscription").values()]
+    subscriptions = [resource["Endpoint"] for resource in synth.resources(env, "AWS::SNS::Subscription").values()]
     assert subscriptions == ([synth.settings[env].alarm_email] if synth.settings[env].alarm_email else [])
 
 

@@ -52,13 +52,23 @@ def code_of(synth: Synth) -> Path:
     return code
 
 
-def on_lambda(synth: Synth, its: Function, script: str) -> str:
+def on_lambda(synth: Synth, function: Function, script: str) -> str:
     """What a script prints in a process that has a Lambda's code, layers and runtime, and nothing else."""
-    layers = [str(layer(name, MACHINE)) for name in its.layers]
+    layers = [str(layer(name, MACHINE)) for name in function.layers]
     site = next(path for path in sys.path if path.endswith("site-packages"))
     prepare = ISOLATED.format(runtime=RUNTIME, site=site)
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", prepare + script, str(code_of(synth)), f"lambdas.{its.name}", *layers],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-B",
+            "-c",
+            prepare + script,
+            str(code_of(synth)),
+            f"lambdas.{function.name}",
+            *layers,
+        ],
         env={VARIABLE: RESOURCES.to_json(), "AWS_DEFAULT_REGION": "us-east-1"},
         capture_output=True,
         text=True,
@@ -72,17 +82,19 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the layers have
 
 
 @linux_only
-@pytest.mark.parametrize("its", FUNCTIONS, ids=lambda its: str(its.name))
-def test_a_lambda_starts_with_its_layers_alone(synth: Synth, its: Function) -> None:
-    loaded = on_lambda(synth, its, LOADED).split()
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda value: str(value.name))
+def test_a_lambda_starts_with_its_layers_alone(synth: Synth, function: Function) -> None:
+    loaded = on_lambda(synth, function, LOADED).split()
     assert "stepwell" in loaded
     assert "pydantic" not in loaded
-    assert ("cel_expr_python" in loaded) <= ("expressions" in its.layers and its.name != "ingest"), "few need it there"
+    assert ("cel_expr_python" in loaded) <= ("expressions" in function.layers and function.name != "ingest"), (
+        "few need it there"
+    )
 
 
 @linux_only
 def test_the_layer_of_traces_needs_nothing_but_the_runtime(synth: Synth) -> None:
-    ingest = next(its for its in FUNCTIONS if its.name == "ingest")
+    ingest = next(function for function in FUNCTIONS if function.name == "ingest")
     traced = replace(ingest, layers=(*ingest.layers, TRACER))
     assert "aws_xray_sdk" in on_lambda(synth, traced, "import aws_xray_sdk.core;" + LOADED).split()
     assert "aws_xray_sdk" not in on_lambda(synth, ingest, LOADED).split()
@@ -90,20 +102,20 @@ def test_the_layer_of_traces_needs_nothing_but_the_runtime(synth: Synth) -> None
 
 @linux_only
 def test_the_api_can_describe_itself(synth: Synth) -> None:
-    (api,) = [its for its in FUNCTIONS if its.name == "api"]
+    (api,) = [function for function in FUNCTIONS if function.name == "api"]
     answer = json.loads(on_lambda(synth, api, ASK_FOR_DOCUMENT))
     assert answer["statusCode"] == 200
     assert json.loads(answer["body"])["openapi"].startswith("3.1")
 
 
 def test_there_is_a_function_for_every_file_in_lambdas() -> None:
-    assert {its.name for its in FUNCTIONS} == {file.stem for file in (ROOT / "lambdas").glob("[!_]*.py")}
+    assert {function.name for function in FUNCTIONS} == {file.stem for file in (ROOT / "lambdas").glob("[!_]*.py")}
 
 
 def test_only_what_lambdas_need_is_deployed(synth: Synth) -> None:
     code = code_of(synth)
-    assert {its.name for its in code.iterdir()} == {"lambdas", "stepwell"}
-    assert not {its.name for its in (code / "stepwell").iterdir()} & set(NOT_IN_LAMBDAS)
+    assert {path.name for path in code.iterdir()} == {"lambdas", "stepwell"}
+    assert not {path.name for path in (code / "stepwell").iterdir()} & set(NOT_IN_LAMBDAS)
     assert size_mb(code) < 2.5
 
 
@@ -113,7 +125,7 @@ def test_a_lock_file_has_exact_versions_and_no_addresses(name: str) -> None:
     assert lines
     assert all(re.fullmatch(r"[a-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in lines)
     wanted = re.findall(r"^([a-z0-9_-]+)>=", (HERE / f"{name}.in").read_text(), re.MULTILINE)
-    assert {its.replace("_", "-") for its in wanted} <= {line.partition("==")[0].replace("_", "-") for line in lines}
+    assert {item.replace("_", "-") for item in wanted} <= {line.partition("==")[0].replace("_", "-") for line in lines}
 
 
 def test_layers_fit_well_into_a_lambda() -> None:

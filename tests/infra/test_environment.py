@@ -35,11 +35,13 @@ def test_a_rule_can_hand_events_on_to_the_environment() -> None:
 
 
 def test_the_environment_writes_the_parameters_that_are_read(synth: Synth) -> None:
-    written = {its["Name"]: its["Value"] for its in synth.resources("dev", "AWS::SSM::Parameter").values()}
+    written = {
+        resource["Name"]: resource["Value"] for resource in synth.resources("dev", "AWS::SSM::Parameter").values()
+    }
     (bus,) = synth.resources("dev", "AWS::Events::EventBus")
     assert written[bus_parameter("dev")] == {"Fn::GetAtt": [bus, "Arn"]}
     functions = synth.resources("dev", "AWS::Lambda::Function").items()
-    (registrar,) = [name for name, its in functions if its["Handler"] == "lambdas.register.handler"]
+    (registrar,) = [name for name, item in functions if item["Handler"] == "lambdas.register.handler"]
     assert written[registrar_parameter("dev")] == {"Fn::GetAtt": [registrar, "Arn"]}
 
 
@@ -47,7 +49,11 @@ def test_the_environment_writes_what_steps_in_stacks_read(synth: Synth) -> None:
     kinds = {}
     for env in ("dev", "all"):
         parameters = synth.resources(env, "AWS::SSM::Parameter").values()
-        kinds[env] = {its["Name"]: (its["Type"], its["Value"]) for its in parameters if "/steps/" in its["Name"]}
+        kinds[env] = {
+            parameter["Name"]: (parameter["Type"], parameter["Value"])
+            for parameter in parameters
+            if "/steps/" in parameter["Name"]
+        }
     names = {
         "outcomes-queue", "layer-arm64", "layer-x86_64", "kms-key", "permissions-boundary", "tracing",
         "retention-days", "event-age-s",
@@ -63,10 +69,10 @@ def test_the_environment_writes_what_steps_in_stacks_read(synth: Synth) -> None:
 
 
 def test_the_registrar_has_time_for_routers_to_learn_of_new_waits(synth: Synth) -> None:
-    (its,) = [
-        its
-        for its in synth.resources("dev", "AWS::Lambda::Function").values()
-        if its["Handler"] == "lambdas.register.handler"
+    (value,) = [
+        resource
+        for resource in synth.resources("dev", "AWS::Lambda::Function").values()
+        if resource["Handler"] == "lambdas.register.handler"
     ]
     longest_cache_s = Resources.__dataclass_fields__["cache_s"].default
-    assert its["Timeout"] > 2 * longest_cache_s
+    assert value["Timeout"] > 2 * longest_cache_s

@@ -50,9 +50,9 @@ def test_no_flag_that_cdk_json_leaves_out_would_change_anything(synth: Synth, wi
 
 def test_an_app_with_all_flags_has_each_log_group_once(with_all: Any) -> None:
     groups = [
-        json.dumps(its["Properties"].get("LogGroupName"))
-        for its in with_all["Resources"].values()
-        if its["Type"] == "AWS::Logs::LogGroup" and "LogGroupName" in its["Properties"]
+        json.dumps(resource["Properties"].get("LogGroupName"))
+        for resource in with_all["Resources"].values()
+        if resource["Type"] == "AWS::Logs::LogGroup" and "LogGroupName" in resource["Properties"]
     ]
     assert groups
     assert len(groups) == len(set(groups))

@@ -18,7 +18,7 @@ MOST_RESOURCES = 500
 
 def reserved(synth: Synth, env: str) -> dict[str, Any]:
     name = "ReservedConcurrentExecutions"
-    return {its: made[name] for its, made in functions(synth, env).items() if name in made}
+    return {text: made[name] for text, made in functions(synth, env).items() if name in made}
 
 
 def test_no_instance_is_reserved_unless_it_is_asked_for(synth: Synth) -> None:
@@ -38,7 +38,9 @@ def test_instances_are_reserved_for_each_lambda_by_its_own_setting(synth: Synth)
 
 @every_environment
 def test_push_hears_how_many_instances_a_step_may_have(synth: Synth, env: str) -> None:
-    parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
+    parameters = {
+        resource["Name"]: resource["Value"] for resource in synth.resources(env, "AWS::SSM::Parameter").values()
+    }
     known: Resources = resources(parameters[f"/stepwell/{env}/resources"])
     assert known.step_concurrency == synth.settings[env].step_concurrency
 
@@ -61,4 +63,4 @@ def test_a_stack_with_everything_is_far_from_the_most_resources(synth: Synth) ->
 
 
 def test_every_lambda_whose_instances_can_be_reserved_is_one_of_the_engine_s() -> None:
-    assert {"ingest", "api", "tick", "route", "advance"} < {its.name for its in FUNCTIONS}
+    assert {"ingest", "api", "tick", "route", "advance"} < {function.name for function in FUNCTIONS}

@@ -36,14 +36,16 @@ handler({}, SimpleNamespace(aws_request_id="1"))
 def test_lambda_writes_json_and_of_its_own_lines_only_warnings(synth: Synth, env: str) -> None:
     level = application_log_level(synth.settings[env].log_level)
     wanted = {"LogFormat": "JSON", "SystemLogLevel": "WARN", "ApplicationLogLevel": level}
-    found = {name: its.get("LoggingConfig") for name, its in functions(synth, env).items()}
+    found = {name: item.get("LoggingConfig") for name, item in functions(synth, env).items()}
     assert found.pop("step_http") is None, "logs of attempts are read by the lines START and END, which are text"
     assert list(found.values()) == [wanted] * len(found)
 
 
 @every_environment
 def test_metrics_are_written_unless_they_are_turned_off(synth: Synth, env: str) -> None:
-    written = {its["Environment"]["Variables"].get("STEPWELL_METRICS") for its in functions(synth, env).values()}
+    written = {
+        function["Environment"]["Variables"].get("STEPWELL_METRICS") for function in functions(synth, env).values()
+    }
     assert written == ({None} if synth.settings[env].metrics else {"false"})
 
 
@@ -67,7 +69,7 @@ def lines(level: str, **variables: str) -> list[dict[str, object]]:
 def test_the_log_level_decides_over_lines_and_never_over_metrics(level: str) -> None:
     found = lines(level)
     assert [line["level"] for line in found if "level" in line] == [
-        its for its in LEVELS[LEVELS.index(level) :] for _ in range(2)
+        level for level in LEVELS[LEVELS.index(level) :] for _ in range(2)
     ]
     assert [line["EventsAccepted"] for line in found if "_aws" in line] == [[1.0]]
 

@@ -31,11 +31,11 @@ class Watched:
 
 def of_alarms(account: Physical) -> Iterator[Watched]:
     for id, alarm in account.of_type("AWS::CloudWatch::Alarm").items():
-        its = account.value(alarm)
-        if "MetricName" in its:
-            pairs = {one["Name"]: one["Value"] for one in its.get("Dimensions", ())}
-            yield Watched(id, its["Namespace"], its["MetricName"], pairs, its["Statistic"])
-        for query in its.get("Metrics", ()):
+        value = account.value(alarm)
+        if "MetricName" in value:
+            pairs = {one["Name"]: one["Value"] for one in value.get("Dimensions", ())}
+            yield Watched(id, value["Namespace"], value["MetricName"], pairs, value["Statistic"])
+        for query in value.get("Metrics", ()):
             yield of_query(id, query["Expression"])
 
 
@@ -57,20 +57,22 @@ def of_widgets(account: Physical) -> Iterator[Watched]:
             yield Watched(widget["properties"]["title"], namespace, name, dimensions, options.get("stat", default))
 
 
-def problem(its: Watched, account: Physical, own: OwnMetrics) -> str | None:
+def problem(watched: Watched, account: Physical, own: OwnMetrics) -> str | None:
     """Why this metric has no data, or not the one that is meant."""
-    if its.namespace == own.namespace:
-        if its.name not in own.names:
+    if watched.namespace == own.namespace:
+        if watched.name not in own.names:
             return "no Lambda of the engine writes it"
-        return None if its.dimensions == own.dimensions else f"it is written with {own.dimensions}"
-    emitted = OF_SERVICES.get((its.namespace, its.name))
+        return None if watched.dimensions == own.dimensions else f"it is written with {own.dimensions}"
+    emitted = OF_SERVICES.get((watched.namespace, watched.name))
     if emitted is None:
         return "not in the table of what services report"
-    if set(its.dimensions) not in emitted.dimensions:
+    if set(watched.dimensions) not in emitted.dimensions:
         return f"it is reported with {[sorted(one) for one in emitted.dimensions]}"
-    if its.statistic not in emitted.statistics:
-        return f"{its.statistic} says nothing of it: {sorted(emitted.statistics)}"
-    wrong = [name for name, value in its.dimensions.items() if value is not None and value not in named(account)[name]]
+    if watched.statistic not in emitted.statistics:
+        return f"{watched.statistic} says nothing of it: {sorted(emitted.statistics)}"
+    wrong = [
+        name for name, value in watched.dimensions.items() if value is not None and value not in named(account)[name]
+    ]
     return f"nothing is called so: {wrong}" if wrong else None
 
 
@@ -81,9 +83,9 @@ def named(account: Physical) -> dict[str, set[str]]:
         "FunctionName": set(account.of_type("AWS::Lambda::Function")),
         "QueueName": set(account.of_type("AWS::SQS::Queue")),
         "TableName": set(account.of_type("AWS::DynamoDB::Table")),
-        "GlobalSecondaryIndexName": {its["IndexName"] for its in table["GlobalSecondaryIndexes"]},
+        "GlobalSecondaryIndexName": {index["IndexName"] for index in table["GlobalSecondaryIndexes"]},
         "ApiId": set(account.of_type("AWS::ApiGatewayV2::Api")),
-        "Stage": {its["StageName"] for its in account.of_type("AWS::ApiGatewayV2::Stage").values()},
+        "Stage": {item["StageName"] for item in account.of_type("AWS::ApiGatewayV2::Stage").values()},
         "EventBusName": set(account.of_type("AWS::Events::EventBus")),
         "RuleName": set(account.of_type("AWS::Events::Rule")),
     }
@@ -97,23 +99,23 @@ def account(synth: Synth, env: str) -> Physical:
 def test_every_alarm_watches_a_metric_that_is_reported(synth: Synth, env: str) -> None:
     there, own = account(synth, env), own_metrics(env)
     found = list(of_alarms(there))
-    assert {its.where for its in found} == set(there.of_type("AWS::CloudWatch::Alarm"))
-    assert {f"{its.where}: {its.name}": why for its in found if (why := problem(its, there, own))} == {}
+    assert {watched.where for watched in found} == set(there.of_type("AWS::CloudWatch::Alarm"))
+    assert {f"{watched.where}: {watched.name}": why for watched in found if (why := problem(watched, there, own))} == {}
 
 
 @watched
 def test_every_graph_shows_a_metric_that_is_reported(synth: Synth, env: str) -> None:
     there, own = account(synth, env), own_metrics(env)
     found = list(of_widgets(there))
-    assert {its.where for its in found} == {widget["properties"]["title"] for widget in there.dashboard()}
-    assert {f"{its.where}: {its.name}": why for its in found if (why := problem(its, there, own))} == {}
+    assert {watched.where for watched in found} == {widget["properties"]["title"] for widget in there.dashboard()}
+    assert {f"{watched.where}: {watched.name}": why for watched in found if (why := problem(watched, there, own))} == {}
 
 
 @watched
 def test_a_rule_is_watched_on_the_bus_on_which_it_is(synth: Synth, env: str) -> None:
     there = account(synth, env)
     on_bus = {id: there.value(rule.get("EventBusName", "")) for id, rule in there.of_type("AWS::Events::Rule").items()}
-    watched_rules = [its.dimensions for its in of_alarms(there) if its.namespace == "AWS/Events"]
+    watched_rules = [alarm.dimensions for alarm in of_alarms(there) if alarm.namespace == "AWS/Events"]
     assert watched_rules
     for dimensions in watched_rules:
         rule = dimensions["RuleName"]
@@ -123,7 +125,7 @@ def test_a_rule_is_watched_on_the_bus_on_which_it_is(synth: Synth, env: str) -> 
 
 def test_the_reference_to_a_rule_on_a_bus_of_one_s_own_is_not_its_name(synth: Synth) -> None:
     there = account(synth, "dev")
-    (rule,) = [id for id, its in there.of_type("AWS::Events::Rule").items() if "EventBusName" in its]
+    (rule,) = [id for id, item in there.of_type("AWS::Events::Rule").items() if "EventBusName" in item]
     (bus,) = there.of_type("AWS::Events::EventBus")
     assert there.value({"Ref": rule}) == f"{bus}|{rule}"
     assert problem(
@@ -146,7 +148,9 @@ def test_silence_is_an_alarm_only_where_something_must_happen(synth: Synth, env:
 @watched
 def test_an_alarm_of_silence_waits_until_there_can_have_been_data(synth: Synth, env: str) -> None:
     (alarm,) = [
-        its for its in synth.resources(env, "AWS::CloudWatch::Alarm").values() if its["TreatMissingData"] == "breaching"
+        resource
+        for resource in synth.resources(env, "AWS::CloudWatch::Alarm").values()
+        if resource["TreatMissingData"] == "breaching"
     ]
     assert alarm["EvaluationPeriods"] * alarm["Period"] >= 600
 
@@ -163,19 +167,21 @@ def test_every_alarm_reaches_a_topic_that_cloudwatch_may_publish_to(synth: Synth
         for policy in there.of_type("AWS::SNS::TopicPolicy").values()
         for statement in policy["PolicyDocument"]["Statement"]
     ]
-    (allowed,) = [its for its in statements if its["Effect"] == "Allow"]
+    (allowed,) = [statement for statement in statements if statement["Effect"] == "Allow"]
     assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
     assert (allowed["Action"], allowed["Resource"]) == ("sns:Publish", topic)
-    emails = [its["Endpoint"] for its in there.of_type("AWS::SNS::Subscription").values()]
+    emails = [item["Endpoint"] for item in there.of_type("AWS::SNS::Subscription").values()]
     email = synth.settings[env].alarm_email
     assert emails == ([email] if email else [])
-    assert {there.value(its["TopicArn"]) for its in there.of_type("AWS::SNS::Subscription").values()} <= {topic}
+    assert {there.value(item["TopicArn"]) for item in there.of_type("AWS::SNS::Subscription").values()} <= {topic}
 
 
 def test_who_gives_no_address_hears_that_nobody_is_told_of_alarms(synth: Synth) -> None:
     def warnings(env: str) -> str:
         metadata = json.loads((synth.folder / f"Stepwell-{env}.metadata.json").read_text())
-        return json.dumps([its for entries in metadata.values() for its in entries if its["type"] == "aws:cdk:warning"])
+        return json.dumps(
+            [entry for entries in metadata.values() for entry in entries if entry["type"] == "aws:cdk:warning"]
+        )
 
     assert "Nobody is told of alarms" in warnings("dev")
     assert "Nobody is told of alarms" not in warnings("all")

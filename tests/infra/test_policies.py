@@ -46,14 +46,14 @@ def statements(there: Physical, kind: str) -> dict[str, list[Statement]]:
             targets = policy[name] if isinstance(policy[name], list) else [policy[name]]
             for target in targets:
                 (id,) = [one for one in found if there.ref(one) == there.value(target)]
-                found[id] += [there.value(its) for its in policy["PolicyDocument"]["Statement"]]
+                found[id] += [there.value(item) for item in policy["PolicyDocument"]["Statement"]]
     return found
 
 
 def allowed(found: list[Statement], arn: str) -> set[Allowed]:
-    grants = [its for its in found if its["Effect"] == "Allow"]
-    assert all(its["Resource"] == arn for its in grants)
-    return {(its["Principal"]["Service"], its["Action"], json.dumps(its["Condition"])) for its in grants}
+    grants = [statement for statement in found if statement["Effect"] == "Allow"]
+    assert all(grant["Resource"] == arn for grant in grants)
+    return {(grant["Principal"]["Service"], grant["Action"], json.dumps(grant["Condition"])) for grant in grants}
 
 
 def of_rule(there: Physical, id: str) -> Allowed:
@@ -73,7 +73,7 @@ def test_a_queue_takes_messages_from_the_rules_that_send_to_it_and_from_nothing_
             for place in (target["Arn"], target.get("DeadLetterConfig", {}).get("Arn")):
                 if (arn := there.value(place)) in expected:
                     expected[arn].add(of_rule(there, id))
-    found = {there.arn(id): allowed(its, there.arn(id)) for id, its in statements(there, "AWS::SQS::Queue").items()}
+    found = {there.arn(id): allowed(items, there.arn(id)) for id, items in statements(there, "AWS::SQS::Queue").items()}
     assert found == expected
     assert sum(map(len, found.values())) == (4 if synth.settings[env].has_containers else 2)
 
@@ -97,10 +97,10 @@ def test_nothing_is_taken_without_tls(synth: Synth, env: str) -> None:
     there = account(synth, env)
     for kind in ("AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::S3::Bucket"):
         for id, found in statements(there, kind).items():
-            denied = [its for its in found if its["Effect"] == "Deny"]
-            without_tls = [its["Principal"] for its in denied if its["Condition"] == NO_TLS]
+            denied = [statement for statement in found if statement["Effect"] == "Deny"]
+            without_tls = [item["Principal"] for item in denied if item["Condition"] == NO_TLS]
             assert without_tls in (["*"], [{"AWS": "*"}]), id
-            assert all(its["Condition"] in (NO_TLS, OLD_TLS) for its in denied), id
+            assert all(item["Condition"] in (NO_TLS, OLD_TLS) for item in denied), id
 
 
 @every_environment
@@ -116,7 +116,7 @@ def test_the_bus_takes_events_of_this_account_alone(synth: Synth, env: str) -> N
 def test_nobody_but_the_emptying_of_the_bucket_is_let_into_the_bucket(synth: Synth, env: str) -> None:
     there = account(synth, env)
     ((_, found),) = statements(there, "AWS::S3::Bucket").items()
-    principals = [its["Principal"] for its in found if its["Effect"] == "Allow"]
+    principals = [statement["Principal"] for statement in found if statement["Effect"] == "Allow"]
     if synth.settings[env].keep_data:
         assert principals == []
     else:
@@ -128,14 +128,14 @@ def test_nobody_but_the_emptying_of_the_bucket_is_let_into_the_bucket(synth: Syn
 def test_a_lambda_is_invoked_by_what_starts_it_and_by_nothing_else(synth: Synth, env: str) -> None:
     there = account(synth, env)
     tick = next(
-        id for id, its in there.of_type("AWS::Lambda::Function").items() if its["Handler"] == "lambdas.tick.handler"
+        id for id, item in there.of_type("AWS::Lambda::Function").items() if item["Handler"] == "lambdas.tick.handler"
     )
     for permission in there.of_type("AWS::Lambda::Permission").values():
-        its = there.value({name: value for name, value in permission.items() if name != "SourceArn"})
-        assert its["Principal"] in ("apigateway.amazonaws.com", "events.amazonaws.com")
+        found = there.value({name: value for name, value in permission.items() if name != "SourceArn"})
+        assert found["Principal"] in ("apigateway.amazonaws.com", "events.amazonaws.com")
         assert "SourceArn" in permission
-        if its["Principal"] == "events.amazonaws.com":
-            assert its["FunctionName"] == there.arn(tick)
+        if found["Principal"] == "events.amazonaws.com":
+            assert found["FunctionName"] == there.arn(tick)
 
 
 # --- all kinds --------------------------------------------------------------------------------------------------------
@@ -143,7 +143,9 @@ def test_a_lambda_is_invoked_by_what_starts_it_and_by_nothing_else(synth: Synth,
 
 @every_environment
 def test_no_policy_of_a_resource_is_left_out_here(synth: Synth, env: str) -> None:
-    kinds = {its["Type"] for its in account(synth, env).resources.values() if its["Type"].endswith("Policy")}
+    kinds = {
+        resource["Type"] for resource in account(synth, env).resources.values() if resource["Type"].endswith("Policy")
+    }
     assert kinds <= {*POLICIES, *OTHER_POLICIES}
 
 
@@ -152,11 +154,11 @@ def test_no_wildcard_lets_anybody_in(synth: Synth, env: str) -> None:
     there = account(synth, env)
     for kind in ("AWS::SQS::Queue", "AWS::SNS::Topic", "AWS::S3::Bucket"):
         for found in statements(there, kind).values():
-            for its in found:
-                if its["Effect"] == "Allow":
-                    assert "*" not in json.dumps(its["Principal"])
-                    if "Service" in its["Principal"]:
-                        assert "aws:Source" in json.dumps(its["Condition"])
+            for statement in found:
+                if statement["Effect"] == "Allow":
+                    assert "*" not in json.dumps(statement["Principal"])
+                    if "Service" in statement["Principal"]:
+                        assert "aws:Source" in json.dumps(statement["Condition"])
 
 
 # --- with a key -------------------------------------------------------------------------------------------------------
@@ -169,8 +171,8 @@ def test_queues_with_a_key_know_their_rules_whatever_feature_flags_an_app_has(fl
     Bus(stack, Settings(kms_key=EVERYTHING.kms_key), Queues(stack, Settings(kms_key=EVERYTHING.kms_key)))
     there = Physical(Template.from_stack(stack).to_json())
     (rule,) = there.of_type("AWS::Events::Rule")
-    assert {its["KmsMasterKeyId"] for its in there.of_type("AWS::SQS::Queue").values()} == {EVERYTHING.kms_key}
-    found = [allowed(its, there.arn(id)) for id, its in statements(there, "AWS::SQS::Queue").items()]
+    assert {item["KmsMasterKeyId"] for item in there.of_type("AWS::SQS::Queue").values()} == {EVERYTHING.kms_key}
+    found = [allowed(items, there.arn(id)) for id, items in statements(there, "AWS::SQS::Queue").items()]
     assert [one for one in found if one] == [{of_rule(there, rule)}] * 2  # the queue and its dead letters
 
 
@@ -180,23 +182,23 @@ def test_the_owner_of_a_key_is_told_all_services_that_must_use_it(synth: Synth) 
     services = {"events.amazonaws.com"} if there.of_type("AWS::SQS::QueuePolicy") else set()
     services |= {"cloudwatch.amazonaws.com"} if there.of_type("AWS::SNS::Topic") else set()
     services |= {f"logs.{REGION}.amazonaws.com"} if there.of_type("AWS::Logs::LogGroup") else set()
-    told = key_policy.statements(EVERYTHING.kms_key)
-    assert {its["Principal"]["Service"] for its in told} == services
-    for its in told:
-        assert its["Effect"] == "Allow"
-        assert {"kms:Decrypt", "kms:GenerateDataKey*"} <= set(its["Action"]) <= {
+    items = key_policy.statements(EVERYTHING.kms_key)
+    assert {item["Principal"]["Service"] for item in items} == services
+    for item in items:
+        assert item["Effect"] == "Allow"
+        assert {"kms:Decrypt", "kms:GenerateDataKey*"} <= set(item["Action"]) <= {
             "kms:Decrypt", "kms:GenerateDataKey*", "kms:Encrypt", "kms:ReEncrypt*", "kms:DescribeKey",
         }  # fmt: skip
-        ((_, condition),) = its["Condition"].items()
+        ((_, condition),) = item["Condition"].items()
         ((name, value),) = condition.items()
         assert name.startswith(("kms:EncryptionContext:aws:", "aws:SourceAccount"))
         assert ACCOUNT in value
 
 
 def test_an_environment_of_another_account_than_the_key_s_is_named_by_its_own() -> None:
-    for its in key_policy.statements(EVERYTHING.kms_key, account="999999999999"):
-        assert "999999999999" in json.dumps(its["Condition"])
-        assert ACCOUNT not in json.dumps(its["Condition"])
+    for statement in key_policy.statements(EVERYTHING.kms_key, account="999999999999"):
+        assert "999999999999" in json.dumps(statement["Condition"])
+        assert ACCOUNT not in json.dumps(statement["Condition"])
 
 
 def test_what_a_key_s_policy_lacks_is_found() -> None:
@@ -217,7 +219,7 @@ def test_the_statements_are_printed_for_a_key_and_for_nothing_else(capsys: pytes
 def test_the_statements_are_a_policy_that_cdk_takes() -> None:
     stack = cdk.Stack()
     key = kms.Key(stack, "Key")
-    for its in key_policy.statements(EVERYTHING.kms_key):
-        key.add_to_resource_policy(iam.PolicyStatement.from_json(its))
+    for statement in key_policy.statements(EVERYTHING.kms_key):
+        key.add_to_resource_policy(iam.PolicyStatement.from_json(statement))
     (made,) = Template.from_stack(stack).find_resources("AWS::KMS::Key").values()
     assert key_policy.missing(made["Properties"]["KeyPolicy"], key_policy.statements(EVERYTHING.kms_key)) == []

@@ -14,17 +14,21 @@ from tests.infra.test_stack import references
 
 
 def test_roles_of_steps_are_bounded_by_a_policy_of_the_stack(synth: Synth) -> None:
-    ((policy, its),) = synth.resources("dev", "AWS::IAM::ManagedPolicy").items()
-    allowed = {action for one in its["PolicyDocument"]["Statement"] for action in _list(one["Action"])}
+    ((policy, value),) = synth.resources("dev", "AWS::IAM::ManagedPolicy").items()
+    allowed = {action for one in value["PolicyDocument"]["Statement"] for action in _list(one["Action"])}
     assert not [action for action in allowed if action.startswith("iam:") or "*" in action]
-    written = {its["Name"]: its["Value"] for its in synth.resources("dev", "AWS::SSM::Parameter").values()}
+    written = {
+        resource["Name"]: resource["Value"] for resource in synth.resources("dev", "AWS::SSM::Parameter").values()
+    }
     for name in (parameter("dev"), push_parameter("dev")):
         assert policy in references(written[name])
 
 
 def test_a_boundary_of_the_account_s_own_takes_its_place(synth: Synth) -> None:
     assert synth.resources("all", "AWS::IAM::ManagedPolicy") == {}
-    written = {its["Name"]: its["Value"] for its in synth.resources("all", "AWS::SSM::Parameter").values()}
+    written = {
+        resource["Name"]: resource["Value"] for resource in synth.resources("all", "AWS::SSM::Parameter").values()
+    }
     assert synth.settings["all"].permissions_boundary in json.dumps(written[push_parameter("all")])
 
 
@@ -41,4 +45,4 @@ def test_a_boundary_is_widened_or_replaced_but_not_both() -> None:
 
 
 def _list(value: object) -> list[str]:
-    return [str(its) for its in value] if isinstance(value, list) else [str(value)]
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]

@@ -17,9 +17,9 @@ DELETE = "ssm:DeleteParameter"
 def policies(synth: Synth, env: str, name: str) -> list[dict[str, Any]]:
     """All statements that the role of a Lambda has, from whatever policy."""
     (role,) = references(functions(synth, env)[name]["Role"])
-    its = synth.resources(env, "AWS::IAM::Role")[role]
-    assert "ManagedPolicyArns" not in its
-    documents = [policy["PolicyDocument"] for policy in its["Policies"]]
+    resource = synth.resources(env, "AWS::IAM::Role")[role]
+    assert "ManagedPolicyArns" not in resource
+    documents = [policy["PolicyDocument"] for policy in resource["Policies"]]
     for policy in synth.resources(env, "AWS::IAM::Policy").values():
         if role in references(policy["Roles"]):
             documents.append(policy["PolicyDocument"])
@@ -27,19 +27,19 @@ def policies(synth: Synth, env: str, name: str) -> list[dict[str, Any]]:
 
 
 def actions(statement: dict[str, Any]) -> list[str]:
-    its = statement["Action"]
-    return [its] if isinstance(its, str) else its
+    value = statement["Action"]
+    return [value] if isinstance(value, str) else value
 
 
 def test_every_lambda_has_statements() -> None:
-    assert set(STATEMENTS) == {its.name for its in FUNCTIONS}
+    assert set(STATEMENTS) == {function.name for function in FUNCTIONS}
 
 
 @pytest.mark.parametrize("env", ["dev", "all", "bare"])
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_role_is_what_the_table_says(synth: Synth, env: str, name: str) -> None:
-    expected = {action for its in statements(name, synth.settings[env]) for action in its.names}
-    found = {action for its in policies(synth, env, name) for action in actions(its)}
+    expected = {action for statement in statements(name, synth.settings[env]) for action in statement.names}
+    found = {action for policy in policies(synth, env, name) for action in actions(policy)}
     assert found == expected | {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 
@@ -53,8 +53,8 @@ def test_no_role_may_do_anything_to_everything(synth: Synth, env: str, name: str
             assert set(actions(statement)) <= nameless
 
 
-@pytest.mark.parametrize("its", FUNCTIONS, ids=lambda its: str(its.name))
-def test_a_lambda_may_call_what_the_topology_says(its: Function, synth: Synth) -> None:
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda value: str(value.name))
+def test_a_lambda_may_call_what_the_topology_says(function: Function, synth: Synth) -> None:
     calls = {
         ("lambda:InvokeFunction", "step lambdas"): STEPS,
         ("events:PutEvents", "bus"): BUS,
@@ -64,11 +64,11 @@ def test_a_lambda_may_call_what_the_topology_says(its: Function, synth: Synth) -
     allowed = {
         (action, place)
         for env in ("dev", "all")
-        for statement in statements(its.name, synth.settings[env])
+        for statement in statements(function.name, synth.settings[env])
         for action in statement.names
         for place in statement.places
     }
-    assert {calls[one] for one in allowed if one in calls} == set(its.calls)
+    assert {calls[one] for one in allowed if one in calls} == set(function.calls)
 
 
 @pytest.mark.parametrize("env", ["dev", "all"])
@@ -83,17 +83,21 @@ def test_every_role_is_assumed_for_its_own_account_only(synth: Synth, env: str) 
 
 
 def test_roles_are_passed_to_ecs_alone(synth: Synth) -> None:
-    found = [its for its in policies(synth, "all", "advance") if "iam:PassRole" in actions(its)]
-    assert [its["Condition"] for its in found] == [{"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}]
+    found = [policy for policy in policies(synth, "all", "advance") if "iam:PassRole" in actions(policy)]
+    assert [item["Condition"] for item in found] == [
+        {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    ]
 
 
 def test_containers_are_allowed_only_where_there_are_containers(synth: Synth) -> None:
     for name in STATEMENTS:
-        assert not [its for its in policies(synth, "dev", name) for action in actions(its) if action.startswith("ecs:")]
+        assert not [
+            policy for policy in policies(synth, "dev", name) for action in actions(policy) if action.startswith("ecs:")
+        ]
 
 
 def test_an_api_without_a_bus_needs_no_right_to_it(synth: Synth) -> None:
-    found = {action for its in policies(synth, "all", "ingest") for action in actions(its)}
+    found = {action for policy in policies(synth, "all", "ingest") for action in actions(policy)}
     assert "events:PutEvents" not in found
     assert "sqs:SendMessage" in found
 
@@ -103,9 +107,9 @@ def test_signing_keys_are_read_only_by_who_signs_or_checks_and_made_by_one(synth
     def may(name: str) -> set[str]:
         return {
             action
-            for its in policies(synth, env, name)
-            if "signing-keys" in str(its["Resource"])
-            for action in actions(its)
+            for policy in policies(synth, env, name)
+            if "signing-keys" in str(policy["Resource"])
+            for action in actions(policy)
         }
 
     makes = {"ssm:GetParameter", "ssm:PutParameter"} | (set() if synth.settings[env].keep_data else {DELETE})
@@ -118,12 +122,12 @@ def test_signing_keys_are_read_only_by_who_signs_or_checks_and_made_by_one(synth
 def test_the_key_decrypts_for_a_lambda_only_the_parameters_that_it_may_read(synth: Synth) -> None:
     found = {}
     for name in STATEMENTS:
-        for its in policies(synth, "all", name):
-            if "kms:EncryptionContext:PARAMETER_ARN" in str(its):
-                found[name] = str(its["Condition"]["StringLike"]["kms:EncryptionContext:PARAMETER_ARN"])
-                assert "ssm." in str(its["Condition"]["StringEquals"]["kms:ViaService"])
+        for policy in policies(synth, "all", name):
+            if "kms:EncryptionContext:PARAMETER_ARN" in str(policy):
+                found[name] = str(policy["Condition"]["StringLike"]["kms:EncryptionContext:PARAMETER_ARN"])
+                assert "ssm." in str(policy["Condition"]["StringEquals"]["kms:ViaService"])
     holds = {
-        name: {part for part in ("dotenv", "secrets", "signing-keys") if part in its} for name, its in found.items()
+        name: {part for part in ("dotenv", "secrets", "signing-keys") if part in text} for name, text in found.items()
     }
     assert holds == {
         **{user: {"signing-keys"} for user in ("route", "advance", "tick", "api", "register")},
@@ -133,6 +137,6 @@ def test_the_key_decrypts_for_a_lambda_only_the_parameters_that_it_may_read(synt
 
 
 def test_ingest_reads_keys_types_and_webhooks_and_nothing_else_of_the_table(synth: Synth) -> None:
-    (statement,) = [its for its in policies(synth, "dev", "ingest") if "dynamodb:GetItem" in actions(its)]
+    (statement,) = [policy for policy in policies(synth, "dev", "ingest") if "dynamodb:GetItem" in actions(policy)]
     assert actions(statement) == ["dynamodb:GetItem"]  # Scan names no partition, and would be allowed all of them
     assert statement["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["KEY", "META", "Y#*", "H"]}}

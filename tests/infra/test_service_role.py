@@ -131,8 +131,8 @@ def test_a_deployment_that_may_not_make_the_role_says_what_to_do(
 
 def test_the_cluster_waits_for_the_role(synth: Synth) -> None:
     template = synth.templates["all"].to_json()["Resources"]
-    (resource,) = [id for id, its in template.items() if its["Type"] == "Custom::EcsRole"]
-    (cluster,) = [its for its in template.values() if its["Type"] == "AWS::ECS::Cluster"]
+    (resource,) = [id for id, item in template.items() if item["Type"] == "Custom::EcsRole"]
+    (cluster,) = [item for item in template.values() if item["Type"] == "AWS::ECS::Cluster"]
     assert resource in cluster["DependsOn"]
     assert not synth.resources("all", "AWS::IAM::ServiceLinkedRole"), "it fails where the role exists already"
 
@@ -144,7 +144,9 @@ def test_nothing_is_made_for_ecs_without_containers(synth: Synth, env: str) -> N
 
 def test_its_lambda_may_make_that_role_and_no_other(synth: Synth) -> None:
     (function,) = [
-        its for its in synth.resources("all", "AWS::Lambda::Function").values() if "ECS" in its.get("Description", "")
+        resource
+        for resource in synth.resources("all", "AWS::Lambda::Function").values()
+        if "ECS" in resource.get("Description", "")
     ]
     assert len(function["Code"]["ZipFile"]) < MOST_INLINE
     (role,) = references(function["Role"])

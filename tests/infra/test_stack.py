@@ -27,8 +27,8 @@ every_environment = pytest.mark.parametrize("env", ENVIRONMENTS)
 def functions(synth: Synth, env: str) -> dict[str, dict[str, Any]]:
     """The engine's Lambdas by name; others are CDK's own."""
     found = synth.resources(env, "AWS::Lambda::Function").values()
-    handlers = {its.name: f"lambdas.{its.name}.handler" for its in FUNCTIONS}
-    return {name: its for name, handler in handlers.items() for its in found if its["Handler"] == handler}
+    handlers = {function.name: f"lambdas.{function.name}.handler" for function in FUNCTIONS}
+    return {name: item for name, handler in handlers.items() for item in found if item["Handler"] == handler}
 
 
 def text(value: Any) -> str:
@@ -42,9 +42,9 @@ def references(value: Any) -> set[str]:
             return {value["Ref"]}
         if "Fn::GetAtt" in value:
             return {value["Fn::GetAtt"][0]}
-        return {name for its in value.values() for name in references(its)}
+        return {name for item in value.values() for name in references(item)}
     if isinstance(value, list):
-        return {name for its in value for name in references(its)}
+        return {name for item in value for name in references(item)}
     return set()
 
 
@@ -78,16 +78,16 @@ def test_cfn_lint_finds_nothing(synth: Synth, env: str) -> None:
 @every_environment
 def test_every_queue_has_dead_letters_and_time_to_handle_a_batch(synth: Synth, env: str) -> None:
     queues = synth.resources(env, "AWS::SQS::Queue")
-    dead_letters = {name for its in queues.values() for name in references(its.get("RedrivePolicy", {}))}
+    dead_letters = {name for queue in queues.values() for name in references(queue.get("RedrivePolicy", {}))}
     assert len(dead_letters) == 2
-    for name, its in queues.items():
+    for name, item in queues.items():
         if key := synth.settings[env].kms_key:
-            assert its["KmsMasterKeyId"] == key
+            assert item["KmsMasterKeyId"] == key
         else:
-            assert its["SqsManagedSseEnabled"] is True
+            assert item["SqsManagedSseEnabled"] is True
         if name not in dead_letters:
-            assert its["RedrivePolicy"]["maxReceiveCount"] == MAX_RECEIVES
-            assert its["VisibilityTimeout"] == LATEST_S + synth.settings[env].batching_window
+            assert item["RedrivePolicy"]["maxReceiveCount"] == MAX_RECEIVES
+            assert item["VisibilityTimeout"] == LATEST_S + synth.settings[env].batching_window
     for mapping in synth.resources(env, "AWS::Lambda::EventSourceMapping").values():
         (queue,), (function,) = references(mapping["EventSourceArn"]), references(mapping["FunctionName"])
         timeout = synth.resources(env, "AWS::Lambda::Function")[function]["Timeout"]
@@ -113,9 +113,9 @@ def test_every_queue_and_bucket_takes_tls_only(synth: Synth, env: str) -> None:
 @every_environment
 def test_buses_hand_over_to_queues_and_never_to_lambdas(synth: Synth, env: str) -> None:
     queues = set(synth.resources(env, "AWS::SQS::Queue"))
-    rules = [its for its in synth.resources(env, "AWS::Events::Rule").values() if "EventPattern" in its]
-    archive = [its for its in rules if "replay-name" in text(its["EventPattern"])]  # CDK's own, for its archive
-    ours = [its for its in rules if its not in archive]
+    rules = [resource for resource in synth.resources(env, "AWS::Events::Rule").values() if "EventPattern" in resource]
+    archive = [rule for rule in rules if "replay-name" in text(rule["EventPattern"])]  # CDK's own, for its archive
+    ours = [rule for rule in rules if rule not in archive]
     assert len(ours) == (2 if synth.settings[env].has_containers else 1)
     for rule in ours:
         for target in rule["Targets"]:
@@ -125,9 +125,9 @@ def test_buses_hand_over_to_queues_and_never_to_lambdas(synth: Synth, env: str) 
 
 def test_only_stopped_tasks_of_the_own_cluster_reach_the_outcomes(synth: Synth) -> None:
     (pattern,) = [
-        its["EventPattern"]
-        for its in synth.resources("all", "AWS::Events::Rule").values()
-        if its.get("EventPattern", {}).get("source") == ["aws.ecs"]
+        resource["EventPattern"]
+        for resource in synth.resources("all", "AWS::Events::Rule").values()
+        if resource.get("EventPattern", {}).get("source") == ["aws.ecs"]
     ]
     (cluster,) = synth.resources("all", "AWS::ECS::Cluster")
     assert pattern["detail"]["lastStatus"] == ["STOPPED"]
@@ -139,38 +139,38 @@ def test_only_stopped_tasks_of_the_own_cluster_reach_the_outcomes(synth: Synth) 
 
 @every_environment
 def test_lambda_does_not_stop_the_engine_s_loop(synth: Synth, env: str) -> None:
-    allowed = {name for name, its in functions(synth, env).items() if its.get("RecursiveLoop") == "Allow"}
-    assert allowed == {its.name for its in FUNCTIONS}
+    allowed = {name for name, item in functions(synth, env).items() if item.get("RecursiveLoop") == "Allow"}
+    assert allowed == {function.name for function in FUNCTIONS}
 
 
 @every_environment
 def test_every_lambda_is_started_by_what_the_topology_says(synth: Synth, env: str) -> None:
     def ids(kind: str, name: str) -> dict[str, set[str]]:
-        return {id: references(its[name]) for id, its in synth.resources(env, kind).items() if name in its}
+        return {id: references(item[name]) for id, item in synth.resources(env, kind).items() if name in item}
 
-    of = {id: name for id, its in synth.resources(env, "AWS::Lambda::Function").items()
-          for name in [its["Handler"].removeprefix("lambdas.").removesuffix(".handler")]}  # fmt: skip
+    of = {id: name for id, item in synth.resources(env, "AWS::Lambda::Function").items()
+          for name in [item["Handler"].removeprefix("lambdas.").removesuffix(".handler")]}  # fmt: skip
     queues = {
         of[function]: queue
-        for its in synth.resources(env, "AWS::Lambda::EventSourceMapping").values()
-        for function in references(its["FunctionName"])
-        for queue in references(its["EventSourceArn"])
+        for resource in synth.resources(env, "AWS::Lambda::EventSourceMapping").values()
+        for function in references(resource["FunctionName"])
+        for queue in references(resource["EventSourceArn"])
     }
     schedules = {
-        of[function]: its["ScheduleExpression"]
-        for its in synth.resources(env, "AWS::Events::Rule").values()
-        if "ScheduleExpression" in its
-        for function in references(its["Targets"])
+        of[function]: resource["ScheduleExpression"]
+        for resource in synth.resources(env, "AWS::Events::Rule").values()
+        if "ScheduleExpression" in resource
+        for function in references(resource["Targets"])
     }
     invoked = {of[id] for found in ids("AWS::Lambda::EventInvokeConfig", "FunctionName").values() for id in found}
-    for its in FUNCTIONS:
-        match its.trigger:
+    for item in FUNCTIONS:
+        match item.trigger:
             case Queue(name):
-                assert name.capitalize() in queues.pop(its.name)
+                assert name.capitalize() in queues.pop(item.name)
             case Schedule(minutes):
-                assert schedules.pop(its.name) == f"rate({minutes} minute)"
+                assert schedules.pop(item.name) == f"rate({minutes} minute)"
             case Engine():
-                assert its.name in invoked
+                assert item.name in invoked
     assert (queues, schedules) == ({}, {})
 
 
@@ -190,7 +190,7 @@ def test_every_request_has_one_lambda_that_answers_it() -> None:
         ("POST", "/events"),
         ("GET", "/"),
     ]
-    assert [server(*its).name for its in asked] == [*["ingest"] * 10, "api", "api", "api"]
+    assert [server(*pair).name for pair in asked] == [*["ingest"] * 10, "api", "api", "api"]
 
 
 @every_environment
@@ -206,9 +206,9 @@ def test_a_batch_may_fail_in_part_and_has_a_limit_of_instances(synth: Synth, env
 @every_environment
 def test_an_http_step_is_retried_by_the_engine_alone(synth: Synth, env: str) -> None:
     (config,) = [
-        its
-        for its in synth.resources(env, "AWS::Lambda::EventInvokeConfig").values()
-        if "OnSuccess" in its.get("DestinationConfig", {})
+        resource
+        for resource in synth.resources(env, "AWS::Lambda::EventInvokeConfig").values()
+        if "OnSuccess" in resource.get("DestinationConfig", {})
     ]
     queue = references(config["DestinationConfig"]["OnSuccess"]["Destination"])
     assert config["MaximumRetryAttempts"] == 0
@@ -219,8 +219,8 @@ def test_an_http_step_is_retried_by_the_engine_alone(synth: Synth, env: str) -> 
 
 @every_environment
 def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) -> None:
-    for name, its in functions(synth, env).items():
-        known = resources(its["Environment"]["Variables"][VARIABLE])
+    for name, item in functions(synth, env).items():
+        known = resources(item["Environment"]["Variables"][VARIABLE])
         assert known.env == env
         assert known.table.startswith("<")
         assert bool(known.step_http) is (name != "step_http")
@@ -229,7 +229,9 @@ def test_every_lambda_knows_the_environment_s_resources(synth: Synth, env: str) 
 
 @every_environment
 def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> None:
-    parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
+    parameters = {
+        resource["Name"]: resource["Value"] for resource in synth.resources(env, "AWS::SSM::Parameter").values()
+    }
     of_stacks = {name for name in parameters if "/steps/" in name}  # see test_environment.py
     assert set(parameters) - of_stacks == {
         f"/stepwell/{env}/{name}" for name in ("resources", "bus", "registrar", "push")
@@ -254,7 +256,9 @@ def test_commands_find_everything_in_one_parameter(synth: Synth, env: str) -> No
 def test_containers_have_an_adapter_for_either_processor_and_run_on_spot_if_asked_to(synth: Synth) -> None:
     found = {}
     for env in ("dev", "all"):
-        parameters = {its["Name"]: its["Value"] for its in synth.resources(env, "AWS::SSM::Parameter").values()}
+        parameters = {
+            resource["Name"]: resource["Value"] for resource in synth.resources(env, "AWS::SSM::Parameter").values()
+        }
         found[env] = resources(parameters[f"/stepwell/{env}/resources"])
     assert (found["dev"].capacity, found["all"].capacity) == ("FARGATE", "FARGATE_SPOT")
     assert set(found["all"].adapter_images) == {"arm64", "x86_64"}
@@ -283,12 +287,12 @@ def test_nothing_has_a_name_that_two_environments_could_share(synth: Synth, env:
         "AWS::CloudWatch::Alarm": "AlarmName",
     }
     for kind, name in named.items():
-        assert all(name not in its for its in synth.resources(env, kind).values()), kind
+        assert all(name not in resource for resource in synth.resources(env, kind).values()), kind
 
 
 @every_environment
 def test_there_are_no_step_functions(synth: Synth, env: str) -> None:
-    kinds = {its["Type"] for its in synth.templates[env].to_json()["Resources"].values()}
+    kinds = {resource["Type"] for resource in synth.templates[env].to_json()["Resources"].values()}
     assert not {kind for kind in kinds if kind.startswith("AWS::StepFunctions")}
 
 
@@ -308,7 +312,7 @@ def test_events_go_to_ingest_and_everything_else_to_the_api(synth: Synth, env: s
 
     paths = ("/e", "/e/{key+}", "/webhooks/{name+}")
     to_ingest = [f"{method} {path}" for path in paths for method in ("POST", "OPTIONS", "GET", "HEAD")]
-    assert {its["RouteKey"]: handler(its) for its in routes.values()} == {
+    assert {route["RouteKey"]: handler(route) for route in routes.values()} == {
         **dict.fromkeys(to_ingest, "ingest"),
         "$default": "api",
     }
@@ -337,8 +341,8 @@ def test_all_that_is_stored_is_encrypted_with_the_key_that_is_given(synth: Synth
     }
     key = synth.settings[env].kms_key
     for kind, name in names.items():
-        for its in synth.resources(env, kind).values():
-            assert f'"{name}": "{key}"' in text(its) if key else name not in text(its), kind
+        for resource in synth.resources(env, kind).values():
+            assert f'"{name}": "{key}"' in text(resource) if key else name not in text(resource), kind
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
@@ -347,9 +351,9 @@ def test_all_that_is_stored_is_encrypted_with_the_key_that_is_given(synth: Synth
 @every_environment
 def test_what_is_asked_to_stay_stays_and_nothing_else(synth: Synth, env: str) -> None:
     kept = {
-        its["Type"]
-        for its in synth.templates[env].to_json()["Resources"].values()
-        if its.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
+        resource["Type"]
+        for resource in synth.templates[env].to_json()["Resources"].values()
+        if resource.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
     }
     data = {"AWS::DynamoDB::Table", "AWS::S3::Bucket", "Custom::StepwellSigningKeys"}
     assert kept == (data if synth.settings[env].keep_data else set())
@@ -364,12 +368,12 @@ def test_signing_keys_are_made_before_who_needs_them_and_the_old_secret_goes_aft
     (keys,) = synth.resources(env, "Custom::StepwellSigningKeys")
     (secret,) = synth.resources(env, "Custom::StepwellSecretInTable")
     lambdas = {
-        its["Properties"]["Handler"].split(".")[1]: name
-        for name, its in template.items()
-        if its["Type"] == "AWS::Lambda::Function" and its["Properties"]["Handler"].startswith("lambdas.")
+        item["Properties"]["Handler"].split(".")[1]: name
+        for name, item in template.items()
+        if item["Type"] == "AWS::Lambda::Function" and item["Properties"]["Handler"].startswith("lambdas.")
     }
     signing = {lambdas[name] for name in READ_KEYS}
-    before = {name: set(its.get("DependsOn", [])) for name, its in template.items()}
+    before = {name: set(item.get("DependsOn", [])) for name, item in template.items()}
     register = {name for name in template if name.startswith("StepwellFunctionsregister")}
     assert register == before[keys]  # the Lambda, its role and that role's policies
     assert {name for name, needs in before.items() if keys in needs and name in lambdas.values()} == signing
@@ -407,24 +411,26 @@ def test_inputs_of_containers_do_not_pile_up(synth: Synth, env: str) -> None:
 def test_no_log_is_kept_for_ever(synth: Synth, env: str) -> None:
     logs = synth.resources(env, "AWS::Logs::LogGroup").values()
     assert len(logs) == len(FUNCTIONS) + 1 + synth.settings[env].has_containers  # of the API, and the role of ECS
-    assert {its["RetentionInDays"] for its in logs} == {synth.settings[env].log_days}
+    assert {log["RetentionInDays"] for log in logs} == {synth.settings[env].log_days}
 
 
 def test_a_permissions_boundary_bounds_every_role(synth: Synth) -> None:
     boundary = synth.settings["all"].permissions_boundary
     roles = synth.resources("all", "AWS::IAM::Role")
-    own = {name: its for name, its in roles.items() if "CustomResourceProvider" not in name}
+    own = {name: item for name, item in roles.items() if "CustomResourceProvider" not in name}
     assert len(own) >= len(FUNCTIONS) + 1
-    assert {its.get("PermissionsBoundary") for its in own.values()} == {boundary}
+    assert {item.get("PermissionsBoundary") for item in own.values()} == {boundary}
 
 
 def test_a_layer_that_a_newer_one_replaces_stays_for_the_steps_that_use_it(synth: Synth) -> None:
     """The newest goes with the stack; layers of the engine, which nobody else uses, go when they are replaced."""
     layers = synth.templates["dev"].find_resources("AWS::Lambda::LayerVersion")
-    kept = {name for name, its in layers.items() if its.get("UpdateReplacePolicy") == "Retain"}
-    used = {name for its in synth.resources("dev", "AWS::SSM::Parameter").values() for name in references(its)}
+    kept = {name for name, item in layers.items() if item.get("UpdateReplacePolicy") == "Retain"}
+    used = {
+        name for resource in synth.resources("dev", "AWS::SSM::Parameter").values() for name in references(resource)
+    }
     assert kept == used & layers.keys() != set()
-    assert all(its.get("DeletionPolicy", "Delete") == "Delete" for its in layers.values())
+    assert all(layer.get("DeletionPolicy", "Delete") == "Delete" for layer in layers.values())
 
 
 def test_the_adapter_s_images_are_assets_that_no_deploy_removes(synth: Synth) -> None:
@@ -436,6 +442,6 @@ def test_the_adapter_s_images_are_assets_that_no_deploy_removes(synth: Synth) ->
         for statement in policy["PolicyDocument"]["Statement"]
         if "ecr:BatchGetImage" in statement["Action"]
     ]
-    assets = [its for its in pulls if "cdk-hnb659fds-container-assets" in str(its["Resource"])]
+    assets = [pull for pull in pulls if "cdk-hnb659fds-container-assets" in str(pull["Resource"])]
     assert assets
-    assert all("Condition" not in its for its in assets)
+    assert all("Condition" not in asset for asset in assets)

@@ -59,11 +59,11 @@ def handler(code: Path, name: str, **options: Any) -> Job:
 class Attempt:
     """An attempt that was started, what it logged, and how it ended."""
 
-    def __init__(self, runners: Runner, its: Job) -> None:
+    def __init__(self, runners: Runner, job: Job) -> None:
         self.logged: list[tuple[str, bytes]] = []
         self.outcome: Outcome | None = None
         self._news = asyncio.Event()
-        self.running: Running = runners.start(its, self._log, self._ended)
+        self.running: Running = runners.start(job, self._log, self._ended)
 
     def _log(self, stream: str, text: bytes, /) -> None:
         assert self.outcome is None, "logged after the end"
@@ -108,11 +108,11 @@ Start = Callable[[Job], Attempt]
 @asynccontextmanager
 async def runners(**options: Any) -> AsyncIterator[Start]:
     """All runners; gives a function that starts a job."""
-    its = Runners(**options)
+    runners = Runners(**options)
     try:
-        yield lambda job: Attempt(its, job)
+        yield lambda job: Attempt(runners, job)
     finally:
-        await asyncio.wait_for(its.close(), DEADLINE_S)
+        await asyncio.wait_for(runners.close(), DEADLINE_S)
 
 
 def on_runners(work: Callable[[Start], Coroutine[Any, Any, None]], **options: Any) -> None:
@@ -124,12 +124,12 @@ def on_runners(work: Callable[[Start], Coroutine[Any, Any, None]], **options: An
         runner.run(main())
 
 
-def run(its: Job, **options: Any) -> Attempt:
+def run(job: Job, **options: Any) -> Attempt:
     """Run one job to its end."""
     attempts: list[Attempt] = []
 
     async def work(start: Start) -> None:
-        attempts.append(await start(its).end())
+        attempts.append(await start(job).end())
 
     on_runners(work, **options)
     return attempts[0]

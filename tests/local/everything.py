@@ -107,10 +107,10 @@ async def _long_run(it: Scripted) -> None:
     await it.deploy("long", on="long", **{f"s{n}": {"after": [{"step": f"s{n - 1}"}]} if n else {} for n in range(130)})
     event_id = await it.send("long")
     await until(lambda: _count(it, "run_parts") == 1)
-    assert [its.run.steps[0].attempt for its in it.runs(event_id)] == [1]
+    assert [run.run.steps[0].attempt for run in it.runs(event_id)] == [1]
     await it.platform.cancel_runs("long")
     await until(lambda: _count(it, "run_parts") == 0)
-    for attempt in [its for its in it.runner.held if its.job.function_id == "long"]:
+    for attempt in [held for held in it.runner.held if held.job.function_id == "long"]:
         it.runner.held.remove(attempt)
         attempt.end(DONE)
 
@@ -228,7 +228,7 @@ async def _types(it: Scripted) -> None:
 
     await _call(it, change)
     await it.send("typed", data={})
-    await _call(it, lambda: [types.remove_version("typed", its, []) for its in ("2", "1")])
+    await _call(it, lambda: [types.remove_version("typed", name, []) for name in ("2", "1")])
 
 
 async def _webhooks(it: Scripted) -> None:

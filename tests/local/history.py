@@ -31,7 +31,7 @@ class History:
         known = Person(frozenset({UserId(0, "hot"), UserId(1, "7"), UserId(2, "x@example.com")}), {}, 1000)
         self._know(known)
         alone = [Person(frozenset({UserId(kind, text)}), {}, 1000) for kind in range(len(KINDS)) for text in TEXTS]
-        self.people = [known, *(its for its in alone if not its.ids <= known.ids)]
+        self.people = [known, *(person for person in alone if not person.ids <= known.ids)]
         for number in range(events):
             self._know(Person(frozenset({UserId(1, f"id-{number}"), UserId(2, f"{number}@b.c")}), {}, 1000))
         self._at, self._runs = 1_000_000, 0
@@ -51,7 +51,7 @@ class History:
 
     def _know(self, person: Person) -> None:
         seq = self.connection.execute("INSERT INTO people (record) VALUES (?)", (pack(person),)).lastrowid
-        ids = [(its.kind, its.text, seq) for its in person.ids]
+        ids = [(user_id.kind, user_id.text, seq) for user_id in person.ids]
         self.connection.executemany("INSERT INTO person_ids VALUES (?, ?, ?)", ids)
 
     def _tick(self) -> int:

@@ -73,16 +73,16 @@ class Scripted:
         self, id: str = "f", on: str | dict[str, Any] = "go", idempotency: str | None = None, **steps: dict[str, Any]
     ) -> None:
         """A function with these steps, or one, `a`. `on`: an event's name, or a trigger."""
-        its = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
-        its = its or {"a": {"runtime": {"type": "docker", "image": "x"}}}
+        fields = {step_id: {"runtime": {"type": "docker", "image": "x"}, **step} for step_id, step in steps.items()}
+        fields = fields or {"a": {"runtime": {"type": "docker", "image": "x"}}}
         trigger = {"event": on} if isinstance(on, str) else on
-        raw = {"id": id, "triggers": [trigger], "steps": its, "idempotency": idempotency}
+        raw = {"id": id, "triggers": [trigger], "steps": fields, "idempotency": idempotency}
         definition = parse_definition(raw)
         await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")
 
     def events(self, count: int = 1, name: str = "go", **fields: Any) -> list[Event]:
         body = orjson.dumps({"name": name, **fields})
-        return [its for _ in range(count) for its in parse_events(body, self.platform.clock.now(), new_event_id)]
+        return [event for _ in range(count) for event in parse_events(body, self.platform.clock.now(), new_event_id)]
 
     async def send(self, name: str = "go", **fields: Any) -> str:
         (event,) = self.events(1, name, **fields)

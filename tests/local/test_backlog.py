@@ -12,7 +12,7 @@ import pytest
 
 from stepwell.core.events.events import event_from
 from stepwell.core.run.run import RunStatus
-from stepwell.engine import Arrival
+from stepwell.engine import IncomingEvent
 from stepwell.local.engine.backlog import Backlog, Line
 from stepwell.local.engine.platform import Unavailable
 from tests.local.scripted import Scripted, scripted, until
@@ -265,13 +265,13 @@ def test_what_is_given_back_is_waited_for_again() -> None:
 
 
 def test_all_events_of_a_request_are_taken_or_none() -> None:
-    backlog, event = Backlog(), Arrival(event_from({"name": "go", "id": "e", "ts": 0}))
+    backlog, event = Backlog(), IncomingEvent(event_from({"name": "go", "id": "e", "ts": 0}))
     backlog.requests.add([[event] * size for size in (20, 40, 1000, 5)])
     assert [len(backlog.take_arrivals(50)) for _ in range(4)] == [60, 1000, 5, 0]
 
 
 def test_requests_behind_one_that_is_too_large_yet_wait_with_it() -> None:
-    backlog, event = Backlog(), Arrival(event_from({"name": "go", "id": "e", "ts": 0}))
+    backlog, event = Backlog(), IncomingEvent(event_from({"name": "go", "id": "e", "ts": 0}))
     backlog.requests.add([[event] * size for size in (20, 1000, 5)])
     assert [len(backlog.take_arrivals(50, largest=200)) for _ in range(2)] == [20, 0]
     assert [len(backlog.take_arrivals(50)) for _ in range(2)] == [1000, 5]

@@ -13,9 +13,9 @@ from stepwell.project.code import remove
 from tests.servers import Server, api, cli, dev, eventually, new_key, program, serve, write_function
 
 
-def function(folder: Path, said: str = "1", **steps: object) -> Path:
+def function(folder: Path, text: str = "1", **steps: object) -> Path:
     write_function(folder, a=program("cat said"), **steps)  # type: ignore[arg-type]
-    (folder / "said").write_text(said)
+    (folder / "said").write_text(text)
     return folder
 
 

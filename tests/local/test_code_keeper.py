@@ -64,9 +64,9 @@ def test_code_that_did_not_change_is_not_hashed_again(keeper: CodeKeeper, code: 
 
 def same_size_and_times(folder: Path) -> None:
     file = folder / "lib/a.txt"
-    its = file.stat()
+    stat = file.stat()
     file.write_text("b")
-    os.utime(file, ns=(its.st_atime_ns, its.st_mtime_ns))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def replaced(folder: Path) -> None:

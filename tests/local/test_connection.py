@@ -67,10 +67,10 @@ def test_extensions_of_chunks_have_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"]
+    "content", [b"", b"P", b"PRI * HTTP/2.0\r\n", b"POST / HT", HEAD, HEAD + b"Content-Length: 5\r\n\r\nabc"]
 )
-def test_who_does_not_finish_a_request_is_disconnected(said: bytes) -> None:
-    assert b"200 OK" not in talk(said, protocol=Impatient)
+def test_who_does_not_finish_a_request_is_disconnected(content: bytes) -> None:
+    assert b"200 OK" not in talk(content, protocol=Impatient)
 
 
 def test_a_head_that_comes_byte_by_byte_has_its_time_and_no_more() -> None:
@@ -192,13 +192,13 @@ def ask(address: Any) -> Awaitable[bytes]:
     return asyncio.wait_for(main(), 10)
 
 
-@pytest.mark.parametrize("said", [b"", b"POST / HTTP/1.1\r\nHost: a\r\n", KEEP + b"Content-Length: 9\r\n\r\nabc"])
-def test_who_keeps_the_server_waiting_gives_way_to_others(monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"POST / HTTP/1.1\r\nHost: a\r\n", KEEP + b"Content-Length: 9\r\n\r\nabc"])
+def test_who_keeps_the_server_waiting_gives_way_to_others(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     async def main() -> None:
         async with listening(Backend()) as (server, address):
             others = [await asyncio.open_connection(*address) for _ in range(300)]
             for _, writer in others:
-                writer.write(said)
+                writer.write(content)
             for _ in range(30):
                 assert b"200 OK" in await ask(address)
             assert len(server.server_state.connections) <= 40

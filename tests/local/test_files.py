@@ -121,16 +121,17 @@ def test_the_folder_of_a_database_that_is_no_folder_of_ours_keeps_its_mode(tmp_p
 
 
 def test_an_input_of_a_step_is_for_the_servers_user(tmp_path: Path) -> None:
-    go, said = tmp_path / "go", tmp_path / "said"
+    go, value = tmp_path / "go", tmp_path / "said"
     step = program(
-        f'echo "$STEPWELL_INPUT $TMPDIR" > {said}.new; mv {said}.new {said}; while [ ! -e {go} ]; do sleep 0.01; done'
+        f'echo "$STEPWELL_INPUT $TMPDIR" > {value}.new; mv {value}.new {value}; '
+        f"while [ ! -e {go} ]; do sleep 0.01; done"
     )
     key = new_key(tmp_path / "db")
     with serve(write_function(tmp_path / "f", a=step), tmp_path / "db") as server, api(server, key) as http:
         event = http.send()
-        eventually(said.exists)
+        eventually(value.exists)
         top = {Path("/dev/shm"), Path(tempfile.gettempdir())}
-        for path in map(Path, said.read_text().split()):
+        for path in map(Path, value.read_text().split()):
             closed = [folder for folder in path.parents if folder not in top and not mode(folder) & OTHERS]
             assert closed, f"others reach {path}"
         go.touch()

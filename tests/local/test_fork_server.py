@@ -36,9 +36,9 @@ def indented(text: str) -> str:
 class Runner(HandlerRunner):
     """A runner whose interpreter is ready once `ready` has returned."""
 
-    async def ready(self, its: Job) -> int:
+    async def ready(self, job: Job) -> int:
         """Let it fork workers as this job needs them; the process id of the interpreter."""
-        await Attempt(self, its).end()
+        await Attempt(self, job).end()
         await until(lambda: self.forkers)
         return self.forkers[0]
 
@@ -51,8 +51,8 @@ class Runner(HandlerRunner):
     def forkers(self) -> list[int]:
         return self._interpreters.ready_pids()
 
-    async def output(self, its: Job) -> Any:
-        return (await Attempt(self, its).end()).output
+    async def output(self, job: Job) -> Any:
+        return (await Attempt(self, job).end()).output
 
 
 def with_runner(work: Callable[[Runner], Awaitable[None]], **limits: int) -> None:
@@ -72,7 +72,7 @@ def test_workers_are_children_of_one_interpreter_that_runs_no_handler(tmp_path: 
     async def work(runner: Runner) -> None:
         forker = await runner.ready(py(tmp_path / "first", "pass"))
         jobs = [py(tmp_path / name, "return [os.getpid(), os.getppid(), os.getsid(0)]") for name in "abc"]
-        outputs = [await runner.output(its) for its in jobs]
+        outputs = [await runner.output(job) for job in jobs]
         assert [parent for _, parent, _ in outputs] == [forker] * 3
         assert [session for _, _, session in outputs] == [pid for pid, _, _ in outputs]
 
@@ -99,17 +99,17 @@ return {
 }
 """.strip()
     env = {"A": "1", "TZ": "Asia/Tokyo", "ODD": "\udcff=\n"}
-    its = py(tmp_path / "code", "return [os.getppid(), seen()]", "def seen():\n" + indented(body), env=env)
+    job = py(tmp_path / "code", "return [os.getppid(), seen()]", "def seen():\n" + indented(body), env=env)
     found: list[Any] = []
 
     async def alone(runner: Runner) -> None:
-        parent, seen = await runner.output(its)
+        parent, seen = await runner.output(job)
         assert parent == os.getpid()
         found.append(seen)
 
     async def forked(runner: Runner) -> None:
         forker = await runner.ready(py(tmp_path / "first", "pass"))
-        parent, seen = await runner.output(its)
+        parent, seen = await runner.output(job)
         assert parent == forker
         for what, value in found[0].items():
             assert seen[what] == value, what
@@ -120,17 +120,17 @@ return {
     with_runner(forked)
 
 
-def handler_with(its: Job, env: dict[str, str]) -> Job:
-    assert its.code is not None
-    return handler(its.code, "app.handler", env=env)
+def handler_with(job: Job, env: dict[str, str]) -> Job:
+    assert job.code is not None
+    return handler(job.code, "app.handler", env=env)
 
 
 def test_the_time_zone_of_a_worker_is_its_own(tmp_path: Path) -> None:
     async def work(runner: Runner) -> None:
         await runner.ready(py(tmp_path / "first", "pass"))
-        its = py(tmp_path, "import time\nreturn time.strftime('%z', time.localtime(0))")
-        assert await runner.output(handler_with(its, {"TZ": "Asia/Tokyo"})) == "+0900"
-        assert await runner.output(handler_with(its, {"TZ": "UTC"})) == "+0000"
+        job = py(tmp_path, "import time\nreturn time.strftime('%z', time.localtime(0))")
+        assert await runner.output(handler_with(job, {"TZ": "Asia/Tokyo"})) == "+0900"
+        assert await runner.output(handler_with(job, {"TZ": "UTC"})) == "+0000"
 
     with_runner(work)
 
@@ -207,8 +207,8 @@ def test_modules_of_the_handlers_folder_come_before_those_that_are_loaded(tmp_pa
 def test_variables_that_count_at_a_process_start_make_a_process_of_its_own(tmp_path: Path, name: str) -> None:
     async def work(runner: Runner) -> None:
         await runner.ready(py(tmp_path / "first", "pass"))
-        its = py(tmp_path, f"return [os.getppid(), os.environ[{name!r}]]", env={name: "/nowhere"})
-        assert await runner.output(its) == [os.getpid(), "/nowhere"]
+        job = py(tmp_path, f"return [os.getppid(), os.environ[{name!r}]]", env={name: "/nowhere"})
+        assert await runner.output(job) == [os.getpid(), "/nowhere"]
 
     with_runner(work)
 
@@ -273,8 +273,8 @@ def test_a_stop_kills_a_forked_worker_and_its_children(tmp_path: Path) -> None:
         at_once = Attempt(runner, py(tmp_path / "a", "return 1"))
         at_once.running.stop()  # before there is a process
         assert (await at_once.end()).error[0] == "stopped"
-        its = py(tmp_path, body, "import subprocess, time", timeout_ms=500)
-        attempt = await Attempt(runner, its).end()
+        job = py(tmp_path, body, "import subprocess, time", timeout_ms=500)
+        attempt = await Attempt(runner, job).end()
         assert attempt.error[0] == "timeout"
         pids = [int(pid) for pid in attempt.log().split()]
         await until(lambda: not any(map(is_running, pids)))
@@ -402,9 +402,9 @@ def functions_of(folder: Path) -> Path:
 def forked(http: Api, server: int) -> list[Any]:
     """What the first worker says whose parent is not the server, and the number of its function."""
     for number in range(20):
-        said: list[Any] = http.ended(http.send(name=f"go{number}"))["steps"]["a"]["output"]
-        if said[-1] != server:
-            return [*said, number]
+        items: list[Any] = http.ended(http.send(name=f"go{number}"))["steps"]["a"]["output"]
+        if items[-1] != server:
+            return [*items, number]
     raise AssertionError("all workers are children of the server")
 
 

@@ -29,9 +29,9 @@ def collector_off() -> Iterator[None]:
         gc.enable()
 
 
-async def execute(runners: Runners, its: Job) -> bytes | None:
+async def execute(runners: Runners, job: Job) -> bytes | None:
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    runners.start(its, lambda stream, text: None, ended.set_result)
+    runners.start(job, lambda stream, text: None, ended.set_result)
     return (await ended).output
 
 
@@ -45,15 +45,15 @@ def a_program(folder: Path) -> Job:
 
 @pytest.mark.parametrize("make", [a_handler, a_program])
 def test_an_attempt_leaves_no_cycles_of_objects(tmp_path: Path, make: Callable[[Path], Job]) -> None:
-    its = make(tmp_path)
+    job = make(tmp_path)
 
     async def main() -> None:
         runners = Runners()
         try:
-            assert await execute(runners, its) == b'{"n":1}'  # what is made once may stay
+            assert await execute(runners, job) == b'{"n":1}'  # what is made once may stay
             with collector_off():
                 for _ in range(ATTEMPTS):
-                    await execute(runners, its)
+                    await execute(runners, job)
                 assert gc.collect() < ATTEMPTS
         finally:
             await runners.close()

@@ -83,7 +83,9 @@ class Client:
 
     def of(self, kind: type[Any], stream: int | None = None) -> list[Any]:
         return [
-            its for its in self.events if isinstance(its, kind) and stream in (None, getattr(its, "stream_id", None))
+            event
+            for event in self.events
+            if isinstance(event, kind) and stream in (None, getattr(event, "stream_id", None))
         ]
 
     def status(self, stream: int) -> int | None:
@@ -101,7 +103,7 @@ class Client:
     async def code(self) -> ErrorCodes | int | None:
         """By which the connection is closed."""
         await self.until(lambda: self.is_closed)
-        return next((its.error_code for its in self.of(h2.events.ConnectionTerminated)), None)
+        return next((item.error_code for item in self.of(h2.events.ConnectionTerminated)), None)
 
 
 @asynccontextmanager
@@ -433,7 +435,7 @@ def test_streams_beyond_the_limit_are_refused_and_the_others_are_answered() -> N
             streams = [client.begin() for _ in range(150)]  # before it has read the server's settings
             await client.send()
             await client.until(lambda: len(client.of(h2.events.StreamReset)) == 50)
-            assert {its.error_code for its in client.of(h2.events.StreamReset)} == {ErrorCodes.REFUSED_STREAM}
+            assert {item.error_code for item in client.of(h2.events.StreamReset)} == {ErrorCodes.REFUSED_STREAM}
             client.h2.end_stream(streams[0])
             await client.send()
             assert await client.answer(streams[0]) == (200, b"0")

@@ -103,7 +103,7 @@ def test_a_strict_server_runs_nothing_before_it_knows(functions: Path, tmp_path:
     (tmp_path / "none").mkdir()
     key = new_key(tmp_path / "db")
     with serve(functions, tmp_path / "db") as server, api(server, key) as http:
-        assert {its["id"]: its["version"] for its in http.get("/v1/functions")["data"]} == {"good": 2}
+        assert {item["id"]: item["version"] for item in http.get("/v1/functions")["data"]} == {"good": 2}
 
 
 def test_dev_is_degraded_until_the_definition_is_mended(functions: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_dev_is_degraded_until_the_definition_is_mended(functions: Path, tmp_pat
         server.line(lambda line: line["kind"] == "broken" and line["count"] == 1)
         found = health(server)
         assert found["status"] == "degraded"
-        assert all("message" in its for its in found["definitions"])
+        assert all("message" in definition for definition in found["definitions"])
         write_function(functions / "bad", "bad")
         eventually(lambda: health(server)["status"] == "ok")
 
@@ -126,12 +126,12 @@ def test_a_function_that_is_paused_or_was_deleted_is_not_called_live(functions: 
         server.stop()
     with serve(functions, tmp_path / "db") as server:
         assert "live" not in messages(server)
-        said = {line["function"]: line["message"] for line in server.lines if "function" in line}
-        assert (said["good"][:6], said["other"][:8]) == ("paused", "not live")
+        fields = {line["function"]: line["message"] for line in server.lines if "function" in line}
+        assert (fields["good"][:6], fields["other"][:8]) == ("paused", "not live")
         assert health(server)["status"] == "ok"
         server.stop()
     with dev(functions, tmp_path / "db") as server:
         server.wait_until_ready()
-        said = {line["function"]: line["why"] for line in server.lines if line["kind"] == "missing"}
-        assert ("resumed" in said["good"], "deleted" in said["other"]) == (True, True)
+        fields = {line["function"]: line["why"] for line in server.lines if line["kind"] == "missing"}
+        assert ("resumed" in fields["good"], "deleted" in fields["other"]) == (True, True)
         assert not [line for line in server.lines if line["kind"] == "live"]

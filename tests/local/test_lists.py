@@ -68,7 +68,7 @@ def test_runs_are_listed_by_whatever_is_asked_of_them(history: History, tmp_path
             "replay = ?": replay,
         }
         expected = plain(history, "runs", conditions, user)
-        assert [its.run.id for its in in_pages(users.read_runs, 40, **filters)] == expected, filters
+        assert [page.run.id for page in in_pages(users.read_runs, 40, **filters)] == expected, filters
 
 
 def test_events_are_listed_by_name_user_and_time(history: History, tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_events_are_listed_by_name_user_and_time(history: History, tmp_path: Pat
     for name, user in itertools.product((None, *NAMES), (None, *TEXTS)):
         expected = plain(history, "events", {"name = ?": name}, user)
         events = in_pages(users.read_events, 7, name=name, user=user)
-        assert [its.event.id for its in events] == expected
+        assert [event.event.id for event in events] == expected
         late = in_pages(users.read_events, 7, name=name, user=user, since=middle)
         early = in_pages(users.read_events, 7, name=name, user=user, until=middle)
-        assert [its.event.id for its in (*late, *early)] == expected
+        assert [item.event.id for item in (*late, *early)] == expected
 
 
 @pytest.mark.parametrize("limit", [1, 3, 10, 1000])
@@ -127,7 +127,7 @@ def test_the_newest_runs_are_samples_of_all_versions(history: History, tmp_path:
     sql = "SELECT version, created_at FROM runs WHERE function = 'f' AND replay IS NULL ORDER BY seq DESC LIMIT 50"
     expected = history.connection.execute(sql).fetchall()
     samples = users_of(tmp_path).read_samples("f", 50)
-    assert [(its.version, its.created_at) for its in samples] == expected
+    assert [(sample.version, sample.created_at) for sample in samples] == expected
 
 
 def test_a_page_of_a_users_events_with_a_rare_name_reads_none_of_the_others(tmp_path: Path) -> None:

@@ -134,23 +134,23 @@ async def changed(it: Scripted, choose: random.Random) -> None:
     elif kind == 4:
         await it.send(choose.choice(["go", "paid"]), data={"kind": "k1", "order": 1})
     else:
-        await it.platform.change_routing(function, lambda its, numbers, now: other(its, numbers, now, choose))
+        await it.platform.change_routing(function, lambda value, numbers, now: other(value, numbers, now, choose))
 
 
-def other(its: Routing, versions: Any, now: int, choose: random.Random) -> Routing:
-    if its.is_paused:
-        return resumed(its)
-    if its.canary is not None:
-        return promoted(its, None, now) if choose.random() < 0.5 else rolled_back(its, None, versions)
+def other(routing: Routing, versions: Any, now: int, choose: random.Random) -> Routing:
+    if routing.is_paused:
+        return resumed(routing)
+    if routing.canary is not None:
+        return promoted(routing, None, now) if choose.random() < 0.5 else rolled_back(routing, None, versions)
     if len(versions) > 1 and choose.random() < 0.7:
-        return with_canary(its, min(set(versions) - {its.live}), 0.5, None, False, now)
-    return paused(its, drop=choose.random() < 0.5)
+        return with_canary(routing, min(set(versions) - {routing.live}), 0.5, None, False, now)
+    return paused(routing, drop=choose.random() < 0.5)
 
 
 def started(catalog: Catalog) -> list[Any]:
     """All that a catalog says of what events start."""
-    is_triggered = [catalog.is_triggered_by(its) for its in NAMES]
-    is_paused = [(its, catalog.is_paused(its)) for its in sorted(catalog.live)]
+    is_triggered = [catalog.is_triggered_by(name) for name in NAMES]
+    is_paused = [(name, catalog.is_paused(name)) for name in sorted(catalog.live)]
     return [is_paused, catalog.triggers, is_triggered, [started_by(catalog, event) for event in EVENTS]]
 
 
@@ -163,7 +163,11 @@ def started_by(catalog: Catalog, event: Event) -> list[Any]:
 def awaited(catalog: Catalog) -> set[Any]:
     """All that a catalog says of what is awaited."""
     keys = {key for event in EVENTS for key in catalog.keys(event)}
-    return {*filter(catalog.is_awaited, NAMES), *keys, *(its.id for its in EVENTS if catalog.is_awaited_by_name(its))}
+    return {
+        *filter(catalog.is_awaited, NAMES),
+        *keys,
+        *(event.id for event in EVENTS if catalog.is_awaited_by_name(event)),
+    }
 
 
 def test_an_event_that_only_a_replaced_version_awaits_is_awaited_as_long_as_that_has_runs(tmp_path: Path) -> None:

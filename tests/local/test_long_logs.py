@@ -53,8 +53,8 @@ def log_of(it: Scripted, run_id: str, attempt: int = 1) -> bytes:
 
 
 def files(folder: Path) -> list[Path]:
-    its = log_folder(folder / "db")
-    return sorted(its.iterdir()) if its.exists() else []
+    path = log_folder(folder / "db")
+    return sorted(path.iterdir()) if path.exists() else []
 
 
 def test_a_short_log_makes_no_file(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_long_log_is_read_as_it_was_written(tmp_path: Path) -> None:
         pieces = [b"first\n", *[b"%d" % number + LINE for number in range(50)], b"last\n"]
         run_id = await run_that_logs(it, *pieces)
         assert log_of(it, run_id) == b"".join(pieces)
-        (its,) = files(tmp_path)
+        (path,) = files(tmp_path)
         assert it.count("logs") <= 5
-        assert (stat.S_IMODE(its.stat().st_mode), stat.S_IMODE(its.parent.stat().st_mode)) == (0o600, 0o700)
+        assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
 
     on_platform(tmp_path, test)
 
@@ -173,13 +173,13 @@ def test_files_that_no_row_names_go_at_the_next_start(tmp_path: Path) -> None:
     async def after(it: Scripted) -> None:
         await until(lambda: len(files(tmp_path)) == 2)
         assert log_of(it, it.runs()[0].run.id) == LONG
-        assert [path.name for path in files(tmp_path)] == [its.name, "notes.txt"]  # which is not ours
+        assert [path.name for path in files(tmp_path)] == [value.name, "notes.txt"]  # which is not ours
 
     on_platform(tmp_path, before)
-    (its,) = files(tmp_path)
-    run, step, attempt, _ = its.name.split("-")
+    (value,) = files(tmp_path)
+    run, step, attempt, _ = value.name.split("-")
     for name in (f"{run}-{step}-{attempt}-{'0' * 16}.log", f"99-0-1-{'0' * 16}.log", "notes.txt"):
-        (its.parent / name).write_text("left")
+        (value.parent / name).write_text("left")
     on_platform(tmp_path, after)
 
 

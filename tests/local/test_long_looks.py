@@ -27,7 +27,7 @@ def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, N
 
 async def deploy(it: Scripted, **edge: Any) -> None:
     steps = {"b": PAID, "late": {**PAID, "onTimeout": True}}
-    await it.deploy(**{name: {"after": [{"step": "$trigger", "async": its, **edge}]} for name, its in steps.items()})
+    await it.deploy(**{name: {"after": [{"step": "$trigger", "async": item, **edge}]} for name, item in steps.items()})
 
 
 async def pay(it: Scripted, *sums: int) -> None:

@@ -54,7 +54,10 @@ def test_each_event_shows_all_that_it_did_not_start_and_they_are_kept_once(tmp_p
         for number, event in enumerate(events):
             assert not_started(it, event) == all_but(number)
         assert not_started(it, nothing) == all_but(problem='there is no key "kind"')
-        assert [orjson.loads(its.misses or b"[]") for its in it.queries.read_events(name="go", limit=2).items] == [
+        assert [
+            orjson.loads(event_detail.misses or b"[]")
+            for event_detail in it.queries.read_events(name="go", limit=2).items
+        ] == [
             not_started(it, nothing),
             all_but(9),
         ]

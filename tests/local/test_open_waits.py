@@ -71,7 +71,11 @@ def test_those_that_it_cannot_satisfy_are_passed_over_without_their_runs(tmp_pat
         await it.send("paid", data={"n": 3})
         await it.platform.until_idle()
         it.platform.store.connection.set_trace_callback(None)
-        reads = [its for its in statements if "FROM runs JOIN events" in its and "WHERE runs.id" in its]
+        reads = [
+            statement
+            for statement in statements
+            if "FROM runs JOIN events" in statement and "WHERE runs.id" in statement
+        ]
         assert (len(reads), len(completed(it))) == (3, 3)
 
     on_platform(tmp_path, test)
@@ -142,9 +146,15 @@ def test_functions_tell_how_many_of_their_open_waits_are_found_by_name(tmp_path:
         await it.deploy("name", on="go", **waiting("async.data.n > event.data.n"))
         await it.deploy("key", on="go", **waiting("async.data.n == event.data.n"))
         await start_many(it, 4)
-        assert {its.id: its.waits_by_name for its in it.queries.read_functions()} == {"name": 4, "key": 0}
+        assert {function.id: function.waits_by_name for function in it.queries.read_functions()} == {
+            "name": 4,
+            "key": 0,
+        }
         await it.send("paid", data={"n": 2})
         await it.platform.until_idle()
-        assert {its.id: its.waits_by_name for its in it.queries.read_functions()} == {"name": 2, "key": 0}
+        assert {function.id: function.waits_by_name for function in it.queries.read_functions()} == {
+            "name": 2,
+            "key": 0,
+        }
 
     on_platform(tmp_path, test)

@@ -112,15 +112,15 @@ class Members(dict[str, int]):
 
 
 def circular_list() -> Any:
-    its: list[Any] = [1]
-    its.append({"a": its})
-    return its
+    items: list[Any] = [1]
+    items.append({"a": items})
+    return items
 
 
 def circular_dict() -> Any:
-    its: dict[str, Any] = {}
-    its["its"] = its
-    return its
+    fields: dict[str, Any] = {}
+    fields["its"] = fields
+    return fields
 
 
 SHARED: list[int] = [1]

@@ -92,73 +92,73 @@ async def site(folder: Path) -> AsyncIterator[Site]:
 
 def test_who_reads_alone_needs_no_process(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
+        async with site(tmp_path) as value:
             for _ in range(3):
-                assert await its.get("/v1/runs") == (200, {"data": [], "next": None})
-            assert its.process.pid is None
+                assert await value.get("/v1/runs") == (200, {"data": [], "next": None})
+            assert value.process.pid is None
 
     run(test())
 
 
 def test_when_several_read_at_once_a_process_answers_and_says_the_same(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
-            event = await its.it.send(user={"id": "ann"}, data={"text": "é"})
-            await its.it.platform.until_idle()
-            (run_id,) = [run.run.id for run in its.it.runs()]
+        async with site(tmp_path) as value:
+            event = await value.it.send(user={"id": "ann"}, data={"text": "é"})
+            await value.it.platform.until_idle()
+            (run_id,) = [run.run.id for run in value.it.runs()]
             asked = [
                 "/v1/runs", "/v1/runs?limit=1&status=completed", f"/v1/runs/{run_id}", "/v1/runs/unknown",
                 "/v1/runs?limit=0", "/v1/runs?nothing=1", f"/v1/events/{event}", f"/v1/events/{event}/runs/",
                 "/v1/events?user=ann", "/v1/users/timeline?id=ann", "/v1/users/ann", "/v1/runs/a/b/c",
             ]  # fmt: skip
-            before = [await its.get(target) for target in asked]
+            before = [await value.get(target) for target in asked]
             assert [status for status, _ in before] == [200, 200, 200, 404, 400, 400, 200, 200, 200, 200, 200, 404]
-            await its.become_busy()
-            assert [await its.get(target) for target in asked] == before
-            assert its.rest.answered == 0
+            await value.become_busy()
+            assert [await value.get(target) for target in asked] == before
+            assert value.rest.answered == 0
 
     run(test())
 
 
 def test_what_was_answered_to_a_sender_is_seen_by_the_next_read(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
-            await its.become_busy()
+        async with site(tmp_path) as value:
+            await value.become_busy()
             for _ in range(100):
-                event = await its.it.send()
-                status, page = await its.get(f"/v1/runs?event={event}")
-                assert (status, [its["event_id"] for its in page["data"]]) == (200, [event])
-            assert its.rest.answered == 0
+                event = await value.it.send()
+                status, page = await value.get(f"/v1/runs?event={event}")
+                assert (status, [item["event_id"] for item in page["data"]]) == (200, [event])
+            assert value.rest.answered == 0
 
     run(test())
 
 
 def test_who_has_no_key_is_refused_by_the_server_itself(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
-            await its.become_busy()
-            status, body = await its.get("/v1/runs", key="wrong")
+        async with site(tmp_path) as value:
+            await value.become_busy()
+            status, body = await value.get("/v1/runs", key="wrong")
             assert (status, body["status"]) == (401, 401)
-            assert its.rest.answered == 1
+            assert value.rest.answered == 1
 
     run(test())
 
 
 def test_when_the_process_dies_the_server_answers_and_another_one_is_started(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
-            await its.become_busy()
-            first = its.process.pid
+        async with site(tmp_path) as value:
+            await value.become_busy()
+            first = value.process.pid
             assert first is not None
             os.kill(first, signal.SIGSTOP)  # so that it cannot answer before it dies
-            reads = [asyncio.create_task(its.get("/v1/runs")) for _ in range(10)]
+            reads = [asyncio.create_task(value.get("/v1/runs")) for _ in range(10)]
             await asyncio.sleep(0)
             os.kill(first, signal.SIGKILL)
             assert await asyncio.gather(*reads) == [(200, {"data": [], "next": None})] * 10
-            assert its.rest.answered == 10
-            while its.process.pid in (None, first):
-                await asyncio.gather(its.get("/v1/runs"), its.get("/v1/runs"))
-            await until(lambda: its.process.is_up)
+            assert value.rest.answered == 10
+            while value.process.pid in (None, first):
+                await asyncio.gather(value.get("/v1/runs"), value.get("/v1/runs"))
+            await until(lambda: value.process.is_up)
 
     run(test())
 
@@ -180,18 +180,18 @@ def test_a_process_that_cannot_answer_is_not_started_again_and_again(
 
 def test_after_an_erasure_the_process_does_not_show_what_was_erased(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
-            await its.it.send(user={"id": "ann", "email": "ann@example.com"})
-            await its.it.platform.until_idle()
-            await its.become_busy()
-            assert "ann" in str(await its.get("/v1/runs"))
-            person = read_person(its.it.platform.store.connection, "ann")
+        async with site(tmp_path) as value:
+            await value.it.send(user={"id": "ann", "email": "ann@example.com"})
+            await value.it.platform.until_idle()
+            await value.become_busy()
+            assert "ann" in str(await value.get("/v1/runs"))
+            person = read_person(value.it.platform.store.connection, "ann")
             assert person is not None
-            await erase(its.it.platform, person)
-            _, page = await its.get("/v1/runs")
+            await erase(value.it.platform, person)
+            _, page = await value.get("/v1/runs")
             assert page["data"][0]["user"] is None
             assert page["data"][0]["output"] == {"a": None}
-            assert its.rest.answered == 0
+            assert value.rest.answered == 0
 
     run(test())
 
@@ -202,10 +202,10 @@ def test_the_process_gets_nothing_of_the_servers_environment_that_it_does_not_ne
     monkeypatch.setenv("PAYMENT_KEY", "hidden")
 
     async def test() -> None:
-        async with site(tmp_path) as its:
-            await its.become_busy()
+        async with site(tmp_path) as value:
+            await value.become_busy()
             with contextlib.suppress(PermissionError):  # it hides its memory; root may look all the same
-                assert b"hidden" not in Path(f"/proc/{its.process.pid}/environ").read_bytes()
+                assert b"hidden" not in Path(f"/proc/{value.process.pid}/environ").read_bytes()
 
     run(test())
 
@@ -216,9 +216,9 @@ def test_the_process_goes_behind_the_server_where_processors_are_scarce(tmp_path
     async def test() -> None:
         own = Path("/proc/self/autogroup")
         before = own.read_text() if own.exists() else ""
-        async with site(tmp_path) as its:
-            await its.become_busy()
-            pid = its.process.pid
+        async with site(tmp_path) as value:
+            await value.become_busy()
+            pid = value.process.pid
             assert pid is not None
             assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
             if before:  # on Linux, where there are such groups
@@ -245,9 +245,9 @@ def test_the_process_ends_with_the_server_however_that_ends(tmp_path: Path) -> N
 
 def test_nothing_is_left_of_it_after_the_server_has_ended_in_order(tmp_path: Path) -> None:
     async def test() -> None:
-        async with site(tmp_path) as its:
-            await its.become_busy()
-            pid = its.process.pid
+        async with site(tmp_path) as value:
+            await value.become_busy()
+            pid = value.process.pid
         assert not Path(f"/proc/{pid}").exists()
 
     run(test())

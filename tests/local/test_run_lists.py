@@ -59,7 +59,7 @@ def test_the_attempts_of_a_page_are_read_by_one_statement(tmp_path: Path) -> Non
         it.queries.connection.set_trace_callback(statements.append)
         page = it.queries.read_runs(limit=20)
         assert [len(run.attempts) for run in page.items] == [2] * 20
-        assert sum("FROM attempts" in its for its in statements) == 1
+        assert sum("FROM attempts" in statement for statement in statements) == 1
         assert len(statements) == 4  # with the list, BEGIN and COMMIT
 
     on_platform(tmp_path, test)

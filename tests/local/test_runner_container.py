@@ -48,11 +48,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if "CONTAINERS_CONF" not in os.environ:
             patch.setenv("CONTAINERS_CONF", str(config))
         try:
-            its = find_engine()
+            engine = find_engine()
         except CannotRun as reason:
             pytest.skip(str(reason))
-        yield its
-        subprocess.run([its, "rmi", "-f", *_built], capture_output=True, check=False)
+        yield engine
+        subprocess.run([engine, "rmi", "-f", *_built], capture_output=True, check=False)
 
 
 def image(folder: Path, script: str, dockerfile: str = _DOCKERFILE, **options: Any) -> Job:
@@ -60,9 +60,9 @@ def image(folder: Path, script: str, dockerfile: str = _DOCKERFILE, **options: A
     if Path("/bin/busybox").is_file():  # else no container is made of it
         shutil.copy("/bin/busybox", folder / "busybox")
     fields = {name: options.pop(name) for name in ("entrypoint", "cpu", "memory", "image") if name in options}
-    its = job(folder, Runtime("docker", **fields), **options)
-    _built.append(image_of(its)[0])
-    return its
+    value = job(folder, Runtime("docker", **fields), **options)
+    _built.append(image_of(value)[0])
+    return value
 
 
 def containers(engine: str) -> list[str]:
@@ -111,10 +111,10 @@ def test_what_podmans_client_loses_is_found_with_its_monitor(
 ) -> None:
     if Path(engine).name != "podman":
         pytest.skip("docker's client loses nothing")
-    its, printed = image(tmp_path, PRINTS[case]), tmp_path / "printed"
-    run(its)  # and builds the image
+    job, printed = image(tmp_path, PRINTS[case]), tmp_path / "printed"
+    run(job)  # and builds the image
     driver = ["--log-driver", "k8s-file", "--log-opt", f"path={printed}"]
-    done = subprocess.run([engine, "run", "--rm", *driver, image_of(its)[0]], capture_output=True, check=True)
+    done = subprocess.run([engine, "run", "--rm", *driver, image_of(job)[0]], capture_output=True, check=True)
     found = {"stdout": b"", "stderr": b""}
     for stream, piece in unheard(printed, {"stdout": received, "stderr": received}):
         found[stream] += piece
@@ -129,19 +129,19 @@ def test_the_images_command_comes_before_the_input(engine: str, tmp_path: Path) 
 def test_variables_limits_and_another_entrypoint_are_passed(engine: str, tmp_path: Path) -> None:
     env = {"A": "1 'two'", "PATH": "/bin", "LINES": "a\nb"}
     entrypoint = ("/bin/busybox", "sh", "-c", 'echo "$A|$PATH|$LINES|$SERVER"')
-    its = image(tmp_path, "", entrypoint=entrypoint, cpu=0.5, memory=64, env=env)
-    assert run(its).output == {"body": "1 'two'|/bin|a\nb|"}
+    job = image(tmp_path, "", entrypoint=entrypoint, cpu=0.5, memory=64, env=env)
+    assert run(job).output == {"body": "1 'two'|/bin|a\nb|"}
 
 
 def test_a_container_fails_by_its_exit_code_and_the_image_is_built_once(engine: str, tmp_path: Path) -> None:
-    its = image(tmp_path, 'echo "{\\"status\\": 422}"; echo no >&2; exit 3')
+    job = image(tmp_path, 'echo "{\\"status\\": 422}"; echo no >&2; exit 3')
 
     async def work(start: Start) -> None:
-        attempts = [start(its), start(its)]
+        attempts = [start(job), start(job)]
         for attempt in attempts:
             assert (await attempt.end()).error == ("exit", False, "exit code 3: no")
         assert attempts[0].log("system") == attempts[1].log("system") != ""
-        assert (await start(its).end()).log("system") == ""
+        assert (await start(job).end()).log("system") == ""
 
     on_runners(work)
 
@@ -168,8 +168,8 @@ def test_a_timeout_kills_the_container(engine: str, tmp_path: Path) -> None:
 
 def test_a_stop_kills_the_container(engine: str, tmp_path: Path) -> None:
     async def work(start: Start) -> None:
-        its = image(tmp_path, "echo ready >&2; /bin/busybox sleep 600")
-        attempt = await start(its).until(lambda attempt: "ready" in attempt.log("stderr"))
+        job = image(tmp_path, "echo ready >&2; /bin/busybox sleep 600")
+        attempt = await start(job).until(lambda attempt: "ready" in attempt.log("stderr"))
         attempt.running.stop()
         attempt.running.stop()
         assert (await attempt.end()).error[0] == "stopped"
@@ -181,8 +181,8 @@ def test_a_stop_kills_the_container(engine: str, tmp_path: Path) -> None:
 def test_values_of_variables_are_in_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARED", "server")
     monkeypatch.setenv("STRIPE_SECRET", "hush")
-    its = job(None, Runtime("docker"), env={"TOKEN": "t0ken", "DOCKER_HOST": "tcp://x", "SHARED": "step"})
-    options, env = variables(its, str(tmp_path / "env"))
+    value = job(None, Runtime("docker"), env={"TOKEN": "t0ken", "DOCKER_HOST": "tcp://x", "SHARED": "step"})
+    options, env = variables(value, str(tmp_path / "env"))
     assert options == ["-e", "TOKEN", "-e", "SHARED", "--env-file", str(tmp_path / "env")]
     assert (env["TOKEN"], env["SHARED"], env.get("DOCKER_HOST")) == ("t0ken", "step", os.environ.get("DOCKER_HOST"))
     assert (tmp_path / "env").read_text() == "DOCKER_HOST=tcp://x\n"
@@ -191,19 +191,19 @@ def test_values_of_variables_are_in_no_argument(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_containers_the_dockerfiles_program_runs_here(tmp_path: Path) -> None:
-    its = image(tmp_path, 'pwd >&2; echo "[$#, $(wc -c)]"', 'FROM alpine\nCMD ["sh", "step.sh"]\n')
-    attempt = run(its, no_containers=True)
+    job = image(tmp_path, 'pwd >&2; echo "[$#, $(wc -c)]"', 'FROM alpine\nCMD ["sh", "step.sh"]\n')
+    attempt = run(job, no_containers=True)
     assert attempt.output == [1, len(INPUT)]
     assert attempt.log("stderr") == f"{tmp_path}\n"
     assert attempt.log("system") == "--no-containers: runs as a local program, without its image\n"
 
 
 def test_an_image_cannot_run_without_containers() -> None:
-    its = job(None, Runtime("docker", image="alpine"))
-    kind, retryable, message = run(its, no_containers=True).error
+    value = job(None, Runtime("docker", image="alpine"))
+    kind, retryable, message = run(value, no_containers=True).error
     assert (kind, retryable) == ("start", False)
     assert "--no-containers" in message
-    assert Runners(no_containers=True).check(its.step, None) == message
+    assert Runners(no_containers=True).check(value.step, None) == message
 
 
 def test_without_an_engine_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

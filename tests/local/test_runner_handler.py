@@ -44,10 +44,10 @@ def js(folder: Path, body: str, **options: Any) -> Job:
 
 
 def test_a_worker_is_kept_for_the_next_attempt(tmp_path: Path) -> None:
-    its = handler(put(tmp_path, app__py=APP), "app.handler")
+    job = handler(put(tmp_path, app__py=APP), "app.handler")
 
     async def work(start: Start) -> None:
-        first, second = (await start(its).end()).output, (await start(its).end()).output
+        first, second = (await start(job).end()).output, (await start(job).end()).output
         assert (first["name"], first["count"], second["count"]) == ("user/signed.up", 1, 2)
         assert first["pid"] == second["pid"]
         assert is_running(first["pid"])
@@ -59,12 +59,12 @@ def test_a_worker_is_kept_for_the_next_attempt(tmp_path: Path) -> None:
 
 
 def test_attempts_at_the_same_time_have_workers_of_their_own(tmp_path: Path) -> None:
-    its = py(tmp_path, "time.sleep(0.2)\nreturn os.getpid()")
+    job = py(tmp_path, "time.sleep(0.2)\nreturn os.getpid()")
 
     async def work(start: Start) -> None:
-        attempts = [start(its) for _ in range(3)]
+        attempts = [start(job) for _ in range(3)]
         assert len({(await attempt.end()).output for attempt in attempts}) == 3
-        again = (await start(its).end()).output
+        again = (await start(job).end()).output
         assert again in {attempt.output for attempt in attempts}
 
     on_runners(work)
@@ -74,7 +74,7 @@ def test_other_variables_or_code_get_another_worker(tmp_path: Path) -> None:
     async def work(start: Start) -> None:
         body = "return [os.getpid(), os.environ.get('A')]"
         jobs = [py(tmp_path / "a", body), py(tmp_path / "a", body, env={"A": "1"}), py(tmp_path / "b", body)]
-        outputs = [(await start(its).end()).output for its in jobs]
+        outputs = [(await start(job).end()).output for job in jobs]
         assert len({pid for pid, _ in outputs}) == 3
         assert [value for _, value in outputs] == [None, "1", None]
 
@@ -111,7 +111,7 @@ def test_the_environment_is_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_context_is_lambdas(tmp_path: Path) -> None:
-    its = py(
+    job = py(
         tmp_path,
         """
 left = context.get_remaining_time_in_millis()
@@ -123,13 +123,13 @@ return [9000 < left <= 10000, len(context.aws_request_id), context.function_name
     )
     name = "function-1"
     arn = f"arn:aws:lambda:local:000000000000:function:{name}"
-    assert run(its).output == [True, 36, name, "$LATEST", arn, "128", f"/aws/lambda/{name}", "local", None, None]
+    assert run(job).output == [True, 36, name, "$LATEST", arn, "128", f"/aws/lambda/{name}", "local", None, None]
 
 
 def test_the_steps_own_virtual_environment_runs_its_handler(tmp_path: Path) -> None:
-    its = py(tmp_path, "return os.environ['WHICH']")
+    job = py(tmp_path, "return os.environ['WHICH']")
     put(tmp_path / ".venv" / "bin", python=f'#!/bin/sh\nWHICH=own exec {sys.executable} "$@"\n')
-    assert run(its).output == "own"
+    assert run(job).output == "own"
 
 
 def test_modules_of_the_standard_library_are_not_shadowed_by_ours(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_modules_of_the_standard_library_are_not_shadowed_by_ours(tmp_path: Path
 
 
 def test_what_is_printed_is_log_of_its_attempt(tmp_path: Path) -> None:
-    its = py(
+    job = py(
         tmp_path,
         """
 print(event["n"], flush=False); sys.stdout.write("no newline"); print("err", file=sys.stderr)
@@ -150,7 +150,7 @@ os.write(1, b"raw")
 
     async def work(start: Start) -> None:
         for _ in range(3):
-            attempt = await start(its).end()
+            attempt = await start(job).end()
             assert attempt.output is None
             for text in ("1\n", "no newline", "child\n", "raw"):
                 assert text in attempt.log("stdout")
@@ -177,10 +177,10 @@ def handler(event, context): logging.info("hello")
 
 
 def test_an_exception_is_a_failure_with_its_traceback_in_the_log(tmp_path: Path) -> None:
-    its = py(tmp_path, "print(os.getpid())\nraise ValueError('no\\nway')")
+    job = py(tmp_path, "print(os.getpid())\nraise ValueError('no\\nway')")
 
     async def work(start: Start) -> None:
-        first, second = await start(its).end(), await start(its).end()
+        first, second = await start(job).end(), await start(job).end()
         assert first.error == ("exception", True, "ValueError: no\nway")
         assert 'app.py", line 4, in handler' in first.log("stderr")
         assert "python_worker" not in first.log("stderr")
@@ -233,14 +233,14 @@ if not pathlib.Path({str(flag)!r}).exists(): raise RuntimeError("not yet")
 def handler(event, context): return 1
 """,
     )
-    its = handler(code, "app.handler")
+    job = handler(code, "app.handler")
 
     async def work(start: Start) -> None:
-        attempt = await start(its).end()
+        attempt = await start(job).end()
         assert attempt.error == ("exception", True, "RuntimeError: not yet")
         assert "Traceback" in attempt.log("stderr")
         flag.touch()
-        assert (await start(its).end()).output == 1
+        assert (await start(job).end()).output == 1
 
     on_runners(work)
 
@@ -267,11 +267,11 @@ def test_a_handler_that_is_not_there_is_final(tmp_path: Path, name: str, why: st
     ],
 )
 def test_a_handler_that_kills_its_process_crashed_and_the_next_works(tmp_path: Path, body: str, why: str) -> None:
-    its = py(tmp_path, f"if event['crash']:\n    print('before')\n    {body}\nreturn 1", content=b'{"crash": true}')
+    job = py(tmp_path, f"if event['crash']:\n    print('before')\n    {body}\nreturn 1", content=b'{"crash": true}')
     other = py(tmp_path, f"if event['crash']:\n    print('before')\n    {body}\nreturn 1", content=b'{"crash": false}')
 
     async def work(start: Start) -> None:
-        attempt = await start(its).end()
+        attempt = await start(job).end()
         assert attempt.error[:2] == ("crash", True)
         assert why in attempt.error[2]
         assert attempt.log("stdout") == "before\n"
@@ -303,11 +303,11 @@ def test_a_stop_kills_the_worker(tmp_path: Path) -> None:
 
 
 def test_a_stop_after_the_end_leaves_the_worker_to_others(tmp_path: Path) -> None:
-    its = py(tmp_path, "time.sleep(0.1)\nreturn os.getpid()")
+    job = py(tmp_path, "time.sleep(0.1)\nreturn os.getpid()")
 
     async def work(start: Start) -> None:
-        first = await start(its).end()
-        second = start(its)
+        first = await start(job).end()
+        second = start(job)
         first.running.stop()
         assert (await second.end()).output == first.output
 
@@ -315,22 +315,22 @@ def test_a_stop_after_the_end_leaves_the_worker_to_others(tmp_path: Path) -> Non
 
 
 def test_a_worker_that_died_while_idle_is_replaced(tmp_path: Path) -> None:
-    its = py(tmp_path, "return os.getpid()")
+    job = py(tmp_path, "return os.getpid()")
 
     async def work(start: Start) -> None:
-        pid = (await start(its).end()).output
+        pid = (await start(job).end()).output
         os.kill(pid, 9)
         await until(lambda: not is_running(pid))
-        assert (await start(its).end()).output != pid
+        assert (await start(job).end()).output != pid
 
     on_runners(work)
 
 
 def test_large_inputs_and_outputs_pass(tmp_path: Path) -> None:
-    its = py(tmp_path, "return [len(event), event[:250_000]]", content=b'"' + b"x" * 640_000 + b'"')
+    job = py(tmp_path, "return [len(event), event[:250_000]]", content=b'"' + b"x" * 640_000 + b'"')
 
     async def work(start: Start) -> None:
-        for attempt in [start(its), start(its)]:
+        for attempt in [start(job), start(job)]:
             assert (await attempt.end()).output == [640_000, "x" * 250_000]
 
     on_runners(work)
@@ -340,11 +340,11 @@ def test_inputs_and_outputs_pass_that_come_in_many_pieces(tmp_path: Path, monkey
     """As where the system gives sockets little memory."""
     monkeypatch.setattr(channel, "_SEND_BYTES", 1)
     monkeypatch.setattr(worker, "_PIECE", 3)
-    its = py(tmp_path, "return [len(event), event[:2000]]", content=b'"' + b"x" * 640_000 + b'"')
+    job = py(tmp_path, "return [len(event), event[:2000]]", content=b'"' + b"x" * 640_000 + b'"')
 
     async def work(start: Start) -> None:
         for _ in range(2):
-            assert (await start(its).end()).output == [640_000, "x" * 2000]
+            assert (await start(job).end()).output == [640_000, "x" * 2000]
 
     on_runners(work)
 
@@ -361,9 +361,9 @@ return found
 """.strip()
 
     async def work(start: Start) -> None:
-        its = py(tmp_path, body)
+        job = py(tmp_path, body)
         for _ in range(3):
-            assert (await start(its).end()).output == []
+            assert (await start(job).end()).output == []
 
     on_runners(work)
 
@@ -376,8 +376,8 @@ async def with_runner(work: Callable[[HandlerRunner], Awaitable[None]], **limits
     await scratch.close()
 
 
-async def pid_of(runner: HandlerRunner, its: Job) -> int:
-    return int((await Attempt(runner, its).end()).output)
+async def pid_of(runner: HandlerRunner, job: Job) -> int:
+    return int((await Attempt(runner, job).end()).output)
 
 
 def test_workers_that_wait_too_long_or_are_too_many_are_stopped(tmp_path: Path) -> None:
@@ -397,8 +397,8 @@ def test_handlers_that_take_turns_keep_their_workers(tmp_path: Path) -> None:
     jobs = [py(tmp_path / str(number), "return os.getpid()") for number in range(20)]
 
     async def work(runner: HandlerRunner) -> None:
-        first = [await pid_of(runner, its) for its in jobs]
-        assert [await pid_of(runner, its) for its in jobs] == first
+        first = [await pid_of(runner, job) for job in jobs]
+        assert [await pid_of(runner, job) for job in jobs] == first
 
     on_runners(lambda _: with_runner(work, always_idle=1))
 
@@ -408,7 +408,7 @@ def test_workers_that_have_too_much_memory_together_are_stopped(tmp_path: Path) 
     large = [py(tmp_path / str(n), "global held\nheld = b'x' * 100_000_000\nreturn os.getpid()") for n in range(3)]
 
     async def work(runner: HandlerRunner) -> None:
-        pids = [await pid_of(runner, its) for its in large]
+        pids = [await pid_of(runner, job) for job in large]
         await until(lambda: not is_running(pids[2]))
         assert is_running(pids[0])
         assert is_running(pids[1])
@@ -527,11 +527,11 @@ exports.handler = async (event) => {
   require("fs").writeFileSync(process.env.TMPDIR + "/" + count, "");
   return [++count, require("fs").readdirSync(process.env.TMPDIR).length, event.length];
 };"""
-    its = js(tmp_path, body, content=b'"' + b"x" * 640_000 + b'"')
+    job = js(tmp_path, body, content=b'"' + b"x" * 640_000 + b'"')
 
     async def work(start: Start) -> None:
         for count in (1, 2, 3):
-            attempt = await start(its).end()
+            attempt = await start(job).end()
             assert attempt.output == [count, 1, 640_000]
             assert attempt.log("stdout").split() == [str(i) for i in range(20000)]
             assert attempt.log("stderr") == "err\n"

@@ -56,12 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[_Server]:
-    with _Server() as its:
-        thread = threading.Thread(target=its.serve_forever, kwargs={"poll_interval": 0.01})
+    with _Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield its
-        its.go_on.set()
-        its.shutdown()
+        yield server
+        server.go_on.set()
+        server.shutdown()
         thread.join()
 
 

@@ -55,8 +55,8 @@ def test_a_command_gets_the_input_as_its_last_argument(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_one_file_is_run_by_its_name(tmp_path: Path) -> None:
-    its = program(put(tmp_path, send__py="print('[1]')"), path="file://./steps/send.py")
-    assert run(its).output == [1]
+    job = program(put(tmp_path, send__py="print('[1]')"), path="file://./steps/send.py")
+    assert run(job).output == [1]
 
 
 def test_ends_are_noticed_where_there_are_no_pidfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def test_no_file_of_the_server_is_open_in_a_program_or_worker(tmp_path: Path) ->
     with socket.socket() as listener, (tmp_path / "secret").open("w") as file:
         for opened in (listener.fileno(), file.fileno()):
             os.set_inheritable(opened, True)
-        its = sh(tmp_path / "a", "for f in /proc/$$/fd/*; do readlink $f || :; done")
-        found = run(its).output["body"]
+        value = sh(tmp_path / "a", "for f in /proc/$$/fd/*; do readlink $f || :; done")
+        found = run(value).output["body"]
         assert str(tmp_path / "secret") not in found
         assert "socket:" not in found
         put(tmp_path / "b", app__py="import os\ndef handler(event, context): return len(os.listdir('/proc/self/fd'))")
@@ -141,8 +141,8 @@ def test_a_program_sees_its_own_environment_and_nothing_of_the_servers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERVER_SECRET", "x")
-    its = program(tmp_path, "sh", "-c", "cat /proc/$$/environ; pwd >&2", env={"TOKEN": "a\nb", "HOME": "/nowhere"})
-    attempt = run(its)
+    job = program(tmp_path, "sh", "-c", "cat /proc/$$/environ; pwd >&2", env={"TOKEN": "a\nb", "HOME": "/nowhere"})
+    attempt = run(job)
     assert attempt.log() == f"{tmp_path}\n"
     env = dict(line.split("=", 1) for line in attempt.output["body"].split("\0") if line)
     assert env.keys() == {"PATH", "HOME", "LANG", "TMPDIR", "TOKEN", "STEPWELL_INPUT", "PYTHONDONTWRITEBYTECODE"}
@@ -162,11 +162,11 @@ cd "$TMPDIR" && ln -s {kept} link && mkdir -p a/b read/only && touch read/only/f
 mkdir x && mv x a/ && chmod 000 a/x
 echo "\\"$TMPDIR\\""
 """
-    its = program(put(tmp_path / "code", main__sh=script))
+    job = program(put(tmp_path / "code", main__sh=script))
 
     async def work(start: Start) -> None:
-        first = await start(its).end()
-        second = await start(its).end()
+        first = await start(job).end()
+        second = await start(job).end()
         assert first.log("stderr") == second.log("stderr") == ""
         await until(lambda: not Path(first.output).exists() and not Path(second.output).exists())
 
@@ -235,9 +235,9 @@ def test_a_long_stdout_is_read_the_same_in_pieces_of_any_size(text: bytes, outpu
         pieces += [text[i : i + size] for i in range(len(text) - 99_991, len(text), size)]
     for piece in pieces:
         reader.feed(piece)
-    said = reader.finish()
-    assert said.output == output
-    whole = bytes(logged) + said.log + said.text
+    report = reader.finish()
+    assert report.output == output
+    whole = bytes(logged) + report.log + report.text
     assert whole.split() == text.split()
 
 
@@ -320,10 +320,10 @@ def test_a_program_that_does_not_read_its_input_is_fine(tmp_path: Path) -> None:
 
 
 def test_many_attempts_run_at_once(tmp_path: Path) -> None:
-    its = sh(tmp_path, "echo $TMPDIR >&2; echo 1")
+    job = sh(tmp_path, "echo $TMPDIR >&2; echo 1")
 
     async def work(start: Start) -> None:
-        attempts = [start(its) for _ in range(20)]
+        attempts = [start(job) for _ in range(20)]
         assert [(await attempt.end()).output for attempt in attempts] == [1] * 20
         assert len({attempt.log() for attempt in attempts}) == 20
 

@@ -14,7 +14,7 @@ import pytest
 
 from stepwell.api.body import BodyMemory, read_body
 from stepwell.api.problem import Problem
-from stepwell.api.v1 import Once
+from stepwell.api.v1 import Lazy
 from tests.servers import Server, eventually, new_key, serve, write_function
 
 
@@ -171,7 +171,7 @@ def test_the_document_of_the_api_is_made_once_however_many_ask() -> None:
         made.append(1)
         return b"{}"
 
-    once = Once(make)
+    once = Lazy(make)
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: once(), range(100))) == {b"{}"}
     assert made == [1]

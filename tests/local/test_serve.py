@@ -54,8 +54,8 @@ def test_the_log_says_why_attempts_and_runs_failed(tmp_path: Path, db: Path) -> 
         server.stop()
     lines = [line for line in server.lines if line.get("run") == run["id"]]
     first, second, last = lines
-    its = {"function": "f", "version": 1, "run": run["id"], "step": "a", "kind": "exit"}
-    assert all(its.items() <= line.items() and "boom" in line["error"] for line in lines)
+    fields = {"function": "f", "version": 1, "run": run["id"], "step": "a", "kind": "exit"}
+    assert all(fields.items() <= line.items() and "boom" in line["error"] for line in lines)
     assert [(line["logger"], line["level"], line["attempt"]) for line in lines] == [
         ("stepwell.attempts", "info", 1),
         ("stepwell.attempts", "warning", 2),

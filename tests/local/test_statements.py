@@ -146,7 +146,7 @@ FILES = sorted(Path(stepwell.local.__file__).parent.rglob("*.py"))
 def test_all_sql_of_a_file_was_executed(file: Path, executed: set[str]) -> None:
     written = [text for text in texts_of(ast.parse(file.read_text())) if _SQL.search(text)]
     patterns = [_pattern(text) for text in written if text not in MIGRATIONS]
-    assert [its.pattern for its in patterns if not any(map(its.search, executed))] == []
+    assert [pattern.pattern for pattern in patterns if not any(map(pattern.search, executed))] == []
 
 
 def texts_of(tree: ast.AST) -> list[str]:
@@ -156,7 +156,7 @@ def texts_of(tree: ast.AST) -> list[str]:
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            parts = [its.value if isinstance(its, ast.Constant) else "\0" for its in node.values]
+            parts = [value.value if isinstance(value, ast.Constant) else "\0" for value in node.values]
             found.append("".join(map(str, parts)))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner | docs:
             found.append(node.value)

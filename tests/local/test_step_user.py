@@ -36,9 +36,9 @@ def run(http: Api, **data: Any) -> Json:
 
 def tell(http: Api) -> Any:
     """What the step of a run printed."""
-    its = run(http)["steps"]["a"]
-    assert its["status"] == "completed", its
-    return its["output"]
+    value = run(http)["steps"]["a"]
+    assert value["status"] == "completed", value
+    return value["output"]
 
 
 LOOK = r"""

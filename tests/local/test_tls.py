@@ -30,7 +30,7 @@ def issue(authority: trustme.CA, folder: Path, name: str = "server") -> Files:
     """The files of a certificate for this machine, and of its key."""
     issued = authority.issue_cert("localhost", "127.0.0.1")
     files = folder / f"{name}.pem", folder / f"{name}.key"
-    files[0].write_bytes(b"".join(its.bytes() for its in issued.cert_chain_pems))
+    files[0].write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
     files[1].write_bytes(issued.private_key_pem.bytes())
     return files
 

@@ -319,11 +319,11 @@ def test_events_of_a_paused_function_that_are_left_are_kept_until_it_is_resumed(
         await it.deploy()
         await it.platform.send(it.events(400))
         started = it.count("runs")
-        await it.platform.change_routing("f", lambda its, versions, now: paused(its, drop=False))
+        await it.platform.change_routing("f", lambda routing, versions, now: paused(routing, drop=False))
         await until(lambda: it.count("unrouted") == 0)
         assert started <= it.count("runs") < 400
         assert it.count("runs") + it.count("kept") == 400
-        await it.platform.change_routing("f", lambda its, versions, now: resumed(its))
+        await it.platform.change_routing("f", lambda routing, versions, now: resumed(routing))
         await it.platform.until_idle()
         assert it.count(COMPLETED) == 400
 

@@ -228,8 +228,8 @@ class Says:
     def start(self, job: Job, log: Log, end: End) -> Running:
         secret = orjson.loads(job.input)["event"]["data"]["secret"]
         log("stderr", f"{secret} in a log".encode())
-        said = orjson.dumps({"said": secret + "." * self._random.randrange(900)})
-        asyncio.get_running_loop().call_soon(end, Outcome(output=said))
+        content = orjson.dumps({"said": secret + "." * self._random.randrange(900)})
+        asyncio.get_running_loop().call_soon(end, Outcome(output=content))
         return self
 
     def stop(self) -> None:

@@ -73,7 +73,7 @@ def test_what_a_type_that_is_off_does_not_have_is_a_warning(tmp_path: Path) -> N
     off = NUMBER | {"x-stepwell-policy": "off"}
     for trigger in (None, {"event": "go", "definition": {"def": off}}):
         found = checked(tmp_path, "event.data.totl > 1.0", trigger, v1=off)
-        assert (found.errors, ["did you mean" in its.message for its in found.warnings]) == ([], [True])
+        assert (found.errors, ["did you mean" in warning.message for warning in found.warnings]) == ([], [True])
 
 
 def test_a_field_that_may_be_missing_is_a_warning(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_awaited_event_is_held_against_its_own_type(tmp_path: Path) -> None:
     (tmp_path / "schemas" / "go.v1.schema.json").write_text(json.dumps(NUMBER))
     function = load(tmp_path)
     found = check_expressions([function], project_types([tmp_path], [function]))
-    assert {its.pointer[0] for its in found.errors} == {"steps", "cancel"}
+    assert {error.pointer[0] for error in found.errors} == {"steps", "cancel"}
 
 
 def test_a_version_that_a_plain_push_will_not_take_is_named_with_its_place(tmp_path: Path) -> None:

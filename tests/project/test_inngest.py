@@ -119,7 +119,10 @@ def test_settings_of_the_dev_server_are_passed_over_with_a_word(tmp_path: Path, 
     tree = Tree([tmp_path])
     functions, errors = load_all(tree)
     assert ([function.file.name for function in functions], errors) == (["stepwell.json"], [])
-    assert [its.file for its in tree.passed_over] == [tmp_path / "inngest.json", tmp_path / "f" / "inngest.json"]
+    assert [placed_problem.file for placed_problem in tree.passed_over] == [
+        tmp_path / "inngest.json",
+        tmp_path / "f" / "inngest.json",
+    ]
     assert "settings of Inngest's dev server" in tree.passed_over[0].message
     assert load(tmp_path / "f").definition.id == "f"
     assert find_definitions([tmp_path / "inngest.json"]) == []

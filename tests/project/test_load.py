@@ -222,6 +222,6 @@ def test_one_broken_function_does_not_keep_the_others_from_loading(tmp_path: Pat
     put(tmp_path, "d/inngest.json")
     loaded, errors = load_all([tmp_path, tmp_path / "nowhere"])
     assert [function.definition.id for function in loaded] == ["same"]
-    said = sorted(map(str, errors))
-    assert len(said) == 4
-    assert f"{later}:2:2: the id 'same' is taken by {tmp_path / 'a/stepwell.json'}; give one of them another" in said
+    items = sorted(map(str, errors))
+    assert len(items) == 4
+    assert f"{later}:2:2: the id 'same' is taken by {tmp_path / 'a/stepwell.json'}; give one of them another" in items

@@ -36,8 +36,8 @@ def schema(file: Path, content: Any = None) -> Path:
 )
 def test_a_files_path_says_which_event_it_is_the_type_of(tmp_path: Path, path: str, name: str, v: str) -> None:
     schema(tmp_path / "f" / "schemas" / path)
-    (its,) = find_types([tmp_path]).types
-    assert (its.name, its.v, its.policy) == (name, v, None)
+    (event_type,) = find_types([tmp_path]).types
+    assert (event_type.name, event_type.v, event_type.policy) == (name, v, None)
 
 
 def test_what_a_path_cannot_say_stands_in_the_schema(tmp_path: Path) -> None:
@@ -45,15 +45,15 @@ def test_what_a_path_cannot_say_stands_in_the_schema(tmp_path: Path) -> None:
         tmp_path / "schemas" / "x.schema.json",
         {"x-stepwell-event": "app/v1.2.done", "x-stepwell-v": "beta", "x-stepwell-policy": "reject"},
     )
-    (its,) = find_types([tmp_path]).types
-    assert (its.name, its.v, its.policy) == ("app/v1.2.done", "beta", "reject")
+    (event_type,) = find_types([tmp_path]).types
+    assert (event_type.name, event_type.v, event_type.policy) == ("app/v1.2.done", "beta", "reject")
 
 
 def test_the_newest_version_is_the_last(tmp_path: Path) -> None:
     for v in ("2026-11-23.10", "2026-11-23.2", "2025-01-01.1", "2026-11-23.9"):
         schema(tmp_path / "schemas" / f"a.{v}.schema.json")
     found = find_types([tmp_path]).by_name()["a"]
-    assert [its.v for its in found] == ["2025-01-01.1", "2026-11-23.2", "2026-11-23.9", "2026-11-23.10"]
+    assert [event_type.v for event_type in found] == ["2025-01-01.1", "2026-11-23.2", "2026-11-23.9", "2026-11-23.10"]
     assert version_key("v2") < version_key("v10")
 
 
@@ -69,7 +69,7 @@ def test_folders_beside_and_in_functions_count_and_hidden_ones_do_not(tmp_path: 
         tmp_path / "functions" / "welcome",
         tmp_path / "functions" / "welcome" / "stepwell.json",
     ):
-        assert {its.name for its in find_types([path]).types} == {"a", "b"}
+        assert {event_type.name for event_type in find_types([path]).types} == {"a", "b"}
 
 
 def test_a_file_without_version_is_warned_of(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def found(*paths: Path) -> list[str]:
 def passed_over(path: Path) -> dict[str, str]:
     """Why definitions are not used."""
     return {
-        os.path.relpath(its.file, path): its.message.removeprefix("is passed over: ")
-        for its in Tree([path]).passed_over
+        os.path.relpath(placed_problem.file, path): placed_problem.message.removeprefix("is passed over: ")
+        for placed_problem in Tree([path]).passed_over
     }
 
 
@@ -95,9 +95,11 @@ def test_types_and_webhooks_are_not_looked_for_there_either(tmp_path: Path) -> N
         put(tmp_path / folder / "schemas/order/placed.1.schema.json", "{}")
         put(tmp_path / folder / "schemas/order/._placed.1.schema.json", "\0")
         put(tmp_path / folder / "webhooks/w.json", '{"secret": "S", "verify": {"type": "none"}, "event": "w"}')
-    assert [its.file for its in find_types([tmp_path]).types] == [tmp_path / "schemas/order/placed.1.schema.json"]
+    assert [event_type.file for event_type in find_types([tmp_path]).types] == [
+        tmp_path / "schemas/order/placed.1.schema.json"
+    ]
     webhooks = find_webhooks([tmp_path])
-    assert {its.file.parent for its in (*webhooks.webhooks, *webhooks.problems)} == {tmp_path / "webhooks"}
+    assert {item.file.parent for item in (*webhooks.webhooks, *webhooks.problems)} == {tmp_path / "webhooks"}
 
 
 def test_types_that_git_ignores_count_since_programs_may_make_them(tmp_path: Path) -> None:
@@ -345,7 +347,7 @@ def test_what_cannot_be_read_is_told(shared: Path, locked: str, named: str, says
     (shared / locked).chmod(0o755)
     assert says in "\n".join(map(str, errors))
     others = {("closed", "."): "f", ("f/stepwell.json", "."): "g"}
-    assert [its.definition.id for its in functions] == list(others.get((locked, named), ""))
+    assert [function.definition.id for function in functions] == list(others.get((locked, named), ""))
 
 
 def test_one_function_that_cannot_be_read_is_told(shared: Path) -> None:

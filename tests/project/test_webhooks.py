@@ -21,7 +21,7 @@ def write(file: Path, text: str = RULE) -> Path:
 def names(*paths: Path) -> list[str]:
     found = find_webhooks(paths)
     assert (found.problems, found.warnings) == ([], [])
-    return [its.name for its in found.webhooks]
+    return [webhook.name for webhook in found.webhooks]
 
 
 def test_rules_stand_beside_functions_or_in_their_folders(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ class Aws:
     ) -> tuple[list[Action], list[Registered]]:
         functions, errors = load_all(paths)
         assert not errors, errors
-        its = wanted(functions, self.resources)
+        items = wanted(functions, self.resources)
         pushing = Push(self.resources, self.account(), watcher or Nobody(), sleep=self.slept.append)
-        found, actions = pushing.plan(its)
-        return actions, [] if dry_run else pushing.apply(its, found, actions)
+        found, actions = pushing.plan(items)
+        return actions, [] if dry_run else pushing.apply(items, found, actions)
 
     # --- hooks -----------------------------------------------------------------------------------------------------
 

@@ -26,27 +26,27 @@ class Access:
 
 def access(action: str, resource: str, **context: str | tuple[str, ...]) -> Access:
     """`context`: by condition key, with `__` for its colon."""
-    values = {key.replace("__", ":"): (its,) if isinstance(its, str) else its for key, its in context.items()}
+    values = {key.replace("__", ":"): (item,) if isinstance(item, str) else item for key, item in context.items()}
     return Access(action, resource, tuple(sorted(values.items())))
 
 
 # --- policies --------------------------------------------------------------------------------------------------------
 
 
-def is_allowed(policy: Json, its: Access) -> bool:
+def is_allowed(policy: Json, access: Access) -> bool:
     """An explicit denial counts more than what is allowed."""
-    effects = {statement["Effect"] for statement in policy["Statement"] if _applies(statement, its)}
+    effects = {statement["Effect"] for statement in policy["Statement"] if _applies(statement, access)}
     return effects == {"Allow"}
 
 
-def _applies(statement: Json, its: Access) -> bool:
+def _applies(statement: Json, access: Access) -> bool:
     actions, resources = _list(statement["Action"]), _list(statement["Resource"])
-    is_meant = any(_like(action, its.action) for action in actions)
-    return is_meant and any(_like(pattern, its.resource) for pattern in resources) and _holds(statement, its)
+    is_meant = any(_like(action, access.action) for action in actions)
+    return is_meant and any(_like(pattern, access.resource) for pattern in resources) and _holds(statement, access)
 
 
-def _holds(statement: Json, its: Access) -> bool:
-    context = dict(its.context)
+def _holds(statement: Json, access: Access) -> bool:
+    context = dict(access.context)
     for operator, tests in statement.get("Condition", {}).items():
         for key, wanted in tests.items():
             values, patterns = context.get(key, ()), _list(wanted)
@@ -110,112 +110,114 @@ class Account:
     boundaries: dict[str, str] = field(default_factory=dict)  # by role
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def needs(self, service: str, operation: str, its: Json) -> Iterator[Access]:
+    def needs(self, service: str, operation: str, fields: Json) -> Iterator[Access]:
         match service:
             case "dynamodb":
-                yield from self._dynamodb(operation, its)
+                yield from self._dynamodb(operation, fields)
             case "lambda":
-                yield from self._lambda(operation, its)
+                yield from self._lambda(operation, fields)
             case "iam":
-                yield from self._iam(operation, its)
+                yield from self._iam(operation, fields)
             case "ssm":
-                yield from self._ssm(operation, its)
+                yield from self._ssm(operation, fields)
             case "logs":
-                yield from self._logs(operation, its)
+                yield from self._logs(operation, fields)
             case "s3":
-                yield from self._s3(operation, its)
+                yield from self._s3(operation, fields)
             case "ecs":
-                yield from self._ecs(operation, its)
+                yield from self._ecs(operation, fields)
             case "ecr" | "cloudformation":
-                repository = its.get("repositoryName")
+                repository = fields.get("repositoryName")
                 yield access(f"{service}:{operation}", arn("ecr", f"repository/{repository}") if repository else "*")
             case "sts" if operation == "GetCallerIdentity":
                 return  # nobody needs a permission for it
             case _:
                 raise NotImplementedError(f"what does {service}:{operation} need?")
 
-    def _dynamodb(self, operation: str, its: Json) -> Iterator[Access]:
+    def _dynamodb(self, operation: str, fields: Json) -> Iterator[Access]:
         if operation in ("BatchGetItem", "BatchWriteItem"):
-            for table, requests in its["RequestItems"].items():
+            for table, requests in fields["RequestItems"].items():
                 keys = requests["Keys"] if operation == "BatchGetItem" else [_written(one) for one in requests]
                 yield _row(operation, f"table/{table}", *(key["pk"]["S"] for key in keys))
         elif operation == "Query":
-            value = re.match(r"[pg]k = (:\w+)", its["KeyConditionExpression"])
+            value = re.match(r"[pg]k = (:\w+)", fields["KeyConditionExpression"])
             assert value is not None
-            index = f"/index/{its['IndexName']}" if "IndexName" in its else ""
-            yield _row(operation, f"table/{its['TableName']}{index}", its["ExpressionAttributeValues"][value[1]]["S"])
+            index = f"/index/{fields['IndexName']}" if "IndexName" in fields else ""
+            yield _row(
+                operation, f"table/{fields['TableName']}{index}", fields["ExpressionAttributeValues"][value[1]]["S"]
+            )
         elif operation in ("GetItem", "PutItem", "UpdateItem"):
-            key = its["Item"] if operation == "PutItem" else its["Key"]
-            yield _row(operation, f"table/{its['TableName']}", key["pk"]["S"])
+            key = fields["Item"] if operation == "PutItem" else fields["Key"]
+            yield _row(operation, f"table/{fields['TableName']}", key["pk"]["S"])
         else:
             raise NotImplementedError(operation)
 
-    def _lambda(self, operation: str, its: Json) -> Iterator[Access]:
+    def _lambda(self, operation: str, fields: Json) -> Iterator[Access]:
         if operation in ("ListFunctions", "ListLayerVersions"):
             yield access(f"lambda:{operation}", "*")
             return
         if operation == "DeleteLayerVersion":
-            yield access(f"lambda:{operation}", arn("lambda", f"layer:{its['LayerName']}:{its['VersionNumber']}"))
+            yield access(f"lambda:{operation}", arn("lambda", f"layer:{fields['LayerName']}:{fields['VersionNumber']}"))
             return
-        name = its.get("FunctionName") or its["Resource"]
+        name = fields.get("FunctionName") or fields["Resource"]
         function = name if name.startswith("arn:") else arn("lambda", f"function:{name}")
         yield access(f"lambda:{operation}", function)
-        if its.get("Tags"):
+        if fields.get("Tags"):
             yield access("lambda:TagResource", function)
-        if "Role" in its:
-            yield access("iam:PassRole", its["Role"], iam__PassedToService="lambda.amazonaws.com")
-        for layer in its.get("Layers", ()):
+        if "Role" in fields:
+            yield access("iam:PassRole", fields["Role"], iam__PassedToService="lambda.amazonaws.com")
+        for layer in fields.get("Layers", ()):
             yield access("lambda:GetLayerVersion", layer)
-        if "S3Key" in its.get("Code", {}):
-            yield access("s3:GetObject", f"arn:aws:s3:::{its['Code']['S3Bucket']}/{its['Code']['S3Key']}")
+        if "S3Key" in fields.get("Code", {}):
+            yield access("s3:GetObject", f"arn:aws:s3:::{fields['Code']['S3Bucket']}/{fields['Code']['S3Key']}")
 
-    def _iam(self, operation: str, its: Json) -> Iterator[Access]:
+    def _iam(self, operation: str, fields: Json) -> Iterator[Access]:
         if operation == "ListRoles":
             yield access("iam:ListRoles", "*")
             return
-        name = its["RoleName"]
+        name = fields["RoleName"]
         if operation in ("CreateRole", "PutRolePermissionsBoundary"):
-            self.boundaries[name] = its.get("PermissionsBoundary", "")
+            self.boundaries[name] = fields.get("PermissionsBoundary", "")
         if operation == "CreateRole":
-            self.tags[name] = {tag["Key"]: tag["Value"] for tag in its.get("Tags", ())}
+            self.tags[name] = {tag["Key"]: tag["Value"] for tag in fields.get("Tags", ())}
         context: dict[str, Any] = {"iam__PermissionsBoundary": self.boundaries.get(name, "")}
         if operation != "CreateRole":
             context |= {f"aws__ResourceTag/{key}": value for key, value in self.tags.get(name, {}).items()}
         yield access(f"iam:{operation}", role_arn(name), **context)
-        if its.get("Tags"):
+        if fields.get("Tags"):
             yield access("iam:TagRole", role_arn(name))
 
-    def _ssm(self, operation: str, its: Json) -> Iterator[Access]:
+    def _ssm(self, operation: str, fields: Json) -> Iterator[Access]:
         if operation == "DescribeParameters":
             yield access("ssm:DescribeParameters", "*")
             return
-        for name in its["Names"] if "Names" in its else [its["Name"]]:
+        for name in fields["Names"] if "Names" in fields else [fields["Name"]]:
             yield access(f"ssm:{operation}", arn("ssm", f"parameter{name}"))
 
-    def _logs(self, operation: str, its: Json) -> Iterator[Access]:
+    def _logs(self, operation: str, fields: Json) -> Iterator[Access]:
         if operation == "DescribeLogGroups":
             yield access("logs:DescribeLogGroups", "*")
             return
-        group = its["resourceArn"] if "resourceArn" in its else arn("logs", f"log-group:{its['logGroupName']}")
+        group = fields["resourceArn"] if "resourceArn" in fields else arn("logs", f"log-group:{fields['logGroupName']}")
         yield access(f"logs:{operation}", group)
-        if operation == "CreateLogGroup" and its.get("tags"):
+        if operation == "CreateLogGroup" and fields.get("tags"):
             yield access("logs:TagResource", group)
 
-    def _s3(self, operation: str, its: Json) -> Iterator[Access]:
-        bucket = f"arn:aws:s3:::{its['Bucket']}"
+    def _s3(self, operation: str, fields: Json) -> Iterator[Access]:
+        bucket = f"arn:aws:s3:::{fields['Bucket']}"
         if operation == "ListObjectsV2":
             yield access("s3:ListBucket", bucket)
             return
         if operation == "HeadObject":  # whoever may not list the bucket is told "forbidden" of what is not there
             yield access("s3:ListBucket", bucket)
         actions = {"HeadObject": "GetObject", "CreateMultipartUpload": "PutObject", "UploadPart": "PutObject"}
-        yield access(f"s3:{actions.get(operation, operation)}", f"{bucket}/{its['Key']}")
+        yield access(f"s3:{actions.get(operation, operation)}", f"{bucket}/{fields['Key']}")
 
-    def _ecs(self, operation: str, its: Json) -> Iterator[Access]:
+    def _ecs(self, operation: str, fields: Json) -> Iterator[Access]:
         yield access(f"ecs:{operation}", "*")
         for role in ("taskRoleArn", "executionRoleArn"):
-            if role in its:
-                yield access("iam:PassRole", its[role], iam__PassedToService="ecs-tasks.amazonaws.com")
+            if role in fields:
+                yield access("iam:PassRole", fields[role], iam__PassedToService="ecs-tasks.amazonaws.com")
 
 
 def _row(operation: str, table: str, *keys: str) -> Access:
@@ -223,5 +225,5 @@ def _row(operation: str, table: str, *keys: str) -> Access:
 
 
 def _written(request: Json) -> Json:
-    its: Json = request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"]
-    return its
+    fields: Json = request["PutRequest"]["Item"] if "PutRequest" in request else request["DeleteRequest"]["Key"]
+    return fields

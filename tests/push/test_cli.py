@@ -256,9 +256,9 @@ def test_a_new_value_of_a_secret_makes_the_lambdas_that_have_it_begin_anew(aws: 
     folder = write(steps=steps)
     ok("push", folder, "--env", "dev")
     client = aws.session.client("lambda")
-    before = {its["FunctionName"]: its["Environment"] for its in client.list_functions()["Functions"]}
+    before = {function["FunctionName"]: function["Environment"] for function in client.list_functions()["Functions"]}
     (renewed,) = data("secrets", "set", "KEY", "--env", "dev", input="two")["renewed"]
-    after = {its["FunctionName"]: its["Environment"] for its in client.list_functions()["Functions"]}
+    after = {function["FunctionName"]: function["Environment"] for function in client.list_functions()["Functions"]}
     assert [name for name in after if after[name] != before[name]] == [renewed]
     assert "nothing has changed" in ok("push", folder, "--env", "dev")
 
@@ -312,9 +312,9 @@ def test_what_has_to_be_granted_is_said_before_the_push_fails_for_want_of_it(aws
     message = "The function's execution role does not have permissions to call SendMessage on the queue"
     operation = "PutFunctionEventInvokeConfig"
     aws.fail_once(operation, refusal("InvalidParameterValueException", message, operation))
-    said = refused("push", folder, "--env", "dev")
-    assert f"{role} must be allowed sqs:SendMessage on {aws.resources.outcomes_queue_arn}" in said.replace("\n", " ")
-    assert "does not have permissions" in said
+    text = refused("push", folder, "--env", "dev")
+    assert f"{role} must be allowed sqs:SendMessage on {aws.resources.outcomes_queue_arn}" in text.replace("\n", " ")
+    assert "does not have permissions" in text
     assert aws.slept == []  # that role is not ours to wait for
     ok("push", folder, "--env", "dev")
     assert "must be allowed" not in ok("push", folder, "--env", "dev")
@@ -386,11 +386,11 @@ def test_signing_keys_are_made_rotated_and_dropped(aws: Aws) -> None:
     second, older = data("signing-keys", "rotate", STEPWELL_ENV="dev")
     assert (second["signs"], older["id"], older["signs"]) == (True, first["id"], False)
     assert older["retired_at"] < older["counts_until"]
-    said = ok("signing-keys", "list", "--env", "dev")
-    assert first["id"] in said
-    assert read_keys(boto3.client("ssm"), "dev").current.secret.hex() not in said
+    text = ok("signing-keys", "list", "--env", "dev")
+    assert first["id"] in text
+    assert read_keys(boto3.client("ssm"), "dev").current.secret.hex() not in text
     assert "is the key that signs" in refused("signing-keys", "drop", second["id"], "--yes", "--env", "dev")
-    assert [its["id"] for its in data("signing-keys", "drop", first["id"], "-y", "--env", "dev")] == [second["id"]]
+    assert [item["id"] for item in data("signing-keys", "drop", first["id"], "-y", "--env", "dev")] == [second["id"]]
 
 
 def test_a_rotation_says_what_stays_valid(aws: Aws) -> None:

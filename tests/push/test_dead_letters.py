@@ -92,8 +92,8 @@ def letters(aws: Aws) -> Letters:
 
 def test_every_queue_of_the_engine_says_where_its_dead_letters_are(letters: Letters) -> None:
     found = queues(letters.sqs, letters.resources)
-    assert {its.queue: its.url for its in found} == letters.dead
-    assert [its.back_url for its in queues(letters.sqs, letters.resources, "events")] == [
+    assert {dead_letter_queue.queue: dead_letter_queue.url for dead_letter_queue in found} == letters.dead
+    assert [queue.back_url for queue in queues(letters.sqs, letters.resources, "events")] == [
         letters.resources.events_queue
     ]
 
@@ -107,25 +107,25 @@ def test_a_list_says_what_each_message_is_about_and_leaves_it_where_it_is(letter
     ]
     event = letters.give_up("events", EVENT, ERROR_CODE="NO_PERMISSIONS", ERROR_MESSAGE="the queue says no")
     for _ in range(2):
-        listed = {its["id"]: its for its in data("dead-letters", "list", "--env", "dev")}
+        listed = {item["id"]: item for item in data("dead-letters", "list", "--env", "dev")}
         assert set(listed) == {*ids, event}
-        about = {its["kind"]: (its["queue"], its["about"], its["reason"]) for its in listed.values()}
+        about = {item["kind"]: (item["queue"], item["about"], item["reason"]) for item in listed.values()}
         assert about == {
             "outcome": ("outcomes", {"run": "r" * 26, "step": "pay", "attempt": 2}, None),
             "tick": ("outcomes", {"function": "f", "at": 5}, None),
             "unreadable": ("outcomes", {}, None),
             "event": ("events", {"event": "paid", "id": "1"}, "NO_PERMISSIONS: the queue says no"),
         }
-        assert all(its["receives"] >= 1 for its in listed.values())
+        assert all(item["receives"] >= 1 for item in listed.values())
 
 
 def test_a_list_is_of_one_queue_or_so_many_of_each(letters: Letters) -> None:
     for n in range(12):
         letters.give_up("outcomes", {"stepwell": "timer", "run": str(n)})
     letters.give_up("events", EVENT)
-    said = ok("dead-letters", "list", "--limit", "5", "--env", "dev")
-    assert "outcomes: 5 shown of about 12" in said
-    assert "events: 1 shown" in said
+    text = ok("dead-letters", "list", "--limit", "5", "--env", "dev")
+    assert "outcomes: 5 shown of about 12" in text
+    assert "events: 1 shown" in text
     assert len(data("dead-letters", "list", "--queue", "outcomes", "--env", "dev")) == 12
     assert data("dead-letters", "list", "--queue", "events", "--env", "dev")[0]["about"] == {"event": "paid", "id": "1"}
     assert "there is no queue typo; there are events and outcomes" in refused(
@@ -137,14 +137,14 @@ def test_some_are_sent_again_by_their_ids(letters: Letters) -> None:
     first, second = (letters.give_up("outcomes", {"stepwell": "timer", "run": run}) for run in ("one", "two"))
     assert data("dead-letters", "redrive", first, "--yes", "--env", "dev") == {"moved": {"events": 0, "outcomes": 1}}
     assert [json.loads(body)["run"] for body in letters.waiting("outcomes")] == ["one"]
-    assert [its["id"] for its in data("dead-letters", "list", "--env", "dev")] == [second]
+    assert [item["id"] for item in data("dead-letters", "list", "--env", "dev")] == [second]
     assert "there are no dead letters none" in refused("dead-letters", "redrive", "none", "--yes", "--env", "dev")
 
 
 def test_all_of_a_queue_are_moved_by_sqs_itself_to_the_queue_that_they_were_for(letters: Letters) -> None:
     letters.give_up("events", EVENT, ERROR_CODE="NO_PERMISSIONS")  # it came from no queue
-    said = ok("dead-letters", "redrive", "--yes", "--env", "dev")
-    assert "moved 3 of events" in said
+    text = ok("dead-letters", "redrive", "--yes", "--env", "dev")
+    assert "moved 3 of events" in text
     (task,) = letters.tasks  # and none for the queue that has none
     account = letters.resources.account
     assert task["SourceArn"].endswith(":dead-of-events")
@@ -156,7 +156,12 @@ def test_a_move_that_sqs_ends_early_says_why(letters: Letters) -> None:
     letters.ends_as = {"Status": "FAILED", "FailureReason": "AccessDenied"}
     shown: list[tuple[int, int | None]] = []
     with pytest.raises(CannotRedrive, match=r"moved 3 dead letters of events, then .*: AccessDenied"):
-        redrive_all(clients.client("sqs"), queue, lambda its: shown.append((its.moved, its.total)), lambda _: None)
+        redrive_all(
+            clients.client("sqs"),
+            queue,
+            lambda progress: shown.append((progress.moved, progress.total)),
+            lambda _: None,
+        )
     assert shown == [(0, 3), (3, None)]
 
 

@@ -45,12 +45,12 @@ def push_thrice(aws: Aws, write: Write) -> tuple[Path, str, set[str]]:
 
 
 def lambdas(aws: Aws) -> set[str]:
-    return {its["FunctionName"] for its in aws.session.client("lambda").list_functions()["Functions"]}
+    return {function["FunctionName"] for function in aws.session.client("lambda").list_functions()["Functions"]}
 
 
 def open_run(aws: Aws, version: int) -> None:
-    its = {"f": {"S": "f"}, "n": {"N": str(version)}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
-    aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **its})
+    fields = {"f": {"S": "f"}, "n": {"N": str(version)}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
+    aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **fields})
 
 
 def test_what_only_a_replaced_version_needs_is_removed(aws: Aws, write: Write) -> None:
@@ -269,8 +269,8 @@ def test_a_lambda_that_left_its_stack_stays_while_a_run_needs_it(aws: Aws) -> No
     name = of_a_stack(aws)
     registered_by_a_stack(aws, name)
     Registry(aws.resources).retire(["s"])
-    its = {"f": {"S": "s"}, "n": {"N": "1"}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
-    aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **its})
+    fields = {"f": {"S": "s"}, "n": {"N": "1"}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
+    aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **fields})
     assert prune(aws) == []
     assert lambdas(aws) == {name}
 

@@ -132,8 +132,8 @@ def test_only_the_step_whose_code_changed_is_made_anew(aws: Aws, write: Write) -
 
 
 def test_steps_with_equal_code_and_settings_share_a_lambda_and_one_upload(aws: Aws, write: Write) -> None:
-    its = {"path": "file://./x"}
-    aws.push(write(steps={"a": its, "b": its, "c": {**its, "timeout": "5s"}}, files={"x/main.py": ""}))
+    fields = {"path": "file://./x"}
+    aws.push(write(steps={"a": fields, "b": fields, "c": {**fields, "timeout": "5s"}}, files={"x/main.py": ""}))
     targets = live(aws).targets
     assert targets["a"] == targets["b"] != targets["c"]
     assert aws.calls["PutObject"] == 1
@@ -164,7 +164,7 @@ def test_a_changed_env_file_updates_the_configuration_and_makes_no_version(aws: 
     assert kinds(actions) == ["update lambda", "update parameter"]
     assert not registered
     assert aws.writes == {"PutParameter": 1, "UpdateFunctionConfiguration": 1}
-    (changed,) = [name for name, its in lambdas(aws).items() if its["Environment"] != before[name]["Environment"]]
+    (changed,) = [name for name, item in lambdas(aws).items() if item["Environment"] != before[name]["Environment"]]
     assert changed == live(aws).targets["one"]["lambda"]
     name = "/stepwell/dev/dotenv/f/one"
     stored = aws.session.client("ssm").get_parameter(Name=name, WithDecryption=True)["Parameter"]
@@ -280,7 +280,7 @@ def test_what_a_new_version_does_without_stays_allowed_for_the_old_one_s_runs(aw
     folder = write(steps={"a": {"runtime": runtime}})
     aws.push(folder)
     policy = aws.session.client("iam").get_role_policy(RoleName="stepwell-dev-step-f", PolicyName="stepwell")
-    assert [its["Sid"] for its in policy["PolicyDocument"]["Statement"]] == ["Containers", "Outcomes", "Logs"]
+    assert [item["Sid"] for item in policy["PolicyDocument"]["Statement"]] == ["Containers", "Outcomes", "Logs"]
     assert aws.push(folder) == ([], [])
 
 
@@ -408,7 +408,7 @@ def test_a_new_layer_updates_the_lambdas_and_makes_no_version(aws: Aws, write: W
     assert [(action.kind, action.detail) for action in actions] == [("lambda", "configuration")]
     assert not registered
     (made,) = lambdas(aws).values()
-    assert [its["Arn"] for its in made["Layers"]] == [layer]
+    assert [layer["Arn"] for layer in made["Layers"]] == [layer]
     assert aws.push(folder) == ([], [])
 
 

@@ -161,19 +161,19 @@ def test_a_push_is_allowed_what_it_requests_and_nothing_besides(aws: Aws, write:
     with_containers(aws)
     environment = replace(Environment.of(aws.resources), step_lambdas=(GIVEN,))
     document = policy(environment)
-    needed = {its for its in pushes(aws, write) if its.action != "iam:DeleteRolePermissionsBoundary"}
+    needed = {push for push in pushes(aws, write) if push.action != "iam:DeleteRolePermissionsBoundary"}
     needed |= {access("ecr:GetAuthorizationToken", "*")}
     needed |= {access("lambda:DeleteFunction", arn("lambda", "function:stepwell-dev-f-0123456789ab"))}  # a failed one
     needed |= {access(f"ecr:{action}", arn("ecr", "repository/steps")) for action in IMAGES}
-    assert sorted(str(its) for its in needed if not is_allowed(document, its)) == []
+    assert sorted(str(access) for access in needed if not is_allowed(document, access)) == []
     assert surplus(document, needed) == []
 
 
 def surplus(document: Json, needed: set[Access]) -> list[str]:
     """What is allowed and was not needed."""
     allowed = [one for one in single(document) if one["Statement"][0]["Effect"] == "Allow"]
-    its = [one["Statement"][0] for one in allowed if not any(is_allowed(one, access) for access in needed)]
-    return [f"{one['Action']} {one['Resource']} {one['Condition']}" for one in its]
+    items = [one["Statement"][0] for one in allowed if not any(is_allowed(one, access) for access in needed)]
+    return [f"{one['Action']} {one['Resource']} {one['Condition']}" for one in items]
 
 
 def test_secrets_can_be_set_and_removed_without_ever_being_read(aws: Aws, write: Write) -> None:
@@ -187,12 +187,12 @@ def test_secrets_can_be_set_and_removed_without_ever_being_read(aws: Aws, write:
         ok("secrets", "list", "--env", "dev")
         ok("secrets", "remove", "KEY", "--env", "dev")
     document = policy(environment, ["secrets"])
-    assert [its for its in needed | more if not is_allowed(document, its)] == []
+    assert [access for access in needed | more if not is_allowed(document, access)] == []
     assert surplus(document, needed | more) == []
     read = [access(f"ssm:{action}", arn("ssm", "parameter/stepwell/dev/secrets/KEY")) for action in
             ("GetParameter", "GetParameters", "GetParameterHistory")]  # fmt: skip
     for commands in (["secrets"], ["push"], list(COMMANDS)):
-        assert not any(is_allowed(policy(environment, commands), its) for its in read)
+        assert not any(is_allowed(policy(environment, commands), access) for access in read)
 
 
 def test_keys_can_be_made_listed_and_revoked(aws: Aws) -> None:
@@ -202,7 +202,7 @@ def test_keys_can_be_made_listed_and_revoked(aws: Aws) -> None:
         (key,) = data("keys", "list", "--env", "dev")
         ok("keys", "revoke", key["id"], "--env", "dev")
     document = policy(Environment.of(aws.resources), ["keys"])
-    assert [its for its in needed if not is_allowed(document, its)] == []
+    assert [access for access in needed if not is_allowed(document, access)] == []
     assert surplus(document, needed) == []
 
 
@@ -214,7 +214,7 @@ def test_signing_keys_can_be_listed_rotated_and_dropped(aws: Aws) -> None:
         old = next(key["id"] for key in data("signing-keys", "list", "--env", "dev") if key["retired_at"])
         ok("signing-keys", "drop", old, "--env", "dev", "--yes")
     document = policy(Environment.of(aws.resources), ["signing-keys"])
-    assert sorted(str(its) for its in needed if not is_allowed(document, its)) == []
+    assert sorted(str(access) for access in needed if not is_allowed(document, access)) == []
     assert surplus(document, needed) == []
 
 
@@ -248,7 +248,7 @@ def test_functions_can_be_retired_and_pruned(aws: Aws, write: Write) -> None:
     # When somebody pushes at the same time, a retirement reads the version that this push made live.
     needed.add(access("dynamodb:GetItem", arn("dynamodb", "table/stepwell-dev"), dynamodb__LeadingKeys="V#f"))
     document = policy(Environment.of(aws.resources), ["functions"])
-    assert sorted(str(its) for its in needed if not is_allowed(document, its)) == []
+    assert sorted(str(access) for access in needed if not is_allowed(document, access)) == []
     assert surplus(document, needed) == []
 
 
@@ -329,7 +329,7 @@ ESCALATIONS = {
 
 def test_who_may_push_gains_no_more_by_it() -> None:
     document = policy(ENVIRONMENT)
-    assert {what for what, its in ESCALATIONS.items() if is_allowed(document, its)} == set()
+    assert {what for what, access in ESCALATIONS.items() if is_allowed(document, access)} == set()
 
 
 def test_who_prunes_takes_away_no_role_but_those_of_steps() -> None:
@@ -352,10 +352,10 @@ def test_the_boundary_allows_what_steps_do_and_nothing_besides(aws: Aws, key: st
     options |= {"vpc": True, "tracing": True}
     granted = set(asked_of(policy_of_steps(resources, "f", **options)))
     document = boundary(resources)
-    assert [its for its in granted if not is_allowed(document, its)] == []
+    assert [access for access in granted if not is_allowed(document, access)] == []
     assert surplus(document, granted) == []
-    for its in (access("s3:GetObject", "arn:aws:s3:::theirs/x"), access("iam:CreateUser", "*")):
-        assert not is_allowed(document, its)
+    for item in (access("s3:GetObject", "arn:aws:s3:::theirs/x"), access("iam:CreateUser", "*")):
+        assert not is_allowed(document, item)
 
 
 def asked_of(document: Json) -> Iterator[Access]:
@@ -366,13 +366,13 @@ def asked_of(document: Json) -> Iterator[Access]:
             continue
         context = {key: value for tests in statement["Condition"].values() for key, value in tests.items()}
         resource = statement["Resource"].replace("?", "0").replace("*", "x")
-        yield Access(statement["Action"], resource, tuple(sorted((key, (its,)) for key, its in context.items())))
+        yield Access(statement["Action"], resource, tuple(sorted((key, (item,)) for key, item in context.items())))
 
 
 def test_a_boundary_that_was_widened_never_reaches_the_engine_or_the_account(aws: Aws) -> None:
     document = boundary(aws.resources, ["dynamodb:*", "s3:*", "ses:SendEmail"])
     table = arn("dynamodb", "table/stepwell-dev")
-    for its, allowed in (
+    for item, allowed in (
         (access("dynamodb:GetItem", arn("dynamodb", "table/orders")), True),
         (access("ses:SendEmail", "*"), True),
         (access("dynamodb:GetItem", table), False),
@@ -381,7 +381,7 @@ def test_a_boundary_that_was_widened_never_reaches_the_engine_or_the_account(aws
         (access("s3:PutObject", "arn:aws:s3:::stepwell-dev-code/inputs/1.json"), True),
         (access("iam:CreateUser", "*"), False),
     ):
-        assert is_allowed(document, its) is allowed, its
+        assert is_allowed(document, item) is allowed, item
 
 
 def test_a_role_that_a_team_gave_more_rights_is_left_as_it_is(aws: Aws, write: Write) -> None:
@@ -423,8 +423,8 @@ def role_of(folder: Path, **options: Any) -> Any:
 def trust_of(template: Any) -> Json:
     (role,) = template.find_resources("AWS::IAM::Role").values()
     (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    its: Json = statement
-    return its
+    fields: Json = statement
+    return fields
 
 
 @pytest.mark.parametrize(
@@ -481,9 +481,9 @@ def test_a_stack_s_policy_is_the_one_that_is_printed(aws: Aws, tmp_path: Path) -
             case {"Ref": name}:
                 return {"AWS::Partition": "aws", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012"}[name]
             case dict():
-                return {key: resolved(its) for key, its in value.items()}
+                return {key: resolved(item) for key, item in value.items()}
             case list():
-                return [resolved(its) for its in value]
+                return [resolved(item) for item in value]
         return value
 
     (made,) = template.find_resources("AWS::IAM::ManagedPolicy").values()

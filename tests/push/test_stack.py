@@ -35,21 +35,21 @@ def secretive(*secrets: str) -> Any:
 
 
 def of(resources: Any, kind: str) -> dict[str, Any]:
-    return {name: its for name, its in resources.items() if its["Type"] == kind}
+    return {name: item for name, item in resources.items() if item["Type"] == kind}
 
 
 def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: Path) -> None:
     resources = synthesise(write(), aws, tmp_path / "out")
-    ((function, its),) = of(resources, "AWS::Lambda::Function").items()
-    properties = its["Properties"]
+    ((function, value),) = of(resources, "AWS::Lambda::Function").items()
+    properties = value["Properties"]
     assert (properties["Runtime"], properties["RecursiveLoop"]) == ("python3.13", "Allow")
     assert properties["FunctionName"].startswith("stepwell-dev-f-")
     assert properties["Layers"] == [aws.resources.layers["arm64"]]
-    ((version, its),) = of(resources, "AWS::Lambda::Version").items()
-    assert its["Properties"] == {"FunctionName": {"Ref": function}}
-    ((invoke, its),) = of(resources, "AWS::Lambda::EventInvokeConfig").items()
-    assert its["Properties"]["Qualifier"] == {"Fn::GetAtt": [version, "Version"]}
-    assert its["Properties"]["DestinationConfig"]["OnFailure"] == {"Destination": aws.resources.outcomes_queue_arn}
+    ((version, value),) = of(resources, "AWS::Lambda::Version").items()
+    assert value["Properties"] == {"FunctionName": {"Ref": function}}
+    ((invoke, value),) = of(resources, "AWS::Lambda::EventInvokeConfig").items()
+    assert value["Properties"]["Qualifier"] == {"Fn::GetAtt": [version, "Version"]}
+    assert value["Properties"]["DestinationConfig"]["OnFailure"] == {"Destination": aws.resources.outcomes_queue_arn}
     (registered,) = of(resources, "Custom::StepwellFunction").values()
     assert json.loads(registered["Properties"]["Definition"])["id"] == "f"
     assert {"Ref": version} in registered["Properties"]["Targets"]["Fn::Join"][1]
@@ -58,7 +58,9 @@ def test_a_stack_holds_what_a_push_would_make(aws: Aws, write: Write, tmp_path: 
 
 def test_what_a_step_runs_on_stays_when_it_leaves_the_stack(aws: Aws, write: Write, tmp_path: Path) -> None:
     resources = synthesise(write(steps=secretive("KEY"), files={"a/main.py": "1"}), aws, tmp_path / "out")
-    kept = {its["Type"] for its in resources.values() if its.get("DeletionPolicy") == "RetainExceptOnCreate"}
+    kept = {
+        resource["Type"] for resource in resources.values() if resource.get("DeletionPolicy") == "RetainExceptOnCreate"
+    }
     assert kept == {
         "AWS::IAM::Policy",
         "AWS::IAM::Role",
@@ -67,7 +69,7 @@ def test_what_a_step_runs_on_stays_when_it_leaves_the_stack(aws: Aws, write: Wri
         "AWS::Lambda::Version",
         "AWS::Logs::LogGroup",
     }
-    assert {its["Type"] for its in resources.values()} - kept == {"Custom::StepwellFunction"}
+    assert {resource["Type"] for resource in resources.values()} - kept == {"Custom::StepwellFunction"}
 
 
 def test_a_secret_that_a_new_version_does_without_stays_allowed_for_open_runs(
@@ -155,14 +157,14 @@ def cloudformation() -> Iterator[tuple[str, list[Any]]]:
 
 
 def request(url: str, kind: str, properties: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    its = {"StackId": "s", "RequestId": "r", "LogicalResourceId": "Registered", "ResponseURL": url}
-    return {**its, "RequestType": kind, "ResourceProperties": properties, **fields}
+    values = {"StackId": "s", "RequestId": "r", "LogicalResourceId": "Registered", "ResponseURL": url}
+    return {**values, "RequestType": kind, "ResourceProperties": properties, **fields}
 
 
 def properties_of(folder: Path, aws: Aws, out: Path) -> dict[str, Any]:
     (registered,) = of(synthesise(folder, aws, out), "Custom::StepwellFunction").values()
-    its: dict[str, Any] = registered["Properties"]
-    return {**its, "Targets": json.dumps({"step-1": {"lambda": "arn:x:1"}})}  # as CloudFormation resolves it
+    fields: dict[str, Any] = registered["Properties"]
+    return {**fields, "Targets": json.dumps({"step-1": {"lambda": "arn:x:1"}})}  # as CloudFormation resolves it
 
 
 def test_the_stack_makes_a_version_live_and_takes_the_function_out_of_service(

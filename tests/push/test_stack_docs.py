@@ -39,4 +39,4 @@ def test_the_guide_s_step_may_connect_to_its_database(
     variables = {"Environment": {"Variables": Match.object_like({"DB_HOST": {"Fn::GetAtt": Match.any_value()}})}}
     template.has_resource_properties("AWS::Lambda::Function", variables)
     template.resource_count_is("AWS::EC2::SecurityGroupIngress", 1)
-    assert not any("subnets" in its.get("Default", "") for its in template.to_json()["Parameters"].values())
+    assert not any("subnets" in parameter.get("Default", "") for parameter in template.to_json()["Parameters"].values())

@@ -38,14 +38,14 @@ def template(stack: cdk.Stack) -> Any:
 
 def of(stack: cdk.Stack, kind: str) -> dict[str, Json]:
     resources = template(stack)["Resources"].items()
-    return {name: its.get("Properties", {}) for name, its in resources if its["Type"] == f"AWS::{kind}"}
+    return {name: item.get("Properties", {}) for name, item in resources if item["Type"] == f"AWS::{kind}"}
 
 
 def step_lambda(stack: cdk.Stack, step: str) -> Json:
-    (its,) = [
-        its for its in of(stack, "Lambda::Function").values() if its.get("Description") == f"Step {step} of order"
+    (fields,) = [
+        item for item in of(stack, "Lambda::Function").values() if item.get("Description") == f"Step {step} of order"
     ]
-    return its
+    return fields
 
 
 def table(stack: cdk.Stack) -> dynamodb.Table:
@@ -65,7 +65,7 @@ def test_what_is_granted_to_a_step_is_granted_to_it_alone(stack: cdk.Stack, writ
     table(stack).grant_read_write_data(functions.step("order", "charge"))
     charge, mail = (step_lambda(stack, step)["Role"]["Fn::GetAtt"][0] for step in ("charge", "mail"))
     (granted,) = [
-        its for its in of(stack, "IAM::Policy").values() if "dynamodb:PutItem" in json.dumps(its["PolicyDocument"])
+        item for item in of(stack, "IAM::Policy").values() if "dynamodb:PutItem" in json.dumps(item["PolicyDocument"])
     ]
     assert granted["Roles"] == [{"Ref": charge}]
     assert charge != mail
@@ -76,9 +76,9 @@ def test_a_step_with_a_role_of_its_own_keeps_the_rights_of_a_step(stack: cdk.Sta
     functions.step("order", "charge")
     role = step_lambda(stack, "charge")["Role"]["Fn::GetAtt"][0]
     (inline,) = of(stack, "IAM::Role")[role]["Policies"]
-    allowed = {its["Sid"] for its in inline["PolicyDocument"]["Statement"] if "Sid" in its}
+    allowed = {item["Sid"] for item in inline["PolicyDocument"]["Statement"] if "Sid" in item}
     assert allowed == {"Outcomes", "Logs"}
-    (secret,) = [its for its in of(stack, "IAM::Policy").values() if its["Roles"] == [{"Ref": role}]]
+    (secret,) = [item for item in of(stack, "IAM::Policy").values() if item["Roles"] == [{"Ref": role}]]
     assert "secrets/KEY" in json.dumps(secret)
 
 
@@ -100,8 +100,8 @@ def test_a_step_is_live_only_when_it_has_what_was_granted(stack: cdk.Stack, writ
     functions = order(stack, write)
     table(stack).grant_read_data(functions.step("order", "charge"))
     resources = template(stack)["Resources"]
-    (registered,) = [its for its in resources.values() if its["Type"] == "Custom::StepwellFunction"]
-    policies = {name for name, its in resources.items() if its["Type"] == "AWS::IAM::Policy"}
+    (registered,) = [resource for resource in resources.values() if resource["Type"] == "Custom::StepwellFunction"]
+    policies = {name for name, item in resources.items() if item["Type"] == "AWS::IAM::Policy"}
     assert policies <= {*registered["DependsOn"]}
 
 
@@ -124,9 +124,13 @@ def test_a_step_runs_in_the_vpc_of_the_stack_and_may_be_connected_with(stack: cd
 def test_lambda_makes_a_function_when_its_role_may_make_network_interfaces(stack: cdk.Stack, write: Write) -> None:
     order(stack, write, options=StepOptions(vpc=ec2.Vpc(stack, "Vpc")))
     resources = template(stack)["Resources"]
-    (network,) = [name for name, its in resources.items() if its.get("Properties", {}).get("PolicyName") == "network"]
-    steps = [its for its in resources.values() if its.get("Properties", {}).get("Handler") == "stepwell.program"]
-    assert [network in its["DependsOn"] for its in steps] == [True, True]
+    (network,) = [name for name, item in resources.items() if item.get("Properties", {}).get("PolicyName") == "network"]
+    steps = [
+        resource
+        for resource in resources.values()
+        if resource.get("Properties", {}).get("Handler") == "stepwell.program"
+    ]
+    assert [network in step["DependsOn"] for step in steps] == [True, True]
 
 
 def test_options_of_one_step_go_before_those_of_all_and_before_its_definition(stack: cdk.Stack, write: Write) -> None:
@@ -224,7 +228,9 @@ def test_options_that_cannot_be_are_refused(stack: cdk.Stack, write: Write) -> N
 def test_the_environment_s_values_are_read_when_the_stack_is_deployed(stack: cdk.Stack, write: Write) -> None:
     order(stack, write, steps=IN_VPC)
     found = template(stack)
-    parameters = {its["Default"]: its["Type"] for its in found["Parameters"].values() if "Default" in its}
+    parameters = {
+        parameter["Default"]: parameter["Type"] for parameter in found["Parameters"].values() if "Default" in parameter
+    }
     text = "AWS::SSM::Parameter::Value<String>"
     ids = "AWS::SSM::Parameter::Value<List<String>>"
     names = (
@@ -253,7 +259,7 @@ def test_what_only_some_environments_have_depends_on_conditions(stack: cdk.Stack
     for group in of(stack, "Logs::LogGroup").values():
         assert group["KmsKeyId"]["Fn::If"][2] == {"Ref": "AWS::NoValue"}
     statements = role["Policies"][0]["PolicyDocument"]["Statement"]
-    depending = [its["Fn::If"][1]["Sid"] for its in statements if "Fn::If" in its]
+    depending = [statement["Fn::If"][1]["Sid"] for statement in statements if "Fn::If" in statement]
     assert depending == ["Traces", "OutcomesKey"]
     assert len(template(stack)["Conditions"]) == 3
 
@@ -292,4 +298,4 @@ def test_a_synth_needs_neither_an_account_nor_a_network(write: Write, tmp_path: 
     env |= {"AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none, "AWS_EC2_METADATA_DISABLED": "true"}
     subprocess.run([sys.executable, "-c", SYNTH, str(folder), str(out)], env=env, check=True, timeout=300)
     made = json.loads((out / "Mine.template.json").read_text())
-    assert any(its["Type"] == "Custom::StepwellFunction" for its in made["Resources"].values())
+    assert any(resource["Type"] == "Custom::StepwellFunction" for resource in made["Resources"].values())

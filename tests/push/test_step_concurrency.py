@@ -18,8 +18,8 @@ FILES = {"one/main.py": "print(1)\n"}
 
 def reserved(aws: Aws) -> list[int]:
     client: Any = aws.session.client("lambda")
-    names = [its["FunctionName"] for its in client.list_functions()["Functions"]]
-    return [client.get_function_concurrency(FunctionName=its).get("ReservedConcurrentExecutions", 0) for its in names]
+    names = [function["FunctionName"] for function in client.list_functions()["Functions"]]
+    return [client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions", 0) for name in names]
 
 
 def test_nothing_is_reserved_and_nothing_asked_for_it_by_default(aws: Aws, write: Write) -> None:

@@ -72,7 +72,10 @@ def test_a_step_gets_the_settings_that_it_asks_for(network: Aws, write: Write) -
     assert found["EphemeralStorage"] == {"Size": 2048}
     assert found["TracingConfig"] == {"Mode": "Active"}
     assert (found["VpcConfig"]["SubnetIds"], found["VpcConfig"]["SecurityGroupIds"]) == (list(SUBNETS), list(GROUPS))
-    assert [its["Arn"] for its in found["Layers"]] == [layer, network.resources.layers["arm64"]]  # the adapter's wins
+    assert [layer["Arn"] for layer in found["Layers"]] == [
+        layer,
+        network.resources.layers["arm64"],
+    ]  # the adapter's wins
     assert network.push(folder) == ([], [])
 
 
@@ -281,7 +284,7 @@ def push(aws: Aws, folder: Path, watcher: Any, sleep: Callable[[float], None]) -
     from stepwell.project.load import load_all
 
     functions, _ = load_all([folder])
-    its = wanted(functions, aws.resources)
+    items = wanted(functions, aws.resources)
     pushing = Push(aws.resources, aws.account(), watcher, sleep=sleep)
-    found, actions = pushing.plan(its)
-    return actions, pushing.apply(its, found, actions)
+    found, actions = pushing.plan(items)
+    return actions, pushing.apply(items, found, actions)

@@ -87,7 +87,7 @@ def answers(region: str = "eu-west-1") -> Iterator[Json]:
     with mock_aws():
         client = boto3.client("dynamodb", region)
         create_table(client, "t")
-        for operation, request in [*((name, {"TableName": "t", **its}) for name, its in REQUESTS), *BATCHES]:
+        for operation, request in [*((name, {"TableName": "t", **item}) for name, item in REQUESTS), *BATCHES]:
             try:
                 answer = getattr(client, operation)(**request)
             except ClientError as error:

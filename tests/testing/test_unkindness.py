@@ -33,8 +33,8 @@ def account(stepwell_aws_account: Any) -> Iterator[Account]:
         return made[-1]
 
     yield make
-    for its in made:
-        its.close()
+    for container_stepwell in made:
+        container_stepwell.close()
 
 
 def completes(stepwell: ContainerStepwell, folder: Path) -> None:
@@ -76,7 +76,9 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("service", "operation", "parameters", "code"), REQUESTS, ids=[its[0] for its in REQUESTS])
+@pytest.mark.parametrize(
+    ("service", "operation", "parameters", "code"), REQUESTS, ids=[request[0] for request in REQUESTS]
+)
 def test_a_service_refuses_in_its_own_words_and_boto3_asks_four_times(
     account: Account, service: str, operation: str, parameters: dict[str, Any], code: str
 ) -> None:
@@ -111,15 +113,15 @@ def test_requests_of_tests_are_spared(account: Account) -> None:
 
 def test_what_is_refused_of_a_batch_is_sent_again_and_nothing_else(account: Account) -> None:
     unkindness = Unkindness.only(partial_failures=1)
-    its = account(unkindness).resources
+    resources = account(unkindness).resources
     with unkindness.acting(CALLER):
-        put_items(its.table, ITEMS)
-        assert sorted(map(str, read_items(its.table, ITEMS, consistent=True))) == sorted(map(str, ITEMS))
-        send_messages(its.outcomes_queue, [{"MessageBody": str(n)} for n in range(30)])
-        entry = {"Source": "stepwell.engine", "DetailType": "x", "Detail": "{}", "EventBusName": its.bus}
+        put_items(resources.table, ITEMS)
+        assert sorted(map(str, read_items(resources.table, ITEMS, consistent=True))) == sorted(map(str, ITEMS))
+        send_messages(resources.outcomes_queue, [{"MessageBody": str(n)} for n in range(30)])
+        entry = {"Source": "stepwell.engine", "DetailType": "x", "Detail": "{}", "EventBusName": resources.bus}
         put_events([entry] * 30)
     engine_events = client("sqs").get_queue_url(QueueName=ENGINE_EVENTS)["QueueUrl"]
-    assert [count(url) for url in (its.outcomes_queue, engine_events)] == [30, 30]
+    assert [count(url) for url in (resources.outcomes_queue, engine_events)] == [30, 30]
     kinds = ("dynamodb.BatchWriteItem", "dynamodb.BatchGetItem", "sqs.SendMessageBatch", "eventbridge.PutEvents")
     assert all(unkindness.done[f"refused a part of {kind}"] for kind in kinds)
 
@@ -131,11 +133,13 @@ def count(url: str) -> int:
 
 def test_of_a_lost_answer_the_request_is_done(account: Account) -> None:
     unkindness = Unkindness.only(lost_answers=1)
-    its = account(unkindness).resources
+    resources = account(unkindness).resources
     with unkindness.acting(CALLER), pytest.raises(ClientError) as lost:  # boto3 asks again, and finds its own
-        client("dynamodb").put_item(TableName=its.table, Item=ITEMS[0], ConditionExpression="attribute_not_exists(pk)")
+        client("dynamodb").put_item(
+            TableName=resources.table, Item=ITEMS[0], ConditionExpression="attribute_not_exists(pk)"
+        )
     assert lost.value.response["Error"]["Code"] == "ConditionalCheckFailedException"
-    assert read_items(its.table, ITEMS[:1], consistent=True) == ITEMS[:1]
+    assert read_items(resources.table, ITEMS[:1], consistent=True) == ITEMS[:1]
 
 
 # --- what Stepwell makes of it ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def function(folder: Path, steps: Json, *, on: str = "go", code: str = SLOW) -> 
     folder.mkdir(parents=True)
     (folder / "app.py").write_text(code)
     common = {"path": "file://app.py", "runtime": {"type": "lambda", "handler": "app.handler"}}
-    steps = {step_id: {**common, **its} for step_id, its in steps.items()}
+    steps = {step_id: {**common, **item} for step_id, item in steps.items()}
     definition = {"id": folder.name, "triggers": [{"event": on}], "steps": steps}
     (folder / "stepwell.json").write_text(json.dumps(definition))
     return folder

@@ -46,7 +46,7 @@ class Details:
         stored = self._with_waiting(stored)
         attempts = self._attempts(stored)
         version = self._registry.version(stored.function, stored.version)
-        sources = {(a.step, a.attempt): its for a in attempts if (its := self._source(version, a)) is not None}
+        sources = {(a.step, a.attempt): source for a in attempts if (source := self._source(version, a)) is not None}
         mismatches = self._mismatches(version, stored, attempts)
         return self._detail(stored, attempts, self._logs.read(sources), mismatches, with_asked=True)
 
@@ -74,29 +74,31 @@ class Details:
         steps, attempts = list(run.steps), list(stored.attempts)
         read = partial(read_items, self._table, consistent=True)
         for fact, request_id in read_outcomes(self._table, run, stored.revision, read):
-            its, output = steps[fact.step], fact.outcome.output
+            step_state, output = steps[fact.step], fact.outcome.output
             if fact.outcome.error is None:
-                ended = StoredAttempt(fact.step, fact.attempt, "completed", its.queued_at, its.at, fact.at or its.at)
+                ended = StoredAttempt(
+                    fact.step, fact.attempt, "completed", step_state.queued_at, step_state.at, fact.at or step_state.at
+                )
                 attempts.append(replace(ended, output=output, request_id=request_id))
-                steps[fact.step] = its._replace(status=StepStatus.COMPLETED)
+                steps[fact.step] = step_state._replace(status=StepStatus.COMPLETED)
         return replace(stored, run=run._replace(steps=tuple(steps)), attempts=attempts)
 
     def _attempts(self, stored: StoredRun) -> list[StoredAttempt]:
         attempts = all_attempts(stored, partial(read_items, self._table, consistent=True))
-        return sorted(attempts, key=lambda its: (its.step, its.attempt))
+        return sorted(attempts, key=lambda stored_attempt: (stored_attempt.step, stored_attempt.attempt))
 
-    def _source(self, version: Version, its: StoredAttempt) -> Source | None:
+    def _source(self, version: Version, stored_attempt: StoredAttempt) -> Source | None:
         """Where its log is; None if it never began, or nobody knows where."""
-        step = version.plan.steps[its.step]
-        if its.request_id is None:
+        step = version.plan.steps[stored_attempt.step]
+        if stored_attempt.request_id is None:
             return None
-        since, until = its.started_at or its.queued_at, its.ended_at
+        since, until = stored_attempt.started_at or stored_attempt.queued_at, stored_attempt.ended_at
         target = version.targets.get(step.id, {})
         if step.runtime.type == "http":
-            return of_invocation(self._step_http, its.request_id, since, until)
+            return of_invocation(self._step_http, stored_attempt.request_id, since, until)
         if "lambda" in target:
-            return of_invocation(target["lambda"], its.request_id, since, until)
-        return of_task(target["log_group"], its.request_id, since, until) if "log_group" in target else None
+            return of_invocation(target["lambda"], stored_attempt.request_id, since, until)
+        return of_task(target["log_group"], stored_attempt.request_id, since, until) if "log_group" in target else None
 
     # --- why an event is no match ----------------------------------------------------------------------------------
 
@@ -106,10 +108,10 @@ class Details:
         outputs = {a.step: a.output for a in attempts if a.output is not None}
         errors = {a.step: a.error for a in attempts if a.error is not None}
         event: Any = None
-        for p, (its, state) in enumerate(zip(version.plan.pauses, stored.run.pauses, strict=True)):
-            if state.status not in (PauseStatus.AWAITING, PauseStatus.EXPIRED) or its.event is None:
+        for p, (pause, state) in enumerate(zip(version.plan.pauses, stored.run.pauses, strict=True)):
+            if state.status not in (PauseStatus.AWAITING, PauseStatus.EXPIRED) or pause.event is None:
                 continue
-            newest = self._newest(its.event, stored.after, state.due_at)
+            newest = self._newest(pause.event, stored.after, state.due_at)
             if newest is None:
                 continue
             event = event or self._event(stored)
@@ -132,7 +134,6 @@ class Details:
         return {} if item is None else orjson.loads(item["b"]["B"])
 
 
-def _row(its: StoredAttempt) -> AttemptRow:
-    return AttemptRow(
-        its.step, its.attempt, its.status, its.queued_at, its.started_at, its.ended_at, its.output, its.error
-    )  # fmt: skip
+def _row(attempt: StoredAttempt) -> AttemptRow:
+    a = attempt
+    return AttemptRow(a.step, a.attempt, a.status, a.queued_at, a.started_at, a.ended_at, a.output, a.error)

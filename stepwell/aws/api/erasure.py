@@ -18,12 +18,12 @@ from stepwell.aws.clients import client
 from stepwell.aws.engine.queue_consumer import Entry
 from stepwell.aws.engine.results import all_attempts, erased
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.idempotency import DynamoOnce
+from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import delete_items, read_items, read_partition
 from stepwell.aws.table.keys import EXISTS, UNCHANGED, Item, arrival, arrival_partitions, event_key, run_key
 from stepwell.aws.table.lists import Lists, Row, of_user
 from stepwell.aws.table.runs import StoredRun, stored_run, write_attempts
-from stepwell.aws.table.users import People
+from stepwell.aws.table.users import UserIndex
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.events.users import Person, owner
 from stepwell.core.routing.idempotency import claimed_value
@@ -36,16 +36,16 @@ _PARALLEL = 8
 
 
 class Erasure:
-    def __init__(self, resources: Resources, lists: Lists, people: People, entry: Callable[[], Entry]) -> None:
+    def __init__(self, resources: Resources, lists: Lists, people: UserIndex, entry: Callable[[], Entry]) -> None:
         self._table, self._lists, self._people, self._entry = resources.table, lists, people, entry
-        self._once = DynamoOnce(resources.table)
+        self._once = DynamoIdempotency(resources.table)
         self._pool = ThreadPoolExecutor(_PARALLEL, "erasure")
 
     def erase(self, person: Person) -> Erased:
         counts: ErasedCounts = {"events": 0, "runs": 0, "runs_cancelled": 0, "attempts": 0}
         deadline = time.monotonic() + _ENOUGH_S
         self._people.keep(person)
-        for name in sorted({its.text for its in person.ids}):
+        for name in sorted({user_id.text for user_id in person.ids}):
             for row in self._lists.rows(of_user(name)):
                 self._erase_runs_of(person, row, counts)
                 if self._erase_events_of(person, row, counts):
@@ -56,16 +56,16 @@ class Erasure:
         return Erased(counts, is_done=True)
 
     def _erase_runs_of(self, person: Person, row: Row, counts: ErasedCounts) -> None:
-        runs = [its for its in self._runs(row.runs) if its.user is not None]
-        triggers = self._events([its.event_id for its in runs])
-        own = [its for its in runs if its.event_id in triggers and _is_of(person, triggers[its.event_id][1])]
-        for its in own:
-            if its.run.status is RunStatus.RUNNING:
-                self._entry().cancel(its.run.id)
+        runs = [run for run in self._runs(row.runs) if run.user is not None]
+        triggers = self._events([run.event_id for run in runs])
+        own = [run for run in runs if run.event_id in triggers and _is_of(person, triggers[run.event_id][1])]
+        for owned in own:
+            if owned.run.status is RunStatus.RUNNING:
+                self._entry().cancel(owned.run.id)
                 counts["runs_cancelled"] += 1
-        for its in own:
-            self._take_claim_back(its, triggers[its.event_id][1])
-        counts["attempts"] += sum(self._pool.map(self._redact, [its.run.id for its in own]))
+        for owned in own:
+            self._take_claim_back(owned, triggers[owned.event_id][1])
+        counts["attempts"] += sum(self._pool.map(self._redact, [owned.run.id for owned in own]))
         counts["runs"] += len(own)
 
     def _take_claim_back(self, run: StoredRun, event: Event) -> None:
@@ -81,7 +81,7 @@ class Erasure:
         left = [(item, event) for item, event in mine if not event.erased]
         list(self._pool.map(self._erase_event, left))
         counts["events"] += len(left)
-        return len(mine) == len(events) and all(its.user is None for its in self._runs(row.runs))
+        return len(mine) == len(events) and all(run.user is None for run in self._runs(row.runs))
 
     def _events(self, ids: Sequence[str]) -> dict[str, tuple[Item, Event]]:
         items = read_items(self._table, map(event_key, ids), consistent=True)
@@ -97,7 +97,7 @@ class Erasure:
         item, event = stored
         keys = self._entry().registry.catalog().keys(event)
         arrivals = [arrival(arrival_partitions(event.name, key)[0], event.seq, event.id) for key in keys]
-        delete_items(self._table, [{"pk": its["pk"], "sk": its["sk"]} for its in arrivals])
+        delete_items(self._table, [{"pk": arrival["pk"], "sk": arrival["sk"]} for arrival in arrivals])
         kept = {name: value for name, value in item.items() if name not in ("ms", "iv")}
         self._put({**kept, "b": {"B": erased_body(event)}, "x": {"BOOL": True}}, EXISTS)
 
@@ -106,13 +106,13 @@ class Erasure:
         db = client("dynamodb")
         for _ in range(_TRIES):  # an attempt of a run that has failed may end at any time
             (item,) = read_items(self._table, [run_key(run_id)], consistent=True)
-            its = stored_run(item)
-            attempts = all_attempts(its, partial(read_items, self._table, consistent=True))
+            value = stored_run(item)
+            attempts = all_attempts(value, partial(read_items, self._table, consistent=True))
             try:
                 self._put(
-                    _redacted(item, its, write_attempts([*map(erased, attempts)], its.run.created_at)),
+                    _redacted(item, value, write_attempts([*map(erased, attempts)], value.run.created_at)),
                     UNCHANGED,
-                    {":before": {"N": str(its.revision)}},
+                    {":before": {"N": str(value.revision)}},
                 )
             except db.exceptions.ConditionalCheckFailedException:
                 continue
@@ -126,15 +126,15 @@ class Erasure:
         client("dynamodb").put_item(TableName=self._table, Item=item, ConditionExpression=condition, **more)
 
 
-def _redacted(item: Item, its: StoredRun, history: bytes) -> Item:
+def _redacted(item: Item, stored_run: StoredRun, history: bytes) -> Item:
     """A run's item without what it says: its event, which may be in it, its user, and why expressions were no match."""
     kept = {name: value for name, value in item.items() if name not in ("e", "u", "hp")}
     return {
         **kept,
-        "v": {"N": str(its.revision + 1)},
-        "s": {"B": pack(without_data(its.run))},
+        "v": {"N": str(stored_run.revision + 1)},
+        "s": {"B": pack(without_data(stored_run.run))},
         "h": {"B": history},
-        "ei": {"S": its.event_id},
+        "ei": {"S": stored_run.event_id},
     }
 
 

@@ -149,7 +149,7 @@ def ingest_of(resources: Resources) -> Ingest:
     def judge(events: Iterable[tuple[int, Event]]) -> list[EventError]:
         refused = types.current().refused(events, only=Policy.REJECT)  # the others are looked at by `route`
         if refused:
-            _tell(lambda its: send(resources, its, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
+            _tell(lambda items: send(resources, items, REFUSED), [event for _, event, _ in refused[:MOST_TOLD]])
         return errors_of(refused)
 
     @cache

@@ -22,7 +22,7 @@ from stepwell.aws.table.lists import ALL, EVENTS, RUNS, Entry, Lists, of_functio
 from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.aws.table.runs import StoredRun, stored_run
 from stepwell.aws.table.samples import read_samples
-from stepwell.aws.table.users import People
+from stepwell.aws.table.users import UserIndex
 from stepwell.core.events.events import Event, run_id, user_key
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.run.run import RunStatus
@@ -44,7 +44,7 @@ class Queries:
     def __init__(self, resources: Resources, registry: Registry) -> None:
         self._table, self._registry = resources.table, registry
         self._lists = Lists(resources)
-        self._people = People(resources.table)
+        self._people = UserIndex(resources.table)
         self._details = Details(resources, registry, self._lists, Logs())
         self._pool = ThreadPoolExecutor(_PARALLEL, "queries")
 
@@ -115,12 +115,12 @@ class Queries:
         def show(ids: Sequence[str]) -> dict[str, RunDetail]:
             items = read_items(self._table, map(run_key, ids), consistent=False)
             runs = [
-                its
-                for its in map(stored_run, items)
-                if function in (None, its.function) and status in (None, its.run.status)
-                if replay in (None, its.replay) and (not names or its.user in names)
+                stored_run
+                for stored_run in map(stored_run, items)
+                if function in (None, stored_run.function) and status in (None, stored_run.run.status)
+                if replay in (None, stored_run.replay) and (not names or stored_run.user in names)
             ]
-            return {its.run.id: detail for its, detail in zip(runs, self._summaries(runs), strict=True)}
+            return {stored_run.run.id: detail for stored_run, detail in zip(runs, self._summaries(runs), strict=True)}
 
         return _page(entries, show, _size, limit, is_filtered)
 
@@ -146,7 +146,7 @@ class Queries:
                 break
             positions[partition[2:]] = position
         items = read_items(self._table, map(run_key, positions), consistent=True)
-        runs = sorted(map(stored_run, items), key=lambda its: -its.position)
+        runs = sorted(map(stored_run, items), key=lambda stored_run: -stored_run.position)
         return Page(list(self._pool.map(self._details.asked, runs)), following)
 
     def _summaries(self, runs: Sequence[StoredRun]) -> Iterator[RunDetail]:
@@ -166,7 +166,7 @@ class Queries:
         """The list that holds the fewest others besides those that are asked for; and whether it may hold others."""
         if event is not None:
             return self._runs_of_event(event, before), True
-        others = sum(its is not None for its in (function, status, names or None, replay)) > 1
+        others = sum(item is not None for item in (function, status, names or None, replay)) > 1
         if replay is None and not names and status not in (None, RunStatus.COMPLETED):
             return self._lists.runs_of_status(status.name.lower(), before, limit, since), others
         others = others or status is not None
@@ -183,7 +183,7 @@ class Queries:
             ids += [run_id(function["S"], event_id) for function in item.get("st", {}).get("L", ())]
             ids += [item["r"]["S"]] if "r" in item else []
         runs = map(stored_run, read_items(self._table, map(run_key, ids), consistent=False))
-        entries = [(its.position, its.run.id) for its in runs if before is None or its.position < before]
+        entries = [(run.position, run.run.id) for run in runs if before is None or run.position < before]
         return iter(sorted(entries, reverse=True))
 
     # --- functions -------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Queries:
         if routing is None:
             return None
         versions = self._versions(function_id)
-        shown = next((its for its in versions if its.number == routing.live), versions[-1])
+        shown = next((version for version in versions if version.number == routing.live), versions[-1])
         definition = self._registry.version(function_id, shown.number).definition
         return FunctionDetail(function_id, shown.created_at, definition, versions, routing)
 
@@ -258,7 +258,7 @@ def _between(since: int | None, until: int | None, before: int | None) -> tuple[
     """The positions of a time: the first one, and where it ends."""
     end = None if until is None else first_of(until)
     first = None if since is None else first_of(since)
-    return first, min((its for its in (end, before) if its is not None), default=None)
+    return first, min((number for number in (end, before) if number is not None), default=None)
 
 
 def _is_of(names: Sequence[str], event: Event) -> bool:

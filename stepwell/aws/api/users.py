@@ -68,16 +68,16 @@ class AwsUsers(Queries):
             return person
         for _, event_id in self._lists.entries(EVENTS, of_user(text), None, 1):
             for item in read_items(self._table, [event_key(event_id)], consistent=False):
-                its = owner(orjson.loads(item["b"]["B"])["user"])
-                if its is not None:
-                    return alone(its, ms_of(int(item["p"]["N"])))
+                user_id = owner(orjson.loads(item["b"]["B"])["user"])
+                if user_id is not None:
+                    return alone(user_id, ms_of(int(item["p"]["N"])))
         return None
 
     def seen(self, person: Person) -> Seen:
         lists = [of_user(name) for name in _names(person)]
-        begun = [ms_of(its) for name in lists if (its := self._lists.oldest(name)) is not None]
+        begun = [ms_of(number) for name in lists if (number := self._lists.oldest(name)) is not None]
         newest = (next(self._lists.entries(EVENTS, name, None, 1), None) for name in lists)
-        last = [ms_of(its[0]) for its in newest if its is not None]
+        last = [ms_of(pair[0]) for pair in newest if pair is not None]
         return Seen(person, min(begun, default=person.since), max(last, default=person.since))
 
     def erase(self, person: Person) -> Erased:
@@ -96,8 +96,8 @@ class AwsUsers(Queries):
         ]
         entries = heapq.merge(*sources, key=lambda entry: entry.mark, reverse=True)
         wanted = list(islice((entry for entry in entries if before is None or entry.mark < before), limit))
-        errors = self._errors([its for its in wanted if isinstance(its, _Ended)])
-        return [self._step_entry(its, errors) if isinstance(its, _Ended) else its for its in wanted]
+        errors = self._errors([ended for ended in wanted if isinstance(ended, _Ended)])
+        return [self._step_entry(item, errors) if isinstance(item, _Ended) else item for item in wanted]
 
     def _events(self, person: Person, until: int | None, limit: int) -> Iterator[Entry]:
         entries = self._of_users(EVENTS, _names(person), until, limit)
@@ -122,29 +122,29 @@ class AwsUsers(Queries):
         runs: list[StoredRun] = []
         while chunk := list(islice(entries, _AT_ONCE)):
             items = read_items(self._table, [run_key(run_id) for _, run_id in chunk], consistent=False)
-            found = [its for its in map(stored_run, items) if its.user is not None]
-            elsewhere = self._read_events(its.event_id for its in found if its.event_body is None)
-            runs += [its for its in found if _owner_of(its, elsewhere) in person.ids]
+            found = [stored_run for stored_run in map(stored_run, items) if stored_run.user is not None]
+            elsewhere = self._read_events(stored_run.event_id for stored_run in found if stored_run.event_body is None)
+            runs += [stored_run for stored_run in found if _owner_of(stored_run, elsewhere) in person.ids]
         return runs
 
     def _ended(self, runs: Sequence[StoredRun]) -> Iterator[_Ended]:
         read = partial(read_items, self._table, consistent=False)
         for run in runs:
-            for its in all_attempts(run, read, results=False):
-                yield _Ended((its.ended_at, 2, run.position, its.step, its.attempt), run, its)
+            for attempt in all_attempts(run, read, results=False):
+                yield _Ended((attempt.ended_at, 2, run.position, attempt.step, attempt.attempt), run, attempt)
 
     def _errors(self, ended: Sequence[_Ended]) -> dict[tuple[str, str], bytes]:
         """Those that stand in items of their own."""
         keys = [
-            item_key(its.run.run.id, its.attempt.ref)
-            for its in ended
-            if its.attempt.ref is not None and its.attempt.status == "failed"
+            item_key(ended.run.run.id, ended.attempt.ref)
+            for ended in ended
+            if ended.attempt.ref is not None and ended.attempt.status == "failed"
         ]
         items = read_items(self._table, keys, consistent=False) if keys else []
         return {_name(item): item["x"]["B"] for item in items if "x" in item}
 
-    def _step_entry(self, its: _Ended, errors: dict[tuple[str, str], bytes]) -> Entry:
-        run, attempt = its.run, its.attempt
+    def _step_entry(self, ended: _Ended, errors: dict[tuple[str, str], bytes]) -> Entry:
+        run, attempt = ended.run, ended.attempt
         error = attempt.error
         if attempt.ref is not None:
             error = errors.get((run_key(run.run.id)["pk"]["S"], attempt.ref))
@@ -162,7 +162,7 @@ class AwsUsers(Queries):
 
 
 def _names(person: Person) -> list[str]:
-    return sorted({its.text for its in person.ids})
+    return sorted({user_id.text for user_id in person.ids})
 
 
 def _name(item: Item) -> tuple[str, str]:
@@ -175,16 +175,16 @@ def _owner_of(run: StoredRun, events: dict[str, Event]) -> object:
     return owner(events[run.event_id].user) if run.event_id in events else None
 
 
-def _run_entry(its: StoredRun) -> Entry:
+def _run_entry(stored_run: StoredRun) -> Entry:
     return run_entry(
-        ms_of(its.position),
-        its.position,
-        run_id=its.run.id,
-        function=its.function,
-        version=its.version,
-        event_id=its.event_id,
-        status=its.run.status,
-        ended_at=its.run.ended_at,
-        rerun_of=its.rerun_of,
-        replay=its.replay,
+        ms_of(stored_run.position),
+        stored_run.position,
+        run_id=stored_run.run.id,
+        function=stored_run.function,
+        version=stored_run.version,
+        event_id=stored_run.event_id,
+        status=stored_run.run.status,
+        ended_at=stored_run.run.ended_at,
+        rerun_of=stored_run.rerun_of,
+        replay=stored_run.replay,
     )

@@ -109,11 +109,11 @@ class _Reader:
 
     def _anonymous(self, challenge: str) -> dict[str, str]:
         """A token that anybody gets, from where the registry says."""
-        said = dict(_CHALLENGE.findall(challenge))
-        if not challenge.lower().startswith("bearer") or "realm" not in said:
+        fields = dict(_CHALLENGE.findall(challenge))
+        if not challenge.lower().startswith("bearer") or "realm" not in fields:
             return {}
-        asked = {name: said[name] for name in ("service", "scope") if name in said}
-        answer = self._http.get(said["realm"], params=asked)
+        asked = {name: fields[name] for name in ("service", "scope") if name in fields}
+        answer = self._http.get(fields["realm"], params=asked)
         if answer.status_code != 200:
             return {}
         token = answer.json()
@@ -150,7 +150,9 @@ def _base_url(host: str) -> str:
 def _for_linux(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     """Of an image for many machines the one that Fargate runs: x86_64 if there is one."""
     candidates = {
-        its["platform"]["architecture"]: its for its in manifests if its.get("platform", {}).get("os") == "linux"
+        manifest["platform"]["architecture"]: manifest
+        for manifest in manifests
+        if manifest.get("platform", {}).get("os") == "linux"
     }
     preferred = (candidates[name] for name in (*_ARCHITECTURES, *candidates) if name in candidates)
     return next(preferred)

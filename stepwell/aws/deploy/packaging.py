@@ -72,7 +72,7 @@ class StepLambda:
     def hash(self) -> str:
         """Of everything but the values of `.env` and of secrets. What a step does not say is no part of it, so that a
         setting that is new to Stepwell changes no hash."""
-        its = {
+        fields = {
             "function": self.function_id,
             "code": self.code.hash,
             "layout": self.layout,
@@ -88,8 +88,8 @@ class StepLambda:
         }
         more = {"storage": self.ephemeral_storage, "layers": self.layers or None, "vpc": self.vpc or None}
         more["tracing"] = self.tracing
-        its |= {name: value for name, value in more.items() if value is not None}
-        return hashlib.sha256(orjson.dumps(its, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        fields |= {name: value for name, value in more.items() if value is not None}
+        return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def name(self, env: str) -> str:
         return function_name(env, self.function_id, self.hash)

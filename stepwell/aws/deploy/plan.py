@@ -76,8 +76,10 @@ class Wanted:
 
     def dotenv(self, env: str) -> dict[str, str]:
         """The contents of its `.env` parameters, by name."""
-        its = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
-        return {dotenv_parameter(env, self.id, step): content for step, content in its.items() if content is not None}
+        fields = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
+        return {
+            dotenv_parameter(env, self.id, step): content for step, content in fields.items() if content is not None
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ class Action:
     detail: str = ""
 
     def as_json(self) -> Json:
-        its = {"action": self.verb, "kind": self.kind, "name": self.name}
-        return {**its, "detail": self.detail} if self.detail else its
+        fields = {"action": self.verb, "kind": self.kind, "name": self.name}
+        return {**fields, "detail": self.detail} if self.detail else fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,53 +166,53 @@ def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wa
         definition = function.normalised()
         plan = compile_plan(definition, 0)
         code = {step_id: code.hash for step_id, code in function.steps.items()}
-        its = Wanted(plan.function_id, function.file, definition, plan, code)
+        wanted = Wanted(plan.function_id, function.file, definition, plan, code)
         for index in range(len(plan.steps)):
             step_id = plan.steps[index].id
             try:
-                _add_step(its, index, function, resources)
+                _add_step(wanted, index, function, resources)
             except (PackagingError, CodeError) as error:
                 pointer = ("steps", step_id)
                 line, column = function.source.place(pointer)
                 problems.append(PlacedProblem(function.file, line, column, pointer, f"step `{step_id}`: {error}"))
-        found.append(its)
+        found.append(wanted)
     if problems:
         raise Refused(problems)
     return found
 
 
-def _add_step(its: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:
-    step = its.plan.steps[index]
+def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:
+    step = wanted.plan.steps[index]
     code = function.steps.get(step.id)
-    if step.asks:
+    if step.is_approval:
         return  # people decide it: nothing is executed
     if step.runtime.type == "docker":
         dotenv = dotenv_content(code) if code else None
-        its.tasks[step.id] = step_task(its.id, step, code, dotenv, resources)
+        wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)
     elif step.runtime.type == "http":
         check_timeout(step)
-        its.http[step.id] = dotenv_content(code) if code else None
+        wanted.http[step.id] = dotenv_content(code) if code else None
     elif step.runtime.arn is not None:
         check_timeout(step)
-        its.arns[step.id] = step.runtime.arn
+        wanted.arns[step.id] = step.runtime.arn
     else:
-        made = step_lambda(its.id, step, code)
+        made = step_lambda(wanted.id, step, code)
         check_place(made, resources)
-        its.lambdas[step.id] = made
+        wanted.lambdas[step.id] = made
 
 
-def targets(its: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
+def targets(wanted: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
     """What executes each step; `tasks`: the targets of its containers, by step."""
-    lambdas = {step: {"lambda": one.name(resources.env)} for step, one in its.lambdas.items()}
-    return {**lambdas, **{step: {"lambda": arn} for step, arn in its.arns.items()}, **tasks}
+    lambdas = {step: {"lambda": one.name(resources.env)} for step, one in wanted.lambdas.items()}
+    return {**lambdas, **{step: {"lambda": arn} for step, arn in wanted.arns.items()}, **tasks}
 
 
-def known_tasks(its: Wanted, resources: Resources, live: Version | None) -> dict[str, Target]:
+def known_tasks(wanted: Wanted, resources: Resources, live: Version | None) -> dict[str, Target]:
     """Those of its containers' targets that the live version has already."""
     before = live.targets if live else {}
     return {
         step: before[step]
-        for step, task in its.tasks.items()
+        for step, task in wanted.tasks.items()
         if step in before and before[step].get("hash") == task.hash(resources)
     }
 
@@ -223,15 +225,15 @@ def plan(functions: Iterable[Wanted], found: Found, resources: Resources) -> lis
     actions: list[Action] = []
     functions = list(functions)
     _check_secrets(functions, found, resources.env)
-    for its in functions:
-        actions += _preparations(its, found, resources)
-        actions += _lambdas(its, found, resources)
-        actions += _arns(its, found, resources)
-        known = known_tasks(its, resources, found.live.get(its.id))
+    for function in functions:
+        actions += _preparations(function, found, resources)
+        actions += _lambdas(function, found, resources)
+        actions += _arns(function, found, resources)
+        known = known_tasks(function, resources, found.live.get(function.id))
         actions += [
-            PutTask("create", "task definition", t.name, task=t) for s, t in its.tasks.items() if s not in known
+            PutTask("create", "task definition", t.name, task=t) for s, t in function.tasks.items() if s not in known
         ]
-        actions += _register(its, found, resources)
+        actions += _register(function, found, resources)
     return list(_each_once(actions))
 
 
@@ -244,8 +246,8 @@ def _each_once(actions: Iterable[Action]) -> Iterator[Action]:
             yield action
 
 
-def role_arn(its: Wanted, found: Found, resources: Resources) -> str:
-    name = role_name(resources.env, its.id)
+def role_arn(wanted: Wanted, found: Found, resources: Resources) -> str:
+    name = role_name(resources.env, wanted.id)
     partition = resources.outcomes_queue_arn.split(":")[1]
     state = found.roles.get(name)
     return state.arn if state else f"arn:{partition}:iam::{resources.account}:role/{name}"
@@ -253,38 +255,43 @@ def role_arn(its: Wanted, found: Found, resources: Resources) -> str:
 
 def _check_secrets(functions: list[Wanted], found: Found, env: str) -> None:
     missing = sorted(
-        {name for its in functions for name in its.secrets if secret_parameter(env, name) not in found.parameters}
+        {
+            name
+            for function in functions
+            for name in function.secrets
+            if secret_parameter(env, name) not in found.parameters
+        }
     )
     if missing:
         cures = "; ".join(f"`stepwell secrets set {name} --env {env}`" for name in missing)
         raise MissingSecrets(f"secrets that steps need are not set: {', '.join(missing)}; {cures}")
 
 
-def _preparations(its: Wanted, found: Found, resources: Resources) -> list[Action]:
+def _preparations(wanted: Wanted, found: Found, resources: Resources) -> list[Action]:
     """What has to be there before a Lambda or a task can be: values, the role, log groups."""
     actions: list[Action] = []
-    for name, value in its.dotenv(resources.env).items():
+    for name, value in wanted.dotenv(resources.env).items():
         if name not in found.parameters or found.parameters[name].value != value:
             actions.append(PutParameter(new_or_changed(name in found.parameters), "parameter", name, value=value))
-    if its.needs_role:
-        name = role_name(resources.env, its.id)
+    if wanted.needs_role:
+        name = role_name(resources.env, wanted.id)
         state = found.roles.get(name)
         allowed = policy(
             resources,
-            its.id,
-            lambdas=bool(its.lambdas),
-            secrets=its.lambda_secrets,
-            dotenv=any(one.dotenv is not None for one in its.lambdas.values()),
-            containers=bool(its.tasks),
-            vpc=any(one.vpc for one in its.lambdas.values()),
-            tracing=any(is_traced(one, resources) for one in its.lambdas.values()),
+            wanted.id,
+            lambdas=bool(wanted.lambdas),
+            secrets=wanted.lambda_secrets,
+            dotenv=any(one.dotenv is not None for one in wanted.lambdas.values()),
+            containers=bool(wanted.tasks),
+            vpc=any(one.vpc for one in wanted.lambdas.values()),
+            tracing=any(is_traced(one, resources) for one in wanted.lambdas.values()),
         )
         allowed = merged(allowed, state.policy if state else None)
         if state is None or not state.is_as(allowed, resources):
             verb = new_or_changed(state is not None)
-            actions.append(PutRole(verb, "role", name, function_id=its.id, policy=allowed))
-    groups = {log_group(step.name(resources.env)) for step in its.lambdas.values()}
-    groups |= {task_log_group(resources.env, its.id)} if its.tasks else set()
+            actions.append(PutRole(verb, "role", name, function_id=wanted.id, policy=allowed))
+    groups = {log_group(step.name(resources.env)) for step in wanted.lambdas.values()}
+    groups |= {task_log_group(resources.env, wanted.id)} if wanted.tasks else set()
     for group in sorted(groups):
         if found.log_groups.get(group) != resources.retention_days:
             verb = new_or_changed(group in found.log_groups)
@@ -292,10 +299,10 @@ def _preparations(its: Wanted, found: Found, resources: Resources) -> list[Actio
     return actions
 
 
-def _lambdas(its: Wanted, found: Found, resources: Resources) -> list[Action]:
+def _lambdas(wanted: Wanted, found: Found, resources: Resources) -> list[Action]:
     actions: list[Action] = []
-    role = role_arn(its, found, resources)
-    for name, step in {step.name(resources.env): step for step in reversed(its.lambdas.values())}.items():
+    role = role_arn(wanted, found, resources)
+    for name, step in {step.name(resources.env): step for step in reversed(wanted.lambdas.values())}.items():
         todo = changes(
             found.lambdas.get(name), configuration(step, resources, role), _values(step, found, resources), resources
         )
@@ -318,9 +325,9 @@ def _values(step: StepLambda, found: Found, resources: Resources) -> str | None:
     return "" if is_old or any(name not in found.parameters for name in names) else values_hash(names, found.parameters)
 
 
-def _arns(its: Wanted, found: Found, resources: Resources) -> list[Action]:
+def _arns(wanted: Wanted, found: Found, resources: Resources) -> list[Action]:
     actions: list[Action] = []
-    for arn in dict.fromkeys(its.arns.values()):
+    for arn in dict.fromkeys(wanted.arns.values()):
         check_free(arn, found.lambdas[arn], resources)
         todo = invocation_changes(found.lambdas[arn], resources)
         if todo:
@@ -328,11 +335,11 @@ def _arns(its: Wanted, found: Found, resources: Resources) -> list[Action]:
     return actions
 
 
-def _register(its: Wanted, found: Found, resources: Resources) -> list[Action]:
-    live = found.live.get(its.id)
-    known = known_tasks(its, resources, live)
-    if live is not None and len(known) == len(its.tasks):
-        is_same = orjson.loads(live.definition) == its.definition
-        if is_same and live.targets == targets(its, resources, known):
+def _register(wanted: Wanted, found: Found, resources: Resources) -> list[Action]:
+    live = found.live.get(wanted.id)
+    known = known_tasks(wanted, resources, live)
+    if live is not None and len(known) == len(wanted.tasks):
+        is_same = orjson.loads(live.definition) == wanted.definition
+        if is_same and live.targets == targets(wanted, resources, known):
             return []
-    return [Register(new_or_changed(live is not None), "function", its.id, wanted=its)]
+    return [Register(new_or_changed(live is not None), "function", wanted.id, wanted=wanted)]

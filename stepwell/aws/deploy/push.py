@@ -93,7 +93,7 @@ class Push:
     def apply(self, functions: Sequence[Wanted], found: Found, actions: Sequence[Action]) -> list[Registered]:
         """Do it. What is done stays done if this fails halfway; push again then."""
         made: dict[str, Target] = {}
-        roles = {its.id: role_arn(its, found, self.resources) for its in functions}
+        roles = {function.id: role_arn(function, found, self.resources) for function in functions}
         for kinds in _STAGES:
             self._all(lambda action: self._do(action, roles, made), [a for a in actions if isinstance(a, kinds)])
         return self._register(found, [action for action in actions if isinstance(action, Register)], made)
@@ -102,11 +102,11 @@ class Push:
 
     def _read(self, functions: Sequence[Wanted]) -> Found:
         env, account = self.resources.env, self.account
-        lambdas = {step.name(env): step for its in functions for step in its.lambdas.values()}
-        arns = {arn for its in functions for arn in its.arns.values()}
-        dotenv = [name for its in functions for name in its.dotenv(env)]
-        secrets = [secret_parameter(env, name) for its in functions for name in its.secrets]
-        roles = [role_name(env, its.id) for its in functions if its.needs_role]
+        lambdas = {step.name(env): step for function in functions for step in function.lambdas.values()}
+        arns = {arn for function in functions for arn in function.arns.values()}
+        dotenv = [name for function in functions for name in function.dotenv(env)]
+        secrets = [secret_parameter(env, name) for function in functions for name in function.secrets]
+        roles = [role_name(env, function.id) for function in functions if function.needs_role]
         prefixes = {log_group(name)[:-12] for name in lambdas} | {
             task_log_group(env, i.id) for i in functions if i.tasks
         }
@@ -121,7 +121,7 @@ class Push:
             lambdas=states,
             log_groups={name: days for found in groups.values() for name, days in found.items()},
             code=frozenset(self._each(self._size, keys)),
-            live=self._live({its.id for its in functions}),
+            live=self._live({function.id for function in functions}),
         )
 
     def _live(self, ids: set[str]) -> dict[str, Version]:
@@ -185,8 +185,8 @@ class Push:
             write_zip(step.code, step.layout, file)
             total = file.tell()
             file.seek(0)
-            told = lambda size: self.watcher.sent(action, size, total)  # noqa: E731
-            self.account.s3.upload_fileobj(file, self.resources.bucket, step.code_key, Callback=told)
+            function = lambda size: self.watcher.sent(action, size, total)  # noqa: E731
+            self.account.s3.upload_fileobj(file, self.resources.bucket, step.code_key, Callback=function)
 
     def _put_lambda(self, action: PutLambda, step: StepLambda, role: str) -> None:
         values = None
@@ -202,19 +202,28 @@ class Push:
             return []
         registry, author = Registry(self.resources), self.account.author()
         new = [action.wanted for action in actions if action.wanted is not None]
-        for its in new:
-            registry.stage(its.definition)
-        if any(awaits(its.plan) - awaits(live.plan if (live := found.live.get(its.id)) else None) for its in new):
+        for wanted in new:
+            registry.stage(wanted.definition)
+        if any(
+            awaits(wanted.plan) - awaits(live.plan if (live := found.live.get(wanted.id)) else None) for wanted in new
+        ):
             self.sleep(self.resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
         registered = []
-        for action, its in zip(actions, new, strict=True):
+        for action, wanted in zip(actions, new, strict=True):
             self.watcher.begin(action)
-            tasks = known_tasks(its, self.resources, found.live.get(its.id))
-            tasks |= {step: made[task.name] for step, task in its.tasks.items() if task.name in made}
-            its_targets = targets(its, self.resources, tasks)
+            tasks = known_tasks(wanted, self.resources, found.live.get(wanted.id))
+            tasks |= {step: made[task.name] for step, task in wanted.tasks.items() if task.name in made}
+            its_targets = targets(wanted, self.resources, tasks)
             registered.append(
                 registry.register(
-                    its.definition, its_targets, its.code, self.message, author, str(its.file), self.now(), self.release
+                    wanted.definition,
+                    its_targets,
+                    wanted.code,
+                    self.message,
+                    author,
+                    str(wanted.file),
+                    self.now(),
+                    self.release,
                 )
             )
             self.watcher.end(action)
@@ -224,8 +233,8 @@ class Push:
 
     def _each(self, read: Callable[[str], T | None], names: Iterable[str]) -> dict[str, T]:
         """What `read` finds, by name."""
-        its = sorted(set(names))
-        return {name: state for name, state in zip(its, self._all(read, its), strict=True) if state is not None}
+        items = sorted(set(names))
+        return {name: state for name, state in zip(items, self._all(read, items), strict=True) if state is not None}
 
     def _all(self, do: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
         """All are done, also if one fails: the more is done, the less is left for the next time."""
@@ -239,15 +248,15 @@ class Push:
 def notes(functions: Iterable[Wanted], found: Found, resources: Resources, actions: Sequence[Action]) -> list[str]:
     """What others have to see to: whoever gave a role more rights; and, when something is to be done, the owner of a
     Lambda that was given by its ARN."""
-    arns = {arn for its in functions for arn in its.arns.values()} if actions else set()
-    its = [
+    arns = {arn for function in functions for arn in function.arns.values()} if actions else set()
+    items = [
         f"{name}: this role has policies besides Stepwell's, so that a push leaves it without the boundary"
         f" {resources.step_boundary}, which allows only what Stepwell's steps need; set the boundary yourself, once the"
         " setting step_actions allows what those policies do"
         for name, role in sorted(found.roles.items())
         if role.has_more and role.boundary != resources.role_boundary
     ]
-    return its + [
+    return items + [
         f"{arn}: its role {found.lambdas[arn].configuration['Role']} must be allowed sqs:SendMessage on"
         f" {resources.outcomes_queue_arn}; and the engine must be allowed lambda:InvokeFunction on it, which"
         " `cdk deploy` does with the ARN in the setting step_lambdas. What it answers must be below 256 KiB: Lambda"

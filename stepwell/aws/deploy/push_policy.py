@@ -229,8 +229,8 @@ def policy(environment: Environment, commands: Iterable[str] = ("push",)) -> Jso
     for command in commands:
         if command not in COMMANDS:
             raise UnknownCommand(f"{command!r}: policies are for the commands {', '.join(COMMANDS)}")
-        for its in COMMANDS[command]:
-            if environment.has(its.only_with) and (made := _statement(its, environment)):
+        for statement in COMMANDS[command]:
+            if environment.has(statement.only_with) and (made := _statement(statement, environment)):
                 statements.setdefault(repr(made), made)
     found = list(statements.values())
     if environment.kms_key:
@@ -238,16 +238,16 @@ def policy(environment: Environment, commands: Iterable[str] = ("push",)) -> Jso
     return {"Version": "2012-10-17", "Statement": found}
 
 
-def _statement(its: Statement, environment: Environment) -> Json | None:
-    service, _, actions = its.actions.partition(":")
+def _statement(statement: Statement, environment: Environment) -> Json | None:
+    service, _, actions = statement.actions.partition(":")
     places = environment.places()
-    resources = [arn for place in its.places.split(", ") for arn in places[place]]
-    conditions: Json = {operator: dict(tests) for operator, tests in (its.conditions or {}).items()}
+    resources = [arn for place in statement.places.split(", ") for arn in places[place]]
+    conditions: Json = {operator: dict(tests) for operator, tests in (statement.conditions or {}).items()}
     for tests in conditions.values():
         for key, value in tests.items():
             tests[key] = {"{boundary}": environment.boundary, "{env}": environment.env}.get(value, value)
-    if its.rows:
-        conditions["ForAllValues:StringLike"] = {"dynamodb:LeadingKeys": list(its.rows)}
+    if statement.rows:
+        conditions["ForAllValues:StringLike"] = {"dynamodb:LeadingKeys": list(statement.rows)}
     if not resources:
         return None
     made: Json = {"Effect": "Allow", "Action": [f"{service}:{action}" for action in actions.split()]}

@@ -32,20 +32,20 @@ class Retained:
         """Names of the Lambdas that a stack made, no version needs, and no stack has. `needed`: targets of steps, names
         or ARNs of Lambdas."""
         kept = {lambda_of(target) for target in needed}
-        names = {its["FunctionName"]: its for its in self._versions if its["Version"] == "$LATEST"}
-        return [name for name, its in sorted(names.items()) if name not in kept and self._may_go(name, its)]
+        names = {version["FunctionName"]: version for version in self._versions if version["Version"] == "$LATEST"}
+        return [name for name, item in sorted(names.items()) if name not in kept and self._may_go(name, item)]
 
-    def _may_go(self, name: str, its: Json) -> bool:
-        if not naming.is_function_name(self._resources.env, name) or self._is_new(_ms(its["LastModified"])):
+    def _may_go(self, name: str, fields: Json) -> bool:
+        if not naming.is_function_name(self._resources.env, name) or self._is_new(_ms(fields["LastModified"])):
             return False
-        tags = self._account.lambda_.list_tags(Resource=its["FunctionArn"].removesuffix(":$LATEST"))["Tags"]
+        tags = self._account.lambda_.list_tags(Resource=fields["FunctionArn"].removesuffix(":$LATEST"))["Tags"]
         is_of_stack = naming.FUNCTION_TAG in tags and naming.HASH_TAG not in tags
         return is_of_stack and tags.get(naming.ENV_TAG) == self._resources.env and not self._is_in_a_stack(name)
 
     def roles(self, gone: list[str]) -> list[str]:
         """Names of the roles that only these Lambdas have, and no stack."""
-        used = {its["Role"] for its in self._versions if its["FunctionName"] not in gone}
-        only = {its["Role"] for its in self._versions if its["FunctionName"] in gone} - used
+        used = {version["Role"] for version in self._versions if version["FunctionName"] not in gone}
+        only = {version["Role"] for version in self._versions if version["FunctionName"] in gone} - used
         names = sorted(arn.rpartition("/")[2] for arn in only)
         return [name for name in names if self._is_our_role(name) and not self._is_in_a_stack(name)]
 
@@ -53,8 +53,8 @@ class Retained:
         """Names of the roles of those of these Lambdas that are in a VPC. Lambda needs a role for up to 20 minutes
         after its function is gone, to remove network interfaces. Without it they stay, so the next prune removes it:
         https://github.com/awslabs/aws-support-tools/pull/174"""
-        in_vpc = [its for its in self._versions if (its.get("VpcConfig") or {}).get("SubnetIds")]
-        return {its["Role"].rpartition("/")[2] for its in in_vpc if its["FunctionName"] in gone}
+        in_vpc = [version for version in self._versions if (version.get("VpcConfig") or {}).get("SubnetIds")]
+        return {item["Role"].rpartition("/")[2] for item in in_vpc if item["FunctionName"] in gone}
 
     def _is_our_role(self, name: str) -> bool:
         try:
@@ -79,9 +79,9 @@ class Retained:
         """ARNs of the layers' versions that were replaced and that no Lambda uses, but for those in `gone`."""
         used = {
             layer["Arn"]
-            for its in self._versions
-            if its["FunctionName"] not in gone
-            for layer in its.get("Layers") or ()
+            for version in self._versions
+            if version["FunctionName"] not in gone
+            for layer in version.get("Layers") or ()
         }
         for newest in sorted(set(self._resources.layers.values())):
             layer, number = newest.split(":")[6:]

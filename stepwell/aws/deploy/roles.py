@@ -111,7 +111,7 @@ def policy(
     if tracing:
         statements.append({"Sid": "Traces", "Effect": "Allow", "Action": _TRACE, "Resource": "*"})
     if resources.kms_key:
-        statements += [_key(resources, its["Sid"]) for its in statements if its["Sid"] in _KEY_NEEDS]
+        statements += [_key(resources, statement["Sid"]) for statement in statements if statement["Sid"] in _KEY_NEEDS]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -146,10 +146,10 @@ def merged(new: Policy, old: Policy | None) -> Policy:
     """`new`, and what `old` allows besides: versions that use it may still run."""
     statements = {statement["Sid"]: statement for statement in new["Statement"]}
     for before in (old or {}).get("Statement", ()):
-        its = statements.setdefault(before.get("Sid", ""), before)
+        value = statements.setdefault(before.get("Sid", ""), before)
         if before.get("Sid") == "Values":
-            more = sorted({*before["Resource"]} - {*its["Resource"]})
-            statements["Values"] = {**its, "Resource": [*its["Resource"], *more]}
+            more = sorted({*before["Resource"]} - {*value["Resource"]})
+            statements["Values"] = {**value, "Resource": [*value["Resource"], *more]}
     return {**new, "Statement": list(statements.values())}
 
 
@@ -162,25 +162,27 @@ def _sorted(policy: Policy) -> Any:
     def plain(statement: Policy) -> Policy:
         return {name: sorted(value) if isinstance(value, list) else value for name, value in statement.items()}
 
-    return {**policy, "Statement": {its.get("Sid", ""): plain(its) for its in policy["Statement"]}}
+    return {**policy, "Statement": {item.get("Sid", ""): plain(item) for item in policy["Statement"]}}
 
 
 def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
     """The most that the roles of steps may allow, whatever their policies say: what `policy` gives any function, and
     `actions` on all resources but those of the engine."""
     network = bool(resources.step_subnets)
-    its = policy(resources, "*", lambdas=True, secrets=["*"], dotenv=True, containers=True, vpc=network, tracing=True)
+    fields = policy(
+        resources, "*", lambdas=True, secrets=["*"], dotenv=True, containers=True, vpc=network, tracing=True
+    )
     more = sorted(actions)
     if not more:
-        return its
+        return fields
     partition = resources.outcomes_queue_arn.split(":")[1]
     table = f"arn:{partition}:dynamodb:{resources.region}:{resources.account}:table/{resources.table}"
     engine = [table, f"{table}/*", f"arn:{partition}:s3:::{resources.bucket}/{CODE_PREFIX}*"]
     never = ["account:*", "iam:*", "organizations:*"]
     return {
-        **its,
+        **fields,
         "Statement": [
-            *its["Statement"],
+            *fields["Statement"],
             {"Sid": "More", "Effect": "Allow", "Action": more, "Resource": "*"},
             {"Sid": "NotTheEngine", "Effect": "Deny", "Action": ["dynamodb:*", "s3:*"], "Resource": engine},
             {"Sid": "NotTheAccount", "Effect": "Deny", "Action": never, "Resource": "*"},

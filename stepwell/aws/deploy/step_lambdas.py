@@ -46,24 +46,24 @@ class LambdaState:
     concurrency: int = 0  # reserved; 0: none is
 
 
-def configuration(its: StepLambda, resources: Resources, role: str) -> Json:
+def configuration(step_lambda: StepLambda, resources: Resources, role: str) -> Json:
     """All of its configuration but the hash of its values."""
-    layer = resources.layers.get(its.architecture)
+    layer = resources.layers.get(step_lambda.architecture)
     if layer is None:
-        raise NoLayer(f"this environment has no adapter for {its.architecture}; run `cdk deploy` again")
+        raise NoLayer(f"this environment has no adapter for {step_lambda.architecture}; run `cdk deploy` again")
     found: Json = {
-        "Runtime": its.runtime,
-        "Handler": its.handler,
-        "MemorySize": its.memory,
-        "Timeout": its.timeout_s,
+        "Runtime": step_lambda.runtime,
+        "Handler": step_lambda.handler,
+        "MemorySize": step_lambda.memory,
+        "Timeout": step_lambda.timeout_s,
         "Role": role,
-        "Layers": [*its.layers, layer],  # a file of a later layer wins: nothing takes the place of the adapter
-        "Environment": {"Variables": its.variables(resources.env)},
-        "Description": f"Step {its.step_id} of {its.function_id}",
-        "EphemeralStorage": {"Size": its.ephemeral_storage or _SMALLEST_STORAGE},
-        "TracingConfig": {"Mode": "Active" if is_traced(its, resources) else "PassThrough"},
+        "Layers": [*step_lambda.layers, layer],  # a file of a later layer wins: nothing takes the place of the adapter
+        "Environment": {"Variables": step_lambda.variables(resources.env)},
+        "Description": f"Step {step_lambda.step_id} of {step_lambda.function_id}",
+        "EphemeralStorage": {"Size": step_lambda.ephemeral_storage or _SMALLEST_STORAGE},
+        "TracingConfig": {"Mode": "Active" if is_traced(step_lambda, resources) else "PassThrough"},
     }
-    if its.vpc:
+    if step_lambda.vpc:
         found["VpcConfig"] = {
             "SubnetIds": list(resources.step_subnets),
             "SecurityGroupIds": list(resources.step_security_groups),
@@ -71,9 +71,9 @@ def configuration(its: StepLambda, resources: Resources, role: str) -> Json:
     return found
 
 
-def is_traced(its: StepLambda, resources: Resources) -> bool:
+def is_traced(step_lambda: StepLambda, resources: Resources) -> bool:
     """Whether X-Ray traces it, as the step says, or else the environment."""
-    return resources.tracing if its.tracing is None else its.tracing
+    return resources.tracing if step_lambda.tracing is None else step_lambda.tracing
 
 
 def destinations(resources: Resources) -> Json:
@@ -153,7 +153,9 @@ def invocation_changes(state: LambdaState, resources: Resources) -> tuple[str, .
 def check_free(arn: str, state: LambdaState, resources: Resources) -> None:
     """Raises Taken if a Lambda that is not ours already sends its results somewhere else."""
     config = (state.destinations or {}).get("DestinationConfig", {})
-    others = {its["Destination"] for its in config.values() if its.get("Destination")} - {resources.outcomes_queue_arn}
+    others = {item["Destination"] for item in config.values() if item.get("Destination")} - {
+        resources.outcomes_queue_arn
+    }
     if others:
         raise Taken(f"{arn} sends its results to {', '.join(sorted(others))}; give Stepwell an alias of it")
 
@@ -168,17 +170,17 @@ class Changer:
     sleep: Sleep = time.sleep
     says: Says = lambda line: None  # how far it is, for people who wait
 
-    def make(self, its: StepLambda, wanted: Json, values: str | None, todo: tuple[str, ...]) -> None:
-        name = its.name(self.resources.env)
+    def make(self, step_lambda: StepLambda, wanted: Json, values: str | None, todo: tuple[str, ...]) -> None:
+        name = step_lambda.name(self.resources.env)
         full = _with_values(wanted, values)
-        activity = Activity(self.client, name, its.vpc, self.sleep, self.says)
+        activity = Activity(self.client, name, step_lambda.vpc, self.sleep, self.says)
         if CREATE in todo:
-            with explained(name, its.vpc):
-                self._create(name, its, full)
+            with explained(name, step_lambda.vpc):
+                self._create(name, step_lambda, full)
             activity.wait()
         elif CONFIGURATION in todo or VALUES in todo:
             activity.wait(also_failed=True)
-            with explained(name, its.vpc):
+            with explained(name, step_lambda.vpc):
                 self.client.update_function_configuration(FunctionName=name, **full)
             activity.wait()
         elif ACTIVATION in todo:
@@ -207,17 +209,17 @@ class Changer:
         if CREATE in todo or RECURSION in todo:
             self.client.put_function_recursion_config(FunctionName=name, RecursiveLoop="Allow")
 
-    def _create(self, name: str, its: StepLambda, full: Json) -> None:
+    def _create(self, name: str, step_lambda: StepLambda, full: Json) -> None:
         tags = {
             ENV_TAG: self.resources.env,
-            FUNCTION_TAG: its.function_id,
-            HASH_TAG: its.hash[:12],
-            CODE_TAG: its.code_key,
+            FUNCTION_TAG: step_lambda.function_id,
+            HASH_TAG: step_lambda.hash[:12],
+            CODE_TAG: step_lambda.code_key,
         }
         whole = {
             "FunctionName": name,
-            "Code": {"S3Bucket": self.resources.bucket, "S3Key": its.code_key},
-            "Architectures": [its.architecture],
+            "Code": {"S3Bucket": self.resources.bucket, "S3Key": step_lambda.code_key},
+            "Architectures": [step_lambda.architecture],
             "Tags": tags,
             **full,
         }

@@ -31,7 +31,7 @@ class StepTask:
     def hash(self, resources: Resources) -> str:
         """Of everything that its target is made of; an equal one is not made again."""
         runtime = self.step.runtime
-        its = {
+        fields = {
             "function": self.function_id,
             "step": self.step.id,
             "code": self.code.hash if self.code and runtime.image is None else None,
@@ -41,7 +41,7 @@ class StepTask:
             "secrets": sorted(self.step.secrets),
             "environment": [resources.adapter_images, resources.execution_role, resources.repository],
         }
-        return hashlib.sha256(orjson.dumps(its, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+        return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
     def parameters(self, env: str) -> list[str]:
         dotenv = [dotenv_parameter(env, self.function_id, self.step.id)] if self.dotenv is not None else []

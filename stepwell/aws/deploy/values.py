@@ -40,8 +40,8 @@ def describe_parameters(ssm: Any, names: Iterable[str]) -> dict[str, Parameter]:
     """Those that exist, without their values."""
     found: dict[str, Parameter] = {}
     for page in _pages(sorted(set(names)), _NAMES):
-        for its in _described(ssm, "Equals", page):
-            found[its.name] = its
+        for parameter in _described(ssm, "Equals", page):
+            found[parameter.name] = parameter
     return found
 
 
@@ -82,7 +82,9 @@ def values_hash(names: Iterable[str], parameters: Mapping[str, Parameter]) -> st
 def list_secrets(ssm: Any, env: str) -> list[Parameter]:
     """All of an environment, without their values."""
     prefix = secrets_prefix(env)
-    found = [replace(its, name=its.name.removeprefix(prefix)) for its in parameters_below(ssm, prefix)]
+    found = [
+        replace(parameter, name=parameter.name.removeprefix(prefix)) for parameter in parameters_below(ssm, prefix)
+    ]
     return sorted(found, key=lambda secret: secret.name)
 
 

@@ -57,7 +57,7 @@ from stepwell.core.run.messages import (
 )
 from stepwell.core.run.outcome import failure
 from stepwell.core.run.run import RunStatus, StepStatus
-from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.engine import Engine, IncomingEvent, RunFact
 from stepwell.platform import Cause, RunRecord
 
 log = logging.getLogger("stepwell.aws")
@@ -66,7 +66,7 @@ _REQUEST_ID = re.compile(r"[0-9a-f-]{32,36}")
 _CANCELLED_AT_ONCE = 100
 _OLDEST = 10  # of an invocation that expired, a tenth of its age is the pause before it is tried again
 
-Read = tuple[list[Arrival], list[RunFact]]
+Read = tuple[list[IncomingEvent], list[RunFact]]
 
 
 class Facts:
@@ -189,13 +189,13 @@ class Facts:
         message = again_message(name["run"], name["step"], name["attempt"], token, due)
         send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
         record.causes[step] = (cause.id, due)
-        return [RunFact(name["run"], AttemptStarted(step, name["attempt"]), Cause(cause.id, again=False))]
+        return [RunFact(name["run"], AttemptStarted(step, name["attempt"]), Cause(cause.id, redelivered=False))]
 
     def _again(self, body: dict[str, Any], cause: Cause) -> list[RunFact]:
         found = self._find(body, body["token"])
         if found is None:
             return []
-        return [RunFact(body["run"], AttemptStarted(found[1], body["attempt"]), Cause(cause.id, again=True))]
+        return [RunFact(body["run"], AttemptStarted(found[1], body["attempt"]), Cause(cause.id, redelivered=True))]
 
     def _stop(self, run_id: str) -> list[RunFact]:
         record = self._store.load([run_id]).get(run_id)
@@ -214,7 +214,7 @@ class Facts:
         if record is None:
             return []
         late = overdue(record, now, 0)
-        facts = [its for its in from_rows(rows, record.plan) if its in late or _is_silence(its, record.plan)]
+        facts = [row for row in from_rows(rows, record.plan) if row in late or _is_silence(row, record.plan)]
         self._store.look_for_waiting(record)  # an earlier version of Stepwell left outcomes to wait in any long run
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
@@ -233,7 +233,7 @@ class Facts:
             return []
         return [RunFact(run_id, timer.fact(), cause)]
 
-    def _tick(self, body: dict[str, Any], cause: Cause, now: int) -> list[Arrival]:
+    def _tick(self, body: dict[str, Any], cause: Cause, now: int) -> list[IncomingEvent]:
         """A tick of a cron trigger, unless the function was changed since."""
         function_id, cron, timezone, at, due = (body[name] for name in ("function", "cron", "timezone", "at", "due"))
         if not self._tokens.is_valid(body.get("token"), *tick_name(function_id, cron, timezone, at)):
@@ -245,7 +245,7 @@ class Facts:
         if self._store.catalog().is_paused(function_id):
             pass  # once it is resumed, the latest that was missed is sent again
         elif is_known and at <= now:
-            return [Arrival(event_from(tick_event(function_id, cron, at)), only=function_id, cause=cause)]
+            return [IncomingEvent(event_from(tick_event(function_id, cron, at)), only=function_id, cause=cause)]
         elif is_known:  # the clock here is behind
             self._tick_later(body, at, now)
         elif due == at:  # once more: what is known here may be older than the newest push
@@ -260,13 +260,13 @@ class Facts:
 
     # --- events ----------------------------------------------------------------------------------------------------
 
-    def _tell(self, text: str, token: object, cause: Cause) -> list[Arrival]:
+    def _tell(self, text: str, token: object, cause: Cause) -> list[IncomingEvent]:
         """One of the engine's own events."""
         event = event_from(orjson.loads(text), text.encode())
         if not self._tokens.is_valid(token, *tell_name(event.id, text)):
             log.error("an event %r of the engine without its token is refused", event.id)
             return []
-        return [Arrival(event, cause=cause)] if self._dispatcher.emit(event) else []
+        return [IncomingEvent(event, cause=cause)] if self._dispatcher.emit(event) else []
 
     def _told_again(self, run_id: str, cause: Cause) -> list[RunFact]:
         """The end of a run; whoever ended it may have died before telling of it. To cancel what has ended changes
@@ -286,8 +286,8 @@ class Facts:
         facts = self._engine.release(function_id, found, cause, now)
         started = {fact.run_id for fact in facts}
         for event_id, key in kept:
-            its = run_id(function_id, event_id)
-            self._store.forget_kept(key, its if its in started else None)
+            text = run_id(function_id, event_id)
+            self._store.forget_kept(key, text if text in started else None)
         return facts
 
     def _cancel(self, function_id: str, before: int | None, token: str, cause: Cause) -> list[RunFact]:
@@ -298,11 +298,11 @@ class Facts:
         page = self._store.lists.runs_of_status("running", before, _CANCELLED_AT_ONCE)
         entries = list(islice(page, _CANCELLED_AT_ONCE))
         records = self._store.load([run for _, run in entries]).values()
-        found = [its for its in records if its.plan.function_id == function_id]
+        found = [record for record in records if record.plan.function_id == function_id]
         if len(entries) == _CANCELLED_AT_ONCE:
             following = cancel_message(function_id, entries[-1][0] + 1, token)
             send_messages(self._dispatcher.outcomes_queue, [entry(following)])
-        return [RunFact(its.run.id, CancelRequested(), cause) for its in found]
+        return [RunFact(run_record.run.id, CancelRequested(), cause) for run_record in found]
 
     def _wake(self, body: dict[str, Any], cause: Cause, now: int) -> list[RunFact]:
         name = body["event"], body["partition"], body["after"]
@@ -330,7 +330,7 @@ class Facts:
 
 def _is_silence(fact: Fact, plan: Plan) -> bool:
     """Whether no timer is late, but an attempt was silent for too long."""
-    return isinstance(fact, AttemptLost | AttemptEnded) and fact.step not in plan.asking
+    return isinstance(fact, AttemptLost | AttemptEnded) and fact.step not in plan.approval_steps
 
 
 def _ctx_of(body: dict[str, Any]) -> dict[str, Any]:

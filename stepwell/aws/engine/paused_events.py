@@ -21,7 +21,7 @@ from stepwell.core.routing.versions import Routing
 _PAGE = 25
 
 
-class Kept:
+class PausedEvents:
     def __init__(self, resources: Resources) -> None:
         self._table, self._queue = resources.table, resources.outcomes_queue
         self._retention_s = resources.retention_days * 86_400

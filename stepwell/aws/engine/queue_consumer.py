@@ -50,7 +50,7 @@ from stepwell.core.routing.versions import Change, Routing
 from stepwell.core.run.messages import AttemptEnded, CancelRequested, Outcome
 from stepwell.core.run.resume import Restart
 from stepwell.core.signing import KeysUnreadable
-from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.engine import Engine, IncomingEvent, RunFact
 from stepwell.platform import Cause, NotWritten, Replayed
 
 if TYPE_CHECKING:
@@ -92,19 +92,19 @@ class Entry:
     def route(self, event: SqsEvent) -> SqsAnswer:
         """A batch of the queue `events`: accept them, with all that follows."""
 
-        def read(record: Any, cause: Cause, now: int) -> tuple[list[Arrival], list[RunFact]]:
+        def read(record: Any, cause: Cause, now: int) -> tuple[list[IncomingEvent], list[RunFact]]:
             arrival = read_arrival(record["body"], cause, now)
             return ([] if arrival is None else self._judged(arrival, cause, now)), []
 
         return self._batch(event, read)
 
-    def _judged(self, arrival: Arrival | Refused, cause: Cause, now: int) -> list[Arrival]:
+    def _judged(self, arrival: IncomingEvent | Refused, cause: Cause, now: int) -> list[IncomingEvent]:
         """What is left of an event when its type has spoken: itself, or what tells of it."""
         types, event = self.types.current(), arrival.event
         refused = types.refused([(0, event)]) if types.has_any else []
-        if isinstance(arrival, Arrival):
+        if isinstance(arrival, IncomingEvent):
             # What was accepted when this message came first goes on, whatever its type says by now.
-            if not refused or (cause.again and self.store.events([event.id])):
+            if not refused or (cause.redelivered and self.store.events([event.id])):
                 return [arrival]
         return [alert for _, _, errors in refused for alert in self.engine.refuse(event, errors, now, cause)]
 
@@ -115,7 +115,7 @@ class Entry:
     def _batch(
         self,
         event: SqsEvent,
-        read: Callable[[Any, Cause, int], tuple[list[Arrival], list[RunFact]]],
+        read: Callable[[Any, Cause, int], tuple[list[IncomingEvent], list[RunFact]]],
         load: Callable[[Sequence[Any]], None] = lambda records: None,
     ) -> SqsAnswer:
         now = now_ms()
@@ -131,7 +131,7 @@ class Entry:
             log.warning("the runs of a batch cannot be read together", exc_info=True)
         failed: set[str] = set()
         messages: dict[str, list[str]] = {}  # by cause
-        arrivals: list[Arrival] = []
+        arrivals: list[IncomingEvent] = []
         facts: list[RunFact] = []
         for record in event["Records"]:
             cause = _cause(record)
@@ -150,9 +150,9 @@ class Entry:
         except Exception:
             log.exception("a batch of %s messages could not be done; all of it comes again", len(messages))
             failed |= set(messages)
-        return {"batchItemFailures": [{"itemIdentifier": m} for its in failed for m in messages.get(its, ())]}
+        return {"batchItemFailures": [{"itemIdentifier": m} for name in failed for m in messages.get(name, ())]}
 
-    def _process(self, arrivals: Sequence[Arrival], facts: Sequence[RunFact], now: int) -> set[str]:
+    def _process(self, arrivals: Sequence[IncomingEvent], facts: Sequence[RunFact], now: int) -> set[str]:
         """The causes of what could not be done."""
         undone = self.engine.process(arrivals, self.store.keep_outcomes(facts, now), now)
         return undone | self._finish(now)
@@ -234,7 +234,7 @@ class Entry:
         record = self.store.load([run_id]).get(run_id)
         if record is not None and record.run.ended_at is None:
             self._tell_all_the_same(run_id)
-        cause = _cause_of(f"ended/{run_id}", again=True)  # the same when it is asked again, or by the message
+        cause = _cause_of(f"ended/{run_id}", redelivered=True)  # the same when it is asked again, or by the message
         if self._process([], [RunFact(run_id, CancelRequested(), cause)], now):
             raise NotWritten(f"run {run_id} could not be cancelled")
         record = self.store.load([run_id]).get(run_id)
@@ -263,7 +263,7 @@ class Entry:
             return False
         self._tell_all_the_same(link.run_id)
         fact = AttemptEnded(link.step, link.attempt, outcome)
-        cause = _cause_of(f"ended/{link.run_id}", again=False)  # that of the message, if it ends the run
+        cause = _cause_of(f"ended/{link.run_id}", redelivered=False)  # that of the message, if it ends the run
         undone = self.engine.process([], [RunFact(link.run_id, fact, cause)], now)  # now: it does not wait for others
         if undone | self._finish(now):
             raise NotWritten(f"the decision on run {link.run_id} could not be written")
@@ -278,7 +278,7 @@ class Entry:
         self.store.begin()
         record = self.store.load([run_id])[run_id]
         token = uuid4().hex
-        cause = Cause(token[:12], again=False)
+        cause = Cause(token[:12], redelivered=False)
         self.engine.process([], [RunFact(run_id, fact, cause) for fact in self.store.waiting(record)], now)
         record = self.store.load([run_id])[run_id]
         new_id = self.engine.rerun(record, token, now, cause, restart)
@@ -300,8 +300,8 @@ class Entry:
         except KeyError:
             return None
         cause = blake2b(f"{function_id}/{replay}".encode(), digest_size=8).hexdigest()  # its events are its own again
-        done = self.engine.replay(plan, events, replay, now, Cause(cause, again=False))
-        self.store.put_reruns(list(dict.fromkeys(its.run_id for its in done if its.run_id is not None)))
+        done = self.engine.replay(plan, events, replay, now, Cause(cause, redelivered=False))
+        self.store.put_reruns(list(dict.fromkeys(replayed.run_id for replayed in done if replayed.run_id is not None)))
         self._finish(now)
         return done
 
@@ -340,11 +340,11 @@ def _cause(record: Any) -> Cause:
     """EventBridge may deliver an event in two messages, so an event's identity is the id that EventBridge gave it."""
     body: str = record["body"]
     if ended := _ENDED.match(body):  # the cause is who ended the run
-        return _cause_of(f"ended/{ended[1]}", again=True)
+        return _cause_of(f"ended/{ended[1]}", redelivered=True)
     envelope = _ENVELOPE.match(body)
     identity: str = record["messageId"] if envelope is None else envelope[1]
-    return _cause_of(identity, again=int(record["attributes"]["ApproximateReceiveCount"]) > 1)
+    return _cause_of(identity, redelivered=int(record["attributes"]["ApproximateReceiveCount"]) > 1)
 
 
-def _cause_of(identity: str, *, again: bool) -> Cause:
-    return Cause(blake2b(identity.encode(), digest_size=8).hexdigest(), again)
+def _cause_of(identity: str, *, redelivered: bool) -> Cause:
+    return Cause(blake2b(identity.encode(), digest_size=8).hexdigest(), redelivered)

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from stepwell.aws.clients import client
-from stepwell.aws.engine.paused_events import Kept
+from stepwell.aws.engine.paused_events import PausedEvents
 from stepwell.aws.engine.results import keep_results, record_of
 from stepwell.aws.engine.timers import Timers
 from stepwell.aws.engine.wait_pages import Waking
@@ -28,7 +28,7 @@ from stepwell.aws.functions.registry import Registry
 from stepwell.aws.observability import count, duration
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.events import event_item
-from stepwell.aws.table.idempotency import DynamoOnce
+from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import delete_items, put_items, read_items
 from stepwell.aws.table.keys import (
     NAME_SHARDS,
@@ -59,7 +59,7 @@ from stepwell.aws.table.pending_outcomes import (
 )
 from stepwell.aws.table.positions import first_of, ms_of, newest_position, next_position
 from stepwell.aws.table.runs import Record, approval_item, is_kept_in_runs, run_item
-from stepwell.aws.table.users import People
+from stepwell.aws.table.users import UserIndex
 from stepwell.core.events.events import Event, next_event_id, user_key
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.routing.versions import State
@@ -97,10 +97,10 @@ class DynamoStore:
     def __init__(self, resources: Resources, registry: Registry, timers: Timers, waking: Waking, lists: Lists) -> None:
         self._table, self._retention_s = resources.table, resources.retention_days * _DAY_S
         self._registry, self._timers, self._waking, self.lists = registry, timers, waking, lists
-        self.kept = Kept(resources)
-        self.once = DynamoOnce(self._table)
+        self.kept = PausedEvents(resources)
+        self.idempotency = DynamoIdempotency(self._table)
         self._pool = ThreadPoolExecutor(_PARALLEL)
-        self._people = People(resources.table)
+        self._people = UserIndex(resources.table)
         self._watches = Watches(resources)
         self.request_ids: dict[tuple[str, int, int], str] = {}  # of the attempts whose outcomes came with this batch
         self.begin()
@@ -122,7 +122,7 @@ class DynamoStore:
 
     def flush(self, now: int) -> None:
         """Write persons and lists, and send the timers of this batch. Raises NotWritten."""
-        self._people.tell(self._accepted, now)
+        self._people.record(self._accepted, now)
         self.lists.add(list(self._listed_events.values()), list(self._listed_runs.values()), now)
         self._timers.send(now)
         self._waking.send()
@@ -387,10 +387,10 @@ class DynamoStore:
     def _has_late_logs(self, record: Record) -> bool:
         """Which log is a cancelled attempt's is known when what it ran has ended, and all that is kept of its end."""
         found = False
-        for its in record.attempts if record.run.ended_at is not None and not record.event.erased else ():
-            request_id = self.request_ids.get((record.run.id, its.step, its.attempt))
-            if its.status == "cancelled" and its.request_id is None and request_id is not None:
-                its.request_id, found = request_id, True
+        for stored_attempt in record.attempts if record.run.ended_at is not None and not record.event.erased else ():
+            request_id = self.request_ids.get((record.run.id, stored_attempt.step, stored_attempt.attempt))
+            if stored_attempt.status == "cancelled" and stored_attempt.request_id is None and request_id is not None:
+                stored_attempt.request_id, found = request_id, True
         return found
 
     def _follow(self, change: Change, record: Record, now: int) -> None:
@@ -444,14 +444,14 @@ class DynamoStore:
         others: set[str] = set()
         for fact in facts:
             record = self._records.get(fact.run_id)
-            its = fact.fact
-            if record is None or not _shares_outcomes(record) or not isinstance(its, AttemptEnded):
+            attempt_ended = fact.fact
+            if record is None or not _shares_outcomes(record) or not isinstance(attempt_ended, AttemptEnded):
                 others.add(fact.run_id)
             else:
-                its = replace(its, at=now)
-                request_id = self.request_ids.get((fact.run_id, its.step, its.attempt))
-                ended[fact.run_id].append(Ended(its, request_id))
-            kept.append(fact._replace(fact=its))
+                attempt_ended = replace(attempt_ended, at=now)
+                request_id = self.request_ids.get((fact.run_id, attempt_ended.step, attempt_ended.attempt))
+                ended[fact.run_id].append(Ended(attempt_ended, request_id))
+            kept.append(fact._replace(fact=attempt_ended))
         for run_id, outcomes in ended.items():
             revision = self._records[run_id].revision
             for item in outcome_items(run_id, revision, outcomes, now, now // 1000 + self._retention_s):
@@ -466,7 +466,13 @@ class DynamoStore:
             return ()
         found = read_outcomes(self._table, record.run, record.revision, self.get_many)
         run_id = record.run.id
-        self.request_ids.update({(run_id, its.step, its.attempt): known for its, known in found if known is not None})
+        self.request_ids.update(
+            {
+                (run_id, attempt_ended.step, attempt_ended.attempt): known
+                for attempt_ended, known in found
+                if known is not None
+            }
+        )
         return [fact for fact, _ in found]
 
     def look_for_waiting(self, record: RunRecord) -> None:
@@ -491,7 +497,7 @@ class DynamoStore:
         running = (i for i, step in enumerate(record.run.steps) if step.status is StepStatus.RUNNING)
         return (
             self._is_seen(record)
-            and any(i not in record.plan.asking for i in running)
+            and any(i not in record.plan.approval_steps for i in running)
             and record.run is not change.before
             and len(change.commands) < _FOLDED_AT_ONCE
             and not change.claims
@@ -519,7 +525,7 @@ class DynamoStore:
         nobody knows how far whoever made them came."""
         records = [self._records[run_id] for run_id in run_ids]
         keys = [rerun_key(record.event.id, record.position) for record in records]
-        put_items(self._table, [{**key, "r": {"S": its}} for key, its in zip(keys, run_ids, strict=True)])
+        put_items(self._table, [{**key, "r": {"S": name}} for key, name in zip(keys, run_ids, strict=True)])
         self._listed_runs.update((record.run.id, self._listed(record)) for record in records)
 
     def _put(self, item: Item, condition: str | None = None, values: Item | None = None) -> None:

@@ -32,7 +32,7 @@ _START_MS = 60_000
 _UNDECIDED = "Undecided"
 _FACTS: dict[str, Callable[..., Fact]] = {
     _UNDECIDED: lambda step, attempt: Timer(TimerKind.DECISION, step, attempt).fact(),
-    **{its.__name__: its for its in (AttemptLost, DeadlinePassed, DelayEnded, RetryDue, RunStarted)},
+    **{function.__name__: function for function in (AttemptLost, DeadlinePassed, DelayEnded, RetryDue, RunStarted)},
 }
 
 
@@ -58,20 +58,23 @@ class _Expected(NamedTuple):
 def overdue(record: OpenRun, now: int, event_age_ms: int, silence_ms: int | None = None) -> list[Fact]:
     """The facts that should have come for this run by now. An attempt is lost once it was silent for longer than it may
     wait and run, or for `silence_ms`."""
-    return [its.fact for its in _expected(record, event_age_ms, silence_ms) if its.late_at <= now]
+    return [expected.fact for expected in _expected(record, event_age_ms, silence_ms) if expected.late_at <= now]
 
 
 def next_look(record: OpenRun, now: int, event_age_ms: int) -> int | None:
     """When a fact of this run may be late for the first time, if nothing else happens to it; None if only far timers
     are outstanding. A far timer is an item of its own, which is sent again until the run has acted upon it."""
     expected = _expected(record, event_age_ms, None)
-    return min((its.late_at for its in expected if its.timer is None or its.timer - now <= MAX_DELAY_MS), default=None)
+    return min(
+        (expected.late_at for expected in expected if expected.timer is None or expected.timer - now <= MAX_DELAY_MS),
+        default=None,
+    )
 
 
 def _expected(record: OpenRun, event_age_ms: int, silence_ms: int | None) -> Iterator[_Expected]:
     steps = record.plan.steps
     for i, step in enumerate(record.run.steps):
-        if step.status is StepStatus.RUNNING and steps[i].asks:
+        if step.status is StepStatus.RUNNING and steps[i].is_approval:
             due_at = step.at + steps[i].timeout_ms
             yield _Expected(Timer(TimerKind.DECISION, i, step.attempt).fact(), due_at + LATE_MS, due_at)
         elif step.status is StepStatus.RUNNING:
@@ -96,7 +99,7 @@ def to_rows(facts: Sequence[Fact]) -> list[list[str | int]]:
     return [
         [_UNDECIDED, fact.step, fact.attempt]  # the one way to end that takes no outcome
         if isinstance(fact, AttemptEnded)
-        else [type(fact).__name__, *(getattr(fact, its.name) for its in fields(fact))]
+        else [type(fact).__name__, *(getattr(fact, field.name) for field in fields(fact))]
         for fact in facts
     ]
 

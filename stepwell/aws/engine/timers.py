@@ -94,7 +94,7 @@ def _due_at(plan: Plan, run: Run, timer: Timer) -> int | None:
         return step.at if (step.status, step.attempt) == (StepStatus.RETRYING, timer.attempt) else None
     if timer.kind is TimerKind.DECISION:
         step = run.steps[timer.index]
-        if (step.status, step.attempt) == (StepStatus.RUNNING, timer.attempt) and plan.steps[timer.index].asks:
+        if (step.status, step.attempt) == (StepStatus.RUNNING, timer.attempt) and plan.steps[timer.index].is_approval:
             return step.at + plan.steps[timer.index].timeout_ms
         return 0 if step.attempt > timer.attempt or step.status in ENDED_STEPS else None
     pause = run.pauses[timer.index]

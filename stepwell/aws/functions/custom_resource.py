@@ -96,9 +96,9 @@ def _remove(kind: str, its_id: str, resources: Resources) -> None:
 
 def _register_type(properties: dict[str, Any], resources: Resources) -> str:
     policy = Policy(properties["Policy"]) if "Policy" in properties else None
-    its = TypeVersion(properties["Name"], properties["Version"], orjson.loads(properties["Schema"]), policy)
-    TypeStore(resources).register_type(its)
-    return f"{its.name} {its.version}"
+    version = TypeVersion(properties["Name"], properties["Version"], orjson.loads(properties["Schema"]), policy)
+    TypeStore(resources).register_type(version)
+    return f"{version.name} {version.version}"
 
 
 def _register(properties: dict[str, Any], resources: Resources, sleep: Callable[[float], None]) -> tuple[str, int]:

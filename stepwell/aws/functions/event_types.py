@@ -65,8 +65,8 @@ class _State:
     types: dict[str, _Type]
 
     def digest(self, name: str, version: str) -> str | None:
-        its = self.types.get(name)
-        return next((one.digest for one in its.versions if one.name == version), None) if its else None
+        stored_type = self.types.get(name)
+        return next((one.digest for one in stored_type.versions if one.name == version), None) if stored_type else None
 
 
 class TypeStore:
@@ -100,11 +100,11 @@ class TypeStore:
     # --- what people read ------------------------------------------------------------------------------------------
 
     def read_types(self) -> list[TypeDetail]:
-        return [_detail(name, its) for name, its in sorted(self._read().types.items())]
+        return [_detail(name, stored_type) for name, stored_type in sorted(self._read().types.items())]
 
     def read_type(self, name: str) -> TypeDetail | None:
-        its = self._read().types.get(name)
-        return None if its is None else _detail(name, its)
+        stored_type = self._read().types.get(name)
+        return None if stored_type is None else _detail(name, stored_type)
 
     def read_schema(self, name: str, version: str) -> Any:
         kept = self._schema(self._read(), name, version)
@@ -115,26 +115,26 @@ class TypeStore:
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
-    def register_type(self, its: TypeVersion) -> Change:
-        return self.register_types([its])[0]
+    def register_type(self, version: TypeVersion) -> Change:
+        return self.register_types([version])[0]
 
     def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
-        checked = [(its, check_type(its)) for its in types]
-        digests = [] if dry_run else [self._put_schema(its, its_checked) for its, its_checked in checked]
+        checked = [(version, check_type(version)) for version in types]
+        digests = [] if dry_run else [self._put_schema(version, its_checked) for version, its_checked in checked]
         while True:
             state = self._read()
             changes = plan_registrations(types, _all_known(state), functools.partial(self._schema, state))
             if dry_run:
                 return changes
             now, after = time.time_ns() // 1_000_000, dict(state.types)
-            for its, digest, change in zip(types, digests, changes, strict=True):
-                after[its.name] = _registered(after.get(its.name), its.version, change.policy, digest, now)
+            for version, digest, change in zip(types, digests, changes, strict=True):
+                after[version.name] = _registered(after.get(version.name), version.version, change.policy, digest, now)
             if after == state.types or self._write(replace(state, types=after)):
                 return changes
 
     def choose_default(self, name: str, version: str | None) -> None:
-        def chosen(its: _Type) -> _Type:
-            return replace(its, chosen=choose_default(name, _known(its), version).chosen)
+        def chosen(stored_type: _Type) -> _Type:
+            return replace(stored_type, chosen=choose_default(name, _known(stored_type), version).chosen)
 
         self._change(name, chosen)
 
@@ -142,14 +142,14 @@ class TypeStore:
         """Its schema stays in the table: who read the list of versions a moment ago may still want it."""
         has_tried = False
 
-        def without(its: _Type) -> _Type | None:
+        def without(stored_type: _Type) -> _Type | None:
             nonlocal has_tried
-            left = tuple(one for one in its.versions if one.name != version)
-            if has_tried and len(left) == len(its.versions):
-                return its  # it was removed, and the answer was lost
-            after = remove_version(name, _known(its), version, carried_by)
+            left = tuple(one for one in stored_type.versions if one.name != version)
+            if has_tried and len(left) == len(stored_type.versions):
+                return stored_type  # it was removed, and the answer was lost
+            after = remove_version(name, _known(stored_type), version, carried_by)
             has_tried = True
-            return None if after is None else replace(its, versions=left, chosen=after.chosen)
+            return None if after is None else replace(stored_type, versions=left, chosen=after.chosen)
 
         try:
             self._change(name, without)
@@ -161,7 +161,7 @@ class TypeStore:
         """Until nobody else changed something at the same time. Raises UnknownVersion, and what `change` raises."""
         while True:
             state = self._read()
-            others = {other: its for other, its in state.types.items() if other != name}
+            others = {other: stored_type for other, stored_type in state.types.items() if other != name}
             if name not in state.types:
                 raise UnknownVersion(f"{name} has no version any more")
             after = change(state.types[name])
@@ -173,10 +173,10 @@ class TypeStore:
     def set_policy(self, name: str, policy: Policy) -> bool:
         while True:
             state = self._read()
-            its = state.types.get(name)
-            if its is None:
+            stored_type = state.types.get(name)
+            if stored_type is None:
                 return False
-            if self._write(replace(state, types={**state.types, name: replace(its, policy=policy)})):
+            if self._write(replace(state, types={**state.types, name: replace(stored_type, policy=policy)})):
                 return True
 
     def set_unknown_types(self, policy: Policy) -> None:
@@ -200,11 +200,11 @@ class TypeStore:
         """False if somebody else changed something since this was read. Raises Refused."""
         types = {
             name: (
-                its.policy,
-                [(one.name, one.digest, one.created_at) for one in its.versions],
-                *([its.chosen] if its.chosen is not None else []),  # which older Lambdas do not read
+                stored_type.policy,
+                [(one.name, one.digest, one.created_at) for one in stored_type.versions],
+                *([stored_type.chosen] if stored_type.chosen is not None else []),  # which older Lambdas do not read
             )
-            for name, its in state.types.items()
+            for name, stored_type in state.types.items()
         }
         content = zlib.compress(orjson.dumps({"unknown": state.unknown, "types": types}), 9)
         if len(content) > _MOST_BYTES:
@@ -223,10 +223,10 @@ class TypeStore:
         self._looked_at = float("-inf")
         return True
 
-    def _put_schema(self, its: TypeVersion, checked: Checked) -> str:
-        body = orjson.dumps(its.schema, option=orjson.OPT_SORT_KEYS)
+    def _put_schema(self, version: TypeVersion, checked: Checked) -> str:
+        body = orjson.dumps(version.schema, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(body).hexdigest()[:32]
-        item = {**schema_key(its.name, digest), "s": {"B": zlib.compress(body, 9)}, "w": {"BOOL": checked.is_whole}}
+        item = {**schema_key(version.name, digest), "s": {"B": zlib.compress(body, 9)}, "w": {"BOOL": checked.is_whole}}
         if checked.deepest is not None:
             item["d"] = {"N": str(checked.deepest)}
         client("dynamodb").put_item(TableName=self._table, Item=item)
@@ -252,12 +252,17 @@ def _registered(old: _Type | None, version: str, policy: Policy, digest: str, no
 
 
 def _all_known(state: _State) -> dict[str, KnownType]:
-    return {name: _known(its) for name, its in state.types.items()}
+    return {name: _known(stored_type) for name, stored_type in state.types.items()}
 
 
-def _known(its: _Type) -> KnownType:
-    return KnownType(its.policy, tuple(version.name for version in its.versions), its.chosen)
+def _known(stored_type: _Type) -> KnownType:
+    return KnownType(stored_type.policy, tuple(version.name for version in stored_type.versions), stored_type.chosen)
 
 
-def _detail(name: str, its: _Type) -> TypeDetail:
-    return TypeDetail(name, its.policy, [(version.name, version.created_at) for version in its.versions], its.chosen)
+def _detail(name: str, stored_type: _Type) -> TypeDetail:
+    return TypeDetail(
+        name,
+        stored_type.policy,
+        [(version.name, version.created_at) for version in stored_type.versions],
+        stored_type.chosen,
+    )

@@ -113,9 +113,9 @@ class Registry:
             catalog = self._catalog = Catalog(routes, self._state.paths)
         return catalog
 
-    def _plan_of(self, its: Starts) -> Plan:
-        assert isinstance(its, Head)
-        return self._known(its.function_id, its.version).plan
+    def _plan_of(self, starts: Starts) -> Plan:
+        assert isinstance(starts, Head)
+        return self._known(starts.function_id, starts.version).plan
 
     def _route_of(self, row: FunctionRow) -> Route:
         assert row.live is not None
@@ -182,7 +182,7 @@ class Registry:
         if item is None:
             return _State(0, {}, {})
         paths = orjson.loads(item["w"]["B"])
-        read = {name: {_path_set(one) for one in its} for name, its in paths.items()}
+        read = {name: {_path_set(one) for one in item} for name, item in paths.items()}
         longest = orjson.loads(item["l"]["B"]) if "l" in item else {}
         shards = int(item["ws"]["N"]) if "ws" in item else 1
         return _State(int(item["g"]["N"]), read, longest, shards, item.get("st") == item["g"])
@@ -197,10 +197,10 @@ class Registry:
 
         def merge(state: _State) -> bool:
             known = deepcopy(state)
-            for name, its in wanted.items():
-                state.paths.setdefault(name, set()).update(its)
+            for name, items in wanted.items():
+                state.paths.setdefault(name, set()).update(items)
                 state.longest[name] = max(longest, state.longest.get(name, 0))
-                if None in its:
+                if None in items:
                     state.wait_shards = WAIT_SHARDS
             return state != known
 
@@ -392,7 +392,9 @@ class Registry:
                 for function in self._query("F"):
                     self._put_starts(function)
             has_starts = with_starts or state.has_starts
-            written = {name: [p if p is None else list(map(list, p)) for p in its] for name, its in state.paths.items()}
+            written = {
+                name: [p if p is None else list(map(list, p)) for p in items] for name, items in state.paths.items()
+            }
             item = {
                 **FUNCTIONS_STATE,
                 "g": {"N": str(state.generation + 1)},

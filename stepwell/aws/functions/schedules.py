@@ -34,7 +34,7 @@ class Schedules:
         """Let the cron triggers of this plan tick, of a function that is not paused; None: no triggers. A trigger that
         stays keeps its next tick; what falls into a pause is missed, also what had been sent before."""
         triggers = {(str(t.cron), t.timezone) for t in plan.triggers if t.cron is not None} if plan else set()
-        wanted = {schedule_key(function_id, *its)["sk"]["S"]: its for its in triggers}
+        wanted = {schedule_key(function_id, *trigger)["sk"]["S"]: trigger for trigger in triggers}
         kept = {
             item["sk"]["S"]: item for item in read_partition(self._table, "C", f"{function_id}#", ConsistentRead=True)
         }

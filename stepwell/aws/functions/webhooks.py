@@ -77,7 +77,7 @@ class AwsWebhooks:
 
     def rules(self) -> dict[str, dict[str, Any]]:
         """By name."""
-        return {its.rule["name"]: its.rule for its in self.read_webhooks()}
+        return {webhook.rule["name"]: webhook.rule for webhook in self.read_webhooks()}
 
     def read_webhook(self, name: str) -> KeptRule | None:
         item = read_item(self._table, webhook_key(name)) if re.fullmatch(ID, name) else None

@@ -71,7 +71,7 @@ def queues(sqs: Any, resources: Resources, only: str | None = None) -> list[Dead
         arn = orjson.loads(about["RedrivePolicy"])["deadLetterTargetArn"]
         dead_url = sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
         found.append(DeadLetterQueue(name, dead_url, arn, url, about["QueueArn"]))
-    assert only is not None or {its.queue for its in found} == set(QUEUES)
+    assert only is not None or {dead_letter_queue.queue for dead_letter_queue in found} == set(QUEUES)
     return found
 
 
@@ -91,7 +91,7 @@ def look(sqs: Any, queue: DeadLetterQueue, limit: int) -> list[DeadLetter]:
                 break
     finally:
         _give_back(sqs, queue, held)
-    return sorted(held[:limit], key=lambda its: its.sent_at)
+    return sorted(held[:limit], key=lambda dead_letter: dead_letter.sent_at)
 
 
 def redrive_all(
@@ -126,7 +126,7 @@ def redrive_some(sqs: Any, among: Sequence[DeadLetterQueue], ids: Collection[str
         try:
             for letters in _received(sqs, queue):
                 held += letters
-                for letter in [its for its in letters if its.id in ids]:
+                for letter in [letter for letter in letters if letter.id in ids]:
                     sqs.send_message(QueueUrl=queue.back_url, MessageBody=letter.message["Body"])
                     sqs.delete_message(QueueUrl=queue.url, ReceiptHandle=letter.message["ReceiptHandle"])
                     held.remove(letter)
@@ -207,7 +207,7 @@ def _reason(attributes: dict[str, Any]) -> str | None:
     """What EventBridge says of an event that it could not hand over.
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
     """
-    found = {name: its.get("StringValue", "") for name, its in attributes.items()}
+    found = {name: item.get("StringValue", "") for name, item in attributes.items()}
     if "ERROR_CODE" not in found:
         return None
     return ": ".join(filter(None, (found["ERROR_CODE"], found.get("ERROR_MESSAGE"))))

@@ -11,7 +11,7 @@ import orjson
 
 from stepwell.aws.queues.envelope import INGEST, ORIGIN, REFUSED
 from stepwell.core.events.events import BadRequest, Event, parse_events, whole_event
-from stepwell.engine import Arrival
+from stepwell.engine import IncomingEvent
 from stepwell.platform import Cause
 
 log = logging.getLogger("stepwell.aws")
@@ -25,7 +25,7 @@ class Refused:
     event: Event
 
 
-def read_arrival(body: str, cause: Cause, now: int) -> Arrival | Refused | None:
+def read_arrival(body: str, cause: Cause, now: int) -> IncomingEvent | Refused | None:
     """The event of a message; None for one that nobody but the engine may send. Raises BadRequest.
 
     Of others' events `detail-type` is the name, `detail` the data, and the entry's id the id.
@@ -36,7 +36,7 @@ def read_arrival(body: str, cause: Cause, now: int) -> Arrival | Refused | None:
     try:
         if is_ours and isinstance(raw, dict) and raw.keys() == _FIELDS:
             event = whole_event(raw)
-            event.origin = next((its for its in envelope.get("resources", ()) if its.startswith(ORIGIN)), "")
+            event.origin = next((item for item in envelope.get("resources", ()) if item.startswith(ORIGIN)), "")
         elif envelope["source"] == REFUSED:
             return None
         else:
@@ -46,7 +46,7 @@ def read_arrival(body: str, cause: Cause, now: int) -> Arrival | Refused | None:
             log.warning("an event %r from source %r is dropped: %s", raw["name"], envelope["source"], bad)
             return None
         raise
-    return Refused(event) if envelope["source"] == REFUSED else Arrival(event, cause=cause)
+    return Refused(event) if envelope["source"] == REFUSED else IncomingEvent(event, cause=cause)
 
 
 def _event(envelope: dict[str, Any]) -> dict[str, Any]:

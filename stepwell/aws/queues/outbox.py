@@ -64,10 +64,10 @@ def _batches(entries: Sequence[Entry], size: Callable[[Entry], int]) -> list[lis
     batches: list[list[Entry]] = []
     room = 0
     for entry in entries:
-        its = size(entry)
-        if not batches or its > room or len(batches[-1]) == MAX_BATCH:
+        number = size(entry)
+        if not batches or number > room or len(batches[-1]) == MAX_BATCH:
             batches.append([])
             room = _MAX_BYTES
         batches[-1].append(entry)
-        room -= its
+        room -= number
     return batches

@@ -54,7 +54,7 @@ def redelivered_soon(handler: Handler) -> Handler:
         failed = records
         try:
             answer = handler(event, context)
-            names = {its["itemIdentifier"] for its in answer["batchItemFailures"]}
+            names = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
             failed = [record for record in records if record["messageId"] in names]
         finally:
             if failed and context.get_remaining_time_in_millis() >= _LEAST_MS:
@@ -84,8 +84,8 @@ def _change_visibility(records: Sequence[Record]) -> None:
         entries.append({"Id": str(number), "ReceiptHandle": record["receiptHandle"], "VisibilityTimeout": delay})
     queue = _url(Resources.from_environment(), records[0]["eventSourceARN"])
     answer = client("sqs").change_message_visibility_batch(QueueUrl=queue, Entries=entries)
-    for its in answer.get("Failed", ()):
-        log.warning("a message comes again only after its queue's timeout: %s", its["Code"])
+    for item in answer.get("Failed", ()):
+        log.warning("a message comes again only after its queue's timeout: %s", item["Code"])
 
 
 def _url(resources: Resources, arn: str) -> str:

@@ -92,7 +92,7 @@ def read_keys(ssm: Any, env: str) -> Keys:
         raise NoKeys(f"the environment {env} has no signing keys: there is no parameter {name}; {hint}") from None
     written = orjson.loads(found["Value"])
     current = written["current"]
-    keys = sorted((_key(id, its) for id, its in written["keys"].items()), key=lambda key: -key.made_at)
+    keys = sorted((_key(id, item) for id, item in written["keys"].items()), key=lambda key: -key.made_at)
     return Keys(tuple(sorted(keys, key=lambda key: key.id != current)), found["Version"])
 
 
@@ -174,10 +174,10 @@ def _put(ssm: Any, resources: Resources, keys: Keys, *, overwrite: bool = True) 
         raise CannotChange("somebody else changed the signing keys at this moment; look at them, and rotate once more")
 
 
-def _key(id: str, its: Mapping[str, Any]) -> Key:
-    return Key(id, base64.b64decode(its["secret"]), its["made_at"], its.get("retired_at"))
+def _key(id: str, fields: Mapping[str, Any]) -> Key:
+    return Key(id, base64.b64decode(fields["secret"]), fields["made_at"], fields.get("retired_at"))
 
 
 def _written(key: Key) -> dict[str, Any]:
-    its: dict[str, Any] = {"secret": base64.b64encode(key.secret).decode(), "made_at": key.made_at}
-    return its if key.retired_at is None else {**its, "retired_at": key.retired_at}
+    fields: dict[str, Any] = {"secret": base64.b64encode(key.secret).decode(), "made_at": key.made_at}
+    return fields if key.retired_at is None else {**fields, "retired_at": key.retired_at}

@@ -180,9 +180,9 @@ def _already_started(error: ClientError) -> str | None:
 
 def _refuse(error: ClientError) -> str:
     code, message = error.response["Error"]["Code"], str(error.response["Error"].get("Message", ""))
-    said = f"{code} {message}".lower()
-    if any(words in said for words in _BUSY_WORDS):
+    text = f"{code} {message}".lower()
+    if any(words in text for words in _BUSY_WORDS):
         raise Busy(f"{code}: {message}") from error
-    if code in _FINAL_CODES and not any(words in said for words in _PASSING_WORDS):
+    if code in _FINAL_CODES and not any(words in text for words in _PASSING_WORDS):
         raise NeverStarts(f"ECS does not start the task: {message}") from error
     raise NotStarted(f"{code}: {message}") from error

@@ -102,7 +102,7 @@ class HttpSteps:
         found = self._read([dotenv, *secrets.values()])
         values: dict[str, str] = orjson.loads(found.get(dotenv, "{}"))
         values |= order.get("env", {})
-        return values | {name: found[its] for name, its in secrets.items() if its in found}
+        return values | {name: found[text] for name, text in secrets.items() if text in found}
 
     def _read(self, names: Sequence[str]) -> dict[str, str]:
         """Those of these SSM parameters that exist, as they were at most a minute ago."""
@@ -111,7 +111,7 @@ class HttpSteps:
         for start in range(0, len(asked), 10):
             some = asked[start : start + 10]
             answer = self._ask(some)
-            read = {its["Name"]: its["Value"] for its in answer["Parameters"]}
+            read = {parameter["Name"]: parameter["Value"] for parameter in answer["Parameters"]}
             self._parameters.update({name: (read.get(name), now + _CACHE_S) for name in some})
         return {name: value for name in names if (value := self._parameters[name][0]) is not None}
 
@@ -171,20 +171,20 @@ class _Body:
         self._room -= len(text)
 
     def report(self, status: int, headers: Mapping[str, str]) -> Report:
-        said = self._read()
-        told = {"retry_after": headers.get("retry-after"), "location": headers.get("location")}
-        outcome = from_http(status, said, time.time_ns() // 1_000_000, **told)
-        _log(unsaid(said, outcome).decode("utf-8", "replace"))
+        report = self._read()
+        fields = {"retry_after": headers.get("retry-after"), "location": headers.get("location")}
+        outcome = from_http(status, report, time.time_ns() // 1_000_000, **fields)
+        _log(unsaid(report, outcome).decode("utf-8", "replace"))
         body: bytes = bytes(self._text)
         if self._size > _REPORTED:
-            body = b"" if said.output is None else said.output if said.is_json else said.text.rstrip()
+            body = b"" if report.output is None else report.output if report.is_json else report.text.rstrip()
         return {
             "stepwell": 1,
             "http": status,
             "body": base64.b64encode(body).decode(),
             "size": self._size,
-            "long": self._size > _REPORTED and said.output is None,
-            **told,
+            "long": self._size > _REPORTED and report.output is None,
+            **fields,
             "error": None,
         }
 
@@ -194,11 +194,11 @@ class _Body:
             return read_stdout(text)
         start = text.rfind(b"\n", 0, len(text.rstrip())) + 1
         is_whole = start > 0 or self._size == len(text)
-        said = read_last_line(text[start:], text[:start]) if is_whole else None
-        if said is None:
+        report = read_last_line(text[start:], text[:start]) if is_whole else None
+        if report is None:
             _log(text.decode("utf-8", "replace"))
             return too_large(self._size)
-        return said
+        return report
 
 
 def _error(kind: str, message: str, *, retryable: bool = True) -> Report:

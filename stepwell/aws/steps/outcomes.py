@@ -83,8 +83,8 @@ def outcome_of_destination(record: dict[str, Any], step: Step, now: int) -> Outc
     if condition != "Success":
         return failure("crash", f"Lambda did not run it to its end, and did not say why: {condition}")
     if step.runtime.type == "lambda" and (step.runtime.handler is not None or step.runtime.arn is not None):
-        said = read_json(record["said"].encode()) if "said" in record else read_value(payload)
-        return from_said(said, now)
+        report = read_json(record["said"].encode()) if "said" in record else read_value(payload)
+        return from_said(report, now)
     return outcome_of_report(payload, now, step.timeout_ms)
 
 
@@ -100,8 +100,12 @@ def outcome_of_report(report: Any, now: int, timeout_ms: int) -> Outcome:
 
 def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
     if report.get("start_error"):
-        its = report["start_error"]
-        return failure(str(its.get("kind") or "start"), str(its["message"]), retryable=bool(its["retryable"]))
+        start_error = report["start_error"]
+        return failure(
+            str(start_error.get("kind") or "start"),
+            str(start_error["message"]),
+            retryable=bool(start_error["retryable"]),
+        )
     if report.get("timed_out"):
         return timed_out(timeout_ms)
     code = -int(report["signal"]) if report.get("signal") else int(report["exit"])
@@ -111,10 +115,10 @@ def _of_program(report: dict[str, Any], now: int, timeout_ms: int) -> Outcome:
 
 def _of_http(report: dict[str, Any], now: int) -> Outcome:
     if report.get("error"):
-        its = report["error"]
-        return failure(str(its["kind"]), str(its["message"]), retryable=bool(its.get("retryable", True)))
-    said, told = _said(report, "body"), {name: report.get(name) for name in ("retry_after", "location")}
-    return from_http(int(report["http"]), said, now, **told)
+        error = report["error"]
+        return failure(str(error["kind"]), str(error["message"]), retryable=bool(error.get("retryable", True)))
+    value, fields = _said(report, "body"), {name: report.get(name) for name in ("retry_after", "location")}
+    return from_http(int(report["http"]), value, now, **fields)
 
 
 def _said(report: dict[str, Any], field: str) -> Said:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import orjson
 
 from stepwell.aws.table.keys import Item, event_key
-from stepwell.core.routing.not_started import Miss, with_misses
+from stepwell.core.routing.not_started import NotStarted, with_misses
 from stepwell.core.run.invalid_events import MOST_SHOWN
 from stepwell.core.run.stored_links import stored_body
 from stepwell.platform import NewEvent
@@ -39,7 +39,7 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     return item
 
 
-def misses_text(kept: bytes | None, misses: Iterable[Miss]) -> bytes:
+def misses_text(kept: bytes | None, misses: Iterable[NotStarted]) -> bytes:
     """Those that are kept, and further ones: as many as have room in an item that holds the largest event and the names
     of a thousand functions."""
     room, fitting = _LONGEST_MISSES, []

@@ -16,15 +16,15 @@ from stepwell.aws.table.keys import FREE, OF_RUN, SAME, SAME_WITHOUT, Item, even
 from stepwell.aws.table.positions import ms_of
 from stepwell.core.events.events import Event
 from stepwell.core.routing.idempotency import WINDOW_MS
-from stepwell.core.routing.not_started import Miss
+from stepwell.core.routing.not_started import NotStarted
 from stepwell.platform import NotWritten
 
 _DAY_S = 86_400
 _TRIES = 5
 
 
-class DynamoOnce:
-    """Implements `platform.Once`."""
+class DynamoIdempotency:
+    """Implements `platform.Idempotency`."""
 
     def __init__(self, table: str) -> None:
         self._table = table
@@ -64,7 +64,7 @@ class DynamoOnce:
                 ExpressionAttributeValues={":run": {"S": run_id}},
             )
 
-    def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
+    def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
         """Write the event's item once more, unless it was changed meanwhile: erased, or given another miss."""
         db = client("dynamodb")
         try:

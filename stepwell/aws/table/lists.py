@@ -95,7 +95,7 @@ class Lists:
         if not rows:
             return
         if self._start is None:
-            self._write_start(min(its.position for its in (*events, *runs)))
+            self._write_start(min(listed.position for listed in (*events, *runs)))
         batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
         if len(batches) == 1:
             put_items(self._table, rows)
@@ -104,12 +104,12 @@ class Lists:
 
     def _write_start(self, position: int) -> None:
         db = client("dynamodb")
-        its = max(0, position - first_of(_SKEW_MS))
+        number = max(0, position - first_of(_SKEW_MS))
         try:
-            db.put_item(TableName=self._table, Item={**_START, "p": {"N": str(its)}}, ConditionExpression=NEW)
+            db.put_item(TableName=self._table, Item={**_START, "p": {"N": str(number)}}, ConditionExpression=NEW)
         except db.exceptions.ConditionalCheckFailedException:
-            its = self._read_start() or 0
-        self._start = its
+            number = self._read_start() or 0
+        self._start = number
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -178,8 +178,8 @@ class Lists:
         for partition in self._partitions(dimension):
             answer = client("dynamodb").query(**ask, ExpressionAttributeValues={":partition": {"S": partition}})
             for item in answer["Items"]:
-                its = int(item["sk"]["S"].partition("#")[0])
-                found = its if found is None else min(found, its)
+                number = int(item["sk"]["S"].partition("#")[0])
+                found = number if found is None else min(found, number)
         return found
 
     def _partitions(self, dimension: str) -> Iterator[str]:
@@ -237,16 +237,16 @@ def _rows(ask: Ask, first: Future[dict[str, Any]]) -> Iterator[Item]:
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _dimensions(its: Listed) -> Iterator[str]:
+def _dimensions(listed: Listed) -> Iterator[str]:
     yield ALL
-    if its.name is not None:
-        yield of_name(its.name)
-    if its.user is not None:
-        yield of_user(its.user)
-    if its.function is not None:
-        yield of_function(its.function)
-    if its.replay is not None:
-        yield of_replay(its.replay)
+    if listed.name is not None:
+        yield of_name(listed.name)
+    if listed.user is not None:
+        yield of_user(listed.user)
+    if listed.function is not None:
+        yield of_function(listed.function)
+    if listed.replay is not None:
+        yield of_replay(listed.replay)
 
 
 def _cut(events: Sequence[Listed], runs: Sequence[Listed]) -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
@@ -254,9 +254,9 @@ def _cut(events: Sequence[Listed], runs: Sequence[Listed]) -> Iterator[tuple[str
     position, so that one batch may hold old ones beside new ones."""
     lists: dict[str, set[tuple[int, str, str]]] = defaultdict(set)
     for kind, listed in ((EVENTS, events), (RUNS, runs)):
-        for its in listed:
-            for dimension in _dimensions(its):
-                lists[dimension].add((its.position, kind, its.id))
+        for item in listed:
+            for dimension in _dimensions(item):
+                lists[dimension].add((item.position, kind, item.id))
     for dimension, entries in lists.items():
         row: list[tuple[int, str, str]] = []
         for entry in sorted(entries):

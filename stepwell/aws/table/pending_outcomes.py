@@ -39,12 +39,12 @@ def outcome_items(run_id: str, revision: int, ended: Sequence[Ended], now: int, 
     rows: list[Any] = []
     for fact, request_id in ended:
         content = orjson.dumps({**_to_json(fact.outcome), "request_id": request_id})
-        its: object = orjson.Fragment(content)
+        value: object = orjson.Fragment(content)
         if len(content) > SHORT_OUTCOME:
             key = overflow_key(run_id, fact.step, fact.attempt, content)
             long.append({**key, "c": {"B": content}, "ttl": {"N": str(ttl)}})
-            its = key["sk"]["S"]
-        rows.append([fact.step, fact.attempt, its])
+            value = key["sk"]["S"]
+        rows.append([fact.step, fact.attempt, value])
     body = orjson.dumps(rows)
     return [*long, {**outcomes_key(run_id, revision, now, body), "c": {"B": body}, "ttl": {"N": str(ttl)}}]
 
@@ -62,14 +62,14 @@ def read_outcomes(table: str, run: Run, revision: int, read: Callable[[Sequence[
     first = outcomes_from(revision - _BEHIND)
     rows = read_partition(table, run_key(run.id)["pk"]["S"], OUTCOMES, first=first, ConsistentRead=True)
     for at, item in sorted(((_time_of(item), item) for item in rows), key=itemgetter(0)):
-        for step, attempt, its in orjson.loads(item["c"]["B"]):
+        for step, attempt, entry in orjson.loads(item["c"]["B"]):
             state = run.steps[step]
             if state.status is StepStatus.RUNNING and state.attempt == attempt:
-                wanted.setdefault((step, attempt), (its, at))
-    refs = [item_key(run.id, its) for its, _ in wanted.values() if isinstance(its, str)]
+                wanted.setdefault((step, attempt), (entry, at))
+    refs = [item_key(run.id, item) for item, _ in wanted.values() if isinstance(item, str)]
     long = {item["sk"]["S"]: orjson.loads(item["c"]["B"]) for item in (read(refs) if refs else [])}
-    found = {name: (long[its] if isinstance(its, str) else its, at) for name, (its, at) in wanted.items()}
-    return [Ended(AttemptEnded(*name, _from_json(its), at), its["request_id"]) for name, (its, at) in found.items()]
+    found = {name: (long[item] if isinstance(item, str) else item, at) for name, (item, at) in wanted.items()}
+    return [Ended(AttemptEnded(*name, _from_json(item), at), item["request_id"]) for name, (item, at) in found.items()]
 
 
 def _time_of(item: Item) -> int:

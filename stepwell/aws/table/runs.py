@@ -138,7 +138,7 @@ class Record(RunRecord):
         if len(self.run.steps) <= AT_ONCE:
             return False
         running = sum(step.status is StepStatus.RUNNING for step in self.run.steps)
-        return running - len(self.plan.asking) > AT_ONCE
+        return running - len(self.plan.approval_steps) > AT_ONCE
 
     @property
     def next_wide_at(self) -> int:
@@ -274,13 +274,13 @@ def is_kept_in_runs(event: Event) -> bool:
 
 def _write_causes(causes: dict[int, tuple[str, int]], run: Run) -> bytes:
     """The time is left out where it is that of the attempt's start."""
-    rows = [[step, its] if at == run.steps[step].at else [step, its, at] for step, (its, at) in causes.items()]
+    rows = [[step, name] if at == run.steps[step].at else [step, name, at] for step, (name, at) in causes.items()]
     return _compact(orjson.dumps(rows))
 
 
 def _read_causes(content: bytes, run: Run) -> dict[int, tuple[str, int]]:
     rows = orjson.loads(content)
-    return {step: (its, at[0] if at else run.steps[step].at) for step, its, *at in rows}
+    return {step: (item, at[0] if at else run.steps[step].at) for step, item, *at in rows}
 
 
 def _compact(content: bytes) -> bytes:
@@ -300,7 +300,7 @@ def is_long_result(record: Record, attempt: StoredAttempt) -> bool:
     """Whether a result should be an item of its own."""
     if attempt.size > SHORT * 10:
         return True
-    others = sum(60 + its.size * (its.ref is None) for its in record.attempts)
+    others = sum(60 + attempt.size * (attempt.ref is None) for attempt in record.attempts)
     event = min(len(record.event.body), _EVENT)
     return attempt.size > SHORT and 350 + event + others + attempt.size > SMALL
 

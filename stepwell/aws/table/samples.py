@@ -15,6 +15,10 @@ def read_samples(table: str, lists: Lists, function_id: str, limit: int) -> list
     """Of the newest `limit` runs those that events started, the newest first; no reruns and no replays."""
     entries = islice(lists.entries(RUNS, of_function(function_id), None, limit), limit)
     items = read_items(table, [run_key(run_id) for _, run_id in entries], consistent=False)
-    runs = [its for its in map(stored_run, items) if its.function == function_id and not (its.rerun_of or its.replay)]
-    runs.sort(key=lambda its: its.position, reverse=True)
-    return [RunSample(its.version, its.run.status, its.run.created_at, its.run.ended_at) for its in runs]
+    runs = [
+        stored_run
+        for stored_run in map(stored_run, items)
+        if stored_run.function == function_id and not (stored_run.rerun_of or stored_run.replay)
+    ]
+    runs.sort(key=lambda stored_run: stored_run.position, reverse=True)
+    return [RunSample(run.version, run.run.status, run.run.created_at, run.run.ended_at) for run in runs]

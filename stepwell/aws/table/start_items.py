@@ -32,7 +32,7 @@ def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:
         "t": {"B": orjson.dumps(triggers)},
     }
     indexes = {str(plan.version): indexes_json(plan.triggers) for plan in plans}
-    if any(any(its) for its in indexes.values()):  # not in `t`, which Lambdas of earlier versions of Stepwell read
+    if any(any(index) for index in indexes.values()):  # not in `t`, which Lambdas of earlier versions of Stepwell read
         item["ix"] = {"B": orjson.dumps(indexes)}
     dynamodb = client("dynamodb")
     try:
@@ -56,8 +56,8 @@ def _route(item: Item) -> Route | None:
         return None
 
     def head(version: int) -> Head:
-        its = [Trigger(*row) for row in triggers[str(version)]]
-        return Head(item["sk"]["S"].removeprefix(STARTS), version, with_indexes(its, indexes.get(str(version))))
+        items = [Trigger(*row) for row in triggers[str(version)]]
+        return Head(item["sk"]["S"].removeprefix(STARTS), version, with_indexes(items, indexes.get(str(version))))
 
     canary = routing.canary
     if canary is None:

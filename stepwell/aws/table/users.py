@@ -22,7 +22,17 @@ from stepwell.aws.table.items import delete_items, read_items
 from stepwell.aws.table.keys import LEADS, NEW, STATUS_SHARDS, UNCHANGED, Item, people_partition, person_key, shard_of
 from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.core.events.events import Event
-from stepwell.core.events.users import Person, Told, UserId, candidates, fold, join, pack, told_by, unpack
+from stepwell.core.events.users import (
+    IdentityClaim,
+    Person,
+    UserId,
+    candidates,
+    fold,
+    identity_claim,
+    join,
+    pack,
+    unpack,
+)
 from stepwell.platform import NotWritten
 
 _TRIES = 10
@@ -49,7 +59,7 @@ class _Lost(Exception):
     """Somebody else has changed the item."""
 
 
-class People:
+class UserIndex:
     def __init__(self, table: str) -> None:
         self._table = table
         self._told: OrderedDict[tuple[UserId, ...], int] = OrderedDict()  # ids that were told together, and when
@@ -62,10 +72,10 @@ class People:
         wanted = set(ids)
         asked: set[UserId] = set()  # some may not be there yet
         for _ in range(_HOPS):
-            items = read_items(self._table, [person_key(*its) for its in wanted], consistent=True)
-            found |= {its.id: its for its in map(_stored, items)}
+            items = read_items(self._table, [person_key(*user_id) for user_id in wanted], consistent=True)
+            found |= {stored_id.id: stored_id for stored_id in map(_stored, items)}
             asked |= wanted
-            wanted = {its.leads for its in found.values() if its.leads is not None} - asked
+            wanted = {stored_id.leads for stored_id in found.values() if stored_id.leads is not None} - asked
             if not wanted:
                 return found
         raise NotWritten(f"more than {_HOPS} ids lead to one another; is {min(wanted)} the last one?")
@@ -73,7 +83,7 @@ class People:
     def whose(self, *ids: UserId) -> Person | None:
         """The person of the first of these ids that is known."""
         found = self.read(ids)
-        return next((_person(its, found, 0) for its in ids if its in found), None)
+        return next((_person(user_id, found, 0) for user_id in ids if user_id in found), None)
 
     def find(self, text: str) -> Person | None:
         """Whom an id means, of the first kind that knows it."""
@@ -82,7 +92,7 @@ class People:
     def names(self, text: str) -> list[str]:
         """All that lists may call a user whom one calls so."""
         person = self.find(text)
-        return sorted({text} | {its.text for its in (person.ids if person else ())})
+        return sorted({text} | {user_id.text for user_id in (person.ids if person else ())})
 
     def listed(self, partitions: Iterable[str]) -> dict[str, Person]:
         """Persons by the partitions that the index names."""
@@ -92,48 +102,56 @@ class People:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def tell(self, events: Iterable[Event], now: int) -> None:
+    def record(self, events: Iterable[Event], now: int) -> None:
         """Write down what accepted events tell of their users, if that is new. Raises NotWritten."""
-        news = [(told, event.seq) for event in events if (told := told_by(event)) and not self._is_known(told, now)]
+        news = [
+            (claim, event.seq)
+            for event in events
+            if (claim := identity_claim(event)) and not self._is_known(claim, now)
+        ]
         if not news:
             return
-        found: Found | None = self.read(its for told, _ in news for its in (*told.ids, *told.previous))
-        for told, position in sorted(news, key=lambda its: its[1]):
-            if self._learn(told, position, found):
+        found: Found | None = self.read(user_id for claim, _ in news for user_id in (*claim.ids, *claim.previous))
+        for claim, position in sorted(news, key=lambda pair: pair[1]):
+            if self._learn(claim, position, found):
                 found = None  # what was read for all of them has changed
-            self._remember(told, now)
+            self._remember(claim, now)
 
-    def _is_known(self, told: Told, now: int) -> bool:
-        return not told.traits and now - self._told.get(_all_ids(told), -_REMEMBERED_MS) < _REMEMBERED_MS
+    def _is_known(self, claim: IdentityClaim, now: int) -> bool:
+        return not claim.traits and now - self._told.get(_all_ids(claim), -_REMEMBERED_MS) < _REMEMBERED_MS
 
-    def _remember(self, told: Told, now: int) -> None:
-        self._told[_all_ids(told)] = now
-        self._told.move_to_end(_all_ids(told))
+    def _remember(self, claim: IdentityClaim, now: int) -> None:
+        self._told[_all_ids(claim)] = now
+        self._told.move_to_end(_all_ids(claim))
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
 
-    def _learn(self, told: Told, position: int, found: Found | None) -> bool:
+    def _learn(self, claim: IdentityClaim, position: int, found: Found | None) -> bool:
         """Whether there was anything to write."""
         for tries in range(_TRIES):
             try:
-                return self._fold(told, position, self.read(_all_ids(told)) if found is None else found)
+                return self._fold(claim, position, self.read(_all_ids(claim)) if found is None else found)
             except _Lost:
                 found = None
                 time.sleep(random.uniform(0, 0.01 * 2 ** min(tries, 6)))
-        raise NotWritten(f"{_TRIES} times others were faster to tell of {told.ids[0].text!r}")
+        raise NotWritten(f"{_TRIES} times others were faster to tell of {claim.ids[0].text!r}")
 
-    def _fold(self, told: Told, position: int, found: Found) -> bool:
-        ids, at = _all_ids(told), ms_of(position)
-        known = {its: _person(its, found, at) for its in ids}
-        person = fold(told, position, at, known)
+    def _fold(self, value: IdentityClaim, position: int, found: Found) -> bool:
+        ids, at = _all_ids(value), ms_of(position)
+        known = {user_id: _person(user_id, found, at) for user_id in ids}
+        person = fold(value, position, at, known)
         root = found.get(person.root)
-        leading = {_end(its, found) for its in ids if its in person.ids} - {person.root}
-        claims = [its for its in _path(ids, found) if its.person is not None and its.leads in person.ids]
+        leading = {_end(user_id, found) for user_id in ids if user_id in person.ids} - {person.root}
+        claims = [
+            stored_id
+            for stored_id in _path(ids, found)
+            if stored_id.person is not None and stored_id.leads in person.ids
+        ]
         if root is not None and root.person == person and not leading and not claims:
             return False
-        for its in leading:
-            stored = found.get(its, StoredId(its, None, None, 0))
-            claim = StoredId(its, stored.person, person.root, stored.revision + 1)
+        for user_id in leading:
+            stored = found.get(user_id, StoredId(user_id, None, None, 0))
+            claim = StoredId(user_id, stored.person, person.root, stored.revision + 1)
             self._put(claim)
             if stored.person is not None:
                 claims.append(claim)
@@ -148,9 +166,9 @@ class People:
         assert claim.person is not None
         with suppress(_Lost):  # somebody else has settled it
             self._put(StoredId(claim.id, None, root, claim.revision + 1))
-        for its in sorted(claim.person.ids - {claim.id, root}):
+        for user_id in sorted(claim.person.ids - {claim.id, root}):
             with suppress(_Lost):
-                self._put_item(_lead(its, root), LEADS)
+                self._put_item(_lead(user_id, root), LEADS)
 
     def keep(self, person: Person) -> None:
         """Have a person in the table, also one of whom but an id is known."""
@@ -159,21 +177,27 @@ class People:
 
     def forget(self, person: Person) -> None:
         """Delete a person: what leads to it first, so that who is interrupted finds it again."""
-        found = [its for its in self.read(person.ids).values() if its.id in person.ids]
+        found = [stored_id for stored_id in self.read(person.ids).values() if stored_id.id in person.ids]
         for is_root in (False, True):
-            delete_items(self._table, [person_key(*its.id) for its in found if (its.leads is None) is is_root])
+            delete_items(
+                self._table, [person_key(*stored_id.id) for stored_id in found if (stored_id.leads is None) is is_root]
+            )
         self._told.clear()
 
-    def _put(self, its: StoredId) -> None:
+    def _put(self, stored_id: StoredId) -> None:
         """At its revision, if nobody has written it since the one before."""
-        item = person_key(*its.id) if its.leads is None else _lead(its.id, its.leads)
-        if its.person is not None:
-            item |= {"b": {"B": pack(its.person)}, "v": {"N": str(its.revision)}}
-        if its.leads is None and its.person is not None:
-            item["gk"] = {"S": people_partition(shard_of(its.id.text, STATUS_SHARDS))}
-            item["gs"] = {"N": str(first_of(its.person.since) + shard_of(f"{its.id.kind}#{its.id.text}", 1 << 17))}
-        before = {":before": {"N": str(its.revision - 1)}}
-        self._put_item(item, UNCHANGED if its.revision > 1 else NEW, before if its.revision > 1 else None)
+        item = person_key(*stored_id.id) if stored_id.leads is None else _lead(stored_id.id, stored_id.leads)
+        if stored_id.person is not None:
+            item |= {"b": {"B": pack(stored_id.person)}, "v": {"N": str(stored_id.revision)}}
+        if stored_id.leads is None and stored_id.person is not None:
+            item["gk"] = {"S": people_partition(shard_of(stored_id.id.text, STATUS_SHARDS))}
+            item["gs"] = {
+                "N": str(
+                    first_of(stored_id.person.since) + shard_of(f"{stored_id.id.kind}#{stored_id.id.text}", 1 << 17)
+                )
+            }
+        before = {":before": {"N": str(stored_id.revision - 1)}}
+        self._put_item(item, UNCHANGED if stored_id.revision > 1 else NEW, before if stored_id.revision > 1 else None)
 
     def _put_item(self, item: Item, condition: str, values: Item | None = None) -> None:
         db = client("dynamodb")
@@ -195,19 +219,19 @@ def _stored(item: Item) -> StoredId:
     return StoredId(id_of(item["pk"]["S"]), person, leads, int(item["v"]["N"]) if "v" in item else 0)
 
 
-def _lead(its: UserId, to: UserId) -> Item:
-    return {**person_key(*its), "l": {"S": person_key(*to)["pk"]["S"]}}
+def _lead(user_id: UserId, to: UserId) -> Item:
+    return {**person_key(*user_id), "l": {"S": person_key(*to)["pk"]["S"]}}
 
 
-def _all_ids(told: Told) -> tuple[UserId, ...]:
-    return (*told.ids, *told.previous)
+def _all_ids(claim: IdentityClaim) -> tuple[UserId, ...]:
+    return (*claim.ids, *claim.previous)
 
 
 def _path(ids: Iterable[UserId], found: Found) -> list[StoredId]:
     """All items on the way of these ids."""
     path = {}
-    for its in ids:
-        at: UserId | None = its
+    for user_id in ids:
+        at: UserId | None = user_id
         while at is not None and at in found:
             path[at] = found[at]
             at = found[at].leads
@@ -223,9 +247,9 @@ def _end(user_id: UserId, found: Found) -> UserId:
 def _person(user_id: UserId, found: Found, at: int) -> Person:
     """All that is known of the person of an id. `at`: since when, if it is known only from now on."""
     path = _path([user_id], found)
-    people = [its.person for its in path if its.person is not None]
-    since = min((its.since for its in people), default=at)
+    people = [stored_id.person for stored_id in path if stored_id.person is not None]
+    since = min((person.since for person in people), default=at)
     person = Person(frozenset({user_id, _end(user_id, found)}), {}, since)
-    for its in people:
-        person = join(person, its)
+    for item in people:
+        person = join(person, item)
     return person

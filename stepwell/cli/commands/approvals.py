@@ -86,7 +86,7 @@ def _decide(
 
 def _asked(run_id: str, steps: dict[str, Any], step: str | None) -> dict[str, Any]:
     """The open approval that is meant."""
-    found = {its_id: its["approval"] for its_id, its in steps.items() if "approval" in its}
+    found = {its_id: item["approval"] for its_id, item in steps.items() if "approval" in item}
     if step is not None and step not in steps:
         fail(f"run {run_id} has no step {step!r}; its steps are {', '.join(steps)}")
     if step is None and len(found) > 1:
@@ -95,9 +95,9 @@ def _asked(run_id: str, steps: dict[str, Any], step: str | None) -> dict[str, An
     if step is None:
         fail(f"run {run_id} asks nobody; `stepwell runs show {run_id}` shows how it stands")
     if step not in found:
-        its = steps[step]
-        output = f": {short(its['output'], 300)}" if its["status"] == "completed" else ""
-        fail(f"step {step} of run {run_id} waits for nobody, it is {its['status']}{output}")
+        value = steps[step]
+        output = f": {short(value['output'], 300)}" if value["status"] == "completed" else ""
+        fail(f"step {step} of run {run_id} waits for nobody, it is {value['status']}{output}")
     approval: dict[str, Any] = found[step]
     return approval
 

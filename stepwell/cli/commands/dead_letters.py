@@ -53,8 +53,8 @@ def list_letters(
 
         sqs, resources = client("sqs"), resources_of(env)
         found = dead_letters.queues(sqs, resources, queue)
-        waiting = {its.queue: dead_letters.count(sqs, its) for its in found}
-        letters = [letter for its in found for letter in dead_letters.look(sqs, its, limit)]
+        waiting = {dead_letter_queue.queue: dead_letters.count(sqs, dead_letter_queue) for dead_letter_queue in found}
+        letters = [letter for dead_letter_queue in found for letter in dead_letters.look(sqs, dead_letter_queue, limit)]
     if as_json:
         print_json([_view(letter) for letter in letters])
         return
@@ -82,15 +82,23 @@ def redrive(
 
         sqs, resources = client("sqs"), resources_of(env)
         found = dead_letters.queues(sqs, resources, queue)
-        waiting = {its: dead_letters.count(sqs, its) for its in found}
-        what = f"{len(ids)} dead letters" if ids else _counted({its.queue: most for its, most in waiting.items()})
+        waiting = {dead_letter_queue: dead_letters.count(sqs, dead_letter_queue) for dead_letter_queue in found}
+        what = (
+            f"{len(ids)} dead letters"
+            if ids
+            else _counted({dead_letter_queue.queue: most for dead_letter_queue, most in waiting.items()})
+        )
         if not yes and not confirm(f"Send {what} to their queues again?", err=True):
             raise typer.Exit(1)
         try:
             if ids:
                 moved = _redrive_some(sqs, found, ids)
             else:
-                moved = {its.queue: dead_letters.redrive_all(sqs, its, _tell) for its in found if waiting[its]}
+                moved = {
+                    dead_letter_queue.queue: dead_letters.redrive_all(sqs, dead_letter_queue, _tell)
+                    for dead_letter_queue in found
+                    if waiting[dead_letter_queue]
+                }
         except dead_letters.CannotRedrive as error:
             fail(str(error))
     if as_json:
@@ -109,7 +117,7 @@ def _redrive_some(sqs: Any, among: Any, ids: list[str]) -> dict[str, int]:
             f"moved {len(done)}; there are no dead letters {', '.join(sorted(missing))}, or somebody looks at them now:"
             " try again in a minute"
         )
-    return {its.queue: sum(letter.queue == its.queue for letter in done) for its in among}
+    return {item.queue: sum(letter.queue == item.queue for letter in done) for item in among}
 
 
 def _counted(numbers: dict[str, int]) -> str:

@@ -56,20 +56,20 @@ def command(
         while piece := source.read(1024 * 1024):
             seed.update(piece)
         source.seek(0)
-        its = _Import(seed.digest(), as_json)
+        value = _Import(seed.digest(), as_json)
         if dry_run or strict:
-            for _ in its.lines(source):
-                its.good += 1
-            if dry_run or its.bad:
-                its.end(sent=False)
+            for _ in value.lines(source):
+                value.good += 1
+            if dry_run or value.bad:
+                value.end(sent=False)
             source.seek(0)
-            its = _Import(seed.digest(), as_json)
-        with Client(env, patience_s=_PATIENCE_S).session() as client, its.progress():
-            for batch in _batches(its.lines(source), size):
+            value = _Import(seed.digest(), as_json)
+        with Client(env, patience_s=_PATIENCE_S).session() as client, value.progress():
+            for batch in _batches(value.lines(source), size):
                 if pace is not None:
                     pace.wait(len(batch))
-                its.send(client, batch)
-    its.end(sent=True)
+                value.send(client, batch)
+    value.end(sent=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def list_keys(db: DatabaseOption = None, env: EnvOption = None, as_json: JsonOpt
         return
     table = Table("id", "scope", "name", "created", "revoked", box=None, header_style="dim")
     for key in keys:
-        table.add_row(*(shown(key[its] or "") for its in ("id", "scope", "name", "created_at", "revoked_at")))
+        table.add_row(*(shown(key[name] or "") for name in ("id", "scope", "name", "created_at", "revoked_at")))
     console.print(table)
 
 

@@ -62,32 +62,32 @@ def show(
     """
     client = Client(env)
     found = client.get(f"/v1/runs/{in_path(run)}")
-    told: set[str] = set()
+    items: set[str] = set()
     if follow and not as_json and console.is_terminal:
         from rich.live import Live
 
         with Live(run_tree(found, logs=logs), console=console, refresh_per_second=10) as live:
             while found["status"] == "running":
-                _tell_links(found, told)
+                _tell_links(found, items)
                 time.sleep(0.2)
                 found = client.get(f"/v1/runs/{in_path(run)}")
                 live.update(run_tree(found, logs=logs))
     else:
         while follow and found["status"] == "running":
             if not as_json:
-                _tell_links(found, told)
+                _tell_links(found, items)
             time.sleep(0.2)
             found = client.get(f"/v1/runs/{in_path(run)}")
         print_json(found) if as_json else console.print(run_tree(found, logs=logs))
     if not as_json:
-        _tell_links(found, told)
+        _tell_links(found, items)
     if follow and found["status"] != "completed":
         raise typer.Exit(1)
 
 
-def _tell_links(run: dict[str, Any], told: set[str]) -> None:
+def _tell_links(run: dict[str, Any], items: set[str]) -> None:
     """Print where people decide, each link once: a run that is followed waits for somebody who has it."""
     for line in approval_links(run):
-        if line.plain not in told:
-            told.add(line.plain)
+        if line.plain not in items:
+            items.add(line.plain)
             console.print(line, soft_wrap=True)

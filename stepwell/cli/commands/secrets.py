@@ -66,7 +66,7 @@ def list_secrets(env: EnvOption = None, as_json: JsonOption = False) -> None:
         return
     table = Table("secret", "version", "set", box=None, header_style="dim")
     for one in found:
-        table.add_row(*(shown(one[its]) for its in ("name", "version", "changed_at")))
+        table.add_row(*(shown(one[name]) for name in ("name", "version", "changed_at")))
     console.print(table)
 
 

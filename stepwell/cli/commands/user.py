@@ -68,7 +68,7 @@ def erase(
     """
     client = Client(env)
     found = client.one("/v1/users", "user", user)
-    ids = ", ".join(its for some in found["ids"].values() for its in some)
+    ids = ", ".join(item for some in found["ids"].values() for item in some)
     if not yes and not confirm(f"Erase all that is kept of {ids}? This cannot be undone", err=True):
         fail("nothing was erased")
     answer = client.delete("/v1/users", id=user)
@@ -90,8 +90,8 @@ def _line(entry: dict[str, Any]) -> Text:
         return styled(at, "event  ", (entry["name"], "bold"), (f"  {entry['event_id']}", "dim"))
     function = entry["function_id"]
     if entry["type"] == "run":
-        its = f"{function} v{entry['function_version']}"
-        return styled(at, "run    ", (its, "bold"), "  ", status(entry["status"]), (f"  {entry['run_id']}", "dim"))
+        text = f"{function} v{entry['function_version']}"
+        return styled(at, "run    ", (text, "bold"), "  ", status(entry["status"]), (f"  {entry['run_id']}", "dim"))
     which = f"{function} {entry['step']}" + (f" #{entry['attempt']}" if entry["attempt"] > 1 else "")
     error = f"  {entry['error']['kind']}: {entry['error']['message']}" if entry["error"] else ""
     return styled(at, "step   ", which, "  ", status(entry["status"]), (error, "red"))

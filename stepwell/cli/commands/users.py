@@ -32,7 +32,7 @@ def command(
         return
     table = Table("user", "known since", "other ids", "traits", box=None, header_style="dim", pad_edge=False)
     for user in users:
-        others = ", ".join(its for ids in user["ids"].values() for its in ids if its != user["id"])
+        others = ", ".join(item for ids in user["ids"].values() for item in ids if item != user["id"])
         traits = short({name: trait["value"] for name, trait in user["traits"].items()})
         table.add_row(shown(user["id"]), local_time(user["known_since"]), shown(others), shown(traits))
     console.print(table)

@@ -39,17 +39,19 @@ def command(
         checked = check_expressions(loaded, types)
         problems += checked.errors
         warnings += [*checked.warnings, *surprises(types)]
-    is_empty = not (loaded or webhooks.webhooks or any(is_settings(its.file) for its in tree.passed_over))
+    is_empty = not (
+        loaded or webhooks.webhooks or any(is_settings(placed_problem.file) for placed_problem in tree.passed_over)
+    )
     if as_json:
-        ids, names = [function.definition.id for function in loaded], [its.name for its in webhooks.webhooks]
+        ids, names = [function.definition.id for function in loaded], [webhook.name for webhook in webhooks.webhooks]
         print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         wrong = {problem.file for problem in problems}
         for function in loaded:
             if function.file not in wrong:
                 console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
-        for its in webhooks.webhooks:
-            console.print(f"[green]ok[/]  webhook {shown(its.name)}  [dim]{shown(its.file)}[/]")
+        for webhook in webhooks.webhooks:
+            console.print(f"[green]ok[/]  webhook {shown(webhook.name)}  [dim]{shown(webhook.file)}[/]")
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:

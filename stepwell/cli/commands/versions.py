@@ -57,10 +57,10 @@ def rollback(
     routing = _change(function, "rollback", {} if to is None else {"to": to}, env, as_json)
     if not as_json:
         where = f" --env {env}" if env else ""
-        for its in routing["types"]:
-            command = f"stepwell types default {shlex.quote(its['name'])} {shlex.quote(its['before'])}{where}"
-            came = f"{its['name']} {its['version']} came later than v{routing['live']}"
-            warn(f"{came}, and still counts for events without `v`; to go back to {its['before']}: {command}")
+        for item in routing["types"]:
+            command = f"stepwell types default {shlex.quote(item['name'])} {shlex.quote(item['before'])}{where}"
+            came = f"{item['name']} {item['version']} came later than v{routing['live']}"
+            warn(f"{came}, and still counts for events without `v`; to go back to {item['before']}: {command}")
 
 
 def pause(

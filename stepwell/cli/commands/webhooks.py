@@ -46,9 +46,9 @@ def list_webhooks(env: EnvOption = None, as_json: JsonOption = False) -> None:
         print_json(webhooks)
         return
     table = Table("webhook", "event", "signed", "changed", box=None, header_style="dim", pad_edge=False)
-    for its in webhooks:
-        signed = shown(its["verify"]["type"]) if "verify" in its else "[yellow]no[/]"
-        table.add_row(shown(its["name"]), shown(its["event"]), signed, local_time(its["changed_at"]))
+    for webhook in webhooks:
+        signed = shown(webhook["verify"]["type"]) if "verify" in webhook else "[yellow]no[/]"
+        table.add_row(shown(webhook["name"]), shown(webhook["event"]), signed, local_time(webhook["changed_at"]))
     console.print(table if webhooks else "there are no webhooks; `stepwell webhooks push` makes those in webhooks/")
 
 
@@ -59,13 +59,13 @@ def show(name: NameArgument, env: EnvOption = None, as_json: JsonOption = False)
     Example: stepwell webhooks show github
     """
     client = Client(env)
-    its = client.get(f"/v1/webhooks/{in_path(name)}")
+    value = client.get(f"/v1/webhooks/{in_path(name)}")
     if as_json:
-        print_json(its)
+        print_json(value)
         return
-    address = f"{client.url}/webhooks/{its['name']}"
-    console.print(f"[bold]POST[/] {shown(address)}  [dim]changed {local_time(its['changed_at'])}[/]", soft_wrap=True)
-    console.print_json(data=without_time(its))
+    address = f"{client.url}/webhooks/{value['name']}"
+    console.print(f"[bold]POST[/] {shown(address)}  [dim]changed {local_time(value['changed_at'])}[/]", soft_wrap=True)
+    console.print_json(data=without_time(value))
 
 
 @app.command()
@@ -95,12 +95,12 @@ def push(
         fail("\n".join(map(str, problems)))
     if not webhooks:
         fail("no webhooks found; put a rule into webhooks/github.json")
-    for warning in (warning for its in webhooks for warning in its.warnings):
+    for warning in (warning for webhook in webhooks for warning in webhook.warnings):
         warn(str(warning))
     done = put_webhooks(ServerWebhooks(Client(env)), webhooks, dry_run=False)
     if as_json:
         print_json(done)
-    elif all(its["change"] == "unchanged" for its in done):
+    elif all(item["change"] == "unchanged" for item in done):
         console.print("nothing has changed")
     else:
         show_webhooks(done)
@@ -112,11 +112,11 @@ def remove(name: NameArgument, env: EnvOption = None, as_json: JsonOption = Fals
 
     Example: stepwell webhooks remove github
     """
-    its = Client(env).delete(f"/v1/webhooks/{in_path(name)}")
+    value = Client(env).delete(f"/v1/webhooks/{in_path(name)}")
     if as_json:
-        print_json(its)
+        print_json(value)
     else:
-        console.print(f"removed {shown(its['name'])}")
+        console.print(f"removed {shown(value['name'])}")
 
 
 @app.command("test")

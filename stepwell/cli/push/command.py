@@ -63,13 +63,13 @@ def command(
         release.check()
     except NotPossible as reason:
         fail(str(reason), 2)
-    its = _load(paths or [Path()])
+    project = _load(paths or [Path()])
     if env is None:
-        to_server(its, release, check=check, may_break=breaking, dry_run=dry_run, as_json=as_json)
+        to_server(project, release, check=check, may_break=breaking, dry_run=dry_run, as_json=as_json)
     else:
-        types = [replace(one, may_break=breaking) for one in its.types.types]
-        its = replace(its, types=replace(its.types, types=types))
-        _to_aws(its, env, release, check=check, dry_run=dry_run, as_json=as_json)
+        types = [replace(one, may_break=breaking) for one in project.types.types]
+        project = replace(project, types=replace(project.types, types=types))
+        _to_aws(project, env, release, check=check, dry_run=dry_run, as_json=as_json)
 
 
 def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_run: bool, as_json: bool) -> None:
@@ -92,17 +92,17 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
             refuse_wrong(check_expressions(functions, types, store))
         previews = _register_types(store, types, resources, dry_run=True)
         try:
-            its = wanted(functions, resources)
+            items = wanted(functions, resources)
             with Bars(stderr) as bars:
                 pushing = push.Push(resources, Account(), bars, release.message, release)
-                found, actions = pushing.plan(its)
-                notes = push.notes(its, found, resources, actions)
+                found, actions = pushing.plan(items)
+                notes = push.notes(items, found, resources, actions)
                 if not as_json:
                     for note in notes:  # first: without what is to be granted, the push may end here
                         warn(note)
                 bars.expect(0 if dry_run else len(actions))
                 changes = [] if dry_run else _register_types(store, types, resources)
-                registered = [] if dry_run else pushing.apply(its, found, actions)
+                registered = [] if dry_run else pushing.apply(items, found, actions)
                 webhooks = put_webhooks(AwsWebhooks(resources), project.webhooks, dry_run)
         except Refused as error:
             fail(str(error))
@@ -118,7 +118,7 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
             task_definitions.CannotRegister,
         ) as error:
             fail(str(error))
-    versions: dict[str, int | None] = {one.id: None for one in its}
+    versions: dict[str, int | None] = {one.id: None for one in items}
     versions.update((function_id, version.plan.version) for function_id, version in found.live.items())
     versions.update((one.function_id, one.version) for one in registered)
     if as_json:
@@ -159,7 +159,7 @@ def _register_types(
     registry = Registry(resources)
     rows = [row for row in registry.functions() if row.live is not None] if new else []
     live = [orjson.loads(registry.version(row.id, row.live).definition) for row in rows if row.live is not None]
-    return [change_view(change, its.schema, live) for change, its in zip(changes, types.types, strict=True)]
+    return [change_view(change, version.schema, live) for change, version in zip(changes, types.types, strict=True)]
 
 
 def _load(paths: list[Path]) -> Project:

@@ -47,16 +47,16 @@ class ServerTypes:
 
     def read_type(self, name: str) -> TypeDetail | None:
         if self._known is None:
-            self._known = {its["name"]: _detail(its) for its in self._client.get("/v1/types")["data"]}
+            self._known = {item["name"]: _detail(item) for item in self._client.get("/v1/types")["data"]}
         return self._known.get(name)
 
     def read_schema(self, name: str, version: str) -> Any:
         return schema(self._client, name, version)
 
 
-def _detail(its: Any) -> TypeDetail:
-    chosen = its["default"] if its["is_chosen"] else None
-    return TypeDetail(its["name"], Policy(its["policy"]), [(v["version"], 0) for v in its["versions"]], chosen)
+def _detail(value: Any) -> TypeDetail:
+    chosen = value["default"] if value["is_chosen"] else None
+    return TypeDetail(value["name"], Policy(value["policy"]), [(v["version"], 0) for v in value["versions"]], chosen)
 
 
 def to_server(
@@ -73,23 +73,23 @@ def to_server(
     for change in changes:
         if change["change"] != "unchanged" and not as_json:
             show_change(change, dry_run)
-    known = {its["id"] for its in client.pages("/v1/functions", 100_000)}
+    known = {page["id"] for page in client.pages("/v1/functions", 100_000)}
     pushed: list[dict[str, Any]] = []
     for function in map(for_push, project.functions):
         function_id = function.definition.id
         live = _live(client, function) if function_id in known else None
         if live is not None:
-            its: dict[str, Any] = {"function_id": function_id, "version": live, "is_new": False}
+            fields: dict[str, Any] = {"function_id": function_id, "version": live, "is_new": False}
             words = f"[dim]unchanged[/] {shown(function_id)} v{live}"
         elif dry_run:
-            its = {"function_id": function_id, "version": None, "is_new": True}
+            fields = {"function_id": function_id, "version": None, "is_new": True}
             words = f"[yellow]would push[/] {shown(function_id)}"
         else:
-            its = _send(client, function, release)
-            words = f"[green]pushed[/] v{shown(its['version'])}"
-        pushed.append(its)
+            fields = _send(client, function, release)
+            words = f"[green]pushed[/] v{shown(fields['version'])}"
+        pushed.append(fields)
         if not as_json:
-            console.print(words, *([routing_text(its["routing"])] if "routing" in its else []), soft_wrap=True)
+            console.print(words, *([routing_text(fields["routing"])] if "routing" in fields else []), soft_wrap=True)
     webhooks = put_webhooks(ServerWebhooks(client), project.webhooks, dry_run)
     if as_json:
         content = {"url": client.url, "dry_run": dry_run, "functions": pushed, "types": changes}
@@ -112,12 +112,14 @@ def _live(client: Client, function: LoadedFunction) -> int | None:
     so whoever has some sends them again."""
     if any((code.folder / ".env").is_file() for code in function.steps.values()):
         return None
-    code = {step_id: its.hash for step_id, its in function.steps.items()}
+    code = {step_id: step_code.hash for step_id, step_code in function.steps.items()}
     wanted = version_hash(function.normalised(), code)
     path = f"/v1/functions/{in_path(function.definition.id)}"
     live = client.get(f"{path}/routing")["live"]
     versions = client.get(f"{path}/versions")["data"]
-    return next((its["version"] for its in versions if its["version"] == live and its["hash"] == wanted), None)
+    return next(
+        (version["version"] for version in versions if version["version"] == live and version["hash"] == wanted), None
+    )
 
 
 def _send(client: Client, function: LoadedFunction, release: Release) -> dict[str, Any]:

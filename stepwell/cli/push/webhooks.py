@@ -29,7 +29,7 @@ class ServerWebhooks:
         self._client = client
 
     def rules(self) -> dict[str, Json]:
-        return {its["name"]: without_time(its) for its in self._client.get("/v1/webhooks")["data"]}
+        return {item["name"]: without_time(item) for item in self._client.get("/v1/webhooks")["data"]}
 
     def put_webhook(self, rule: Json) -> object:
         return self._client.put(f"/v1/webhooks/{in_path(rule['name'])}", rule)
@@ -40,24 +40,24 @@ def put_webhooks(target: Target, webhooks: Iterable[WebhookFile], dry_run: bool)
     files = list(webhooks)
     known = target.rules() if files else {}
     done = []
-    for its in files:
-        before = known.get(its.name)
-        change = "created" if before is None else "unchanged" if before == its.rule else "updated"
+    for file in files:
+        before = known.get(file.name)
+        change = "created" if before is None else "unchanged" if before == file.rule else "updated"
         if change != "unchanged" and not dry_run:
-            target.put_webhook(its.rule)
-        done.append({"name": its.name, "change": change})
+            target.put_webhook(file.rule)
+        done.append({"name": file.name, "change": change})
     return done
 
 
 def show_webhooks(done: Iterable[Json], dry_run: bool = False) -> None:
-    for its in done:
-        if its["change"] != "unchanged":
-            words = "[yellow]would register[/]" if dry_run else f"[green]{shown(its['change'])}[/]"
+    for item in done:
+        if item["change"] != "unchanged":
+            words = "[yellow]would register[/]" if dry_run else f"[green]{shown(item['change'])}[/]"
             console.print(
-                f"{words} webhook {shown(its['name'])}  [dim]POST /webhooks/{shown(its['name'])}[/]", soft_wrap=True
+                f"{words} webhook {shown(item['name'])}  [dim]POST /webhooks/{shown(item['name'])}[/]", soft_wrap=True
             )
 
 
-def without_time(its: Json) -> Json:
+def without_time(fields: Json) -> Json:
     """A rule as it is written, of the API's answer."""
-    return {field: value for field, value in its.items() if field != "changed_at"}
+    return {field: value for field, value in fields.items() if field != "changed_at"}

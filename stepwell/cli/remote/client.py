@@ -106,9 +106,9 @@ class Client:
 
     def refused(self, status: int, body: Any) -> NoReturn:
         """End the command with what the server has against the request."""
-        its = body if isinstance(body, dict) else {}
-        message = str(its.get("detail") or its.get("message") or "")
-        if its.get("status") != status and self.env is None:  # problems of Stepwell say it
+        fields = body if isinstance(body, dict) else {}
+        message = str(fields.get("detail") or fields.get("message") or "")
+        if fields.get("status") != status and self.env is None:  # problems of Stepwell say it
             fail(f"{self.url} answered {status}{message and f' ({one_line(message[:200])})'}; {_WHO_IS_IT}")
         fail(
             (one_line(message) or f"{self.url} answered {status}")

@@ -60,7 +60,7 @@ def command(
     """
     if resume is not None:
         others = (function, event, since, until, user, where, status, version, from_url, to_url, from_env, to_env, hide)
-        if dry_run or any(its is not None for its in others):
+        if dry_run or any(other is not None for other in others):
             fail("--resume goes on as it was begun; of the other options it takes --rate, --yes and --json", 2)
         replay, plan, journal = _resumed(resume, rate)
     else:

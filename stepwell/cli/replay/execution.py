@@ -146,7 +146,7 @@ class Replaying:
                     "events": list(map(self._asked, batch.entries)),
                 }
                 answer = self._target.post(f"{self._path}/replay", body)
-                journal.sent(batch, [its["status"] for its in answer["events"]])
+                journal.sent(batch, [event["status"] for event in answer["events"]])
                 progress.update(task, advance=len(batch.entries))
 
     def _asked(self, entry: Json) -> Json:

@@ -53,7 +53,7 @@ class Selection:
         """The one name that all of them have; None if they may have several, whose order one list alone can tell."""
         if self._choice.event is not None:
             return self._choice.event
-        names = {its.get("event") or _TICK for its in self._triggers}
+        names = {trigger.get("event") or _TICK for trigger in self._triggers}
         name = names.pop() if len(names) == 1 else "*"
         return None if name.endswith("*") else name
 
@@ -76,10 +76,10 @@ class Selection:
         name, function = event["name"], self._choice.function
         if name == _TICK:
             return str(event["id"]).startswith(f"{EngineId.CRON}{function}:")
-        naming = [its for its in self._triggers if "event" in its and _names(its["event"], name)]
+        naming = [trigger for trigger in self._triggers if "event" in trigger and _names(trigger["event"], name)]
         if not naming:
             return bool(name == self._choice.event)
-        conditions = [its.get("expression") for its in naming]
+        conditions = [item.get("expression") for item in naming]
         return any(
             condition is None or compile_expression(condition, Scope.TRIGGER).evaluate(bindings).holds
             for condition in conditions

@@ -37,14 +37,16 @@ class Deciding:
 
     async def decide(self, server: LocalServer, view: RunView) -> bool:
         """Decide on an open approval; False if there is none on which anybody decides here."""
-        for step, its in view["steps"].items():
-            if "approval" not in its:
+        for step, step_view in view["steps"].items():
+            if "approval" not in step_view:
                 continue
             if step in self._decided:
-                await self._send(server, its["approval"], self._decided[step], None)
+                await self._send(server, step_view["approval"], self._decided[step], None)
                 return True
             if self._may_ask:
-                await self._send(server, its["approval"], *await asyncio.to_thread(_ask, step, its["approval"]))
+                await self._send(
+                    server, step_view["approval"], *await asyncio.to_thread(_ask, step, step_view["approval"])
+                )
                 return True
             if step not in self._warned:
                 self._warned.add(step)

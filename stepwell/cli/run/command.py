@@ -128,12 +128,12 @@ class _Once:
                 self._not_started(server, event_id, function.definition.id)
             return await self._to_the_end(server, page.items[0].run.id, deque(later))
 
-    async def _replay(self, server: LocalServer, its: Registered, event: dict[str, Any]) -> str:
+    async def _replay(self, server: LocalServer, registered: Registered, event: dict[str, Any]) -> str:
         """Whatever its triggers say: the function runs on the very event."""
         from stepwell.core.events.events import kept_events
 
         events = kept_events([event], server.platform.clock.now())
-        done = await server.platform.replay(its.function_id, its.version, events, "run")
+        done = await server.platform.replay(registered.function_id, registered.version, events, "run")
         run_id = done[0].run_id if done else None
         assert run_id is not None
         return run_id

@@ -59,7 +59,7 @@ def command(
     if as_json:
         print_json({
             "functions": [function.definition.id for function in loaded],
-            "types": [{"name": its.name, "version": its.v, "file": str(its.file)} for its in types.types],
+            "types": [{"name": found.name, "version": found.v, "file": str(found.file)} for found in types.types],
             "errors": [_view(problem) for problem in problems],
             "warnings": [_view(warning) for warning in warnings],
         })  # fmt: skip
@@ -112,17 +112,17 @@ class _Change:
         from stepwell.event_types.compatibility import compare
         from stepwell.event_types.impact import affected
 
-        its = self.newest
-        breaking = compare(self.before, its.schema).breaking
+        event_type = self.newest
+        breaking = compare(self.before, event_type.schema).breaking
         if not breaking:
             return
-        touched = affected((f.normalised() for f in functions), its.name, self.before, its.schema)
+        touched = affected((f.normalised() for f in functions), event_type.name, self.before, event_type.schema)
         ids = list(dict.fromkeys(function_id for function_id, _ in touched))
         who = f"; affects {', '.join(ids)}" if ids else ""
         cure = "; give it a new version" if self.is_same_version else ""
         for one in breaking:
-            what = f"{its.name} {its.v} breaks {self.before_version}: {one.message}{who}{cure}"
-            yield its.placed(one.pointer, what)
+            what = f"{event_type.name} {event_type.v} breaks {self.before_version}: {one.message}{who}{cure}"
+            yield event_type.placed(one.pointer, what)
 
 
 def _changes(types: Mapping[str, list[EventType]], client: Client | None) -> Iterator[_Change]:
@@ -135,9 +135,9 @@ def _changes(types: Mapping[str, list[EventType]], client: Client | None) -> Ite
             yield _Change(newest, versions[-2].schema, versions[-2].v)
         elif client is not None and known.get(name) and newest.v not in known[name]:
             yield _Change(newest, registered.schema(client, name), known[name][-1])
-        for its in versions:
-            if client is not None and its.v in known.get(name, ()):
-                yield _Change(its, registered.schema(client, name, its.v), its.v)
+        for version in versions:
+            if client is not None and version.v in known.get(name, ()):
+                yield _Change(version, registered.schema(client, name, version.v), version.v)
 
 
 def _view(problem: PlacedProblem) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def command(
     if as_json:
         print_json({
             "level": found.level,
-            "backward": [its.as_json() for its in found.backward],
-            "forward": [its.as_json() for its in found.forward],
-            "breaking": [its.message for its in found.breaking],
+            "backward": [item.as_json() for item in found.backward],
+            "forward": [item.as_json() for item in found.forward],
+            "breaking": [item.message for item in found.breaking],
         })  # fmt: skip
     else:
         words = {"full": "backward and forward", "none": "neither backward nor forward"}.get(found.level, found.level)

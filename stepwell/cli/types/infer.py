@@ -54,13 +54,13 @@ def command(
 
 def _of_one_name(events: Iterable[dict[str, Any]], name: str | None) -> Iterator[dict[str, Any]]:
     only = name
-    for its in events:
-        if name is not None and its["name"] != name:
+    for event in events:
+        if name is not None and event["name"] != name:
             continue
-        only = only or its["name"]
-        if its["name"] != only:
-            fail(f"these are events of several names, such as {only} and {its['name']}; choose one with --event", 2)
-        yield its
+        only = only or event["name"]
+        if event["name"] != only:
+            fail(f"these are events of several names, such as {only} and {event['name']}; choose one with --event", 2)
+        yield event
 
 
 def _lines(files: list[Path]) -> Iterator[dict[str, Any]]:
@@ -76,11 +76,11 @@ def _lines(files: list[Path]) -> Iterator[dict[str, Any]]:
 
 def _event(line: bytes, place: str) -> dict[str, Any]:
     try:
-        its = parse_json(line)
+        json = parse_json(line)
     except BadJson as error:
         fail(f"{place}: is not JSON: {error}")
-    if not isinstance(its, dict) or not isinstance(its.get("name"), str):
+    if not isinstance(json, dict) or not isinstance(json.get("name"), str):
         fail(f'{place}: is no event; one is {{"name": "user/signed.up", "data": {{}}}}')
-    if not isinstance(its.get("data") or {}, dict):
+    if not isinstance(json.get("data") or {}, dict):
         fail(f"{place}: data is a JSON object")
-    return its
+    return json

@@ -10,7 +10,7 @@ from stepwell.cli.ui.output import fail
 
 def versions(client: Client) -> dict[str, list[str]]:
     """The versions of each type, the newest last."""
-    return {its["name"]: [v["version"] for v in its["versions"]] for its in client.get("/v1/types")["data"]}
+    return {item["name"]: [v["version"] for v in item["versions"]] for item in client.get("/v1/types")["data"]}
 
 
 def schema(client: Client, name: str, version: str | None = None) -> Any:

@@ -67,9 +67,9 @@ def push_types(
     if not types.types:
         return []
     bodies = [
-        {"name": its.name, "version": its.version, "schema": its.schema, "may_break": may_break}
-        | ({"policy": its.policy} if its.policy else {})
-        for its in types.types
+        {"name": version.name, "version": version.version, "schema": version.schema, "may_break": may_break}
+        | ({"policy": version.policy} if version.policy else {})
+        for version in types.types
     ]
     path = "/v1/types?dry_run=true" if dry_run else "/v1/types"
     status, answer = client.ask("PUT", path, orjson.dumps({"types": bodies}))
@@ -100,8 +100,8 @@ def list_types(env: EnvOption = None, as_json: JsonOption = False) -> None:
         print_json(types)
         return
     table = Table("event", "policy", "default", "newest", "versions", box=None, header_style="dim", pad_edge=False)
-    for its in types:
-        row = [its["name"], its["policy"], its["default"], its["version"], str(len(its["versions"]))]
+    for item in types:
+        row = [item["name"], item["policy"], item["default"], item["version"], str(len(item["versions"]))]
         table.add_row(*map(shown, row))
     console.print(table if types else "no types are registered; `stepwell types push` registers those in schemas/")
 
@@ -116,15 +116,15 @@ def show(
 
     Example: stepwell types show order/placed --version 2026-11-23.1
     """
-    its = Client(env).get(f"/v1/types/{in_path(name)}", version=version)
+    value = Client(env).get(f"/v1/types/{in_path(name)}", version=version)
     if as_json:
-        print_json(its)
+        print_json(value)
         return
-    console.print(f"[bold]{shown(its['name'])}[/]  {shown(its['version'])}  [dim]{shown(its['policy'])}[/]")
-    for one in its["versions"]:
-        word = ", counts for events without `v`" if one["version"] == its["default"] else ""
+    console.print(f"[bold]{shown(value['name'])}[/]  {shown(value['version'])}  [dim]{shown(value['policy'])}[/]")
+    for one in value["versions"]:
+        word = ", counts for events without `v`" if one["version"] == value["default"] else ""
         console.print(f"  [dim]{shown(one['version'])} registered {local_time(one['created_at'])}{word}[/]")
-    console.print_json(data=its["schema"])
+    console.print_json(data=value["schema"])
 
 
 def policy(
@@ -138,11 +138,11 @@ def policy(
 
     Example: stepwell types policy order/placed reject
     """
-    its = Client(env).patch(f"/v1/types/{in_path(name)}", {"policy": policy.value})
+    value = Client(env).patch(f"/v1/types/{in_path(name)}", {"policy": policy.value})
     if as_json:
-        print_json(its)
+        print_json(value)
     else:
-        console.print(f"{shown(its['name'])}: {shown(its['policy'])}")
+        console.print(f"{shown(value['name'])}: {shown(value['policy'])}")
 
 
 def default(
@@ -159,12 +159,12 @@ def default(
     """
     if (version is None) != newest:
         fail("name a version, or give --newest", 2)
-    its = Client(env).patch(f"/v1/types/{in_path(name)}", {"default": version})
+    value = Client(env).patch(f"/v1/types/{in_path(name)}", {"default": version})
     if as_json:
-        print_json(its)
+        print_json(value)
     else:
-        word = "also when newer ones come" if its["is_chosen"] else "the newest"
-        console.print(f"{shown(its['name'])}: {shown(its['default'])} counts for events without `v`, {word}")
+        word = "also when newer ones come" if value["is_chosen"] else "the newest"
+        console.print(f"{shown(value['name'])}: {shown(value['default'])} counts for events without `v`, {word}")
 
 
 def remove(
@@ -178,15 +178,15 @@ def remove(
 
     Example: stepwell types remove order/placed 2026-11-23.1
     """
-    its = Client(env).delete(f"/v1/types/{in_path(name)}", version=version)
+    value = Client(env).delete(f"/v1/types/{in_path(name)}", version=version)
     if as_json:
-        print_json(its)
+        print_json(value)
         return
-    console.print(f"[green]removed[/] {shown(its['name'])} {shown(its['removed'])}")
-    if its["default"] is None:
+    console.print(f"[green]removed[/] {shown(value['name'])} {shown(value['removed'])}")
+    if value["default"] is None:
         console.print("that was its last version: events of this name have no type now")
     else:
-        console.print(f"{shown(its['default'])} counts for events without `v`")
+        console.print(f"{shown(value['default'])} counts for events without `v`")
 
 
 def unknown(
@@ -200,11 +200,11 @@ def unknown(
     """
     client = Client(env)
     path = "/v1/settings"
-    its = client.get(path) if policy is None else client.put(path, {"unknown_types": policy.value})
+    value = client.get(path) if policy is None else client.put(path, {"unknown_types": policy.value})
     if as_json:
-        print_json(its)
+        print_json(value)
     else:
-        console.print(f"events of unknown types: {shown(its['unknown_types'])}")
+        console.print(f"events of unknown types: {shown(value['unknown_types'])}")
 
 
 def show_change(change: Mapping[str, Any], dry_run: bool = False) -> None:
@@ -217,10 +217,10 @@ def show_change(change: Mapping[str, Any], dry_run: bool = False) -> None:
     if change["change"] == "created" and change["default"] != change["version"]:
         default = shown(change["default"])
         console.print(f"  {default} still counts for events without `v`: stepwell types default {name} {version}")
-    for its in change["breaking"]:
-        place = shown(its["pointer"] or "the schema")
-        console.print(f"  [yellow]breaks {shown(change['compared_with'])}[/] {place}: {shown(its['message'])}")
-    for its in change["affected"]:
+    for item in change["breaking"]:
+        place = shown(item["pointer"] or "the schema")
+        console.print(f"  [yellow]breaks {shown(change['compared_with'])}[/] {place}: {shown(item['message'])}")
+    for item in change["affected"]:
         console.print(
-            f"  [yellow]affects[/] {shown(its['function_id'])} {shown(its['pointer'])}: {shown(its['message'])}"
+            f"  [yellow]affects[/] {shown(item['function_id'])} {shown(item['pointer'])}: {shown(item['message'])}"
         )

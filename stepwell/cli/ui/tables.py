@@ -122,8 +122,8 @@ def event_lines(event: dict[str, Any], runs: list[dict[str, Any]]) -> Renderable
     for miss in event["not_started"]:
         why = miss["problem"] or "it is false"
         lines.append(styled("  not started ", miss["function_id"], (f"  {miss['expression']}: {why}", "dim")))
-    for its in event["invalid"]:
-        lines.append(styled(("  invalid ", "yellow"), f"{its['pointer']}: {its['message']}"))
+    for item in event["invalid"]:
+        lines.append(styled(("  invalid ", "yellow"), f"{item['pointer']}: {item['message']}"))
     if not runs and not event["not_started"]:
         lines.append(Text("  no function starts on it", "dim"))
     return Group(*lines)
@@ -147,14 +147,14 @@ def run_table(runs: list[dict[str, Any]]) -> Table:
 def approval_table(approvals: list[dict[str, Any]]) -> Table:
     table = Table("run", "step", "asked", "until", "message", box=None, header_style="dim", pad_edge=False)
     table.columns[0].no_wrap, table.columns[-1].overflow = True, "fold"
-    for its in approvals:
+    for approval in approvals:
         table.add_row(
-            shown(its["run_id"]),
-            shown(f"{its['function_id']} {its['step_id']}"),
-            local_time(its["requested_at"]),
-            local_time(its["expires_at"]),
-            shown_lines(its["message"])
-            + (f"\n[dim]{shown(', '.join(its['approvers']))}[/]" if its["approvers"] else ""),
+            shown(approval["run_id"]),
+            shown(f"{approval['function_id']} {approval['step_id']}"),
+            local_time(approval["requested_at"]),
+            local_time(approval["expires_at"]),
+            shown_lines(approval["message"])
+            + (f"\n[dim]{shown(', '.join(approval['approvers']))}[/]" if approval["approvers"] else ""),
         )
     return table
 

@@ -34,11 +34,11 @@ def _scalar(times: float, characters: float = 0) -> Size:
 
 def _together(sizes: list[Size]) -> Size:
     return Size(
-        1 + sum(its.nodes for its in sizes),
-        sum(its.characters for its in sizes),
-        sum(its.entries for its in sizes),
-        sum(its.all_nodes for its in sizes),
-        sum(its.all_characters for its in sizes),
+        1 + sum(size.nodes for size in sizes),
+        sum(size.characters for size in sizes),
+        sum(size.entries for size in sizes),
+        sum(size.all_nodes for size in sizes),
+        sum(size.all_characters for size in sizes),
     )
 
 
@@ -153,9 +153,9 @@ class _Meter:
             return known.get(node.name) or _scalar(times)
         if isinstance(node, Comprehension):
             return self._loop(node, known, times)
-        if (its := path(node)) is not None and its[0] not in known:
-            self.spent += _FIELD * times * len(its)
-            return self._sizes.size(its).times(times)
+        if (value := path(node)) is not None and value[0] not in known:
+            self.spent += _FIELD * times * len(value)
+            return self._sizes.size(value).times(times)
         self.spent += _NODE * times
         if isinstance(node, Select):
             inner = self.visit(node.operand, known, times)
@@ -173,7 +173,7 @@ class _Meter:
             return _part_of(sizes[0])
         if function == "_+_":
             if not _is_collected(node.args[0]):  # else nothing is copied but the list itself, which the loop counts
-                self.spend(sum(0.1 * its.all_characters + 60 * its.all_nodes for its in sizes), "+ of what is large")
+                self.spend(sum(0.1 * size.all_characters + 60 * size.all_nodes for size in sizes), "+ of what is large")
             return _together(sizes)
         if function == "_?_:_":
             return _larger(sizes[1], sizes[2])
@@ -188,18 +188,18 @@ class _Meter:
         elif function == "matches":
             self._match(sizes[0], parts[-1], times)
         elif function in _READ:
-            read = sum(its.all_characters for its in sizes)
+            read = sum(size.all_characters for size in sizes)
             self.spend(_READ[function] * read, f"{function}() of what is long")
             return _scalar(times) if function not in ("string", "bytes") else sizes[0]
         elif function not in _LOGIC:
             is_zone = function.startswith("get") and len(parts) > 1 and not isinstance(parts[1], Const)
             self.spend((_ZONE if is_zone else _NODE) * times, "time zones")
-            self.spend(10 * sum(its.all_characters for its in sizes), f"{function} of what is long")
+            self.spend(10 * sum(size.all_characters for size in sizes), f"{function} of what is long")
         return _scalar(times)
 
     def _compare(self, sizes: list[Size], times: float) -> None:
-        nodes = min(its.all_nodes for its in sizes) - times
-        characters = min(its.all_characters for its in sizes)
+        nodes = min(size.all_nodes for size in sizes) - times
+        characters = min(size.all_characters for size in sizes)
         self.spend(_COMPARED * max(nodes, 0) + _TEXT_COMPARED * characters, "comparing what is large")
 
     def _look_through(self, sought: Size, within: Size, times: float) -> None:
@@ -222,7 +222,7 @@ class _Meter:
     def _loop(self, loop: Comprehension, known: dict[str, Size], times: float) -> Size:
         over = self.visit(loop.range, known, times)
         rounds = min(over.entries * times, over.all_nodes, _MOST_ROUNDS)
-        inside = {name: its.within(rounds, over.entries) for name, its in known.items()}
+        inside = {name: size.within(rounds, over.entries) for name, size in known.items()}
         at = path(loop.range)
         entry = over if at is None or at[0] in known else self._sizes.largest_entry(at)
         inside[loop.variable] = Size(entry.nodes, entry.characters, entry.nodes, over.all_nodes, over.all_characters)

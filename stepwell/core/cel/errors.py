@@ -118,7 +118,7 @@ def _numbers(function: str, types: list[str]) -> str:
     """What to write where kinds of numbers are mixed: CEL compares them by value, but does not calculate with both."""
     if len(types) != 2 or not set(types) <= _NUMBERS.keys():
         return ""
-    one, two = (_NUMBERS[its] for its in types)
+    one, two = (_NUMBERS[name] for name in types)
     words = f" ({one} and {two}); " if one != two else f" ({one}); "
     if function == "%":
         return f"{words}it divides whole numbers: write int(...)"

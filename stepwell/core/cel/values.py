@@ -12,8 +12,8 @@ def only(value: Any, paths: Sequence[Sequence[str]]) -> Any:
     if not isinstance(value, dict) or not all(paths):
         return value
     below: dict[str, list[Sequence[str]]] = {}
-    for its in paths:
-        below.setdefault(its[0], []).append(its[1:])
+    for path in paths:
+        below.setdefault(path[0], []).append(path[1:])
     return {name: only(value[name], rest) for name, rest in below.items() if name in value}
 
 
@@ -21,14 +21,16 @@ def without_nul(value: Any) -> Any:
     """A copy with U+FFFD for each NUL; without recursion: a body may be nested more deeply than Python's calls."""
     todo: list[Any] = [top := [value]]
     while todo:
-        its = todo.pop()
-        if isinstance(its, dict):
-            entries = [(_copied(name), _copied(inner)) for name, inner in its.items()]
-            its.clear()
-            its.update(entries)
+        found = todo.pop()
+        if isinstance(found, dict):
+            entries = [(_copied(name), _copied(inner)) for name, inner in found.items()]
+            found.clear()
+            found.update(entries)
         else:
-            its[:] = map(_copied, its)
-        todo += [inner for inner in (its.values() if isinstance(its, dict) else its) if isinstance(inner, dict | list)]
+            found[:] = map(_copied, found)
+        todo += [
+            inner for inner in (found.values() if isinstance(found, dict) else found) if isinstance(inner, dict | list)
+        ]
     return top[0]
 
 
@@ -41,16 +43,16 @@ def _copied(value: Any) -> Any:
 def is_json(value: Any) -> bool:
     todo = [value]
     while todo:
-        its = todo.pop()
-        if isinstance(its, dict):
-            if not all(isinstance(key, str) for key in its):
+        found = todo.pop()
+        if isinstance(found, dict):
+            if not all(isinstance(key, str) for key in found):
                 return False
-            todo += its.values()
-        elif isinstance(its, list):
-            todo += its
-        elif isinstance(its, float):
-            if not isfinite(its):
+            todo += found.values()
+        elif isinstance(found, list):
+            todo += found
+        elif isinstance(found, float):
+            if not isfinite(found):
                 return False
-        elif its is not None and not isinstance(its, bool | int | str):
+        elif found is not None and not isinstance(found, bool | int | str):
             return False
     return True

@@ -358,7 +358,7 @@ def parse_definition(raw: object, written: Mapping[Pointer, str] | None = None) 
         raise DefinitionError([Problem((), "the definition must be an object, with an id, triggers and steps")])
     data = _completed(raw)
     definition, errors = _validated(data)
-    problems = [its for its in map(_problem, errors) if isinstance(its, Problem)]
+    problems = [problem for problem in map(_problem, errors) if isinstance(problem, Problem)]
     plain = [(_pointer(error), error) for error in errors if _problem(error) is None]
     problems += in_words_with_cures(data, plain, written or {}, _wrong_places)
     problems += contradictions(data)

@@ -55,9 +55,9 @@ def _no_two_of(*names: str) -> list[Schema]:
 
 def _runtime(kind: str, *fields: str) -> Schema:
     """A step's runtime is of this type, and has these fields."""
-    its = given("type", *fields)
-    its["properties"]["type"] = {"const": kind}
-    return {"required": ["runtime"], "properties": {"runtime": {"type": "object", **its}}}
+    values = given("type", *fields)
+    values["properties"]["type"] = {"const": kind}
+    return {"required": ["runtime"], "properties": {"runtime": {"type": "object", **values}}}
 
 
 TRIGGER: Schema = {
@@ -129,10 +129,10 @@ def of_verify(only: Mapping[str, Collection[str]]) -> Schema:
 
 def of_model(model: Schema, title: str) -> Schema:
     """The schema of a model as pydantic makes it, made as strict as reading is, and no stricter."""
-    for its in (model, *model.get("$defs", {}).values()):
-        for name, field in its.get("properties", {}).items():
-            if name not in its.get("required", ()):
-                its["properties"][name] = _or_null(field)
+    for item in (model, *model.get("$defs", {}).values()):
+        for name, field in item.get("properties", {}).items():
+            if name not in item.get("required", ()):
+                item["properties"][name] = _or_null(field)
     return {"$schema": DIALECT, **model, "title": title}
 
 

@@ -40,7 +40,7 @@ class Trait(NamedTuple):
     at: int
 
 
-class Told(NamedTuple):
+class IdentityClaim(NamedTuple):
     """What an event says of a user. The event belongs to the first of `ids`; `previous`: what `ids` replace."""
 
     ids: Sequence[UserId]
@@ -71,7 +71,7 @@ def candidates(text: str) -> list[UserId]:
     return [UserId(kind, text) for kind in range(len(KINDS))]
 
 
-def told_by(event: Event) -> Told | None:
+def identity_claim(event: Event) -> IdentityClaim | None:
     """What an event tells of a user besides one id; None if that is nothing. The engine's own events repeat users."""
     user = event.user
     is_identify = event.name == IDENTIFY
@@ -87,24 +87,26 @@ def told_by(event: Event) -> Told | None:
         traits |= more if isinstance(more, dict) else {}
         previous = _ids(before if isinstance(before, dict) else {"id": before})
     traits = {name: value for name, value in traits.items() if _is_kept(name, value)}
-    return Told(ids, previous, traits) if len(ids) > 1 or previous or traits else None
+    return IdentityClaim(ids, previous, traits) if len(ids) > 1 or previous or traits else None
 
 
-def fold(told: Told, position: int, at: int, known: Mapping[UserId, Person]) -> Person:
+def fold(claim: IdentityClaim, position: int, at: int, known: Mapping[UserId, Person]) -> Person:
     """The person whom an event belongs to, with what it tells; `known` holds the persons of those of its ids that have
     one. Whose ids the person has then is one with it.
 
     Ids that stand together belong together, but two persons who both have an external_id are two people who share an
     email or a browser: each id stays with whom it was told of first. Only an external_id in `previous` makes them one.
     """
-    first = told.ids[0]
+    first = claim.ids[0]
     person = known.get(first) or alone(first, at)
-    others = [(its, False) for its in told.ids[1:]] + [(its, its.kind == _EXTERNAL) for its in told.previous]
-    for its, is_explicit in others:
-        other = known.get(its) or alone(its, at)
-        if its not in person.ids and may_join(person, other, is_explicit):
+    others = [(user_id, False) for user_id in claim.ids[1:]] + [
+        (user_id, user_id.kind == _EXTERNAL) for user_id in claim.previous
+    ]
+    for user_id, is_explicit in others:
+        other = known.get(user_id) or alone(user_id, at)
+        if user_id not in person.ids and may_join(person, other, is_explicit):
             person = join(person, other)
-    traits = {name: Trait(value, position, at) for name, value in told.traits.items() if _is_news(name, value, person)}
+    traits = {name: Trait(value, position, at) for name, value in claim.traits.items() if _is_news(name, value, person)}
     return join(person, Person(frozenset(), traits, at))
 
 
@@ -138,13 +140,15 @@ def join(one: Person, other: Person) -> Person:
 
 def pack(person: Person) -> bytes:
     """As it is stored."""
-    ids = [list(its) for its in sorted(person.ids)]
-    return orjson.dumps([ids, {name: list(its) for name, its in person.traits.items()}, person.since])
+    ids = [list(user_id) for user_id in sorted(person.ids)]
+    return orjson.dumps([ids, {name: list(trait) for name, trait in person.traits.items()}, person.since])
 
 
 def unpack(data: bytes) -> Person:
     ids, traits, since = orjson.loads(data)
-    return Person(frozenset(UserId(*its) for its in ids), {name: Trait(*its) for name, its in traits.items()}, since)
+    return Person(
+        frozenset(UserId(*item) for item in ids), {name: Trait(*item) for name, item in traits.items()}, since
+    )
 
 
 def _ids(user: Mapping[str, Any]) -> list[UserId]:

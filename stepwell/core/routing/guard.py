@@ -78,22 +78,22 @@ def judge(routing: Routing, samples: Sequence[RunSample], now: int) -> Verdict:
     if canary is None or canary.guard is None or routing.live is None:
         return Verdict(routing)
     guard = canary.guard
-    ended = [its for its in samples if its.created_at >= guard.began_at and its.ended_at is not None]
-    ended = [its for its in ended if its.status is not RunStatus.CANCELLED]
-    its = [run for run in ended if run.version == canary.version]
+    ended = [sample for sample in samples if sample.created_at >= guard.began_at and sample.ended_at is not None]
+    ended = [run_sample for run_sample in ended if run_sample.status is not RunStatus.CANCELLED]
+    items = [run for run in ended if run.version == canary.version]
     other = [run for run in ended if run.version == routing.live]
-    if min(len(its), len(other)) < FEWEST:
+    if min(len(items), len(other)) < FEWEST:
         return Verdict(routing)
-    evidence = compare(its, other)
-    if sum((run.ended_at or 0) > guard.looked_at for run in its) >= max(5, len(its) // 10):
+    evidence = compare(items, other)
+    if sum((run.ended_at or 0) > guard.looked_at for run in items) >= max(5, len(items) // 10):
         looks = guard.looks + 1
         allowed = ALPHA / 2 / (looks * (looks + 1))
         if evidence.least_p < allowed:
             return Verdict(replace(routing, canary=None), _reason(evidence, allowed), evidence)
-        looked_at = max(run.ended_at or 0 for run in its)
+        looked_at = max(run.ended_at or 0 for run in items)
         canary = replace(canary, guard=replace(guard, looks=looks, looked_at=looked_at))
     routing = replace(routing, canary=canary)
-    here = sum(run.created_at >= canary.since for run in its)
+    here = sum(run.created_at >= canary.since for run in items)
     if here >= ENOUGH and now - canary.since >= STEP_MS and evidence.least_p >= DOUBT:
         routing = promoted(routing, next((step for step in STEPS if step > canary.weight), 1.0), now)
     return Verdict(routing, evidence=evidence)
@@ -123,17 +123,17 @@ def _numbers(evidence: Evidence, side: int) -> dict[str, int | None]:
     return {"runs": evidence.runs[side], "failed": evidence.failed[side], "median_ms": evidence.median_ms[side]}
 
 
-def compare(its: Sequence[RunSample], other: Sequence[RunSample]) -> Evidence:
+def compare(items: Sequence[RunSample], other: Sequence[RunSample]) -> Evidence:
     """The canary's ended runs with those of the live version."""
-    failed = tuple(sum(run.status is RunStatus.FAILED for run in runs) for runs in (its, other))
-    durations, others = _durations(its), _durations(other)
+    failed = tuple(sum(run.status is RunStatus.FAILED for run in runs) for runs in (items, other))
+    durations, others = _durations(items), _durations(other)
     longer = [ms * MARGIN + MARGIN_MS for ms in others]
     enough = min(len(durations), len(others)) >= FEWEST
     return Evidence(
-        (len(its), len(other)),
+        (len(items), len(other)),
         (failed[0], failed[1]),
         (percentile(durations, 0.5), percentile(others, 0.5)),
-        fisher_greater(failed[0], len(its), failed[1], len(other)),
+        fisher_greater(failed[0], len(items), failed[1], len(other)),
         mann_whitney_greater(durations, longer) if enough else 1.0,
     )
 

@@ -38,11 +38,11 @@ def wait_paths(waits: Iterable[tuple[str, str | None]]) -> dict[str, set[Paths |
 def head_json(definition: Mapping[str, Any]) -> bytes:
     """What is kept of a version, so that whoever reads it compiles nothing. `definition` is normalised. Raises
     ExpressionError."""
-    triggers = [trigger_of(its) for its in definition["triggers"]]
+    triggers = [trigger_of(trigger) for trigger in definition["triggers"]]
     paths = wait_paths(_waits(definition))
     return orjson.dumps(
         {
-            "triggers": [[getattr(its, name) for name in _FIELDS] for its in triggers],
+            "triggers": [[getattr(trigger, name) for name in _FIELDS] for trigger in triggers],
             "indexes": indexes_json(triggers),
             "paths": {name: list(some) for name, some in paths.items()},
         }
@@ -60,8 +60,8 @@ def head_from(function_id: str, version: int, text: bytes) -> tuple[Head, dict[s
 def _waits(definition: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     for step in definition["steps"].values():
         for edge in step["after"]:
-            if its := edge.get("async"):
-                yield its["event"], its.get("match")
+            if value := edge.get("async"):
+                yield value["event"], value.get("match")
     for rule in definition.get("cancel", ()):
         yield rule["event"], rule.get("if")
 
@@ -79,4 +79,4 @@ def indexes_json(triggers: Sequence[Trigger]) -> list[Any]:
 def with_indexes(triggers: Sequence[Trigger], kept: Sequence[Any] | None) -> tuple[Trigger, ...]:
     """The triggers with the indexes that are kept of them, as JSON data, if any are."""
     indexes = [row and TriggerIndex.from_json(row) for row in kept or [None] * len(triggers)]
-    return tuple(replace(its, index=index) for its, index in zip(triggers, indexes, strict=True))
+    return tuple(replace(trigger, index=index) for trigger, index in zip(triggers, indexes, strict=True))

@@ -21,7 +21,7 @@ _FEW = 20  # misses that are written out for each event
 
 
 @dataclass(frozen=True, slots=True)
-class Miss:
+class NotStarted:
     """A function whose trigger names the event, and that was not started: its expression was not true, or its value of
     `idempotency` has a run already."""
 
@@ -32,8 +32,8 @@ class Miss:
 
     def as_json(self) -> dict[str, str | None]:
         """As people see it."""
-        its = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
-        return its if self.run_id is None else {**its, "run_id": self.run_id}
+        fields = {"function_id": self.function_id, "expression": self.expression, "problem": self.problem}
+        return fields if self.run_id is None else {**fields, "run_id": self.run_id}
 
 
 class Entries:
@@ -46,8 +46,8 @@ class Entries:
     def content(self) -> bytes:
         """JSON of `[function, expression]` by number; null for a trigger without an expression, which never misses."""
         rows = (
-            None if trigger.expression is None else (its.function_id, trigger.expression)
-            for its, trigger in self.entries
+            None if trigger.expression is None else (starts.function_id, trigger.expression)
+            for starts, trigger in self.entries
         )
         return orjson.dumps(list(rows))
 
@@ -65,24 +65,24 @@ class MissesOf:
     out: Collection[int]
     problems: Mapping[str, Sequence[int]]
 
-    def __iter__(self) -> Iterator[Miss]:
+    def __iter__(self) -> Iterator[NotStarted]:
         by_number = {number: text for text, numbers in self.problems.items() for number in numbers}
-        for number, (its, trigger) in enumerate(self.of.entries):
+        for number, (starts, trigger) in enumerate(self.of.entries):
             if trigger.expression is not None and number not in self.out:
-                yield Miss(its.function_id, trigger.expression, by_number.get(number))
+                yield NotStarted(starts.function_id, trigger.expression, by_number.get(number))
 
     def reference(self, to: int) -> dict[str, Any]:
         """What an event keeps, whose entries are kept under the number `to`."""
         return {"of": to, "out": sorted(self.out), "problems": list(self.problems.items())}
 
 
-class Misses(Collection[Miss]):
+class Misses(Collection[NotStarted]):
     """All of an event. `others`: those that are none of a table of triggers."""
 
-    def __init__(self, tables: Sequence[MissesOf], others: Sequence[Miss] = ()) -> None:
+    def __init__(self, tables: Sequence[MissesOf], others: Sequence[NotStarted] = ()) -> None:
         self.tables, self.others = tables, others
 
-    def __iter__(self) -> Iterator[Miss]:
+    def __iter__(self) -> Iterator[NotStarted]:
         return chain(*self.tables, self.others)
 
     def __len__(self) -> int:
@@ -92,13 +92,13 @@ class Misses(Collection[Miss]):
         return next(iter(self), None) is not None
 
     def __contains__(self, miss: object) -> bool:
-        return any(miss == its for its in self)
+        return any(miss == item for item in self)
 
 
 NO_MISSES = Misses(())
 
 
-def misses_json(misses: Iterable[Miss], number_of: Callable[[Entries], int]) -> bytes | None:
+def misses_json(misses: Iterable[NotStarted], number_of: Callable[[Entries], int]) -> bytes | None:
     """What is kept of an event's misses; None for none. `number_of`: under which number the entries of a table are
     kept, which are kept then."""
     if not isinstance(misses, Misses):
@@ -121,7 +121,7 @@ def whole_misses(kept: bytes | None, content: Callable[[int], bytes | None], mos
     entries that are kept under a number; None if they are not kept any more."""
     if kept is None or b'"of":' not in kept:
         return kept
-    whole = (its for part in orjson.loads(kept) for its in _whole(part, content))
+    whole = (item for part in orjson.loads(kept) for item in _whole(part, content))
     return orjson.dumps(list(islice(whole, most)))
 
 
@@ -133,13 +133,13 @@ def _whole(part: dict[str, Any], content: Callable[[int], bytes | None]) -> Iter
     for number, row in enumerate(orjson.loads(content(part["of"]) or b"[]")):
         if row is not None and number not in out:
             function_id, expression = row
-            yield Miss(function_id, expression, by_number.get(number)).as_json()
+            yield NotStarted(function_id, expression, by_number.get(number)).as_json()
 
 
-def with_misses(kept: bytes | None, misses: Iterable[Miss]) -> list[dict[str, Any]]:
+def with_misses(kept: bytes | None, misses: Iterable[NotStarted]) -> list[dict[str, Any]]:
     """What is kept of an event's misses (JSON), and further ones, which say more of a function than what is kept. A
     table of triggers says nothing of them, since those functions were to start."""
     further = [miss.as_json() for miss in misses]
-    functions = {its["function_id"] for its in further}
-    others = [its for its in (orjson.loads(kept) if kept else ()) if its.get("function_id") not in functions]
+    functions = {item["function_id"] for item in further}
+    others = [item for item in (orjson.loads(kept) if kept else ()) if item.get("function_id") not in functions]
     return [*others, *further]

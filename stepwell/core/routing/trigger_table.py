@@ -90,8 +90,8 @@ class TriggerTable(Entries):
     def by_function(self) -> dict[str, list[int]]:
         """The numbers of each function's triggers."""
         found: dict[str, list[int]] = defaultdict(list)
-        for number, (its, _) in enumerate(self.entries):
-            found[its.function_id].append(number)
+        for number, (starts, _) in enumerate(self.entries):
+            found[starts.function_id].append(number)
         return found
 
     def look_up(self, evaluation: Evaluation) -> tuple[Sequence[int], dict[str, list[int]]]:

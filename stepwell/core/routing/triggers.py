@@ -10,7 +10,7 @@ from typing import cast
 from stepwell.core.events.cron import TICK
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan, Starts, Trigger
-from stepwell.core.routing.not_started import NO_MISSES, Miss, Misses, MissesOf
+from stepwell.core.routing.not_started import NO_MISSES, Misses, MissesOf, NotStarted
 from stepwell.core.routing.trigger_table import Evaluation, TriggerTable
 from stepwell.core.routing.versions import Route, State
 from stepwell.core.routing.waits import event_key, holds_structure
@@ -101,11 +101,11 @@ class Catalog:
             self._divided.add(function_id)
         if route.state is State.DROPPING:
             self._dropping.add(function_id)
-        for its in route.plans:
-            for trigger in its.triggers:
+        for plan in route.plans:
+            for trigger in plan.triggers:
                 if trigger.event is not None:
                     triggers, key = self._place(trigger.event)
-                    triggers[key].setdefault(function_id, []).append((its, trigger))
+                    triggers[key].setdefault(function_id, []).append((plan, trigger))
                     self._tables.pop(trigger.event, None)
 
     def _place(self, name: str) -> tuple[_Triggers, str]:
@@ -139,12 +139,12 @@ class Catalog:
         started: dict[str, Starts] = {}
         evaluation = Evaluation(event)
         found = [(table, self._look_up(table, evaluation, started)) for table in tables]
-        misses = [self._misses(*its, event, started) for its in found if its[0].has_expressions]
-        others: list[Miss] = []
-        for function_id in [its for its in started if its in self._dropping] if self._dropping else ():
+        misses = [self._misses(*pair, event, started) for pair in found if pair[0].has_expressions]
+        others: list[NotStarted] = []
+        for function_id in [name for name in started if name in self._dropping] if self._dropping else ():
             del started[function_id]
-            others.append(Miss(function_id, "", "the function is paused, and drops events until it is resumed"))
-        plans = [self._plan(its) for its in started.values()]
+            others.append(NotStarted(function_id, "", "the function is paused, and drops events until it is resumed"))
+        plans = [self._plan(starts) for starts in started.values()]
         return plans, Misses(misses, others) if misses or others else NO_MISSES
 
     def _tables_of(self, name: str) -> list[TriggerTable]:
@@ -160,19 +160,19 @@ class Catalog:
         if table is None:
             triggers, key = self._place(name)
             by_function = sorted(triggers[key].items())
-            table = self._tables[name] = TriggerTable([its for _, entries in by_function for its in entries])
+            table = self._tables[name] = TriggerTable([entry for _, entries in by_function for entry in entries])
         return table
 
     def _look_up(self, table: TriggerTable, evaluation: Evaluation, started: dict[str, Starts]) -> dict[str, list[int]]:
         """Add what these triggers start. Answers the numbers of those that have no value, by what is wrong."""
         numbers, problems = table.look_up(evaluation)
         for number in numbers:
-            its, trigger = table.entries[number]
-            if its.function_id in started or not self._is_chosen(its, evaluation.event):
+            starts, trigger = table.entries[number]
+            if starts.function_id in started or not self._is_chosen(starts, evaluation.event):
                 continue
             answer = None if trigger.expression is None else evaluation.answer(trigger.expression)
             if answer is None or answer.holds:
-                started[its.function_id] = its
+                started[starts.function_id] = starts
             elif answer.problem is not None:
                 problems[answer.problem].append(number)
         return problems
@@ -209,8 +209,8 @@ class Catalog:
     def is_awaited_by_name(self, event: Event) -> bool:
         """Whether waits without a key may relate to this event: their `match` has no equality, or one with what is no
         scalar in the run, and then in the event too."""
-        its = self._paths.get(event.name, ())
-        return None in its or any(holds_structure(paths, event.as_json()) for paths in its if paths)
+        value = self._paths.get(event.name, ())
+        return None in value or any(holds_structure(paths, event.as_json()) for paths in value if paths)
 
     def keys(self, event: Event) -> list[bytes]:
         """The keys under which waits that relate to this event may be found, besides its bare name."""
@@ -223,4 +223,4 @@ class Catalog:
 
 def _event_names(route: Route) -> set[str]:
     """What the triggers of a route have as their `event`."""
-    return {its.event for plan in route.plans for its in plan.triggers if its.event is not None}
+    return {trigger.event for plan in route.plans for trigger in plan.triggers if trigger.event is not None}

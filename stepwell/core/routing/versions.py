@@ -76,21 +76,21 @@ Change = Callable[[Routing, Collection[int], int], Routing]
 
 def to_json(routing: Routing) -> bytes:
     """As both platforms keep it, beside `live`."""
-    its = asdict(routing)
-    del its["live"]
-    return orjson.dumps(its)
+    fields = asdict(routing)
+    del fields["live"]
+    return orjson.dumps(fields)
 
 
 def from_json(live: int | None, text: bytes | None) -> Routing:
     """`text`: None for a function that never had any routing but its live version."""
     if text is None:
         return Routing(live)
-    its = orjson.loads(text)
-    canary = its["canary"]
+    value = orjson.loads(text)
+    canary = value["canary"]
     if canary is not None:
         guard = Guard(**canary["guard"]) if canary["guard"] else None
         canary = Canary(**{**canary, "guard": guard})
-    return Routing(live, canary, State(its["state"]), its["previous"])
+    return Routing(live, canary, State(value["state"]), value["previous"])
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------

@@ -107,11 +107,11 @@ class OpenMatch:
         self._expression, self._body = compile_expression(match, Scope.MATCH), body
         self._is_whole, self._is_false = tests.is_whole, False
         self._comparisons: list[tuple[str, Path | None, Any, Path | None, Any]] = []
-        for its in tests.comparisons:
-            (left, value), (right, other) = self._filled(its.left), self._filled(its.right)
+        for comparison in tests.comparisons:
+            (left, value), (right, other) = self._filled(comparison.left), self._filled(comparison.right)
             if left is not None or right is not None:
-                self._comparisons.append((its.function, left, value, right, other))
-            elif (holds := compared(its.function, value, other)) is False:
+                self._comparisons.append((comparison.function, left, value, right, other))
+            elif (holds := compared(comparison.function, value, other)) is False:
                 self._is_false = True  # for every run
             elif holds is None:
                 self._is_whole = False

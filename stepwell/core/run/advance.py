@@ -101,7 +101,7 @@ def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
             yield RunStep(i, step.attempt)
         elif step.status is StepStatus.RETRYING:
             yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
-        elif step.status is StepStatus.RUNNING and plan.steps[i].asks:
+        elif step.status is StepStatus.RUNNING and plan.steps[i].is_approval:
             yield SetTimer(Timer(TimerKind.DECISION, i, step.attempt), step.at + plan.steps[i].timeout_ms)
     hopeless = {index for kind, index, _ in run.problems if kind == "pause"}
     for p, pause in enumerate(run.pauses):
@@ -146,8 +146,8 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
     for step in (fact.step, *(kept.step for kept in fact.kept)):
         draft.keep_edges(step, fact.satisfied)
     for order, (p, event_id) in enumerate(fact.matched, 1):
-        its = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
-        draft.move_pause(p, "keep", event_id=event_id, order=order, edges=its)
+        pair = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
+        draft.move_pause(p, "keep", event_id=event_id, order=order, edges=pair)
     if draft.fail_undecided(draft.plan.roots):
         return True
     for p in draft.plan.cancels:
@@ -176,7 +176,7 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
     if state.status is not StepStatus.QUEUED or state.attempt != fact.attempt:
         return False
     draft.move_step(fact.step, "claim", at=draft.now)
-    if draft.plan.steps[fact.step].asks:
+    if draft.plan.steps[fact.step].is_approval:
         due = draft.now + draft.plan.steps[fact.step].timeout_ms
         draft.commands.append(SetTimer(Timer(TimerKind.DECISION, fact.step, fact.attempt), due))
     if draft.started_at is None:
@@ -186,11 +186,11 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
 
 def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
     state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
-    if not is_current(state, fact) or (step.asks and isinstance(fact, AttemptLost)):  # no worker has it
+    if not is_current(state, fact) or (step.is_approval and isinstance(fact, AttemptLost)):  # no worker has it
         return False
     verdict = verdict_of(draft.run, step, state, fact)
     draft.record(fact.step, verdict.record, verdict.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
-    if step.asks:
+    if step.is_approval:
         draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, fact.step, state.attempt)))
     if verdict.move == "retry":
         due = draft.now + verdict.delay_ms

@@ -57,8 +57,8 @@ class Links:
         """The addresses to approve and to decline at, of an approval that is open. Raises KeysUnreadable."""
         until, attempt = expires_at(plan, run, step), run.steps[step].attempt
         approve, decline = (
-            f"{self.url.rstrip('/')}/approvals/{self.token(Link(run.id, step, attempt, its, until))}"
-            for its in DECISIONS
+            f"{self.url.rstrip('/')}/approvals/{self.token(Link(run.id, step, attempt, decision, until))}"
+            for decision in DECISIONS
         )
         return approve, decline
 
@@ -74,7 +74,7 @@ class Links:
         text, run_id, step, attempt, letter, until, signature = found.groups()
         if not self.keys.is_signature(signature, signed_text(text)):
             return None
-        decision = next(its for its in DECISIONS if its[0] == letter)
+        decision = next(decision for decision in DECISIONS if decision[0] == letter)
         return Link(run_id, int(step), int(attempt), decision, int(until))
 
 
@@ -149,11 +149,11 @@ def asked(
     missing: list[str] = []
 
     def shown(placeholder: re.Match[str]) -> str:
-        its = compile_value(placeholder[1].strip(), Scope.MESSAGE).value(bindings)
-        if its.problem is not None:
-            missing.append(f"`{placeholder[0]}` has no value: {its.problem}")
+        value = compile_value(placeholder[1].strip(), Scope.MESSAGE).value(bindings)
+        if value.problem is not None:
+            missing.append(f"`{placeholder[0]}` has no value: {value.problem}")
             return placeholder[0]
-        return its.value if isinstance(its.value, str) else orjson.dumps(its.value).decode()
+        return value.value if isinstance(value.value, str) else orjson.dumps(value.value).decode()
 
     text = printable(_PLACEHOLDER.sub(shown, message))
     return Message(text, _no_message(plan.steps[step].id, missing) if missing else None)
@@ -182,18 +182,18 @@ def requested_event(
     that no function can ask itself for ever."""
     if trigger.name.startswith(_CAUSED_BY_US):
         return None
-    its, attempt = plan.steps[step], run.steps[step].attempt
+    value, attempt = plan.steps[step], run.steps[step].attempt
     approve_url, decline_url = links.of(plan, run, step)
     data = {
         "run_id": run.id,
         "function_id": plan.function_id,
         "function_version": plan.version,
-        "step_id": its.id,
+        "step_id": value.id,
         "message": message,
-        "approvers": list(its.runtime.approvers),
+        "approvers": list(value.runtime.approvers),
         "approve_url": approve_url,
         "decline_url": decline_url,
         "expires_at": time_text(expires_at(plan, run, step)),
         **({} if replay is None else {"replay": replay}),
     }
-    return internal_event(REQUESTED, data, trigger.user, f"{EngineId.APPROVAL}{run.id}:{its.id}:{attempt}", now)
+    return internal_event(REQUESTED, data, trigger.user, f"{EngineId.APPROVAL}{run.id}:{value.id}:{attempt}", now)

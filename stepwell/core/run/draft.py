@@ -13,11 +13,11 @@ from stepwell.core.plan import Plan
 from stepwell.core.run.joins import JOINS
 from stepwell.core.run.messages import (
     Answers,
+    CarriedOver,
     ClearTimer,
     CloseWait,
     Command,
     EmitEnd,
-    Kept,
     OpenWait,
     Outcome,
     RecordAttempt,
@@ -99,10 +99,10 @@ class Draft:
         """Fail or cancel: what has not ended is cancelled; running attempts go on only if the run failed."""
         self._move_run(move)
         for i, state in enumerate(self.steps):
-            asks, running = self.plan.steps[i].asks, state.status is _RUNNING_STEP
-            if state.status in ENDED_STEPS or (move == "fail" and running and not asks):
+            is_approval, running = self.plan.steps[i].is_approval, state.status is _RUNNING_STEP
+            if state.status in ENDED_STEPS or (move == "fail" and running and not is_approval):
                 continue
-            if running and asks:
+            if running and is_approval:
                 self.commands.append(ClearTimer(Timer(TimerKind.DECISION, i, state.attempt)))
             elif state.status is _RUNNING_STEP:
                 self.commands.append(StopStep(i, state.attempt))
@@ -174,7 +174,7 @@ class Draft:
         self.queue(i, "start", unseen=tuple(a for a in step.ancestors if unseen >> a & 1) if unseen else ())
         self._kill_edges_of(i)
 
-    def keep_step(self, kept: Kept) -> None:
+    def keep_step(self, kept: CarriedOver) -> None:
         """A step ends as it did in an earlier run; its outcome is kept with this one, as attempt 0."""
         i, outcome = kept.step, kept.outcome
         if outcome is None:

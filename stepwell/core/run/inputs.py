@@ -25,15 +25,15 @@ def error_json(error: Error) -> bytes:
 
 def erased_error(error: bytes) -> bytes:
     """What is kept of an error when its user is erased: messages may quote anything."""
-    its = orjson.loads(error)
-    return orjson.dumps({"kind": its["kind"], "message": "erased", "status": its["status"], "output": None})
+    value = orjson.loads(error)
+    return orjson.dumps({"kind": value["kind"], "message": "erased", "status": value["status"], "output": None})
 
 
 def error_from(text: bytes) -> Error:
     """The inverse of `error_json`."""
-    its = orjson.loads(text)
-    output = None if its["output"] is None else orjson.dumps(its["output"])
-    return Error(its["kind"], its["message"], its["status"], output)
+    value = orjson.loads(text)
+    output = None if value["output"] is None else orjson.dumps(value["output"])
+    return Error(value["kind"], value["message"], value["status"], output)
 
 
 def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
@@ -97,16 +97,16 @@ def step_input(
     the replay that made the run, if one did. `joined`: what the inputs of this run's steps have in common. The document
     is put together by hand, so that each text is copied once, however long it is.
     """
-    state, its = run.steps[step], plan.steps[step]
-    seen = tuple(a for a in its.ancestors if a not in state.unseen) if state.unseen else its.ancestors
+    state, value = run.steps[step], plan.steps[step]
+    seen = tuple(a for a in value.ancestors if a not in state.unseen) if state.unseen else value.ancestors
     events = list(async_events)
     ctx = {
         "function_id": plan.function_id,
         "function_version": plan.version,
         "run_id": run.id,
-        "step_id": its.id,
+        "step_id": value.id,
         "attempt": state.attempt,
-        "idempotency_key": f"{run.id}/{its.id}",
+        "idempotency_key": f"{run.id}/{value.id}",
         "env": env,
         "async_events": list(map(orjson.Fragment, events)),
         **({} if replay is None else {"replay": replay}),
@@ -128,11 +128,11 @@ def edge_variables(
     """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends, of
     the steps that these expressions read."""
     expressions = list(read_by)
-    read = [its.steps_read for its in expressions]
-    reads_response = any("response" in its.variables for its in expressions)
+    read = [expression.steps_read for expression in expressions]
+    reads_response = any("response" in expression.variables for expression in expressions)
     known = () if parent == TRIGGER else (*plan.steps[parent].ancestors, parent)
     if None not in read:
-        ids = frozenset().union(*(its for its in read if its is not None))
+        ids = frozenset().union(*(items for items in read if items is not None))
         known = tuple(s for s in known if plan.steps[s].id in ids) if ids else ()
     return {
         "event": event,
@@ -158,9 +158,9 @@ def matcher(
     plan: Plan, pause: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Callable[[dict[str, Any]], Answer]:
     """`match_answer` for one incoming event after the other; what is known of the run is decoded once."""
-    its = plan.pauses[pause]
-    if its.match is None:
+    paus = plan.pauses[pause]
+    if paus.match is None:
         return lambda incoming: Answer(True)
-    match = compile_expression(its.match, Scope.MATCH)
-    known = edge_variables(plan, its.parent, event, outputs, errors, [match])
+    match = compile_expression(paus.match, Scope.MATCH)
+    known = edge_variables(plan, paus.parent, event, outputs, errors, [match])
     return lambda incoming: match.evaluate(Bindings(**known, async_event=incoming))

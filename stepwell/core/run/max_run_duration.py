@@ -27,7 +27,7 @@ def _pause_ms(plan: Plan, pause: int | None) -> int:
 
 
 def _step_ms(step: Step) -> int:
-    if step.asks:  # it begins at once, is never lost, and nothing is tried again
+    if step.is_approval:  # it begins at once, is never lost, and nothing is tried again
         return step.timeout_ms
     retries = step.retries
     longest_delay = round(retries.max_ms * (1 + retries.jitter))

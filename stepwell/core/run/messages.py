@@ -42,7 +42,7 @@ class RunStarted:
 
 
 @immutable
-class Kept:
+class CarriedOver:
     """The outcome that a step had in an earlier run. None: it was skipped."""
 
     step: int
@@ -55,7 +55,7 @@ class RunResumed:
     kept steps have ended. Of the edges into all of these, some were `satisfied`; events `matched` pauses, in order."""
 
     step: int
-    kept: tuple[Kept, ...]
+    kept: tuple[CarriedOver, ...]
     satisfied: tuple[int, ...]
     matched: tuple[tuple[int, str], ...]  # pause and event
 

@@ -123,36 +123,36 @@ def _too_large(size: int, text: bytes, log: bytes = b"") -> Said:
 # --- judging ---------------------------------------------------------------------------------------------------------
 
 
-def from_said(said: Said, now: int) -> Outcome:
+def from_said(report: Said, now: int) -> Outcome:
     """The outcome of an attempt that ended well. `now`: ms since the epoch, for a `retry_after` that is a date."""
-    if said.problem is not None:
-        return Outcome(error=said.problem, retryable=False)
-    status = _status(said.fields)
+    if report.problem is not None:
+        return Outcome(error=report.problem, retryable=False)
+    status = _status(report.fields)
     if status is None:
-        return Outcome(output=said.output)
-    return _failed("status", f"the output says status {status}{_reason(said)}", status, said, now)
+        return Outcome(output=report.output)
+    return _failed("status", f"the output says status {status}{_reason(report)}", status, report, now)
 
 
-def from_exit(code: int, said: Said, last_line: str, now: int) -> Outcome:
+def from_exit(code: int, report: Said, last_line: str, now: int) -> Outcome:
     """The outcome of a program. `code` as subprocess has it: negative for a signal. `last_line`: of its stderr."""
     if code == 0:
-        return from_said(said, now)
-    status = _status(said.fields)
-    after = f": {last_line}" if last_line else _reason(said)
+        return from_said(report, now)
+    status = _status(report.fields)
+    after = f": {last_line}" if last_line else _reason(report)
     if code < 0:
-        return _failed("crash", f"killed by {_signal(-code)}{after}", status, said, now)
-    return _failed("exit", f"exit code {code}{after}", status, said, now)
+        return _failed("crash", f"killed by {_signal(-code)}{after}", status, report, now)
+    return _failed("exit", f"exit code {code}{after}", status, report, now)
 
 
 def from_http(
-    status: int, said: Said, now: int, *, retry_after: str | None = None, location: str | None = None
+    status: int, report: Said, now: int, *, retry_after: str | None = None, location: str | None = None
 ) -> Outcome:
     """The outcome of an HTTP call. `retry_after`, `location`: the headers of these names."""
     if status < 300:
-        outcome = from_said(said, now)
+        outcome = from_said(report, now)
     else:
         where = _redirect(location) if status < 400 else ""
-        outcome = _failed("http", f"answered with status {status}{where}{_reason(said)}", status, said, now)
+        outcome = _failed("http", f"answered with status {status}{where}{_reason(report)}", status, report, now)
     if outcome.error is None or not outcome.retryable or outcome.retry_after_ms is not None:
         return outcome
     return Outcome(None, outcome.error, outcome.retryable, retry_after_ms(retry_after, now))
@@ -174,16 +174,16 @@ def timed_out(timeout_ms: int) -> Outcome:
     return failure("timeout", f"did not end within {timeout_ms / 1000:g} s, its timeout")
 
 
-def unsaid(said: Said, outcome: Outcome) -> bytes:
+def unsaid(report: Said, outcome: Outcome) -> bytes:
     """What was said and is in no output, so that it belongs into the log."""
     kept = outcome.output if outcome.error is None else outcome.error.output
-    return said.log + said.text if kept is None else said.log
+    return report.log + report.text if kept is None else report.log
 
 
-def _failed(kind: str, message: str, status: int | None, said: Said, now: int) -> Outcome:
+def _failed(kind: str, message: str, status: int | None, report: Said, now: int) -> Outcome:
     retryable = status is None or status >= 500 or status in _WORTH_A_RETRY
-    output = said.output if said.fields else None
-    delay = retry_after_ms(said.fields.get("retry_after"), now) if retryable else None
+    output = report.output if report.fields else None
+    delay = retry_after_ms(report.fields.get("retry_after"), now) if retryable else None
     return Outcome(None, Error(kind, printable(message), status, output), retryable, delay)
 
 
@@ -195,13 +195,13 @@ def _status(fields: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _reason(said: Said) -> str:
+def _reason(report: Said) -> str:
     """How the output itself explains a failure, to go behind a message."""
-    if said.output is not None and not said.is_json:
-        text = said.text.strip()[:500].decode("utf-8", "replace")
+    if report.output is not None and not report.is_json:
+        text = report.text.strip()[:500].decode("utf-8", "replace")
         return f": {text}" if text else ""
     for name in ("message", "error", "errorMessage"):
-        value = said.fields.get(name)
+        value = report.fields.get(name)
         if isinstance(value, str) and value:
             return f": {value}"
     return ""

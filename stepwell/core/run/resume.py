@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from stepwell.core.plan import Plan
 from stepwell.core.run.inputs import error_from
-from stepwell.core.run.messages import Fact, Kept, Outcome, RunResumed, StepKept
+from stepwell.core.run.messages import CarriedOver, Fact, Outcome, RunResumed, StepKept
 from stepwell.core.run.run import EdgeStatus, PauseStatus, Run, RunStatus, StepStatus
 
 _KEPT = (StepStatus.COMPLETED, StepStatus.SKIPPED)
@@ -46,24 +46,24 @@ def resumption(earlier: Earlier, plan: Plan, restart: Restart) -> list[Fact]:
     if restart.step not in now:
         raise CannotResume(f"{live} has no step {restart.step[:100]!r}; its steps are {', '.join(now)}")
     again = _with_descendants(earlier.plan, restart.step) | _with_descendants(plan, restart.step)
-    kept = [its for its, i in before.items() if its not in again and _keeps(earlier, i)]
-    missing = [its for its in kept if its not in now]
+    kept = [name for name, i in before.items() if name not in again and _keeps(earlier, i)]
+    missing = [name for name in kept if name not in now]
     if missing:
         raise CannotResume(
             f"{live} has no step {missing[0]!r}, whose outcome would be kept; rerun without a step to go on from"
         )
-    editable = [its for its in kept if earlier.run.steps[before[its]].status is StepStatus.COMPLETED]
-    for its in restart.outputs:
-        if its not in editable:
+    editable = [name for name in kept if earlier.run.steps[before[name]].status is StepStatus.COMPLETED]
+    for output in restart.outputs:
+        if output not in editable:
             can = f"those that can are {', '.join(editable)}" if editable else "none can"
             raise CannotResume(
-                f"step {its[:100]!r} cannot be given an output, since it did not complete, or runs again; {can}"
+                f"step {output[:100]!r} cannot be given an output, since it did not complete, or runs again; {can}"
             )
-    outcomes = [Kept(now[its], _outcome(earlier, before[its], restart.outputs.get(its))) for its in kept]
+    outcomes = [CarriedOver(now[name], _outcome(earlier, before[name], restart.outputs.get(name))) for name in kept]
     settled = {*kept, restart.step}
     satisfied, matched = _edges(earlier, plan, settled)
     resumed = RunResumed(now[restart.step], tuple(outcomes), satisfied, matched)
-    to_settle = [i for i in (now[its] for its in kept) if _leads_on(plan, i, settled)]
+    to_settle = [i for i in (now[name] for name in kept) if _leads_on(plan, i, settled)]
     ended = [i for i in to_settle if next(k for k in outcomes if k.step == i).outcome is not None]
     return [resumed, *(StepKept(i) for i in ended)]
 
@@ -118,11 +118,11 @@ def _edges(earlier: Earlier, plan: Plan, settled: set[str]) -> tuple[tuple[int, 
     matched: dict[int, tuple[int, str]] = {}
     for step in plan.steps:
         for e in step.edges if step.id in settled else ():
-            its = known.get(_signature(plan, e))
-            if its is None:
+            number = known.get(_signature(plan, e))
+            if number is None:
                 continue
             satisfied.append(e)
-            pause, before = plan.edges[e].pause, old.edges[its].pause
+            pause, before = plan.edges[e].pause, old.edges[number].pause
             if pause is None or before is None or run.pauses[before].status is not PauseStatus.MATCHED:
                 continue
             if all(plan.steps[plan.edges[other].step].id in settled for other in plan.pauses[pause].edges):

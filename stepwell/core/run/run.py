@@ -98,9 +98,9 @@ def bits_of(steps: tuple[StepState, ...]) -> Bits:
 
 def with_bits(steps: Iterable[StepState], bits: Bits) -> Steps:
     """Steps whose bits are known already."""
-    its = Steps(steps)
-    its.bits = bits
-    return its
+    value = Steps(steps)
+    value.bits = bits
+    return value
 
 
 def bits_where(holds: Iterable[bool]) -> int:

@@ -42,8 +42,8 @@ def _condition_failed(plan: Plan, run: Run, e: int, errors: Mapping[int, bytes |
         "data.x > 1"
     )
     if failure := errors.get(edge.parent):
-        its = orjson.loads(failure)
-        message = f"{message}. Before that, step `{parent}` failed: {its['kind']}: {its['message']}"
+        value = orjson.loads(failure)
+        message = f"{message}. Before that, step `{parent}` failed: {value['kind']}: {value['message']}"
     return {
         "step": step.id,
         "kind": CONDITION_FAILED,

@@ -18,7 +18,7 @@ RUN_EVENTS = "stepwell/run."
 
 def cancelled_by(plan: Plan, run: Run) -> str | None:
     """The id of the event that cancelled this run, if a rule of `cancel` did."""
-    return next((its for p in plan.cancels if (its := run.pauses[p].event_id) is not None), None)
+    return next((text for p in plan.cancels if (text := run.pauses[p].event_id) is not None), None)
 
 
 def end_event(
@@ -41,6 +41,6 @@ def end_event(
         "error": error,
         **({} if replay is None else {"replay": replay}),
     }
-    if run.status is RunStatus.CANCELLED and (its := cancelled_by(plan, run)) is not None:
-        data["cancelled_by"] = its
+    if run.status is RunStatus.CANCELLED and (text := cancelled_by(plan, run)) is not None:
+        data["cancelled_by"] = text
     return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"{EngineId.RUN}{run.id}", now)

@@ -147,7 +147,7 @@ def parse_webhook(raw: object, name: str, written: Mapping[Pointer, str] | None 
     if not isinstance(raw, dict):
         raise DefinitionError([Problem((), "a rule is an object, with the name of an `event`")])
     webhook, errors = _validated(raw)
-    problems = [its for its in map(_problem, errors) if its is not None]
+    problems = [problem for problem in map(_problem, errors) if problem is not None]
     plain = [(error["loc"], error) for error in errors if _problem(error) is None]
     wrong = lambda data: _wrong_places(data, name)  # noqa: E731
     problems += in_words_with_cures(raw, plain, written or {}, wrong)

@@ -54,13 +54,13 @@ def public_key(pem: bytes) -> PublicKey:
     try:
         certificate = ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip())
         (signed_part, *_) = _elements(_content(certificate, _SEQUENCE))
-        fields = [its for its in _elements(_content(signed_part, _SEQUENCE)) if its[0] != _CONTEXT_0]
+        fields = [element for element in _elements(_content(signed_part, _SEQUENCE)) if element[0] != _CONTEXT_0]
         # Without the version: serial number, algorithm, issuer, validity, subject, the key's information
         algorithm, key_bits = _elements(_content(fields[5], _SEQUENCE))
         if not _content(algorithm, _SEQUENCE).startswith(_RSA_ENCRYPTION):
             raise BadCertificate("its key is not an RSA key")
         bits = _content(key_bits, _BIT_STRING)
-        numbers = [int.from_bytes(_content(its, _INTEGER)) for its in _elements(_content(bits[1:], _SEQUENCE))]
+        numbers = [int.from_bytes(_content(element, _INTEGER)) for element in _elements(_content(bits[1:], _SEQUENCE))]
         key = PublicKey(*numbers)
     except (ValueError, IndexError, TypeError) as error:
         raise BadCertificate(f"no RSA key can be read from the certificate: {error}") from None

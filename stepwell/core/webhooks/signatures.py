@@ -99,7 +99,7 @@ def places(over: str) -> list[str]:
         raise ValueError(
             "what is signed is text with {{ts}}, {{body}}, {{url}}, {{method}} or {{headers['x-name']}} in it"
         )
-    return ["headers" if its[2] else its[1] for its in _PLACE.finditer(over)]
+    return ["headers" if match[2] else match[1] for match in _PLACE.finditer(over)]
 
 
 def check_time(text: str, tolerance_ms: int, now: int) -> None:
@@ -117,21 +117,21 @@ def check_time(text: str, tolerance_ms: int, now: int) -> None:
 
 def _check_hmac(verify: Verify, secret: str, signed: Signed, now: int) -> None:
     sent = _header(signed.headers, verify.header)
-    parts = [its for its in _SEPARATORS.split(sent) if its]
+    parts = [item for item in _SEPARATORS.split(sent) if item]
     when = ""
     if verify.timestamp:
         if verify.timestamp.endswith("="):
-            when = next((its[len(verify.timestamp) :] for its in parts if its.startswith(verify.timestamp)), "")
+            when = next((part[len(verify.timestamp) :] for part in parts if part.startswith(verify.timestamp)), "")
         else:
             when = _header(signed.headers, verify.timestamp)
         check_time(when, verify.tolerance_ms, now)
     if verify.prefix:
-        signatures = [its.removeprefix(verify.prefix) for its in parts if its.startswith(verify.prefix)]
+        signatures = [part.removeprefix(verify.prefix) for part in parts if part.startswith(verify.prefix)]
     else:
-        signatures = [_ANY_PREFIX.sub("", its) for its in parts]
+        signatures = [_ANY_PREFIX.sub("", part) for part in parts]
     digest = hmac.digest(_bytes(secret), _content(verify.over, signed, when), verify.algorithm)
     if verify.encoding == "hex":
-        _compare((its.lower() for its in signatures), digest.hex().encode())
+        _compare((signature.lower() for signature in signatures), digest.hex().encode())
     else:
         _compare(signatures, base64.b64encode(digest))
 
@@ -142,7 +142,7 @@ def _check_standard(verify: Verify, secret: str, signed: Signed, now: int) -> No
     message_id, when = _header(signed.headers, f"{prefix}id"), _header(signed.headers, f"{prefix}timestamp")
     check_time(when, verify.tolerance_ms, now)
     content = b".".join([message_id.encode("latin-1"), when.encode("latin-1"), signed.body])
-    signatures = (its.removeprefix("v1,") for its in sent.split() if its.startswith("v1,"))
+    signatures = (name.removeprefix("v1,") for name in sent.split() if name.startswith("v1,"))
     _compare(signatures, base64.b64encode(hmac.digest(_standard_key(secret), content, "sha256")))
 
 
@@ -241,8 +241,8 @@ def _ms(text: str) -> int | None:
 def _compare(sent: Iterable[str], *right: bytes) -> None:
     found = False
     for signature in islice(sent, _MOST):
-        for its in right:
-            found |= hmac.compare_digest(signature.encode("utf-8", "replace"), its)
+        for content in right:
+            found |= hmac.compare_digest(signature.encode("utf-8", "replace"), content)
     if not found:
         raise BadSignature("no signature is right: another secret, or a body that was changed on the way?")
 

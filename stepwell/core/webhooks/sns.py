@@ -63,7 +63,7 @@ def check_message(verify: Verify, message: Any, key: PublicKey, now: int) -> Non
     if not is_signed(key, algorithm, "".join(lines).encode("utf-8", "surrogatepass"), signature):
         raise BadSignature("the signature is not right: a message that was changed on the way?")
     check_time(message["Timestamp"], verify.tolerance_ms, now)
-    if verify.topics and not any(_is_topic(message["TopicArn"], its) for its in verify.topics):
+    if verify.topics and not any(_is_topic(message["TopicArn"], topic) for topic in verify.topics):
         raise BadSignature("the message is of a topic that may not send here; add it to `topics`")
 
 

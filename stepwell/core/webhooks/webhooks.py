@@ -74,7 +74,9 @@ class Rule:
         of_event = [part for whole in rule._compiled() for part in (whole, *whole.texts)]
         of_challenge = [part for whole in challenge.compiled() for part in (whole, *whole.texts)] if challenge else []
         names_body = any("body" in expression.variables for expression in of_event)
-        fields = frozenset(field for its in (*of_event, *of_challenge) for field in asked_fields(its.tree))
+        fields = frozenset(
+            field for expression in (*of_event, *of_challenge) for field in asked_fields(expression.tree)
+        )
         return replace(rule, needs_body=names_body or "data" not in expressions, asked_fields=fields)
 
     def _compiled(self) -> Iterator[Expression]:
@@ -89,8 +91,8 @@ class Rule:
         if not self._wants(bindings):
             return None
         fields: Json = {"name": self._name(bindings), "data": self._data(sent, bindings)}
-        its = {"user": self._user(bindings), "ts": self._ms(bindings), "id": self._id(sent, bindings)}
-        return fields | {field: value for field, value in its.items() if value is not None}
+        values = {"user": self._user(bindings), "ts": self._ms(bindings), "id": self._id(sent, bindings)}
+        return fields | {field: value for field, value in values.items() if value is not None}
 
     def _wants(self, bindings: Bindings) -> bool:
         source = self.expressions.get("if")
@@ -119,12 +121,12 @@ class Rule:
         return data if isinstance(data, dict) else {"value": data}
 
     def _id(self, sent: Sent, bindings: Bindings) -> str | None:
-        its = self._value("id", bindings)
-        if its is None:
-            its = sent.delivery
-        elif isinstance(its, bool) or not isinstance(its, str | int):
-            raise self._wrong("id", f"is {_kind(its)}, not a text or a whole number")
-        return None if its in (None, "") else event_id(self.name, str(its))
+        value = self._value("id", bindings)
+        if value is None:
+            value = sent.delivery
+        elif isinstance(value, bool) or not isinstance(value, str | int):
+            raise self._wrong("id", f"is {_kind(value)}, not a text or a whole number")
+        return None if value in (None, "") else event_id(self.name, str(value))
 
     def _user(self, bindings: Bindings) -> Json | None:
         value = self._value("user", bindings)
@@ -196,12 +198,12 @@ def _end(text: str) -> int | None:
     return None
 
 
-def event_id(webhook: str, its: str) -> str:
+def event_id(webhook: str, text: str) -> str:
     """The id of an event, which no other webhook's and no other sender's can be."""
-    plain = f"{EngineId.WEBHOOK}{webhook}:{its}"
+    plain = f"{EngineId.WEBHOOK}{webhook}:{text}"
     if len(plain) <= _LONGEST_ID and not _CONTROL.search(plain):
         return plain
-    return f"{EngineId.WEBHOOK}{webhook}:sha256:{hashlib.sha256(its.encode()).hexdigest()}"
+    return f"{EngineId.WEBHOOK}{webhook}:sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _kind(value: Any) -> str:

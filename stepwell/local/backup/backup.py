@@ -56,8 +56,8 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
         copy = Path(folder) / DATABASE
         _snapshot(database, copy, progress)
         needed, wanted = _code_of(copy)
-        found = {its for its in wanted if (code / its).is_dir()}
-        if lacking := [name for its, name in needed.items() if its not in found]:
+        found = {name for name in wanted if (code / name).is_dir()}
+        if lacking := [name for text, name in needed.items() if text not in found]:
             raise BackupError(
                 f"the code of {'; '.join(lacking)} is not in {code}, so a backup would be of no use: start the server"
                 " once with the folder that it came from, or push new versions"
@@ -78,7 +78,7 @@ def back_up(database: Path, code: Path, to: IO[bytes], scratch: Path, progress: 
             for number, code_hash in enumerate(sorted(found), 1):
                 _add_code(archive, code / code_hash, code_hash)
                 progress(CODE, number, len(found))
-    return Backup(size, len(found), tuple(name for its, name in wanted.items() if its not in found))
+    return Backup(size, len(found), tuple(name for text, name in wanted.items() if text not in found))
 
 
 def _snapshot(database: Path, copy: Path, progress: Progress) -> None:

@@ -144,7 +144,7 @@ def _manifest(archive: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, An
         texts = [manifest["database"]["sha256"], manifest["stepwell"], *manifest["code"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise BadBackup("this is no backup that `stepwell backup` has made: its manifest cannot be read") from None
-    if not all(isinstance(its, int) for its in shape) or not all(isinstance(its, str) for its in texts):
+    if not all(isinstance(item, int) for item in shape) or not all(isinstance(text, str) for text in texts):
         raise BadBackup("this is no backup that `stepwell backup` has made: its manifest makes no sense")
     if version not in (1, FORMAT):
         raise BadBackup(f"the backup was made by Stepwell {manifest['stepwell']}, in a newer format; upgrade Stepwell")
@@ -207,7 +207,7 @@ def _check(folder: Path, manifest: dict[str, Any]) -> None:
             raise BadBackup("the backup is damaged: its database is not what was backed up")
     needed = _check_database(copy)
     _check_logs(folder, manifest)
-    there = {its.name for its in (folder / CODE).iterdir()} if (folder / CODE).is_dir() else set()
+    there = {path.name for path in (folder / CODE).iterdir()} if (folder / CODE).is_dir() else set()
     for code_hash in {*manifest["code"], *there, *needed}:
         if code_hash not in there or code_hash not in manifest["code"]:
             raise BadBackup(f"the backup is not whole: the code {code_hash[:12]} is missing")
@@ -217,7 +217,7 @@ def _check(folder: Path, manifest: dict[str, Any]) -> None:
 
 def _check_logs(folder: Path, manifest: dict[str, Any]) -> None:
     """Raises BadBackup. Backups of format 1 have none."""
-    there = {its.name: its for its in (folder / LOGS).iterdir()} if (folder / LOGS).is_dir() else {}
+    there = {path.name: path for path in (folder / LOGS).iterdir()} if (folder / LOGS).is_dir() else {}
     try:
         hashes = orjson.loads((folder / LOG_HASHES).read_bytes()) if manifest["format"] > 1 else {}
     except (FileNotFoundError, orjson.JSONDecodeError):

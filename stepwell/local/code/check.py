@@ -28,15 +28,19 @@ def check_code(
 ) -> None:
     """Put the code of these versions in order. `paths`: where functions are looked for next, so that what they are made
     of is at hand. Takes as long as it takes to hash it all. Raises CodeLost, unless code may be lost."""
-    lost = [its for its in needed if _problems(its, keeper)]
+    lost = [needed_version for needed_version in needed if _problems(needed_version, keeper)]
     if lost and paths:
         functions, errors = load_all(paths)
         for function in functions:
             keeper.keep_definition(function.definition.id, function.file)
-        lost = [its for its in lost if _is_needed(its, functions, errors) and _problems(its, keeper)]
+        lost = [
+            needed_version
+            for needed_version in lost
+            if _is_needed(needed_version, functions, errors) and _problems(needed_version, keeper)
+        ]
     if not lost:
         return
-    problems = [problem for its in lost for problem in _problems(its, keeper)]
+    problems = [problem for needed_version in lost for problem in _problems(needed_version, keeper)]
     if may_be_lost:
         for problem in problems:
             log.error("it cannot run: %s", problem)

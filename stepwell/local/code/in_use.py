@@ -73,9 +73,9 @@ def needed_versions(connection: sqlite3.Connection) -> list[NeededVersion]:
 def needed_code(connection: sqlite3.Connection) -> dict[str, str]:
     """The code that new runs and those which are not over use: by its hash, whose it is."""
     return {
-        code_hash: f"{its.function_id} version {its.version}, step {step}"
-        for its in needed_versions(connection)
-        for step, code_hash in its.code.items()
+        code_hash: f"{version.function_id} version {version.version}, step {step}"
+        for version in needed_versions(connection)
+        for step, code_hash in version.code.items()
     }
 
 

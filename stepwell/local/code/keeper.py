@@ -131,15 +131,15 @@ def _fingerprint(folder: Path) -> Fingerprint:
 
 
 def _stat(path: str) -> tuple[int, int]:
-    its = os.lstat(path)
-    return its.st_ino, its.st_ctime_ns
+    stat = os.lstat(path)
+    return stat.st_ino, stat.st_ctime_ns
 
 
 def _is_as(known: Fingerprint) -> bool:
     try:
         for path, (inode, changed) in known.items():  # written out, since it runs before every attempt
-            its = os.lstat(path)
-            if its.st_ctime_ns != changed or its.st_ino != inode:
+            stat = os.lstat(path)
+            if stat.st_ctime_ns != changed or stat.st_ino != inode:
                 return False
     except OSError:
         return False
@@ -149,9 +149,9 @@ def _is_as(known: Fingerprint) -> bool:
 def _changed(known: Fingerprint) -> str:
     """Which of these files are others now, for a message."""
     names = []
-    for path, its in known.items():
+    for path, pair in known.items():
         try:
-            is_same = _stat(path) == its
+            is_same = _stat(path) == pair
         except OSError:
             is_same = False
         if not is_same and not os.path.isdir(path):  # noqa: PTH112 (of a folder that got a file, the file says more)

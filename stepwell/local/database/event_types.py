@@ -26,39 +26,41 @@ class TypeStore:
     def current(self) -> Types:
         return self._types
 
-    def unchanged(self, its: TypeVersion) -> Change | None:
+    def unchanged(self, version: TypeVersion) -> Change | None:
         """What its registration would say, if that changed nothing: most do not."""
-        known = self._types.known.get(its.name)
-        if known is None or its.policy not in (None, known.policy) or its.version not in known.versions:
+        known = self._types.known.get(version.name)
+        if known is None or version.policy not in (None, known.policy) or version.version not in known.versions:
             return None
-        kept = read_schema(self._connection, its.name, its.version)
-        if kept is None or kept.schema != its.schema:
+        kept = read_schema(self._connection, version.name, version.version)
+        if kept is None or kept.schema != version.schema:
             return None
-        return Change(its.name, its.version, known.policy, "unchanged", kept.schema, its.version, known.default)
+        return Change(
+            version.name, version.version, known.policy, "unchanged", kept.schema, version.version, known.default
+        )
 
     def register(
         self, types: Sequence[tuple[TypeVersion, Checked]], now: int, *, dry_run: bool = False
     ) -> list[Change]:
         """All or none. Raises event_types.types.Refused; then nothing was written."""
         read = functools.partial(read_schema, self._connection)
-        changes = plan_registrations([its for its, _ in types], self._types.known, read)
+        changes = plan_registrations([version for version, _ in types], self._types.known, read)
         if not dry_run:
-            for (its, checked), change in zip(types, changes, strict=True):
-                self._write(its, checked, change, now)
+            for (version, checked), change in zip(types, changes, strict=True):
+                self._write(version, checked, change, now)
             self._types = read_types(self._connection)
         return changes
 
-    def _write(self, its: TypeVersion, checked: Checked, change: Change, now: int) -> None:
+    def _write(self, version: TypeVersion, checked: Checked, change: Change, now: int) -> None:
         execute = self._connection.execute
         sql = "INSERT INTO types (name, policy) VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy"
-        execute(sql, (its.name, change.policy))
-        values = (orjson.dumps(its.schema), checked.deepest, checked.is_whole, its.name, its.version)
+        execute(sql, (version.name, change.policy))
+        values = (orjson.dumps(version.schema), checked.deepest, checked.is_whole, version.name, version.version)
         if change.what == "created":
             sql = (
                 "INSERT INTO type_versions (schema, deepest, is_whole, name, version, number, created_at)"
                 " SELECT ?, ?, ?, ?, ?, 1 + coalesce(max(number), 0), ? FROM type_versions WHERE name = ?"
             )
-            execute(sql, (*values, now, its.name))
+            execute(sql, (*values, now, version.name))
         elif change.what == "updated":
             sql = "UPDATE type_versions SET schema = ?, deepest = ?, is_whole = ? WHERE name = ? AND version = ?"
             execute(sql, values)

@@ -9,11 +9,11 @@ import orjson
 
 from stepwell.core.events.events import Event
 from stepwell.core.routing.idempotency import WINDOW_MS
-from stepwell.core.routing.not_started import Miss, with_misses
+from stepwell.core.routing.not_started import NotStarted, with_misses
 
 
-class LocalOnce:
-    """Implements `platform.Once`."""
+class LocalIdempotency:
+    """Implements `platform.Idempotency`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -34,7 +34,7 @@ class LocalOnce:
         sql = "DELETE FROM once WHERE function = ? AND value = ? AND run = ?"
         self._connection.execute(sql, (function_id, value, run_id))
 
-    def refuse(self, event: Event, misses: Sequence[Miss]) -> None:
+    def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
         (kept,) = self._connection.execute("SELECT misses FROM events WHERE seq = ?", (event.seq,)).fetchone()
         content = orjson.dumps(with_misses(kept, misses))
         self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, event.seq))

@@ -60,7 +60,7 @@ class Listed:
             f"{self.select} {way.source}{self.join} WHERE {' AND '.join(conditions)}"
             f" ORDER BY {self.number} DESC LIMIT ?"
         )
-        values = [its for values in left.values() for its in values]
+        values = [value for values in left.values() for value in values]
         rest = (first or 0, LAST if before is None else before, *values, limit)
         return list(islice(merged(connection, sql, [(*key, *rest) for key in way.keys]), limit))
 
@@ -75,7 +75,7 @@ def merged(
 ) -> Iterator[Row]:
     """The rows of a statement for several values, each sorted by its first `order` columns; read as they are asked
     for."""
-    rows = [connection.execute(sql, its) for its in values]
+    rows = [connection.execute(sql, value) for value in values]
     return heapq.merge(*rows, key=lambda row: row[:order], reverse=not ascending)
 
 
@@ -108,7 +108,7 @@ def way_of_runs(connection: sqlite3.Connection, asked: Asked) -> Way:
     """The narrowest way, as a rule: by event, else by replay, by user, by function, by status."""
     for column, index in (("runs.event", "runs_event"), ("runs.replay", "runs_replay"), ("runs.user", "runs_user")):
         if column in asked:
-            return Way(index, f"{column} = ?", [(its,) for its in asked[column]], [column])
+            return Way(index, f"{column} = ?", [(item,) for item in asked[column]], [column])
     status = RunStatus(asked["status"][0]) if "status" in asked else None
     if "function" in asked:
         return _way_of_function(connection, asked["function"][0], status)
@@ -122,10 +122,10 @@ def _way_of_function(connection: sqlite3.Connection, function: str, status: RunS
     https://www.sqlite.org/partialindex.html"""
     if status is RunStatus.RUNNING:
         condition = "function = ? AND version = ? AND status = 0"
-        keys = [(function, its) for its in open_versions(connection, function)]
+        keys = [(function, version) for version in open_versions(connection, function)]
         return Way("runs_open_version", condition, keys, ["function", "status"])
     if status is None or status is RunStatus.COMPLETED:
-        keys = [(function, its) for its in used_versions(connection, function)]
+        keys = [(function, version) for version in used_versions(connection, function)]
         return Way("runs_version", "function = ? AND version = ?", keys, ["function"])
     condition = f"function = ? AND status = {int(status)} AND status > 1"
     return Way("runs_function_status", condition, [(function,)], ["function", "status"])

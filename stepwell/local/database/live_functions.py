@@ -23,9 +23,9 @@ class LiveFunctions:
     def __init__(self, connection: sqlite3.Connection, plan: Callable[[str, int], Plan]) -> None:
         self._connection = connection
 
-        def plan_of(its: Starts) -> Plan:
-            assert isinstance(its, Head)
-            return plan(its.function_id, its.version)
+        def plan_of(starts: Starts) -> Plan:
+            assert isinstance(starts, Head)
+            return plan(starts.function_id, starts.version)
 
         self._catalog = Catalog((), plan=plan_of)
         self._changed: set[str] = set()
@@ -91,8 +91,8 @@ class LiveFunctions:
             self._awaited[function_id] = awaited
         paths: _WaitPaths = defaultdict(set)
         for some in self._awaited.values():
-            for name, its in some.items():
-                paths[name] |= its
+            for name, items in some.items():
+                paths[name] |= items
         self._catalog.await_by(dict(paths))
 
     def _open_versions(self, function_id: str) -> Iterator[int]:

@@ -62,7 +62,7 @@ class OpenWaits:
             found, effort = list(by_name.waits), by_name.effort
         else:
             found += self._find("key = ? AND (run, pause) > (?, ?)", event, [key, run, pause], FOUND_AT_ONCE)
-        others = [its for its in keys if its > key]
+        others = [content for content in keys if content > key]
         if others and len(found) < FOUND_AT_ONCE:
             where = f"key IN ({','.join('?' * len(others))})"
             found += self._find(where, event, others, FOUND_AT_ONCE - len(found))

@@ -135,7 +135,7 @@ class Queries:
         list needs an index of them."""
         first = None if since is None else self._first(table, column, since)
         end = None if until is None else self._first(table, column, until)
-        return first, min((its for its in (end, before) if its is not None), default=None)
+        return first, min((number for number in (end, before) if number is not None), default=None)
 
     def _first(self, table: str, column: str, ms: int) -> int:
         """The number of the first row that is not older; halving, some twenty look-ups by primary key."""
@@ -230,9 +230,9 @@ class Queries:
             rows = connection.execute(sql, (LAST if before is None else before, limit + 1)).fetchall()
             runs = []
             details = self._details([RunRow(*columns) for *columns, _, _ in rows[:limit]])
-            for its, (*_, body, _) in zip(details, rows, strict=False):
-                asked = messages_of(its.plan, its.run, its.attempts, partial(orjson.loads, body))
-                runs.append(replace(its, asked=asked))
+            for run_detail, (*_, body, _) in zip(details, rows, strict=False):
+                asked = messages_of(run_detail.plan, run_detail.run, run_detail.attempts, partial(orjson.loads, body))
+                runs.append(replace(run_detail, asked=asked))
         return Page(runs, rows[limit - 1][0] if len(rows) > limit else None)
 
     @contextmanager
@@ -270,10 +270,10 @@ class Queries:
         )
         outputs = {row.step: row.output for row in rows if row.output is not None}
         errors = {row.step: row.error for row in rows if row.error is not None}
-        for p, (its, state) in enumerate(zip(plan.pauses, run.pauses, strict=True)):
+        for p, (pause, state) in enumerate(zip(plan.pauses, run.pauses, strict=True)):
             if state.status not in (PauseStatus.AWAITING, PauseStatus.EXPIRED):
                 continue
-            newest = self._connection.execute(sql, (its.event, after, state.due_at)).fetchone()
+            newest = self._connection.execute(sql, (pause.event, after, state.due_at)).fetchone()
             if newest is not None:
                 problem = match_answer(plan, p, event, outputs, errors, orjson.loads(newest[0])).problem
                 if problem is not None:
@@ -301,7 +301,7 @@ class Queries:
             return None
         sql = "SELECT version, created_at, hash, author, message FROM versions WHERE function = ? ORDER BY version"
         versions = [VersionDetail(*row) for row in execute(sql, (function_id,))]
-        shown = next((its for its in versions if its.number == routing.live), versions[-1])
+        shown = next((version for version in versions if version.number == routing.live), versions[-1])
         sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
         (definition,) = execute(sql, (function_id, shown.number)).fetchone()
         sql = "SELECT count(*) FROM waits WHERE function = ? AND key = x''"
@@ -322,4 +322,4 @@ def _only(value: Any) -> list[Any] | None:
 
 
 def _asked(values: Mapping[str, Sequence[Any] | None]) -> Asked:
-    return {column: its for column, its in values.items() if its is not None}
+    return {column: items for column, items in values.items() if items is not None}

@@ -36,7 +36,7 @@ from stepwell.local.database import long_texts
 from stepwell.local.database.clock_steps import move_back
 from stepwell.local.database.event_types import TypeStore
 from stepwell.local.database.functions import Functions
-from stepwell.local.database.idempotency import LocalOnce
+from stepwell.local.database.idempotency import LocalIdempotency
 from stepwell.local.database.log_files import new_name
 from stepwell.local.database.not_started_tables import number_of
 from stepwell.local.database.open_waits import OpenWaits
@@ -44,7 +44,7 @@ from stepwell.local.database.run_parts import drop_parts, read_run, write_parts
 from stepwell.local.database.schema import connect, forget_statistics, migrate
 from stepwell.local.database.timers import Timers
 from stepwell.local.database.unrouted import Unrouted
-from stepwell.local.database.users import People
+from stepwell.local.database.users import UserIndex
 from stepwell.platform import Accepted, Change, FoundWaits, NewEvent, NotWritten, RunRecord, WaitPlace
 
 _KEPT_RUNS = 10_000  # runs kept in memory, and the bytes of their events and outputs
@@ -98,8 +98,8 @@ class LocalStore:
         self.functions = Functions(self.connection)
         self.timers = Timers(self.connection)
         self.types = TypeStore(self.connection)
-        self.people = People(self.connection)
-        self.once = LocalOnce(self.connection)
+        self.people = UserIndex(self.connection)
+        self.idempotency = LocalIdempotency(self.connection)
         self.waits = OpenWaits(self.connection, lambda *version: self.functions.plan(*version))
         self.unrouted = Unrouted(self.connection, self.catalog)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -183,7 +183,7 @@ class LocalStore:
         new, moved, changed = [], [], []
         for kept in self._dirty:
             record, run, state = kept.record, kept.record.run, self._state(kept)
-            busy = bits_of(run.steps).busy & ~record.plan.asking_bits != 0  # whoever waits for people waits for time
+            busy = bits_of(run.steps).busy & ~record.plan.approval_bits != 0  # whoever waits for people waits for time
             if kept.new:
                 plan = record.plan
                 new.append(
@@ -298,7 +298,7 @@ class LocalStore:
             if event.user:
                 user = user_key(event.user)
                 if new.replay is None:
-                    self.people.tell(event, now)
+                    self.people.record(event, now)
             rows.append((event.seq, event.id, event.name, user, now, event.body, misses, new.replay, invalid))
             if new.keys:
                 keys += [(key, event.seq) for key in new.keys]

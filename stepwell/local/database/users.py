@@ -9,14 +9,14 @@ import sqlite3
 from collections.abc import Iterable
 
 from stepwell.core.events.events import Event
-from stepwell.core.events.users import Person, UserId, fold, pack, told_by, unpack
+from stepwell.core.events.users import Person, UserId, fold, identity_claim, pack, unpack
 
 _MOST = 10_000  # ids kept in memory
 
 _FIND = "SELECT seq, record FROM person_ids CROSS JOIN people ON people.seq = person WHERE kind = ? AND text = ?"
 
 
-class People:
+class UserIndex:
     """Writes; part of the store's batch."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -27,16 +27,16 @@ class People:
         """What is in memory: the file says something else."""
         self._known.clear()
 
-    def tell(self, event: Event, now: int) -> None:
+    def record(self, event: Event, now: int) -> None:
         """Write down what an accepted event tells of its user, if that is new."""
-        told = told_by(event)
-        if told is None:
+        claim = identity_claim(event)
+        if claim is None:
             return
-        rows = {its: row for its in (*told.ids, *told.previous) if (row := self._find(its)) is not None}
-        person = fold(told, event.seq, now, {its: person for its, (_, person) in rows.items()})
-        if any(person == its for _, its in rows.values()):
+        rows = {user_id: row for user_id in (*claim.ids, *claim.previous) if (row := self._find(user_id)) is not None}
+        person = fold(claim, event.seq, now, {user_id: person for user_id, (_, person) in rows.items()})
+        if any(person == item for _, item in rows.values()):
             return
-        seq = self._write(person, sorted({seq for seq, its in rows.values() if its.ids <= person.ids}))
+        seq = self._write(person, sorted({seq for seq, item in rows.values() if item.ids <= person.ids}))
         if len(self._known) > _MOST:
             self._known.clear()
         self._known.update(dict.fromkeys(person.ids, (seq, person)))
@@ -49,7 +49,7 @@ class People:
         else:
             seqs = [execute("INSERT INTO people (record) VALUES (?)", (pack(person),)).lastrowid or 0]
         self._connection.executemany("DELETE FROM people WHERE seq = ?", [(seq,) for seq in seqs[1:]])
-        ids = [(its.kind, its.text, seqs[0]) for its in person.ids]
+        ids = [(user_id.kind, user_id.text, seqs[0]) for user_id in person.ids]
         self._connection.executemany("INSERT OR REPLACE INTO person_ids VALUES (?, ?, ?)", ids)
         return seqs[0]
 
@@ -75,4 +75,4 @@ def names_of(connection: sqlite3.Connection, text: str) -> list[str]:
 
 
 def texts(ids: Iterable[UserId]) -> set[str]:
-    return {its.text for its in ids}
+    return {user_id.text for user_id in ids}

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from stepwell.engine import Arrival, RunFact
+from stepwell.engine import IncomingEvent, RunFact
 
 T = TypeVar("T")
 Call = Callable[[int], None]
@@ -68,17 +68,17 @@ class Line(Generic[T]):
 
 class Backlog:
     def __init__(self) -> None:
-        self.requests: Line[Sequence[Arrival]] = Line()
+        self.requests: Line[Sequence[IncomingEvent]] = Line()
         self.facts: Line[RunFact] = Line()
         self.calls: Line[Call] = Line()  # work that needs the transaction, and takes no longer than a batch may
 
     def __bool__(self) -> bool:
         return bool(self.requests or self.facts or self.calls)
 
-    def take_arrivals(self, enough: int, largest: float = math.inf) -> list[Arrival]:
+    def take_arrivals(self, enough: int, largest: float = math.inf) -> list[IncomingEvent]:
         """The events of the first requests, of one at least, until they are so many. A request with more than
         `largest` is not taken, nor are those behind it."""
-        arrivals: list[Arrival] = []
+        arrivals: list[IncomingEvent] = []
         while len(arrivals) < enough and (request := self.requests.first) is not None and len(request) <= largest:
             arrivals += request
             self.requests.take(1)
@@ -86,4 +86,4 @@ class Backlog:
 
     def reached(self) -> list[asyncio.Future[None]]:
         """Take the futures of those for whom the batches so far have taken all."""
-        return [its for line in (self.requests, self.facts, self.calls) if line.waiting for its in line.reached()]
+        return [future for line in (self.requests, self.facts, self.calls) if line.waiting for future in line.reached()]

@@ -67,7 +67,7 @@ async def erase(platform: LocalPlatform, person: Person) -> Erased:
 
 async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
     piece = _Piece()
-    names = [(its, after, _PIECE) for its in texts(person.ids)]
+    names = [(text, after, _PIECE) for text in texts(person.ids)]
 
     def find(connection: sqlite3.Connection, now: int) -> None:
         sql = "SELECT seq, body FROM events INDEXED BY events_user WHERE user = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -132,7 +132,7 @@ def _take_claims_back(store: LocalStore, event: Event) -> None:
     for run_id, function, version in store.connection.execute(sql, (event.seq,)).fetchall():
         value = claimed_value(store.functions.plan(function, version).idempotency, event)
         if value is not None:
-            store.once.forget(function, value, run_id)
+            store.idempotency.forget(function, value, run_id)
 
 
 def _redact_run(connection: sqlite3.Connection, seq: int, run_id: str) -> int:
@@ -170,10 +170,10 @@ async def _wipe(platform: LocalPlatform) -> None:
 
 def _delete_person(connection: sqlite3.Connection, ids: Sequence[tuple[int, str]]) -> None:
     rows = [
-        connection.execute("SELECT person FROM person_ids WHERE kind = ? AND text = ?", its).fetchone() for its in ids
+        connection.execute("SELECT person FROM person_ids WHERE kind = ? AND text = ?", pair).fetchone() for pair in ids
     ]
     for (seq,) in {row for row in rows if row is not None}:
         (record,) = connection.execute("SELECT record FROM people WHERE seq = ?", (seq,)).fetchone()
         sql = "DELETE FROM person_ids WHERE kind = ? AND text = ? AND person = ?"
-        connection.executemany(sql, [(*its, seq) for its in unpack_person(record).ids])
+        connection.executemany(sql, [(*user_id, seq) for user_id in unpack_person(record).ids])
         connection.execute("DELETE FROM people WHERE seq = ?", (seq,))

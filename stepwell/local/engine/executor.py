@@ -159,7 +159,7 @@ class Executor:
         self._ready.clear()
         self._stops.clear()
         for slots in self._all_slots:
-            slots.reset(taken=sum(its is slots for its, _ in self._running.values()))
+            slots.reset(taken=sum(item is slots for item, _ in self._running.values()))
 
     @property
     def running(self) -> set[AttemptId]:

@@ -26,7 +26,7 @@ from stepwell.core.run.messages import AttemptEnded, AttemptLost, AttemptStarted
 from stepwell.core.run.resume import CannotResume, Restart
 from stepwell.core.run.run import StepStatus
 from stepwell.core.signing import single_key
-from stepwell.engine import Arrival, Engine, RunFact
+from stepwell.engine import Engine, IncomingEvent, RunFact
 from stepwell.event_types.changes import check_type
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.types import MOST_TOLD, Change, Refused, TypeVersion, errors_of
@@ -86,7 +86,7 @@ class _Batch:
     set_back_ms: int  # how far the clock was set back, as far as this batch follows it
     pace: BatchPace
     calls: Sequence[Call]
-    arrivals: Sequence[Arrival]
+    arrivals: Sequence[IncomingEvent]
     facts: list[RunFact] = field(default_factory=list)
 
 
@@ -140,7 +140,7 @@ class LocalPlatform:
         await self._put(events)
 
     def _put(self, events: Sequence[Event]) -> asyncio.Future[None]:
-        self._backlog.requests.add([[Arrival(event) for event in events]])
+        self._backlog.requests.add([[IncomingEvent(event) for event in events]])
         return self._durable(self._backlog.requests)
 
     async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
@@ -170,7 +170,7 @@ class LocalPlatform:
 
     def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
         """Accept a tick of this function's cron trigger now."""
-        self._backlog.requests.add([[Arrival(tick, only=function_id)]])
+        self._backlog.requests.add([[IncomingEvent(tick, only=function_id)]])
         return self._durable(self._backlog.requests)
 
     def cancel(self, run_id: str) -> asyncio.Future[None]:
@@ -285,10 +285,10 @@ class LocalPlatform:
 
     async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
         """Register versions of types of events, all or none. Raises event_types.types.Refused."""
-        same = [self.store.types.unchanged(its) for its in types]
+        same = [self.store.types.unchanged(version) for version in types]
         if all(same):
             return [change for change in same if change is not None]
-        checked = [(its, await asyncio.to_thread(check_type, its)) for its in types]
+        checked = [(version, await asyncio.to_thread(check_type, version)) for version in types]
         result: list[list[Change] | Refused] = []
 
         def call(now: int) -> None:
@@ -343,7 +343,7 @@ class LocalPlatform:
             for i, state in enumerate(record.run.steps):
                 if state.status is StepStatus.QUEUED:
                     self.executor.queue(record, i, state.attempt, calls=record.plan.steps[i].calls)
-                elif record.plan.steps[i].asks:
+                elif record.plan.steps[i].is_approval:
                     continue  # nothing ran of it, and its time goes on
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
                     self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])
@@ -504,7 +504,7 @@ class LocalPlatform:
         self._steps = self._steps_of(batch)
         self.store.begin()
 
-    def _take_arrivals(self) -> list[Arrival]:
+    def _take_arrivals(self) -> list[IncomingEvent]:
         """The next requests' events; no large request yet, if runs have not got on since the last."""
         is_early = self._until_large > 0 and (self._backlog.facts or self.store.unrouted)
         return self._backlog.take_arrivals(_AT_ONCE, _LARGE if is_early else math.inf)
@@ -537,7 +537,7 @@ class LocalPlatform:
             if pace.is_over:
                 break
 
-    def _start(self, batch: _Batch, arrivals: list[Arrival]) -> Iterator[None]:
+    def _start(self, batch: _Batch, arrivals: list[IncomingEvent]) -> Iterator[None]:
         """Then events start others, and wake those that wait: new events, those that were kept while a function was
         paused, and those that earlier batches have left. A piece of each at least, so that all get on."""
         steps, now, pace = self._engine.steps, batch.now, batch.pace
@@ -554,14 +554,14 @@ class LocalPlatform:
             if pace.is_over or self.executor.has_queued:  # whatever starts would only queue, too
                 break
 
-    def _due(self, now: int) -> tuple[list[Arrival], list[RunFact]]:
+    def _due(self, now: int) -> tuple[list[IncomingEvent], list[RunFact]]:
         """What is time for."""
         if self._next_due is None or self._next_due > now:
             return [], []
         facts = [RunFact(run_id, timer.fact()) for run_id, timer in self.store.timers.take_due(now)]
         functions = self.store.functions
-        ticks = [Arrival(event_from(tick), only=its) for its, tick in functions.schedules.take_ticks(now)]
-        return [*ticks, *(Arrival(event) for event in functions.guard(now))], facts
+        ticks = [IncomingEvent(event_from(tick), only=name) for name, tick in functions.schedules.take_ticks(now)]
+        return [*ticks, *(IncomingEvent(event) for event in functions.guard(now))], facts
 
     def _released(self, now: int) -> list[RunFact]:
         """What was kept is taken and started in one transaction."""
@@ -569,7 +569,7 @@ class LocalPlatform:
         for function_id in functions.having_kept():
             if ids := functions.take_kept(function_id, _AT_ONCE):
                 events = self.store.events(ids)
-                return self._engine.release(function_id, [events[its] for its in ids if its in events], None, now)
+                return self._engine.release(function_id, [events[name] for name in ids if name in events], None, now)
         self._releasing = False
         return []
 

@@ -47,7 +47,7 @@ def make_room(connections: set[Any], newcomer: Client) -> None:
     """Called when there is one more. If nobody can give way, the newcomer does."""
     if len(connections) <= most_connections():
         return
-    waiting = [its for its in connections if its.deadline != NEVER and its is not newcomer]
-    for its in heapq.nsmallest(_GIVE_WAY_AT_ONCE, waiting, key=lambda its: its.deadline) or [newcomer]:
-        connections.discard(its)
-        its.give_way()
+    waiting = [connection for connection in connections if connection.deadline != NEVER and connection is not newcomer]
+    for item in heapq.nsmallest(_GIVE_WAY_AT_ONCE, waiting, key=lambda value: value.deadline) or [newcomer]:
+        connections.discard(item)
+        item.give_way()

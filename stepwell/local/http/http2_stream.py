@@ -169,7 +169,7 @@ class Stream:
             status, is_empty = self._start["status"], self._scope["method"] == "HEAD"
             is_empty = is_empty or status in _NO_BODY or (is_last and not body)
             headers = [(name.lower(), value) for name, value in self._start.get("headers", ())]
-            kept = [its for its in headers if its[0] not in _OF_CONNECTIONS]
+            kept = [header for header in headers if header[0] not in _OF_CONNECTIONS]
             self._start, self._is_started = None, True
             self._connection.send_headers(self.id, [(b":status", b"%d" % status), *kept], is_last=is_empty)
             if is_empty:

@@ -92,15 +92,15 @@ class _Control:
             raise Problem(400, str(bad)) from None
         except LoadError as wrong:
             errors = [
-                {"file": its.file.name, "line": its.line, "column": its.column, "message": its.message}
-                for its in wrong.problems
+                {"file": problem.file.name, "line": problem.line, "column": problem.column, "message": problem.message}
+                for problem in wrong.problems
             ]
             first = wrong.problems[0]
             raise Problem(400, f"{first.file.name}:{first.line}: {first.message}", errors=errors) from None
         if deployed.registered is None:
             raise Problem(409, f"this machine cannot run it: {'; '.join(deployed.missing)}")
-        its = deployed.registered
-        return Pushed(its.function_id, its.version, its.is_new)
+        registered = deployed.registered
+        return Pushed(registered.function_id, registered.version, registered.is_new)
 
     def cancel_runs(self, function_id: str) -> None:
         self.call(self._platform.cancel_runs(function_id))

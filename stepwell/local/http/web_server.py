@@ -54,16 +54,16 @@ class WebServer(uvicorn.Server):
                 self.servers.append(encrypted)  # type: ignore[arg-type]
 
     def _connection(self) -> asyncio.Protocol:
-        its: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        return its
+        return protocol
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _SWEEP_EVERY == 0:
             now = asyncio.get_running_loop().time()
-            for its in list(self.server_state.connections):
-                its.sweep(now)  # type: ignore[union-attr]
+            for connection in list(self.server_state.connections):
+                connection.sweep(now)  # type: ignore[union-attr]
         if self._certificate is not None and counter % _RENEW_EVERY == 0:
             await asyncio.to_thread(self._certificate.renew)
         return await super().on_tick(counter)

@@ -61,4 +61,4 @@ def take_answers(received: bytearray) -> Iterator[Answer]:
         lines = bytes(received[_ANSWER.size : start]).split(b"\n") if of_headers else []
         body = bytes(memoryview(received)[start : start + of_body])
         del received[: start + of_body]
-        yield Answer(number, status, [(its[0], its[2]) for its in (line.partition(b":") for line in lines)], body)
+        yield Answer(number, status, [(pair[0], pair[2]) for pair in (line.partition(b":") for line in lines)], body)

@@ -144,10 +144,10 @@ async def _to_its_end(work: Coroutine[None, None, None]) -> None:
             continue
 
 
-def _judge(code: int, said: Said, line: str, now: int) -> Outcome:
+def _judge(code: int, report: Said, line: str, now: int) -> Outcome:
     if code == _ENGINE_FAILED:
         return failure("start", f"the container could not be started: {line}")
-    return from_exit(code, said, line, now)
+    return from_exit(code, report, line, now)
 
 
 # --- what to run -----------------------------------------------------------------------------------------------------

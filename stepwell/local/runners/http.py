@@ -68,12 +68,12 @@ async def _post(client: httpx.AsyncClient, job: Job, log: Log) -> Outcome:
     async with client.stream("POST", url, content=job.input, headers=given) as response:
         async for piece in response.aiter_bytes(_PIECE):
             reader.feed(piece)
-    said = reader.finish()
+    report = reader.finish()
     now, headers = time.time_ns() // 1_000_000, response.headers
     outcome = from_http(
-        response.status_code, said, now, retry_after=headers.get("retry-after"), location=headers.get("location")
+        response.status_code, report, now, retry_after=headers.get("retry-after"), location=headers.get("location")
     )
-    if rest := unsaid(said, outcome):
+    if rest := unsaid(report, outcome):
         log("stdout", rest)
     return outcome
 

@@ -104,7 +104,7 @@ class IdleWorkers(Generic[W]):
         return sum(place.size for place, _ in self._idle.values())
 
     def _least_used(self, newest: W, now: float) -> W:
-        least = min((its for its in self._idle if its is not newest), key=lambda its: self._idle[its][0].uses)
+        least = min((value for value in self._idle if value is not newest), key=lambda value: self._idle[value][0].uses)
         if newest not in self._idle:
             return least
         limit = self._idle[least][0].uses * _CLEARLY + self._weight(now)
@@ -127,5 +127,5 @@ class IdleWorkers(Generic[W]):
         for places in self._places.values():
             for place in places:
                 place.uses *= factor
-        past = {its: uses * factor for its, uses in self._past.items() if uses * factor > _LEAST_USES}
+        past = {pair: uses * factor for pair, uses in self._past.items() if uses * factor > _LEAST_USES}
         self._past = dict(heapq.nlargest(_MOST_REMEMBERED, past.items(), key=lambda item: item[1]))

@@ -137,9 +137,9 @@ class Execution:
             self._timer.cancel()
         for stream, piece in self._unheard(dict(self._received)):
             self._receive(stream, piece)
-        said = self._stdout.finish()
-        outcome = self._verdict or self._judge(code, said, last_line(self._tail), time.time_ns() // 1_000_000)
-        if rest := unsaid(said, outcome):
+        report = self._stdout.finish()
+        outcome = self._verdict or self._judge(code, report, last_line(self._tail), time.time_ns() // 1_000_000)
+        if rest := unsaid(report, outcome):
             self._log("stdout", rest)
         self._end(outcome)
 

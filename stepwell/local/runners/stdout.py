@@ -32,11 +32,11 @@ class StdoutReader:
         text = bytes(self._text)
         if not self._is_long:
             return read_stdout(text)
-        said = None if self._is_broken else read_last_line(text)
-        if said is None:
+        report = None if self._is_broken else read_last_line(text)
+        if report is None:
             self._log("stdout", text)
             return too_large(self._size)
-        return said
+        return report
 
     def _keep_last_line(self) -> None:
         text = self._text

@@ -36,13 +36,13 @@ def open_file(path: Path, flags: int) -> int:
 
 def give_to_owner(path: Path, folder: Path) -> None:
     """What root has made for a folder of somebody else becomes theirs, with all that is in it."""
-    its = folder.stat()
-    if os.geteuid() != 0 or its.st_uid == 0 or its.st_mode & stat.S_ISVTX or path.lstat().st_uid != 0:
+    value = folder.stat()
+    if os.geteuid() != 0 or value.st_uid == 0 or value.st_mode & stat.S_ISVTX or path.lstat().st_uid != 0:
         return
-    os.chown(path, its.st_uid, its.st_gid, follow_symlinks=False)
+    os.chown(path, value.st_uid, value.st_gid, follow_symlinks=False)
     for parent, folders, files in os.walk(path):
         for name in (*folders, *files):
-            os.chown(f"{parent}/{name}", its.st_uid, its.st_gid, follow_symlinks=False)
+            os.chown(f"{parent}/{name}", value.st_uid, value.st_gid, follow_symlinks=False)
 
 
 def make_folder(path: Path) -> None:
@@ -75,9 +75,9 @@ def close_to_others(database: Path, code: Path, gid: int | None = None) -> Itera
         paths.append(database.absolute().parent)
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            its = path.stat()
-            before = stat.S_IMODE(its.st_mode)
-            may_be_entered = stat.S_ISDIR(its.st_mode) and its.st_gid == gid
+            value = path.stat()
+            before = stat.S_IMODE(value.st_mode)
+            may_be_entered = stat.S_ISDIR(value.st_mode) and value.st_gid == gid
             if before & _OTHERS & ~(stat.S_IXGRP if may_be_entered else 0):
                 yield _close(path, before)
 

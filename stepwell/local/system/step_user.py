@@ -40,12 +40,18 @@ def find_step_user(name: str) -> StepUser:
         cure = "start the server as root, or without --step-user"
         raise CannotBecome(f"only root can run steps as another user, such as {name}: {cure}")
     try:
-        its = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        struct_passwd = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, OverflowError):
         raise CannotBecome(f"there is no user {name!r}; make one, as by useradd --system {name}") from None
-    if its.pw_uid == 0:
+    if struct_passwd.pw_uid == 0:
         raise CannotBecome("--step-user is root, who may do everything; name a user who may do little")
-    return StepUser(its.pw_name, its.pw_uid, its.pw_gid, tuple(os.getgrouplist(its.pw_name, its.pw_gid)), its.pw_dir)
+    return StepUser(
+        struct_passwd.pw_name,
+        struct_passwd.pw_uid,
+        struct_passwd.pw_gid,
+        tuple(os.getgrouplist(struct_passwd.pw_name, struct_passwd.pw_gid)),
+        struct_passwd.pw_dir,
+    )
 
 
 def require(user: StepUser, code: Path) -> None:

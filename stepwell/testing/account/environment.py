@@ -95,8 +95,8 @@ def _layer(architecture: str) -> str:
 
 def _step_http(resources: Resources) -> None:
     """The Lambda for `http` steps. Its sandbox has this Python, and so Stepwell."""
-    its = function("step_http")
-    source = files("stepwell.aws.lambdas") / f"{its.name}.py"
+    value = function("step_http")
+    source = files("stepwell.aws.lambdas") / f"{value.name}.py"
     role = client("iam").create_role(RoleName="stepwell-step-http", AssumeRolePolicyDocument=_ROLE)["Role"]["Arn"]
     client("lambda").create_function(
         FunctionName=resources.step_http,
@@ -105,8 +105,8 @@ def _step_http(resources: Resources) -> None:
         Role=role,
         Code={"ZipFile": _zip({"step_http.py": source.read_bytes()})},
         Environment={"Variables": {VARIABLE: resources.to_json()}},
-        Timeout=its.timeout_s,
-        MemorySize=its.memory_mb,
+        Timeout=value.timeout_s,
+        MemorySize=value.memory_mb,
     )
     queue = {"Destination": resources.outcomes_queue_arn}
     client("lambda").put_function_event_invoke_config(

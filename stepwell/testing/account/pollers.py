@@ -51,13 +51,13 @@ class Pollers:
 
     def batch(self, queue: str) -> bool:
         """The next batch of a queue; False if there is nothing to receive now."""
-        its, url = reader(queue), self._url(queue)
-        assert isinstance(its.trigger, Queue)
-        event = self._queues.receive(url, self._most(url, its.trigger.most_messages))
+        function, url = reader(queue), self._url(queue)
+        assert isinstance(function.trigger, Queue)
+        event = self._queues.receive(url, self._most(url, function.trigger.most_messages))
         if not event["Records"]:
             return False
         with self._unkindly(queue, event):
-            answer = self._handler(its.name)(event, LambdaContext(its.name))
+            answer = self._handler(function.name)(event, LambdaContext(function.name))
         failed = self._queues.finish(url, event, answer)
         self._repeat(url, [record for record in event["Records"] if record not in failed])
         return True
@@ -72,27 +72,27 @@ class Pollers:
 
     def _most(self, url: str, most: int) -> int:
         """How many are received; before, what lies in the queue is stirred."""
-        its = self._unkindness
-        if its is None:
+        unkindness = self._unkindness
+        if unkindness is None:
             return most
         for message_id, body in self._queues.unread(url):
-            if message_id not in self._twins and its.happens("twin", its.twins):
-                its.note("sent a message in two")
+            if message_id not in self._twins and unkindness.happens("twin", unkindness.twins):
+                unkindness.note("sent a message in two")
                 self._twins |= {message_id, self._queues.send_again(url, body)}
-        if its.happens("reordering", its.reordering):
-            its.note("received out of order")
-            self._queues.reorder(url, lambda: its.fraction("order"))
-        if its.happens("small batch", its.small_batches):
-            return min(most, _SIZES[its.below("size", len(_SIZES))])
+        if unkindness.happens("reordering", unkindness.reordering):
+            unkindness.note("received out of order")
+            self._queues.reorder(url, lambda: unkindness.fraction("order"))
+        if unkindness.happens("small batch", unkindness.small_batches):
+            return min(most, _SIZES[unkindness.below("size", len(_SIZES))])
         return most
 
     @contextmanager
     def _unkindly(self, queue: str, event: Json) -> Iterator[None]:
-        its = self._unkindness
-        if its is None:
+        unkindness = self._unkindness
+        if unkindness is None:
             yield
         else:
-            with its.acting(ENGINE), its.overlapping(lambda: self._overlap(queue, event)):
+            with unkindness.acting(ENGINE), unkindness.overlapping(lambda: self._overlap(queue, event)):
                 yield
 
     def _overlap(self, queue: str, event: Json) -> None:
@@ -109,10 +109,10 @@ class Pollers:
             self._queues.finish(url, again, handler(again, LambdaContext(name)))
 
     def _repeat(self, url: str, records: list[Json]) -> None:
-        its = self._unkindness
-        for record in records if its is not None else ():
-            assert its is not None
-            if its.happens("duplicate", its.duplicates):
-                its.note("delivered a message again")
-                late = its.below("late", 2) * its.below("how late", _LATE_MS)
-                self._queues.put_back(url, record, late, forgets_receives=its.happens("forgets", 0.5))
+        unkindness = self._unkindness
+        for record in records if unkindness is not None else ():
+            assert unkindness is not None
+            if unkindness.happens("duplicate", unkindness.duplicates):
+                unkindness.note("delivered a message again")
+                late = unkindness.below("late", 2) * unkindness.below("how late", _LATE_MS)
+                self._queues.put_back(url, record, late, forgets_receives=unkindness.happens("forgets", 0.5))

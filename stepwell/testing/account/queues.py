@@ -37,7 +37,7 @@ class Queues:
         """What Lambda does with a batch by the function's answer: deletes it, but for `batchItemFailures`, which are
         returned. Those stay invisible until their timeout has passed: the queue's, or what the function has set."""
         records = event["Records"]
-        failed = [its["itemIdentifier"] for its in (answer or {}).get("batchItemFailures") or ()]
+        failed = [item["itemIdentifier"] for item in (answer or {}).get("batchItemFailures") or ()]
         known = {record["messageId"] for record in records}
         if not known.issuperset(failed):  # Lambda takes this for a failure of the whole batch
             failed = list(known)
@@ -62,7 +62,7 @@ class Queues:
         """The ids and bodies of messages that can be received, and never were."""
         with self._lock:
             messages = self._backend.get_queue(_name(url)).messages
-            return [(its.id, its.body) for its in messages if its.approximate_receive_count == 0]
+            return [(message.id, message.body) for message in messages if message.approximate_receive_count == 0]
 
     def send_again(self, url: str, body: str) -> str:
         """The id of a new message with the same body, which can be received at once."""
@@ -147,7 +147,7 @@ def _attribute(value: Json) -> Json:
         "stringValue": value.get("StringValue") or value.get("string_value"),
         "binaryValue": value.get("BinaryValue") or value.get("binary_value"),
     }
-    found = {name: its for name, its in kept.items() if its is not None}
+    found = {name: item for name, item in kept.items() if item is not None}
     data_type = value.get("DataType") or value.get("data_type")
     return {**found, "stringListValues": [], "binaryListValues": [], "dataType": data_type}
 

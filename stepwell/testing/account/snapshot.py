@@ -23,7 +23,9 @@ class Snapshot:
 
     def __init__(self) -> None:
         self._services: list[BackendDict[Any]] = list(BackendDict._instances)
-        self._kept = _copied([{(a, r): backend for a, r, backend in its.iter_backends()} for its in self._services])
+        self._kept = _copied(
+            [{(a, r): backend for a, r, backend in service.iter_backends()} for service in self._services]
+        )
 
     def restore(self) -> None:
         BackendDict.reset()
@@ -51,5 +53,11 @@ def _copyable() -> Iterator[None]:
         copyreg.dispatch_table.update(before)
 
 
-def _parameters(its: ParameterDict) -> tuple[Any, ...]:
-    return ParameterDict, (its.account_id, its.region_name), vars(its), None, iter(its.items())
+def _parameters(parameter_dict: ParameterDict) -> tuple[Any, ...]:
+    return (
+        ParameterDict,
+        (parameter_dict.account_id, parameter_dict.region_name),
+        vars(parameter_dict),
+        None,
+        iter(parameter_dict.items()),
+    )

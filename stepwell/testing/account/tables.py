@@ -19,4 +19,4 @@ class Tables:
         with self._lock:
             items = dynamodb_backends[self._account][self._region].tables[table].items
             found: Any = list(items.get(DynamoType({"S": pk}), {}).values())
-        return ({name: {its.type: its.value} for name, its in item.attrs.items()} for item in found)
+        return ({name: {item.type: item.value} for name, item in item.attrs.items()} for item in found)

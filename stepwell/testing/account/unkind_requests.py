@@ -43,12 +43,12 @@ class UnkindRequests:
 
     def send(self, operation: str, request: AWSPreparedRequest, send: Send) -> AWSResponse | None:
         """What becomes of a request; `send` carries it out."""
-        its = self.unkindness
-        if its.actor is None or not operation:
+        unkindness = self.unkindness
+        if unkindness.actor is None or not operation:
             return send(request)
-        if its.actor == ENGINE:
-            its.before_request()
-        before = its.refusals(operation)
+        if unkindness.actor == ENGINE:
+            unkindness.before_request()
+        before = unkindness.refusals(operation)
         refusal = self._refusal(operation, request)
         if refusal is not None:
             return refusal
@@ -56,8 +56,8 @@ class UnkindRequests:
         self._remember(operation, request)
         if self._is_lost(operation):
             return self._error(operation, request, 500, "InternalServerError", "it was done, and who asked is not told")
-        if its.refusals(operation) == before:
-            its.accepted(operation)
+        if unkindness.refusals(operation) == before:
+            unkindness.accepted(operation)
         return response
 
     # --- refused -----------------------------------------------------------------------------------------------------
@@ -112,12 +112,12 @@ class UnkindRequests:
     # --- lost --------------------------------------------------------------------------------------------------------
 
     def _is_lost(self, operation: str) -> bool:
-        its = self.unkindness
+        unkindness = self.unkindness
         if not _LOSING.fullmatch(operation) or _LOST_ONLY_WRITES.fullmatch(operation):
             return False
-        if not its.may_refuse(operation) or not its.happens(f"lost {operation}", its.lost_answers):
+        if not unkindness.may_refuse(operation) or not unkindness.happens(f"lost {operation}", unkindness.lost_answers):
             return False
-        its.refused(operation, "lost the answer of")
+        unkindness.refused(operation, "lost the answer of")
         return True
 
     # --- in part -----------------------------------------------------------------------------------------------------
@@ -138,14 +138,16 @@ class UnkindRequests:
 
     def _some(self, operation: str, of: list[Any]) -> list[bool]:
         """Which of these are refused; often none."""
-        its = self.unkindness
-        if not its.may_refuse(operation) or not its.happens(f"partial {operation}", its.partial_failures):
+        unkindness = self.unkindness
+        if not unkindness.may_refuse(operation) or not unkindness.happens(
+            f"partial {operation}", unkindness.partial_failures
+        ):
             return [False] * len(of)
-        chosen = [its.happens(f"part {operation}", 0.5) for _ in of]
+        chosen = [unkindness.happens(f"part {operation}", 0.5) for _ in of]
         if all(chosen):  # that would be no partial failure
-            chosen[its.below(f"spared {operation}", len(of))] = False
+            chosen[unkindness.below(f"spared {operation}", len(of))] = False
         if any(chosen):
-            its.refused(operation, "refused a part of")
+            unkindness.refused(operation, "refused a part of")
         return chosen
 
     def _entries(self, operation: str, request: AWSPreparedRequest, send: Send) -> AWSResponse | None:
@@ -167,14 +169,16 @@ class UnkindRequests:
             sent = iter(found["Entries"])
             error = {"ErrorCode": "ThrottlingException", "ErrorMessage": "Rate exceeded"}
             found["Entries"] = [error if is_refused else next(sent) for is_refused in refused]
-            found["FailedEntryCount"] = sum("ErrorCode" in its for its in found["Entries"])
+            found["FailedEntryCount"] = sum("ErrorCode" in entry for entry in found["Entries"])
         return self._answer(request, 200, json.dumps(found).encode())
 
     def _items(self, operation: str, request: AWSPreparedRequest, send: Send) -> AWSResponse | None:
         body = json.loads(request.body)
         is_read = operation == "dynamodb.BatchGetItem"
         asked = [
-            (table, item) for table, its in body["RequestItems"].items() for item in (its["Keys"] if is_read else its)
+            (table, item)
+            for table, entry in body["RequestItems"].items()
+            for item in (entry["Keys"] if is_read else entry)
         ]
         refused = self._some(operation, asked)
         if not any(refused):
@@ -204,9 +208,9 @@ class UnkindRequests:
                 self._written[_key(json.loads(request.body)["Item"])] = self._now()
             case "dynamodb.BatchWriteItem":
                 for requests in json.loads(request.body)["RequestItems"].values():
-                    for its in requests:
-                        if "PutRequest" in its:
-                            self._written[_key(its["PutRequest"]["Item"])] = self._now()
+                    for item in requests:
+                        if "PutRequest" in item:
+                            self._written[_key(item["PutRequest"]["Item"])] = self._now()
             case "lambda.CreateFunction":
                 self._made[name := json.loads(request.body)["FunctionName"]] = self._now()
                 self._be_busy(name)
@@ -218,16 +222,18 @@ class UnkindRequests:
             self._busy[name] = _BUSY_READS
 
     def _behind(self, request: AWSPreparedRequest, response: AWSResponse | None) -> AWSResponse | None:
-        its = self.unkindness
-        if its.actor == CALLER or response is None or response.status_code != 200:
+        unkindness = self.unkindness
+        if unkindness.actor == CALLER or response is None or response.status_code != 200:
             return response
-        if "IndexName" not in json.loads(request.body) or not its.happens("lagging index", its.lagging_indexes):
+        if "IndexName" not in json.loads(request.body) or not unkindness.happens(
+            "lagging index", unkindness.lagging_indexes
+        ):
             return response
         found = json.loads(response.content)
         known = [item for item in found["Items"] if self._now() - self._written.get(_key(item), 0) >= 1000]
         if len(known) == len(found["Items"]):
             return response
-        its.note("left new items out of the index")
+        unkindness.note("left new items out of the index")
         return self._answer(request, 200, json.dumps({**found, "Items": known, "Count": len(known)}).encode())
 
     def _not_yet(self, operation: str, request: AWSPreparedRequest, response: AWSResponse | None) -> AWSResponse | None:
@@ -242,10 +248,10 @@ class UnkindRequests:
         return self._answer(request, 200, json.dumps(found).encode())
 
     def _unlisted(self, request: AWSPreparedRequest, response: AWSResponse | None) -> AWSResponse | None:
-        its = self.unkindness
-        if response is None or not its.happens("lagging list", its.lagging_lists):
+        unkindness = self.unkindness
+        if response is None or not unkindness.happens("lagging list", unkindness.lagging_lists):
             return response
-        its.note("listed no tasks")
+        unkindness.note("listed no tasks")
         return self._answer(request, 200, b'{"taskArns": []}')
 
 

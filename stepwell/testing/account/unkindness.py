@@ -76,7 +76,9 @@ class Unkindness:
     @classmethod
     def only(cls, seed: str = "1", **chances: float) -> Unkindness:
         """Nothing but what is named, each with its chance."""
-        kind = {its.name: 0.0 for its in fields(cls) if its.init and its.name not in ("seed", "longest_throttling")}
+        kind = {
+            field.name: 0.0 for field in fields(cls) if field.init and field.name not in ("seed", "longest_throttling")
+        }
         return cls(seed, **{**kind, **chances})  # type: ignore[arg-type]
 
     # --- drawing ---------------------------------------------------------------------------------------------------

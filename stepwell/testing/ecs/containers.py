@@ -115,7 +115,7 @@ class ContainerStepwell(AwsStepwell):
         client("ecs").create_cluster(clusterName="stepwell")
 
     def _prepare(self, wanted: Sequence[Wanted]) -> None:
-        if not any(its.tasks for its in wanted):
+        if not any(wanted.tasks for wanted in wanted):
             return
         try:
             self._containers.make_adapter()

@@ -252,8 +252,8 @@ class EcsHost:
         command = [self._engine(), "pull", "--quiet", *insecure, image]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
-            said = done.stderr.strip().rpartition("\n")[2]
-            raise CannotStart(f"CannotPullContainerError: pull image manifest has been retried 1 time(s): {said}")
+            text = done.stderr.strip().rpartition("\n")[2]
+            raise CannotStart(f"CannotPullContainerError: pull image manifest has been retried 1 time(s): {text}")
         self._pulled.add(image)
 
 

@@ -110,8 +110,8 @@ class Task:
 
     def _run(self) -> None:
         definitions = self._definition["containerDefinitions"]
-        first = [its for its in definitions if not its.get("essential", True)]
-        essential = [its for its in definitions if its.get("essential", True)]
+        first = [definition for definition in definitions if not definition.get("essential", True)]
+        essential = [definition for definition in definitions if definition.get("essential", True)]
         end = End("EssentialContainerExited", "Essential container in task exited")
         try:
             with _volume() as folder:
@@ -187,7 +187,7 @@ class Task:
 
     def _variables(self, definition: dict[str, Any]) -> dict[str, str]:
         variables = self._environment.variables | {
-            its["name"]: its["value"] for its in definition.get("environment", ())
+            item["name"]: item["value"] for item in definition.get("environment", ())
         }
         for secret in definition.get("secrets", ()):
             value = self._environment.secret(secret["valueFrom"])
@@ -196,7 +196,7 @@ class Task:
             variables[secret["name"]] = value
         for override in self._described["overrides"].get("containerOverrides", ()):
             if override["name"] == definition["name"]:
-                variables |= {its["name"]: its["value"] for its in override.get("environment", ())}
+                variables |= {item["name"]: item["value"] for item in override.get("environment", ())}
         return variables
 
     def _log_stream(self, definition: dict[str, Any]) -> tuple[str, str]:
@@ -207,8 +207,8 @@ class Task:
 
     def _detail(self, end: End) -> dict[str, Any]:
         containers = [
-            self._containers.get(its["name"], {"name": its["name"], "lastStatus": "STOPPED"})
-            for its in self._definition["containerDefinitions"]
+            self._containers.get(definition["name"], {"name": definition["name"], "lastStatus": "STOPPED"})
+            for definition in self._definition["containerDefinitions"]
         ]
         return {
             **{name: value for name, value in self._described.items() if name not in ("attachments", "tags")},

@@ -125,12 +125,12 @@ class Disk:
         self._root.cleanup()
 
     def _unpack(self, zips: tuple[Code, ...]) -> Path:
-        key = tuple(its.sha for its in zips)
+        key = tuple(code.sha for code in zips)
         with self._lock:
             if key not in self._unpacked:
                 folder = self.new_folder()
-                for its in zips:
-                    unpack(its.content, folder)
+                for code in zips:
+                    unpack(code.content, folder)
                 _protect(folder)
                 self._unpacked[key] = folder
             return self._unpacked[key]

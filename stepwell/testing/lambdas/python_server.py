@@ -111,25 +111,25 @@ class WrappedFork:
     """A fork for what a wrapper (`AWS_LAMBDA_EXEC_WRAPPER`) starts: the wrapper is the process, as on Lambda."""
 
     def __init__(self, server: PythonServer, wrapper: str, order: Order) -> None:
-        says, told = os.pipe()
+        says, number = os.pipe()
         waits, ends = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [wrapper, "/bin/sh", "-c", _STAND_IN, "sh", str(told), str(waits), *order.command],
+                [wrapper, "/bin/sh", "-c", _STAND_IN, "sh", str(number), str(waits), *order.command],
                 cwd=order.cwd,
                 env=dict(order.env),
                 stdin=subprocess.DEVNULL,
                 stdout=order.log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(told, waits),
+                pass_fds=(number, waits),
             )
         except OSError:
             os.close(says)
             os.close(ends)
             raise
         finally:
-            os.close(told)
+            os.close(number)
             os.close(waits)
         self.pid = self._process.pid
         self._lock = threading.Lock()
@@ -149,15 +149,15 @@ class WrappedFork:
                 os.killpg(self._fork.pid, signal.SIGKILL)
 
     def _stand_for(self, server: PythonServer, order: Order, says: int, ends: int) -> None:
-        with suppress(OSError, ValueError), os.fdopen(says, "rb", buffering=0) as said, os.fdopen(ends, "w") as end:
+        with suppress(OSError, ValueError), os.fdopen(says, "rb", buffering=0) as file_io, os.fdopen(ends, "w") as end:
             text = b""
             while not text.endswith(b"\0\0\0"):
-                more = said.read(65536)
+                more = file_io.read(65536)
                 if not more:
                     return  # the wrapper has ended, or has started something else
                 text += more
-            variables = dict(its.split("=", 1) for its in text.decode().split("\0") if its)
-            changed = {name: its for name, its in variables.items() if order.env.get(name) != its}
+            variables = dict(name.split("=", 1) for name in text.decode().split("\0") if name)
+            changed = {name: text for name, text in variables.items() if order.env.get(name) != text}
             if not can_fork(changed, order.cwd):
                 end.write("start\n")
                 return

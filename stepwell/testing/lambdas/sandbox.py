@@ -213,10 +213,10 @@ class Sandbox:
         if running.began is None:  # it died, or could do nothing any more, before it took the invocation
             self._write_start(running)
         ms = (time.monotonic() - (running.began or 0)) * 1000
-        its = running.invocation.id
+        text = running.invocation.id
         init, self._init_ms = self._init_ms, 0.0
         self.log.write(
-            f"END RequestId: {its}",
-            f"REPORT RequestId: {its}\tDuration: {ms:.2f} ms\tBilled Duration: {ms + 1:.0f} ms\t"
+            f"END RequestId: {text}",
+            f"REPORT RequestId: {text}\tDuration: {ms:.2f} ms\tBilled Duration: {ms + 1:.0f} ms\t"
             f"Memory Size: {self.function.memory} MB\t" + (f"Init Duration: {init:.2f} ms\t" if init else ""),
         )
