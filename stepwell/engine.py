@@ -21,6 +21,7 @@ from stepwell.core.routing.waits import wait_index
 from stepwell.core.run.advance import advance, questions, used_events
 from stepwell.core.run.inputs import (
     MAX_INPUT_BYTES,
+    InputTexts,
     JoinedOutputs,
     async_event_ids,
     edge_variables,
@@ -609,18 +610,14 @@ class Engine:
         found = self.store.events(ids) if ids else {}
         if record.joined is None and len(record.plan.steps[step].ancestors) >= _MANY:
             record.joined = JoinedOutputs()
-        return step_input(
-            record.plan,
-            record.run,
-            step,
-            env=self.env,
-            replay=record.replay,
-            event=self._whole_body(record.event),
-            async_events=[self._whole_body(found[event_id]) for event_id in ids if event_id in found],
-            outputs=record.outputs,
-            errors=record.errors,
-            joined=record.joined,
+        texts = InputTexts(
+            self._whole_body(record.event),
+            [self._whole_body(found[event_id]) for event_id in ids if event_id in found],
+            record.outputs,
+            record.errors,
+            record.joined,
         )
+        return step_input(record.plan, record.run, step, texts, env=self.env, replay=record.replay)
 
 
 def _claims_again(record: RunRecord, fact: Fact, cause: Cause, now: int) -> list[Claim]:

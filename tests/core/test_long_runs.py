@@ -13,7 +13,7 @@ import pytest
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan, compile_plan
 from stepwell.core.run.advance import advance
-from stepwell.core.run.inputs import JoinedOutputs, step_input
+from stepwell.core.run.inputs import InputTexts, JoinedOutputs, step_input
 from stepwell.core.run.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted
 from stepwell.core.run.run import PART, Packer, Run, new_run, pack, unpack
 
@@ -88,7 +88,7 @@ def test_an_input_takes_as_many_calls_of_many_outputs_as_of_few() -> None:
         run, outputs = until(plan, length - 1), dict.fromkeys(range(length - 1), OUTPUT)
 
         def make() -> None:
-            step_input(plan, run, length - 1, env="dev", event=b"{}", async_events=(), outputs=outputs, errors={})
+            step_input(plan, run, length - 1, InputTexts(b"{}", outputs=outputs), env="dev")
 
         return calls(make)
 
@@ -129,9 +129,7 @@ def test_the_inputs_of_a_run_are_the_same_whichever_were_made_before() -> None:
     joined, outputs = JoinedOutputs(), dict[int, bytes]()
 
     def made(step: int, joined: JoinedOutputs | None) -> bytes:
-        return step_input(
-            plan, run, step, env="dev", event=b"{}", async_events=(), outputs=outputs, errors={}, joined=joined
-        )
+        return step_input(plan, run, step, InputTexts(b"{}", outputs=outputs, joined=joined), env="dev")
 
     for step in range(6):
         assert made(step, joined) == made(step, joined) == made(step, None)
@@ -147,5 +145,5 @@ def test_an_input_leaves_out_just_the_ancestors_that_had_not_ended(join: str) ->
     run = tell(plan, run, AttemptEnded(1, 1, Outcome(OUTPUT)))
     assert run.steps[2].unseen == ((0,) if join == "first" else ())
     run = tell(plan, run, AttemptEnded(0, 1, Outcome(OUTPUT)), AttemptStarted(2, 1))
-    seen = step_input(plan, run, 2, env="dev", event=b"{}", async_events=(), outputs={0: b"0", 1: b"1"}, errors={})
+    seen = step_input(plan, run, 2, InputTexts(b"{}", outputs={0: b"0", 1: b"1"}), env="dev")
     assert orjson.loads(seen)["steps"] == ({"b": 1} if join == "first" else {"a": 0, "b": 1})

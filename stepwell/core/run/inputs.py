@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import field
 from typing import Any
 
 import orjson
 
 from stepwell.core.cel.answer import Answer
 from stepwell.core.cel.expressions import Bindings, Expression, Scope, compile_expression
+from stepwell.core.plain_data import immutable
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.messages import Error
 from stepwell.core.run.run import EdgeStatus, PauseStatus, Run
@@ -78,28 +80,26 @@ def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> li
     return pieces[1:]
 
 
-def step_input(
-    plan: Plan,
-    run: Run,
-    step: int,
-    *,
-    env: str,
-    event: bytes,
-    async_events: Iterable[bytes],
-    outputs: Mapping[int, bytes],
-    errors: Mapping[int, bytes],
-    replay: str | None = None,
-    joined: JoinedOutputs | None = None,
-) -> bytes:
-    """The input of the step's newest attempt, one JSON document. Equal for every attempt but for `ctx.attempt`.
+@immutable
+class InputTexts:
+    """The JSON texts that the input of a step is put together from. `outputs` and `errors` are by step. `joined` is
+    shared by the inputs of all steps of one run."""
 
-    `outputs` and `errors` are JSON texts by step; what had not ended when the input was frozen is left out. `replay`:
-    the replay that made the run, if one did. `joined`: what the inputs of this run's steps have in common. The document
-    is put together by hand, so that each text is copied once, however long it is.
+    event: bytes
+    async_events: Sequence[bytes] = ()
+    outputs: Mapping[int, bytes] = field(default_factory=dict)
+    errors: Mapping[int, bytes] = field(default_factory=dict)
+    joined: JoinedOutputs | None = None
+
+
+def step_input(plan: Plan, run: Run, step: int, texts: InputTexts, *, env: str, replay: str | None = None) -> bytes:
+    """The input of the step's newest attempt, one JSON document. Only `ctx.attempt` differs between attempts.
+
+    Ancestors that had not ended when the input was frozen are left out. `replay` is the id of the replay that made the
+    run, if one did. The document is put together by hand, so that each text is copied once, however long it is.
     """
     state, value = run.steps[step], plan.steps[step]
     seen = tuple(a for a in value.ancestors if a not in state.unseen) if state.unseen else value.ancestors
-    events = list(async_events)
     ctx = {
         "function_id": plan.function_id,
         "function_version": plan.version,
@@ -108,12 +108,15 @@ def step_input(
         "attempt": state.attempt,
         "idempotency_key": f"{run.id}/{value.id}",
         "env": env,
-        "async_events": list(map(orjson.Fragment, events)),
+        "async_events": list(map(orjson.Fragment, texts.async_events)),
         **({} if replay is None else {"replay": replay}),
     }
+    first_event = texts.async_events[0] if texts.async_events else b"null"
+    joined, outputs = texts.joined, texts.outputs
     steps = _members(plan, seen, outputs) if joined is None else [joined.of(plan, seen, outputs)]
-    pieces = [b'{"event":', event, b',"steps":{', *steps, b'},"errors":{', *_members(plan, seen, errors)]
-    pieces += [b'},"async":', events[0] if events else b"null", b',"ctx":', orjson.dumps(ctx), b"}"]
+    errors = _members(plan, seen, texts.errors)
+    pieces = [b'{"event":', texts.event, b',"steps":{', *steps, b'},"errors":{', *errors]
+    pieces += [b'},"async":', first_event, b',"ctx":', orjson.dumps(ctx), b"}"]
     return b"".join(pieces)
 
 
