@@ -16,7 +16,8 @@ from stepwell.api.cors import CORS, preflight
 from stepwell.api.ingest import WEBHOOKS, accepted, in_pieces, read_events, refusal, require_sender
 from stepwell.api.problem import CONTENT_TYPE, Problem
 from stepwell.api.turns import Turns
-from stepwell.core.events.events import BadRequest, Event, EventError
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import BadRequest, EventError
 
 if TYPE_CHECKING:
     from stepwell.api.webhooks import Hooks

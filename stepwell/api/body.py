@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from stepwell.api.encoding import decoded_body
 from stepwell.api.problem import Problem
-from stepwell.core.events.events import MAX_BODY_BYTES
+from stepwell.core.events.request import MAX_BODY_BYTES
 from stepwell.core.json_input import MAX_LEVELS, BadJson, TooMany, large_integers, parse_json
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import orjson
 
-from stepwell.core.events.engine_ids import engine_prefix
-from stepwell.core.events.events import BadRequest, EventError, check_count, engine_id_message, large_integers_of_events
+from stepwell.core.events.engine_ids import engine_id_message, engine_prefix
+from stepwell.core.events.request import BadRequest, EventError, check_count, large_integers_of_events
 from stepwell.core.json_input import MAX_LEVELS, BadJson, TooMany, parse_json
 
 _STRUCTURED, _BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"

@@ -11,7 +11,8 @@ from stepwell.api.encoding import decoded_body
 from stepwell.api.event_ids import new_event_id
 from stepwell.api.problem import Problem
 from stepwell.api.seeds import HEADER, seeded_ids
-from stepwell.core.events.events import MAX_BODY_BYTES, BadRequest, Event, events_in_pieces, parse_events
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import MAX_BODY_BYTES, BadRequest, events_in_pieces, parse_events
 from stepwell.core.json_input import MAX_LEVELS, may_have_large_integers
 
 WEBHOOKS = "/webhooks/"  # paths below it are answered by `api.webhooks`

@@ -9,7 +9,7 @@ from typing import Any
 
 from stepwell import __version__
 from stepwell.api import models
-from stepwell.core.events.events import MAX_EVENTS
+from stepwell.core.events.request import MAX_EVENTS
 
 _REF = "#/components/schemas/{model}"
 

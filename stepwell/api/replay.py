@@ -12,7 +12,8 @@ from typing import Any
 
 from stepwell.api.body import check_integers, read_object, wrong
 from stepwell.api.models import ReplayedView, ReplayView
-from stepwell.core.events.events import BadRequest, Event, kept_events
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import BadRequest, events_accepted_before
 from stepwell.core.json_input import MAX_LEVELS
 from stepwell.platform import Replayed
 
@@ -60,7 +61,7 @@ def read_replay(body: bytes) -> Asked:
     check_integers(body)
     places = [i for i, item in enumerate(raw["events"]) if "event" in item]
     try:
-        whole = kept_events([raw["events"][i]["event"] for i in places], time.time_ns() // 1_000_000)
+        whole = events_accepted_before([raw["events"][i]["event"] for i in places], time.time_ns() // 1_000_000)
     except BadRequest as bad:
         raise wrong(
             *((f"/events/{places[e.index]}/event{e.pointer}", e.message) for e in bad.errors), status=bad.status

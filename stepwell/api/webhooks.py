@@ -24,7 +24,9 @@ from stepwell.api.webhook_body import fields_of, is_form, read_body
 from stepwell.api.webhook_senders import NeedsCertificate, check_sender, confirmation_url, unusable
 from stepwell.core.cel.json_fields import with_json_fields
 from stepwell.core.events.engine_ids import EngineId
-from stepwell.core.events.events import MAX_BODY_BYTES, MAX_EVENT_BYTES, BadRequest, Event, parse_events
+from stepwell.core.events.envelope import MAX_EVENT_BYTES
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import MAX_BODY_BYTES, BadRequest, parse_events
 from stepwell.core.webhooks.challenges import BadChallenge, Challenge, Token
 from stepwell.core.webhooks.rsa import PublicKey
 from stepwell.core.webhooks.senders import delivery_field, delivery_headers

@@ -12,7 +12,8 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from stepwell.core.definition.problems import Problem, listed
-from stepwell.core.events.events import Event, EventError, Invalid
+from stepwell.core.events.events import Event, Invalid
+from stepwell.core.events.request import EventError
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.validation import Check, Checked
 

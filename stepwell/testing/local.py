@@ -21,7 +21,7 @@ from stepwell.api.access import AnyKey
 from stepwell.api.event_ids import new_event_id
 from stepwell.api.views import event_view, run_view
 from stepwell.core.duration import parse_duration
-from stepwell.core.events.events import BadRequest, parse_events
+from stepwell.core.events.request import BadRequest, parse_events
 from stepwell.local.engine.clock import Clock
 from stepwell.local.http.serving import app_of
 from stepwell.local.server import LocalServer, ServerSettings, open_server

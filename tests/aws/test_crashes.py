@@ -14,7 +14,7 @@ from stepwell.aws.api.queries import Queries
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import STATUS_SHARDS
-from stepwell.core.events.events import kept_events
+from stepwell.core.events.request import events_accepted_before
 from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
 
@@ -158,12 +158,12 @@ def test_a_replay_that_crashed_is_asked_for_again_and_starts_each_event_once(
         batches.requests.clear()
         batches.crash_at = number
         try:
-            batches.entry.replay("f", 1, [*sent, *kept_events([abroad], 1)], "r1")
+            batches.entry.replay("f", 1, [*sent, *events_accepted_before([abroad], 1)], "r1")
         except Crash:
             batches.start()
         if batches.crash_at is not None:  # there are no more requests
             break
-        done = batches.entry.replay("f", 1, [*sent, *kept_events([abroad], 1)], "r1") or []
+        done = batches.entry.replay("f", 1, [*sent, *events_accepted_before([abroad], 1)], "r1") or []
         batches.drain()
         batches.entry.sweep(range(STATUS_SHARDS), silence_ms=0)
         batches.drain()

@@ -13,19 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.events.engine_ids import EngineId
-from stepwell.core.events.events import (
+from stepwell.core.events.envelope import MAX_EVENT_BYTES
+from stepwell.core.events.events import Event, event_from, internal_event, run_id, user_key
+from stepwell.core.events.request import (
     MAX_BODY_BYTES,
-    MAX_EVENT_BYTES,
     BadRequest,
-    Event,
     EventError,
-    event_from,
+    events_accepted_before,
     events_in_pieces,
-    internal_event,
-    kept_events,
     parse_events,
-    run_id,
-    user_key,
 )
 
 NOW = 1_700_000_000_000
@@ -385,7 +381,7 @@ def test_ids_of_senders_are_compared_as_they_are_written(event_id: str) -> None:
     [("go", "e"), ("stepwell/scheduled.timer", "cron:f:1"), ("stepwell/run.failed", f"run:{'a' * 26}")],
 )
 def test_a_kept_event_may_be_one_of_the_engines_own(name: str, event_id: str) -> None:
-    (event,) = kept_events([{"name": name, "id": event_id, "ts": 5, "v": None, "user": None}], 7)
+    (event,) = events_accepted_before([{"name": name, "id": event_id, "ts": 5, "v": None, "user": None}], 7)
     assert (event.name, event.id, event.ts, event.data, event.user, event.fresh) == (name, event_id, 5, {}, {}, False)
 
 
@@ -403,5 +399,5 @@ def test_a_kept_event_may_be_one_of_the_engines_own(name: str, event_id: str) ->
 )
 def test_a_kept_event_is_checked_like_any_other(item: Any, pointer: str) -> None:
     with pytest.raises(BadRequest) as bad:
-        kept_events([{"name": "go", "id": "good"}, item], 7)
+        events_accepted_before([{"name": "go", "id": "good"}, item], 7)
     assert [(error.index, error.pointer) for error in bad.value.errors] == [(1, pointer)]

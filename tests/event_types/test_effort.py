@@ -10,7 +10,8 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from stepwell.core.events.events import MAX_EVENT_BYTES, Event, event_from
+from stepwell.core.events.envelope import MAX_EVENT_BYTES
+from stepwell.core.events.events import Event, event_from
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.first_error import first_error_schema
 from stepwell.event_types.validation import Check, check_schema

@@ -12,7 +12,7 @@ from typing import Any
 
 from stepwell.api.access import KeyScope
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.events.events import parse_events
+from stepwell.core.events.request import parse_events
 from stepwell.core.events.users import Person
 from stepwell.core.routing.versions import Release, deleted, paused, resumed
 from stepwell.core.run.messages import Error, Outcome

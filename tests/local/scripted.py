@@ -13,7 +13,8 @@ import orjson
 
 from stepwell.api.event_ids import new_event_id
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.events.events import Event, parse_events
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import parse_events
 from stepwell.core.run.messages import Outcome
 from stepwell.local.database.queries import Queries
 from stepwell.local.database.store import LocalStore

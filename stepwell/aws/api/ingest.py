@@ -32,7 +32,8 @@ from stepwell.aws.queues.envelope import INGEST, ORIGIN, REFUSED, REFUSED_TYPE
 from stepwell.aws.queues.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.throttled import throttled
-from stepwell.core.events.events import BadRequest, Event, EventError
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import BadRequest, EventError
 from stepwell.event_types.types import MOST_TOLD, Policy, errors_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from stepwell.aws.queues.envelope import INGEST, ORIGIN, REFUSED
-from stepwell.core.events.events import BadRequest, Event, parse_events, whole_event
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import BadRequest, parse_events, whole_event
 from stepwell.engine import IncomingEvent
 from stepwell.platform import Cause
 

@@ -88,7 +88,7 @@ class _Import:
 
     def lines(self, source: BinaryIO) -> Iterator[_Line]:
         """The lines that hold an event; the others are told of."""
-        from stepwell.core.events.events import BadRequest, parse_events
+        from stepwell.core.events.request import BadRequest, parse_events
         from stepwell.core.json_input import without_bom
 
         number = 0

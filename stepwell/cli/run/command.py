@@ -130,9 +130,9 @@ class _Once:
 
     async def _replay(self, server: LocalServer, registered: Registered, event: dict[str, Any]) -> str:
         """Whatever its triggers say: the function runs on the very event."""
-        from stepwell.core.events.events import kept_events
+        from stepwell.core.events.request import events_accepted_before
 
-        events = kept_events([event], server.platform.clock.now())
+        events = events_accepted_before([event], server.platform.clock.now())
         done = await server.platform.replay(registered.function_id, registered.version, events, "run")
         run_id = done[0].run_id if done else None
         assert run_id is not None
@@ -151,12 +151,12 @@ class _Once:
 
     async def _accept(self, server: LocalServer, event: Any, option: str) -> str:
         from stepwell.api.event_ids import new_event_id
-        from stepwell.core.events.events import BadRequest, kept_events, parse_events
+        from stepwell.core.events.request import BadRequest, events_accepted_before, parse_events
 
         now = server.platform.clock.now()
         try:
             if isinstance(event, dict) and str(event.get("name")).startswith("stepwell/"):  # nobody else sends these
-                (accepted,) = kept_events([{"id": new_event_id(), **event}], now)
+                (accepted,) = events_accepted_before([{"id": new_event_id(), **event}], now)
             else:
                 (accepted,) = parse_events(orjson.dumps(event), now, new_event_id)
         except BadRequest as bad:

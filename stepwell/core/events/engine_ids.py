@@ -25,3 +25,7 @@ def engine_prefix(event_id: str) -> EngineId | None:
 
 
 _BY_KIND = {prefix.value[:-1]: prefix for prefix in EngineId}
+
+
+def engine_id_message(prefix: EngineId) -> str:
+    return f"ids that begin with '{prefix}' are the engine's own; choose another"

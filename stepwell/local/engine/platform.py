@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stepwell.core.events.events import BadRequest, Event, EventError, event_from
+from stepwell.core.events.events import Event, event_from
+from stepwell.core.events.request import BadRequest, EventError
 from stepwell.core.plain_data import immutable
 from stepwell.core.routing import versions
 from stepwell.core.routing.versions import NotPossible, Release, Routing

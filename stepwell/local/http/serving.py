@@ -20,7 +20,8 @@ from stepwell.api.problem import Problem
 from stepwell.api.routing import Pushed
 from stepwell.api.users import Erased
 from stepwell.api.v1 import create_app
-from stepwell.core.events.events import BadRequest, Event
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import BadRequest
 from stepwell.core.events.users import Person
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.routing.versions import Change, Release, Routing
