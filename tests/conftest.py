@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 import shutil
@@ -22,6 +23,9 @@ settings.load_profile("stepwell")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# What is collected stays to the end, a million objects: the garbage collector does not look through them again and again.
+gc.disable()
+
 # boto3 reads megabytes of JSON for the clients of each session, and each test has a session of its own.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
@@ -30,6 +34,11 @@ HAS_NODE = shutil.which("node") is not None
 _USES_CDK = re.compile(
     r"^(import|from) (aws_cdk|cdk_nag|infra\.(?!settings)|stepwell\.cdk|tests\.aws\.stack_roles)", re.MULTILINE
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 class _NeedsNode(pytest.Module):

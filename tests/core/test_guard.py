@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import fisher_exact, mannwhitneyu
 
 from stepwell.core.routing.guard import (
     ALPHA,
@@ -33,6 +32,8 @@ LATER = BEGAN + STEP_MS
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 400), st.integers(0, 400))
 def test_the_test_of_failures_is_fishers(failed: int, passed: int, other_failed: int, other_passed: int) -> None:
     assume(failed + passed and other_failed + other_passed)
+    from scipy.stats import fisher_exact  # here: each worker collects this module, and it takes seconds
+
     expected = fisher_exact([[failed, passed], [other_failed, other_passed]], alternative="greater").pvalue
     found = fisher_greater(failed, failed + passed, other_failed, other_failed + other_passed)
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
@@ -45,6 +46,8 @@ TIMES = st.lists(st.integers(0, 40), min_size=10, max_size=60)
 @given(TIMES, TIMES)
 def test_the_test_of_durations_is_that_of_mann_and_whitney(first: list[int], second: list[int]) -> None:
     assume(len({*first, *second}) > 1)
+    from scipy.stats import mannwhitneyu
+
     expected = mannwhitneyu(first, second, alternative="greater", method="asymptotic").pvalue
     assert mann_whitney_greater(first, second) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
