@@ -15,6 +15,8 @@ import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import commands
+
 # How long an example takes says more about the machine than about us.
 settings.register_profile("stepwell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("stepwell")
@@ -23,7 +25,7 @@ settings.load_profile("stepwell")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# What is collected stays to the end, a million objects: the garbage collector does not look through them again and again.
+# What is collected, a million objects, stays to the end: the garbage collector does not look through it.
 gc.disable()
 
 # boto3 reads megabytes of JSON for the clients of each session, and each test has a session of its own.
@@ -39,6 +41,10 @@ _USES_CDK = re.compile(
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    commands.stop()
 
 
 class _NeedsNode(pytest.Module):

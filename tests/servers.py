@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +16,7 @@ import httpx
 
 from stepwell.api.access import KeyScope
 from stepwell.local.database.keys import KeyStore
+from tests import commands
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -61,13 +60,7 @@ class Server:
         self.stderr = ""
         self.url = ""
         self._changed = threading.Condition()
-        self.process = subprocess.Popen(
-            [*within, sys.executable, "-m", "stepwell", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
+        self.process = commands.start([str(argument) for argument in arguments], env, within=within)
         self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read_lines, self._read_stderr)]
         for thread in self._threads:
             thread.start()
@@ -155,14 +148,7 @@ def new_key(db: Path, scope: str = "manage") -> str:
 
 def cli(*arguments: str, input: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """The command `stepwell` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "stepwell", *arguments],
-        capture_output=True,
-        text=True,
-        input=input,
-        timeout=30,
-        env={**os.environ, **env},
-    )
+    return commands.run(arguments, env, input)
 
 
 class Api:

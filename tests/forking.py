@@ -1,0 +1,109 @@
+"""A process that has imported Stepwell and forks for each command: `python -m stepwell` spends its first second with
+imports. Run as a program, with the number of a socket, it is that process; `tests.commands` makes its requests.
+
+A request is a JSON object that says what to run, with four files: the command's stdin, stdout and stderr, and a socket
+on which the child's pid is sent and, at its end, its exit code.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import socket
+import sys
+from typing import Any
+
+# What commands import when they run, besides their own modules.
+LATER = (
+    "anyio._backends._asyncio", "anyio.streams.memory", "pathspec", "stepwell.dev.server", "stepwell.local.reaper",
+    "stepwell.local.serve", "stepwell.project.yaml_text", "uvicorn.lifespan.off", "uvloop",
+)  # fmt: skip
+MOST = 1 << 20  # bytes of a request
+Request = dict[str, Any]
+
+
+def serve(control: socket.socket) -> Request | None:
+    """Fork for each request, until nobody is left to make one. Returns None then, and in a child its request."""
+    waiting: dict[int, tuple[int, socket.socket]] = {}  # by pidfd: a child's pid, and who waits for it
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd in waiting:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    pid, client = waiting.pop(key.fd)
+                    _send(client, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                    client.close()
+                    continue
+                request, files = _receive(control)
+                if request is None:
+                    return None
+                pid = os.fork()
+                if not pid:
+                    for number, file in enumerate(files[:3]):
+                        os.dup2(file, number)
+                    os.closerange(3, 1024)  # of this process nothing stays open
+                    return request
+                for file in files[:3]:
+                    os.close(file)
+                client, pidfd = socket.socket(fileno=files[3]), os.pidfd_open(pid)
+                waiting[pidfd] = pid, client
+                selector.register(pidfd, selectors.EVENT_READ)
+                _send(client, pid)
+
+
+def _receive(control: socket.socket) -> tuple[Request | None, list[int]]:
+    files = array.array("i")
+    content, ancillary, _, _ = control.recvmsg(MOST, socket.CMSG_SPACE(4 * files.itemsize))
+    for _, _, data in ancillary:
+        files.frombytes(data)
+    return (json.loads(content) if content else None), list(files)
+
+
+def _send(client: socket.socket, number: int) -> None:
+    try:
+        client.send(number.to_bytes(8, "little", signed=True))
+    except OSError:
+        pass  # nobody waits any more
+
+
+def _import() -> None:
+    from stepwell.cli.main import COMMANDS
+
+    for place, _ in COMMANDS.values():
+        importlib.import_module(f"stepwell.cli.{place.partition(':')[0]}")
+    for name in LATER:
+        importlib.import_module(name)
+
+
+def _prepare(request: Request) -> None:
+    """Have the process as `python -m stepwell` finds it."""
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    os.umask(request["umask"])
+    sys.path[0] = request["cwd"]
+    sys.argv = ["stepwell", *request["arguments"]]
+    sys.orig_argv = [sys.executable, "-m", "stepwell", *request["arguments"]]
+
+
+def main() -> None:
+    control = socket.socket(fileno=int(sys.argv[1]))
+    _import()
+    gc.collect()
+    gc.freeze()
+    request = serve(control)
+    if request is not None:
+        control.detach()
+        _prepare(request)
+        runpy.run_module("stepwell", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
