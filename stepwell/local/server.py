@@ -25,7 +25,8 @@ from stepwell.local.database.lock import exclusive
 from stepwell.local.database.queries import Queries
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.clock import Clock
-from stepwell.local.engine.platform import DEFAULT_URL, LocalPlatform, Settings
+from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.engine.settings import DEFAULT_URL, Settings
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.runners.router import Runners
 from stepwell.local.system.cpus import usable_cpus
@@ -161,12 +162,14 @@ class LocalServer:
         function, function_id = prepared.function, prepared.function.definition.id
         if prepared.missing:
             if release is None:
-                await self.platform.retire([function_id])
+                await self.platform.registration.retire([function_id])
             return Deployed(function, None, prepared.missing)
         if release is None:
             self._code.keep_definition(function_id, function.file)
         file = str(function.file) if release is None else PUSHED
-        registered = await self.platform.register(prepared.definition, prepared.code, prepared.dotenv, file, release)
+        registered = await self.platform.registration.register(
+            prepared.definition, prepared.code, prepared.dotenv, file, release
+        )
         routing = self.platform.store.functions.routing(function_id)
         return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
@@ -179,7 +182,7 @@ class LocalServer:
         results: list[Change | Refused] = []
         for versions in by_name.values():
             try:
-                results += await self.platform.register_types(versions)
+                results += await self.platform.registration.register_types(versions)
             except Refused as refused:
                 results.append(refused)
         return results
@@ -202,7 +205,7 @@ class LocalServer:
         live = self.platform.store.functions.live().items()
         others = [f for f, file in live if f not in loaded and is_gone(Path(file).absolute())]
         if others:
-            await self.platform.retire(others)
+            await self.platform.registration.retire(others)
         return others
 
 

@@ -38,7 +38,7 @@ class TypeControl:
         return None if kept is None else kept.schema
 
     def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
-        changes: list[Change] = self._call(self._platform.register_types(types, dry_run=dry_run))
+        changes: list[Change] = self._call(self._platform.registration.register_types(types, dry_run=dry_run))
         return changes
 
     def choose_default(self, name: str, version: str | None) -> None:

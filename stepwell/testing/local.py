@@ -180,12 +180,12 @@ class LocalStepwell(Decisions):
 
     def cancel(self, run_id: str) -> None:
         async def cancel() -> None:
-            await self.server.platform.cancel(run_id)
+            await self.server.platform.runs.cancel(run_id)
 
         self._call(cancel())
 
     def rerun(self, run_id: str) -> str | None:
-        return self._call(self.server.platform.rerun(run_id, uuid4().hex))
+        return self._call(self.server.platform.runs.rerun(run_id, uuid4().hex))
 
     def _settle(self, within_s: float) -> bool:
         try:

@@ -96,9 +96,9 @@ async def _runs(it: Scripted) -> None:
     approvals = LocalApprovals(it.platform, it.queries, lambda link, outcome: True)
     assert approvals.read_asking(before=None, limit=1).items
     assert approvals.read_asked(run.run.id) is not None
-    await it.platform.rerun(run.run.id, "again")
-    await it.platform.replay("once", 1, ["e1"], "r1")
-    await it.platform.cancel_runs("waits")
+    await it.platform.runs.rerun(run.run.id, "again")
+    await it.platform.runs.replay("once", 1, ["e1"], "r1")
+    await it.platform.runs.cancel_all("waits")
     await _long_run(it)
 
 
@@ -108,7 +108,7 @@ async def _long_run(it: Scripted) -> None:
     event_id = await it.send("long")
     await until(lambda: _count(it, "run_parts") == 1)
     assert [run.run.steps[0].attempt for run in it.runs(event_id)] == [1]
-    await it.platform.cancel_runs("long")
+    await it.platform.runs.cancel_all("long")
     await until(lambda: _count(it, "run_parts") == 0)
     for attempt in [held for held in it.runner.held if held.job.function_id == "long"]:
         it.runner.held.remove(attempt)
@@ -177,7 +177,7 @@ async def _functions(it: Scripted) -> None:
     platform = it.platform
 
     async def register(release: Release | None, on: dict[str, str] | None = None, **env: str) -> None:
-        await platform.register(_definition("g", on or {"event": "g"}, env), {}, {}, "g.json", release)
+        await platform.registration.register(_definition("g", on or {"event": "g"}, env), {}, {}, "g.json", release)
 
     await register(None)
     await register(None)
@@ -186,15 +186,15 @@ async def _functions(it: Scripted) -> None:
     await register(Release(weight=0.5, guarded=True), N="2")
     platform.clock.advance(DAY)
     await it.send("g")
-    await platform.change_routing("g", lambda routing, versions, now: paused(routing, drop=False))
+    await platform.registration.change_routing("g", lambda routing, versions, now: paused(routing, drop=False))
     await it.send("g")
-    await platform.change_routing("g", lambda routing, versions, now: resumed(routing))
+    await platform.registration.change_routing("g", lambda routing, versions, now: resumed(routing))
     await register(Release(), {"cron": "0 * * * *"})
     await register(Release(), {"cron": "1 * * * *"})
     platform.clock.advance(DAY)
     await it.send("g")
-    await platform.retire(["g"])
-    await platform.change_routing("g", lambda routing, versions, now: deleted(routing))
+    await platform.registration.retire(["g"])
+    await platform.registration.change_routing("g", lambda routing, versions, now: deleted(routing))
     for n in range(30):
         await it.deploy(f"many-{n}", on={"event": "many", "expression": f"event.data.n == {n}"})
     await it.send("many", data={"n": -1})
@@ -252,7 +252,7 @@ async def _time(it: Scripted) -> None:
         await _end(it, outcome)
     await until(lambda: _count(it, "waits") == 1)
     definition = _definition("guarded", {"event": "guarded"}, {"N": "3"})
-    await it.platform.register(definition, {}, {}, "guarded.json", Release(weight=0.5, guarded=True))
+    await it.platform.registration.register(definition, {}, {}, "guarded.json", Release(weight=0.5, guarded=True))
     it.platform.clock.advance(-9 * DAY)
     await it.send("x")
 

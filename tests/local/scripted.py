@@ -19,7 +19,8 @@ from stepwell.core.run.messages import Outcome
 from stepwell.local.database.queries import Queries
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.clock import Clock
-from stepwell.local.engine.platform import LocalPlatform, Settings
+from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.engine.settings import Settings
 from stepwell.local.runners.job import End, Job, Log, Running
 from stepwell.platform import RunDetail
 
@@ -79,7 +80,7 @@ class Scripted:
         trigger = {"event": on} if isinstance(on, str) else on
         raw = {"id": id, "triggers": [trigger], "steps": fields, "idempotency": idempotency}
         definition = parse_definition(raw)
-        await self.platform.register(definition.normalised(), {}, {}, f"{id}.json")
+        await self.platform.registration.register(definition.normalised(), {}, {}, f"{id}.json")
 
     def events(self, count: int = 1, name: str = "go", **fields: Any) -> list[Event]:
         body = orjson.dumps({"name": name, **fields})

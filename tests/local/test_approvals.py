@@ -11,7 +11,7 @@ import pytest
 
 from stepwell.core.run.approvals import Link, decided
 from stepwell.core.run.run import RunStatus
-from stepwell.local.engine.platform import Unavailable
+from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
 from stepwell.platform import RunDetail
 from tests.local.scripted import Scripted, scripted
@@ -46,7 +46,7 @@ def links(it: Scripted) -> list[tuple[Link, Link]]:
 
 
 async def decide(it: Scripted, link: Link, by: str) -> bool:
-    return await it.platform.decide(link, decided(link.decision, None, by, it.platform.clock.now()))
+    return await it.platform.runs.decide(link, decided(link.decision, None, by, it.platform.clock.now()))
 
 
 def test_those_who_wait_are_no_work_for_a_server(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from stepwell.core.events.events import event_from
 from stepwell.core.run.run import RunStatus
 from stepwell.engine import IncomingEvent
 from stepwell.local.engine.backlog import Backlog, Line
-from stepwell.local.engine.platform import Unavailable
+from stepwell.local.engine.batch_loop import Unavailable
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]
@@ -174,7 +174,7 @@ def test_more_runs_than_a_batch_has_room_for_are_cancelled(tmp_path: Path) -> No
         for _ in range(3):
             await it.platform.send(it.events(1000))
         await it.platform.until_idle()
-        await it.platform.cancel_runs("f")
+        await it.platform.runs.cancel_all("f")
         assert it.count(f"runs WHERE status = {int(RunStatus.CANCELLED)}") == 3000
 
     on_platform(tmp_path, test)

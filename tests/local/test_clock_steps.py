@@ -153,12 +153,12 @@ def test_what_the_clock_had_set_before_is_due_when_it_said(tmp_path: Path) -> No
         await it.deploy(a={}, b=LONG_DELAY)
         event = await it.send()
         await it.platform.until_idle()
-        due = it.platform.next_due
+        due = it.platform.virtual_time.next_due
         for ms in (5 * HOUR, -5 * HOUR):
             it.platform.clock.advance(ms)
             await it.send("nothing")
             await it.platform.until_idle()
-        assert it.platform.next_due == due
+        assert it.platform.virtual_time.next_due == due
         await it.platform.travel(9 * HOUR)
         assert it.runner.started == [("f", "a")]
         await it.platform.travel(HOUR + SECOND)
@@ -192,12 +192,12 @@ def test_cron_ticks_on_when_the_clock_was_set_back_and_no_minute_comes_twice(tmp
 def test_a_paused_cron_ticks_on_when_it_is_resumed_after_the_clock_was_set_back(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await it.deploy(on={"cron": "0 0 * * *"})
-        next_due = it.platform.next_due
+        next_due = it.platform.virtual_time.next_due
         assert next_due is not None
         it.platform.clock.advance(-10 * DAY)
         await it.send("nothing")
         await it.platform.until_idle()
-        assert it.platform.next_due == next_due - 10 * DAY
+        assert it.platform.virtual_time.next_due == next_due - 10 * DAY
 
     on_platform(tmp_path, test)
 
@@ -298,7 +298,7 @@ def test_a_batch_that_could_not_be_written_moves_times_when_it_can(tmp_path: Pat
         with pytest.raises(Exception, match="not accepted"):
             await it.send("nothing")
         it.platform.store.connection.execute("PRAGMA query_only = OFF")
-        await until(lambda: it.platform.is_idle)
+        await until(lambda: it.platform.virtual_time.is_idle)
         await it.send("nothing")
         await it.platform.travel(31 * MINUTE)
         await completed(it, event)

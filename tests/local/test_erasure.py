@@ -40,7 +40,7 @@ async def live(it: Scripted, name: str) -> Person:
     await it.deploy("once", idempotency="event.data.email", **WAITS)
     await it.deploy("never", on={"event": "go", "expression": "data.nothing.there"})
     await it.deploy("fails", on="fail")
-    await it.platform.register_types([TYPE])
+    await it.platform.registration.register_types([TYPE])
     user = {"external_id": f"id-{name}", "email": f"{name}@example.com", "plan": f"plan-{name}"}
     data = {"email": user["email"], "text": f"text-{name}"}
     for event, of in ((("go", 1), data), (("go", 2), data), (("go", 3), {**data, "email": f"other-{name}"})):

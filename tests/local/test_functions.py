@@ -18,8 +18,10 @@ def test_a_version_that_is_replaced_in_the_moment_of_its_last_run_is_still_await
             await on.deploy(a={"after": [{"step": "$trigger", "async": wait}]})
             event = await on.send(data={"order": 7})
             (first,) = on.runs(event)
-            await on.platform.cancel(first.run.id)
-            again, _, _ = await asyncio.gather(on.platform.rerun(first.run.id, "again"), on.deploy(), on.send("other"))
+            await on.platform.runs.cancel(first.run.id)
+            again, _, _ = await asyncio.gather(
+                on.platform.runs.rerun(first.run.id, "again"), on.deploy(), on.send("other")
+            )
             await on.send("paid", data={"order": 7})
             await on.platform.until_idle()
             statuses = {detail.run.id: detail.run.status for detail in on.runs(event)}

@@ -142,7 +142,7 @@ def test_what_a_stopping_server_gave_up_is_not_answered_as_accepted(tmp_path: Pa
             return future
 
         platform, keys = server.platform, AnyKey("right")
-        now, judge = platform.clock.now, platform.judge
+        now, judge = platform.clock.now, platform.intake.judge
         app = App(refuse_all, server.webhooks, keys, platform.send, judge, now, None, lambda: gave_up)
         text = await answer(app, IngestConnection, post())
         assert re.findall(rb"HTTP/1.1 (\d+)", text) == [b"503", b"200"]  # the last one is the application's

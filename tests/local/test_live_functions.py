@@ -130,11 +130,13 @@ async def changed(it: Scripted, choose: random.Random) -> None:
         on = {"event": event, "expression": f"data.kind == 'k{choose.randrange(3)}'"}
         await it.deploy(function, on=on if choose.random() < 0.5 else event, a=waiting(name, match))
     elif kind == 3:
-        await it.platform.retire([function])
+        await it.platform.registration.retire([function])
     elif kind == 4:
         await it.send(choose.choice(["go", "paid"]), data={"kind": "k1", "order": 1})
     else:
-        await it.platform.change_routing(function, lambda value, numbers, now: other(value, numbers, now, choose))
+        await it.platform.registration.change_routing(
+            function, lambda value, numbers, now: other(value, numbers, now, choose)
+        )
 
 
 def other(routing: Routing, versions: Any, now: int, choose: random.Random) -> Routing:

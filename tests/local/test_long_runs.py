@@ -105,7 +105,7 @@ def test_a_cancelled_long_run_is_in_one_piece(tmp_path: Path) -> None:
     async def test(it: Scripted) -> None:
         await begin(it)
         await go_on(it, 40)
-        await it.platform.cancel(it.runs()[0].run.id)
+        await it.platform.runs.cancel(it.runs()[0].run.id)
         assert statuses(it) == [StepStatus.COMPLETED] * 40 + [StepStatus.CANCELLED] * (STEPS - 40)
         assert it.count("run_parts") == 0
 

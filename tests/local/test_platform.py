@@ -13,7 +13,7 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
-from stepwell.local.engine.platform import Unavailable
+from stepwell.local.engine.batch_loop import Unavailable
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

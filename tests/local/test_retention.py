@@ -128,7 +128,7 @@ def test_runs_that_ended_while_they_waited_leave_nothing(tmp_path: Path) -> None
         await it.send()
         await it.platform.until_idle()
         (run,) = it.runs()
-        await it.platform.cancel(run.run.id)
+        await it.platform.runs.cancel(run.run.id)
         assert (it.count("waits"), it.count("timers")) == (0, 0)
         it.platform.clock.advance(31 * DAY_MS)
         await clean(it.platform, 30)
@@ -144,7 +144,7 @@ def test_a_rerun_keeps_the_event_of_a_run_that_is_gone(tmp_path: Path) -> None:
         await it.platform.until_idle()
         (first,) = it.runs(event_id)
         it.platform.clock.advance(20 * DAY_MS)
-        again = await it.platform.rerun(first.run.id, "token")
+        again = await it.platform.runs.rerun(first.run.id, "token")
         await it.platform.until_idle()
         it.platform.clock.advance(15 * DAY_MS)
         await clean(it.platform, 30)
@@ -234,9 +234,9 @@ def test_code_that_no_version_needs_goes_with_what_was_pushed_and_what_was_chang
 
     async def test(it: Scripted) -> None:
         definition = {"id": "f", "name": "f", "triggers": [{"event": "go"}], "steps": {}}
-        await it.platform.register(definition, {"a": old}, {}, "f.json")
+        await it.platform.registration.register(definition, {"a": old}, {}, "f.json")
         it.platform.clock.advance(31 * DAY_MS)
-        await it.platform.register(definition, {"a": needed}, {}, "f.json")
+        await it.platform.registration.register(definition, {"a": needed}, {}, "f.json")
         await clean(it.platform, 30)
         assert {path.name for path in (tmp_path / "code").iterdir()} == {needed, "f-2.zip"}
 

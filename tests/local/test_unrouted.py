@@ -15,7 +15,7 @@ import pytest
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.routing.versions import paused, resumed
 from stepwell.core.run.run import RunStatus
-from stepwell.local.engine.platform import Unavailable
+from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
 from tests.local.scripted import Scripted, scripted, until
 
@@ -319,11 +319,11 @@ def test_events_of_a_paused_function_that_are_left_are_kept_until_it_is_resumed(
         await it.deploy()
         await it.platform.send(it.events(400))
         started = it.count("runs")
-        await it.platform.change_routing("f", lambda routing, versions, now: paused(routing, drop=False))
+        await it.platform.registration.change_routing("f", lambda routing, versions, now: paused(routing, drop=False))
         await until(lambda: it.count("unrouted") == 0)
         assert started <= it.count("runs") < 400
         assert it.count("runs") + it.count("kept") == 400
-        await it.platform.change_routing("f", lambda routing, versions, now: resumed(routing))
+        await it.platform.registration.change_routing("f", lambda routing, versions, now: resumed(routing))
         await it.platform.until_idle()
         assert it.count(COMPLETED) == 400
 

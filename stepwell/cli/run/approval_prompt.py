@@ -60,7 +60,7 @@ class Deciding:
         url = asked["approve_url"] if word == "approve" else asked["decline_url"]
         link = platform.links.read(url.rpartition("/")[2])
         assert link is not None
-        await platform.decide(link, decided(link.decision, comment, own_name(), platform.clock.now()))
+        await platform.runs.decide(link, decided(link.decision, comment, own_name(), platform.clock.now()))
 
 
 def _ask(step: str, asked: ApprovalView) -> tuple[str, str | None]:

@@ -133,7 +133,7 @@ class _Once:
         from stepwell.core.events.request import events_accepted_before
 
         events = events_accepted_before([event], server.platform.clock.now())
-        done = await server.platform.replay(registered.function_id, registered.version, events, "run")
+        done = await server.platform.runs.replay(registered.function_id, registered.version, events, "run")
         run_id = done[0].run_id if done else None
         assert run_id is not None
         return run_id
@@ -145,7 +145,7 @@ class _Once:
         crons = [trigger["cron"] for trigger in definition["triggers"] if "cron" in trigger]
         if isinstance(event, dict) and event.get("name") == "stepwell/scheduled.timer" and crons:
             tick = event_from(tick_event(definition["id"], crons[0], server.platform.clock.now()))
-            await server.platform.tick(definition["id"], tick)
+            await server.platform.intake.tick(definition["id"], tick)
             return tick.id
         return await self._accept(server, event, "--event")
 
@@ -183,9 +183,9 @@ class _Once:
             assert found is not None
             view = run_view(found, lambda: server.platform.links)
             self._show(view)
-            if view["status"] != "running" and server.platform.is_idle:
+            if view["status"] != "running" and server.platform.virtual_time.is_idle:
                 break
-            if not server.platform.is_idle or not await self._move_on(server, view, later):
+            if not server.platform.virtual_time.is_idle or not await self._move_on(server, view, later):
                 await asyncio.sleep(0.01)
         for event in later:
             warn(f"no wait was left for --then {short(event)}")
@@ -201,9 +201,9 @@ class _Once:
             return True
         if await self._deciding.decide(server, view):
             return True
-        if self._real_time or server.platform.next_due is None:
+        if self._real_time or server.platform.virtual_time.next_due is None:
             return False
-        skipped = server.platform.next_due - server.platform.clock.now()
+        skipped = server.platform.virtual_time.next_due - server.platform.clock.now()
         if skipped > 50:
             self._say(f"[dim]... {skipped / 1000:,.1f} s later[/]")
         await server.platform.travel(max(0, skipped))

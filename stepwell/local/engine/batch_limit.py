@@ -1,4 +1,5 @@
-"""How much one batch does: what it writes in one commit is bounded, so that nobody waits long for it."""
+"""How much one batch does: what it writes in one commit is bounded, so that nobody waits long for it. And how long the
+event loop may be kept from answering requests."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from collections.abc import Iterable
 from stepwell.local.database.unrouted import Unrouted
 from stepwell.platform import Route
 
+SLICE_S = 0.005  # of work, after which requests are answered
+AT_ONCE = 50  # events, facts and waits between two looks at the clock
 _REST = 2  # pieces: what is left of a batch is done with it rather than left, if it is not more
 
 
@@ -18,8 +21,8 @@ class BatchPace:
     once half of the seconds have passed: the kernel takes as long for it as for a write, and most batches are short.
     """
 
-    def __init__(self, unrouted: Unrouted, at_once: int, most: int, seconds: float) -> None:
-        self._unrouted, self._at_once, self._most = unrouted, at_once, most
+    def __init__(self, unrouted: Unrouted, most: int, seconds: float) -> None:
+        self._unrouted, self._most = unrouted, most
         now = time.perf_counter()
         self._looks_from, self._latest = now + seconds / 2, now + seconds
         self._ends: float | None = None  # as the thread's time
@@ -27,7 +30,7 @@ class BatchPace:
 
     @property
     def at_once(self) -> int:
-        return self._at_once
+        return AT_ONCE
 
     @property
     def is_over(self) -> bool:
@@ -52,7 +55,7 @@ class BatchPace:
 
     def is_enough(self, left: float) -> bool:
         is_granted, self._is_granted = self._is_granted, False
-        return not is_granted and left > _REST * self._at_once and self.is_over
+        return not is_granted and left > _REST * AT_ONCE and self.is_over
 
     def must_wait(self, name: str) -> bool:
         return name in self._unrouted

@@ -53,7 +53,7 @@ async def erase(platform: LocalPlatform, person: Person) -> Erased:
     while (piece := await _find(platform, person, after)).last >= 0:
         open_runs = [run_id for _, run_id, is_over in piece.runs if not is_over]
         if open_runs:
-            await asyncio.gather(*map(platform.cancel, open_runs))
+            await asyncio.gather(*map(platform.runs.cancel, open_runs))
             counts["runs_cancelled"] += len(open_runs)
         is_late = asyncio.get_running_loop().time() > deadline
         if is_late or not await _is_stopped(platform, {run_id for _, run_id, _ in piece.runs}):

@@ -22,7 +22,8 @@ from stepwell.local.database import not_started_tables
 from stepwell.local.database.idempotency import forget
 from stepwell.local.database.log_files import take_log_files
 from stepwell.local.database.long_texts import delete_long_texts
-from stepwell.local.engine.platform import LocalPlatform, Unavailable
+from stepwell.local.engine.batch_loop import Unavailable
+from stepwell.local.engine.platform import LocalPlatform
 from stepwell.project.code import CHANGED, remove
 
 log = logging.getLogger("stepwell.retention")
@@ -83,9 +84,9 @@ async def _in_pieces(
 
 async def rest(platform: LocalPlatform, took_s: float) -> None:
     """Wait before the next piece."""
-    before = platform.batches
+    before = platform.batches.begun
     await asyncio.sleep(_PAUSE * took_s)
-    if platform.batches > before:
+    if platform.batches.begun > before:
         await asyncio.sleep((_BUSY_PAUSE - _PAUSE) * took_s)
 
 

@@ -29,8 +29,9 @@ from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.resume import Restart
 from stepwell.local.approvals import LocalApprovals
+from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.erasure import erase
-from stepwell.local.engine.platform import DEFAULT_URL, Unavailable
+from stepwell.local.engine.settings import DEFAULT_URL
 from stepwell.local.http.ingest_connection import IngestConnection
 from stepwell.local.http.tls import Certificate
 from stepwell.local.http.web_server import WebServer
@@ -62,20 +63,20 @@ class _Control:
 
     def cancel(self, run_id: str) -> None:
         async def cancel() -> None:
-            await self._platform.cancel(run_id)
+            await self._platform.runs.cancel(run_id)
 
         self.call(cancel())
 
     def rerun(self, run_id: str, restart: Restart | None) -> str | None:
-        return self.call(self._platform.rerun(run_id, uuid4().hex, restart))
+        return self.call(self._platform.runs.rerun(run_id, uuid4().hex, restart))
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        return self.call(self._platform.replay(function_id, version, events, replay))
+        return self.call(self._platform.runs.replay(function_id, version, events, replay))
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
-        return self.call(self._platform.decide(link, outcome))
+        return self.call(self._platform.runs.decide(link, outcome))
 
     def erase(self, person: Person) -> Erased:
         return self.call(erase(self._platform, person))
@@ -84,7 +85,7 @@ class _Control:
         return self._queries.read_samples(function_id, limit)
 
     def change_routing(self, function_id: str, change: Change) -> Routing:
-        return self.call(self._platform.change_routing(function_id, change))
+        return self.call(self._platform.registration.change_routing(function_id, change))
 
     def push(self, archive: IO[bytes], release: Release) -> Pushed:
         try:
@@ -104,7 +105,7 @@ class _Control:
         return Pushed(registered.function_id, registered.version, registered.is_new)
 
     def cancel_runs(self, function_id: str) -> None:
-        self.call(self._platform.cancel_runs(function_id))
+        self.call(self._platform.runs.cancel_all(function_id))
 
     def call(self, work: Coroutine[Any, Any, T], seconds: float = _ANSWER_S) -> T:
         """Do work on the event loop, and wait for it."""
@@ -137,7 +138,16 @@ def app_of(
     rest: ASGIApp = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
     if reader is not None:
         rest = Readers(rest, reader, keys)
-    return App(rest, server.webhooks, keys, accept, platform.judge, platform.clock.now, local_only, platform.sender)
+    return App(
+        rest,
+        server.webhooks,
+        keys,
+        accept,
+        platform.intake.judge,
+        platform.clock.now,
+        local_only,
+        platform.intake.sender,
+    )
 
 
 async def serve(

@@ -1,0 +1,218 @@
+"""The loop of batches on the event loop: one engine batch, one transaction, then whoever waits is answered.
+
+That is group commit: nobody is answered, and nothing that was claimed is launched, before the batch is durable. A batch
+is done in slices, so that requests are answered in between. Everything in here happens on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from stepwell.engine import IncomingEvent, RunFact
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.backlog import Backlog, Call, Line
+from stepwell.local.engine.batch_limit import SLICE_S
+from stepwell.local.engine.batch_work import Batch, BatchWork
+from stepwell.local.engine.due_timer import DueTimer
+from stepwell.local.engine.executor import Executor
+from stepwell.local.engine.recovery import Recovery
+from stepwell.local.engine.settings import Settings
+from stepwell.local.engine.steady_clock import SteadyClock
+
+log = logging.getLogger("stepwell.local")
+
+T = TypeVar("T")
+
+
+class Unavailable(Exception):
+    """The batch could not be written (is the disk full?); nothing of it was accepted. Try again."""
+
+
+class BatchLoop:
+    def __init__(
+        self,
+        store: LocalStore,
+        executor: Executor,
+        backlog: Backlog,
+        work: BatchWork,
+        recovery: Recovery,
+        clock: SteadyClock,
+        settings: Settings,
+    ) -> None:
+        self._store, self._executor, self._backlog, self._work = store, executor, backlog, work
+        self._recovery, self._clock, self._retry_s = recovery, clock, settings.retry_s
+        self._loop = asyncio.get_running_loop()
+        self.timer = DueTimer(clock, settings.look_again_s, self._on_due)
+        self.begun = 0  # so many batches have begun
+        self._batch: Batch | None = None  # that is being written
+        self._steps: Iterator[None] = iter(())  # what is left to do of it, a piece at a time
+        self._is_scheduled = False
+        self._is_held = False
+        self._is_closed = False
+        self._alone = asyncio.Lock()
+        self._retry: asyncio.TimerHandle | None = None
+
+    # --- work for the next batches ---------------------------------------------------------------------------------
+
+    def accept(self, request: Sequence[IncomingEvent]) -> asyncio.Future[None]:
+        """Accept the events of a request. Done when they are durable; raises Unavailable."""
+        self._backlog.requests.add([request])
+        return self._durable(self._backlog.requests)
+
+    def fold(self, facts: Iterable[RunFact]) -> asyncio.Future[None]:
+        """Fold facts into their runs. Done when that is durable; raises Unavailable."""
+        self._backlog.facts.add(facts)
+        return self._durable(self._backlog.facts)
+
+    def do(self, call: Call) -> asyncio.Future[None]:
+        """Call this, with the time, as part of a batch. Done when that is durable; raises Unavailable."""
+        self._backlog.calls.add([call])
+        return self._durable(self._backlog.calls)
+
+    async def result_of(self, work: Callable[[int], T], *refusals: type[Exception]) -> T:
+        """`do` this and return its result. If it raises one of `refusals`, it must have written nothing: the batch goes
+        on without it, and the error is raised here. Any other error rolls the batch back. Raises Unavailable."""
+        results: list[T] = []
+        refused: list[Exception] = []
+
+        def call(now: int) -> None:
+            try:
+                results.append(work(now))
+            except refusals as reason:
+                refused.append(reason)
+
+        await self.do(call)
+        if refused:
+            raise refused[0]
+        return results[0]
+
+    def announce(self, events: Sequence[IncomingEvent]) -> None:
+        """Accept events of the engine's own with one of the next batches; nobody waits for that."""
+        self._backlog.requests.add([events])
+        self.schedule()
+
+    def release_kept(self) -> None:
+        """Route, soon, the events that were kept for functions that are not paused any more."""
+        self._work.release_kept()
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Begin a batch, or go on with it, when the event loop has done what it has to do now."""
+        if not self._is_scheduled and not self._is_closed:
+            self._is_scheduled = True
+            self._loop.call_soon(self._go_on)
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """Do work on the database in a thread while no batch is written: what comes waits for it."""
+        async with self._alone:
+            self._is_held = True
+            try:
+                await self.between_batches()
+                return await asyncio.to_thread(work)
+            finally:
+                self._is_held = False
+                self.schedule()
+
+    async def between_batches(self) -> None:
+        """Return when no batch is being written."""
+        while self._batch is not None:
+            await asyncio.sleep(0)
+
+    async def write_all(self) -> None:
+        """Return when all that has been asked for so far is durable. Raises Unavailable."""
+        if self._backlog or self._batch is not None or self._store.has_logs:
+            for line in (self._backlog.requests, self._backlog.calls, self._backlog.facts):
+                await self._durable(line)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is being written, and none is needed."""
+        is_pending = self._is_scheduled or self._batch is not None
+        return not (is_pending or self._work.has_more or self._store.unrouted)
+
+    def close(self) -> None:
+        """Begin no batch any more, and leave the one that is being written."""
+        self._is_closed = True
+        self.timer.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
+
+    def _durable(self, line: Line[Any]) -> asyncio.Future[None]:
+        """Done when all that stands in this line is."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        line.wait(future)
+        self.schedule()
+        return future
+
+    def _on_due(self) -> None:
+        self._store.timers.changed = True
+        self.schedule()
+
+    # --- a batch ---------------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Do a slice of a batch; after the last, commit it, answer who waits, and launch what it claimed."""
+        self._is_scheduled = False
+        if self._is_closed or (self._is_held and self._batch is None):
+            return
+        try:
+            if self._batch is None:
+                self._begin()
+            slice_ends = time.perf_counter() + SLICE_S
+            for _ in self._steps:
+                if time.perf_counter() > slice_ends:
+                    self.schedule()
+                    return
+            self._store.flush()
+        except Exception as error:
+            self._roll_back(error)
+            return
+        batch, self._batch = self._batch, None
+        assert batch is not None
+        self._clock.moved_back(batch.set_back_ms)
+        for future in self._backlog.reached():
+            if not future.done():
+                future.set_result(None)
+        self._executor.launch()
+        if self._store.timers.changed:
+            self.timer.set(self._store.timers.next_due(), batch.now)
+        if self._work.has_more:
+            self.schedule()
+
+    def _begin(self) -> None:
+        now = self._clock.now()
+        batch = self._work.begin(now, self._clock.set_back_ms, has_due=self.timer.is_due(now))
+        self.begun += 1
+        self._batch, self._steps = batch, self._work.steps(batch)
+        self._store.begin()
+
+    def _roll_back(self, error: Exception) -> None:
+        """Nothing of the batch happened: senders get Unavailable, facts are kept for another try."""
+        log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
+        batch, self._batch = self._batch, None
+        self._store.rollback()
+        self._executor.discard_batch()
+        for future in self._backlog.reached():
+            if not future.done():
+                future.set_exception(Unavailable(f"not accepted, try again: {error}"))
+        self._work.undo(batch)
+        self._retry = self._retry or self._loop.call_later(self._retry_s, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._work.try_again()
+        if self._batch is not None:  # what it has claimed is not running yet, and not lost
+            self._retry = self._loop.call_later(SLICE_S, self._try_again)
+            return
+        try:
+            self._recovery.recover_all()
+        except sqlite3.Error as error:
+            log.error("the database cannot be read, trying again in %s s: %s", self._retry_s, error)
+            self._retry = self._loop.call_later(self._retry_s, self._try_again)
+        else:
+            self.schedule()

@@ -1,0 +1,181 @@
+"""What one batch does, a piece at a time: what was asked for, then runs that have begun, then events that start others.
+
+The only module on one machine that calls the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import field
+
+from stepwell.core.events.events import Event, Invalid, event_from
+from stepwell.core.plain_data import immutable
+from stepwell.core.run.approvals import Link, Standing, standing
+from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Outcome
+from stepwell.core.run.resume import Restart
+from stepwell.engine import Engine, IncomingEvent, RunFact
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.backlog import Backlog, Call
+from stepwell.local.engine.batch_limit import AT_ONCE, BatchPace
+from stepwell.local.engine.executor import Executor
+from stepwell.local.engine.settings import Settings
+from stepwell.platform import Replayed
+
+_MOST_CALLS = 10  # of a batch
+_LARGE = 200  # events: a request with more is dear to accept, and runs that have begun shall get on in between
+_BETWEEN_LARGE = 4  # batches
+
+
+class UnknownRun(KeyError):
+    """There is no run with this id."""
+
+
+@immutable
+class Batch:
+    """`calls` and `arrivals` are what it begins with, `facts` all that it has taken of the backlog."""
+
+    now: int
+    set_back_ms: int  # how far the clock was set back, as far as this batch follows it
+    has_due: bool  # whether timers or cron ticks are due
+    pace: BatchPace
+    calls: Sequence[Call]
+    arrivals: Sequence[IncomingEvent]
+    facts: list[RunFact] = field(default_factory=list)
+
+
+class BatchWork:
+    def __init__(
+        self, engine: Engine, store: LocalStore, executor: Executor, backlog: Backlog, settings: Settings
+    ) -> None:
+        self._engine, self._store, self._executor, self._backlog = engine, store, executor, backlog
+        self._settings = settings
+        self._is_wary = False  # a batch failed: what events are still to do may be why, and waits for another try
+        self._until_large = 0  # batches, before the next large request is accepted
+        self._releases_kept = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is work for another batch."""
+        is_left = self._store.unrouted and not self._is_wary
+        return bool(self._backlog or self._releases_kept or is_left or self._executor.can_take)
+
+    def begin(self, now: int, set_back_ms: int, *, has_due: bool) -> Batch:
+        """Take what the next batch begins with."""
+        settings = self._settings
+        pace = BatchPace(self._store.unrouted, settings.batch_facts, settings.batch_s)
+        calls, arrivals = self._backlog.calls.take(_MOST_CALLS), self._take_arrivals()
+        self._until_large = _BETWEEN_LARGE if len(arrivals) > _LARGE else self._until_large - 1
+        return Batch(now, set_back_ms, has_due, pace, calls, arrivals)
+
+    def steps(self, batch: Batch) -> Iterator[None]:
+        """Do the batch, a piece with each step."""
+        if batch.set_back_ms:
+            yield from self._store.move_back(batch.set_back_ms, batch.now)
+        for call in batch.calls:
+            call(batch.now)
+            yield
+        ticks, facts = self._take_due(batch.now) if batch.has_due else ([], [])
+        yield from self._advance_runs(batch, facts)
+        yield from self._route_events(batch, [*ticks, *batch.arrivals])
+        self._store.write()
+        yield
+
+    def undo(self, batch: Batch | None) -> None:
+        """The batch was rolled back: facts are kept for the next one, and what events are still to do waits until
+        `try_again`."""
+        if batch is not None:
+            self._backlog.facts.give_back(batch.facts)
+        self._releases_kept = self._is_wary = True
+
+    def try_again(self) -> None:
+        self._is_wary = False
+
+    def release_kept(self) -> None:
+        """Route the events that were kept for functions that are not paused any more, some with every batch."""
+        self._releases_kept = True
+
+    # --- the pieces of a batch -------------------------------------------------------------------------------------
+
+    def _take_arrivals(self) -> list[IncomingEvent]:
+        """The next requests' events; no large request yet, if runs have not got on since the last."""
+        is_early = self._until_large > 0 and (self._backlog.facts or self._store.unrouted)
+        return self._backlog.take_arrivals(AT_ONCE, _LARGE if is_early else math.inf)
+
+    def _take_due(self, now: int) -> tuple[list[IncomingEvent], list[RunFact]]:
+        """Ticks of cron triggers and events of guards that are due, and facts of timers."""
+        facts = [RunFact(run_id, timer.fact()) for run_id, timer in self._store.timers.take_due(now)]
+        functions = self._store.functions
+        ticks = [IncomingEvent(event_from(tick), only=name) for name, tick in functions.schedules.take_ticks(now)]
+        return [*ticks, *(IncomingEvent(event) for event in functions.guard(now))], facts
+
+    def _advance_runs(self, batch: Batch, facts: list[RunFact]) -> Iterator[None]:
+        """Runs that have begun come first: what came for them, then those that queue for slots."""
+        steps, now, pace = self._engine.steps, batch.now, batch.pace
+        while (taken := self._backlog.facts.take(AT_ONCE)) or facts:
+            batch.facts.extend(taken)
+            yield from steps([], taken + facts, now, pace)
+            facts = []
+            if pace.is_over:
+                break
+        while self._executor.can_take:
+            claims = self._executor.take_queued(AT_ONCE)
+            started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
+            yield from steps([], started, now, pace)
+            if pace.is_over:
+                break
+
+    def _route_events(self, batch: Batch, arrivals: list[IncomingEvent]) -> Iterator[None]:
+        """Then events start runs, and wake those that wait: new events, those that were kept while a function was
+        paused, and those that earlier batches have left. A piece of each at least, so that all get on."""
+        steps, now, pace = self._engine.steps, batch.now, batch.pace
+        while arrivals:
+            yield from steps(arrivals, [], now, pace)
+            arrivals = [] if pace.is_over else self._take_arrivals()
+        while self._releases_kept:
+            yield from steps([], self._release_some(now), now, pace)
+            if pace.is_over:
+                break
+        while self._store.unrouted and not self._is_wary:
+            pace.grant()
+            yield from steps([], [], now, pace, self._store.unrouted.take(AT_ONCE))
+            if pace.is_over or self._executor.has_queued:  # whatever starts would only queue, too
+                break
+
+    def _release_some(self, now: int) -> list[RunFact]:
+        """Starts of kept events, which are taken and started in one transaction."""
+        functions = self._store.functions
+        for function_id in functions.having_kept():
+            if ids := functions.take_kept(function_id, AT_ONCE):
+                events = self._store.events(ids)
+                return self._engine.release(function_id, [events[name] for name in ids if name in events], None, now)
+        self._releases_kept = False
+        return []
+
+    # --- calls, as part of a batch ---------------------------------------------------------------------------------
+
+    def decide(self, link: Link, outcome: Outcome, now: int) -> bool:
+        """End an approval with this outcome; False if it is not open any more."""
+        record = self._store.load([link.run_id]).get(link.run_id)
+        if record is None or standing(record.run, link, now) is not Standing.OPEN:
+            return False
+        self._engine.process([], [RunFact(link.run_id, AttemptEnded(link.step, link.attempt, outcome))], now)
+        return True
+
+    def rerun(self, run_id: str, token: str, restart: Restart | None, now: int) -> str | None:
+        """The new run's id; None if the function is not live any more. Raises UnknownRun, CannotResume."""
+        record = self._store.load([run_id]).get(run_id)
+        if record is None:
+            raise UnknownRun(run_id)
+        return self._engine.rerun(record, token, now, restart=restart)
+
+    def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str, now: int
+    ) -> list[Replayed] | None:
+        """What became of each event; None if there is no such version."""
+        plan = self._store.functions.use(function_id, version)
+        return None if plan is None else self._engine.replay(plan, events, replay, now)
+
+    def refuse(self, event: Event, errors: Sequence[Invalid], now: int) -> list[IncomingEvent]:
+        """The engine's own events that tell functions of an event that its type rejects."""
+        return self._engine.refuse(event, errors, now)

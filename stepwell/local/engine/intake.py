@@ -1,0 +1,68 @@
+"""Events that senders hand in: judged by the types of events, then accepted by a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from stepwell.core.events.events import Event
+from stepwell.core.events.request import BadRequest, EventError
+from stepwell.engine import IncomingEvent
+from stepwell.event_types.effort import Effort
+from stepwell.event_types.types import MOST_TOLD, errors_of
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.batch_limit import SLICE_S
+from stepwell.local.engine.batch_loop import BatchLoop
+from stepwell.local.engine.batch_work import BatchWork
+from stepwell.local.engine.clock import Clock
+
+
+class Intake:
+    def __init__(self, store: LocalStore, batches: BatchLoop, work: BatchWork, clock: Clock) -> None:
+        self._store, self._batches, self._work, self._clock = store, batches, work, clock
+        self._judging = asyncio.Lock()
+
+    def send(self, events: Sequence[Event]) -> Awaitable[None]:
+        """Accept events: they are durable when this has been awaited. Raises Unavailable, and BadRequest if types of
+        events refuse some."""
+        return self._send_judged(events) if self._store.types.current().has_any else self._accept(events)
+
+    def sender(self) -> Callable[[Sequence[Event]], asyncio.Future[None]] | None:
+        """`send` of events that no types can refuse; None while there are types, or a policy for events without."""
+        return None if self._store.types.current().has_any else self._accept
+
+    def tick(self, function_id: str, tick: Event) -> asyncio.Future[None]:
+        """Accept a tick of this function's cron trigger now."""
+        return self._batches.accept([IncomingEvent(tick, only=function_id)])
+
+    async def judge(self, events: Iterable[tuple[int, Event]]) -> list[EventError]:
+        """The errors for which types of events reject some of these, each by its place in a request; functions are told
+        of them as well. Where a type's policy is `warn`, the events are marked. Requests are answered in between."""
+        types = self._store.types.current()
+        if not types.has_any:
+            return []
+        refused, effort, slice_ends = [], Effort(), time.perf_counter() + SLICE_S
+        has_turn = False
+        try:
+            for indexed in events:
+                refused += types.refused([indexed], effort=effort)
+                if time.perf_counter() > slice_ends:
+                    if not has_turn:  # requests that take long are judged one at a time
+                        has_turn = await self._judging.acquire()
+                    await asyncio.sleep(0)
+                    slice_ends = time.perf_counter() + SLICE_S
+        finally:
+            if has_turn:
+                self._judging.release()
+        for _, event, errors in refused[:MOST_TOLD]:
+            self._batches.announce(self._work.refuse(event, errors, self._clock.now()))
+        return errors_of(refused)
+
+    async def _send_judged(self, events: Sequence[Event]) -> None:
+        if errors := await self.judge(enumerate(events)):
+            raise BadRequest(400, errors)
+        await self._accept(events)
+
+    def _accept(self, events: Sequence[Event]) -> asyncio.Future[None]:
+        return self._batches.accept([IncomingEvent(event) for event in events])

@@ -1,0 +1,65 @@
+"""Versions of functions and of types of events: registering, releasing and retiring them, each as part of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from stepwell.core.routing import versions
+from stepwell.core.routing.versions import NotPossible, Release, Routing
+from stepwell.event_types.changes import check_type
+from stepwell.event_types.types import Change, Refused, TypeVersion
+from stepwell.local.database.functions import Registered
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.batch_loop import BatchLoop
+
+T = TypeVar("T")
+
+
+class Registration:
+    def __init__(self, store: LocalStore, batches: BatchLoop) -> None:
+        self._store, self._batches = store, batches
+
+    async def register(
+        self,
+        definition: dict[str, Any],
+        code: Mapping[str, str],
+        dotenv: Mapping[str, Mapping[str, str]],
+        file: str,
+        release: Release | None = None,
+    ) -> Registered:
+        """Make and release a version; its step code must lie in the platform's code folder already. Raises
+        NotPossible."""
+        registered = await self._change(
+            lambda now: self._store.functions.register(definition, code, dotenv, file, now, release)
+        )
+        self._batches.release_kept()
+        return registered
+
+    async def change_routing(self, function_id: str, change: versions.Change) -> Routing:
+        """Raises KeyError, NotPossible."""
+        changed = await self._change(lambda now: self._store.functions.change(function_id, change, now))
+        self._batches.release_kept()
+        return changed
+
+    async def retire(self, function_ids: Sequence[str]) -> None:
+        """Start no new runs of these functions."""
+        await self._change(lambda now: self._store.functions.retire(function_ids, now))
+
+    async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+        """Register versions of types of events, all or none. Raises event_types.types.Refused."""
+        same = [self._store.types.unchanged(version) for version in types]
+        if all(same):
+            return [change for change in same if change is not None]
+        checked = [(version, await asyncio.to_thread(check_type, version)) for version in types]
+        return await self._batches.result_of(
+            lambda now: self._store.types.register(checked, now, dry_run=dry_run), Refused
+        )
+
+    async def _change(self, work: Callable[[int], T]) -> T:
+        def change(now: int) -> T:
+            self._store.timers.changed = True  # of cron triggers, of guards
+            return work(now)
+
+        return await self._batches.result_of(change, NotPossible, KeyError)

@@ -1,0 +1,53 @@
+"""What the API asks of runs: cancel, decide on an approval, rerun, replay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from stepwell.core.events.events import Event
+from stepwell.core.run.approvals import Link
+from stepwell.core.run.messages import CancelRequested, Outcome
+from stepwell.core.run.resume import CannotResume, Restart
+from stepwell.engine import RunFact
+from stepwell.local.database.store import LocalStore
+from stepwell.local.engine.batch_loop import BatchLoop
+from stepwell.local.engine.batch_work import BatchWork, UnknownRun
+from stepwell.platform import Replayed
+
+
+class RunControl:
+    """What these methods return is durable when they return. All raise Unavailable."""
+
+    def __init__(self, store: LocalStore, batches: BatchLoop, work: BatchWork) -> None:
+        self._store, self._batches, self._work = store, batches, work
+
+    def cancel(self, run_id: str) -> asyncio.Future[None]:
+        return self._batches.fold([RunFact(run_id, CancelRequested())])
+
+    async def cancel_all(self, function_id: str) -> None:
+        """Cancel all open runs of a function."""
+
+        def open_runs(now: int) -> list[str]:
+            sql = "SELECT id FROM runs WHERE function = ? AND status = 0"
+            return [run_id for (run_id,) in self._store.connection.execute(sql, (function_id,))]
+
+        run_ids = await self._batches.result_of(open_runs)
+        await self._batches.fold([RunFact(run_id, CancelRequested()) for run_id in run_ids])
+
+    async def decide(self, link: Link, outcome: Outcome) -> bool:
+        """End an approval with this outcome; False if it was not open any more."""
+        return await self._batches.result_of(lambda now: self._work.decide(link, outcome, now))
+
+    async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
+        """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run, and
+        CannotResume."""
+        return await self._batches.result_of(
+            lambda now: self._work.rerun(run_id, token, restart, now), UnknownRun, CannotResume
+        )
+
+    async def replay(
+        self, function_id: str, version: int, events: Sequence[str | Event], replay: str
+    ) -> list[Replayed] | None:
+        """What became of each event; None if there is no such version."""
+        return await self._batches.result_of(lambda now: self._work.replay(function_id, version, events, replay, now))
