@@ -9,9 +9,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepwell.event_types.schema import Place, conjunction, validator
+
+if TYPE_CHECKING:
+    import jsonschema_rs
 
 # JSON Schema's types as sets of kinds that have nothing in common: an integer is a number without a fraction.
 TYPES = {
@@ -29,10 +32,9 @@ _MOST_VALUES = 1000
 
 @dataclass(frozen=True)
 class Known:
-    """A value for which every schema of `parts` holds, and none of `never`. Without parts: any value."""
+    """A value for which every schema of `parts` holds. Without parts: any value."""
 
     parts: tuple[Place, ...]
-    never: tuple[Place, ...] = ()
     split: frozenset[Place] = frozenset()  # whose alternatives were already told apart
 
     def __hash__(self) -> int:
@@ -40,10 +42,10 @@ class Known:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.parts, self.never))
+        return hash(self.parts)
 
     def also(self, *places: Place) -> Known:
-        return Known((*self.parts, *places), self.never, self.split)
+        return Known((*self.parts, *places), self.split)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -164,7 +166,7 @@ class Known:
         return max((len(s.get("prefixItems", ())) for s in self.schemas), default=0)
 
     def item(self, index: int) -> Known:
-        return Known(tuple(part for place in self.places for part in _item_places(place, index)))
+        return Known(tuple(part for place in self.places for part in item_places(place, index)))
 
 
 def kinds_of(schema: dict[str, Any]) -> frozenset[str]:
@@ -183,15 +185,12 @@ def field_places(place: Place, name: str) -> Iterator[Place]:
         yield place.child("properties", name)
     matching = [pattern for pattern in place.get("patternProperties") or () if matches(pattern, name)]
     yield from (place.child("patternProperties", pattern) for pattern in matching)
-    if not named and not matching and place.get("additionalProperties") is not None and _all_readable(place):
+    if not named and not matching and place.get("additionalProperties") is not None:
         yield place.child("additionalProperties")
 
 
-def _all_readable(place: Place) -> bool:
-    return all(is_readable(pattern) for pattern in place.get("patternProperties") or ())
-
-
-def _item_places(place: Place, index: int) -> Iterator[Place]:
+def item_places(place: Place, index: int) -> Iterator[Place]:
+    """The schema in `place` that holds for an item, if there is one."""
     if index < len(place.get("prefixItems") or ()):
         yield place.child("prefixItems", index)
     elif place.get("items") is not None:
@@ -199,20 +198,13 @@ def _item_places(place: Place, index: int) -> Iterator[Place]:
 
 
 @lru_cache(maxsize=4096)
-def _pattern(pattern: str) -> Any:
-    try:
-        return validator({"pattern": pattern})
-    except ValueError:
-        return None
-
-
-def is_readable(pattern: str) -> bool:
-    """Whether names can be held against a pattern."""
-    return _pattern(pattern) is not None
+def _pattern(pattern: str) -> jsonschema_rs.Draft202012Validator:
+    return validator({"pattern": pattern})
 
 
 def matches(pattern: str, name: str) -> bool:
-    return is_readable(pattern) and bool(_pattern(pattern).is_valid(name))
+    """Whether a field of this name is among those that a pattern means."""
+    return bool(_pattern(pattern).is_valid(name))
 
 
 def is_valid(place: Place, value: Any) -> bool:

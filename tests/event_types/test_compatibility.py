@@ -119,9 +119,87 @@ def test_a_new_optional_field_is_a_break_in_strict_terms_but_nobody_is_stopped_b
     assert compare(fields(more=False, a=TEXT, b=TEXT), fields(more=False, a=TEXT)).breaking
 
 
-def test_what_cannot_be_compared_says_so() -> None:
-    found = compare({}, {"not": {"required": ["a"]}})
-    assert only(found.backward) == ("/not", "`not` cannot be compared")
+PAID = {"if": {"required": ["paid"]}, "then": {"required": ["method"]}}
+NOT_UNDERSTOOD: list[tuple[str, Any, Any]] = [
+    ("not", {"required": ["a"]}, {"required": ["b"]}),
+    ("not", None, {}),
+    ("if", {"required": ["a"]}, {"required": ["b"]}),
+    ("contains", TEXT, NUMBER),
+    ("contains", None, True),
+    ("propertyNames", {"maxLength": 3}, {"maxLength": 4}),
+    ("dependentSchemas", {"a": fields("b")}, {"a": fields("c")}),
+    ("unevaluatedProperties", TEXT, False),
+    ("unevaluatedItems", TEXT, False),
+]
+
+
+@pytest.mark.parametrize(("keyword", "old", "new"), NOT_UNDERSTOOD)
+def test_a_change_that_is_not_understood_is_a_breaking_one(keyword: str, old: Any, new: Any) -> None:
+    then = {"then": False} if keyword == "if" else {}
+    before, after = ({**then, keyword: schema} if schema is not None else {} for schema in (old, new))
+    assert only(compare(before, after).backward) == (f"/{keyword}", f"`{keyword}` cannot be compared")
+
+
+UNCHANGED: list[Any] = [
+    PAID,
+    {"not": {"required": ["a", "b"]}},
+    {"propertyNames": {"pattern": "^[a-z]+$"}},
+    {"dependentSchemas": {"a": fields("b")}},
+    {"oneOf": [fields("email"), fields("phone")]},
+    {"properties": {"tags": {"type": "array", "contains": TEXT, "minContains": 2}}},
+    {"properties": {"tags": {"prefixItems": [TEXT], "unevaluatedItems": NUMBER}}},
+]
+
+
+@pytest.mark.parametrize("unchanged", UNCHANGED)
+def test_what_did_not_change_is_no_break_whatever_it_says(unchanged: Any) -> None:
+    """Though it stands beside a change that is compatible."""
+    old = {"properties": {"n": WHOLE}, **unchanged}
+    new = {"description": "more", "required": [], **unchanged}
+    new["properties"] = {"n": NUMBER, **unchanged.get("properties", {})}
+    if "properties" in unchanged:
+        old["properties"] = {"n": WHOLE, **unchanged["properties"]}
+    assert compare(old, new).level == "backward"
+
+
+def test_what_a_reference_leads_to_counts_and_not_its_name() -> None:
+    rule = {"not": {"$ref": "#/$defs/old"}, "$defs": {"old": fields("a", a=TEXT)}}
+    assert compare(rule, {"not": {"$ref": "#/$defs/new"}, "$defs": {"new": fields("a", a=TEXT)}}).level == "full"
+    assert compare(rule, {**rule, "$defs": {"old": fields("a", a=NUMBER)}}).level == "none"
+    whole = {"not": {"properties": {"a": {"$ref": "#"}}}}
+    assert compare({**whole, "type": "object"}, {**whole, "type": ["object", "null"]}).level == "none"
+    assert compare({"const": {"title": "a"}}, {"const": {"title": "b"}}).level == "none"
+    assert compare({"not": fields("title", title=TEXT)}, {"not": fields("title", title=NUMBER)}).level == "none"
+
+
+COMPATIBLE: dict[str, tuple[Any, Any]] = {
+    "an optional field of a closed object": (fields(more=False), fields(more=False, a=TEXT)),
+    "a value more": ({"enum": ["a", "b"]}, {"enum": ["c", "b", "a"]}),
+    "a constant that becomes a list": ({"const": 1}, {"enum": [1, 2]}),
+    "a constant that becomes a type": ({"const": 1.5}, NUMBER),
+    "a type more": (TEXT, {"type": ["string", "null"]}),
+    "null by anyOf": (TEXT, {"anyOf": [NULL, TEXT]}),
+    "integers that become numbers": (WHOLE, NUMBER),
+    "a lower minimum": ({**NUMBER, "minimum": 1}, {**NUMBER, "minimum": 0.5}),
+    "no maximum": ({**NUMBER, "maximum": 1}, NUMBER),
+    "a longer text": ({**TEXT, "maxLength": 1}, {**TEXT, "maxLength": 2}),
+    "no pattern": ({**TEXT, "pattern": "^a"}, TEXT),
+    "shorter lists": ({"minItems": 2}, {"minItems": 1}),
+    "items of more types": ({"items": WHOLE}, {"items": NUMBER}),
+    "an open object": (fields(more=False, a=TEXT), fields(a=TEXT)),
+    "nothing required": (fields("a", "b"), fields("a")),
+    "definitions in place of their names": (refs("a", {"items": WHOLE}), {"items": NUMBER}),
+    "one more kind of event": (
+        {"oneOf": [tagged("a"), tagged("b")]},
+        {"oneOf": [tagged("c", n=NUMBER), tagged("b"), tagged("a", n=TEXT)]},
+    ),
+    "words": (fields(a={**TEXT, "description": "x"}), {**fields(a={**TEXT, "examples": ["y"]}), "title": "z"}),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), COMPATIBLE.values(), ids=COMPATIBLE)
+def test_what_people_change_without_harm_is_compatible(old: Any, new: Any) -> None:
+    assert [found for found in compare(old, new).backward if not found.additive] == []
 
 
 def test_a_schema_of_the_whole_event_and_one_of_its_data_are_compared() -> None:

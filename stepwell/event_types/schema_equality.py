@@ -1,0 +1,74 @@
+"""What schemas require, as text: two schemas with equal texts accept the same values.
+
+Annotations are left out, and what a `$ref` leads to counts instead of its name. Nothing else is simplified: schemas
+that accept the same values may well have different texts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stepwell.event_types.schema import Place, child_keywords
+
+_ANNOTATIONS = frozenset(
+    {"$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
+     "deprecated", "readOnly", "writeOnly"}
+)  # fmt: skip
+_MOST_SCHEMAS = 100_000
+_Words = tuple[str, ...] | None
+
+
+class SchemaTexts:
+    """The texts of schemas, each made once. The work is bounded: what is beyond it has no text, and equals nothing."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_SCHEMAS
+        self._texts: dict[tuple[Place, _Words], str | None] = {}
+
+    def are_equal(self, place: Place, other: Place, words: _Words = None) -> bool:
+        """Whether two schemas have the same text. `words`: compare these keywords alone."""
+        text = self._text(place, words)
+        return text is not None and text == self._text(other, words)
+
+    def _text(self, place: Place, words: _Words) -> str | None:
+        if (place, words) not in self._texts:
+            graph = _Graph(place, words, self._left)
+            self._left = graph.left
+            self._texts[place, words] = json.dumps(graph.schemas, sort_keys=True) if graph.left > 0 else None
+        return self._texts[place, words]
+
+
+class _Graph:
+    """All schemas that one leads to, each `$ref` replaced by the number of the schema that it means."""
+
+    def __init__(self, start: Place, words: _Words, most: int) -> None:
+        self.left = most
+        self._places = [start]
+        self._numbers: dict[Place, int] = {}
+        self.schemas: list[Any] = []
+        for place in self._places:  # it grows on the way
+            self.schemas.append(self._plain(place, None if self.schemas else words))
+
+    def _plain(self, place: Place, words: _Words = None) -> Any:
+        self.left -= 1
+        if isinstance(place.schema, bool) or self.left <= 0:
+            return place.schema
+        plain: list[Any] = []
+        for word in sorted(place.schema):
+            if word in _ANNOTATIONS or word.startswith("x-") or (words is not None and word not in words):
+                continue
+            children = child_keywords(place, word)
+            if children is not None:
+                plain.append([word, [[*way, self._plain(child)] for way, child in sorted(children.items())]])
+            elif word == "$ref":
+                plain.append([word, self._number(place.document.target(place.schema[word]))])
+            else:
+                plain.append([word, place.schema[word]])
+        return plain
+
+    def _number(self, target: Place | None) -> int | None:
+        if target is not None and target not in self._numbers:
+            self._numbers[target] = len(self._places)
+            self._places.append(target)
+        return self._numbers.get(target) if target is not None else None
