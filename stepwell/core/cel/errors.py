@@ -34,6 +34,14 @@ _NUMBERS = {"int": "a whole number", "double": "a number with a fraction", "uint
 _MEANT = {"=": "==", "&": "&&", "|": "||", "and": "&&", "or": "||", "not": "!", "is": "=="}
 
 
+class ExpressionError(ValueError):
+    """An expression that cannot be used, and the place in it (line and column, from 1) that is wrong."""
+
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(message)
+        self.message, self.line, self.column = message, line, column
+
+
 def compile_problem(text: str, source: str, variables: Sequence[str], elsewhere: Sequence[str]) -> tuple[str, int, int]:
     """Message, line and column (from 1) of what is wrong with `source`.
 
