@@ -39,8 +39,8 @@ from stepwell.cdk.deployed import Deployed
 from stepwell.cdk.environment import registrar_parameter
 from stepwell.cdk.options import CannotDeploy, StepOptions, check_names
 from stepwell.cdk.step import Step, StepRole
-from stepwell.core.definition.definition import Docker, Lambda
 from stepwell.core.definition.problems import nearest
+from stepwell.core.definition.runtimes import Docker, Lambda
 from stepwell.event_types.types import TypeVersion
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all

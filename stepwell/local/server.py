@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from stepwell.api.health import Broken
-from stepwell.core.plan import compile_plan
+from stepwell.core.compile import compile_plan
 from stepwell.core.routing.versions import Release
 from stepwell.event_types.types import Change, Refused, TypeVersion
 from stepwell.local.code.check import check_code

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stepwell.core.definition.definition import CUE, Definition, DefinitionError, Lambda, Step, parse_definition
+from stepwell.core.definition.definition import DefinitionError, parse_definition
+from stepwell.core.definition.model import CUE, Definition, Step
 from stepwell.core.definition.problems import Pointer
+from stepwell.core.definition.runtimes import Lambda
 from stepwell.project import inngest
 from stepwell.project.code import CodeError, StepCode, read_code, resolve
 from stepwell.project.convention import dockerfile, entry, handler_file

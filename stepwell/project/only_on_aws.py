@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stepwell.core.definition.definition import Lambda
 from stepwell.core.definition.problems import listed
+from stepwell.core.definition.runtimes import Lambda
 from stepwell.project.load import LoadedFunction
 from stepwell.project.source import PlacedProblem
 

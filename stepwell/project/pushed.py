@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from stepwell.core.definition.definition import Lambda, Step
+from stepwell.core.definition.model import Step
+from stepwell.core.definition.runtimes import Lambda
 from stepwell.project.code import StepCode, hash_of, virtual_environments
 from stepwell.project.load import LoadedFunction
 from stepwell.project.source import PlacedProblem

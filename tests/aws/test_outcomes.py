@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell.aws.steps.outcomes import outcome_of_destination, outcome_of_report, read_body
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import Step, compile_plan
+from stepwell.core.plan import Step
 from stepwell.core.run.messages import Error, Outcome
 
 Json = dict[str, Any]

@@ -13,8 +13,9 @@ from stepwell.aws.engine import store
 from stepwell.aws.engine.queue_consumer import Entry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import runs
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.run.advance import advance, questions
 from stepwell.core.run.messages import (
     NO_ANSWERS,

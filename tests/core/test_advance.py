@@ -8,8 +8,9 @@ import orjson
 import pytest
 
 from stepwell.core.cel.answer import Answer
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.advance import Decision, advance, outstanding, questions, used_events
 from stepwell.core.run.messages import (
     NO_ANSWERS,

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.cel.answer import Answer
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import TRIGGER, Plan, compile_plan
+from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.advance import advance, outstanding, questions
 from stepwell.core.run.inputs import error_json
 from stepwell.core.run.messages import (

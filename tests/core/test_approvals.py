@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import DefinitionError, parse_definition
 from stepwell.core.events.events import internal_event
-from stepwell.core.plan import Plan, Runtime, compile_plan
+from stepwell.core.plan import Plan, Runtime
 from stepwell.core.run.approvals import (
     Link,
     Links,

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import DefinitionError, parse_definition, schema
-from stepwell.core.plan import compile_plan
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stepwell.core.cel.expressions import Scope, compile_expression
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import compile_plan
 from stepwell.core.run.inputs import edge_variables
 
 STEP = {"runtime": {"type": "docker", "image": "x"}}

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.run.advance import advance
 from stepwell.core.run.inputs import InputTexts, JoinedOutputs, step_input
 from stepwell.core.run.messages import NO_ANSWERS, AttemptEnded, AttemptStarted, DelayEnded, Fact, Outcome, RunStarted

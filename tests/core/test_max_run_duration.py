@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.duration import parse_duration
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.run.max_run_duration import longest_run_ms
 
 HOUR = 3_600_000

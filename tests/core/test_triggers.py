@@ -12,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import Event, event_from
-from stepwell.core.plan import Plan, Trigger, compile_plan
+from stepwell.core.plan import Plan, Trigger
 from stepwell.core.routing.not_started import Entries, Misses, NotStarted, misses_json, whole_misses, with_misses
 from stepwell.core.routing.trigger_table import Evaluation, TriggerTable
 from stepwell.core.routing.triggers import Catalog

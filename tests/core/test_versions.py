@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import event_from
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.routing.versions import (
     Canary,
     Guard,

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stepwell.core.cel.ast import Const
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.routing.wait_conditions import Comparison, OpenMatch, known_json, wait_tests
 from stepwell.core.run.inputs import match_answer
 

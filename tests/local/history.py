@@ -8,9 +8,10 @@ from pathlib import Path
 
 import orjson
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.users import KINDS, Person, UserId, pack
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.run.run import RunStatus, new_run
 from stepwell.core.run.run import pack as pack_run
 from stepwell.local.database.schema import connect, migrate

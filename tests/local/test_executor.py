@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import event_from
-from stepwell.core.plan import compile_plan
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import new_run
 from stepwell.local.engine.executor import Executor

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.core.plan import compile_plan
+from stepwell.core.compile import compile_plan
 from stepwell.project.load import LoadError, find_definitions, load, load_all
 
 SMALL = '{"id": "%s", "triggers": [{"event": "a"}]}'

@@ -15,7 +15,7 @@ import pytest
 from stepwell.aws.deploy.packaging import HANDLER, PROGRAM, StepLambda, step_lambda, write_zip
 from stepwell.aws.deploy.runtimes import PackagingError
 from stepwell.aws.naming import LONGEST, BadName, environment, function_name, is_function_name, role_name
-from stepwell.core.plan import compile_plan
+from stepwell.core.compile import compile_plan
 from stepwell.project.code import CodeError, StepCode, read_code
 from stepwell.project.load import load
 

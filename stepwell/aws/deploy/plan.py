@@ -28,7 +28,8 @@ from stepwell.aws.deploy.values import Parameter, values_hash
 from stepwell.aws.functions.registry import Target, Version
 from stepwell.aws.naming import dotenv_parameter, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.resources import Resources
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.compile import compile_plan
+from stepwell.core.plan import Plan
 from stepwell.project.code import CodeError
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.pushed import for_push

@@ -21,7 +21,8 @@ from stepwell.aws.functions.registry import Registry, awaits
 from stepwell.aws.functions.webhooks import AwsWebhooks
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing import signing_keys
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.compile import compile_plan
+from stepwell.core.plan import Plan
 from stepwell.event_types.types import Policy, TypeVersion
 
 log = logging.getLogger("stepwell.registrar")

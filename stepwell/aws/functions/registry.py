@@ -32,7 +32,8 @@ from stepwell.aws.table.keys import (
 )
 from stepwell.aws.table.routings import read_routing, routing_attributes
 from stepwell.aws.table.start_items import put_starts, read_routes
-from stepwell.core.plan import Plan, Starts, compile_plan, version_hash
+from stepwell.core.compile import compile_plan, version_hash
+from stepwell.core.plan import Plan, Starts
 from stepwell.core.routing.heads import Head, wait_paths
 from stepwell.core.routing.triggers import Catalog, Paths
 from stepwell.core.routing.versions import Change, NotPossible, Release, Route, Routing, retired

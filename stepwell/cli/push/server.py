@@ -17,7 +17,7 @@ from stepwell.cli.types.registered import schema
 from stepwell.cli.types.server import push_types, show_change
 from stepwell.cli.ui.output import console, fail, print_json, warn
 from stepwell.cli.ui.tables import routing_text
-from stepwell.core.plan import version_hash
+from stepwell.core.compile import version_hash
 from stepwell.core.routing.versions import Release
 from stepwell.event_types.types import Policy, TypeDetail
 from stepwell.project.expression_checks import CheckedExpressions, check_expressions

@@ -73,6 +73,7 @@ def pattern_cost(pattern: str) -> PatternCost:
 
 
 def _part_of(pattern: str) -> _Part:
+    """The cost of a whole pattern, read from left to right."""
     groups, alternatives = [_Part()], [1]
     last = _Part()  # what a repetition repeats
     at = 0
@@ -110,6 +111,11 @@ def _part_of(pattern: str) -> _Part:
         groups[-1].add(last)
         last = _Part()
     groups[-1].add(last)
+    return _joined(groups, alternatives)
+
+
+def _joined(groups: list[_Part], alternatives: list[int]) -> _Part:
+    """The outermost group, with those in it that no parenthesis closed."""
     while len(groups) > 1:
         inner = groups.pop()
         groups[-1].add(inner)

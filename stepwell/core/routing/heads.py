@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.plan import Trigger, trigger_of
+from stepwell.core.compile import trigger_of
+from stepwell.core.plan import Trigger
 from stepwell.core.routing.triggers import Paths
 from stepwell.core.routing.waits import wait_index
 from stepwell.core.trigger_index import TriggerIndex, trigger_index

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from stepwell.core.definition import field_validators
 from stepwell.core.definition import schema_rules as rules
-from stepwell.core.definition.definition import Cel, DefinitionError, Duration, HeaderName, Id, Model, Variable
+from stepwell.core.definition.definition import DefinitionError
+from stepwell.core.definition.fields import Cel, Duration, HeaderName, Id, Model, Variable
 from stepwell.core.definition.problems import Pointer, Problem, nearest
 from stepwell.core.definition.suggestions import in_words_with_cures
 from stepwell.core.webhooks.checks import ONLY, contradictions

@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.compile import compile_plan, version_hash
 from stepwell.core.events.events import Event
-from stepwell.core.plan import Plan, compile_plan, version_hash
+from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample, judge, rollback_event
 from stepwell.core.routing.heads import head_json
 from stepwell.core.routing.triggers import Catalog

@@ -1,0 +1,180 @@
+"""Compiles a normalised definition into a plan, and gives the hash that a version is known by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from stepwell.core.duration import parse_duration
+from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, Retries, Runtime, Step, Trigger
+
+
+def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """What a version is known by: its normalised definition, and the hashes of its steps' code."""
+    content = orjson.dumps({"definition": definition, "code": code}, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()
+
+
+def compile_plan(definition: dict[str, Any], version: int) -> Plan:
+    """Compile a normalised definition (validated: no cycle, every parent known) into the plan of one version."""
+    ids = list(definition["steps"])
+    index = {step_id: i for i, step_id in enumerate(ids)}
+    edges, pauses = _edges(definition, index)
+    incoming: dict[int, list[int]] = defaultdict(list)
+    outgoing: dict[int, list[int]] = defaultdict(list)
+    for e, edge in enumerate(edges):
+        incoming[edge.step].append(e)
+        outgoing[edge.parent].append(e)
+    ancestors, bits = _ancestors(len(ids), edges, incoming)
+    cancels = _cancels(definition.get("cancel", ()))
+    steps = tuple(
+        _step(
+            definition["steps"][step_id],
+            edges=tuple(incoming[i]),
+            out=tuple(outgoing[i]),
+            ancestors=ancestors[i],
+            ancestor_bits=bits[i],
+            asks_nothing=all(edges[e].condition is None and edges[e].pause is None for e in outgoing[i]),
+        )
+        for i, step_id in enumerate(ids)
+    )
+    approval_steps = tuple(i for i, step in enumerate(steps) if step.is_approval)
+    return Plan(
+        function_id=definition["id"],
+        version=version,
+        triggers=tuple(trigger_of(trigger) for trigger in definition["triggers"]),
+        steps=steps,
+        edges=tuple(edges),
+        pauses=(*_with_upstream(pauses, edges, ancestors), *cancels),
+        roots=tuple(outgoing[TRIGGER]),
+        leaves=tuple(i for i in range(len(ids)) if not outgoing[i]),
+        keys=tuple(f'"{step_id}":'.encode() for step_id in ids),  # no id needs an escape
+        cancels=tuple(range(len(pauses), len(pauses) + len(cancels))),
+        idempotency=definition.get("idempotency"),
+        approval_steps=approval_steps,
+        approval_bits=sum(1 << i for i in approval_steps),
+    )
+
+
+def trigger_of(trigger: Mapping[str, Any]) -> Trigger:
+    return Trigger(**{name: value for name, value in trigger.items() if name != "definition"})
+
+
+def _edges(definition: dict[str, Any], index: dict[str, int]) -> tuple[list[Edge], list[Pause]]:
+    edges: list[Edge] = []
+    shared: dict[tuple[Any, ...], int] = {}
+    members: list[list[int]] = []
+    for step_id, step in definition["steps"].items():
+        for after in step["after"] or [{"step": "$trigger", "on": "success"}]:
+            parent = TRIGGER if after["step"] == "$trigger" else index[after["step"]]
+            wait = after.get("async")
+            delay = _duration(after.get("wait"))
+            pause = None
+            if wait:
+                key = (parent, delay, wait["event"], wait.get("match"), parse_duration(wait["ttl"]))
+            else:
+                key = (parent, delay, None, None, 0)
+            if wait or delay:
+                pause = shared.setdefault(key, len(shared))
+                if pause == len(members):
+                    members.append([])
+                members[pause].append(len(edges))
+            edges.append(
+                Edge(
+                    step=index[step_id],
+                    parent=parent,
+                    on=after.get("on", "success"),
+                    condition=after.get("if"),
+                    pause=pause,
+                    on_timeout=bool(wait and wait.get("onTimeout")),
+                )
+            )
+    return edges, [
+        Pause(parent, delay, event, match, ttl, edges=tuple(members[p]), upstream=())
+        for (parent, delay, event, match, ttl), p in shared.items()
+    ]
+
+
+def _cancels(rules: Sequence[dict[str, Any]]) -> list[Pause]:
+    return [
+        Pause(TRIGGER, 0, rule["event"], rule.get("if"), _duration(rule.get("timeout")), (), (), cancels=True)
+        for rule in rules
+    ]
+
+
+def _duration(text: str | None) -> int:
+    return parse_duration(text) if text else 0
+
+
+def _ancestors(
+    count: int, edges: list[Edge], incoming: dict[int, list[int]]
+) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Ancestors of every step: in topological order (Kahn's algorithm), and as bits."""
+    parents = [{edges[e].parent for e in incoming[i]} - {TRIGGER} for i in range(count)]
+    children: dict[int, list[int]] = defaultdict(list)
+    for child, its_parents in enumerate(parents):
+        for parent in its_parents:
+            children[parent].append(child)
+    missing = [len(p) for p in parents]
+    order = [i for i in range(count) if not missing[i]]
+    sets: list[set[int]] = [set() for _ in range(count)]
+    bits = [0] * count
+    for i in order:
+        for parent in parents[i]:
+            sets[i] |= sets[parent] | {parent}
+            bits[i] |= bits[parent] | 1 << parent
+        for child in children[i]:
+            missing[child] -= 1
+            if not missing[child]:
+                order.append(child)
+    rank = {step: position for position, step in enumerate(order)}
+    return [tuple(sorted(s, key=rank.__getitem__)) for s in sets], bits
+
+
+def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple[int, ...]]) -> tuple[Pause, ...]:
+    """An edge is upstream of a pause if it leads into the pause's parent or into an ancestor of that."""
+    waiting = [(e, edges[e].step) for pause in pauses if pause.event is not None for e in pause.edges]
+    result = []
+    for pause in pauses:
+        before = set() if pause.parent == TRIGGER else {pause.parent, *ancestors[pause.parent]}
+        upstream = tuple(e for e, step in waiting if step in before)
+        result.append(
+            Pause(pause.parent, pause.delay_ms, pause.event, pause.match, pause.ttl_ms, pause.edges, upstream)
+        )
+    return tuple(result)
+
+
+def _step(step: dict[str, Any], **graph: Any) -> Step:
+    """`graph`: the fields that tell where the step stands among the others."""
+    retries, backoff = step["retries"], step["retries"]["backoff"]
+    return Step(
+        id=step["id"],
+        name=step["name"],
+        path=step["path"],
+        runtime=_runtime(step["runtime"]),
+        join=step["join"],
+        retries=Retries(
+            attempts=retries["attempts"],
+            initial_ms=parse_duration(backoff["initial"]),
+            factor=backoff["factor"],
+            max_ms=parse_duration(backoff["max"]),
+            jitter=backoff["jitter"],
+        ),
+        timeout_ms=parse_duration(step["timeout"]),
+        env=tuple(sorted(step["env"].items())),
+        secrets=tuple(step["secrets"]),
+        **graph,
+    )
+
+
+def _runtime(runtime: dict[str, Any]) -> Runtime:
+    fields = {name: value for name, value in runtime.items() if value is not None and name != "timeout"}  # the step's
+    for name in ("command", "entrypoint", "approvers", "layers"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    fields["headers"] = tuple(sorted(fields.get("headers", {}).items()))
+    return Runtime(**fields)

@@ -1,0 +1,78 @@
+"""What is wrong with a definition about which fields there are: missing ones, unknown ones, unknown runtimes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from stepwell.core.definition.fields import Model, names_of
+from stepwell.core.definition.model import (
+    Async,
+    Backoff,
+    Cancel,
+    Definition,
+    Edge,
+    EventDefinition,
+    Retries,
+    Step,
+    Trigger,
+)
+from stepwell.core.definition.problems import Pointer, Problem, listed, nearest, not_yet
+from stepwell.core.definition.runtimes import Approval, Docker, Http, Lambda
+
+_RUNTIMES: dict[str, type[Model]] = {"lambda": Lambda, "docker": Docker, "http": Http, "approval": Approval}
+_INSIDE_STEP: dict[str, type[Model]] = {"retries": Retries, "backoff": Backoff, "after": Edge, "async": Async}
+
+
+def _model_at(location: Pointer) -> type[BaseModel]:
+    """The model whose field is at `location`."""
+    if location[0] not in ("triggers", "steps", "cancel") or len(location) < 3:
+        return Definition
+    if location[0] == "cancel":
+        return Cancel
+    if location[0] == "triggers":
+        return EventDefinition if location[2:3] == ("definition",) and len(location) > 3 else Trigger
+    inside = [part for part in location[2:-1] if isinstance(part, str)]
+    if inside[:1] == ["runtime"]:
+        return _RUNTIMES[inside[1]]
+    return _INSIDE_STEP[inside[-1]] if inside else Step
+
+
+def pointer_of(error: Any) -> Pointer:
+    """Where the value stands that an error is about."""
+    location: Pointer = error["loc"]
+    pointer = tuple(part for part in location if part != "[key]")
+    if len(location) > 3 and location[0] == "steps" and location[2] == "runtime":
+        pointer = location[:3] + pointer[4:]  # without the tag that pydantic adds for the runtime's type
+    return pointer
+
+
+def field_problem(error: Any) -> Problem | None:
+    """The problem, if it is about what fields there are; None if it is about a value."""
+    location, pointer = error["loc"], pointer_of(error)
+    match error["type"]:
+        case "extra_forbidden":
+            return Problem(pointer, _unknown(str(location[-1]), _model_at(location)))
+        case "missing":
+            field = location[-1]
+            about = next(f.description for n, f in _model_at(location).model_fields.items() if (f.alias or n) == field)
+            return Problem(pointer, f"`{field}` is missing; add it: {about}")
+        case "union_tag_not_found":
+            return Problem(pointer, "runtime has no `type`; add one: lambda, docker, http or approval")
+        case "union_tag_invalid":
+            return Problem((*pointer, "type"), _unknown_runtime(str(error["ctx"]["tag"])))
+    return None
+
+
+def _unknown(field: str, model: type[BaseModel]) -> str:
+    others = [kind for kind, other in _RUNTIMES.items() if field in names_of(other)]
+    if others and model in _RUNTIMES.values():
+        return f"`{field}` is a field of runtime {' and '.join(others)}; this runtime knows {listed(names_of(model))}"
+    return f"unknown field `{field[:100]}`; {nearest(field, names_of(model))}"
+
+
+def _unknown_runtime(name: str) -> str:
+    if name == "wasm":
+        return not_yet("runtime wasm", "use lambda or docker")
+    return f"unknown runtime {name[:100]!r}; {nearest(name, _RUNTIMES)}"
