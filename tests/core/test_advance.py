@@ -11,7 +11,7 @@ from stepwell.core.cel.answer import Answer
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan
-from stepwell.core.run.advance import Decision, advance, outstanding, questions, used_events
+from stepwell.core.run.advance import Decision, advance, questions, used_events
 from stepwell.core.run.messages import (
     NO_ANSWERS,
     NO_QUESTIONS,
@@ -45,6 +45,7 @@ from stepwell.core.run.messages import (
     TimerKind,
     WaitKey,
 )
+from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.run import (
     EdgeStatus,
     PauseState,

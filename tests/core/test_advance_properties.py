@@ -21,7 +21,7 @@ from stepwell.core.cel.answer import Answer
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import TRIGGER, Plan
-from stepwell.core.run.advance import advance, outstanding, questions
+from stepwell.core.run.advance import advance, questions
 from stepwell.core.run.inputs import error_json
 from stepwell.core.run.messages import (
     Answers,
@@ -50,6 +50,7 @@ from stepwell.core.run.messages import (
     TimerKind,
     WaitKey,
 )
+from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.resume import Earlier, Restart, resumption
 from stepwell.core.run.run import ENDED_STEPS, Packer, Run, RunStatus, StepStatus, bits_of, new_run, pack, unpack
 from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP, Table

@@ -9,13 +9,13 @@ what is owed: a crash between commit and dispatch needs no outbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import TRIGGER, Plan
 from stepwell.core.run.attempt_result import is_current, verdict_of
-from stepwell.core.run.draft import ON, Draft
+from stepwell.core.run.draft import Draft
 from stepwell.core.run.messages import (
     NO_QUESTIONS,
     Answers,
@@ -29,18 +29,17 @@ from stepwell.core.run.messages import (
     DelayEnded,
     EventArrived,
     Fact,
-    OpenWait,
     Outcome,
     Questions,
     RetryDue,
     RunResumed,
     RunStarted,
-    RunStep,
     SetTimer,
     StepKept,
     Timer,
     TimerKind,
 )
+from stepwell.core.run.outstanding import outstanding
 from stepwell.core.run.run import (
     EdgeStatus,
     PauseStatus,
@@ -48,6 +47,7 @@ from stepwell.core.run.run import (
     RunStatus,
     StepStatus,
 )
+from stepwell.core.run.settle import ON, end_pause, end_run, fail_undecided, settle
 
 _RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
 
@@ -94,26 +94,6 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     return NO_QUESTIONS
 
 
-def outstanding(plan: Plan, run: Run) -> Iterable[Command]:
-    """The commands that a run in this state is owed; giving one twice is harmless."""
-    for i, step in enumerate(run.steps):
-        if step.status is StepStatus.QUEUED:
-            yield RunStep(i, step.attempt)
-        elif step.status is StepStatus.RETRYING:
-            yield SetTimer(Timer(TimerKind.RETRY, i, step.attempt), step.at)
-        elif step.status is StepStatus.RUNNING and plan.steps[i].is_approval:
-            yield SetTimer(Timer(TimerKind.DECISION, i, step.attempt), step.at + plan.steps[i].timeout_ms)
-    hopeless = {index for kind, index, _ in run.problems if kind == "pause"}
-    for p, pause in enumerate(run.pauses):
-        if pause.status is PauseStatus.DELAYED:
-            yield SetTimer(Timer(TimerKind.DELAY, p), pause.due_at)
-        elif pause.status is PauseStatus.AWAITING:
-            if p not in hopeless:
-                yield OpenWait(p, pause.key, pause.due_at)
-            if plan.pauses[p].ttl_ms:
-                yield SetTimer(Timer(TimerKind.DEADLINE, p), pause.due_at)
-
-
 def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
     """Events that satisfied a wait upstream of this one in this run, and so cannot satisfy it too."""
     used: set[str] = set()
@@ -131,10 +111,10 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 def _run_started(draft: Draft, fact: RunStarted) -> bool:
     if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
         return False
-    if not draft.fail_undecided(draft.plan.roots):
+    if not fail_undecided(draft, draft.plan.roots):
         for p in draft.plan.cancels:
             draft.await_event(p, draft.run.created_at)
-        draft.settle(draft.plan.roots, "success")
+        settle(draft, draft.plan.roots, "success")
     return True
 
 
@@ -148,15 +128,15 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
     for order, (p, event_id) in enumerate(fact.matched, 1):
         pair = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
         draft.move_pause(p, "keep", event_id=event_id, order=order, edges=pair)
-    if draft.fail_undecided(draft.plan.roots):
+    if fail_undecided(draft, draft.plan.roots):
         return True
     for p in draft.plan.cancels:
         draft.await_event(p, draft.run.created_at)
     draft.start(fact.step)
     for kept in fact.kept:
         if kept.outcome is None:
-            draft.settle(draft.plan.steps[kept.step].out, "skip")
-    draft.settle(draft.plan.roots, "success")
+            settle(draft, draft.plan.steps[kept.step].out, "skip")
+    settle(draft, draft.plan.roots, "success")
     return True
 
 
@@ -166,8 +146,8 @@ def _step_kept(draft: Draft, fact: StepKept) -> bool:
     pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
     if draft.status is not RunStatus.RUNNING or result is None or not pending:
         return False
-    if not draft.fail_undecided(out):
-        draft.settle(out, result)
+    if not fail_undecided(draft, out):
+        settle(draft, out, result)
     return True
 
 
@@ -175,12 +155,10 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
     state = draft.steps[fact.step]
     if state.status is not StepStatus.QUEUED or state.attempt != fact.attempt:
         return False
-    draft.move_step(fact.step, "claim", at=draft.now)
+    draft.claim(fact.step)
     if draft.plan.steps[fact.step].is_approval:
         due = draft.now + draft.plan.steps[fact.step].timeout_ms
         draft.commands.append(SetTimer(Timer(TimerKind.DECISION, fact.step, fact.attempt), due))
-    if draft.started_at is None:
-        draft.started_at = draft.now
     return True
 
 
@@ -193,11 +171,9 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
     if step.is_approval:
         draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, fact.step, state.attempt)))
     if verdict.move == "retry":
-        due = draft.now + verdict.delay_ms
-        draft.move_step(fact.step, "retry", failures=state.failures + 1, at=due)
-        draft.commands.append(SetTimer(Timer(TimerKind.RETRY, fact.step, state.attempt), due))
+        draft.retry(fact.step, draft.now + verdict.delay_ms)
     elif verdict.move == "lose":
-        draft.queue(fact.step, "lose", losses=state.losses + 1)
+        draft.lose(fact.step)
     else:
         draft.end_step(fact.step, verdict.move)
         if draft.status is RunStatus.RUNNING:
@@ -207,22 +183,22 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
 
 def _after_the_end(draft: Draft, i: int, move: str) -> None:
     out = draft.plan.steps[i].out
-    if draft.fail_undecided(out):
+    if fail_undecided(draft, out):
         return
     if move == "complete":
-        draft.settle(out, "success")
+        settle(draft, out, "success")
     elif any(draft.plan.edges[e].on in ON["failure"] and draft.holds(e) for e in out):
-        draft.settle(out, "failure")
+        settle(draft, out, "failure")
     else:
         draft.failed_step = i
-        draft.end_run("fail")
+        end_run(draft, "fail")
 
 
 def _retry_due(draft: Draft, fact: RetryDue) -> bool:
     state = draft.steps[fact.step]
     if state.status is not StepStatus.RETRYING or state.attempt != fact.attempt:
         return False
-    draft.queue(fact.step, "due")
+    draft.retry_due(fact.step)
     return True
 
 
@@ -231,7 +207,7 @@ def _delay_ended(draft: Draft, fact: DelayEnded) -> bool:
         return False
     if draft.plan.pauses[fact.pause].event is None:
         draft.move_pause(fact.pause, "elapse")
-        draft.release(fact.pause, lambda edge_on_timeout: True)
+        end_pause(draft, fact.pause, lambda edge_on_timeout: True)
     else:
         # The ttl counts from the end of the delay, however late the timer fired.
         draft.await_event(fact.pause, draft.pauses[fact.pause].due_at)
@@ -247,9 +223,9 @@ def _event_arrived(draft: Draft, fact: EventArrived) -> bool:
     draft.close_wait(fact.pause)
     draft.move_pause(fact.pause, "match", event_id=fact.event_id, order=order)
     if draft.plan.pauses[fact.pause].cancels:
-        draft.end_run("cancel")
+        end_run(draft, "cancel")
     else:
-        draft.release(fact.pause, lambda on_timeout: not on_timeout)
+        end_pause(draft, fact.pause, lambda on_timeout: not on_timeout)
     return True
 
 
@@ -258,14 +234,14 @@ def _deadline_passed(draft: Draft, fact: DeadlinePassed) -> bool:
         return False
     draft.close_wait(fact.pause)
     draft.move_pause(fact.pause, "expire")
-    draft.release(fact.pause, lambda on_timeout: on_timeout)
+    end_pause(draft, fact.pause, lambda on_timeout: on_timeout)
     return True
 
 
 def _cancel_requested(draft: Draft, fact: CancelRequested) -> bool:
     if draft.status is not RunStatus.RUNNING:
         return False
-    draft.end_run("cancel")
+    end_run(draft, "cancel")
     return True
 
 

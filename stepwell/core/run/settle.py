@@ -1,0 +1,113 @@
+"""What follows from one change of a run: edges that settle, steps that start or are skipped, what ends with the run.
+
+These functions change a draft by its own moves only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stepwell.core.run.draft import Draft
+from stepwell.core.run.joins import JOINS
+from stepwell.core.run.messages import ClearTimer, Outcome, StopStep, Timer, TimerKind
+from stepwell.core.run.run import ENDED_STEPS, EdgeStatus, StepStatus
+
+_PENDING_STEP, _RUNNING_STEP = StepStatus.PENDING, StepStatus.RUNNING
+_PENDING_EDGE, _PAUSED_EDGE = EdgeStatus.PENDING, EdgeStatus.PAUSED
+
+# The parent's end, as the `on` of an edge sees it.
+ON = {"success": ("success", "always"), "failure": ("failure", "always")}
+
+
+def end_run(draft: Draft, move: str) -> None:
+    """Fail or cancel: what has not ended is cancelled; running attempts go on only if the run failed."""
+    draft.move_run(move)
+    for i, state in enumerate(draft.steps):
+        is_approval, running = draft.plan.steps[i].is_approval, state.status is _RUNNING_STEP
+        if state.status in ENDED_STEPS or (move == "fail" and running and not is_approval):
+            continue
+        if running and is_approval:
+            draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, i, state.attempt)))
+        elif state.status is _RUNNING_STEP:
+            draft.commands.append(StopStep(i, state.attempt))
+        if state.status in (StepStatus.QUEUED, _RUNNING_STEP):
+            draft.record(i, "cancelled", Outcome())
+        if state.status is StepStatus.RETRYING:
+            draft.commands.append(ClearTimer(Timer(TimerKind.RETRY, i, state.attempt)))
+        draft.end_step(i, "cancel")
+        draft.kill_edges_of(i)
+
+
+def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
+    """Fail the run if the `if` of one of these edges has no value: which way it goes cannot be decided."""
+    if not draft.answers.edges:
+        return False
+    undecided = [e for e in edges if (answer := draft.answers.edges.get(e)) and answer.problem is not None]
+    for e in undecided:
+        draft.note_problem("edge", e, draft.answers.edges[e])
+    if undecided:
+        draft.failed_edge = undecided[0]
+        end_run(draft, "fail")
+    return bool(undecided)
+
+
+def settle(draft: Draft, edges: tuple[int, ...], result: str) -> None:
+    """The parent of these edges ended with `result`, success or failure."""
+    _settle_edges(draft, edges, result)
+    _join_children(draft, edges)
+
+
+def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
+    """A pause is over: each of its edges is satisfied or dead, by `satisfied(on_timeout)`."""
+    edges = draft.plan.pauses[p].edges
+    for e in edges:
+        if draft.edges[e] is _PAUSED_EDGE:
+            draft.move_edge(e, "satisfy" if satisfied(draft.plan.edges[e].on_timeout) else "kill")
+    _join_children(draft, edges)
+
+
+def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
+    """In the order `on`, `if`, `wait`, `async`. The edges of a skipped step are dead."""
+    begun: dict[int, list[int]] = {}
+    for e in edges:
+        if draft.edges[e] is not _PENDING_EDGE:
+            continue
+        edge = draft.plan.edges[e]
+        passes = edge.on in ON.get(result, ()) and draft.holds(e)
+        if passes and edge.pause is not None:
+            draft.move_edge(e, "pause")
+            begun.setdefault(edge.pause, []).append(e)
+        else:
+            draft.move_edge(e, "satisfy" if passes else "kill")
+    for p, members in begun.items():
+        draft.begin_pause(p, tuple(members))
+
+
+def _join_children(draft: Draft, edges: tuple[int, ...]) -> None:
+    # A work list, not recursion: a chain of 1,000 skipped steps is one transition.
+    children = _children(draft, edges)
+    for i in children:
+        if _join(draft, i) == "skip":
+            out = draft.plan.steps[i].out
+            _settle_edges(draft, out, "skip")
+            children += _children(draft, out)
+
+
+def _children(draft: Draft, edges: tuple[int, ...]) -> list[int]:
+    return list(dict.fromkeys([draft.plan.edges[e].step for e in edges]))
+
+
+def _join(draft: Draft, i: int) -> str | None:
+    """Start or skip a pending step, if its edges say so; returns the move that was made."""
+    if draft.steps[i].status is not _PENDING_STEP:
+        return None
+    step = draft.plan.steps[i]
+    if step.join == "merge" and draft.edges[step.edges[-1]] is _PENDING_EDGE:
+        return None  # so steps that many others lead to cost those little
+    move = JOINS[step.join]([draft.edges[e] for e in step.edges])
+    if move == "start":
+        draft.start(i)
+    elif move == "skip":
+        draft.end_step(i, "skip")
+        draft.kill_edges_of(i)
+    return move
