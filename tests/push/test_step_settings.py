@@ -11,7 +11,7 @@ import pytest
 from moto.awslambda.models import lambda_backends
 
 from stepwell.aws.deploy.activity import NotUsable
-from stepwell.aws.deploy.plan import Refused
+from stepwell.aws.deploy.plan import CannotPush
 from stepwell.aws.functions.registry import Registry
 from tests.push.conftest import ACCOUNT, REGION, Aws, Nobody, refusal
 
@@ -149,14 +149,14 @@ def test_a_role_may_send_traces_only_where_a_step_is_traced(aws: Aws, write: Wri
 
 
 def test_a_vpc_is_refused_where_the_environment_has_none_for_steps(aws: Aws, write: Write) -> None:
-    with pytest.raises(Refused, match=r"stepwell\.json:.*step `a`: it has `vpc: true`.*-c step_subnets="):
+    with pytest.raises(CannotPush, match=r"stepwell\.json:.*step `a`: it has `vpc: true`.*-c step_subnets="):
         aws.push(in_vpc(write))
     assert not aws.writes
 
 
 def test_a_layer_of_another_region_is_refused(aws: Aws, write: Write) -> None:
     layer = f"arn:aws:lambda:us-east-1:{ACCOUNT}:layer:fonts:3"
-    with pytest.raises(Refused, match="is in us-east-1, and this environment in eu-central-1"):
+    with pytest.raises(CannotPush, match="is in us-east-1, and this environment in eu-central-1"):
         aws.push(write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "layers": [layer]}}}))
 
 

@@ -35,7 +35,7 @@ from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.pushed import for_push
 
 
-class Refused(Exception):
+class CannotPush(Exception):
     """What is to be pushed cannot run on AWS; `problems` holds everything that is wrong, each with its place."""
 
     def __init__(self, problems: list[PlacedProblem]) -> None:
@@ -161,7 +161,7 @@ def new_or_changed(exists: bool) -> str:
 
 
 def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wanted]:
-    """What these functions need. Raises Refused."""
+    """What these functions need. Raises CannotPush."""
     found, problems = [], []
     for function in map(for_push, functions):
         definition = function.normalised()
@@ -178,7 +178,7 @@ def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wa
                 problems.append(PlacedProblem(function.file, line, column, pointer, f"step `{step_id}`: {error}"))
         found.append(wanted)
     if problems:
-        raise Refused(problems)
+        raise CannotPush(problems)
     return found
 
 

@@ -79,7 +79,7 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
         from stepwell.aws.deploy.account import Account
         from stepwell.aws.deploy.activity import NotUsable
         from stepwell.aws.deploy.images import ImageError
-        from stepwell.aws.deploy.plan import MissingSecrets, Refused, wanted
+        from stepwell.aws.deploy.plan import CannotPush, MissingSecrets, wanted
         from stepwell.aws.functions.event_types import TypeStore
         from stepwell.aws.functions.webhooks import AwsWebhooks
         from stepwell.cli.ui.progress import Bars
@@ -104,7 +104,7 @@ def _to_aws(project: Project, env: str, release: Release, *, check: bool, dry_ru
                 changes = [] if dry_run else _register_types(store, types, resources)
                 registered = [] if dry_run else pushing.apply(items, found, actions)
                 webhooks = put_webhooks(AwsWebhooks(resources), project.webhooks, dry_run)
-        except Refused as error:
+        except CannotPush as error:
             fail(str(error))
         except (
             CodeError,
@@ -145,11 +145,11 @@ def _register_types(
     is refused, with the places of what is wrong."""
     from stepwell.api.types import change_view
     from stepwell.aws.functions.registry import Registry
-    from stepwell.event_types.types import Refused
+    from stepwell.event_types.types import CannotPush
 
     try:
         changes = store.register_types(types.types, dry_run=dry_run)
-    except Refused as refused:
+    except CannotPush as refused:
         if (version := refused.version) is not None:
             for problem in refused.problems:
                 stderr.print(str(types.placed(version, problem)), style="red", markup=False, soft_wrap=True)
