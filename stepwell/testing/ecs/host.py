@@ -37,7 +37,7 @@ _OUT_OF_MEMORY = End(
 )
 
 
-class Refused(Exception):
+class EcsError(Exception):
     """An error that ECS answers with."""
 
     def __init__(self, code: str, message: str, **fields: Any) -> None:
@@ -57,7 +57,7 @@ class EcsHost:
         self._ended = self._told = 0
         self._hides_tasks = False
         self._requests: dict[str, tuple[str, AWSResponse]] = {}  # by client token
-        self._refusals: list[Refused | str] = []  # a text is why there is no room
+        self._refusals: list[EcsError | str] = []  # a text is why there is no room
         self._pulled: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Credentials)
         self._server.daemon_threads = True
@@ -87,7 +87,7 @@ class EcsHost:
 
     def refuse(self, code: str, message: str) -> None:
         """The next RunTask raises this."""
-        self._refusals.append(Refused(code, message))
+        self._refusals.append(EcsError(code, message))
 
     def have_no_room(self) -> None:
         """The next RunTask finds no capacity, which ECS answers as if nothing was wrong."""
@@ -141,7 +141,7 @@ class EcsHost:
         try:
             with self._lock:
                 return self._call(operation, request, body)
-        except Refused as refused:
+        except EcsError as refused:
             return answer(request, 400, json.dumps(refused.body).encode())
 
     def _call(self, operation: str, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
@@ -163,17 +163,17 @@ class EcsHost:
     def _run_task(self, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
         if self._refusals:
             refusal = self._refusals.pop(0)
-            if isinstance(refusal, Refused):
+            if isinstance(refusal, EcsError):
                 raise refusal
             return answer(request, 200, json.dumps({"tasks": [], "failures": [{"reason": refusal}]}).encode())
         if len(json.dumps(body.get("overrides", {}))) > MAX_OVERRIDES:
-            raise Refused("InvalidParameterException", "Container Overrides length must be at most 8192")
+            raise EcsError("InvalidParameterException", "Container Overrides length must be at most 8192")
         asked = json.dumps(body, sort_keys=True)
         before = self._requests.get(body["clientToken"])
         if before is not None:
             if before[0] != asked:
                 arns = [task["taskArn"] for task in json.loads(before[1].content)["tasks"]]
-                raise Refused("ConflictException", "The client token was used for another request", resourceIds=arns)
+                raise EcsError("ConflictException", "The client token was used for another request", resourceIds=arns)
             return before[1]
         body["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = [self._subnet]  # moto wants one that is there
         response = self._moto(request, body)
@@ -191,7 +191,7 @@ class EcsHost:
     def _stop_task(self, request: AWSPreparedRequest, body: dict[str, Any]) -> AWSResponse:
         arn = next((arn for arn in self._tasks if arn.endswith(body["task"].rpartition("/")[2])), None)
         if arn is None:
-            raise Refused("InvalidParameterException", "The referenced task was not found.")
+            raise EcsError("InvalidParameterException", "The referenced task was not found.")
         end = End("UserInitiated", body.get("reason", "Task stopped by user"))
         threading.Thread(target=self._tasks[arn].stop, args=(end,), daemon=True).start()  # nobody waits for it
         return answer(request, 200, json.dumps({"task": {"taskArn": arn}}).encode())
