@@ -44,7 +44,7 @@ def response_too_large(size: int) -> bytes:
     )
 
 
-class Refused(Exception):
+class LambdaError(Exception):
     """An invocation that Lambda does not take."""
 
     def __init__(self, status: int, code: str, message: str, **more: str) -> None:
@@ -53,14 +53,14 @@ class Refused(Exception):
         self.body = json.dumps({"Type": "User", "message": message, "Message": message, **more}).encode()
 
 
-def throttled() -> Refused:
-    return Refused(429, "TooManyRequestsException", "Rate Exceeded.", Reason="ConcurrentInvocationLimitExceeded")
+def throttled() -> LambdaError:
+    return LambdaError(429, "TooManyRequestsException", "Rate Exceeded.", Reason="ConcurrentInvocationLimitExceeded")
 
 
-def not_json(message: str) -> Refused:
-    return Refused(400, "InvalidRequestContentException", f"Could not parse request body into json: {message}")
+def not_json(message: str) -> LambdaError:
+    return LambdaError(400, "InvalidRequestContentException", f"Could not parse request body into json: {message}")
 
 
-def request_too_large(limit: int) -> Refused:
+def request_too_large(limit: int) -> LambdaError:
     message = f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
-    return Refused(413, "RequestTooLargeException", message)
+    return LambdaError(413, "RequestTooLargeException", message)

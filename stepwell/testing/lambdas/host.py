@@ -23,7 +23,7 @@ from stepwell.testing.lambdas.destinations import record
 from stepwell.testing.lambdas.errors import (
     MAX_ASYNC_REQUEST,
     MAX_REQUEST,
-    Refused,
+    LambdaError,
     exit_error,
     not_json,
     request_too_large,
@@ -153,7 +153,7 @@ class LambdaHost:
     def _invoke(self, request: AWSPreparedRequest) -> AWSResponse | None:
         try:
             return self._take_request(request)
-        except Refused as refused:
+        except LambdaError as refused:
             return answer(request, refused.status, refused.body, x_amzn_errortype=refused.code)
 
     def _take_request(self, request: AWSPreparedRequest) -> AWSResponse | None:
@@ -184,14 +184,14 @@ class LambdaHost:
             with self._emulator.lock:
                 return find(self._emulator.account, self._emulator.region, name_or_arn, qualifier)
         except UnknownFunctionException as unknown:
-            raise Refused(404, "ResourceNotFoundException", str(unknown.message)) from None
+            raise LambdaError(404, "ResourceNotFoundException", str(unknown.message)) from None
 
     def _recursion_config(self, request: AWSPreparedRequest) -> AWSResponse:
         """moto has no such settings."""
         name = unquote(urlsplit(request.url).path.split("/functions/")[1].split("/")[0])
         try:
             function, _ = self._find(name, None)
-        except Refused as refused:
+        except LambdaError as refused:
             return answer(request, refused.status, refused.body, x_amzn_errortype=refused.code)
         if request.method == "PUT":
             self._recursion[function.arn] = json.loads(request.body)["RecursiveLoop"]
@@ -276,7 +276,7 @@ def _header(request: AWSPreparedRequest, name: str) -> str:
 
 
 def _payload(request: AWSPreparedRequest, limit: int) -> bytes:
-    """Raises Refused."""
+    """Raises LambdaError."""
     body = request.body
     if hasattr(body, "read"):
         body = body.read()
