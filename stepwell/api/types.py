@@ -17,7 +17,7 @@ from stepwell.api.problem import Problem
 from stepwell.core.definition.problems import nearest
 from stepwell.core.times import time_text
 from stepwell.event_types.changes import UnknownVersion, version_of
-from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion
+from stepwell.event_types.types import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
 from stepwell.event_types.validation import json_pointer
 from stepwell.platform import FunctionDetail
 
@@ -32,14 +32,14 @@ class TypeRegistry(Protocol):
 
     def read_schema(self, name: str, version: str) -> Any: ...
 
-    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
-        """All or none. `dry_run`: only say what it would do. Raises event_types.types.Refused."""
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
+        """All or none. `dry_run`: only say what it would do. Raises event_types.types.TypeRefused."""
 
     def choose_default(self, name: str, version: str | None) -> None:
         """Which version counts for events without `v`; None: the newest. Raises KeyError, UnknownVersion."""
 
     def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
-        """`carried_by`: live functions whose triggers carry it. Raises KeyError, UnknownVersion, Refused."""
+        """`carried_by`: live functions whose triggers carry it. Raises KeyError, UnknownVersion, TypeRefused."""
 
     def set_policy(self, name: str, policy: Policy) -> bool:
         """False if there is no such type."""
@@ -222,7 +222,7 @@ class TypesApi:
         types = [_registration(body) for body in bodies]
         try:
             changes = self.registry.register_types(types, dry_run=dry_run)
-        except Refused as refused:
+        except TypeRefused as refused:
             at = next(
                 (place for version, place in zip(types, places, strict=True) if version is refused.version), places[0]
             )
@@ -256,7 +256,7 @@ class TypesApi:
             self.registry.remove_version(type_detail.name, version, carriers)
         except UnknownVersion as unknown:
             raise Problem(404, str(unknown)) from None
-        except Refused as refused:
+        except TypeRefused as refused:
             raise Problem(409, str(refused)) from None
         left = self.registry.read_type(type_detail.name)
         return {"name": type_detail.name, "removed": version, "default": left.default if left else None}
@@ -287,7 +287,7 @@ def _carries(definition: Mapping[str, Any], name: str, version: str) -> bool:
     return any(version_of(schema) == version for schema in own)
 
 
-def change_view(change: Change, schema: Any, functions: Iterable[Mapping[str, Any]]) -> TypeChangeView:
+def change_view(change: TypeChange, schema: Any, functions: Iterable[Mapping[str, Any]]) -> TypeChangeView:
     """What a registration did, with what it means for the definitions of live functions."""
     view: TypeChangeView = {
         "name": change.name,

@@ -18,7 +18,7 @@ from stepwell.core.run.invalid_events import INVALID_EVENT
 from stepwell.core.run.run_events import RUN_EVENTS
 from stepwell.core.run.stored_links import REQUESTED
 from stepwell.dev.quiet_events import why_nothing_started
-from stepwell.event_types.types import Change, Refused
+from stepwell.event_types.types import TypeChange, TypeRefused
 from stepwell.local.database.queries import Queries
 from stepwell.local.server import Deployed
 from stepwell.local.webhooks import Synchronised
@@ -105,17 +105,17 @@ class DevConsole(logging.Handler):
 
     def types(
         self,
-        results: Sequence[Change | Refused],
+        results: Sequence[TypeChange | TypeRefused],
         problems: Sequence[PlacedProblem],
         warnings: Sequence[PlacedProblem],
     ) -> None:
         """Report which types of events are new, and what is wrong with others, once until it is mended."""
         wrong = [("problem", "[red]error[/]", str(problem)) for problem in problems]
-        wrong += [("problem", "[red]error[/]", str(result)) for result in results if isinstance(result, Refused)]
+        wrong += [("problem", "[red]error[/]", str(result)) for result in results if isinstance(result, TypeRefused)]
         wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in warnings]
         self._wrong_types = self._new(wrong, self._wrong_types)
         for result in results:
-            if isinstance(result, Change) and result.what != "unchanged":
+            if isinstance(result, TypeChange) and result.what != "unchanged":
                 what = f"{shown(result.version)} {shown(result.what)}, {shown(result.policy)}"
                 text = f"[green]type[/] {shown(result.name)} {what}"
                 self._line(

@@ -16,7 +16,16 @@ from typing import Any
 import orjson
 
 from stepwell.core.definition.problems import Problem, nearest
-from stepwell.event_types.types import Change, ChangeKind, KeptSchema, KnownType, Policy, Refused, Schema, TypeVersion
+from stepwell.event_types.types import (
+    ChangeKind,
+    KeptSchema,
+    KnownType,
+    Policy,
+    Schema,
+    TypeChange,
+    TypeRefused,
+    TypeVersion,
+)
 from stepwell.event_types.validation import BadSchema, Checked, check_schema, json_pointer
 
 MOST_VERSIONS = 100  # of one type
@@ -38,25 +47,25 @@ def version_of(schema: Any) -> str:
 
 
 def check_type(version: TypeVersion) -> Checked:
-    """Raises Refused."""
+    """Raises TypeRefused."""
     if not version.name or len(version.name) > 256 or _CONTROL.search(version.name) or version.name.endswith("*"):
-        raise Refused("the name of a type is that of its events: 1 to 256 characters, no control characters, no *")
+        raise TypeRefused("the name of a type is that of its events: 1 to 256 characters, no control characters, no *")
     if version.name.startswith("stepwell/"):
-        raise Refused("events whose names begin with stepwell/ are the engine's own, and need no type")
+        raise TypeRefused("events whose names begin with stepwell/ are the engine's own, and need no type")
     if not 1 <= len(version.version) <= 128 or _CONTROL.search(version.version):
-        raise Refused("a version is a text of 1 to 128 characters, such as 2026-11-23.1")
+        raise TypeRefused("a version is a text of 1 to 128 characters, such as 2026-11-23.1")
     try:
         return check_schema(version.schema)
     except BadSchema as bad:
         message = f"the schema of {version.name} {version.version} cannot be used: {bad}"
-        raise Refused(message, bad.problems, version=version) from None
+        raise TypeRefused(message, bad.problems, version=version) from None
 
 
 # --- registering -----------------------------------------------------------------------------------------------------
 
 
-def plan_registrations(types: Sequence[TypeVersion], known: Mapping[str, KnownType], read: Read) -> list[Change]:
-    """What registering these versions, in this order, does. `types`: each checked. Raises Refused, if one of them
+def plan_registrations(types: Sequence[TypeVersion], known: Mapping[str, KnownType], read: Read) -> list[TypeChange]:
+    """What registering these versions, in this order, does. `types`: each checked. Raises TypeRefused, if one of them
     cannot be: then none is to be registered."""
     after = dict(known)
     schemas: dict[tuple[str, str], Schema] = {}
@@ -75,7 +84,7 @@ def plan_registrations(types: Sequence[TypeVersion], known: Mapping[str, KnownTy
         before = schema(item.name, before_version) if before_version is not None else None
         after[item.name] = new = _registered(item, old)
         schemas[item.name, item.version] = item.schema
-        changes.append(Change(item.name, item.version, new.policy, what, before, before_version, new.default))
+        changes.append(TypeChange(item.name, item.version, new.policy, what, before, before_version, new.default))
     for item in types:
         was, now = known.get(item.name), after[item.name]
         if was is not None and now.default == item.version != was.default:
@@ -91,10 +100,10 @@ def _registered(version: TypeVersion, old: KnownType | None) -> KnownType:
 
 
 def _kind(version: TypeVersion, kept: Schema | None, known: KnownType | None, types: int) -> ChangeKind:
-    """`kept`: what the version says now, if it is registered. Raises Refused."""
+    """`kept`: what the version says now, if it is registered. Raises TypeRefused."""
     if kept is None:
         if known is None and types >= MOST_TYPES:
-            raise Refused(
+            raise TypeRefused(
                 f"there are {types:,} types already, the most there may be", is_conflict=True, version=version
             )
         if known is not None and len(known.versions) >= MOST_VERSIONS:
@@ -102,7 +111,7 @@ def _kind(version: TypeVersion, kept: Schema | None, known: KnownType | None, ty
                 f"{version.name} has {MOST_VERSIONS} versions already, the most there may be; remove one that nobody"
                 f" sends any more: stepwell types remove {version.name} {known.versions[0]}"
             )
-            raise Refused(message, is_conflict=True, version=version)
+            raise TypeRefused(message, is_conflict=True, version=version)
         return "created"
     if kept == version.schema:
         return "unchanged"
@@ -111,7 +120,7 @@ def _kind(version: TypeVersion, kept: Schema | None, known: KnownType | None, ty
             f"this would break {version.name} {version.version}, whose events must stay right ({_listed(breaking)});"
             " register it under a new version"
         )
-        raise Refused(message, breaking, is_conflict=True, version=version)
+        raise TypeRefused(message, breaking, is_conflict=True, version=version)
     return "updated"
 
 
@@ -129,11 +138,11 @@ def says_policy(schema_policy: Policy | None, policy: Policy | None) -> bool:
 
 
 def _check_default(version: TypeVersion, was: KnownType, schema: Schema | None) -> None:
-    """Raises Refused if the version would become the default by surprise."""
+    """Raises TypeRefused if the version would become the default by surprise."""
     if version.may_break or schema is None or was.policy is Policy.OFF or says_policy(version.policy, was.policy):
         return
     if breaking := refused_by(version.schema, schema):
-        raise Refused(surprise(version, was.default, breaking), breaking, is_conflict=True, version=version)
+        raise TypeRefused(surprise(version, was.default, breaking), breaking, is_conflict=True, version=version)
 
 
 def surprise(version: TypeVersion, default: str, breaking: Sequence[Problem]) -> str:
@@ -169,17 +178,17 @@ def choose_default(name: str, known: KnownType, version: str | None) -> KnownTyp
 
 def remove_version(name: str, known: KnownType, version: str, carried_by: Iterable[str] = ()) -> KnownType | None:
     """The type without this version; None if it was the last. `carried_by`: ids of live functions whose triggers carry
-    this version. Raises UnknownVersion, Refused."""
+    this version. Raises UnknownVersion, TypeRefused."""
     _must_have(name, known, version)
     others = [v for v in known.versions if v != version]
     if known.chosen == version and others:
-        raise Refused(
+        raise TypeRefused(
             f"{name} {version} was made the default, so it is not removed; make another one the default first:"
             f" stepwell types default {name} {others[-1]}",
             is_conflict=True,
         )
     if carriers := list(carried_by):
-        raise Refused(
+        raise TypeRefused(
             f"{name} {version} stands in a trigger of {', '.join(carriers)}, which is live; push the function without"
             " it, or roll it back, then remove it",
             is_conflict=True,

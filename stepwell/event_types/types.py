@@ -152,7 +152,7 @@ class TypeDetail:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TypeChange:
     """What a registration does. `before`: the schema that this replaces, or the newest one until now. `default`: the
     version that counts for events without `v` afterwards."""
 
@@ -165,7 +165,7 @@ class Change:
     default: str = ""
 
 
-class Refused(Exception):
+class TypeRefused(Exception):
     """The type cannot be registered or changed; `problems` says why, with places in the schema of `version`.
     `is_conflict`: because of what is registered."""
 

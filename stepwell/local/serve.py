@@ -16,7 +16,7 @@ import orjson
 from stepwell.api.health import Broken
 from stepwell.core.terminal_text import escaped_json
 from stepwell.event_types.impact import event_names
-from stepwell.event_types.types import Refused
+from stepwell.event_types.types import TypeRefused
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.retention import keep_clean
 from stepwell.local.http.serving import serve
@@ -124,7 +124,7 @@ def _find(paths: tuple[Path, ...]) -> Found:
     return Found(tree, functions, errors, project_types(tree, functions), find_webhooks(tree))
 
 
-async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str, Refused]:
+async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str, TypeRefused]:
     """Those of `schemas` folders and of triggers. A type that is refused stays as it is: nobody restarts a server to
     make its senders wrong. Answers the refusals, by the types' names."""
     found, functions = all_found.types, all_found.functions
@@ -132,7 +132,7 @@ async def _register_types(server: LocalServer, all_found: Found) -> Mapping[str,
         log.warning("%s", warning)
     refused = {}
     for item in await server.register_types([replace(one, may_break=False) for one in found.types]):
-        if isinstance(item, Refused):
+        if isinstance(item, TypeRefused):
             log.error("%s", item)
             if item.version is not None:
                 refused[item.version.name] = item

@@ -16,7 +16,7 @@ from typing import IO, Any
 from stepwell.api.health import Broken
 from stepwell.core.compile import compile_plan
 from stepwell.core.routing.versions import Release
-from stepwell.event_types.types import Change, Refused, TypeVersion
+from stepwell.event_types.types import TypeChange, TypeRefused, TypeVersion
 from stepwell.local.code.check import check_code
 from stepwell.local.code.in_use import needed_versions
 from stepwell.local.code.keeper import CodeKeeper
@@ -173,17 +173,17 @@ class LocalServer:
         routing = self.platform.store.functions.routing(function_id)
         return Deployed(function, registered, (), routing is not None and routing.is_paused)
 
-    async def register_types(self, types: Sequence[TypeVersion]) -> list[Change | Refused]:
+    async def register_types(self, types: Sequence[TypeVersion]) -> list[TypeChange | TypeRefused]:
         """Register types of events, in this order, all versions of a type or none; those that are refused stay as they
         are."""
         by_name: dict[str, list[TypeVersion]] = {}
         for version in types:
             by_name.setdefault(version.name, []).append(version)
-        results: list[Change | Refused] = []
+        results: list[TypeChange | TypeRefused] = []
         for versions in by_name.values():
             try:
                 results += await self.platform.registration.register_types(versions)
-            except Refused as refused:
+            except TypeRefused as refused:
                 results.append(refused)
         return results
 

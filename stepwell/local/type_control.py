@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from stepwell.event_types.changes import UnknownVersion
-from stepwell.event_types.types import Change, Policy, Refused, TypeDetail, TypeVersion
+from stepwell.event_types.types import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
 from stepwell.local.database.event_types import TypeStore, read_schema, read_types
 from stepwell.local.database.queries import Queries
 from stepwell.local.engine.platform import LocalPlatform
@@ -37,8 +37,8 @@ class TypeControl:
         kept = read_schema(self._queries.connection, name, version)
         return None if kept is None else kept.schema
 
-    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
-        changes: list[Change] = self._call(self._platform.registration.register_types(types, dry_run=dry_run))
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
+        changes: list[TypeChange] = self._call(self._platform.registration.register_types(types, dry_run=dry_run))
         return changes
 
     def choose_default(self, name: str, version: str | None) -> None:
@@ -60,7 +60,7 @@ class TypeControl:
         def call(_: sqlite3.Connection, now: int) -> None:
             try:
                 change(self._platform.store.types)
-            except (KeyError, UnknownVersion, Refused) as reason:  # before anything was written
+            except (KeyError, UnknownVersion, TypeRefused) as reason:  # before anything was written
                 reasons.append(reason)
 
         self._call(self._platform.in_transaction(call))

@@ -21,7 +21,7 @@ from stepwell.aws.functions import event_types as aws_types
 from stepwell.aws.functions.event_types import TypeStore
 from stepwell.aws.resources import Resources
 from stepwell.event_types.changes import UnknownVersion
-from stepwell.event_types.types import Policy, Refused, TypeVersion
+from stepwell.event_types.types import Policy, TypeRefused, TypeVersion
 from stepwell.testing.account.meter import Meter, metered
 from stepwell.testing.batches import Batches, Crash, Json, handler_step, sqs_event
 from tests.aws.test_ingest import accepted, http
@@ -249,7 +249,7 @@ def test_what_was_removed_meanwhile_is_unknown(types: TypeStore) -> None:
 
 def test_of_two_who_register_one_version_differently_the_second_is_held_against_the_first(types: TypeStore) -> None:
     types.register_type(placed())
-    with pytest.raises(Refused, match="new version"):
+    with pytest.raises(TypeRefused, match="new version"):
         types.register_type(placed(schema={"properties": {"amount": {"type": "string"}}}))
     assert types.read_schema("order/placed", "1") == AMOUNT
 
@@ -281,7 +281,7 @@ def test_more_types_than_an_item_can_hold_are_refused(types: TypeStore, monkeypa
         for number in range(50):
             types.register_type(TypeVersion(uuid4().hex, str(number), {}))
 
-    with pytest.raises(Refused, match="more types and versions than"):
+    with pytest.raises(TypeRefused, match="more types and versions than"):
         register_many()
     assert 0 < len(types.read_types()) < 50
 

@@ -28,12 +28,12 @@ from stepwell.event_types.changes import (
     remove_version,
 )
 from stepwell.event_types.types import (
-    Change,
     KeptSchema,
     KnownType,
     Policy,
-    Refused,
+    TypeChange,
     TypeDetail,
+    TypeRefused,
     Types,
     TypeVersion,
 )
@@ -115,10 +115,10 @@ class TypeStore:
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
-    def register_type(self, version: TypeVersion) -> Change:
+    def register_type(self, version: TypeVersion) -> TypeChange:
         return self.register_types([version])[0]
 
-    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
+    def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
         checked = [(version, check_type(version)) for version in types]
         digests = [] if dry_run else [self._put_schema(version, its_checked) for version, its_checked in checked]
         while True:
@@ -197,7 +197,7 @@ class TypeStore:
         return _State(int(item["g"]["N"]), Policy(content["unknown"]), types)
 
     def _write(self, state: _State) -> bool:
-        """False if somebody else changed something since this was read. Raises Refused."""
+        """False if somebody else changed something since this was read. Raises TypeRefused."""
         types = {
             name: (
                 stored_type.policy,
@@ -208,7 +208,7 @@ class TypeStore:
         }
         content = zlib.compress(orjson.dumps({"unknown": state.unknown, "types": types}), 9)
         if len(content) > _MOST_BYTES:
-            raise Refused("there are more types and versions than an environment can hold", is_conflict=True)
+            raise TypeRefused("there are more types and versions than an environment can hold", is_conflict=True)
         item = {**TYPES_STATE, "g": {"N": str(state.generation + 1)}, "t": {"B": content}}
         db = client("dynamodb")
         try:

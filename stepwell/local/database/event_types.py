@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from stepwell.event_types.changes import choose_default, plan_registrations, remove_version
-from stepwell.event_types.types import Change, KeptSchema, KnownType, Policy, Types, TypeVersion
+from stepwell.event_types.types import KeptSchema, KnownType, Policy, TypeChange, Types, TypeVersion
 from stepwell.event_types.validation import Check, Checked
 
 UNKNOWN = "unknown_types"  # the setting: what becomes of events whose names have no type
@@ -26,7 +26,7 @@ class TypeStore:
     def current(self) -> Types:
         return self._types
 
-    def unchanged(self, version: TypeVersion) -> Change | None:
+    def unchanged(self, version: TypeVersion) -> TypeChange | None:
         """What its registration would say, if that changed nothing: most do not."""
         known = self._types.known.get(version.name)
         if known is None or version.policy not in (None, known.policy) or version.version not in known.versions:
@@ -34,13 +34,13 @@ class TypeStore:
         kept = read_schema(self._connection, version.name, version.version)
         if kept is None or kept.schema != version.schema:
             return None
-        return Change(
+        return TypeChange(
             version.name, version.version, known.policy, "unchanged", kept.schema, version.version, known.default
         )
 
     def register(
         self, types: Sequence[tuple[TypeVersion, Checked]], now: int, *, dry_run: bool = False
-    ) -> list[Change]:
+    ) -> list[TypeChange]:
         """All or none. Raises event_types.types.Refused; then nothing was written."""
         read = functools.partial(read_schema, self._connection)
         changes = plan_registrations([version for version, _ in types], self._types.known, read)
@@ -50,7 +50,7 @@ class TypeStore:
             self._types = read_types(self._connection)
         return changes
 
-    def _write(self, version: TypeVersion, checked: Checked, change: Change, now: int) -> None:
+    def _write(self, version: TypeVersion, checked: Checked, change: TypeChange, now: int) -> None:
         execute = self._connection.execute
         sql = "INSERT INTO types (name, policy) VALUES (?, ?) ON CONFLICT DO UPDATE SET policy = excluded.policy"
         execute(sql, (version.name, change.policy))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from stepwell.core.routing import versions
 from stepwell.core.routing.versions import NotPossible, Release, Routing
 from stepwell.event_types.changes import check_type
-from stepwell.event_types.types import Change, Refused, TypeVersion
+from stepwell.event_types.types import TypeChange, TypeRefused, TypeVersion
 from stepwell.local.database.functions import Registered
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_loop import BatchLoop
@@ -37,7 +37,7 @@ class Registration:
         self._batches.release_kept()
         return registered
 
-    async def change_routing(self, function_id: str, change: versions.Change) -> Routing:
+    async def change_routing(self, function_id: str, change: versions.TypeChange) -> Routing:
         """Raises KeyError, NotPossible."""
         changed = await self._change(lambda now: self._store.functions.change(function_id, change, now))
         self._batches.release_kept()
@@ -47,14 +47,14 @@ class Registration:
         """Start no new runs of these functions."""
         await self._change(lambda now: self._store.functions.retire(function_ids, now))
 
-    async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[Change]:
-        """Register versions of types of events, all or none. Raises event_types.types.Refused."""
+    async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
+        """Register versions of types of events, all or none. Raises event_types.types.TypeRefused."""
         same = [self._store.types.unchanged(version) for version in types]
         if all(same):
             return [change for change in same if change is not None]
         checked = [(version, await asyncio.to_thread(check_type, version)) for version in types]
         return await self._batches.result_of(
-            lambda now: self._store.types.register(checked, now, dry_run=dry_run), Refused
+            lambda now: self._store.types.register(checked, now, dry_run=dry_run), TypeRefused
         )
 
     async def _change(self, work: Callable[[int], T]) -> T:
