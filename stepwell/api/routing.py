@@ -20,7 +20,7 @@ from stepwell.api.problem import Problem
 from stepwell.api.types import TypeRegistry
 from stepwell.core.routing import versions as version_rules
 from stepwell.core.routing.guard import RunSample, percentile
-from stepwell.core.routing.versions import Change, NotPossible, Release, Routing
+from stepwell.core.routing.versions import NotPossible, Release, Routing, RoutingChange
 from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
 from stepwell.event_types.types import TypeDetail
@@ -45,7 +45,7 @@ class Lifecycle(Protocol):
     def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
         """The newest runs that events started, the newest first; no reruns and no replays."""
 
-    def change_routing(self, function_id: str, change: Change) -> Routing:
+    def change_routing(self, function_id: str, change: RoutingChange) -> Routing:
         """Change how new runs choose their version, with all that follows. Raises KeyError, NotPossible."""
 
     def cancel_runs(self, function_id: str) -> None:
@@ -269,7 +269,7 @@ class RoutingApi:
             raise _unknown(function_id)
         return function
 
-    def _change(self, request: Request, change: Change) -> RoutingView:
+    def _change(self, request: Request, change: RoutingChange) -> RoutingView:
         function_id = request.path_params["id"]
         try:
             return routing_view(function_id, self.lifecycle.change_routing(function_id, change))

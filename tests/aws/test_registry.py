@@ -16,9 +16,9 @@ from stepwell.aws.table.items import read_partition
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.routing.versions import (
     Canary,
-    Change,
     Release,
     Routing,
+    RoutingChange,
     State,
     deleted,
     paused,
@@ -70,7 +70,7 @@ def test_a_retired_function_stays_known(resources: Resources) -> None:
     ids=["promote", "rollback", "rollback to", "pause", "delete"],
 )
 def test_a_change_that_was_interrupted_anywhere_can_be_asked_for_again(
-    new_account: Callable[[], Resources], ask: Change, routing: Routing
+    new_account: Callable[[], Resources], ask: RoutingChange, routing: Routing
 ) -> None:
     for crash_at in count():
         batches = Batches(new_account())

@@ -31,7 +31,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.throttled import throttled
 from stepwell.core.events.events import Event
 from stepwell.core.routing.guard import RunSample
-from stepwell.core.routing.versions import Change, Release, Routing
+from stepwell.core.routing.versions import Release, Routing, RoutingChange
 from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.resume import Restart
@@ -75,7 +75,7 @@ class EntryControl:
     def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
         return self._queries.read_samples(function_id, limit)
 
-    def change_routing(self, function_id: str, change: Change) -> Routing:
+    def change_routing(self, function_id: str, change: RoutingChange) -> Routing:
         return self._entry().change_routing(function_id, change)
 
     def push(self, archive: IO[bytes], release: Release) -> Pushed:

@@ -46,7 +46,7 @@ from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.samples import read_samples
 from stepwell.core.events.events import Event
 from stepwell.core.routing.guard import judge, rollback_event
-from stepwell.core.routing.versions import Change, Routing
+from stepwell.core.routing.versions import Routing, RoutingChange
 from stepwell.core.run.messages import AttemptEnded, CancelRequested, Outcome
 from stepwell.core.run.resume import Restart
 from stepwell.core.signing import KeysUnreadable
@@ -305,7 +305,7 @@ class Entry:
         self._finish(now)
         return done
 
-    def change_routing(self, function_id: str, change: Change) -> Routing:
+    def change_routing(self, function_id: str, change: RoutingChange) -> Routing:
         """Change how new runs choose their version. Raises KeyError, NotPossible."""
         queue, message = self.resources.outcomes_queue, release_message(function_id, None)
 

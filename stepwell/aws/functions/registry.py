@@ -36,7 +36,7 @@ from stepwell.core.compile import compile_plan, version_hash
 from stepwell.core.plan import Plan, Starts
 from stepwell.core.routing.heads import Head, wait_paths
 from stepwell.core.routing.triggers import Catalog, Paths
-from stepwell.core.routing.versions import Change, NotPossible, Release, Route, Routing, retired
+from stepwell.core.routing.versions import NotPossible, Release, Route, Routing, RoutingChange, retired
 from stepwell.core.run.max_run_duration import longest_run_ms
 
 Target = dict[str, Any]
@@ -244,7 +244,7 @@ class Registry:
         item = read_item(self._table, function_key(function_id))
         return None if item is None else read_routing(item)
 
-    def change_routing(self, function_id: str, change: Change, now: int) -> Routing:
+    def change_routing(self, function_id: str, change: RoutingChange, now: int) -> Routing:
         """Raises KeyError for an unknown function, NotPossible."""
 
         def checked(old: Routing | None) -> Routing:

@@ -70,7 +70,7 @@ class Routing:
         return self.canary is not None and self.canary.guard is not None
 
 
-Change = Callable[[Routing, Collection[int], int], Routing]
+RoutingChange = Callable[[Routing, Collection[int], int], Routing]
 """From a routing, the numbers of the versions that there are, and the time (ms) to another. Raises NotPossible."""
 
 

@@ -17,7 +17,7 @@ from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample, judge, rollback_event
 from stepwell.core.routing.heads import head_json
 from stepwell.core.routing.triggers import Catalog
-from stepwell.core.routing.versions import Change, Release, Routing, State, retired, to_json
+from stepwell.core.routing.versions import Release, Routing, RoutingChange, State, retired, to_json
 from stepwell.core.run.run import RunStatus
 from stepwell.local.database.lists import merged, used_versions
 from stepwell.local.database.live_functions import LiveFunctions, read_routing
@@ -127,7 +127,7 @@ class Functions:
         """How its new runs choose their version; None for a function that is not known."""
         return read_routing(self._connection, function_id)
 
-    def change(self, function_id: str, change: Change, now: int) -> Routing:
+    def change(self, function_id: str, change: RoutingChange, now: int) -> Routing:
         """Raises KeyError for an unknown function, NotPossible."""
         before = self.routing(function_id)
         if before is None:
