@@ -24,7 +24,7 @@ from infra.queues import Queues
 from infra.roles import LambdaRole, let_log, statements
 from infra.settings import Settings
 from stepwell.aws.observability import LOG_LEVEL, METRICS, TRACING, application_log_level
-from stepwell.aws.topology import FUNCTIONS, Engine, Function, Queue, Schedule
+from stepwell.aws.topology import FUNCTIONS, EngineInvocation, Function, Queue, Schedule
 
 
 class Functions(Construct):
@@ -37,7 +37,7 @@ class Functions(Construct):
         self._settings, self._code, self._places = settings, code, dict(places)
         self.by_name: dict[str, lambda_.Function] = {}
         # The others may invoke step_http, so that it is made before their roles.
-        for function in sorted(FUNCTIONS, key=lambda value: not isinstance(value.trigger, Engine)):
+        for function in sorted(FUNCTIONS, key=lambda value: not isinstance(value.trigger, EngineInvocation)):
             self.by_name[function.name] = made = self._function(function)
             self._places.setdefault(function.name, [made.function_arn])
 
@@ -76,7 +76,7 @@ class Functions(Construct):
     def _logging(self, function: Function) -> dict[str, Any]:
         """JSON lines, and of Lambda's own only warnings: START, END and REPORT are most of an idle environment's logs.
         `step_http` keeps them: between START and END stands what an attempt printed (`stepwell.aws.api.logs`)."""
-        if isinstance(function.trigger, Engine):
+        if isinstance(function.trigger, EngineInvocation):
             return {}
         return {
             "logging_format": lambda_.LoggingFormat.JSON,
@@ -115,7 +115,7 @@ class Functions(Construct):
                     self._read(function.name, queues.all[name].queue.queue_arn, most)
                 case Schedule(minutes):
                     self._every(minutes, made)
-                case Engine(answers):
+                case EngineInvocation(answers):
                     self._invoked_by_engine(made, queues.all[answers].queue.queue_arn)
 
     def _read(self, name: str, queue: str, most: int) -> None:

@@ -35,7 +35,7 @@ class Http:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineInvocation:
     """The engine's own asynchronous invocations, as those of any step; what comes of them goes to this queue."""
 
     answers: str
@@ -46,7 +46,7 @@ class CustomResource:
     """CloudFormation, for functions that stacks hold."""
 
 
-Trigger = Queue | Schedule | Http | Engine | CustomResource
+Trigger = Queue | Schedule | Http | EngineInvocation | CustomResource
 
 STEPS, BUS, OUTCOMES, EVENTS = "steps", "bus", "outcomes", "events"
 """Where what a Lambda does may go on: Lambdas and tasks of steps, the environment's bus, the two queues."""
@@ -109,7 +109,7 @@ FUNCTIONS = (
     Function(
         "step_http",
         "Runs the steps with the runtime `http`",
-        Engine(answers=OUTCOMES),
+        EngineInvocation(answers=OUTCOMES),
         timeout_s=900,
         calls=(OUTCOMES,),
         memory_mb=256,

@@ -34,7 +34,7 @@ from stepwell.aws.naming import secret_parameter
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.table import positions
 from stepwell.aws.table.keys import TIMERS_STATE
-from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, Engine, server
+from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, EngineInvocation, server
 from stepwell.core.duration import parse_duration
 from stepwell.core.routing.versions import NotPossible, Release
 from stepwell.testing.account.emulator import Emulator
@@ -47,7 +47,9 @@ from stepwell.testing.lambdas.host import LambdaHost
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 from stepwell.testing.projects import Project, project_at
 
-HANDLERS = tuple(function.name for function in FUNCTIONS if not isinstance(function.trigger, Engine))  # in this process
+HANDLERS = tuple(
+    function.name for function in FUNCTIONS if not isinstance(function.trigger, EngineInvocation)
+)  # in this process
 
 
 class AwsStepwell(Decisions):

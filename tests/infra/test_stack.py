@@ -17,7 +17,7 @@ from infra.state import INPUTS
 from stepwell.aws.queues.redelivery import LATEST_S, MAX_RECEIVES
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.steps.containers import FOLDER
-from stepwell.aws.topology import FUNCTIONS, Engine, Queue, Schedule, server
+from stepwell.aws.topology import FUNCTIONS, EngineInvocation, Queue, Schedule, server
 from tests.infra.conftest import Synth
 
 ENVIRONMENTS = ("dev", "all", "bare")
@@ -169,7 +169,7 @@ def test_every_lambda_is_started_by_what_the_topology_says(synth: Synth, env: st
                 assert name.capitalize() in queues.pop(item.name)
             case Schedule(minutes):
                 assert schedules.pop(item.name) == f"rate({minutes} minute)"
-            case Engine():
+            case EngineInvocation():
                 assert item.name in invoked
     assert (queues, schedules) == ({}, {})
 
