@@ -97,19 +97,19 @@ class _Import:
             if len(line) > _LONGEST_LINE:
                 while line and not line.endswith(b"\n"):
                     line = source.readline(_LONGEST_LINE)
-                self.tell(number, "", f"the line has more than {_LONGEST_LINE:,} bytes")
+                self.add_error(number, "", f"the line has more than {_LONGEST_LINE:,} bytes")
                 continue
             text = (without_bom(line) if number == 1 else line).strip()
             if not text:
                 continue
             try:
                 if text[:1] != b"{":
-                    self.tell(number, "", "a line is one event: a JSON object")
+                    self.add_error(number, "", "a line is one event: a JSON object")
                     continue
                 (event,) = parse_events(text, time.time_ns() // 1_000_000, partial(self._id_of, number))
             except BadRequest as bad:
                 for error in bad.errors:
-                    self.tell(number, error.pointer, error.message)
+                    self.add_error(number, error.pointer, error.message)
             else:
                 yield _Line(number, event.body)
 
@@ -127,13 +127,13 @@ class _Import:
             if status not in (400, 413) or not errors:
                 client.refused(status, answer)
             for error in errors:
-                self.tell(batch[error["index"]].number, error["pointer"], error["message"])
+                self.add_error(batch[error["index"]].number, error["pointer"], error["message"])
             wrong = {error["index"] for error in errors}
             batch = [line for index, line in enumerate(batch) if index not in wrong]
         if self._bar is not None:
             self._bar[0].update(self._bar[1], description=f"{self.good:,} events")
 
-    def tell(self, number: int, pointer: str, message: str) -> None:
+    def add_error(self, number: int, pointer: str, message: str) -> None:
         self.bad.append({"line": number, "pointer": pointer, "message": message})
         if not self.as_json:
             place = f"line {number}" + (f", {pointer}" if pointer else "")
