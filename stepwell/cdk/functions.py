@@ -54,7 +54,7 @@ class Functions(Construct):
     """Every function at or below `path`, with the types of its events, and webhooks. `env`: the environment; else the
     CDK context's `env`, as for Stepwell's own app. `resources`: of the environment; else CloudFormation reads them when
     it deploys, and the synth needs no account. `options`: of all Lambda steps; `steps`: of one, by `function/step`.
-    Functions with docker steps or `.env` files are no part of a stack. Raises CannotDeploy, LoadError, Refused."""
+    Functions with docker steps or `.env` files are no part of a stack. Raises CannotDeploy, LoadError, CannotPush."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class TypeStore:
     def register(
         self, types: Sequence[tuple[TypeVersion, Checked]], now: int, *, dry_run: bool = False
     ) -> list[TypeChange]:
-        """All or none. Raises event_types.types.Refused; then nothing was written."""
+        """All or none. Raises TypeRefused; then nothing was written."""
         read = functools.partial(read_schema, self._connection)
         changes = plan_registrations([version for version, _ in types], self._types.known, read)
         if not dry_run:
@@ -72,7 +72,7 @@ class TypeStore:
         self._types = read_types(self._connection)
 
     def remove(self, name: str, version: str, carried_by: Iterable[str]) -> None:
-        """Raises KeyError for an unknown type, UnknownVersion, Refused."""
+        """Raises KeyError for an unknown type, UnknownVersion, TypeRefused."""
         after = remove_version(name, self._types.known[name], version, carried_by)
         self._connection.execute("DELETE FROM type_versions WHERE name = ? AND version = ?", (name, version))
         if after is None:
