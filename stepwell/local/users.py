@@ -19,6 +19,7 @@ from stepwell.core.run.run import RunStatus
 from stepwell.local.database.lists import LAST, merged
 from stepwell.local.database.long_texts import whole
 from stepwell.local.database.queries import Queries
+from stepwell.local.database.row_ranges import first_row
 from stepwell.local.database.users import read_person, texts
 from stepwell.platform import Page
 
@@ -105,7 +106,7 @@ class LocalUsers(Queries):
 
     def _end(self, table: str, column: str, until: int) -> int:
         """The number of the first row that is later than `until`: times grow with numbers."""
-        return LAST if until == LAST else self._first(table, column, until + 1)
+        return LAST if until == LAST else first_row(self._connection, table, column, until + 1)
 
     def _rows(
         self, person: Person, sql: str, bound: int, *, order: int = 1, ascending: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,29 +19,23 @@ from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.routing.not_started import whole_misses
-from stepwell.core.run.inputs import match_answer
 from stepwell.core.run.messages import TimerKind
-from stepwell.core.run.run import PauseStatus, RunStatus
 from stepwell.local.database.functions import read_samples
 from stepwell.local.database.lists import LAST, Asked, Listed, way_of_events, way_of_runs
 from stepwell.local.database.live_functions import read_routing
 from stepwell.local.database.log_files import log_folder, read_logs
-from stepwell.local.database.long_texts import whole
 from stepwell.local.database.not_started_tables import content_of
-from stepwell.local.database.run_parts import read_run
+from stepwell.local.database.row_ranges import row_range
+from stepwell.local.database.run_details import RunDetails, mismatches_of
 from stepwell.local.database.run_texts import RunRow, RunTexts
 from stepwell.local.database.schema import connect
 from stepwell.local.database.users import names_of
-from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
+from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
 _RUN = f"SELECT {_COLUMNS} FROM runs"
 _ITS_EVENT = " CROSS JOIN events ON events.seq = runs.event"
 _WHOLE_RUN = f'SELECT {_COLUMNS}, body, runs."after" FROM runs{_ITS_EVENT}'
-_ATTEMPTS = (
-    f"SELECT run, step, attempt, status, queued_at, started_at, ended_at, {whole('output')}, {whole('error')}"
-    " FROM attempts"
-)
 ERASURES = "SELECT value FROM counters WHERE name = 'erasures'"
 _MOST_MISSES = 21  # of an event as `dev` shows it: one more than it names
 _EVENT = "SELECT seq, body, accepted_at, misses, replay, invalid FROM events"
@@ -59,7 +52,7 @@ class Queries:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._plans: dict[tuple[str, int], Plan] = {}
+        self._details = RunDetails()
         self._texts = RunTexts()
 
     @property
@@ -97,7 +90,7 @@ class Queries:
         before: int | None = None,
         limit: int = 50,
     ) -> Page[EventDetail]:
-        first, before = self._between("events", "accepted_at", since, until, before)
+        first, before = row_range(self._connection, "events", "accepted_at", (since, until), before)
         asked = _asked({"name": _only(name), "user": self._names(user)})
         listed = Listed(_EVENT, "", "seq", asked)
         rows = listed.read(self._connection, way_of_events(self._connection, asked), first, before, limit + 1)
@@ -129,69 +122,39 @@ class Queries:
         rows = self._connection.execute("SELECT function FROM kept WHERE event = ? ORDER BY function", (event,))
         return [function for (function,) in rows]
 
-    def _between(
-        self, table: str, column: str, since: int | None, until: int | None, before: int | None
-    ) -> tuple[int | None, int | None]:
-        """The row numbers from which on, and before which, the rows of a time are: these grow with the numbers, so no
-        list needs an index of them."""
-        first = None if since is None else self._first(table, column, since)
-        end = None if until is None else self._first(table, column, until)
-        return first, min((number for number in (end, before) if number is not None), default=None)
-
-    def _first(self, table: str, column: str, ms: int) -> int:
-        """The number of the first row that is not older; halving, some twenty look-ups by primary key."""
-        sql = f"SELECT seq, {column} FROM {table} WHERE seq >= ? ORDER BY seq LIMIT 1"
-        (newest,) = self._connection.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()
-        low, high = 0, newest + 1
-        while low < high:
-            middle = (low + high) // 2
-            row = self._connection.execute(sql, (middle,)).fetchone()
-            low, high = (row[0] + 1, high) if row is not None and row[1] < ms else (low, middle)
-        return int(low)
-
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]:
-        with self._snapshot():
-            page = self._run_rows(**query)
-            return Page(self._details(page.items), page.next)
+        with self._snapshot() as connection:
+            page = self._run_rows(query)
+            return Page(self._details.of(connection, page.items), page.next)
 
     def read_run_texts(self, view: Callable[[RunDetail], bytes], **query: Unpack[RunQuery]) -> Page[bytes]:
         with self._snapshot() as connection:
-            page = self._run_rows(**query)
+            page = self._run_rows(query)
             (erasures,) = connection.execute(ERASURES).fetchone() or (0,)
             texts: dict[int, bytes] = {}
             for row in page.items:
                 if (text := self._texts.get(row.key, erasures)) is not None:
                     texts[row.seq] = text
             unknown = [row for row in page.items if row.seq not in texts]
-            for row, detail in zip(unknown, self._details(unknown), strict=True):
+            for row, detail in zip(unknown, self._details.of(connection, unknown), strict=True):
                 texts[row.seq] = view(detail)
                 if row.is_over:
                     self._texts.put(row.key, texts[row.seq], erasures)
         return Page([texts[row.seq] for row in page.items], page.next)
 
-    def _run_rows(
-        self,
-        *,
-        function: str | None = None,
-        status: RunStatus | None = None,
-        user: str | None = None,
-        event: str | None = None,
-        replay: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> Page[RunRow]:
-        first, before = self._between("runs", "created_at", since, until, before)
+    def _run_rows(self, query: RunQuery) -> Page[RunRow]:
+        status, limit = query.get("status"), query.get("limit", 50)
+        times = query.get("since"), query.get("until")
+        first, before = row_range(self._connection, "runs", "created_at", times, query.get("before"))
         asked = _asked(
             {
-                "function": _only(function),
+                "function": _only(query.get("function")),
                 "status": _only(None if status is None else int(status)),
-                "runs.user": self._names(user),
-                "runs.event": self._numbers(event),
-                "runs.replay": _only(replay),
+                "runs.user": self._names(query.get("user")),
+                "runs.event": self._numbers(query.get("event")),
+                "runs.replay": _only(query.get("replay")),
             }
         )
         way = way_of_runs(self._connection, asked)
@@ -212,11 +175,11 @@ class Queries:
                 return None
             *columns, body, after = found
             row = RunRow(*columns)
-            (detail,) = self._details([row])
+            (detail,) = self._details.of(connection, [row])
             asked = messages_of(detail.plan, detail.run, detail.attempts, lambda: orjson.loads(body))
             if not with_logs:
                 return replace(detail, asked=asked)
-            mismatches = self._mismatches(detail, orjson.loads(body), after)
+            mismatches = mismatches_of(connection, detail, orjson.loads(body), after)
             return replace(
                 detail, asked=asked, logs=read_logs(connection, log_folder(self._path), row.seq), mismatches=mismatches
             )
@@ -230,7 +193,7 @@ class Queries:
         with self._snapshot() as connection:
             rows = connection.execute(sql, (LAST if before is None else before, limit + 1)).fetchall()
             runs = []
-            details = self._details([RunRow(*columns) for *columns, _, _ in rows[:limit]])
+            details = self._details.of(connection, [RunRow(*columns) for *columns, _, _ in rows[:limit]])
             for run_detail, (*_, body, _) in zip(details, rows, strict=False):
                 asked = messages_of(run_detail.plan, run_detail.run, run_detail.attempts, partial(orjson.loads, body))
                 runs.append(replace(run_detail, asked=asked))
@@ -246,48 +209,8 @@ class Queries:
         finally:
             connection.execute("COMMIT")
 
-    def _details(self, rows: Sequence[RunRow]) -> list[RunDetail]:
-        """The runs of a page, without logs; their attempts are read by one statement."""
-        if not rows:
-            return []
-        attempts: dict[int, list[AttemptRow]] = defaultdict(list)
-        sql = f"{_ATTEMPTS} WHERE run IN ({','.join('?' * len(rows))}) ORDER BY run, step, attempt"
-        for seq, *attempt in self._connection.execute(sql, [row.seq for row in rows]):
-            attempts[seq].append(AttemptRow(*attempt))
-        return [
-            RunDetail(
-                read_run(self._connection, row.seq, row.id, row.state), self._plan(row.function, row.version),
-                row.event_id, row.user, row.rerun_of, attempts[row.seq], {}, {}, row.replay,
-            )
-            for row in rows
-        ]  # fmt: skip
-
-    def _mismatches(self, detail: RunDetail, event: dict[str, Any], after: int) -> dict[int, str]:
-        """Evaluated when somebody looks: to keep every answer would cost a write for every event that is compared."""
-        found, plan, run, rows = {}, detail.plan, detail.run, detail.attempts
-        sql = (
-            "SELECT body FROM events WHERE name = ? AND seq > ? AND accepted_at < ? AND replay IS NULL"
-            " ORDER BY seq DESC LIMIT 1"
-        )
-        outputs = {row.step: row.output for row in rows if row.output is not None}
-        errors = {row.step: row.error for row in rows if row.error is not None}
-        for p, (pause, state) in enumerate(zip(plan.pauses, run.pauses, strict=True)):
-            if state.status not in (PauseStatus.AWAITING, PauseStatus.EXPIRED):
-                continue
-            newest = self._connection.execute(sql, (pause.event, after, state.due_at)).fetchone()
-            if newest is not None:
-                problem = match_answer(plan, p, event, outputs, errors, orjson.loads(newest[0])).problem
-                if problem is not None:
-                    found[p] = problem
-        return found
-
     def _plan(self, function: str, version: int) -> Plan:
-        plan = self._plans.get((function, version))
-        if plan is None:
-            sql = "SELECT definition FROM versions WHERE function = ? AND version = ?"
-            (definition,) = self._connection.execute(sql, (function, version)).fetchone()
-            plan = self._plans[function, version] = compile_plan(orjson.loads(definition), version)
-        return plan
+        return self._details.plan(self._connection, function, version)
 
     # --- functions -------------------------------------------------------------------------------------------------
 
