@@ -14,7 +14,6 @@ from typing import Any, Unpack
 import orjson
 
 from stepwell.api.approvals import messages_of
-from stepwell.core.compile import compile_plan
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan
 from stepwell.core.routing.guard import RunSample

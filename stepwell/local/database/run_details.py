@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.compile import compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.run.inputs import match_answer
 from stepwell.core.run.run import PauseStatus
 from stepwell.local.database.long_texts import whole
