@@ -23,7 +23,7 @@ from stepwell.core.routing.guard import RunSample, percentile
 from stepwell.core.routing.versions import NotPossible, Release, Routing, RoutingChange
 from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
-from stepwell.event_types.types import TypeDetail
+from stepwell.event_types.registry import TypeDetail
 from stepwell.platform import FunctionDetail, Reader, VersionDetail
 
 

@@ -17,7 +17,7 @@ from stepwell.api.problem import Problem
 from stepwell.core.definition.problems import nearest
 from stepwell.core.times import time_text
 from stepwell.event_types.changes import UnknownVersion, version_of
-from stepwell.event_types.types import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
+from stepwell.event_types.registry import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
 from stepwell.event_types.validation import json_pointer
 from stepwell.platform import FunctionDetail
 

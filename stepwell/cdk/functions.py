@@ -41,7 +41,7 @@ from stepwell.cdk.options import CannotDeploy, StepOptions, check_names
 from stepwell.cdk.step import Step, StepRole
 from stepwell.core.definition.problems import nearest
 from stepwell.core.definition.runtimes import Docker, Lambda
-from stepwell.event_types.types import TypeVersion
+from stepwell.event_types.registry import TypeVersion
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all
 from stepwell.project.pushed import left_out

@@ -18,7 +18,7 @@ from stepwell.core.run.invalid_events import INVALID_EVENT
 from stepwell.core.run.run_events import RUN_EVENTS
 from stepwell.core.run.stored_links import REQUESTED
 from stepwell.dev.quiet_events import why_nothing_started
-from stepwell.event_types.types import TypeChange, TypeRefused
+from stepwell.event_types.registry import TypeChange, TypeRefused
 from stepwell.local.database.queries import Queries
 from stepwell.local.server import Deployed
 from stepwell.local.webhooks import Synchronised

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from stepwell.core.definition.problems import Problem, nearest
-from stepwell.event_types.types import (
+from stepwell.event_types.registry import (
     ChangeKind,
     KeptSchema,
     KnownType,

@@ -16,7 +16,7 @@ import orjson
 from stepwell.api.health import Broken
 from stepwell.core.terminal_text import escaped_json
 from stepwell.event_types.impact import event_names
-from stepwell.event_types.types import TypeRefused
+from stepwell.event_types.registry import TypeRefused
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.engine.retention import keep_clean
 from stepwell.local.http.serving import serve

@@ -16,7 +16,7 @@ from typing import IO, Any
 from stepwell.api.health import Broken
 from stepwell.core.compile import compile_plan
 from stepwell.core.routing.versions import Release
-from stepwell.event_types.types import TypeChange, TypeRefused, TypeVersion
+from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
 from stepwell.local.code.check import check_code
 from stepwell.local.code.in_use import needed_versions
 from stepwell.local.code.keeper import CodeKeeper

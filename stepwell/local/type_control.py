@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from stepwell.event_types.changes import UnknownVersion
-from stepwell.event_types.types import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
+from stepwell.event_types.registry import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
 from stepwell.local.database.event_types import TypeStore, read_schema, read_types
 from stepwell.local.database.queries import Queries
 from stepwell.local.engine.platform import LocalPlatform

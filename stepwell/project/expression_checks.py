@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stepwell.core.definition.problems import Problem
+from stepwell.event_types.registry import Policy, TypeDetail
 from stepwell.event_types.schema import POLICY, Schema
-from stepwell.event_types.types import Policy, TypeDetail
 from stepwell.project.load import LoadedFunction
 from stepwell.project.source import PlacedProblem
 from stepwell.project.types import ProjectTypes

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.event_types.changes import version_of
+from stepwell.event_types.registry import Policy, TypeVersion
 from stepwell.event_types.schema import POLICY
-from stepwell.event_types.types import Policy, TypeVersion
 from stepwell.project.load import LoadedFunction
 from stepwell.project.schemas import find_types
 from stepwell.project.source import PlacedProblem

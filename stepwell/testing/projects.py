@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.event_types.types import TypeVersion
+from stepwell.event_types.registry import TypeVersion
 from stepwell.project.load import LoadedFunction, LoadError, load, load_all
 from stepwell.project.search import NAMES, Tree, is_file, is_function
 from stepwell.project.source import PlacedProblem

@@ -21,7 +21,7 @@ from stepwell.aws.functions import event_types as aws_types
 from stepwell.aws.functions.event_types import TypeStore
 from stepwell.aws.resources import Resources
 from stepwell.event_types.changes import UnknownVersion
-from stepwell.event_types.types import Policy, TypeRefused, TypeVersion
+from stepwell.event_types.registry import Policy, TypeRefused, TypeVersion
 from stepwell.testing.account.meter import Meter, metered
 from stepwell.testing.batches import Batches, Crash, Json, handler_step, sqs_event
 from tests.aws.test_ingest import accepted, http

@@ -17,7 +17,7 @@ from stepwell.core.events.users import Person
 from stepwell.core.routing.versions import Release, deleted, paused, resumed
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
-from stepwell.event_types.types import Policy, TypeVersion
+from stepwell.event_types.registry import Policy, TypeVersion
 from stepwell.local.approvals import LocalApprovals
 from stepwell.local.backup.backup import back_up
 from stepwell.local.code.in_use import needed_versions

@@ -34,7 +34,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.throttled import throttled
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest, EventError
-from stepwell.event_types.types import MOST_TOLD, Policy, errors_of
+from stepwell.event_types.registry import MOST_TOLD, Policy, errors_of
 
 if TYPE_CHECKING:
     from stepwell.api.webhooks import Hooks

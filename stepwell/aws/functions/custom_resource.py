@@ -23,7 +23,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.signing import signing_keys
 from stepwell.core.compile import compile_plan
 from stepwell.core.plan import Plan
-from stepwell.event_types.types import Policy, TypeVersion
+from stepwell.event_types.registry import Policy, TypeVersion
 
 log = logging.getLogger("stepwell.registrar")
 _LONGEST_REASON = 1000

@@ -27,7 +27,7 @@ from stepwell.event_types.changes import (
     plan_registrations,
     remove_version,
 )
-from stepwell.event_types.types import (
+from stepwell.event_types.registry import (
     KeptSchema,
     KnownType,
     Policy,

@@ -145,7 +145,7 @@ def _register_types(
     is refused, with the places of what is wrong."""
     from stepwell.api.types import change_view
     from stepwell.aws.functions.registry import Registry
-    from stepwell.event_types.types import CannotPush
+    from stepwell.event_types.registry import CannotPush
 
     try:
         changes = store.register_types(types.types, dry_run=dry_run)

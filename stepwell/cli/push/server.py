@@ -19,7 +19,7 @@ from stepwell.cli.ui.output import console, fail, print_json, warn
 from stepwell.cli.ui.tables import routing_text
 from stepwell.core.compile import version_hash
 from stepwell.core.routing.versions import Release
-from stepwell.event_types.types import Policy, TypeDetail
+from stepwell.event_types.registry import Policy, TypeDetail
 from stepwell.project.expression_checks import CheckedExpressions, check_expressions
 from stepwell.terminal import shown
 

@@ -16,7 +16,7 @@ from stepwell.cli.remote.environments import EnvOption
 from stepwell.cli.ui.output import JsonOption, console, fail, print_json, stderr, warn
 from stepwell.cli.ui.tables import local_time
 from stepwell.core.definition.problems import Problem
-from stepwell.event_types.types import Policy
+from stepwell.event_types.registry import Policy
 from stepwell.event_types.validation import from_pointer
 from stepwell.terminal import shown
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from stepwell.event_types.changes import choose_default, plan_registrations, remove_version
-from stepwell.event_types.types import KeptSchema, KnownType, Policy, TypeChange, Types, TypeVersion
+from stepwell.event_types.registry import KeptSchema, KnownType, Policy, TypeChange, Types, TypeVersion
 from stepwell.event_types.validation import Check, Checked
 
 UNKNOWN = "unknown_types"  # the setting: what becomes of events whose names have no type

@@ -10,7 +10,7 @@ from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest, EventError
 from stepwell.engine import IncomingEvent
 from stepwell.event_types.effort import Effort
-from stepwell.event_types.types import MOST_TOLD, errors_of
+from stepwell.event_types.registry import MOST_TOLD, errors_of
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_limit import SLICE_S
 from stepwell.local.engine.batch_loop import BatchLoop

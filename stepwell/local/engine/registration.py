@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from stepwell.core.routing import versions
 from stepwell.core.routing.versions import NotPossible, Release, Routing
 from stepwell.event_types.changes import check_type
-from stepwell.event_types.types import TypeChange, TypeRefused, TypeVersion
+from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
 from stepwell.local.database.functions import Registered
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_loop import BatchLoop
