@@ -42,11 +42,11 @@ from stepwell.cdk.step import Step, StepRole
 from stepwell.core.definition.problems import nearest
 from stepwell.core.definition.runtimes import Docker, Lambda
 from stepwell.event_types.registry import TypeVersion
+from stepwell.project.event_types import project_types
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all
 from stepwell.project.pushed import left_out
 from stepwell.project.search import Tree
-from stepwell.project.types import project_types
 from stepwell.project.webhooks import find_webhooks
 
 

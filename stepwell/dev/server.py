@@ -18,10 +18,10 @@ from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files
 from stepwell.local.server import LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.log_lines import log_lines
+from stepwell.project.event_types import ProjectTypes, project_types, surprises
 from stepwell.project.known import KnownFunctions
 from stepwell.project.load import LoadedFunction, PlacedProblem
 from stepwell.project.search import Tree, is_file
-from stepwell.project.types import ProjectTypes, project_types, surprises
 from stepwell.project.webhooks import find_webhooks
 from stepwell.run_log import ATTEMPTS, EVENTS
 

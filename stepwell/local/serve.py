@@ -24,10 +24,10 @@ from stepwell.local.http.tls import Certificate
 from stepwell.local.in_service import broken_files, refuse_broken
 from stepwell.local.server import Deployed, LocalServer, ServerSettings, listen, open_server, url_of
 from stepwell.local.system.prctl import hide_memory
+from stepwell.project.event_types import ProjectTypes, project_types
 from stepwell.project.load import LoadedFunction, LoadError, PlacedProblem, load_all
 from stepwell.project.only_on_aws import only_on_aws
 from stepwell.project.search import Tree
-from stepwell.project.types import ProjectTypes, project_types
 from stepwell.project.webhooks import FoundWebhooks, find_webhooks
 
 log = logging.getLogger("stepwell.serve")

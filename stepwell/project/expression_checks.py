@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from stepwell.core.definition.problems import Problem
 from stepwell.event_types.registry import Policy, TypeDetail
 from stepwell.event_types.schema import POLICY, Schema
+from stepwell.project.event_types import ProjectTypes
 from stepwell.project.load import LoadedFunction
 from stepwell.project.source import PlacedProblem
-from stepwell.project.types import ProjectTypes
 
 
 class RegisteredTypes(Protocol):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.event_types.registry import TypeVersion
+from stepwell.project.event_types import project_types
 from stepwell.project.load import LoadedFunction, LoadError, load, load_all
 from stepwell.project.search import NAMES, Tree, is_file, is_function
 from stepwell.project.source import PlacedProblem
-from stepwell.project.types import project_types
 from stepwell.project.webhooks import WebhookFile, find_webhooks
 from stepwell.testing.platform import Refused
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from stepwell.project.event_types import project_types, surprises
 from stepwell.project.expression_checks import CheckedExpressions, check_expressions
 from stepwell.project.load import load
-from stepwell.project.types import project_types, surprises
 
 NUMBER = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
 TEXT = {"type": "object", "properties": {"total": {"type": "string"}}, "required": ["total"]}

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from stepwell.cli.main import app
 from stepwell.project.archive import unpack, write_archive
+from stepwell.project.event_types import project_types
 from stepwell.project.load import LoadError, find_definitions, load, load_all
 from stepwell.project.search import Tree
-from stepwell.project.types import project_types
 
 CUE = {"format": "cue", "synced": True, "def": "file://./events/e.cue"}
 SETTINGS = {"sdk-url": ["http://localhost:3001/api/inngest"], "no-discovery": True}

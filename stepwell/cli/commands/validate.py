@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from stepwell.cli.ui.output import JsonOption, console, print_json, stderr
+from stepwell.project.event_types import project_types, surprises
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.inngest import is_settings
 from stepwell.project.load import PlacedProblem, load_all
 from stepwell.project.search import Tree
-from stepwell.project.types import project_types, surprises
 from stepwell.project.webhooks import find_webhooks
 from stepwell.terminal import shown
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stepwell.aws.deploy.plan import Action
     from stepwell.aws.functions.event_types import TypeStore
     from stepwell.aws.resources import Resources
-    from stepwell.project.types import ProjectTypes
+    from stepwell.project.event_types import ProjectTypes
 
 
 def command(
@@ -163,10 +163,10 @@ def _register_types(
 
 
 def _load(paths: list[Path]) -> Project:
+    from stepwell.project.event_types import project_types
     from stepwell.project.load import load_all
     from stepwell.project.pushed import left_out
     from stepwell.project.search import Tree
-    from stepwell.project.types import project_types
     from stepwell.project.webhooks import find_webhooks
 
     tree = Tree(paths)

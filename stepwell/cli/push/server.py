@@ -24,8 +24,8 @@ from stepwell.project.expression_checks import CheckedExpressions, check_express
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
+    from stepwell.project.event_types import ProjectTypes
     from stepwell.project.load import LoadedFunction
-    from stepwell.project.types import ProjectTypes
     from stepwell.project.webhooks import WebhookFile
 
 

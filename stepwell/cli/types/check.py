@@ -38,10 +38,10 @@ def command(
 
     Example: stepwell types check functions/
     """
+    from stepwell.project.event_types import project_types
     from stepwell.project.expression_checks import check_expressions
     from stepwell.project.load import load_all
     from stepwell.project.schemas import find_types
-    from stepwell.project.types import project_types
 
     where = paths or [Path()]
     loaded, errors = load_all(where)

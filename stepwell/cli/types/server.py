@@ -21,7 +21,7 @@ from stepwell.event_types.validation import from_pointer
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
-    from stepwell.project.types import ProjectTypes
+    from stepwell.project.event_types import ProjectTypes
 
 _NAME = typer.Argument(help="The name of the events.")
 
@@ -38,8 +38,8 @@ def push(
 
     Example: stepwell types push functions/
     """
+    from stepwell.project.event_types import project_types
     from stepwell.project.load import load_all
-    from stepwell.project.types import project_types
 
     functions, errors = load_all(paths or [Path()])
     for error in errors:
