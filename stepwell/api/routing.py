@@ -14,10 +14,10 @@ from starlette.requests import Request
 from typing_extensions import TypedDict
 
 from stepwell.api.body import flag, read_object
+from stepwell.api.event_types import TypeRegistry
 from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
-from stepwell.api.types import TypeRegistry
 from stepwell.core.routing import versions as version_rules
 from stepwell.core.routing.guard import RunSample, percentile
 from stepwell.core.routing.versions import NotPossible, Release, Routing, RoutingChange

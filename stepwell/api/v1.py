@@ -25,6 +25,8 @@ from stepwell.api import models
 from stepwell.api.access import Keys, KeyScope, bearer, require
 from stepwell.api.approvals import APPROVAL_OPERATIONS, ApprovalApi, Approvals, keys_unreadable, page_routes
 from stepwell.api.body import body_of
+from stepwell.api.event_types import OPERATIONS as TYPE_OPERATIONS
+from stepwell.api.event_types import TypeRegistry, TypesApi
 from stepwell.api.health import Broken, health
 from stepwell.api.openapi import Operation, Parameter, document
 from stepwell.api.paging import PAGING as _PAGING
@@ -39,8 +41,6 @@ from stepwell.api.routing import OPERATIONS as ROUTING_OPERATIONS
 from stepwell.api.routing import Lifecycle, RoutingApi
 from stepwell.api.slashes import WithoutSlash
 from stepwell.api.times import BETWEEN, between
-from stepwell.api.types import OPERATIONS as TYPE_OPERATIONS
-from stepwell.api.types import TypeRegistry, TypesApi
 from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.views import event_view, function_view, run_text, run_view
 from stepwell.api.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
