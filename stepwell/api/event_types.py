@@ -33,7 +33,7 @@ class TypeRegistry(Protocol):
     def read_schema(self, name: str, version: str) -> Any: ...
 
     def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
-        """All or none. `dry_run`: only say what it would do. Raises event_types.types.TypeRefused."""
+        """All or none. `dry_run`: only say what it would do. Raises TypeRefused."""
 
     def choose_default(self, name: str, version: str | None) -> None:
         """Which version counts for events without `v`; None: the newest. Raises KeyError, UnknownVersion."""

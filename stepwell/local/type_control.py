@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class TypeControl:
-    """Implements `api.types.TypeRegistry`. `call` does work on the platform's event loop, and waits for it."""
+    """Implements `api.event_types.TypeRegistry`. `call` does work on the platform's event loop, and waits for it."""
 
     def __init__(
         self, platform: LocalPlatform, queries: Queries, call: Callable[[Coroutine[Any, Any, Any]], Any]

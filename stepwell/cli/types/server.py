@@ -63,7 +63,7 @@ def push_types(
     client: Client, types: ProjectTypes, *, may_break: bool = True, dry_run: bool = False
 ) -> list[dict[str, Any]]:
     """Register types, all or none; what that did, or would do. Ends the command if one is refused, with the places of
-    what is wrong. `may_break`: as `event_types.types.TypeVersion` has it."""
+    what is wrong. `may_break`: as `event_types.registry.TypeVersion` has it."""
     if not types.types:
         return []
     bodies = [

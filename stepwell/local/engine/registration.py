@@ -48,7 +48,7 @@ class Registration:
         await self._change(lambda now: self._store.functions.retire(function_ids, now))
 
     async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
-        """Register versions of types of events, all or none. Raises event_types.types.TypeRefused."""
+        """Register versions of types of events, all or none. Raises TypeRefused."""
         same = [self._store.types.unchanged(version) for version in types]
         if all(same):
             return [change for change in same if change is not None]
