@@ -85,15 +85,15 @@ def test_a_server_that_is_process_1_leaves_no_zombies(tmp_path: Path) -> None:
 OTHERS_CHILDREN = """
 import asyncio, os, signal, subprocess, sys, threading
 from stepwell.local.reaper import orphans_reaped, reap
-from stepwell.local.runners.process import Process
+from stepwell.local.runners.process import Process, Program
 
 async def main():
     loop, codes = asyncio.get_running_loop(), []
     async with orphans_reaped():
         for round in range(30):
             ended = loop.create_future()
-            Process(["sh", "-c", "(sleep 0.01 &) ; setsid true & exit 7"], cwd=None, env=os.environ,
-                    receive=lambda *_: None, ended=ended.set_result)
+            program = Program(["sh", "-c", "(sleep 0.01 &) ; setsid true & exit 7"], None, os.environ)
+            Process(program, lambda *_: None, ended.set_result)
             mine = [subprocess.Popen(["sh", "-c", "exit 3"]) for _ in range(3)]
             there = asyncio.to_thread(subprocess.run, ["sh", "-c", "exit 5"])
             asked = await asyncio.create_subprocess_exec("sh", "-c", "exit 6")

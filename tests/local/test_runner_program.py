@@ -104,12 +104,12 @@ def test_a_server_without_standard_streams_starts_programs(tmp_path: Path) -> No
     code = f"""
 import asyncio, os, sys
 os.closerange(0, 3)
-from stepwell.local.runners.process import Process
+from stepwell.local.runners.process import Process, Program
 async def main():
     ended, said = asyncio.get_running_loop().create_future(), {{"stdout": "", "stderr": ""}}
-    Process(["/bin/sh", "-c", "cat; echo out; echo err >&2; exit 7"], cwd="/", env={{}},
-            receive=lambda stream, piece: said.update({{stream: said[stream] + piece.decode()}}),
-            ended=ended.set_result, stdin={str(tmp_path / "input")!r})
+    argv = ["/bin/sh", "-c", "cat; echo out; echo err >&2; exit 7"]
+    Process(Program(argv, "/", {{}}, stdin={str(tmp_path / "input")!r}),
+            lambda stream, piece: said.update({{stream: said[stream] + piece.decode()}}), ended.set_result)
     code = await ended
     with open({str(tmp_path / "result")!r}, "w") as file:
         file.write(f"{{code}} {{said}}")

@@ -65,20 +65,14 @@ class Functions:
         digest = version_hash(definition, code)
         before, newest, disk = self._known(function_id)
         values = orjson.dumps(dotenv)
+        self._dotenv.pop(function_id, None)
         if release is None and before is not None and digest in (disk, newest[1]):
             if before.live is not None or before.state is State.DELETED:
-                sql = (
-                    "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ? AND (file, dotenv) != (?, ?)"
-                )
-                self._connection.execute(sql, (file, values, function_id, PUSHED, file, values))
-                sql = "UPDATE functions SET disk = ? WHERE id = ? AND disk IS NOT ?"
-                self._connection.execute(sql, (digest, function_id, digest))
-                self._dotenv.pop(function_id, None)
+                self._found_again(function_id, file, values, digest)
                 return Registered(function_id, before.live or newest[0], False, before.live is not None)
         if release is not None and before is not None and before.live is not None:
             if digest == self._hash(function_id, before.live):  # as on AWS: what is live already is left alone
                 self._connection.execute("UPDATE functions SET dotenv = ? WHERE id = ?", (values, function_id))
-                self._dotenv.pop(function_id, None)
                 return Registered(function_id, before.live, False)
         is_new = newest[1] != digest
         version = newest[0] + is_new
@@ -90,9 +84,15 @@ class Functions:
             " SET file = excluded.file, dotenv = excluded.dotenv, disk = coalesce(excluded.disk, disk)",
             (function_id, file, values, digest if release is None else None),
         )
-        self._dotenv.pop(function_id, None)
         self._route(function_id, after, now)
         return Registered(function_id, version, is_new)
+
+    def _found_again(self, function_id: str, file: str, dotenv: bytes, digest: str) -> None:
+        """Note where a function was found, what its `.env` says, and what its files say; its versions stay."""
+        sql = "UPDATE functions SET file = ?, dotenv = ? WHERE id = ? AND file != ? AND (file, dotenv) != (?, ?)"
+        self._connection.execute(sql, (file, dotenv, function_id, PUSHED, file, dotenv))
+        sql = "UPDATE functions SET disk = ? WHERE id = ? AND disk IS NOT ?"
+        self._connection.execute(sql, (digest, function_id, digest))
 
     def _known(self, function_id: str) -> tuple[Routing | None, tuple[int, str], str | None]:
         """Its routing, its newest version with its hash, and the hash of what its files said."""

@@ -18,6 +18,7 @@ from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import Said, failure, from_exit
 from stepwell.local.runners.image import READ_BY_CLIENTS, Image, NoImage, client_environment, find_engine, run_engine
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
+from stepwell.local.runners.process import Program
 from stepwell.local.runners.program import MAX_ARGUMENT_BYTES, Execution, NotStarted, ProgramRunner, why_not
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.task import TaskAttempt
@@ -89,14 +90,12 @@ async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, 
     argv = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", *driver, *options]
     argv += ["-v", f"{folder.input}:{_INPUT}:ro", "-e", f"STEPWELL_INPUT={_INPUT}"]
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    argv += [*_what_to_run(job.step, image, command), _argument(job.input)]
     execution = Execution(
-        [*argv, *_what_to_run(job.step, image, command), _argument(job.input)],
-        cwd=None,
-        env=env,
-        folder=folder,
+        Program(argv, None, env, folder.input),
+        log,
+        ended.set_result,
         timeout_ms=None,
-        log=log,
-        end=ended.set_result,
         judge=_judge,
         unheard=partial(unheard, printed),
     )

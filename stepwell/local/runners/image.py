@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from stepwell.local.runners.job import CannotRun, Log
-from stepwell.local.runners.process import Process
+from stepwell.local.runners.process import Process, Program
 from stepwell.local.runners.program import last_line
 from stepwell.project import container_engine
 
@@ -45,7 +45,7 @@ def find_engine() -> str:
 async def run_engine(argv: Sequence[str], receive: Callable[[str, bytes], None]) -> int:
     """Run a command of the engine to its end; its exit code. It is killed if this is cancelled."""
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    process = Process(argv, cwd=None, env=client_environment(), receive=receive, ended=ended.set_result)
+    process = Process(Program(argv, None, client_environment()), receive, ended.set_result)
     try:
         return await asyncio.shield(ended)
     except asyncio.CancelledError:

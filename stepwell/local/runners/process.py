@@ -15,6 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from stepwell.core.plain_data import immutable
 from stepwell.local.runners import posix_spawn
 from stepwell.local.system.step_user import StepUser
 
@@ -135,28 +136,29 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+@immutable
+class Program:
+    """What a process runs, and what it gets. `stdin`: a file. `user`: whose process it is, if not this user's."""
+
+    argv: Sequence[str | bytes]
+    cwd: str | None
+    env: Mapping[str, str]
+    stdin: str = os.devnull
+    pass_fds: Sequence[int] = ()
+    user: StepUser | None = None
+
+
 class Process(Watched):
     """A child of this process. Runs until it ends or `kill`."""
 
-    def __init__(
-        self,
-        argv: Sequence[str | bytes],
-        *,
-        cwd: str | None,
-        env: Mapping[str, str],
-        receive: Receive,
-        ended: Ended,
-        stdin: str = os.devnull,
-        pass_fds: Sequence[int] = (),
-        user: StepUser | None = None,
-    ) -> None:
+    def __init__(self, program: Program, receive: Receive, ended: Ended) -> None:
         """Raises OSError if it cannot be started."""
         super().__init__(receive, ended)
         self._popen: subprocess.Popen[bytes] | None = None
         self._is_over = False
-        streams = self._open_streams(stdin)
+        streams = self._open_streams(program.stdin)
         try:
-            self.pid = self._spawn(argv, cwd, env, streams, pass_fds, user)
+            self.pid = self._spawn(program, streams)
         except BaseException:
             self._discard(())
             raise
@@ -167,27 +169,19 @@ class Process(Watched):
         self._listen()
         self._watch()
 
-    def _spawn(
-        self,
-        argv: Sequence[str | bytes],
-        cwd: str | None,
-        env: Mapping[str, str],
-        streams: Sequence[int],
-        pass_fds: Sequence[int],
-        user: StepUser | None,
-    ) -> int:
-        is_path = "/" in os.fsdecode(argv[0])
-        if is_path and user is None and not pass_fds and min(streams) > 2 and posix_spawn.is_possible():
-            return posix_spawn.posix_spawn(argv, cwd, env, streams)
+    def _spawn(self, program: Program, streams: Sequence[int]) -> int:
+        user, is_path = program.user, "/" in os.fsdecode(program.argv[0])
+        if is_path and user is None and not program.pass_fds and min(streams) > 2 and posix_spawn.is_possible():
+            return posix_spawn.posix_spawn(program.argv, program.cwd, program.env, streams)
         self._popen = subprocess.Popen(
-            argv,
+            program.argv,
             stdin=streams[0],
             stdout=streams[1],
             stderr=streams[2],
-            cwd=cwd,
-            env=env,
+            cwd=program.cwd,
+            env=program.env,
             start_new_session=True,
-            pass_fds=pass_fds,
+            pass_fds=program.pass_fds,
             **(user.popen if user else {}),
         )
         return self._popen.pid

@@ -19,10 +19,9 @@ from stepwell.core.run.messages import Outcome
 from stepwell.core.run.outcome import Said, failure, from_exit, printable, timed_out, unsaid
 from stepwell.local.runners.environment import environment
 from stepwell.local.runners.job import CannotRun, End, Job, Log, Running
-from stepwell.local.runners.process import Process
+from stepwell.local.runners.process import Process, Program
 from stepwell.local.runners.scratch import Folder, Scratch
 from stepwell.local.runners.stdout import StdoutReader
-from stepwell.local.system.step_user import StepUser
 from stepwell.project.code import CodeError
 from stepwell.project.convention import entry
 
@@ -47,19 +46,17 @@ class ProgramRunner:
             folder = self._scratch.new(job.input)
             env = environment(job, folder.tmp, self._user)
             name, *words = command or command_of(job.step, job.code)
-            program = locate(name, env["PATH"], job.code)
+            file = locate(name, env["PATH"], job.code)
             if self._user is not None:
-                program = name  # the first one on PATH that this user may execute
+                file = name  # the first one on PATH that this user may execute
             env["STEPWELL_INPUT"] = folder.input
             return Execution(
-                [program, *words, argument(job.input, folder.input)],
-                cwd=str(job.code),
-                env=env,
-                folder=folder,
+                Program(
+                    [file, *words, argument(job.input, folder.input)], str(job.code), env, folder.input, user=self._user
+                ),
+                log,
+                functools.partial(self._end, folder, end),
                 timeout_ms=job.step.timeout_ms,
-                log=log,
-                end=functools.partial(self._end, folder, end),
-                user=self._user,
             )
         except (CannotRun, OSError) as error:
             if folder is not None:
@@ -88,17 +85,13 @@ class Execution:
 
     def __init__(
         self,
-        argv: Sequence[str | bytes],
-        *,
-        cwd: str | None,
-        env: Mapping[str, str],
-        folder: Folder,
-        timeout_ms: int | None,
+        program: Program,
         log: Log,
         end: End,
+        *,
+        timeout_ms: int | None,
         judge: Judge = from_exit,
         unheard: Unheard = lambda received: (),
-        user: StepUser | None = None,
     ) -> None:
         """`unheard`: pieces of what was printed and did not come, given how many bytes of each stream did."""
         self._log, self._end, self._judge, self._unheard = log, end, judge, unheard
@@ -106,9 +99,7 @@ class Execution:
         self._stdout = StdoutReader(log)
         self._tail = b""
         self._verdict: Outcome | None = None
-        self._process = Process(
-            argv, cwd=cwd, env=env, stdin=folder.input, receive=self._receive, ended=self._ended, user=user
-        )
+        self._process = Process(program, self._receive, self._ended)
         self._timer: asyncio.TimerHandle | None = None
         if timeout_ms is not None:
             loop = asyncio.get_running_loop()

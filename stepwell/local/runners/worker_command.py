@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepwell.local.runners.job import CannotRun, Job
-from stepwell.local.runners.process import Ended, Process, Receive
+from stepwell.local.runners.process import Ended, Process, Program, Receive
 from stepwell.local.runners.program import locate
 from stepwell.local.system.step_user import StepUser, python_for
 from stepwell.project.code import CodeError
@@ -93,7 +93,7 @@ def spawn(
 ) -> Process:
     """Start a command with the descriptor `channel`, whose number stands for `FD` in it. Raises OSError."""
     argv = [str(channel) if word == "FD" else word for word in command]
-    return Process(argv, cwd=cwd, env=env, receive=receive, ended=ended, pass_fds=(channel,), user=user)
+    return Process(Program(argv, cwd, env, pass_fds=(channel,), user=user), receive, ended)
 
 
 def lambda_variables(job: Job) -> dict[str, str]:
