@@ -25,6 +25,7 @@ PAGING = (
         {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 50},
     ),
 )
+USER = Parameter("user", "any id of the event's user: external_id, id, email or phone")
 
 
 def found(thing: Any, kind: str, its_id: str) -> Any:

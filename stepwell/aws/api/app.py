@@ -48,7 +48,7 @@ _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for 
 
 
 class EntryControl:
-    """Implements `api.v1.Control`, and with what reads `api.routing.Lifecycle`. The engine is made when it is first
+    """Implements `api.runs.Control`, and with what reads `api.routing.Lifecycle`. The engine is made when it is first
     needed: most requests only read."""
 
     def __init__(self, entry: Callable[[], Entry], queries: AwsUsers) -> None:
@@ -102,7 +102,7 @@ def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Reques
     approvals = AwsApprovals(resources, users, control.decide)
     webhooks = AwsWebhooks(resources)
     types, keys = TypeStore(resources), KeyStore(resources)
-    app = create_app(users, control, types, users, control, approvals, webhooks, keys)
+    app = create_app(users, control, types, approvals, webhooks, keys)
     app.add_exception_handler(ClientError, _refuse_throttled)
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING)
     with _event_loop():

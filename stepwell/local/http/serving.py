@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 class _Control:
-    """Implements `api.v1.Control` and `api.routing.Lifecycle` for endpoints that run in threads."""
+    """Implements `api.runs.Control` and `api.routing.Lifecycle` for endpoints that run in threads."""
 
     def __init__(self, server: LocalServer) -> None:
         self._server, self._loop = server, asyncio.get_running_loop()
@@ -135,7 +135,7 @@ def app_of(
 
     users = LocalUsers(server.settings.database, control.erase)
     approvals = LocalApprovals(platform, server.queries, control.decide)
-    rest: ASGIApp = create_app(users, control, types, users, control, approvals, webhooks, keys, lambda: server.broken)
+    rest: ASGIApp = create_app(users, control, types, approvals, webhooks, keys, lambda: server.broken)
     if reader is not None:
         rest = Readers(rest, reader, keys)
     return App(
