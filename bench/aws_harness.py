@@ -33,13 +33,13 @@ from infra.settings import Settings
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients
 from stepwell.aws.api.keys import KeyStore
-from stepwell.aws.engine.queue_consumer import entry
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.signing.signing_keys import make_keys
 from stepwell.aws.table.keys import create_table, function_key, starts_key, wait_key
 from stepwell.aws.table.positions import next_position
 from stepwell.aws.topology import FUNCTIONS
 from stepwell.core.definition.definition import parse_definition
+from stepwell.testing.account.cold_start import forget_process
 from stepwell.testing.account.meter import Meter, item_size, metered
 from stepwell.testing.batches import LOST, Batches, Json, handler_step
 
@@ -70,7 +70,7 @@ class Harness:
     def __init__(self, ingest: str) -> None:
         self.resources = _resources(ingest)
         os.environ[VARIABLE] = self.resources.to_json()
-        entry.cache_clear()
+        forget_process()
         self.batches = Batches(self.resources, lambda ctx: LOST)
         self.key = KeyStore(self.resources).create(KeyScope.SEND, "bench", 0)[1]
         self.counting = True
@@ -85,7 +85,7 @@ class Harness:
 
     def deploy(self, steps: Json, on: str = "go", id: str = "f") -> None:
         self.batches.deploy(steps, on, id)
-        entry.cache_clear()
+        forget_process()
 
     def _handler(self, name: str) -> Callable[[Any, Any], Any]:
         module = importlib.reload(importlib.import_module(f"lambdas.{name}"))
@@ -160,7 +160,7 @@ class Harness:
             triggers = {"1": [[f"other/{number}"]]}
             rows.append({**starts, **starts_key(f"f{number}"), "t": {"B": orjson.dumps(triggers)}})
         self.put(rows)
-        entry.cache_clear()
+        forget_process()
 
     def fill_waits(self, name: str, count: int) -> None:
         deadline = {"d": {"N": str(2**45)}, "ttl": {"N": "1"}}

@@ -73,7 +73,7 @@ def _wake(harness: Harness, clock: Any, runs: int, idle: Usage) -> Usage:
     written = Usage()
     minutes = 0
     while len(harness.batches.invoked) < 2 * runs:
-        harness.batches.entry.tick()
+        harness.batches.scheduler.tick()
         clock.shift(60)
         minutes += 1
         assert minutes < 600, "the waits are not over"
@@ -89,7 +89,7 @@ def _wake(harness: Harness, clock: Any, runs: int, idle: Usage) -> Usage:
 def _ticks(harness: Harness, clock: Any, minutes: int) -> Usage:
     with metered() as meter:
         for _ in range(minutes):
-            harness.batches.entry.tick()
+            harness.batches.scheduler.tick()
             clock.shift(60)
     of_runs = sum(call.write_units for call in meter.calls if call.key != "META")  # not how far the sweeper has come
     return Usage(queue_requests=meter.count("sqs"), write_units=of_runs, read_units=meter.read_units)

@@ -1,6 +1,6 @@
 """Outcomes and timers from the queue `outcomes`: what ended, and what starts next."""
 
-from stepwell.aws.engine.queue_consumer import entry
+from stepwell.aws.engine.queue_consumer import queue_consumer
 from stepwell.aws.observability import observed
 from stepwell.aws.queues.redelivery import redelivered_soon
 
@@ -8,4 +8,4 @@ from stepwell.aws.queues.redelivery import redelivered_soon
 @observed
 @redelivered_soon
 def handler(event, context):  # type: ignore[no-untyped-def]
-    return entry().advance(event)
+    return queue_consumer().advance(event)

@@ -1,11 +1,11 @@
 """`/v1`, `/openapi.json` and `/healthz`: what exists and what happened, cancel and rerun."""
 
 from stepwell.aws.api.app import api_of
-from stepwell.aws.engine.queue_consumer import entry
+from stepwell.aws.engine.control import control
 from stepwell.aws.observability import observed
 from stepwell.aws.resources import Resources
 
-_api = api_of(Resources.from_environment(), entry)
+_api = api_of(Resources.from_environment(), control)
 
 
 @observed

@@ -1,6 +1,6 @@
 """Events from the queue `events`: stored once, start runs, wake waits."""
 
-from stepwell.aws.engine.queue_consumer import entry
+from stepwell.aws.engine.queue_consumer import queue_consumer
 from stepwell.aws.observability import observed
 from stepwell.aws.queues.redelivery import redelivered_soon
 
@@ -8,4 +8,4 @@ from stepwell.aws.queues.redelivery import redelivered_soon
 @observed
 @redelivered_soon
 def handler(event, context):  # type: ignore[no-untyped-def]
-    return entry().route(event)
+    return queue_consumer().route(event)

@@ -26,6 +26,7 @@ from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.deploy.plan import CannotPush as CannotRun
 from stepwell.aws.deploy.plan import MissingSecrets, Wanted, wanted
 from stepwell.aws.deploy.push import Push
+from stepwell.aws.engine.scheduler import scheduler
 from stepwell.aws.engine.timers import AHEAD_MS as TIMERS_AHEAD_MS
 from stepwell.aws.functions.event_types import TypeStore
 from stepwell.aws.functions.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
@@ -33,10 +34,11 @@ from stepwell.aws.functions.webhooks import AwsWebhooks
 from stepwell.aws.naming import secret_parameter
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.table import positions
-from stepwell.aws.table.keys import TIMERS_STATE
+from stepwell.aws.table.keys import STATUS_SHARDS, TIMERS_STATE
 from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, EngineInvocation, server
 from stepwell.core.duration import parse_duration
 from stepwell.core.routing.versions import NotPossible, Release
+from stepwell.testing.account.cold_start import forget_process
 from stepwell.testing.account.emulator import Emulator
 from stepwell.testing.account.environment import provision
 from stepwell.testing.account.lambda_events import LambdaContext, http_event, scheduled_event
@@ -82,9 +84,7 @@ class AwsStepwell(Decisions):
 
     def cold_start(self) -> None:
         """New processes of all Lambdas: nothing is in their memory."""
-        from stepwell.aws.engine import queue_consumer
-
-        queue_consumer.entry.cache_clear()
+        forget_process()
         for name in HANDLERS:
             sys.modules.pop(f"stepwell.aws.lambdas.{name}", None)
         self._handlers = {name: importlib.import_module(f"stepwell.aws.lambdas.{name}").handler for name in HANDLERS}
@@ -272,11 +272,8 @@ class AwsStepwell(Decisions):
 
     def sweep(self, silence_ms: int | None = None) -> None:
         """All rounds of the sweeper at once. `silence_ms`: after which an attempt is taken to be lost."""
-        from stepwell.aws.engine.queue_consumer import entry
-        from stepwell.aws.table.keys import STATUS_SHARDS
-
         with self._as_caller():
-            entry().sweep(range(STATUS_SHARDS), silence_ms)
+            scheduler().sweep(range(STATUS_SHARDS), silence_ms)
         self._pollers.drain(OUTCOMES)
 
     def tick(self) -> None:

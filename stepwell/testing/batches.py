@@ -17,8 +17,11 @@ from uuid import uuid4
 import boto3
 
 from stepwell.aws import clients
-from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.engine.control import Control
+from stepwell.aws.engine.queue_consumer import QueueConsumer
 from stepwell.aws.engine.results import all_attempts
+from stepwell.aws.engine.scheduler import Scheduler
+from stepwell.aws.engine.session import EngineSession, now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
 from stepwell.core.definition.definition import parse_definition
@@ -70,6 +73,16 @@ def _text(body: Json) -> str:
     return json.dumps(body, separators=(",", ":"))
 
 
+class Process:
+    """What the engine's Lambdas have in memory: nothing of it is shared with another process."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.session = EngineSession(resources)
+        self.consumer = QueueConsumer(self.session)
+        self.scheduler = Scheduler(self.session)
+        self.control = Control(self.session)
+
+
 class Batches:
     def __init__(
         self, resources: Resources, answer: Callable[[Json], Any] = lambda ctx: {"ok": ctx["step_id"]}
@@ -97,14 +110,30 @@ class Batches:
 
     def start(self) -> None:
         """A new process of each Lambda."""
-        self.entry = Entry(self.resources)
+        self.process = Process(self.resources)
+
+    @property
+    def session(self) -> EngineSession:
+        return self.process.session
+
+    @property
+    def consumer(self) -> QueueConsumer:
+        return self.process.consumer
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.process.scheduler
+
+    @property
+    def control(self) -> Control:
+        return self.process.control
 
     def deploy(self, steps: Json, on: str = "go", id: str = "f", **fields: Any) -> None:
         raw = {"id": id, "triggers": [{"event": on}], "steps": steps, **fields}
         definition = parse_definition(raw).normalised()
         targets = {step: {"lambda": f"{id}-{step}"} for step in steps}
-        self.entry.registry.stage(definition)
-        self.entry.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
+        self.session.registry.stage(definition)
+        self.session.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
         self.start()
 
     def note(self, model: Any, **_: Any) -> None:
@@ -161,10 +190,10 @@ class Batches:
         return True
 
     def route(self, batch: int = 10) -> bool:
-        return self.deliver(self.resources.events_queue, lambda event: self.entry.route(event), batch)
+        return self.deliver(self.resources.events_queue, lambda event: self.consumer.route(event), batch)
 
     def advance(self, batch: int = 10) -> bool:
-        return self.deliver(self.resources.outcomes_queue, lambda event: self.entry.advance(event), batch)
+        return self.deliver(self.resources.outcomes_queue, lambda event: self.consumer.advance(event), batch)
 
     def drain(self, batch: int = 10) -> None:
         """Deliver until there is nothing more that is due."""
@@ -176,7 +205,7 @@ class Batches:
         pages = self.outside_db.get_paginator("scan").paginate(TableName=self.resources.table)
         items = [item for page in pages for item in page["Items"]]
         runs = [stored_run(item) for item in items if item["pk"]["S"].startswith("R#") and item["sk"]["S"] == "r"]
-        return [(run, all_attempts(run, self.entry.store.get_many)) for run in runs]
+        return [(run, all_attempts(run, self.session.store.get_many)) for run in runs]
 
 
 class _Accepted:

@@ -22,10 +22,10 @@ from botocore.awsrequest import AWSPreparedRequest
 
 from stepwell.aws.clients import client
 from stepwell.aws.deploy import adapter
-from stepwell.aws.engine import queue_consumer
 from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.steps.container_names import STEP
 from stepwell.aws.table.keys import STATUS_SHARDS
+from stepwell.testing.account.cold_start import forget_process
 from stepwell.testing.account.emulator import Emulator
 from stepwell.testing.account.lambda_events import LambdaContext
 from stepwell.testing.aws import AwsStepwell
@@ -173,7 +173,7 @@ class RecordedStepwell(AwsStepwell):
         self._handlers = {name: partial(self._invoke, name, item) for name, item in self._handlers.items()}
 
     def _invoke(self, name: str, handler: Callable[[Any, Any], Any], event: Any, context: LambdaContext) -> Any:
-        queue_consumer.entry.cache_clear()
+        forget_process()
         with self.recorder.running(name, event):
             return handler(event, context)
 

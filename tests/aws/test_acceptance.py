@@ -36,9 +36,9 @@ def crash_before(batches: Batches, method: str, record: Json) -> None:
     def die(*arguments: Any) -> None:
         raise Crash
 
-    setattr(batches.entry.store, method, die)
+    setattr(batches.session.store, method, die)
     with pytest.raises(Crash):
-        batches.entry.route({"Records": [record]})
+        batches.consumer.route({"Records": [record]})
     batches.start()
 
 
@@ -53,7 +53,7 @@ def test_a_duplicate_before_it_in_a_batch_does_not_swallow_a_message_that_comes_
     crash_before(batches, "add", first)  # the event is stored, its run is not made
     batches.send(id="x")  # the sender heard nothing, and tries again
     duplicate = received(batches)
-    answer = batches.entry.route({"Records": [duplicate, again(first)]})
+    answer = batches.consumer.route({"Records": [duplicate, again(first)]})
     assert answer == {"batchItemFailures": []}
     batches.drain()
     assert [stored.run.status for stored, _ in batches.runs()] == [RunStatus.COMPLETED]
@@ -76,10 +76,10 @@ def test_an_event_that_was_accepted_in_time_satisfies_its_wait_however_late_the_
     message = received(batches)
     crash_before(batches, "find_waits", message)
     clock.shift(5)  # the deadline is over
-    batches.entry.sweep(range(8))
+    batches.scheduler.sweep(range(8))
     clock.shift(120)
-    batches.entry.sweep(range(8))
-    batches.entry.route({"Records": [again(message)]})
+    batches.scheduler.sweep(range(8))
+    batches.consumer.route({"Records": [again(message)]})
     batches.drain()
     assert invoked(batches) == ["a", "yes"]
 
@@ -89,12 +89,12 @@ def test_an_event_whose_key_could_not_be_stored_is_not_accepted_yet(batches: Bat
     batches.send("paid", {"order": 1}, id="early")
     message = received(batches)
     with failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: '"K#' in body):
-        assert batches.entry.route({"Records": [message]})["batchItemFailures"]
-    assert batches.entry.store.events(["early"]) == {}
+        assert batches.consumer.route({"Records": [message]})["batchItemFailures"]
+    assert batches.session.store.events(["early"]) == {}
     batches.send(data={"order": 1})
     batches.drain()
     clock.shift(1)
-    batches.entry.route({"Records": [again(message)]})
+    batches.consumer.route({"Records": [again(message)]})
     batches.drain()
     assert invoked(batches) == ["a", "b"], "it was accepted after the run's trigger"
 
@@ -109,7 +109,7 @@ def test_an_event_that_was_accepted_before_the_trigger_satisfies_no_wait_when_it
     clock.shift(1)
     batches.send(data={"order": 1})
     batches.drain()
-    batches.entry.route({"Records": [again(message)]})
+    batches.consumer.route({"Records": [again(message)]})
     batches.drain()
     assert invoked(batches) == ["a"]
 

@@ -14,7 +14,7 @@ import time_machine
 from stepwell.aws.api.approvals import AwsApprovals
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.engine import store
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import Item, arrival, arrival_partitions, event_key, function_key, starts_key, wait_key
 from stepwell.aws.table.positions import next_position
@@ -328,9 +328,9 @@ def test_a_far_timer_is_an_item_that_is_written_sent_and_deleted_once(resources:
         assert (meter.writes_of("T#"), meter.count("sqs")) == (1, 0)
         clock.shift(3 * 86_400 - 60)
         nothing = {"dynamodb.GetItem": 1, "dynamodb.Query": 8}
-        sent = of_call(lambda: batches.entry.far_timers.move(now_ms(), now_ms() + 1))
+        sent = of_call(lambda: batches.scheduler.far_timers.move(now_ms(), now_ms() + 1))
         assert cost(sent) == ({**nothing, "sqs.SendMessageBatch": 1, "dynamodb.PutItem": 1}, 1, 1 + 8 / 2)
-        again = of_call(lambda: batches.entry.far_timers.move(now_ms(), now_ms() + 1))
+        again = of_call(lambda: batches.scheduler.far_timers.move(now_ms(), now_ms() + 1))
         assert cost(again) == (nothing, 0, 1 + 8 / 2)
         clock.shift(61)
         fired = of_outcome(batches)
@@ -350,7 +350,7 @@ def test_an_approval_is_an_item_more_than_a_far_timer_for_as_long_as_it_is_open(
     expected = {"dynamodb.BatchGetItem": 1, "dynamodb.PutItem": 3, "events.PutEvents": 1}
     assert {name: count for name, count in dict(opened.operations()).items() if name in expected} == expected
     assert opened.write_units == 4
-    api = AwsApprovals(batches.resources, Queries(batches.resources, batches.entry.registry), batches.entry.decide)
+    api = AwsApprovals(batches.resources, Queries(batches.resources, batches.session.registry), batches.control.decide)
     run = api.read_asking(before=None, limit=1).items[0]
     link = api.links().read(api.links().of(run.plan, run.run, 1)[0].rpartition("/")[2])
     assert link is not None
@@ -366,13 +366,13 @@ def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources:
         batches.deploy({"a": handler_step()}, triggers=[{"event": "go"}, {"cron": "0 * * * *"}])
         warm(batches)
         batches.invoked.clear()
-        idle = of_call(batches.entry.tick)
+        idle = of_call(batches.scheduler.tick)
         assert idle.write_units == 0
         # Far timers, cron triggers, young runs that are running and those that have failed, watches of older ones; how
         # far timers were sent, twice, and how far the sweep came.
         assert idle.operations() == {"dynamodb.Query": 8 + 1 + 2 + 1, "dynamodb.GetItem": 3}
         clock.shift(59 * 60)
-        due = of_call(batches.entry.tick)
+        due = of_call(batches.scheduler.tick)
         assert (due.operations()["dynamodb.UpdateItem"], due.entries("SendMessageBatch")) == (1, 1)
         clock.shift(60)
         tick = of_outcome(batches)
@@ -386,12 +386,12 @@ def test_cron_triggers_cost_one_look_a_minute_and_three_writes_a_tick(resources:
 def test_a_replay_of_a_stored_event_is_its_run_and_how_it_is_found(batches: Batches) -> None:
     events = [batches.send(data={"n": n}) for n in range(10)]
     batches.drain()
-    meter = of_call(lambda: batches.entry.replay("f", 1, events, "r1"))
+    meter = of_call(lambda: batches.control.replay("f", 1, events, "r1"))
     # Its runs with their entries in the index, a row beside each event, and the lists of all, f and r1.
     requests = {"dynamodb.BatchGetItem": 2, "dynamodb.PutItem": 10, "dynamodb.BatchWriteItem": 2, "lambda.Invoke": 10}
     assert dict(meter.operations()) == requests
     assert meter.write_units == 10 * (2 + 1) + 3
-    again = of_call(lambda: batches.entry.replay("f", 1, events, "r1"))
+    again = of_call(lambda: batches.control.replay("f", 1, events, "r1"))
     assert (again.operations()["dynamodb.PutItem"], again.operations()["lambda.Invoke"]) == (0, 0)
 
 
@@ -406,7 +406,7 @@ def test_one_and_a_thousand_functions_cost_the_same_per_event(resources: Resourc
     batches.drain()
     register_many(batches, 999)
     warm(batches)
-    assert len(batches.entry.registry.catalog().live) == 1000
+    assert len(batches.session.registry.catalog().live) == 1000
     assert cost(of_event(batches)) == cost(one)
 
 

@@ -21,7 +21,7 @@ from tests.aws.test_sweep import failing
 
 class Api:
     def __init__(self, batches: Batches) -> None:
-        self.handle = api_of(replace(batches.resources, cache_s=0, keys_cache_s=0), lambda: batches.entry)
+        self.handle = api_of(replace(batches.resources, cache_s=0, keys_cache_s=0), lambda: batches.control)
         self.key = KeyStore(batches.resources).create(KeyScope.MANAGE, "test", 1)[1]
 
     def answer(

@@ -17,11 +17,11 @@ import time_machine
 from stepwell.aws.api.approvals import AwsApprovals
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.clients import client
-from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.core.run.approvals import Link, decided
 from stepwell.core.run.run import RunStatus, StepStatus
-from stepwell.testing.batches import Batches, Crash, Json, handler_step
+from stepwell.testing.batches import Batches, Crash, Json, Process, handler_step
 from stepwell.testing.platform import START
 
 ASKS: Json = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
@@ -43,7 +43,7 @@ def asking(resources: Resources, **more: Json) -> Batches:
 
 def links(batches: Batches) -> tuple[Link, Link]:
     """To approve, and to decline."""
-    api = AwsApprovals(batches.resources, Queries(batches.resources, batches.entry.registry), batches.entry.decide)
+    api = AwsApprovals(batches.resources, Queries(batches.resources, batches.session.registry), batches.control.decide)
     (detail,) = api.read_asking(before=None, limit=10).items
     approve, decline = (api.links().read(url.rpartition("/")[2]) for url in api.links().of(detail.plan, detail.run, 0))
     assert approve is not None
@@ -53,7 +53,7 @@ def links(batches: Batches) -> tuple[Link, Link]:
 
 def decide(batches: Batches, link: Link, by: str) -> bool:
     """In a Lambda of its own."""
-    return Entry(batches.resources).decide(link, decided(link.decision, None, by, now_ms()))
+    return Process(batches.resources).control.decide(link, decided(link.decision, None, by, now_ms()))
 
 
 def end(batches: Batches) -> tuple[str, Json | None]:
@@ -133,7 +133,7 @@ def test_a_lambda_that_dies_while_somebody_decides_leaves_nothing_half_done(
             batches.crash_at = None
             clock.shift(timedelta(hours=3))  # until what nobody has started is started anew
             batches.start()
-            batches.entry.sweep(range(8))
+            batches.scheduler.sweep(range(8))
             ran, output = end(batches)
             assert output is not None
             assert (ran, output["by"]) == ("yes", "Ada"), crash_at
@@ -185,5 +185,6 @@ def test_a_step_that_ends_while_people_are_asked_does_not_wait_for_them(resource
 
 
 def test_who_asks_nobody_does_not_load_what_it_takes() -> None:
-    code = "import sys, stepwell.aws.engine.queue_consumer; print([its for its in sys.modules if 'approval' in its])"
+    modules = "sys, stepwell.aws.engine.queue_consumer, stepwell.aws.engine.control"
+    code = f"import {modules}; print([name for name in sys.modules if 'approval' in name])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -20,7 +20,7 @@ import time_machine
 
 from stepwell.aws import clients
 from stepwell.aws.engine import wait_pages
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.core.definition.definition import parse_definition
@@ -69,7 +69,7 @@ class Story:
 
     def tick(self) -> None:
         try:
-            self.batches.entry.tick()
+            self.batches.scheduler.tick()
         except Crash:
             self.batches.start()  # and the next minute finds what this one has left
 
@@ -78,7 +78,7 @@ class Story:
         self.clock.shift(timedelta(seconds=3600 + 30 + 60))
         for _ in range(2):
             try:
-                self.batches.entry.sweep(range(STATUS_SHARDS))
+                self.batches.scheduler.sweep(range(STATUS_SHARDS))
             except Crash:
                 self.batches.start()
             self.drain()
@@ -191,10 +191,10 @@ def cancel(story: Story) -> None:
     """A client, who asks again if there is no answer."""
     ((stored, _),) = story.batches.runs()
     try:
-        story.batches.entry.cancel(stored.run.id)
+        story.batches.control.cancel(stored.run.id)
     except Crash:
         story.batches.start()
-        story.batches.entry.cancel(stored.run.id)
+        story.batches.control.cancel(stored.run.id)
     story.clock.shift(timedelta(seconds=10))
     story.drain()
 
@@ -226,7 +226,7 @@ def two_containers(story: Story) -> None:
     steps["b"]["after"] = [{"step": "a"}]
     raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps}
     targets: dict[str, Any] = {step: {"ecs": "arn:aws:ecs:task-definition/f:1"} for step in steps}
-    registry = batches.entry.registry
+    registry = batches.session.registry
     registry.register(parse_definition(raw).normalised(), targets, {}, "", "", "stepwell.json", now_ms())
     batches.start()
     story.begins()
@@ -353,7 +353,7 @@ def test_the_end_of_a_run_is_told_though_whoever_cancelled_it_died_and_nobody_as
         story.begins()
         ((stored, _),) = story.batches.runs()
         with suppress(Crash):
-            story.batches.entry.cancel(stored.run.id)
+            story.batches.control.cancel(stored.run.id)
         story.batches.start()
         story.clock.shift(timedelta(seconds=10))
         story.drain()

@@ -158,14 +158,14 @@ def test_a_replay_that_crashed_is_asked_for_again_and_starts_each_event_once(
         batches.requests.clear()
         batches.crash_at = number
         try:
-            batches.entry.replay("f", 1, [*sent, *events_accepted_before([abroad], 1)], "r1")
+            batches.control.replay("f", 1, [*sent, *events_accepted_before([abroad], 1)], "r1")
         except Crash:
             batches.start()
         if batches.crash_at is not None:  # there are no more requests
             break
-        done = batches.entry.replay("f", 1, [*sent, *events_accepted_before([abroad], 1)], "r1") or []
+        done = batches.control.replay("f", 1, [*sent, *events_accepted_before([abroad], 1)], "r1") or []
         batches.drain()
-        batches.entry.sweep(range(STATUS_SHARDS), silence_ms=0)
+        batches.scheduler.sweep(range(STATUS_SHARDS), silence_ms=0)
         batches.drain()
         queries, place = (
             Queries(account, Registry(account)),

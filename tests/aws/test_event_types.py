@@ -75,7 +75,7 @@ def test_an_event_from_the_bus_that_its_type_rejects_is_not_accepted_but_told_of
 ) -> None:
     types.register_type(placed(policy=Policy.REJECT))
     batches.start()
-    assert batches.entry.route(sqs_event([from_the_bus({"amount": "x"}), from_the_bus({"amount": 1})])) == {
+    assert batches.consumer.route(sqs_event([from_the_bus({"amount": "x"}), from_the_bus({"amount": 1})])) == {
         "batchItemFailures": []
     }
     assert names(batches) == ["order/placed", INVALID]
@@ -92,7 +92,7 @@ def test_what_nobody_wants_to_know_goes_out_on_the_bus_alone(
     batches = Batches(resources)
     observability._values.clear()
     with metered() as meter:
-        batches.entry.route(sqs_event([from_the_bus({})]))
+        batches.consumer.route(sqs_event([from_the_bus({})]))
     assert names(batches) == ["order/placed"]
     assert meter.operations()["events.PutEvents"] == 1
     assert ("EventsInvalid", "Count", 1) in observability._values
@@ -106,12 +106,12 @@ def test_an_event_that_was_accepted_goes_on_whatever_its_type_says_when_its_mess
     message = sqs_event([from_the_bus({})])
     batches.crash_at = len(batches.requests) + 5  # looks for functions, for one's definition, for types; event; run
     with pytest.raises(Crash):
-        batches.entry.route(message)
+        batches.consumer.route(message)
     assert "order/placed" in names(batches)
     types.register_type(placed(policy=Policy.REJECT))
     batches.start()
     message["Records"][0]["attributes"]["ApproximateReceiveCount"] = "2"
-    batches.entry.route(message)
+    batches.consumer.route(message)
     batches.drain()
     assert [run.run.status.name for run, _ in batches.runs()] == ["COMPLETED"]
     assert INVALID not in names(batches)
@@ -123,7 +123,7 @@ def test_a_wrong_event_that_is_delivered_twice_is_told_of_once(batches: Batches,
     for count in ("1", "2", "3"):
         message["Records"][0]["attributes"]["ApproximateReceiveCount"] = count
         batches.start()
-        batches.entry.route(message)
+        batches.consumer.route(message)
     batches.drain()
     assert names(batches) == [INVALID]
     assert len(batches.runs()) == 1
@@ -135,7 +135,7 @@ def test_who_forges_the_mark_of_refused_events_makes_nothing_happen(
 ) -> None:
     types.register_type(placed(policy=Policy.REJECT))
     whole = {"name": name, "data": {"amount": 1}, "user": {}, "id": "x", "ts": 1, "v": None}
-    batches.entry.route(sqs_event([from_the_bus(whole, "stepwell.refused"), from_the_bus({}, "stepwell.refused")]))
+    batches.consumer.route(sqs_event([from_the_bus(whole, "stepwell.refused"), from_the_bus({}, "stepwell.refused")]))
     assert names(batches) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from stepwell.aws import clients
 from stepwell.aws.engine.far_timers import _WAITING, IN_PARALLEL
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.queues.outbox import NotSent
 from stepwell.aws.table.keys import TIMER_SHARDS, timer_key
 from stepwell.core.run.messages import Timer, TimerKind
@@ -62,7 +62,7 @@ def put_timers(batches: Batches, count: int) -> list[int]:
 
 
 def move(batches: Batches, for_ms: int = 1) -> int:
-    return batches.entry.far_timers.move(now_ms(), until=now_ms() + for_ms)
+    return batches.scheduler.far_timers.move(now_ms(), until=now_ms() + for_ms)
 
 
 def test_many_batches_are_on_their_way_to_the_queue_at_a_time(batches: Batches, clock: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_forged_message_removes_no_timer_that_a_run_waits_for(batches: Batches
     for forged_due in (due, due - 4 * 3_600_000):
         name = {"stepwell": "timer", "run": stored.run.id, "timer": [int(TimerKind.DELAY), 0, 0]}
         event = sqs_event([{**name, "due": forged_due, "shard": shard}])
-        assert batches.entry.advance(event) == {"batchItemFailures": []}
+        assert batches.consumer.advance(event) == {"batchItemFailures": []}
     clock.shift(3 * 3600 - 60)
     assert move(batches) == 1
     clock.shift(60)

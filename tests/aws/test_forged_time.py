@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.queues.messages import tick_name
 from stepwell.aws.table.keys import wait_partitions
 from stepwell.core.events.events import event_from
 from stepwell.core.run.messages import TimerKind
 from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
-from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
+from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
 
 DELAY, DEADLINE, RETRY = TimerKind.DELAY, TimerKind.DEADLINE, TimerKind.RETRY
 DECISION = TimerKind.DECISION
@@ -35,7 +35,7 @@ def begin(batches: Batches, steps: Json) -> None:
 
 def forge(batches: Batches, *messages: Json) -> None:
     """All of them in one batch, and then what comes of them."""
-    assert batches.entry.advance(sqs_event(list(messages))) == {"batchItemFailures": []}
+    assert batches.consumer.advance(sqs_event(list(messages))) == {"batchItemFailures": []}
     batches.drain()
 
 
@@ -50,7 +50,7 @@ def test_a_delay_ends_when_its_time_has_come_whatever_is_said(batches: Batches, 
     assert batches.invoked == []
     total = {"10m": 600, "3d": 3 * 86_400}[wait]
     clock.shift(total - 60)
-    batches.entry.tick()
+    batches.scheduler.tick()
     batches.drain()
     assert batches.invoked == []
     clock.shift(60)
@@ -112,7 +112,7 @@ def test_a_timer_of_nothing_fails_or_is_refused_alone(batches: Batches, kind: Ti
     begin(batches, {"a": handler_step({"step": "$trigger", "wait": "10m"})})
     unknown = {**timer(batches, kind), "run": "a" * 26}
     forge(batches, unknown, timer(batches, kind, -1), timer(batches, kind, -1, 1))
-    answer = batches.entry.advance(sqs_event([timer(batches, kind, 7), unknown]))
+    answer = batches.consumer.advance(sqs_event([timer(batches, kind, 7), unknown]))
     assert len(answer["batchItemFailures"]) == 1
     assert batches.invoked == []
 
@@ -124,7 +124,7 @@ def test_a_timer_that_comes_early_since_a_clock_is_behind_fires_at_its_time(batc
     batches.outside.delete_message(QueueUrl=batches.resources.outcomes_queue, ReceiptHandle=message["ReceiptHandle"])
     clock.shift(-0.2)
     record = {"messageId": "1", "body": message["Body"], "attributes": {"ApproximateReceiveCount": "1"}}
-    assert batches.entry.advance({"Records": [record]}) == {"batchItemFailures": []}
+    assert batches.consumer.advance({"Records": [record]}) == {"batchItemFailures": []}
     assert batches.invoked == []
     clock.shift(1)
     batches.drain()
@@ -143,7 +143,7 @@ def tick(at: Any, **fields: Any) -> Json:
 
 def signed(batches: Batches, fields: Json) -> Json:
     name = tick_name(fields["function"], fields["cron"], fields["timezone"], fields["at"])
-    return {**fields, "token": batches.entry.tokens.of(*name)}
+    return {**fields, "token": batches.session.tokens.of(*name)}
 
 
 def deploy_hourly(batches: Batches) -> None:
@@ -189,7 +189,7 @@ def test_the_token_of_one_tick_is_of_no_other(batches: Batches, kind: str) -> No
 @pytest.mark.parametrize("at", [None, "now", 1.5, [HOUR], {}])
 def test_a_tick_at_what_is_no_time_fails_alone(batches: Batches, at: Any) -> None:
     deploy_hourly(batches)
-    answer = batches.entry.advance(sqs_event([tick(at), signed(batches, tick(HOUR))]))
+    answer = batches.consumer.advance(sqs_event([tick(at), signed(batches, tick(HOUR))]))
     assert len(answer["batchItemFailures"]) <= 1
     assert len(batches.invoked) == 1
 
@@ -204,10 +204,10 @@ def test_a_tick_that_is_due_starts_one_run_however_often_it_is_said(batches: Bat
 
 def test_a_tick_that_comes_before_the_push_is_known_here_is_looked_at_again(batches: Batches, clock: Any) -> None:
     batches.deploy({"a": handler_step()}, id="other")
-    behind = Entry(batches.resources)
-    behind.registry.catalog()
+    behind = Process(batches.resources)
+    behind.session.registry.catalog()
     deploy_hourly(batches)
-    assert behind.advance(sqs_event([signed(batches, tick(HOUR))])) == {"batchItemFailures": []}
+    assert behind.consumer.advance(sqs_event([signed(batches, tick(HOUR))])) == {"batchItemFailures": []}
     assert batches.invoked == []
     clock.shift(841)
     batches.drain()
@@ -233,7 +233,7 @@ def test_a_wake_without_its_token_wakes_nothing(batches: Batches) -> None:
     begin(batches, {"a": handler_step({"step": "$trigger", "async": PAID})})
     batches.deploy({"a": handler_step()}, id="g")
     replayed = event_from({"name": "paid", "id": "replayed", "ts": now_ms()})
-    assert batches.entry.replay("g", 1, [replayed], "again") is not None
+    assert batches.control.replay("g", 1, [replayed], "again") is not None
     batches.invoked.clear()
     other = batches.send("something/else")
     batches.drain()

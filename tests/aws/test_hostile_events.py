@@ -46,7 +46,7 @@ def test_events_and_runs_are_listed_by_the_longest_names_and_users(batches: Batc
     batches.deploy({"a": handler_step()}, FIRST)
     batches.send(FIRST, {}, FIRST, USER)
     deliver(batches)
-    queries = Queries(batches.resources, batches.entry.registry)
+    queries = Queries(batches.resources, batches.session.registry)
     assert [event_detail.event.id for event_detail in queries.read_events(name=FIRST).items] == [FIRST]
     assert [event_detail.event.id for event_detail in queries.read_events(user=LONG).items] == [FIRST]
     assert [run_detail.event_id for run_detail in queries.read_runs(user=LONG).items] == [FIRST]
@@ -106,7 +106,7 @@ def test_a_forged_event_is_not_accepted_and_does_no_harm_to_the_one_beside_it(
     batches.deploy({"a": handler_step()}, triggers=[{"event": "*"}], id="all")
     hostile, good = {**put_whole(**{"id": "hostile", **WRONG[kind]}), "source": source}, put_whole()
     event = sqs_event([hostile, good])
-    failed = {failure["itemIdentifier"] for failure in batches.entry.route(event)["batchItemFailures"]}
+    failed = {failure["itemIdentifier"] for failure in batches.consumer.route(event)["batchItemFailures"]}
     assert failed <= {event["Records"][0]["messageId"]}
     assert sorted((item["ctx"]["function_id"], item["event"]["id"]) for item in batches.invoked) == [
         ("all", "good"),
@@ -120,5 +120,5 @@ def test_what_ingest_filled_in_does_not_count_towards_the_size(batches: Batches)
     batches.deploy({"a": handler_step()})
     longest = 256 * 1024 - len('{"name":"go","data":{"x":""}}')
     event = sqs_event([put_whole(id="i" * 36, data={"x": "x" * longest}, ts=1_780_308_030_000)])
-    assert batches.entry.route(event) == {"batchItemFailures": []}
+    assert batches.consumer.route(event) == {"batchItemFailures": []}
     assert len(batches.invoked) == 1

@@ -80,7 +80,7 @@ def queued(resources: Resources) -> Iterator[Json]:
         .get("Messages")
     ):
         for message in messages:
-            arrival = read_arrival(message["Body"], Cause("m", redelivered=False), 0)
+            arrival = read_arrival(json.loads(message["Body"]), Cause("m", redelivered=False), 0)
             assert isinstance(arrival, IncomingEvent)
             yield arrival.event.as_json()
             client("sqs").delete_message(QueueUrl=resources.events_queue, ReceiptHandle=message["ReceiptHandle"])

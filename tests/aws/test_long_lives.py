@@ -6,7 +6,7 @@ from typing import Any
 
 from stepwell.aws.api.approvals import AwsApprovals
 from stepwell.aws.api.queries import Queries
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.table.keys import event_key
 from stepwell.core.run.approvals import decided as decided_as
 from stepwell.core.run.run import RunStatus, StepStatus
@@ -34,7 +34,7 @@ def go_on(batches: Batches, clock: Any, days: int) -> None:
     clock.shift(days * 86_400 + 130)
     expire(batches)
     batches.start()
-    batches.entry.sweep(range(8))
+    batches.scheduler.sweep(range(8))
     batches.drain()
 
 
@@ -60,7 +60,7 @@ def test_all_that_an_approval_needs_is_there_after_a_year(batches: Batches, cloc
     go_on(batches, clock, 365)
     ((stored, _),) = batches.runs()
     approvals = AwsApprovals(
-        batches.resources, Queries(batches.resources, batches.entry.registry), batches.entry.decide
+        batches.resources, Queries(batches.resources, batches.session.registry), batches.control.decide
     )
     (detail,) = approvals.read_asking(before=None, limit=50).items
     assert detail.asked[1].startswith("xxx")
@@ -103,7 +103,7 @@ def test_what_nothing_needs_goes_with_its_retention(batches: Batches, clock: Any
     batches.drain()
     clock.shift(batches.resources.retention_days * 86_400 + 1)
     assert expire(batches) >= 1
-    assert batches.entry.store.events([event_id]) == {}
+    assert batches.session.store.events([event_id]) == {}
 
 
 def test_a_run_that_cannot_be_read_holds_up_no_other(batches: Batches, clock: Any) -> None:
@@ -125,7 +125,7 @@ def test_a_run_that_cannot_be_read_holds_up_no_other(batches: Batches, clock: An
     statuses = sorted(stored.run.steps[1].status.name for stored, _ in batches.runs())
     assert statuses == ["COMPLETED", "COMPLETED", "PENDING", "PENDING"]
     clock.shift(3 * 86_400)
-    batches.entry.sweep(range(8))  # looks at all of them
+    batches.scheduler.sweep(range(8))  # looks at all of them
 
 
 def test_a_step_whose_input_is_lost_fails_and_says_so(batches: Batches, clock: Any) -> None:
@@ -151,7 +151,7 @@ def test_a_rerun_of_an_old_event_has_it_to_its_end(batches: Batches, clock: Any)
     go_on(batches, clock, 20)
     ((stored, _),) = batches.runs()
     clock.shift(20 * 86_400)
-    batches.entry.rerun(stored.run.id)
+    batches.control.rerun(stored.run.id)
     batches.drain()
     go_on(batches, clock, 20)
     statuses = [stored_run.run.status for stored_run, _ in batches.runs() if stored_run.rerun_of is not None]

@@ -49,7 +49,7 @@ def test_a_wait_that_nothing_satisfies_ends_after_as_many_looks_as_it_takes(batc
     batches.drain()
     pay(batches, *range(-15, 20))
     clock.shift(timedelta(hours=1, seconds=10))
-    batches.entry.tick()
+    batches.scheduler.tick()
     before = batches.batches
     batches.drain()
     assert batches.batches - before == 5  # the deadline, three more for those behind ten, the end of the last step

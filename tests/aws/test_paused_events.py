@@ -10,13 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.aws.engine.queue_consumer import Entry
 from stepwell.aws.queues.messages import cancel_message, release_message
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import kept_partition
 from stepwell.core.routing.versions import Routing, State, deleted, deployed, paused, resumed
 from stepwell.core.run.run import RunStatus
-from stepwell.testing.batches import Batches, Crash, handler_step
+from stepwell.testing.batches import Batches, Crash, Process, handler_step
 
 STEPS = {"a": handler_step()}
 
@@ -45,7 +44,7 @@ def events_of_runs(batches: Batches) -> list[str]:
 def paused_with(batches: Batches, events: int) -> list[str]:
     """The ids of events that were routed while the function was paused."""
     batches.deploy(STEPS)
-    batches.entry.change_routing("f", pause)
+    batches.control.change_routing("f", pause)
     ids = sorted(batches.send() for _ in range(events))
     while batches.route():
         pass
@@ -57,7 +56,7 @@ def paused_with(batches: Batches, events: int) -> list[str]:
 def test_many_are_routed_a_page_at_a_time(resources: Resources) -> None:
     batches = Batches(resources)
     ids = paused_with(batches, 60)
-    batches.entry.change_routing("f", resume)
+    batches.control.change_routing("f", resume)
     batches.drain()
     assert events_of_runs(batches) == ids
     assert kept(batches) == []
@@ -68,14 +67,14 @@ def test_a_crash_before_any_request_loses_and_doubles_nothing(new_account: Calla
     for crash_at in count():
         batches = Batches(new_account())
         batches.deploy(STEPS)
-        batches.entry.change_routing("f", pause)
+        batches.control.change_routing("f", pause)
         batches.requests.clear()
         batches.crash_at = crash_at
         ids = {batches.send() for _ in range(2)}
         while batches.route():
             pass
         still = batches.crash_at is not None
-        batches.entry.change_routing("f", resume) if not still else resumed_with_crash(batches)
+        batches.control.change_routing("f", resume) if not still else resumed_with_crash(batches)
         batches.drain()
         crashed, batches.crash_at = batches.crash_at is None, None
         found = [run.event_id for run, _ in batches.runs()]
@@ -88,20 +87,20 @@ def test_a_crash_before_any_request_loses_and_doubles_nothing(new_account: Calla
 def resumed_with_crash(batches: Batches) -> None:
     """Whoever resumes asks again if nobody answers."""
     try:
-        batches.entry.change_routing("f", resume)
+        batches.control.change_routing("f", resume)
     except Crash:
         batches.start()
-        batches.entry.change_routing("f", resume)
+        batches.control.change_routing("f", resume)
 
 
 def test_a_router_that_has_not_heard_of_the_resume_does_not_keep_an_event_for_ever(resources: Resources) -> None:
     batches = Batches(resources)
     paused_with(batches, 1)
-    late = batches.entry  # it knows for an hour that the function is paused
-    Entry(batches.resources).change_routing("f", resume)
+    late = batches.process  # it knows for an hour that the function is paused
+    Process(batches.resources).control.change_routing("f", resume)
     batches.start()
     batches.drain()
-    batches.entry = late
+    batches.process = late
     late_event = batches.send()
     batches.route()
     assert len(kept(batches)) == 1
@@ -122,7 +121,7 @@ def test_a_message_that_asks_for_what_is_kept_does_nothing_while_the_function_is
 def test_what_is_kept_for_a_deleted_function_is_forgotten(resources: Resources) -> None:
     batches = Batches(resources)
     paused_with(batches, 30)
-    batches.entry.change_routing("f", lambda old, versions, now: deleted(old))
+    batches.control.change_routing("f", lambda old, versions, now: deleted(old))
     batches.drain()
     assert kept(batches) == []
     assert batches.runs() == []
@@ -134,9 +133,9 @@ def test_nobody_else_can_have_the_runs_of_a_function_cancelled(resources: Resour
     batches.deploy({"a": handler_step({"step": "$trigger", "wait": "10m"})})
     batches.send()
     batches.drain()
-    token = batches.entry.tokens.of("f", "cancel", 0)
+    token = batches.session.tokens.of("f", "cancel", 0)
     if is_deleted:
-        batches.entry.change_routing("f", lambda old, versions, now: deleted(old))
+        batches.control.change_routing("f", lambda old, versions, now: deleted(old))
         token = "0" * len(token)
     batches.put_outcome(orjson.loads(cancel_message("f", None, token)))
     batches.drain()
@@ -152,8 +151,8 @@ def test_a_routing_that_was_changed_at_the_same_time_is_decided_again(resources:
     def change(old: Routing, versions: Collection[int], now: int) -> Routing:
         seen.append(old)
         if len(seen) == 1:
-            Entry(batches.resources).change_routing("f", pause)
+            Process(batches.resources).control.change_routing("f", pause)
         return deployed(old, 1)
 
-    assert batches.entry.change_routing("f", change).state is State.PAUSED
+    assert batches.control.change_routing("f", change).state is State.PAUSED
     assert [routing.state for routing in seen] == [State.ON, State.PAUSED]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell.aws.api.queries import Queries
-from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import run_key
 from stepwell.aws.table.pending_outcomes import Ended, outcome_items
@@ -19,7 +19,7 @@ from stepwell.core.run.messages import AttemptEnded, Outcome, TimerKind
 from stepwell.core.run.resume import Restart
 from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.testing.account.meter import item_size, metered
-from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
+from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
 
 MAX_ITEM = 400_000
 
@@ -62,9 +62,9 @@ def test_a_thousand_parallel_steps_cost_some_thirty_writes(resources: Resources)
         assert len(batches.invoked) == count
         records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
         for first in range(0, count, 10):
-            assert batches.entry.advance(sqs_event(records[first : first + 10])) == {"batchItemFailures": []}
+            assert batches.consumer.advance(sqs_event(records[first : first + 10])) == {"batchItemFailures": []}
             assert item_size(run_item(batches)) < MAX_ITEM / 4
-        batches.entry.advance(sqs_event([destination(batches.invoked[-1], {})]))
+        batches.consumer.advance(sqs_event([destination(batches.invoked[-1], {})]))
     assert meter.writes_of("R#", "r") <= 1 + 25 + 1  # it is made, forty outcomes are folded at once, it ends
     assert_joined(batches, count)
 
@@ -72,12 +72,12 @@ def test_a_thousand_parallel_steps_cost_some_thirty_writes(resources: Resources)
 def test_lambdas_that_fold_at_the_same_time_share_the_work(resources: Resources) -> None:
     batches = started(resources, fan(120))
 
-    def work(entry: Entry) -> None:
-        while batches.deliver(resources.outcomes_queue, entry.advance):
+    def work(process: Process) -> None:
+        while batches.deliver(resources.outcomes_queue, process.consumer.advance):
             pass
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, [Entry(batches.resources) for _ in range(4)]))
+        list(pool.map(work, [Process(batches.resources) for _ in range(4)]))
     batches.drain()  # what the last of them may have started
     assert_joined(batches, 120)
 
@@ -124,30 +124,30 @@ def test_what_a_wide_run_reads_grows_with_its_steps_and_not_with_their_square(re
     records = [destination(payload, {"ok": payload["ctx"]["step_id"]}) for payload in batches.invoked]
     with metered() as meter:
         for first in range(0, 240, 8):
-            batches.entry.advance(sqs_event(records[first : first + 8]))
-    batches.entry.advance(sqs_event([destination(batches.invoked[-1], {})]))
+            batches.consumer.advance(sqs_event(records[first : first + 8]))
+    batches.consumer.advance(sqs_event([destination(batches.invoked[-1], {})]))
     assert_joined(batches, 240)
     assert max(call.entries for call in meter.calls if call.operation == "Query") == 3 * 40 // 8
 
 
 def test_one_whose_outcome_is_folded_already_writes_nothing(resources: Resources) -> None:
     batches = started(resources, fan(40))
-    slow, fast = Entry(batches.resources), batches.entry
+    slow, fast = Process(batches.resources), batches.process
     messages = {"Records": [record for _ in range(4) for record in take(batches, 10)["Records"]]}
-    race(slow, lambda: fast.advance(messages))
+    race(slow, lambda: fast.consumer.advance(messages))
     with metered() as meter:
-        assert slow.advance(messages) == {"batchItemFailures": []}
+        assert slow.consumer.advance(messages) == {"batchItemFailures": []}
     assert meter.writes_of("R#", "r") == 1 + 1  # of the other, and the one that was refused then
     assert int(run_item(batches)["v"]["N"]) == 2
     with metered() as meter:
-        assert slow.advance(messages) == {"batchItemFailures": []}
+        assert slow.consumer.advance(messages) == {"batchItemFailures": []}
     assert meter.writes_of("R#", "r") == 0
 
 
 def test_who_folds_takes_along_what_others_wrote_down(resources: Resources) -> None:
     batches = started(resources, fan(40))
     first, second = take(batches, 10), take(batches, 10)
-    dying = Entry(batches.resources)
+    dying = Process(batches.resources)
 
     class Died(BaseException):
         pass
@@ -157,8 +157,8 @@ def test_who_folds_takes_along_what_others_wrote_down(resources: Resources) -> N
 
     race(dying, die)
     with pytest.raises(Died):
-        dying.advance(first)  # its outcomes are written down, and not folded
-    batches.entry.advance(second)
+        dying.consumer.advance(first)  # its outcomes are written down, and not folded
+    batches.consumer.advance(second)
     batches.drain()
     assert_joined(batches, 40)
 
@@ -200,7 +200,7 @@ def delay_ended(batches: Batches) -> Json:
 def test_what_comes_next_starts_when_its_time_comes_with_all_that_waited(resources: Resources, clock: Any) -> None:
     batches = waiting_for_time(resources)
     clock.shift(601)
-    batches.entry.advance(delay_ended(batches))
+    batches.consumer.advance(delay_ended(batches))
     batches.drain()
     assert_joined_though_one_is_busy(batches)
     ((_, attempts),) = batches.runs()
@@ -215,17 +215,17 @@ def test_outcomes_and_a_timer_at_the_same_moment_start_what_waits_for_both(
     outcomes = {"Records": [record for _ in range(4) for record in take(batches, 10)["Records"]]}
     clock.shift(601)
     timer = delay_ended(batches)
-    slow, fast = Entry(batches.resources), batches.entry
+    slow, fast = Process(batches.resources), batches.process
     now, meanwhile = (outcomes, timer) if first == "outcomes" else (timer, outcomes)
-    race(slow, lambda: fast.advance(meanwhile))
-    assert slow.advance(now) == {"batchItemFailures": []}
+    race(slow, lambda: fast.consumer.advance(meanwhile))
+    assert slow.consumer.advance(now) == {"batchItemFailures": []}
     batches.drain()
     assert_joined_though_one_is_busy(batches)
 
 
 def test_an_outcome_that_waits_is_shown(resources: Resources, clock: Any) -> None:
     batches = waiting_for_time(resources)
-    queries = Queries(batches.resources, batches.entry.registry)
+    queries = Queries(batches.resources, batches.session.registry)
     shown = queries.read_run(run_item(batches)["pk"]["S"][2:])
     (listed,) = queries.read_runs().items
     assert shown is not None
@@ -236,7 +236,7 @@ def test_an_outcome_that_waits_is_shown(resources: Resources, clock: Any) -> Non
 
 def test_what_waits_when_a_run_is_cancelled_has_ended(resources: Resources, clock: Any) -> None:
     batches = waiting_for_time(resources)
-    Entry(batches.resources).cancel(run_item(batches)["pk"]["S"][2:])
+    Process(batches.resources).control.cancel(run_item(batches)["pk"]["S"][2:])
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.CANCELLED
     assert [step.status for step in stored.run.steps] == [StepStatus.COMPLETED] * 33 + [StepStatus.CANCELLED] * 2
@@ -247,7 +247,7 @@ def test_what_waits_for_a_day_is_not_lost(resources: Resources, clock: Any) -> N
     batches = started(resources, steps_and_a_time("2d"), all_but_one)
     batches.drain()
     clock.shift(86_400)
-    batches.entry.sweep(range(8))
+    batches.scheduler.sweep(range(8))
     batches.drain()
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.RUNNING
@@ -260,13 +260,13 @@ def test_a_decision_waits_for_nobody(resources: Resources, clock: Any) -> None:
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m"}
     batches = started(resources, {"ask": asks, **fan(40)}, lambda ctx: LOST)
     approve = Link(run_item(batches)["pk"]["S"][2:], 0, 1, "approved", now_ms() + 60_000)
-    assert batches.entry.decide(approve, Outcome(b'{"by":"Ada"}'))
+    assert batches.control.decide(approve, Outcome(b'{"by":"Ada"}'))
 
 
 def test_a_rerun_from_a_step_keeps_what_waits(resources: Resources, clock: Any) -> None:
     batches = waiting_for_time(resources)
-    entry = Entry(batches.resources)
-    assert entry.rerun(run_item(batches)["pk"]["S"][2:], Restart("join", {})) is not None
+    process = Process(batches.resources)
+    assert process.control.rerun(run_item(batches)["pk"]["S"][2:], Restart("join", {})) is not None
     again = {payload["ctx"]["step_id"]: payload for payload in batches.invoked[-2:]}  # in either order
     assert set(again) == {"busy", "join"}
     assert len(again["join"]["steps"]) == 33
@@ -282,16 +282,16 @@ def take(batches: Batches, count: int) -> Json:
     }
 
 
-def race(entry: Entry, meanwhile: Any) -> None:
+def race(process: Process, meanwhile: Any) -> None:
     """Do something else just before this process commits for the first time."""
-    commit = entry.store.commit
+    commit = process.session.store.commit
 
     def late(*arguments: Any) -> Any:
-        entry.store.commit = commit  # type: ignore[method-assign]
+        process.session.store.commit = commit  # type: ignore[method-assign]
         meanwhile()
         return commit(*arguments)
 
-    entry.store.commit = late  # type: ignore[method-assign]
+    process.session.store.commit = late  # type: ignore[method-assign]
 
 
 def test_a_repeated_outcome_of_a_wide_run_changes_nothing(resources: Resources) -> None:
@@ -382,7 +382,7 @@ def test_half_a_character_in_an_answer_or_a_request_id_costs_its_attempt_and_no_
     threw = {"errorType": "Error", "errorMessage": "half: \ud83d"}
     bad = destination(first, threw, "RetriesExhausted", functionError="Unhandled")
     bad["requestContext"]["requestId"] = "\ud83d" * 22
-    assert batches.entry.advance(sqs_event([bad, destination(second, {"ok": 1})])) == {"batchItemFailures": []}
+    assert batches.consumer.advance(sqs_event([bad, destination(second, {"ok": 1})])) == {"batchItemFailures": []}
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.FAILED
     assert sorted(attempt.status for attempt in attempts) == ["completed", "failed"]
@@ -430,7 +430,7 @@ def test_outcomes_that_wait_since_before_an_update_are_folded(resources: Resourc
     as_of_an_earlier_version(batches)
     batches.start()
     clock.shift(601)
-    batches.entry.advance(delay_ended(batches))
+    batches.consumer.advance(delay_ended(batches))
     batches.drain()
     assert_joined_though_one_is_busy(batches)
     ((_, attempts),) = batches.runs()
@@ -446,7 +446,7 @@ def two_of_many(resources: Resources) -> Batches:
 
 def end_the_other(batches: Batches) -> None:
     (other,) = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "b"]
-    batches.entry.advance(sqs_event([destination(other, {})]))
+    batches.consumer.advance(sqs_event([destination(other, {})]))
 
 
 def write_down(batches: Batches, number: int) -> None:
@@ -476,7 +476,7 @@ def test_what_an_earlier_version_left_to_wait_while_it_was_updated_is_found_by_t
     write_down(batches, 0)  # though this version had written the run before
     end_the_other(batches)
     clock.shift(2 * 86_400)
-    batches.entry.sweep(range(8))
+    batches.scheduler.sweep(range(8))
     batches.drain()
     ((stored, attempts),) = batches.runs()
     assert stored.run.status is RunStatus.COMPLETED

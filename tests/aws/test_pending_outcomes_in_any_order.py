@@ -10,7 +10,6 @@ import pytest
 
 from stepwell.aws import clients
 from stepwell.aws.engine import store
-from stepwell.aws.engine.queue_consumer import Entry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table import runs
 from stepwell.core.compile import compile_plan
@@ -28,7 +27,7 @@ from stepwell.core.run.messages import (
     RunStep,
 )
 from stepwell.core.run.run import Run, RunStatus, new_run
-from stepwell.testing.batches import SERVICES, Batches, Crash, Json, handler_step
+from stepwell.testing.batches import SERVICES, Batches, Crash, Json, Process, handler_step
 
 _DEEPEST = 3  # handlers at a time, each between two requests of another
 
@@ -73,7 +72,7 @@ class Crowd:
 
     def __init__(self, batches: Batches, chance: Random) -> None:
         self.batches, self.chance, self.depth, self.crashes = batches, chance, 0, 6
-        self.others = [Entry(batches.resources) for _ in range(_DEEPEST)]
+        self.others = [Process(batches.resources) for _ in range(_DEEPEST)]
         for service in SERVICES:
             clients.client(service).meta.events.register("before-call", self._before, unique_id="crowd")
 
@@ -93,7 +92,7 @@ class Crowd:
         self.depth += 1
         try:
             queue, most = self.batches.resources.outcomes_queue, self.chance.randint(1, 10)
-            return self.batches.deliver(queue, lambda event: other.advance(event), most)
+            return self.batches.deliver(queue, lambda event: other.consumer.advance(event), most)
         finally:
             self.depth -= 1
 

@@ -43,7 +43,7 @@ def failing(batches: Batches) -> set[str]:
 
 @pytest.fixture
 def reader(batches: Batches) -> Queries:
-    return Queries(batches.resources, batches.entry.registry)
+    return Queries(batches.resources, batches.session.registry)
 
 
 def event_ids(page: Page[EventDetail]) -> list[str]:
@@ -165,7 +165,7 @@ def test_running_and_cancelled_runs_are_found_by_the_index(batches: Batches, rea
     assert run.event_id == event_id
     clock.shift(40 * 86_400)  # longer than lists are kept
     assert of_events(reader.read_runs(status=RunStatus.RUNNING)) == [event_id]
-    batches.entry.cancel(run.run.id)
+    batches.control.cancel(run.run.id)
     assert of_events(reader.read_runs(status=RunStatus.RUNNING)) == []
     assert of_events(reader.read_runs(status=RunStatus.CANCELLED)) == [event_id]
 
@@ -191,7 +191,7 @@ def test_reruns_stand_beside_the_runs_of_an_event(batches: Batches, reader: Quer
     event_id = batches.send()
     batches.drain()
     (run,) = reader.read_runs(event=event_id).items
-    new_id = batches.entry.rerun(run.run.id)
+    new_id = batches.control.rerun(run.run.id)
     batches.drain()
     newest, oldest = reader.read_runs(event=event_id).items
     assert (newest.run.id, newest.rerun_of, oldest.run.id) == (new_id, run.run.id, run.run.id)
@@ -308,7 +308,7 @@ def test_functions_are_listed_with_their_versions(batches: Batches, reader: Quer
 
 def test_a_function_that_is_not_live_any_more_shows_its_newest_version(batches: Batches, reader: Queries) -> None:
     batches.deploy({"a": handler_step()})
-    batches.entry.registry.retire(["f"])
+    batches.session.registry.retire(["f"])
     assert reader.read_functions() == []
     function = reader.read_function("f")
     assert function is not None

@@ -76,14 +76,14 @@ def test_a_change_that_was_interrupted_anywhere_can_be_asked_for_again(
         batches = Batches(new_account())
         for n, release in ((1, Release()), (2, Release()), (3, Release(weight=0.1))):
             definition = {**DEFINITION, "name": f"v{n}"}
-            batches.entry.registry.register(definition, {}, {}, "", "", "stepwell.json", 9, release)
+            batches.session.registry.register(definition, {}, {}, "", "", "stepwell.json", 9, release)
         batches.requests.clear()
         batches.crash_at = crash_at
         try:
-            batches.entry.registry.change_routing("f", ask, 10)
+            batches.session.registry.change_routing("f", ask, 10)
         except Crash:
             batches.start()
-            batches.entry.registry.change_routing("f", ask, 11)
+            batches.session.registry.change_routing("f", ask, 11)
         crashed, batches.crash_at = batches.crash_at is None, None
         (row,) = Registry(batches.resources).functions()
         assert (row.routing, row.pending) == (routing, False), crash_at

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from stepwell.aws.clients import client
-from stepwell.aws.engine.queue_consumer import Entry, now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing import signing_keys
 from stepwell.aws.signing.signing_keys import KEPT_MS, CannotChange, NoKeys, read_keys
@@ -26,7 +26,7 @@ from stepwell.core.run.approvals import Link, decided
 from stepwell.core.run.run import RunStatus
 from stepwell.core.run.stored_links import REQUESTED
 from stepwell.core.signing import UNNAMED, KeysUnreadable, SigningKeys, UnknownKey, key_of, single_key
-from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
+from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
 
 PARAMETER = "/stepwell/test/signing-keys"
 APPROVAL: Json = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "2d"}
@@ -72,17 +72,17 @@ def asking_and_running(batches: Batches) -> tuple[Json, str]:
     batches.drain()
     ((stored, _),) = batches.runs()
     (payload,) = batches.invoked
-    plan = batches.entry.store.load([stored.run.id])[stored.run.id].plan
-    return payload, batches.entry.links().of(plan, stored.run, 0)[0].rpartition("/")[2]
+    plan = batches.session.store.load([stored.run.id])[stored.run.id].plan
+    return payload, batches.session.links().of(plan, stored.run, 0)[0].rpartition("/")[2]
 
 
-def finish(batches: Batches, payload: Json, link: str, entry: Entry | None = None) -> RunStatus:
+def finish(batches: Batches, payload: Json, link: str, process: Process | None = None) -> RunStatus:
     """The attempt ends, and somebody follows the link; how the run stands then."""
-    entry = entry or Entry(batches.resources)
-    found = entry.links().read(link)
+    process = process or Process(batches.resources)
+    found = process.session.links().read(link)
     if found is not None:
-        assert entry.decide(found, decided(found.decision, None, None, now_ms()))
-    assert entry.advance(sqs_event([destination(payload, {})])) == {"batchItemFailures": []}
+        assert process.control.decide(found, decided(found.decision, None, None, now_ms()))
+    assert process.consumer.advance(sqs_event([destination(payload, {})])) == {"batchItemFailures": []}
     batches.drain()
     ((stored, _),) = batches.runs()
     return stored.run.status
@@ -119,14 +119,14 @@ def secrets_in(batches: Batches) -> set[bytes]:
 
 def can_forge(batches: Batches, payload: Json, link: Link) -> bool:
     """Whether any of these signs for an attempt or an approval, under any key's name."""
-    ctx, entry = payload["ctx"], Entry(batches.resources)
+    ctx, process = payload["ctx"], Process(batches.resources)
     named = [key.id for key in keys(batches.resources).all]  # no secret: tokens and links show them
     for secret in secrets_in(batches):
         for signer in (SigningKeys(name, {name: secret}) for name in {*named, UNNAMED}):
             text = f"{ctx['run_id']}/{ctx['step_id']}/{ctx['attempt']}".encode()
-            if entry.tokens.is_valid(signer.sign(text), ctx["run_id"], ctx["step_id"], ctx["attempt"]):
+            if process.session.tokens.is_valid(signer.sign(text), ctx["run_id"], ctx["step_id"], ctx["attempt"]):
                 return True
-            if entry.links().read(replace(entry.links(), keys=signer).token(link)) is not None:
+            if process.session.links().read(replace(process.session.links(), keys=signer).token(link)) is not None:
                 return True
     return False
 
@@ -143,7 +143,7 @@ def test_who_reads_the_whole_table_finds_no_link_that_decides(batches: Batches) 
     batches.drain()
     first, again = (payload["event"]["data"]["approve_url"] for payload in batches.invoked)
     assert first == again  # the later step's event was read from the table
-    links = batches.entry.links()
+    links = batches.session.links()
     assert links.read(first.rpartition("/")[2]) is not None
     stored = [found.decode() for content in secrets_in(batches) for found in TOKEN.findall(content)]
     assert len(stored) >= 2  # to approve, and to decline
@@ -152,7 +152,7 @@ def test_who_reads_the_whole_table_finds_no_link_that_decides(batches: Batches) 
 
 def test_who_reads_the_whole_table_can_forge_neither_an_outcome_nor_an_approval(batches: Batches) -> None:
     payload, token = asking_and_running(batches)
-    link = batches.entry.links().read(token)
+    link = batches.session.links().read(token)
     assert link is not None
     assert not can_forge(batches, payload, link)
     assert not any(
@@ -164,7 +164,7 @@ def test_the_table_of_an_older_version_had_all_that_is_needed_to_forge(batches: 
     """This proves that the test above would see it."""
     as_of_older_version(batches)
     payload, token = asking_and_running(batches)
-    link = batches.entry.links().read(token)
+    link = batches.session.links().read(token)
     assert link is not None
     assert can_forge(batches, payload, link)
 
@@ -185,12 +185,12 @@ def test_a_rotation_leaves_open_approvals_and_running_attempts_as_they_are(batch
     before = keys(batches.resources).current.id
     rotated = rotate(batches.resources)
     assert [key.id for key in rotated.all] == [rotated.current.id, before]
-    assert finish(batches, payload, link, batches.entry if is_warm else None) is RunStatus.COMPLETED
+    assert finish(batches, payload, link, batches.process if is_warm else None) is RunStatus.COMPLETED
 
 
 def test_a_warm_lambda_knows_a_new_key_as_soon_as_a_token_names_it(batches: Batches) -> None:
-    warm = batches.entry
-    warm.tokens.require()
+    warm = batches.process
+    warm.session.tokens.require()
     rotate(batches.resources)
     batches.start()
     payload, link = asking_and_running(batches)
@@ -233,13 +233,15 @@ def test_unknown_keys_cannot_make_a_lambda_read_more_than_once_in_some_seconds(r
 
 
 def test_an_outcome_with_a_key_that_may_be_new_comes_again_and_counts(batches: Batches) -> None:
-    patient = Entry(replace(batches.resources, signing_keys_again_s=3600))
-    patient.tokens.require()
+    patient = Process(replace(batches.resources, signing_keys_again_s=3600))
+    patient.session.tokens.require()
     rotate(batches.resources)
     batches.start()
     payload, link = asking_and_running(batches)
     message = sqs_event([destination(payload, {})])
-    assert patient.advance(message) == {"batchItemFailures": [{"itemIdentifier": message["Records"][0]["messageId"]}]}
+    assert patient.consumer.advance(message) == {
+        "batchItemFailures": [{"itemIdentifier": message["Records"][0]["messageId"]}]
+    }
     assert finish(batches, payload, link) is RunStatus.COMPLETED
 
 
@@ -251,12 +253,12 @@ def test_what_a_dropped_key_signed_is_refused_and_its_attempt_is_made_again(batc
     assert finish(batches, payload, link) is RunStatus.RUNNING  # neither counted
     batches.answer = lambda ctx: {"ok": True}
     clock.shift(timedelta(hours=1, minutes=16, seconds=1))  # the age of an invocation, the step's timeout, a minute
-    batches.entry.sweep(range(8))
+    batches.scheduler.sweep(range(8))
     batches.drain()
     assert [payload["ctx"]["attempt"] for payload in batches.invoked if payload["ctx"]["step_id"] == "slow"] == [1, 2]
     ((stored, _),) = batches.runs()
-    plan = batches.entry.store.load([stored.run.id])[stored.run.id].plan
-    new_link = batches.entry.links().of(plan, stored.run, 0)[0].rpartition("/")[2]
+    plan = batches.session.store.load([stored.run.id])[stored.run.id].plan
+    new_link = batches.session.links().of(plan, stored.run, 0)[0].rpartition("/")[2]
     assert finish(batches, batches.invoked[-1], new_link) is RunStatus.COMPLETED
 
 
@@ -358,7 +360,7 @@ def test_links_and_attempts_of_the_older_version_count_after_the_upgrade(batches
     assert OLD_SECRET not in secrets_in(batches)
     now, older = keys(batches.resources).all
     assert (older.id, older.secret) == (UNNAMED, OLD_SECRET)
-    assert key_of(Entry(batches.resources).tokens.of("run", "step", 1)) == now.id != UNNAMED
+    assert key_of(Process(batches.resources).session.tokens.of("run", "step", 1)) == now.id != UNNAMED
     assert finish(batches, payload, link) is RunStatus.COMPLETED
 
 
@@ -371,7 +373,7 @@ def test_a_secret_that_somebody_puts_into_the_table_later_counts_for_nothing(bat
     assert keys(batches.resources).all == before
     assert secret_in_table(batches) is None
     forged = single_key(OLD_SECRET).sign(b"run/step/1")
-    assert not Entry(batches.resources).tokens.is_valid(forged, "run", "step", 1)
+    assert not Process(batches.resources).session.tokens.is_valid(forged, "run", "step", 1)
 
 
 def test_a_lost_parameter_is_made_again_by_a_rotation(resources: Resources) -> None:
@@ -419,22 +421,22 @@ def test_keys_that_are_known_stay_in_use_while_they_cannot_be_read_again(resourc
 
 
 def test_an_outcome_is_not_refused_because_its_key_cannot_be_looked_up(batches: Batches) -> None:
-    warm = batches.entry
-    warm.tokens.require()
+    warm = batches.process
+    warm.session.tokens.require()
     rotate(batches.resources)
     batches.start()
     payload, link = asking_and_running(batches)
     message = sqs_event([destination(payload, {})])
     with ssm_requests(DOWN):
-        assert len(warm.advance(message)["batchItemFailures"]) == 1
+        assert len(warm.consumer.advance(message)["batchItemFailures"]) == 1
     assert finish(batches, payload, link, warm) is RunStatus.COMPLETED
 
 
 def test_a_decision_is_not_begun_while_the_keys_cannot_be_read(batches: Batches) -> None:
     _, token = asking_and_running(batches)
-    link = batches.entry.links().read(token)
+    link = batches.session.links().read(token)
     assert link is not None
-    cold = Entry(batches.resources)
+    cold = Process(batches.resources)
     with ssm_requests(DOWN), pytest.raises(KeysUnreadable):
-        cold.decide(link, decided(link.decision, None, None, now_ms()))
-    assert cold.decide(link, decided(link.decision, None, None, now_ms()))
+        cold.control.decide(link, decided(link.decision, None, None, now_ms()))
+    assert cold.control.decide(link, decided(link.decision, None, None, now_ms()))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.engine.sweeper import Sweeper
 from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.testing.account.meter import metered
@@ -22,7 +22,7 @@ LATE_S = 120  # after which the message of a timer is taken to be lost
 
 def sweep(batches: Batches) -> None:
     """And what it finds is done."""
-    batches.entry.sweep(range(8))
+    batches.scheduler.sweep(range(8))
     batches.drain()
 
 
@@ -87,7 +87,7 @@ def test_nobody_but_the_sweeper_says_that_an_attempt_is_lost(batches: Batches, t
     batches.drain()
     run_id = batches.invoked[0]["ctx"]["run_id"]
     forged = {"stepwell": "sweep", "run": run_id, "facts": [["AttemptLost", 0, 1]], "token": token}
-    assert batches.entry.advance(sqs_event([forged])) == {"batchItemFailures": []}
+    assert batches.consumer.advance(sqs_event([forged])) == {"batchItemFailures": []}
     assert (len(batches.invoked), attempts(batches)) == (1, [])
 
 
@@ -95,7 +95,7 @@ def test_nobody_but_the_engine_sends_the_engines_own_events(batches: Batches) ->
     batches.deploy({"a": handler_step()}, on="stepwell/function.rolled_back")
     event = json.dumps({"name": "stepwell/function.rolled_back", "id": "x", "ts": 1})
     forged = {"stepwell": "tell", "event": event, "token": "0" * 32}
-    assert batches.entry.advance(sqs_event([forged])) == {"batchItemFailures": []}
+    assert batches.consumer.advance(sqs_event([forged])) == {"batchItemFailures": []}
     assert batches.runs() == []
 
 
@@ -162,7 +162,7 @@ def test_each_run_is_looked_at_every_eight_minutes(batches: Batches, clock: Any)
     batches.drain()
     clock.shift(AGE_S + TIMEOUT_S + START_S)
     for _ in range(8):
-        batches.entry.tick()
+        batches.scheduler.tick()
         batches.drain()
         clock.shift(60)
     assert [payload["ctx"]["attempt"] for payload in batches.invoked].count(2) == 8
@@ -187,9 +187,9 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
     for _ in range(10):
         batches.start()
         rounds.append([])
-        batches.entry.sweeper.sweep(3, until=now_ms())  # there is time for one page
+        batches.scheduler.sweeper.sweep(3, until=now_ms())  # there is time for one page
     rounds.append([])
-    batches.entry.sweep([3])
+    batches.scheduler.sweep([3])
     everything = rounds.pop()
     assert len(everything) > 4
     looked_at = [run for some in rounds for run in some]
@@ -312,9 +312,9 @@ def test_an_approval_whose_timer_was_lost_ends_by_the_sweeper_and_is_never_lost(
     batches.send()
     batches.drain()
     purge(batches)
-    batches.entry.sweep(range(8), silence_ms=0)
+    batches.scheduler.sweep(range(8), silence_ms=0)
     clock.shift(600 + LATE_S - 1)
-    batches.entry.sweep(range(8), silence_ms=0)
+    batches.scheduler.sweep(range(8), silence_ms=0)
     assert status(batches) is RunStatus.RUNNING
     clock.shift(1)
     sweep(batches)
@@ -358,7 +358,7 @@ def far_timers(batches: Batches) -> int:
 
 
 def move(batches: Batches) -> int:
-    return batches.entry.far_timers.move(now_ms(), until=now_ms() + 1)
+    return batches.scheduler.far_timers.move(now_ms(), until=now_ms() + 1)
 
 
 def test_a_far_timer_fires_to_the_second_and_then_its_item_is_gone(batches: Batches, clock: Any) -> None:
@@ -458,10 +458,10 @@ def test_when_the_table_is_throttled_for_a_run_only_its_message_comes_again(batc
     event = sqs_event([destination(payload, {}) for payload in invoked])
     second = invoked[1]["ctx"]["run_id"]
     with failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: f"R#{second}" in body):
-        assert failures(event, batches.entry.advance(event)) == [1]
+        assert failures(event, batches.consumer.advance(event)) == [1]
     assert [payload["ctx"]["run_id"] for payload in batches.invoked[3:]].count(second) == 0
     assert len(batches.invoked) == 5
-    assert failures(event, batches.entry.advance(event)) == []
+    assert failures(event, batches.consumer.advance(event)) == []
     assert len(batches.invoked) == 6
 
 
@@ -481,8 +481,8 @@ def test_when_reads_are_throttled_all_messages_come_again(batches: Batches) -> N
     invoked = three_runs(batches)
     event = sqs_event([destination(payload, {}) for payload in invoked])
     with failing("dynamodb", "BatchGetItem", "ProvisionedThroughputExceededException"):
-        assert failures(event, batches.entry.advance(event)) == [0, 1, 2]
-    assert failures(event, batches.entry.advance(event)) == []
+        assert failures(event, batches.consumer.advance(event)) == [0, 1, 2]
+    assert failures(event, batches.consumer.advance(event)) == []
     assert len(batches.invoked) == 6
 
 
@@ -499,7 +499,7 @@ def test_when_lambda_fails_only_the_attempt_that_may_not_have_started_is_started
     event = sqs_event([destination(payload, {}) for payload in invoked])
     second = invoked[1]["ctx"]["run_id"]
     with failing("lambda", "Invoke", "ServiceException", lambda body: second in body):
-        assert failures(event, batches.entry.advance(event)) == []
+        assert failures(event, batches.consumer.advance(event)) == []
     assert second not in [payload["ctx"]["run_id"] for payload in batches.invoked[3:]]
     clock.shift(1)
     batches.drain()
@@ -572,7 +572,7 @@ def test_a_message_that_cannot_be_read_fails_alone(batches: Batches, kind: str) 
     event = sqs_event([destination(payload, {}) for payload in invoked])
     poison = {"messageId": "poison", "body": POISON[kind], "attributes": {"ApproximateReceiveCount": "1"}}
     event["Records"].insert(1, poison)
-    assert batches.entry.advance(event) == {"batchItemFailures": [{"itemIdentifier": "poison"}]}
+    assert batches.consumer.advance(event) == {"batchItemFailures": [{"itemIdentifier": "poison"}]}
     assert len(batches.invoked) == 6
 
 
@@ -595,7 +595,7 @@ def test_an_event_that_cannot_be_read_fails_alone(batches: Batches, body: str) -
     (message,) = batches.outside.receive_message(QueueUrl=queue, AttributeNames=["All"])["Messages"]
     good = {"messageId": "good", "body": message["Body"], "attributes": message["Attributes"]}
     poison = {"messageId": "poison", "body": body, "attributes": {"ApproximateReceiveCount": "1"}}
-    assert batches.entry.route({"Records": [poison, good]}) == {"batchItemFailures": [{"itemIdentifier": "poison"}]}
+    assert batches.consumer.route({"Records": [poison, good]}) == {"batchItemFailures": [{"itemIdentifier": "poison"}]}
     assert len(batches.invoked) == 1
 
 
@@ -622,7 +622,7 @@ def test_an_outcome_without_its_attempts_token_changes_nothing(batches: Batches,
     with metered() as meter:
         for condition in ("Success", "EventAgeExceeded"):
             event = sqs_event([destination(forged, {"forged": True}, condition)])
-            assert batches.entry.advance(event) == {"batchItemFailures": []}
+            assert batches.consumer.advance(event) == {"batchItemFailures": []}
     assert (meter.write_units, meter.count("sqs"), meter.count("lambda")) == (0, 0, 0)
     assert batches.runs() == before
 
@@ -633,6 +633,6 @@ def test_the_engines_own_words_are_refused_without_the_token_too(batches: Batche
     name = {"stepwell": kind, "run": ctx["run_id"], "step": ctx["step_id"], "attempt": 1, "token": "0" * 32}
     event = sqs_event([{**name, "error": {"kind": "x", "message": "forged", "retryable": False}}])
     before = json.dumps(batches.runs(), default=str)
-    assert batches.entry.advance(event) == {"batchItemFailures": []}
+    assert batches.consumer.advance(event) == {"batchItemFailures": []}
     assert json.dumps(batches.runs(), default=str) == before
     assert len(batches.invoked) == 3

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import run_id as run_id_of
@@ -60,7 +60,7 @@ def test_what_is_throttled_for_longer_than_anything_may_take_is_not_lost(batches
         while tries * 30 < AGE_S + TIMEOUT_S + START_S + 600:
             clock.shift(30)
             batches.drain()
-            batches.entry.sweep(range(8))
+            batches.scheduler.sweep(range(8))
             tries += 1
     assert statuses(batches) == ["running"]
     clock.shift(60)
@@ -88,7 +88,7 @@ def test_a_run_that_was_cancelled_meanwhile_starts_nothing(batches: Batches, clo
     batches.send()
     with failing("lambda", "Invoke", "TooManyRequestsException"):
         batches.drain()
-    batches.entry.cancel(batches.runs()[0][0].run.id)
+    batches.control.cancel(batches.runs()[0][0].run.id)
     clock.shift(60)
     batches.drain()
     assert (statuses(batches), batches.invoked) == (["cancelled", "cancelled"], [])
@@ -137,7 +137,7 @@ def test_fifty_containers_start_as_fast_as_ecs_takes_them_each_asked_for_until_t
     steps = {f"s{number}": {"path": "file://.", "runtime": docker} for number in range(50)}
     definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": steps}).normalised()
     targets = {step: {"ecs": "arn:aws:ecs:task-definition/f:1"} for step in steps}
-    batches.entry.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
+    batches.session.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
     batches.send()
     batches.drain()
     assert len(ecs.started) == 10
@@ -158,7 +158,7 @@ def test_a_rerun_whose_step_cannot_start_now_starts_it_later(batches: Batches, c
     batches.send()
     batches.drain()
     with failing("lambda", "Invoke", code):
-        new_id = batches.entry.rerun(batches.runs()[0][0].run.id)
+        new_id = batches.control.rerun(batches.runs()[0][0].run.id)
     assert (new_id is not None, len(batches.invoked)) == (True, 1)
     clock.shift(1)
     batches.drain()
@@ -176,7 +176,7 @@ def test_a_sweeper_that_cannot_start_what_was_lost_burns_one_attempt_and_not_all
     clock.shift(AGE_S + TIMEOUT_S + START_S)
     with failing("lambda", "Invoke", code):
         for _ in range(4):
-            batches.entry.sweep(range(8))
+            batches.scheduler.sweep(range(8))
             clock.shift(60)
     batches.drain()
     assert statuses(batches) == ["completed", "lost", "completed"]
@@ -202,9 +202,9 @@ def runs_on_with_a_listener(batches: Batches) -> str:
 def test_a_cancel_that_could_not_be_written_is_no_success(batches: Batches) -> None:
     run_id = runs_on_with_a_listener(batches)
     with runs_cannot_be_written(), pytest.raises(NotWritten, match="could not be cancelled"):
-        batches.entry.cancel(run_id)
+        batches.control.cancel(run_id)
     assert statuses(batches) == ["running"]
-    batches.entry.cancel(run_id)
+    batches.control.cancel(run_id)
     assert {run.function: run.run.status for run, _ in batches.runs()} == {
         "f": RunStatus.CANCELLED,
         "listener": RunStatus.RUNNING,
@@ -218,9 +218,9 @@ def test_a_cancel_whose_listeners_could_not_start_starts_them_when_it_is_asked_a
         failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: listener in body),
         pytest.raises(NotWritten, match="could not be cancelled"),
     ):
-        batches.entry.cancel(run_id)
+        batches.control.cancel(run_id)
     assert statuses(batches) == ["cancelled", "cancelled"]
-    batches.entry.cancel(run_id)
+    batches.control.cancel(run_id)
     assert statuses(batches) == ["running"]  # the listener
 
 
@@ -229,7 +229,7 @@ def test_a_rerun_that_could_not_be_written_is_no_success(batches: Batches) -> No
     batches.send()
     batches.drain()
     with runs_cannot_be_written(), pytest.raises(NotWritten, match="could not be written"):
-        batches.entry.rerun(batches.runs()[0][0].run.id)
+        batches.control.rerun(batches.runs()[0][0].run.id)
     assert len(batches.runs()) == 1
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.functions.schedules import Schedules
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
@@ -22,7 +22,7 @@ def test_a_cron_may_name_the_second_monday(resources: Resources) -> None:
         batches = Batches(resources)
         batches.deploy({"a": handler_step()}, id="monthly", triggers=[{"cron": "0 9 * * 1#2"}])
         batches.deploy({"a": handler_step()}, id="often", triggers=[{"cron": "* * * * *"}])
-        batches.entry.tick()
+        batches.scheduler.tick()
         clock.shift(91)
         batches.drain()
         functions = {payload["ctx"]["function_id"] for payload in batches.invoked}
@@ -36,11 +36,11 @@ def test_cron_ticks_on_after_a_round_of_a_clock_that_was_hours_ahead(resources: 
         batches = Batches(resources)
         batches.deploy({"a": handler_step()}, id="often", triggers=[{"cron": cron}])
         clock.shift(5 * 3600)
-        batches.entry.tick()
+        batches.scheduler.tick()
         clock.shift(-5 * 3600)
         started = []
         for _ in range(32):
-            batches.entry.tick()
+            batches.scheduler.tick()
             clock.shift(60)
             batches.drain()
             started = [payload["event"]["data"]["scheduled_at"] for payload in batches.invoked]
@@ -69,11 +69,11 @@ def test_what_is_wrong_with_a_timer_holds_up_neither_cron_nor_the_sweeper(resour
         broken = {"pk": {"S": timer_partition(0)}, "sk": {"S": f"{now_ms():015}#r#0"}, "t": {"S": "nonsense"}}
         batches.outside_db.put_item(TableName=resources.table, Item=broken)
         with pytest.raises(ValueError, match="nonsense"):
-            batches.entry.tick()
+            batches.scheduler.tick()
         for _ in range(8):  # the sweeper comes to a shard every eight minutes
             clock.shift(60)
             with suppress(ValueError):  # once more when the timer is late
-                batches.entry.tick()
+                batches.scheduler.tick()
             batches.drain()
         statuses = [stored.run.status for stored, _ in batches.runs() if stored.function == "f"]
     assert statuses == [RunStatus.COMPLETED]

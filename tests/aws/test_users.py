@@ -214,7 +214,7 @@ def test_an_erasure_that_is_interrupted_after_every_row_goes_on(
         batches.send(data={"hidden": 1}, user=user)
         batches.drain()
     monkeypatch.setattr(erasure, "_ENOUGH_S", -1.0)
-    users = AwsUsers(batches.resources, batches.entry.registry, lambda: batches.entry)
+    users = AwsUsers(batches.resources, batches.session.registry, batches.control.cancel)
     requests, counts = 0, {"events": 0, "runs": 0, "attempts": 0}
     while (person := users.find("lovelace")) is not None:
         erased = users.erase(person)
@@ -260,7 +260,7 @@ def test_an_erasure_leaves_no_digest_of_what_was_erased(batches: Batches) -> Non
         batches.send(event, data, user=user)
         batches.drain()
     assert kept() == {key, value}
-    users = AwsUsers(batches.resources, batches.entry.registry, lambda: batches.entry)
+    users = AwsUsers(batches.resources, batches.session.registry, batches.control.cancel)
     while (person := users.find("ada")) is not None:
         users.erase(person)
         batches.drain()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stepwell.aws.engine.queue_consumer import now_ms
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.engine.sweep import next_look, overdue
 from stepwell.aws.resources import Resources
 from stepwell.core.plan import Plan
@@ -27,7 +27,7 @@ def ticks(batches: Batches, clock: Any, minutes: int) -> Meter:
     """Each minute's `tick`, and what it sends is done."""
     with metered() as meter:
         for _ in range(minutes):
-            batches.entry.tick()
+            batches.scheduler.tick()
             clock.shift(60)
     batches.drain()
     return meter
@@ -113,7 +113,7 @@ def test_a_wait_that_is_over_writes_one_watch(batches: Batches, clock: Any) -> N
     batches.send()
     batches.drain()
     clock.shift(3 * DAY_S - 60)
-    batches.entry.tick()
+    batches.scheduler.tick()
     clock.shift(60)
     with metered() as meter:
         batches.drain()
@@ -129,7 +129,7 @@ def test_a_far_timer_whose_message_was_lost_is_sent_again(batches: Batches, cloc
     batches.send()
     batches.drain()
     clock.shift(3 * DAY_S - 300)
-    batches.entry.tick()
+    batches.scheduler.tick()
     lose_messages(batches)
     clock.shift(300)
     ticks(batches, clock, 2 + 8 + 1)
@@ -205,7 +205,7 @@ def test_a_round_of_a_clock_that_was_hours_ahead_hides_no_run(batches: Batches, 
     later(batches, clock, 45)
     clock.shift(ahead_h * HOUR_S)
     for _ in range(8):
-        batches.entry.tick()
+        batches.scheduler.tick()
         clock.shift(60)
     lose_messages(batches)
     clock.shift(-ahead_h * HOUR_S - 8 * 60)
@@ -221,7 +221,7 @@ def test_lists_show_runs_that_wait(batches: Batches, clock: Any) -> None:
     later(batches, clock, 60)
     clock.shift(DAY_S)
     ticks(batches, clock, 8)
-    listed = [run for _, run in batches.entry.store.lists.runs_of_status("running", None, 10)]
+    listed = [run for _, run in batches.session.store.lists.runs_of_status("running", None, 10)]
     assert listed == [run.run.id for run, _ in batches.runs()]
 
 
@@ -254,7 +254,7 @@ class Stored(NamedTuple):
 
 
 def stored_runs(batches: Batches) -> list[Stored]:
-    version = batches.entry.registry.version
+    version = batches.session.registry.version
     return [
         Stored(stored_run.run, version(stored_run.function, stored_run.version).plan, stored_run.causes)
         for stored_run, _ in batches.runs()
@@ -282,10 +282,10 @@ def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
         if minute in (20, 40, 60):
             batches.send("paid" if rng.random() < 0.5 else "go", {"order": 1})
         try:
-            batches.entry.tick()
+            batches.scheduler.tick()
         except Crash:
             batches.start()
-            batches.entry.tick()
+            batches.scheduler.tick()
         batches.drain()
         if minute < 80 and rng.random() < 0.1:
             lose_messages(batches)

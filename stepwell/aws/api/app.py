@@ -23,7 +23,7 @@ from stepwell.api.v1 import create_app
 from stepwell.aws.api.approvals import AwsApprovals
 from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.api.users import AwsUsers
-from stepwell.aws.engine.queue_consumer import Entry
+from stepwell.aws.engine.control import Control
 from stepwell.aws.functions.event_types import TypeStore
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.webhooks import AwsWebhooks
@@ -47,58 +47,59 @@ _MOST_BYTES = 6 * 1024 * 1024 - 20_000  # of a Lambda's answer, without its head
 _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for fewer with limit=, or take gzip"
 
 
-class EntryControl:
+class HttpControl:
     """Implements `api.runs.Control`, and with what reads `api.routing.Lifecycle`. The engine is made when it is first
     needed: most requests only read."""
 
-    def __init__(self, entry: Callable[[], Entry], queries: AwsUsers) -> None:
-        self._entry, self._queries = entry, queries
+    def __init__(self, control: Callable[[], Control], queries: AwsUsers) -> None:
+        self._control, self._queries = control, queries
 
     def cancel(self, run_id: str) -> None:
-        with _told():
-            self._entry().cancel(run_id)
+        with _unavailable():
+            self._control().cancel(run_id)
 
     def decide(self, link: Link, outcome: Outcome) -> bool:
-        with _told():
-            return self._entry().decide(link, outcome)
+        with _unavailable():
+            return self._control().decide(link, outcome)
 
     def rerun(self, run_id: str, restart: Restart | None) -> str | None:
-        with _told():
-            return self._entry().rerun(run_id, restart)
+        with _unavailable():
+            return self._control().rerun(run_id, restart)
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        with _told():
-            return self._entry().replay(function_id, version, events, replay)
+        with _unavailable():
+            return self._control().replay(function_id, version, events, replay)
 
     def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
         return self._queries.read_samples(function_id, limit)
 
     def change_routing(self, function_id: str, change: RoutingChange) -> Routing:
-        return self._entry().change_routing(function_id, change)
+        return self._control().change_routing(function_id, change)
 
     def push(self, archive: IO[bytes], release: Release) -> Pushed:
         raise Problem(409, "an environment in AWS is pushed to with `stepwell push --env NAME`, not over HTTP")
 
     def cancel_runs(self, function_id: str) -> None:
-        self._entry().cancel_runs(function_id)
+        self._control().cancel_runs(function_id)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Nobody delivers a request again but who made it."""
+def _unavailable() -> Iterator[None]:
+    """HTTP requests are not redelivered: answer 503."""
     try:
         yield
     except (NotWritten, KeysUnreadable) as reason:
         raise Problem(503, f"{reason}; try again", {"retry-after": "1"}) from None
 
 
-def api_of(resources: Resources, entry: Callable[[], Entry]) -> Callable[[Request, Any], Answer]:
-    """Answers requests in the format 2.0 of HTTP APIs."""
+def api_of(resources: Resources, engine_control: Callable[[], Control]) -> Callable[[Request, Any], Answer]:
+    """The function that answers requests in the format 2.0 of HTTP APIs. `engine_control`: called when a request needs
+    the engine."""
     registry = Registry(resources)
-    users = AwsUsers(resources, registry, entry)
-    control = EntryControl(entry, users)
+    users = AwsUsers(resources, registry, lambda run_id: engine_control().cancel(run_id))
+    control = HttpControl(engine_control, users)
     approvals = AwsApprovals(resources, users, control.decide)
     webhooks = AwsWebhooks(resources)
     types, keys = TypeStore(resources), KeyStore(resources)

@@ -15,8 +15,8 @@ from functools import partial
 from stepwell.api.models import ErasedCounts
 from stepwell.api.users import Erased
 from stepwell.aws.clients import client
-from stepwell.aws.engine.queue_consumer import Entry
 from stepwell.aws.engine.results import all_attempts, erased
+from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import delete_items, read_items, read_partition
@@ -36,8 +36,11 @@ _PARALLEL = 8
 
 
 class Erasure:
-    def __init__(self, resources: Resources, lists: Lists, people: UserIndex, entry: Callable[[], Entry]) -> None:
-        self._table, self._lists, self._people, self._entry = resources.table, lists, people, entry
+    def __init__(
+        self, resources: Resources, lists: Lists, people: UserIndex, registry: Registry, cancel: Callable[[str], None]
+    ) -> None:
+        self._table, self._lists, self._people = resources.table, lists, people
+        self._registry, self._cancel = registry, cancel
         self._once = DynamoIdempotency(resources.table)
         self._pool = ThreadPoolExecutor(_PARALLEL, "erasure")
 
@@ -61,7 +64,7 @@ class Erasure:
         own = [run for run in runs if run.event_id in triggers and _is_of(person, triggers[run.event_id][1])]
         for owned in own:
             if owned.run.status is RunStatus.RUNNING:
-                self._entry().cancel(owned.run.id)
+                self._cancel(owned.run.id)
                 counts["runs_cancelled"] += 1
         for owned in own:
             self._take_claim_back(owned, triggers[owned.event_id][1])
@@ -70,7 +73,7 @@ class Erasure:
 
     def _take_claim_back(self, run: StoredRun, event: Event) -> None:
         """That of a value of `idempotency`, whose digest is kept."""
-        plan = self._entry().registry.version(run.function, run.version).plan
+        plan = self._registry.version(run.function, run.version).plan
         if (value := claimed_value(plan.idempotency, event)) is not None:
             self._once.forget(run.function, value, run.run.id)
 
@@ -95,7 +98,7 @@ class Erasure:
 
     def _erase_event(self, stored: tuple[Item, Event]) -> None:
         item, event = stored
-        keys = self._entry().registry.catalog().keys(event)
+        keys = self._registry.catalog().keys(event)
         arrivals = [arrival(arrival_partitions(event.name, key)[0], event.seq, event.id) for key in keys]
         delete_items(self._table, [{"pk": arrival["pk"], "sk": arrival["sk"]} for arrival in arrivals])
         kept = {name: value for name, value in item.items() if name not in ("ms", "iv")}

@@ -17,7 +17,6 @@ import orjson
 from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
 from stepwell.aws.api.erasure import Erasure
 from stepwell.aws.api.queries import Queries
-from stepwell.aws.engine.queue_consumer import Entry as Engine
 from stepwell.aws.engine.results import all_attempts
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
@@ -43,11 +42,11 @@ class _Ended(NamedTuple):
 
 
 class AwsUsers(Queries):
-    """Implements `api.users.Users`. `entry`: the engine, for who erases."""
+    """Implements `api.users.Users`. `cancel`: cancels a run, when a person is erased."""
 
-    def __init__(self, resources: Resources, registry: Registry, entry: Callable[[], Engine]) -> None:
+    def __init__(self, resources: Resources, registry: Registry, cancel: Callable[[str], None]) -> None:
         super().__init__(resources, registry)
-        self._erasure = Erasure(resources, self._lists, self._people, entry)
+        self._erasure = Erasure(resources, self._lists, self._people, registry, cancel)
 
     def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
         partitions = [people_partition(shard) for shard in range(STATUS_SHARDS)]

@@ -26,12 +26,11 @@ class Refused:
     event: Event
 
 
-def read_arrival(body: str, cause: Cause, now: int) -> IncomingEvent | Refused | None:
-    """The event of a message; None for one that nobody but the engine may send. Raises BadRequest.
+def read_arrival(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEvent | Refused | None:
+    """The event in an envelope of EventBridge; None for one that nobody but the engine may send. Raises BadRequest.
 
     Of others' events `detail-type` is the name, `detail` the data, and the entry's id the id.
     """
-    envelope = orjson.loads(body)
     is_ours = envelope["source"] in (INGEST, REFUSED)  # or says so: whoever may put on the bus can use any source
     raw = envelope["detail"] if is_ours else _event(envelope)
     try:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stepwell.aws.engine.queue_consumer import QueueConsumer
+from stepwell.aws.engine.session import EngineSession
 from stepwell.aws.queues.redelivery import redelivered_soon
 from stepwell.aws.resources import Resources
 from stepwell.aws.topology import EVENTS, OUTCOMES, QUEUES, Queue, reader
@@ -35,7 +37,7 @@ class Pollers:
         self._queues, self._resources, self._handler = emulator.queues, resources, handler
         self._unkindness = unkindness
         self._twins: set[str] = set()  # messages that have one, or are one
-        self._second: Any = None
+        self._second: QueueConsumer | None = None
 
     def deliver(self) -> bool:
         """One batch of each queue; False if there was none."""
@@ -97,15 +99,14 @@ class Pollers:
 
     def _overlap(self, queue: str, event: Json) -> None:
         """Another Lambda gets the messages, since they are visible again."""
-        from stepwell.aws.engine.queue_consumer import Entry
-
         if self._second is None:
-            self._second = Entry(self._resources)
+            self._second = QueueConsumer(EngineSession(self._resources))
         name, url = reader(queue).name, self._url(queue)
         self._queues.release(url, event["Records"])
         again = self._queues.receive(url, len(event["Records"]))
         if again["Records"]:
-            handler = redelivered_soon(lambda batch, context: getattr(self._second, name)(batch))
+            consume = getattr(self._second, name)
+            handler = redelivered_soon(lambda batch, context: consume(batch))
             self._queues.finish(url, again, handler(again, LambdaContext(name)))
 
     def _repeat(self, url: str, records: list[Json]) -> None:

@@ -1,0 +1,93 @@
+"""Handlers of the messages that bring a run on: timers, what the sweeper found, waits, and ends that must be told."""
+
+from __future__ import annotations
+
+import logging
+
+from stepwell.aws.engine.message_facts import NOTHING, MessageFacts
+from stepwell.aws.engine.session import EngineSession
+from stepwell.aws.engine.sweep import from_rows, overdue
+from stepwell.aws.queues.messages import look_name, sweep_name, wake_name
+from stepwell.aws.queues.received_messages import FactsOverdue, LookFurther, RunEnded, TimerDue, WakeMore
+from stepwell.core.plan import Plan
+from stepwell.core.run.messages import (
+    AttemptEnded,
+    AttemptLost,
+    CancelRequested,
+    DeadlinePassed,
+    Fact,
+    Timer,
+    TimerKind,
+)
+from stepwell.engine import RunFact
+from stepwell.platform import Cause
+
+log = logging.getLogger("stepwell.aws")
+
+
+class RunMessages:
+    def __init__(self, session: EngineSession) -> None:
+        self._store, self._engine, self._tokens = session.store, session.engine, session.tokens
+        self._timers, self._waking, self._containers = session.timers, session.waking, session.dispatcher.containers
+
+    def timer_due(self, message: TimerDue, cause: Cause, now: int) -> MessageFacts:
+        run_id, timer = message.run_id, message.timer
+        record = self._store.load([run_id]).get(run_id)
+        if message.item is not None and message.due <= now:
+            self._store.forget_timer(message.item, None if record is None else run_id, timer)
+        if record is None or not self._timers.is_due(record.plan, record.run, timer, now):
+            return NOTHING
+        return MessageFacts(facts=[RunFact(run_id, timer.fact(), cause)])
+
+    def facts_overdue(self, message: FactsOverdue, cause: Cause, now: int) -> MessageFacts:
+        """What the sweeper found of a run, except timers that are not late by this clock: the sweeper's may be ahead. A
+        container that was given up must not run on."""
+        run_id, rows = message.run_id, message.rows
+        if not self._tokens.is_valid(message.token, *sweep_name(run_id, rows)):
+            log.error("a message that facts of run %r are overdue is refused", run_id)
+            return NOTHING
+        record = self._store.load([run_id]).get(run_id)
+        if record is None:
+            return NOTHING
+        late = overdue(record, now, 0)
+        facts = [fact for fact in from_rows(rows, record.plan) if fact in late or _is_silence(fact, record.plan)]
+        self._store.look_for_waiting(record)  # an earlier version of Stepwell left outcomes to wait in any long run
+        for fact in facts:
+            if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
+                self._containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)
+        return MessageFacts(facts=[RunFact(run_id, fact, cause) for fact in facts])
+
+    def look_further(self, message: LookFurther, cause: Cause, now: int) -> MessageFacts:
+        """What satisfies a wait, or its end if nothing does and it is over."""
+        run_id, pause, after = message.run_id, message.pause, message.after
+        if not self._tokens.is_valid(message.token, *look_name(run_id, pause, after)):
+            log.error("a message that run %r is to look behind %r is refused", run_id, after)
+            return NOTHING
+        record = self._store.load([run_id]).get(run_id)
+        if record is None:
+            return NOTHING
+        if self._timers.is_over(record.plan, record.run, Timer(TimerKind.DEADLINE, pause), now):  # or was satisfied
+            return MessageFacts(facts=[RunFact(run_id, DeadlinePassed(pause, after), cause)])
+        found, _ = self._engine.look(record, pause, after)
+        return NOTHING if found is None else MessageFacts(facts=[RunFact(run_id, found, cause)])
+
+    def wake_more(self, message: WakeMore, cause: Cause, now: int) -> MessageFacts:
+        name = message.event_id, message.partition, message.after
+        if not self._tokens.is_valid(message.token, *wake_name(*name)):
+            log.error("a message that event %r wakes more runs is refused", message.event_id)
+            return NOTHING
+        events = self._store.events([message.event_id])
+        waits = self._waking.page(*name)
+        return MessageFacts(facts=[f for e in events.values() for f in self._engine.wake(e, waits, cause, now)])
+
+    def run_ended(self, message: RunEnded, cause: Cause, now: int) -> MessageFacts:
+        """The end of a run, which is told again: to cancel what has ended changes nothing."""
+        record = self._store.load([message.run_id]).get(message.run_id)
+        if record is None or record.run.ended_at is None:
+            return NOTHING
+        return MessageFacts(facts=[RunFact(message.run_id, CancelRequested(), cause)])
+
+
+def _is_silence(fact: Fact, plan: Plan) -> bool:
+    """Whether no timer is late, but an attempt was silent for too long."""
+    return isinstance(fact, AttemptLost | AttemptEnded) and fact.step not in plan.approval_steps

@@ -1,0 +1,90 @@
+"""The work of every minute: cron triggers, guarded canaries, far timers, and runs that may stand still.
+
+One rule: the parts of a minute's work are independent. An error of one holds up none of the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+
+from stepwell.aws.engine.far_timers import FarTimers
+from stepwell.aws.engine.session import EngineSession, engine_session, now_ms
+from stepwell.aws.engine.sweeper import Sweeper
+from stepwell.aws.functions.schedules import Schedules
+from stepwell.aws.queues.messages import entry as queued
+from stepwell.aws.queues.messages import tell_message, tell_name
+from stepwell.aws.queues.outbox import send_messages
+from stepwell.aws.table.keys import STATUS_SHARDS, TIMER_SHARDS
+from stepwell.aws.table.samples import read_samples
+from stepwell.core.routing.guard import judge, rollback_event
+from stepwell.core.routing.versions import Routing
+
+log = logging.getLogger("stepwell.aws")
+_GUARDED_BY = 500  # of the newest runs
+_TIMERS_MS, _SWEEP_MS = 40_000, 50_000  # of the 55 s that `tick` has, until which it sends timers, and sweeps
+
+
+class Scheduler:
+    def __init__(self, session: EngineSession) -> None:
+        self._session, resources = session, session.resources
+        self._table, self._queue = resources.table, resources.outcomes_queue
+        self._schedules = Schedules(resources)
+        self.far_timers = FarTimers(resources)
+        self.sweeper = Sweeper(resources, session.registry, session.tokens)
+
+    def tick(self) -> None:
+        """Do the minute's work: send cron triggers and far timers that are due soon, judge guarded canaries, and look
+        at runs that may stand still. Raises the first error when all is done."""
+        now = now_ms()
+        minute = now // 60_000
+        errors: list[Exception] = []
+        for work in (
+            lambda: self._ticks_and_guards(now),
+            lambda: self.far_timers.move(now, now + _TIMERS_MS),
+            lambda: self.far_timers.send_late(minute % TIMER_SHARDS, now, now + _TIMERS_MS),
+            lambda: self.sweeper.sweep(minute % STATUS_SHARDS, now + _SWEEP_MS),
+        ):
+            try:
+                work()
+            except Exception as error:
+                log.exception("a part of the minute's work failed")
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def sweep(self, shards: Sequence[int], silence_ms: int | None = None) -> None:
+        """Go on with all open runs of these shards that stand still; `silence_ms` as for `overdue`."""
+        self.sweeper.sweep_all(shards, silence_ms)
+
+    def _ticks_and_guards(self, now: int) -> None:
+        for function_id in self._schedules.send(now, self._session.tokens):
+            self._guard(function_id, now)
+
+    def _guard(self, function_id: str, now: int) -> None:
+        """Judge a guarded canary, and write its routing if that changes. The event that tells of a rollback is sent
+        first: sent again, it is the same event."""
+        registry = self._session.registry
+        routing = registry.routing(function_id)
+        if routing is None:
+            return
+        verdict = judge(routing, read_samples(self._table, self._session.store.lists, function_id, _GUARDED_BY), now)
+        event = rollback_event(function_id, routing, verdict, now)
+        if event is not None:
+            log.warning("%s: version %s is rolled back: %s", function_id, event.data["version"], verdict.reason)
+            text = event.body.decode()
+            message = tell_message(text, self._session.tokens.of(*tell_name(event.id, text)))
+            send_messages(self._queue, [queued(message)])
+        if verdict.routing != routing:
+
+            def change(old: Routing, versions: Collection[int], now: int) -> Routing:
+                return verdict.routing if old == routing else old
+
+            registry.change_routing(function_id, change, now)
+
+
+@lru_cache(maxsize=1)
+def scheduler() -> Scheduler:
+    """The process-wide scheduler."""
+    return Scheduler(engine_session())

@@ -1,0 +1,98 @@
+"""One Lambda's engine: its store, dispatcher and engine, and the course of a batch from `begin` to `finish`.
+
+The consumer of the queues, the scheduler and the API's control share this object, and nothing else. One rule: nothing
+is read before `begin`, which forgets what the last batch knew of runs that others may have changed since.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from stepwell.aws.engine.message_facts import MessageFacts
+from stepwell.aws.engine.store import DynamoStore
+from stepwell.aws.engine.timers import Timers
+from stepwell.aws.engine.wait_pages import Waking
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.queues.messages import delay_s, stop_message
+from stepwell.aws.queues.messages import entry as queued
+from stepwell.aws.queues.outbox import send_messages
+from stepwell.aws.resources import Resources
+from stepwell.aws.signing.tokens import Tokens
+from stepwell.aws.steps.dispatch import LambdaDispatcher
+from stepwell.aws.table.lists import Lists
+from stepwell.engine import Engine
+from stepwell.platform import Cause
+
+if TYPE_CHECKING:
+    from stepwell.core.run.approvals import Links
+
+_LISTED_MS = 30_000  # a container that starts while its run is cancelled is in no list of ECS yet; by then it is
+
+
+class EngineSession:
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.registry = Registry(resources)
+        self.timers = Timers(resources)
+        self.tokens = Tokens(resources)
+        self.waking = Waking(resources, self.tokens)
+        self.store = DynamoStore(resources, self.registry, self.timers, self.waking, Lists(resources))
+        self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
+        self.engine = Engine(self.store, self.dispatcher, resources.env, self.links)
+
+    def links(self) -> Links:
+        """The links by which people decide on approvals."""
+        from stepwell.core.run.approvals import Links  # most functions ask nobody
+
+        return Links(self.resources.api_url, self.tokens)
+
+    def begin(self) -> None:
+        """Begin a batch: forget the runs, events and functions that the last one has read."""
+        self.store.begin()
+
+    def process(self, brought: MessageFacts, now: int) -> set[str]:
+        """Do a batch with everything that follows from it. Answers the ids of the causes to redeliver. Raises NotSent,
+        NotWritten."""
+        self.store.request_ids.update(brought.request_ids)
+        undone = self.engine.process(brought.arrivals, self.store.keep_outcomes(brought.facts, now), now)
+        return undone | self.finish(now)
+
+    def finish(self, now: int) -> set[str]:
+        """Send and write what a batch leaves until its end. Answers the ids of the causes to redeliver. Raises NotSent,
+        NotWritten."""
+        late = self.store.overtaken()
+        undone = self.engine.process([], late, now) if late else set()
+        self.dispatcher.finish(now)
+        self._stop_containers(now)
+        self.store.flush(now)
+        return undone
+
+    def _stop_containers(self, now: int) -> None:
+        """Not every Lambda may stop containers, so `advance` is asked to. Raises NotSent."""
+        records = self.store.load(self.dispatcher.take_stopped())
+        due = [
+            (stop_message(run_id, at), at)
+            for run_id, record in records.items()
+            if any(step.runtime.type == "docker" for step in record.plan.steps)
+            for at in (now, now + _LISTED_MS)
+        ]
+        send_messages(self.resources.outcomes_queue, [queued(body, delay_s(at, now)) for body, at in due])
+
+
+@lru_cache(maxsize=1)
+def engine_session() -> EngineSession:
+    """The process-wide session."""
+    return EngineSession(Resources.from_environment())
+
+
+def cause_of(identity: str, *, redelivered: bool) -> Cause:
+    """The cause that a message with this identity is: runs store its id, so it is short."""
+    return Cause(blake2b(identity.encode(), digest_size=8).hexdigest(), redelivered)
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
