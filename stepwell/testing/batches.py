@@ -22,6 +22,7 @@ from stepwell.aws.engine.queue_consumer import QueueConsumer
 from stepwell.aws.engine.results import all_attempts
 from stepwell.aws.engine.scheduler import Scheduler
 from stepwell.aws.engine.session import EngineSession, now_ms
+from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
 from stepwell.core.definition.definition import parse_definition
@@ -132,8 +133,8 @@ class Batches:
         raw = {"id": id, "triggers": [{"event": on}], "steps": steps, **fields}
         definition = parse_definition(raw).normalised()
         targets = {step: {"lambda": f"{id}-{step}"} for step in steps}
-        self.session.registry.stage(definition)
-        self.session.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
+        self.session.releases.stage(definition)
+        self.session.releases.register(NewVersion(definition, targets, {}, "", "", "stepwell.json"), now_ms())
         self.start()
 
     def note(self, model: Any, **_: Any) -> None:

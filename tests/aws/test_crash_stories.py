@@ -21,6 +21,7 @@ import time_machine
 from stepwell.aws import clients
 from stepwell.aws.engine import wait_pages
 from stepwell.aws.engine.session import now_ms
+from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.core.definition.definition import parse_definition
@@ -226,8 +227,8 @@ def two_containers(story: Story) -> None:
     steps["b"]["after"] = [{"step": "a"}]
     raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps}
     targets: dict[str, Any] = {step: {"ecs": "arn:aws:ecs:task-definition/f:1"} for step in steps}
-    registry = batches.session.registry
-    registry.register(parse_definition(raw).normalised(), targets, {}, "", "", "stepwell.json", now_ms())
+    new = NewVersion(parse_definition(raw).normalised(), targets, {}, "", "", "stepwell.json")
+    batches.session.releases.register(new, now_ms())
     batches.start()
     story.begins()
     story.send()

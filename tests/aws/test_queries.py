@@ -308,7 +308,7 @@ def test_functions_are_listed_with_their_versions(batches: Batches, reader: Quer
 
 def test_a_function_that_is_not_live_any_more_shows_its_newest_version(batches: Batches, reader: Queries) -> None:
     batches.deploy({"a": handler_step()})
-    batches.session.registry.retire(["f"])
+    batches.session.releases.retire(["f"])
     assert reader.read_functions() == []
     function = reader.read_function("f")
     assert function is not None

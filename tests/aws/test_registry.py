@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.functions.registry import Registry, Target
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import Releases
+from stepwell.aws.functions.versions import NewVersion, Target
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_partition
 from stepwell.core.definition.definition import parse_definition
@@ -40,12 +42,13 @@ class Clock:
 
 def push(resources: Resources, target: Target) -> int:
     """Register the one function there is, run by this target; the version that it has then."""
-    return Registry(resources).register(DEFINITION, {"step-1": target}, {}, "", "", "stepwell.json", 1).version
+    new = NewVersion(DEFINITION, {"step-1": target}, {}, "", "", "stepwell.json")
+    return Releases(resources).register(new, 1).version
 
 
 def test_to_retire_what_nobody_registered_changes_nothing(resources: Resources) -> None:
     registry = Registry(resources)
-    registry.retire(["nobody"])
+    Releases(resources, registry).retire(["nobody"])
     assert registry.functions() == []
     assert registry.catalog().live == {}
 
@@ -53,7 +56,7 @@ def test_to_retire_what_nobody_registered_changes_nothing(resources: Resources) 
 def test_a_retired_function_stays_known(resources: Resources) -> None:
     push(resources, {"lambda": "one"})
     registry = Registry(resources)
-    registry.retire(["f"])
+    Releases(resources, registry).retire(["f"])
     assert [(row.id, row.live) for row in registry.functions()] == [("f", None)]
     assert registry.version("f", 1).targets == {"step-1": {"lambda": "one"}}
 
@@ -76,14 +79,14 @@ def test_a_change_that_was_interrupted_anywhere_can_be_asked_for_again(
         batches = Batches(new_account())
         for n, release in ((1, Release()), (2, Release()), (3, Release(weight=0.1))):
             definition = {**DEFINITION, "name": f"v{n}"}
-            batches.session.registry.register(definition, {}, {}, "", "", "stepwell.json", 9, release)
+            batches.session.releases.register(NewVersion(definition, {}, {}, "", "", "stepwell.json"), 9, release)
         batches.requests.clear()
         batches.crash_at = crash_at
         try:
-            batches.session.registry.change_routing("f", ask, 10)
+            batches.session.releases.change_routing("f", ask, 10)
         except Crash:
             batches.start()
-            batches.session.registry.change_routing("f", ask, 11)
+            batches.session.releases.change_routing("f", ask, 11)
         crashed, batches.crash_at = batches.crash_at is None, None
         (row,) = Registry(batches.resources).functions()
         assert (row.routing, row.pending) == (routing, False), crash_at
@@ -137,7 +140,7 @@ def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_
 ) -> None:
     """The second one is made, and released, just before the last such request of the first."""
     triggers = ["0 1 * * *", "0 2 * * *", "0 3 * * *"]
-    Registry(resources).register(a_version(triggers[0]), {}, {}, "", "", "stepwell.json", 1)
+    Releases(resources).register(NewVersion(a_version(triggers[0]), {}, {}, "", "", "stepwell.json"), 1)
     made = clients.client("dynamodb").meta.events
     seen: list[int] = []
 
@@ -149,10 +152,10 @@ def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_
             seen.append(0)
             if len(seen) - 1 == at:
                 made.unregister(f"before-call.dynamodb.{before}", look)
-                Registry(resources).register(a_version(triggers[2]), {}, {}, "", "", "stepwell.json", 3)
+                Releases(resources).register(NewVersion(a_version(triggers[2]), {}, {}, "", "", "stepwell.json"), 3)
 
         made.register(f"before-call.dynamodb.{before}", look)
-        Registry(resources).register(a_version(triggers[1]), {}, {}, "", "", "stepwell.json", 2)
+        Releases(resources).register(NewVersion(a_version(triggers[1]), {}, {}, "", "", "stepwell.json"), 2)
         made.unregister(f"before-call.dynamodb.{before}", look)
         return len(seen)
 
@@ -167,5 +170,5 @@ def test_of_two_pushes_at_the_same_time_the_newer_version_is_live_with_its_cron_
         ((cron,),) = [[t.cron for t in versions[row.live].plan.triggers]]
         rows = read_partition(resources.table, "C")
         assert [row["sk"]["S"] for row in rows] == [f"f#{cron}#UTC"], f"before {before} {number}"
-        Registry(resources).register(a_version(f"{number} 4 * * *"), {}, {}, "", "", "stepwell.json", 4)
+        Releases(resources).register(NewVersion(a_version(f"{number} 4 * * *"), {}, {}, "", "", "stepwell.json"), 4)
         number += 1

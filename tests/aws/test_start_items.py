@@ -9,6 +9,8 @@ import pytest
 
 from stepwell.aws import clients
 from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import Releases
+from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items, read_item
 from stepwell.aws.table.keys import FUNCTIONS_STATE, function_key, starts_key
@@ -42,9 +44,9 @@ def push(
     trigger = {"event": on, "expression": expression}
     raw = {"id": id, "triggers": [trigger], "steps": {"a": handler_step(), "b": handler_step("a")}, **fields}
     definition: Json = parse_definition(raw).normalised()
-    registry = Registry(resources)
-    registry.stage(definition)
-    registry.register(definition, {"a": {}}, {}, "", "", "stepwell.json", 1, release or Release())
+    releases = Releases(resources)
+    releases.stage(definition)
+    releases.register(NewVersion(definition, {"a": {}}, {}, "", "", "stepwell.json"), 1, release or Release())
     return definition
 
 
@@ -83,8 +85,9 @@ def test_what_starts_is_the_same_whichever_items_are_read(resources: Resources) 
     push(resources, "deleted", "go")
     push(resources, "prefix", "g*")
     registry = Registry(resources)
-    registry.change_routing("paused", lambda old, versions, now: paused(old, drop=True), 2)
-    registry.change_routing("deleted", lambda old, versions, now: deleted(old), 2)
+    releases = Releases(resources, registry)
+    releases.change_routing("paused", lambda old, versions, now: paused(old, drop=True), 2)
+    releases.change_routing("deleted", lambda old, versions, now: deleted(old), 2)
     from_starts = started(Registry(resources), ["go", "gone", "other"])
     forget_what_starts(resources)
     from_functions = started(Registry(resources), ["go", "gone", "other"])

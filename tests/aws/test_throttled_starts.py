@@ -13,6 +13,7 @@ import pytest
 
 from stepwell.aws import clients
 from stepwell.aws.engine.session import now_ms
+from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import run_id as run_id_of
@@ -137,7 +138,7 @@ def test_fifty_containers_start_as_fast_as_ecs_takes_them_each_asked_for_until_t
     steps = {f"s{number}": {"path": "file://.", "runtime": docker} for number in range(50)}
     definition = parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": steps}).normalised()
     targets = {step: {"ecs": "arn:aws:ecs:task-definition/f:1"} for step in steps}
-    batches.session.registry.register(definition, targets, {}, "", "", "stepwell.json", now_ms())
+    batches.session.releases.register(NewVersion(definition, targets, {}, "", "", "stepwell.json"), now_ms())
     batches.send()
     batches.drain()
     assert len(ecs.started) == 10

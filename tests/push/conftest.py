@@ -21,7 +21,7 @@ from stepwell.aws import clients
 from stepwell.aws.deploy.account import Account
 from stepwell.aws.deploy.plan import Action, wanted
 from stepwell.aws.deploy.push import Push, Watcher
-from stepwell.aws.functions.registry import Registered
+from stepwell.aws.functions.releases import Registered
 from stepwell.aws.resources import Resources, parameter
 from stepwell.aws.table.keys import create_table
 from stepwell.project.load import load_all

@@ -15,6 +15,8 @@ from botocore.exceptions import ClientError
 
 from stepwell.aws.deploy.prune import GRACE_MS, Prune
 from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import Releases
+from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.table.keys import run_key, status_partition
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.routing.versions import NotPossible, Routing, rolled_back, with_canary
@@ -64,15 +66,16 @@ def test_what_only_a_replaced_version_needs_is_removed(aws: Aws, write: Write) -
 def test_a_version_that_was_pruned_cannot_go_live_until_it_is_pushed_again(aws: Aws, write: Write) -> None:
     push_thrice(aws, write)
     registry = Registry(aws.resources)
+    releases = Releases(aws.resources, registry)
 
     def roll_back(to: int) -> Routing:
-        return registry.change_routing("f", lambda old, versions, now: rolled_back(old, to, versions), 1)
+        return releases.change_routing("f", lambda old, versions, now: rolled_back(old, to, versions), 1)
 
     prune(aws)
     with pytest.raises(NotPossible, match="version 1 was pruned, so that nothing can run it; push it again"):
         roll_back(1)
     with pytest.raises(NotPossible, match="version 1 was pruned"):
-        registry.change_routing("f", lambda old, _, now: with_canary(old, 1, 0.1, None, False, now), 1)
+        releases.change_routing("f", lambda old, _, now: with_canary(old, 1, 0.1, None, False, now), 1)
     assert registry.routing("f") == Routing(3, previous=2)
     assert roll_back(2).live == 2
     prune(aws)
@@ -97,7 +100,7 @@ def test_what_was_replaced_or_made_just_now_stays(aws: Aws, write: Write) -> Non
 
 def test_of_a_function_that_is_not_live_everything_goes(aws: Aws, write: Write) -> None:
     folder, _, _ = push_thrice(aws, write)
-    Registry(aws.resources).retire(["f"])
+    Releases(aws.resources).retire(["f"])
     assert prune(aws) == [*3 * ["code"], *3 * ["lambda"], *3 * ["log group"], "parameter", "role"]
     assert lambdas(aws) == set()
     _, (registered,) = aws.push(folder)
@@ -109,7 +112,7 @@ def test_the_role_of_a_step_in_a_vpc_goes_with_the_next_prune(aws: Aws, write: W
     """Lambda removes network interfaces with it, some time after the function is gone."""
     aws.resources = replace(aws.resources, step_subnets=("subnet-0a",), step_security_groups=("sg-0a",))
     aws.push(write(steps={"a": {"path": "file://.", "runtime": {"type": "lambda", "vpc": True}}}))
-    Registry(aws.resources).retire(["f"])
+    Releases(aws.resources).retire(["f"])
     assert prune(aws) == ["code", "lambda", "log group"]
     assert prune(aws) == ["role"]
 
@@ -128,7 +131,7 @@ def test_before_an_environment_goes_everything_that_pushes_made_can_go_at_once(a
     _, old, _ = push_thrice(aws, write)
     aws.session.client("logs").create_log_stream(logGroupName=f"/aws/lambda/{old}", logStreamName="s")
     assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == ["code", "lambda", "log group"]  # of version 1
-    Registry(aws.resources).retire(["f"])
+    Releases(aws.resources).retire(["f"])
     gone = [*2 * ["code"], *2 * ["lambda"], *2 * ["log group"], "parameter", "role"]
     assert prune(aws, later_ms=1000, grace_ms=0, and_logs=True) == gone
     assert (lambdas(aws), groups(aws)) == (set(), set())
@@ -153,14 +156,13 @@ def test_images_that_no_task_definition_runs_are_removed(aws: Aws) -> None:
         family="stepwell-dev-f", containerDefinitions=[{"name": "step", "image": f"{uri}:new", "memory": 512}]
     )["taskDefinition"]["taskDefinitionArn"]
     aws.resources = replace(aws.resources, repository=uri, cluster="stepwell-dev")
-    registry = Registry(aws.resources)
     definition = {
         "id": "f",
         "triggers": [{"event": "go"}],
         "steps": {"a": {"runtime": {"type": "docker", "image": "i"}}},
     }
     normalised = parse_definition(definition).normalised()
-    registry.register(normalised, {"a": {"ecs": task}}, {}, "", "", "stepwell.json", 1)
+    Releases(aws.resources).register(NewVersion(normalised, {"a": {"ecs": task}}, {}, "", "", "stepwell.json"), 1)
     assert prune(aws, later_ms=0) == []  # it may belong to a push that goes on right now
     assert prune(aws) == ["image"]
     left = ecr.list_images(repositoryName="stepwell-dev-steps")["imageIds"]
@@ -222,7 +224,7 @@ def test_a_log_group_that_lambda_made_before_push_is_known_for_ours(aws: Aws, wr
     (group,) = [action.name for action in aws.push(folder, dry_run=True)[0] if action.kind == "log group"]
     aws.session.client("logs").create_log_group(logGroupName=group)
     aws.push(folder)
-    Registry(aws.resources).retire(["f"])
+    Releases(aws.resources).retire(["f"])
     assert "log group" in prune(aws)
 
 
@@ -247,7 +249,8 @@ def of_a_stack(aws: Aws, env: str = "dev") -> str:
 def registered_by_a_stack(aws: Aws, name: str) -> None:
     definition = {"id": "s", "triggers": [{"event": "go"}], "steps": {"a": {"path": "file://./a"}}}
     target = {"lambda": f"arn:aws:lambda:{aws.resources.region}:{aws.resources.account}:function:{name}:1"}
-    Registry(aws.resources).register(parse_definition(definition).normalised(), {"a": target}, {}, "", "", "f", 1)
+    new = NewVersion(parse_definition(definition).normalised(), {"a": target}, {}, "", "", "f")
+    Releases(aws.resources).register(new, 1)
 
 
 def roles(aws: Aws) -> set[str]:
@@ -258,7 +261,7 @@ def test_a_lambda_that_left_its_stack_goes_with_its_role(aws: Aws) -> None:
     name, other = of_a_stack(aws), of_a_stack(aws, "dev-two")
     registered_by_a_stack(aws, name)
     assert prune(aws) == []  # its version is live
-    Registry(aws.resources).retire(["s"])
+    Releases(aws.resources).retire(["s"])
     assert prune(aws, later_ms=0) == []
     assert prune(aws) == ["lambda", "role"]
     assert (lambdas(aws), roles(aws)) == ({other}, {"Mine-role-dev-two"})
@@ -268,7 +271,7 @@ def test_a_lambda_that_left_its_stack_goes_with_its_role(aws: Aws) -> None:
 def test_a_lambda_that_left_its_stack_stays_while_a_run_needs_it(aws: Aws) -> None:
     name = of_a_stack(aws)
     registered_by_a_stack(aws, name)
-    Registry(aws.resources).retire(["s"])
+    Releases(aws.resources).retire(["s"])
     fields = {"f": {"S": "s"}, "n": {"N": "1"}, "gk": {"S": status_partition("running", 3)}, "gs": {"N": "1"}}
     aws.session.client("dynamodb").put_item(TableName=aws.resources.table, Item={**run_key("r1"), **fields})
     assert prune(aws) == []

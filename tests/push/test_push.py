@@ -20,6 +20,7 @@ from stepwell.aws.deploy.roles import trust
 from stepwell.aws.deploy.step_lambdas import Taken
 from stepwell.aws.deploy.values import put_parameter
 from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import Releases
 from stepwell.aws.table.items import read_partition
 from stepwell.cli.ui.progress import Bars
 from tests.push.conftest import Aws, refusal
@@ -369,10 +370,10 @@ def test_a_retirement_that_is_interrupted_is_finished_by_the_next(aws: Aws, writ
     assert list(warm.catalog().live) == ["f"]
     aws.fail_once("PutItem", RuntimeError("interrupted"), after=1)  # the counter that everybody looks at
     with pytest.raises(RuntimeError, match="interrupted"):
-        Registry(aws.resources).retire(["f"])
+        Releases(aws.resources).retire(["f"])
     (row,) = Registry(aws.resources).functions()
     assert (row.live, row.pending) == (None, True)
-    Registry(aws.resources).retire(["f"])
+    Releases(aws.resources).retire(["f"])
     assert not warm.catalog().live
     (row,) = Registry(aws.resources).functions()
     assert (row.live, row.pending) == (None, False)

@@ -12,7 +12,8 @@ import orjson
 from stepwell.api.approvals import messages_of
 from stepwell.aws.api.logs import Logs, Source, of_invocation, of_task
 from stepwell.aws.engine.results import all_attempts
-from stepwell.aws.functions.registry import Registry, Version
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.versions import Version
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item, read_items
 from stepwell.aws.table.keys import event_key

@@ -25,7 +25,7 @@ from stepwell.aws.deploy.step_lambdas import (
 )
 from stepwell.aws.deploy.tasks import StepTask, step_task
 from stepwell.aws.deploy.values import Parameter, values_hash
-from stepwell.aws.functions.registry import Target, Version
+from stepwell.aws.functions.versions import Target, Version
 from stepwell.aws.naming import dotenv_parameter, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.resources import Resources
 from stepwell.core.compile import compile_plan

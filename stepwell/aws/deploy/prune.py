@@ -23,6 +23,7 @@ from stepwell.aws.deploy.roles import delete_role
 from stepwell.aws.deploy.values import parameters_below
 from stepwell.aws.engine.sweeper import open_runs
 from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.versions import Versions
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_items
 from stepwell.aws.table.keys import STATUS_SHARDS, run_key
@@ -95,7 +96,7 @@ class Prune:
         """Remove it; harmless if it is gone. The versions that ran on it cannot go live any more, from before on."""
         account, name = self.account, what.name
         for function_id, number in what.users:
-            Registry(self.resources).mark_gone(function_id, number)
+            Versions(self.resources.table).mark_gone(function_id, number)
         match what.kind:
             case "lambda":
                 _unless_gone(account.lambda_, "ResourceNotFoundException", "delete_function", FunctionName=name)

@@ -38,7 +38,9 @@ from stepwell.aws.deploy.roles import put_role, read_role
 from stepwell.aws.deploy.step_lambdas import Changer, configuration, read_lambda
 from stepwell.aws.deploy.tasks import make_task
 from stepwell.aws.deploy.values import describe_parameters, put_parameter, read_parameters, values_hash
-from stepwell.aws.functions.registry import AT_ONCE, Registered, Registry, Target, Version, awaits
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import AT_ONCE, Registered, Releases, awaits
+from stepwell.aws.functions.versions import NewVersion, Target, Version
 from stepwell.aws.naming import ENV_TAG, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.resources import Resources
 from stepwell.core.routing.versions import Release
@@ -200,10 +202,10 @@ class Push:
     def _register(self, found: Found, actions: Sequence[Register], made: dict[str, Target]) -> list[Registered]:
         if not actions:
             return []
-        registry, author = Registry(self.resources), self.account.author()
+        releases, author = Releases(self.resources), self.account.author()
         new = [action.wanted for action in actions if action.wanted is not None]
         for wanted in new:
-            registry.stage(wanted.definition)
+            releases.stage(wanted.definition)
         if any(
             awaits(wanted.plan) - awaits(live.plan if (live := found.live.get(wanted.id)) else None) for wanted in new
         ):
@@ -213,19 +215,11 @@ class Push:
             self.watcher.begin(action)
             tasks = known_tasks(wanted, self.resources, found.live.get(wanted.id))
             tasks |= {step: made[task.name] for step, task in wanted.tasks.items() if task.name in made}
-            its_targets = targets(wanted, self.resources, tasks)
-            registered.append(
-                registry.register(
-                    wanted.definition,
-                    its_targets,
-                    wanted.code,
-                    self.message,
-                    author,
-                    str(wanted.file),
-                    self.now(),
-                    self.release,
-                )
+            executed_by = targets(wanted, self.resources, tasks)
+            new_version = NewVersion(
+                wanted.definition, executed_by, wanted.code, self.message, author, str(wanted.file)
             )
+            registered.append(releases.register(new_version, self.now(), self.release))
             self.watcher.end(action)
         return registered
 

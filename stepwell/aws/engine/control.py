@@ -117,7 +117,7 @@ class Control:
                 send_messages(self._queue, [queued(message, _RELEASED_S)])
             return new
 
-        routing = self._session.registry.change_routing(function_id, change_and_release, now_ms())
+        routing = self._session.releases.change_routing(function_id, change_and_release, now_ms())
         if not routing.is_paused:
             send_messages(self._queue, [queued(message)])
         return routing

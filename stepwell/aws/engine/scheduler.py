@@ -65,8 +65,7 @@ class Scheduler:
     def _guard(self, function_id: str, now: int) -> None:
         """Judge a guarded canary, and write its routing if that changes. The event that tells of a rollback is sent
         first: sent again, it is the same event."""
-        registry = self._session.registry
-        routing = registry.routing(function_id)
+        routing = self._session.registry.routing(function_id)
         if routing is None:
             return
         verdict = judge(routing, read_samples(self._table, self._session.store.lists, function_id, _GUARDED_BY), now)
@@ -81,7 +80,7 @@ class Scheduler:
             def change(old: Routing, versions: Collection[int], now: int) -> Routing:
                 return verdict.routing if old == routing else old
 
-            registry.change_routing(function_id, change, now)
+            self._session.releases.change_routing(function_id, change, now)
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from stepwell.aws.engine.store import DynamoStore
 from stepwell.aws.engine.timers import Timers
 from stepwell.aws.engine.wait_pages import Waking
 from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import Releases
 from stepwell.aws.queues.messages import delay_s, stop_message
 from stepwell.aws.queues.messages import entry as queued
 from stepwell.aws.queues.outbox import send_messages
@@ -36,6 +37,7 @@ class EngineSession:
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.registry = Registry(resources)
+        self.releases = Releases(resources, self.registry)
         self.timers = Timers(resources)
         self.tokens = Tokens(resources)
         self.waking = Waking(resources, self.tokens)

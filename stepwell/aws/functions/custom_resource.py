@@ -17,7 +17,9 @@ from botocore.exceptions import ClientError
 
 from stepwell.aws.clients import client
 from stepwell.aws.functions.event_types import TypeStore
-from stepwell.aws.functions.registry import Registry, awaits
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.releases import Releases, awaits
+from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.functions.webhooks import AwsWebhooks
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing import signing_keys
@@ -91,8 +93,8 @@ def _remove(kind: str, its_id: str, resources: Resources) -> None:
     elif kind == WEBHOOK:
         AwsWebhooks(resources).remove_webhook(its_id)
     elif kind == FUNCTION:
-        registry = Registry(resources)
-        registry.retire([row.id for row in registry.functions() if row.id == its_id])
+        known = [row.id for row in Registry(resources).functions()]
+        Releases(resources).retire([its_id] if its_id in known else [])
 
 
 def _register_type(properties: dict[str, Any], resources: Resources) -> str:
@@ -105,11 +107,12 @@ def _register_type(properties: dict[str, Any], resources: Resources) -> str:
 def _register(properties: dict[str, Any], resources: Resources, sleep: Callable[[float], None]) -> tuple[str, int]:
     definition, targets, code = (orjson.loads(properties[name]) for name in ("Definition", "Targets", "Code"))
     registry, plan = Registry(resources), compile_plan(definition, 0)
-    registry.stage(definition)
+    releases = Releases(resources, registry)
+    releases.stage(definition)
     if awaits(plan) - awaits(_live(registry, plan.function_id)):
         sleep(resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
-    now = time.time_ns() // 1_000_000
-    made = registry.register(definition, targets, code, "", "cloudformation", properties["File"], now)
+    new = NewVersion(definition, targets, code, "", "cloudformation", properties["File"])
+    made = releases.register(new, time.time_ns() // 1_000_000)
     return made.function_id, made.version
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from stepwell.aws.clients import client
-from stepwell.aws.functions.registry import Registry, Target
+from stepwell.aws.functions.registry import Registry
+from stepwell.aws.functions.versions import Target
 from stepwell.aws.observability import count
 from stepwell.aws.queues.messages import again_message, delay_s, entry, outcome_message
 from stepwell.aws.queues.outbox import put_events, send_messages

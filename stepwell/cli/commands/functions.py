@@ -63,12 +63,14 @@ def retire(
     """
     with aws():
         from stepwell.aws.functions.registry import Registry
+        from stepwell.aws.functions.releases import Releases
 
-        registry = Registry(resources_of(env))
+        resources = resources_of(env)
+        registry = Registry(resources)
         live = {row.id for row in registry.functions() if row.live is not None or row.pending}
         for unknown in sorted(set(functions) - live):
             fail(f"{unknown} is not live in {env}; `stepwell functions --env {env}` lists those that are")
-        registry.retire(functions)
+        Releases(resources, registry).retire(functions)
     if as_json:
         print_json({"env": env, "functions": functions})
     else:
