@@ -27,8 +27,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from stepwell.local.http.connection import PREFACE
 from stepwell.local.http.http2 import Http2Connection
+from stepwell.local.http.preface import PREFACE
 from tests.local.web import Backend, eventually, listening, read, run, statuses, talk
 from tests.servers import Server, new_key, serve, write_function
 

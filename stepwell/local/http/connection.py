@@ -17,16 +17,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from stepwell.local.http.answers import Answering
 from stepwell.local.http.connection_limit import NEVER, make_room
-from stepwell.local.http.http1_parts import Flow, Lingering, refusal, without_upgrade
+from stepwell.local.http.http1_parts import Ending, Flow, Lingering, disconnect, head_without_upgrade, refusal
+from stepwell.local.http.preface import Version, version_of
 
 MAX_HEAD_BYTES = 64 * 1024
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 _PARSED_AT_ONCE = 2048  # bytes; so few requests at once begin by what one read brings
+_TOO_MANY = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again later", retry=True)
 _CHUNK_FRAMING = 32  # bytes around a chunk that cost nothing
 _ANSWERED_EARLY_BYTES = 64 * 1024  # of a body that is longer, nothing more is awaited once the request is answered
-_LINGER_S = 10.0
-_LINGER_BYTES = 16 * 1024 * 1024
 
 
 class Connection(HttpToolsProtocol):
@@ -42,10 +41,8 @@ class Connection(HttpToolsProtocol):
     _keeps_alive = True  # once the request is complete
     _expects_continue = False
     _why = ""  # the request is refused
-    _drained = 0
     _first: bytes | None = b""  # what has come before it was clear which HTTP it is
-    _is_over = False  # whatever comes is dropped
-    _over_at = NEVER  # when the connection is closed at the latest, if it is over
+    _ending: Ending | None = None  # nothing more is read
     _unread_since = NEVER
     _running: RequestResponseCycle | None = None
 
@@ -57,8 +54,8 @@ class Connection(HttpToolsProtocol):
     @property
     def deadline(self) -> float:
         """Until when the client must go on, NEVER if it is the server's turn."""
-        if self._is_over:
-            return self._over_at
+        if self._ending is not None:
+            return self._ending.deadline
         if self.timeout_keep_alive_task is not None:
             return self.timeout_keep_alive_task.when()
         return self._heard_at + self.silence_s if self._is_reading else NEVER
@@ -75,15 +72,14 @@ class Connection(HttpToolsProtocol):
         self.pipeline.clear()
         self._rest.clear()
         if self._running is not None:
-            self._running.disconnected = True
-            self._running.message_event.set()
+            disconnect(self._running)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._first is not None:
-            data = self._recognise(data)
-        if self._is_over:
-            self._drop(data)
+            data = self._recognise(self._first + data)
+        if self._ending is not None:
+            self._ending.drop(data)
         elif self.pipeline or self._rest:
             self._hold(data)
         elif len(data) > _PARSED_AT_ONCE:
@@ -102,33 +98,24 @@ class Connection(HttpToolsProtocol):
     # --- which HTTP, and how much of it ------------------------------------------------------------------------------
 
     def _recognise(self, data: bytes) -> bytes:
-        """What is to be parsed now."""
-        assert self._first is not None
-        data = self._first + data
-        if PREFACE.startswith(data[: len(PREFACE)]):
-            if len(data) < len(PREFACE):
-                self._first = data
-                return b""
-            self._become_http2(data)
-            return b""
-        self._first = None
-        return data
+        """What is to be parsed now, of all that has come."""
+        version = version_of(data)
+        if version is Version.HTTP_1:
+            self._first = None
+            return data
+        self._first = data
+        if version is Version.HTTP_2:
+            from stepwell.local.http.http2 import take_over  # few clients speak it
 
-    def _become_http2(self, data: bytes) -> None:
-        from stepwell.local.http.http2 import Http2Connection  # few clients speak it
-
-        self._is_over = True
-        self.connections.discard(self)
-        arguments, named = self._arguments
-        connection = Http2Connection(*arguments, **named)
-        self.transport.set_protocol(connection)
-        connection.connection_made(self.transport)
-        connection.data_received(data)
+            self._ending = Ending(self.transport)
+            self.connections.discard(self)
+            take_over(self.transport, self._arguments, data)
+        return b""
 
     def _parse(self, data: bytes) -> None:
         """Parse what is there until a request must wait for the answers of others."""
         at = 0
-        while at < len(data) and not self._is_over and not self.transport.is_closing():
+        while at < len(data) and self._ending is None and not self.transport.is_closing():
             if self.pipeline:
                 self._hold(data[at:])
                 return
@@ -144,7 +131,7 @@ class Connection(HttpToolsProtocol):
             self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, self._why or "this is no HTTP request")
-        if self._head > MAX_HEAD_BYTES and not self._is_over:
+        if self._head > MAX_HEAD_BYTES and self._ending is None:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers of a request may have 64 KiB")
         if self._is_reading and self._in_body:
             self._heard_at = self.loop.time()
@@ -156,11 +143,10 @@ class Connection(HttpToolsProtocol):
         if method == b"CONNECT":
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "this server is no proxy")
             return
-        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%s: %s" % header for header in map(without_upgrade, self.headers) if header is not None]
+        head = head_without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
         self.parser, self._head = httptools.HttpRequestParser(self), 0
-        self._feed(b"\r\n".join([*lines, b"", b""]))
-        if not self._is_over:
+        self._feed(head)
+        if self._ending is None:
             self._parse(rest)
 
     def _hold(self, data: bytes) -> None:
@@ -172,9 +158,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._unset_keepalive_if_required()
         self._chunked = self._in_body = self._expects_continue = False
         self._length = self._hosts = 0
         if not self._is_reading:
@@ -245,7 +229,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._rest and not self.pipeline and not self._is_over and not self.transport.is_closing():
+        if self._rest and not self.pipeline and self._ending is None and not self.transport.is_closing():
             data, self._rest = bytes(self._rest), bytearray()
             self.flow.is_held = False
             self._parse(data)
@@ -254,11 +238,10 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         """Answer what cannot be read on, once whatever came before it is answered, and close the connection."""
-        self._is_over = True
+        self._ending = Ending(self.transport)
         bad = self.cycle if self.cycle is not None and self.cycle.more_body else None
         if bad is not None:
-            bad.disconnected = True
-            bad.message_event.set()
+            disconnect(bad)
             if self.pipeline:
                 self.pipeline.popleft()
         last = self.pipeline[0][0] if self.pipeline else self._running
@@ -270,23 +253,15 @@ class Connection(HttpToolsProtocol):
         self.linger()
 
     def linger(self) -> None:
-        """Close the connection once the client has had time to read the answer: what it still sends would otherwise
-        make the system throw the answer away."""
-        if self._running is not None and not self._running.more_body and not self._is_over:
+        """Close the connection once the client has had time to read the answer."""
+        if self._running is not None and not self._running.more_body and self._ending is None:
             self.transport.close()
             return
-        self._is_over = True
+        self._ending = self._ending or Ending(self.transport)
         self._rest.clear()
         self.flow.is_held = False
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._over_at = self.loop.time() + _LINGER_S
-
-    def _drop(self, data: bytes) -> None:
-        self._drained += len(data)
-        if self._drained > _LINGER_BYTES:
-            self.transport.abort()
+        self._ending.linger(self.loop.time())
 
     # --- clients that take too long ----------------------------------------------------------------------------------
 
@@ -299,9 +274,7 @@ class Connection(HttpToolsProtocol):
 
     def give_way(self) -> None:
         """Let another have the place of a client that has said nothing for long, or too little."""
-        if not self._is_over and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
-            self.transport.write(
-                refusal(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections; try again later", retry=True)
-            )
-        self._is_over, self._over_at = True, NEVER
+        if self._ending is None and (self.cycle is None or (self.cycle.more_body and not self.cycle.response_started)):
+            self.transport.write(_TOO_MANY)
+        self._ending = Ending(self.transport)
         self.transport.close()

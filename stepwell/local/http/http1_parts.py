@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.local.http.connection_limit import NEVER
 
+_LINGER_S = 10.0
+_LINGER_BYTES = 16 * 1024 * 1024
 _NOT_PASSED_ON = (b"upgrade", b"http2-settings")
 
 
@@ -30,8 +34,41 @@ class Lingering:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
 
 
-def without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
-    """A header of a request that asks to speak another protocol, as it would be if it did not ask."""
+class Ending:
+    """The end of a connection: whatever the client still sends is dropped."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._dropped = 0
+        self.deadline = NEVER  # when the connection is closed at the latest
+
+    def linger(self, now: float) -> None:
+        """The last answer is written: give the client time to read it. If the connection was closed at once, what the
+        client still sends would make the system throw the answer away. `now`: the event loop's time."""
+        self.deadline = now + _LINGER_S
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > _LINGER_BYTES:
+            self._transport.abort()
+
+
+def disconnect(cycle: RequestResponseCycle) -> None:
+    """Tell the application that the client of this request is gone."""
+    cycle.disconnected = True
+    cycle.message_event.set()
+
+
+def head_without_upgrade(method: bytes, url: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a request that asks to speak another protocol, as it would be if it did not ask."""
+    lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
+    lines += [b"%s: %s" % header for header in map(_without_upgrade, headers) if header is not None]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _without_upgrade(header: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
     name, value = header
     if name in _NOT_PASSED_ON:
         return None

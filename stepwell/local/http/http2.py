@@ -10,10 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-import h2.config
-import h2.connection
 import h2.events
-import h2.settings
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 from hyperframe.frame import GoAwayFrame
@@ -23,21 +20,15 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from stepwell.local.http.connection_limit import NEVER, make_room
-from stepwell.local.http.http2_frames import MOST_HEADER_BYTES, Frames, TooMuch
+from stepwell.local.http.http2_frames import Frames, TooMuch
+from stepwell.local.http.http2_settings import MOST_STREAMS, bound_header_table, new_server_side
 from stepwell.local.http.http2_stream import Malformed, Stream, refuse, scope_of
 
 log = logging.getLogger("stepwell.http")
 
-_MOST_STREAMS = 100
 _MOST_TASKS = 4096  # of all connections
-_WINDOW = 1024 * 1024  # bytes of bodies that may be on their way
 _DRAINED_BYTES = 256 * 1024 * 1024  # of a body, after the request was answered: not every client survives a reset then
-_TABLE_BYTES = 4096  # of headers that are remembered for a client, whatever it allows
 _FRAMES_AT_ONCE = 20  # then others have their turn
-
-
-class _H2(h2.connection.H2Connection):
-    MAX_CLOSED_STREAMS = 1000  # it would remember 65,536
 
 
 class Http2Connection(asyncio.Protocol):
@@ -53,7 +44,7 @@ class Http2Connection(asyncio.Protocol):
         self._app = config.loaded_app
         self._state, self._app_state = server_state, app_state
         self._loop = _loop or asyncio.get_event_loop()
-        self._h2 = _H2(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self._h2 = new_server_side()
         self._frames = Frames(self._loop.time)
         self._is_waiting = False  # for its next turn
         self._streams: dict[int, Stream] = {}  # those that the application works on
@@ -71,17 +62,6 @@ class Http2Connection(asyncio.Protocol):
         self._scheme = "https" if is_ssl(transport) else "http"
         self._state.connections.add(self)  # type: ignore[arg-type]
         make_room(self._state.connections, self)
-        self._h2.local_settings = h2.settings.Settings(
-            client=False,
-            initial_values={
-                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADER_BYTES,
-            },
-        )
-        self._h2.initiate_connection()
-        # From when the client knows it: one that does not know it yet is not to lose all of its requests.
-        self._h2.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: _MOST_STREAMS})
-        self._h2.increment_flow_control_window(_WINDOW - self._h2.inbound_flow_control_window)
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,7 +133,7 @@ class Http2Connection(asyncio.Protocol):
             case h2.events.WindowUpdated():
                 self._window.set()
             case h2.events.RemoteSettingsChanged():
-                self._h2.encoder.header_table_size = min(self._h2.encoder.header_table_size, _TABLE_BYTES)
+                bound_header_table(self._h2)
                 self._window.set()
             case h2.events.ConnectionTerminated():
                 self._close()  # `h2` answers nothing after it
@@ -163,7 +143,7 @@ class Http2Connection(asyncio.Protocol):
         assert stream_id is not None
         self._active_at = self._loop.time()
         self._frames.allow_for_request()
-        if self._is_ending or len(self._streams) >= _MOST_STREAMS or len(self._state.tasks) >= _MOST_TASKS:
+        if self._is_ending or len(self._streams) >= MOST_STREAMS or len(self._state.tasks) >= _MOST_TASKS:
             self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             if not self._frames.resets.take():
                 self._close(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -300,3 +280,12 @@ class Http2Connection(asyncio.Protocol):
 
     def give_way(self) -> None:
         self._close(ErrorCodes.ENHANCE_YOUR_CALM)
+
+
+def take_over(transport: asyncio.Transport, arguments: tuple[tuple[Any, ...], dict[str, Any]], data: bytes) -> None:
+    """Read a connection as HTTP/2 from its first bytes on. `arguments`: those of its protocol, by place and by name."""
+    positional, named = arguments
+    connection = Http2Connection(*positional, **named)
+    transport.set_protocol(connection)
+    connection.connection_made(transport)
+    connection.data_received(data)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from h2.errors import ErrorCodes
 
-from stepwell.local.http.connection import PREFACE
+from stepwell.local.http.preface import PREFACE
 from stepwell.local.http.rate_limit import Allowance
 
 MOST_HEADER_BYTES = 64 * 1024  # of a header block as it comes
