@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, Protocol
+from typing import Any, Protocol
 
 import orjson
 from starlette.requests import Request
-from typing_extensions import TypedDict
 
 from stepwell.api.body import flag, read_object
-from stepwell.api.models import Time
+from stepwell.api.event_type_views import (
+    RemovedVersionView,
+    SettingsView,
+    TypeChangeList,
+    TypeChangeView,
+    TypeList,
+    TypeView,
+    change_view,
+    type_view,
+)
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
 from stepwell.core.definition.problems import nearest
-from stepwell.core.times import time_text
 from stepwell.event_types.changes import UnknownVersion, version_of
 from stepwell.event_types.registry import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
 from stepwell.event_types.validation import json_pointer
@@ -48,79 +55,6 @@ class TypeRegistry(Protocol):
         """What becomes of events whose names have no type."""
 
     def set_unknown_types(self, policy: Policy) -> None: ...
-
-
-# --- shapes ----------------------------------------------------------------------------------------------------------
-
-PolicyName = Literal["reject", "warn", "off"]
-
-
-class TypeVersionView(TypedDict):
-    version: str
-    created_at: Time
-
-
-class TypeView(TypedDict):
-    """`version`: the newest, or in the view of one type the one that `schema` is of. `default`: the version that counts
-    for events without `v`; `is_chosen`: whether somebody chose it, so that it stays when newer ones come."""
-
-    name: str
-    policy: PolicyName
-    version: str
-    default: str
-    is_chosen: bool
-    versions: list[TypeVersionView]
-    schema: NotRequired[Any]
-
-
-class TypeList(TypedDict):
-    data: list[TypeView]
-    next: None
-
-
-class SchemaProblemView(TypedDict):
-    pointer: str
-    message: str
-
-
-class AffectedView(TypedDict):
-    """A place in a live function's definition that the type's new version is no longer right for."""
-
-    function_id: str
-    pointer: str
-    message: str
-
-
-class TypeChangeView(TypedDict):
-    """What a registration did. `breaking`: how the version differs from `compared_with`, so that events which were
-    right are no longer; `affected`: what live functions ask of such events that no longer fits. `default`: the version
-    that counts for events without `v` from now on."""
-
-    name: str
-    version: str
-    policy: PolicyName
-    change: Literal["created", "updated", "unchanged"]
-    compared_with: str | None
-    default: str
-    breaking: list[SchemaProblemView]
-    affected: list[AffectedView]
-
-
-class TypeChangeList(TypedDict):
-    data: list[TypeChangeView]
-    next: None
-
-
-class RemovedVersionView(TypedDict):
-    """`default`: the version that counts for events without `v` now; null if the type is gone with its last version."""
-
-    name: str
-    removed: str
-    default: str | None
-
-
-class SettingsView(TypedDict):
-    unknown_types: PolicyName
 
 
 _POLICY = {"enum": [policy.value for policy in Policy]}
@@ -184,16 +118,13 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class TypesApi:
     registry: TypeRegistry
     read_functions: Callable[[], list[FunctionDetail]]
 
     def list_types(self, request: Request) -> Any:
-        return {"data": [_view(type_detail) for type_detail in self.registry.read_types()], "next": None}
+        return {"data": [type_view(type_detail) for type_detail in self.registry.read_types()], "next": None}
 
     def get_type(self, request: Request) -> Any:
         type_detail = self._found(request)
@@ -202,7 +133,7 @@ class TypesApi:
             hint = nearest(version, [v for v, _ in type_detail.versions])
             raise Problem(404, f"{type_detail.name} has no version {version!r}; {hint}")
         return {
-            **_view(type_detail),
+            **type_view(type_detail),
             "version": version,
             "schema": self.registry.read_schema(type_detail.name, version),
         }
@@ -243,7 +174,7 @@ class TypesApi:
             raise Problem(404, str(unknown)) from None
         if "policy" in body:
             self.registry.set_policy(type_detail.name, Policy(body["policy"]))
-        return _view(self._found(request))
+        return type_view(self._found(request))
 
     def remove_version(self, request: Request) -> Any:
         version = request.query_params.get("version")
@@ -285,39 +216,3 @@ def _carries(definition: Mapping[str, Any], name: str, version: str) -> bool:
     """Whether a trigger of a function carries this version of a type."""
     own = [t["definition"]["def"] for t in definition["triggers"] if t.get("event") == name and "definition" in t]
     return any(version_of(schema) == version for schema in own)
-
-
-def change_view(change: TypeChange, schema: Any, functions: Iterable[Mapping[str, Any]]) -> TypeChangeView:
-    """What a registration did, with what it means for the definitions of live functions."""
-    view: TypeChangeView = {
-        "name": change.name,
-        "version": change.version,
-        "policy": change.policy.value,
-        "change": change.what,
-        "compared_with": change.before_version,
-        "default": change.default,
-        "breaking": [],
-        "affected": [],
-    }
-    if change.what == "unchanged" or change.before is None:
-        return view
-    from stepwell.event_types.impact import affected, breaking  # with what checks expressions
-
-    for problem in breaking(change.before, schema):
-        view["breaking"].append({"pointer": json_pointer(problem.pointer), "message": problem.message})
-    if view["breaking"]:
-        for function_id, problem in affected(functions, change.name, change.before, schema):
-            pointer = json_pointer(problem.pointer)
-            view["affected"].append({"function_id": function_id, "pointer": pointer, "message": problem.message})
-    return view
-
-
-def _view(type_detail: TypeDetail) -> TypeView:
-    return {
-        "name": type_detail.name,
-        "policy": type_detail.policy.value,
-        "version": type_detail.versions[-1][0],
-        "default": type_detail.default,
-        "is_chosen": type_detail.chosen is not None,
-        "versions": [{"version": version, "created_at": time_text(at)} for version, at in type_detail.versions],
-    }

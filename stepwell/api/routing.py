@@ -7,24 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from typing import IO, Protocol
 
 import orjson
 from starlette.requests import Request
-from typing_extensions import TypedDict
 
 from stepwell.api.body import flag, read_object
 from stepwell.api.event_types import TypeRegistry
-from stepwell.api.models import Time
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.problem import Problem
+from stepwell.api.routing_views import (
+    PushedView,
+    RolledBackView,
+    RoutingView,
+    VersionList,
+    brought_type_view,
+    routing_view,
+    version_view,
+)
 from stepwell.core.routing import versions as version_rules
-from stepwell.core.routing.guard import RunSample, percentile
+from stepwell.core.routing.guard import RunSample
 from stepwell.core.routing.versions import NotPossible, Release, Routing, RoutingChange
-from stepwell.core.run.run import RunStatus
-from stepwell.core.times import time_text
-from stepwell.event_types.registry import TypeDetail
-from stepwell.platform import FunctionDetail, Reader, VersionDetail
+from stepwell.platform import FunctionDetail, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,69 +57,6 @@ class Lifecycle(Protocol):
 
     def push(self, archive: IO[bytes], release: Release) -> Pushed:
         """Release a function that was sent. Raises Problem, NotPossible."""
-
-
-# --- shapes ----------------------------------------------------------------------------------------------------------
-
-
-class CanaryView(TypedDict):
-    """A second version that gets a share of the new runs. `since`: when it got this weight."""
-
-    version: int
-    weight: float
-    sticky: str | None
-    guarded: bool
-    since: Time
-
-
-class RoutingView(TypedDict):
-    function_id: str
-    live: int | None
-    canary: CanaryView | None
-    state: Literal["on", "paused", "dropping", "deleted"]
-
-
-class BroughtTypeView(TypedDict):
-    """A type whose default came after the version that is live again, so that it may be too new for it. `before`: the
-    version that was the newest then."""
-
-    name: str
-    version: str
-    before: str
-
-
-class RolledBackView(RoutingView):
-    """`types`: of the events that the function starts on or waits for. A rollback does not change them."""
-
-    types: list[BroughtTypeView]
-
-
-class VersionStatsView(TypedDict):
-    """Of the newest 1,000 runs of the function: how many are of this version, which part of those that ended failed,
-    and how long the completed ones took. `weight`: which part of new runs uses this version."""
-
-    version: int
-    weight: float
-    runs: int
-    failure_rate: float | None
-    p50_ms: int | None
-    p95_ms: int | None
-    author: str
-    message: str
-    hash: str
-    created_at: Time
-
-
-class PushedView(TypedDict):
-    function_id: str
-    version: int
-    is_new: bool
-    routing: RoutingView
-
-
-class VersionList(TypedDict):
-    data: list[VersionStatsView]
-    next: None
 
 
 _NUMBER = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
@@ -193,7 +134,7 @@ class RoutingApi:
     def list_versions(self, request: Request) -> VersionList:
         function = self._function(request)
         samples = self.lifecycle.read_samples(function.id, _COUNTED)
-        shown = [_version_view(version, function.routing, samples) for version in reversed(function.versions)]
+        shown = [version_view(version, function.routing, samples) for version in reversed(function.versions)]
         return {"data": shown, "next": None}
 
     def get_routing(self, request: Request) -> RoutingView:
@@ -245,7 +186,7 @@ class RoutingApi:
         view = self._change(request, lambda old, versions, now: version_rules.rolled_back(old, to, versions))
         made_at = next((version.created_at for version in before.versions if version.number == view["live"]), None)
         names = event_names(orjson.loads(before.definition)) if made_at is not None else set()
-        found = [_brought(self.types.read_type(name), made_at or 0) for name in sorted(names)]
+        found = [brought_type_view(self.types.read_type(name), made_at or 0) for name in sorted(names)]
         return {**view, "types": [item for item in found if item is not None]}
 
     def pause(self, request: Request) -> RoutingView:
@@ -286,63 +227,5 @@ def _number(text: str | None) -> float | None:
         raise Problem(400, f"canary={text} is no number between 0 and 1, as 0.1") from None
 
 
-def _brought(type_detail: TypeDetail | None, made_at: int) -> BroughtTypeView | None:
-    """The type, if its default was registered after a function's version was made: with the next one, as `push` does
-    it."""
-    if type_detail is None or dict(type_detail.versions)[type_detail.default] <= made_at:
-        return None
-    earlier = [version for version, registered_at in type_detail.versions if registered_at <= made_at]
-    return {"name": type_detail.name, "version": type_detail.default, "before": earlier[-1]} if earlier else None
-
-
 def _unknown(function_id: str) -> Problem:
     return Problem(404, f"there is no function {function_id!r}")
-
-
-# --- views -----------------------------------------------------------------------------------------------------------
-
-
-def routing_view(function_id: str, routing: Routing) -> RoutingView:
-    canary = routing.canary
-    return {
-        "function_id": function_id,
-        "live": routing.live,
-        "canary": None
-        if canary is None
-        else {
-            "version": canary.version,
-            "weight": canary.weight,
-            "sticky": canary.sticky,
-            "guarded": canary.guard is not None,
-            "since": time_text(canary.since),
-        },
-        "state": routing.state.value,
-    }
-
-
-def _version_view(version: VersionDetail, routing: Routing, samples: Sequence[RunSample]) -> VersionStatsView:
-    runs = [run for run in samples if run.version == version.number]
-    failed = sum(run.status is RunStatus.FAILED for run in runs)
-    took = sorted(
-        run.ended_at - run.created_at for run in runs if run.status is RunStatus.COMPLETED and run.ended_at is not None
-    )
-    ended = failed + len(took)
-    return {
-        "version": version.number,
-        "weight": _weight(version.number, routing),
-        "runs": len(runs),
-        "failure_rate": failed / ended if ended else None,
-        "p50_ms": percentile(took, 0.5),
-        "p95_ms": percentile(took, 0.95),
-        "author": version.author,
-        "message": version.message,
-        "hash": version.hash,
-        "created_at": time_text(version.created_at),
-    }
-
-
-def _weight(number: int, routing: Routing) -> float:
-    share = routing.canary.weight if routing.canary is not None else 0.0
-    if routing.canary is not None and routing.canary.version == number:
-        return share
-    return 1 - share if routing.live == number else 0.0

@@ -6,29 +6,23 @@ between sender and server decodes paths, and would make one id of another. Paths
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import orjson
 from starlette.requests import Request
 
-from stepwell.api import models
+from stepwell.api import user_models as models
 from stepwell.api.openapi import Operation, Parameter
 from stepwell.api.paging import PAGING, alone, found, limit_of, page, paging
 from stepwell.api.problem import Problem
+from stepwell.api.timeline import Entry, Mark, cursor_of, mark_of
 from stepwell.core.events.users import KINDS, Person
-from stepwell.core.plan import Plan
-from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
 from stepwell.platform import Page
 
-_EVENT, _RUN, _STEP = range(3)
 _PLAIN = re.compile(r"[A-Za-z0-9_@+:.-]{1,256}")
-
-Mark = tuple[int, int, int, int, int]  # when (ms), kind of entry, position, step, attempt: the order of a timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +32,6 @@ class Seen:
     person: Person
     first: int
     last: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Something that happened to a person: `mark` says when, and where that is in the timeline."""
-
-    mark: Mark
-    shown: models.TimelineEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +81,8 @@ class UserEndpoints:
     def get_timeline(self, request: Request) -> Any:
         person = self._person(request)
         limit, after = limit_of(request), request.query_params.get("after")
-        entries = self.users.timeline(person, before=None if after is None else _mark(after), limit=limit + 1)
-        cursor = _cursor(entries[limit - 1].mark) if len(entries) > limit else None
+        entries = self.users.timeline(person, before=None if after is None else mark_of(after), limit=limit + 1)
+        cursor = cursor_of(entries[limit - 1].mark) if len(entries) > limit else None
         return {"data": [entry.shown for entry in entries[:limit]], "next": cursor}
 
     def erase_user(self, request: Request) -> Any:
@@ -148,74 +134,3 @@ def _named(person: Person) -> models.UserName:
     for user_id in sorted(person.ids):
         ids[KINDS[user_id.kind]].append(user_id.text)
     return {"id": person.root.text, "ids": ids}
-
-
-def event_entry(event_id: str, name: str, at: int, position: int) -> Entry:
-    shown: models.TimelineEvent = {"type": "event", "at": time_text(at), "event_id": event_id, "name": name}
-    return Entry((at, _EVENT, position, 0, 0), shown)
-
-
-def run_entry(
-    at: int,
-    position: int,
-    *,
-    run_id: str,
-    function: str,
-    version: int,
-    event_id: str,
-    status: RunStatus,
-    ended_at: int | None,
-    rerun_of: str | None,
-    replay: str | None,
-) -> Entry:
-    shown: models.TimelineRun = {
-        "type": "run",
-        "at": time_text(at),
-        "run_id": run_id,
-        "function_id": function,
-        "function_version": version,
-        "event_id": event_id,
-        "status": cast(models.RunStatusName, status.name.lower()),
-        "ended_at": None if ended_at is None else time_text(ended_at),
-        "rerun_of": rerun_of,
-        "replay": replay,
-    }
-    return Entry((at, _RUN, position, 0, 0), shown)
-
-
-def step_entry(
-    position: int, *, run_id: str, function: str, plan: Plan, step: int, attempt: int, status: str, ended_at: int,
-    error: bytes | None,
-) -> Entry:  # fmt: skip
-    """An attempt that is over. `position`: that of its run."""
-    value = None if error is None else orjson.loads(error)
-    shown: models.TimelineStep = {
-        "type": "step",
-        "at": time_text(ended_at),
-        "run_id": run_id,
-        "function_id": function,
-        "step": plan.steps[step].id,
-        "attempt": attempt,
-        "status": cast(models.AttemptStatusName, status),
-        "error": None if value is None else {"kind": value["kind"], "message": value["message"]},
-    }
-    return Entry((ended_at, _STEP, position, step, attempt), shown)
-
-
-# --- cursors ---------------------------------------------------------------------------------------------------------
-
-
-def _cursor(mark: Mark) -> str:
-    return base64.urlsafe_b64encode(".".join(map(str, mark)).encode()).decode().rstrip("=")
-
-
-def _mark(cursor: str) -> Mark:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-        numbers = text.split(".")
-        if not all(number.isdigit() and len(number) < 19 for number in numbers):
-            raise ValueError(text)
-        at, kind, position, step, attempt = map(int, numbers)
-    except ValueError:
-        raise Problem(400, f"after={cursor} is not the `next` of a timeline") from None
-    return at, kind, position, step, attempt

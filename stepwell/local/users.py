@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
+from stepwell.api.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
+from stepwell.api.users import Erased, Seen
 from stepwell.core.events.users import Person, alone, owner, unpack
 from stepwell.core.run.run import RunStatus
 from stepwell.local.database.lists import LAST, merged
@@ -87,18 +88,14 @@ class LocalUsers(Queries):
         rows = self._rows(person, _RUNS, self._end("runs", "created_at", until))
         for row in self._own(person, rows, 2):
             seq, at, _, run_id, function, version, event_id, status, ended_at, rerun_of, replay = row
-            yield run_entry(
-                at, seq, run_id=run_id, function=function, version=version, event_id=event_id,
-                status=RunStatus(status), ended_at=ended_at, rerun_of=rerun_of, replay=replay,
-            )  # fmt: skip
+            run = UserRun(run_id, function, version, event_id, RunStatus(status), ended_at, rerun_of, replay)
+            yield run_entry(at, seq, run)
 
     def _steps(self, person: Person, until: int) -> Iterator[Entry]:
         for row in self._own(person, self._rows(person, _STEPS, until, order=4), 4):
             at, seq, step, attempt, _, run_id, function, version, status, error = row
-            yield step_entry(
-                seq, run_id=run_id, function=function, plan=self._plan(function, version), step=step, attempt=attempt,
-                status=status, ended_at=at, error=error,
-            )  # fmt: skip
+            plan = self._plan(function, version)
+            yield step_entry(seq, EndedAttempt(run_id, function, plan, step, attempt, status, at, error))
 
     def _accepted(self, person: Person, sql: str, *, ascending: bool = False) -> Iterator[int]:
         rows = self._rows(person, sql, LAST, ascending=ascending)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.api.users import Entry, Mark
+from stepwell.api.timeline import Entry, Mark
 from stepwell.core.events.users import Person, owner
 from stepwell.core.run.run import RunStatus
 from stepwell.local.database.users import names_of, texts

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from stepwell.api.models import ErasedCounts
+from stepwell.api.user_models import ErasedCounts
 from stepwell.api.users import Erased
 from stepwell.aws.clients import client
 from stepwell.aws.engine.results import all_attempts, erased

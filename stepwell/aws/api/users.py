@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import orjson
 
-from stepwell.api.users import Entry, Erased, Mark, Seen, event_entry, run_entry, step_entry
+from stepwell.api.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
+from stepwell.api.users import Erased, Seen
 from stepwell.aws.api.erasure import Erasure
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.engine.results import all_attempts
@@ -147,17 +148,11 @@ class AwsUsers(Queries):
         error = attempt.error
         if attempt.ref is not None:
             error = errors.get((run_key(run.run.id)["pk"]["S"], attempt.ref))
-        return step_entry(
-            run.position,
-            run_id=run.run.id,
-            function=run.function,
-            plan=self._registry.version(run.function, run.version).plan,
-            step=attempt.step,
-            attempt=attempt.attempt,
-            status=attempt.status,
-            ended_at=attempt.ended_at,
-            error=error,
+        plan = self._registry.version(run.function, run.version).plan
+        shown = EndedAttempt(
+            run.run.id, run.function, plan, attempt.step, attempt.attempt, attempt.status, attempt.ended_at, error
         )
+        return step_entry(run.position, shown)
 
 
 def _names(person: Person) -> list[str]:
@@ -174,16 +169,15 @@ def _owner_of(run: StoredRun, events: dict[str, Event]) -> object:
     return owner(events[run.event_id].user) if run.event_id in events else None
 
 
-def _run_entry(stored_run: StoredRun) -> Entry:
-    return run_entry(
-        ms_of(stored_run.position),
-        stored_run.position,
-        run_id=stored_run.run.id,
-        function=stored_run.function,
-        version=stored_run.version,
-        event_id=stored_run.event_id,
-        status=stored_run.run.status,
-        ended_at=stored_run.run.ended_at,
-        rerun_of=stored_run.rerun_of,
-        replay=stored_run.replay,
+def _run_entry(stored: StoredRun) -> Entry:
+    run = UserRun(
+        stored.run.id,
+        stored.function,
+        stored.version,
+        stored.event_id,
+        stored.run.status,
+        stored.run.ended_at,
+        stored.rerun_of,
+        stored.replay,
     )
+    return run_entry(ms_of(stored.position), stored.position, run)

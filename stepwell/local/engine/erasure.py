@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from stepwell.api.models import ErasedCounts
+from stepwell.api.user_models import ErasedCounts
 from stepwell.api.users import Erased
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.events.users import Person, owner
