@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,24 +38,24 @@ _AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in t
 _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CORS.items()]
 
 
-class App:
-    """`rest`: the application of everything else. `accept` makes events durable, and raises if it cannot; `judge` says
-    what their types have against them; `local_only` guards a server that asks for no key. `at_once`: what takes events
-    whose types nobody asks; None while somebody must."""
+@dataclass(frozen=True, slots=True)
+class EventSink:
+    """What takes the events of requests. `accept` makes them durable, and raises if it cannot; `judge` says what their
+    types have against them; `now` is the time in ms. `at_once` takes events whose types need not be asked; it is None
+    while they must be."""
 
-    def __init__(
-        self,
-        rest: ASGIApp,
-        hooks: Hooks,
-        keys: Keys,
-        accept: Callable[[Sequence[Event]], Awaitable[None]],
-        judge: Judge,
-        now: Callable[[], int],
-        local_only: LocalOnly | None,
-        at_once: Callable[[], Sender | None] = lambda: None,
-    ) -> None:
-        self._rest, self._hooks, self._keys, self._at_once = rest, hooks, keys, at_once
-        self._accept, self._judge, self._now, self._local_only = accept, judge, now, local_only
+    accept: Callable[[Sequence[Event]], Awaitable[None]]
+    judge: Judge
+    now: Callable[[], int]
+    at_once: Callable[[], Sender | None]
+
+
+class App:
+    """`rest`: the application of everything else. `local_only` guards a server that asks for no key."""
+
+    def __init__(self, rest: ASGIApp, hooks: Hooks, keys: Keys, sink: EventSink, local_only: LocalOnly | None) -> None:
+        self._rest, self._hooks, self._keys, self._local_only = rest, hooks, keys, local_only
+        self._accept, self._judge, self._now, self._at_once = sink.accept, sink.judge, sink.now, sink.at_once
         self._turns = Turns()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from stepwell.api.access import AnyKey, LocalOnly
-from stepwell.api.asgi import App
+from stepwell.api.asgi import App, EventSink
 from stepwell.api.seeds import HEADER
 from stepwell.local.http.connection import Connection
 from stepwell.local.http.ingest_connection import IngestConnection
@@ -142,8 +142,8 @@ def test_what_a_stopping_server_gave_up_is_not_answered_as_accepted(tmp_path: Pa
             return future
 
         platform, keys = server.platform, AnyKey("right")
-        now, judge = platform.clock.now, platform.intake.judge
-        app = App(refuse_all, server.webhooks, keys, platform.send, judge, now, None, lambda: gave_up)
+        sink = EventSink(platform.send, platform.intake.judge, platform.clock.now, lambda: gave_up)
+        app = App(refuse_all, server.webhooks, keys, sink, None)
         text = await answer(app, IngestConnection, post())
         assert re.findall(rb"HTTP/1.1 (\d+)", text) == [b"503", b"200"]  # the last one is the application's
         assert b"try again" in text

@@ -14,7 +14,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp
 
 from stepwell.api.access import Keys, LocalOnly
-from stepwell.api.asgi import App
+from stepwell.api.asgi import App, EventSink
 from stepwell.api.ingest import refusal
 from stepwell.api.problem import Problem
 from stepwell.api.routing import Pushed
@@ -138,16 +138,8 @@ def app_of(
     rest: ASGIApp = create_app(users, control, types, approvals, webhooks, keys, lambda: server.broken)
     if reader is not None:
         rest = Readers(rest, reader, keys)
-    return App(
-        rest,
-        server.webhooks,
-        keys,
-        accept,
-        platform.intake.judge,
-        platform.clock.now,
-        local_only,
-        platform.intake.sender,
-    )
+    sink = EventSink(accept, platform.intake.judge, platform.clock.now, platform.intake.sender)
+    return App(rest, server.webhooks, keys, sink, local_only)
 
 
 async def serve(
