@@ -145,11 +145,11 @@ def _register_types(
     is refused, with the places of what is wrong."""
     from stepwell.api.event_type_views import change_view
     from stepwell.aws.functions.registry import Registry
-    from stepwell.event_types.registry import CannotPush
+    from stepwell.event_types.registry import TypeRefused
 
     try:
         changes = store.register_types(types.types, dry_run=dry_run)
-    except CannotPush as refused:
+    except TypeRefused as refused:
         if (version := refused.version) is not None:
             for problem in refused.problems:
                 stderr.print(str(types.placed(version, problem)), style="red", markup=False, soft_wrap=True)
