@@ -1,0 +1,52 @@
+"""One mutant's trial: the tests that enter the changed function run, file by file, until one of them fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mutants.copies import changed
+from mutants.operators import Mutant
+from mutants.runs import run_tests
+from mutants.tests_of import Baselines, test_files
+
+Fate = Literal["killed", "survived", "timeout", "equivalent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    package: str
+    mutant: Mutant
+    fate: Fate
+    diff: str
+    found_by: str = ""  # the test that failed
+    files: int = 0  # of tests that ran
+    cpu: float = 0.0  # seconds
+    reason: str = ""  # of an equivalent one
+    unfinished: bool = False  # more tests could have found it, but the time was used up
+
+
+def try_mutant(tree: Path, package: str, mutant: Mutant, baselines: Baselines, limit: float) -> Trial:
+    """Returns what became of a mutant after at most about `limit` seconds of CPU time.
+
+    An endless loop counts as found: the tests of a file have eight times the time that they take without the mutant.
+    """
+    module = tree / mutant.path
+    source = module.read_text("utf-8")
+    diff, cpu, files = mutant.diff(source), 0.0, 0
+    for file in test_files(tree, package, mutant, baselines):
+        if cpu >= limit:
+            return Trial(package, mutant, "survived", diff, "", files, cpu, unfinished=True)
+        baseline = baselines.of(file)
+        if not baseline.enters(mutant):
+            continue
+        without = [f"--deselect={test}" for test in baseline.failed]
+        with changed(module, mutant.apply(source)):
+            run = run_tests(tree, [*file.args, "-x", *without], 30 + 8 * baseline.seconds)
+        cpu, files = cpu + run.cpu, files + 1
+        if run.timed_out:
+            return Trial(package, mutant, "timeout", diff, file.name, files, cpu)
+        if run.failed or run.crashed:
+            return Trial(package, mutant, "killed", diff, run.failed[0] if run.failed else file.name, files, cpu)
+    return Trial(package, mutant, "survived", diff, "", files, cpu)
