@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help check format lint types imports test unkind docs schema bench rehearsal
+.PHONY: help check format lint types imports test unkind mutants planted docs schema bench rehearsal
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,12 @@ test: $(BIN)/stepwell  ## all tests
 
 unkind: $(BIN)/stepwell  ## the behaviour suite on an AWS account at its worst; SEED=2 for another course of things
 	$(BIN)/pytest -n 3 --dist worksteal --unkind --unkind-seed=$(or $(SEED),1) tests/behaviour -k aws
+
+mutants: $(BIN)/stepwell  ## do the tests find small faults? SEED=2 for others, N=10 for fewer, ONLY=core,local,aws,engine
+	$(BIN)/python -m mutants --seed $(or $(SEED),1) -n $(or $(N),40) $(if $(ONLY),--only $(ONLY))
+
+planted: $(BIN)/stepwell  ## do the tests find each of the bugs in tests/planted?
+	STEPWELL_PLANTED=all $(BIN)/pytest tests/planted
 
 docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schemas/
 	$(BIN)/python docs/generate.py

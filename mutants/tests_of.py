@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ class Baselines:
     def __init__(self, tree: Path, kept: Path) -> None:
         self._tree = tree
         self._kept = kept
+        self.cpu = 0.0  # seconds that baselines took in this process
         self._known: dict[str, Baseline] = {}
         if kept.exists():
             self._known = {name: Baseline(**fields) for name, fields in orjson.loads(kept.read_bytes()).items()}
@@ -88,9 +90,15 @@ class Baselines:
         found = self.known(file)
         if found is None:
             found = self._known[file.name] = self._run(file)
-            self._kept.parent.mkdir(exist_ok=True)
-            self._kept.write_bytes(orjson.dumps({name: _fields(known) for name, known in self._known.items()}))
+            self.cpu += found.cpu
+            self._keep()
         return found
+
+    def _keep(self) -> None:
+        self._kept.parent.mkdir(exist_ok=True)
+        new = self._kept.with_suffix(f".{os.getpid()}")
+        new.write_bytes(orjson.dumps({name: _fields(known) for name, known in self._known.items()}))
+        new.replace(self._kept)
 
     def _digest(self, file: TestFile) -> str:
         return hashlib.sha256((self._tree / file.path).read_bytes()).hexdigest()[:16]

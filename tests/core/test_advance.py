@@ -278,6 +278,19 @@ def test_a_repeated_outcome_changes_nothing() -> None:
     assert list(outstanding(story.plan, story.run)) == [RunStep(B, 1)]
 
 
+@pytest.mark.parametrize("outcome", [OK, RETRYABLE, FINAL])
+def test_an_outcome_of_an_earlier_attempt_changes_nothing_while_a_later_one_runs(outcome: Outcome) -> None:
+    """The attempt that was taken for lost was only slow."""
+    story = Story(a={"retries": {"attempts": 4}}, b={"after": [after("a")]})
+    story.begin()
+    story.tell(AttemptStarted(A, 1))
+    story.tell(AttemptLost(A, 1))
+    story.tell(AttemptStarted(A, 2))
+    assert story.ignores(AttemptEnded(A, 1, outcome))
+    assert story.ignores(AttemptLost(A, 1))
+    assert story.tell(AttemptEnded(A, 2, OK)) == [completed(A, 2), RunStep(B, 1)]
+
+
 # --- joins -----------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from stepwell.core.routing.guard import (
     STEP_MS,
     RunSample,
     Verdict,
+    compare,
     fisher_greater,
     judge,
     mann_whitney_greater,
@@ -136,6 +137,18 @@ def test_it_looks_again_only_when_there_is_something_new() -> None:
     assert once.canary.guard is not None
     assert once.canary.guard.looks == 1
     assert judge(once, samples, BEGAN + 2000).routing == once
+
+
+def test_each_further_look_asks_for_stronger_evidence() -> None:
+    """The k-th look may be wrong with a probability of ALPHA / (k (k + 1)), half of it for failures."""
+    samples = runs(1, 50) + runs(2, 40, failed=6)
+    assert compare(samples[50:], samples[:50]).p_failures == pytest.approx(0.0062, abs=0.0001)
+    reasons = {}
+    for looks in range(3):
+        routing = replace(ROUTING, canary=replace(CANARY, guard=Guard(BEGAN, looks=looks)))
+        reasons[looks] = judge(routing, samples, LATER).reason
+    assert [reason is not None for reason in reasons.values()] == [True, False, False]
+    assert "p = 0.0062 < 0.013" in str(reasons[0])
 
 
 @pytest.mark.parametrize("routing", [Routing(1), Routing(None), Routing(1, replace(CANARY, guard=None))])

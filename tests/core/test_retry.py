@@ -31,6 +31,13 @@ def test_jitter_moves_the_delay_either_way_by_its_fraction_at_most() -> None:
     assert abs(sum(delays) / len(delays) - 10_000) < 100
 
 
+def test_the_longest_delay_is_moved_by_jitter_too() -> None:
+    """Else all attempts that failed in an outage would come again at once."""
+    delays = [retry_delay_ms(retries(most=10_000, jitter=0.15), 9, f"run/{i}") for i in range(2000)]
+    assert 8_500 <= min(delays) < 8_550
+    assert 11_450 < max(delays) <= 11_500
+
+
 def test_the_same_attempt_always_gets_the_same_delay() -> None:
     assert retry_delay_ms(retries(jitter=0.15), 3, "run/step/3") == retry_delay_ms(
         retries(jitter=0.15), 3, "run/step/3"

@@ -1,0 +1,71 @@
+"""Each bug of this folder, planted in a copy of the repository, is found by the tests that it names.
+
+All of them are planted with `make planted`; otherwise only a few are.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mutants.copies import ROOT, copy_of_the_tree
+from mutants.planted import CannotBePlanted, PlantedBug, read_bug
+
+BUGS = [read_bug(file) for file in sorted(Path(__file__).parent.glob("*.toml"))]
+ALWAYS = ("claim_of_an_earlier_attempt", "signature_from_the_future")
+PLANTED = BUGS if os.environ.get("STEPWELL_PLANTED") else [bug for bug in BUGS if bug.name in ALWAYS]
+
+
+@pytest.fixture(scope="module")
+def tree() -> Iterator[Path]:
+    with copy_of_the_tree() as tree:
+        yield tree
+
+
+def run(tree: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Runs tests of a copy. No test fails because another one has changed something: each bug has its own process."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+    env = {**os.environ, "PYTHONPATH": str(tree)}
+    return subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
+
+
+def failed(output: str) -> set[str]:
+    return {line.split(" ")[1].partition("[")[0] for line in output.splitlines() if line.startswith("FAILED ")}
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_every_bug_changes_one_place_and_names_tests_that_are_there(bug: PlantedBug) -> None:
+    assert bug.module(ROOT).read_text("utf-8").replace(bug.old, bug.new) != bug.module(ROOT).read_text("utf-8")
+    ast.parse(bug.module(ROOT).read_text("utf-8").replace(bug.old, bug.new))
+    assert bug.found_by
+    for test in bug.found_by:
+        file, _, name = test.partition("[")[0].partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), test
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found_by_every_test_that_it_names(bug: PlantedBug, tree: Path) -> None:
+    clean = run(tree, bug.found_by)
+    assert clean.returncode == 0, clean.stdout
+    with bug.planted(tree):
+        broken = run(tree, bug.found_by)
+    assert failed(broken.stdout) == {test.partition("[")[0] for test in bug.found_by}, broken.stdout
+
+
+def test_a_bug_whose_text_is_gone_or_is_there_twice_says_so(tmp_path: Path) -> None:
+    bug = PlantedBug("b", "what it breaks", "code", "old", "new", ("tests/test_a.py::test_a",))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("1", "utf-8")
+    with pytest.raises(CannotBePlanted, match="b: its `old` text stands 0 times in code, not once"):
+        bug.module(tmp_path)
+    (tmp_path / "code" / "a.py").write_text("old", "utf-8")
+    assert bug.module(tmp_path) == tmp_path / "code" / "a.py"
+    (tmp_path / "code" / "b.py").write_text("old", "utf-8")
+    with pytest.raises(CannotBePlanted, match="stands 2 times"):
+        bug.module(tmp_path)
