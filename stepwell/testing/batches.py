@@ -7,7 +7,7 @@ A crash can be planned before or after any request to AWS: what is in memory is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from functools import cache
 from threading import Lock, RLock
@@ -92,6 +92,7 @@ class Batches:
         self.answer = answer
         self.invoked: list[Json] = []
         self.crash_at: int | None = None  # the number of the request before which the process dies
+        self.numbered: Container[str] | None = None  # names of the requests that `crash_at` counts; None: all
         self.crash_after: int | None = None  # the number of the batch that is done, but never deleted
         self.batches = 0
         self.requests: list[str] = []
@@ -140,11 +141,16 @@ class Batches:
     def note(self, model: Any, **_: Any) -> None:
         """A request is about to be made, unless the process dies before it."""
         with self._lock:  # steps are started in parallel
-            is_last = len(self.requests) == self.crash_at
+            is_numbered = self.numbered is None or model.name in self.numbered
+            is_last = is_numbered and self._number() == self.crash_at
             self.requests.append(model.name)
             if is_last:
                 self.crash_at = None
                 raise Crash
+
+    def _number(self) -> int:
+        """Of the request that comes next, among those that are numbered."""
+        return sum(self.numbered is None or name in self.numbered for name in self.requests)
 
     def _invoke(self, params: Json, model: Any, **_: Any) -> tuple[Any, Json]:
         self.note(model)  # which does not see a request that is answered here

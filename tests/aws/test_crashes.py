@@ -53,8 +53,8 @@ def tell(batches: Batches, story: str, crash_at: int | None = None) -> None:
     batches.deploy(steps, cancel=CANCEL.get(story), idempotency=IDEMPOTENCY.get(story))
     batches.requests.clear()
     batches.crash_at = crash_at
-    for name, data in events:
-        batches.send(name, data)
+    for number, (name, data) in enumerate(events):
+        batches.send(name, data, id=f"{number:032x}")  # the same in each telling, and so are ids of runs
         batches.drain()
 
 
