@@ -16,8 +16,8 @@ def deploy(platform: Platform, idempotency: str = ORDER, **fields: Any) -> None:
     platform.deploy(function(idempotency=idempotency, **fields))
 
 
-def order(platform: Platform, value: object, **data: Any) -> str:
-    event = platform.send(data={"order": value, **data})
+def order(platform: Platform, value: object, user: Json | None = None, **data: Any) -> str:
+    event = platform.send(data={"order": value, **data}, user=user)
     platform.settle()
     return event
 
@@ -76,6 +76,26 @@ def test_a_value_counts_for_24_hours_from_the_first_runs_acceptance(platform: Pl
     assert started(platform, order(platform, 7)) == 0
     platform.travel("2m")  # not a day after the last event, but after the first run
     assert [started(platform, order(platform, 7)) for _ in range(2)] == [1, 0]
+
+
+def test_a_value_counts_to_the_last_millisecond_of_its_24_hours(platform: Platform) -> None:
+    deploy(platform)
+    order(platform, 7)
+    platform.travel("23h59m59s999ms")
+    assert started(platform, order(platform, 7)) == 0
+    platform.travel("1ms")
+    assert started(platform, order(platform, 7)) == 1
+
+
+def test_erasing_a_user_leaves_a_value_to_the_run_that_has_it_now(platform: Platform) -> None:
+    deploy(platform)
+    order(platform, 7, user={"id": "ada"})
+    platform.travel("24h")
+    assert started(platform, order(platform, 7, user={"id": "bob"})) == 1
+    platform.api("DELETE", "/v1/users?id=ada")
+    assert started(platform, order(platform, 7)) == 0
+    platform.api("DELETE", "/v1/users?id=bob")
+    assert started(platform, order(platform, 7)) == 1
 
 
 def test_a_run_that_failed_or_was_cancelled_counts_too(platform: Platform) -> None:

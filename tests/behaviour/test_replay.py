@@ -84,6 +84,16 @@ def test_an_unknown_event_is_named_and_holds_nobody_up(platform: Platform) -> No
     assert [(item["status"], item["run_id"] is None) for item in done] == [("unknown event", True), ("started", False)]
 
 
+def test_an_event_of_a_user_who_was_erased_is_not_replayed(platform: Platform) -> None:
+    platform.deploy(function())
+    erased, event = platform.send(user={"id": "ada"}), platform.send(user={"id": "bob"})
+    platform.settle()
+    platform.api("DELETE", "/v1/users?id=ada")
+    done = replay(platform, erased, event)
+    assert [(item["status"], item["run_id"] is None) for item in done] == [("unknown event", True), ("started", False)]
+    assert len(platform.runs(erased)) == 1
+
+
 def test_replays_start_in_the_order_in_which_they_are_asked_for(platform: Platform) -> None:
     platform.deploy(function())
     events = [platform.send(data={"n": n}) for n in range(5)]

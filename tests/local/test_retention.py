@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
 from stepwell.local.code.in_use import code_in_use
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.retention import clean, rest
-from tests.local.scripted import Scripted, scripted
+from tests.local.scripted import Scripted, scripted, until
 
 DAY_MS = 86_400_000
 Test = Callable[[Scripted], Coroutine[None, None, None]]
@@ -279,3 +280,26 @@ def test_pieces_are_farther_apart_while_others_write(tmp_path: Path) -> None:
         assert loop.time() - began >= 8 * 0.005
 
     on_platform(tmp_path, test)
+
+
+def test_a_run_that_failed_stays_while_one_of_its_attempts_goes_on(tmp_path: Path) -> None:
+    """Its outcome is still to be recorded."""
+
+    async def test() -> None:
+        async with scripted(tmp_path, hold=True) as it:
+            await it.deploy(a={"retries": {"attempts": 0}}, b={})
+            started = await it.send()
+            await until(lambda: len(it.runner.held) == 2)
+            slow = it.runner.held.pop()
+            it.runner.release(Outcome(error=Error("exit", "exit status 1"), retryable=False))
+            await until(lambda: [run.run.status for run in it.runs(started)] == [RunStatus.FAILED])
+            it.platform.clock.advance(31 * DAY_MS)
+            await clean(it.platform, 30)
+            assert len(it.runs(started)) == 1
+            slow.end(Outcome(output=b"1"))
+            await it.platform.until_idle()
+            assert it.count("attempts") == 2
+            await clean(it.platform, 30)
+            assert (it.count("runs"), it.count("attempts")) == (0, 0)
+
+    asyncio.run(test())

@@ -1,0 +1,82 @@
+"""Timers in SQLite: which are due, in which order, and when the next one is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepwell.core.run.messages import Timer, TimerKind
+from stepwell.local.database.schema import connect, migrate
+from stepwell.local.database.timers import Timers
+
+DELAY, RETRY = Timer(TimerKind.DELAY, 0), Timer(TimerKind.RETRY, 1, 2)
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A database with runs of the numbers 1 to 3, whose ids are r1 to r3."""
+    connection = connect(tmp_path / "db")
+    migrate(connection)
+    for seq in (1, 2, 3):
+        connection.execute(
+            'INSERT INTO runs (seq, id, function, version, event, user, "after", status, active, created_at, state)'
+            " VALUES (?, ?, 'f', 1, 1, NULL, 0, 0, 0, 0, '')",
+            (seq, f"r{seq}"),
+        )
+    yield connection
+    connection.close()
+
+
+def test_a_timer_is_due_at_its_very_millisecond_and_not_before(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    timers.set(1, DELAY, 1_000)
+    assert timers.take_due(999) == []
+    assert timers.take_due(1_000) == [("r1", DELAY)]
+    assert timers.take_due(1_000) == []
+
+
+def test_timers_that_are_due_come_in_the_order_of_their_times(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    timers.set(1, DELAY, 30)
+    timers.set(2, RETRY, 10)
+    timers.set(3, DELAY, 20)
+    timers.set(3, RETRY, 31)
+    assert timers.take_due(30) == [("r2", RETRY), ("r3", DELAY), ("r1", DELAY)]
+    assert timers.next_due() == 31
+
+
+def test_a_timer_that_is_set_again_has_its_new_time_alone(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    timers.set(1, DELAY, 10)
+    timers.set(1, DELAY, 20)
+    assert timers.next_due() == 20
+    assert timers.take_due(30) == [("r1", DELAY)]
+
+
+def test_a_timer_that_is_cleared_leaves_the_others_of_its_run(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    for timer in (DELAY, RETRY, Timer(TimerKind.RETRY, 1, 3), Timer(TimerKind.RETRY, 2, 2)):
+        timers.set(1, timer, 10)
+    timers.set(2, RETRY, 10)
+    timers.clear(1, RETRY)
+    left = {("r1", DELAY), ("r1", Timer(TimerKind.RETRY, 1, 3)), ("r1", Timer(TimerKind.RETRY, 2, 2)), ("r2", RETRY)}
+    assert set(timers.take_due(10)) == left
+    assert timers.next_due() is None
+
+
+def test_whoever_knows_the_next_time_learns_of_any_change(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    assert timers.changed
+    timers.next_due()
+    assert not timers.changed
+    timers.set(1, DELAY, 10)
+    assert timers.changed
+    timers.next_due()
+    timers.clear(1, DELAY)
+    assert timers.changed
+    timers.next_due()
+    timers.take_due(10)
+    assert timers.changed
