@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.core.routing.versions import Canary, Routing
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
 from stepwell.local.code.in_use import code_in_use
@@ -303,3 +304,18 @@ def test_a_run_that_failed_stays_while_one_of_its_attempts_goes_on(tmp_path: Pat
             assert (it.count("runs"), it.count("attempts")) == (0, 0)
 
     asyncio.run(test())
+
+
+def test_versions_that_get_new_runs_stay_however_old_they_are(tmp_path: Path) -> None:
+    """The live one, after a rollback, and the one that is tried beside it."""
+
+    async def test(it: Scripted) -> None:
+        for n in range(5):
+            await it.deploy(a={"env": {"N": str(n)}})
+        routing = Routing(2, Canary(3, 0.1, "event.id", 0))
+        await it.platform.registration.change_routing("f", lambda before, versions, now: routing)
+        it.platform.clock.advance(31 * DAY_MS)
+        await clean(it.platform, 30)
+        assert versions(it, "f") == [2, 3, 5]
+
+    on_platform(tmp_path, test)
