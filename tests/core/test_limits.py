@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stepwell.aws.api import logs
-from stepwell.core.cel.expressions import MAX_SOURCE_BYTES
+from stepwell.core.cel.limits import MAX_SOURCE_BYTES
 from stepwell.core.duration import LONGEST_MS
-from stepwell.core.events import events, users
+from stepwell.core.events import envelope, request, users
 from stepwell.core.json_input import MAX_LEVELS
 from stepwell.core.routing.idempotency import WINDOW_MS
 from stepwell.core.run.approvals import MOST_BY, MOST_COMMENT
@@ -17,9 +17,9 @@ from stepwell.core.run.outcome import MAX_OUTPUT_BYTES
 from stepwell.local.runners import program, router
 
 LIMITS = {
-    "events of a request": (events.MAX_EVENTS, 1_000),
-    "bytes of an event": (events.MAX_EVENT_BYTES, 262_144),
-    "bytes of a request's body": (events.MAX_BODY_BYTES, 4_194_304),
+    "events of a request": (request.MAX_EVENTS, 1_000),
+    "bytes of an event": (envelope.MAX_EVENT_BYTES, 262_144),
+    "bytes of a request's body": (request.MAX_BODY_BYTES, 4_194_304),
     "levels of an event": (MAX_LEVELS, 128),
     "bytes of an output": (MAX_OUTPUT_BYTES, 262_144),
     "bytes of a step's input": (MAX_INPUT_BYTES, 655_360),
