@@ -14,8 +14,9 @@ from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items, read_item
 from stepwell.aws.table.keys import FUNCTIONS_STATE, function_key, starts_key
-from stepwell.aws.table.start_items import read_routes
+from stepwell.aws.table.start_items import put_starts, read_routes
 from stepwell.core.cel.expressions import compile_expression
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.routing.versions import Release, deleted, paused
@@ -155,3 +156,14 @@ def test_an_item_without_indexes_as_earlier_versions_wrote_it_starts_the_same(re
     assert row is not None
     put_items(resources.table, [{name: value for name, value in row.items() if name != "ix"}])
     assert started(Registry(resources), ["go"]) == expected == [("go7", "f", 1)]
+
+
+def test_a_push_that_is_overtaken_by_a_newer_one_does_not_replace_what_it_wrote(resources: Resources) -> None:
+    definition = push(resources, "f", "old")
+    overtaken = read_item(resources.table, function_key("f"))
+    assert overtaken is not None
+    push(resources, "f", "new")
+    put_starts(resources.table, overtaken, [compile_plan(definition, 1)])
+    (route,) = read_routes(resources.table)
+    assert [trigger.event for trigger in route.live.triggers] == ["new"]
+    assert [row[1:] for row in started(Registry(resources), ["old", "new"])] == [("f", 2)] * 15
