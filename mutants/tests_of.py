@@ -16,7 +16,7 @@ from mutants.runs import run_tests
 
 # Folders of tests, in the order in which they are tried; "@" and a platform leaves out the tests on the other one.
 FOLDERS = {
-    "core": ("tests/core", "tests/behaviour@local", "tests/local", "tests/api"),
+    "core": ("tests/core", "tests/project", "tests/event_types", "tests/behaviour@local", "tests/local", "tests/api"),
     "engine": (
         "tests/engine",
         "tests/store",

@@ -181,6 +181,18 @@ def test_all_of_a_batch_comes_again_soon_if_its_handler_raises(stepwell_aws: Con
     assert {record["attributes"]["ApproximateReceiveCount"] for record in again} == {"2"}
 
 
+def test_of_a_batch_that_failed_in_part_what_succeeded_is_left_alone(stepwell_aws: ContainerStepwell) -> None:
+    url, event = stepwell_aws.resources.outcomes_queue, received(stepwell_aws, 3)
+    failed = event["Records"][1]
+
+    def fails_in_part(event: Any, context: Any) -> Any:
+        return {"batchItemFailures": [{"itemIdentifier": failed["messageId"]}]}
+
+    redelivered_soon(fails_in_part)(event, LambdaContext())
+    stepwell_aws.emulator.advance(1000)
+    assert [record["body"] for record in stepwell_aws.emulator.queues.receive(url)["Records"]] == [failed["body"]]
+
+
 def test_a_lambda_that_is_almost_at_its_timeout_leaves_it_at_that(stepwell_aws: ContainerStepwell) -> None:
     url, event = stepwell_aws.resources.outcomes_queue, received(stepwell_aws, 1)
     with pytest.raises(OSError, match="loaded"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stepwell.aws.api import logs
+from stepwell.aws.signing.signing_keys import KEPT_MS
 from stepwell.core.cel.limits import MAX_SOURCE_BYTES
 from stepwell.core.duration import LONGEST_MS
 from stepwell.core.events import envelope, request, users
@@ -25,6 +26,10 @@ LIMITS = {
     "bytes of a step's input": (MAX_INPUT_BYTES, 655_360),
     "bytes of an attempt's log": (router.MAX_LOG_BYTES, 4_194_304),
     "bytes of an attempt's log on AWS": (logs.MAX_LOG_BYTES, 4_194_304),
+    "milliseconds for which a key counts after it was retired": (
+        KEPT_MS,
+        31_708_800_000,
+    ),  # more than an approval waits
     "bytes of a program's argument": (program.MAX_ARGUMENT_BYTES, 98_304),
     "losses of a step": (MAX_LOSSES, 4),
     "milliseconds of a delay or a ttl": (LONGEST_MS, 31_622_400_000),
