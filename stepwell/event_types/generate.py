@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stepwell.event_types.schema import DIALECT, Schema, describes
+from stepwell.event_types.described import describes
+from stepwell.event_types.schema import DIALECT, Schema
 
 _PATIENCE_S = 120
 

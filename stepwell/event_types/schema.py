@@ -1,4 +1,4 @@
-"""What all of event types ask of a JSON Schema (2020-12): is it one, what of an event does it describe, and its places.
+"""JSON Schemas (2020-12) as documents: the schemas in them, and where their `$ref`s lead.
 
 One rule: a schema stands alone. A `$ref` leads to a place in the same schema, and nothing is ever fetched.
 """
@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from stepwell.core.definition.problems import Pointer, Problem, shown
+from stepwell.core.definition.problems import Pointer
 
 if TYPE_CHECKING:
     import jsonschema_rs
@@ -21,12 +19,8 @@ if TYPE_CHECKING:
 Schema = dict[str, Any] | bool
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+EMBEDDED = "urn:stepwell:event-type"  # an id of its own, so that the refs in the schema stay those into itself
 POLICY = "x-stepwell-policy"  # what happens to an event that is not valid; may stand in a schema
-POLICIES = ("reject", "warn", "off")
-_DEEPEST = 64
-_MOST_PLACES = 10_000
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_ENVELOPE = frozenset({"name", "data", "user", "id", "ts", "v"})
 
 # Where a schema holds other schemas. IN_PLACE: those that look at the same value as the schema they stand in.
 ONE_SCHEMA = frozenset({"additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
@@ -47,8 +41,8 @@ class Document:
 
     def target(self, ref: str) -> Place | None:
         """The place that a `$ref` means; None if it is not in this document, or is no schema."""
-        if ref.startswith(_EMBEDDED):
-            return self._inside().target(ref.removeprefix(_EMBEDDED) or "#")
+        if ref.startswith(EMBEDDED):
+            return self._inside().target(ref.removeprefix(EMBEDDED) or "#")
         if ref.startswith("#") and (ref == "#" or ref[1] == "/"):
             return self._at(ref[2:].split("/") if len(ref) > 1 else [])
         if self._anchors is None:
@@ -66,17 +60,17 @@ class Document:
             schema = place.schema
             if '"$ref"' in json.dumps(schema):  # else what stands around it does not matter
                 schema = {
-                    "$ref": f"{_EMBEDDED}#{quote(json_pointer(pointer))}",
-                    "$defs": {"whole": _embedded(self.root.schema)},
+                    "$ref": f"{EMBEDDED}#{quote(json_pointer(pointer))}",
+                    "$defs": {"whole": embedded(self.root.schema)},
                 }
             self._validators[pointer] = validator(schema)
         return bool(self._validators[pointer].is_valid(value))
 
     def _inside(self) -> Document:
-        """The schema that `data_schema` or `event_schema` has put into this one."""
+        """The schema that `described.event_schema` has put into this one."""
         if self._embedded is None:
             definitions = self.root.get("$defs") or {}
-            value = next((s for s in definitions.values() if isinstance(s, dict) and s.get("$id") == _EMBEDDED), True)
+            value = next((s for s in definitions.values() if isinstance(s, dict) and s.get("$id") == EMBEDDED), True)
             self._embedded = Document(value)
         return self._embedded
 
@@ -161,154 +155,6 @@ def validator(schema: Schema) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema, offline=True, validate_formats=False, pattern_options=linear)
 
 
-# --- what it describes -----------------------------------------------------------------------------------------------
-
-
-def describes(schema: Schema) -> Literal["data", "event"]:
-    """What of an event a schema is about: its `data`, or the whole of it.
-
-    The whole event, if the schema's properties are those of an event: `name`, `data` (an object), and nothing but
-    name, data, user, id, ts, v. So both the files `<name>.<v>.schema.json` and Inngest's triggers are understood.
-    """
-    document = Document(schema)
-    properties: dict[str, Place] = {}
-    for place in conjunction(document.root):
-        properties |= {name: place.child("properties", name) for name in place.get("properties") or {}}
-    if not {"name", "data"} <= properties.keys() <= _ENVELOPE:
-        return "data"
-    types = [place.get("type") for place in conjunction(properties["data"])]
-    return "data" if any(t is not None and t != "object" and "object" not in t for t in types) else "event"
-
-
-def data_schema(schema: Schema) -> Schema:
-    """The schema of the event's `data`, whatever `schema` describes."""
-    if describes(schema) == "data" or not isinstance(schema, dict):
-        return schema
-    document = Document(schema)
-    found = [p.child("properties", "data") for p in conjunction(document.root) if "data" in (p.get("properties") or {})]
-    refs = [{"$ref": f"{_EMBEDDED}#{json_pointer(place.pointer)}"} for place in found]
-    return {**(refs[0] if len(refs) == 1 else {"allOf": refs}), "$defs": {"event": _embedded(schema)}}
-
-
-def event_schema(schema: Schema) -> Schema:
-    """The schema of the whole event, whatever `schema` describes."""
-    if describes(schema) == "event":
-        return schema
-    if not isinstance(schema, dict):
-        return {"properties": {"data": schema}}
-    return {"properties": {"data": {"$ref": _EMBEDDED}}, "$defs": {"data": _embedded(schema)}}
-
-
-_EMBEDDED = "urn:stepwell:event-type"  # an id of its own, so that the refs in the schema stay those into itself
-
-
-def _embedded(schema: Schema) -> dict[str, Any]:
-    return {"$schema": DIALECT, **(schema if isinstance(schema, dict) else {}), "$id": _EMBEDDED}
-
-
-# --- whether it is one -----------------------------------------------------------------------------------------------
-
-
-def refusals(schema: object) -> list[Problem]:
-    """Why this cannot be the schema of an event, each reason with its place; empty if it can."""
-    if not isinstance(schema, dict | bool):
-        return [Problem((), f'a schema is an object such as {{"type": "object"}}, not {shown(schema)}')]
-    if too_deep := _too_deep(schema):
-        return [too_deep]
-    dialect = schema.get("$schema", DIALECT) if isinstance(schema, dict) else DIALECT
-    if not isinstance(dialect, str) or dialect.rstrip("#") != DIALECT:
-        message = f"$schema is {shown(dialect)}, and event types are JSON Schema 2020-12; write {DIALECT}"
-        return [Problem(("$schema",), message)]
-    errors = islice(validator({"$ref": DIALECT}).iter_errors(schema), 1000)
-    found = dict.fromkeys(Problem(tuple(error.instance_path), _in_words(error)) for error in errors)
-    return list(found)[:100] or _unfit(Document(schema)) or _unusable(schema)
-
-
-def _in_words(error: jsonschema_rs.ValidationError) -> str:
-    if error.instance_path[-1:] == ["type"]:
-        return f"type is one of {', '.join(_TYPES)}, or a list of these, not {shown(error.instance)}"
-    return error.message[:300]
-
-
-def _unusable(schema: Schema) -> list[Problem]:
-    try:
-        validator(schema)
-    except ValueError as error:
-        path = tuple(getattr(error, "instance_path", ()))
-        message = str(getattr(error, "message", error)).partition("\n")[0][:300]
-        if 'is not a "regex"' in message:
-            message = "cannot be matched in linear time; leave out lookaround, backreferences and large counts"
-        return [Problem(path, message)]
-    return []
-
-
-def _too_deep(schema: Schema) -> Problem | None:
-    todo: list[tuple[Any, Pointer]] = [(schema, ())]
-    seen = 0
-    while todo:
-        value, pointer = todo.pop()
-        seen += 1
-        if len(pointer) > _DEEPEST:
-            return Problem(pointer[:3], f"is nested more than {_DEEPEST} deep; give its parts names under $defs")
-        if seen > _MOST_PLACES * 10:
-            return Problem((), "is too large to be the schema of an event; leave out what no reader needs")
-        if isinstance(value, float) and not isfinite(value):
-            return Problem(pointer, "is too large for a number")
-        if isinstance(value, dict):
-            todo += [(child, (*pointer, key)) for key, child in value.items()]
-        elif isinstance(value, list):
-            todo += [(child, (*pointer, i)) for i, child in enumerate(value)]
-    return None
-
-
-def _unfit(document: Document) -> list[Problem]:
-    """What the specification allows, and an event's schema may not have."""
-    everywhere = dict.fromkeys(places(document))
-    if len(everywhere) > _MOST_PLACES:
-        return [Problem((), f"has more than {_MOST_PLACES:,} schemas in it; leave out what no reader needs")]
-    found: list[Problem] = []
-    for place in everywhere:
-        for keyword in ("$ref", "$dynamicRef"):
-            if isinstance(ref := place.get(keyword), str):
-                found += _wrong_ref(place, keyword, ref, everywhere)
-        if place.pointer and place.get("$id") is not None:
-            message = "an $id inside a schema changes what its $refs mean; remove it, and use $anchor or #/$defs/..."
-            found.append(Problem((*place.pointer, "$id"), message))
-    policy = document.root.get(POLICY)
-    if policy is not None and policy not in POLICIES:
-        found.append(Problem((POLICY,), f"{POLICY} is one of {', '.join(POLICIES)}, not {shown(policy)}"))
-    return found or _circles(everywhere)
-
-
-def _wrong_ref(place: Place, keyword: str, ref: str, everywhere: dict[Place, None]) -> Iterator[Problem]:
-    at = (*place.pointer, keyword)
-    if keyword == "$dynamicRef":
-        yield Problem(at, "$dynamicRef is not available for events; use $ref")
-    elif not ref.startswith("#"):
-        message = f"{shown(ref)} leads out of the schema, and nothing is fetched; put it under $defs: #/$defs/..."
-        yield Problem(at, message)
-    elif place.document.target(ref) not in everywhere:
-        yield Problem(at, f"{shown(ref)} leads to no schema; name one that is there, as in #/$defs/address")
-
-
-def _circles(everywhere: dict[Place, None]) -> list[Problem]:
-    """A schema that needs itself for the same value: no validator comes to an end with it."""
-    state: dict[Place, bool] = {}  # False while on the way, True when left for good
-    for start in everywhere:
-        todo = [(start, False)]
-        while todo:
-            place, leaving = todo.pop()
-            if leaving:
-                state[place] = True
-            elif state.get(place) is False:
-                return [Problem(place.pointer, "refers to itself without going into a field; no value can be checked")]
-            elif place not in state:
-                state[place] = False
-                todo.append((place, True))
-                todo += [(child, False) for child in same_value(place) if state.get(child) is not True]
-    return []
-
-
 def same_value(place: Place) -> list[Place]:
     """The schemas that one in this place leads to for the value that it is held against itself."""
     found = [child for keyword, child in _children(place) if keyword in _IN_PLACE]
@@ -328,3 +174,8 @@ def _children(place: Place) -> Iterator[tuple[str, Place]]:
             yield from ((keyword, place.child(keyword, i)) for i, v in enumerate(value) if isinstance(v, dict | bool))
         elif keyword in MAPS_OF_SCHEMAS and isinstance(value, dict):
             yield from ((keyword, place.child(keyword, k)) for k, v in value.items() if isinstance(v, dict | bool))
+
+
+def embedded(schema: Schema) -> dict[str, Any]:
+    """The schema as one that stands inside another; `{"$ref": EMBEDDED}` leads to it."""
+    return {"$schema": DIALECT, **(schema if isinstance(schema, dict) else {}), "$id": EMBEDDED}

@@ -15,8 +15,9 @@ import orjson
 
 from stepwell.core.cel.ast import Scalar
 from stepwell.event_types.alternatives import alternatives
+from stepwell.event_types.described import describes, event_schema
 from stepwell.event_types.known import Known
-from stepwell.event_types.schema import Document, Schema, describes, event_schema
+from stepwell.event_types.schema import Document, Schema
 
 _KINDS = {"null": "null", "boolean": "bool", "integer": "number", "fraction": "number", "string": "string",
           "array": "list", "object": "map"}  # fmt: skip

@@ -119,7 +119,8 @@ def _invalid(prefix: str, path: Iterable[str | int], message: str) -> Invalid:
 def check_schema(schema: Any) -> Checked:
     """Raises BadSchema."""
     from stepwell.event_types.depth import TooManyWays, deepest  # who only checks events waits for neither of them
-    from stepwell.event_types.schema import describes, refusals
+    from stepwell.event_types.described import describes
+    from stepwell.event_types.schema_checks import refusals
 
     try:
         size = len(orjson.dumps(schema))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from stepwell.cli.main import COMMANDS, app
 
 SERVERS = {"starlette", "uvicorn", "uvloop", "watchfiles", "sqlite3", "asyncio.subprocess", "stepwell.local"}
-LIBRARIES = {"boto3", "cel_expr_python", "genson", "jsonschema_rs", "pathspec", "yaml"}
+LIBRARIES = {"boto3", "cel_expr_python", "genson", "jsonschema", "jsonschema_rs", "pathspec", "yaml"}
 OURS = {"stepwell.api", "stepwell.aws", "stepwell.core.definition.definition", "stepwell.engine", "stepwell.project"}
 SCRIPT = """
 import contextlib, sys
@@ -55,7 +55,7 @@ def test_a_server_imports_nothing_that_its_functions_do_not_need(tmp_path: Path)
         text=True,
         check=True,
     )
-    items = {"dotenv", "genson", "http.cookiejar", "httpx", "jsonschema_rs", "pathspec"}
+    items = {"dotenv", "genson", "http.cookiejar", "httpx", "jsonschema", "jsonschema_rs", "pathspec"}
     assert not items & set(done.stdout.split())
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from stepwell.event_types.compatibility import Comparison, compare
-from stepwell.event_types.schema import json_pointer, refusals
+from stepwell.event_types.schema import json_pointer
+from stepwell.event_types.schema_checks import refusals
 
 TEXT, NUMBER, WHOLE, NULL = ({"type": name} for name in ("string", "number", "integer", "null"))
 

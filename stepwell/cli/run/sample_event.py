@@ -68,8 +68,8 @@ def _example(name: str, schema: Schema, expression: str | None, seed: int) -> di
 
 
 def _event(name: str, schema: Schema, seed: str) -> dict[str, Any]:
+    from stepwell.event_types.described import describes
     from stepwell.event_types.sample import NoSample, sample
-    from stepwell.event_types.schema import describes
 
     made = sample(schema, seed)
     if not isinstance(made, dict):

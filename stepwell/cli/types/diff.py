@@ -70,7 +70,8 @@ def _show(title: str, breaks: list[Break]) -> None:
 
 
 def _schema(which: str, env: str | None) -> Schema:
-    from stepwell.event_types.schema import json_pointer, refusals
+    from stepwell.event_types.schema import json_pointer
+    from stepwell.event_types.schema_checks import refusals
     from stepwell.project.schemas import read_schema
     from stepwell.project.source import LoadError
 
