@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stepwell.api.access import AnyKey, LocalOnly
-from stepwell.dev.console import DevConsole
+from stepwell.dev.deploy_console import DeployConsole
+from stepwell.dev.event_console import EventConsole
+from stepwell.dev.output import Output
 from stepwell.dev.watching import Watcher
 from stepwell.local.database.log_files import log_folder
 from stepwell.local.engine.retention import keep_clean
@@ -46,12 +48,14 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
     with listen(options.host, options.port) as listener:
         url = url_of(listener, "http" if options.certificate is None else "https")
         async with open_server(replace(settings, public_url=settings.public_url or url)) as server:
-            console = DevConsole(server.queries, server.platform.store.catalog, as_json=options.as_json)
+            output = Output(as_json=options.as_json)
+            console = DeployConsole(output)
+            events = EventConsole(output, server.queries, server.platform.store.catalog)
             for name, level in ((ATTEMPTS, logging.INFO), (EVENTS, logging.DEBUG)):
                 logger = logging.getLogger(name)
                 logger.setLevel(level)
                 logger.propagate = False  # the console shows them
-                logger.addHandler(console)
+                logger.addHandler(events)
             known = KnownFunctions()
             await deploy_all(server, options.paths, console, known)
 
@@ -59,7 +63,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 console.ready(url, options.paths, len(server.broken))
                 await asyncio.gather(
                     watch(server, options.paths, console, known),
-                    console.follow(server.platform.store.position(server.platform.clock.now())),
+                    events.follow(server.platform.store.position(server.platform.clock.now())),
                     keep_clean(server.platform, options.keep_days),
                 )
 
@@ -69,7 +73,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
             )
 
 
-async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevConsole, known: KnownFunctions) -> Tree:
+async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DeployConsole, known: KnownFunctions) -> Tree:
     """Make what is on disk live; a definition that does not load keeps its old version and is reported. Functions of
     which nothing was changed since the last time are left alone."""
     tree = await asyncio.to_thread(Tree, paths)
@@ -93,7 +97,7 @@ async def deploy_all(server: LocalServer, paths: Iterable[Path], console: DevCon
 
 
 async def register_types(
-    server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction], console: DevConsole
+    server: LocalServer, paths: Iterable[Path], functions: Sequence[LoadedFunction], console: DeployConsole
 ) -> ProjectTypes:
     found = await asyncio.to_thread(project_types, paths, functions)
     results = await server.register_types(found.types)
@@ -111,7 +115,7 @@ def _doubts(functions: Sequence[LoadedFunction], types: ProjectTypes) -> list[Pl
     return [*checked.errors, *checked.warnings, *surprises(types)]
 
 
-async def watch(server: LocalServer, paths: Iterable[Path], console: DevConsole, known: KnownFunctions) -> None:
+async def watch(server: LocalServer, paths: Iterable[Path], console: DeployConsole, known: KnownFunctions) -> None:
     """Deploy again whenever something below the paths was saved."""
     named = {path.parent if is_file(path) else path for path in paths}
     database = server.settings.database

@@ -1,0 +1,143 @@
+"""What `stepwell dev` prints of what lies on disk: functions, types of events and webhooks, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from stepwell.dev.output import Output
+from stepwell.event_types.registry import TypeChange, TypeRefused
+from stepwell.local.server import Deployed
+from stepwell.local.webhooks import Synchronised
+from stepwell.project.load import PlacedProblem
+from stepwell.project.only_on_aws import only_on_aws
+from stepwell.project.webhooks import FoundWebhooks
+from stepwell.terminal import shown
+
+_MOST_FUNCTIONS = 50  # that are shown at the start: laying out a row takes half a millisecond of the loop's time
+
+
+class DeployConsole:
+    def __init__(self, output: Output) -> None:
+        self._line, self._output = output.line, output
+        self._deployed: list[Deployed] = []
+        self._is_ready = False
+        self._reported: frozenset[PlacedProblem] = frozenset()
+        self._passed_over: frozenset[str] = frozenset()
+        self._wrong_types: frozenset[str] = frozenset()
+        self._wrong_webhooks: frozenset[str] = frozenset()
+
+    def deployed(self, deployed: Deployed) -> None:
+        function_id = deployed.function.definition.id
+        registered = deployed.registered
+        changed = registered is None or registered.is_new or not self._is_ready
+        if not changed:
+            return
+        for warning in (*deployed.function.warnings(), *only_on_aws(deployed.function)):
+            self._line("warning", f"[yellow]warning[/] {shown(str(warning))}", message=str(warning))
+        for reason in deployed.missing:
+            self._line(
+                "missing",
+                f"[yellow]not live[/] {shown(function_id)}: {shown(reason)}",
+                function=function_id,
+                why=reason,
+            )
+        self._say_if_it_waits(deployed)
+        if self._is_ready and registered is not None and deployed.is_live:
+            text = f"[green]live[/] {shown(function_id)} v{registered.version}"
+            self._line("live", text, function=function_id, version=registered.version)
+        else:
+            self._deployed.append(deployed)
+
+    def _say_if_it_waits(self, deployed: Deployed) -> None:
+        function_id, why = deployed.function.definition.id, ""
+        if deployed.registered is not None and not deployed.is_live:
+            why = "it was deleted, and is live again once it changes"
+            text = f"[yellow]not live[/] {shown(function_id)}: {shown(why)}"
+        elif deployed.is_paused:
+            why = "it starts no runs until it is resumed"
+            text = f"[yellow]paused[/] {shown(function_id)}: {shown(why)}"
+        if why:
+            self._line("missing", text, function=function_id, why=why)
+
+    def removed(self, function_id: str) -> None:
+        self._line("removed", f"[yellow]removed[/] {shown(function_id)}: its definition is gone", function=function_id)
+
+    def problems(self, problems: Sequence[PlacedProblem]) -> None:
+        """Report what is wrong, each problem once until it is mended."""
+        for problem in problems:
+            if problem not in self._reported:
+                self._line("problem", f"[red]error[/] {shown(str(problem))}", message=str(problem))
+        self._reported = frozenset(problems)
+
+    def passed_over(self, definitions: Sequence[PlacedProblem]) -> None:
+        """Report definitions that are not used, each once until it is mended."""
+        self._passed_over = self._new(
+            [("warning", "[yellow]warning[/]", str(definition)) for definition in definitions], self._passed_over
+        )
+
+    def types(
+        self,
+        results: Sequence[TypeChange | TypeRefused],
+        problems: Sequence[PlacedProblem],
+        warnings: Sequence[PlacedProblem],
+    ) -> None:
+        """Report which types of events are new, and what is wrong with others, once until it is mended."""
+        wrong = [("problem", "[red]error[/]", str(problem)) for problem in problems]
+        wrong += [("problem", "[red]error[/]", str(result)) for result in results if isinstance(result, TypeRefused)]
+        wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in warnings]
+        self._wrong_types = self._new(wrong, self._wrong_types)
+        for result in results:
+            if isinstance(result, TypeChange) and result.what != "unchanged":
+                detail = f"{shown(result.version)} {shown(result.what)}, {shown(result.policy)}"
+                text = f"[green]type[/] {shown(result.name)} {detail}"
+                self._line(
+                    "type", text, name=result.name, version=result.version, change=result.what, policy=result.policy
+                )
+
+    def webhooks(self, done: Synchronised, found: FoundWebhooks) -> None:
+        """Report which webhooks are new or gone, and what is wrong with others, once until it is mended."""
+        wrong = [("problem", "[red]error[/]", str(problem)) for problem in found.problems]
+        wrong += [("warning", "[yellow]warning[/]", str(warning)) for warning in found.warnings]
+        self._wrong_webhooks = self._new(wrong, self._wrong_webhooks)
+        for name in done.changed:
+            self._line("webhook", f"[green]webhook[/] {shown(name)} at /webhooks/{shown(name)}", name=name)
+        for name in done.removed:
+            self._line("removed", f"[yellow]removed[/] webhook {shown(name)}: its file is gone", webhook=name)
+
+    def _new(self, wrong: Sequence[tuple[str, str, str]], reported: frozenset[str]) -> frozenset[str]:
+        for kind, label, message in wrong:
+            if message not in reported:
+                self._line(kind, f"{label} {shown(message)}", message=message)
+        return frozenset(message for _, _, message in wrong)
+
+    def trouble(self, message: str) -> None:
+        self._line("problem", f"[red]error[/] {shown(message)}", message=message)
+
+    def ready(self, url: str, paths: Iterable[Path], broken: int) -> None:
+        """The server answers: show where, and the functions. `broken`: how much of what was found is not in service."""
+        self._is_ready = True
+        live = [d for d in self._deployed if d.is_live]
+        if live:
+            table = Table("function", "version", "starts on", "steps", box=None, header_style="dim", pad_edge=False)
+            for deployed in live[:_MOST_FUNCTIONS]:
+                definition, registered = deployed.function.definition, deployed.registered
+                triggers = [t.event if t.event else f"cron {t.cron}" for t in definition.triggers]
+                version = f"v{registered.version}" if registered else ""
+                version += ", paused" if deployed.is_paused else ""
+                table.add_row(
+                    shown(definition.id), version, "\n".join(map(shown, triggers)), shown(", ".join(definition.steps))
+                )
+            more = len(live) - _MOST_FUNCTIONS
+            self._output.table(table, f"[dim]... {more:,} more; stepwell functions shows all[/]" if more > 0 else "")
+        if broken:
+            words = f"{broken} of what was found is not in service, see above"
+            self._line("broken", f"[yellow]warning[/] {words}", count=broken)
+        elif not live:
+            where = ", ".join(str(path) for path in paths)
+            self._line("empty", f"no functions below {shown(where)} yet; `stepwell init` makes one", paths=where)
+        self._line(
+            "ready", f"\n[bold green]ready[/] at [bold]{shown(url)}[/]  send events to {shown(url)}/e/dev", url=url
+        )
