@@ -77,6 +77,7 @@ class Baselines:
     def __init__(self, tree: Path, kept: Path) -> None:
         self._tree = tree
         self._kept = kept
+        self._passes: dict[str, bool] = {}
         self.cpu = 0.0  # seconds that baselines took in this process
         self._known: dict[str, Baseline] = {}
         if kept.exists():
@@ -93,6 +94,23 @@ class Baselines:
             self.cpu += found.cpu
             self._keep()
         return found
+
+    def without(self, file: TestFile) -> list[str]:
+        """Arguments of pytest: leave out the tests that fail anyway."""
+        known = self.known(file)
+        return [f"--deselect={test}" for test in known.failed] if known else []
+
+    def patience(self, file: TestFile) -> float:
+        """Seconds after which a mutant of which nothing is heard runs in circles."""
+        known = self.known(file)
+        return 30 + 8 * known.seconds if known else _LONGEST_BASELINE
+
+    def passes(self, test: str) -> bool:
+        """Says whether a test that fails with a mutant passes without it."""
+        if test not in self._passes:
+            run = run_tests(self._tree, [test], _LONGEST_BASELINE)
+            self._passes[test], self.cpu = not run.failed, self.cpu + run.cpu
+        return self._passes[test]
 
     def _keep(self) -> None:
         self._kept.parent.mkdir(exist_ok=True)
@@ -125,27 +143,29 @@ def _of_the_text(line: str) -> str:
     return f"{path} {_INNER.sub('', name) or '<module>'}"
 
 
-def test_files(tree: Path, package: str, mutant: Mutant, baselines: Baselines) -> list[TestFile]:
-    """Returns what could find a mutant: files named as its module, then the quick ones."""
-    found: list[TestFile] = []
+def test_files(tree: Path, package: str, mutant: Mutant, baselines: Baselines) -> list[tuple[TestFile, bool]]:
+    """Returns what could find a mutant, files called as its module first; and whether a file names the module."""
+    found: list[tuple[TestFile, int]] = []
     for folder in FOLDERS[package]:
         path, _, platform = folder.partition("@")
         files = [TestFile(f.relative_to(tree).as_posix(), platform) for f in sorted((tree / path).glob("test_*.py"))]
-        found += sorted(files, key=lambda file: (*_distance(tree, file, mutant), _cost(baselines.known(file))))
-    return sorted(found, key=lambda file: _distance(tree, file, mutant)[0])
+        distances = [(file, _distance(tree, file, mutant)) for file in files]
+        found += sorted(distances, key=lambda item: (item[1], _cost(baselines.known(item[0]))))
+    return [(file, distance < 2) for file, distance in sorted(found, key=lambda item: min(item[1], 2))]
 
 
 def _cost(baseline: Baseline | None) -> float:
     return baseline.cpu if baseline else 5.0
 
 
-def _distance(tree: Path, file: TestFile, mutant: Mutant) -> tuple[int, int]:
+def _distance(tree: Path, file: TestFile, mutant: Mutant) -> int:
+    """0: the file imports the module and is called as it is; 1: it imports it; 2: it is called so; 3: neither."""
     module = Path(mutant.path).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-    in_name = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
+    is_called_so = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
     text = (tree / file.path).read_text("utf-8")
     parent, _, last = module.rpartition(".")
-    mentions = module in text or re.search(rf"from {re.escape(parent)} import .*\b{last}\b", text) is not None
-    return 0 if in_name and mentions else 1, 0 if in_name or mentions else 1
+    imports = module in text or re.search(rf"from {re.escape(parent)} import .*\b{last}\b", text) is not None
+    return (0 if is_called_so else 1) if imports else (2 if is_called_so else 3)
 
 
 def _words(name: str) -> set[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from types import FrameType
+from types import CodeType, FrameType
 
-_SEEN: set[int] = set()  # ids, since a code object's own hash is that of all it holds
+# By id, since a code object's own hash is that of all it holds. They are kept, so that no other one gets the id.
+_SEEN: dict[int, CodeType] = {}
 
 
 def note_functions(prefix: str, path: str) -> None:
@@ -17,7 +18,7 @@ def note_functions(prefix: str, path: str) -> None:
     def note(frame: FrameType, event: str, argument: object) -> None:
         code = frame.f_code
         if id(code) not in _SEEN:
-            _SEEN.add(id(code))
+            _SEEN[id(code)] = code
             if code.co_filename.startswith(prefix):
                 os.write(file, f"{code.co_filename[len(prefix) :]}\t{code.co_qualname}\n".encode())
 
