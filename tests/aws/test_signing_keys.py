@@ -179,6 +179,16 @@ def test_a_token_names_the_key_that_signed_it(batches: Batches) -> None:
     assert key_of(".".join(link.split(".")[-2:])) == current
 
 
+def test_a_token_counts_for_its_run_its_step_and_its_attempt_alone(batches: Batches) -> None:
+    tokens = Tokens(batches.resources)
+    token = tokens.of("run", "step", 1)
+    assert tokens.is_valid(token, "run", "step", 1)
+    for other in (("run", "step", 2), ("run", "other", 1), ("other", "step", 1), ("run/step", "1", 1)):
+        assert not tokens.is_valid(token, *other)
+    for no_token in (None, 1, "", token[:-1], token.upper()):
+        assert not tokens.is_valid(no_token, "run", "step", 1)
+
+
 @pytest.mark.parametrize("is_warm", [True, False])
 def test_a_rotation_leaves_open_approvals_and_running_attempts_as_they_are(batches: Batches, is_warm: bool) -> None:
     payload, link = asking_and_running(batches)
