@@ -1,22 +1,20 @@
-"""The code of a step: which files belong to it, their hash, and the read-only copy that attempts run in.
+"""The code of a step: which files belong to it, and their hash.
 
-One rule: equal hashes mean equal code. The hash covers relative paths, exec bits, link texts and bytes, each framed so
-that no two different folders look alike; a copy is checked against it before anybody sees it.
+Equal hashes mean equal code. The hash covers relative paths, exec bits, link texts and bytes, each framed so that no
+two different folders look alike.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stepwell.project.leftovers import is_leftover
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 LARGEST = 250 * 1024 * 1024
 MOST_FILES = 200_000
-CHANGED = ".changed-"  # begins the names of copies that were put aside
 _EXCLUDED = frozenset({".git", ".env", "__pycache__", ".stepwell"})
 _IGNORE_FILE = ".stepwellignore"
 _CHUNK = 1024 * 1024
@@ -48,9 +45,6 @@ class StepCode:
     file: str | None  # the name of the only file, if the step's path is one
     files: tuple[CodeFile, ...]
     hash: str  # hex
-
-
-# --- finding and hashing ---------------------------------------------------------------------------------------------
 
 
 def resolve(folder: Path, path: str) -> Path:
@@ -85,11 +79,11 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
     try:
         if path.is_dir():
             folder, file = path, None
-            walk = _walk(folder, _Ignored(folder, {function_folder.resolve(), folder}))
-            names = sorted(islice(walk, MOST_FILES + 1), key=os.fsencode)
+            paths = walk(folder, _Ignored(folder, {function_folder.resolve(), folder}))
+            names = sorted(islice(paths, MOST_FILES + 1), key=os.fsencode)
             if len(names) > MOST_FILES:
                 raise CodeError(
-                    f"the code in {_shown(folder)} has more than {MOST_FILES:,} files;"
+                    f"the code in {shown_path(folder)} has more than {MOST_FILES:,} files;"
                     f" name what is not needed in {_IGNORE_FILE}"
                 )
         else:
@@ -97,11 +91,11 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
         environments = virtual_environments(names)
         files, left = [], LARGEST
         for name in names:
-            found, size = _read(folder, name, left, environments)
+            found, size = read_file(folder, name, left, environments)
             files.append(found)
             left -= size
     except OSError as error:
-        raise CodeError(f"cannot read {_shown(error.filename or path)}: {error.strerror}") from None
+        raise CodeError(f"cannot read {shown_path(error.filename or path)}: {error.strerror}") from None
     return StepCode(folder, file, tuple(files), hash_of(files))
 
 
@@ -125,6 +119,12 @@ def dotenv(folder: Path) -> dict[str, str]:
     if any("\0" in name + value for name, value in found.items()):
         raise CodeError(f"{file} holds a NUL character, which no program can be given; remove it")
     return found
+
+
+class Filter(Protocol):
+    """Says what is no part of the code."""
+
+    def holds(self, path: str, is_folder: bool) -> bool: ...
 
 
 class _Ignored:
@@ -162,7 +162,7 @@ def _patterns(file: Path) -> GitIgnoreSpec:
         raise CodeError(f"{file} holds a pattern that cannot be read: {error}") from None
 
 
-def _walk(root: Path, ignored: _Ignored | _Leavings) -> Iterator[str]:
+def walk(root: Path, ignored: Filter) -> Iterator[str]:
     """The relative paths of all files and links that belong to the code, with /."""
     folders = [""]
     while folders:
@@ -179,7 +179,7 @@ def _walk(root: Path, ignored: _Ignored | _Leavings) -> Iterator[str]:
                     yield path
 
 
-def _read(folder: Path, name: str, limit: int, environments: frozenset[str]) -> tuple[CodeFile, int]:
+def read_file(folder: Path, name: str, limit: int, environments: frozenset[str]) -> tuple[CodeFile, int]:
     """One file of the code and its size, at most `limit`."""
     path = folder / name
     mode = path.lstat().st_mode
@@ -191,15 +191,15 @@ def _read(folder: Path, name: str, limit: int, environments: frozenset[str]) -> 
         return CodeFile(name, "l", hashlib.sha256(os.fsencode(text)).digest()), 0
     if not stat.S_ISREG(mode):
         raise CodeError(
-            f"{_shown(path)} is no file but a socket, pipe or device; remove it or add it to {_IGNORE_FILE}"
+            f"{shown_path(path)} is no file but a socket, pipe or device; remove it or add it to {_IGNORE_FILE}"
         )
     digest, size = hashlib.sha256(), 0
-    for chunk in _chunks(path):
+    for chunk in chunks(path):
         digest.update(chunk)
         size += len(chunk)
         if size > limit:
             raise CodeError(
-                f"the code in {_shown(folder)} has more than 250 MB; name what is not needed in {_IGNORE_FILE}"
+                f"the code in {shown_path(folder)} has more than 250 MB; name what is not needed in {_IGNORE_FILE}"
             )
     return CodeFile(name, "x" if mode & stat.S_IXUSR else "f", digest.digest()), size
 
@@ -214,13 +214,16 @@ def _check_link(folder: Path, link: Path, text: str) -> None:
     try:
         inside &= link.resolve().is_relative_to(folder)
     except (OSError, RuntimeError):
-        raise CodeError(f"{_shown(link)} is a link that leads to itself; remove it") from None
+        raise CodeError(f"{shown_path(link)} is a link that leads to itself; remove it") from None
     if not inside:
         cure = f"copy what it names, or add it to {_IGNORE_FILE}"
-        raise CodeError(f"{_shown(link)} is a link that leads out of the step's folder, to {_shown(text)}; {cure}")
+        raise CodeError(
+            f"{shown_path(link)} is a link that leads out of the step's folder, to {shown_path(text)}; {cure}"
+        )
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a regular file, piece by piece."""
     # Neither follows a link nor blocks on a pipe that has just taken the file's place.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         while chunk := file.read(_CHUNK):
@@ -236,99 +239,6 @@ def hash_of(files: Iterable[CodeFile]) -> str:
     return whole.hexdigest()
 
 
-def _shown(path: str | Path) -> str:
+def shown_path(path: str | Path) -> str:
+    """The path for a message: names of files may be any bytes."""
     return os.fsencode(path).decode(errors="replace")
-
-
-# --- copies ----------------------------------------------------------------------------------------------------------
-
-
-def materialise(code: StepCode, into: Path) -> Path:
-    """The read-only copy of this code, `<into>/<hash>`, made unless it is there and right. Raises CodeError, OSError
-    (disk full).
-
-    The copy gets its name only when it is whole. Copiers into one folder take turns, so what is half made when one
-    begins was left by a crash. A copy that was changed is put aside, since attempts may still run in it.
-    """
-    target = into / code.hash
-    if is_copy(target, code.hash):
-        return target
-    into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(into / ".lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
-        os.fchmod(lock.fileno(), 0o600)  # who can open it can keep others from it
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_copy(target, code.hash):
-            unfinished, changed = into / ".unfinished", into / f"{CHANGED}{code.hash}"
-            remove(unfinished)
-            remove(changed)
-            try:
-                _copy(code, unfinished)
-                if target.is_dir():
-                    target.rename(changed)
-                unfinished.rename(target)
-            except BaseException:
-                remove(unfinished)
-                raise
-    return target
-
-
-def is_copy(folder: Path, code_hash: str) -> bool:
-    """Whether a copy that was made here is still what its hash says. Every file counts but what Python leaves."""
-    if not folder.is_dir():
-        return False
-    folder = folder.resolve()
-    try:
-        names = sorted(_walk(folder, _Leavings()), key=os.fsencode)
-        environments = virtual_environments(names)
-        return hash_of(_read(folder, name, LARGEST, environments)[0] for name in names) == code_hash
-    except (OSError, CodeError):
-        return False
-
-
-class _Leavings:
-    """What is no part of a copy."""
-
-    def holds(self, path: str, is_folder: bool) -> bool:
-        return is_folder and path.rpartition("/")[2] == "__pycache__"
-
-
-def remove(folder: Path) -> None:
-    """Delete a read-only copy, if it is there."""
-    if not folder.is_dir():
-        return
-    for parent, _, _ in os.walk(folder):
-        Path(parent).chmod(0o700)
-    shutil.rmtree(folder)
-
-
-def _copy(code: StepCode, to: Path) -> None:
-    to.mkdir()
-    for file in code.files:
-        copy = to / file.path
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            digest = _copy_one(code.folder / file.path, copy, file.kind)
-        except (FileNotFoundError, NotADirectoryError):
-            digest = None
-        if digest != file.digest:
-            raise CodeError(f"{_shown(code.folder / file.path)} changed while it was copied; load the function again")
-    for parent, _, _ in os.walk(to, topdown=False):
-        Path(parent).chmod(0o555)
-
-
-def _copy_one(source: Path, copy: Path, kind: str) -> bytes | None:
-    """Copy a file or link; the digest of what was copied, None if it is of another kind by now."""
-    mode = source.lstat().st_mode
-    if stat.S_ISLNK(mode) and kind == "l":
-        text = str(source.readlink())
-        copy.symlink_to(text)
-        return hashlib.sha256(os.fsencode(text)).digest()
-    if not stat.S_ISREG(mode) or kind != ("x" if mode & stat.S_IXUSR else "f"):
-        return None
-    digest = hashlib.sha256()
-    with copy.open("xb") as file:
-        for chunk in _chunks(source):
-            digest.update(chunk)
-            file.write(chunk)
-        os.fchmod(file.fileno(), 0o555 if kind == "x" else 0o444)
-    return digest.digest()

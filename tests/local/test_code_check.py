@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.project.code import remove
+from stepwell.project.code_copies import remove
 from tests.servers import Server, api, cli, dev, eventually, new_key, program, serve, write_function
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stepwell.local.code.keeper import CodeKeeper
-from stepwell.project.code import StepCode, materialise, read_code
+from stepwell.project.code import StepCode, read_code
+from stepwell.project.code_copies import materialise
 from tests.servers import QUICK, Json, Server, api, cli, dev, eventually, new_key, program, serve, write_function
 
 FILES = {"main.sh": "echo 1\n", "lib/a.txt": "a", "lib/deep/b.txt": "b"}

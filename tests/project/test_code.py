@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from stepwell.project import code as step_code
-from stepwell.project.code import CodeError, dotenv, materialise, read_code, remove, resolve
+from stepwell.project.code import CodeError, dotenv, read_code, resolve
+from stepwell.project.code_copies import materialise, remove
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

@@ -22,7 +22,8 @@ from stepwell.aws.deploy.oci import (
     registry_login,
 )
 from stepwell.aws.resources import Resources
-from stepwell.project.code import StepCode, materialise, remove
+from stepwell.project.code import StepCode
+from stepwell.project.code_copies import materialise, remove
 from stepwell.project.container_engine import NoEngine, find_engine, last_line
 from stepwell.project.convention import dockerfile
 

@@ -28,7 +28,7 @@ from stepwell.local.database.lock import exclusive, in_use
 from stepwell.local.database.log_files import NAME, log_folder
 from stepwell.local.database.schema import MIGRATIONS, BadDatabase, connect
 from stepwell.local.system.files import give_to_owner, make_code_folder, make_folder, open_file
-from stepwell.project.code import CHANGED, is_copy, remove
+from stepwell.project.code_copies import CHANGED, is_copy, remove
 
 _MOST_MANIFEST = 64 * 1024 * 1024
 _CODE_NAME = re.compile(r"code/([0-9a-f]{64})/(.+)", re.DOTALL)

@@ -18,7 +18,8 @@ from typing import IO
 
 from stepwell.local.system.files import open_file
 from stepwell.project.archive import BadArchive, unpack
-from stepwell.project.code import CodeError, StepCode, is_copy, materialise
+from stepwell.project.code import CodeError, StepCode
+from stepwell.project.code_copies import is_copy, materialise
 from stepwell.project.load import LoadError, load
 
 log = logging.getLogger("stepwell.code")

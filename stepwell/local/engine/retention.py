@@ -24,7 +24,7 @@ from stepwell.local.database.log_files import take_log_files
 from stepwell.local.database.long_texts import delete_long_texts
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
-from stepwell.project.code import CHANGED, remove
+from stepwell.project.code_copies import CHANGED, remove
 
 log = logging.getLogger("stepwell.retention")
 
