@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from stepwell.event_types.known import TYPES, Known, is_valid
+from stepwell.event_types.constraints import TYPES, Constraints, is_valid
 from stepwell.event_types.schema import Document, Place
 
 _MOST_BRANCHES = 4  # alternatives in alternatives
 
 
-def apart(known: Known, other: Place, depth: int = 3) -> bool:
+def apart(known: Constraints, other: Place, depth: int = 3) -> bool:
     """Whether surely no value that `known` describes is valid under `other`. `depth`: how far into fields to look."""
     one = _alone(other)
     if known.is_empty or one.is_empty or not known.kinds & one.kinds:
@@ -34,11 +34,11 @@ def apart(known: Known, other: Place, depth: int = 3) -> bool:
 
 
 @lru_cache(maxsize=2048)
-def _alone(place: Place) -> Known:
-    return Known((place,))
+def _alone(place: Place) -> Constraints:
+    return Constraints((place,))
 
 
-def alternatives(known: Known) -> list[Known]:
+def alternatives(known: Constraints) -> list[Constraints]:
     """What is known, once for each alternative of the first `anyOf` or `oneOf` in it; empty if there is none."""
     if len(known.split) >= _MOST_BRANCHES:
         return []
@@ -46,11 +46,11 @@ def alternatives(known: Known) -> list[Known]:
         keyword = "oneOf" if place.get("oneOf") else "anyOf"
         if place.get(keyword) and place not in known.split:
             split = known.split | {place}
-            return [Known((*known.parts, choice), split) for choice in choices(place, keyword)]
+            return [Constraints((*known.parts, choice), split) for choice in choices(place, keyword)]
     return []
 
 
-def by_kind(known: Known) -> list[Known]:
+def by_kind(known: Constraints) -> list[Constraints]:
     """What is known, once for each type that the value may have; empty if it has only one."""
     if len(known.kinds) < 2 or known.kinds <= TYPES["number"]:
         return []

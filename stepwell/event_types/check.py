@@ -14,7 +14,7 @@ from stepwell.core.cel.ast import Select, walk
 from stepwell.core.cel.expressions import ExpressionError, Scope, compile_value
 from stepwell.core.definition.problems import Pointer, Problem
 from stepwell.core.run.approvals import placeholders
-from stepwell.event_types.reading import Reading
+from stepwell.event_types.expression_checker import ExpressionChecker
 from stepwell.event_types.schema import Schema
 from stepwell.event_types.shapes import DYNAMIC, Shape, either, of_event
 
@@ -43,14 +43,12 @@ def check(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None = 
     own `definition` goes before `schemas`. `sticky`: the expression of the function's routing, whose problems have the
     pointer ("sticky",).
     """
-    return [Problem(at, message) for at, reading in _readings(definition, schemas, sticky) for message in reading.wrong]
+    return [Problem(at, message) for at, checker in _checked(definition, schemas, sticky) for message in checker.wrong]
 
 
 def doubts(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None = None) -> list[Problem]:
     """What is allowed, and probably not meant: optional fields that are used without `has()`, and the like."""
-    return [
-        Problem(at, message) for at, reading in _readings(definition, schemas, sticky) for message in reading.doubts
-    ]
+    return [Problem(at, message) for at, checker in _checked(definition, schemas, sticky) for message in checker.doubts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,9 @@ def expressions(definition: Mapping[str, Any], sticky: str | None = None) -> Ite
             yield Place(("steps", step_id, "runtime", "message"), source, triggers, is_condition=False)
 
 
-def _readings(definition: Mapping[str, Any], schemas: Schemas, sticky: str | None) -> Iterator[tuple[Pointer, Reading]]:
+def _checked(
+    definition: Mapping[str, Any], schemas: Schemas, sticky: str | None
+) -> Iterator[tuple[Pointer, ExpressionChecker]]:
     for place in expressions(definition, sticky):
         try:
             tree = compile_value(place.source, Scope.MATCH).tree
@@ -103,7 +103,7 @@ def _readings(definition: Mapping[str, Any], schemas: Schemas, sticky: str | Non
             "user": event.field("user") or DYNAMIC,
             "async": _event(place.awaited, schemas, asks_for_v) if place.awaited else DYNAMIC,
         }
-        yield place.pointer, Reading(tree, variables, place.source, is_condition=place.is_condition)
+        yield place.pointer, ExpressionChecker(tree, variables, place.source, is_condition=place.is_condition)
 
 
 def _started_by(trigger: Mapping[str, Any], schemas: Schemas, asks_for_v: bool) -> Shape:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stepwell.core.definition.problems import Pointer
+from stepwell.event_types.constraints import Constraints
 from stepwell.event_types.containment import Containment, Reason
 from stepwell.event_types.described import describes, event_schema
-from stepwell.event_types.known import Known
 from stepwell.event_types.schema import Document, Schema, json_pointer
 
 Level = Literal["full", "backward", "forward", "none"]
@@ -58,8 +58,8 @@ def compare(old: Schema, new: Schema) -> Comparison:
     if describes(old) != describes(new):
         old, new = event_schema(old), event_schema(new)
     one, other = Document(old).root, Document(new).root
-    backward = Containment(target_is_newer=True).reasons(Known((one,)), other)
-    forward = Containment(target_is_newer=False).reasons(Known((other,)), one)
+    backward = Containment(target_is_newer=True).reasons(Constraints((one,)), other)
+    forward = Containment(target_is_newer=False).reasons(Constraints((other,)), one)
     return Comparison(
         backward=[_break(reason, reason.known, reason.target) for reason in backward],
         forward=[_break(reason, reason.target, reason.known) for reason in forward],

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from stepwell.event_types.alternatives import alternatives, apart, by_kind, choices
-from stepwell.event_types.known import ALL_KINDS, TYPES, Known, field_places, item_places, matches
+from stepwell.event_types.constraints import ALL_KINDS, TYPES, Constraints, field_places, item_places, matches
 from stepwell.event_types.limits import LIMITS, Check, Reason, below, refused_values
 from stepwell.event_types.schema import Place, conjunction
 from stepwell.event_types.schema_equality import SchemaTexts
@@ -40,7 +40,7 @@ class Containment:
 
     def __init__(self, target_is_newer: bool) -> None:
         self._newer = target_is_newer
-        self._found: dict[tuple[Known, Place], list[Reason]] = {}
+        self._found: dict[tuple[Constraints, Place], list[Reason]] = {}
         self._texts = SchemaTexts()
         self._steps = self._depth = self._compared = 0
         self._checks: dict[str, tuple[frozenset[str], Check]] = {
@@ -54,7 +54,7 @@ class Containment:
             **{keyword: (kinds, self._unknown) for keyword, (kinds, _) in _NOT_UNDERSTOOD.items()},
         }
 
-    def reasons(self, known: Known, target: Place, field: str = "") -> list[Reason]:
+    def reasons(self, known: Constraints, target: Place, field: str = "") -> list[Reason]:
         """Why a value that `known` describes may be invalid under `target`; empty if it cannot be."""
         key = (known, target)
         if key in self._found:
@@ -74,7 +74,7 @@ class Containment:
         self._found[key] = result
         return result
 
-    def _reasons(self, known: Known, target: Place, field: str) -> list[Reason]:
+    def _reasons(self, known: Constraints, target: Place, field: str) -> list[Reason]:
         if target.schema in (True, {}) or known.is_empty:
             return []
         if any(self._texts.are_equal(place, target) for place in known.places):
@@ -93,10 +93,10 @@ class Containment:
             return found if self._each(kinds, target, field) else []
         return found
 
-    def _each(self, branches: Iterable[Known], target: Place, field: str) -> list[Reason]:
+    def _each(self, branches: Iterable[Constraints], target: Place, field: str) -> list[Reason]:
         return [reason for branch in branches for reason in self.reasons(branch, target, field)]
 
-    def _keywords(self, known: Known, target: Place, field: str) -> list[Reason]:
+    def _keywords(self, known: Constraints, target: Place, field: str) -> list[Reason]:
         """What speaks against a value by each keyword of the target."""
         assert isinstance(target.schema, dict)
         found: list[Reason] = []
@@ -105,7 +105,7 @@ class Containment:
             found += check(known, target, field)
         return found
 
-    def _unknown(self, known: Known, target: Place, field: str) -> Iterator[Reason]:
+    def _unknown(self, known: Constraints, target: Place, field: str) -> Iterator[Reason]:
         """By each keyword that is not understood: fine if nothing of it changed."""
         for keyword, (kinds, words) in _NOT_UNDERSTOOD.items():
             if target.get(keyword) is None or not known.kinds & kinds or _allows_all(target, keyword):
@@ -113,25 +113,25 @@ class Containment:
             if not self._is_unchanged(known, target, keyword, words):
                 yield _unclear(target, field, keyword)
 
-    def _is_unchanged(self, known: Known, target: Place, keyword: str, words: tuple[str, ...] | None) -> bool:
+    def _is_unchanged(self, known: Constraints, target: Place, keyword: str, words: tuple[str, ...] | None) -> bool:
         """Whether one of the values' own schemas requires the same by these words."""
         places = [place for place in known.places if place.get(keyword) is not None]
         return any(self._texts.are_equal(place, target, words) for place in places)
 
     # --- schemas in schemas ---
 
-    def _ref(self, known: Known, target: Place, field: str) -> list[Reason]:
+    def _ref(self, known: Constraints, target: Place, field: str) -> list[Reason]:
         to = target.document.target(target.get("$ref"))
         return self.reasons(known, to, field) if to is not None else [_unclear(target, field, "$ref")]
 
-    def _all_of(self, known: Known, target: Place, field: str) -> list[Reason]:
+    def _all_of(self, known: Constraints, target: Place, field: str) -> list[Reason]:
         return [reason for part in choices(target, "allOf") for reason in self.reasons(known, part, field)]
 
-    def _any_of(self, known: Known, target: Place, field: str) -> list[Reason]:
+    def _any_of(self, known: Constraints, target: Place, field: str) -> list[Reason]:
         tried = [self.reasons(known, choice, field) for choice in self._possible(known, target, "anyOf")]
         return _none_taken(target, field, "anyOf", tried) if all(tried) else []
 
-    def _one_of(self, known: Known, target: Place, field: str) -> list[Reason]:
+    def _one_of(self, known: Constraints, target: Place, field: str) -> list[Reason]:
         """Only one alternative must be possible: were there two, both may hold."""
         if self._is_unchanged(known, target, "oneOf", ("oneOf",)):
             return []
@@ -140,7 +140,7 @@ class Containment:
             return [_unclear(target, field, "oneOf", ": several alternatives may hold")]
         return _none_taken(target, field, "oneOf", tried) if all(tried) else []
 
-    def _possible(self, known: Known, target: Place, keyword: str) -> list[Place]:
+    def _possible(self, known: Constraints, target: Place, keyword: str) -> list[Place]:
         """The alternatives that a value may satisfy."""
         every = choices(target, keyword)
         self._compared += len(every)
@@ -148,7 +148,7 @@ class Containment:
 
     # --- fields and items ---
 
-    def _fields(self, known: Known, target: Place, field: str) -> Iterator[Reason]:
+    def _fields(self, known: Constraints, target: Place, field: str) -> Iterator[Reason]:
         """By `properties`, `patternProperties` and `additionalProperties`, which say together what a field may hold."""
         named, patterns = target.get("properties") or {}, target.get("patternProperties") or {}
         older_names, older_patterns = (known.fields, known.patterns) if self._newer else (named, patterns)
@@ -166,7 +166,7 @@ class Containment:
             for reason in self.reasons(known.other_fields(patterns), others, below(field, "*")):
                 yield replace(reason, additive=reason.additive or not self._newer)
 
-    def _items(self, known: Known, target: Place, field: str) -> Iterator[Reason]:
+    def _items(self, known: Constraints, target: Place, field: str) -> Iterator[Reason]:
         last = max(len(target.get("prefixItems") or ()), known.prefix)
         for index in range(last + 1):
             if index < known.at_most("maxItems"):

@@ -1,8 +1,8 @@
 """How much work a check of an event is, and how much of it is done: nobody's event may keep a server busy for long.
 
 A validator holds the interpreter while it works, so a thread would be no help. It looks at each part of a value by as
-many ways as lead through the schema to it (`depth.work`); what is that much work in all is known before. Events for
-which it is too much are refused. Of a wrong event all errors are told where that is little work, else the first.
+many ways as lead through the schema to it (`recursion_limit.work`); how much that is in all is known before. Events
+for which it is too much are refused. Of a wrong event all errors are told where that is little work, else the first.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Cost:
 
     def _ways(self, value: Any) -> int:
         if self._by_levels is None:
-            from stepwell.event_types.depth import work  # who only checks what is small and right does not wait for it
+            from stepwell.event_types.recursion_limit import (
+                work,  # who only checks what is small and right does not wait for it
+            )
 
             self._by_levels = work(self._schema)
         if len(self._by_levels) == 1 or self._by_levels[-1] == self._by_levels[0]:

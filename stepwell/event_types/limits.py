@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from stepwell.core.definition.problems import Pointer, shown
-from stepwell.event_types.known import ALL_KINDS, TYPES, Known, is_valid, kinds_of
+from stepwell.event_types.constraints import ALL_KINDS, TYPES, Constraints, is_valid, kinds_of
 from stepwell.event_types.schema import Place
 
 _NUMBER, _STRING, _OBJECT, _ARRAY = TYPES["number"], TYPES["string"], TYPES["object"], TYPES["array"]
@@ -33,21 +33,21 @@ def refused_values(values: Iterable[object], target: Place, field: str) -> list[
     return [Reason(pointer, field, f"the value {_few(refused)}", "allowed", "refused")] if refused else []
 
 
-def _type(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _type(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     assert isinstance(target.schema, dict)
     allowed = kinds_of(target.schema)
     if not known.kinds <= allowed:
         yield Reason((*target.pointer, "type"), field, "it", in_words(known.kinds), in_words(allowed))
 
 
-def _enum(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _enum(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     keyword = "enum" if target.get("enum") is not None else "const"
     wanted = target.schema["enum"] if keyword == "enum" else [target.schema["const"]]  # type: ignore[index]
     text = f"one of {_few(wanted)}"
     yield Reason((*target.pointer, keyword), field, "it", f"any {in_words(known.kinds)}", text)
 
 
-def _bounds(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _bounds(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     for word, (bound, excluded), sign in (("minimum", known.least(), 1), ("maximum", known.most(), -1)):
         for keyword, excludes in ((word, False), (f"exclusive{word.capitalize()}", True)):
             wanted = target.get(keyword)
@@ -58,7 +58,7 @@ def _bounds(known: Known, target: Place, field: str) -> Iterator[Reason]:
             yield Reason((*target.pointer, keyword), field, f"its {word}", was, now)
 
 
-def _multiple(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _multiple(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     wanted = target.get("multipleOf")
     given = [schema["multipleOf"] for schema in known.schemas if "multipleOf" in schema]
     given += [1] if "fraction" not in known.kinds else []
@@ -67,7 +67,7 @@ def _multiple(known: Known, target: Place, field: str) -> Iterator[Reason]:
         yield Reason((*target.pointer, "multipleOf"), field, "its multipleOf", was, f"{wanted:g}")
 
 
-def _sizes(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _sizes(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     for unit, kinds in (("Length", _STRING), ("Items", _ARRAY), ("Properties", _OBJECT)):
         least, most = (target.get(f"{word}{unit}") for word in ("min", "max"))
         at_least, at_most = known.at_least(f"min{unit}"), known.at_most(f"max{unit}")
@@ -78,7 +78,7 @@ def _sizes(known: Known, target: Place, field: str) -> Iterator[Reason]:
             yield Reason((*target.pointer, f"max{unit}"), field, f"its max{unit}", was, str(most))
 
 
-def _text(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _text(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     for keyword in ("pattern", "format"):
         wanted = target.get(keyword)
         if wanted is not None and not known.has(keyword, wanted):
@@ -86,18 +86,18 @@ def _text(known: Known, target: Place, field: str) -> Iterator[Reason]:
             yield Reason((*target.pointer, keyword), field, f"its {keyword}", given, shown(wanted))
 
 
-def _unique(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _unique(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     if target.get("uniqueItems") and not known.has("uniqueItems", True) and known.at_most("maxItems") > 1:
         yield Reason((*target.pointer, "uniqueItems"), field, "its items", "free to be equal", "all different")
 
 
-def _required(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _required(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     for name in target.get("required"):
         if name not in known.required:
             yield Reason((*target.pointer, "required"), below(field, name), "it", "optional", "required")
 
 
-def _dependent(known: Known, target: Place, field: str) -> Iterator[Reason]:
+def _dependent(known: Constraints, target: Place, field: str) -> Iterator[Reason]:
     for name, wanted in target.get("dependentRequired").items():
         implied = known.required.union(*(s.get("dependentRequired", {}).get(name, ()) for s in known.schemas))
         missing = ", ".join(sorted(set(wanted) - implied))
@@ -123,7 +123,7 @@ def in_words(kinds: frozenset[str]) -> str:
     return " or ".join("number" if name == "fraction" else name for name in names) or "nothing"
 
 
-Check = Callable[[Known, Place, str], Iterable[Reason]]
+Check = Callable[[Constraints, Place, str], Iterable[Reason]]
 """Takes what is known of a value, the schema that must take it, and the field; gives what speaks against the value."""
 
 LIMITS: dict[str, tuple[frozenset[str], Check]] = {

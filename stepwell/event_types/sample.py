@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stepwell.event_types.alternatives import alternatives
-from stepwell.event_types.known import Known
+from stepwell.event_types.constraints import Constraints
 from stepwell.event_types.schema import Document, Schema, validator
 
 _TRIES = 200
@@ -39,7 +39,7 @@ class NoSample(ValueError):
 
 def sample(schema: Schema, seed: object = 0) -> Any:
     """A value that is valid under a schema without `refusals`. Raises NoSample."""
-    root, found = Known((Document(schema).root,)), validator(schema)
+    root, found = Constraints((Document(schema).root,)), validator(schema)
     for attempt in range(_TRIES):
         value = _Sampler(random.Random(f"{seed}/{attempt}")).value(root, 0)
         if found.is_valid(value):
@@ -51,7 +51,7 @@ class _Sampler:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
 
-    def value(self, known: Known, depth: int) -> Any:
+    def value(self, known: Constraints, depth: int) -> Any:
         branches = [branch for branch in alternatives(known) if not branch.is_empty]
         if branches:
             return self.value(branches[0] if depth > _DEEP else self._chance.choice(branches), depth)
@@ -65,7 +65,7 @@ class _Sampler:
                 kinds = frozenset({preferred})
         return self._of(self._chance.choice(sorted(kinds)) if kinds else "null", known, depth)
 
-    def _of(self, kind: str, known: Known, depth: int) -> Any:
+    def _of(self, kind: str, known: Constraints, depth: int) -> Any:
         match kind:
             case "object":
                 return self._object(known, depth)
@@ -79,7 +79,7 @@ class _Sampler:
                 return self._chance.random() < 0.5
         return None
 
-    def _object(self, known: Known, depth: int) -> dict[str, Any]:
+    def _object(self, known: Constraints, depth: int) -> dict[str, Any]:
         names = [name for name in known.fields if not known.field(name).is_empty]
         wanted = [
             name for name in names if name not in known.required and depth < _DEEP and self._chance.random() < 0.6
@@ -95,7 +95,7 @@ class _Sampler:
             chosen.append(spare.pop(0) if spare else f"field{len(chosen) + 1}")
         return {name: self.value(known.field(name), depth + 1) for name in chosen}
 
-    def _list(self, known: Known, depth: int) -> list[Any]:
+    def _list(self, known: Constraints, depth: int) -> list[Any]:
         least = known.at_least("minItems")
         least = max(least, *(schema.get("minContains", 1) for schema in known.schemas if "contains" in schema), 0, 0)
         more = 0 if depth >= _DEEP else self._chance.randrange(3)
@@ -108,7 +108,7 @@ class _Sampler:
             items = [item for i, item in enumerate(items) if item not in items[:i]]
         return items
 
-    def _text(self, known: Known) -> str:
+    def _text(self, known: Constraints) -> str:
         patterns = [schema["pattern"] for schema in known.schemas if "pattern" in schema]
         if patterns:
             return self._matching(self._chance.choice(patterns))
@@ -127,7 +127,7 @@ class _Sampler:
         except Exception:  # what Python's own parser of patterns does not read
             return self._chance.choice(_WORDS)
 
-    def _number(self, known: Known, *, whole: bool) -> int | float:
+    def _number(self, known: Constraints, *, whole: bool) -> int | float:
         (low, low_out), (high, high_out) = known.least(), known.most()
         steps = [schema["multipleOf"] for schema in known.schemas if "multipleOf" in schema]
         if math.isinf(low):

@@ -15,8 +15,8 @@ import orjson
 
 from stepwell.core.cel.ast import Scalar
 from stepwell.event_types.alternatives import alternatives
+from stepwell.event_types.constraints import Constraints
 from stepwell.event_types.described import describes, event_schema
-from stepwell.event_types.known import Known
 from stepwell.event_types.schema import Document, Schema
 
 _KINDS = {"null": "null", "boolean": "bool", "integer": "number", "fraction": "number", "string": "string",
@@ -35,7 +35,7 @@ class Shape:
     an integer or a fraction, if that is known."""
 
     kinds: frozenset[str]
-    known: tuple[Known, ...] = ()
+    known: tuple[Constraints, ...] = ()
     optional: bool = False
     calculated: frozenset[str] = frozenset()
 
@@ -68,7 +68,7 @@ class Shape:
         """The value of a field; None if no object of this shape has it."""
         if not self.known:
             return DYNAMIC
-        found: list[Known] = []
+        found: list[Constraints] = []
         optional = False
         for known in self.known:
             if "object" not in known.kinds:
@@ -92,7 +92,7 @@ class Shape:
         return Shape(*_seen(found)) if found else DYNAMIC
 
 
-def _says_nothing(known: Known) -> bool:
+def _says_nothing(known: Constraints) -> bool:
     """Whether objects may have fields that the schemas do not name, as far as is known here."""
     if not known.fields and not known.patterns:
         return True
@@ -102,9 +102,9 @@ def _says_nothing(known: Known) -> bool:
     )
 
 
-def _seen(known: Iterable[Known]) -> tuple[frozenset[str], tuple[Known, ...]]:
+def _seen(known: Iterable[Constraints]) -> tuple[frozenset[str], tuple[Constraints, ...]]:
     """Kinds, and what is known once for each alternative."""
-    apart: list[Known] = []
+    apart: list[Constraints] = []
     todo = [known for known in known if not known.is_empty]
     while todo:
         one = todo.pop(0)
@@ -176,6 +176,6 @@ def _of_event(text: bytes) -> Shape:
     schema = orjson.loads(text)
     envelope = Document(_ENVELOPE).root
     if schema is None:
-        return Shape(*_seen([Known((envelope,))]))
+        return Shape(*_seen([Constraints((envelope,))]))
     whole = Document(schema if describes(schema) == "event" else event_schema(schema)).root
-    return Shape(*_seen([Known((envelope, whole))]))
+    return Shape(*_seen([Constraints((envelope, whole))]))

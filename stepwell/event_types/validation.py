@@ -1,7 +1,7 @@
 """Schemas that are checked before they are kept, and events that are held against them.
 
 One rule: nothing is fetched, and no schema makes a check slow: patterns are matched in linear time (so they have no
-lookaround and no backreferences), and what refers to itself has bounded ways (`depth`).
+lookaround and no backreferences), and what refers to itself has bounded ways (`recursion_limit`).
 
 The library is loaded when the first schema is looked at: whoever has no types waits for nothing.
 """
@@ -118,8 +118,11 @@ def _invalid(prefix: str, path: Iterable[str | int], message: str) -> Invalid:
 
 def check_schema(schema: Any) -> Checked:
     """Raises BadSchema."""
-    from stepwell.event_types.depth import TooManyWays, deepest  # who only checks events waits for neither of them
     from stepwell.event_types.described import describes
+    from stepwell.event_types.recursion_limit import (  # who only checks events waits for neither of them
+        TooManyWays,
+        deepest,
+    )
     from stepwell.event_types.schema_checks import refusals
 
     try:

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from stepwell.core.events.events import event_from
-from stepwell.event_types.depth import MOST_WAYS, TooManyWays, deepest
+from stepwell.event_types.recursion_limit import MOST_WAYS, TooManyWays, deepest
 from stepwell.event_types.registry import KnownType, Policy, Types
 from stepwell.event_types.validation import BadSchema, Check, check_schema
 

@@ -1,4 +1,4 @@
-"""What is known of a value that some schemas hold for: its types, bounds, fields and items.
+"""What schemas require of a value that is valid under all of them: types, bounds, fields and items.
 
 One rule: to know too little is safe, to know too much is not. A keyword that is not understood says nothing here.
 """
@@ -31,7 +31,7 @@ _MOST_VALUES = 1000
 
 
 @dataclass(frozen=True)
-class Known:
+class Constraints:
     """A value for which every schema of `parts` holds. Without parts: any value."""
 
     parts: tuple[Place, ...]
@@ -44,8 +44,8 @@ class Known:
     def _hash(self) -> int:
         return hash(self.parts)
 
-    def also(self, *places: Place) -> Known:
-        return Known((*self.parts, *places), self.split)
+    def also(self, *places: Place) -> Constraints:
+        return Constraints((*self.parts, *places), self.split)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -126,23 +126,23 @@ class Known:
     def patterns(self) -> dict[str, None]:
         return dict.fromkeys(pattern for s in self.schemas for pattern in s.get("patternProperties", ()))
 
-    def field(self, name: str) -> Known:
+    def field(self, name: str) -> Constraints:
         """The value of a field, if it is there."""
         if name not in self._below:
-            self._below[name] = Known(tuple(part for place in self.places for part in field_places(place, name)))
+            self._below[name] = Constraints(tuple(part for place in self.places for part in field_places(place, name)))
         return self._below[name]
 
     @cached_property
-    def _below(self) -> dict[str, Known]:
+    def _below(self) -> dict[str, Constraints]:
         return {}
 
     def field_refused(self, name: str) -> bool:
         return any(part.schema is False for part in self.field(name).places)
 
-    def other_fields(self, patterns: Iterable[str]) -> Known:
+    def other_fields(self, patterns: Iterable[str]) -> Constraints:
         """The values of fields that no schema names, and whose names match none of `patterns`."""
         apart = set(patterns)
-        return Known(
+        return Constraints(
             tuple(
                 place.child("additionalProperties")
                 for place in self.places
@@ -150,13 +150,13 @@ class Known:
             )
         )
 
-    def matching_fields(self, pattern: str) -> Known:
+    def matching_fields(self, pattern: str) -> Constraints:
         """The values of fields that match a pattern and are not named."""
         has_it = [place for place in self.places if pattern in (place.get("patternProperties") or ())]
         closed = [place for place in self.places if not place.get("patternProperties")]
         found = [place.child("patternProperties", pattern) for place in has_it]
         found += [p.child("additionalProperties") for p in closed if p.get("additionalProperties") is not None]
-        return Known(tuple(found))
+        return Constraints(tuple(found))
 
     # --- items ---
 
@@ -165,8 +165,8 @@ class Known:
         """How many items have schemas of their own."""
         return max((len(s.get("prefixItems", ())) for s in self.schemas), default=0)
 
-    def item(self, index: int) -> Known:
-        return Known(tuple(part for place in self.places for part in item_places(place, index)))
+    def item(self, index: int) -> Constraints:
+        return Constraints(tuple(part for place in self.places for part in item_places(place, index)))
 
 
 def kinds_of(schema: dict[str, Any]) -> frozenset[str]:

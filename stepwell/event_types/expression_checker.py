@@ -6,10 +6,11 @@ One rule: only the syntax tree is read, and nothing is evaluated. What `has()` w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from stepwell.core.cel.ast import Call, Comprehension, Const, Ident, Items, Node, Path, Select, path
+from stepwell.core.cel.ast import Call, Comprehension, Const, Ident, Items, Node, Select, path
 from stepwell.core.definition.problems import nearest, shown
+from stepwell.event_types.expression_words import compared, equals, kinds_in_words, mixed, named
+from stepwell.event_types.has_guards import Paths, canonical, proven
 from stepwell.event_types.shapes import ANY, BOOL, DYNAMIC, STRING, Shape, either, number, of_constant
 
 _ORDERED = frozenset({"number", "string", "bool", "bytes", "timestamp", "duration"})
@@ -28,15 +29,12 @@ _CONVERTED = {  # by the function's name: from what, to what
     "duration": (frozenset({"string", "number", "duration"}), "duration"),
 }
 _NUMBERS = {"double": "fraction"}
-_NAMES = {"bool": "true or false", "null": "null", "map": "an object", "list": "a list", "bytes": "bytes"}
-_ALIASES = {"user": ("event", "user"), "data": ("event", "data")}
 
 Variables = Mapping[str, Shape]
-Paths = frozenset[Path]
 _NONE: Paths = frozenset()
 
 
-class Reading:
+class ExpressionChecker:
     """`wrong` and `doubts`: messages about the expression, each once, in the order they were found."""
 
     def __init__(self, tree: Node, variables: Variables, source: str, *, is_condition: bool = True) -> None:
@@ -45,7 +43,7 @@ class Reading:
         self._source = source
         shape = self._shape(tree, variables, _NONE)
         if is_condition and "bool" not in shape.kinds:
-            self._complain(tree, f"{_named(tree)} is {_kinds(shape)}, and a condition is true or false")
+            self._complain(tree, f"{named(tree)} is {kinds_in_words(shape)}, and a condition is true or false")
 
     @property
     def wrong(self) -> list[str]:
@@ -60,8 +58,8 @@ class Reading:
 
     def _where(self, node: Node) -> str:
         """The column of a field, as far as its name can be found in the text: the tree has no places."""
-        its_path = path(node)
-        written = ".".join(its_path) if its_path else ""
+        fields = path(node)
+        written = ".".join(fields) if fields else ""
         at = self._source.find(written) if written else -1
         return f" (column {at + 1} of the expression)" if at >= 0 and "\n" not in self._source[:at] else ""
 
@@ -88,14 +86,14 @@ class Reading:
     def _field(self, node: Node, operand: Node, name: str, variables: Variables, there: Paths) -> Shape:
         above = self._shape(operand, variables, there)
         if "map" not in above.kinds:
-            self._complain(node, f"{_named(node)}: {_named(operand)} is {_kinds(above)}, and has no fields")
+            self._complain(node, f"{named(node)}: {named(operand)} is {kinds_in_words(above)}, and has no fields")
             return DYNAMIC
         found = above.field(name)
-        asked = _canonical(path(node)) in there
+        asked = canonical(path(node)) in there
         if found is None and not asked:
-            self._complain(node, f"{_named(node)}: there is no field `{name}`; {nearest(name, above.fields)}")
+            self._complain(node, f"{named(node)}: there is no field `{name}`; {nearest(name, above.fields)}")
         elif found is not None and found.optional and not asked:
-            text = _named(node)
+            text = named(node)
             self._doubts[f"{text} may be missing, and then this has no value; ask has({text.strip('`')}) first"] = None
         return Shape(found.kinds, found.known) if found is not None else DYNAMIC
 
@@ -109,7 +107,7 @@ class Reading:
             condition, yes, no = args
             self._truth(condition, variables, there)
             return either(
-                self._shape(way, variables, there | _proven(condition, holds))
+                self._shape(way, variables, there | proven(condition, holds))
                 for way, holds in ((yes, True), (no, False))
             )
         if name == "!_":
@@ -128,14 +126,14 @@ class Reading:
         """`&&` and `||` look at both sides in any order, so that each side guards the other."""
         holds = call.function == "_&&_"
         for i, arg in enumerate(call.args):
-            others = (_proven(other, holds) for j, other in enumerate(call.args) if j != i)
+            others = (proven(other, holds) for j, other in enumerate(call.args) if j != i)
             self._truth(arg, variables, there.union(*others))
         return BOOL
 
     def _truth(self, node: Node, variables: Variables, there: Paths) -> None:
         shape = self._shape(node, variables, there)
         if "bool" not in shape.kinds:
-            self._complain(node, f"{_named(node)} is {_kinds(shape)}, not true or false")
+            self._complain(node, f"{named(node)} is {kinds_in_words(shape)}, not true or false")
 
     def _index(self, call: Call, variables: Variables, there: Paths) -> Shape:
         operand, index = call.args
@@ -144,7 +142,7 @@ class Reading:
         shape = self._shape(operand, variables, there)
         self._shape(index, variables, there)
         if not shape.kinds & {"list", "map"}:
-            self._complain(operand, f"{_named(operand)} is {_kinds(shape)}, and has no entries")
+            self._complain(operand, f"{named(operand)} is {kinds_in_words(shape)}, and has no entries")
         return shape.elements if "map" not in shape.kinds else DYNAMIC
 
     def _equal(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
@@ -160,42 +158,44 @@ class Reading:
         never = "always true" if name == "_!=_" else "never true"
         if {"null"} in (one.kinds, two.kinds):
             node = operands[0] if two.kinds == {"null"} else operands[1]
-            self._doubts[f"{_named(node)} is never null; whether it is there, has() says"] = None
+            self._doubts[f"{named(node)} is never null; whether it is there, has() says"] = None
         else:
-            self._complain(operands[0], f"{_compared(operands, shapes)}, which is {never}")
+            self._complain(operands[0], f"{compared(operands, shapes)}, which is {never}")
         return BOOL
 
     def _possible(self, node: Node, shape: Shape, constants: list[Const]) -> None:
         """Complains if a value that is one of a few is none of these."""
         values = shape.values
-        if values is None or any(_equals(value, const.value) for value in values for const in constants):
+        if values is None or any(equals(value, const.value) for value in values for const in constants):
             return
         texts = [value for value in values if isinstance(value, str)]
         hint = f"; {nearest(str(constants[0].value), texts)}" if texts else ""
         written = ", ".join(shown(const.value) for const in constants)
-        self._complain(node, f"{_named(node)} is never {written}{hint}")
+        self._complain(node, f"{named(node)} is never {written}{hint}")
 
     def _ordered(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
         for node, shape in zip(operands, shapes, strict=True):
             if not shape.kinds & _ORDERED:
-                self._complain(node, f"{_named(node)} is {_kinds(shape)}, which has no order")
+                self._complain(node, f"{named(node)} is {kinds_in_words(shape)}, which has no order")
                 return BOOL
         if not shapes[0].kinds & shapes[1].kinds & _ORDERED:
-            self._complain(operands[0], f"{_compared(operands, shapes)}, which have no order")
+            self._complain(operands[0], f"{compared(operands, shapes)}, which have no order")
         return BOOL
 
     def _in(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
         (one, shape), (many, all_) = zip(operands, shapes, strict=True)
         if not all_.kinds & {"list", "map"}:
-            self._complain(many, f"{_named(many)} is {_kinds(all_)}, and `in` looks into lists and objects")
+            self._complain(many, f"{named(many)} is {kinds_in_words(all_)}, and `in` looks into lists and objects")
         elif isinstance(many, Items) and many.parts and all(isinstance(part, Const) for part in many.parts):
             constants = [part for part in many.parts if isinstance(part, Const)]
             if not shape.kinds & frozenset().union(*(of_constant(c.value).kinds for c in constants)):
-                self._complain(one, f"{_named(one)} is {_kinds(shape)}, and none of the values after `in` is")
+                self._complain(one, f"{named(one)} is {kinds_in_words(shape)}, and none of the values after `in` is")
             else:
                 self._possible(one, shape, constants)
         elif all_.kinds == {"list"} and not all_.elements.kinds & shape.kinds:
-            self._complain(one, f"{_named(one)} is {_kinds(shape)}, and {_named(many)} holds {_kinds(all_.elements)}")
+            self._complain(
+                one, f"{named(one)} is {kinds_in_words(shape)}, and {named(many)} holds {kinds_in_words(all_.elements)}"
+            )
         return BOOL
 
     def _arithmetic(self, name: str, operands: tuple[Node, ...], shapes: list[Shape]) -> Shape:
@@ -204,13 +204,13 @@ class Reading:
             return DYNAMIC
         common = one.kinds & two.kinds & (_ADDED if name == "_+_" else frozenset({"number"}))
         if not common:
-            words = f"`{name.strip('_')}` does not work with {_kinds(one)} and {_kinds(two)}"
-            self._complain(operands[0], f"{words}: {_named(operands[0])}, {_named(operands[1])}")
+            words = f"`{name.strip('_')}` does not work with {kinds_in_words(one)} and {kinds_in_words(two)}"
+            self._complain(operands[0], f"{words}: {named(operands[0])}, {named(operands[1])}")
         if not one.numbers or not two.numbers or one.kinds | two.kinds != {"number"}:
             return Shape(common or ANY)
         numbers = one.numbers | two.numbers
         if "fraction" in numbers and (len(numbers) > 1 or name == "_%_"):
-            self._complain(operands[0], _mixed(name.strip("_"), operands, shapes))
+            self._complain(operands[0], mixed(name.strip("_"), operands, shapes))
         return number(*numbers)
 
     # --- functions and loops ---
@@ -242,94 +242,27 @@ class Reading:
     def _takes(self, name: str, node: Node, shape: Shape, kinds: frozenset[str]) -> None:
         if not shape.kinds & kinds:
             cure = "; write timestamp(...)" if kinds == _TIMES and "string" in shape.kinds else ""
-            self._complain(node, f"`{name}` does not work with {_named(node)}, {_kinds(shape)}{cure}")
+            self._complain(node, f"`{name}` does not work with {named(node)}, {kinds_in_words(shape)}{cure}")
 
     def _loop(self, loop: Comprehension, variables: Variables, there: Paths) -> Shape:
         over = self._shape(loop.range, variables, there)
         if not over.kinds & {"list", "map"}:
-            self._complain(loop.range, f"{_named(loop.range)} is {_kinds(over)}, and has no entries to go through")
+            self._complain(
+                loop.range, f"{named(loop.range)} is {kinds_in_words(over)}, and has no entries to go through"
+            )
         entries = [over.elements] if "list" in over.kinds else []
         entries += [STRING] if "map" in over.kinds else []
         inside = {**variables, loop.variable: either(entries) if entries else DYNAMIC}
-        apart = frozenset(its_path for its_path in there if its_path[0] != loop.variable)
+        apart = frozenset(fields for fields in there if fields[0] != loop.variable)
         for part in (loop.condition, loop.step):
             self._shape(part, inside, apart)
         return Shape(frozenset({"list"})) if isinstance(loop.init, Items) else BOOL
 
 
-_Operator = Callable[[Reading, str, tuple[Node, ...], list[Shape]], Shape]
+_Operator = Callable[[ExpressionChecker, str, tuple[Node, ...], list[Shape]], Shape]
 _OPERATORS: dict[str, _Operator] = {
-    **dict.fromkeys(("_==_", "_!=_"), Reading._equal),
-    **dict.fromkeys(("_<_", "_<=_", "_>_", "_>=_"), Reading._ordered),
-    **dict.fromkeys(("_+_", "_-_", "_*_", "_/_", "_%_"), Reading._arithmetic),
-    "@in": Reading._in,
+    **dict.fromkeys(("_==_", "_!=_"), ExpressionChecker._equal),
+    **dict.fromkeys(("_<_", "_<=_", "_>_", "_>=_"), ExpressionChecker._ordered),
+    **dict.fromkeys(("_+_", "_-_", "_*_", "_/_", "_%_"), ExpressionChecker._arithmetic),
+    "@in": ExpressionChecker._in,
 }
-
-
-# --- what has() proves -----------------------------------------------------------------------------------------------
-
-
-def _proven(node: Node, holds: bool) -> Paths:
-    """The paths that are there if the node is true, or if it is false."""
-    if isinstance(node, Select) and node.test_only and holds:
-        its_path = _canonical(path(Select(node.operand, node.field, False)))
-        return frozenset(its_path[:length] for length in range(1, len(its_path) + 1))
-    if isinstance(node, Call) and node.function == "!_":
-        return _proven(node.args[0], not holds)
-    if isinstance(node, Call) and node.function == ("_&&_" if holds else "_||_"):
-        return frozenset().union(*(_proven(arg, holds) for arg in node.args))
-    return _NONE
-
-
-def _canonical(its_path: Path | None) -> Path:
-    """`user.id` and `event.user.id` are one place."""
-    return (*_ALIASES.get(its_path[0], its_path[:1]), *its_path[1:]) if its_path else ()
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
-
-
-def _named(node: Node) -> str:
-    if isinstance(node, Const):
-        return shown(node.value) if not isinstance(node.value, bytes) else "bytes"
-    its_path = path(node)
-    if its_path is None:
-        return "`" + node.function.strip("_@") + "(...)`" if isinstance(node, Call) else "the value"
-    return "`" + its_path[0] + "".join(f".{f}" if f.isidentifier() else f"[{f!r}]" for f in its_path[1:]) + "`"
-
-
-def _kinds(shape: Shape) -> str:
-    """a string or null"""
-    return " or ".join(_NAMES.get(kind, f"a {kind}") for kind in sorted(shape.kinds))
-
-
-def _compared(operands: tuple[Node, ...], shapes: list[Shape]) -> str:
-    one, two = (f"{_named(node)}, {_kinds(shape)}," for node, shape in zip(operands, shapes, strict=True))
-    return f"compares {one} with {two}".rstrip(",")
-
-
-def _mixed(operator: str, operands: tuple[Node, ...], shapes: list[Shape]) -> str:
-    """That whole numbers and fractions cannot be calculated with together, and what to write: JSON's 10 is the one, and
-    10.5 the other."""
-    convert, kind = ("int", "integer") if operator == "%" else ("double", "fraction")
-    words, cure = [], []
-    for node, shape in zip(operands, shapes, strict=True):
-        words.append(f"{_named(node)} {_NUMBER_WORDS[shape.numbers]}")
-        written = _named(node).strip("`")
-        if shape.numbers != {kind}:
-            is_literal = isinstance(node, Const) and kind == "fraction"
-            written = f"{written}.0" if is_literal else f"{convert}({written})"
-        cure.append(written)
-    rule = "divides whole numbers" if operator == "%" else "does not work with a whole number and a fraction together"
-    return f"`{operator}` {rule}: {', '.join(words)}; write {f' {operator} '.join(cure)}"
-
-
-_NUMBER_WORDS = {
-    frozenset({"integer"}): "is a whole number",
-    frozenset({"fraction"}): "has a fraction",
-    frozenset({"integer", "fraction"}): "may be either",
-}
-
-
-def _equals(value: Any, constant: Any) -> bool:
-    return isinstance(value, bool) == isinstance(constant, bool) and bool(value == constant)
