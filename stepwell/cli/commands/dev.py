@@ -1,4 +1,7 @@
-"""`stepwell dev`: the server to develop with."""
+"""`stepwell dev`: the server to develop with.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,16 @@ MissingCodeOption = Annotated[
     typer.Option("--allow-missing-code", help="Start although the code of live versions or open runs is lost."),
 ]
 KeepOption = Annotated[float, typer.Option("--keep-days", min=1, help="How long events and ended runs are kept.")]
+KeyOption = Annotated[str | None, typer.Option("--key", help="Accept only this key; without it, any key and none.")]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="Answer for this host too, such as host.docker.internal or *.local; may be given more than once.",
+    ),
+]
+LinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")]
 DATABASE = Path(".stepwell/stepwell.db")
 
 
@@ -47,14 +60,8 @@ def command(
     host: HostOption = "127.0.0.1",
     port: PortOption = 8288,
     db: DatabaseOption = DATABASE,
-    key: Annotated[str | None, typer.Option(help="Accept only this key; without it, any key and none.")] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Answer for this host too, such as host.docker.internal or *.local; may be given more than once.",
-        ),
-    ] = None,
+    key: KeyOption = None,
+    allow_host: AllowHostOption = None,
     parallelism: ParallelOption = None,
     http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
     no_containers: NoContainersOption = False,
@@ -62,7 +69,7 @@ def command(
     tls_cert: CertificateOption = None,
     tls_key: CertificateKeyOption = None,
     allow_missing_code: MissingCodeOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")] = False,
+    as_json: LinesOption = False,
 ) -> None:
     """Start a server for development: finds the functions below the paths, watches them, and shows what happens.
 

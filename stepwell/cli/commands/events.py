@@ -1,4 +1,7 @@
-"""`stepwell events`: what was sent."""
+"""`stepwell events`: what was sent.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`stepwell runs`: what ran, and how."""
+"""`stepwell runs`: what ran, and how.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 

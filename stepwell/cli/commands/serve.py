@@ -1,9 +1,12 @@
-"""`stepwell serve`: the server for a small machine in production."""
+"""`stepwell serve`: the server for a small machine in production.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -27,6 +30,34 @@ from stepwell.cli.ui.output import fail
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
 from stepwell.local.server import ServerSettings, default_parallelism
 
+if TYPE_CHECKING:
+    from stepwell.local.system.step_user import StepUser
+
+FsyncOption = Annotated[bool, typer.Option(help="Sync every commit to disk, so that a power cut loses nothing.")]
+GraceOption = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds that running steps get to end on SIGTERM; 3 s later the process has ended."),
+]
+StepUserOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Run programs and handlers as this user, who can read their code and nothing else of the server; "
+        "needs root. Default: as the server's user.",
+    ),
+]
+PublicUrlOption = Annotated[
+    str,
+    typer.Option(
+        envvar="STEPWELL_PUBLIC_URL",
+        metavar="URL",
+        help="Where people reach this server, for links to approvals; default: the address it listens on.",
+    ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Do not start if a definition does not load, or cannot run here.")
+]
+
 
 def command(
     paths: PathsArgument = None,
@@ -34,36 +65,17 @@ def command(
     port: PortOption = 8288,
     db: DatabaseOption = DATABASE,
     env: Annotated[str, typer.Option(help="What steps see as ctx.env.")] = "production",
-    fsync: Annotated[bool, typer.Option(help="Sync every commit to disk, so that a power cut loses nothing.")] = True,
-    grace: Annotated[
-        float,
-        typer.Option(min=0, help="Seconds that running steps get to end on SIGTERM; 3 s later the process has ended."),
-    ] = GRACE_S,
+    fsync: FsyncOption = True,
+    grace: GraceOption = GRACE_S,
     parallelism: ParallelOption = None,
     http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
     no_containers: NoContainersOption = False,
     keep_days: KeepOption = 30,
-    step_user: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Run programs and handlers as this user, who can read their code and nothing else of the server; "
-            "needs root. Default: as the server's user.",
-        ),
-    ] = None,
+    step_user: StepUserOption = None,
     tls_cert: CertificateOption = None,
     tls_key: CertificateKeyOption = None,
-    public_url: Annotated[
-        str,
-        typer.Option(
-            envvar="STEPWELL_PUBLIC_URL",
-            metavar="URL",
-            help="Where people reach this server, for links to approvals; default: the address it listens on.",
-        ),
-    ] = "",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Do not start if a definition does not load, or cannot run here.")
-    ] = False,
+    public_url: PublicUrlOption = "",
+    strict: StrictOption = False,
     allow_missing_code: MissingCodeOption = False,
 ) -> None:
     """Start a server for production: keys are required (`stepwell keys create`), logs are JSON lines on stdout, SIGTERM
@@ -72,12 +84,7 @@ def command(
     Example: stepwell serve functions/ --host 0.0.0.0 --db /var/lib/stepwell/stepwell.db
     """
     from stepwell.local.serve import ServeOptions, main
-    from stepwell.local.system.step_user import CannotBecome, find_step_user
 
-    try:
-        user = None if step_user is None else find_step_user(step_user)
-    except CannotBecome as reason:
-        fail(str(reason))
     settings = ServerSettings(
         database=db,
         env=env,
@@ -85,7 +92,7 @@ def command(
         parallelism=parallelism or default_parallelism(),
         http_slots=http_slots,
         no_containers=no_containers,
-        step_user=user,
+        step_user=_user(step_user),
         public_url=_checked(public_url),
         paths=tuple(paths or [Path()]),
         code_may_be_lost=allow_missing_code,
@@ -93,6 +100,15 @@ def command(
     )
     options = ServeOptions(settings.paths, host, port, keep_days, certificate_of(tls_cert, tls_key), strict)
     start(lambda: main(settings, options), grace)
+
+
+def _user(name: str | None) -> StepUser | None:
+    from stepwell.local.system.step_user import CannotBecome, find_step_user
+
+    try:
+        return None if name is None else find_step_user(name)
+    except CannotBecome as reason:
+        fail(str(reason))
 
 
 def _checked(url: str) -> str:

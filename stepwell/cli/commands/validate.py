@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,9 @@ from stepwell.cli.ui.output import JsonOption, console, print_json, stderr
 from stepwell.project.event_types import project_types, surprises
 from stepwell.project.expression_checks import check_expressions
 from stepwell.project.inngest import is_settings
-from stepwell.project.load import PlacedProblem, load_all
+from stepwell.project.load import LoadedFunction, PlacedProblem, load_all
 from stepwell.project.search import Tree
-from stepwell.project.webhooks import find_webhooks
+from stepwell.project.webhooks import WebhookFile, find_webhooks
 from stepwell.terminal import shown
 
 
@@ -39,19 +40,13 @@ def command(
         checked = check_expressions(loaded, types)
         problems += checked.errors
         warnings += [*checked.warnings, *surprises(types)]
-    is_empty = not (
-        loaded or webhooks.webhooks or any(is_settings(placed_problem.file) for placed_problem in tree.passed_over)
-    )
+    is_empty = not (loaded or webhooks.webhooks or any(is_settings(problem.file) for problem in tree.passed_over))
     if as_json:
         ids, names = [function.definition.id for function in loaded], [webhook.name for webhook in webhooks.webhooks]
         print_json({"functions": ids, "webhooks": names, "errors": _views(problems), "warnings": _views(warnings)})
     else:
         wrong = {problem.file for problem in problems}
-        for function in loaded:
-            if function.file not in wrong:
-                console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
-        for webhook in webhooks.webhooks:
-            console.print(f"[green]ok[/]  webhook {shown(webhook.name)}  [dim]{shown(webhook.file)}[/]")
+        _print_right([function for function in loaded if function.file not in wrong], webhooks.webhooks)
         for warning in warnings:
             stderr.print(f"{warning}", style="yellow", markup=False, soft_wrap=True)
         for problem in problems:
@@ -60,6 +55,13 @@ def command(
             stderr.print("no definitions found; `stepwell init` makes one")
     if problems or is_empty:
         raise typer.Exit(1)
+
+
+def _print_right(functions: Iterable[LoadedFunction], webhooks: Iterable[WebhookFile]) -> None:
+    for function in functions:
+        console.print(f"[green]ok[/]  {shown(function.definition.id)}  [dim]{shown(function.file)}[/]")
+    for webhook in webhooks:
+        console.print(f"[green]ok[/]  webhook {shown(webhook.name)}  [dim]{shown(webhook.file)}[/]")
 
 
 def _views(problems: list[PlacedProblem]) -> list[dict[str, object]]:

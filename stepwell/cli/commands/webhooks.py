@@ -1,4 +1,7 @@
-"""`stepwell webhooks`: the rules by which requests of any sender become events."""
+"""`stepwell webhooks`: the rules by which requests of any sender become events.
+
+`test` has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`stepwell push`: make functions live in AWS, or on a server on one machine."""
+"""`stepwell push`: make functions live in AWS, or on a server on one machine.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 

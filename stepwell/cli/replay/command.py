@@ -1,4 +1,7 @@
-"""`stepwell replay`: stored events run again, on one function."""
+"""`stepwell replay`: stored events run again, on one function.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,24 @@ _STATUSES = ("running", "completed", "failed", "cancelled")
 _RATE = "50/s"
 
 
+WhereOption = Annotated[str | None, typer.Option(metavar="CEL", help="Only events for which this is true.")]
+StatusOption = Annotated[
+    str | None, typer.Option(help="Only events whose latest run of the function has this status now.")
+]
+RedactOption = Annotated[
+    list[str] | None,
+    typer.Option("--redact", metavar="PATHS", help="Values that stay where they are: data.card.number,user.email"),
+]
+
+
 def command(
     function: Annotated[str | None, typer.Option(help="The one function that runs.")] = None,
     event: Annotated[str | None, typer.Option(help="Only events of this name.")] = None,
     since: SinceOption = None,
     until: UntilOption = None,
     user: Annotated[str | None, typer.Option(help="Only events of this user.")] = None,
-    where: Annotated[str | None, typer.Option(metavar="CEL", help="Only events for which this is true.")] = None,
-    status: Annotated[
-        str | None, typer.Option(help="Only events whose latest run of the function has this status now.")
-    ] = None,
+    where: WhereOption = None,
+    status: StatusOption = None,
     version: Annotated[int | None, typer.Option(min=1, help="Of the function; else the live one.")] = None,
     rate: Annotated[str | None, typer.Option(help=f"50/s, 600/m, 1000/h; default {_RATE}.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which events it would be.")] = False,
@@ -42,10 +53,7 @@ def command(
     to_url: Annotated[str | None, typer.Option("--to", metavar="URL", help="... run on that one.")] = None,
     from_env: Annotated[str | None, typer.Option(metavar="NAME", help="--from an environment in AWS.")] = None,
     to_env: Annotated[str | None, typer.Option(metavar="NAME", help="--to an environment in AWS.")] = None,
-    hide: Annotated[
-        list[str] | None,
-        typer.Option("--redact", metavar="PATHS", help="Values that stay where they are: data.card.number,user.email"),
-    ] = None,
+    hide: RedactOption = None,
     resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a replay that was interrupted.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     env: EnvOption = None,
@@ -64,21 +72,32 @@ def command(
             fail("--resume goes on as it was begun; of the other options it takes --rate, --yes and --json", 2)
         replay, plan, journal = _resumed(resume, rate)
     else:
-        choice = Choice(
-            function or fail("name the one function that is to run: --function ID", 2),
-            event, user, moment(since, "--since"), moment(until, "--until"), _expression(where), _status(status),
-        )  # fmt: skip
-        if (from_url and from_env) or (to_url and to_env):
-            fail("name a server by its URL or by its environment, not by both", 2)
-        source, target = Client(from_env or env, url=from_url).url, Client(to_env or env, url=to_url).url
-        number = version or _live_version(_target(target), choice.function)
-        plan = Plan(source, target, choice, number, _rate(rate or _RATE), _paths(hide))
-        if plan.redact and not plan.is_pulled:
-            fail("--redact is for events that go to another server: name it with --to, or theirs with --from", 2)
+        function = function or fail("name the one function that is to run: --function ID", 2)
+        between = (moment(since, "--since"), moment(until, "--until"))
+        choice = Choice(function, event, user, *between, _expression(where), _status(status))
+        source, target = _url(from_url, from_env, env), _url(to_url, to_env, env)
+        plan = _planned(source, target, choice, version, rate, hide)
         replay = secrets.token_hex(5)
         journal = Journal.in_memory() if dry_run else Journal.create(replay, asdict(plan))
     with _source(plan.source).session() as from_server, _target(plan.target).session() as to_server:
         Replaying(replay, plan, journal, from_server, to_server, quiet=as_json).run(dry_run=dry_run, ask=not yes)
+
+
+def _url(url: str | None, own_env: str | None, env: str | None) -> str:
+    """The address of a server that is named by its URL, by its own environment, or by that of both servers."""
+    if url and own_env:
+        fail("name a server by its URL or by its environment, not by both", 2)
+    return Client(own_env or env, url=url).url
+
+
+def _planned(
+    source: str, target: str, choice: Choice, version: int | None, rate: str | None, hide: list[str] | None
+) -> Plan:
+    number = version or _live_version(_target(target), choice.function)
+    plan = Plan(source, target, choice, number, _rate(rate or _RATE), _paths(hide))
+    if plan.redact and not plan.is_pulled:
+        fail("--redact is for events that go to another server: name it with --to, or theirs with --from", 2)
+    return plan
 
 
 def _source(url: str) -> Client:

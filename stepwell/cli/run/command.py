@@ -1,4 +1,7 @@
-"""`stepwell run`: run a function once, in process, without a server."""
+"""`stepwell run`: run a function once, in process, without a server.
+
+The command has many parameters, since Typer makes an option of each.
+"""
 
 from __future__ import annotations
 
@@ -32,24 +35,32 @@ if TYPE_CHECKING:
 _QUIET_LOGS = 4000  # characters of an attempt's log that are printed
 
 
+EventOption = Annotated[str | None, typer.Option("--event", "-e", help="The event: JSON, @file, or - for stdin.")]
+ThenOption = Annotated[
+    list[str] | None, typer.Option("--then", help="An event that its waits get, once they wait. Repeatable.")
+]
+ReplayOption = Annotated[
+    str | None,
+    typer.Option("--replay", metavar="EVENT_ID", help="The event: a stored one of the server, or of --from."),
+]
+ApproveOption = Annotated[
+    list[str] | None, typer.Option("--approve", metavar="STEP", help="Approve what this step asks. Repeatable.")
+]
+DeclineOption = Annotated[
+    list[str] | None, typer.Option("--decline", metavar="STEP", help="Decline what this step asks. Repeatable.")
+]
+
+
 def command(
     path: Annotated[Path, typer.Argument(help="The function's definition, or its folder.")],
-    event: Annotated[str | None, typer.Option("--event", "-e", help="The event: JSON, @file, or - for stdin.")] = None,
-    then: Annotated[
-        list[str] | None, typer.Option("--then", help="An event that its waits get, once they wait. Repeatable.")
-    ] = None,
-    replay: Annotated[
-        str | None, typer.Option(metavar="EVENT_ID", help="The event: a stored one of the server, or of --from.")
-    ] = None,
+    event: EventOption = None,
+    then: ThenOption = None,
+    replay: ReplayOption = None,
     from_url: Annotated[str | None, typer.Option("--from", metavar="URL", help="The server that has --replay.")] = None,
     env: EnvOption = None,
     seed: Annotated[int | None, typer.Option(help="Makes the same event again, where none is given.")] = None,
-    approve: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Approve what this step asks. Repeatable.")
-    ] = None,
-    decline: Annotated[
-        list[str] | None, typer.Option(metavar="STEP", help="Decline what this step asks. Repeatable.")
-    ] = None,
+    approve: ApproveOption = None,
+    decline: DeclineOption = None,
     real_time: Annotated[bool, typer.Option("--real-time", help="Wait for delays and retries for real.")] = False,
     no_containers: NoContainersOption = False,
     as_json: JsonOption = False,
@@ -62,16 +73,8 @@ def command(
     """
     import uvloop
 
-    from stepwell.project.load import LoadError, load
-    from stepwell.project.only_on_aws import only_on_aws
-
     logging.getLogger("stepwell.runs").setLevel(logging.ERROR)  # the tree below shows it
-    try:
-        function = load(path)
-    except LoadError as error:
-        fail(str(error))
-    for warning in (*function.warnings(), *only_on_aws(function)):
-        warn(str(warning))
+    function = _loaded(path)
     if replay is not None and event is not None:
         fail("give --event or --replay, not both", 2)
     if replay is not None:
@@ -93,6 +96,19 @@ def command(
         console.print(run_tree(run))
     if run["status"] != "completed":
         raise typer.Exit(1)
+
+
+def _loaded(path: Path) -> LoadedFunction:
+    from stepwell.project.load import LoadError, load
+    from stepwell.project.only_on_aws import only_on_aws
+
+    try:
+        function = load(path)
+    except LoadError as error:
+        fail(str(error))
+    for warning in (*function.warnings(), *only_on_aws(function)):
+        warn(str(warning))
+    return function
 
 
 def _stored(client: Client, event_id: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,23 +46,18 @@ def command(
     where = paths or [Path()]
     loaded, errors = load_all(where)
     types = find_types(where)
-    problems = [problem for error in errors for problem in error.problems]
+    problems, warnings = [p for error in errors for p in error.problems], [*types.warnings]
     problems += types.problems
-    warnings = [*types.warnings]
     checked = check_expressions(loaded, project_types(where, loaded))
-    problems += checked.errors
-    warnings += checked.warnings
+    problems, warnings = [*problems, *checked.errors], [*warnings, *checked.warnings]
     client = Client(env) if registry or env is not None else None
-    for change in _changes(types.by_name(), client):
-        found = list(change.problems(loaded))
-        (warnings if allow_breaking and not change.is_same_version else problems).extend(found)
+    for comparison in _comparisons(types.by_name(), client):
+        found = list(comparison.problems(loaded))
+        (warnings if allow_breaking and not comparison.is_same_version else problems).extend(found)
     if as_json:
-        print_json({
-            "functions": [function.definition.id for function in loaded],
-            "types": [{"name": found.name, "version": found.v, "file": str(found.file)} for found in types.types],
-            "errors": [_view(problem) for problem in problems],
-            "warnings": [_view(warning) for warning in warnings],
-        })  # fmt: skip
+        found_types = [{"name": found.name, "version": found.v, "file": str(found.file)} for found in types.types]
+        ids, views = [function.definition.id for function in loaded], (_views(problems), _views(warnings))
+        print_json({"functions": ids, "types": found_types, "errors": views[0], "warnings": views[1]})
     else:
         _show(loaded, types.by_name(), problems, warnings)
     if problems:
@@ -96,7 +91,7 @@ def _show(
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _Comparison:
     """A type's newest version on disk, and what it is compared with."""
 
     newest: EventType
@@ -125,28 +120,26 @@ class _Change:
             yield event_type.placed(one.pointer, what)
 
 
-def _changes(types: Mapping[str, list[EventType]], client: Client | None) -> Iterator[_Change]:
+def _comparisons(types: Mapping[str, list[EventType]], client: Client | None) -> Iterator[_Comparison]:
     """For each type: its newest version and the one before it on disk, or else on the server; and each version on disk
     with what the server has under the same name."""
     known = registered.versions(client) if client is not None else {}
     for name, versions in types.items():
         newest = versions[-1]
         if len(versions) > 1:
-            yield _Change(newest, versions[-2].schema, versions[-2].v)
+            yield _Comparison(newest, versions[-2].schema, versions[-2].v)
         elif client is not None and known.get(name) and newest.v not in known[name]:
-            yield _Change(newest, registered.schema(client, name), known[name][-1])
+            yield _Comparison(newest, registered.schema(client, name), known[name][-1])
         for version in versions:
             if client is not None and version.v in known.get(name, ()):
-                yield _Change(version, registered.schema(client, name, version.v), version.v)
+                yield _Comparison(version, registered.schema(client, name, version.v), version.v)
 
 
-def _view(problem: PlacedProblem) -> dict[str, Any]:
+def _views(problems: Iterable[PlacedProblem]) -> list[dict[str, Any]]:
     from stepwell.event_types.schema import json_pointer
 
-    return {
-        "file": str(problem.file),
-        "line": problem.line,
-        "column": problem.column,
-        "pointer": json_pointer(problem.pointer),
-        "message": problem.message,
-    }
+    return [
+        {"file": str(p.file), "line": p.line, "column": p.column, "pointer": json_pointer(p.pointer),
+         "message": p.message}
+        for p in problems
+    ]  # fmt: skip
