@@ -34,12 +34,7 @@ def endpoint(api: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
     handle = getattr(api, operation.handler)
 
     def admit(request: Request) -> None:
-        """What can be refused without the body, before any of it is read."""
-        if operation.is_public:
-            api.admit(request)
-        else:
-            require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
-        _refuse_unknown(request, operation)
+        _admit(api, operation, keys, request)
 
     def answer(request: Request) -> Response:
         return json_answer(handle(request), operation.status)
@@ -70,6 +65,15 @@ def endpoint(api: Any, operation: Operation, keys: Keys) -> Callable[[Request], 
     if operation.body is None:
         return admit_and_answer
     return with_body if operation.media_type == "application/json" else with_file
+
+
+def _admit(api: Any, operation: Operation, keys: Keys, request: Request) -> None:
+    """Refuses what can be refused without the body, before any of it is read. Raises Problem."""
+    if operation.is_public:
+        api.admit(request)
+    else:
+        require(keys, bearer(request.headers.get("authorization")), KeyScope.MANAGE)
+    _refuse_unknown(request, operation)
 
 
 async def _receive(request: Request, file: IO[bytes]) -> None:

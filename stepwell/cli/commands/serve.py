@@ -1,6 +1,6 @@
 """`stepwell serve`: the server for a small machine in production.
 
-The command has many parameters, since Typer makes an option of each.
+The command has many parameters, since Typer makes an option of each, and is as long as they are.
 """
 
 from __future__ import annotations

@@ -68,15 +68,12 @@ def command(
     """
     if resume is not None:
         others = (function, event, since, until, user, where, status, version, from_url, to_url, from_env, to_env, hide)
-        if dry_run or any(other is not None for other in others):
-            fail("--resume goes on as it was begun; of the other options it takes --rate, --yes and --json", 2)
-        replay, plan, journal = _resumed(resume, rate)
+        replay, plan, journal = _resumed(resume, rate, alone=not dry_run and all(other is None for other in others))
     else:
         function = function or fail("name the one function that is to run: --function ID", 2)
         between = (moment(since, "--since"), moment(until, "--until"))
         choice = Choice(function, event, user, *between, _expression(where), _status(status))
-        source, target = _url(from_url, from_env, env), _url(to_url, to_env, env)
-        plan = _planned(source, target, choice, version, rate, hide)
+        plan = _planned(_url(from_url, from_env, env), _url(to_url, to_env, env), choice, version, rate, hide)
         replay = secrets.token_hex(5)
         journal = Journal.in_memory() if dry_run else Journal.create(replay, asdict(plan))
     with _source(plan.source).session() as from_server, _target(plan.target).session() as to_server:
@@ -108,7 +105,10 @@ def _target(url: str) -> Client:
     return Client(url=url, key=os.environ.get("STEPWELL_TO_KEY"), patience_s=_PATIENCE_S)
 
 
-def _resumed(replay: str, rate: str | None) -> tuple[str, Plan, Journal]:
+def _resumed(replay: str, rate: str | None, *, alone: bool) -> tuple[str, Plan, Journal]:
+    """What a replay had begun. `alone`: no option was given with it that would change that."""
+    if not alone:
+        fail("--resume goes on as it was begun; of the other options it takes --rate, --yes and --json", 2)
     try:
         journal = Journal.open(replay)
     except (NoJournal, InUse) as error:

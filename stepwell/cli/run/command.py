@@ -89,6 +89,11 @@ def command(
     ):
         once = _Once(Path(folder), real_time, no_containers, deciding, quiet=as_json)
         run = runner.run(once.run(function, first, later, is_replay=replay is not None))
+    _end(run, as_json=as_json)
+
+
+def _end(run: RunView, *, as_json: bool) -> None:
+    """Print the run, and end the command with code 1 if it did not complete."""
     if as_json:
         print_json(run)
     else:
