@@ -49,11 +49,12 @@ def _malformed(document: Document) -> list[Problem]:
     if not wrong:
         return []
     by_pointer = {place.pointer: place for place in places(document)}
-    found: dict[Problem, None] = {}
+    holders: dict[Place, Problem] = {}
     for pointer, message in list(wrong.items())[:_MOST_TOLD]:
         holder = next(by_pointer[pointer[:n]] for n in range(len(pointer), -1, -1) if pointer[:n] in by_pointer)
-        found |= dict.fromkeys(_in_words(holder) or [Problem(pointer, message[:_LONGEST])])
-    return list(found)[:_MOST_TOLD]
+        holders.setdefault(holder, Problem(pointer, message[:_LONGEST]))
+    found = [problem for holder, first in holders.items() for problem in _in_words(holder) or [first]]
+    return list(dict.fromkeys(found))[:_MOST_TOLD]
 
 
 def _in_words(place: Place) -> list[Problem]:
@@ -62,30 +63,29 @@ def _in_words(place: Place) -> list[Problem]:
     from jsonschema.exceptions import best_match
 
     found = []
-    for error in Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(_without_parts(place)):
+    errors = Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(_without_parts(place))
+    for error in islice(errors, _MOST_ERRORS):
         best = best_match([error])
         message = best.message[:_LONGEST]
-        if best.absolute_path[0] == "type":
+        if list(best.absolute_path)[:1] == ["type"]:
             message = f"type is one of {', '.join(_TYPES)}, or a list of these, not {shown(best.instance)}"
         found.append(Problem((*place.pointer, *best.absolute_path), message))
     return found
 
 
 def _without_parts(place: Place) -> Schema:
-    """The schema with `true` for each of the schemas that stand in it."""
+    """The schema without the schemas in it; in lists, `true` stands in their place."""
     if isinstance(place.schema, bool):
         return place.schema
-    plain = dict(place.schema)
+    plain: dict[str, Any] = {}
     for keyword, value in place.schema.items():
-        children = child_keywords(place, keyword)
-        if children is None:
-            continue
-        if () in children:
-            plain[keyword] = True
-        elif isinstance(value, dict):
-            plain[keyword] = {name: True if (name,) in children else part for name, part in value.items()}
-        elif isinstance(value, list):
+        children = child_keywords(place, keyword) or {}
+        if isinstance(value, dict):
+            plain |= {} if () in children else {keyword: {k: part for k, part in value.items() if (k,) not in children}}
+        elif isinstance(value, list) and children:
             plain[keyword] = [True if (i,) in children else part for i, part in enumerate(value)]
+        elif () not in children:
+            plain[keyword] = value
     return plain
 
 

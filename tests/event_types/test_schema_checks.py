@@ -44,6 +44,7 @@ def test_all_mistakes_are_named() -> None:
 
 def test_of_many_mistakes_a_hundred_are_named() -> None:
     assert len(refusals({"properties": {f"a{i}": {"minimum": ""} for i in range(3000)}})) == 100
+    assert len(refusals({"required": list(range(3000))})) == 100
 
 
 WORDS = st.sampled_from(["type", "properties", "items", "required", "enum", "minimum", "allOf", "not", "title", "$ref"])
