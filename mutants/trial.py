@@ -48,8 +48,8 @@ def try_mutant(tree: Path, package: str, mutant: Mutant, baselines: Baselines, l
         found = run.failed[0] if run.failed else file.name
         is_real = not run.failed or baselines.passes(found)
         cpu, files = cpu + run.cpu + baselines.cpu - before, files + 1
-        if run.timed_out:
+        if run.timed_out and baselines.comes_to_its_end(file):
             return Trial(package, mutant, "timeout", diff, file.name, files, cpu)
-        if (run.failed or run.crashed) and is_real:
+        if not run.timed_out and (run.failed or run.crashed) and is_real:
             return Trial(package, mutant, "killed", diff, found, files, cpu)
     return Trial(package, mutant, "survived", diff, "", files, cpu)
