@@ -14,7 +14,7 @@ from typing import Any
 
 from stepwell.core.plain_data import immutable
 from stepwell.core.plan import TRIGGER, Plan
-from stepwell.core.run.attempt_result import is_current, verdict_of
+from stepwell.core.run.attempt_result import attempt_result, is_current
 from stepwell.core.run.draft import Draft
 from stepwell.core.run.messages import (
     NO_QUESTIONS,
@@ -85,10 +85,10 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     if isinstance(fact, AttemptEnded | AttemptLost):
         state, step = run.steps[fact.step], plan.steps[fact.step]
         if not step.asks_nothing and is_current(state, fact):
-            verdict = verdict_of(run, step, state, fact)
-            if verdict.move in ("complete", "fail"):
-                result = "success" if verdict.move == "complete" else "failure"
-                return _questions(plan, fact.step, step.out, result, verdict.outcome)
+            ended = attempt_result(run, step, state, fact)
+            if ended.move in ("complete", "fail"):
+                result = "success" if ended.move == "complete" else "failure"
+                return _questions(plan, fact.step, step.out, result, ended.outcome)
     if isinstance(fact, DelayEnded) and plan.pauses[fact.pause].event is not None:
         return Questions(plan.pauses[fact.pause].parent, pauses=(fact.pause,))
     return NO_QUESTIONS
@@ -122,9 +122,9 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
     if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
         return False
     for kept in fact.kept:
-        draft.keep_step(kept)
+        draft.carry_over_step(kept)
     for step in (fact.step, *(kept.step for kept in fact.kept)):
-        draft.keep_edges(step, fact.satisfied)
+        draft.carry_over_edges(step, fact.satisfied)
     for order, (p, event_id) in enumerate(fact.matched, 1):
         pair = tuple(e for e in draft.plan.pauses[p].edges if draft.edges[e] is not EdgeStatus.PENDING)
         draft.move_pause(p, "keep", event_id=event_id, order=order, edges=pair)
@@ -166,18 +166,18 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
     state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
     if not is_current(state, fact) or (step.is_approval and isinstance(fact, AttemptLost)):  # no worker has it
         return False
-    verdict = verdict_of(draft.run, step, state, fact)
-    draft.record(fact.step, verdict.record, verdict.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
+    ended = attempt_result(draft.run, step, state, fact)
+    draft.record(fact.step, ended.record, ended.outcome, fact.at if isinstance(fact, AttemptEnded) else None)
     if step.is_approval:
         draft.commands.append(ClearTimer(Timer(TimerKind.DECISION, fact.step, state.attempt)))
-    if verdict.move == "retry":
-        draft.retry(fact.step, draft.now + verdict.delay_ms)
-    elif verdict.move == "lose":
+    if ended.move == "retry":
+        draft.retry(fact.step, draft.now + ended.delay_ms)
+    elif ended.move == "lose":
         draft.lose(fact.step)
     else:
-        draft.end_step(fact.step, verdict.move)
+        draft.end_step(fact.step, ended.move)
         if draft.status is RunStatus.RUNNING:
-            _after_the_end(draft, fact.step, verdict.move)
+            _after_the_end(draft, fact.step, ended.move)
     return True
 
 

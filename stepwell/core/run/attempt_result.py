@@ -1,4 +1,4 @@
-"""What the end of an attempt means for its step: it is completed, tried again, or failed for good."""
+"""What the end of an attempt means for its step: it is completed, retried, or failed for good."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ MAX_LOSSES = 4  # the fourth loss of a step is a final failure
 
 
 @immutable
-class Verdict:
-    """`move` is one of the step's table in `advance`, `record` the status that the attempt is recorded with."""
+class AttemptResult:
+    """`move` is a move of the table `STEP` of `transitions`; `record` is the status of the attempt in the step's history.
+    `delay_ms` is the time until a retry."""
 
     move: str
     record: str
@@ -24,23 +25,23 @@ class Verdict:
 
 
 def is_current(state: StepState, fact: AttemptEnded | AttemptLost) -> bool:
-    """Whether the fact speaks of the attempt that runs now."""
+    """Whether the fact is about the attempt that is running now."""
     return state.status is _RUNNING and state.attempt == fact.attempt
 
 
-def verdict_of(run: Run, step: Step, state: StepState, fact: AttemptEnded | AttemptLost) -> Verdict:
-    """In a run that failed, nothing is tried again."""
+def attempt_result(run: Run, step: Step, state: StepState, fact: AttemptEnded | AttemptLost) -> AttemptResult:
+    """What the step does next. A run that has failed retries nothing."""
     again = run.status is _RUNNING_RUN
     if isinstance(fact, AttemptLost):
         error = Error("lost", f"the server or worker was lost during attempt {state.attempt}")
         move = "lose" if again and state.losses + 1 < MAX_LOSSES else "fail"
-        return Verdict(move, "lost", Outcome(error=error))
+        return AttemptResult(move, "lost", Outcome(error=error))
     outcome = fact.outcome
     if outcome.error is None:
-        return Verdict("complete", "completed", outcome)
+        return AttemptResult("complete", "completed", outcome)
     if not (again and outcome.retryable and state.failures < step.retries.attempts):
-        return Verdict("fail", "failed", outcome)
+        return AttemptResult("fail", "failed", outcome)
     delay = outcome.retry_after_ms
     if delay is None:
         delay = retry_delay_ms(step.retries, state.failures + 1, f"{run.id}/{step.id}/{state.attempt}")
-    return Verdict("retry", "failed", outcome, delay)
+    return AttemptResult("retry", "failed", outcome, delay)

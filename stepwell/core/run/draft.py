@@ -164,7 +164,7 @@ class Draft:
             RecordAttempt(i, state.attempt, status, state.queued_at, started, ended, outcome.output, outcome.error)
         )
 
-    def keep_step(self, kept: CarriedOver) -> None:
+    def carry_over_step(self, kept: CarriedOver) -> None:
         """A step ends as it did in an earlier run; its outcome is kept with this one, as attempt 0."""
         i, outcome = kept.step, kept.outcome
         if outcome is None:
@@ -187,7 +187,7 @@ class Draft:
             self.edges = list(self.edges)
         self.edges[e] = EDGE[self.edges[e]][move]
 
-    def keep_edges(self, i: int, satisfied: tuple[int, ...]) -> None:
+    def carry_over_edges(self, i: int, satisfied: tuple[int, ...]) -> None:
         """The edges into a step that does not wait for them any more stand as they stood in an earlier run."""
         for e in self.plan.steps[i].edges:
             if self.edges[e] is _PENDING_EDGE:
