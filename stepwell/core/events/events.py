@@ -1,4 +1,4 @@
-"""Events: what is kept of one, and what is known by its content alone: its user, the ids of its runs."""
+"""Events, and what follows from the content of one: its user, the ids of its runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """One thing in an event that is not as its type says: the place (RFC 6901), and what is wrong there."""
+    """A place in an event (JSON pointer, RFC 6901) that does not match its schema, and why."""
 
     pointer: str
     message: str
@@ -63,13 +63,14 @@ def event_from(fields: dict[str, Any], body: bytes | None = None, seq: int = 0) 
 
 
 def erased_body(event: Event) -> bytes:
-    """What is kept of an event when its user is erased, so that it is no news if it comes again."""
+    """The body of an event whose user is erased. It has no data; its id is kept, so that a duplicate is
+    recognised."""
     kept = {"name": event.name, "data": {}, "user": {}, "id": event.id, "ts": event.ts, "v": event.v, "erased": True}
     return orjson.dumps(kept)
 
 
 def next_event_id(taken: str) -> str:
-    """Another id instead of one that was made for an event, and is taken."""
+    """An id to try instead of a generated one that is taken."""
     return f"{(int(taken, 16) + 1) % (1 << 128):032x}"
 
 
@@ -79,7 +80,7 @@ def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_
 
 
 def user_key(user: dict[str, Any]) -> str | None:
-    """What lists call the user: `external_id`, else `id`, `email`, `phone`."""
+    """The user's name in lists: `external_id`, else `id`, `email`, `phone`; None without any of them."""
     field = user_field(user)
     return None if field is None else str(user[field])
 

@@ -37,7 +37,8 @@ _NO_ENGINE_IDS: Collection[EngineId] = ()
 
 @dataclass(frozen=True, slots=True)
 class EventError:
-    """What is wrong with one event: `index` is its place in the request, `pointer` (RFC 6901) the place in it."""
+    """An error in one event. `index` is the position of the event in the request, `pointer` (RFC 6901) the place in
+    the event."""
 
     index: int
     pointer: str
@@ -45,8 +46,8 @@ class EventError:
 
 
 class BadRequest(Exception):
-    """Nothing of the request is accepted: every error of every event. `status` is 400 or 413. `others`: the events
-    that nothing was found against, by their places in the request."""
+    """The request is refused as a whole. `status` is 400 or 413, `errors` lists the errors of all events, `others` the
+    events without errors, with their positions in the request."""
 
     def __init__(self, status: int, errors: Iterable[EventError], others: Sequence[tuple[int, Event]] = ()) -> None:
         self.status, self.others = status, others
@@ -54,7 +55,7 @@ class BadRequest(Exception):
         super().__init__(self.errors[0].message)
 
     def with_more(self, errors: Iterable[EventError]) -> BadRequest:
-        """The same refusal, with more that was found."""
+        """The same refusal with further errors."""
         return BadRequest(self.status, [*self.errors, *errors])
 
 
@@ -75,7 +76,7 @@ def parse_events(
 def events_in_pieces(
     body: bytes, now_ms: int, new_id: Callable[[], str], *, levels: int = MAX_LEVELS
 ) -> Generator[None, None, list[Event]]:
-    """`parse_events` with pauses, for large bodies: at each yield others may have their turn."""
+    """`parse_events` in pieces, for large bodies: the caller may do other work at each yield."""
     items, large = _items(body, levels)
     yield
     reader = _EventReader(now_ms, new_id)
@@ -114,7 +115,7 @@ def check_count(items: Sequence[Any]) -> None:
 
 
 def events_accepted_before(items: Sequence[Any], now_ms: int) -> list[Event]:
-    """Events that some server accepted before: each has an id, and names and ids may be the engine's own. Raises
+    """Events that a server has accepted before. Each has an id; names and ids may be the engine's own. Raises
     BadRequest."""
 
     def needs_id() -> str:
@@ -153,7 +154,7 @@ class _EventReader:
         self._status, self._next = 400, 0
 
     def take(self, items: Sequence[Any]) -> None:
-        """Read the next events. Once there are too many errors, no more are looked at."""
+        """Read the next events. Events after too many errors are not read."""
         for index, item in enumerate(items, self._next):
             if len(self._errors) >= _MAX_ERRORS:
                 break
@@ -165,15 +166,15 @@ class _EventReader:
         self._next += len(items)
 
     def events(self, large: Sequence[EventError]) -> list[Event]:
-        """All of them. Raises BadRequest."""
+        """All events that were read. Raises BadRequest if one of them, or `large`, has an error."""
         if errors := [*self._errors, *large]:
             raise BadRequest(self._status, errors, self._found)
         return [event for _, event in self._found]
 
 
 def whole_event(fields: dict[str, Any]) -> Event:
-    """An event that was filled in, as others handed it on: what they may have changed is looked at again. Raises
-    BadRequest. What was filled in does not count towards its size."""
+    """An event with all fields, as another sender forwards it, checked again. Fields that were filled in do not count
+    towards its size. Raises BadRequest."""
     problems = envelope_problems(fields, (EngineId.WEBHOOK,))
     problems += [(f"/{name}", f"{name} is missing") for name in FIELDS if name != "v" and fields.get(name) is None]
     body, status = b"", 400

@@ -1,4 +1,4 @@
-"""The state machine of a run. Everything that changes a run's state is here and in `draft`, and is a move of a
+"""The state machine of a run. What changes a run is here, in `settle` and in `draft`, and each change is a move of a
 table of `transitions`.
 
 `advance(plan, run, fact, answers, now) -> Decision(run, commands)` is a pure function. It evaluates no expression:
@@ -105,7 +105,7 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 
 
 # --- facts ---------------------------------------------------------------------------------------------------------
-# A handler returns False if the fact is stale, and then must not have touched the draft.
+# A handler returns False if the fact is stale; it has not changed the draft then.
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> bool:
@@ -141,7 +141,8 @@ def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
 
 
 def _step_kept(draft: Draft, fact: StepKept) -> bool:
-    """Its failure was handled in the earlier run, whatever becomes of its edges in this one."""
+    """Settle the edges out of a step that was carried over. A failure was handled in the earlier run, whatever becomes
+    of its edges in this one."""
     result, out = _RESULT.get(draft.steps[fact.step].status), draft.plan.steps[fact.step].out
     pending = any(draft.edges[e] is EdgeStatus.PENDING for e in out)
     if draft.status is not RunStatus.RUNNING or result is None or not pending:
@@ -271,7 +272,7 @@ def _questions(
     outcome: Outcome | None = None,
     also: tuple[int, ...] = (),
 ) -> Questions:
-    """What must be known to settle these edges, and to open the pauses in `also`."""
+    """The conditions and wait keys that are needed to settle these edges and to open the pauses in `also`."""
     passing = [e for e in edges if plan.edges[e].on in ON.get(result, ())]
     pauses = {plan.edges[e].pause for e in passing}
     begun = [p for p in pauses if p is not None and plan.pauses[p].event is not None and not plan.pauses[p].delay_ms]

@@ -2,6 +2,8 @@
 
 One rule: a link's token is the authority to make one decision on one attempt until one moment, and nothing else. It
 names all of these, and ends with a signature of them (`core.signing`).
+
+`requested_event` has eight parameters: an event that names everything has to be given everything.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _CAUSED_BY_US = (RUN_EVENTS, "stepwell/approval.")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`decision`: approved or declined; `expires_at`: ms since the epoch."""
+    """What a link allows. `decision`: approved or declined; `expires_at`: ms since the epoch."""
 
     run_id: str
     step: int
@@ -48,13 +50,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes links, and knows its own again. `url`: of the API, as people reach it."""
+    """Makes the links of approvals, and reads them. `url` is the address at which people reach the API."""
 
     url: str
     keys: Signer
 
     def of(self, plan: Plan, run: Run, step: int) -> tuple[str, str]:
-        """The addresses to approve and to decline at, of an approval that is open. Raises KeysUnreadable."""
+        """The links to approve and to decline an open approval. Raises KeysUnreadable."""
         until, attempt = expires_at(plan, run, step), run.steps[step].attempt
         approve, decline = (
             f"{self.url.rstrip('/')}/approvals/{self.token(Link(run.id, step, attempt, decision, until))}"
@@ -89,7 +91,7 @@ class Standing(Enum):
 
 
 def standing(run: Run, link: Link, now: int) -> Standing:
-    """How the attempt stands that a link is for."""
+    """The standing of the attempt that a link is for."""
     state = run.steps[link.step]
     if state.attempt != link.attempt:
         return Standing.OVER
@@ -105,7 +107,7 @@ def expires_at(plan: Plan, run: Run, step: int) -> int:
 
 
 def decided(decision: str, comment: str | None, by: str | None, now: int) -> Outcome:
-    """The outcome of an attempt on which somebody decided. What people write may hold anything."""
+    """The outcome of an attempt on which somebody decided. Control characters in what people wrote are removed."""
     output = {
         "decision": decision,
         "approved": decision == "approved",
@@ -125,14 +127,14 @@ def placeholders(message: str) -> list[str]:
 
 
 def has_values(message: str) -> bool:
-    """Whether it may have placeholders."""
+    """Whether the message may have placeholders."""
     return "{{" in message
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What people are asked: the step's message with its values. `error`: that one of these cannot be had, so that
-    nobody can be asked; in `text`, it stays as it is written."""
+    """The step's message with its values. `error` is set if a placeholder has no value: then nobody is asked, and
+    `text` keeps the placeholder."""
 
     text: str
     error: Error | None = None
@@ -178,8 +180,8 @@ def _by_id(plan: Plan, results: Mapping[int, bytes], steps: Iterable[int]) -> di
 def requested_event(
     plan: Plan, run: Run, step: int, trigger: Event, message: str, links: Links, now: int, replay: str | None = None
 ) -> Event | None:
-    """The event that tells that people are asked; None if an event of this kind, or the end of a run, has caused it, so
-    that no function can ask itself for ever."""
+    """The event `stepwell/approval.requested`. None for a run that such an event, or the end of a run, has started: no
+    function can ask itself for ever."""
     if trigger.name.startswith(_CAUSED_BY_US):
         return None
     value, attempt = plan.steps[step], run.steps[step].attempt

@@ -15,8 +15,8 @@ MAX_LOSSES = 4  # the fourth loss of a step is a final failure
 
 @immutable
 class AttemptResult:
-    """`move` is a move of the table `STEP` of `transitions`; `record` is the status of the attempt in the step's history.
-    `delay_ms` is the time until a retry."""
+    """`move` is a move of the table `STEP` of `transitions`, `record` the status of the attempt in the step's history,
+    `delay_ms` the time until a retry."""
 
     move: str
     record: str

@@ -165,7 +165,7 @@ class Draft:
         )
 
     def carry_over_step(self, kept: CarriedOver) -> None:
-        """A step ends as it did in an earlier run; its outcome is kept with this one, as attempt 0."""
+        """End a step as it ended in an earlier run. Its outcome becomes attempt 0 of this run."""
         i, outcome = kept.step, kept.outcome
         if outcome is None:
             self.end_step(i, "skip")
@@ -188,13 +188,13 @@ class Draft:
         self.edges[e] = EDGE[self.edges[e]][move]
 
     def carry_over_edges(self, i: int, satisfied: tuple[int, ...]) -> None:
-        """The edges into a step that does not wait for them any more stand as they stood in an earlier run."""
+        """Settle the pending edges into a step as they were settled in an earlier run."""
         for e in self.plan.steps[i].edges:
             if self.edges[e] is _PENDING_EDGE:
                 self.move_edge(e, "satisfy" if e in satisfied else "kill")
 
     def kill_edges_of(self, i: int) -> None:
-        """The step started or is skipped: its open edges die with their timers and waits."""
+        """Kill the open edges into a step that started or is skipped, with their timers and waits."""
         for e in self.plan.steps[i].edges:
             paused = self.edges[e] is _PAUSED_EDGE
             if paused or self.edges[e] is _PENDING_EDGE:

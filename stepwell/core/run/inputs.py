@@ -26,7 +26,7 @@ def error_json(error: Error) -> bytes:
 
 
 def erased_error(error: bytes) -> bytes:
-    """What is kept of an error when its user is erased: messages may quote anything."""
+    """The error without its message and output, which may quote the data of an erased user."""
     value = orjson.loads(error)
     return orjson.dumps({"kind": value["kind"], "message": "erased", "status": value["status"], "output": None})
 
@@ -39,7 +39,7 @@ def error_from(text: bytes) -> Error:
 
 
 def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
-    """Events that satisfied this step's edges, in the order in which they did."""
+    """Ids of the events that satisfied this step's edges, the first one first."""
     matched = {
         plan.edges[e].pause
         for e in plan.steps[step].edges
@@ -50,8 +50,8 @@ def async_event_ids(plan: Plan, run: Run, step: int) -> list[str]:
 
 
 class JoinedOutputs:
-    """The outputs of a step's ancestors as the members of a JSON object. What the last step of the run saw too, and saw
-    first, is not joined again: in a chain, that is all but one."""
+    """The outputs of a step's ancestors as the members of a JSON object. The prefix that the previous step of the run
+    has too is not joined again; in a chain, that is all but one."""
 
     __slots__ = ("_members", "_steps")
 
@@ -60,8 +60,7 @@ class JoinedOutputs:
         self._members = b""  # of these steps
 
     def of(self, plan: Plan, steps: tuple[int, ...], texts: Mapping[int, bytes]) -> bytes:
-        """The texts of these steps, of those that have one. A step of a long chain has a thousand of them. All have
-        ended, so their texts stay as they are."""
+        """The members of those of these steps that have a text. The steps have ended, so their texts do not change."""
         known = len(self._steps)
         is_longer = steps[:known] == self._steps
         begin, more = (self._members, steps[known:]) if is_longer else (b"", steps)
@@ -72,7 +71,7 @@ class JoinedOutputs:
 
 
 def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> list[bytes]:
-    """The texts of these steps, of those that have one, as members of a JSON object, in pieces."""
+    """The pieces of the members of a JSON object: one member for each of these steps that has a text."""
     pieces: list[bytes] = []
     for s in steps if texts else ():
         if s in texts:
@@ -128,8 +127,8 @@ def edge_variables(
     errors: Mapping[int, bytes],
     read_by: Iterable[Expression],
 ) -> dict[str, Any]:
-    """Variables of an `if` or `match` on an edge out of `parent` (a step or TRIGGER): what is known when it ends, of
-    the steps that these expressions read."""
+    """The variables of expressions (`read_by`) on edges out of `parent`, a step or TRIGGER. `steps` and `errors` hold
+    what these expressions read and what has ended."""
     expressions = list(read_by)
     read = [expression.steps_read for expression in expressions]
     reads_response = any("response" in expression.variables for expression in expressions)
@@ -160,7 +159,7 @@ def match_answer(
 def matcher(
     plan: Plan, pause: int, event: dict[str, Any], outputs: Mapping[int, bytes], errors: Mapping[int, bytes]
 ) -> Callable[[dict[str, Any]], Answer]:
-    """`match_answer` for one incoming event after the other; what is known of the run is decoded once."""
+    """`match_answer` as a function of the incoming event. The data of the run is decoded once."""
     paus = plan.pauses[pause]
     if paus.match is None:
         return lambda incoming: Answer(True)

@@ -20,7 +20,7 @@ ON = {"success": ("success", "always"), "failure": ("failure", "always")}
 
 
 def end_run(draft: Draft, move: str) -> None:
-    """Fail or cancel: what has not ended is cancelled; running attempts go on only if the run failed."""
+    """Fail or cancel the run. Steps that have not ended are cancelled; running attempts go on if the run failed."""
     draft.move_run(move)
     for i, state in enumerate(draft.steps):
         is_approval, running = draft.plan.steps[i].is_approval, state.status is _RUNNING_STEP
@@ -39,7 +39,7 @@ def end_run(draft: Draft, move: str) -> None:
 
 
 def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
-    """Fail the run if the `if` of one of these edges has no value: which way it goes cannot be decided."""
+    """Fail the run if the `if` of one of these edges has no value. Returns whether it has failed."""
     if not draft.answers.edges:
         return False
     undecided = [e for e in edges if (answer := draft.answers.edges.get(e)) and answer.problem is not None]
@@ -52,13 +52,13 @@ def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
 
 
 def settle(draft: Draft, edges: tuple[int, ...], result: str) -> None:
-    """The parent of these edges ended with `result`, success or failure."""
+    """Settle the edges out of a parent that ended with `result`: success, failure or skip."""
     _settle_edges(draft, edges, result)
     _join_children(draft, edges)
 
 
 def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
-    """A pause is over: each of its edges is satisfied or dead, by `satisfied(on_timeout)`."""
+    """End a pause. Each of its edges is satisfied if `satisfied(on_timeout)` is true, else dead."""
     edges = draft.plan.pauses[p].edges
     for e in edges:
         if draft.edges[e] is _PAUSED_EDGE:
@@ -67,7 +67,7 @@ def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
 
 
 def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
-    """In the order `on`, `if`, `wait`, `async`. The edges of a skipped step are dead."""
+    """Settle edges, or begin their pauses, in the order `on`, `if`, `wait`, `async`."""
     begun: dict[int, list[int]] = {}
     for e in edges:
         if draft.edges[e] is not _PENDING_EDGE:
@@ -84,7 +84,8 @@ def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
 
 
 def _join_children(draft: Draft, edges: tuple[int, ...]) -> None:
-    # A work list, not recursion: a chain of 1,000 skipped steps is one transition.
+    """Start or skip the steps behind these edges, and what follows. A chain of 1,000 skipped steps is one transition,
+    so this is a work list and no recursion."""
     children = _children(draft, edges)
     for i in children:
         if _join(draft, i) == "skip":
