@@ -28,10 +28,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 Judge = Callable[[Iterable[tuple[int, Event]]], Awaitable[list[EventError]]]
-"""What types of events have against some that they refuse. Events by their places in the request."""
+"""Gives the schema errors of events. Events come with their positions in the request."""
 
 Sender = Callable[[Sequence[Event]], Future[None]]
-"""Takes events that are durable once the future is done."""
+"""Takes events; they are durable once the future is done."""
 
 _AT_ONCE = 16 * 1024  # bytes of a body that are read at once; more is read in turns
 
@@ -40,9 +40,8 @@ _CORS: Sequence[Header] = [(name.encode(), value.encode()) for name, value in CO
 
 @dataclass(frozen=True, slots=True)
 class EventSink:
-    """What takes the events of requests. `accept` makes them durable, and raises if it cannot; `judge` says what their
-    types have against them; `now` is the time in ms. `at_once` takes events whose types need not be asked; it is None
-    while they must be."""
+    """What takes the events of requests. `accept` makes them durable, and raises if it cannot; `judge` gives their
+    schema errors; `now` is the time in ms. `at_once` takes events that need no check; it is None while all need one."""
 
     accept: Callable[[Sequence[Event]], Awaitable[None]]
     judge: Judge
@@ -106,8 +105,8 @@ class App:
     # --- the same without ASGI's messages, for most requests ---------------------------------------------------------
 
     def admits(self, scope: Message, size: int) -> dict[str, str] | None:
-        """The headers of a request whose body `take_at_once` may be given, which has `size` bytes. None of all others,
-        and of who may not send."""
+        """The headers of a request whose body, of `size` bytes, `take_at_once` may take. None for all other requests,
+        and for senders without a valid key."""
         path: str = scope["path"]
         if scope["method"] != "POST" or not path.startswith("/e/") or size > _AT_ONCE or self._at_once() is None:
             return None
@@ -123,8 +122,8 @@ class App:
         return fields
 
     def take_at_once(self, headers: Mapping[str, str], body: bytes) -> tuple[list[Event], Future[None]] | None:
-        """The events of such a request, and when they are durable. None if they are refused, or their types are to be
-        asked."""
+        """The events of such a request, and a future that is done once they are durable. None if they are refused or
+        must be checked against their types first."""
         send = self._at_once()
         if send is None:
             return None
@@ -135,7 +134,7 @@ class App:
         return events, send(events)
 
     def end_of(self, events: Sequence[Event], error: BaseException | None) -> ASGIApp:
-        """What answers a request whose events are durable, or were not accepted for this reason."""
+        """The application that answers a request: its events are durable, or were not accepted because of `error`."""
 
         async def answer(scope: Message, receive: Receive, send: Send) -> None:
             if error is None:

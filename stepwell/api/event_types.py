@@ -1,4 +1,4 @@
-"""`/v1/types` and `/v1/settings`: the types of events, and what becomes of events that are not as their types say."""
+"""`/v1/types` and `/v1/settings`: event types, and the policies for events that do not match their schemas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stepwell.platform import FunctionDetail
 
 
 class TypeRegistry(Protocol):
-    """What the API reads and changes of types; called from any thread."""
+    """The event types that the API reads and changes. Methods are called from any thread."""
 
     def read_types(self) -> list[TypeDetail]:
         """All, by name."""
@@ -43,7 +43,7 @@ class TypeRegistry(Protocol):
         """All or none. `dry_run`: only say what it would do. Raises TypeRefused."""
 
     def choose_default(self, name: str, version: str | None) -> None:
-        """Which version counts for events without `v`; None: the newest. Raises KeyError, UnknownVersion."""
+        """Choose the version for events without `v`; None: always the newest. Raises KeyError, UnknownVersion."""
 
     def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
         """`carried_by`: live functions whose triggers carry it. Raises KeyError, UnknownVersion, TypeRefused."""
@@ -52,7 +52,7 @@ class TypeRegistry(Protocol):
         """False if there is no such type."""
 
     def unknown_types(self) -> Policy:
-        """What becomes of events whose names have no type."""
+        """The policy for events whose names have no type."""
 
     def set_unknown_types(self, policy: Policy) -> None: ...
 

@@ -44,7 +44,7 @@ _COUNTED = 1000  # of the newest runs
 
 
 class Lifecycle(Protocol):
-    """What people do with the versions of a function; called from any thread."""
+    """Changes the versions of functions. Methods are called from any thread."""
 
     def read_samples(self, function_id: str, limit: int) -> Sequence[RunSample]:
         """The newest runs that events started, the newest first; no reruns and no replays."""

@@ -22,7 +22,7 @@ Mark = tuple[int, int, int, int, int]  # when (ms), kind of entry, position, ste
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that happened to a person: `mark` says when, and where that is in the timeline."""
+    """An entry of a person's timeline. `mark` is its time and its place in the order."""
 
     mark: Mark
     shown: models.TimelineEntry

@@ -1,4 +1,4 @@
-"""`/v1/users`: who events speak of, what happened to each of them, and their erasure.
+"""`/v1/users`: the users of events, their timelines, and their erasure.
 
 One rule: a user is asked for by any of its ids, and shown under its canonical one. Ids stand in the query: what is
 between sender and server decodes paths, and would make one id of another. Paths take only ids of plain characters.
@@ -27,7 +27,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+:.-]{1,256}")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A person with when its stored events were accepted, first and last (ms)."""
+    """A person, with the times (ms) at which its first and last stored events were accepted."""
 
     person: Person
     first: int
@@ -36,20 +36,20 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was erased, by what it was. `is_done`: nothing is left; else ask again to go on."""
+    """What was erased, counted by kind. `is_done` is false if something is left: erase again to go on."""
 
     counts: models.ErasedCounts
     is_done: bool
 
 
 class Users(Protocol):
-    """What a platform knows of users; called from any thread."""
+    """The users of a platform. Methods are called from any thread."""
 
     def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
-        """Those of whom more is known than one id, newest first."""
+        """Users with more than one id or with traits, newest first."""
 
     def find(self, text: str) -> Person | None:
-        """Whom this id means, of the first of `KINDS` that knows it; one of whom an event knows but the id, too."""
+        """The user with this id, of the first of `KINDS` that has it, also if an event has given nothing but the id."""
 
     def seen(self, person: Person) -> Seen: ...
 
@@ -57,7 +57,7 @@ class Users(Protocol):
         """What happened to a person before a mark, newest first."""
 
     def erase(self, person: Person) -> Erased:
-        """Erase what is kept of a person, or as much of it as there is time for."""
+        """Erase all data of a person, or as much as there is time for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from stepwell.core.plan import TRIGGER, Edge, Pause, Plan, Retries, Runtime, Ste
 
 
 def version_hash(definition: Mapping[str, Any], code: Mapping[str, str]) -> str:
-    """What a version is known by: its normalised definition, and the hashes of its steps' code."""
+    """The hash that identifies a version: of its normalised definition and of the hashes of its steps' code."""
     content = orjson.dumps({"definition": definition, "code": code}, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()
 
@@ -149,7 +149,7 @@ def _with_upstream(pauses: list[Pause], edges: list[Edge], ancestors: list[tuple
 
 
 def _step(step: dict[str, Any], **graph: Any) -> Step:
-    """`graph`: the fields that tell where the step stands among the others."""
+    """`graph` holds the fields that depend on the other steps: edges and ancestors."""
     retries, backoff = step["retries"], step["retries"]["backoff"]
     return Step(
         id=step["id"],

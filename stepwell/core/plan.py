@@ -107,12 +107,12 @@ class Step:
 
     @property
     def is_approval(self) -> bool:
-        """Whether people decide it, so that nothing is executed."""
+        """Whether people decide the step; nothing is executed then."""
         return self.runtime.type == "approval"
 
     @property
     def calls(self) -> bool:
-        """Whether it is a call to a web address, which waits and computes nothing here."""
+        """Whether the step calls a web address; it needs no processor here."""
         return self.runtime.type == "http"
 
 
@@ -134,7 +134,7 @@ class Plan:
 
 
 class Starts(Protocol):
-    """What tells when a version of a function starts: a plan, or what stands for one that is not compiled yet."""
+    """What says when a version of a function starts: a plan, or the head of one that is not compiled yet."""
 
     @property
     def function_id(self) -> str: ...

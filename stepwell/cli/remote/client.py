@@ -105,7 +105,7 @@ class Client:
         return _Answer(body, self.url)
 
     def refused(self, status: int, body: Any) -> NoReturn:
-        """End the command with what the server has against the request."""
+        """End the command with the error that the server answered."""
         fields = body if isinstance(body, dict) else {}
         message = str(fields.get("detail") or fields.get("message") or "")
         if fields.get("status") != status and self.env is None:  # problems of Stepwell say it

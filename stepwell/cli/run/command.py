@@ -123,7 +123,7 @@ def _stored(client: Client, event_id: str) -> dict[str, Any]:
 
 
 class _Once:
-    """One run on a platform of its own, whose clock skips what nobody wants to wait for."""
+    """One run on a platform of its own, whose clock skips delays."""
 
     def __init__(self, folder: Path, real_time: bool, no_containers: bool, deciding: Deciding, *, quiet: bool) -> None:
         self._folder, self._real_time, self._no_containers = folder, real_time, no_containers
@@ -150,7 +150,7 @@ class _Once:
             return await self._to_the_end(server, page.items[0].run.id, deque(later))
 
     async def _replay(self, server: LocalServer, registered: Registered, event: dict[str, Any]) -> str:
-        """Whatever its triggers say: the function runs on the very event."""
+        """Run the function on the stored event, whatever its triggers are. Returns the run's id."""
         from stepwell.core.events.request import events_accepted_before
 
         events = events_accepted_before([event], server.platform.clock.now())

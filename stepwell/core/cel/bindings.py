@@ -69,26 +69,26 @@ class Bindings:
 
     @classmethod
     def of_request(cls, body: Any, headers: dict[str, Any], query: dict[str, Any]) -> Bindings:
-        """What a webhook was sent, for expressions of `Scope.WEBHOOK`."""
+        """The variables of a webhook's request, for expressions of `Scope.WEBHOOK`."""
         bindings = cls({})
         bindings._values |= {"body": body, "headers": headers, "query": query}
         return bindings
 
     @classmethod
     def of_wait(cls, known: dict[str, Any], async_event: dict[str, Any]) -> Bindings:
-        """An incoming event, and what a wait keeps of its run: variables, with as much in them as its `match` names."""
+        """The variables of a wait's `match`: those that it stored of its run (`known`), and the incoming event."""
         bindings = cls({})
         bindings._values |= {**known, "async": async_event}
         return bindings
 
     def with_signature(self, text: str) -> Bindings:
-        """The same, and the signature that a challenge asks for, for an expression of `Scope.CHALLENGE`."""
+        """The same with the signature that a challenge asks for, for an expression of `Scope.CHALLENGE`."""
         bindings = Bindings({})
         bindings._values = self._values | {"signature": text}
         return bindings
 
     def with_parsed(self, texts: Sequence[Text]) -> Bindings:
-        """The same, and the values of JSON texts that `parse_json` is called with."""
+        """The same with the values of the JSON texts that `parse_json` is called with."""
         bindings = Bindings({})
         bindings._values, bindings._parsed = dict(self._values), self._parsed
         for variable, text in zip(parse_json.VARIABLES, texts, strict=False):
@@ -100,13 +100,13 @@ class Bindings:
         return bindings
 
     def problem(self, text: str) -> str:
-        """Why there is no value, of what the library says."""
+        """Why there is no value, from the library's error."""
         unread = parse_json.NAMED.search(text)
         return (unread and self._unread.get(unread[0])) or value_problem(text)
 
     def activation(self, variables: tuple[str, ...], paths: tuple[Path, ...] = ()) -> Bound:
-        """The variables as the library takes them. Of large ones only what these paths lead to, if any are named, since
-        it converts all that it gets."""
+        """The variables as the library takes them. It converts all that it gets, so of large variables it gets only
+        what `paths` lead to, if there are any."""
         found = self._bound.get(variables) or (self._bound.get(paths) if paths else None)
         if found is None:
             key: tuple[Any, ...] = variables

@@ -35,8 +35,8 @@ __all__ = [
 
 
 class Effort:
-    """What all evaluations may have taken so far that were not cheap, in nanoseconds: for whoever has many to do, and
-    is to do something else in between."""
+    """Estimated nanoseconds of all expensive evaluations so far. Callers with many evaluations read it to know when to
+    let others have their turn."""
 
     spent: float = 0
 
@@ -62,15 +62,15 @@ class Expression:
         self._harmless = harmless_length(tree, is_given=is_given)
 
     def check(self) -> None:
-        """Raises ExpressionError if it takes too long whatever is sent, so that it never has a value. (Compiling does
-        not, since what is stored must stay usable.)"""
+        """Raises ExpressionError for an expression that takes too long whatever is sent. Compiling does not raise it,
+        so that stored definitions stay usable."""
         if self._harmless == 0 and (on := hopeless(self.tree)):
             raise ExpressionError(
                 f"it takes too long whatever is sent: {on}; repeat less, as with + instead of a count"
             )
 
     def evaluate(self, bindings: Bindings) -> Answer:
-        """Whether it is true, and if it has no value, or one that is neither true nor false, why. Never raises."""
+        """Whether the value is true. `problem` says why there is no value, or no boolean. Never raises."""
         if self.texts:
             bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
@@ -85,7 +85,7 @@ class Expression:
         return Answer(False, f"is {type_name(result.type())}, not true or false")
 
     def value(self, bindings: Bindings) -> Value:
-        """Its value. Never raises."""
+        """The value, or why there is none. Never raises."""
         if self.texts:
             bindings = bindings.with_parsed(self.texts)
         result, value = self._result(bindings)
@@ -99,7 +99,7 @@ class Expression:
         return Value(value)
 
     def _result(self, bindings: Bindings) -> tuple[Any, Any]:
-        """What the library answers, which may be an error, and its value; or None, and why it cannot be evaluated."""
+        """The library's result, which may be an error, and its value; or None, and why it cannot be evaluated."""
         bound = bindings.activation(self.variables, self.paths)
         if bound.length > self._harmless:
             try:

@@ -19,7 +19,7 @@ _ONLY_STEP = {"step-1": {"path": "file://."}}
 
 
 class DefinitionError(ValueError):
-    """The definition is refused; `problems` holds everything that is wrong with it."""
+    """The definition is refused. `problems` lists everything that is wrong."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(problem.message for problem in problems))
@@ -43,7 +43,7 @@ def parse_definition(raw: object, written: Mapping[Pointer, str] | None = None) 
 
 
 def _validated(data: Any) -> tuple[Definition | None, list[Any]]:
-    """The definition, or what pydantic has against it."""
+    """The definition, or pydantic's errors."""
     try:
         return Definition.model_validate(data), []
     except ValidationError as refused:
@@ -61,7 +61,7 @@ def schema() -> dict[str, Any]:
 
 
 def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
-    """The one step that a definition without steps has, every step's id, and how long people have for an approval."""
+    """The definition with the defaults that depend on other fields: the only step, steps' ids, approvals' timeouts."""
     steps = _ONLY_STEP if raw.get("steps") in (None, {}) else raw["steps"]
     if not isinstance(steps, dict):
         return raw
@@ -77,7 +77,7 @@ def _completed(raw: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _of_approval(step: dict[Any, Any]) -> dict[str, Any]:
-    """The defaults that are an approval's own."""
+    """The defaults of approvals alone."""
     runtime = step.get("runtime")
     if not isinstance(runtime, dict) or runtime.get("type") != "approval":
         return {}

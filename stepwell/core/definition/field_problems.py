@@ -40,7 +40,7 @@ def _model_at(location: Pointer) -> type[BaseModel]:
 
 
 def pointer_of(error: Any) -> Pointer:
-    """Where the value stands that an error is about."""
+    """The place of the value that an error is about."""
     location: Pointer = error["loc"]
     pointer = tuple(part for part in location if part != "[key]")
     if len(location) > 3 and location[0] == "steps" and location[2] == "runtime":
@@ -49,7 +49,7 @@ def pointer_of(error: Any) -> Pointer:
 
 
 def field_problem(error: Any) -> Problem | None:
-    """The problem, if it is about what fields there are; None if it is about a value."""
+    """The problem, if the error is about which fields there are; None if it is about a value."""
     location, pointer = error["loc"], pointer_of(error)
     match error["type"]:
         case "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The engine's own event that tells of an event which is not as its type says: `stepwell/event.invalid`.
+"""`stepwell/event.invalid`: the engine's own event about an event that does not match its schema.
 
 One rule: there is at most one for each event, and none for the engine's own, so that no function can wake itself.
 """

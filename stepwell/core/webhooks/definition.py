@@ -159,7 +159,7 @@ def parse_webhook(raw: object, name: str, written: Mapping[Pointer, str] | None 
 
 
 def _validated(raw: Any) -> tuple[Webhook | None, list[Any]]:
-    """The rule, or what pydantic has against it."""
+    """The rule, or pydantic's errors."""
     try:
         return Webhook.model_validate(raw), []
     except ValidationError as refused:
