@@ -12,6 +12,7 @@ from stepwell.core.times import time_text
 from stepwell.testing.account.environment import ENGINE_EVENTS
 from stepwell.testing.account.unkindness import Unkindness
 from stepwell.testing.ecs.containers import ContainerStepwell
+from tests.behaviour import scripted
 from tests.behaviour.words import Json, write_function
 
 
@@ -19,6 +20,7 @@ class AwsTestPlatform(ContainerStepwell):
     def __init__(self, folder: Path, *account: Any, unkindness: Unkindness | None = None) -> None:
         super().__init__(*account, unkindness=unkindness)
         self._folder = folder
+        self._host.shortcut = scripted.answer
         self._on_the_bus: dict[str, Json] = {}
 
     def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:  # type: ignore[override]

@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -45,6 +46,8 @@ class LambdaHost:
 
     `lose_next`, `repeat_next`, `expire_next` and `throttle_next` say of how many of the next asynchronous invocations
     nothing is ever heard, which are run twice, which wait too long, and which are refused (boto3 tries those again).
+    `shortcut(function, payload)` answers an asynchronous invocation without a process, which then leaves no log; None:
+    it needs one.
     """
 
     def __init__(self, emulator: Emulator, concurrency: int = 8, most_idle: int = 24) -> None:
@@ -58,6 +61,7 @@ class LambdaHost:
         self._problem: Exception | None = None
         self._undelivered: list[str] = []
         self.lose_next = self.repeat_next = self.expire_next = self.throttle_next = 0
+        self.shortcut: Callable[[Function, bytes], bytes | None] = lambda function, payload: None
         self.concurrency = concurrency
 
     def __enter__(self) -> LambdaHost:
@@ -244,12 +248,16 @@ class LambdaHost:
                 self._outstanding.pop(invocation.id, None)
                 self._lock.notify_all()
 
+    def _run(self, function: Function, invocation: Invocation) -> Ended | None:
+        answered = self.shortcut(function, invocation.payload)
+        return self._sandboxes.run(function, invocation)[0] if answered is None else Ended(answered, is_error=False)
+
     def _try(self, function: Function, ends: Destinations, invocation: Invocation, epoch: int) -> None:
         """Lambda waits a minute or two before it tries again; time stands still here, so that would be for ever."""
         for tries in range(1, ends.retries + 2):
             if epoch != self._epoch:
                 return
-            ended, _ = self._sandboxes.run(function, invocation)
+            ended = self._run(function, invocation)
             if ended is None:
                 return
             if not ended.is_error or tries > ends.retries:
