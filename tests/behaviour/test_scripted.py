@@ -55,6 +55,7 @@ def test_what_does_more_needs_one(act: str) -> None:
     assert not answers(json.dumps({"event": event, "ctx": {"step_id": "a", "attempt": 2}}).encode())
 
 
+@pytest.mark.kind("what is shown of attempts is compared")
 def test_a_run_shows_what_it_shows_with_real_steps(
     platform: Platform, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
