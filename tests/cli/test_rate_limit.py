@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from stepwell.cli.ui.rate_limit import Pace, per_second
+from stepwell.cli.ui.rate_limit import RateLimit, per_second
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ class Clock:
 @pytest.mark.parametrize(("rate", "batch"), [(500.0, 100), (50.0, 10), (3.0, 1), (0.5, 1)])
 def test_ten_thousand_keep_the_rate_within_a_tenth_however_long_each_request_takes(rate: float, batch: int) -> None:
     clock, numbers = Clock(), random.Random(7)
-    pace, start, sent = Pace(rate, clock, clock.sleep), clock.now, []
+    rate_limit, start, sent = RateLimit(rate, clock, clock.sleep), clock.now, []
     while len(sent) < 10_000:
-        pace.wait(batch)
+        rate_limit.wait(batch)
         sent += [clock.now] * batch
         clock.now += numbers.uniform(0, 1.5 * batch / rate)  # some take longer than until the next is due
     assert len(sent) / (sent[-1] - start) == pytest.approx(rate, rel=0.1)
@@ -50,10 +50,10 @@ def test_ten_thousand_keep_the_rate_within_a_tenth_however_long_each_request_tak
 
 def test_after_a_long_pause_there_is_no_flood() -> None:
     clock = Clock()
-    pace = Pace(100, clock, clock.sleep)
-    pace.wait(10)
+    rate_limit = RateLimit(100, clock, clock.sleep)
+    rate_limit.wait(10)
     clock.now += 600
     start = clock.now
     for _ in range(50):
-        pace.wait(10)
+        rate_limit.wait(10)
     assert clock.now - start >= 3.5

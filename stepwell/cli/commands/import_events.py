@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from stepwell.cli.remote.client import Client
 from stepwell.cli.remote.environments import EnvOption
 from stepwell.cli.ui.output import JsonOption, console, fail, print_json, stderr
-from stepwell.cli.ui.rate_limit import Pace, per_second
+from stepwell.cli.ui.rate_limit import RateLimit, per_second
 
 _MOST_EVENTS, _MOST_BYTES = 500, 2 * 1024 * 1024  # of a request
 _LONGEST_LINE = 1024 * 1024
@@ -47,7 +47,7 @@ def command(
     Example: stepwell import history.ndjson.gz --rate 500/s
     """
     try:
-        pace = None if rate is None else Pace(per_second(rate))
+        rate_limit = None if rate is None else RateLimit(per_second(rate))
     except ValueError as wrong:
         fail(f"--rate: {wrong}", 2)
     size = _MOST_EVENTS if rate is None else max(1, min(_MOST_EVENTS, int(per_second(rate) / 4)))
@@ -66,8 +66,8 @@ def command(
             value = _Import(seed.digest(), as_json)
         with Client(env, patience_s=_PATIENCE_S).session() as client, value.progress():
             for batch in _batches(value.lines(source), size):
-                if pace is not None:
-                    pace.wait(len(batch))
+                if rate_limit is not None:
+                    rate_limit.wait(len(batch))
                 value.send(client, batch)
     value.end(sent=True)
 

@@ -18,7 +18,7 @@ from stepwell.cli.replay.journal import Journal
 from stepwell.cli.replay.redact import redact
 from stepwell.cli.replay.selection import FIELDS, Choice, Selection
 from stepwell.cli.ui.output import confirm, console, print_json, stderr, warn
-from stepwell.cli.ui.rate_limit import Pace
+from stepwell.cli.ui.rate_limit import RateLimit
 from stepwell.cli.ui.tables import event_table, local_time
 from stepwell.terminal import shown
 
@@ -135,11 +135,11 @@ class Replaying:
 
     def _send(self) -> None:
         journal, plan = self._journal, self._plan
-        pace, most = Pace(plan.rate), max(1, min(_MOST, int(plan.rate * _BATCH_S)))
+        rate_limit, most = RateLimit(plan.rate), max(1, min(_MOST, int(plan.rate * _BATCH_S)))
         with self._progress("replaying") as progress:
             task = progress.add_task("replaying", total=journal.chosen, completed=journal.chosen - journal.left)
             while batch := journal.batch(most, _MOST_BYTES):
-                pace.wait(len(batch.entries))
+                rate_limit.wait(len(batch.entries))
                 body = {
                     "replay": self._replay,
                     "version": plan.version,

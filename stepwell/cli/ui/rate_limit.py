@@ -1,4 +1,4 @@
-"""Keeping a rate: so many things a second, none of them sooner than that."""
+"""Rate limits: so many things a second."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def per_second(text: str) -> float:
     return float(found[1]) / _SECONDS[found[2] or "s"]
 
 
-class Pace:
-    """Each thing is due a fixed time after the one before it; who waits for some waits until the first of them is."""
+class RateLimit:
+    """Lets so many things a second pass, evenly."""
 
     def __init__(
         self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -29,6 +29,7 @@ class Pace:
         self._due = clock()
 
     def wait(self, count: int) -> None:
+        """Wait until the first of the next `count` things is due."""
         now = self._clock()
         self._due = max(self._due, now - _CATCH_UP_S)
         if self._due > now:
