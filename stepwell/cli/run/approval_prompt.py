@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stepwell.local.server import LocalServer
 
 
-class Deciding:
+class ApprovalPrompt:
     """`approve`, `decline`: steps on which it is decided already. `may_ask`: somebody sits there."""
 
     def __init__(

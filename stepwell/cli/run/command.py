@@ -19,8 +19,8 @@ import typer
 from stepwell.cli.commands.dev import NoContainersOption
 from stepwell.cli.remote.client import Client
 from stepwell.cli.remote.environments import EnvOption
-from stepwell.cli.run.approval_prompt import Deciding
-from stepwell.cli.run.sample_event import made_event
+from stepwell.cli.run.approval_prompt import ApprovalPrompt
+from stepwell.cli.run.sample_event import sample_event
 from stepwell.cli.ui.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.ui.tables import duration, short, status
 from stepwell.cli.ui.tree import run_tree
@@ -80,15 +80,15 @@ def command(
     if replay is not None:
         first: Any = _stored(Client(env, url=from_url, key=os.environ.get("STEPWELL_FROM_KEY")), replay)
     else:
-        first = json_argument(event, "--event") if event is not None else made_event(function, path, seed)
+        first = json_argument(event, "--event") if event is not None else sample_event(function, path, seed)
     later = [json_argument(text, "--then") for text in then or ()]
-    deciding = Deciding(function.normalised(), approve or (), decline or (), may_ask=not as_json)
+    approval_prompt = ApprovalPrompt(function.normalised(), approve or (), decline or (), may_ask=not as_json)
     with (
         tempfile.TemporaryDirectory(prefix="stepwell-run-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        once = _Once(Path(folder), real_time, no_containers, deciding, quiet=as_json)
-        run = runner.run(once.run(function, first, later, is_replay=replay is not None))
+        single = _SingleRun(Path(folder), real_time, no_containers, approval_prompt, quiet=as_json)
+        run = runner.run(single.run(function, first, later, is_replay=replay is not None))
     _end(run, as_json=as_json)
 
 
@@ -122,12 +122,14 @@ def _stored(client: Client, event_id: str) -> dict[str, Any]:
     return {name: event[name] for name in ("name", "data", "user", "id", "ts", "v")}
 
 
-class _Once:
+class _SingleRun:
     """One run on a platform of its own, whose clock skips delays."""
 
-    def __init__(self, folder: Path, real_time: bool, no_containers: bool, deciding: Deciding, *, quiet: bool) -> None:
+    def __init__(
+        self, folder: Path, real_time: bool, no_containers: bool, approval_prompt: ApprovalPrompt, *, quiet: bool
+    ) -> None:
         self._folder, self._real_time, self._no_containers = folder, real_time, no_containers
-        self._deciding = deciding
+        self._approval_prompt = approval_prompt
         self._quiet = quiet
         self._shown: set[tuple[str, int]] = set()
 
@@ -220,7 +222,7 @@ class _Once:
             self._say(f"[cyan]then[/]  {shown(event.get('name') if isinstance(event, dict) else event)}")
             await self._accept(server, event, "--then")
             return True
-        if await self._deciding.decide(server, view):
+        if await self._approval_prompt.decide(server, view):
             return True
         if self._real_time or server.platform.virtual_time.next_due is None:
             return False

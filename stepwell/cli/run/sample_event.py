@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TRIES = 200  # to make one that the trigger's expression is true of
 
 
-def made_event(function: LoadedFunction, path: Path, seed: int | None) -> dict[str, Any]:
+def sample_event(function: LoadedFunction, path: Path, seed: int | None) -> dict[str, Any]:
     """An event for the function's first trigger, by the trigger's schema or that of a schemas/ folder; a cron function
     gets its tick. Without a schema, it has nothing but its name."""
     trigger = function.normalised()["triggers"][0]
