@@ -45,7 +45,7 @@ class Erased:
 class Users(Protocol):
     """The users of a platform. Methods are called from any thread."""
 
-    def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
+    def read_users(self, *, before: int | None, limit: int) -> Page[Person]:
         """Users with more than one id or with traits, newest first."""
 
     def find(self, text: str) -> Person | None:
@@ -66,7 +66,7 @@ class UserEndpoints:
 
     def list_users(self, request: Request) -> Any:
         if (text := alone(request, "id")) is None:
-            return page(self.users.read_people(**paging(request)), user_view)
+            return page(self.users.read_users(**paging(request)), user_view)
         person = self.users.find(text)
         return {"data": [] if person is None else [self._detail(person)], "next": None}
 

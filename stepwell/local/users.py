@@ -46,7 +46,7 @@ class LocalUsers(Queries):
         super().__init__(path)
         self._erase = erase
 
-    def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
+    def read_users(self, *, before: int | None, limit: int) -> Page[Person]:
         sql = "SELECT seq, record FROM people WHERE seq < ? ORDER BY seq DESC LIMIT ?"
         rows = self._connection.execute(sql, (LAST if before is None else before, limit + 1)).fetchall()
         people = [unpack(record) for _, record in rows[:limit]]

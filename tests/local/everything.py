@@ -159,7 +159,7 @@ async def _lists(it: Scripted) -> None:
     users.read_keepers(1)
     users.read_functions()
     users.read_samples("once", 10)
-    users.read_people(before=None, limit=10)
+    users.read_users(before=None, limit=10)
     person = _found(users)
     users.timeline(person, before=None, limit=100)
     users.timeline(person, before=(2**40, 0, 0, 0, 0), limit=100)

@@ -49,7 +49,7 @@ class AwsUsers(Queries):
         super().__init__(resources, registry)
         self._erasure = Erasure(resources, self._lists, self._people, registry, cancel)
 
-    def read_people(self, *, before: int | None, limit: int) -> Page[Person]:
+    def read_users(self, *, before: int | None, limit: int) -> Page[Person]:
         partitions = [people_partition(shard) for shard in range(STATUS_SHARDS)]
         entries = self._lists.indexed(partitions, 0, _NEWEST if before is None else before, limit)
         page = list(islice(entries, limit))
