@@ -33,13 +33,13 @@ class Certificate:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = certificate, key
-        self._seen = self._look()
+        self._seen = self._file_states()
         self.context = _context(certificate, key)
 
     def renew(self) -> None:
         """Read the files again if they changed; while they do not fit, the old ones count."""
         try:
-            seen = self._look()
+            seen = self._file_states()
             if seen == self._seen:
                 return
             self.context = _context(*self._files)
@@ -49,7 +49,7 @@ class Certificate:
         else:
             log.info("the certificate was renewed")
 
-    def _look(self) -> tuple[tuple[int, int], ...]:
+    def _file_states(self) -> tuple[tuple[int, int], ...]:
         return tuple((_stat(file).st_mtime_ns, _stat(file).st_ino) for file in self._files)
 
 
