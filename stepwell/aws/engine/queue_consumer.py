@@ -18,7 +18,7 @@ from stepwell.aws.engine.outcome_messages import OutcomeMessageHandlers
 from stepwell.aws.engine.session import EngineSession, cause_of, engine_session, now_ms
 from stepwell.aws.functions.event_types import TypeStore
 from stepwell.aws.observability import duration
-from stepwell.aws.queues.event_messages import Refused, read_arrival
+from stepwell.aws.queues.event_messages import RefusedEvent, read_arrival
 from stepwell.aws.queues.message_identity import message_identity
 from stepwell.aws.queues.received_messages import parse_message
 from stepwell.aws.steps.outcomes import read_body
@@ -101,7 +101,7 @@ class QueueConsumer:
         arrival = read_arrival(envelope, cause, now)
         return NOTHING if arrival is None else MessageFacts(self._checked(arrival, cause, now))
 
-    def _checked(self, arrival: IncomingEvent | Refused, cause: Cause, now: int) -> list[IncomingEvent]:
+    def _checked(self, arrival: IncomingEvent | RefusedEvent, cause: Cause, now: int) -> list[IncomingEvent]:
         """The event if it matches its type's schema, or else the events that tell of it."""
         types, event = self._types.current(), arrival.event
         refused = types.refused([(0, event)]) if types.has_any else []

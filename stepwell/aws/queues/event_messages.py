@@ -20,13 +20,13 @@ _FIELDS = {"name", "data", "user", "id", "ts", "v"}
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedEvent:
     """An event that was not accepted: functions are told of it."""
 
     event: Event
 
 
-def read_arrival(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEvent | Refused | None:
+def read_arrival(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEvent | RefusedEvent | None:
     """The event in an envelope of EventBridge; None for one that nobody but the engine may send. Raises BadRequest.
 
     Of others' events `detail-type` is the name, `detail` the data, and the entry's id the id.
@@ -46,7 +46,7 @@ def read_arrival(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEv
             log.warning("an event %r from source %r is dropped: %s", raw["name"], envelope["source"], bad)
             return None
         raise
-    return Refused(event) if envelope["source"] == REFUSED else IncomingEvent(event, cause=cause)
+    return RefusedEvent(event) if envelope["source"] == REFUSED else IncomingEvent(event, cause=cause)
 
 
 def _event(envelope: dict[str, Any]) -> dict[str, Any]:
