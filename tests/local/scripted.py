@@ -40,14 +40,17 @@ class Held:
 
 
 class ScriptedRunner:
-    """Ends every attempt at once, or, if told to, holds it. `started` are (function id, step id) in their order."""
+    """Ends every attempt at once, or, if told to, holds it. `started` are (function id, step id) in their order.
+    `on_start` is called before that."""
 
     def __init__(self, *, hold: bool = False) -> None:
         self.hold = hold
         self.held: list[Held] = []
         self.started: list[tuple[str, str]] = []
+        self.on_start: Callable[[Job], object] = lambda job: None
 
     def start(self, job: Job, log: Log, end: End) -> Running:
+        self.on_start(job)
         attempt = Held(job, log, end)
         self.started.append((job.function_id, job.step.id))
         if self.hold:
