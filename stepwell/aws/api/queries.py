@@ -18,7 +18,8 @@ from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item, read_items, read_partition
 from stepwell.aws.table.keys import STATUS_SHARDS, Item, approvals_partition, event_key, run_key
-from stepwell.aws.table.lists import ALL, EVENTS, RUNS, Entry, Lists, of_function, of_name, of_replay, of_user
+from stepwell.aws.table.list_rows import ALL, EVENTS, RUNS, Entry, of_function, of_name, of_replay, of_user
+from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.aws.table.runs import StoredRun, stored_run
 from stepwell.aws.table.samples import read_samples
@@ -31,6 +32,7 @@ from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, RunQ
 T = TypeVar("T")
 Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out
 
+_RUNS = 50  # that a list shows, if nobody says how many
 _AT_ONCE = 50  # items that are read with one request
 _MOST = 2000  # entries that a page looks at
 _MOST_BYTES = 2 * 1024 * 1024  # of events or results in a page: a Lambda's answer has at most 6 MB
@@ -95,34 +97,22 @@ class Queries:
         page = self.read_runs(**query)
         return Page([view(detail) for detail in page.items], page.next)
 
-    def read_runs(
-        self,
-        *,
-        function: str | None = None,
-        status: RunStatus | None = None,
-        user: str | None = None,
-        event: str | None = None,
-        replay: str | None = None,
-        since: int | None = None,
-        until: int | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> Page[RunDetail]:
-        names = self._names(user)
-        first, before = _between(since, until, before)
-        entries, is_filtered = self._run_entries(function, status, names, event, replay, first, before, limit)
+    def read_runs(self, **query: Unpack[RunQuery]) -> Page[RunDetail]:
+        names = self._names(query.get("user"))
+        function, status, replay = query.get("function"), query.get("status"), query.get("replay")
+        entries, is_filtered = self._run_entries(query, names)
 
         def show(ids: Sequence[str]) -> dict[str, RunDetail]:
             items = read_items(self._table, map(run_key, ids), consistent=False)
             runs = [
-                stored_run
-                for stored_run in map(stored_run, items)
-                if function in (None, stored_run.function) and status in (None, stored_run.run.status)
-                if replay in (None, stored_run.replay) and (not names or stored_run.user in names)
+                run
+                for run in map(stored_run, items)
+                if function in (None, run.function) and status in (None, run.run.status)
+                if replay in (None, run.replay) and (not names or run.user in names)
             ]
-            return {stored_run.run.id: detail for stored_run, detail in zip(runs, self._summaries(runs), strict=True)}
+            return {run.run.id: detail for run, detail in zip(runs, self._summaries(runs), strict=True)}
 
-        return _page(entries, show, _size, limit, is_filtered)
+        return _page(entries, show, _size, query.get("limit", _RUNS), is_filtered)
 
     def read_run(self, run_id: str) -> RunDetail | None:
         item = read_item(self._table, run_key(run_id))
@@ -152,29 +142,23 @@ class Queries:
     def _summaries(self, runs: Sequence[StoredRun]) -> Iterator[RunDetail]:
         return self._pool.map(self._details.summary, runs)
 
-    def _run_entries(
-        self,
-        function: str | None,
-        status: RunStatus | None,
-        names: Sequence[str],
-        event: str | None,
-        replay: str | None,
-        since: int | None,
-        before: int | None,
-        limit: int,
-    ) -> tuple[Iterator[Entry], bool]:
-        """The list that holds the fewest others besides those that are asked for; and whether it may hold others."""
+    def _run_entries(self, query: RunQuery, names: Sequence[str]) -> tuple[Iterator[Entry], bool]:
+        """The list that holds the fewest others besides those that are asked for; and whether it may hold others.
+        `names`: those of the query's user."""
+        function, status, replay = query.get("function"), query.get("status"), query.get("replay")
+        first, before = _between(query.get("since"), query.get("until"), query.get("before"))
+        limit, event = query.get("limit", _RUNS), query.get("event")
         if event is not None:
             return self._runs_of_event(event, before), True
         others = sum(item is not None for item in (function, status, names or None, replay)) > 1
         if replay is None and not names and status not in (None, RunStatus.COMPLETED):
-            return self._lists.runs_of_status(status.name.lower(), before, limit, since), others
+            return self._lists.runs_of_status(status.name.lower(), before, limit, first), others
         others = others or status is not None
         if names and replay is None:
-            return self._of_users(RUNS, names, before, limit, since), others
+            return self._of_users(RUNS, names, before, limit, first), others
         dimension = ALL if function is None else of_function(function)
         dimension = dimension if replay is None else of_replay(replay)
-        return self._lists.entries(RUNS, dimension, before, limit, since), others
+        return self._lists.entries(RUNS, dimension, before, limit, first), others
 
     def _runs_of_event(self, event_id: str, before: int | None) -> Iterator[Entry]:
         """Its item says which functions it started, and beside it stand the reruns."""

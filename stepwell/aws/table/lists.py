@@ -1,19 +1,15 @@
 """Lists of events and runs, newest first: all of them, and those of one event name, user, function or replay.
 
-A batch of the engine writes one row for each value of each dimension, not one for each entry. The rows of a list are
-spread over partitions by month and shard; a reader merges them. One rule: all entries of a row lie within `_SPAN`
-positions behind the row's own, so that a reader knows when no row that it has not read can hold a newer entry.
+A batch of the engine writes one row for each value of each dimension, not one for each entry. The rows of a list
+(`list_rows`) are spread over partitions by month and shard; a reader merges them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -23,21 +19,28 @@ import orjson
 from stepwell.aws.clients import client
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items, read_partition
-from stepwell.aws.table.keys import NEW, STATUS_INDEX, STATUS_SHARDS, Item, Key, shard_of, status_partition
-from stepwell.aws.table.positions import first_of, month_of
+from stepwell.aws.table.keys import NEW, STATUS_INDEX, STATUS_SHARDS, Item, Key, status_partition
+from stepwell.aws.table.list_rows import (
+    EVENTS,
+    LIST_SHARDS,
+    RUNS,
+    SPAN,
+    Entry,
+    entries_of,
+    list_partition,
+    months_between,
+    row_item,
+    rows_of,
+)
+from stepwell.aws.table.list_rows import Listed as Listed  # which whoever adds to lists makes
+from stepwell.aws.table.positions import first_of
 
-ALL = "a"
-EVENTS, RUNS = "e", "r"
-_SHARDS = 8
-_SPAN = first_of(100)  # 100 ms: those of one batch are accepted within one
-_MOST = 100  # entries in a row
 _BATCH = 25  # rows that BatchWriteItem takes
 _DAY_MS = 86_400_000
 _LONGEST_RUN_MS = 366 * _DAY_MS  # as long as a run can wait before it ends
 _SKEW_MS = 60_000  # how far another Lambda's clock may be ahead
 _START: Item = {"pk": {"S": "META"}, "sk": {"S": "lists"}}  # holds in p the position at which the lists begin
 
-Entry = tuple[int, str]  # position and id
 Ask = Callable[..., dict[str, Any]]
 
 
@@ -49,41 +52,12 @@ class Row(NamedTuple):
     runs: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An event or a run, and the lists that it is in besides that of all."""
-
-    position: int
-    id: str
-    name: str | None = None
-    user: str | None = None
-    function: str | None = None
-    replay: str | None = None
-
-
-def of_name(name: str) -> str:
-    return f"n#{name}"
-
-
-def of_user(user: str) -> str:
-    """A user may be called anything; a key has at most 2 KB."""
-    return f"u#{user}" if len(user) <= 200 else f"u##{hashlib.sha256(user.encode()).hexdigest()}"
-
-
-def of_function(function_id: str) -> str:
-    return f"f#{function_id}"
-
-
-def of_replay(replay: str) -> str:
-    return f"p#{replay}"
-
-
 class Lists:
     """May be used from several threads."""
 
     def __init__(self, resources: Resources) -> None:
         self._table, self._retention_ms = resources.table, resources.retention_days * _DAY_MS
-        self._pool = ThreadPoolExecutor(_SHARDS, "lists")
+        self._pool = ThreadPoolExecutor(LIST_SHARDS, "lists")
         self._start: int | None = None
 
     # --- writing ---------------------------------------------------------------------------------------------------
@@ -91,7 +65,7 @@ class Lists:
     def add(self, events: Sequence[Listed], runs: Sequence[Listed], now: int) -> None:
         """Write what a batch accepted and started. Writing some of it again changes nothing."""
         ttl = (now + self._retention_ms) // 1000
-        rows = [_row(dimension, entries, ttl) for dimension, entries in _cut(events, runs)]
+        rows = [row_item(dimension, entries, ttl) for dimension, entries in rows_of(events, runs)]
         if not rows:
             return
         if self._start is None:
@@ -124,14 +98,14 @@ class Lists:
         floor, before = span
 
         def rows() -> Iterator[Item]:
-            lowest = max(0, floor - _SPAN)  # a row's entries lie behind it
+            lowest = max(0, floor - SPAN)  # a row's entries lie behind it
             bounds = {":floor": {"S": f"{lowest:020}"}, ":before": {"S": f"{before:020}"}}
-            for month in _months(lowest, before):
-                partitions = [_partition(dimension, month, shard) for shard in range(_SHARDS)]
+            for month in months_between(lowest, before):
+                partitions = [list_partition(dimension, month, shard) for shard in range(LIST_SHARDS)]
                 ask = self._query("pk = :partition AND sk BETWEEN :floor AND :before", bounds, page)
                 yield from self._merge(partitions, ask, lambda item: str(item["sk"]["S"]))
 
-        for entry, _ in groupby(_in_order(rows(), kind, before)):  # what was listed twice stands together
+        for entry, _ in groupby(entries_of(rows(), kind, before)):  # what was listed twice stands together
             if entry[0] >= floor:
                 yield entry
 
@@ -141,7 +115,7 @@ class Lists:
         if span is None:
             return
         floor, before = span
-        months: Sequence[str | None] = [None] if status == "running" else list(_months(floor, before))
+        months: Sequence[str | None] = [None] if status == "running" else list(months_between(floor, before))
         ended = (entry for month in months for entry in self._of_status(status, month, floor, before, page))
         if status != "failed":
             yield from ended
@@ -168,7 +142,7 @@ class Lists:
         for partition in self._partitions(dimension):
             for item in read_partition(self._table, partition, ConsistentRead=True):
                 content = orjson.loads(item["x"]["B"])
-                events, runs = ([its_id for _, its_id in content.get(kind, ())] for kind in (EVENTS, RUNS))
+                events, runs = ([name for _, name in content.get(kind, ())] for kind in (EVENTS, RUNS))
                 yield Row({"pk": item["pk"], "sk": item["sk"]}, events, runs)
 
     def oldest(self, dimension: str) -> int | None:
@@ -184,8 +158,8 @@ class Lists:
 
     def _partitions(self, dimension: str) -> Iterator[str]:
         span = self._range(None, self._retention_ms, None)
-        for month in _months(*span) if span is not None else ():
-            yield from (_partition(dimension, month, shard) for shard in range(_SHARDS))
+        for month in months_between(*span) if span is not None else ():
+            yield from (list_partition(dimension, month, shard) for shard in range(LIST_SHARDS))
 
     def _range(self, before: int | None, reach_ms: int, since: int | None) -> tuple[int, int] | None:
         """The positions between which entries can be; None if nothing was ever listed."""
@@ -232,87 +206,3 @@ def _rows(ask: Ask, first: Future[dict[str, Any]]) -> Iterator[Item]:
     while "LastEvaluatedKey" in answer:
         answer = ask(answer["LastEvaluatedKey"])
         yield from answer["Items"]
-
-
-# --- rows ------------------------------------------------------------------------------------------------------------
-
-
-def _dimensions(listed: Listed) -> Iterator[str]:
-    yield ALL
-    if listed.name is not None:
-        yield of_name(listed.name)
-    if listed.user is not None:
-        yield of_user(listed.user)
-    if listed.function is not None:
-        yield of_function(listed.function)
-    if listed.replay is not None:
-        yield of_replay(listed.replay)
-
-
-def _cut(events: Sequence[Listed], runs: Sequence[Listed]) -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
-    """What goes into each row: position, kind and id of each entry. An event that was delivered again keeps its
-    position, so that one batch may hold old ones beside new ones."""
-    lists: dict[str, set[tuple[int, str, str]]] = defaultdict(set)
-    for kind, listed in ((EVENTS, events), (RUNS, runs)):
-        for item in listed:
-            for dimension in _dimensions(item):
-                lists[dimension].add((item.position, kind, item.id))
-    for dimension, entries in lists.items():
-        row: list[tuple[int, str, str]] = []
-        for entry in sorted(entries):
-            if row and (len(row) == _MOST or entry[0] - row[0][0] > _SPAN):
-                yield dimension, row
-                row = []
-            row.append(entry)
-        yield dimension, row
-
-
-def _row(dimension: str, entries: Sequence[tuple[int, str, str]], ttl: int) -> Item:
-    """Named by its content too: a batch that shares but some of another's entries must not replace its row."""
-    first = entries[0][0]
-    content: dict[str, list[Any]] = defaultdict(list)
-    for position, kind, its_id in entries:
-        content[kind].append([position - first, its_id])
-    body = orjson.dumps(content)
-    digest = hashlib.blake2b(body, digest_size=4).hexdigest()
-    partition = _partition(dimension, month_of(first), shard_of(str(first), _SHARDS))
-    return {
-        "pk": {"S": partition},
-        "sk": {"S": f"{first:020}#{digest}"},
-        "x": {"B": body},
-        "ttl": {"N": str(ttl)},
-    }
-
-
-def _partition(dimension: str, month: str, shard: int) -> str:
-    return f"L#{dimension}#{month}#{shard}"
-
-
-def _in_order(rows: Iterator[Item], kind: str, before: int) -> Iterator[Entry]:
-    """The entries of rows that come newest first. Those that may still be overtaken wait in a heap."""
-    waiting: list[tuple[int, str]] = []
-    for row in rows:
-        first = int(row["sk"]["S"].partition("#")[0])
-        for offset, its_id in orjson.loads(row["x"]["B"]).get(kind, ()):
-            if first + offset < before:
-                heapq.heappush(waiting, (-first - offset, its_id))
-        yield from _newest(waiting, first + _SPAN)
-    yield from _newest(waiting, -1)
-
-
-def _newest(waiting: list[tuple[int, str]], above: int) -> Iterator[Entry]:
-    """Take what is above a position from the heap."""
-    while waiting and -waiting[0][0] > above:
-        position, its_id = heapq.heappop(waiting)
-        yield -position, its_id
-
-
-def _months(floor: int, before: int) -> Iterator[str]:
-    """The months of these positions, the newest first."""
-    if before <= floor:
-        return
-    month, oldest = month_of(before), month_of(floor)
-    while month >= oldest:
-        yield month
-        year, number = int(month[:4]), int(month[5:])
-        month = f"{year}-{number - 1:02}" if number > 1 else f"{year - 1}-12"
