@@ -29,9 +29,10 @@ from infra.key import key_of, via
 from infra.nag import acknowledge_wildcards
 from infra.roles import for_this_account
 from infra.service_role import ServiceRole
-from infra.settings import BadSetting, Settings
+from infra.setting_fields import BadSetting
+from infra.settings import Settings
 from stepwell.aws.deploy import adapter
-from stepwell.aws.deploy.roles import boundary
+from stepwell.aws.deploy.step_policy import boundary
 from stepwell.aws.naming import dotenv_prefix, secrets_prefix, task_log_group
 from stepwell.aws.resources import Resources
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jsii
@@ -32,7 +32,7 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
 from stepwell.aws.deploy.packaging import StepLambda, write_zip
-from stepwell.aws.deploy.plan import Wanted, wanted
+from stepwell.aws.deploy.wanted import Wanted, wanted
 from stepwell.aws.functions.custom_resource import FUNCTION, TYPE, WEBHOOK
 from stepwell.aws.resources import Resources
 from stepwell.cdk.deployed import Deployed
@@ -47,7 +47,7 @@ from stepwell.project.expression_checks import check_expressions
 from stepwell.project.load import LoadedFunction, LoadError, load_all
 from stepwell.project.pushed import left_out
 from stepwell.project.search import Tree
-from stepwell.project.webhooks import find_webhooks
+from stepwell.project.webhooks import WebhookFile, find_webhooks
 
 
 class Functions(Construct):
@@ -71,20 +71,25 @@ class Functions(Construct):
         env = env or self.node.try_get_context("env") or "dev"
         self._options, self._own_options = options or StepOptions(), steps or {}
         self.registrar = ssm.StringParameter.value_for_string_parameter(self, registrar_parameter(env))
-        tree = Tree([Path(path)])
-        functions, errors = load_all(tree)
-        if errors:
-            raise errors[0]
-        types, webhooks = project_types(tree, functions), find_webhooks(tree)
-        if problems := [*types.problems, *webhooks.problems]:
-            raise LoadError(problems)
-        wrong = check_expressions(functions, types).errors
-        left = [note for function in functions for note in left_out(function)]
-        for warning in (*tree.passed_over, *left, *types.warnings, *wrong, *webhooks.warnings):
-            Annotations.of(self).add_warning_v2("stepwell:doubt", str(warning))
+        project = _read_project(Path(path))
+        for warning in project.warnings:
+            Annotations.of(self).add_warning_v2("stepwell:doubt", warning)
         self.zips = Path(tempfile.mkdtemp(prefix="stepwell-"))
-        made = Construct(self, "Types")
-        _add_types(made, types.types, self.registrar)
+        types = Construct(self, "Types")
+        _add_types(types, project.types, self.registrar)
+        found = self._wanted(project.functions, env, resources)
+        live = [_Function(self, function) for function in found]
+        self._steps = {f"{function.node.id}/{id}": step for function in live for id, step in function.steps.items()}
+        check_names(self._own_options, [*self._steps])
+        for function in live:
+            function.node.add_dependency(types)  # what its events must look like is known before it is live
+        for webhook in project.webhooks:
+            rule = {"Rule": json.dumps(webhook.rule)}
+            made = _custom(self, f"Webhook-{webhook.name}", self.registrar, WEBHOOK, rule)
+            made.node.add_dependency(*live)
+
+    def _wanted(self, functions: Sequence[LoadedFunction], env: str, resources: Resources | None) -> list[Wanted]:
+        """What the functions need, with the options of their steps."""
         asks = any(self._asks_for_network(function) for function in functions)
         self.deployed = Deployed(self, "Environment", env, resources, network=asks)
         _check_runtimes(functions)
@@ -92,18 +97,7 @@ class Functions(Construct):
         place = place if asks else replace(place, step_subnets=("those of the options",))
         found = [self._with_options(function) for function in wanted(functions, place)]
         self.deployed.find_layers(step.architecture for function in found for step in function.lambdas.values())
-        live = [_Function(self, function) for function in found]
-        self._steps = {
-            f"{made_function.node.id}/{id}": step for made_function in live for id, step in made_function.steps.items()
-        }
-        check_names(self._own_options, [*self._steps])
-        for made_function in live:
-            made_function.node.add_dependency(made)  # what its events must look like is known before it is live
-        for webhook_file in webhooks.webhooks:
-            webhook = _custom(
-                self, f"Webhook-{webhook_file.name}", self.registrar, WEBHOOK, {"Rule": json.dumps(webhook_file.rule)}
-            )
-            webhook.node.add_dependency(*live)
+        return found
 
     def step(self, function_id: str, step_id: str) -> lambda_.IFunction:
         """A Lambda step, to grant to (`table.grant_read_write_data(...)`) and to connect with. It alone gets what is
@@ -126,6 +120,29 @@ class Functions(Construct):
     def _with_options(self, function: Wanted) -> Wanted:
         lambdas = {id: self.options_of(function.id, id).applied(step) for id, step in function.lambdas.items()}
         return replace(function, lambdas=lambdas)
+
+
+@dataclass(frozen=True)
+class _Project:
+    functions: Sequence[LoadedFunction]
+    types: Sequence[TypeVersion]
+    webhooks: Sequence[WebhookFile]
+    warnings: Sequence[str]
+
+
+def _read_project(path: Path) -> _Project:
+    """What is at or below a path. Raises LoadError."""
+    tree = Tree([path])
+    functions, errors = load_all(tree)
+    if errors:
+        raise errors[0]
+    types, webhooks = project_types(tree, functions), find_webhooks(tree)
+    if problems := [*types.problems, *webhooks.problems]:
+        raise LoadError(problems)
+    wrong = check_expressions(functions, types).errors
+    left = [note for function in functions for note in left_out(function)]
+    warnings = [*tree.passed_over, *left, *types.warnings, *wrong, *webhooks.warnings]
+    return _Project(functions, types.types, webhooks.webhooks, list(map(str, warnings)))
 
 
 def _check_runtimes(functions: Iterable[LoadedFunction]) -> None:

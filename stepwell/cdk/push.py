@@ -1,6 +1,8 @@
 """Who may run `stepwell push`: a policy with no more than the command needs, and a role for CI that has it.
 
 PushRole(self, "Deploy", env="prod", github="acme/shop", branch="main")
+
+Constructs take more than seven parameters here: users of CDK give options as keywords, and make no object for them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from aws_cdk import CfnTag, Stack, Token
 from aws_cdk import aws_iam as iam
@@ -21,8 +20,9 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from stepwell.aws.deploy.packaging import StepLambda
-from stepwell.aws.deploy.roles import POLICY, policy, trust
+from stepwell.aws.deploy.roles import POLICY, trust
 from stepwell.aws.deploy.step_lambdas import configuration
+from stepwell.aws.deploy.step_policy import StepNeeds, policy
 from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG, function_name, log_group
 from stepwell.cdk.deployed import Deployed
 from stepwell.cdk.options import StepOptions, content, network
@@ -37,7 +37,7 @@ class StepRole:
         resources = deployed.resources
         tracing = [step.tracing for step in steps]
         may_trace = deployed.may_trace(tracing)
-        document = policy(resources, self._function_id, lambdas=True, tracing=may_trace)
+        document = policy(resources, StepNeeds(self._function_id, lambdas=True, tracing=may_trace))
         document = deployed.policy(document, traced=any(tracing))
         self.role = iam.CfnRole(
             scope,
@@ -47,12 +47,13 @@ class StepRole:
             policies=[iam.CfnRole.PolicyProperty(policy_name=POLICY, policy_document=document)],
             tags=tags(resources.env, self._function_id),
         )
-        self.policies = [self._allow(f"secret-{name}", secrets=[name]) for name in sorted(_secrets(steps))]
+        names = sorted(_secrets(steps))
+        self.policies = [self._allow(f"secret-{n}", StepNeeds(self._function_id, secrets=[n])) for n in names]
         if any(step.vpc for step in steps):
-            self.policies.append(self._allow("network", vpc=True))
+            self.policies.append(self._allow("network", StepNeeds(self._function_id, vpc=True)))
 
-    def _allow(self, name: str, **what: Any) -> iam.CfnPolicy:
-        document = self._deployed.policy(policy(self._deployed.resources, self._function_id, **what))
+    def _allow(self, name: str, needs: StepNeeds) -> iam.CfnPolicy:
+        document = self._deployed.policy(policy(self._deployed.resources, needs))
         id = name[0].upper() + name[1:]
         return iam.CfnPolicy(self._scope, id, policy_name=name, policy_document=document, roles=[self.role.ref])
 

@@ -23,9 +23,10 @@ import orjson
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients
 from stepwell.aws.api.keys import KeyStore
-from stepwell.aws.deploy.plan import CannotPush as CannotRun
-from stepwell.aws.deploy.plan import MissingSecrets, Wanted, wanted
+from stepwell.aws.deploy.plan import MissingSecrets
 from stepwell.aws.deploy.push import Push
+from stepwell.aws.deploy.wanted import CannotPush as CannotRun
+from stepwell.aws.deploy.wanted import Wanted, wanted
 from stepwell.aws.engine.scheduler import scheduler
 from stepwell.aws.engine.timers import AHEAD_MS as TIMERS_AHEAD_MS
 from stepwell.aws.functions.event_types import TypeStore

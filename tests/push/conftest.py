@@ -19,8 +19,9 @@ from moto.core.botocore_stubber import BotocoreStubber
 
 from stepwell.aws import clients
 from stepwell.aws.deploy.account import Account
-from stepwell.aws.deploy.plan import Action, wanted
+from stepwell.aws.deploy.actions import Action
 from stepwell.aws.deploy.push import Push, Watcher
+from stepwell.aws.deploy.wanted import wanted
 from stepwell.aws.functions.releases import Registered
 from stepwell.aws.resources import Resources, parameter
 from stepwell.aws.table.keys import create_table

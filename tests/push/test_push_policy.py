@@ -23,8 +23,8 @@ from botocore.exceptions import ClientError
 from stepwell.aws import clients
 from stepwell.aws.deploy.prune import GRACE_MS, Prune
 from stepwell.aws.deploy.push_policy import COMMANDS, Environment, policy
-from stepwell.aws.deploy.roles import boundary
-from stepwell.aws.deploy.roles import policy as policy_of_steps
+from stepwell.aws.deploy.step_policy import StepNeeds, boundary
+from stepwell.aws.deploy.step_policy import policy as policy_of_steps
 from stepwell.aws.resources import parameter
 from stepwell.aws.signing.signing_keys import make_keys
 from stepwell.aws.table.keys import run_key, status_partition
@@ -350,7 +350,7 @@ def test_the_boundary_allows_what_steps_do_and_nothing_besides(aws: Aws, key: st
     resources = replace(resources, step_subnets=("subnet-1",))
     options: Json = {"lambdas": True, "secrets": ["A", "B"], "dotenv": True, "containers": True}
     options |= {"vpc": True, "tracing": True}
-    granted = set(asked_of(policy_of_steps(resources, "f", **options)))
+    granted = set(asked_of(policy_of_steps(resources, StepNeeds("f", **options))))
     document = boundary(resources)
     assert [access for access in granted if not is_allowed(document, access)] == []
     assert surplus(document, granted) == []

@@ -11,7 +11,7 @@ import pytest
 from moto.awslambda.models import lambda_backends
 
 from stepwell.aws.deploy.activity import NotUsable
-from stepwell.aws.deploy.plan import CannotPush
+from stepwell.aws.deploy.wanted import CannotPush
 from stepwell.aws.functions.registry import Registry
 from tests.push.conftest import ACCOUNT, REGION, Aws, Nobody, refusal
 
@@ -279,8 +279,8 @@ def set_on_create(aws: Aws, state: str) -> None:
 
 
 def push(aws: Aws, folder: Path, watcher: Any, sleep: Callable[[float], None]) -> Any:
-    from stepwell.aws.deploy.plan import wanted
     from stepwell.aws.deploy.push import Push
+    from stepwell.aws.deploy.wanted import wanted
     from stepwell.project.load import load_all
 
     functions, _ = load_all([folder])

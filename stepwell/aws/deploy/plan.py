@@ -6,16 +6,25 @@ One rule: an action is there only if something differs, so a push of what is alr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import orjson
 
-from stepwell.aws.deploy.packaging import StepLambda, check_place, check_timeout, dotenv_content, step_lambda
-from stepwell.aws.deploy.roles import Policy, RoleState, merged, policy
-from stepwell.aws.deploy.runtimes import PackagingError
+from stepwell.aws.deploy.actions import (
+    Action,
+    Adopt,
+    PutLambda,
+    PutLogGroup,
+    PutParameter,
+    PutRole,
+    PutTask,
+    Register,
+    Upload,
+    new_or_changed,
+)
+from stepwell.aws.deploy.packaging import StepLambda
+from stepwell.aws.deploy.roles import RoleState
 from stepwell.aws.deploy.step_lambdas import (
-    Json,
     LambdaState,
     changes,
     check_free,
@@ -23,64 +32,16 @@ from stepwell.aws.deploy.step_lambdas import (
     invocation_changes,
     is_traced,
 )
-from stepwell.aws.deploy.tasks import StepTask, step_task
+from stepwell.aws.deploy.step_policy import StepNeeds, merged, policy
 from stepwell.aws.deploy.values import Parameter, values_hash
-from stepwell.aws.functions.versions import Target, Version
+from stepwell.aws.deploy.wanted import Wanted, known_tasks, targets
+from stepwell.aws.functions.versions import Version
 from stepwell.aws.naming import dotenv_parameter, log_group, role_name, secret_parameter, task_log_group
 from stepwell.aws.resources import Resources
-from stepwell.core.compile import compile_plan
-from stepwell.core.plan import Plan
-from stepwell.project.code import CodeError
-from stepwell.project.load import LoadedFunction, PlacedProblem
-from stepwell.project.pushed import for_push
-
-
-class CannotPush(Exception):
-    """What is to be pushed cannot run on AWS; `problems` holds everything that is wrong, each with its place."""
-
-    def __init__(self, problems: list[PlacedProblem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
 
 
 class MissingSecrets(Exception):
     """A step needs a secret that the environment has not; the message says which, and how to set it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What one Stepwell function needs. By step id: its Lambdas, containers and Lambdas given by ARN; and the `.env`,
-    as its parameter holds it, of steps that the engine's own Lambda runs."""
-
-    id: str
-    file: Path
-    definition: Json
-    plan: Plan
-    code: dict[str, str]
-    lambdas: dict[str, StepLambda] = field(default_factory=dict)
-    tasks: dict[str, StepTask] = field(default_factory=dict)
-    arns: dict[str, str] = field(default_factory=dict)
-    http: dict[str, str | None] = field(default_factory=dict)
-
-    @property
-    def secrets(self) -> set[str]:
-        return {name for step in self.plan.steps if step.id not in self.arns for name in step.secrets}
-
-    @property
-    def lambda_secrets(self) -> set[str]:
-        """Those that its Lambdas read themselves."""
-        return {name for one in self.lambdas.values() for name in one.secrets}
-
-    @property
-    def needs_role(self) -> bool:
-        return bool(self.lambdas or self.tasks)
-
-    def dotenv(self, env: str) -> dict[str, str]:
-        """The contents of its `.env` parameters, by name."""
-        fields = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
-        return {
-            dotenv_parameter(env, self.id, step): content for step, content in fields.items() if content is not None
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,132 +54,6 @@ class Found:
     log_groups: Mapping[str, int]  # days that they keep logs; 0: for ever
     code: frozenset[str]  # keys in the bucket
     live: Mapping[str, Version]  # by function
-
-
-# --- actions ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    verb: str
-    kind: str
-    name: str
-    detail: str = ""
-
-    def as_json(self) -> Json:
-        fields = {"action": self.verb, "kind": self.kind, "name": self.name}
-        return {**fields, "detail": self.detail} if self.detail else fields
-
-
-@dataclass(frozen=True, slots=True)
-class PutParameter(Action):
-    value: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class PutRole(Action):
-    function_id: str = ""
-    policy: Policy = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PutLogGroup(Action): ...
-
-
-@dataclass(frozen=True, slots=True)
-class Upload(Action):
-    step: StepLambda | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PutLambda(Action):
-    step: StepLambda | None = None
-    todo: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt(Action):
-    """Make a Lambda that was given by its ARN answer to us."""
-
-    todo: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PutTask(Action):
-    task: StepTask | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Register(Action):
-    wanted: Wanted | None = None
-
-
-def new_or_changed(exists: bool) -> str:
-    return "update" if exists else "create"
-
-
-# --- what is wanted --------------------------------------------------------------------------------------------------
-
-
-def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wanted]:
-    """What these functions need. Raises CannotPush."""
-    found, problems = [], []
-    for function in map(for_push, functions):
-        definition = function.normalised()
-        plan = compile_plan(definition, 0)
-        code = {step_id: code.hash for step_id, code in function.steps.items()}
-        wanted = Wanted(plan.function_id, function.file, definition, plan, code)
-        for index in range(len(plan.steps)):
-            step_id = plan.steps[index].id
-            try:
-                _add_step(wanted, index, function, resources)
-            except (PackagingError, CodeError) as error:
-                pointer = ("steps", step_id)
-                line, column = function.source.place(pointer)
-                problems.append(PlacedProblem(function.file, line, column, pointer, f"step `{step_id}`: {error}"))
-        found.append(wanted)
-    if problems:
-        raise CannotPush(problems)
-    return found
-
-
-def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:
-    step = wanted.plan.steps[index]
-    code = function.steps.get(step.id)
-    if step.is_approval:
-        return  # people decide it: nothing is executed
-    if step.runtime.type == "docker":
-        dotenv = dotenv_content(code) if code else None
-        wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)
-    elif step.runtime.type == "http":
-        check_timeout(step)
-        wanted.http[step.id] = dotenv_content(code) if code else None
-    elif step.runtime.arn is not None:
-        check_timeout(step)
-        wanted.arns[step.id] = step.runtime.arn
-    else:
-        made = step_lambda(wanted.id, step, code)
-        check_place(made, resources)
-        wanted.lambdas[step.id] = made
-
-
-def targets(wanted: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
-    """What executes each step; `tasks`: the targets of its containers, by step."""
-    lambdas = {step: {"lambda": one.name(resources.env)} for step, one in wanted.lambdas.items()}
-    return {**lambdas, **{step: {"lambda": arn} for step, arn in wanted.arns.items()}, **tasks}
-
-
-def known_tasks(wanted: Wanted, resources: Resources, live: Version | None) -> dict[str, Target]:
-    """Those of its containers' targets that the live version has already."""
-    before = live.targets if live else {}
-    return {
-        step: before[step]
-        for step, task in wanted.tasks.items()
-        if step in before and before[step].get("hash") == task.hash(resources)
-    }
-
-
-# --- the plan --------------------------------------------------------------------------------------------------------
 
 
 def plan(functions: Iterable[Wanted], found: Found, resources: Resources) -> list[Action]:
@@ -277,8 +112,7 @@ def _preparations(wanted: Wanted, found: Found, resources: Resources) -> list[Ac
     if wanted.needs_role:
         name = role_name(resources.env, wanted.id)
         state = found.roles.get(name)
-        allowed = policy(
-            resources,
+        needs = StepNeeds(
             wanted.id,
             lambdas=bool(wanted.lambdas),
             secrets=wanted.lambda_secrets,
@@ -287,7 +121,7 @@ def _preparations(wanted: Wanted, found: Found, resources: Resources) -> list[Ac
             vpc=any(one.vpc for one in wanted.lambdas.values()),
             tracing=any(is_traced(one, resources) for one in wanted.lambdas.values()),
         )
-        allowed = merged(allowed, state.policy if state else None)
+        allowed = merged(policy(resources, needs), state.policy if state else None)
         if state is None or not state.is_as(allowed, resources):
             verb = new_or_changed(state is not None)
             actions.append(PutRole(verb, "role", name, function_id=wanted.id, policy=allowed))

@@ -9,44 +9,24 @@ goes on right now.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 from stepwell.aws import naming
 from stepwell.aws.deploy.account import Account
+from stepwell.aws.deploy.needed import Needed, read_needed
 from stepwell.aws.deploy.oci import is_ecr
 from stepwell.aws.deploy.push import log_group_arn
-from stepwell.aws.deploy.retained import Retained, lambda_of
+from stepwell.aws.deploy.retained import Retained
 from stepwell.aws.deploy.roles import delete_role
 from stepwell.aws.deploy.values import parameters_below
-from stepwell.aws.engine.sweeper import open_runs
-from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.versions import Versions
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.items import read_items
-from stepwell.aws.table.keys import STATUS_SHARDS, run_key
 
 GRACE_MS = 3_600_000  # routers may start runs of a replaced version for some seconds, a push may take minutes
 _DAY_MS = 86_400_000
 Json = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Needed:
-    """By name: Lambdas, task definitions, parameters of `.env` files; and Stepwell functions with any version. `users`:
-    the functions and versions that run on each Lambda and task definition, needed or not."""
-
-    lambdas: set[str] = field(default_factory=set)
-    tasks: set[str] = field(default_factory=set)
-    parameters: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)
-    users: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
-
-    def users_of(self, name: str) -> list[tuple[str, int]]:
-        """Of a Lambda, also if versions name it by the ARN of one of its versions."""
-        return [user for target, users in self.users.items() if lambda_of(target) == name for user in users]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +54,7 @@ class Prune:
 
     def plan(self) -> list[Unneeded]:
         """What nothing needs, in an order in which it can be removed."""
-        needed = self._needed()
+        needed = read_needed(self.resources, self.now - self.grace_ms)
         lambdas, code = self._lambdas(needed)
         retained = Retained(self.resources, self.account, self._is_new)
         left = retained.lambdas(needed.lambdas)
@@ -116,37 +96,6 @@ class Prune:
                 account.lambda_.delete_layer_version(LayerName=layer, VersionNumber=int(version))
             case "code":
                 account.s3.delete_object(Bucket=self.resources.bucket, Key=name)
-
-    # --- what is needed --------------------------------------------------------------------------------------------
-
-    def _needed(self) -> Needed:
-        needed, registry, running = Needed(), Registry(self.resources), self._running()
-        for row in registry.functions():
-            versions = registry.versions(row.id)
-            canary = row.routing.canary
-            kept = {row.live, None if canary is None else canary.version}
-            kept |= set() if row.live is None else {row.routing.previous}
-            kept |= {number for function_id, number in running if function_id == row.id}
-            kept |= {old for (old, _), (_, new) in pairwise(versions) if new.created_at > self.now - self.grace_ms}
-            for number, version in versions:
-                for target in version.targets.values():
-                    needed.users.setdefault(target.get("lambda") or target.get("ecs", ""), []).append((row.id, number))
-                if number in kept:
-                    needed.functions.add(row.id)
-                    _add_targets(needed, version.targets.values())
-                    steps = (step.id for step in version.plan.steps)
-                    needed.parameters |= {naming.dotenv_parameter(self.resources.env, row.id, step) for step in steps}
-        return needed
-
-    def _running(self) -> set[tuple[str, int]]:
-        """Functions and versions that have open runs."""
-        found = set()
-        for shard in range(STATUS_SHARDS):
-            for rows, _ in open_runs(self.resources, shard, page=100):
-                keys = [run_key(row.run_id) for row in rows]
-                for item in read_items(self.resources.table, keys, consistent=False):
-                    found.add((item["f"]["S"], int(item["n"]["N"])))
-        return found
 
     # --- what there is ---------------------------------------------------------------------------------------------
 
@@ -287,14 +236,6 @@ class Prune:
 
     def _is_new(self, changed_at: float) -> bool:
         return changed_at > self.now - self.grace_ms
-
-
-def _add_targets(needed: Needed, targets: Any) -> None:
-    for target in targets:
-        if "lambda" in target:
-            needed.lambdas.add(target["lambda"])
-        if "ecs" in target:
-            needed.tasks.add(target["ecs"])
 
 
 def _unless_gone(service: Any, gone: str, call: str, **arguments: Any) -> None:

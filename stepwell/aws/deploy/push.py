@@ -16,11 +16,9 @@ from typing import Any, Protocol, TypeVar
 from botocore.exceptions import ClientError
 
 from stepwell.aws.deploy.account import Account
-from stepwell.aws.deploy.packaging import StepLambda, write_zip
-from stepwell.aws.deploy.plan import (
+from stepwell.aws.deploy.actions import (
     Action,
     Adopt,
-    Found,
     PutLambda,
     PutLogGroup,
     PutParameter,
@@ -28,16 +26,14 @@ from stepwell.aws.deploy.plan import (
     PutTask,
     Register,
     Upload,
-    Wanted,
-    known_tasks,
-    plan,
-    role_arn,
-    targets,
 )
+from stepwell.aws.deploy.packaging import StepLambda, write_zip
+from stepwell.aws.deploy.plan import Found, plan, role_arn
 from stepwell.aws.deploy.roles import put_role, read_role
 from stepwell.aws.deploy.step_lambdas import Changer, configuration, read_lambda
 from stepwell.aws.deploy.tasks import make_task
 from stepwell.aws.deploy.values import describe_parameters, put_parameter, read_parameters, values_hash
+from stepwell.aws.deploy.wanted import Wanted, known_tasks, targets
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.releases import AT_ONCE, Registered, Releases, awaits
 from stepwell.aws.functions.versions import NewVersion, Target, Version

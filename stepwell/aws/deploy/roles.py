@@ -1,38 +1,20 @@
-"""The role that the steps of one Stepwell function have.
+"""The role that the steps of one Stepwell function have: how it is read, made and deleted.
 
-One rule: it allows what running a step takes, and nothing else. Ours is one inline policy; what a team attaches beside
-it stays.
+Ours is one inline policy (`step_policy`); what a team attaches beside it stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from stepwell.aws.naming import CODE_PREFIX, ENV_TAG, FUNCTION_TAG, dotenv_prefix, functions_pattern, secret_parameter
+from stepwell.aws.deploy.step_policy import Policy, same
+from stepwell.aws.naming import ENV_TAG, FUNCTION_TAG
 from stepwell.aws.resources import Resources
 
 POLICY = "stepwell"
-_KEY_NEEDS = {
-    "Outcomes": ("sqs", ["kms:Decrypt", "kms:GenerateDataKey"]),
-    "Values": ("ssm", ["kms:Decrypt"]),
-    "Containers": ("s3", ["kms:Decrypt", "kms:GenerateDataKey"]),
-}
-# As in the managed policies AWSLambdaVPCAccessExecutionRole and AWSXRayDaemonWriteAccess, and no more:
-# https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSLambdaVPCAccessExecutionRole.html
-_INTERFACES = [
-    "ec2:AssignPrivateIpAddresses",
-    "ec2:CreateNetworkInterface",
-    "ec2:DeleteNetworkInterface",
-    "ec2:DescribeNetworkInterfaces",
-    "ec2:DescribeSubnets",
-    "ec2:UnassignPrivateIpAddresses",
-]
-_TRACE = ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
-Policy = dict[str, Any]
 
 
 def trust(account: str) -> Policy:
@@ -50,147 +32,6 @@ def trust(account: str) -> Policy:
         "Condition": {"StringEquals": {"aws:SourceAccount": account}},
     }
     return {"Version": "2012-10-17", "Statement": [statement]}
-
-
-def policy(
-    resources: Resources,
-    function_id: str,
-    *,
-    lambdas: bool = False,
-    secrets: Iterable[str] = (),
-    dotenv: bool = False,
-    containers: bool = False,
-    vpc: bool = False,
-    tracing: bool = False,
-) -> Policy:
-    """What the steps of this function may do. `lambdas`, `containers`: some of them are. `secrets`: the names of those
-    that Lambdas get; `dotenv`: some Lambda has a `.env`. To containers, ECS hands both. `vpc`: some Lambda is in one;
-    `tracing`: some Lambda is traced."""
-    env, region, account = resources.env, resources.region, resources.account
-    partition = resources.outcomes_queue_arn.split(":")[1]
-    statements: list[Policy] = []
-    if lambdas:
-        group = f"/aws/lambda/{functions_pattern(env, function_id)}"
-        statements += [
-            {
-                "Sid": "Outcomes",
-                "Effect": "Allow",
-                "Action": "sqs:SendMessage",
-                "Resource": resources.outcomes_queue_arn,
-            },
-            {
-                "Sid": "Logs",
-                "Effect": "Allow",
-                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-                "Resource": f"arn:{partition}:logs:{region}:{account}:log-group:{group}:*",
-            },
-        ]
-    names = [f"{dotenv_prefix(env)}{function_id}/*"] if dotenv else []
-    names += [secret_parameter(env, name) for name in sorted(set(secrets))]
-    if names:
-        statements.append(
-            {
-                "Sid": "Values",
-                "Effect": "Allow",
-                "Action": "ssm:GetParameters",
-                "Resource": [f"arn:{partition}:ssm:{region}:{account}:parameter{name}" for name in names],
-            }
-        )
-    if containers:  # their inputs have keys that nobody can guess
-        statements.append(
-            {
-                "Sid": "Containers",
-                "Effect": "Allow",
-                "Action": ["s3:GetObject", "s3:PutObject"],
-                "Resource": f"arn:{partition}:s3:::{resources.bucket}/inputs/*",
-            }
-        )
-    if vpc:
-        pattern = functions_pattern(env, function_id)
-        statements += _network(f"arn:{partition}:lambda:{region}:{account}:function:{pattern}")
-    if tracing:
-        statements.append({"Sid": "Traces", "Effect": "Allow", "Action": _TRACE, "Resource": "*"})
-    if resources.kms_key:
-        statements += [_key(resources, statement["Sid"]) for statement in statements if statement["Sid"] in _KEY_NEEDS]
-    return {"Version": "2012-10-17", "Statement": statements}
-
-
-def _network(functions: str) -> list[Policy]:
-    """Lambda makes network interfaces with the function's own role; the function's code gets no use of that. Both
-    statements are as AWS recommends them: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html"""
-    return [
-        {"Sid": "Network", "Effect": "Allow", "Action": _INTERFACES, "Resource": "*"},
-        {
-            "Sid": "NetworkNotByCode",
-            "Effect": "Deny",
-            "Action": [*_INTERFACES, "ec2:DetachNetworkInterface"],
-            "Resource": "*",
-            "Condition": {"ArnLike": {"lambda:SourceFunctionArn": functions}},
-        },
-    ]
-
-
-def _key(resources: Resources, sid: str) -> Policy:
-    """What the environment's KMS key must allow besides, so that a statement is of use."""
-    service, actions = _KEY_NEEDS[sid]
-    return {
-        "Sid": f"{sid}Key",
-        "Effect": "Allow",
-        "Action": actions,
-        "Resource": resources.kms_key,
-        "Condition": {"StringEquals": {"kms:ViaService": f"{service}.{resources.region}.amazonaws.com"}},
-    }
-
-
-def merged(new: Policy, old: Policy | None) -> Policy:
-    """`new`, and what `old` allows besides: versions that use it may still run."""
-    statements = {statement["Sid"]: statement for statement in new["Statement"]}
-    for before in (old or {}).get("Statement", ()):
-        value = statements.setdefault(before.get("Sid", ""), before)
-        if before.get("Sid") == "Values":
-            more = sorted({*before["Resource"]} - {*value["Resource"]})
-            statements["Values"] = {**value, "Resource": [*value["Resource"], *more]}
-    return {**new, "Statement": list(statements.values())}
-
-
-def same(one: Policy | None, other: Policy) -> bool:
-    """Whether two policies say the same, in whatever order."""
-    return one is not None and _sorted(one) == _sorted(other)
-
-
-def _sorted(policy: Policy) -> Any:
-    def plain(statement: Policy) -> Policy:
-        return {name: sorted(value) if isinstance(value, list) else value for name, value in statement.items()}
-
-    return {**policy, "Statement": {item.get("Sid", ""): plain(item) for item in policy["Statement"]}}
-
-
-def boundary(resources: Resources, actions: Iterable[str] = ()) -> Policy:
-    """The most that the roles of steps may allow, whatever their policies say: what `policy` gives any function, and
-    `actions` on all resources but those of the engine."""
-    network = bool(resources.step_subnets)
-    fields = policy(
-        resources, "*", lambdas=True, secrets=["*"], dotenv=True, containers=True, vpc=network, tracing=True
-    )
-    more = sorted(actions)
-    if not more:
-        return fields
-    partition = resources.outcomes_queue_arn.split(":")[1]
-    table = f"arn:{partition}:dynamodb:{resources.region}:{resources.account}:table/{resources.table}"
-    engine = [table, f"{table}/*", f"arn:{partition}:s3:::{resources.bucket}/{CODE_PREFIX}*"]
-    never = ["account:*", "iam:*", "organizations:*"]
-    return {
-        **fields,
-        "Statement": [
-            *fields["Statement"],
-            {"Sid": "More", "Effect": "Allow", "Action": more, "Resource": "*"},
-            {"Sid": "NotTheEngine", "Effect": "Deny", "Action": ["dynamodb:*", "s3:*"], "Resource": engine},
-            {"Sid": "NotTheAccount", "Effect": "Deny", "Action": never, "Resource": "*"},
-        ],
-    }
-
-
-# --- the account -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

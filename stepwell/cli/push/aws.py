@@ -19,7 +19,7 @@ from stepwell.terminal import shown
 
 if TYPE_CHECKING:
     from stepwell.api.event_type_views import TypeChangeView
-    from stepwell.aws.deploy.plan import Action
+    from stepwell.aws.deploy.actions import Action
     from stepwell.aws.functions.event_types import TypeStore
     from stepwell.aws.resources import Resources
     from stepwell.project.event_types import ProjectTypes
@@ -60,7 +60,7 @@ def _push(
 ) -> _Push:
     from stepwell.aws.deploy import push
     from stepwell.aws.deploy.account import Account
-    from stepwell.aws.deploy.plan import wanted
+    from stepwell.aws.deploy.wanted import wanted
     from stepwell.aws.functions.event_types import TypeStore
     from stepwell.aws.functions.webhooks import AwsWebhooks
     from stepwell.cli.ui.progress import Bars
@@ -94,7 +94,8 @@ def _refusals() -> Iterator[None]:
     from stepwell.aws.deploy import push, step_lambdas, task_definitions
     from stepwell.aws.deploy.activity import NotUsable
     from stepwell.aws.deploy.images import ImageError
-    from stepwell.aws.deploy.plan import CannotPush, MissingSecrets
+    from stepwell.aws.deploy.plan import MissingSecrets
+    from stepwell.aws.deploy.wanted import CannotPush
     from stepwell.project.code import CodeError
 
     refusals = (

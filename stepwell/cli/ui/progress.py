@@ -14,7 +14,7 @@ from stepwell.core.terminal_text import one_line
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
-    from stepwell.aws.deploy.plan import Action
+    from stepwell.aws.deploy.actions import Action
 
 
 class Bars:

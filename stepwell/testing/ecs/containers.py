@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 from stepwell.aws.clients import client
 from stepwell.aws.deploy import adapter
-from stepwell.aws.deploy.plan import Wanted
+from stepwell.aws.deploy.wanted import Wanted
 from stepwell.project.container_engine import NoEngine, find_engine
 from stepwell.testing.account.emulator import Emulator
 from stepwell.testing.aws import AwsStepwell, aws_account

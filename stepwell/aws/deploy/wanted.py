@@ -1,0 +1,122 @@
+"""What functions need in an account: their Lambdas, containers and values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stepwell.aws.deploy.packaging import StepLambda, check_place, check_timeout, dotenv_content, step_lambda
+from stepwell.aws.deploy.runtimes import PackagingError
+from stepwell.aws.deploy.step_lambdas import Json
+from stepwell.aws.deploy.tasks import StepTask, step_task
+from stepwell.aws.functions.versions import Target, Version
+from stepwell.aws.naming import dotenv_parameter
+from stepwell.aws.resources import Resources
+from stepwell.core.compile import compile_plan
+from stepwell.core.plan import Plan
+from stepwell.project.code import CodeError
+from stepwell.project.load import LoadedFunction, PlacedProblem
+from stepwell.project.pushed import for_push
+
+
+class CannotPush(Exception):
+    """What is to be pushed cannot run on AWS; `problems` holds everything that is wrong, each with its place."""
+
+    def __init__(self, problems: list[PlacedProblem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one Stepwell function needs. By step id: its Lambdas, containers and Lambdas given by ARN; and the `.env`,
+    as its parameter holds it, of steps that the engine's own Lambda runs."""
+
+    id: str
+    file: Path
+    definition: Json
+    plan: Plan
+    code: dict[str, str]
+    lambdas: dict[str, StepLambda] = field(default_factory=dict)
+    tasks: dict[str, StepTask] = field(default_factory=dict)
+    arns: dict[str, str] = field(default_factory=dict)
+    http: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> set[str]:
+        return {name for step in self.plan.steps if step.id not in self.arns for name in step.secrets}
+
+    @property
+    def lambda_secrets(self) -> set[str]:
+        """Those that its Lambdas read themselves."""
+        return {name for one in self.lambdas.values() for name in one.secrets}
+
+    @property
+    def needs_role(self) -> bool:
+        return bool(self.lambdas or self.tasks)
+
+    def dotenv(self, env: str) -> dict[str, str]:
+        """The contents of its `.env` parameters, by name."""
+        fields = {step: one.dotenv for step, one in (self.lambdas | self.tasks).items()} | self.http
+        return {
+            dotenv_parameter(env, self.id, step): content for step, content in fields.items() if content is not None
+        }
+
+
+def wanted(functions: Iterable[LoadedFunction], resources: Resources) -> list[Wanted]:
+    """What these functions need. Raises CannotPush."""
+    found, problems = [], []
+    for function in map(for_push, functions):
+        definition = function.normalised()
+        plan = compile_plan(definition, 0)
+        code = {step_id: code.hash for step_id, code in function.steps.items()}
+        wanted = Wanted(plan.function_id, function.file, definition, plan, code)
+        for index in range(len(plan.steps)):
+            step_id = plan.steps[index].id
+            try:
+                _add_step(wanted, index, function, resources)
+            except (PackagingError, CodeError) as error:
+                pointer = ("steps", step_id)
+                line, column = function.source.place(pointer)
+                problems.append(PlacedProblem(function.file, line, column, pointer, f"step `{step_id}`: {error}"))
+        found.append(wanted)
+    if problems:
+        raise CannotPush(problems)
+    return found
+
+
+def _add_step(wanted: Wanted, index: int, function: LoadedFunction, resources: Resources) -> None:
+    step = wanted.plan.steps[index]
+    code = function.steps.get(step.id)
+    if step.is_approval:
+        return  # people decide it: nothing is executed
+    if step.runtime.type == "docker":
+        dotenv = dotenv_content(code) if code else None
+        wanted.tasks[step.id] = step_task(wanted.id, step, code, dotenv, resources)
+    elif step.runtime.type == "http":
+        check_timeout(step)
+        wanted.http[step.id] = dotenv_content(code) if code else None
+    elif step.runtime.arn is not None:
+        check_timeout(step)
+        wanted.arns[step.id] = step.runtime.arn
+    else:
+        made = step_lambda(wanted.id, step, code)
+        check_place(made, resources)
+        wanted.lambdas[step.id] = made
+
+
+def targets(wanted: Wanted, resources: Resources, tasks: Mapping[str, Target]) -> dict[str, Target]:
+    """What executes each step; `tasks`: the targets of its containers, by step."""
+    lambdas = {step: {"lambda": one.name(resources.env)} for step, one in wanted.lambdas.items()}
+    return {**lambdas, **{step: {"lambda": arn} for step, arn in wanted.arns.items()}, **tasks}
+
+
+def known_tasks(wanted: Wanted, resources: Resources, live: Version | None) -> dict[str, Target]:
+    """Those of its containers' targets that the live version has already."""
+    before = live.targets if live else {}
+    return {
+        step: before[step]
+        for step, task in wanted.tasks.items()
+        if step in before and before[step].get("hash") == task.hash(resources)
+    }
