@@ -11,7 +11,8 @@ try:
 except ImportError as missing:
     sys.exit(f"{missing}: run `pip install -e '.[aws,cdk]'` in a virtual environment and activate it")
 
-from infra.settings import BadSetting, Settings
+from infra.setting_fields import BadSetting
+from infra.settings import Settings
 from infra.stack import StepwellStack
 
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from infra.settings import BadSetting, Settings
+from infra.setting_fields import BadSetting
+from infra.settings import Settings
 
 Json = dict[str, Any]
 

@@ -1,15 +1,15 @@
 """What can be set, and how: CDK's context (`-c name=value`, or `context` in cdk.json). The table is in README.md.
 
-One rule: a value that cannot be used, or a name that nobody knows, stops the synth with what to write instead.
+Each is a field of `Settings`; how they are read and checked is in `setting_fields`.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
+
+from infra.setting_fields import BadSetting, field_problems, parsed, refuse_unknown, setting, table_of
 
 DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 """Those that CloudWatch Logs takes."""
@@ -22,98 +22,89 @@ LEAST_WARM = (12_000, 4_000)
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/warm-throughput.html"""
 
 
-class BadSetting(ValueError):
-    """A setting cannot be used; the message says what can."""
-
-
-def _setting(default: Any, text: str, **limits: Any) -> Any:
-    """`limits`: `low` and `high` of a number, `one_of` some texts, or a `pattern` with the `hint` that explains it."""
-    return field(default=default, metadata={"text": text, **limits})
-
-
 @dataclass(frozen=True)
 class Settings:
-    env: str = _setting(
+    env: str = setting(
         "dev",
         "Name of the environment; several can share an account",
         pattern=r"[a-z][a-z0-9-]{0,23}",
         hint="up to 24 of a-z, 0-9 and -, a letter first",
     )
 
-    profile: str = _setting(
+    profile: str = setting(
         "standard",
         "Defaults of other settings: with `dev`, an idle environment costs less than $1 a month",
         one_of=("standard", "dev"),
     )
 
     # --- what comes in ---
-    ingest: str = _setting(
+    ingest: str = setting(
         "bus",
         "How `POST /e` hands events on: over the event `bus`, or `direct` to the queue, which is cheaper and faster",
         one_of=("bus", "direct"),
     )
-    throttle_rate: int = _setting(500, "Requests a second that the API takes on average", low=1, high=10_000)
-    throttle_burst: int = _setting(1000, "Requests that the API takes at once", low=1, high=5_000)
-    domain: str = _setting("", "Domain name of the API, such as `events.example.com`; needs `certificate`")
-    certificate: str = _setting(
+    throttle_rate: int = setting(500, "Requests a second that the API takes on average", low=1, high=10_000)
+    throttle_burst: int = setting(1000, "Requests that the API takes at once", low=1, high=5_000)
+    domain: str = setting("", "Domain name of the API, such as `events.example.com`; needs `certificate`")
+    certificate: str = setting(
         "",
         "ARN of the domain's certificate in AWS Certificate Manager, in this region",
         pattern=r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/.+",
         hint="the ARN of a certificate, arn:aws:acm:...:certificate/...",
     )
-    archive_days: int = _setting(0, "Days for which EventBridge keeps all events of the bus; 0: no archive", low=0)
+    archive_days: int = setting(0, "Days for which EventBridge keeps all events of the bus; 0: no archive", low=0)
 
     # --- what runs ---
-    architecture: str = _setting("arm64", "Processor of the engine's Lambdas", one_of=("arm64", "x86_64"))
-    python: str = _setting("3.13", "Python of the engine's Lambdas", one_of=("3.11", "3.12", "3.13", "3.14"))
-    memory: int = _setting(1024, "Memory of the Lambdas `route` and `advance`, MB", low=256, high=10_240)
-    batch_size: int = _setting(10, "Messages that `route` and `advance` take at once", low=1, high=10)
-    route_concurrency: int = _setting(20, "Most instances of `route` at a time", low=2, high=1000)
-    advance_concurrency: int = _setting(50, "Most instances of `advance` at a time", low=2, high=1000)
-    batching_window: int = _setting(
+    architecture: str = setting("arm64", "Processor of the engine's Lambdas", one_of=("arm64", "x86_64"))
+    python: str = setting("3.13", "Python of the engine's Lambdas", one_of=("3.11", "3.12", "3.13", "3.14"))
+    memory: int = setting(1024, "Memory of the Lambdas `route` and `advance`, MB", low=256, high=10_240)
+    batch_size: int = setting(10, "Messages that `route` and `advance` take at once", low=1, high=10)
+    route_concurrency: int = setting(20, "Most instances of `route` at a time", low=2, high=1000)
+    advance_concurrency: int = setting(50, "Most instances of `advance` at a time", low=2, high=1000)
+    batching_window: int = setting(
         0,
         "Seconds for which Lambda collects messages for a batch: cheaper at low traffic, and each step that much later",
         low=0,
         high=300,
     )
-    reserved_concurrency: bool = _setting(
+    reserved_concurrency: bool = setting(
         False,
         "Reserve the two concurrencies above for their Lambdas; not for accounts with a limit of 10",
     )
-    ingest_concurrency: int = _setting(0, "Instances reserved for `ingest`, and its most; 0: none", low=0, high=1000)
-    api_concurrency: int = _setting(0, "Instances reserved for `api`, and its most; 0: none", low=0, high=1000)
-    tick_concurrency: int = _setting(0, "Instances reserved for `tick`, and its most; 0: none", low=0, high=1000)
-    step_concurrency: int = _setting(
+    ingest_concurrency: int = setting(0, "Instances reserved for `ingest`, and its most; 0: none", low=0, high=1000)
+    api_concurrency: int = setting(0, "Instances reserved for `api`, and its most; 0: none", low=0, high=1000)
+    tick_concurrency: int = setting(0, "Instances reserved for `tick`, and its most; 0: none", low=0, high=1000)
+    step_concurrency: int = setting(
         0,
         "Instances that `stepwell push` reserves for the Lambda of each step, and its most; 0: none, they share the"
         " account's",
         low=0,
         high=1000,
     )
-    event_age_s: int = _setting(
+    event_age_s: int = setting(
         3600, "How long a step may wait for a free Lambda before it is started again, seconds", low=60, high=21_600
     )
-    step_lambdas: str = _setting(
+    step_lambdas: str = setting(
         "",
         "ARNs of your own Lambdas that steps may name in `runtime.arn`, separated by commas",
         pattern=r"arn:aws[a-z-]*:lambda:[^,]+(,arn:aws[a-z-]*:lambda:[^,]+)*",
         hint="ARNs of Lambdas, separated by commas",
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "INFO", "What the engine's Lambdas log, from this level on", one_of=("DEBUG", "INFO", "WARNING", "ERROR")
     )
-    tracing: bool = _setting(
+    tracing: bool = setting(
         False,
         "X-Ray traces, with each request to AWS, of a sample of the invocations: Lambda takes one a second, and 5% of"
         " the others; also of Lambda steps that do not say `tracing` themselves",
     )
-    step_subnets: str = _setting(
+    step_subnets: str = setting(
         "",
         "Ids of the subnets for Lambda steps with `vpc: true`, separated by commas; needs `step_security_groups`",
         pattern=r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+){0,15}",
         hint="ids of up to 16 subnets, separated by commas",
     )
-    step_security_groups: str = _setting(
+    step_security_groups: str = setting(
         "",
         "Ids of the security groups of Lambda steps with `vpc: true`, separated by commas",
         pattern=r"sg-[0-9a-f]+(,sg-[0-9a-f]+){0,4}",
@@ -121,71 +112,71 @@ class Settings:
     )
 
     # --- containers ---
-    vpc: str = _setting(
+    vpc: str = setting(
         "",
         "VPC of container steps: its id, or `default` for the account's own; empty: no container steps",
         pattern=r"default|vpc-[0-9a-f]+",
         hint="`default` or the id of a VPC",
     )
-    subnets: str = _setting(
+    subnets: str = setting(
         "",
         "Ids of the subnets for container steps, separated by commas; empty: the VPC is looked up for them",
         pattern=r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*",
         hint="ids of subnets, separated by commas",
     )
-    spot: bool = _setting(
+    spot: bool = setting(
         False,
         "Run container steps on Fargate Spot: cheaper, but AWS may stop them; such an attempt is lost, and made again",
     )
 
     # --- what is kept ---
-    warm_throughput: str = _setting(
+    warm_throughput: str = setting(
         "",
         "What the table and its index can take from the first second on: reads and writes a second, such as"
         " `24000/8000`; it costs once, and can only be raised",
         pattern=r"\d{1,9}/\d{1,9}",
         hint="reads/writes a second, such as 24000/8000",
     )
-    keep_data: bool = _setting(
+    keep_data: bool = setting(
         True, "`cdk destroy` leaves the table, the bucket and the image repository, and the table cannot be deleted"
     )
-    table: str = _setting(
+    table: str = setting(
         "",
         "Name of a table that exists, such as one restored from a point in time, to use instead of one that the stack"
         " makes; never leave it out again",
         pattern=r"[A-Za-z0-9_.-]{3,255}",
         hint="the name of a DynamoDB table in this account and region",
     )
-    point_in_time_recovery: bool = _setting(True, "The table can be restored to any second of the last 35 days")
-    kms_key: str = _setting(
+    point_in_time_recovery: bool = setting(True, "The table can be restored to any second of the last 35 days")
+    kms_key: str = setting(
         "",
         "ARN of your KMS key, which encrypts all that is stored; empty: keys that AWS owns",
         pattern=r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/(mrk-)?[0-9a-f-]{32,36}",
         hint="the ARN of a key, arn:aws:kms:...:key/...",
     )
-    retention_days: int = _setting(30, "Days for which ended runs, events and the logs of steps are kept", one_of=DAYS)
-    log_days: int = _setting(30, "Days for which the engine's own logs are kept", one_of=DAYS)
+    retention_days: int = setting(30, "Days for which ended runs, events and the logs of steps are kept", one_of=DAYS)
+    log_days: int = setting(30, "Days for which the engine's own logs are kept", one_of=DAYS)
 
     # --- who is told ---
-    alarms: bool = _setting(True, "CloudWatch alarms on what nobody would notice otherwise")
-    alarm_email: str = _setting(
+    alarms: bool = setting(True, "CloudWatch alarms on what nobody would notice otherwise")
+    alarm_email: str = setting(
         "",
         "Where alarms are sent to; AWS asks that address to agree",
         pattern=r"[^@\s]+@[^@\s]+\.[^@\s]+",
         hint="an e-mail address",
     )
-    dashboard: bool = _setting(True, "A CloudWatch dashboard")
-    metrics: bool = _setting(True, "Metrics of our own, such as `RunsFailed`; CloudWatch bills each that is written")
+    dashboard: bool = setting(True, "A CloudWatch dashboard")
+    metrics: bool = setting(True, "Metrics of our own, such as `RunsFailed`; CloudWatch bills each that is written")
 
     # --- the account's own rules ---
-    permissions_boundary: str = _setting(
+    permissions_boundary: str = setting(
         "",
         "ARN of a policy that bounds every role that is made, here and by `stepwell push`",
         pattern=r"arn:aws[a-z-]*:iam::(\d{12}|aws):policy/.+",
         hint="the ARN of a policy",
     )
 
-    step_actions: str = _setting(
+    step_actions: str = setting(
         "",
         "Actions that the boundary of steps' roles allows besides what Stepwell needs, such as `s3:GetObject,ses:*`;"
         " who gives a role a policy of its own needs them",
@@ -201,10 +192,10 @@ class Settings:
     @classmethod
     def from_context(cls, read: Callable[[str], Any], names: Mapping[str, Any]) -> Settings:
         """Settings from CDK's context: `read` answers None for what is not set, `names` is all that is set."""
-        _refuse_unknown(cls, names)
+        refuse_unknown(cls, names)
         values = {field.name: read(field.name) for field in fields(cls)}
         given = {
-            field.name: _parsed(field, values[field.name]) for field in fields(cls) if values[field.name] is not None
+            field.name: parsed(field, values[field.name]) for field in fields(cls) if values[field.name] is not None
         }
         return cls.of_profile(**given)
 
@@ -243,15 +234,12 @@ class Settings:
 
 def table() -> str:
     """The settings as a table in Markdown."""
-    rows = [
-        f"| `{field.name}` | {_shown(field)} | {field.metadata['text']}{_limits(field)} |" for field in fields(Settings)
-    ]
-    return "\n".join(["| setting | default | what it does |", "|---|---|---|", *rows])
+    return table_of(Settings)
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    for setting in fields(Settings):
-        yield from _field_problems(setting, getattr(settings, setting.name))
+    for field in fields(Settings):
+        yield from field_problems(field, getattr(settings, field.name))
     if settings.domain and not settings.certificate:
         yield "domain: a certificate of it is needed too: -c certificate=<its ARN in AWS Certificate Manager>"
     if settings.certificate and not settings.domain:
@@ -269,56 +257,5 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield f"warm_throughput: {settings.warm_throughput} is less than {least_warm}, which is there anyway"
 
 
-def _field_problems(field: Field[Any], value: Any) -> Iterator[str]:
-    low, high, one_of = (field.metadata.get(name) for name in ("low", "high", "one_of"))
-    pattern = field.metadata.get("pattern")
-    if (low is not None and value < low) or (high is not None and value > high):
-        yield f"{field.name}: {value} is not{_limits(field).replace(';', '')}"
-    if one_of is not None and value not in one_of:
-        yield f"{field.name}: {value} is none of {', '.join(map(str, one_of))}"
-    if pattern is not None and value != field.default and not re.fullmatch(pattern, value):
-        yield f"{field.name}: {value!r} is not {field.metadata['hint']}"
-
-
-def _parsed(field: Field[Any], value: Any) -> Any:
-    """`-c` gives texts, cdk.json may have numbers and booleans."""
-    kind: type = type(field.default)
-    if kind is bool:
-        if str(value).lower() not in ("true", "false"):
-            raise BadSetting(f"{field.name}: {value!r} is neither true nor false")
-        return str(value).lower() == "true"
-    try:
-        return kind(value)
-    except ValueError:
-        raise BadSetting(f"{field.name}: {value!r} is no number") from None
-
-
-def _refuse_unknown(cls: type[Settings], names: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(cls)]
-    for name in names:
-        if name in known or re.search(r"[:/]|^aws-cdk|^cdk|^vpc-provider", name):  # CDK's own have these in them
-            continue
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]}?" if close else "; infra/README.md lists the settings"
-        raise BadSetting(f"there is no setting {name}{hint}")
-
-
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _shown(field: Field[Any]) -> str:
-    if isinstance(field.default, bool):
-        return f"`{str(field.default).lower()}`"
-    return f"`{field.default}`" if field.default != "" else ""
-
-
-def _limits(field: Field[Any]) -> str:
-    low, high, one_of = (field.metadata.get(name) for name in ("low", "high", "one_of"))
-    if one_of is not None and isinstance(field.default, str):
-        return f"; {' or '.join(f'`{one}`' for one in one_of)}"
-    if one_of is not None:
-        return f"; one of {', '.join(map(str, one_of))}"
-    if low is not None and high is not None:
-        return f"; from {low} to {high}"
-    return f"; {low} or more" if low is not None else ""

@@ -10,7 +10,8 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from infra.settings import BadSetting, Settings
+from infra.setting_fields import BadSetting
+from infra.settings import Settings
 from infra.stack import StepwellStack
 from stepwell.aws.resources import parameter
 

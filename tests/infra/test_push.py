@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from infra.settings import BadSetting, Settings
+from infra.setting_fields import BadSetting
+from infra.settings import Settings
 from stepwell.aws.resources import parameter
 from stepwell.cdk.push import push_parameter
 from tests.infra.conftest import Synth

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from infra.settings import BadSetting, Settings, table
+from infra.setting_fields import BadSetting
+from infra.settings import Settings, table
 
 
 def from_context(values: Mapping[str, Any]) -> Settings:
