@@ -10,9 +10,10 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from moto.core.botocore_stubber import BotocoreStubber
 
+from stepwell.aws import clients
 from stepwell.aws.resources import Resources
 from stepwell.core.run.run import RunStatus
-from stepwell.testing.batches import Batches, Crash, Json, handler_step
+from stepwell.testing.batches import LOST, Batches, Crash, Json, Process, destination, handler_step, sqs_event
 from tests.aws.test_sweep import failing
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
@@ -157,3 +158,56 @@ def test_a_write_whose_answer_is_lost_is_no_lost_race(resources: Resources, nth:
     assert len(seen) == 4, "three transitions, and one that was asked for twice"
     assert invoked(batches) == ["a", "b"]
     assert [stored.run.status for stored, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_an_event_that_comes_while_a_wait_is_stored_is_found_by_the_run(batches: Batches, clock: Any) -> None:
+    """Its router looks for waits before the wait is there, so the run must look for events after it."""
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})})
+    batches.send(data={"order": 1})
+    while batches.route():
+        pass
+    other, routed = Process(batches.resources), list[Json]()
+    clock.shift(1)
+    batches.send("paid", {"order": 1})
+    message = received(batches)
+
+    def route(params: Json, **_: Any) -> None:
+        if b'"pk": {"S": "W#' in params["body"] and not routed:
+            routed.append(message)
+            assert other.consumer.route({"Records": [message]}) == {"batchItemFailures": []}
+
+    table = clients.client("dynamodb").meta.events
+    table.register_first("before-call.dynamodb.PutItem", route)
+    try:
+        batches.drain()
+    finally:
+        table.unregister("before-call.dynamodb.PutItem", route)
+    assert routed
+    assert invoked(batches) == ["a", "b"]
+
+
+def test_a_wait_that_is_stored_while_an_event_comes_is_found_by_its_router(batches: Batches, clock: Any) -> None:
+    """The run looks for events before the event is there, so its router must look for waits after it."""
+    batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": PAID})})
+    batches.answer = lambda ctx: LOST
+    batches.send(data={"order": 1})
+    batches.drain()
+    other, opened = Process(batches.resources), list[Json]()
+    outcome = sqs_event([destination(batches.invoked[0], {})])
+    batches.answer = lambda ctx: {}
+    clock.shift(1)
+
+    def open_wait(params: Json, **_: Any) -> None:
+        if b'"pk": {"S": "E#' in params["body"] and not opened:
+            opened.append(outcome)
+            assert other.consumer.advance(outcome) == {"batchItemFailures": []}
+
+    table = clients.client("dynamodb").meta.events
+    table.register_first("before-call.dynamodb.PutItem", open_wait)
+    batches.send("paid", {"order": 1})
+    try:
+        batches.drain()
+    finally:
+        table.unregister("before-call.dynamodb.PutItem", open_wait)
+    assert opened
+    assert invoked(batches) == ["a", "b"]

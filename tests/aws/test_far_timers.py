@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from stepwell.aws.queues.outbox import NotSent
 from stepwell.aws.table.keys import TIMER_SHARDS, timer_key
 from stepwell.core.run.messages import Timer, TimerKind
 from stepwell.testing.account.meter import metered
-from stepwell.testing.batches import Batches, Json, handler_step, sqs_event
+from stepwell.testing.batches import Batches, Crash, Json, handler_step, sqs_event
 
 SOON_MS = 5 * 60_000
 
@@ -165,3 +166,28 @@ def test_a_forged_message_removes_no_timer_that_a_run_waits_for(batches: Batches
     clock.shift(60)
     batches.drain()
     assert len(batches.invoked) == 1
+
+
+def test_a_tick_that_dies_at_any_request_loses_no_far_timer(batches: Batches, clock: Any) -> None:
+    batches.deploy({"a": handler_step({"step": "$trigger", "wait": "1d"})})
+    for crash_at in count():
+        batches.invoked.clear()
+        event_id = batches.send()
+        batches.drain()
+        clock.shift(86_400 - 60)
+        batches.requests.clear()
+        batches.crash_at = crash_at
+        try:
+            batches.scheduler.tick()
+        except Crash:
+            batches.start()
+        is_over, batches.crash_at = batches.crash_at is not None, None
+        for _ in range(2):
+            batches.scheduler.tick()
+            batches.drain()
+            clock.shift(61)
+        batches.drain()
+        assert [payload["event"]["id"] for payload in batches.invoked] == [event_id], crash_at
+        if is_over:
+            break
+    assert crash_at > 3

@@ -107,6 +107,18 @@ def test_an_approval_is_open_until_its_time_has_come_whatever_is_said(batches: B
     assert stored.run.steps[0].status is StepStatus.FAILED
 
 
+def test_nobody_decides_on_a_step_that_asks_nobody_however_long_it_runs(batches: Batches, clock: Any) -> None:
+    batches.answer = lambda ctx: LOST
+    begin(batches, {"a": handler_step(timeout="10m")})
+    clock.shift(601)
+    forge(batches, timer(batches, DECISION, 0, 1))
+    ((stored, attempts),) = batches.runs()
+    assert (stored.run.steps[0].status, attempts) == (StepStatus.RUNNING, [])
+    forge(batches, destination(batches.invoked[0], {}))
+    ((stored, _),) = batches.runs()
+    assert stored.run.status is RunStatus.COMPLETED
+
+
 @pytest.mark.parametrize("kind", [DELAY, DEADLINE, RETRY, DECISION])
 def test_a_timer_of_nothing_fails_or_is_refused_alone(batches: Batches, kind: TimerKind) -> None:
     begin(batches, {"a": handler_step({"step": "$trigger", "wait": "10m"})})

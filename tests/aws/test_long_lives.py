@@ -156,3 +156,18 @@ def test_a_rerun_of_an_old_event_has_it_to_its_end(batches: Batches, clock: Any)
     go_on(batches, clock, 20)
     statuses = [stored_run.run.status for stored_run, _ in batches.runs() if stored_run.rerun_of is not None]
     assert statuses == [RunStatus.COMPLETED]
+
+
+def test_a_wait_is_there_until_its_deadline_has_passed(batches: Batches, clock: Any) -> None:
+    """DynamoDB may delete an item in the very second that its `ttl` names."""
+    batches.deploy(
+        {"a": handler_step(), "b": handler_step({"step": "a", "async": {**PAID, "match": "async.data.n > 0"}})}
+    )
+    batches.send()
+    batches.drain()
+    clock.shift(2 * 86_400 - 1)  # to the last second of its `ttl`
+    expire(batches)
+    batches.start()
+    batches.send("paid", {"n": 1})
+    batches.drain()
+    assert [payload["ctx"]["step_id"] for payload in batches.invoked] == ["a", "b"]

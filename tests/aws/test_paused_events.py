@@ -16,6 +16,7 @@ from stepwell.aws.table.keys import kept_partition
 from stepwell.core.routing.versions import Routing, State, deleted, deployed, paused, resumed
 from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Process, handler_step
+from tests.aws.test_sweep import failing
 
 STEPS = {"a": handler_step()}
 
@@ -156,3 +157,58 @@ def test_a_routing_that_was_changed_at_the_same_time_is_decided_again(resources:
 
     assert batches.control.change_routing("f", change).state is State.PAUSED
     assert [routing.state for routing in seen] == [State.ON, State.PAUSED]
+
+
+def test_an_event_that_could_not_be_kept_comes_again(resources: Resources) -> None:
+    batches = Batches(resources)
+    batches.deploy(STEPS)
+    batches.control.change_routing("f", pause)
+    event_id = batches.send()
+    with failing(
+        "dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: kept_partition("f") in body
+    ):
+        batches.route()
+    assert kept(batches) == []
+    batches.drain()  # the message is there again
+    assert len(kept(batches)) == 1
+    batches.control.change_routing("f", resume)
+    batches.drain()
+    assert events_of_runs(batches) == [event_id]
+
+
+def test_events_are_routed_though_whoever_resumed_the_function_died_and_asks_never_again(
+    new_account: Callable[[], Resources], clock: Any
+) -> None:
+    for crash_at in count():
+        batches = Batches(new_account())
+        ids = paused_with(batches, 2)
+        batches.requests.clear()
+        batches.crash_at = crash_at
+        try:
+            batches.control.change_routing("f", resume)
+        except Crash:
+            batches.start()
+        if batches.crash_at is not None:
+            break
+        batches.drain()
+        clock.shift(10)
+        batches.drain()
+        routing = batches.session.registry.routing("f")
+        is_resumed = routing is not None and not routing.is_paused
+        assert events_of_runs(batches) == (ids if is_resumed else []), crash_at
+    assert crash_at > 8
+
+
+def test_a_resume_that_dies_between_two_of_its_runs_starts_each_once(new_account: Callable[[], Resources]) -> None:
+    for crash_at in count():
+        batches = Batches(new_account())
+        ids = paused_with(batches, 3)
+        batches.control.change_routing("f", resume)
+        batches.requests.clear()
+        batches.crash_at = crash_at
+        batches.drain()
+        assert events_of_runs(batches) == ids, crash_at
+        assert kept(batches) == []
+        if batches.crash_at is not None:
+            break
+    assert crash_at > 8

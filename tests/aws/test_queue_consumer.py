@@ -126,7 +126,7 @@ def test_a_message_that_cannot_be_read_comes_again_alone(batches: Batches) -> No
 
 
 @pytest.mark.parametrize("field", ["attempt", "step_id", "run_id"])
-def test_a_token_proves_the_outcome_of_its_own_attempt_and_no_other(batches: Batches, field: str) -> None:
+def test_a_token_proves_the_outcome_of_its_own_attempt_and_no_other(batches: Batches, clock: Any, field: str) -> None:
     batches.answer = lambda ctx: LOST
     retried = {"attempts": 1, "backoff": {"initial": "1s"}}
     batches.deploy({"a": handler_step(retries=retried), "b": handler_step()})
@@ -142,8 +142,9 @@ def test_a_token_proves_the_outcome_of_its_own_attempt_and_no_other(batches: Bat
     forged = {**payload, "ctx": {**payload["ctx"], field: other[field]}}
     if field == "attempt":  # the second one runs
         batches.consumer.advance(sqs_event([destination(payload, {"status": 503})]))
-        batches.session.store.begin()
-        forged["ctx"]["token"] = payload["ctx"]["token"]
+        clock.shift(2)
+        batches.drain()
+        assert batches.invoked[-1]["ctx"]["attempt"] == 2
     assert failed(batches.consumer.advance(sqs_event([destination(forged, {"forged": True})]))) == []
     for _, attempts in batches.runs():
         assert [attempt.status for attempt in attempts if attempt.output is not None] == []
@@ -188,7 +189,11 @@ def test_a_rerun_reads_the_run_as_it_is_now(batches: Batches) -> None:
     batches.answer = lambda ctx: {}
     batches.consumer.advance(sqs_event([destination(batches.invoked[0], {})]))
     batches.drain()
+    batches.invoked.clear()
     assert warm.control.rerun(stored.run.id, Restart("b", {})) is not None
+    assert [payload["ctx"]["step_id"] for payload in batches.invoked] == [
+        "b"
+    ]  # the output of the step before it is known
 
 
 def test_a_decision_reads_the_run_as_it_is_now(batches: Batches) -> None:

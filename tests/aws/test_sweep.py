@@ -12,7 +12,8 @@ import pytest
 from stepwell.aws import clients
 from stepwell.aws.engine.session import now_ms
 from stepwell.aws.engine.sweeper import Sweeper
-from stepwell.core.run.run import RunStatus, StepStatus
+from stepwell.aws.table.keys import run_key
+from stepwell.core.run.run import RunStatus, StepStatus, pack
 from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
 
@@ -636,3 +637,30 @@ def test_the_engines_own_words_are_refused_without_the_token_too(batches: Batche
     assert batches.consumer.advance(event) == {"batchItemFailures": []}
     assert json.dumps(batches.runs(), default=str) == before
     assert len(batches.invoked) == 3
+
+
+# --- queued attempts -------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_was_left_queued_is_started(batches: Batches, clock: Any) -> None:
+    """An attempt is claimed in the write that queues it; a run may have been written by a Stepwell that did not."""
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    batches.drain()
+    ((stored, _),) = batches.runs()
+    (step,) = stored.run.steps
+    queued = stored.run._replace(steps=(step._replace(status=StepStatus.QUEUED),))
+    batches.outside_db.update_item(
+        TableName=batches.resources.table,
+        Key=run_key(stored.run.id),
+        UpdateExpression="SET s = :s REMOVE c",
+        ExpressionAttributeValues={":s": {"B": pack(queued)}},
+    )
+    batches.start()
+    clock.shift(LATE_S - 1)
+    sweep(batches)
+    assert len(batches.invoked) == 1
+    clock.shift(1)
+    sweep(batches)
+    assert [payload["ctx"]["attempt"] for payload in batches.invoked] == [1, 1]

@@ -16,6 +16,7 @@ from stepwell.core.run.messages import (
     CancelRequested,
     DeadlinePassed,
     Fact,
+    RunStarted,
     Timer,
     TimerKind,
 )
@@ -55,7 +56,7 @@ class RunMessages:
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
                 self._containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)
-        return MessageFacts(facts=[RunFact(run_id, fact, cause) for fact in facts])
+        return MessageFacts(facts=[RunFact(run_id, fact, _again(fact, cause)) for fact in facts])
 
     def look_further(self, message: LookFurther, cause: Cause, now: int) -> MessageFacts:
         """What satisfies a wait, or its end if nothing does and it is over."""
@@ -91,3 +92,9 @@ class RunMessages:
 def _is_silence(fact: Fact, plan: Plan) -> bool:
     """Whether no timer is late, but an attempt was silent for too long."""
     return isinstance(fact, AttemptLost | AttemptEnded) and fact.step not in plan.approval_steps
+
+
+def _again(fact: Fact, cause: Cause) -> Cause:
+    """The cause of an overdue fact. That a run has started is stale: it asks for what the run is owed, which only a
+    redelivered message may."""
+    return Cause(cause.id, redelivered=True) if isinstance(fact, RunStarted) else cause
