@@ -416,6 +416,13 @@ def test_a_condition_that_names_a_step_beside_it_is_refused() -> None:
     assert "this edge is decided when `b` ends" in message
 
 
+def test_expressions_of_a_rule_of_cancel_and_of_idempotency_are_refused_with_their_places() -> None:
+    rules = [{"event": "paid", "if": "true"}, {"event": "paid", "if": "async.data."}]
+    with pytest.raises(DefinitionError) as wrong:
+        parse_definition({**function(a=step()), "cancel": rules, "idempotency": "event.data."})
+    assert {problem.pointer for problem in wrong.value.problems} == {("cancel", 1, "if"), ("idempotency",)}
+
+
 def test_a_match_that_names_no_step_is_refused() -> None:
     where, message = only(condition({"async": {"event": "e", "ttl": "1d", "match": "async.data.x == steps.aa.x"}}))
     assert where == "steps/c/after/0/async/match"
