@@ -416,6 +416,14 @@ def test_a_condition_that_names_a_step_beside_it_is_refused() -> None:
     assert "this edge is decided when `b` ends" in message
 
 
+@pytest.mark.parametrize("value", ["two\nlines", "naïve", "bell\a"])
+def test_the_value_of_a_header_is_one_line_of_ascii(value: str) -> None:
+    runtime = {"type": "http", "url": "https://example.com", "headers": {"x-name": value}}
+    where, message = only(function(a={"runtime": runtime}))
+    assert where.startswith("steps/a/runtime/headers")
+    assert "one line of ASCII" in message
+
+
 def test_expressions_of_a_rule_of_cancel_and_of_idempotency_are_refused_with_their_places() -> None:
     rules = [{"event": "paid", "if": "true"}, {"event": "paid", "if": "async.data."}]
     with pytest.raises(DefinitionError) as wrong:
