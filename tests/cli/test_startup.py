@@ -13,7 +13,7 @@ from stepwell.cli.main import COMMANDS, app
 
 SERVERS = {"starlette", "uvicorn", "uvloop", "watchfiles", "sqlite3", "asyncio.subprocess", "stepwell.local"}
 LIBRARIES = {"boto3", "cel_expr_python", "genson", "jsonschema", "jsonschema_rs", "pathspec", "yaml"}
-OURS = {"stepwell.api", "stepwell.aws", "stepwell.core.definition.definition", "stepwell.engine", "stepwell.project"}
+OURS = {"stepwell.api", "stepwell.aws", "stepwell.core.definition.model", "stepwell.engine", "stepwell.project"}
 SCRIPT = """
 import contextlib, sys
 from stepwell.cli.main import main
