@@ -7,10 +7,10 @@ import logging
 from collections.abc import Sequence
 
 from stepwell.core.events.events import Event
-from stepwell.core.run.messages import Command, RecordAttempt, SetTimer, Timer, TimerKind
+from stepwell.core.run.messages import Command, EmitEnd, RecordAttempt, SetTimer, Timer, TimerKind
 from stepwell.core.run.run_error import run_error
 from stepwell.core.times import time_text
-from stepwell.platform import RunRecord
+from stepwell.platform import RunRecord, Transition
 
 ATTEMPTS, EVENTS = "stepwell.attempts", "stepwell.events"
 
@@ -20,7 +20,16 @@ _events = logging.getLogger(EVENTS)
 _LONGEST = 500  # characters of a message
 
 
-def log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequence[Command]) -> None:
+def log_transition(transition: Transition) -> None:
+    """Attempts that have failed or were lost, and the failure of the run."""
+    for command in transition.commands:
+        if isinstance(command, RecordAttempt):
+            _log_failed_attempt(transition.record, command, transition.commands)
+        elif isinstance(command, EmitEnd) and command.status == "failed":
+            _log_failed_run(transition.record)
+
+
+def _log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequence[Command]) -> None:
     """An attempt has failed or was lost. `others`: the commands of the same transition, which may set the next try."""
     error, plan, step = command.error, record.plan, record.plan.steps[command.step].id
     if error is None or command.status not in ("failed", "lost"):
@@ -44,7 +53,7 @@ def log_failed_attempt(record: RunRecord, command: RecordAttempt, others: Sequen
     _attempts.log(level, words, *texts, extra={"fields": fields})
 
 
-def log_failed_run(record: RunRecord) -> None:
+def _log_failed_run(record: RunRecord) -> None:
     run, plan = record.run, record.plan
     error = run_error(plan, run, record.errors) or {}
     step, kind, message = error.get("step"), error.get("kind"), _first_line(str(error.get("message")))

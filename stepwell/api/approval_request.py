@@ -8,7 +8,7 @@ from typing import Any
 from stepwell.core.run.approvals import Link, Standing
 from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
-from stepwell.platform import RunDetail
+from stepwell.reader import RunDetail
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from stepwell.core.run.messages import Outcome
 from stepwell.core.run.run import Run, StepStatus
 from stepwell.core.signing import KeysUnreadable, UnknownKey
 from stepwell.core.times import time_text
-from stepwell.platform import AttemptRow, Page, RunDetail
+from stepwell.reader import AttemptRow, Page, RunDetail
 
 _MOST_BYTES = 64 * 1024  # of a decision
 

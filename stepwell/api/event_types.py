@@ -26,7 +26,7 @@ from stepwell.core.definition.problems import nearest
 from stepwell.event_types.changes import UnknownVersion, version_of
 from stepwell.event_types.registry import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
 from stepwell.event_types.validation import json_pointer
-from stepwell.platform import FunctionDetail
+from stepwell.reader import FunctionDetail
 
 
 class TypeRegistry(Protocol):

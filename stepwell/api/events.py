@@ -15,7 +15,7 @@ from stepwell.api.runs import run_list
 from stepwell.api.times import BETWEEN, between
 from stepwell.api.views import event_view
 from stepwell.core.run.approvals import Links
-from stepwell.platform import EventDetail, Page, Reader
+from stepwell.reader import EventDetail, Page, Reader
 
 
 @dataclass(frozen=True, slots=True)

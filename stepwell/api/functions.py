@@ -14,7 +14,7 @@ from stepwell.api.problem import Problem
 from stepwell.api.replay import REPLAY, read_replay, replay_view
 from stepwell.api.runs import Control
 from stepwell.api.views import function_view
-from stepwell.platform import Page, Reader
+from stepwell.reader import Page, Reader
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from stepwell.api.openapi import Parameter
 from stepwell.api.problem import Problem
-from stepwell.platform import Page
+from stepwell.reader import Page
 
 MAX_LIMIT = 1000
 PAGING = (

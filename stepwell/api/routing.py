@@ -28,7 +28,7 @@ from stepwell.api.routing_views import (
 from stepwell.core.routing import versions as version_rules
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.routing.versions import NotPossible, Release, Routing, RoutingChange
-from stepwell.platform import FunctionDetail, Reader
+from stepwell.reader import FunctionDetail, Reader
 
 
 @dataclass(frozen=True, slots=True)

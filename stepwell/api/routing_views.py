@@ -13,7 +13,7 @@ from stepwell.core.routing.versions import Routing
 from stepwell.core.run.run import RunStatus
 from stepwell.core.times import time_text
 from stepwell.event_types.registry import TypeDetail
-from stepwell.platform import VersionDetail
+from stepwell.reader import VersionDetail
 
 
 class CanaryView(TypedDict):

@@ -20,7 +20,8 @@ from stepwell.core.events.events import Event
 from stepwell.core.run.approvals import Links
 from stepwell.core.run.resume import CannotResume, Restart
 from stepwell.core.run.run import RunStatus
-from stepwell.platform import Reader, Replayed, RunQuery
+from stepwell.platform import Replayed
+from stepwell.reader import Reader, RunQuery
 
 
 class Control(Protocol):

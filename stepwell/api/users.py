@@ -20,7 +20,7 @@ from stepwell.api.problem import Problem
 from stepwell.api.timeline import Entry, Mark, cursor_of, mark_of
 from stepwell.core.events.users import KINDS, Person
 from stepwell.core.times import time_text
-from stepwell.platform import Page
+from stepwell.reader import Page
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+:.-]{1,256}")
 

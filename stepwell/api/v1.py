@@ -34,7 +34,7 @@ from stepwell.api.users import USER_OPERATIONS, UserEndpoints, Users
 from stepwell.api.webhook_rules import OPERATIONS as WEBHOOK_OPERATIONS
 from stepwell.api.webhook_rules import Webhooks, WebhooksApi
 from stepwell.core.run.approvals import Links
-from stepwell.platform import Reader
+from stepwell.reader import Reader
 
 
 class ReadsUsers(Reader, Users, Protocol):

@@ -31,7 +31,7 @@ from stepwell.core.run.run_error import run_error
 from stepwell.core.run.run_events import cancelled_by
 from stepwell.core.run.stored_links import whole_data
 from stepwell.core.times import time_text
-from stepwell.platform import AttemptRow, EventDetail, FunctionDetail, RunDetail
+from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail
 
 # As the API names them. A long run has thousands, and an enum's `name` is a slow thing to ask for.
 _STEP_NAMES = {statu: cast(StepStatusName, statu.name.lower()) for statu in StepStatus}

@@ -17,7 +17,7 @@ from stepwell.core.run.stored_links import REQUESTED
 from stepwell.dev.output import Output
 from stepwell.dev.quiet_events import why_nothing_started
 from stepwell.local.database.queries import Queries
-from stepwell.platform import EventDetail
+from stepwell.reader import EventDetail
 from stepwell.run_log import ATTEMPTS, EVENTS
 from stepwell.terminal import shown
 
@@ -46,7 +46,7 @@ class EventConsole(logging.Handler):
     def _show_new(self, position: int) -> int:
         """Where to go on from."""
         new = self._queries.read_tail(position, _AT_ONCE)  # a few rows: cheaper here than in a thread
-        if new and (skipped := new[0][0].event.seq - position - 1):
+        if new and (skipped := new[0][0].event.position - position - 1):
             self._line("skipped", f"[dim]... {skipped:,} more events[/]", events=skipped)
         ends = [pair for pair in new if pair[0].event.name.startswith(RUN_EVENTS)]
         for detail, started in (pair for pair in new if pair not in ends):
@@ -54,7 +54,7 @@ class EventConsole(logging.Handler):
         self._show_noted()
         for detail, started in ends:
             self._event(detail, started)
-        return new[-1][0].event.seq if new else position
+        return new[-1][0].event.position if new else position
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep what the log says until the events are shown that it is about."""
@@ -114,7 +114,7 @@ class EventConsole(logging.Handler):
             text += f"\n      [dim]nor others; stepwell events {shown(event.id)} names them all[/]"
         silence = None
         if not started and not misses and detail.replay is None:
-            silence = why_nothing_started(event.name, self._queries.read_keepers(event.seq), self._catalog())
+            silence = why_nothing_started(event.name, self._queries.read_keepers(event.position), self._catalog())
         if silence is not None:
             text += f"\n      [yellow]{shown(silence)}[/]"
         for item in invalid:

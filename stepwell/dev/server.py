@@ -63,7 +63,7 @@ async def main(settings: ServerSettings, options: DevOptions) -> None:
                 console.ready(url, options.paths, len(server.broken))
                 await asyncio.gather(
                     watch(server, options.paths, console, known),
-                    events.follow(server.platform.store.position(server.platform.clock.now())),
+                    events.follow(server.platform.store.events.newest),
                     keep_clean(server.platform, options.keep_days),
                 )
 

@@ -8,7 +8,7 @@ from stepwell.core.run.approvals import Link, Links
 from stepwell.core.run.messages import Outcome
 from stepwell.local.database.queries import Queries
 from stepwell.local.engine.platform import LocalPlatform
-from stepwell.platform import Page, RunDetail
+from stepwell.reader import Page, RunDetail
 
 
 class LocalApprovals:

@@ -22,7 +22,7 @@ from stepwell.local.database.long_texts import whole
 from stepwell.local.database.queries import Queries
 from stepwell.local.database.row_ranges import first_row
 from stepwell.local.database.users import read_person, texts
-from stepwell.platform import Page
+from stepwell.reader import Page
 
 _EVENTS = "SELECT seq, accepted_at, seq, id, name FROM events INDEXED BY events_user WHERE user = ? AND seq < ?"
 _RUNS = (

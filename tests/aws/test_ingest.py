@@ -21,8 +21,7 @@ from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.clients import client
 from stepwell.aws.queues.event_messages import read_arrival
 from stepwell.aws.resources import Resources
-from stepwell.engine import IncomingEvent
-from stepwell.platform import Cause
+from stepwell.platform import Cause, IncomingEvent
 
 Json = dict[str, Any]
 

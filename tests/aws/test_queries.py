@@ -20,7 +20,7 @@ from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.positions import ms_of
 from stepwell.aws.table.runs import stored_run
 from stepwell.core.run.run import RunStatus
-from stepwell.platform import EventDetail, Page, RunDetail
+from stepwell.reader import EventDetail, Page, RunDetail
 from stepwell.testing.batches import Batches, Json, handler_step
 
 
@@ -91,7 +91,7 @@ def test_an_event_says_when_it_was_accepted_and_what_it_did_not_start(batches: B
     detail = reader.read_event(event_id)
     assert detail is not None
     assert detail.event.data == {"n": 1}
-    assert detail.accepted_at == time.time_ns() // 1_000_000 == ms_of(detail.event.seq)
+    assert detail.accepted_at == time.time_ns() // 1_000_000 == ms_of(detail.event.position)
     assert b'"f"' in (detail.misses or b"")
     assert event_ids(reader.read_events()) == [event_id]
     assert reader.read_event("unknown") is None
@@ -277,7 +277,7 @@ def test_two_entries_with_one_position_stand_on_one_page(batches: Batches, reade
     now = time.time_ns() // 1_000_000
     sent = [batches.send() for _ in range(3)]
     batches.drain()
-    positions = {event_detail.event.id: event_detail.event.seq for event_detail in reader.read_events().items}
+    positions = {event_detail.event.id: event_detail.event.position for event_detail in reader.read_events().items}
     twin = Listed(positions[sent[1]], sent[0])  # as if another Lambda had given it this position
     Lists(batches.resources).add([twin], [], now)
     pages = []

@@ -97,7 +97,7 @@ def event(number: int, **user: Any) -> Event:
     """An event that was accepted as this one; `user` has an alias in `previous`."""
     data = {"previous_id": user.pop("previous")} if "previous" in user else {}
     fields = {"name": "stepwell/identify", "id": f"e{number}", "ts": 1, "user": user, "data": data}
-    return event_from(fields, seq=(1000 + number) << 18)
+    return event_from(fields, position=(1000 + number) << 18)
 
 
 def groups(resources: Resources) -> set[frozenset[UserId]]:

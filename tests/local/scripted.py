@@ -22,7 +22,7 @@ from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.engine.settings import Settings
 from stepwell.local.runners.job import End, Job, Log, Running
-from stepwell.platform import RunDetail
+from stepwell.reader import RunDetail
 
 DONE = Outcome(output=b'"done"')
 DEADLINE_S = 20.0

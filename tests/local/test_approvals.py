@@ -13,7 +13,7 @@ from stepwell.core.run.approvals import Link, decided
 from stepwell.core.run.run import RunStatus
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
-from stepwell.platform import RunDetail
+from stepwell.reader import RunDetail
 from tests.local.scripted import Scripted, scripted
 
 DAY_MS = 86_400_000

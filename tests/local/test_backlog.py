@@ -12,9 +12,9 @@ import pytest
 
 from stepwell.core.events.events import event_from
 from stepwell.core.run.run import RunStatus
-from stepwell.engine import IncomingEvent
 from stepwell.local.engine.backlog import Backlog, Line
 from stepwell.local.engine.batch_loop import Unavailable
+from stepwell.platform import IncomingEvent
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

@@ -11,10 +11,9 @@ from stepwell.core.events.events import event_from
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import new_run
 from stepwell.local.engine.executor import Executor
-from stepwell.local.engine.slots import AttemptId
 from stepwell.local.runners.job import CannotRun, End, Job, Log
 from stepwell.local.runners.program import STOPPED
-from stepwell.platform import Attempt, RunRecord
+from stepwell.platform import Attempt, AttemptId, Effects, QueuedAttempt, RunRecord
 
 # These tests look at the queue alone: no attempt is ever executed.
 
@@ -51,15 +50,34 @@ def executor(parallelism: int, http_slots: int = 1) -> Executor:
     return Executor(NoRunner(), make_job, Listener(), parallelism, http_slots)  # type: ignore[arg-type]
 
 
-def record_of(function: str, run: str, order: int = 0) -> RunRecord:
-    plan = compile_plan(parse_definition({"id": function, "triggers": [{"event": "go"}]}).normalised(), 1)
+def record_of(function: str, run: str, order: int = 0, *, calls: bool = False) -> RunRecord:
+    definition: dict[str, object] = {"id": function, "triggers": [{"event": "go"}]}
+    if calls:
+        definition["steps"] = {"a": {"runtime": "http", "url": "http://127.0.0.1/"}}
+    plan = compile_plan(parse_definition(definition).normalised(), 1)
     event = event_from({"name": "go", "id": "e", "ts": 0})
     return RunRecord(new_run(run, plan, 0), plan, event, 0, order=order)
 
 
+def queue_one(it: Executor, record: RunRecord, step: int = 0) -> None:
+    it.carry_out(Effects(queued=[QueuedAttempt(record, step, 1)]))
+
+
 def queue(it: Executor, function: str, count: int) -> None:
     for n in range(count):
-        it.queue(record_of(function, f"{function}{n}", n), 0, 1)
+        queue_one(it, record_of(function, f"{function}{n}", n))
+
+
+def start(it: Executor, run: str, *, calls: bool = False) -> bool:
+    """Claim an attempt of a new run, if there is a slot."""
+    if not (it.slots().calls if calls else it.slots().programs):
+        return False
+    it.carry_out(Effects(starts=[Attempt(record_of("f", run, calls=calls), 0, 1, b"{}")]))
+    return True
+
+
+def release(it: Executor, *taken: AttemptId) -> None:
+    it.carry_out(Effects(released=list(taken)))
 
 
 def names(taken: list[AttemptId]) -> list[str]:
@@ -80,44 +98,45 @@ def test_turns_go_on_where_they_stopped() -> None:
     queue(it, "b", 3)
     order = []
     for _ in range(6):
-        order += names(it.take_queued(ALL))
-        it.release()
+        taken = it.take_queued(ALL)
+        order += names(taken)
+        release(it, *taken)
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
 def test_no_more_are_taken_than_there_are_slots() -> None:
     it = executor(2)
     queue(it, "a", 5)
-    assert len(it.take_queued(ALL)) == 2
+    first, _ = it.take_queued(ALL)
     assert it.take_queued(ALL) == []
-    it.release()
+    release(it, first)
     assert names(it.take_queued(ALL)) == ["a2"]
 
 
 def test_a_newcomer_does_not_pass_those_who_queue() -> None:
     it = executor(1)
-    assert it.admit()
-    assert not it.admit()
-    queue(it, "a", 1)
-    it.release()
-    assert not it.admit()
-    assert names(it.take_queued(ALL)) == ["a0"]
+    queue(it, "a", 2)
+    (taken,) = it.take_queued(ALL)
+    assert not start(it, "new")
+    release(it, taken)
+    assert not start(it, "new")
+    assert names(it.take_queued(ALL)) == ["a1"]
 
 
 def test_attempts_of_earlier_runs_come_first_whenever_they_came() -> None:
     it = executor(4)
     for order, run in ((3, "third"), (1, "first"), (2, "second")):
-        it.queue(record_of("a", run, order), 0, 1)
-    it.queue(record_of("a", "first", 1), 1, 1)
+        queue_one(it, record_of("a", run, order))
+    queue_one(it, record_of("a", "first", 1), 1)
     assert it.take_queued(ALL) == [("first", 0, 1), ("first", 1, 1), ("second", 0, 1), ("third", 0, 1)]
 
 
 def test_attempts_of_early_runs_take_turns_with_those_of_other_functions() -> None:
     it = executor(4)
     for order in range(100):
-        it.queue(record_of("a", f"a{order}", order), 0, 1)
+        queue_one(it, record_of("a", f"a{order}", order))
     for order in (200, 201):
-        it.queue(record_of("b", f"b{order}", order), 0, 1)
+        queue_one(it, record_of("b", f"b{order}", order))
     assert names(it.take_queued(ALL)) == ["a0", "b200", "a1", "b201"]
 
 
@@ -132,29 +151,41 @@ def test_as_many_are_taken_at_once_as_are_asked_for() -> None:
 
 def test_calls_and_programs_take_no_slots_of_each_other() -> None:
     it = executor(1, http_slots=2)
-    assert [it.admit(calls=True) for _ in range(3)] == [True, True, False]
-    assert [it.admit() for _ in range(2)] == [True, False]
-    it.queue(record_of("a", "call"), 0, 1, calls=True)
-    it.queue(record_of("a", "program"), 0, 1)
+    for n in range(3):
+        queue_one(it, record_of("a", f"call{n}", n, calls=True))
+    for n in range(2):
+        queue_one(it, record_of("a", f"program{n}", n))
+    taken = it.take_queued(ALL)
+    assert sorted(names(taken)) == ["call0", "call1", "program0"]
     assert it.take_queued(ALL) == []
-    it.release(calls=True)
-    assert names(it.take_queued(ALL)) == ["call"]
-    it.release()
-    assert names(it.take_queued(ALL)) == ["program"]
+    release(it, *(attempt for attempt in taken if attempt[0] == "call0"))
+    assert names(it.take_queued(ALL)) == ["call2"]
+    release(it, *(attempt for attempt in taken if attempt[0] == "program0"))
+    assert names(it.take_queued(ALL)) == ["program1"]
 
 
 def test_calls_of_functions_take_turns_too() -> None:
     it = executor(1, http_slots=3)
     for function, count in (("a", 10), ("b", 1)):
         for n in range(count):
-            it.queue(record_of(function, f"{function}{n}", n), 0, 1, calls=True)
+            queue_one(it, record_of(function, f"{function}{n}", n, calls=True))
     assert names(it.take_queued(ALL)) == ["a0", "b0", "a1"]
+
+
+def test_an_attempt_that_was_queued_keeps_its_slot_when_it_is_started() -> None:
+    it = executor(2)
+    queue(it, "a", 1)
+    ((run, step, number),) = it.take_queued(ALL)
+    it.carry_out(Effects(starts=[Attempt(record_of("a", run), step, number, b"{}")]))
+    assert it.slots().programs == 1
+    release(it, (run, step, number))
+    assert it.slots().programs == 1, "it runs: its slot is free when it ends"
 
 
 def test_an_attempt_queues_once() -> None:
     it = executor(5)
     for _ in range(3):
-        it.queue(record_of("a", "run"), 0, 1)
+        queue_one(it, record_of("a", "run"))
     assert len(it.take_queued(ALL)) == 1
 
 
@@ -163,19 +194,18 @@ def test_a_paused_executor_starts_nothing() -> None:
     it.pause()
     queue(it, "a", 1)
     assert it.take_queued(ALL) == []
-    assert not it.admit()
+    assert not start(it, "new")
     assert not it.is_idle
 
 
 def test_a_discarded_batch_gives_its_slots_back() -> None:
     it = executor(2)
-    assert it.admit()
+    assert start(it, "new")
     queue(it, "a", 2)
     it.take_queued(ALL)
     it.discard_batch()
     assert it.is_idle
-    assert it.admit()
-    assert it.admit()
+    assert it.slots().programs == 2
 
 
 def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
@@ -185,13 +215,12 @@ def test_a_job_that_cannot_be_made_is_an_attempt_that_failed_for_good() -> None:
     record = record_of("f", "run")
     listener = Listener()
     it = Executor(NoRunner(), make_job, listener, 1)  # type: ignore[arg-type]
-    assert it.admit()
-    it.start(Attempt(record, 0, 1, b"{}"))
+    it.carry_out(Effects(starts=[Attempt(record, 0, 1, b"{}")]))
     it.launch()
     error = Error("start", "the secret X has no value here")
     assert listener.ended == [(("run", 0, 1), Outcome(error=error, retryable=False))]
     assert it.is_idle
-    assert it.admit()
+    assert it.slots().programs == 1
 
 
 class Started:
@@ -209,8 +238,7 @@ class Started:
 
 def launched(it: Executor, runs: Sequence[str]) -> None:
     for run in runs:
-        it.admit()
-        it.start(Attempt(record_of("f", run), 0, 1, b"{}"))
+        assert start(it, run)
     it.launch()
 
 
@@ -251,7 +279,7 @@ def test_an_attempt_that_is_stopped_before_its_turn_is_not_started() -> None:
     async def main() -> None:
         it, runner, listener = starting()
         launched(it, ["a", "b", "c"])
-        it.stop("c", 0, 1)
+        it.carry_out(Effects(stops=[("c", 0, 1)]))
         it.launch()
         await turns(3)
         assert runner.runs == ["a", "b"]

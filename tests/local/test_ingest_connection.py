@@ -88,7 +88,7 @@ def test_every_request_is_answered_as_by_the_application(tmp_path: Path, pieces:
 
         async def work(server: LocalServer, app: App, protocol: type[Connection] = protocol) -> None:
             text = await answer(app, protocol, *pieces)
-            answers[protocol] = re.sub(rb"[0-9a-f]{32}", b"ID", text), server.platform.store.position(0)
+            answers[protocol] = re.sub(rb"[0-9a-f]{32}", b"ID", text), server.platform.store.events.newest
 
         on_a_server(tmp_path / protocol.__name__, work)
     assert answers[Connection] == answers[IngestConnection]
@@ -164,7 +164,7 @@ def test_who_goes_away_before_the_answer_leaves_no_trace(tmp_path: Path) -> None
             writer.transport.abort()
             _, writer = await asyncio.open_connection(*address)
             writer.write(post())
-            while server.platform.store.position(0) < 1 or len(web.server_state.connections) > 1:
+            while server.platform.store.events.newest < 1 or len(web.server_state.connections) > 1:
                 await asyncio.sleep(0.002)
             writer.close()
 

@@ -11,6 +11,7 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import PART, RunStatus, StepStatus, pack, unpack
+from stepwell.local.database.batch import LocalBatch
 from tests.local.scripted import Scripted, scripted, until
 
 STEPS = 5 * PART
@@ -120,7 +121,7 @@ def test_a_long_run_goes_on_after_a_restart(tmp_path: Path, is_old: bool) -> Non
         if is_old:
             it.platform.store.connection.execute("UPDATE runs SET state = ?", (pack(it.runs()[0].run),))
             it.platform.store.connection.execute("DELETE FROM run_parts")
-            it.platform.store.rollback()  # what is in memory
+            it.platform.store.reset()  # what is in memory
 
     async def second(it: Scripted) -> None:
         await finish(it)
@@ -132,16 +133,15 @@ def test_a_long_run_goes_on_after_a_restart(tmp_path: Path, is_old: bool) -> Non
 
 def test_nothing_of_a_batch_that_failed_is_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(it: Scripted) -> None:
-        store = it.platform.store
         await begin(it)
         await go_on(it, 40)
 
-        def fail() -> None:
+        def fail(batch: LocalBatch) -> None:
             monkeypatch.undo()
-            store.write()
+            batch.write()
             raise OSError("the disk is full")
 
-        monkeypatch.setattr(store, "flush", fail)
+        monkeypatch.setattr(LocalBatch, "flush", fail)
         it.runner.release()
         await until(lambda: it.runner.held)
         assert statuses(it) == after(41)

@@ -13,6 +13,7 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.engine.batch_loop import Unavailable
 from tests.local.scripted import Scripted, scripted, until
 
@@ -187,14 +188,14 @@ def test_failures_do_not_add_up_to_more_tries(tmp_path: Path) -> None:
             with pytest.raises(Unavailable):
                 await it.send()
         begun = 0
-        begin = it.platform.store.begin
+        batch = it.platform.store.batch
 
-        def counted() -> None:
+        def counted(now: int) -> LocalBatch:
             nonlocal begun
             begun += 1
-            begin()
+            return batch(now)
 
-        it.platform.store.begin = counted  # type: ignore[method-assign]
+        it.platform.store.batch = counted  # type: ignore[method-assign]
         began = time.monotonic()
         await until(lambda: begun == 6)
         assert time.monotonic() - began >= 0.2

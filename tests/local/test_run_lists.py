@@ -16,7 +16,7 @@ from stepwell.local.database.users import read_person
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.erasure import erase
 from stepwell.local.engine.retention import clean
-from stepwell.platform import RunDetail
+from stepwell.reader import RunDetail
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

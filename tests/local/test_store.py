@@ -45,9 +45,9 @@ def test_a_file_that_is_up_to_date_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_a_file_that_is_up_to_date_is_opened_while_a_batch_is_written(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "db")
-    store.begin()
+    batch = store.batch(0)
     KeyStore(tmp_path / "db").close()
-    store.rollback()
+    batch.rollback()
     store.close()
 
 

@@ -15,6 +15,7 @@ import pytest
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.routing.versions import paused, resumed
 from stepwell.core.run.run import RunStatus
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
 from tests.local.scripted import Scripted, scripted, until
@@ -47,13 +48,14 @@ class Batches:
 
     def __init__(self, it: Scripted) -> None:
         self.runs: list[int] = []
-        self._flush, store = it.platform.store.flush, it.platform.store
+        store, runs = it.platform.store, self.runs
 
-        def flush() -> None:
-            self._flush()
-            self.runs.append(it.count("runs"))
+        class Counted(LocalBatch):
+            def flush(self) -> None:
+                super().flush()
+                runs.append(it.count("runs"))
 
-        store.flush = flush  # type: ignore[method-assign]
+        store.batch = lambda now: Counted(store, now)  # type: ignore[method-assign]
 
 
 def crash(it: Scripted, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
 from stepwell.core.run.approvals import Link, Links
 from stepwell.core.run.messages import Outcome
-from stepwell.platform import Page, RunDetail
+from stepwell.reader import Page, RunDetail
 
 
 class AwsApprovals:

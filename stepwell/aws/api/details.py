@@ -24,7 +24,7 @@ from stepwell.aws.table.positions import first_of
 from stepwell.aws.table.runs import StoredAttempt, StoredRun
 from stepwell.core.run.inputs import match_answer
 from stepwell.core.run.run import PauseStatus, StepStatus
-from stepwell.platform import AttemptRow, RunDetail
+from stepwell.reader import AttemptRow, RunDetail
 
 
 class Details:

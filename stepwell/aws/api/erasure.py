@@ -100,7 +100,7 @@ class Erasure:
     def _erase_event(self, stored: tuple[Item, Event]) -> None:
         item, event = stored
         keys = self._registry.catalog().keys(event)
-        arrivals = [arrival(arrival_partitions(event.name, key)[0], event.seq, event.id) for key in keys]
+        arrivals = [arrival(arrival_partitions(event.name, key)[0], event.position, event.id) for key in keys]
         delete_items(self._table, [{"pk": arrival["pk"], "sk": arrival["sk"]} for arrival in arrivals])
         kept = {name: value for name, value in item.items() if name not in ("ms", "iv")}
         self._put({**kept, "b": {"B": erased_body(event)}, "x": {"BOOL": True}}, EXISTS)

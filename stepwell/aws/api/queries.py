@@ -27,7 +27,7 @@ from stepwell.aws.table.users import UserIndex
 from stepwell.core.events.events import Event, run_id, user_key
 from stepwell.core.routing.guard import RunSample
 from stepwell.core.run.run import RunStatus
-from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
+from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 T = TypeVar("T")
 Show = Callable[[Sequence[str]], dict[str, T]]  # from ids to what a list shows of them: what it refuses is left out

@@ -29,7 +29,7 @@ from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
 from stepwell.core.events.events import Event
 from stepwell.core.events.users import Person, alone, owner
-from stepwell.platform import Page
+from stepwell.reader import Page
 
 _AT_ONCE = 100
 _MOST = 2000  # runs in which a page looks for steps that ended then

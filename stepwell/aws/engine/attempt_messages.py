@@ -22,8 +22,7 @@ from stepwell.aws.steps.outcomes import outcome_of_destination
 from stepwell.core.plan import Step
 from stepwell.core.run.messages import AttemptEnded, AttemptLost, AttemptStarted, Outcome
 from stepwell.core.run.run import RunStatus, StepStatus
-from stepwell.engine import RunFact
-from stepwell.platform import Cause, RunRecord
+from stepwell.platform import Cause, RunFact, RunRecord
 
 log = logging.getLogger("stepwell.aws")
 _REQUEST_ID = re.compile(r"[0-9a-f-]{32,36}")

@@ -21,8 +21,7 @@ from stepwell.core.events.events import Event
 from stepwell.core.routing.versions import Routing, RoutingChange
 from stepwell.core.run.messages import AttemptEnded, CancelRequested, Outcome
 from stepwell.core.run.resume import Restart
-from stepwell.engine import RunFact
-from stepwell.platform import Cause, NotWritten, Replayed
+from stepwell.platform import Cause, NotWritten, Replayed, RunFact
 
 if TYPE_CHECKING:
     from stepwell.core.run.approvals import Link

@@ -25,8 +25,7 @@ from stepwell.aws.queues.received_messages import CancelRuns, ReleaseEvents, Tel
 from stepwell.core.events.cron import tick_event
 from stepwell.core.events.events import event_from, run_id
 from stepwell.core.run.messages import CancelRequested
-from stepwell.engine import IncomingEvent, RunFact
-from stepwell.platform import Cause
+from stepwell.platform import Cause, IncomingEvent, RunFact
 
 log = logging.getLogger("stepwell.aws")
 _CANCELLED_AT_ONCE = 100

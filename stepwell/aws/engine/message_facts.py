@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 
 from stepwell.core.plain_data import immutable
-from stepwell.engine import IncomingEvent, RunFact
+from stepwell.platform import IncomingEvent, RunFact
 
 
 @immutable

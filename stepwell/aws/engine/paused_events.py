@@ -30,7 +30,7 @@ class PausedEvents:
     def put(self, function_id: str, event: Event, now: int) -> None:
         """Keep an event; if its function is not paused any more, see to it that it is routed. Raises ClientError."""
         item = {
-            **arrival(kept_partition(function_id), event.seq, event.id),
+            **arrival(kept_partition(function_id), event.position, event.id),
             "ttl": {"N": str(now // 1000 + self._retention_s)},
         }
         client("dynamodb").put_item(TableName=self._table, Item=item)

@@ -23,8 +23,7 @@ from stepwell.aws.queues.message_identity import message_identity
 from stepwell.aws.queues.received_messages import parse_message
 from stepwell.aws.steps.outcomes import read_body
 from stepwell.core.signing import KeysUnreadable
-from stepwell.engine import IncomingEvent
-from stepwell.platform import Cause
+from stepwell.platform import Cause, IncomingEvent
 
 log = logging.getLogger("stepwell.aws")
 

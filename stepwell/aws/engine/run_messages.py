@@ -20,8 +20,7 @@ from stepwell.core.run.messages import (
     Timer,
     TimerKind,
 )
-from stepwell.engine import RunFact
-from stepwell.platform import Cause
+from stepwell.platform import Cause, RunFact
 
 log = logging.getLogger("stepwell.aws")
 

@@ -24,7 +24,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
 from stepwell.aws.steps.dispatch import LambdaDispatcher
 from stepwell.aws.table.lists import Lists
-from stepwell.engine import Engine
+from stepwell.engine.loop import Engine
 from stepwell.platform import Cause
 
 if TYPE_CHECKING:

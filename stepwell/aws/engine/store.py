@@ -77,8 +77,7 @@ from stepwell.core.run.messages import (
     TimerKind,
 )
 from stepwell.core.run.run import RunStatus, StepStatus
-from stepwell.engine import RunFact
-from stepwell.platform import Accepted, Cause, Change, FoundWaits, NewEvent, NotWritten, RunRecord, WaitPlace
+from stepwell.platform import Accepted, Cause, Change, FoundWaits, NewEvent, NotWritten, RunFact, RunRecord, WaitPlace
 
 T = TypeVar("T")
 log = logging.getLogger("stepwell.aws")
@@ -210,11 +209,11 @@ class DynamoStore:
                 return NotWritten(str(error))
         except Exception as error:  # throttled, no connection, too large: in any case this event's trouble alone
             return NotWritten(str(error))
-        event.seq = accepted.position
+        event.position = accepted.position
         count("EventsAccepted")
         if new.replay is None:
             self._accepted.append(event)
-        self._listed_events[event.id] = Listed(event.seq, event.id, event.name, user_key(event.user))
+        self._listed_events[event.id] = Listed(event.position, event.id, event.name, user_key(event.user))
         return accepted
 
     def _put_arrivals(self, new: NewEvent, position: int, now: int) -> None:
@@ -274,7 +273,7 @@ class DynamoStore:
         while some := list(islice(arrivals, at_once)):
             events = self.events([event_id for _, event_id in some])
             for position, event_id in some:
-                if event_id in events and events[event_id].seq == position:
+                if event_id in events and events[event_id].position == position:
                     yield events[event_id]
             at_once = _MORE_EVENTS
 
@@ -556,7 +555,7 @@ def _is_short_success(command: Command) -> bool:
 
 def _is_late(record: Record) -> bool:
     """Whether a new run's event was stored for less than the run may take: a rerun, a replay, what a pause kept."""
-    is_old = record.run.created_at - ms_of(record.event.seq) > _DAY_S * 1000
+    is_old = record.run.created_at - ms_of(record.event.position) > _DAY_S * 1000
     return is_old or record.rerun_of is not None or record.replay is not None
 
 

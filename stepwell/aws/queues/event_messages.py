@@ -12,8 +12,7 @@ import orjson
 from stepwell.aws.queues.envelope import INGEST, ORIGIN, REFUSED
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest, parse_events, whole_event
-from stepwell.engine import IncomingEvent
-from stepwell.platform import Cause
+from stepwell.platform import Cause, IncomingEvent
 
 log = logging.getLogger("stepwell.aws")
 _FIELDS = {"name", "data", "user", "id", "ts", "v"}

@@ -230,8 +230,8 @@ def run_item(record: Record, ttl: int) -> Item:
         item["e"] = {"B": stored_body(event)}
     else:
         item["ei"] = {"S": event.id}
-    if event.seq != record.after:
-        item["ep"] = {"N": str(event.seq)}
+    if event.position != record.after:
+        item["ep"] = {"N": str(event.position)}
     user = user_key(event.user)
     if user is not None:
         item["u"] = {"S": user}

@@ -105,7 +105,7 @@ class UserIndex:
     def record(self, events: Iterable[Event], now: int) -> None:
         """Write down what accepted events tell of their users, if that is new. Raises NotWritten."""
         news = [
-            (claim, event.seq)
+            (claim, event.position)
             for event in events
             if (claim := identity_claim(event)) and not self._is_known(claim, now)
         ]

@@ -20,7 +20,7 @@ class Invalid:
 
 @dataclass(slots=True)
 class Event:
-    """An accepted event. `body` is its JSON text, `seq` the position it was accepted at (0: not yet); `fresh` if its
+    """An accepted event. `body` is its JSON text, `position` where it was accepted (0: not yet); `fresh` if its
     id was made here, so that it cannot be a duplicate; `invalid`: what its type has against it, until it is stored;
     `erased` if its data and user were, with all of its user; `origin`: of a fresh event that went through queues, what
     tells it from others, should they have its id."""
@@ -32,7 +32,7 @@ class Event:
     ts: int
     v: str | None
     body: bytes
-    seq: int = 0
+    position: int = 0
     fresh: bool = False
     invalid: Sequence[Invalid] = ()
     erased: bool = False
@@ -47,19 +47,26 @@ class Event:
         self.id = event_id
         self.body = orjson.dumps(self.as_json())
 
+    def at_position(self, position: int) -> Event:
+        """The same event as it was accepted."""
+        return Event(
+            self.id, self.name, self.data, self.user, self.ts, self.v, self.body, position, self.fresh, self.invalid,
+            self.erased, self.origin,
+        )  # fmt: skip
+
     @classmethod
-    def stored(cls, seq: int, body: bytes) -> Event:
+    def stored(cls, position: int, body: bytes) -> Event:
         """An event as it was kept."""
-        return event_from(orjson.loads(body), body, seq)
+        return event_from(orjson.loads(body), body, position)
 
 
-def event_from(fields: dict[str, Any], body: bytes | None = None, seq: int = 0) -> Event:
+def event_from(fields: dict[str, Any], body: bytes | None = None, position: int = 0) -> Event:
     """An event from complete or partial fields that are known to be right."""
     name, data, user = fields["name"], fields.get("data") or {}, fields.get("user") or {}
     event_id, ts, v = fields["id"], fields["ts"], fields.get("v")
     if body is None:
         body = orjson.dumps({"name": name, "data": data, "user": user, "id": event_id, "ts": ts, "v": v})
-    return Event(event_id, name, data, user, ts, v, body, seq, erased=fields.get("erased", False))
+    return Event(event_id, name, data, user, ts, v, body, position, erased=fields.get("erased", False))
 
 
 def erased_body(event: Event) -> bytes:

@@ -46,6 +46,7 @@ from stepwell.core.run.run import (
     Run,
     RunStatus,
     StepStatus,
+    has_begun,
 )
 from stepwell.core.run.settle import ON, end_pause, end_run, fail_undecided, settle
 
@@ -109,7 +110,7 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> bool:
-    if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
+    if draft.status is not RunStatus.RUNNING or has_begun(draft.run):
         return False
     if not fail_undecided(draft, draft.plan.roots):
         for p in draft.plan.cancels:
@@ -119,7 +120,7 @@ def _run_started(draft: Draft, fact: RunStarted) -> bool:
 
 
 def _run_resumed(draft: Draft, fact: RunResumed) -> bool:
-    if draft.status is not RunStatus.RUNNING or not _untouched(draft.run):
+    if draft.status is not RunStatus.RUNNING or has_begun(draft.run):
         return False
     for kept in fact.kept:
         draft.carry_over_step(kept)
@@ -281,10 +282,4 @@ def _questions(
         edges=tuple(e for e in passing if plan.edges[e].condition is not None),
         pauses=(*begun, *also),
         outcome=outcome,
-    )
-
-
-def _untouched(run: Run) -> bool:
-    return all(step.status is StepStatus.PENDING for step in run.steps) and all(
-        edge is EdgeStatus.PENDING for edge in run.edges
     )

@@ -203,6 +203,20 @@ class Timer:
         return DeadlinePassed(self.index)
 
 
+def timer_of(fact: Fact) -> Timer | None:
+    """The timer that brings a fact; None if no timer does."""
+    if isinstance(fact, RetryDue):
+        return Timer(TimerKind.RETRY, fact.step, fact.attempt)
+    if isinstance(fact, DelayEnded):
+        return Timer(TimerKind.DELAY, fact.pause)
+    if isinstance(fact, DeadlinePassed):
+        return Timer(TimerKind.DEADLINE, fact.pause)
+    if isinstance(fact, AttemptEnded):
+        decision = Timer(TimerKind.DECISION, fact.step, fact.attempt)
+        return decision if decision.fact() == fact else None
+    return None
+
+
 @immutable
 class RunStep:
     """Execute this attempt: it is queued."""

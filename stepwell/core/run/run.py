@@ -96,6 +96,13 @@ def bits_of(steps: tuple[StepState, ...]) -> Bits:
     )
 
 
+def has_begun(run: Run) -> bool:
+    """Whether a fact has changed the run since it was made."""
+    return any(step.status is not StepStatus.PENDING for step in run.steps) or any(
+        edge is not EdgeStatus.PENDING for edge in run.edges
+    )
+
+
 def with_bits(steps: Iterable[StepState], bits: Bits) -> Steps:
     """Steps whose bits are known already."""
     value = Steps(steps)

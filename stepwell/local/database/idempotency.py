@@ -35,9 +35,9 @@ class LocalIdempotency:
         self._connection.execute(sql, (function_id, value, run_id))
 
     def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
-        (kept,) = self._connection.execute("SELECT misses FROM events WHERE seq = ?", (event.seq,)).fetchone()
+        (kept,) = self._connection.execute("SELECT misses FROM events WHERE seq = ?", (event.position,)).fetchone()
         content = orjson.dumps(with_misses(kept, misses))
-        self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, event.seq))
+        self._connection.execute("UPDATE events SET misses = ? WHERE seq = ?", (content, event.position))
 
 
 def forget(connection: sqlite3.Connection, now: int, most: int) -> bool:

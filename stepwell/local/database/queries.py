@@ -29,7 +29,7 @@ from stepwell.local.database.run_details import RunDetails, mismatches_of
 from stepwell.local.database.run_texts import RunRow, RunTexts
 from stepwell.local.database.schema import connect
 from stepwell.local.database.users import names_of
-from stepwell.platform import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
+from stepwell.reader import EventDetail, FunctionDetail, Page, RunDetail, RunQuery, VersionDetail
 
 _COLUMNS = "runs.seq, runs.id, function, version, events.id, runs.user, rerun_of, runs.replay, state, active, ended_at"
 _RUN = f"SELECT {_COLUMNS} FROM runs"

@@ -16,7 +16,7 @@ from stepwell.core.run.run import PauseStatus
 from stepwell.local.database.long_texts import whole
 from stepwell.local.database.run_parts import read_run
 from stepwell.local.database.run_texts import RunRow
-from stepwell.platform import AttemptRow, RunDetail
+from stepwell.reader import AttemptRow, RunDetail
 
 _ATTEMPTS = (
     f"SELECT run, step, attempt, status, queued_at, started_at, ended_at, {whole('output')}, {whole('error')}"

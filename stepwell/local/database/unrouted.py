@@ -53,7 +53,7 @@ class Unrouted:
             key, run, pause = route.behind or (None, None, None)
             starts = orjson.dumps(route.starts) if route.starts else None
             is_awaited = route.is_awaited or bool(route.found)
-            rows.append((route.event.name, route.event.seq, starts, is_awaited, key, run, pause))
+            rows.append((route.event.name, route.event.position, starts, is_awaited, key, run, pause))
         self._connection.executemany(_LEAVE, rows)
 
     def take(self, most: int) -> list[Route]:
@@ -76,7 +76,6 @@ class Unrouted:
         event = Event.stored(seq, body)
         return Route(
             event,
-            seq,
             starts=orjson.loads(starts) if starts else (),
             is_awaited=bool(is_awaited),
             keys=self._catalog().keys(event) if is_awaited else (),

@@ -27,13 +27,13 @@ class UserIndex:
         """What is in memory: the file says something else."""
         self._known.clear()
 
-    def record(self, event: Event, now: int) -> None:
-        """Write down what an accepted event tells of its user, if that is new."""
+    def record(self, event: Event, position: int, now: int) -> None:
+        """Write down what an event tells of its user, if that is new. `position`: where it is accepted."""
         claim = identity_claim(event)
         if claim is None:
             return
         rows = {user_id: row for user_id in (*claim.ids, *claim.previous) if (row := self._find(user_id)) is not None}
-        person = fold(claim, event.seq, now, {user_id: person for user_id, (_, person) in rows.items()})
+        person = fold(claim, position, now, {user_id: person for user_id, (_, person) in rows.items()})
         if any(person == item for _, item in rows.values()):
             return
         seq = self._write(person, sorted({seq for seq, item in rows.values() if item.ids <= person.ids}))

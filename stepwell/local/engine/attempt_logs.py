@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from stepwell.local.database.log_files import LogFile, LogFiles
 from stepwell.local.database.store import LocalStore
-from stepwell.local.engine.slots import AttemptId
+from stepwell.platform import AttemptId
 
 IN_DATABASE = 64 * 1024  # bytes of an attempt's log
 
@@ -25,12 +25,12 @@ class AttemptLogs:
         if attempt in self._long:
             file = self._long[attempt]
         elif (size := self._sizes.get(attempt, 0) + len(text)) > IN_DATABASE:
-            name = self._store.add_log_file(*attempt)
+            name = self._store.logs.add_file(*attempt)
             file = self._long[attempt] = None if name is None else LogFile(name)
         else:
             self._sizes[attempt] = size
             self._seq += 1
-            self._store.add_log(*attempt, self._seq, at, stream, text)
+            self._store.logs.add(*attempt, self._seq, at, stream, text)
             return
         if file is not None:
             self._files.append(file, text)

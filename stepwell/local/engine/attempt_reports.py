@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from stepwell.core.run.messages import AttemptEnded, Outcome
-from stepwell.engine import RunFact
 from stepwell.local.database.log_files import LogFiles
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.attempt_logs import AttemptLogs
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.slots import AttemptId
+from stepwell.platform import RunFact
 
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
 
@@ -51,5 +51,5 @@ class AttemptReports:
 
     def _write_logs(self) -> None:
         self._awaits_logs = False
-        if self._store.has_logs:
+        if self._store.logs:
             self._schedule()

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from stepwell.engine import IncomingEvent, RunFact
+from stepwell.local.database.batch import LocalBatch
+from stepwell.platform import IncomingEvent, RunFact
 
 T = TypeVar("T")
-Call = Callable[[int], None]
+Call = Callable[[LocalBatch], None]
 
 
 class Line(Generic[T]):

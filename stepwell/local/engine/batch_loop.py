@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from stepwell.engine import IncomingEvent, RunFact
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog, Call, Line
 from stepwell.local.engine.batch_limit import SLICE_S
@@ -23,6 +23,7 @@ from stepwell.local.engine.executor import Executor
 from stepwell.local.engine.recovery import Recovery
 from stepwell.local.engine.settings import Settings
 from stepwell.local.engine.steady_clock import SteadyClock
+from stepwell.platform import IncomingEvent, RunFact
 
 log = logging.getLogger("stepwell.local")
 
@@ -50,6 +51,7 @@ class BatchLoop:
         self.timer = DueTimer(clock, settings.look_again_s, self._on_due)
         self.begun = 0  # so many batches have begun
         self._batch: Batch | None = None  # that is being written
+        self._transaction: LocalBatch | None = None  # its own
         self._steps: Iterator[None] = iter(())  # what is left to do of it, a piece at a time
         self._is_scheduled = False
         self._is_held = False
@@ -70,19 +72,19 @@ class BatchLoop:
         return self._durable(self._backlog.facts)
 
     def do(self, call: Call) -> asyncio.Future[None]:
-        """Call this, with the time, as part of a batch. Done when that is durable; raises Unavailable."""
+        """Call this with a batch, as part of it. Done when that is durable; raises Unavailable."""
         self._backlog.calls.add([call])
         return self._durable(self._backlog.calls)
 
-    async def result_of(self, work: Callable[[int], T], *refusals: type[Exception]) -> T:
+    async def result_of(self, work: Callable[[LocalBatch], T], *refusals: type[Exception]) -> T:
         """`do` this and return its result. If it raises one of `refusals`, it must have written nothing: the batch goes
         on without it, and the error is raised here. Any other error rolls the batch back. Raises Unavailable."""
         results: list[T] = []
         refused: list[Exception] = []
 
-        def call(now: int) -> None:
+        def call(batch: LocalBatch) -> None:
             try:
-                results.append(work(now))
+                results.append(work(batch))
             except refusals as reason:
                 refused.append(reason)
 
@@ -125,7 +127,7 @@ class BatchLoop:
 
     async def write_all(self) -> None:
         """Return when all that has been asked for so far is durable. Raises Unavailable."""
-        if self._backlog or self._batch is not None or self._store.has_logs:
+        if self._backlog or self._batch is not None or self._store.logs:
             for line in (self._backlog.requests, self._backlog.calls, self._backlog.facts):
                 await self._durable(line)
 
@@ -168,17 +170,19 @@ class BatchLoop:
                 if time.perf_counter() > slice_ends:
                     self.schedule()
                     return
-            self._store.flush()
+            if self._transaction is not None:
+                self._transaction.flush()
         except Exception as error:
             self._roll_back(error)
             return
-        batch, self._batch = self._batch, None
+        batch, self._batch, self._transaction = self._batch, None, None
         assert batch is not None
         self._clock.moved_back(batch.set_back_ms)
         for future in self._backlog.reached():
             if not future.done():
                 future.set_result(None)
         self._executor.launch()
+        self._work.committed(batch)
         if self._store.timers.changed:
             self.timer.set(self._store.timers.next_due(), batch.now)
         if self._work.has_more:
@@ -188,14 +192,15 @@ class BatchLoop:
         now = self._clock.now()
         batch = self._work.begin(now, self._clock.set_back_ms, has_due=self.timer.is_due(now))
         self.begun += 1
-        self._batch, self._steps = batch, self._work.steps(batch)
-        self._store.begin()
+        self._batch = batch
+        self._transaction = self._store.batch(now)
+        self._steps = self._work.steps(batch, self._transaction)
 
     def _roll_back(self, error: Exception) -> None:
         """Nothing of the batch happened: senders get Unavailable, facts are kept for another try."""
         log.error("a batch could not be written, trying again in %s s: %s", self._retry_s, error, exc_info=error)
-        batch, self._batch = self._batch, None
-        self._store.rollback()
+        batch, self._batch, self._transaction = self._batch, None, None
+        self._store.reset()
         self._executor.discard_batch()
         for future in self._backlog.reached():
             if not future.done():

@@ -8,19 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import field
+from functools import partial
+from typing import Protocol
 
 from stepwell.core.events.events import Event, Invalid, event_from
 from stepwell.core.plain_data import immutable
 from stepwell.core.run.approvals import Link, Standing, standing
 from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Outcome
 from stepwell.core.run.resume import Restart
-from stepwell.engine import Engine, IncomingEvent, RunFact
+from stepwell.engine.accept import resume
+from stepwell.engine.loop import Engine
+from stepwell.engine.replay import replay_events
+from stepwell.engine.rerun import rerun
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog, Call
 from stepwell.local.engine.batch_limit import AT_ONCE, BatchPace
 from stepwell.local.engine.executor import Executor
+from stepwell.local.engine.put_aside import PutAside
 from stepwell.local.engine.settings import Settings
-from stepwell.platform import Replayed
+from stepwell.platform import IncomingEvent, NotWritten, Replayed, Route, RunFact
 
 _MOST_CALLS = 10  # of a batch
 _LARGE = 200  # events: a request with more is dear to accept, and runs that have begun shall get on in between
@@ -42,14 +49,29 @@ class Batch:
     calls: Sequence[Call]
     arrivals: Sequence[IncomingEvent]
     facts: list[RunFact] = field(default_factory=list)
+    put_aside: list[RunFact] = field(default_factory=list)  # that could not be folded
+
+
+class Steps(Protocol):
+    """The engine's steps, within a batch and at its pace."""
+
+    def __call__(
+        self, arrivals: Sequence[IncomingEvent], facts: Sequence[RunFact], routes: Sequence[Route] = ()
+    ) -> Iterator[None]: ...
 
 
 class BatchWork:
     def __init__(
-        self, engine: Engine, store: LocalStore, executor: Executor, backlog: Backlog, settings: Settings
+        self,
+        engine: Engine,
+        store: LocalStore,
+        executor: Executor,
+        backlog: Backlog,
+        put_aside: PutAside,
+        settings: Settings,
     ) -> None:
         self._engine, self._store, self._executor, self._backlog = engine, store, executor, backlog
-        self._settings = settings
+        self._put_aside, self._settings = put_aside, settings
         self._is_wary = False  # a batch failed: what events are still to do may be why, and waits for another try
         self._until_large = 0  # batches, before the next large request is accepted
         self._releases_kept = False
@@ -68,18 +90,38 @@ class BatchWork:
         self._until_large = _BETWEEN_LARGE if len(arrivals) > _LARGE else self._until_large - 1
         return Batch(now, set_back_ms, has_due, pace, calls, arrivals)
 
-    def steps(self, batch: Batch) -> Iterator[None]:
+    def steps(self, batch: Batch, transaction: LocalBatch) -> Iterator[None]:
         """Do the batch, a piece with each step."""
+        undone: list[RunFact] = []
         if batch.set_back_ms:
-            yield from self._store.move_back(batch.set_back_ms, batch.now)
+            yield from transaction.move_back(batch.set_back_ms)
         for call in batch.calls:
-            call(batch.now)
+            call(transaction)
             yield
         ticks, facts = self._take_due(batch.now) if batch.has_due else ([], [])
-        yield from self._advance_runs(batch, facts)
-        yield from self._route_events(batch, [*ticks, *batch.arrivals])
-        self._store.write()
+        steps = partial(self._steps, transaction, batch.pace, undone)
+        yield from self._advance_runs(batch, facts, steps)
+        yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals], steps)
+        batch.put_aside.extend(self._put_aside.keep(transaction, undone))
+        transaction.write()
         yield
+
+    def _steps(
+        self,
+        transaction: LocalBatch,
+        pace: BatchPace,
+        undone: list[RunFact],
+        arrivals: Sequence[IncomingEvent],
+        facts: Sequence[RunFact],
+        routes: Sequence[Route] = (),
+    ) -> Iterator[None]:
+        """The engine's steps; what it could not do is added to `undone`."""
+        found = yield from self._engine.steps(transaction, arrivals, facts, pace, routes)
+        undone += found.facts
+
+    def committed(self, batch: Batch) -> None:
+        """The batch is durable: facts that could not be folded are handed in again later."""
+        self._put_aside.add(batch.put_aside)
 
     def undo(self, batch: Batch | None) -> None:
         """The batch was rolled back: facts are kept for the next one, and what events are still to do waits until
@@ -109,72 +151,76 @@ class BatchWork:
         ticks = [IncomingEvent(event_from(tick), only=name) for name, tick in functions.schedules.take_ticks(now)]
         return [*ticks, *(IncomingEvent(event) for event in functions.guard(now))], facts
 
-    def _advance_runs(self, batch: Batch, facts: list[RunFact]) -> Iterator[None]:
+    def _advance_runs(self, batch: Batch, facts: list[RunFact], steps: Steps) -> Iterator[None]:
         """Runs that have begun come first: what came for them, then those that queue for slots."""
-        steps, now, pace = self._engine.steps, batch.now, batch.pace
+        pace = batch.pace
         while (taken := self._backlog.facts.take(AT_ONCE)) or facts:
             batch.facts.extend(taken)
-            yield from steps([], taken + facts, now, pace)
+            yield from steps([], taken + facts)
             facts = []
             if pace.is_over:
                 break
         while self._executor.can_take:
             claims = self._executor.take_queued(AT_ONCE)
             started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
-            yield from steps([], started, now, pace)
+            yield from steps([], started)
             if pace.is_over:
                 break
 
-    def _route_events(self, batch: Batch, arrivals: list[IncomingEvent]) -> Iterator[None]:
+    def _route_events(
+        self, batch: Batch, transaction: LocalBatch, arrivals: list[IncomingEvent], steps: Steps
+    ) -> Iterator[None]:
         """Then events start runs, and wake those that wait: new events, those that were kept while a function was
         paused, and those that earlier batches have left. A piece of each at least, so that all get on."""
-        steps, now, pace = self._engine.steps, batch.now, batch.pace
+        pace = batch.pace
         while arrivals:
-            yield from steps(arrivals, [], now, pace)
+            yield from steps(arrivals, [])
             arrivals = [] if pace.is_over else self._take_arrivals()
         while self._releases_kept:
-            yield from steps([], self._release_some(now), now, pace)
+            yield from steps([], self._resume_some(transaction))
             if pace.is_over:
                 break
         while self._store.unrouted and not self._is_wary:
             pace.grant()
-            yield from steps([], [], now, pace, self._store.unrouted.take(AT_ONCE))
+            yield from steps([], [], self._store.unrouted.take(AT_ONCE))
             if pace.is_over or self._executor.has_queued:  # whatever starts would only queue, too
                 break
 
-    def _release_some(self, now: int) -> list[RunFact]:
+    def _resume_some(self, transaction: LocalBatch) -> list[RunFact]:
         """Starts of kept events, which are taken and started in one transaction."""
         functions = self._store.functions
         for function_id in functions.having_kept():
             if ids := functions.take_kept(function_id, AT_ONCE):
-                events = self._store.events(ids)
-                return self._engine.release(function_id, [events[name] for name in ids if name in events], None, now)
+                events = transaction.events(ids)
+                return resume(transaction, function_id, [events[name] for name in ids if name in events], None)
         self._releases_kept = False
         return []
 
     # --- calls, as part of a batch ---------------------------------------------------------------------------------
 
-    def decide(self, link: Link, outcome: Outcome, now: int) -> bool:
-        """End an approval with this outcome; False if it is not open any more."""
-        record = self._store.load([link.run_id]).get(link.run_id)
-        if record is None or standing(record.run, link, now) is not Standing.OPEN:
+    def decide(self, batch: LocalBatch, link: Link, outcome: Outcome) -> bool:
+        """End an approval with this outcome; False if it is not open any more. Raises NotWritten."""
+        record = batch.load([link.run_id]).get(link.run_id)
+        if record is None or standing(record.run, link, batch.now) is not Standing.OPEN:
             return False
-        self._engine.process([], [RunFact(link.run_id, AttemptEnded(link.step, link.attempt, outcome))], now)
+        decision = RunFact(link.run_id, AttemptEnded(link.step, link.attempt, outcome))
+        if self._engine.process(batch, [], [decision]):
+            raise NotWritten(f"the decision on run {link.run_id} could not be written")
         return True
 
-    def rerun(self, run_id: str, token: str, restart: Restart | None, now: int) -> str | None:
-        """The new run's id; None if the function is not live any more. Raises UnknownRun, CannotResume."""
-        record = self._store.load([run_id]).get(run_id)
+    def rerun(self, batch: LocalBatch, run_id: str, token: str, restart: Restart | None) -> str | None:
+        """The new run's id; None if the function is not live any more. Raises UnknownRun, CannotResume, NotWritten."""
+        record = batch.load([run_id]).get(run_id)
         if record is None:
             raise UnknownRun(run_id)
-        return self._engine.rerun(record, token, now, restart=restart)
+        return rerun(self._engine, batch, record, token, restart=restart)
 
     def replay(
-        self, function_id: str, version: int, events: Sequence[str | Event], replay: str, now: int
+        self, batch: LocalBatch, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
-        """What became of each event; None if there is no such version."""
+        """What became of each event; None if there is no such version. Raises NotWritten."""
         plan = self._store.functions.use(function_id, version)
-        return None if plan is None else self._engine.replay(plan, events, replay, now)
+        return None if plan is None else replay_events(self._engine, batch, plan, events, replay)
 
     def refuse(self, event: Event, errors: Sequence[Invalid], now: int) -> list[IncomingEvent]:
         """The engine's own events that tell functions of an event that its type rejects."""

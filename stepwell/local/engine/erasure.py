@@ -28,6 +28,7 @@ from stepwell.local.database.schema import forget_statistics
 from stepwell.local.database.store import LocalStore
 from stepwell.local.database.users import texts
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.platform import Effects
 
 log = logging.getLogger("stepwell.erasure")
 
@@ -77,7 +78,7 @@ async def _find(platform: LocalPlatform, person: Person, after: int) -> _Piece:
             if owner(event.user) in person.ids:
                 piece.events.append(event)
         for event in piece.events:
-            runs = connection.execute("SELECT seq, id, status FROM runs WHERE event = ?", (event.seq,))
+            runs = connection.execute("SELECT seq, id, status FROM runs WHERE event = ?", (event.position,))
             piece.runs += [(seq, run_id, status != RunStatus.RUNNING) for seq, run_id, status in runs]
 
     await platform.in_transaction(find)
@@ -89,9 +90,8 @@ async def _is_stopped(platform: LocalPlatform, runs: set[str]) -> bool:
     executor = platform.executor
 
     def stop(connection: sqlite3.Connection, now: int) -> None:
-        for attempt in executor.running:
-            if attempt[0] in runs:
-                executor.stop(*attempt)
+        stops = [attempt for attempt in executor.running if attempt[0] in runs]
+        executor.carry_out(Effects(stops=stops))
 
     await platform.in_transaction(stop)
     deadline = asyncio.get_running_loop().time() + _STOPPING_S
@@ -114,8 +114,8 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
             counts["attempts"] += _redact_run(connection, seq, run_id)
         for event in piece.events:
             sql = "UPDATE events SET user = NULL, misses = NULL, invalid = NULL, body = ? WHERE seq = ?"
-            connection.execute(sql, (erased_body(event), event.seq))
-            connection.execute("DELETE FROM event_keys WHERE event = ?", (event.seq,))
+            connection.execute(sql, (erased_body(event), event.position))
+            connection.execute("DELETE FROM event_keys WHERE event = ?", (event.position,))
         connection.execute(_ERASED)
         counts["runs"] += len(piece.runs)
         counts["events"] += len(piece.events)
@@ -129,7 +129,7 @@ async def _redact(platform: LocalPlatform, piece: _Piece, counts: ErasedCounts) 
 def _take_claims_back(store: LocalStore, event: Event) -> None:
     """Those of values of `idempotency`, whose digests are kept."""
     sql = "SELECT id, function, version FROM runs WHERE event = ?"
-    for run_id, function, version in store.connection.execute(sql, (event.seq,)).fetchall():
+    for run_id, function, version in store.connection.execute(sql, (event.position,)).fetchall():
         value = claimed_value(store.functions.plan(function, version).idempotency, event)
         if value is not None:
             store.idempotency.forget(function, value, run_id)
@@ -154,7 +154,7 @@ async def _forget(platform: LocalPlatform, person: Person) -> None:
     def forget(connection: sqlite3.Connection, now: int) -> None:
         _delete_person(connection, sorted(person.ids))
         forget_statistics(connection)  # which may have values as samples
-        platform.store.people.forget()
+        platform.store.users.forget()
 
     await platform.in_transaction(forget)
 

@@ -10,16 +10,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from stepwell.core.events.events import Event
 from stepwell.core.run.messages import Error, Outcome
-from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS, AttemptId, Slots
+from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS, Slots
 from stepwell.local.runners.job import CannotRun, Job, Runner, Running
 from stepwell.local.runners.program import STOPPED
-from stepwell.platform import Attempt, RunRecord
+from stepwell.platform import Attempt, AttemptId, Effects, FreeSlots, IncomingEvent
 
 log = logging.getLogger("stepwell.executor")
 
@@ -51,6 +50,7 @@ class Executor:
         self._runner, self._make_job, self._listener = runner, make_job, listener
         self._slice_s = slice_s
         self._programs, self._calls = self._all_slots = (Slots(parallelism), Slots(http_slots))
+        self._held: dict[AttemptId, Slots] = {}  # of attempts that were queued, and are about to be claimed
         self._ready: list[Attempt] = []  # claimed in the batch that is not yet committed
         self._stops: list[AttemptId] = []
         self._launching: deque[Attempt] = deque()  # committed, and about to be started
@@ -59,32 +59,35 @@ class Executor:
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
 
-    def admit(self, *, calls: bool = False) -> bool:
-        return (self._calls if calls else self._programs).admit()
+    def slots(self) -> FreeSlots:
+        return FreeSlots(self._programs.free, self._calls.free)
 
-    def release(self, *, calls: bool = False) -> None:
-        (self._calls if calls else self._programs).release()
-
-    def queue(self, record: RunRecord, step: int, attempt: int, *, calls: bool = False) -> None:
-        slots = self._calls if calls else self._programs
-        slots.queue(record.plan.function_id, record.order, (record.run.id, step, attempt))
-
-    def start(self, attempt: Attempt) -> None:
-        self._ready.append(attempt)
-
-    def stop(self, run_id: str, step: int, attempt: int) -> None:
-        self._stops.append((run_id, step, attempt))
-
-    def emit(self, event: Event) -> bool:
-        """On one machine, nobody else listens, and all of the engine's events are stored."""
-        return True
+    def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
+        """Once the batch is durable (`launch`). Nobody else listens to events: all are stored here."""
+        for attempt_id in effects.released:
+            if (held := self._held.pop(attempt_id, None)) is not None:
+                held.release()
+        for attempt in effects.starts:
+            if self._held.pop(_id_of(attempt), None) is None:
+                self._slots_of(attempt).take()
+        self._ready += effects.starts
+        self._stops += effects.stops
+        for queued in effects.queued:
+            record, slots = queued.record, self._calls if queued.is_call else self._programs
+            slots.queue(record.plan.function_id, record.order, (record.run.id, queued.step, queued.attempt))
+        return effects.events
 
     # --- what the platform does with it ----------------------------------------------------------------------------
 
     def take_queued(self, most: int) -> list[AttemptId]:
         """As many queued attempts as there are free slots, at most about so many, one function after the other; each
         takes a slot."""
-        return [*self._programs.take_queued(most), *self._calls.take_queued(most)]
+        taken: list[AttemptId] = []
+        for slots in self._all_slots:
+            some = slots.take_queued(most)
+            self._held.update(dict.fromkeys(some, slots))
+            taken += some
+        return taken
 
     @property
     def can_take(self) -> bool:
@@ -156,6 +159,7 @@ class Executor:
 
     def discard_batch(self) -> None:
         """The batch was rolled back: nothing of it is started, and the queue must be filled again from the store."""
+        self._held.clear()
         self._ready.clear()
         self._stops.clear()
         for slots in self._all_slots:

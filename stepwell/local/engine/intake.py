@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest, EventError
-from stepwell.engine import IncomingEvent
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.registry import MOST_TOLD, errors_of
 from stepwell.local.database.store import LocalStore
@@ -16,6 +15,7 @@ from stepwell.local.engine.batch_limit import SLICE_S
 from stepwell.local.engine.batch_loop import BatchLoop
 from stepwell.local.engine.batch_work import BatchWork
 from stepwell.local.engine.clock import Clock
+from stepwell.platform import IncomingEvent
 
 
 class Intake:

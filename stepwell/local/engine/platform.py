@@ -13,7 +13,7 @@ from typing import TypeVar
 from stepwell.core.events.events import Event
 from stepwell.core.run.approvals import Links
 from stepwell.core.signing import single_key
-from stepwell.engine import Engine
+from stepwell.engine.loop import Engine
 from stepwell.local.database.clock_steps import newest_time
 from stepwell.local.database.keys import link_secret
 from stepwell.local.database.log_files import LogFiles
@@ -28,6 +28,7 @@ from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.executor import Executor
 from stepwell.local.engine.intake import Intake
 from stepwell.local.engine.jobs import Jobs
+from stepwell.local.engine.put_aside import PutAside
 from stepwell.local.engine.recovery import Recovery
 from stepwell.local.engine.registration import Registration
 from stepwell.local.engine.run_control import RunControl
@@ -52,9 +53,10 @@ class LocalPlatform:
         self._reports = AttemptReports(store, self.log_files, backlog, clock, lambda: self.batches.schedule())
         make_job = Jobs(store, code, settings.secret).make
         self.executor = Executor(runner, make_job, self._reports, settings.parallelism, settings.http_slots)
-        engine = Engine(store, self.executor, settings.env, lambda: self.links)
-        work = BatchWork(engine, store, self.executor, backlog, settings)
+        engine = Engine(self.executor, settings.env, lambda: self.links)
         self._recovery = Recovery(store, self.executor, backlog)
+        self._put_aside = PutAside(backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule())
+        work = BatchWork(engine, store, self.executor, backlog, self._put_aside, settings)
         steady_clock = SteadyClock(clock, newest_time(store.connection))
         self.batches = BatchLoop(store, self.executor, backlog, work, self._recovery, steady_clock, settings)
         self.intake = Intake(store, self.batches, work, clock)
@@ -73,7 +75,7 @@ class LocalPlatform:
 
     async def in_transaction(self, call: Callable[[sqlite3.Connection, int], None]) -> None:
         """Run housekeeping, such as retention, as part of a batch. Raises Unavailable."""
-        await self.batches.do(lambda now: call(self.store.connection, now))
+        await self.batches.do(lambda batch: call(self.store.connection, batch.now))
 
     async def alone(self, work: Callable[[], T]) -> T:
         """Do work on the database in a thread while no batch is written: what comes waits for it."""
@@ -124,6 +126,7 @@ class LocalPlatform:
         finally:
             self._reports.close()
             self.batches.close()
+            self._put_aside.close()
             await self.executor.close()
             await self.log_files.close()
             self.store.close()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Iterator, Sequence
 
-from stepwell.core.run.messages import AttemptLost
-from stepwell.core.run.run import StepStatus
-from stepwell.engine import RunFact
+from stepwell.core.run.messages import AttemptLost, RunStarted
+from stepwell.core.run.run import RunStatus, StepStatus, has_begun
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.executor import Executor
+from stepwell.platform import Effects, QueuedAttempt, RunFact, RunRecord
 
 _RUNS_AT_ONCE = 500
+
+log = logging.getLogger("stepwell.local")
 
 
 class Recovery:
@@ -29,17 +33,31 @@ class Recovery:
         self.recover(self._store.active())
 
     def recover(self, run_ids: Sequence[str]) -> None:
-        """Queue the queued attempts of these runs again, and report claimed attempts that do not run as lost. Call it
-        between batches. Raises sqlite3.Error if the database cannot be read."""
+        """Queue the queued attempts of these runs again, report claimed attempts that do not run as lost, and begin
+        runs that have not begun. Call it between batches. Raises sqlite3.Error if the database cannot be read."""
         running = self._executor.running
-        for run_id, record in self._store.load(run_ids).items():
+        for run_id, record in self._load(run_ids).items():
+            if record.run.status is RunStatus.RUNNING and not has_begun(record.run):
+                self._backlog.facts.add([RunFact(run_id, RunStarted())])
             for i, state in enumerate(record.run.steps):
                 if state.status is StepStatus.QUEUED:
-                    self._executor.queue(record, i, state.attempt, calls=record.plan.steps[i].calls)
+                    self._executor.carry_out(Effects(queued=[QueuedAttempt(record, i, state.attempt)]))
                 elif record.plan.steps[i].is_approval:
                     continue  # nothing ran of it, and its time goes on
                 elif state.status is StepStatus.RUNNING and (run_id, i, state.attempt) not in running:
                     self._backlog.facts.add([RunFact(run_id, AttemptLost(i, state.attempt))])
+
+    def _load(self, run_ids: Sequence[str]) -> dict[str, RunRecord]:
+        """One that is damaged holds up no other."""
+        try:
+            return self._store.load(run_ids)
+        except sqlite3.Error:
+            raise
+        except Exception:
+            if len(run_ids) == 1:
+                log.exception("run %s cannot be read, and stands still", run_ids[0])
+                return {}
+        return {name: record for run_id in run_ids for name, record in self._load([run_id]).items()}
 
     def lose_running(self) -> None:
         """Report all attempts that run as lost, so that the next start queues them again."""

@@ -10,6 +10,7 @@ from stepwell.core.routing import versions
 from stepwell.core.routing.versions import NotPossible, Release, Routing
 from stepwell.event_types.changes import check_type
 from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.database.functions import Registered
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_loop import BatchLoop
@@ -32,20 +33,20 @@ class Registration:
         """Make and release a version; its step code must lie in the platform's code folder already. Raises
         NotPossible."""
         registered = await self._change(
-            lambda now: self._store.functions.register(definition, code, dotenv, file, now, release)
+            lambda batch: self._store.functions.register(definition, code, dotenv, file, batch.now, release)
         )
         self._batches.release_kept()
         return registered
 
     async def change_routing(self, function_id: str, change: versions.TypeChange) -> Routing:
         """Raises KeyError, NotPossible."""
-        changed = await self._change(lambda now: self._store.functions.change(function_id, change, now))
+        changed = await self._change(lambda batch: self._store.functions.change(function_id, change, batch.now))
         self._batches.release_kept()
         return changed
 
     async def retire(self, function_ids: Sequence[str]) -> None:
         """Start no new runs of these functions."""
-        await self._change(lambda now: self._store.functions.retire(function_ids, now))
+        await self._change(lambda batch: self._store.functions.retire(function_ids, batch.now))
 
     async def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
         """Register versions of types of events, all or none. Raises TypeRefused."""
@@ -54,12 +55,12 @@ class Registration:
             return [change for change in same if change is not None]
         checked = [(version, await asyncio.to_thread(check_type, version)) for version in types]
         return await self._batches.result_of(
-            lambda now: self._store.types.register(checked, now, dry_run=dry_run), TypeRefused
+            lambda batch: self._store.types.register(checked, batch.now, dry_run=dry_run), TypeRefused
         )
 
-    async def _change(self, work: Callable[[int], T]) -> T:
-        def change(now: int) -> T:
+    async def _change(self, work: Callable[[LocalBatch], T]) -> T:
+        def change(batch: LocalBatch) -> T:
             self._store.timers.changed = True  # of cron triggers, of guards
-            return work(now)
+            return work(batch)
 
         return await self._batches.result_of(change, NotPossible, KeyError)

@@ -9,11 +9,11 @@ from stepwell.core.events.events import Event
 from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import CancelRequested, Outcome
 from stepwell.core.run.resume import CannotResume, Restart
-from stepwell.engine import RunFact
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_loop import BatchLoop
 from stepwell.local.engine.batch_work import BatchWork, UnknownRun
-from stepwell.platform import Replayed
+from stepwell.platform import Replayed, RunFact
 
 
 class RunControl:
@@ -28,7 +28,7 @@ class RunControl:
     async def cancel_all(self, function_id: str) -> None:
         """Cancel all open runs of a function."""
 
-        def open_runs(now: int) -> list[str]:
+        def open_runs(batch: LocalBatch) -> list[str]:
             sql = "SELECT id FROM runs WHERE function = ? AND status = 0"
             return [run_id for (run_id,) in self._store.connection.execute(sql, (function_id,))]
 
@@ -37,17 +37,19 @@ class RunControl:
 
     async def decide(self, link: Link, outcome: Outcome) -> bool:
         """End an approval with this outcome; False if it was not open any more."""
-        return await self._batches.result_of(lambda now: self._work.decide(link, outcome, now))
+        return await self._batches.result_of(lambda batch: self._work.decide(batch, link, outcome))
 
     async def rerun(self, run_id: str, token: str, restart: Restart | None = None) -> str | None:
         """The new run's id; None if the function is not live any more. Raises KeyError for an unknown run, and
         CannotResume."""
         return await self._batches.result_of(
-            lambda now: self._work.rerun(run_id, token, restart, now), UnknownRun, CannotResume
+            lambda batch: self._work.rerun(batch, run_id, token, restart), UnknownRun, CannotResume
         )
 
     async def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
         """What became of each event; None if there is no such version."""
-        return await self._batches.result_of(lambda now: self._work.replay(function_id, version, events, replay, now))
+        return await self._batches.result_of(
+            lambda batch: self._work.replay(batch, function_id, version, events, replay)
+        )

@@ -10,9 +10,9 @@ from collections import OrderedDict
 from heapq import heappop, heappush
 from itertools import count
 
-DEFAULT_HTTP_SLOTS = 256  # calls of web addresses at a time
+from stepwell.platform import AttemptId
 
-AttemptId = tuple[str, int, int]  # run id, step, attempt
+DEFAULT_HTTP_SLOTS = 256  # calls of web addresses at a time
 
 
 class Slots:
@@ -24,12 +24,13 @@ class Slots:
         self._numbers = count()
         self._queued: set[AttemptId] = set()
 
-    def admit(self) -> bool:
-        """Take a slot; False if the attempt must queue."""
-        if self._queued or self._taken >= self._size:
-            return False  # those who queue come first
+    @property
+    def free(self) -> int:
+        """How many attempts could start at once; 0 if some are queued, which come first."""
+        return 0 if self._queued else max(0, self._size - self._taken)
+
+    def take(self) -> None:
         self._taken += 1
-        return True
 
     def release(self) -> None:
         self._taken -= 1

@@ -1,0 +1,1 @@
+"""The engine: events start and wake runs, facts change runs, and what follows is carried out. See `loop`."""

@@ -1,0 +1,133 @@
+"""What follows from a committed transition, as data: attempts to start, queue and stop, events, and further facts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stepwell.core.events.events import Event
+from stepwell.core.run.inputs import MAX_INPUT_BYTES, InputTexts, async_event_ids, step_input
+from stepwell.core.run.messages import AttemptEnded, EmitEnd, Error, Outcome, RunStep, StopStep
+from stepwell.core.run.run import StepStatus
+from stepwell.core.run.run_events import end_event
+from stepwell.core.run.stored_links import whole_body
+from stepwell.platform import Attempt, Claim, Effects, IncomingEvent, QueuedAttempt, RunFact, RunRecord, Transition
+
+if TYPE_CHECKING:
+    from stepwell.core.run.approvals import Links
+
+log = logging.getLogger("stepwell.engine")
+
+
+@dataclass(slots=True)
+class Consequences:
+    """What follows from transitions: `effects` for the dispatcher, and facts that are true at once."""
+
+    effects: Effects = field(default_factory=Effects)
+    facts: list[RunFact] = field(default_factory=list)
+
+
+def events_for_inputs(transition: Transition) -> list[str]:
+    """Ids of the events that the inputs of the claimed attempts hold, besides the one that started the run."""
+    record = transition.record
+    if not record.plan.pauses:
+        return []
+    return [event for claim in transition.claims for event in async_event_ids(record.plan, record.run, claim.step)]
+
+
+class Follower:
+    """Works out what follows from transitions. `links`: those by which people decide on approvals; asked for when the
+    first is open."""
+
+    def __init__(self, env: str, links: Callable[[], Links]) -> None:
+        self._env, self._links = env, links
+
+    def follow(self, transition: Transition, events: Mapping[str, Event], now: int, found: Consequences) -> None:
+        """Add to `found` what follows. `events`: those of `events_for_inputs`, as far as they are stored."""
+        record, effects = transition.record, found.effects
+        for command in transition.commands:
+            if isinstance(command, RunStep):
+                state = record.run.steps[command.step]
+                if state.status is StepStatus.QUEUED and state.attempt == command.attempt:
+                    effects.queued.append(QueuedAttempt(record, command.step, command.attempt))
+            elif isinstance(command, StopStep):
+                effects.stops.append((record.run.id, command.step, command.attempt))
+            elif isinstance(command, EmitEnd):
+                event = end_event(record.plan, record.run, record.event, record.errors, now, record.replay)
+                if event is not None:
+                    cause = transition.causes[-1] if transition.causes else None
+                    effects.events.append(IncomingEvent(event, cause=cause))
+        effects.released += [(record.run.id, fact.step, fact.attempt) for fact in transition.unclaimed]
+        for claim in transition.claims:
+            if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled by another fact
+                self._release(record, claim, effects)
+            elif record.plan.steps[claim.step].is_approval:
+                self._ask(record, claim, now, found)
+            else:
+                self._start(record, claim, events, found)
+
+    @staticmethod
+    def _release(record: RunRecord, claim: Claim, effects: Effects) -> None:
+        if claim.holds_slot:
+            effects.released.append((record.run.id, claim.step, claim.attempt))
+
+    def _start(self, record: RunRecord, claim: Claim, events: Mapping[str, Event], found: Consequences) -> None:
+        """Execute what was claimed; an attempt whose input is too large fails without being started."""
+        document = self._input_or_error(record, claim.step, events)
+        if isinstance(document, bytes):
+            attempt = Attempt(record, claim.step, claim.attempt, document, claim.cause)
+            found.effects.starts.append(attempt)
+            return
+        self._release(record, claim, found.effects)
+        found.facts.append(_failed(record, claim, document))
+
+    def _ask(self, record: RunRecord, claim: Claim, now: int, found: Consequences) -> None:
+        """The event that asks people; what they decide comes back as an attempt's end. An approval whose message has no
+        value fails instead."""
+        from stepwell.core.run.approvals import asked, requested_event  # most functions ask nobody
+
+        run, plan, trigger = record.run, record.plan, record.event
+        message = asked(plan, run, claim.step, trigger.as_json(), record.outputs, record.errors)
+        if message.error is not None:
+            found.facts.append(_failed(record, claim, message.error))
+            return
+        event = requested_event(plan, run, claim.step, trigger, message.text, self._links(), now, record.replay)
+        if event is not None:
+            found.effects.events.append(IncomingEvent(event, cause=claim.cause))
+
+    def _input_or_error(self, record: RunRecord, step: int, events: Mapping[str, Event]) -> bytes | Error:
+        """The step's input, or why there can be none."""
+        try:
+            document = self._input(record, step, events)
+        except KeyError:  # as after somebody has deleted it
+            log.exception("run %s has lost an output", record.run.id)
+            return Error("input_lost", "an output that the step's input is made of is not stored any more")
+        if len(document) <= MAX_INPUT_BYTES:
+            return document
+        return Error(
+            "input_too_large",
+            f"the step's input is {len(document):,} bytes, more than {MAX_INPUT_BYTES:,}; "
+            "let earlier steps put large data elsewhere and pass a reference",
+        )
+
+    def _whole_body(self, event: Event) -> bytes:
+        """What a step sees of an event; stores may lack signatures of approval links."""
+        return whole_body(event, lambda: self._links().keys)
+
+    def _input(self, record: RunRecord, step: int, events: Mapping[str, Event]) -> bytes:
+        ids = async_event_ids(record.plan, record.run, step) if record.plan.pauses else ()
+        texts = InputTexts(
+            self._whole_body(record.event),
+            [self._whole_body(events[event_id]) for event_id in ids if event_id in events],
+            record.outputs,
+            record.errors,
+            record.joined,
+        )
+        return step_input(record.plan, record.run, step, texts, env=self._env, replay=record.replay)
+
+
+def _failed(record: RunRecord, claim: Claim, error: Error) -> RunFact:
+    outcome = Outcome(error=error, retryable=False)
+    return RunFact(record.run.id, AttemptEnded(claim.step, claim.attempt, outcome), claim.cause)

@@ -1,0 +1,202 @@
+"""Facts folded into the record of a run. Pure: the record that is given stays as it is, and nothing is read or started.
+
+What is read for facts, as an event that came before a deadline, is looked up by `loop` first. What a claim needs is a
+free slot; how many there are is given.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stepwell.core.cel.expressions import Bindings, Scope, compile_expression
+from stepwell.core.plan import Plan
+from stepwell.core.routing.waits import wait_index
+from stepwell.core.run.advance import advance, questions
+from stepwell.core.run.inputs import JoinedOutputs, edge_variables, error_json
+from stepwell.core.run.messages import (
+    NO_ANSWERS,
+    Answers,
+    AttemptStarted,
+    CancelRequested,
+    Command,
+    EmitEnd,
+    Fact,
+    Questions,
+    RecordAttempt,
+    RunStep,
+    StopStep,
+    WaitKey,
+)
+from stepwell.core.run.run import RunStatus, StepStatus
+from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
+
+_MANY = 16  # steps of a run, from which on the outputs of ancestors are kept joined for the next input
+
+
+def fold(record: RunRecord, facts: Iterable[RunFact], now: int, slots: FreeSlots) -> Transition:
+    """What these facts, in their order, make of a run. What they queue is claimed at once as long as there are slots.
+    A `DeadlinePassed` is taken at its word: whoever hands it in has looked for an event that came in time."""
+    folding = Folding(record, now)
+    for fact in facts:
+        folding.take(fact.fact, fact.cause)
+    return folding.transition(slots)
+
+
+def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
+    """The slots that are free once what a transition claims has its own."""
+    steps = transition.record.plan.steps
+    taken = [steps[claim.step].calls for claim in transition.claims if _takes_slot(transition.record, claim)]
+    return FreeSlots(slots.programs - taken.count(False), slots.calls - taken.count(True)) if taken else slots
+
+
+def _takes_slot(record: RunRecord, claim: Claim) -> bool:
+    return not claim.holds_slot and not record.plan.steps[claim.step].is_approval
+
+
+class Folding:
+    """A run while facts are folded into it: `take` them, then ask for the `transition`."""
+
+    def __init__(self, record: RunRecord, now: int) -> None:
+        self._before, self._now = record, now
+        self._run = record.run
+        self._outputs, self._errors, self._causes = record.outputs, record.errors, record.causes
+        self._commands: list[Command] = []
+        self._claims: list[Claim] = []
+        self._queued: list[tuple[RunStep, Cause | None]] = []
+        self._unclaimed: list[AttemptStarted] = []
+        self._all_causes: list[Cause] = []
+
+    @property
+    def record(self) -> RunRecord:
+        """What the facts so far have made of the run."""
+        before = self._before
+        if self._run is before.run and self._causes is before.causes:
+            return before
+        joined = before.joined
+        if joined is None and len(before.plan.steps) > _MANY:
+            joined = JoinedOutputs()
+        return before.changed(self._run, self._outputs, self._errors, self._causes, joined)
+
+    def take(self, fact: Fact, cause: Cause | None) -> None:
+        """Fold a fact. An `AttemptStarted` comes from the dispatcher's queue, and holds a slot."""
+        if cause is not None:
+            self._all_causes.append(cause)
+        before = self._run
+        commands = self._advance(fact)
+        if self._run is before and cause is not None:
+            commands = [*commands, *self._end_again()] if cause.redelivered else ()
+            self._claims += self._claims_again(fact, cause)
+        self._commands += commands
+        self._queued += [(command, cause) for command in commands if isinstance(command, RunStep)]
+        if isinstance(fact, AttemptStarted):
+            if self._run is before:
+                self._unclaimed.append(fact)
+            else:
+                self._claim(Claim(fact.step, fact.attempt, cause, holds_slot=True))
+
+    def transition(self, slots: FreeSlots) -> Transition:
+        """What the facts have made of the run, and of what they have queued, claims for as much as has a slot."""
+        for command, cause in self._queued:
+            state = self._run.steps[command.step]
+            is_queued = state.status is StepStatus.QUEUED and state.attempt == command.attempt
+            if not is_queued or not self._has_slot(command.step, slots):
+                continue
+            self._commands += self._advance(AttemptStarted(command.step, command.attempt))
+            claim = Claim(command.step, command.attempt, cause)
+            self._claim(claim)
+            if _takes_slot(self._before, claim):
+                is_call = self._before.plan.steps[command.step].calls
+                slots = FreeSlots(slots.programs - (not is_call), slots.calls - is_call)
+        self._queued.clear()
+        return Transition(
+            self._before, self.record, self._commands, self._claims, self._all_causes, self._unclaimed
+        )  # fmt: skip
+
+    def _has_slot(self, index: int, slots: FreeSlots) -> bool:
+        """People need none."""
+        step = self._before.plan.steps[index]
+        return step.is_approval or (slots.calls if step.calls else slots.programs) > 0
+
+    def _claim(self, claim: Claim) -> None:
+        self._claims.append(claim)
+        if claim.cause is not None:
+            self._causes = {**self._causes, claim.step: (claim.cause.id, self._now)}
+
+    def _advance(self, fact: Fact) -> Sequence[Command]:
+        plan, run = self._before.plan, self._run
+        claims = isinstance(fact, AttemptStarted)  # which asks nothing, and is as frequent as all others together
+        answers = NO_ANSWERS if claims else self._answers(questions(plan, run, fact))
+        decision = advance(plan, run, fact, answers, self._now)
+        self._run = decision.run
+        for command in decision.commands:
+            if isinstance(command, RecordAttempt):
+                self._keep_result(command)
+        return decision.commands
+
+    def _answers(self, asked: Questions) -> Answers:
+        if not asked.edges and not asked.pauses:
+            return NO_ANSWERS
+        plan, outputs, errors = self._before.plan, self._outputs, self._errors
+        if asked.outcome is not None:  # the parent's result is not in the record yet
+            if asked.outcome.error is not None:
+                errors = ChainMap({asked.parent: error_json(asked.outcome.error)}, errors)  # type: ignore[arg-type]
+            elif asked.outcome.output is not None:
+                outputs = ChainMap({asked.parent: asked.outcome.output}, outputs)  # type: ignore[arg-type]
+        conditions = {e: compile_expression(plan.edges[e].condition or "true", Scope.CONDITION) for e in asked.edges}
+        matches = [compile_expression(plan.pauses[p].match or "true", Scope.MATCH) for p in asked.pauses]
+        read_by = [*conditions.values(), *matches]
+        variables = edge_variables(plan, asked.parent, self._before.event.as_json(), outputs, errors, read_by)
+        bindings = Bindings(**variables)
+        return Answers(
+            {e: condition.evaluate(bindings) for e, condition in conditions.items()},
+            {p: _wait_key(plan, p, variables) for p in asked.pauses},
+        )
+
+    def _keep_result(self, command: RecordAttempt) -> None:
+        step = command.step
+        if step in self._causes:
+            self._causes = {other: cause for other, cause in self._causes.items() if other != step}
+        if command.output is not None and command.status in ("completed", "kept"):
+            self._outputs = _with(self._outputs, step, command.output)
+        if command.error is not None and self._run.steps[step].status is StepStatus.FAILED:
+            self._errors = _with(self._errors, step, error_json(command.error))
+
+    def _claims_again(self, fact: Fact, cause: Cause) -> list[Claim]:
+        """Attempts that this very message had claimed: nobody knows whether they were started before it was
+        redelivered. A claim that comes again is of an attempt that is known not to have been started."""
+        steps = self._run.steps
+        if not cause.redelivered or isinstance(fact, CancelRequested):  # which claims nothing
+            return []
+        if isinstance(fact, AttemptStarted):
+            claimed = [fact.step] if steps[fact.step].attempt == fact.attempt else []
+        else:
+            claimed = [step for step, (message, _) in self._causes.items() if message == cause.id]
+        found = [Claim(i, steps[i].attempt, cause) for i in claimed if steps[i].status is StepStatus.RUNNING]
+        if isinstance(fact, AttemptStarted) and found:
+            self._causes = {**self._causes, **{claim.step: (cause.id, self._now) for claim in found}}
+        return found
+
+    def _end_again(self) -> list[Command]:
+        """The end of a run is told again if the message that ended it comes again; the event's id de-duplicates. So is
+        what was stopped then."""
+        run = self._run
+        if run.ended_at is None:
+            return []
+        stops = [StopStep(i, step.attempt) for i, step in enumerate(run.steps) if step.status is StepStatus.CANCELLED]
+        return [EmitEnd(run.status.name.lower()), *(stops if run.status is RunStatus.CANCELLED else ())]
+
+
+def _with(results: Mapping[int, bytes], step: int, result: bytes) -> Mapping[int, bytes]:
+    """A copy that holds this result, too. Platforms may have mappings of their own, which read what they lack."""
+    copy: Mapping[int, bytes] = results | {step: result}  # type: ignore[operator]
+    return copy
+
+
+def _wait_key(plan: Plan, pause: int, variables: dict[str, Any]) -> WaitKey:
+    name, index = plan.pauses[pause].event, wait_index(plan.pauses[pause].match)
+    if index is None or name is None:
+        return WaitKey(None)
+    known = {**variables, "user": variables["event"]["user"], "data": variables["event"]["data"]}
+    return index.key(name, known)

@@ -1,0 +1,37 @@
+"""Running the event of a run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stepwell.core.events.events import run_id
+from stepwell.core.run.messages import Fact, RunStarted
+from stepwell.core.run.resume import Earlier, Restart, resumption
+from stepwell.core.run.run import new_run
+from stepwell.engine.loop import Engine
+from stepwell.platform import Batch, Cause, NotWritten, RunFact, RunRecord
+
+
+def rerun(
+    engine: Engine,
+    batch: Batch,
+    record: RunRecord,
+    token: str,
+    cause: Cause | None = None,
+    restart: Restart | None = None,
+) -> str | None:
+    """Run the same event again on the live version, from the start or from a step; the new run's id, or None if the
+    function is not live. Raises CannotResume, NotWritten."""
+    plan = batch.catalog().live.get(record.plan.function_id)
+    if plan is None:
+        return None
+    facts: Sequence[Fact] = [RunStarted()]
+    if restart is not None:
+        earlier = Earlier(record.plan, record.run, record.outputs, record.errors)
+        facts = resumption(earlier, plan, restart)
+    new_id = run_id(plan.function_id, record.event.id, token)
+    run = new_run(new_id, plan, batch.now)
+    batch.add(RunRecord(run, plan, record.event, batch.position(), rerun_of=record.run.id, replay=record.replay))
+    if engine.process(batch, [], [RunFact(new_id, fact, cause) for fact in facts]):
+        raise NotWritten(f"run {new_id}, which runs {record.run.id} again, could not be written")
+    return new_id

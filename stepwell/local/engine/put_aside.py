@@ -1,0 +1,71 @@
+"""Facts that could not be folded, as by a damaged row: handed in again, later each time, for as long as that lasts.
+
+Those of timers become timers again, which a restart keeps. After a restart the others follow from what the store says:
+a claimed attempt is lost, a run that has not begun begins, and a wait looks for its event at the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from stepwell.core.run.messages import AttemptStarted, timer_of
+from stepwell.local.database.batch import LocalBatch
+from stepwell.local.engine.backlog import Backlog
+from stepwell.local.engine.recovery import Recovery
+from stepwell.platform import RunFact
+
+log = logging.getLogger("stepwell.local")
+
+_LONGEST_S = 60.0
+
+
+class PutAside:
+    """`first_s`: seconds until facts of a run are handed in again for the first time; twice as long each time."""
+
+    def __init__(self, backlog: Backlog, recovery: Recovery, first_s: float, schedule: Callable[[], None]) -> None:
+        self._backlog, self._recovery, self._first_s, self._schedule = backlog, recovery, first_s, schedule
+        self._tries: dict[str, int] = {}  # by run
+        self._waiting: dict[str, list[RunFact]] = {}  # by run
+        self._handles: dict[str, asyncio.TimerHandle] = {}  # by run, the newest
+
+    def keep(self, batch: LocalBatch, facts: Sequence[RunFact]) -> list[RunFact]:
+        """Make timers, as part of the batch, of the facts that came from timers. Answers the others."""
+        others: list[RunFact] = []
+        for fact in facts:
+            timer = timer_of(fact.fact)
+            if timer is None:
+                others.append(fact)
+            else:
+                batch.set_timer(fact.run_id, timer, batch.now + round(self._delay_s(fact.run_id) * 1000))
+        return others
+
+    def add(self, facts: Sequence[RunFact]) -> None:
+        """Hand these in again later: the batch that could not fold them is durable."""
+        by_run: dict[str, list[RunFact]] = {}
+        for fact in facts:
+            by_run.setdefault(fact.run_id, self._waiting.pop(fact.run_id, [])).append(fact)
+        for run_id, some in by_run.items():
+            delay_s = self._delay_s(run_id)
+            self._tries[run_id] = self._tries.get(run_id, 0) + 1
+            log.warning("facts of run %s are tried again in %s s", run_id, delay_s)
+            if run_id in self._handles:
+                self._handles[run_id].cancel()
+            self._waiting[run_id] = some
+            self._handles[run_id] = asyncio.get_running_loop().call_later(delay_s, self._hand_in, run_id)
+
+    def _delay_s(self, run_id: str) -> float:
+        return min(_LONGEST_S, self._first_s * 2.0 ** min(self._tries.get(run_id, 0), 16))
+
+    def _hand_in(self, run_id: str) -> None:
+        facts = self._waiting.pop(run_id)
+        del self._handles[run_id]
+        if any(isinstance(fact.fact, AttemptStarted) for fact in facts):  # it has no slot any more
+            self._recovery.recover([run_id])
+        self._backlog.facts.add([fact for fact in facts if not isinstance(fact.fact, AttemptStarted)])
+        self._schedule()
+
+    def close(self) -> None:
+        for handle in self._handles.values():
+            handle.cancel()
