@@ -18,6 +18,7 @@ from stepwell.core.run.inputs import JoinedOutputs, edge_variables, error_json
 from stepwell.core.run.messages import (
     NO_ANSWERS,
     Answers,
+    AttemptPostponed,
     AttemptStarted,
     CancelRequested,
     Command,
@@ -95,6 +96,10 @@ class Folding:
                 self._unclaimed.append(fact)
             else:
                 self._claim(Claim(fact.step, fact.attempt, cause, holds_slot=True))
+        elif isinstance(fact, AttemptPostponed) and cause is not None:
+            state = self._run.steps[fact.step]
+            if state.status is StepStatus.RUNNING and state.attempt == fact.attempt:
+                self._causes = {**self._causes, fact.step: (cause.id, fact.until)}
 
     def transition(self, slots: FreeSlots) -> Transition:
         """What the facts have made of the run, and of what they have queued, claims for as much as has a slot."""

@@ -132,9 +132,8 @@ class Engine:
                     undecided += by_run[run_id]
                     continue
                 transition = self._fold(work, scans, record, by_run[run_id], slots)
-                if transition is not None:
-                    transitions.append(transition)
-                    slots = slots_left(slots, transition)
+                transitions.append(transition)
+                slots = slots_left(slots, transition)
             records = {}
             for transition, current in zip(transitions, work.batch.commit(transitions), strict=True):
                 if current is None:
@@ -148,8 +147,9 @@ class Engine:
 
     def _fold(
         self, work: Work, scans: _Scans, record: RunRecord, facts: Sequence[RunFact], slots: FreeSlots
-    ) -> Transition | None:
-        """What becomes of a run; None if its facts cannot be folded, which must not hold up those of others."""
+    ) -> Transition:
+        """What becomes of a run: nothing, if its facts cannot be folded, which must not hold up those of others. A new
+        run is committed all the same: it must be there when its facts come again."""
         try:
             folding = Folding(record, work.batch.now)
             for stored in work.batch.pending_outcomes(record):
@@ -164,7 +164,7 @@ class Engine:
             log.exception("run %s cannot be decided; its facts are put aside", record.run.id)
             work.put_aside(facts)
             self._release(facts)
-            return None
+            return Transition(record, record, (), (), ())
 
     def _release(self, facts: Iterable[RunFact]) -> None:
         """Give back the slots of attempts that were taken from the queue, and are not claimed after all."""

@@ -51,9 +51,9 @@ def executor(parallelism: int, http_slots: int = 1) -> Executor:
 
 
 def record_of(function: str, run: str, order: int = 0, *, calls: bool = False) -> RunRecord:
-    definition: dict[str, object] = {"id": function, "triggers": [{"event": "go"}]}
-    if calls:
-        definition["steps"] = {"a": {"runtime": "http", "url": "http://127.0.0.1/"}}
+    runtime = {"type": "http", "url": "http://127.0.0.1/"} if calls else {"type": "lambda", "handler": "app.f"}
+    step = {"path": "" if calls else "file://.", "runtime": runtime}
+    definition = {"id": function, "triggers": [{"event": "go"}], "steps": {"a": step, "b": step}}
     plan = compile_plan(parse_definition(definition).normalised(), 1)
     event = event_from({"name": "go", "id": "e", "ts": 0})
     return RunRecord(new_run(run, plan, 0), plan, event, 0, order=order)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.table.keys import Item, Key, item_key, overflow_key, page_key
 from stepwell.aws.table.runs import (
+    Elsewhere,
     Record,
     Results,
     StoredAttempt,
     StoredRun,
+    StoredState,
     is_long_history,
     is_long_result,
     read_attempts,
@@ -44,12 +47,12 @@ def keep_results(
             key = overflow_key(run.id, attempt.step, attempt.attempt, content)
             attempt.ref = key["sk"]["S"]
             yield {**key, **_result_item(attempt), **its_ttl}
-        record.attempts.append(attempt)
+        record.stored.attempts.append(attempt)
     if is_long_history(record):
-        content = write_attempts(record.attempts, run.created_at)
-        key = page_key(run.id, len(record.pages), content)
-        record.pages.append(key["sk"]["S"])
-        record.attempts = []
+        content = write_attempts(record.stored.attempts, run.created_at)
+        key = page_key(run.id, len(record.stored.pages), content)
+        record.stored.pages.append(key["sk"]["S"])
+        record.stored.attempts = []
         yield {**key, "h": {"B": content}, **its_ttl}
 
 
@@ -96,33 +99,32 @@ def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read:
     completed, failed = result_steps(stored.run)
     outputs = {a.step: a.output for a in stored.attempts if a.output is not None and a.step in completed}
     errors = {a.step: a.error for a in stored.attempts if a.error is not None and a.step in failed}
-    record = Record(
+    history = cache(lambda: all_attempts(stored_run(item), read))
+
+    def all_outputs() -> dict[int, bytes]:
+        return {a.step: a.output for a in history() if a.output is not None and a.step in completed}
+
+    def all_errors() -> dict[int, bytes]:
+        return {a.step: a.error for a in history() if a.error is not None and a.step in failed}
+
+    state = StoredState(
+        stored.position,
+        stored.revision,
+        list(stored.attempts),
+        list(stored.pages),
+        stored.causes,
+        stored.watched,
+        stored.wide_at,
+    )
+    return Record(
         stored.run,
         registry.version(stored.function, stored.version).plan,
         event,
         stored.after,
         stored.rerun_of,
         stored.replay,
+        outputs=Results(outputs, Elsewhere(completed - outputs.keys(), all_outputs)),
+        errors=Results(errors, Elsewhere(failed - errors.keys(), all_errors)),
         causes=stored.causes,
-        written_causes=dict(stored.causes),
-        position=stored.position,
-        revision=stored.revision,
-        wide_at=stored.wide_at,
-        attempts=list(stored.attempts),
-        pages=list(stored.pages),
-        watched=stored.watched,
+        stored=state,
     )
-
-    def fetch() -> None:
-        for attempt in all_attempts(stored_run(item), read):
-            if attempt.output is not None and attempt.step in completed:
-                record_outputs.known.setdefault(attempt.step, attempt.output)
-            if attempt.error is not None and attempt.step in failed:
-                record_errors.known[attempt.step] = attempt.error
-        record_outputs.elsewhere.clear()
-        record_errors.elsewhere.clear()
-
-    record_outputs = Results(outputs, completed - outputs.keys(), fetch)
-    record_errors = Results(errors, failed - errors.keys(), fetch)
-    record.outputs, record.errors = record_outputs, record_errors
-    return record

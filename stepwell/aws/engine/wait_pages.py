@@ -38,7 +38,7 @@ class Waking:
             found.append(OpenedWait(run_id, int(pause), int(item["d"]["N"])))
         return found
 
-    def look_on(self, run_id: str, pause: int, after: int) -> None:
+    def continue_scan(self, run_id: str, pause: int, after: int) -> None:
         """Have a message ask for the events behind this position."""
         name = run_id, pause, after
         self._next.append(look_message(*name, self._tokens.of(*look_name(*name))))

@@ -29,8 +29,8 @@ class Watches:
     def of_change(self, record: Record, now: int) -> int | None:
         """Write the watch that a run needs once it is changed, if it has none; answers the watch that it then has."""
         if now - record.run.created_at < YOUNG_MS:
-            return record.watched
-        at, known = next_look(record, now, self._event_age_ms), record.watched
+            return record.stored.watched
+        at, known = next_look(record, now, self._event_age_ms), record.stored.watched
         if at is None or (known is not None and now + _SOON_MS <= known <= max(at, now + _SOON_MS)):
             return known
         client("dynamodb").put_item(TableName=self._table, Item=watch_item(record.run.id, at, now))

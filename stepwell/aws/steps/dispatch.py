@@ -27,7 +27,7 @@ from stepwell.aws.steps.errors import Busy, NeverStarts, NotFound
 from stepwell.core.events.events import Event
 from stepwell.core.run.invalid_events import INVALID_EVENT
 from stepwell.core.run.outcome import failure
-from stepwell.platform import Attempt, RunRecord
+from stepwell.platform import Attempt, Effects, FreeSlots, IncomingEvent
 
 if TYPE_CHECKING:
     from stepwell.aws.steps.containers import Containers
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("stepwell.dispatch")
 SOURCE = "stepwell.engine"  # of the engine's own events on the bus
 _PARALLEL = 32
+_NO_LIMIT = FreeSlots(1_000_000_000, 1_000_000_000)
 # Throttled, or without its network: Lambda takes away the network interfaces of a function in a VPC that was idle for
 # weeks, and makes them again when it is invoked: https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html and
 # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
@@ -64,27 +65,24 @@ class LambdaDispatcher:
 
     # --- what the engine asks for ----------------------------------------------------------------------------------
 
-    def admit(self, *, calls: bool = False) -> bool:
-        return True
+    def slots(self) -> FreeSlots:
+        """As many as anybody wants, so that nothing is ever queued."""
+        return _NO_LIMIT
 
-    def release(self, *, calls: bool = False) -> None: ...
-
-    def queue(self, record: RunRecord, step: int, attempt: int, *, calls: bool = False) -> None:
-        """Nothing is ever queued: `admit` is always true."""
-
-    def start(self, attempt: Attempt) -> None:
-        self._started.append((attempt, self._pool.submit(self._start, attempt)))
-
-    def stop(self, run_id: str, step: int, attempt: int) -> None:
-        """A container is stopped with all others of its run (`take_stopped`); a Lambda cannot be stopped."""
-        self._stopped.add(run_id)
-
-    def emit(self, event: Event) -> bool:
-        """All of them go out on the bus; here they are accepted only if a function starts on them or awaits them."""
-        self._events.append(event)
-        if event.name == INVALID_EVENT:
-            count("EventsInvalid")
-        return self._registry.catalog().is_wanted(event.name)
+    def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
+        """Attempts start in threads. Containers are stopped with all others of their run (`take_stopped`); a Lambda
+        cannot be stopped. All events go out on the bus; they are accepted here only if a function starts on or awaits
+        them."""
+        self._started += [(attempt, self._pool.submit(self._start, attempt)) for attempt in effects.starts]
+        self._stopped.update(run_id for run_id, _, _ in effects.stops)
+        self._events += [incoming.event for incoming in effects.events]
+        for incoming in effects.events:
+            if incoming.event.name == INVALID_EVENT:
+                count("EventsInvalid")
+        if not effects.events:
+            return ()
+        catalog = self._registry.catalog()
+        return [incoming for incoming in effects.events if catalog.is_wanted(incoming.event.name)]
 
     @property
     def outcomes_queue(self) -> str:

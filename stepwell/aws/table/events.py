@@ -30,8 +30,8 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
         item["o"] = {"S": new.event.origin}
     if new.starts:
         item["st"] = {"L": [{"S": function} for function in new.starts]}
-    if new.misses:
-        item["ms"] = {"B": misses_text(None, new.misses)}
+    if new.not_started:
+        item["ms"] = {"B": misses_text(None, new.not_started)}
     if new.replay is not None:
         item["rp"] = {"S": new.replay}
     if new.event.invalid:

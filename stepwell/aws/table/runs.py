@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -18,10 +18,12 @@ import orjson
 
 from stepwell.aws.table.keys import Item, approval_key, approvals_partition, run_key, shard_of, status_partition
 from stepwell.core.events.events import Event, user_key
+from stepwell.core.plain_data import immutable
+from stepwell.core.run.inputs import JoinedOutputs
 from stepwell.core.run.messages import RecordAttempt, Timer
 from stepwell.core.run.run import Run, RunStatus, StepStatus, pack, unpack
 from stepwell.core.run.stored_links import stored_body
-from stepwell.platform import RunRecord
+from stepwell.platform import Causes, RunRecord
 
 SHORT = 300  # bytes of a result that stays in the run, as long as the run stays small
 SMALL = 1000  # of an item that costs one write unit
@@ -120,16 +122,35 @@ class StoredRun:
 
 
 @dataclass(slots=True)
+class StoredState:
+    """What the item of a run holds besides its record; the store changes it as it writes. `revision` counts the item's
+    writes; 0: not written yet."""
+
+    position: int = 0
+    revision: int = 0
+    attempts: list[StoredAttempt] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
+    written_causes: Causes = field(default_factory=dict)
+    watched: int | None = None
+    wide_at: int = 0
+
+
+@immutable
 class Record(RunRecord):
     """A run as the engine works on it, with what its item needs besides."""
 
-    position: int = 0
-    revision: int = 0  # 0: not written yet
-    attempts: list[StoredAttempt] = field(default_factory=list)
-    pages: list[str] = field(default_factory=list)
-    written_causes: dict[int, tuple[str, int]] = field(default_factory=dict)
-    watched: int | None = None
-    wide_at: int = 0
+    stored: StoredState = field(default_factory=StoredState)
+
+    def changed(
+        self,
+        run: Run,
+        outputs: Mapping[int, bytes],
+        errors: Mapping[int, bytes],
+        causes: Causes,
+        joined: JoinedOutputs | None,
+    ) -> Record:
+        same = self.plan, self.event, self.after, self.rerun_of, self.replay, self.order
+        return Record(run, *same, outputs, errors, causes, joined, self.stored)
 
     @property
     def is_wide(self) -> bool:
@@ -143,35 +164,52 @@ class Record(RunRecord):
     @property
     def next_wide_at(self) -> int:
         """`wide_at` once the run is written as it is."""
-        return self.revision + 1 if self.is_wide else self.wide_at
+        return self.stored.revision + 1 if self.is_wide else self.stored.wide_at
+
+    def count_write(self) -> None:
+        """The run is written as it is."""
+        stored = self.stored
+        stored.wide_at = self.next_wide_at
+        stored.revision += 1
+        stored.written_causes = self.causes
 
 
-class Results(MutableMapping[int, bytes]):
-    """Outputs or errors by step; those that are in other items are read when one of them is needed."""
+class Results(Mapping[int, bytes]):
+    """Outputs or errors by step; those that are in other items are read, all at once, when one of them is needed.
+    `elsewhere` is shared by all that came of the same item."""
 
-    def __init__(self, known: dict[int, bytes], elsewhere: set[int], fetch: Callable[[], None]) -> None:
-        self.known, self.elsewhere, self._fetch = known, elsewhere, fetch
+    def __init__(self, known: dict[int, bytes], elsewhere: Elsewhere) -> None:
+        self._known, self._elsewhere = known, elsewhere
 
     def __getitem__(self, step: int) -> bytes:
-        if step not in self.known and step in self.elsewhere:
-            self._fetch()
-        return self.known[step]
+        if step in self._known:
+            return self._known[step]
+        return self._elsewhere.read()[step]
 
     def __contains__(self, step: object) -> bool:
-        return step in self.known or step in self.elsewhere
+        return step in self._known or step in self._elsewhere.steps
 
-    def __setitem__(self, step: int, result: bytes) -> None:
-        self.known[step] = result
-
-    def __delitem__(self, step: int) -> None:
-        self.known.pop(step, None)
-        self.elsewhere.discard(step)
+    def __or__(self, more: dict[int, bytes]) -> Results:
+        return Results(self._known | more, self._elsewhere)
 
     def __iter__(self) -> Iterator[int]:
-        return iter({**self.known, **dict.fromkeys(self.elsewhere)})
+        return iter({**self._known, **dict.fromkeys(self._elsewhere.steps)})
 
     def __len__(self) -> int:
-        return len(self.known.keys() | self.elsewhere)
+        return len(self._known.keys() | self._elsewhere.steps)
+
+
+class Elsewhere:
+    """Results that are not in the item of their run. `fetch` reads them."""
+
+    def __init__(self, steps: Set[int], fetch: Callable[[], dict[int, bytes]]) -> None:
+        self.steps, self._fetch = steps, fetch
+        self._read: dict[int, bytes] | None = None
+
+    def read(self) -> dict[int, bytes]:
+        if self._read is None:
+            self._read = self._fetch() if self.steps else {}
+        return self._read
 
 
 def stored_run(item: Item) -> StoredRun:
@@ -219,11 +257,11 @@ def run_item(record: Record, ttl: int) -> Item:
     run, event = record.run, record.event
     item: Item = {
         **run_key(run.id),
-        "v": {"N": str(record.revision + 1)},
+        "v": {"N": str(record.stored.revision + 1)},
         "s": {"B": _compact(pack(run))},
         "f": {"S": record.plan.function_id},
         "n": {"N": str(record.plan.version)},
-        "p": {"N": str(record.position)},
+        "p": {"N": str(record.stored.position)},
         "a": {"N": str(record.after)},
     }
     if is_kept_in_runs(event):
@@ -239,19 +277,19 @@ def run_item(record: Record, ttl: int) -> Item:
         item["ro"] = {"S": record.rerun_of}
     if record.replay is not None:
         item["rp"] = {"S": record.replay}
-    if record.attempts:
-        item["h"] = {"B": write_attempts(record.attempts, run.created_at)}
-    if record.pages:
-        item["hp"] = {"L": [{"S": page} for page in record.pages]}
+    if record.stored.attempts:
+        item["h"] = {"B": write_attempts(record.stored.attempts, run.created_at)}
+    if record.stored.pages:
+        item["hp"] = {"L": [{"S": page} for page in record.stored.pages]}
     if len(run.steps) > AT_ONCE:
         item["w"] = {"N": str(record.next_wide_at)}
     if record.causes:
         item["c"] = {"B": _write_causes(record.causes, run)}
-    if record.watched is not None:
-        item["l"] = {"N": str(record.watched)}
-    partition = _status_partition(run, record.position)
+    if record.stored.watched is not None:
+        item["l"] = {"N": str(record.stored.watched)}
+    partition = _status_partition(run, record.stored.position)
     if partition is not None:
-        item["gk"], item["gs"] = {"S": partition}, {"N": str(record.position)}
+        item["gk"], item["gs"] = {"S": partition}, {"N": str(record.stored.position)}
     if run.ended_at is not None:
         item["ttl"] = {"N": str(ttl)}
     return item
@@ -263,7 +301,7 @@ def approval_item(record: Record, timer: Timer, until: int) -> Item:
     return {
         **approval_key(run_id, timer.index, timer.attempt),
         "gk": {"S": approvals_partition(shard_of(run_id, STATUS_SHARDS))},
-        "gs": {"N": str(record.position)},
+        "gs": {"N": str(record.stored.position)},
         "ttl": {"N": str(until // 1000 + _DAY_S)},
     }
 
@@ -272,7 +310,7 @@ def is_kept_in_runs(event: Event) -> bool:
     return len(event.body) <= _EVENT
 
 
-def _write_causes(causes: dict[int, tuple[str, int]], run: Run) -> bytes:
+def _write_causes(causes: Causes, run: Run) -> bytes:
     """The time is left out where it is that of the attempt's start."""
     rows = [[step, name] if at == run.steps[step].at else [step, name, at] for step, (name, at) in causes.items()]
     return _compact(orjson.dumps(rows))
@@ -293,14 +331,14 @@ def _expanded(content: bytes) -> bytes:
 
 
 def is_long_history(record: Record) -> bool:
-    return sum(40 + attempt.size * (attempt.ref is None) for attempt in record.attempts) > _PAGE
+    return sum(40 + attempt.size * (attempt.ref is None) for attempt in record.stored.attempts) > _PAGE
 
 
 def is_long_result(record: Record, attempt: StoredAttempt) -> bool:
     """Whether a result should be an item of its own."""
     if attempt.size > SHORT * 10:
         return True
-    others = sum(60 + attempt.size * (attempt.ref is None) for attempt in record.attempts)
+    others = sum(60 + attempt.size * (attempt.ref is None) for attempt in record.stored.attempts)
     event = min(len(record.event.body), _EVENT)
     return attempt.size > SHORT and 350 + event + others + attempt.size > SMALL
 

@@ -21,6 +21,7 @@ from stepwell.core.run.messages import (
     Answers,
     AttemptEnded,
     AttemptLost,
+    AttemptPostponed,
     AttemptStarted,
     CancelRequested,
     ClearTimer,
@@ -65,7 +66,7 @@ def advance(plan: Plan, run: Run, fact: Fact, answers: Answers, now: int) -> Dec
     """Fold one fact into a run. `answers` must cover `questions(plan, run, fact)`."""
     draft = Draft(plan, run, answers, now)
     if not _HANDLERS[type(fact)](draft, fact):
-        claims_nothing = isinstance(fact, AttemptStarted)
+        claims_nothing = isinstance(fact, AttemptStarted | AttemptPostponed)
         return Decision(run, () if claims_nothing else tuple(outstanding(plan, run)))
     return Decision(draft.finish(), tuple(draft.commands))
 
@@ -164,6 +165,11 @@ def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
     return True
 
 
+def _attempt_postponed(draft: Draft, fact: AttemptPostponed) -> bool:
+    """It stays claimed; only the engine's record of who claims it, and when, changes."""
+    return False
+
+
 def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
     state, step = draft.steps[fact.step], draft.plan.steps[fact.step]
     if not is_current(state, fact) or (step.is_approval and isinstance(fact, AttemptLost)):  # no worker has it
@@ -252,6 +258,7 @@ _HANDLERS: dict[type, Callable[[Draft, Any], bool]] = {
     RunResumed: _run_resumed,
     StepKept: _step_kept,
     AttemptStarted: _attempt_started,
+    AttemptPostponed: _attempt_postponed,
     AttemptEnded: _attempt_over,
     AttemptLost: _attempt_over,
     RetryDue: _retry_due,

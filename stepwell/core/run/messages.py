@@ -76,6 +76,15 @@ class AttemptStarted:
 
 
 @immutable
+class AttemptPostponed:
+    """The claimed attempt was never started, and is to be started anew at `until` (ms since the epoch)."""
+
+    step: int
+    attempt: int
+    until: int
+
+
+@immutable
 class AttemptEnded:
     step: int
     attempt: int
@@ -129,6 +138,7 @@ Fact = (
     | RunResumed
     | StepKept
     | AttemptStarted
+    | AttemptPostponed
     | AttemptEnded
     | AttemptLost
     | RetryDue

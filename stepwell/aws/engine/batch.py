@@ -1,0 +1,259 @@
+"""One batch of the engine on DynamoDB: one conditional write for each transition of a run.
+
+What a run refers to is written before the run, and what it asks for (near timers, waits) after it, so that a crash
+between any two requests leaves what the redelivered message finds and completes. What brings the run on if no message
+ever does is written before it too: far timers, and watches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from stepwell.aws.engine.results import record_of
+from stepwell.aws.engine.run_writer import RunWriter
+from stepwell.aws.engine.shared_outcomes import SharedOutcomes
+from stepwell.aws.engine.stored_events import StoredEvents
+from stepwell.aws.observability import count, duration
+from stepwell.aws.table.items import delete_items, put_items
+from stepwell.aws.table.keys import Item, Key, rerun_key, run_key, wait_partitions
+from stepwell.aws.table.lists import Listed
+from stepwell.aws.table.positions import newest_position, next_position
+from stepwell.aws.table.runs import Record, StoredState
+from stepwell.core.events.events import Event, user_key
+from stepwell.core.routing.triggers import Catalog
+from stepwell.core.run.messages import AttemptEnded, EmitEnd, RecordAttempt, Timer
+from stepwell.platform import (
+    Accepted,
+    AttemptId,
+    FoundWaits,
+    Idempotency,
+    NewEvent,
+    NotWritten,
+    RunFact,
+    RunRecord,
+    Transition,
+    WaitPlace,
+)
+
+if TYPE_CHECKING:
+    from stepwell.aws.engine.store import DynamoStore
+
+log = logging.getLogger("stepwell.aws")
+
+
+class DynamoBatch:
+    """Implements `platform.Batch`. Others change the same runs meanwhile: nothing is known of an earlier batch.
+
+    `request_ids`: of the attempts whose outcomes came with this batch.
+    """
+
+    most_events: int | None = 5000  # ten messages with as many have to be done within `advance`'s minute
+
+    def __init__(self, store: DynamoStore, now: int) -> None:
+        self.now, self._store, self._table = now, store, store.table
+        self.request_ids: dict[AttemptId, str] = {}
+        self._catalog: Catalog | None = None
+        self._records: dict[str, Record] = {}
+        self._added: set[str] = set()  # runs that this batch makes, or finds made by a message that comes again
+        self._released: list[tuple[Key, str | None]] = []  # what paused events need no longer, once a run is written
+        self._sent_timers: list[tuple[Key, str | None, Timer]] = []  # whose messages came, with their runs
+        self._over: list[Key] = []  # waits and timers; as long as they are there, a redelivered event finds its runs
+        self._listed_runs: dict[str, Listed] = {}
+        self._events = StoredEvents(store.table, store.registry, store.retention_s, now)
+        self._outcomes = SharedOutcomes(store.table, self.request_ids, store.retention_s, now)
+        self._writer = RunWriter(store.table, store.resources, store.registry, store.timers, self.request_ids, now)
+
+    def flush(self) -> None:
+        """Write persons and lists, and send the timers of this batch. Raises NotWritten."""
+        store, accepted = self._store, self._events.accepted
+        store.users.record([event for new, event in accepted if new.replay is None], self.now)
+        listed = {event.id: Listed(event.position, event.id, event.name, user_key(event.user)) for _, event in accepted}
+        store.lists.add(list(listed.values()), list(self._listed_runs.values()), self.now)
+        store.timers.send(self.now)
+        store.waking.send()
+        store.paused_events.send()
+        released = [key for key, run in self._released if run is None or self._records[run].stored.revision]
+        settled = [key for key, run, timer in self._sent_timers if self._is_settled(run, timer)]
+        delete_items(self._table.name, [*self._over, *released, *settled])
+
+    def forget_timer(self, item: Key, run_id: str | None, timer: Timer) -> None:
+        """Let the item of a far timer go, whose message has come, as soon as its run does not wait for it. `run_id`:
+        None if the run is gone."""
+        self._sent_timers.append((item, run_id, timer))
+
+    def _is_settled(self, run_id: str | None, timer: Timer) -> bool:
+        """By what is written: a run whose change was not is not known any more, and its message comes again."""
+        if run_id is None:
+            return True
+        record = self._records.get(run_id)
+        return record is not None and self._store.timers.is_settled(record.plan, record.run, timer)
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    @property
+    def idempotency(self) -> Idempotency:
+        return self._store.idempotency
+
+    def catalog(self) -> Catalog:
+        if self._catalog is None:  # one for the whole batch
+            self._catalog = self._store.registry.catalog()
+        return self._catalog
+
+    def look_again(self) -> None:
+        """Let the next catalog be made from what the table says then."""
+        self._store.registry.look_again()
+        self._catalog = None
+
+    def position(self) -> int:
+        return newest_position(self.now)
+
+    def put_events(self, events: Sequence[NewEvent]) -> list[Accepted | NotWritten | None]:
+        return self._events.put(events, self.catalog())
+
+    def hold(self, function_id: str, event: Event) -> bool:
+        try:
+            self._store.paused_events.put(function_id, event, self.now)
+        except self._table.errors.ClientError as error:
+            log.warning("event %s is not kept yet: %s", event.id, error)
+            return False
+        return True
+
+    def forget_held(self, key: Key, run_id: str | None) -> None:
+        """An event need not be kept any longer for a function: as soon as its run is written, if it has one."""
+        self._released.append((key, run_id))
+
+    def events(self, ids: Sequence[str]) -> dict[str, Event]:
+        return self._events.read(ids)
+
+    def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
+        return self._events.find(name, key, after, before)
+
+    def continue_scan(self, run_id: str, pause: int, after: int) -> None:
+        self._store.waking.continue_scan(run_id, pause, after)
+
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
+        """A page of each partition; `Waking` sees to the others."""
+        partitions = [partition for key in keys for partition in wait_partitions(event.name, key)]
+        if self.catalog().is_awaited_by_name(event):
+            partitions += wait_partitions(event.name, None)
+        pages = self._table.each(lambda partition: self._store.waking.page(event.id, partition), partitions)
+        return FoundWaits([wait for page in pages for wait in page])
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        wanted = list(run_ids)
+        missing = [run_id for run_id in wanted if run_id not in self._records]
+        for record in self._read(self._table.get_many([run_key(run_id) for run_id in missing])) if missing else ():
+            self._records[record.run.id] = record
+        return {run_id: self._records[run_id] for run_id in wanted if run_id in self._records}
+
+    def _read(self, items: Sequence[Item]) -> list[Record]:
+        elsewhere = [item["ei"]["S"] for item in items if "e" not in item]
+        events = self.events(elsewhere) if elsewhere else {}
+        return [record_of(item, events, self._store.registry, self._table.get_many) for item in items]
+
+    def add(self, record: RunRecord) -> None:
+        self._added.add(record.run.id)
+        stored = StoredState(next_position(record.run.created_at))
+        self._records[record.run.id] = Record(
+            record.run, record.plan, record.event, record.after, record.rerun_of, record.replay, stored=stored
+        )
+
+    def commit(self, transitions: Sequence[Transition]) -> Sequence[RunRecord | NotWritten | None]:
+        return self._table.each(self._commit, transitions)
+
+    def _commit(self, transition: Transition) -> Record | NotWritten | None:
+        record = transition.record
+        assert isinstance(record, Record)
+        run_id = record.run.id
+        try:
+            self._writer.prepare(transition)
+            may_wait = self._outcomes.may_wait(transition, record)
+            current = self._wait(record) if may_wait else self._write(transition, record)
+            if current is not None:
+                self._records[run_id] = current
+                return current
+            if may_wait:
+                self._records.pop(run_id)  # what is written does not hold the outcomes
+                return None
+            self._records[run_id] = record
+            self._over += self._writer.follow(transition, record, is_new=run_id in self._added)
+        except self._table.errors.ClientError as error:
+            self._records.pop(run_id, None)
+            return NotWritten(str(error))
+        _measure(transition)
+        if run_id in self._added:
+            self._listed_runs[run_id] = _listed(record)
+        return None
+
+    def _write(self, transition: Transition, record: Record) -> Record | None:
+        """Write the run, if it has changed; the current record if somebody else did meanwhile."""
+        if not self._writer.must_write(transition, record):
+            return None
+        item = self._writer.write(transition, record)
+        if item is not None:
+            return self._read([item])[0]
+        self._outcomes.run_was_written(transition, record)
+        record.count_write()
+        return None
+
+    def _wait(self, record: Record) -> Record | None:
+        """Leave outcomes to who folds next; the current record if somebody changed the run meanwhile. Who does so
+        later looks for outcomes after it (`overtaken`), so that one of the two sees both."""
+        (current,) = self._read(self._table.get_many([run_key(record.run.id)]))
+        return current if current.stored.revision != record.stored.revision else None
+
+    # --- wide runs -------------------------------------------------------------------------------------------------
+
+    def keep_outcomes(self, facts: Sequence[RunFact]) -> list[RunFact]:
+        """Write down the outcomes of runs of which many attempts run, before anything is folded."""
+        return self._outcomes.write(facts, self._records)
+
+    def pending_outcomes(self, record: RunRecord) -> Sequence[AttemptEnded]:
+        assert isinstance(record, Record)
+        return self._outcomes.read(record)
+
+    def look_for_outcomes(self, record: RunRecord) -> None:
+        """Let whoever folds this revision of a run look for outcomes, as if it was wide."""
+        assert isinstance(record, Record)
+        record.stored.wide_at = record.stored.revision
+
+    def overtaken(self) -> list[RunFact]:
+        """Outcomes that were left to wait by somebody who did not know what this batch has written."""
+        changed = self._outcomes.take_overtaken()
+        records = self.load(changed)
+        return [
+            RunFact(run_id, fact, changed[run_id])
+            for run_id, record in records.items()
+            for fact in self.pending_outcomes(record)
+        ]
+
+    # --- reruns ----------------------------------------------------------------------------------------------------
+
+    def put_reruns(self, run_ids: Sequence[str]) -> None:
+        """Let reruns and replays be found by their events, and in lists; also those that were there before, since
+        nobody knows how far whoever made them came."""
+        records = [self._records[run_id] for run_id in run_ids]
+        keys = [rerun_key(record.event.id, record.stored.position) for record in records]
+        items = [{**key, "r": {"S": run_id}} for key, run_id in zip(keys, run_ids, strict=True)]
+        put_items(self._table.name, items)
+        self._listed_runs.update((record.run.id, _listed(record)) for record in records)
+
+
+def _listed(record: Record) -> Listed:
+    user, function = user_key(record.event.user), record.plan.function_id
+    return Listed(record.stored.position, record.run.id, None, user, function, record.replay)
+
+
+def _measure(transition: Transition) -> None:
+    if transition.before.run is not transition.record.run:
+        for command in transition.commands:
+            if isinstance(command, EmitEnd):
+                count(f"Runs{command.status.capitalize()}")
+            elif isinstance(command, RecordAttempt) and command.attempt:  # attempt 0 was none of this run
+                count(f"Attempts{command.status.capitalize()}")
+                if command.started_at is not None:
+                    duration("StepDuration", command.ended_at - command.started_at)

@@ -1,0 +1,208 @@
+"""The engine's store in memory, and a dispatcher that writes down what it is asked for: for tests of the engine.
+
+Several batches may be open at once, as on AWS: a transition of a run that another batch has changed meanwhile loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from stepwell.core.events.events import Event
+from stepwell.core.plan import Plan
+from stepwell.core.routing.heads import wait_paths
+from stepwell.core.routing.not_started import NotStarted
+from stepwell.core.routing.triggers import Catalog
+from stepwell.core.routing.versions import Route, State
+from stepwell.core.run.messages import AttemptEnded, ClearTimer, CloseWait, OpenWait, RecordAttempt, SetTimer, Timer
+from stepwell.platform import (
+    Accepted,
+    Effects,
+    FoundWaits,
+    FreeSlots,
+    IncomingEvent,
+    NewEvent,
+    NotWritten,
+    OpenedWait,
+    RunFact,
+    RunRecord,
+    Transition,
+    WaitPlace,
+)
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(slots=True)
+class StoredEvent:
+    event: Event
+    keys: Sequence[bytes]
+    accepted_at: int
+    cause: str | None = None
+    starts: Sequence[str] = ()
+    replay: str | None = None
+    not_started: list[NotStarted] = field(default_factory=list)
+
+
+class MemoryStore:
+    """Implements `platform.Store`. `plans`: of the functions that are live."""
+
+    def __init__(self, *plans: Plan) -> None:
+        self.plans = {plan.function_id: plan for plan in plans}
+        self.paused: set[str] = set()
+        self.events: dict[str, StoredEvent] = {}  # in the order in which they were accepted
+        self.held: dict[str, list[Event]] = {}  # by function
+        self.runs: dict[str, RunRecord] = {}
+        self.attempts: dict[tuple[str, int, int], RecordAttempt] = {}
+        self.timers: dict[tuple[str, Timer], int] = {}
+        self.waits: dict[tuple[str, int], tuple[str, bytes | None, int]] = {}  # name, key, deadline
+        self.idempotency = MemoryIdempotency(self)
+
+    def batch(self, now: int) -> MemoryBatch:
+        return MemoryBatch(self, now)
+
+    def catalog(self) -> Catalog:
+        states = {name: State.PAUSED if name in self.paused else State.ON for name in self.plans}
+        waits = [(pause.event, pause.match) for plan in self.plans.values() for pause in plan.pauses if pause.event]
+        return Catalog([Route(plan, state=states[name]) for name, plan in self.plans.items()], wait_paths(waits))
+
+    def take_due(self, now: int) -> list[RunFact]:
+        """The facts of the timers that are due."""
+        due = [name for name, due_at in self.timers.items() if due_at <= now]
+        for name in due:
+            del self.timers[name]
+        return [RunFact(run_id, timer.fact()) for run_id, timer in due]
+
+
+class MemoryIdempotency:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._claims: dict[tuple[str, bytes], tuple[str, int]] = {}  # run and the time of its event
+
+    def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
+        at = next(stored.accepted_at for stored in self._store.events.values() if stored.event.position == position)
+        first, since = self._claims.get((function_id, value), ("", at - _DAY_MS))
+        if at - since >= _DAY_MS:
+            self._claims[function_id, value] = first, _ = run_id, at
+        return first
+
+    def refuse(self, event: Event, not_started: Sequence[NotStarted]) -> None:
+        self._store.events[event.id].not_started += not_started
+
+
+class MemoryBatch:
+    """Implements `platform.Batch`. What is committed is there at once."""
+
+    most_events: int | None = None
+
+    def __init__(self, store: MemoryStore, now: int) -> None:
+        self.now, self._store = now, store
+        self._added: dict[str, RunRecord] = {}
+        self.continued: list[tuple[str, int, int]] = []
+
+    @property
+    def idempotency(self) -> MemoryIdempotency:
+        return self._store.idempotency
+
+    def catalog(self) -> Catalog:
+        return self._store.catalog()
+
+    def position(self) -> int:
+        return len(self._store.events)
+
+    def put_events(self, events: Sequence[NewEvent]) -> list[Accepted | NotWritten | None]:
+        return [self._put(new) for new in events]
+
+    def _put(self, new: NewEvent) -> Accepted | None:
+        known, cause = self._store.events.get(new.event.id), None if new.cause is None else new.cause.id
+        if known is not None:
+            is_same = cause is not None and cause == known.cause
+            return Accepted(known.event.position, known.starts) if is_same else None
+        event = new.event.at_position(len(self._store.events) + 1)
+        not_started = list(new.not_started)
+        self._store.events[event.id] = StoredEvent(
+            event, new.keys, self.now, cause, new.starts, new.replay, not_started
+        )
+        return Accepted(event.position, new.starts)
+
+    def hold(self, function_id: str, event: Event) -> bool:
+        self._store.held.setdefault(function_id, []).append(event)
+        return True
+
+    def events(self, ids: Sequence[str]) -> dict[str, Event]:
+        return {event_id: self._store.events[event_id].event for event_id in ids if event_id in self._store.events}
+
+    def find_events(self, name: str, key: bytes | None, after: int, before: int) -> Iterator[Event]:
+        for stored in list(self._store.events.values()):
+            is_in_time = stored.event.position > after and stored.accepted_at < before
+            if is_in_time and stored.event.name == name and stored.replay is None and (not key or key in stored.keys):
+                yield stored.event
+
+    def continue_scan(self, run_id: str, pause: int, after: int) -> None:
+        self.continued.append((run_id, pause, after))
+
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
+        found = [
+            OpenedWait(run_id, pause, deadline)
+            for (run_id, pause), (name, key, deadline) in self._store.waits.items()
+            if name == event.name and (key is None or key in keys)
+        ]
+        return FoundWaits(found)
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        known = {**self._store.runs, **self._added}
+        return {run_id: known[run_id] for run_id in run_ids if run_id in known}
+
+    def pending_outcomes(self, record: RunRecord) -> Sequence[AttemptEnded]:
+        return ()
+
+    def add(self, record: RunRecord) -> None:
+        self._added[record.run.id] = replace(record, order=len(self._store.runs) + len(self._added) + 1)
+
+    def commit(self, transitions: Sequence[Transition]) -> Sequence[RunRecord | NotWritten | None]:
+        return [self._commit(transition) for transition in transitions]
+
+    def _commit(self, transition: Transition) -> RunRecord | None:
+        store, record = self._store, transition.record
+        run_id, current = record.run.id, store.runs.get(record.run.id)
+        self._added.pop(run_id, None)
+        if current is not None and current is not transition.before:
+            return current
+        store.runs[run_id] = record
+        for command in transition.commands:
+            if isinstance(command, RecordAttempt):
+                store.attempts[run_id, command.step, command.attempt] = command
+            elif isinstance(command, SetTimer):
+                store.timers[run_id, command.timer] = command.due_at
+            elif isinstance(command, ClearTimer):
+                store.timers.pop((run_id, command.timer), None)
+            elif isinstance(command, OpenWait):
+                name = record.plan.pauses[command.pause].event or ""
+                store.waits[run_id, command.pause] = name, command.key, command.deadline
+            elif isinstance(command, CloseWait):
+                store.waits.pop((run_id, command.pause), None)
+        return None
+
+
+class RecordingDispatcher:
+    """Implements `platform.Dispatcher`: has so many slots, and writes down what it is asked for."""
+
+    def __init__(self, programs: int = 1000, calls: int = 1000) -> None:
+        self.free = FreeSlots(programs, calls)
+        self.effects = Effects()
+
+    def slots(self) -> FreeSlots:
+        return FreeSlots(0, 0) if self.effects.queued else self.free
+
+    def carry_out(self, effects: Effects) -> Sequence[IncomingEvent]:
+        for attempt in effects.starts:
+            calls = attempt.record.plan.steps[attempt.step].calls
+            self.free = FreeSlots(self.free.programs - (not calls), self.free.calls - calls)
+        for name in ("starts", "queued", "stops", "released", "events"):
+            getattr(self.effects, name).extend(getattr(effects, name))
+        return effects.events
+
+    def take(self) -> Effects:
+        """What it was asked for since it was asked last."""
+        taken, self.effects = self.effects, Effects()
+        return taken
