@@ -11,8 +11,7 @@ from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.attempt_logs import AttemptLogs
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.clock import Clock
-from stepwell.local.engine.slots import AttemptId
-from stepwell.platform import RunFact
+from stepwell.platform import AttemptId, RunFact
 
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with
 
