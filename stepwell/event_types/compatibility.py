@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from stepwell.core.definition.problems import Pointer
 from stepwell.event_types.constraints import Constraints
-from stepwell.event_types.containment import Containment, Reason
+from stepwell.event_types.containment import Containment
 from stepwell.event_types.described import describes, event_schema
+from stepwell.event_types.limits import Reason
 from stepwell.event_types.schema import Document, Schema, json_pointer
 
 Level = Literal["full", "backward", "forward", "none"]

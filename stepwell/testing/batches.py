@@ -212,7 +212,7 @@ class Batches:
         pages = self.outside_db.get_paginator("scan").paginate(TableName=self.resources.table)
         items = [item for page in pages for item in page["Items"]]
         runs = [stored_run(item) for item in items if item["pk"]["S"].startswith("R#") and item["sk"]["S"] == "r"]
-        return [(run, all_attempts(run, self.session.store.get_many)) for run in runs]
+        return [(run, all_attempts(run, self.session.store.table.get_many)) for run in runs]
 
 
 class _Accepted:

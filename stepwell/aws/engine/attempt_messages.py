@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import NOTHING, MessageFacts
 from stepwell.aws.engine.session import EngineSession
 from stepwell.aws.observability import count
@@ -20,7 +21,7 @@ from stepwell.aws.queues.received_messages import (
 )
 from stepwell.aws.steps.outcomes import outcome_of_destination
 from stepwell.core.plan import Step
-from stepwell.core.run.messages import AttemptEnded, AttemptLost, AttemptStarted, Outcome
+from stepwell.core.run.messages import AttemptEnded, AttemptLost, AttemptPostponed, AttemptStarted, Outcome
 from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.platform import Cause, RunFact, RunRecord
 
@@ -33,9 +34,9 @@ class AttemptMessages:
     def __init__(self, session: EngineSession) -> None:
         self._store, self._tokens, self._dispatcher = session.store, session.tokens, session.dispatcher
 
-    def destination(self, message: Destination, cause: Cause, now: int) -> MessageFacts:
+    def destination(self, batch: DynamoBatch, message: Destination, cause: Cause) -> MessageFacts:
         attempt = message.attempt
-        found = self._find(attempt)
+        found = self._find(batch, attempt)
         if found is None:
             return NOTHING
         record, step = found
@@ -45,71 +46,72 @@ class AttemptMessages:
         ):  # it must be readable again
             request_ids[attempt.run_id, step, attempt.number] = message.request_id
         if message.is_expired:
-            facts = self._try_again(record, step, attempt, cause, now)
+            facts = self._try_again(batch, record, step, attempt, cause)
         else:
-            outcome = outcome_of_destination(message.record, record.plan.steps[step], now)
+            outcome = outcome_of_destination(message.record, record.plan.steps[step], batch.now)
             facts = [RunFact(attempt.run_id, AttemptEnded(step, attempt.number, outcome), cause)]
         return MessageFacts(facts=facts, request_ids=request_ids)
 
-    def task_stopped(self, message: TaskStopped, cause: Cause, now: int) -> MessageFacts:
-        stopped = self._dispatcher.containers.outcome_of_stopped_task(message.event, now)
+    def task_stopped(self, batch: DynamoBatch, message: TaskStopped, cause: Cause) -> MessageFacts:
+        stopped = self._dispatcher.containers.outcome_of_stopped_task(message.event, batch.now)
         if stopped is None:
             return NOTHING
-        found = self._find(AttemptName(stopped.run_id, stopped.step, stopped.attempt, stopped.token))
+        found = self._find(batch, AttemptName(stopped.run_id, stopped.step, stopped.attempt, stopped.token))
         if found is None:
             return NOTHING
         fact = _ended(found[1], stopped.attempt, stopped.outcome)
         request_ids = {(stopped.run_id, found[1], stopped.attempt): stopped.task}
         return MessageFacts(facts=[RunFact(stopped.run_id, fact, cause)], request_ids=request_ids)
 
-    def outcome_reported(self, message: OutcomeReported, cause: Cause, now: int) -> MessageFacts:
-        found = self._find(message.attempt)
+    def outcome_reported(self, batch: DynamoBatch, message: OutcomeReported, cause: Cause) -> MessageFacts:
+        found = self._find(batch, message.attempt)
         if found is None:
             return NOTHING
         fact = _ended(found[1], message.attempt.number, message.outcome)
         return MessageFacts(facts=[RunFact(message.attempt.run_id, fact, cause)])
 
-    def start_again(self, message: StartAgain, cause: Cause, now: int) -> MessageFacts:
-        found = self._find(message.attempt)
+    def start_again(self, batch: DynamoBatch, message: StartAgain, cause: Cause) -> MessageFacts:
+        found = self._find(batch, message.attempt)
         if found is None:
             return NOTHING
         fact = AttemptStarted(found[1], message.attempt.number)
         return MessageFacts(facts=[RunFact(message.attempt.run_id, fact, Cause(cause.id, redelivered=True))])
 
-    def stop_containers(self, message: StopContainers, cause: Cause, now: int) -> MessageFacts:
-        record = self._store.load([message.run_id]).get(message.run_id)
+    def stop_containers(self, batch: DynamoBatch, message: StopContainers, cause: Cause) -> MessageFacts:
+        record = batch.load([message.run_id]).get(message.run_id)
         if record is not None and record.run.status is RunStatus.CANCELLED:  # nobody can have others stopped
             self._dispatcher.containers.stop(message.run_id)
         return NOTHING
 
-    def _find(self, attempt: AttemptName) -> tuple[RunRecord, int] | None:
+    def _find(self, batch: DynamoBatch, attempt: AttemptName) -> tuple[RunRecord, int] | None:
         """The run of an attempt, and its step's index; None if the message's token is not this attempt's, or the run is
         gone."""
         if not self._tokens.is_valid(attempt.token, attempt.run_id, attempt.step_id, attempt.number):
             count("OutcomesRefused")
             log.error("an outcome for step %r of run %r without its token is refused", attempt.step_id, attempt.run_id)
             return None
-        record = self._store.load([attempt.run_id]).get(attempt.run_id)
+        record = batch.load([attempt.run_id]).get(attempt.run_id)
         if record is None:
             log.warning("an outcome of run %s comes after the run was deleted", attempt.run_id)
             return None
         return record, _index(record.plan.steps, attempt.step_id)
 
-    def _try_again(self, record: RunRecord, step: int, attempt: AttemptName, cause: Cause, now: int) -> list[RunFact]:
-        """The invocation waited too long in Lambda's queue and was never started: neither a loss nor a failure. The
-        fact is known already, so it only writes down when the attempt is claimed next: the sweeper waits from then on.
-        """
+    def _try_again(
+        self, batch: DynamoBatch, record: RunRecord, step: int, attempt: AttemptName, cause: Cause
+    ) -> list[RunFact]:
+        """The invocation waited too long in Lambda's queue and was never started: neither a loss nor a failure. What is
+        written down is when the attempt is claimed next: the sweeper waits from then on."""
         state = record.run.steps[step]
         if state.status is not StepStatus.RUNNING or state.attempt != attempt.number:
             return []
         log.warning(
             "attempt %s of step %s of run %s was never started", attempt.number, attempt.step_id, attempt.run_id
         )
-        due = now + min(MAX_DELAY_MS, max(1000, (now - state.at) // _OLDEST))
+        due = batch.now + min(MAX_DELAY_MS, max(1000, (batch.now - state.at) // _OLDEST))
         message = again_message(attempt.run_id, attempt.step_id, attempt.number, str(attempt.token), due)
-        send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, now))])
-        record.causes[step] = (cause.id, due)
-        return [RunFact(attempt.run_id, AttemptStarted(step, attempt.number), Cause(cause.id, redelivered=False))]
+        send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, batch.now))])
+        postponed = AttemptPostponed(step, attempt.number, due)
+        return [RunFact(attempt.run_id, postponed, Cause(cause.id, redelivered=False))]
 
 
 def _ended(step: int, attempt: int, outcome: Outcome | None) -> AttemptEnded | AttemptLost:

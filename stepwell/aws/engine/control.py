@@ -21,6 +21,8 @@ from stepwell.core.events.events import Event
 from stepwell.core.routing.versions import Routing, RoutingChange
 from stepwell.core.run.messages import AttemptEnded, CancelRequested, Outcome
 from stepwell.core.run.resume import Restart
+from stepwell.engine.replay import replay_events
+from stepwell.engine.rerun import rerun
 from stepwell.platform import Cause, NotWritten, Replayed, RunFact
 
 if TYPE_CHECKING:
@@ -37,15 +39,14 @@ class Control:
 
     def cancel(self, run_id: str) -> None:
         """Cancel a run; of a run that is cancelled already, stop what may still run. Raises NotWritten."""
-        now = now_ms()
-        self._session.begin()
-        record = self._store.load([run_id]).get(run_id)
+        batch = self._store.batch(now_ms())
+        record = batch.load([run_id]).get(run_id)
         if record is not None and record.run.ended_at is None:
             self._send_ended(run_id)
         cause = cause_of(ended_identity(run_id), redelivered=True)  # the same when it is asked again, or by the message
-        if self._session.process(MessageFacts(facts=[RunFact(run_id, CancelRequested(), cause)]), now):
+        if self._session.process(batch, MessageFacts(facts=[RunFact(run_id, CancelRequested(), cause)])):
             raise NotWritten(f"run {run_id} could not be cancelled")
-        record = self._store.load([run_id]).get(run_id)
+        record = batch.load([run_id]).get(run_id)
         if record is not None and any(step.runtime.type == "docker" for step in record.plan.steps):
             self._session.dispatcher.containers.stop(run_id)
 
@@ -57,53 +58,50 @@ class Control:
         """End an approval with this outcome; False if it was not open any more. Raises NotWritten, KeysUnreadable."""
         from stepwell.core.run.approvals import Standing, standing  # most functions ask nobody
 
-        now = now_ms()
         self._session.tokens.require()
-        self._session.begin()
-        record = self._store.load([link.run_id]).get(link.run_id)
-        if record is None or standing(record.run, link, now) is not Standing.OPEN:
+        batch = self._store.batch(now_ms())
+        record = batch.load([link.run_id]).get(link.run_id)
+        if record is None or standing(record.run, link, batch.now) is not Standing.OPEN:
             return False
         self._send_ended(link.run_id)
         fact = AttemptEnded(link.step, link.attempt, outcome)
         cause = cause_of(ended_identity(link.run_id), redelivered=False)  # that of the message, if it ends the run
-        undone = self._engine.process([], [RunFact(link.run_id, fact, cause)], now)  # now: it does not wait for others
-        if undone | self._session.finish(now):
+        undone = self._engine.process(batch, [], [RunFact(link.run_id, fact, cause)])  # it does not wait for others
+        if undone or self._session.finish(batch):
             raise NotWritten(f"the decision on run {link.run_id} could not be written")
         # Somebody else may have been faster: the run took the first.
-        return self._store.load([link.run_id])[link.run_id].outputs.get(link.step) == outcome.output
+        return batch.load([link.run_id])[link.run_id].outputs.get(link.step) == outcome.output
 
     def rerun(self, run_id: str, restart: Restart | None = None) -> str | None:
         """Run the same event again, from the start or from a step. Answers the new run's id, or None if the function is
         not live. Raises NotWritten, CannotResume, KeysUnreadable."""
-        now = now_ms()
         self._session.tokens.require()
-        self._session.begin()
-        record = self._store.load([run_id])[run_id]
+        batch = self._store.batch(now_ms())
+        record = batch.load([run_id])[run_id]
         token = uuid4().hex
         cause = Cause(token[:12], redelivered=False)
-        self._engine.process([], [RunFact(run_id, fact, cause) for fact in self._store.waiting(record)], now)
-        record = self._store.load([run_id])[run_id]
-        new_id = self._engine.rerun(record, token, now, cause, restart)
+        self._engine.process(batch, [], [RunFact(run_id, fact, cause) for fact in batch.pending_outcomes(record)])
+        record = batch.load([run_id])[run_id]
+        new_id = rerun(self._engine, batch, record, token, cause, restart)
         if new_id is not None:
-            self._store.put_reruns([new_id])
-        self._session.finish(now)
+            batch.put_reruns([new_id])
+        self._session.finish(batch)
         return new_id
 
     def replay(
         self, function_id: str, version: int, events: Sequence[str | Event], replay: str
     ) -> list[Replayed] | None:
         """Run events on a version; None if there is no such version. Raises NotWritten, KeysUnreadable: ask again."""
-        now = now_ms()
         self._session.tokens.require()
-        self._session.begin()
+        batch = self._store.batch(now_ms())
         try:
             plan = self._session.registry.version(function_id, version).plan
         except KeyError:
             return None
         cause = cause_of(f"{function_id}/{replay}", redelivered=False)  # its events are its own again
-        done = self._engine.replay(plan, events, replay, now, cause)
-        self._store.put_reruns(list(dict.fromkeys(replayed.run_id for replayed in done if replayed.run_id is not None)))
-        self._session.finish(now)
+        done = replay_events(self._engine, batch, plan, events, replay, cause)
+        batch.put_reruns(list(dict.fromkeys(replayed.run_id for replayed in done if replayed.run_id is not None)))
+        self._session.finish(batch)
         return done
 
     def change_routing(self, function_id: str, change: RoutingChange) -> Routing:

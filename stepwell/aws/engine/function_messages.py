@@ -7,6 +7,7 @@ from itertools import islice
 
 import orjson
 
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import NOTHING, MessageFacts
 from stepwell.aws.engine.session import EngineSession
 from stepwell.aws.observability import count
@@ -25,7 +26,8 @@ from stepwell.aws.queues.received_messages import CancelRuns, ReleaseEvents, Tel
 from stepwell.core.events.cron import tick_event
 from stepwell.core.events.events import event_from, run_id
 from stepwell.core.run.messages import CancelRequested
-from stepwell.platform import Cause, IncomingEvent, RunFact
+from stepwell.engine.accept import resume
+from stepwell.platform import Cause, Effects, IncomingEvent, RunFact
 
 log = logging.getLogger("stepwell.aws")
 _CANCELLED_AT_ONCE = 100
@@ -37,24 +39,24 @@ class FunctionMessages:
         self._dispatcher, self._queue = session.dispatcher, session.resources.outcomes_queue
         self._cache_ms = round(session.resources.cache_s * 1000)
 
-    def tick_due(self, message: TickDue, cause: Cause, now: int) -> MessageFacts:
+    def tick_due(self, batch: DynamoBatch, message: TickDue, cause: Cause) -> MessageFacts:
         """A tick of a cron trigger, unless the function was changed since."""
         function_id, cron, timezone, at = message.function_id, message.cron, message.timezone, message.at
         if not self._tokens.is_valid(message.token, *tick_name(function_id, cron, timezone, at)):
             count("OutcomesRefused")
             log.error("a tick of %r at %r without its token is refused", function_id, at)
             return NOTHING
-        plan = self._store.catalog().live.get(function_id)
+        plan = batch.catalog().live.get(function_id)
         is_known = plan is not None and (cron, timezone) in [(t.cron, t.timezone) for t in plan.triggers]
-        if self._store.catalog().is_paused(function_id):
+        if batch.catalog().is_paused(function_id):
             return NOTHING  # once it is resumed, the latest that was missed is sent again
-        if is_known and at <= now:
+        if is_known and at <= batch.now:
             event = event_from(tick_event(function_id, cron, at))
             return MessageFacts([IncomingEvent(event, only=function_id, cause=cause)])
         if is_known:  # the clock here is behind
-            self._tick_later(message, at, now)
+            self._tick_later(message, at, batch.now)
         elif message.due == at:  # once more: what is known here may be older than the newest push
-            self._tick_later(message, max(at, now + min(MAX_DELAY_MS, self._cache_ms + 1000)), now)
+            self._tick_later(message, max(at, batch.now + min(MAX_DELAY_MS, self._cache_ms + 1000)), batch.now)
         return NOTHING
 
     def _tick_later(self, message: TickDue, due: int, now: int) -> None:
@@ -62,29 +64,30 @@ class FunctionMessages:
         body = tick_message(*name, str(message.token), due)
         send_messages(self._queue, [entry(body, delay_s(due, now))])
 
-    def tell_event(self, message: TellEvent, cause: Cause, now: int) -> MessageFacts:
+    def tell_event(self, batch: DynamoBatch, message: TellEvent, cause: Cause) -> MessageFacts:
         """One of the engine's own events."""
         event = event_from(orjson.loads(message.text), message.text.encode())
         if not self._tokens.is_valid(message.token, *tell_name(event.id, message.text)):
             log.error("an event %r of the engine without its token is refused", event.id)
             return NOTHING
-        return MessageFacts([IncomingEvent(event, cause=cause)]) if self._dispatcher.emit(event) else NOTHING
+        told = Effects(events=[IncomingEvent(event, cause=cause)])
+        return MessageFacts(self._dispatcher.carry_out(told))
 
-    def release_events(self, message: ReleaseEvents, cause: Cause, now: int) -> MessageFacts:
+    def release_events(self, batch: DynamoBatch, message: ReleaseEvents, cause: Cause) -> MessageFacts:
         """Start the events that were kept for a function that was resumed; if it is not live, forget them."""
         function_id = message.function_id
-        is_live, kept = self._store.kept.page(function_id, message.after)
-        events = self._store.events([event_id for event_id, _ in kept])
+        is_live, kept = self._store.paused_events.page(function_id, message.after)
+        events = batch.events([event_id for event_id, _ in kept])
         found = [events[event_id] for event_id, _ in kept if event_id in events] if is_live else []
-        self._store.look_again()  # a stale catalog would drop them: by it the function is still paused
-        facts = self._engine.release(function_id, found, cause, now)
+        batch.look_again()  # a stale catalog would drop them: by it the function is still paused
+        facts = resume(batch, function_id, found, cause)
         started = {fact.run_id for fact in facts}
         for event_id, key in kept:
             text = run_id(function_id, event_id)
-            self._store.forget_kept(key, text if text in started else None)
+            batch.forget_held(key, text if text in started else None)
         return MessageFacts(facts=facts)
 
-    def cancel_runs(self, message: CancelRuns, cause: Cause, now: int) -> MessageFacts:
+    def cancel_runs(self, batch: DynamoBatch, message: CancelRuns, cause: Cause) -> MessageFacts:
         """Cancel those runs of a deleted function that are among a page of the open runs, and ask for the next page."""
         function_id = message.function_id
         is_valid = self._tokens.is_valid(message.token, function_id, CANCEL, 0)
@@ -93,7 +96,7 @@ class FunctionMessages:
             return NOTHING
         page = self._store.lists.runs_of_status("running", message.before, _CANCELLED_AT_ONCE)
         entries = list(islice(page, _CANCELLED_AT_ONCE))
-        records = self._store.load([run for _, run in entries]).values()
+        records = batch.load([run for _, run in entries]).values()
         found = [record for record in records if record.plan.function_id == function_id]
         if len(entries) == _CANCELLED_AT_ONCE:
             following = cancel_message(function_id, entries[-1][0] + 1, str(message.token))

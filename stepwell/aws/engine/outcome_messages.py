@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from stepwell.aws.engine.attempt_messages import AttemptMessages
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.function_messages import FunctionMessages
 from stepwell.aws.engine.message_facts import MessageFacts
 from stepwell.aws.engine.run_messages import RunMessages
@@ -21,12 +22,11 @@ from stepwell.platform import Cause
 
 _RUN_ID = re.compile(r"[a-z2-7]{26}")
 
-Handler = Callable[[Any, Cause, int], MessageFacts]
+Handler = Callable[[DynamoBatch, Any, Cause], MessageFacts]
 
 
 class OutcomeMessageHandlers:
     def __init__(self, session: EngineSession) -> None:
-        self._store = session.store
         attempts, runs, functions = AttemptMessages(session), RunMessages(session), FunctionMessages(session)
         self._handlers: dict[type[received.Message], Handler] = {
             received.Destination: attempts.destination,
@@ -49,11 +49,11 @@ class OutcomeMessageHandlers:
     def kinds(self) -> set[type[received.Message]]:
         return set(self._handlers)
 
-    def load(self, messages: Iterable[received.Message]) -> None:
+    def load(self, batch: DynamoBatch, messages: Iterable[received.Message]) -> None:
         """Read the runs that a batch is about with one request."""
         runs = set(map(received.run_of, messages))
-        self._store.load(sorted(run for run in runs if isinstance(run, str) and _RUN_ID.fullmatch(run)))
+        batch.load(sorted(run for run in runs if isinstance(run, str) and _RUN_ID.fullmatch(run)))
 
-    def facts(self, message: received.Message, cause: Cause, now: int) -> MessageFacts:
+    def facts(self, batch: DynamoBatch, message: received.Message, cause: Cause) -> MessageFacts:
         """What a message brings. Raises whatever keeps it from being read: it must come again."""
-        return self._handlers[type(message)](message, cause, now)
+        return self._handlers[type(message)](batch, message, cause)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import NOTHING, MessageFacts, together
 from stepwell.aws.engine.outcome_messages import OutcomeMessageHandlers
 from stepwell.aws.engine.session import EngineSession, cause_of, engine_session, now_ms
@@ -29,8 +30,8 @@ log = logging.getLogger("stepwell.aws")
 
 SqsEvent = dict[str, Any]
 SqsAnswer = dict[str, list[dict[str, str]]]
-Read = Callable[[Any, Cause, int], MessageFacts]
-Load = Callable[[Sequence[Any]], None]
+Read = Callable[[DynamoBatch, Any, Cause], MessageFacts]
+Load = Callable[[DynamoBatch, Sequence[Any]], None]
 _UNREADABLE = "message %s cannot be read; it comes again, and in the end to the dead letters"
 
 
@@ -68,48 +69,49 @@ class QueueConsumer:
         deliveries = [_delivery(record, read_body, parse_message) for record in event["Records"]]
         return self._consume(deliveries, self._handlers.facts, self._handlers.load)
 
-    def _consume(self, deliveries: Sequence[_Delivery], read: Read, load: Load = lambda contents: None) -> SqsAnswer:
-        now = now_ms()
-        self._session.begin()
+    def _consume(
+        self, deliveries: Sequence[_Delivery], read: Read, load: Load = lambda batch, contents: None
+    ) -> SqsAnswer:
+        batch = self._session.store.batch(now_ms())
         try:
             self._session.tokens.require()
         except KeysUnreadable as error:
             log.warning("a batch of %s messages comes again: %s", len(deliveries), error)
             return _redeliver(deliveries)
         try:
-            load([delivery.content for delivery in deliveries if delivery.content is not None])
+            load(batch, [delivery.content for delivery in deliveries if delivery.content is not None])
         except Exception:  # each message then reads what it needs by itself, or fails alone
             log.warning("the runs of a batch cannot be read together", exc_info=True)
         failed: set[str] = set()  # causes
         brought: list[MessageFacts] = []
         for delivery in deliveries:
-            duration("MessageLag", now - (delivery.sent_at or now))
+            duration("MessageLag", batch.now - (delivery.sent_at or batch.now))
             try:
-                brought.append(read(delivery.readable(), delivery.cause, now))
+                brought.append(read(batch, delivery.readable(), delivery.cause))
             except Exception:
                 log.exception(_UNREADABLE, delivery.cause.id)
                 failed.add(delivery.cause.id)
         try:
-            failed |= self._session.process(together(brought), now)
+            failed |= self._session.process(batch, together(brought))
         except Exception:
             log.exception("a batch of %s messages could not be done; all of it comes again", len(deliveries))
             return _redeliver(deliveries)
         return _redeliver([delivery for delivery in deliveries if delivery.cause.id in failed])
 
-    def _arrivals(self, envelope: Any, cause: Cause, now: int) -> MessageFacts:
-        arrival = read_arrival(envelope, cause, now)
-        return NOTHING if arrival is None else MessageFacts(self._checked(arrival, cause, now))
+    def _arrivals(self, batch: DynamoBatch, envelope: Any, cause: Cause) -> MessageFacts:
+        arrival = read_arrival(envelope, cause, batch.now)
+        return NOTHING if arrival is None else MessageFacts(self._checked(batch, arrival, cause))
 
-    def _checked(self, arrival: IncomingEvent | RefusedEvent, cause: Cause, now: int) -> list[IncomingEvent]:
+    def _checked(self, batch: DynamoBatch, arrival: IncomingEvent | RefusedEvent, cause: Cause) -> list[IncomingEvent]:
         """The event if it matches its type's schema, or else the events that tell of it."""
         types, event = self._types.current(), arrival.event
         refused = types.refused([(0, event)]) if types.has_any else []
         if isinstance(arrival, IncomingEvent):
             # What was accepted when this message came first goes on, whatever its type says by now.
-            if not refused or (cause.redelivered and self._session.store.events([event.id])):
+            if not refused or (cause.redelivered and batch.events([event.id])):
                 return [arrival]
         engine = self._session.engine
-        return [alert for _, _, errors in refused for alert in engine.refuse(event, errors, now, cause)]
+        return [alert for _, _, errors in refused for alert in engine.refuse(event, errors, batch.now, cause)]
 
 
 def _delivery(record: Any, read_json: Callable[[bytes], Any], parse: Callable[[Any], Any]) -> _Delivery:

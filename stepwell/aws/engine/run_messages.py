@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import NOTHING, MessageFacts
 from stepwell.aws.engine.session import EngineSession
 from stepwell.aws.engine.sweep import from_rows, overdue
@@ -20,6 +21,7 @@ from stepwell.core.run.messages import (
     Timer,
     TimerKind,
 )
+from stepwell.engine.scan import find_matching_event
 from stepwell.platform import Cause, RunFact
 
 log = logging.getLogger("stepwell.aws")
@@ -30,59 +32,60 @@ class RunMessages:
         self._store, self._engine, self._tokens = session.store, session.engine, session.tokens
         self._timers, self._waking, self._containers = session.timers, session.waking, session.dispatcher.containers
 
-    def timer_due(self, message: TimerDue, cause: Cause, now: int) -> MessageFacts:
+    def timer_due(self, batch: DynamoBatch, message: TimerDue, cause: Cause) -> MessageFacts:
         run_id, timer = message.run_id, message.timer
-        record = self._store.load([run_id]).get(run_id)
-        if message.item is not None and message.due <= now:
-            self._store.forget_timer(message.item, None if record is None else run_id, timer)
-        if record is None or not self._timers.is_due(record.plan, record.run, timer, now):
+        record = batch.load([run_id]).get(run_id)
+        if message.item is not None and message.due <= batch.now:
+            batch.forget_timer(message.item, None if record is None else run_id, timer)
+        if record is None or not self._timers.is_due(record.plan, record.run, timer, batch.now):
             return NOTHING
         return MessageFacts(facts=[RunFact(run_id, timer.fact(), cause)])
 
-    def facts_overdue(self, message: FactsOverdue, cause: Cause, now: int) -> MessageFacts:
+    def facts_overdue(self, batch: DynamoBatch, message: FactsOverdue, cause: Cause) -> MessageFacts:
         """What the sweeper found of a run, except timers that are not late by this clock: the sweeper's may be ahead. A
         container that was given up must not run on."""
         run_id, rows = message.run_id, message.rows
         if not self._tokens.is_valid(message.token, *sweep_name(run_id, rows)):
             log.error("a message that facts of run %r are overdue is refused", run_id)
             return NOTHING
-        record = self._store.load([run_id]).get(run_id)
+        record = batch.load([run_id]).get(run_id)
         if record is None:
             return NOTHING
-        late = overdue(record, now, 0)
+        late = overdue(record, batch.now, 0)
         facts = [fact for fact in from_rows(rows, record.plan) if fact in late or _is_silence(fact, record.plan)]
-        self._store.look_for_waiting(record)  # an earlier version of Stepwell left outcomes to wait in any long run
+        batch.look_for_outcomes(record)  # an earlier version of Stepwell left outcomes to wait in any long run
         for fact in facts:
             if isinstance(fact, AttemptLost) and record.plan.steps[fact.step].runtime.type == "docker":
                 self._containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)
         return MessageFacts(facts=[RunFact(run_id, fact, _again(fact, cause)) for fact in facts])
 
-    def look_further(self, message: LookFurther, cause: Cause, now: int) -> MessageFacts:
+    def look_further(self, batch: DynamoBatch, message: LookFurther, cause: Cause) -> MessageFacts:
         """What satisfies a wait, or its end if nothing does and it is over."""
         run_id, pause, after = message.run_id, message.pause, message.after
         if not self._tokens.is_valid(message.token, *look_name(run_id, pause, after)):
             log.error("a message that run %r is to look behind %r is refused", run_id, after)
             return NOTHING
-        record = self._store.load([run_id]).get(run_id)
+        record = batch.load([run_id]).get(run_id)
         if record is None:
             return NOTHING
-        if self._timers.is_over(record.plan, record.run, Timer(TimerKind.DEADLINE, pause), now):  # or was satisfied
+        deadline = Timer(TimerKind.DEADLINE, pause)
+        if self._timers.is_over(record.plan, record.run, deadline, batch.now):  # or was satisfied
             return MessageFacts(facts=[RunFact(run_id, DeadlinePassed(pause, after), cause)])
-        found, _ = self._engine.look(record, pause, after)
+        found = find_matching_event(batch, record, pause, after).found
         return NOTHING if found is None else MessageFacts(facts=[RunFact(run_id, found, cause)])
 
-    def wake_more(self, message: WakeMore, cause: Cause, now: int) -> MessageFacts:
+    def wake_more(self, batch: DynamoBatch, message: WakeMore, cause: Cause) -> MessageFacts:
         name = message.event_id, message.partition, message.after
         if not self._tokens.is_valid(message.token, *wake_name(*name)):
             log.error("a message that event %r wakes more runs is refused", message.event_id)
             return NOTHING
-        events = self._store.events([message.event_id])
+        events = batch.events([message.event_id])
         waits = self._waking.page(*name)
-        return MessageFacts(facts=[f for e in events.values() for f in self._engine.wake(e, waits, cause, now)])
+        return MessageFacts(facts=[f for e in events.values() for f in self._engine.wake(batch, e, waits, cause)])
 
-    def run_ended(self, message: RunEnded, cause: Cause, now: int) -> MessageFacts:
+    def run_ended(self, batch: DynamoBatch, message: RunEnded, cause: Cause) -> MessageFacts:
         """The end of a run, which is told again: to cancel what has ended changes nothing."""
-        record = self._store.load([message.run_id]).get(message.run_id)
+        record = batch.load([message.run_id]).get(message.run_id)
         if record is None or record.run.ended_at is None:
             return NOTHING
         return MessageFacts(facts=[RunFact(message.run_id, CancelRequested(), cause)])

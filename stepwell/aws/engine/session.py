@@ -1,7 +1,7 @@
-"""One Lambda's engine: its store, dispatcher and engine, and the course of a batch from `begin` to `finish`.
+"""One Lambda's engine: its store, dispatcher and engine, and the course of a batch.
 
-The consumer of the queues, the scheduler and the API's control share this object, and nothing else. One rule: nothing
-is read before `begin`, which forgets what the last batch knew of runs that others may have changed since.
+The consumer of the queues, the scheduler and the API's control share this object, and nothing else. What is read of
+runs is read through a batch, and forgotten with it: others may have changed them since.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import MessageFacts
 from stepwell.aws.engine.store import DynamoStore
 from stepwell.aws.engine.timers import Timers
@@ -43,7 +44,7 @@ class EngineSession:
         self.waking = Waking(resources, self.tokens)
         self.store = DynamoStore(resources, self.registry, self.timers, self.waking, Lists(resources))
         self.dispatcher = LambdaDispatcher(resources, self.registry, self.tokens)
-        self.engine = Engine(self.store, self.dispatcher, resources.env, self.links)
+        self.engine = Engine(self.dispatcher, resources.env, self.links)
 
     def links(self) -> Links:
         """The links by which people decide on approvals."""
@@ -51,30 +52,26 @@ class EngineSession:
 
         return Links(self.resources.api_url, self.tokens)
 
-    def begin(self) -> None:
-        """Begin a batch: forget the runs, events and functions that the last one has read."""
-        self.store.begin()
-
-    def process(self, brought: MessageFacts, now: int) -> set[str]:
+    def process(self, batch: DynamoBatch, brought: MessageFacts) -> set[str]:
         """Do a batch with everything that follows from it. Answers the ids of the causes to redeliver. Raises NotSent,
         NotWritten."""
-        self.store.request_ids.update(brought.request_ids)
-        undone = self.engine.process(brought.arrivals, self.store.keep_outcomes(brought.facts, now), now)
-        return undone | self.finish(now)
+        batch.request_ids.update(brought.request_ids)
+        undone = self.engine.process(batch, brought.arrivals, batch.keep_outcomes(brought.facts))
+        return undone.causes | self.finish(batch)
 
-    def finish(self, now: int) -> set[str]:
+    def finish(self, batch: DynamoBatch) -> set[str]:
         """Send and write what a batch leaves until its end. Answers the ids of the causes to redeliver. Raises NotSent,
         NotWritten."""
-        late = self.store.overtaken()
-        undone = self.engine.process([], late, now) if late else set()
-        self.dispatcher.finish(now)
-        self._stop_containers(now)
-        self.store.flush(now)
+        late = batch.overtaken()
+        undone = self.engine.process(batch, [], late).causes if late else set()
+        self.dispatcher.finish(batch.now)
+        self._stop_containers(batch)
+        batch.flush()
         return undone
 
-    def _stop_containers(self, now: int) -> None:
+    def _stop_containers(self, batch: DynamoBatch) -> None:
         """Not every Lambda may stop containers, so `advance` is asked to. Raises NotSent."""
-        records = self.store.load(self.dispatcher.take_stopped())
+        now, records = batch.now, batch.load(self.dispatcher.take_stopped())
         due = [
             (stop_message(run_id, at), at)
             for run_id, record in records.items()

@@ -38,7 +38,7 @@ class Registration:
         self._batches.release_kept()
         return registered
 
-    async def change_routing(self, function_id: str, change: versions.TypeChange) -> Routing:
+    async def change_routing(self, function_id: str, change: versions.RoutingChange) -> Routing:
         """Raises KeyError, NotPossible."""
         changed = await self._change(lambda batch: self._store.functions.change(function_id, change, batch.now))
         self._batches.release_kept()

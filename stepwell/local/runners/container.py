@@ -87,7 +87,7 @@ async def _execute(engine: str, image: str, command: tuple[str, ...], job: Job, 
     printed = Path(folder.tmp, "printed")
     is_podman = Path(engine).name == "podman"
     driver = ["k8s-file", "--log-opt", f"path={printed}", "--log-opt", _MOST_PRINTED] if is_podman else ["none"]
-    argv = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", *driver, *options]
+    argv: list[str | bytes] = [engine, "run", "--rm", "-i", "--name", name, "--log-driver", *driver, *options]
     argv += ["-v", f"{folder.input}:{_INPUT}:ro", "-e", f"STEPWELL_INPUT={_INPUT}"]
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     argv += [*_what_to_run(job.step, image, command), _argument(job.input)]
