@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 
+from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import Event, event_from
-from stepwell.core.plan import Plan, compile_plan
+from stepwell.core.plan import Plan
 from stepwell.core.run.approvals import Links
 from stepwell.core.run.messages import AttemptEnded, AttemptStarted, Fact, Outcome
 from stepwell.core.run.run import Run
