@@ -23,19 +23,12 @@ import orjson
 from stepwell.api.access import KeyScope
 from stepwell.aws import clients
 from stepwell.aws.api.keys import KeyStore
-from stepwell.aws.deploy.plan import MissingSecrets
-from stepwell.aws.deploy.push import Push
-from stepwell.aws.deploy.wanted import CannotPush as CannotRun
-from stepwell.aws.deploy.wanted import Wanted, wanted
+from stepwell.aws.deploy.wanted import Wanted
 from stepwell.aws.engine.scheduler import scheduler
-from stepwell.aws.engine.timers import AHEAD_MS as TIMERS_AHEAD_MS
-from stepwell.aws.functions.event_types import TypeStore
-from stepwell.aws.functions.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
-from stepwell.aws.functions.webhooks import AwsWebhooks
 from stepwell.aws.naming import secret_parameter
 from stepwell.aws.resources import VARIABLE
 from stepwell.aws.table import positions
-from stepwell.aws.table.keys import STATUS_SHARDS, TIMERS_STATE
+from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, EngineInvocation, server
 from stepwell.core.duration import parse_duration
 from stepwell.core.routing.versions import NotPossible, Release
@@ -44,15 +37,16 @@ from stepwell.testing.account.emulator import Emulator
 from stepwell.testing.account.environment import provision
 from stepwell.testing.account.lambda_events import LambdaContext, http_event, scheduled_event
 from stepwell.testing.account.pollers import Pollers
+from stepwell.testing.account.timers import AccountTimers
 from stepwell.testing.account.unkindness import CALLER, Unkindness
 from stepwell.testing.decisions import Decisions
 from stepwell.testing.lambdas.host import LambdaHost
 from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 from stepwell.testing.projects import Project, project_at
+from stepwell.testing.pushing import push_project
 
-HANDLERS = tuple(
-    function.name for function in FUNCTIONS if not isinstance(function.trigger, EngineInvocation)
-)  # in this process
+# Those that are called in this process.
+HANDLERS = tuple(function.name for function in FUNCTIONS if not isinstance(function.trigger, EngineInvocation))
 
 
 class AwsStepwell(Decisions):
@@ -70,6 +64,7 @@ class AwsStepwell(Decisions):
         emulator.unkindness = self._unkindness = unkindness
         make = partial(provision, emulator.region, emulator.account, **settings)
         self.resources = emulator.begin(f"provisioned with {settings}", make)
+        self._due = AccountTimers(emulator, self.resources)
         positions.reset()  # the clock was set back
         os.environ[VARIABLE] = self.resources.to_json()
         self._key = KeyStore(self.resources).create(KeyScope.MANAGE, "tests", emulator.now)[1]
@@ -122,33 +117,10 @@ class AwsStepwell(Decisions):
         return {"version": version, "routing": self._get(f"/v1/functions/{function_id}/routing")}
 
     def _push(self, project: Project, release: Release) -> dict[str, int]:
-        try:
-            items = wanted(project.functions, self.resources)
-        except CannotRun as wrong:
-            raise Refused(400, [{"pointer": "", "message": str(problem)} for problem in wrong.problems]) from None
-        self._prepare(items)
-        push = Push(
-            self.resources,
-            self._emulator.deployer,
-            _Nobody(),
-            sleep=lambda seconds: None,  # with a `cache_s` of 0, nobody has to forget anything first
-            now=lambda: self._emulator.now,
-            message=release.message,
-            release=release,
-        )
-        for new in project.types:
-            TypeStore(self.resources).register_type(new)
-        for webhook in project.webhooks:
-            AwsWebhooks(self.resources).put_webhook(webhook.rule)
-        try:
-            found, actions = push.plan(items)
-        except MissingSecrets as wrong:
-            raise Refused(400, [{"pointer": "", "message": str(wrong)}]) from None
-        registered = push.apply(items, found, actions)
-        if not all(one.is_new for one in registered):
+        pushed = push_project(self.resources, self._emulator, project, release, self._prepare)
+        if pushed.is_partly_old:
             self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
-        live = {function_id: version.plan.version for function_id, version in found.live.items()}
-        return live | {one.function_id: one.version for one in registered}
+        return pushed.live
 
     def _prepare(self, wanted: Sequence[Wanted]) -> None:
         """What has to be there before this is pushed. Raises Refused."""
@@ -254,7 +226,7 @@ class AwsStepwell(Decisions):
     def travel(self, duration: str) -> None:
         target = self._emulator.now + parse_duration(duration)
         self.settle()
-        while (due := self._next_due()) is not None and due <= target:
+        while (due := self._due.next_due()) is not None and due <= target:
             self._emulator.advance(max(0, due - self._emulator.now))
             self._tick_if_due()
             self.settle()
@@ -283,30 +255,9 @@ class AwsStepwell(Decisions):
             self._handlers["tick"](scheduled_event(), LambdaContext("tick"))
 
     def _tick_if_due(self) -> None:
-        if self._next_far() is not None and self._next_far_tick() <= self._emulator.now:
+        due = self._due.next_tick()
+        if due is not None and due <= self._emulator.now:
             self.tick()
-
-    def _next_due(self) -> int | None:
-        """When anything happens next: a message becomes visible, or `tick` has to take something from the table."""
-        delayed = self._emulator.queues.next_delayed(self.resources.events_queue, self.resources.outcomes_queue)
-        return min((due for due in (delayed, self._next_far()) if due is not None), default=None)
-
-    def _next_far(self) -> int | None:
-        """When the next `tick` has something to do. It comes every minute; those without work are left out."""
-        found, tables = [], self._emulator.tables
-        states = tables.partition(self.resources.table, TIMERS_STATE["pk"]["S"])
-        sent = max((state["k"]["S"] for state in states if state["sk"] == TIMERS_STATE["sk"]), default="")
-        for pk, ahead in [("C", SCHEDULES_AHEAD_MS), *((f"T#{n}", TIMERS_AHEAD_MS) for n in range(8))]:
-            for item in tables.partition(self.resources.table, pk):
-                if "paused" in item or (pk != "C" and item["sk"]["S"] <= sent):
-                    continue
-                due = int(item["next"]["N"]) if pk == "C" else int(item["sk"]["S"].partition("#")[0])
-                found.append(max(self._emulator.now, due - ahead))
-        return min(found, default=None)
-
-    def _next_far_tick(self) -> int:
-        far = self._next_far()
-        return sys.maxsize if far is None else far
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -340,18 +291,6 @@ class AwsStepwell(Decisions):
             if page["next"] is None:
                 return items[::-1]
             after = f"&after={page['next']}"
-
-
-class _Nobody:
-    """A push that nobody watches."""
-
-    def begin(self, action: Any) -> None: ...
-
-    def sent(self, action: Any, size: int, total: int) -> None: ...
-
-    def says(self, action: Any, line: str) -> None: ...
-
-    def end(self, action: Any) -> None: ...
 
 
 @contextmanager

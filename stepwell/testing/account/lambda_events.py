@@ -94,31 +94,13 @@ def http_event(
     path = unquote(path)
     sent = {name.lower(): value for name, value in (headers or {}).items()}
     domain = f"api.execute-api.{REGION}.amazonaws.com"
-    now = datetime.now(UTC)
     event: Json = {
         "version": "2.0",
         "routeKey": route,
         "rawPath": path,
         "rawQueryString": urlencode(query or {}),
         "headers": {"host": domain, "x-forwarded-for": "192.0.2.1", **sent},
-        "requestContext": {
-            "accountId": ACCOUNT,
-            "apiId": "api",
-            "domainName": domain,
-            "domainPrefix": "api",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.1",
-                "userAgent": sent.get("user-agent", ""),
-            },
-            "requestId": uuid.uuid4().hex,
-            "routeKey": route,
-            "stage": "$default",
-            "time": now.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-            "timeEpoch": int(now.timestamp() * 1000),
-        },
+        "requestContext": _request_context(method, path, domain, sent.get("user-agent", ""), route),
         "isBase64Encoded": isinstance(body, bytes),
     }
     if query:
@@ -128,6 +110,28 @@ def http_event(
     if body is not None:
         event["body"] = base64.b64encode(body).decode() if isinstance(body, bytes) else body
     return event
+
+
+def _request_context(method: str, path: str, domain: str, user_agent: str, route: str) -> Json:
+    now = datetime.now(UTC)
+    return {
+        "accountId": ACCOUNT,
+        "apiId": "api",
+        "domainName": domain,
+        "domainPrefix": "api",
+        "http": {
+            "method": method,
+            "path": path,
+            "protocol": "HTTP/1.1",
+            "sourceIp": "192.0.2.1",
+            "userAgent": user_agent,
+        },
+        "requestId": uuid.uuid4().hex,
+        "routeKey": route,
+        "stage": "$default",
+        "time": now.strftime("%d/%b/%Y:%H:%M:%S +0000"),
+        "timeEpoch": int(now.timestamp() * 1000),
+    }
 
 
 # --- EventBridge -----------------------------------------------------------------------------------------------------

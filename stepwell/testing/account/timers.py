@@ -1,0 +1,34 @@
+"""When something happens next in the emulated account, so that a test can move its clock there."""
+
+from __future__ import annotations
+
+from stepwell.aws.engine.timers import AHEAD_MS as TIMERS_AHEAD_MS
+from stepwell.aws.functions.schedules import AHEAD_MS as SCHEDULES_AHEAD_MS
+from stepwell.aws.resources import Resources
+from stepwell.aws.table.keys import TIMERS_STATE
+from stepwell.testing.account.emulator import Emulator
+
+
+class AccountTimers:
+    """Times are in ms since the epoch; None: never."""
+
+    def __init__(self, emulator: Emulator, resources: Resources) -> None:
+        self._emulator, self._resources = emulator, resources
+
+    def next_due(self) -> int | None:
+        """When anything happens next: a message becomes visible, or `tick` has to take something from the table."""
+        delayed = self._emulator.queues.next_delayed(self._resources.events_queue, self._resources.outcomes_queue)
+        return min((due for due in (delayed, self.next_tick()) if due is not None), default=None)
+
+    def next_tick(self) -> int | None:
+        """When the next `tick` has something to do. It comes every minute; those without work are left out."""
+        found, tables = [], self._emulator.tables
+        states = tables.partition(self._resources.table, TIMERS_STATE["pk"]["S"])
+        sent = max((state["k"]["S"] for state in states if state["sk"] == TIMERS_STATE["sk"]), default="")
+        for pk, ahead in [("C", SCHEDULES_AHEAD_MS), *((f"T#{n}", TIMERS_AHEAD_MS) for n in range(8))]:
+            for item in tables.partition(self._resources.table, pk):
+                if "paused" in item or (pk != "C" and item["sk"]["S"] <= sent):
+                    continue
+                due = int(item["next"]["N"]) if pk == "C" else int(item["sk"]["S"].partition("#")[0])
+                found.append(max(self._emulator.now, due - ahead))
+        return min(found, default=None)
