@@ -1,4 +1,7 @@
-"""The database's tables, and the migrations that lead to them. One file, WAL mode, `user_version` counts migrations."""
+"""The database's tables, and the migrations that lead to them. One file, WAL mode, `user_version` counts migrations.
+
+It is longer than other modules: most of it is one list of SQL scripts, and every change of the tables appends to it.
+"""
 
 from __future__ import annotations
 
