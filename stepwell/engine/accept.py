@@ -132,9 +132,11 @@ def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | Non
 
 def resume(batch: Batch, function_id: str, events: Iterable[Event], cause: Cause | None) -> list[RunFact]:
     """The facts that events are which were kept while a function was paused, as if they came now; they start nothing
-    else. Raises NotWritten."""
+    else. Events of users who were erased since start nothing. Raises NotWritten."""
     catalog, facts = batch.catalog(), list[RunFact]()
     for event in events:
+        if event.erased:
+            continue
         plans = [plan for plan in catalog.starts(event)[0] if plan.function_id == function_id]
         facts.extend(_start(batch, plans, event, cause))
     return facts

@@ -338,6 +338,16 @@ def test_what_runs_for_a_user_is_cancelled_before_it_is_erased(platform: Platfor
     assert SECRET not in str([run, platform.event(event)])
 
 
+def test_an_event_that_is_erased_while_its_function_is_paused_starts_nothing_on_resume(platform: Platform) -> None:
+    platform.deploy(function())
+    platform.api("POST", "/v1/functions/f/pause")
+    platform.send(user={"id": "ada"})
+    other = platform.send(user={"id": "bob"})
+    erase(platform, "ada")
+    platform.api("POST", "/v1/functions/f/resume")
+    assert [run["event_id"] for run in platform.runs()] == [other]
+
+
 def test_an_erased_event_is_no_news_and_runs_no_more(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send(user={"id": "ada", "plan": "pro"}, id="one")

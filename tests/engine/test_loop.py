@@ -87,6 +87,12 @@ def test_an_event_for_a_paused_function_is_held_until_it_is_resumed() -> None:
     assert sorted(record.plan.function_id for record in scene.store.runs.values()) == ["f", "g"]
 
 
+def test_an_event_whose_user_was_erased_in_the_pause_starts_nothing() -> None:
+    scene = Scene(plan_of("f"))
+    batch = scene.batch()
+    assert resume(batch, "f", [event_of(erased=True).at_position(1)], None) == []
+
+
 def test_an_event_that_cannot_be_held_comes_again() -> None:
     class Failing(MemoryBatch):
         def hold(self, function_id: str, event: Any) -> bool:

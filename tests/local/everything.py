@@ -15,7 +15,7 @@ from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.request import parse_events
 from stepwell.core.events.users import Person
 from stepwell.core.routing.versions import Release, deleted, paused, resumed
-from stepwell.core.run.messages import Error, Outcome
+from stepwell.core.run.messages import Error, Outcome, Timer, TimerKind
 from stepwell.core.run.run import RunStatus
 from stepwell.event_types.registry import Policy, TypeVersion
 from stepwell.local.approvals import LocalApprovals
@@ -255,6 +255,7 @@ async def _time(it: Scripted) -> None:
     await it.platform.registration.register(definition, {}, {}, "guarded.json", Release(weight=0.5, guarded=True))
     it.platform.clock.advance(-9 * DAY)
     await it.send("x")
+    await it.platform.batches.do(lambda batch: batch.set_timer("unknown", Timer(TimerKind.DELAY, 0), 0))
 
 
 async def _erasure(it: Scripted) -> None:

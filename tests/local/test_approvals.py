@@ -11,6 +11,7 @@ import pytest
 
 from stepwell.core.run.approvals import Link, decided
 from stepwell.core.run.run import RunStatus
+from stepwell.local.database.batch import LocalBatch
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
 from stepwell.reader import RunDetail
@@ -105,11 +106,11 @@ def test_a_decision_that_cannot_be_written_leaves_the_approval_open(
         await it.platform.until_idle()
         ((approve, _),) = links(it)
 
-        def full() -> None:
+        def full(batch: LocalBatch) -> None:
             raise OSError("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(it.platform.store, "flush", full)
+            patch.setattr(LocalBatch, "flush", full)
             with pytest.raises(Unavailable):
                 await decide(it, approve, "Ada")
         assert await decide(it, approve, "Ada")

@@ -102,7 +102,8 @@ class BatchWork:
         steps = partial(self._steps, transaction, batch.pace, undone)
         yield from self._advance_runs(batch, facts, steps)
         yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals], steps)
-        batch.put_aside.extend(self._put_aside.keep(transaction, undone))
+        self._put_aside.set_timers(transaction, undone)
+        batch.put_aside.extend(undone)
         transaction.write()
         yield
 

@@ -55,7 +55,7 @@ class LocalPlatform:
         self.executor = Executor(runner, make_job, self._reports, settings.parallelism, settings.http_slots)
         engine = Engine(self.executor, settings.env, lambda: self.links)
         self._recovery = Recovery(store, self.executor, backlog)
-        self._put_aside = PutAside(backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule())
+        self._put_aside = PutAside(store, backlog, self._recovery, settings.retry_s, lambda: self.batches.schedule())
         work = BatchWork(engine, store, self.executor, backlog, self._put_aside, settings)
         steady_clock = SteadyClock(clock, newest_time(store.connection))
         self.batches = BatchLoop(store, self.executor, backlog, work, self._recovery, steady_clock, settings)

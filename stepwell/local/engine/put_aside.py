@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from stepwell.core.run.messages import AttemptStarted, timer_of
 from stepwell.local.database.batch import LocalBatch
+from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.recovery import Recovery
 from stepwell.platform import RunFact
@@ -24,36 +25,41 @@ _LONGEST_S = 60.0
 class PutAside:
     """`first_s`: seconds until facts of a run are handed in again for the first time; twice as long each time."""
 
-    def __init__(self, backlog: Backlog, recovery: Recovery, first_s: float, schedule: Callable[[], None]) -> None:
-        self._backlog, self._recovery, self._first_s, self._schedule = backlog, recovery, first_s, schedule
+    def __init__(
+        self, store: LocalStore, backlog: Backlog, recovery: Recovery, first_s: float, schedule: Callable[[], None]
+    ) -> None:
+        self._store, self._backlog, self._recovery = store, backlog, recovery
+        self._first_s, self._schedule = first_s, schedule
         self._tries: dict[str, int] = {}  # by run
         self._waiting: dict[str, list[RunFact]] = {}  # by run
         self._handles: dict[str, asyncio.TimerHandle] = {}  # by run, the newest
 
-    def keep(self, batch: LocalBatch, facts: Sequence[RunFact]) -> list[RunFact]:
-        """Make timers, as part of the batch, of the facts that came from timers. Answers the others."""
-        others: list[RunFact] = []
+    def set_timers(self, batch: LocalBatch, facts: Sequence[RunFact]) -> None:
+        """Make timers again, as part of the batch, of the facts that came from timers."""
         for fact in facts:
             timer = timer_of(fact.fact)
-            if timer is None:
-                others.append(fact)
-            else:
+            if timer is not None:
                 batch.set_timer(fact.run_id, timer, batch.now + round(self._delay_s(fact.run_id) * 1000))
-        return others
 
     def add(self, facts: Sequence[RunFact]) -> None:
-        """Hand these in again later: the batch that could not fold them is durable."""
+        """Hand in these facts again, those of timers apart, when their runs may be readable: the batch that could not
+        fold them is durable."""
         by_run: dict[str, list[RunFact]] = {}
         for fact in facts:
-            by_run.setdefault(fact.run_id, self._waiting.pop(fact.run_id, [])).append(fact)
+            by_run.setdefault(fact.run_id, []).append(fact)
         for run_id, some in by_run.items():
-            delay_s = self._delay_s(run_id)
-            self._tries[run_id] = self._tries.get(run_id, 0) + 1
-            log.warning("facts of run %s are tried again in %s s", run_id, delay_s)
-            if run_id in self._handles:
-                self._handles[run_id].cancel()
-            self._waiting[run_id] = some
-            self._handles[run_id] = asyncio.get_running_loop().call_later(delay_s, self._hand_in, run_id)
+            self._store.cache.drop(run_id)  # so that it is read again
+            delay_s, self._tries[run_id] = self._delay_s(run_id), self._tries.get(run_id, 0) + 1
+            log.warning("facts of run %s are handed in again in %s s", run_id, delay_s)
+            others = [fact for fact in some if timer_of(fact.fact) is None]
+            if others:
+                self._wait(run_id, others, delay_s)
+
+    def _wait(self, run_id: str, facts: Sequence[RunFact], delay_s: float) -> None:
+        if run_id in self._handles:
+            self._handles[run_id].cancel()
+        self._waiting.setdefault(run_id, []).extend(facts)
+        self._handles[run_id] = asyncio.get_running_loop().call_later(delay_s, self._hand_in, run_id)
 
     def _delay_s(self, run_id: str) -> float:
         return min(_LONGEST_S, self._first_s * 2.0 ** min(self._tries.get(run_id, 0), 16))

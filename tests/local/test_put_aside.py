@@ -1,0 +1,134 @@
+"""Facts that cannot be folded, as when a row is damaged: they are handed in again until they can, also after a
+restart."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from pathlib import Path
+
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
+from tests.local.scripted import Scripted, scripted, until
+
+CONDITION = {"step": "b", "if": "steps.a.x == 1"}
+PAID = {"step": "a", "async": {"event": "paid", "ttl": "2d"}}
+
+
+def on_platform(folder: Path, test: Callable[[Scripted], Coroutine[None, None, None]], *, hold: bool = False) -> None:
+    async def main() -> None:
+        async with scripted(folder, hold=hold, parallelism=1) as it:
+            await test(it)
+
+    asyncio.run(main())
+
+
+def set_output(it: Scripted, text: bytes) -> None:
+    """What the row of `a` says; the run is not in memory, since it waits."""
+    it.platform.store.connection.execute("UPDATE attempts SET output = ? WHERE step = 0", (text,))
+
+
+def statuses(it: Scripted) -> list[StepStatus]:
+    (detail,) = it.runs()
+    return [step.status for step in detail.run.steps]
+
+
+async def begin(it: Scripted) -> None:
+    """A run waits, and what it needs next is damaged."""
+    await it.deploy(a={}, b={"after": [PAID]}, c={"after": [CONDITION]})
+    await it.send()
+    await until(lambda: it.runner.held)
+    it.runner.release(Outcome(output=b'{"x":1}'))
+    await until(lambda: it.count("waits") == 1)
+    await it.platform.batches.between_batches()
+    set_output(it, b"{")
+
+
+async def damaged(it: Scripted) -> None:
+    """The end of `b` cannot be folded."""
+    await begin(it)
+    await it.send("paid")
+    await until(lambda: it.runner.held)
+    it.runner.release()
+    await until(lambda: not it.platform.executor.running)
+    await it.platform.batches.write_all()
+    assert statuses(it) == [StepStatus.COMPLETED, StepStatus.RUNNING, StepStatus.PENDING]
+
+
+def test_an_end_that_cannot_be_folded_is_folded_once_it_can_be(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await damaged(it)
+        set_output(it, b'{"x":1}')
+        it.runner.hold = False
+        await until(lambda: it.runs()[0].run.status is RunStatus.COMPLETED)
+
+    on_platform(tmp_path, test, hold=True)
+
+
+def test_others_get_on_meanwhile_with_all_slots(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await damaged(it)
+        it.runner.hold = False
+        other = await it.send()
+        await until(lambda: it.runs(other)[0].run.steps[0].status is StepStatus.COMPLETED)
+
+    on_platform(tmp_path, test, hold=True)
+
+
+def test_after_a_restart_the_attempt_is_lost_and_runs_again(tmp_path: Path) -> None:
+    async def again(it: Scripted) -> None:
+        set_output(it, b'{"x":1}')
+        await until(lambda: it.runs()[0].run.status is RunStatus.COMPLETED)
+        assert it.runner.started == [("f", "b"), ("f", "c")]
+
+    on_platform(tmp_path, damaged, hold=True)
+    on_platform(tmp_path, again)
+
+
+def test_a_timer_whose_fact_cannot_be_folded_stays_a_timer_also_after_a_restart(tmp_path: Path) -> None:
+    match = "async.data.n == steps.a.x"
+
+    async def delay_ends(it: Scripted) -> None:
+        wait = {"step": "a", "wait": "1m", "async": {"event": "paid", "ttl": "2d", "match": match}}
+        await it.deploy(a={}, b={"after": [wait]})
+        await it.send()
+        await until(lambda: it.runner.held)
+        it.runner.release(Outcome(output=b'{"x":1}'))
+        await until(lambda: it.count("timers") == 1)
+        await it.platform.batches.between_batches()
+        set_output(it, b"{")
+        (before,) = it.platform.store.connection.execute("SELECT due_at FROM timers").fetchone()
+        it.platform.clock.advance(60_001)
+        it.platform.batches.schedule()
+        await until(
+            lambda: it.platform.store.connection.execute("SELECT min(due_at) FROM timers").fetchone()[0] > before
+        )
+        assert it.runs()[0].run.pauses[0].status is PauseStatus.DELAYED
+
+    async def again(it: Scripted) -> None:
+        set_output(it, b'{"x":1}')
+        it.platform.clock.advance(200_000)
+        it.platform.batches.schedule()
+        await until(lambda: it.runs()[0].run.pauses[0].status is PauseStatus.AWAITING)
+
+    on_platform(tmp_path, delay_ends, hold=True)
+    on_platform(tmp_path, again)
+
+
+def test_a_run_that_cannot_be_read_holds_up_no_start(tmp_path: Path) -> None:
+    async def begin_two(it: Scripted) -> None:
+        await it.deploy()
+        await it.send()
+        await it.send()
+        await until(lambda: it.runner.held)
+
+    async def again(it: Scripted) -> None:
+        await until(lambda: it.count(f"runs WHERE seq = 2 AND status = {int(RunStatus.COMPLETED)}") == 1)
+
+    on_platform(tmp_path, begin_two, hold=True)
+    with closing(sqlite3.connect(tmp_path / "db")) as connection:
+        connection.execute("UPDATE runs SET state = x'00' WHERE seq = 1")
+        connection.commit()
+    on_platform(tmp_path, again)
