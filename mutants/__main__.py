@@ -22,7 +22,7 @@ from mutants.trial import Trial, try_mutant
 
 SOURCES = {
     "core": ("stepwell/core",),
-    "engine": ("stepwell/engine", "stepwell/engine.py"),
+    "engine": ("stepwell/engine",),
     "local": ("stepwell/local",),
     "aws": ("stepwell/aws",),
 }

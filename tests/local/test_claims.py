@@ -99,6 +99,18 @@ def test_a_queued_attempt_that_is_cancelled_when_its_slot_is_free_gives_the_slot
     on_platform(tmp_path, test, hold=True, parallelism=1)
 
 
+def test_an_attempt_that_is_cancelled_in_the_batch_that_claims_it_is_stopped(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await deploy_stoppable(it)
+        await it.platform.send([*it.events(1), *it.events(1, "stop")])
+        await until(lambda: it.count(f"runs WHERE status = {int(RunStatus.CANCELLED)}") == 1)
+        assert [attempt.stopped for attempt in it.runner.held] in ([], [True])
+        it.runner.release()
+        await it.platform.until_idle()
+
+    on_platform(tmp_path, test, hold=True)
+
+
 # --- running for ever ------------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,9 @@ class Executor:
 
     def launch(self) -> None:
         """The batch is durable: stop what it stops, start what it claimed. Requests are answered in between."""
+        ready, self._ready = self._ready, []
+        for attempt in ready:
+            self._running[_id_of(attempt)] = self._slots_of(attempt), None
         stops, self._stops = self._stops, []
         for attempt_id in stops:
             if attempt_id not in self._running:
@@ -105,9 +108,6 @@ class Executor:
                 self._unwanted.add(attempt_id)
             else:
                 running.stop()
-        ready, self._ready = self._ready, []
-        for attempt in ready:
-            self._running[_id_of(attempt)] = self._slots_of(attempt), None
         is_under_way = bool(self._launching)
         self._launching += ready
         if not is_under_way:
