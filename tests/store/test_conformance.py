@@ -1,0 +1,307 @@
+"""What the engine relies on in every store: the rules of `platform.Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+
+from stepwell.core.events.events import Event, event_from
+from stepwell.core.plan import Plan
+from stepwell.core.run.messages import AttemptEnded, CancelRequested, Error, EventArrived, Fact, Outcome, RunStarted
+from stepwell.core.run.run import RunStatus, new_run
+from stepwell.engine.fold import fold
+from stepwell.platform import Accepted, Batch, FreeSlots, NewEvent, RunFact, RunRecord
+from tests.store.stores import NOW, StoreUnderTest
+
+FREE = FreeSlots(1000, 1000)
+DAY = 86_400_000
+CODE = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.f"}}
+FIRST = {**CODE, "after": [{"step": "$trigger"}]}
+BY_KEY = {"step": "$trigger", "async": {"event": "paid", "ttl": "1h", "match": "async.data.n == event.data.n"}}
+BY_NAME = {"step": "$trigger", "async": {"event": "paid", "ttl": "1h", "match": "async.data.n > event.data.n"}}
+
+
+def definition(id: str = "f", **steps: Any) -> dict[str, Any]:
+    return {"id": id, "triggers": [{"event": "go"}], "steps": steps or {"a": FIRST}}
+
+
+def event_of(name: str = "go", id: str = "e", **fields: Any) -> Event:
+    return event_from({"name": name, "id": id, "ts": NOW, **fields})
+
+
+def new(batch: Batch, event: Event, **fields: Any) -> NewEvent:
+    return NewEvent(event, batch.catalog().keys(event), (), (), **fields)
+
+
+def put(store: StoreUnderTest, *events: Event, now: int = NOW, **fields: Any) -> list[Event]:
+    """Accept events in a batch of their own; answers them with their positions."""
+    batch = store.begin(now)
+    accepted = batch.put_events([new(batch, event, **fields) for event in events])
+    store.end(batch)
+    found = []
+    for event, answer in zip(events, accepted, strict=True):
+        assert isinstance(answer, Accepted)
+        found.append(event.at_position(answer.position))
+    return found
+
+
+def start(batch: Batch, plan: Plan, event: Event, run_id: str = "a" * 26, **fields: Any) -> RunRecord:
+    """A new run, committed as it starts."""
+    batch.add(RunRecord(new_run(run_id, plan, batch.now), plan, event, event.position, **fields))
+    return commit(batch, run_id, RunStarted())
+
+
+def commit(batch: Batch, run_id: str, *facts: Fact) -> RunRecord:
+    """The record that these facts have made of a run."""
+    record = batch.load([run_id])[run_id]
+    transition = fold(record, [RunFact(run_id, fact) for fact in facts], batch.now, FREE)
+    assert batch.commit([transition]) == [None]
+    return transition.record
+
+
+def essence(record: RunRecord) -> tuple[Any, ...]:
+    """What every store must give back of a run."""
+    return (
+        record.run,
+        record.plan.function_id,
+        record.plan.version,
+        record.event.id,
+        record.event.position,
+        record.after,
+        record.rerun_of,
+        record.replay,
+        {step: record.outputs[step] for step in record.outputs},
+        {step: orjson.loads(record.errors[step]) for step in record.errors},
+    )
+
+
+def ended(step: int, output: Any) -> AttemptEnded:
+    return AttemptEnded(step, 1, Outcome(orjson.dumps(output)))
+
+
+def reloaded(store: StoreUnderTest, run_id: str = "a" * 26) -> RunRecord:
+    store.reopen()
+    batch = store.begin(NOW + 1)
+    record = batch.load([run_id])[run_id]
+    essence(record)  # what is read late is read now
+    store.end(batch)
+    return record
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+def test_positions_grow_in_the_order_of_events(store: StoreUnderTest) -> None:
+    events = put(store, *(event_of(id=f"e{n}") for n in range(5)))
+    later = put(store, event_of(id="later"), now=NOW + 1)
+    positions = [event.position for event in (*events, *later)]
+    assert positions == sorted(set(positions))
+    batch = store.begin(NOW + 2)
+    assert batch.position() >= positions[-1]
+    store.end(batch)
+
+
+def test_a_known_event_is_a_duplicate(store: StoreUnderTest) -> None:
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    twice = [new(batch, event_of()), new(batch, event_of(id="other")), new(batch, event_of(id="other"))]
+    answers = batch.put_events(twice)
+    assert [isinstance(answer, Accepted) for answer in answers] == [False, True, False]
+    assert batch.events(["e"])["e"].position == event.position
+    store.end(batch)
+
+
+def test_events_are_read_as_they_were_accepted(store: StoreUnderTest) -> None:
+    (event,) = put(store, event_of(data={"n": [1, "é", None]}, user={"id": "ada"}, v="2"))
+    store.reopen()
+    batch = store.begin()
+    found = batch.events(["unknown", "e"])
+    assert list(found) == ["e"]
+    assert (found["e"].position, found["e"].as_json()) == (event.position, event.as_json())
+    store.end(batch)
+
+
+def found(batch: Batch, name: str, key: bytes | None, after: int, before: int) -> list[str]:
+    return [event.id for event in batch.find_events(name, key, after, before)]
+
+
+@pytest.mark.parametrize("edge", [BY_KEY, BY_NAME])
+def test_events_are_found_by_name_or_key_after_a_position_and_before_a_time(
+    store: StoreUnderTest, edge: dict[str, Any]
+) -> None:
+    store.deploy(definition(a={**CODE, "after": [edge]}))
+    first, second = put(store, event_of("paid", "p1", data={"n": 1}), event_of("paid", "p2", data={"n": 1}))
+    put(store, event_of("paid", "other", data={"n": 2}), event_of("go", "go"), now=NOW + 1)
+    put(store, event_of("paid", "p3", data={"n": 1}), now=NOW + 10)
+    batch = store.begin(NOW + 20)
+    keys = batch.catalog().keys(first)
+    key = keys[0] if edge is BY_KEY else None
+    others = [] if edge is BY_KEY else ["other"]
+    assert found(batch, "paid", key, 0, NOW + 11) == ["p1", "p2", *others, "p3"]
+    assert found(batch, "paid", key, first.position, NOW + 11) == ["p2", *others, "p3"]
+    assert found(batch, "paid", key, second.position, NOW + 10) == others, "time is exclusive"
+    assert found(batch, "unknown", key and b"x", 0, NOW + 11) == []
+    store.end(batch)
+
+
+def test_a_replayed_event_is_found_by_no_wait(store: StoreUnderTest) -> None:
+    store.deploy(definition(a={**CODE, "after": [BY_NAME]}))
+    batch = store.begin()
+    batch.put_events([NewEvent(event_of("paid", "p"), (), (), (), replay="r")])
+    assert found(batch, "paid", None, 0, NOW + 1) == []
+    store.end(batch)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_there_for_its_batch_at_once_and_for_others_once_it_is_committed(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition())
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    assert batch.load(["a" * 26]) == {}
+    record = start(batch, plan, event)
+    assert essence(batch.load(["a" * 26])["a" * 26]) == essence(record)
+    store.end(batch)
+    assert essence(reloaded(store)) == essence(record)
+
+
+def test_what_made_a_run_stays_with_it(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition())
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    record = start(batch, plan, event, rerun_of="b" * 26, replay="r")
+    store.end(batch)
+    assert essence(reloaded(store)) == essence(record)
+
+
+@pytest.mark.parametrize("size", [0, 299, 301, 3000, 250_000])
+def test_results_are_read_as_they_were_written_however_long(store: StoreUnderTest, size: int) -> None:
+    steps = {"a": FIRST, "b": {**CODE, "after": [{"step": "a"}], "retries": {"attempts": 1}}}
+    plan = store.deploy(definition(**steps))
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    start(batch, plan, event)
+    commit(batch, "a" * 26, ended(0, "x" * size))
+    store.end(batch)
+    store.reopen()
+    batch = store.begin(NOW + 1)
+    failed = AttemptEnded(1, 1, Outcome(error=Error("exit", "y" * size), retryable=False))
+    record = commit(batch, "a" * 26, failed)
+    store.end(batch)
+    assert record.run.status is RunStatus.FAILED
+    assert record.outputs[0] == orjson.dumps("x" * size)
+    assert essence(reloaded(store)) == essence(record)
+
+
+def test_a_run_of_many_steps_is_read_as_it_was_written_at_each_change(store: StoreUnderTest) -> None:
+    steps = {f"s{n}": {**CODE, "after": [{"step": f"s{n - 1}" if n else "$trigger"}]} for n in range(140)}
+    plan = store.deploy(definition(**steps))
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    record = start(batch, plan, event)
+    for step in range(45):
+        record = commit(batch, "a" * 26, ended(step, {"n": step}))
+    store.end(batch)
+    assert essence(reloaded(store)) == essence(record)
+
+
+def test_a_fact_that_changes_nothing_is_committed(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition())
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    start(batch, plan, event)
+    before = batch.load(["a" * 26])["a" * 26]
+    after = commit(batch, "a" * 26, RunStarted())
+    assert after.run == before.run
+    store.end(batch)
+
+
+def test_unknown_runs_are_left_out(store: StoreUnderTest) -> None:
+    batch = store.begin()
+    assert batch.load(["c" * 26]) == {}
+    store.end(batch)
+
+
+# --- waits -----------------------------------------------------------------------------------------------------------
+
+
+def waits(batch: Batch, event: Event) -> Sequence[tuple[str, int, int]]:
+    opened = batch.find_waits(event, batch.catalog().keys(event)).waits
+    return [(wait.run_id, wait.pause, wait.deadline) for wait in opened]
+
+
+@pytest.mark.parametrize("edge", [BY_KEY, BY_NAME])
+def test_an_open_wait_is_found_until_it_is_closed(store: StoreUnderTest, edge: dict[str, Any]) -> None:
+    plan = store.deploy(definition(a={**CODE, "after": [edge]}))
+    (event,) = put(store, event_of(data={"n": 1}))
+    paid, other = event_of("paid", "p", data={"n": 1 if edge is BY_KEY else 2}), event_of("other", "o", data={"n": 1})
+    batch = store.begin()
+    start(batch, plan, event)
+    expected = [("a" * 26, 0, NOW + 3_600_000)]
+    assert waits(batch, paid) == expected, "also for the batch that opens it"
+    store.end(batch)
+    store.reopen()
+    batch = store.begin()
+    assert (waits(batch, paid), waits(batch, other)) == (expected, [])
+    commit(batch, "a" * 26, EventArrived(0, "p"))
+    store.end(batch)
+    batch = store.begin()
+    assert waits(batch, paid) == []
+    store.end(batch)
+
+
+def test_a_wait_with_another_key_is_not_found(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition(a={**CODE, "after": [BY_KEY]}))
+    (event,) = put(store, event_of(data={"n": 1}))
+    batch = store.begin()
+    start(batch, plan, event)
+    assert waits(batch, event_of("paid", "p", data={"n": 2})) == []
+    store.end(batch)
+
+
+def test_a_cancelled_run_waits_for_nothing(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition(a={**CODE, "after": [BY_NAME]}))
+    (event,) = put(store, event_of(data={"n": 1}))
+    batch = store.begin()
+    start(batch, plan, event)
+    store.end(batch)
+    batch = store.begin()
+    record = commit(batch, "a" * 26, CancelRequested())
+    store.end(batch)
+    assert record.run.status is RunStatus.CANCELLED
+    batch = store.begin()
+    assert waits(batch, event_of("paid", "p", data={"n": 2})) == []
+    store.end(batch)
+
+
+# --- idempotency -----------------------------------------------------------------------------------------------------
+
+
+def claim(store: StoreUnderTest, run_id: str, event: Event, function: str = "f", value: bytes = b"v") -> str:
+    batch = store.begin()
+    counts = batch.idempotency.claim(function, value, run_id, event.position)
+    store.end(batch)
+    return counts
+
+
+def test_the_first_run_for_a_value_counts_for_a_day(store: StoreUnderTest) -> None:
+    store.deploy(definition())
+    first, second = put(store, event_of(id="e1"), event_of(id="e2"))
+    (late,) = put(store, event_of(id="e3"), now=NOW + DAY - 1)
+    (next_day,) = put(store, event_of(id="e4"), now=NOW + DAY)
+    assert claim(store, "r1", first) == "r1"
+    assert claim(store, "r1", first) == "r1", "as when its message comes again"
+    assert claim(store, "r2", second) == "r1"
+    assert claim(store, "r3", late) == "r1"
+    assert claim(store, "r4", next_day) == "r4"
+
+
+def test_values_are_of_one_function(store: StoreUnderTest) -> None:
+    (event,) = put(store, event_of())
+    assert claim(store, "r1", event) == "r1"
+    assert claim(store, "r2", event, function="g") == "r2"
+    assert claim(store, "r3", event, value=b"other") == "r3"
