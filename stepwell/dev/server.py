@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,12 @@ class DevOptions:
     keep_days: float
     as_json: bool
     certificate: Certificate | None = None
+
+
+async def main_in_memory(settings: ServerSettings, options: DevOptions) -> None:
+    """`main`, with a database and code that nobody keeps: in a folder that goes with the server."""
+    with tempfile.TemporaryDirectory(prefix="stepwell-dev-") as folder:
+        await main(replace(settings, database=Path(folder, "stepwell.db")), options)
 
 
 async def main(settings: ServerSettings, options: DevOptions) -> None:

@@ -404,3 +404,22 @@ def test_it_stops_at_once_with_all_its_processes(tmp_path: Path, number: signal.
         assert time.monotonic() - asked < 3
     assert server.stderr == ""
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.read_text().split()), within=2)
+
+
+# --- a database that is forgotten ------------------------------------------------------------------------------------
+
+
+def test_a_database_in_memory_leaves_nothing_behind(
+    functions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    for _ in range(2):
+        with dev(functions, ":memory:") as server, api(server) as http:
+            assert http.get("/v1/runs")["data"] == []
+            http.runs_of(http.send("one"))
+            assert any(path.name.startswith("stepwell-dev-") for path in temporary.iterdir())
+            assert server.stop() == 0
+        assert not any(path.name.startswith("stepwell-dev-") for path in temporary.iterdir())
+    assert not Path(":memory:").exists()

@@ -21,7 +21,22 @@ PathsArgument = Annotated[
 ]
 HostOption = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes a free one.")]
-DatabaseOption = Annotated[Path, typer.Option("--db", help="The database; made if it is not there.")]
+IN_MEMORY = ":memory:"
+
+
+def _check_database(path: Path) -> Path:
+    if str(path) == IN_MEMORY:
+        raise typer.BadParameter(f"{IN_MEMORY} is for `stepwell dev`, which forgets it; name a file")
+    return path
+
+
+DatabaseOption = Annotated[
+    Path, typer.Option("--db", help="The database; made if it is not there.", callback=_check_database)
+]
+ForgettableDatabaseOption = Annotated[
+    Path,
+    typer.Option("--db", help=f"The database; made if it is not there. {IN_MEMORY}: gone when the server stops."),
+]
 ParallelOption = Annotated[
     int | None,
     typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x the CPUs it may use."),
@@ -59,7 +74,7 @@ def command(
     paths: PathsArgument = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8288,
-    db: DatabaseOption = DATABASE,
+    db: ForgettableDatabaseOption = DATABASE,
     key: KeyOption = None,
     allow_host: AllowHostOption = None,
     parallelism: ParallelOption = None,
@@ -76,7 +91,7 @@ def command(
     Example: stepwell dev functions/ --port 9000
     """
     from stepwell.api.access import LocalOnly
-    from stepwell.dev.server import DevOptions, main
+    from stepwell.dev.server import DevOptions, main, main_in_memory
 
     try:
         local_only = LocalOnly(host, allow_host or ())
@@ -92,7 +107,7 @@ def command(
     )
     certificate = certificate_of(tls_cert, tls_key)
     options = DevOptions(settings.paths, host, port, key, local_only, keep_days, as_json, certificate)
-    start(lambda: main(settings, options))
+    start(lambda: main(settings, options) if str(db) != IN_MEMORY else main_in_memory(settings, options))
 
 
 def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0) -> None:
