@@ -1,7 +1,8 @@
 """The seam between the engine and a platform: the values that cross it, what keeps state, and what executes steps.
 
 A platform gives the engine a `Store`, whose batches are written as a whole, and a `Dispatcher`, which carries out what
-follows from a batch. Nothing else is in here.
+follows from a batch. Nothing else is in here: it is longer than other modules, since it is one list of short
+declarations, which are read together.
 """
 
 from __future__ import annotations

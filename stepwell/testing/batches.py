@@ -24,7 +24,8 @@ from stepwell.aws.engine.scheduler import Scheduler
 from stepwell.aws.engine.session import EngineSession, now_ms
 from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
+from stepwell.aws.table.runs import StoredRun, stored_run
+from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.definition.definition import parse_definition
 from stepwell.testing.account import meter
 from stepwell.testing.account.queues import Queues

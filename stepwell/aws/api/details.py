@@ -21,7 +21,8 @@ from stepwell.aws.table.list_rows import EVENTS, of_name
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.pending_outcomes import may_have_waiting, read_outcomes
 from stepwell.aws.table.positions import first_of
-from stepwell.aws.table.runs import StoredAttempt, StoredRun
+from stepwell.aws.table.runs import StoredRun
+from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.run.inputs import match_answer
 from stepwell.core.run.run import PauseStatus, StepStatus
 from stepwell.reader import AttemptRow, RunDetail

@@ -26,7 +26,8 @@ from stepwell.aws.table.keys import STATUS_SHARDS, Item, event_key, item_key, pe
 from stepwell.aws.table.list_rows import EVENTS, RUNS, of_user
 from stepwell.aws.table.list_rows import Entry as Listed
 from stepwell.aws.table.positions import first_of, ms_of
-from stepwell.aws.table.runs import StoredAttempt, StoredRun, stored_run
+from stepwell.aws.table.runs import StoredRun, stored_run
+from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.events.events import Event
 from stepwell.core.events.users import Person, alone, owner
 from stepwell.reader import Page

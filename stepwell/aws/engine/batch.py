@@ -20,7 +20,7 @@ from stepwell.aws.table.items import delete_items, put_items
 from stepwell.aws.table.keys import Item, Key, rerun_key, run_key, wait_partitions
 from stepwell.aws.table.lists import Listed
 from stepwell.aws.table.positions import newest_position, next_position
-from stepwell.aws.table.runs import Record, StoredState
+from stepwell.aws.table.run_records import Record, StoredState
 from stepwell.core.events.events import Event, user_key
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.run.messages import AttemptEnded, EmitEnd, RecordAttempt, Timer

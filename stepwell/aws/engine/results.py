@@ -8,13 +8,9 @@ from functools import cache
 
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.table.keys import Item, Key, item_key, overflow_key, page_key
+from stepwell.aws.table.run_records import Elsewhere, Record, Results, StoredState
 from stepwell.aws.table.runs import (
-    Elsewhere,
-    Record,
-    Results,
-    StoredAttempt,
     StoredRun,
-    StoredState,
     is_long_history,
     is_long_result,
     read_attempts,
@@ -22,6 +18,7 @@ from stepwell.aws.table.runs import (
     stored_run,
     write_attempts,
 )
+from stepwell.aws.table.stored_attempts import StoredAttempt
 from stepwell.core.events.events import Event
 from stepwell.core.run.inputs import erased_error, error_json
 from stepwell.core.run.messages import Command, RecordAttempt

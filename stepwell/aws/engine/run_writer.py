@@ -14,7 +14,8 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items
 from stepwell.aws.table.keys import NEW, UNCHANGED, Item, Key, approval_key, event_key, item_key, wait_key
 from stepwell.aws.table.positions import ms_of
-from stepwell.aws.table.runs import Record, approval_item, is_kept_in_runs, run_item
+from stepwell.aws.table.run_records import Record
+from stepwell.aws.table.runs import approval_item, is_kept_in_runs, run_item
 from stepwell.aws.table.table import Table
 from stepwell.core.run.max_run_duration import longest_run_ms
 from stepwell.core.run.messages import ClearTimer, CloseWait, OpenWait, SetTimer, TimerKind

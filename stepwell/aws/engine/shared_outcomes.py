@@ -17,7 +17,7 @@ from stepwell.aws.table.pending_outcomes import (
     outcome_items,
     read_outcomes,
 )
-from stepwell.aws.table.runs import Record
+from stepwell.aws.table.run_records import Record
 from stepwell.aws.table.table import Table
 from stepwell.core.run.messages import AttemptEnded, Command, RecordAttempt
 from stepwell.core.run.run import RunStatus, StepStatus

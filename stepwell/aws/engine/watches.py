@@ -14,7 +14,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.engine.sweep import next_look
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import Item, watch_key, watch_partition
-from stepwell.aws.table.runs import Record
+from stepwell.aws.table.run_records import Record
 
 YOUNG_MS = 30 * 60_000  # a run that is younger is found by its entry in the index
 KEPT_MS = 86_400_000  # a watch, after its time

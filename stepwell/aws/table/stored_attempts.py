@@ -1,0 +1,98 @@
+"""Attempts that are over, as the item of their run keeps them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from stepwell.core.run.messages import RecordAttempt
+
+_STATUSES = ("completed", "failed", "lost", "cancelled", "kept")  # stored as numbers: new ones go to the end
+
+
+@dataclass(slots=True)
+class StoredAttempt:
+    """An attempt that is over. `ref` names the item that holds the output or error, if it is long."""
+
+    step: int
+    attempt: int
+    status: str
+    queued_at: int
+    started_at: int | None
+    ended_at: int
+    output: bytes | None = None
+    error: bytes | None = None
+    request_id: str | None = None
+    ref: str | None = None
+
+    @classmethod
+    def of(cls, command: RecordAttempt, error: bytes | None, request_id: str | None) -> StoredAttempt:
+        c = command
+        return cls(
+            c.step, c.attempt, c.status, c.queued_at, c.started_at, c.ended_at, c.output, error, request_id
+        )  # fmt: skip
+
+    @property
+    def size(self) -> int:
+        return len(self.output or b"") + len(self.error or b"")
+
+    def to_json(self, since: int) -> list[Any]:
+        """Times as milliseconds after `since`, which takes fewer digits."""
+        row: list[Any] = [
+            self.step,
+            self.attempt,
+            _STATUSES.index(self.status),
+            self.queued_at - since,
+            None if self.started_at is None else self.started_at - since,
+            self.ended_at - since,
+            None if self.output is None or self.ref else orjson.Fragment(self.output),
+            None if self.error is None or self.ref else orjson.Fragment(self.error),
+            _short_id(self.request_id),
+            self.ref,
+        ]
+        has_null_output = self.output is not None and self.ref is None and self.output == b"null"
+        return [*row, 1] if has_null_output else _without_nulls(row)
+
+    @classmethod
+    def from_json(cls, row: list[Any], since: int) -> StoredAttempt:
+        null_output = len(row) > 10
+        padded: list[Any] = [*row, *([None] * 10)]
+        step, attempt, status, queued, started, ended, output, error, request_id, ref = padded[:10]
+        return cls(
+            step,
+            attempt,
+            _STATUSES[status],
+            since + queued,
+            None if started is None else since + started,
+            since + ended,
+            orjson.dumps(output) if output is not None or null_output else None,
+            None if error is None else orjson.dumps(error),
+            _long_id(request_id),
+            ref,
+        )
+
+
+def _without_nulls(row: list[Any]) -> list[Any]:
+    while row and row[-1] is None:
+        row.pop()
+    return row
+
+
+def _short_id(request_id: str | None) -> str | None:
+    """22 characters instead of 36, if it is a UUID."""
+    if request_id is None:
+        return None
+    try:
+        return base64.urlsafe_b64encode(UUID(request_id).bytes).decode().rstrip("=")
+    except ValueError:
+        return request_id
+
+
+def _long_id(text: str | None) -> str | None:
+    if text is None or len(text) != 22:
+        return text
+    return str(UUID(bytes=base64.urlsafe_b64decode(text + "==")))
