@@ -13,7 +13,7 @@ import time_machine
 
 from stepwell.aws.clients import client
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.list_rows import ALL, EVENTS, RUNS, Listed, of_function, of_name, of_user
+from stepwell.aws.table.list_layout import ALL, EVENTS, RUNS, Listed, of_function, of_name, of_user
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.positions import first_of
 

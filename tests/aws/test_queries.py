@@ -15,7 +15,7 @@ from stepwell.aws.api import queries as module
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.clients import client
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.list_rows import Listed
+from stepwell.aws.table.list_layout import Listed
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.positions import ms_of
 from stepwell.aws.table.runs import stored_run

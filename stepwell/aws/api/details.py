@@ -17,7 +17,7 @@ from stepwell.aws.functions.versions import Version
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item, read_items
 from stepwell.aws.table.keys import event_key
-from stepwell.aws.table.list_rows import EVENTS, of_name
+from stepwell.aws.table.list_layout import EVENTS, of_name
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.pending_outcomes import may_have_waiting, read_outcomes
 from stepwell.aws.table.positions import first_of

@@ -21,7 +21,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import delete_items, read_items, read_partition
 from stepwell.aws.table.keys import EXISTS, UNCHANGED, Item, arrival, arrival_partitions, event_key, run_key
-from stepwell.aws.table.list_rows import of_user
+from stepwell.aws.table.list_layout import of_user
 from stepwell.aws.table.lists import Lists, Row
 from stepwell.aws.table.runs import StoredRun, stored_run, write_attempts
 from stepwell.aws.table.users import UserIndex

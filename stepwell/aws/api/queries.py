@@ -18,7 +18,7 @@ from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item, read_items, read_partition
 from stepwell.aws.table.keys import STATUS_SHARDS, Item, approvals_partition, event_key, run_key
-from stepwell.aws.table.list_rows import ALL, EVENTS, RUNS, Entry, of_function, of_name, of_replay, of_user
+from stepwell.aws.table.list_layout import ALL, EVENTS, RUNS, Entry, of_function, of_name, of_replay, of_user
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.aws.table.runs import StoredRun, stored_run

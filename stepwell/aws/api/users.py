@@ -23,8 +23,8 @@ from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_items
 from stepwell.aws.table.keys import STATUS_SHARDS, Item, event_key, item_key, people_partition, run_key
-from stepwell.aws.table.list_rows import EVENTS, RUNS, of_user
-from stepwell.aws.table.list_rows import Entry as Listed
+from stepwell.aws.table.list_layout import EVENTS, RUNS, of_user
+from stepwell.aws.table.list_layout import Entry as Listed
 from stepwell.aws.table.positions import first_of, ms_of
 from stepwell.aws.table.runs import StoredRun, stored_run
 from stepwell.aws.table.stored_attempts import StoredAttempt

@@ -1,7 +1,7 @@
 """Lists of events and runs, newest first: all of them, and those of one event name, user, function or replay.
 
 A batch of the engine writes one row for each value of each dimension, not one for each entry. The rows of a list
-(`list_rows`) are spread over partitions by month and shard; a reader merges them.
+(`list_layout`) are spread over partitions by month and shard; a reader merges them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import put_items, read_partition
 from stepwell.aws.table.keys import NEW, STATUS_INDEX, STATUS_SHARDS, Item, Key, status_partition
-from stepwell.aws.table.list_rows import (
+from stepwell.aws.table.list_layout import (
     EVENTS,
     LIST_SHARDS,
     RUNS,
@@ -32,7 +32,7 @@ from stepwell.aws.table.list_rows import (
     row_item,
     rows_of,
 )
-from stepwell.aws.table.list_rows import Listed as Listed  # which whoever adds to lists makes
+from stepwell.aws.table.list_layout import Listed as Listed  # which whoever adds to lists makes
 from stepwell.aws.table.positions import first_of
 
 _BATCH = 25  # rows that BatchWriteItem takes

@@ -6,7 +6,7 @@ from itertools import islice
 
 from stepwell.aws.table.items import read_items
 from stepwell.aws.table.keys import run_key
-from stepwell.aws.table.list_rows import RUNS, of_function
+from stepwell.aws.table.list_layout import RUNS, of_function
 from stepwell.aws.table.lists import Lists
 from stepwell.aws.table.runs import stored_run
 from stepwell.core.routing.guard import RunSample
