@@ -11,6 +11,8 @@ from botocore.exceptions import ReadTimeoutError
 from moto.core.botocore_stubber import BotocoreStubber
 
 from stepwell.aws import clients
+from stepwell.aws.engine.batch import DynamoBatch
+from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import LOST, Batches, Crash, Json, Process, destination, handler_step, sqs_event
@@ -32,12 +34,17 @@ def again(record: Json) -> Json:
 
 
 def crash_before(batches: Batches, method: str, record: Json) -> None:
-    """Let the process of `route` die when its store is about to do this."""
+    """Let the process of `route` die when its batch is about to do this."""
 
     def die(*arguments: Any) -> None:
         raise Crash
 
-    setattr(batches.session.store, method, die)
+    def dying(now: int) -> DynamoBatch:
+        batch = DynamoBatch(batches.session.store, now)
+        setattr(batch, method, die)
+        return batch
+
+    batches.session.store.batch = dying  # type: ignore[method-assign]
     with pytest.raises(Crash):
         batches.consumer.route({"Records": [record]})
     batches.start()
@@ -91,7 +98,7 @@ def test_an_event_whose_key_could_not_be_stored_is_not_accepted_yet(batches: Bat
     message = received(batches)
     with failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: '"K#' in body):
         assert batches.consumer.route({"Records": [message]})["batchItemFailures"]
-    assert batches.session.store.events(["early"]) == {}
+    assert batches.session.store.batch(now_ms()).events(["early"]) == {}
     batches.send(data={"order": 1})
     batches.drain()
     clock.shift(1)

@@ -13,7 +13,7 @@ import time_machine
 
 from stepwell.aws.api.approvals import AwsApprovals
 from stepwell.aws.api.queries import Queries
-from stepwell.aws.engine import store
+from stepwell.aws.engine import stored_events
 from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import Item, arrival, arrival_partitions, event_key, function_key, starts_key, wait_key
@@ -265,7 +265,7 @@ def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_want
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 1,000 events of its name, which stand in 16 partitions, in the order in which they were accepted."""
-    monkeypatch.setattr(store, "_ARRIVALS", 5)
+    monkeypatch.setattr(stored_events, "_ARRIVALS", 5)
     batches = Batches(resources)
     wanted = {"event": "paid", "match": "async.data.sum > 20", "ttl": "10m"}
     batches.deploy({"a": handler_step(), "b": handler_step({"step": "a", "async": wanted})})

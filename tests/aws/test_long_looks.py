@@ -20,7 +20,7 @@ AT_ONCE = 10
 
 @pytest.fixture(autouse=True)
 def looks_at_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepwell.aws.engine.store.DynamoStore.looks_at", AT_ONCE)
+    monkeypatch.setattr("stepwell.aws.engine.batch.DynamoBatch.most_events", AT_ONCE)
 
 
 def deploy(batches: Batches, **edge: Any) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from stepwell.aws.api.queries import Queries
+from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import run_key
@@ -18,6 +19,7 @@ from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import AttemptEnded, Outcome, TimerKind
 from stepwell.core.run.resume import Restart
 from stepwell.core.run.run import RunStatus, StepStatus
+from stepwell.platform import NotWritten, RunRecord, Transition
 from stepwell.testing.account.meter import item_size, metered
 from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
 
@@ -284,14 +286,16 @@ def take(batches: Batches, count: int) -> Json:
 
 def race(process: Process, meanwhile: Any) -> None:
     """Do something else just before this process commits for the first time."""
-    commit = process.session.store.commit
+    store = process.session.store
 
-    def late(*arguments: Any) -> Any:
-        process.session.store.commit = commit  # type: ignore[method-assign]
-        meanwhile()
-        return commit(*arguments)
+    class Late(DynamoBatch):
+        def commit(self, transitions: Sequence[Transition]) -> Sequence[RunRecord | NotWritten | None]:
+            if "batch" in vars(store):
+                del store.batch
+                meanwhile()
+            return super().commit(transitions)
 
-    process.session.store.commit = late  # type: ignore[method-assign]
+    store.batch = lambda now: Late(store, now)  # type: ignore[method-assign]
 
 
 def test_a_repeated_outcome_of_a_wide_run_changes_nothing(resources: Resources) -> None:

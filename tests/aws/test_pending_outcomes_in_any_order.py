@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stepwell.aws import clients
-from stepwell.aws.engine import store
+from stepwell.aws.engine import shared_outcomes
 from stepwell.aws.resources import Resources
-from stepwell.aws.table import runs
+from stepwell.aws.table import run_records, runs
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan
@@ -103,8 +103,9 @@ def test_a_run_of_any_shape_ends_as_the_core_says(
     resources: Resources, monkeypatch: pytest.MonkeyPatch, seed: int, at_once: int
 ) -> None:
     monkeypatch.setattr(runs, "AT_ONCE", at_once)
-    monkeypatch.setattr(store, "_FOLDED_AT_ONCE", 7)
-    monkeypatch.setattr("stepwell.aws.engine.store.time.sleep", lambda s: None)
+    monkeypatch.setattr(run_records, "AT_ONCE", at_once)
+    monkeypatch.setattr(shared_outcomes, "_FOLDED_AT_ONCE", 7)
+    monkeypatch.setattr("stepwell.aws.engine.run_writer.time.sleep", lambda s: None)
     chance = Random(f"{seed} {at_once}")
     steps = any_steps(chance)
     failing = {name for name in steps if chance.random() < chance.choice([0, 0.05])}

@@ -72,7 +72,7 @@ def asking_and_running(batches: Batches) -> tuple[Json, str]:
     batches.drain()
     ((stored, _),) = batches.runs()
     (payload,) = batches.invoked
-    plan = batches.session.store.load([stored.run.id])[stored.run.id].plan
+    plan = batches.session.store.batch(now_ms()).load([stored.run.id])[stored.run.id].plan
     return payload, batches.session.links().of(plan, stored.run, 0)[0].rpartition("/")[2]
 
 
@@ -267,7 +267,7 @@ def test_what_a_dropped_key_signed_is_refused_and_its_attempt_is_made_again(batc
     batches.drain()
     assert [payload["ctx"]["attempt"] for payload in batches.invoked if payload["ctx"]["step_id"] == "slow"] == [1, 2]
     ((stored, _),) = batches.runs()
-    plan = batches.session.store.load([stored.run.id])[stored.run.id].plan
+    plan = batches.session.store.batch(now_ms()).load([stored.run.id])[stored.run.id].plan
     new_link = batches.session.links().of(plan, stored.run, 0)[0].rpartition("/")[2]
     assert finish(batches, batches.invoked[-1], new_link) is RunStatus.COMPLETED
 
