@@ -242,6 +242,10 @@ class NotWritten(Exception):
     """The store could not write (it is throttled, the disk is full): the message that asked for it must come again."""
 
 
+class DamagedRun(Exception):
+    """What is stored of a run cannot be read, now and later, until somebody mends it."""
+
+
 class Idempotency(Protocol):
     """Which run counts for a value of a function's `idempotency`."""
 
@@ -307,7 +311,7 @@ class Batch(Protocol):
         the store sees to it that the engine is asked to `wake` them."""
 
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
-        """Runs by id; unknown ones are left out."""
+        """Runs by id; unknown ones are left out. Raises DamagedRun."""
 
     def pending_outcomes(self, record: RunRecord) -> Sequence[AttemptEnded]:
         """Outcomes of a run that are stored, and folded with whatever is folded next; the earliest first."""

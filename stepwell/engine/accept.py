@@ -148,7 +148,7 @@ def wake(work: Work, route: Route, most: int | None = None) -> list[RunFact]:
     event, cause, now = route.event, route.cause, work.batch.now
     waits = [route.found.popleft() for _ in range(min(len(route.found), most or len(route.found)))]
     run_ids = {wait.run_id for wait in waits if now < wait.deadline}
-    records, unreadable = work.load(run_ids)
+    records, unreadable = work.load(run_ids, come_again=cause is not None)
     if unreadable:
         work.fail([cause])
     facts: list[RunFact] = []

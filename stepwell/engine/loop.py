@@ -118,7 +118,7 @@ class Engine:
         by_run: dict[str, list[RunFact]] = defaultdict(list)
         for fact in facts:
             by_run[fact.run_id].append(fact)
-        records, unreadable = work.load(by_run)
+        records, unreadable = work.load(by_run, come_again=all(fact.cause is not None for fact in facts))
         for run_id in unreadable:
             work.put_aside(by_run[run_id])
         self._release([fact for fact in facts if fact.run_id not in records])
@@ -168,9 +168,9 @@ class Engine:
 
     def _release(self, facts: Iterable[RunFact]) -> None:
         """Give back the slots of attempts that were taken from the queue, and are not claimed after all."""
-        claims = [(its.run_id, its.fact) for its in facts if isinstance(its.fact, AttemptStarted)]
+        claims = [(fact.run_id, fact.fact) for fact in facts if isinstance(fact.fact, AttemptStarted)]
         if claims:
-            released = [(run_id, fact.step, fact.attempt) for run_id, fact in claims]
+            released = [(run_id, claim.step, claim.attempt) for run_id, claim in claims]
             self.dispatcher.carry_out(Effects(released=released))
 
     def _follow(self, work: Work, scans: _Scans, transitions: Sequence[Transition]) -> Consequences:
@@ -211,7 +211,7 @@ class _Scans:
     def go_on(self, work: Work) -> list[RunFact]:
         """Go on with the next one."""
         run_id, pause, after = self.left.popleft()
-        record = work.load([run_id])[0].get(run_id)
+        record = work.load([run_id], come_again=False)[0].get(run_id)
         if record is None:
             return []
         state = record.run.pauses[pause]

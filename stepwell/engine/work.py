@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from stepwell.core.cel.expressions import EFFORT
-from stepwell.platform import Batch, Cause, Pace, RunFact, RunRecord
+from stepwell.platform import Batch, Cause, DamagedRun, Pace, RunFact, RunRecord
 
 _LONG = 10_000_000  # ns of expressions, of what is done before others have their turn
 
@@ -51,18 +51,21 @@ class Work:
             else:
                 self.undone.causes.add(fact.cause.id)
 
-    def load(self, run_ids: Iterable[str]) -> tuple[dict[str, RunRecord], list[str]]:
-        """Runs by id, and those that cannot be read, which hold up no other."""
+    def load(self, run_ids: Iterable[str], *, come_again: bool) -> tuple[dict[str, RunRecord], list[str]]:
+        """Runs by id, and those that cannot be read, which hold up no other. `come_again`: whatever asks for them is
+        delivered again. Otherwise only a damaged run is left out: any other error is the whole batch's, which is done
+        again."""
         wanted, unreadable = list(run_ids), list[str]()
+        tolerated: type[Exception] = Exception if come_again else DamagedRun
         try:
             return self.batch.load(wanted), []
-        except Exception:
+        except tolerated:
             log.warning("of %s runs, some cannot be read", len(wanted))
         found: dict[str, RunRecord] = {}
         for run_id in wanted:
             try:
                 found |= self.batch.load([run_id])
-            except Exception:
+            except tolerated:
                 log.exception("run %s cannot be read", run_id)
                 unreadable.append(run_id)
         return found, unreadable

@@ -23,7 +23,7 @@ from stepwell.core.run.run import RunStatus, StepStatus, has_begun
 from stepwell.engine.accept import resume
 from stepwell.engine.replay import replay_events
 from stepwell.engine.rerun import rerun
-from stepwell.platform import Cause, IncomingEvent, NewEvent, NotWritten, RunFact, RunRecord, Transition
+from stepwell.platform import Cause, DamagedRun, IncomingEvent, NewEvent, NotWritten, RunFact, RunRecord, Transition
 from stepwell.testing.memory import MemoryBatch, MemoryStore
 from tests.engine.scene import NOW, Scene, event_of, plan_of, step
 
@@ -321,7 +321,9 @@ class Unreadable(MemoryBatch):
     def load(self, run_ids: Any) -> dict[str, RunRecord]:
         wanted = list(run_ids)
         if self._method == "load" and self._run_id in wanted:
-            raise OSError("the row is damaged")
+            raise DamagedRun("the row is damaged")
+        if self._method == "disk" and wanted:
+            raise OSError("the disk cannot be read")
         return super().load(wanted)
 
     def pending_outcomes(self, record: RunRecord) -> Any:
@@ -338,6 +340,24 @@ def test_facts_of_a_run_that_cannot_be_read_are_handed_back(method: str) -> None
     fact = RunFact(run_id, CancelRequested())
     assert scene.engine.process(Unreadable(scene.store, run_id, method), [], [fact]).facts == [fact]
     assert scene.run.status is RunStatus.RUNNING
+
+
+def test_what_cannot_be_read_at_all_is_the_whole_batchs_unless_its_messages_come_again() -> None:
+    scene = Scene(plan_of())
+    scene.send(event_of())
+    fact = RunFact(scene.run.id, CancelRequested())
+    with pytest.raises(OSError, match="disk"):
+        scene.engine.process(Unreadable(scene.store, "", "disk"), [], [fact])
+    delivered = fact._replace(cause=MESSAGE)
+    assert scene.engine.process(Unreadable(scene.store, "", "disk"), [], [delivered]).causes == {"m"}
+
+
+def test_an_event_whose_waits_cannot_be_read_is_not_taken_for_done() -> None:
+    scene = Scene(waiting())
+    scene.send(event_of(data={"n": 1}))
+    paid = IncomingEvent(event_of("paid", "p", data={"n": 1}))
+    with pytest.raises(OSError, match="disk"):
+        scene.engine.process(Unreadable(scene.store, "", "disk"), [paid], [])
 
 
 def test_a_new_run_whose_start_cannot_be_folded_is_stored_and_starts_later() -> None:

@@ -70,8 +70,8 @@ class FunctionMessages:
         if not self._tokens.is_valid(message.token, *tell_name(event.id, message.text)):
             log.error("an event %r of the engine without its token is refused", event.id)
             return NOTHING
-        told = Effects(events=[IncomingEvent(event, cause=cause)])
-        return MessageFacts(self._dispatcher.carry_out(told))
+        own_event = Effects(events=[IncomingEvent(event, cause=cause)])
+        return MessageFacts(self._dispatcher.carry_out(own_event))
 
     def release_events(self, batch: DynamoBatch, message: ReleaseEvents, cause: Cause) -> MessageFacts:
         """Start the events that were kept for a function that was resumed; if it is not live, forget them."""

@@ -13,7 +13,7 @@ from stepwell.core.plan import Plan
 from stepwell.core.run.run import Packer, StepStatus
 from stepwell.local.database import long_texts
 from stepwell.local.database.run_parts import read_run
-from stepwell.platform import RunRecord
+from stepwell.platform import DamagedRun, RunRecord
 
 _LONG = 128  # steps; the state of a shorter run fits into a page of the database, and is written in one piece
 _MOST_RUNS = 10_000  # in memory, and the bytes of their outputs and errors
@@ -64,8 +64,16 @@ class RunCache:
         return records
 
     def find(self, run_id: str) -> CachedRun | None:
-        """A run from memory, or from the database."""
-        return self._runs.get(run_id) or self._read(run_id)
+        """A run from memory, or from the database. Raises DamagedRun."""
+        cached = self._runs.get(run_id)
+        if cached is not None:
+            return cached
+        try:
+            return self._read(run_id)
+        except sqlite3.Error:
+            raise
+        except Exception as error:
+            raise DamagedRun(f"what the database says of run {run_id} cannot be read: {error}") from error
 
     def add(self, cached: CachedRun) -> None:
         self._runs[cached.record.run.id] = cached

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterator, Sequence
 
 from stepwell.core.run.messages import AttemptLost, RunStarted
@@ -11,7 +10,7 @@ from stepwell.core.run.run import RunStatus, StepStatus, has_begun
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.executor import Executor
-from stepwell.platform import Effects, QueuedAttempt, RunFact, RunRecord
+from stepwell.platform import DamagedRun, Effects, QueuedAttempt, RunFact, RunRecord
 
 _RUNS_AT_ONCE = 500
 
@@ -51,9 +50,7 @@ class Recovery:
         """One that is damaged holds up no other."""
         try:
             return self._store.load(run_ids)
-        except sqlite3.Error:
-            raise
-        except Exception:
+        except DamagedRun:
             if len(run_ids) == 1:
                 log.exception("run %s cannot be read, and stands still", run_ids[0])
                 return {}
