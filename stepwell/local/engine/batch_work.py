@@ -49,7 +49,7 @@ class Batch:
     calls: Sequence[Call]
     arrivals: Sequence[IncomingEvent]
     facts: list[RunFact] = field(default_factory=list)
-    put_aside: list[RunFact] = field(default_factory=list)  # that could not be folded
+    undone: list[RunFact] = field(default_factory=list)  # that could not be folded
 
 
 class Steps(Protocol):
@@ -92,37 +92,34 @@ class BatchWork:
 
     def steps(self, batch: Batch, transaction: LocalBatch) -> Iterator[None]:
         """Do the batch, a piece with each step."""
-        undone: list[RunFact] = []
         if batch.set_back_ms:
             yield from transaction.move_back(batch.set_back_ms)
         for call in batch.calls:
             call(transaction)
             yield
         ticks, facts = self._take_due(batch.now) if batch.has_due else ([], [])
-        steps = partial(self._steps, transaction, batch.pace, undone)
+        steps = partial(self._steps, transaction, batch)
         yield from self._advance_runs(batch, facts, steps)
         yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals], steps)
-        self._put_aside.set_timers(transaction, undone)
-        batch.put_aside.extend(undone)
+        self._put_aside.set_timers(transaction, batch.undone)
         transaction.write()
         yield
 
     def _steps(
         self,
         transaction: LocalBatch,
-        pace: BatchPace,
-        undone: list[RunFact],
+        batch: Batch,
         arrivals: Sequence[IncomingEvent],
         facts: Sequence[RunFact],
         routes: Sequence[Route] = (),
     ) -> Iterator[None]:
-        """The engine's steps; what it could not do is added to `undone`."""
-        found = yield from self._engine.steps(transaction, arrivals, facts, pace, routes)
-        undone += found.facts
+        """The engine's steps; what it could not do is added to what is undone."""
+        found = yield from self._engine.steps(transaction, arrivals, facts, batch.pace, routes)
+        batch.undone.extend(found.facts)
 
     def committed(self, batch: Batch) -> None:
         """The batch is durable: facts that could not be folded are handed in again later."""
-        self._put_aside.add(batch.put_aside)
+        self._put_aside.add(batch.undone)
 
     def undo(self, batch: Batch | None) -> None:
         """The batch was rolled back: facts are kept for the next one, and what events are still to do waits until
