@@ -121,7 +121,8 @@ class Engine:
         records, unreadable = work.load(by_run, come_again=all(fact.cause is not None for fact in facts))
         for run_id in unreadable:
             work.put_aside(by_run[run_id])
-        self._release([fact for fact in facts if fact.run_id not in records])
+        if len(records) < len(by_run):
+            self._release([fact for fact in facts if fact.run_id not in records])
         committed: list[Transition] = []
         undecided: list[RunFact] = []
         slots = self.dispatcher.slots()

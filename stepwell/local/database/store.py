@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from stepwell.core.routing.triggers import Catalog
@@ -111,7 +110,8 @@ class LocalStore:
     def add(self, record: RunRecord) -> None:
         """Make a run; its first commit makes it durable."""
         self._newest_run += 1
-        self.cache.add(CachedRun(replace(record, order=self._newest_run), self._newest_run, is_new=True))
+        same = record.run, record.plan, record.event, record.after, record.rerun_of, record.replay
+        self.cache.add(CachedRun(RunRecord(*same, order=self._newest_run), self._newest_run, is_new=True))
 
     def active(self) -> list[str]:
         """Runs with attempts that are queued or running, and those that have not begun."""
