@@ -13,7 +13,7 @@ from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.responses import BaseResponse
 
 from stepwell.aws.table.keys import STATUS_INDEX, create_table
-from stepwell.testing.account.faster_moto import faster_moto
+from stepwell.testing.account.faster_moto import faster_moto, plain_moto
 
 Json = dict[str, Any]
 KEY = {"pk": {"S": "a"}, "sk": {"S": "1"}}
@@ -77,6 +77,13 @@ BATCHES: list[tuple[str, Json]] = [
 
 
 @pytest.fixture(autouse=True)
+def plain() -> Iterator[None]:
+    """Other tests of this process may have left moto fast until they all have ended."""
+    with plain_moto():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
@@ -132,4 +139,16 @@ def test_moto_is_as_before_afterwards() -> None:
     before = BotocoreStubber.process_request
     with faster_moto():
         assert BotocoreStubber.process_request is not before
+    assert BotocoreStubber.process_request is before
+
+
+def test_within_the_short_way_moto_can_be_had_as_it_comes() -> None:
+    before = BotocoreStubber.process_request
+    with faster_moto():
+        faster = BotocoreStubber.process_request
+        with plain_moto():
+            assert BotocoreStubber.process_request is before
+            with faster_moto():
+                assert BotocoreStubber.process_request is not before
+        assert BotocoreStubber.process_request not in (before, faster), "it is made anew"
     assert BotocoreStubber.process_request is before

@@ -28,16 +28,44 @@ _PURE = (
     (responses, "method_names_from_class"),
     (sqs, "camelcase_to_underscores"),
 )
-_is_on = False
+_on: ExitStack | None = None  # undoes what is patched
 
 
 @contextmanager
 def faster_moto() -> Iterator[None]:
     """moto and boto3 are faster within it. A second one within it changes nothing."""
-    global _is_on
-    if _is_on:
+    if _on is not None:
         yield
         return
+    _turn_on()
+    try:
+        yield
+    finally:
+        _turn_off()
+
+
+@contextmanager
+def plain_moto() -> Iterator[None]:
+    """moto and boto3 are as they come within it, also within `faster_moto`: to compare the two."""
+    if _on is None:
+        yield
+        return
+    _turn_off()
+    try:
+        yield
+    finally:
+        _turn_on()
+
+
+def _turn_off() -> None:
+    global _on
+    assert _on is not None
+    _on.close()
+    _on = None
+
+
+def _turn_on() -> None:
+    global _on
     handles = count(1)
     boto: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
         (SigV4Auth, "add_auth", _without_signature),
@@ -56,11 +84,7 @@ def faster_moto() -> Iterator[None]:
         stack.enter_context(patch.object(sqs, "generate_receipt_handle", lambda: f"{next(handles):0185}"))
         stack.enter_context(patch.object(sqs, "unix_time_millis", _now_ms))
         stack.enter_context(faster_dynamodb())
-        _is_on = True
-        try:
-            yield
-        finally:
-            _is_on = False
+        _on = stack.pop_all()
 
 
 def _remembered(possible_keys: Callable[[Any, Any], Iterable[str]]) -> Callable[[Any, Any], Iterable[str]]:
