@@ -34,8 +34,6 @@ def alert(event: Event, policy: str, errors: Sequence[Invalid], now: int, cause:
 def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route], list[IncomingEvent]]:
     """How many of these events were looked at, at least one; what the accepted ones are to do; and alerts for those
     that do not match their schemas."""
-    if not events:
-        return 0, [], []
     batch, catalog = work.batch, work.batch.catalog()
     new: list[NewEvent] = []
     for incoming in events:
@@ -44,7 +42,8 @@ def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route
         plans, not_started = catalog.starts(incoming.event, incoming.only)
         keys, starts = catalog.keys(incoming.event), [plan.function_id for plan in plans]
         new.append(NewEvent(incoming.event, keys, not_started, starts, incoming.cause))
-    routes, alerts = list[Route](), list[IncomingEvent]()
+    routes: list[Route] = []
+    alerts: list[IncomingEvent] = []
     for put, accepted in zip(new, batch.put_events(new), strict=True):
         event = put.event
         if isinstance(accepted, NotWritten):
@@ -66,7 +65,8 @@ def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route
 def start_and_wake(work: Work, routes: deque[Route]) -> list[RunFact]:
     """The facts that these events are for runs, new ones and waiting ones. At a pace, a piece of them; an event that
     has done all is taken off, and one that must wait is left."""
-    pace, facts, done = work.pace, list[RunFact](), 0
+    pace, done = work.pace, 0
+    facts: list[RunFact] = []
     if pace is not None and routes and pace.is_enough(sum(route.left for route in routes)):
         pace.leave(routes)
         routes.clear()
@@ -96,7 +96,9 @@ def start_and_wake(work: Work, routes: deque[Route]) -> list[RunFact]:
 
 def _start_all(work: Work, route: Route, starts: Sequence[str]) -> list[RunFact]:
     """Start these functions for an accepted event; for one that is paused, the event is kept."""
-    catalog, plans, facts = work.batch.catalog(), list[Plan](), list[RunFact]()
+    catalog = work.batch.catalog()
+    plans: list[Plan] = []
+    facts: list[RunFact] = []
     for function_id in starts:
         if catalog.is_paused(function_id):
             if not work.batch.hold(function_id, route.event):
@@ -114,7 +116,7 @@ def _start_all(work: Work, route: Route, starts: Sequence[str]) -> list[RunFact]
 def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | None) -> Iterator[RunFact]:
     """A run of an accepted event for each function, but for those whose value of `idempotency` has one already. Raises
     NotWritten."""
-    not_started = list[NotStarted]()
+    not_started: list[NotStarted] = []
     for plan in plans:
         run = new_run(run_id(plan.function_id, event.id), plan, batch.now)
         if plan.idempotency is not None:
@@ -133,7 +135,8 @@ def _start(batch: Batch, plans: Iterable[Plan], event: Event, cause: Cause | Non
 def resume(batch: Batch, function_id: str, events: Iterable[Event], cause: Cause | None) -> list[RunFact]:
     """The facts that events are which were kept while a function was paused, as if they came now; they start nothing
     else. Events of users who were erased since start nothing. Raises NotWritten."""
-    catalog, facts = batch.catalog(), list[RunFact]()
+    catalog = batch.catalog()
+    facts: list[RunFact] = []
     for event in events:
         if event.erased:
             continue

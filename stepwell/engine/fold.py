@@ -47,13 +47,12 @@ def fold(record: RunRecord, facts: Iterable[RunFact], now: int, slots: FreeSlots
 
 def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
     """The slots that are free once what a transition claims has its own."""
+    if not transition.claims:
+        return slots
     steps = transition.record.plan.steps
-    taken = [steps[claim.step].calls for claim in transition.claims if _takes_slot(transition.record, claim)]
+    needing = [steps[claim.step] for claim in transition.claims if not claim.holds_slot]
+    taken = [step.calls for step in needing if not step.is_approval]
     return FreeSlots(slots.programs - taken.count(False), slots.calls - taken.count(True)) if taken else slots
-
-
-def _takes_slot(record: RunRecord, claim: Claim) -> bool:
-    return not claim.holds_slot and not record.plan.steps[claim.step].is_approval
 
 
 class Folding:
@@ -89,8 +88,10 @@ class Folding:
         if self._run is before and cause is not None:
             commands = [*commands, *self._end_again()] if cause.redelivered else ()
             self._claims += self._claims_again(fact, cause)
-        self._commands += commands
-        self._queued += [(command, cause) for command in commands if isinstance(command, RunStep)]
+        for command in commands:
+            self._commands.append(command)
+            if isinstance(command, RunStep):
+                self._queued.append((command, cause))
         if isinstance(fact, AttemptStarted):
             if self._run is before:
                 self._unclaimed.append(fact)
@@ -103,26 +104,21 @@ class Folding:
 
     def transition(self, slots: FreeSlots) -> Transition:
         """What the facts have made of the run, and of what they have queued, claims for as much as has a slot."""
+        programs, calls = slots
         for command, cause in self._queued:
-            state = self._run.steps[command.step]
-            is_queued = state.status is StepStatus.QUEUED and state.attempt == command.attempt
-            if not is_queued or not self._has_slot(command.step, slots):
+            state, step = self._run.steps[command.step], self._before.plan.steps[command.step]
+            if state.status is not StepStatus.QUEUED or state.attempt != command.attempt:
                 continue
+            if not step.is_approval:  # people need none
+                if (calls if step.calls else programs) <= 0:
+                    continue
+                calls, programs = (calls - 1, programs) if step.calls else (calls, programs - 1)
             self._commands += self._advance(AttemptStarted(command.step, command.attempt))
-            claim = Claim(command.step, command.attempt, cause)
-            self._claim(claim)
-            if _takes_slot(self._before, claim):
-                is_call = self._before.plan.steps[command.step].calls
-                slots = FreeSlots(slots.programs - (not is_call), slots.calls - is_call)
+            self._claim(Claim(command.step, command.attempt, cause))
         self._queued.clear()
         return Transition(
             self._before, self.record, self._commands, self._claims, self._all_causes, self._unclaimed
         )  # fmt: skip
-
-    def _has_slot(self, index: int, slots: FreeSlots) -> bool:
-        """People need none."""
-        step = self._before.plan.steps[index]
-        return step.is_approval or (slots.calls if step.calls else slots.programs) > 0
 
     def _claim(self, claim: Claim) -> None:
         self._claims.append(claim)

@@ -78,17 +78,21 @@ class Engine:
         todo, at_once = deque(routes), None if pace is None else pace.at_once
         while events or facts or todo or scans.left:
             work.begin_piece()
-            accepted, alerts, some_facts = 0, list[IncomingEvent](), list[RunFact]()
+            accepted = 0
+            alerts: Sequence[IncomingEvent] = ()
+            some_facts: Sequence[RunFact]
             if scans.left:
                 some_facts = scans.go_on(work)
             else:
-                accepted, new_routes, alerts = accept(work, events[:at_once])
-                events = events[accepted:]
-                todo += new_routes
+                if events:
+                    accepted, new_routes, alerts = accept(work, events[:at_once])
+                    events = events[accepted:]
+                    todo += new_routes
                 if pace is None or not (events or facts):
-                    facts = [*start_and_wake(work, todo), *facts]
+                    if todo:
+                        facts = [*start_and_wake(work, todo), *facts]
                     yield
-                some_facts, facts = list(facts[:at_once]), facts[at_once:] if at_once else ()
+                some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
             transitions, undecided = self._decide(work, scans, some_facts)
             found = self._follow(work, scans, transitions)
             found.effects.events += alerts

@@ -55,13 +55,14 @@ class Work:
         """Runs by id, and those that cannot be read, which hold up no other. `come_again`: whatever asks for them is
         delivered again. Otherwise only a damaged run is left out: any other error is the whole batch's, which is done
         again."""
-        wanted, unreadable = list(run_ids), list[str]()
+        wanted = list(run_ids)
         tolerated: type[Exception] = Exception if come_again else DamagedRun
         try:
             return self.batch.load(wanted), []
         except tolerated:
             log.warning("of %s runs, some cannot be read", len(wanted))
         found: dict[str, RunRecord] = {}
+        unreadable: list[str] = []
         for run_id in wanted:
             try:
                 found |= self.batch.load([run_id])

@@ -106,13 +106,14 @@ class LocalBatch:
         self._store.add(record)
 
     def commit(self, transitions: Sequence[Transition]) -> Sequence[RunRecord | NotWritten | None]:
+        cache, runs = self._store.cache, self._store.runs
         for transition in transitions:
-            record, before = transition.record, transition.before
-            cached = self._store.cache.find(record.run.id)
+            record = transition.record
+            cached = cache.find(record.run.id)
             assert cached is not None
             cached.record = record
-            if cached.is_new or record.run is not before.run:
-                self._store.runs.change(cached)
+            if cached.is_new or record.run is not transition.before.run:
+                runs.change(cached)
             for command in transition.commands:
                 if not isinstance(command, RunStep):
                     self._obey(cached, command)

@@ -88,7 +88,9 @@ class RunCache:
         if row is None:
             return None
         number, function, version, after, rerun_of, replay, state, position, body = row
-        run, outputs, errors = read_run(self._connection, number, run_id, state), dict[int, bytes](), dict[int, bytes]()
+        run = read_run(self._connection, number, run_id, state)
+        outputs: dict[int, bytes] = {}
+        errors: dict[int, bytes] = {}
         for step, output, error in self._connection.execute(_RESULTS, (number,)):
             if run.steps[step].status is StepStatus.COMPLETED and output is not None:
                 outputs[step] = output
