@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from stepwell.core.events.events import Event, Invalid
@@ -54,27 +54,26 @@ class Engine:
     def process(self, batch: Batch, events: Sequence[IncomingEvent], facts: Sequence[RunFact]) -> Undone:
         """Accept events and fold facts, with everything that follows from them, until nothing more does. Answers what
         could not be done, and must be handed in again."""
-        steps = self.steps(batch, events, facts)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                undone: Undone = end.value
-                return undone
+        undone = Undone()
+        for _ in self.steps(batch, events, facts, undone):
+            pass
+        return undone
 
     def steps(
         self,
         batch: Batch,
         events: Sequence[IncomingEvent],
         facts: Sequence[RunFact],
+        undone: Undone,
         pace: Pace | None = None,
         routes: Iterable[Route] = (),
-    ) -> Generator[None, None, Undone]:
-        """`process`, a piece at a time: whoever has more to do than this may do some of it after each step. `facts` are
-        taken in their order, and what follows from them comes behind them. At a `pace`, runs go on before events start
+    ) -> Iterator[None]:
+        """`process`, a piece at a time: whoever has more to do than this may do some of it after each step. What could
+        not be done is added to `undone`. `facts` are taken in their order, and what follows from them comes behind
+        them. At a `pace`, runs go on before events start
         and wake others; once it is enough, what events are still to do is left. `routes`: what was left earlier.
         While a wait looks for an event that came before it, no event is accepted that could come in between."""
-        work, scans = Work(batch, pace), _Scans()
+        work, scans = Work(batch, undone, pace), _Scans()
         todo, at_once = deque(routes), None if pace is None else pace.at_once
         while events or facts or todo or scans.left:
             work.begin_piece()
@@ -101,7 +100,6 @@ class Engine:
             if pace is not None:
                 pace.count(accepted + len(some_facts) - len(undecided))
             yield
-        return work.undone
 
     def refuse(
         self, event: Event, errors: Sequence[Invalid], now: int, cause: Cause | None = None
@@ -111,8 +109,13 @@ class Engine:
         return list(self.dispatcher.carry_out(Effects(events=[alert(event, "reject", errors, now, cause)])))
 
     def wake(self, batch: Batch, event: Event, found: Sequence[OpenedWait], cause: Cause | None) -> list[RunFact]:
-        """The facts that an accepted event is for those of these waits which it satisfies."""
-        return wake(Work(batch), Route(event, found=deque(found), cause=cause))
+        """The facts that an accepted event is for those of these waits which it satisfies. Raises NotWritten if some of
+        their runs cannot be read: the message must come again."""
+        undone = Undone()
+        facts = wake(Work(batch, undone), Route(event, found=deque(found), cause=cause))
+        if undone:
+            raise NotWritten(f"not all of the runs that wait for event {event.id} can be read")
+        return facts
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

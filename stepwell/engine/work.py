@@ -27,8 +27,8 @@ class Undone:
 
 
 class Work:
-    def __init__(self, batch: Batch, pace: Pace | None = None) -> None:
-        self.batch, self.pace, self.undone = batch, pace, Undone()
+    def __init__(self, batch: Batch, undone: Undone, pace: Pace | None = None) -> None:
+        self.batch, self.undone, self.pace = batch, undone, pace
         self._spent_before = EFFORT.spent
 
     def begin_piece(self) -> None:

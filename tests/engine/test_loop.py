@@ -360,6 +360,17 @@ def test_an_event_whose_waits_cannot_be_read_is_not_taken_for_done() -> None:
         scene.engine.process(Unreadable(scene.store, "", "disk"), [paid], [])
 
 
+def test_a_message_that_wakes_runs_comes_again_if_one_cannot_be_read() -> None:
+    scene = Scene(waiting())
+    scene.send(event_of(data={"n": 1}))
+    paid = event_of("paid", "p", data={"n": 1}).at_position(2)
+    waits = scene.batch().find_waits(paid, scene.batch().catalog().keys(paid)).waits
+    (fact,) = scene.engine.wake(scene.batch(), paid, waits, MESSAGE)
+    assert fact.cause == MESSAGE
+    with pytest.raises(NotWritten):
+        scene.engine.wake(Unreadable(scene.store, scene.run.id, "load"), paid, waits, MESSAGE)
+
+
 def test_a_new_run_whose_start_cannot_be_folded_is_stored_and_starts_later() -> None:
     scene = Scene(plan_of())
     batch = Unreadable(scene.store, "", "pending_outcomes")

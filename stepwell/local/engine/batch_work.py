@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import field
-from functools import partial
-from typing import Protocol
 
 from stepwell.core.events.events import Event, Invalid, event_from
 from stepwell.core.plain_data import immutable
@@ -20,6 +18,7 @@ from stepwell.engine.accept import resume
 from stepwell.engine.loop import Engine
 from stepwell.engine.replay import replay_events
 from stepwell.engine.rerun import rerun
+from stepwell.engine.work import Undone
 from stepwell.local.database.batch import LocalBatch
 from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog, Call
@@ -27,7 +26,7 @@ from stepwell.local.engine.batch_limit import AT_ONCE, BatchPace
 from stepwell.local.engine.executor import Executor
 from stepwell.local.engine.put_aside import PutAside
 from stepwell.local.engine.settings import Settings
-from stepwell.platform import IncomingEvent, NotWritten, Replayed, Route, RunFact
+from stepwell.platform import IncomingEvent, NotWritten, Replayed, RunFact
 
 _MOST_CALLS = 10  # of a batch
 _LARGE = 200  # events: a request with more is dear to accept, and runs that have begun shall get on in between
@@ -49,15 +48,7 @@ class Batch:
     calls: Sequence[Call]
     arrivals: Sequence[IncomingEvent]
     facts: list[RunFact] = field(default_factory=list)
-    undone: list[RunFact] = field(default_factory=list)  # that could not be folded
-
-
-class Steps(Protocol):
-    """The engine's steps, within a batch and at its pace."""
-
-    def __call__(
-        self, arrivals: Sequence[IncomingEvent], facts: Sequence[RunFact], routes: Sequence[Route] = ()
-    ) -> Iterator[None]: ...
+    undone: Undone = field(default_factory=Undone)
 
 
 class BatchWork:
@@ -98,28 +89,15 @@ class BatchWork:
             call(transaction)
             yield
         ticks, facts = self._take_due(batch.now) if batch.has_due else ([], [])
-        steps = partial(self._steps, transaction, batch)
-        yield from self._advance_runs(batch, facts, steps)
-        yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals], steps)
-        self._put_aside.set_timers(transaction, batch.undone)
+        yield from self._advance_runs(batch, transaction, facts)
+        yield from self._route_events(batch, transaction, [*ticks, *batch.arrivals])
+        self._put_aside.set_timers(transaction, batch.undone.facts)
         transaction.write()
         yield
 
-    def _steps(
-        self,
-        transaction: LocalBatch,
-        batch: Batch,
-        arrivals: Sequence[IncomingEvent],
-        facts: Sequence[RunFact],
-        routes: Sequence[Route] = (),
-    ) -> Iterator[None]:
-        """The engine's steps; what it could not do is added to what is undone."""
-        found = yield from self._engine.steps(transaction, arrivals, facts, batch.pace, routes)
-        batch.undone.extend(found.facts)
-
     def committed(self, batch: Batch) -> None:
         """The batch is durable: facts that could not be folded are handed in again later."""
-        self._put_aside.add(batch.undone)
+        self._put_aside.add(batch.undone.facts)
 
     def undo(self, batch: Batch | None) -> None:
         """The batch was rolled back: facts are kept for the next one, and what events are still to do waits until
@@ -149,38 +127,36 @@ class BatchWork:
         ticks = [IncomingEvent(event_from(tick), only=name) for name, tick in functions.schedules.take_ticks(now)]
         return [*ticks, *(IncomingEvent(event) for event in functions.guard(now))], facts
 
-    def _advance_runs(self, batch: Batch, facts: list[RunFact], steps: Steps) -> Iterator[None]:
+    def _advance_runs(self, batch: Batch, transaction: LocalBatch, facts: list[RunFact]) -> Iterator[None]:
         """Runs that have begun come first: what came for them, then those that queue for slots."""
-        pace = batch.pace
+        steps, undone, pace = self._engine.steps, batch.undone, batch.pace
         while (taken := self._backlog.facts.take(AT_ONCE)) or facts:
             batch.facts.extend(taken)
-            yield from steps([], taken + facts)
+            yield from steps(transaction, [], taken + facts, undone, pace)
             facts = []
             if pace.is_over:
                 break
         while self._executor.can_take:
             claims = self._executor.take_queued(AT_ONCE)
             started = [RunFact(run_id, AttemptStarted(step, number)) for run_id, step, number in claims]
-            yield from steps([], started)
+            yield from steps(transaction, [], started, undone, pace)
             if pace.is_over:
                 break
 
-    def _route_events(
-        self, batch: Batch, transaction: LocalBatch, arrivals: list[IncomingEvent], steps: Steps
-    ) -> Iterator[None]:
+    def _route_events(self, batch: Batch, transaction: LocalBatch, arrivals: list[IncomingEvent]) -> Iterator[None]:
         """Then events start runs, and wake those that wait: new events, those that were kept while a function was
         paused, and those that earlier batches have left. A piece of each at least, so that all get on."""
-        pace = batch.pace
+        steps, undone, pace = self._engine.steps, batch.undone, batch.pace
         while arrivals:
-            yield from steps(arrivals, [])
+            yield from steps(transaction, arrivals, [], undone, pace)
             arrivals = [] if pace.is_over else self._take_arrivals()
         while self._releases_kept:
-            yield from steps([], self._resume_some(transaction))
+            yield from steps(transaction, [], self._resume_some(transaction), undone, pace)
             if pace.is_over:
                 break
         while self._store.unrouted and not self._is_wary:
             pace.grant()
-            yield from steps([], [], self._store.unrouted.take(AT_ONCE))
+            yield from steps(transaction, [], [], undone, pace, self._store.unrouted.take(AT_ONCE))
             if pace.is_over or self._executor.has_queued:  # whatever starts would only queue, too
                 break
 
