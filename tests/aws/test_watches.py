@@ -12,7 +12,7 @@ from stepwell.aws.engine.session import now_ms
 from stepwell.aws.engine.sweep import next_look, overdue
 from stepwell.aws.resources import Resources
 from stepwell.core.plan import Plan
-from stepwell.core.run.messages import AttemptLost, RunStarted
+from stepwell.core.run.messages import AttemptLost, Fact, RunStarted
 from stepwell.core.run.run import Run, RunStatus
 from stepwell.testing.account.meter import Meter, metered
 from stepwell.testing.batches import LOST, Batches, Crash, Json, handler_step
@@ -262,7 +262,7 @@ def stored_runs(batches: Batches) -> list[Stored]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
+def test_whatever_is_lost_or_dies_no_fact_of_a_run_is_late_for_longer_than_a_round(
     resources: Resources, clock: Any, seed: int
 ) -> None:
     """Random runs, steps that are never heard of, processes that die before any request, queues that lose all that is
@@ -275,7 +275,7 @@ def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
         steps[name] = any_step(rng, list(steps))
     batches.deploy(steps)
     batches.send(data={"order": 1})
-    late_for: dict[str, int] = {}
+    late_for: dict[tuple[str, Fact], int] = {}
     for minute in range(110):
         if minute < 80 and rng.random() < 0.1:
             batches.crash_at = len(batches.requests) + rng.randint(0, 12)
@@ -291,8 +291,9 @@ def test_whatever_is_lost_or_dies_no_run_is_late_for_longer_than_a_round(
             lose_messages(batches)
             late_for.clear()  # what was found by now may be lost with them
         clock.shift(60)
-        late = [run.run.id for run in stored_runs(batches) if overdue(run, now_ms(), SHORT_AGE_MS)]
-        late_for = {run: late_for.get(run, 0) + 1 for run in late}
+        runs = stored_runs(batches)
+        late = [(run.run.id, fact) for run in runs for fact in overdue(run, now_ms(), SHORT_AGE_MS)]
+        late_for = {fact: late_for.get(fact, 0) + 1 for fact in late}
         assert max(late_for.values(), default=0) <= BOUND_MIN, (seed, minute, steps)
 
 
