@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stepwell.local.database.queries import Queries
+from stepwell.local.queries.queries import Queries
 from stepwell.testing.local import LocalStepwell
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"

@@ -132,10 +132,10 @@ PACKAGE = Path(stepwell.__file__).parent
 OTHERS = {
     "terminal.py": "it is the way",
     "cli/ui/output.py": "JSON of the commands, which it escapes, and questions",
-    "cli/commands/ending.py": "flushes",
+    "cli/server/ending.py": "flushes",
     "cli/main.py": "the version",
     "cli/commands/schema.py": "a schema of ours",
-    "cli/commands/backup.py": "an archive, to a pipe",
+    "cli/server/backup.py": "an archive, to a pipe",
     "aws/steps/http_step.py": "the log of a Lambda",
     "local/runners/python_worker.py": "a step's own process, whose output is read",
     "local/serve.py": "JSON lines, which it escapes",

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from stepwell.api.problem import Problem
+from stepwell.api.http.problem import Problem
 
 
 class KeyScope(StrEnum):

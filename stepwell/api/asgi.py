@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp
 
 from stepwell.api.access import Keys, LocalOnly
-from stepwell.api.body import read_body
-from stepwell.api.cors import CORS, preflight
-from stepwell.api.ingest import WEBHOOKS, accepted, in_pieces, read_events, refusal, require_sender
-from stepwell.api.problem import CONTENT_TYPE, Problem
-from stepwell.api.turns import Turns
+from stepwell.api.http.body import read_body
+from stepwell.api.http.problem import CONTENT_TYPE, Problem
+from stepwell.api.ingest.cors import CORS, preflight
+from stepwell.api.ingest.ingest import WEBHOOKS, accepted, in_pieces, read_events, refusal, require_sender
+from stepwell.api.ingest.turns import Turns
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest, EventError
 
 if TYPE_CHECKING:
-    from stepwell.api.webhooks import Hooks
+    from stepwell.api.webhooks.webhooks import Hooks
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -148,7 +148,7 @@ class App:
     # --- what others send --------------------------------------------------------------------------------------------
 
     async def _take_delivery(self, scope: Message, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        from stepwell.api import webhooks  # few servers have any
+        from stepwell.api.webhooks import webhooks  # few servers have any
 
         method: str = scope["method"]
         if method not in webhooks.ALLOWED:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stepwell import __version__
-from stepwell.api import models
+from stepwell.api.views import models
 from stepwell.core.events.request import MAX_EVENTS
 
 _REF = "#/components/schemas/{model}"

@@ -12,8 +12,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from stepwell.api.http.problem import Problem
 from stepwell.api.openapi import Parameter
-from stepwell.api.problem import Problem
 from stepwell.reader import Page
 
 MAX_LIMIT = 1000

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from stepwell.api.http.problem import Problem
 from stepwell.api.openapi import Parameter
-from stepwell.api.problem import Problem
 
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999
 

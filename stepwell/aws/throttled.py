@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from botocore.exceptions import ClientError
 
-from stepwell.api.problem import Problem
+from stepwell.api.http.problem import Problem
 
 _CODES = frozenset(  # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
     {

@@ -16,7 +16,7 @@ from stepwell.core.run.run_events import RUN_EVENTS
 from stepwell.core.run.stored_links import REQUESTED
 from stepwell.dev.output import Output
 from stepwell.dev.quiet_events import why_nothing_started
-from stepwell.local.database.queries import Queries
+from stepwell.local.queries.queries import Queries
 from stepwell.reader import EventDetail
 from stepwell.run_log import ATTEMPTS, EVENTS
 from stepwell.terminal import shown

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from stepwell.core.run.approvals import Link, Links
 from stepwell.core.run.messages import Outcome
-from stepwell.local.database.queries import Queries
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.queries.queries import Queries
 from stepwell.reader import Page, RunDetail
 
 
 class LocalApprovals:
-    """Implements `api.approvals.Approvals`. `decide` does so on the event loop."""
+    """Implements `api.approvals.approvals.Approvals`. `decide` does so on the event loop."""
 
     def __init__(self, platform: LocalPlatform, queries: Queries, decide: Callable[[Link, Outcome], bool]) -> None:
         self._platform, self._queries, self.decide = platform, queries, decide

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from stepwell.api.health import Broken
+from stepwell.api.v1.health import Broken
 from stepwell.project.source import PlacedProblem
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.health import Broken
+from stepwell.api.v1.health import Broken
 from stepwell.core.terminal_text import escaped_json
 from stepwell.event_types.impact import event_names
 from stepwell.event_types.registry import TypeRefused

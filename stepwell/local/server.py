@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from stepwell.api.health import Broken
+from stepwell.api.v1.health import Broken
 from stepwell.core.compile import compile_plan
 from stepwell.core.routing.versions import Release
 from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
 from stepwell.local.code.check import check_code
 from stepwell.local.code.in_use import needed_versions
 from stepwell.local.code.keeper import CodeKeeper
-from stepwell.local.database.functions import PUSHED, Registered
 from stepwell.local.database.lock import exclusive
-from stepwell.local.database.queries import Queries
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.engine.settings import DEFAULT_URL, Settings
 from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
+from stepwell.local.queries.queries import Queries
 from stepwell.local.runners.router import Runners
+from stepwell.local.store.functions import PUSHED, Registered
+from stepwell.local.store.store import LocalStore
 from stepwell.local.system.cpus import usable_cpus
 from stepwell.local.system.files import close_to_others, make_code_folder, make_folder, open_code
 from stepwell.local.system.step_user import StepUser, out_of_reach, require

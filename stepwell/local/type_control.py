@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 from stepwell.event_types.changes import UnknownVersion
 from stepwell.event_types.registry import Policy, TypeChange, TypeDetail, TypeRefused, TypeVersion
-from stepwell.local.database.event_types import TypeStore, read_schema, read_types
-from stepwell.local.database.queries import Queries
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.queries.queries import Queries
+from stepwell.local.store.event_types import TypeStore, read_schema, read_types
 
 T = TypeVar("T")
 
 
 class TypeControl:
-    """Implements `api.event_types.TypeRegistry`. `call` does work on the platform's event loop, and waits for it."""
+    """Implements `api.v1.event_types.TypeRegistry`. `call` does work on the platform's event loop, and waits for it."""
 
     def __init__(
         self, platform: LocalPlatform, queries: Queries, call: Callable[[Coroutine[Any, Any, Any]], Any]

@@ -13,15 +13,15 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
-from stepwell.api.users import Erased, Seen
+from stepwell.api.v1.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
+from stepwell.api.v1.users import Erased, Seen
 from stepwell.core.events.users import Person, alone, owner, unpack
 from stepwell.core.run.run import RunStatus
 from stepwell.local.database.lists import LAST, merged
-from stepwell.local.database.long_texts import whole
-from stepwell.local.database.queries import Queries
 from stepwell.local.database.row_ranges import first_row
-from stepwell.local.database.users import read_person, texts
+from stepwell.local.queries.queries import Queries
+from stepwell.local.store.long_texts import whole
+from stepwell.local.store.users import read_person, texts
 from stepwell.reader import Page
 
 _EVENTS = "SELECT seq, accepted_at, seq, id, name FROM events INDEXED BY events_user WHERE user = ? AND seq < ?"
@@ -40,7 +40,7 @@ _STEPS = (
 
 
 class LocalUsers(Queries):
-    """Implements `api.users.Users`; `erase` is called for a person, and waits until it is done."""
+    """Implements `api.v1.users.Users`; `erase` is called for a person, and waits until it is done."""
 
     def __init__(self, path: Path, erase: Callable[[Person], Erased]) -> None:
         super().__init__(path)

@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.certificates import Certificates
-from stepwell.api.webhook_rules import KeptRule
+from stepwell.api.v1.webhook_rules import KeptRule
+from stepwell.api.webhooks.certificates import Certificates
 from stepwell.core.webhooks.webhooks import Rule
-from stepwell.local.database.queries import Queries
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.queries.queries import Queries
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ class Synchronised:
 
 
 class LocalWebhooks:
-    """Implements `api.webhooks.Hooks`, and changes rules; for the event loop's thread."""
+    """Implements `api.webhooks.webhooks.Hooks`, and changes rules; for the event loop's thread."""
 
     def __init__(self, platform: LocalPlatform, secret: Callable[[str], str | None], public_url: str) -> None:
         self._platform, self._secret, self.public_url = platform, secret, public_url
@@ -86,7 +86,7 @@ class LocalWebhooks:
 
 
 class WebhookControl:
-    """Implements `api.webhook_rules.Webhooks`. `call` does work on the platform's event loop, and waits for it."""
+    """Implements `api.v1.webhook_rules.Webhooks`. `call` does work on the platform's event loop, and waits for it."""
 
     def __init__(
         self, webhooks: LocalWebhooks, queries: Queries, call: Callable[[Coroutine[Any, Any, Any]], Any]

@@ -18,8 +18,8 @@ import orjson
 import uvloop
 
 from stepwell.api.access import AnyKey
-from stepwell.api.event_ids import new_event_id
-from stepwell.api.views import event_view, run_view
+from stepwell.api.ingest.event_ids import new_event_id
+from stepwell.api.views.runs import event_view, run_view
 from stepwell.core.duration import parse_duration
 from stepwell.core.events.request import BadRequest, parse_events
 from stepwell.local.engine.clock import Clock

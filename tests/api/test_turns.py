@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 
-from stepwell.api.turns import Turns
+from stepwell.api.ingest.turns import Turns
 
 
 def pieces(name: str, done: list[str]) -> Generator[None, None, str]:

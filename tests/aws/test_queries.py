@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from stepwell.api.views import run_view
+from stepwell.api.views.runs import run_view
 from stepwell.aws.api import queries as module
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.clients import client

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from stepwell.api import event_ids
+from stepwell.api.ingest import event_ids
 from stepwell.core.events.engine_ids import EngineId
 from tests.behaviour.words import Json, Platform, Refused, function
 

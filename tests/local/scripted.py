@@ -11,17 +11,17 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.event_ids import new_event_id
+from stepwell.api.ingest.event_ids import new_event_id
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import parse_events
 from stepwell.core.run.messages import Outcome
-from stepwell.local.database.queries import Queries
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.platform import LocalPlatform
 from stepwell.local.engine.settings import Settings
+from stepwell.local.queries.queries import Queries
 from stepwell.local.runners.job import End, Job, Log, Running
+from stepwell.local.store.store import LocalStore
 from stepwell.reader import RunDetail
 
 DONE = Outcome(output=b'"done"')

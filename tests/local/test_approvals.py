@@ -11,9 +11,9 @@ import pytest
 
 from stepwell.core.run.approvals import Link, decided
 from stepwell.core.run.run import RunStatus
-from stepwell.local.database.batch import LocalBatch
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
+from stepwell.local.store.batch import LocalBatch
 from stepwell.reader import RunDetail
 from tests.local.scripted import Scripted, scripted
 

@@ -14,9 +14,9 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
-from stepwell.local.database.clock_steps import move_back
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.retention import clean
+from stepwell.local.store.clock_steps import move_back
 from stepwell.reader import RunDetail
 from tests.local.scripted import Scripted, scripted, until
 

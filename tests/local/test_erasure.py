@@ -13,8 +13,8 @@ import pytest
 from stepwell.core.events.users import Person
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.event_types.registry import Policy, TypeVersion
-from stepwell.local.database.users import read_person
 from stepwell.local.engine.erasure import erase
+from stepwell.local.store.users import read_person
 from tests.local.scripted import Scripted, scripted, until
 
 WAITS = {

@@ -13,7 +13,7 @@ import pytest
 
 from stepwell.api.access import AnyKey, LocalOnly
 from stepwell.api.asgi import App, EventSink
-from stepwell.api.seeds import HEADER
+from stepwell.api.ingest.seeds import HEADER
 from stepwell.local.http.connection import Connection
 from stepwell.local.http.ingest_connection import IngestConnection
 from stepwell.local.http.serving import app_of

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.api.timeline import Entry, Mark
+from stepwell.api.v1.timeline import Entry, Mark
 from stepwell.core.events.users import Person, owner
 from stepwell.core.run.run import RunStatus
-from stepwell.local.database.users import names_of, texts
+from stepwell.local.store.users import names_of, texts
 from stepwell.local.users import LocalUsers
 from tests.local.history import FUNCTIONS, NAMES, REPLAYS, TEXTS, History, ids
 

@@ -12,8 +12,8 @@ from typing import Any
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.routing.versions import Routing, paused, promoted, resumed, rolled_back, with_canary
-from stepwell.local.database.functions import Functions
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.store.functions import Functions
 from tests.local.scripted import Scripted, scripted
 
 Wait = dict[str, Any]

@@ -12,11 +12,11 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.local.database.log_files import LogFile, LogFiles, log_folder
-from stepwell.local.database.users import read_person
 from stepwell.local.engine.attempt_logs import IN_DATABASE
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.erasure import erase
 from stepwell.local.engine.retention import clean
+from stepwell.local.store.users import read_person
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

@@ -11,7 +11,7 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import PART, RunStatus, StepStatus, pack, unpack
-from stepwell.local.database.batch import LocalBatch
+from stepwell.local.store.batch import LocalBatch
 from tests.local.scripted import Scripted, scripted, until
 
 STEPS = 5 * PART

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stepwell.core.run.run import RunStatus
-from stepwell.local.database.open_waits import FOUND_AT_ONCE
+from stepwell.local.store.open_waits import FOUND_AT_ONCE
 from tests.local.scripted import Scripted, scripted
 
 

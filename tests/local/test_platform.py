@@ -13,8 +13,8 @@ import pytest
 
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
-from stepwell.local.database.batch import LocalBatch
 from stepwell.local.engine.batch_loop import Unavailable
+from stepwell.local.store.batch import LocalBatch
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

@@ -18,12 +18,12 @@ import orjson
 import pytest
 
 from stepwell.api.access import AnyKey
-from stepwell.api.v1 import create_reads_app
-from stepwell.local.database.users import read_person
+from stepwell.api.v1.app import create_reads_app
 from stepwell.local.engine.erasure import erase
 from stepwell.local.reading.frames import Question, pack_answer, pack_question, take_answers, take_questions
 from stepwell.local.reading.process import NICE
 from stepwell.local.reading.readers import ReaderProcess, Readers
+from stepwell.local.store.users import read_person
 from stepwell.local.users import LocalUsers
 from tests.local.scripted import Scripted, scripted, until
 from tests.local.web import run

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import orjson
 
-from stepwell.api.views import run_text
+from stepwell.api.views.runs import run_text
 from stepwell.core.events.users import Person
 from stepwell.core.run.messages import Error, Outcome
-from stepwell.local.database.run_texts import RunTexts
-from stepwell.local.database.users import read_person
 from stepwell.local.engine.clock import Clock
 from stepwell.local.engine.erasure import erase
 from stepwell.local.engine.retention import clean
+from stepwell.local.queries.run_texts import RunTexts
+from stepwell.local.store.users import read_person
 from stepwell.reader import RunDetail
 from tests.local.scripted import Scripted, scripted, until
 

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from stepwell.api.body import BodyMemory, read_body
-from stepwell.api.problem import Problem
-from stepwell.api.v1 import Lazy
+from stepwell.api.http.body import BodyMemory, read_body
+from stepwell.api.http.problem import Problem
+from stepwell.api.v1.app import Lazy
 from tests.servers import Server, eventually, new_key, serve, write_function
 
 

@@ -243,7 +243,7 @@ def test_a_server_that_hangs_ends_all_the_same_and_says_so(tmp_path: Path) -> No
     script = (
         "import asyncio, time, logging\n"
         "from stepwell.cli.commands import ending\n"
-        "from stepwell.cli.commands.dev import start\n"
+        "from stepwell.cli.server.dev import start\n"
         "ending.CLOSING_S = 0.3\n"
         "async def main():\n"
         "    try:\n"

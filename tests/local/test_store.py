@@ -11,7 +11,7 @@ import pytest
 from stepwell.local.database.keys import KeyStore
 from stepwell.local.database.lock import InUse, exclusive
 from stepwell.local.database.schema import MIGRATIONS, BadDatabase, DatabaseTooNew, connect, migrate
-from stepwell.local.database.store import LocalStore
+from stepwell.local.store.store import LocalStore
 
 
 def tables(connection: sqlite3.Connection) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from stepwell.core.run.messages import Timer, TimerKind
 from stepwell.local.database.schema import connect, migrate
-from stepwell.local.database.timers import Timers
+from stepwell.local.store.timers import Timers
 
 DELAY, RETRY = Timer(TimerKind.DELAY, 0), Timer(TimerKind.RETRY, 1, 2)
 

@@ -15,9 +15,9 @@ import pytest
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.routing.versions import paused, resumed
 from stepwell.core.run.run import RunStatus
-from stepwell.local.database.batch import LocalBatch
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.retention import clean
+from stepwell.local.store.batch import LocalBatch
 from tests.local.scripted import Scripted, scripted, until
 
 Test = Callable[[Scripted], Coroutine[None, None, None]]

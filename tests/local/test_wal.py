@@ -17,7 +17,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from stepwell.api.users import Erased
+from stepwell.api.v1.users import Erased
 from stepwell.core.events.users import Person
 from stepwell.core.run.messages import Outcome
 from stepwell.local.database.schema import WAL_BYTES, WAL_PAGES, connect

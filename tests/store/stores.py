@@ -12,8 +12,8 @@ from stepwell.aws.resources import Resources
 from stepwell.core.compile import compile_plan
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan
-from stepwell.local.database.batch import LocalBatch
-from stepwell.local.database.store import LocalStore
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import Batch
 from stepwell.testing.memory import MemoryStore
 

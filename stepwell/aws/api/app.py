@@ -17,9 +17,9 @@ from mangum import Mangum
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 
-from stepwell.api.problem import CONTENT_TYPE, Problem
-from stepwell.api.routing import Pushed
-from stepwell.api.v1 import create_app
+from stepwell.api.http.problem import CONTENT_TYPE, Problem
+from stepwell.api.v1.app import create_app
+from stepwell.api.v1.routing import Pushed
 from stepwell.aws.api.approvals import AwsApprovals
 from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.api.users import AwsUsers
@@ -48,8 +48,8 @@ _TOO_LARGE = "the answer has more than the 6 MB that a Lambda can give; ask for 
 
 
 class HttpControl:
-    """Implements `api.runs.Control`, and with what reads `api.routing.Lifecycle`. The engine is made when it is first
-    needed: most requests only read."""
+    """Implements `api.v1.runs.Control`, and with what reads `api.v1.routing.Lifecycle`. The engine is made when it is
+    first needed: most requests only read."""
 
     def __init__(self, control: Callable[[], Control], queries: AwsUsers) -> None:
         self._control, self._queries = control, queries

@@ -14,7 +14,7 @@ from stepwell.reader import Page, RunDetail
 
 
 class AwsApprovals:
-    """Implements `api.approvals.Approvals`. `decide` does so with the engine."""
+    """Implements `api.approvals.approvals.Approvals`. `decide` does so with the engine."""
 
     def __init__(self, resources: Resources, queries: Queries, decide: Callable[[Link, Outcome], bool]) -> None:
         self._url, self._tokens, self._queries, self.decide = resources.api_url, Tokens(resources), queries, decide

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from stepwell.api.approvals import messages_of
+from stepwell.api.approvals.approvals import messages_of
 from stepwell.aws.api.logs import Logs, Source, of_invocation, of_task
 from stepwell.aws.engine.results import all_attempts
 from stepwell.aws.functions.registry import Registry

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from stepwell.api.user_models import ErasedCounts
-from stepwell.api.users import Erased
+from stepwell.api.v1.users import Erased
+from stepwell.api.views.user_models import ErasedCounts
 from stepwell.aws.clients import client
 from stepwell.aws.engine.results import all_attempts, erased
 from stepwell.aws.functions.registry import Registry

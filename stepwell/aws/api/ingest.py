@@ -21,10 +21,10 @@ import orjson
 from botocore.exceptions import ClientError
 
 from stepwell.api.access import Keys
-from stepwell.api.cors import CORS, preflight
-from stepwell.api.event_ids import new_event_id
-from stepwell.api.ingest import WEBHOOKS, accepted, read_events, refusal, require_sender
-from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.http.problem import CONTENT_TYPE, Problem
+from stepwell.api.ingest.cors import CORS, preflight
+from stepwell.api.ingest.event_ids import new_event_id
+from stepwell.api.ingest.ingest import WEBHOOKS, accepted, read_events, refusal, require_sender
 from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.clients import client
 from stepwell.aws.functions.event_types import TypeStore
@@ -37,7 +37,7 @@ from stepwell.core.events.request import BadRequest, EventError
 from stepwell.event_types.registry import MOST_TOLD, Policy, errors_of
 
 if TYPE_CHECKING:
-    from stepwell.api.webhooks import Hooks
+    from stepwell.api.webhooks.webhooks import Hooks
 
 log = logging.getLogger("stepwell.aws")
 
@@ -105,7 +105,7 @@ class Ingest:
             raise refusal(bad.with_more(self._judge(bad.others))) from None
 
     def _take_delivery(self, request: Mapping[str, Any], headers: Mapping[str, str]) -> Answer:
-        from stepwell.api import webhooks  # with what knows CEL; few come here
+        from stepwell.api.webhooks import webhooks  # with what knows CEL; few come here
 
         method: str = request["requestContext"]["http"]["method"]
         if method not in webhooks.ALLOWED:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import orjson
 
-from stepwell.api.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
-from stepwell.api.users import Erased, Seen
+from stepwell.api.v1.timeline import EndedAttempt, Entry, Mark, UserRun, event_entry, run_entry, step_entry
+from stepwell.api.v1.users import Erased, Seen
 from stepwell.aws.api.erasure import Erasure
 from stepwell.aws.api.queries import Queries
 from stepwell.aws.engine.results import all_attempts
@@ -44,7 +44,7 @@ class _Ended(NamedTuple):
 
 
 class AwsUsers(Queries):
-    """Implements `api.users.Users`. `cancel`: cancels a run, when a person is erased."""
+    """Implements `api.v1.users.Users`. `cancel`: cancels a run, when a person is erased."""
 
     def __init__(self, resources: Resources, registry: Registry, cancel: Callable[[str], None]) -> None:
         super().__init__(resources, registry)

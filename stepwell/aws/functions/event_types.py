@@ -70,7 +70,7 @@ class _State:
 
 
 class TypeStore:
-    """Implements `api.event_types.TypeRegistry`, and says what is known (`current`)."""
+    """Implements `api.v1.event_types.TypeRegistry`, and says what is known (`current`)."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock

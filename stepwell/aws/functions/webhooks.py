@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from stepwell.api.certificates import Certificates
-from stepwell.api.problem import Problem
-from stepwell.api.webhook_rules import KeptRule
+from stepwell.api.http.problem import Problem
+from stepwell.api.v1.webhook_rules import KeptRule
+from stepwell.api.webhooks.certificates import Certificates
 from stepwell.aws.clients import client
 from stepwell.aws.naming import secret_parameter
 from stepwell.aws.resources import Resources
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class AwsHooks:
-    """Implements `api.webhooks.Hooks`."""
+    """Implements `api.webhooks.webhooks.Hooks`."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._resources, self.public_url = resources, resources.api_url
@@ -67,7 +67,7 @@ class AwsHooks:
 
 
 class AwsWebhooks:
-    """Implements `api.webhook_rules.Webhooks`."""
+    """Implements `api.v1.webhook_rules.Webhooks`."""
 
     def __init__(self, resources: Resources) -> None:
         self._table = resources.table

@@ -1,1 +1,1 @@
-"""The other commands: one module each."""
+"""The commands that ask a server or an environment in AWS, and those for a project's files: one module each."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from stepwell.cli.remote.client import DEFAULT_URL
 
 if TYPE_CHECKING:
-    from stepwell.api.certificates import Certificates
+    from stepwell.api.webhooks.certificates import Certificates
     from stepwell.core.webhooks.webhooks import Rule
 
 
 class ShellHooks:
-    """Implements `api.webhooks.Hooks`."""
+    """Implements `api.webhooks.webhooks.Hooks`."""
 
     def __init__(self, rule: dict[str, Any]) -> None:
         self._rule = rule
@@ -33,6 +33,6 @@ class ShellHooks:
 
     @cached_property
     def certificates(self) -> Certificates:
-        from stepwell.api.certificates import Certificates
+        from stepwell.api.webhooks.certificates import Certificates
 
         return Certificates()

@@ -23,7 +23,7 @@ from stepwell.cli.ui.tables import local_time
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
-    from stepwell.api.webhooks import Reply
+    from stepwell.api.webhooks.webhooks import Reply
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: requests of any sender that become events.")
 
@@ -142,8 +142,8 @@ def try_rule(
 
     Example: stepwell webhooks test github --body push.json --header X-GitHub-Event:push
     """
-    from stepwell.api.problem import Problem
-    from stepwell.api.webhooks import Delivery, Reply, made_event
+    from stepwell.api.http.problem import Problem
+    from stepwell.api.webhooks.webhooks import Delivery, Reply, made_event
 
     if body is None and method is Method.POST:
         fail("--body: name the file with the request's body, or - for stdin", 2)

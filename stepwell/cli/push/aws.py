@@ -18,7 +18,7 @@ from stepwell.core.routing.versions import NotPossible, Release
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
-    from stepwell.api.event_type_views import TypeChangeView
+    from stepwell.api.views.event_types import TypeChangeView
     from stepwell.aws.deploy.actions import Action
     from stepwell.aws.functions.event_types import TypeStore
     from stepwell.aws.resources import Resources
@@ -113,7 +113,7 @@ def _register_types(
 ) -> list[TypeChangeView]:
     """Register them, all or none, and say what they mean for the functions that are live now. Ends the command if one
     is refused, with the places of what is wrong."""
-    from stepwell.api.event_type_views import change_view
+    from stepwell.api.views.event_types import change_view
     from stepwell.aws.functions.registry import Registry
     from stepwell.event_types.registry import TypeRefused
 

@@ -12,7 +12,7 @@ from stepwell.cli.ui.output import ask, confirm, console, fail, stderr, warn
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
-    from stepwell.api.models import ApprovalView, RunView
+    from stepwell.api.views.models import ApprovalView, RunView
     from stepwell.local.server import LocalServer
 
 

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import orjson
 import typer
 
-from stepwell.cli.commands.dev import NoContainersOption
 from stepwell.cli.remote.client import Client
 from stepwell.cli.remote.environments import EnvOption
 from stepwell.cli.run.approval_prompt import ApprovalPrompt
 from stepwell.cli.run.sample_event import sample_event
+from stepwell.cli.server.dev import NoContainersOption
 from stepwell.cli.ui.output import JsonOption, console, fail, json_argument, print_json, warn
 from stepwell.cli.ui.tables import duration, short, status
 from stepwell.cli.ui.tree import run_tree
 from stepwell.terminal import shown
 
 if TYPE_CHECKING:
-    from stepwell.api.models import AttemptView, RunView, StepView
-    from stepwell.local.database.functions import Registered
+    from stepwell.api.views.models import AttemptView, RunView, StepView
     from stepwell.local.server import LocalServer
+    from stepwell.local.store.functions import Registered
     from stepwell.project.load import LoadedFunction
 
 _QUIET_LOGS = 4000  # characters of an attempt's log that are printed
@@ -173,7 +173,7 @@ class _SingleRun:
         return await self._accept(server, event, "--event")
 
     async def _accept(self, server: LocalServer, event: Any, option: str) -> str:
-        from stepwell.api.event_ids import new_event_id
+        from stepwell.api.ingest.event_ids import new_event_id
         from stepwell.core.events.request import BadRequest, events_accepted_before, parse_events
 
         now = server.platform.clock.now()
@@ -199,7 +199,7 @@ class _SingleRun:
         fail(f"the event {detail.event.name!r} is none that starts {function_id}; give another with --event")
 
     async def _to_the_end(self, server: LocalServer, run_id: str, later: deque[Any]) -> RunView:
-        from stepwell.api.views import run_view
+        from stepwell.api.views.runs import run_view
 
         while True:
             found = server.queries.read_run(run_id)

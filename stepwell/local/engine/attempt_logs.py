@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stepwell.local.database.log_files import LogFile, LogFiles
-from stepwell.local.database.store import LocalStore
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import AttemptId
 
 IN_DATABASE = 64 * 1024  # bytes of an attempt's log

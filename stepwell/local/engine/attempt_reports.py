@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from stepwell.core.run.messages import AttemptEnded, Outcome
 from stepwell.local.database.log_files import LogFiles
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.attempt_logs import AttemptLogs
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.clock import Clock
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import AttemptId, RunFact
 
 _LOG_DELAY_S = 0.05  # how long a piece of a log may wait for a batch to be written with

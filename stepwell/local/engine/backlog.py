@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from stepwell.local.database.batch import LocalBatch
+from stepwell.local.store.batch import LocalBatch
 from stepwell.platform import IncomingEvent, RunFact
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from stepwell.local.database.unrouted import Unrouted
+from stepwell.local.store.unrouted import Unrouted
 from stepwell.platform import Route
 
 SLICE_S = 0.005  # of work, after which requests are answered

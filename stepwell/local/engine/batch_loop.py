@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from stepwell.local.database.batch import LocalBatch
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog, Call, Line
 from stepwell.local.engine.batch_limit import SLICE_S
 from stepwell.local.engine.batch_work import Batch, BatchWork
@@ -23,6 +21,8 @@ from stepwell.local.engine.executor import Executor
 from stepwell.local.engine.recovery import Recovery
 from stepwell.local.engine.settings import Settings
 from stepwell.local.engine.steady_clock import SteadyClock
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import IncomingEvent, RunFact
 
 log = logging.getLogger("stepwell.local")

@@ -19,13 +19,13 @@ from stepwell.engine.loop import Engine
 from stepwell.engine.replay import replay_events
 from stepwell.engine.rerun import rerun
 from stepwell.engine.work import Undone
-from stepwell.local.database.batch import LocalBatch
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog, Call
 from stepwell.local.engine.batch_limit import AT_ONCE, BatchPace
 from stepwell.local.engine.executor import Executor
 from stepwell.local.engine.put_aside import PutAside
 from stepwell.local.engine.settings import Settings
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import IncomingEvent, NotWritten, Replayed, RunFact
 
 _MOST_CALLS = 10  # of a batch

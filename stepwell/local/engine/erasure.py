@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from stepwell.api.user_models import ErasedCounts
-from stepwell.api.users import Erased
+from stepwell.api.v1.users import Erased
+from stepwell.api.views.user_models import ErasedCounts
 from stepwell.core.events.events import Event, erased_body
 from stepwell.core.events.users import Person, owner
 from stepwell.core.events.users import unpack as unpack_person
@@ -22,12 +22,12 @@ from stepwell.core.run.inputs import erased_error
 from stepwell.core.run.run import RunStatus, without_data
 from stepwell.local.database.lists import merged
 from stepwell.local.database.log_files import take_log_files
-from stepwell.local.database.long_texts import delete_long_texts, whole
-from stepwell.local.database.run_parts import read_run, write_whole
 from stepwell.local.database.schema import forget_statistics
-from stepwell.local.database.store import LocalStore
-from stepwell.local.database.users import texts
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.store.long_texts import delete_long_texts, whole
+from stepwell.local.store.run_parts import read_run, write_whole
+from stepwell.local.store.store import LocalStore
+from stepwell.local.store.users import texts
 from stepwell.platform import Effects
 
 log = logging.getLogger("stepwell.erasure")

@@ -10,11 +10,11 @@ from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest, EventError
 from stepwell.event_types.effort import Effort
 from stepwell.event_types.registry import MOST_TOLD, errors_of
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_limit import SLICE_S
 from stepwell.local.engine.batch_loop import BatchLoop
 from stepwell.local.engine.batch_work import BatchWork
 from stepwell.local.engine.clock import Clock
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import IncomingEvent
 
 

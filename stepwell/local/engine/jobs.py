@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from stepwell.local.database.store import LocalStore
 from stepwell.local.runners.job import CannotRun, Job
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import Attempt
 
 

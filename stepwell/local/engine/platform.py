@@ -14,10 +14,8 @@ from stepwell.core.events.events import Event
 from stepwell.core.run.approvals import Links
 from stepwell.core.signing import single_key
 from stepwell.engine.loop import Engine
-from stepwell.local.database.clock_steps import newest_time
 from stepwell.local.database.keys import link_secret
 from stepwell.local.database.log_files import LogFiles
-from stepwell.local.database.store import LocalStore
 from stepwell.local.database.wal import WriteAheadLog
 from stepwell.local.engine.attempt_reports import AttemptReports
 from stepwell.local.engine.backlog import Backlog
@@ -36,6 +34,8 @@ from stepwell.local.engine.settings import Settings
 from stepwell.local.engine.steady_clock import SteadyClock
 from stepwell.local.engine.virtual_time import VirtualTime
 from stepwell.local.runners.job import Runner
+from stepwell.local.store.clock_steps import newest_time
+from stepwell.local.store.store import LocalStore
 
 log = logging.getLogger("stepwell.local")
 

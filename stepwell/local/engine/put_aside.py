@@ -11,10 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from stepwell.core.run.messages import AttemptStarted, timer_of
-from stepwell.local.database.batch import LocalBatch
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.recovery import Recovery
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import RunFact
 
 log = logging.getLogger("stepwell.local")

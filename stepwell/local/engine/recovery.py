@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from stepwell.core.run.messages import AttemptLost, RunStarted
 from stepwell.core.run.run import RunStatus, StepStatus, has_begun
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.backlog import Backlog
 from stepwell.local.engine.executor import Executor
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import DamagedRun, Effects, QueuedAttempt, RunFact, RunRecord
 
 _RUNS_AT_ONCE = 500

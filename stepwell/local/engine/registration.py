@@ -10,10 +10,10 @@ from stepwell.core.routing import versions
 from stepwell.core.routing.versions import NotPossible, Release, Routing
 from stepwell.event_types.changes import check_type
 from stepwell.event_types.registry import TypeChange, TypeRefused, TypeVersion
-from stepwell.local.database.batch import LocalBatch
-from stepwell.local.database.functions import Registered
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_loop import BatchLoop
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.functions import Registered
+from stepwell.local.store.store import LocalStore
 
 T = TypeVar("T")
 

@@ -19,11 +19,11 @@ import orjson
 from stepwell.local.code.in_use import code_free
 from stepwell.local.code.keeper import pushed_name
 from stepwell.local.database import not_started_tables
-from stepwell.local.database.idempotency import forget
 from stepwell.local.database.log_files import take_log_files
-from stepwell.local.database.long_texts import delete_long_texts
 from stepwell.local.engine.batch_loop import Unavailable
 from stepwell.local.engine.platform import LocalPlatform
+from stepwell.local.store.idempotency import forget
+from stepwell.local.store.long_texts import delete_long_texts
 from stepwell.project.code_copies import CHANGED, remove
 
 log = logging.getLogger("stepwell.retention")

@@ -9,10 +9,10 @@ from stepwell.core.events.events import Event
 from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import CancelRequested, Outcome
 from stepwell.core.run.resume import CannotResume, Restart
-from stepwell.local.database.batch import LocalBatch
-from stepwell.local.database.store import LocalStore
 from stepwell.local.engine.batch_loop import BatchLoop
 from stepwell.local.engine.batch_work import BatchWork, UnknownRun
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.store import LocalStore
 from stepwell.platform import Replayed, RunFact
 
 

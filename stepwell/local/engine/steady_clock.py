@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from stepwell.local.database.clock_steps import TOLERANCE_MS
 from stepwell.local.engine.clock import Clock
+from stepwell.local.store.clock_steps import TOLERANCE_MS
 
 log = logging.getLogger("stepwell.local")
 

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.http.problem import CONTENT_TYPE, Problem
 from stepwell.local.http.connection_limit import NEVER
 
 _LINGER_S = 10.0

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.http.problem import CONTENT_TYPE, Problem
 from stepwell.local.http.connection_limit import NEVER
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from stepwell.api.asgi import App, Message
-from stepwell.api.ingest import accepted
+from stepwell.api.ingest.ingest import accepted
 from stepwell.core.events.events import Event
 from stepwell.local.http.answers import Answering
 from stepwell.local.http.connection import Connection

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp
 
 from stepwell.api.access import Keys, LocalOnly
 from stepwell.api.asgi import App, EventSink
-from stepwell.api.ingest import refusal
-from stepwell.api.problem import Problem
-from stepwell.api.routing import Pushed
-from stepwell.api.users import Erased
-from stepwell.api.v1 import create_app
+from stepwell.api.http.problem import Problem
+from stepwell.api.ingest.ingest import refusal
+from stepwell.api.v1.app import create_app
+from stepwell.api.v1.routing import Pushed
+from stepwell.api.v1.users import Erased
 from stepwell.core.events.events import Event
 from stepwell.core.events.request import BadRequest
 from stepwell.core.events.users import Person
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 class _Control:
-    """Implements `api.runs.Control` and `api.routing.Lifecycle` for endpoints that run in threads."""
+    """Implements `api.v1.runs.Control` and `api.v1.routing.Lifecycle` for endpoints that run in threads."""
 
     def __init__(self, server: LocalServer) -> None:
         self._server, self._loop = server, asyncio.get_running_loop()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stepwell.api.problem import CONTENT_TYPE, Problem
+from stepwell.api.http.problem import CONTENT_TYPE, Problem
 from stepwell.local.http.connection_limit import make_room
 from stepwell.local.http.rate_limit import Allowance
 

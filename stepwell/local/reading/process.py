@@ -19,7 +19,7 @@ import uvloop
 from starlette.types import ASGIApp, Message
 
 from stepwell.api.access import AnyKey
-from stepwell.api.v1 import create_reads_app
+from stepwell.api.v1.app import create_reads_app
 from stepwell.core.events.users import Person
 from stepwell.core.run.approvals import Links
 from stepwell.core.signing import single_key

@@ -1,0 +1,1 @@
+"""Approvals over HTTP: the page, its form, and `/v1/approvals`."""

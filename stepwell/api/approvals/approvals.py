@@ -1,0 +1,228 @@
+"""Approvals over HTTP: `/v1/approvals` lists what is open, and the links lead to a page, and to `POST` for programs.
+
+One rule: to look decides nothing, since scanners of mails follow links; and the token of a link is all the authority
+there is, so that it needs no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stepwell.api.approvals.request import ApprovalRequest
+from stepwell.api.http.body import body_of, check_object, read_object
+from stepwell.api.http.problem import Problem
+from stepwell.api.openapi import Operation
+from stepwell.api.paging import PAGING, page, paging
+from stepwell.api.views import models
+from stepwell.api.views.runs import open_approvals
+from stepwell.core.plan import Plan
+from stepwell.core.run.approvals import (
+    MOST_BY,
+    MOST_COMMENT,
+    Link,
+    Links,
+    Standing,
+    asked,
+    decided,
+    has_values,
+    standing,
+)
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.run import Run, StepStatus
+from stepwell.core.signing import KeysUnreadable, UnknownKey
+from stepwell.core.times import time_text
+from stepwell.reader import AttemptRow, Page, RunDetail
+
+_MOST_BYTES = 64 * 1024  # of a decision
+
+DECISION: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "comment": {"type": ["string", "null"], "maxLength": MOST_COMMENT, "description": "why"},
+        "by": {"type": ["string", "null"], "maxLength": MOST_BY, "description": "who decides, in their own words"},
+    },
+}
+
+
+class Approvals(Protocol):
+    """What a platform knows of approvals; called from any thread."""
+
+    def now(self) -> int: ...
+
+    def links(self) -> Links: ...
+
+    def read_asking(self, *, before: int | None, limit: int) -> Page[RunDetail]:
+        """Runs with open approvals, newest first, with what is asked and without logs."""
+
+    def read_asked(self, run_id: str) -> RunDetail | None:
+        """One run in the same way, as it is now."""
+
+    def decide(self, link: Link, outcome: Outcome) -> bool:
+        """End an approval so; False if it was not open any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalApi:
+    approvals: Approvals
+
+    def list_approvals(self, request: Request) -> Any:
+        runs = self.approvals.read_asking(**paging(request))
+        found = [open_approval for detail in runs.items for open_approval in self._open(detail)]
+        return page(Page(found, runs.next), lambda view: view)
+
+    def _open(self, detail: RunDetail) -> list[models.OpenApproval]:
+        run, plan = detail.run, detail.plan
+        return [
+            {
+                "run_id": run.id,
+                "function_id": plan.function_id,
+                "function_version": plan.version,
+                "step_id": plan.steps[i].id,
+                "user": detail.user,
+                "requested_at": time_text(run.steps[i].at),
+                **view,
+            }
+            for i, view in open_approvals(detail, self.approvals.links).items()
+        ]
+
+    def admit(self, request: Request) -> None:
+        """Who has a link may decide; nothing is read from anybody else. Raises Problem 404."""
+        self._read_link(request.path_params["token"])
+
+    def decide_approval(self, request: Request) -> Any:
+        body = read_object(request.state.body, DECISION)
+        comment, by = (body.get(name) for name in DECISION["properties"])
+        approval_request, is_mine = self.decide(request.path_params["token"], comment, by)
+        if not is_mine:
+            decision = {} if approval_request.output is None else {"decided": approval_request.output}
+            raise Problem(
+                409 if approval_request.standing is Standing.DECIDED else 410, approval_request.in_words, **decision
+            )
+        return {
+            "run_id": approval_request.detail.run.id,
+            "step_id": approval_request.step_id,
+            **(approval_request.output or {}),
+        }
+
+    def find(self, token: str) -> ApprovalRequest:
+        """Raises Problem 404."""
+        link = self._read_link(token)
+        detail = self.approvals.read_asked(link.run_id)
+        if detail is None:
+            raise _no_approval()
+        stands = standing(detail.run, link, self.approvals.now())
+        outputs = [row.output for row in detail.attempts if (row.step, row.attempt) == (link.step, link.attempt)]
+        output = orjson.loads(outputs[0]) if stands is Standing.DECIDED and outputs and outputs[0] else None
+        return ApprovalRequest(link, detail, stands, output)
+
+    def _read_link(self, token: str) -> Link:
+        """Raises Problem 404, 429, 503."""
+        try:
+            link = self.approvals.links().read(token)
+        except UnknownKey:
+            text = "the key that signed this link is not known here yet; try again in some seconds"
+            raise Problem(429, text, {"retry-after": "5"}) from None
+        except KeysUnreadable:
+            raise keys_unreadable() from None
+        if link is None:
+            raise _no_approval()
+        return link
+
+    def decide(self, token: str, comment: str | None, by: str | None) -> tuple[ApprovalRequest, bool]:
+        """How it stands then, and whether this decided it. Raises Problem 404, 503."""
+        approval_request = self.find(token)
+        if approval_request.standing is not Standing.OPEN:
+            return approval_request, False
+        outcome = decided(approval_request.link.decision, comment, by, self.approvals.now())
+        is_mine = self.approvals.decide(approval_request.link, outcome)
+        return self.find(token), is_mine
+
+
+def _no_approval() -> Problem:
+    text = "the link was altered, or its run is not kept any more, or the key that signed it was dropped"
+    return Problem(404, f"there is no such approval: {text}")
+
+
+def keys_unreadable() -> Problem:
+    """The answer while nobody can sign links, nor check them."""
+    return Problem(503, "the signing keys cannot be read now; try again", {"retry-after": "1"})
+
+
+APPROVAL_OPERATIONS = (
+    Operation("GET", "/v1/approvals", "list_approvals", "Approvals that are open, with their links, newest runs first",
+              models.ApprovalList, PAGING),
+    Operation("POST", "/v1/approvals/{token}", "decide_approval", "Decide, as the token of a link says; needs no key",
+              models.DecisionView, errors=(409, 410, 503), body=DECISION, needs_body=False, is_public=True),
+)  # fmt: skip
+
+
+def messages_of(plan: Plan, run: Run, attempts: Sequence[AttemptRow], event: Callable[[], Any]) -> dict[int, str]:
+    """What people are asked, or were, by step. `event`: the one that started the run, as JSON."""
+    steps = [i for i in plan.approval_steps if run.steps[i].attempt]
+    if not steps:
+        return {}
+    outputs = {row.step: row.output for row in attempts if row.output is not None}
+    errors = {row.step: row.error for row in attempts if row.error and run.steps[row.step].status is StepStatus.FAILED}
+    trigger = event() if any(has_values(plan.steps[i].runtime.message) for i in steps) else {}
+    return {i: asked(plan, run, i, trigger, outputs, errors).text for i in steps}
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def page_routes(approval_api: ApprovalApi) -> list[Route]:
+    """The page that a link leads to, and what its form sends."""
+
+    def show(request: Request) -> Response:
+        return _page(lambda: (approval_api.find(request.path_params["token"]), None))
+
+    async def decide(request: Request) -> Response:
+        try:
+            await run_in_threadpool(approval_api.admit, request)
+            body = await body_of(request, _MOST_BYTES)
+        except Problem as problem:
+            return _refused(problem)
+        return await run_in_threadpool(
+            _page, lambda: approval_api.decide(request.path_params["token"], *_read_form(body))
+        )
+
+    return [
+        Route("/approvals/{token}", show, methods=["GET"]),
+        Route("/approvals/{token}", decide, methods=["POST"]),
+    ]
+
+
+def _page(do: Callable[[], tuple[ApprovalRequest, bool | None]]) -> Response:
+    from stepwell.api.approvals.page import answer  # most requests are others
+
+    try:
+        return answer(*do())
+    except Problem as problem:
+        return _refused(problem)
+
+
+def _refused(problem: Problem) -> Response:
+    from stepwell.api.approvals.page import refusal
+
+    return refusal(problem)
+
+
+def _read_form(body: bytes) -> tuple[str | None, str | None]:
+    """What the page's form sends. Browsers make two characters of each end of a line. Raises Problem 400."""
+    try:
+        form = parse_qs(body.decode(errors="replace"), max_num_fields=10)
+    except ValueError:
+        raise Problem(400, "this is not what the page's form sends") from None
+    fields = {name: form[name][0].replace("\r\n", "\n") if name in form else None for name in DECISION["properties"]}
+    check_object(fields, DECISION)
+    return fields["comment"], fields["by"]

@@ -1,0 +1,1 @@
+"""What all requests share: bodies and their encodings, errors, slashes."""

@@ -1,0 +1,1 @@
+"""`POST /e`: from requests to events."""

@@ -1,0 +1,1 @@
+"""`/v1`: the application, and its operations by what they are about."""

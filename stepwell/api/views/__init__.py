@@ -1,0 +1,1 @@
+"""What the API shows: models, and how runs, functions and types become them."""

@@ -1,0 +1,256 @@
+"""What the API shows: a run, an event, a function, as JSON data. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+
+from stepwell.api.views.models import (
+    ApprovalView,
+    AttemptStatusName,
+    AttemptView,
+    CancelView,
+    EdgeStatusName,
+    EdgeView,
+    ErrorView,
+    EventView,
+    FunctionView,
+    PauseStateName,
+    RunStatusName,
+    RunView,
+    StepStatusName,
+    StepView,
+)
+from stepwell.core.plan import TRIGGER
+from stepwell.core.run.approvals import Links, expires_at
+from stepwell.core.run.run import OPEN_PAUSES, EdgeStatus, PauseStatus, RunStatus, StepState, StepStatus
+from stepwell.core.run.run_error import run_error
+from stepwell.core.run.run_events import cancelled_by
+from stepwell.core.run.stored_links import whole_data
+from stepwell.core.times import time_text
+from stepwell.reader import AttemptRow, EventDetail, FunctionDetail, RunDetail
+
+# As the API names them. A long run has thousands, and an enum's `name` is a slow thing to ask for.
+_STEP_NAMES = {statu: cast(StepStatusName, statu.name.lower()) for statu in StepStatus}
+_EDGE_NAMES = {statu: cast(EdgeStatusName, statu.name.lower()) for statu in EdgeStatus}
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else time_text(ms)
+
+
+def event_view(detail: EventDetail, links: Callable[[], Links] | None = None) -> EventView:
+    """An event as it was sent, when it was accepted, and the functions that it named but did not start. `links`: of a
+    platform that stores none of approvals as they were sent."""
+    event = detail.event
+    return {
+        "name": event.name,
+        "data": event.data if links is None else whole_data(event, lambda: links().keys),
+        "user": event.user,
+        "id": event.id,
+        "ts": event.ts,
+        "v": event.v,
+        "accepted_at": time_text(detail.accepted_at),
+        "not_started": orjson.loads(detail.misses) if detail.misses else [],
+        "replay": detail.replay,
+        "invalid": orjson.loads(detail.invalid) if detail.invalid else [],
+        "erased": event.erased,
+    }
+
+
+def function_view(detail: FunctionDetail) -> FunctionView:
+    definition = orjson.loads(detail.definition)
+    return {
+        "id": detail.id,
+        "name": definition["name"],
+        "version": detail.version,
+        "created_at": _time(detail.created_at),
+        "triggers": definition["triggers"],
+        "steps": definition["steps"],
+        "versions": [
+            {
+                "version": version.number,
+                "created_at": _time(version.created_at),
+                "author": version.author,
+                "message": version.message,
+            }
+            for version in detail.versions
+        ],
+        "waits_by_name": detail.waits_by_name,
+    }
+
+
+def run_text(detail: RunDetail) -> bytes:
+    """The JSON text of a run as lists show it."""
+    return orjson.dumps(run_view(detail, read=orjson.Fragment))
+
+
+def run_view(
+    detail: RunDetail, links: Callable[[], Links] | None = None, *, read: Callable[[bytes], Any] = orjson.loads
+) -> RunView:
+    """`links`: of approvals, for those who may decide. `read`: what stands for the JSON text of an output or an error;
+    `orjson.Fragment` puts the text into a document as it is."""
+    run, plan = detail.run, detail.plan
+    rows: dict[int, list[AttemptRow]] = defaultdict(list)
+    for row in detail.attempts:
+        rows[row.step].append(row)
+    steps = {step.id: _step_view(detail, i, rows[i], read) for i, step in enumerate(plan.steps)}
+    output = None
+    if run.status is RunStatus.COMPLETED:
+        leaves = [plan.steps[i].id for i in plan.leaves if run.steps[i].status is StepStatus.COMPLETED]
+        output = {step_id: steps[step_id]["output"] for step_id in leaves}
+    errors = {i: items[-1].error for i, items in rows.items() if run.steps[i].status is StepStatus.FAILED}
+    view: RunView = {
+        "id": run.id,
+        "function_id": plan.function_id,
+        "function_version": plan.version,
+        "event_id": detail.event_id,
+        "status": cast(RunStatusName, run.status.name.lower()),
+        "user": detail.user,
+        "created_at": _time(run.created_at),
+        "started_at": _time(run.started_at),
+        "ended_at": _time(run.ended_at),
+        "output": output,
+        "error": cast("ErrorView | None", run_error(plan, run, errors)),
+        "rerun_of": detail.rerun_of,
+        "replay": detail.replay,
+        "cancelled_by": cancelled_by(plan, run),
+        "cancel": [_cancel_view(detail, p) for p in plan.cancels],
+        "steps": steps,
+    }
+    for step, approval in open_approvals(detail, links).items() if links is not None else ():
+        steps[plan.steps[step].id]["approval"] = approval
+    for kind, _, text in run.problems:
+        if kind == "idempotency":
+            view["problem"] = f"idempotency: {text}; so this run is not de-duplicated"
+    return view
+
+
+def open_approvals(detail: RunDetail, links: Callable[[], Links]) -> dict[int, ApprovalView]:
+    """The approvals on which people may decide, by step; of a run whose messages are known."""
+    run, plan = detail.run, detail.plan
+    views: dict[int, ApprovalView] = {}
+    for i, message in detail.asked.items():
+        if run.steps[i].status is StepStatus.RUNNING:
+            approve_url, decline_url = links().of(plan, run, i)
+            views[i] = {
+                "message": message,
+                "approvers": list(plan.steps[i].runtime.approvers),
+                "approve_url": approve_url,
+                "decline_url": decline_url,
+                "expires_at": time_text(expires_at(plan, run, i)),
+            }
+    return views
+
+
+def _step_view(detail: RunDetail, i: int, rows: list[AttemptRow], read: Callable[[bytes], Any]) -> StepView:
+    state = detail.run.steps[i]
+    output = error = None
+    if state.status is StepStatus.COMPLETED and rows and rows[-1].output is not None:
+        output = read(rows[-1].output)
+    if state.status is StepStatus.FAILED and rows and rows[-1].error is not None:
+        error = read(rows[-1].error)
+    attempts = [_attempt_view(row, _log(detail, i, row.attempt), read) for row in rows if row.attempt]
+    if state.status in (StepStatus.QUEUED, StepStatus.RUNNING):
+        attempts.append(_open_attempt_view(state, _log(detail, i, state.attempt)))
+    view: StepView = {
+        "status": _step_status(detail, i),
+        "output": output,
+        "error": error,
+        "attempts": attempts,
+        "next_attempt_at": _time(state.at) if state.status is StepStatus.RETRYING else None,
+        "after": [_edge_view(detail, e) for e in detail.plan.steps[i].edges],
+    }
+    if rows and not rows[0].attempt:
+        view["kept"] = True
+    return view
+
+
+def _step_status(detail: RunDetail, i: int) -> StepStatusName:
+    """As the API names it: a pending step with a paused edge is `waiting`."""
+    state = detail.run.steps[i]
+    edges = detail.plan.steps[i].edges if state.status is StepStatus.PENDING else ()
+    if any(detail.run.edges[e] is EdgeStatus.PAUSED for e in edges):
+        return "waiting"
+    return _STEP_NAMES[state.status]
+
+
+def _attempt_view(row: AttemptRow, logs: str, read: Callable[[bytes], Any]) -> AttemptView:
+    return {
+        "attempt": row.attempt,
+        "status": cast(AttemptStatusName, row.status),
+        "queued_at": _time(row.queued_at),
+        "started_at": _time(row.started_at),
+        "ended_at": _time(row.ended_at),
+        "error": read(row.error) if row.error else None,
+        "logs": logs,
+    }
+
+
+def _open_attempt_view(state: StepState, logs: str) -> AttemptView:
+    running = state.status is StepStatus.RUNNING
+    return {
+        "attempt": state.attempt,
+        "status": cast(AttemptStatusName, state.status.name.lower()),
+        "queued_at": _time(state.queued_at),
+        "started_at": _time(state.at) if running else None,
+        "ended_at": None,
+        "error": None,
+        "logs": logs,
+    }
+
+
+def _edge_view(detail: RunDetail, e: int) -> EdgeView:
+    """How one edge stands: what it waits for and until when, which event satisfied it, why it is dead."""
+    run, plan = detail.run, detail.plan
+    edge = plan.edges[e]
+    view: EdgeView = {
+        "step": "$trigger" if edge.parent == TRIGGER else plan.steps[edge.parent].id,
+        "status": _EDGE_NAMES[run.edges[e]],
+    }
+    for kind, index, text in run.problems:
+        if (kind, index) == ("edge", e):
+            view["problem"] = text
+    if edge.pause is None:
+        return view
+    pause, value = run.pauses[edge.pause], plan.pauses[edge.pause]
+    if value.event is not None:
+        view["event"] = value.event
+        view["event_id"] = pause.event_id if e in pause.edges else None
+    if e not in pause.edges:  # it shares the pause with others, and never came to it
+        return view
+    if pause.status in OPEN_PAUSES:
+        view["until"] = time_text(pause.due_at)
+    if pause.status is not PauseStatus.IDLE:
+        view["state"] = cast(PauseStateName, pause.status.name.lower())
+    problem = _pause_problem(detail, edge.pause)
+    if problem is not None:
+        view["problem"] = problem
+    return view
+
+
+def _cancel_view(detail: RunDetail, p: int) -> CancelView:
+    """How one rule of `cancel` stands."""
+    value, pause = detail.plan.pauses[p], detail.run.pauses[p]
+    view: CancelView = {"event": value.event or "", "event_id": pause.event_id}
+    if pause.status is not PauseStatus.IDLE:
+        view["state"] = cast(PauseStateName, pause.status.name.lower())
+    if pause.status in OPEN_PAUSES and value.ttl_ms:
+        view["until"] = time_text(pause.due_at)
+    problem = _pause_problem(detail, p)
+    if problem is not None:
+        view["problem"] = problem
+    return view
+
+
+def _pause_problem(detail: RunDetail, p: int) -> str | None:
+    """Why no event, or not the newest one, could satisfy a wait."""
+    problems = {index: text for kind, index, text in detail.run.problems if kind == "pause"}
+    return problems.get(p) or detail.mismatches.get(p)
+
+
+def _log(detail: RunDetail, step: int, attempt: int) -> str:
+    return detail.logs.get((step, attempt), b"").decode(errors="replace")

@@ -1,0 +1,1 @@
+"""`POST /webhooks/{name}`: from any sender's request to an event."""

@@ -1,0 +1,136 @@
+"""`stepwell dev`: the server to develop with.
+
+The command has many parameters, since Typer makes an option of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepwell.cli.server.tls import CertificateKeyOption, CertificateOption, certificate_of
+from stepwell.cli.ui.output import fail
+from stepwell.local.engine.slots import DEFAULT_HTTP_SLOTS
+from stepwell.local.server import ServerSettings, default_parallelism
+
+PathsArgument = Annotated[
+    list[Path] | None, typer.Argument(exists=True, help="Where to look for functions; default: here.")
+]
+HostOption = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+PortOption = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="The port; 0 takes a free one.")]
+IN_MEMORY = ":memory:"
+
+
+def _check_database(path: Path) -> Path:
+    if str(path) == IN_MEMORY:
+        raise typer.BadParameter(f"{IN_MEMORY} is for `stepwell dev`, which forgets it; name a file")
+    return path
+
+
+DatabaseOption = Annotated[
+    Path, typer.Option("--db", help="The database; made if it is not there.", callback=_check_database)
+]
+ForgettableDatabaseOption = Annotated[
+    Path,
+    typer.Option("--db", help=f"The database; made if it is not there. {IN_MEMORY}: gone when the server stops."),
+]
+ParallelOption = Annotated[
+    int | None,
+    typer.Option("--parallelism", min=1, help="Steps that run at a time; default 2 x the CPUs it may use."),
+]
+HttpSlotsOption = Annotated[
+    int, typer.Option("--http-slots", min=1, help="Calls of http steps at a time; they take none of the others' slots.")
+]
+NoContainersOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-containers",
+        envvar="STEPWELL_NO_CONTAINERS",
+        help="Run the ENTRYPOINT/CMD of docker steps as local programs.",
+    ),
+]
+MissingCodeOption = Annotated[
+    bool,
+    typer.Option("--allow-missing-code", help="Start although the code of live versions or open runs is lost."),
+]
+KeepOption = Annotated[float, typer.Option("--keep-days", min=1, help="How long events and ended runs are kept.")]
+KeyOption = Annotated[str | None, typer.Option("--key", help="Accept only this key; without it, any key and none.")]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="Answer for this host too, such as host.docker.internal or *.local; may be given more than once.",
+    ),
+]
+LinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON line for everything that happens.")]
+DATABASE = Path(".stepwell/stepwell.db")
+
+
+def command(
+    paths: PathsArgument = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8288,
+    db: ForgettableDatabaseOption = DATABASE,
+    key: KeyOption = None,
+    allow_host: AllowHostOption = None,
+    parallelism: ParallelOption = None,
+    http_slots: HttpSlotsOption = DEFAULT_HTTP_SLOTS,
+    no_containers: NoContainersOption = False,
+    keep_days: KeepOption = 30,
+    tls_cert: CertificateOption = None,
+    tls_key: CertificateKeyOption = None,
+    allow_missing_code: MissingCodeOption = False,
+    as_json: LinesOption = False,
+) -> None:
+    """Start a server for development: finds the functions below the paths, watches them, and shows what happens.
+
+    Example: stepwell dev functions/ --port 9000
+    """
+    from stepwell.api.access import LocalOnly
+    from stepwell.dev.server import DevOptions, main, main_in_memory
+
+    try:
+        local_only = LocalOnly(host, allow_host or ())
+    except ValueError as error:
+        fail(f"--allow-host: {error}", 2)
+    settings = ServerSettings(
+        database=db,
+        parallelism=parallelism or default_parallelism(),
+        http_slots=http_slots,
+        no_containers=no_containers,
+        paths=tuple(paths or [Path()]),
+        code_may_be_lost=allow_missing_code,
+    )
+    certificate = certificate_of(tls_cert, tls_key)
+    options = DevOptions(settings.paths, host, port, key, local_only, keep_days, as_json, certificate)
+    start(lambda: main(settings, options) if str(db) != IN_MEMORY else main_in_memory(settings, options))
+
+
+def start(main: Callable[[], Coroutine[None, None, None]], grace_s: float = 0.0) -> None:
+    """Run a server until SIGINT or SIGTERM, which end it in order; the second one does not wait for what runs. Ends the
+    process. What keeps it from starting is an error for people."""
+    import asyncio
+
+    import uvloop
+
+    from stepwell.cli.server.ending import end_process, until_stopped
+    from stepwell.local.code.check import CodeLost
+    from stepwell.local.database.lock import InUse
+    from stepwell.local.database.schema import BadDatabase
+    from stepwell.local.in_service import NotInService
+    from stepwell.local.reaper import orphans_reaped
+
+    async def as_server() -> None:
+        async with orphans_reaped():
+            await main()
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(until_stopped(as_server, grace_s))
+            end_process(0)
+    except (InUse, BadDatabase, CodeLost, NotInService, OSError) as error:
+        fail(str(error))

@@ -1,0 +1,1 @@
+"""What people ask of the database: lists and details for the API."""

@@ -1,0 +1,1 @@
+"""The engine's store in SQLite: what a batch reads and writes."""

@@ -1,0 +1,142 @@
+"""What happens to stored times when the clock is set back.
+
+One rule: what was set by now stays due when it says; what claims to have been set in the future was set while the clock
+was ahead, so it moves back with the clock. So nothing waits for the hours that are passed through twice, and nothing is
+due earlier than whoever set it wanted. A clock that is set forward needs nothing: what has become due is due.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from stepwell.core.plan import Plan
+from stepwell.core.routing.idempotency import WINDOW_MS
+from stepwell.core.routing.versions import from_json, to_json
+from stepwell.core.run.messages import TimerKind
+from stepwell.core.run.run import Run
+from stepwell.local.store.functions import GUARD_EVERY_MS
+from stepwell.local.store.run_parts import read_run, write_whole
+from stepwell.local.store.schedules import Schedules
+
+TOLERANCE_MS = 1_000  # smaller steps are nothing to act on
+_ROWS = 2_000  # that are looked at in one piece
+
+
+def newest_time(connection: sqlite3.Connection) -> int:
+    """The latest time at which this database is known to have been used."""
+    sql = (
+        "SELECT max(coalesce((SELECT accepted_at FROM events WHERE seq = (SELECT max(seq) FROM events)), 0),"
+        " coalesce((SELECT created_at FROM runs WHERE seq = (SELECT max(seq) FROM runs)), 0))"
+    )
+    newest: int = connection.execute(sql).fetchone()[0]
+    return newest
+
+
+def move_back(
+    connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], by_ms: int, now: int
+) -> Iterator[None]:
+    """The clock was set back by so much, to `now`: do what that takes, a piece at a time. Part of a batch, before all
+    else; no run may be in memory."""
+    for seq in _numbers(connection, "SELECT min(run) FROM timers WHERE run > ?"):
+        _move_timers(connection, plan_of, seq, by_ms, now)
+        yield
+    connection.execute("UPDATE once SET until = until - ? WHERE until > ?", (by_ms, now + WINDOW_MS))
+    connection.execute("UPDATE guards SET next_at = min(next_at, ?)", (now + GUARD_EVERY_MS,))
+    _move_canaries(connection, now)
+    Schedules(connection).forget_the_future(now)
+    yield
+    yield from _leave_nothing_in_the_future(connection, now)
+
+
+def _numbers(connection: sqlite3.Connection, sql: str) -> Iterator[int]:
+    """Each number that there is, found as the least above the one before."""
+    number = 0
+    while (number := connection.execute(sql, (number,)).fetchone()[0]) is not None:
+        yield number
+
+
+def _move_timers(
+    connection: sqlite3.Connection, plan_of: Callable[[str, int], Plan], seq: int, by_ms: int, now: int
+) -> None:
+    """Those of one run."""
+    sql = "SELECT id, function, version, state FROM runs WHERE seq = ?"
+    run_id, function, version, state = connection.execute(sql, (seq,)).fetchone()
+    plan, before = plan_of(function, version), read_run(connection, seq, run_id, state)
+    run = before
+    sql = "SELECT kind, step_or_pause FROM timers WHERE run = ?"
+    for kind, index in connection.execute(sql, (seq,)).fetchall():
+        if _set_at(connection, plan, seq, run, TimerKind(kind), index) <= now:
+            continue
+        run = _moved(run, TimerKind(kind), index, by_ms)
+        sql = "UPDATE timers SET due_at = due_at - ? WHERE run = ? AND kind = ? AND step_or_pause = ?"
+        connection.execute(sql, (by_ms, seq, kind, index))
+        if kind == TimerKind.DEADLINE:
+            sql = "UPDATE waits SET deadline = deadline - ? WHERE event = ? AND key = ? AND run = ? AND pause = ?"
+            event, key = plan.pauses[index].event, run.pauses[index].key or b""
+            connection.execute(sql, (by_ms, event, key, seq, index))
+    if run is not before:
+        write_whole(connection, {seq: run})
+
+
+def _set_at(connection: sqlite3.Connection, plan: Plan, seq: int, run: Run, kind: TimerKind, index: int) -> int:
+    """When a timer was set."""
+    if kind is TimerKind.DELAY:
+        return run.pauses[index].due_at - plan.pauses[index].delay_ms
+    if kind is TimerKind.DEADLINE:
+        return run.pauses[index].due_at - plan.pauses[index].ttl_ms
+    if kind is TimerKind.DECISION:
+        return run.steps[index].at
+    sql = "SELECT coalesce(max(ended_at), 0) FROM attempts WHERE run = ? AND step = ?"
+    ended_at: int = connection.execute(sql, (seq, index)).fetchone()[0]
+    return ended_at
+
+
+def _moved(run: Run, kind: TimerKind, index: int, by_ms: int) -> Run:
+    if kind in (TimerKind.DELAY, TimerKind.DEADLINE):
+        pause = run.pauses[index]
+        pauses = (*run.pauses[:index], pause._replace(due_at=pause.due_at - by_ms), *run.pauses[index + 1 :])
+        return run._replace(pauses=pauses)
+    step = run.steps[index]
+    return run._replace(steps=(*run.steps[:index], step._replace(at=step.at - by_ms), *run.steps[index + 1 :]))
+
+
+def _move_canaries(connection: sqlite3.Connection, now: int) -> None:
+    """Runs that are made now are made after a canary began."""
+    sql = "SELECT id, live, routing FROM functions WHERE json_extract(routing, '$.canary') IS NOT NULL"
+    for function_id, live, text in connection.execute(sql).fetchall():
+        routing = from_json(live, text)
+        if (canary := routing.canary) is None:
+            continue
+        guard = canary.guard
+        if guard is not None:
+            guard = replace(guard, began_at=min(guard.began_at, now), looked_at=min(guard.looked_at, now))
+        canary = replace(canary, since=min(canary.since, now), guard=guard)
+        text = to_json(replace(routing, canary=canary)).decode()
+        connection.execute("UPDATE functions SET routing = ? WHERE id = ?", (text, function_id))
+
+
+def _leave_nothing_in_the_future(connection: sqlite3.Connection, now: int) -> Iterator[None]:
+    """Times grow with the numbers of rows: lists are cut by them, and retention ends at the first that is young."""
+    for table, column in (("events", "accepted_at"), ("runs", "created_at")):
+        sql = f"SELECT seq FROM {table} WHERE {column} <= ? ORDER BY seq DESC LIMIT 1"
+        row = connection.execute(sql, (now,)).fetchone()
+        sql = f"UPDATE {table} SET {column} = ? WHERE seq > ? AND seq <= ?"
+        for first, last in _pieces(connection, table, row[0] if row else 0):
+            connection.execute(sql, (now, first, last))
+            yield
+    for first, last in _pieces(connection, "runs", 0):
+        sql = "UPDATE runs SET ended_at = ? WHERE seq > ? AND seq <= ? AND ended_at > ?"
+        connection.execute(sql, (now, first, last, now))
+        yield
+    connection.execute("UPDATE versions SET created_at = ? WHERE created_at > ?", (now, now))
+
+
+def _pieces(connection: sqlite3.Connection, table: str, behind: int) -> Iterator[tuple[int, int]]:
+    """The numbers of a table's rows behind this one, in pieces: behind which, and up to which."""
+    sql = f"SELECT seq FROM {table} WHERE seq > ? ORDER BY seq LIMIT 1 OFFSET {_ROWS - 1}"
+    while (row := connection.execute(sql, (behind,)).fetchone()) is not None:
+        yield behind, row[0]
+        behind = row[0]
+    yield behind, 2**63 - 1

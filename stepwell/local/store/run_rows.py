@@ -1,0 +1,129 @@
+"""Rows of runs and their attempts: what a batch changes is collected, and written in a few statements."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from stepwell.core.events.events import user_key
+from stepwell.core.run.inputs import error_json
+from stepwell.core.run.messages import RecordAttempt
+from stepwell.core.run.run import Packer, Run, RunStatus, bits_of, has_begun, pack
+from stepwell.local.store import long_texts
+from stepwell.local.store.run_cache import CachedRun
+from stepwell.local.store.run_parts import drop_parts, write_parts
+
+_INSERT_RUN = (
+    'INSERT INTO runs (seq, id, function, version, event, user, "after", rerun_of, status, active, created_at,'
+    " ended_at, state, replay) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE_STATE = "UPDATE runs SET state = ? WHERE seq = ?"
+_UPDATE_RUN = "UPDATE runs SET status = ?, active = ?, ended_at = ?, state = ? WHERE seq = ?"
+_INSERT_ATTEMPT = (
+    "INSERT OR REPLACE INTO attempts (run, step, attempt, status, queued_at, started_at, ended_at, output, error, user)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class RunRows:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._dirty: list[CachedRun] = []
+        self._resting: list[CachedRun] = []
+        self._attempts: list[tuple[object, ...]] = []
+        self._long_texts: list[tuple[int, bytes]] = []
+        self._parts: list[tuple[int, int, bytes]] = []  # of long runs: row, number, states
+        self._whole: list[int] = []  # rows of long runs that have ended
+
+    def change(self, cached: CachedRun) -> None:
+        """The run's row is to be written."""
+        if not cached.is_dirty:
+            cached.is_dirty = True
+            self._dirty.append(cached)
+
+    def record(self, cached: CachedRun, command: RecordAttempt) -> int:
+        """An attempt's row is to be written. Answers the bytes of its output or error."""
+        output, error = command.output, error_json(command.error) if command.error else None
+        size = len(output or b"") + len(error or b"")
+        if size > long_texts.MOST_BYTES:  # an attempt has one of the two
+            place = long_texts.place(cached.row, command.step, command.attempt)
+            self._long_texts.append((place, output or error or b""))
+            output, error = output and long_texts.IN_ITS_PLACE, error and long_texts.IN_ITS_PLACE
+        self._attempts.append(
+            (cached.row, command.step, command.attempt, command.status, command.queued_at, command.started_at,
+             command.ended_at, output, error, user_key(cached.record.event.user))
+        )  # fmt: skip
+        return size
+
+    def write(self) -> None:
+        """Write what was collected."""
+        self._write_runs()
+        if self._parts:
+            write_parts(self._connection, self._parts)
+            self._parts.clear()
+        if self._whole:
+            drop_parts(self._connection, self._whole)
+            self._whole.clear()
+        if self._attempts:
+            self._connection.executemany(_INSERT_ATTEMPT, self._attempts)
+            self._attempts.clear()
+        if self._long_texts:
+            self._connection.executemany(long_texts.INSERT, self._long_texts)
+            self._long_texts.clear()
+
+    def _write_runs(self) -> None:
+        new, moved, changed = [], [], []
+        for cached in self._dirty:
+            record, run, state = cached.record, cached.record.run, self._state(cached)
+            is_busy = _is_busy(run, record.plan.approval_bits)
+            if cached.is_new:
+                plan = record.plan
+                new.append(
+                    (cached.row, run.id, plan.function_id, plan.version, record.event.position,
+                     user_key(record.event.user), record.after, record.rerun_of, int(run.status), is_busy,
+                     run.created_at, run.ended_at, state, record.replay)
+                )  # fmt: skip
+            elif is_busy != cached.is_busy or run.ended_at is not None:
+                moved.append((int(run.status), is_busy, run.ended_at, state, cached.row))
+            else:  # the columns that have an index stay out of most updates
+                changed.append((state, cached.row))
+            cached.is_busy = is_busy
+            cached.is_new = cached.is_dirty = False
+            if not is_busy:
+                self._resting.append(cached)
+        self._dirty.clear()
+        for sql, rows in ((_INSERT_RUN, new), (_UPDATE_STATE, changed), (_UPDATE_RUN, moved)):
+            if rows:
+                self._connection.executemany(sql, rows)
+
+    def _state(self, cached: CachedRun) -> bytes:
+        """What a run's row says of its state. While a long run is open, parts of it are rows of their own."""
+        run = cached.record.run
+        if not cached.is_long:
+            return pack(run)
+        if run.ended_at is not None:
+            self._whole.append(cached.row)
+            return pack(run)
+        if cached.packer is None:
+            cached.packer = Packer(run)
+        state, parts = cached.packer.pack(run)
+        self._parts += [(cached.row, *part) for part in parts]
+        return state
+
+    def take_resting(self) -> Sequence[CachedRun]:
+        """The runs that were written, and that no attempt was queued or running for then."""
+        resting, self._resting = self._resting, []
+        return resting
+
+    def drop_all(self) -> None:
+        """Forget what was collected, and not written."""
+        for collected in (self._dirty, self._resting, self._attempts, self._long_texts, self._parts, self._whole):
+            collected.clear()
+
+
+def _is_busy(run: Run, approvals: int) -> bool:
+    """Whether a run must be looked at when the server starts: attempts are queued or running, those of people apart,
+    who are waited for like time; or the run has not begun."""
+    if bits_of(run.steps).busy & ~approvals:
+        return True
+    return run.status is RunStatus.RUNNING and not has_begun(run)

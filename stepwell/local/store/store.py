@@ -1,0 +1,125 @@
+"""The engine's store in SQLite: state and queue in one transaction, which is one batch of the engine.
+
+A single writer owns it: the runs it works on stay in memory, and each is written once per batch, at the commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from stepwell.core.routing.triggers import Catalog
+from stepwell.local.database.schema import connect, forget_statistics, migrate
+from stepwell.local.store.batch import LocalBatch
+from stepwell.local.store.event_rows import EventRows
+from stepwell.local.store.event_types import TypeStore
+from stepwell.local.store.functions import Functions
+from stepwell.local.store.idempotency import LocalIdempotency
+from stepwell.local.store.log_rows import LogRows
+from stepwell.local.store.open_waits import OpenWaits
+from stepwell.local.store.run_cache import CachedRun, RunCache
+from stepwell.local.store.run_rows import RunRows
+from stepwell.local.store.timers import Timers
+from stepwell.local.store.unrouted import Unrouted
+from stepwell.local.store.users import UserIndex
+from stepwell.platform import RunRecord
+
+
+class LocalStore:
+    """Implements `platform.Store`. One batch at a time."""
+
+    def __init__(self, path: Path | str, *, durable: bool = False) -> None:
+        self.path, self.durable = Path(path), durable
+        self.connection = connect(path, durable=durable)
+        migrate(self.connection)
+        forget_statistics(self.connection)
+        self.functions = Functions(self.connection)
+        self.timers = Timers(self.connection)
+        self.types = TypeStore(self.connection)
+        self.users = UserIndex(self.connection)
+        self.idempotency = LocalIdempotency(self.connection)
+        self.waits = OpenWaits(self.connection, lambda *version: self.functions.plan(*version))
+        self.unrouted = Unrouted(self.connection, self.catalog)
+        self.cache = RunCache(self.connection, lambda *version: self.functions.plan(*version))
+        self.runs = RunRows(self.connection)
+        self.logs = LogRows(self.connection, self.cache)
+        self.events = EventRows(self.connection, self.users, self._newest("events"))
+        self._newest_run = self._newest("runs")
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # it must close when nothing can be written, too
+            self.connection.execute("PRAGMA busy_timeout = 200")
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.connection.close()
+
+    def _newest(self, table: str) -> int:
+        # Retention may delete the newest row; numbers are never given twice all the same.
+        sql = (
+            f"SELECT max(coalesce(max(seq), 0), coalesce((SELECT value FROM counters WHERE name = ?), 0)) FROM {table}"
+        )
+        newest: int = self.connection.execute(sql, (table,)).fetchone()[0]
+        return newest
+
+    # --- batches ---------------------------------------------------------------------------------------------------
+
+    def batch(self, now: int) -> LocalBatch:
+        return LocalBatch(self, now)
+
+    def write(self) -> None:
+        """Write what the batch has changed of runs so far; it stays part of the batch's transaction."""
+        self.runs.write()
+
+    def reset(self) -> None:
+        """The transaction of a batch is not to be: memory goes back to what the file says."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self.functions = Functions(self.connection)
+        self.types = TypeStore(self.connection)
+        self.users.forget()
+        self.unrouted.reset()
+        self.forget_runs()
+        self.events.newest, self._newest_run = self._newest("events"), self._newest("runs")
+
+    def forget_runs(self) -> None:
+        """What is in memory of runs; it is read again."""
+        self.cache.drop_all()
+        self.runs.drop_all()
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def catalog(self) -> Catalog:
+        if not self.functions.has_catalog:
+            self.write()  # runs of this very batch may keep an old version in use
+        return self.functions.catalog()
+
+    def prepare(self) -> Iterator[None]:
+        """Do, a piece at a time, what the first events would else have to wait for."""
+        self.write()
+        for _ in self.functions.prepare():
+            yield
+            self.write()  # what a batch has done meanwhile
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        """Runs by id, between batches; unknown ones are left out."""
+        return self.cache.load(run_ids)
+
+    def add(self, record: RunRecord) -> None:
+        """Make a run; its first commit makes it durable."""
+        self._newest_run += 1
+        same = record.run, record.plan, record.event, record.after, record.rerun_of, record.replay
+        self.cache.add(CachedRun(RunRecord(*same, order=self._newest_run), self._newest_run, is_new=True))
+
+    def active(self) -> list[str]:
+        """Runs with attempts that are queued or running, and those that have not begun."""
+        return [i for (i,) in self.connection.execute("SELECT id FROM runs WHERE active = 1 ORDER BY seq")]
+
+    def forget(self, runs: Sequence[tuple[int, str]]) -> list[str]:
+        """Take runs that have ended, by row and id, out of memory, with what of their logs is not written yet. Answers
+        the names of files that no row names now."""
+        for _, run_id in runs:
+            self.cache.drop(run_id)
+        return self.logs.drop([row for row, _ in runs])
