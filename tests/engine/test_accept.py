@@ -1,0 +1,280 @@
+"""Events as they are accepted: which are, what they start, whom they wake, and what is told of those that do not match
+their schemas."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stepwell.core.events.events import Event, Invalid
+from stepwell.core.run.run import RunStatus
+from stepwell.engine.accept import resume
+from stepwell.platform import Accepted, Cause, FoundWaits, IncomingEvent, NewEvent, NotWritten, RunRecord, WaitPlace
+from stepwell.testing.memory import MemoryBatch
+from tests.engine.scene import NOW, Scene, event_of, plan_of, step
+
+MESSAGE = Cause("m", redelivered=False)
+WAIT = {"step": "$trigger", "async": {"event": "paid", "ttl": "1m", "match": "async.data.n == event.data.n"}}
+INVALID = (Invalid("/data/n", "is no number"), Invalid("/data/m", "is missing"))
+
+
+def odd(**fields: Any) -> Event:
+    """An event that does not match its schema."""
+    return replace(event_of(**fields), invalid=INVALID)
+
+
+# --- schemas ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_that_does_not_match_its_schema_is_accepted_and_told_of() -> None:
+    scene = Scene(plan_of())
+    scene.send(odd(), cause=MESSAGE)
+    effects = scene.dispatcher.take()
+    assert len(effects.starts) == 1
+    (told,) = effects.events
+    assert (told.event.name, told.cause) == ("stepwell/event.invalid", MESSAGE)
+    assert {**told.event.data, "errors": len(told.event.data["errors"])} == {
+        "event_name": "go",
+        "event_id": "e",
+        "v": None,
+        "policy": "warn",
+        "errors": 2,
+        "more_errors": 0,
+    }
+    assert told.event.id in scene.store.events, "functions can be started by it"
+
+
+def test_an_event_that_matches_its_schema_is_told_of_to_nobody() -> None:
+    scene = Scene(plan_of())
+    scene.send(event_of())
+    assert scene.dispatcher.take().events == []
+
+
+def test_a_known_event_is_not_told_of_again() -> None:
+    scene = Scene(plan_of())
+    scene.send(odd())
+    scene.dispatcher.take()
+    scene.send(odd())
+    assert scene.dispatcher.take().events == []
+
+
+def test_a_refused_event_is_told_of_and_not_accepted() -> None:
+    scene = Scene(plan_of())
+    (told,) = scene.engine.refuse(event_of(), INVALID, NOW, MESSAGE)
+    assert scene.dispatcher.take().events == [told]
+    assert (told.event.data["policy"], told.event.ts, told.cause) == ("reject", NOW, MESSAGE)
+    assert scene.store.events == {}
+
+
+def test_the_log_says_what_is_first_wrong_with_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(plan_of())
+    with caplog.at_level(logging.WARNING, "stepwell.types"):
+        scene.send(odd())
+    (record,) = caplog.records
+    assert "go e is not as its type says (warn): /data/n: is no number" in record.getMessage()
+    assert record.__dict__["fields"] == {"event": "e", "name": "go", "v": None, "policy": "warn", "pointer": "/data/n"}
+
+
+def test_the_log_says_which_events_were_known(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(plan_of())
+    with caplog.at_level(logging.DEBUG, "stepwell.events"):
+        scene.send(event_of())
+        assert caplog.messages == []
+        scene.send(event_of())
+    assert caplog.messages == ["event go e was accepted before"]
+
+
+# --- what can and cannot be written ----------------------------------------------------------------------------------
+
+
+class Full(MemoryBatch):
+    """The disk has no room for one of the events."""
+
+    def put_events(self, events: Sequence[NewEvent]) -> list[Accepted | NotWritten | None]:
+        answers: list[Accepted | NotWritten | None] = []
+        for new in events:
+            answers += [NotWritten("full")] if new.event.id == "large" else super().put_events([new])
+        return answers
+
+
+def test_an_event_that_cannot_be_written_comes_again_and_holds_up_no_other() -> None:
+    scene = Scene(plan_of())
+    events = [
+        IncomingEvent(event_of(id=name), cause=Cause(f"message of {name}", redelivered=False))
+        for name in ("one", "large", "two")
+    ]
+    undone = scene.engine.process(Full(scene.store, NOW), events, [])
+    assert undone.causes == {"message of large"}
+    assert [record.event.id for record in scene.store.runs.values()] == ["one", "two"]
+
+
+def test_a_known_event_holds_up_no_other() -> None:
+    scene = Scene(plan_of())
+    scene.send(event_of(id="known"))
+    scene.send(event_of(id="known"), event_of(id="new"))
+    assert [record.event.id for record in scene.store.runs.values()] == ["known", "new"]
+
+
+class Throttled(MemoryBatch):
+    """Values of `idempotency` of one function cannot be written."""
+
+    @property
+    def idempotency(self) -> Any:
+        return _Throttled(super().idempotency)
+
+
+class _Throttled:
+    def __init__(self, whole: Any) -> None:
+        self._whole = whole
+
+    def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
+        if function_id == "g":
+            raise NotWritten("throttled")
+        counts: str = self._whole.claim(function_id, value, run_id, position)
+        return counts
+
+
+def test_an_event_whose_value_cannot_be_claimed_comes_again_and_has_started_those_before() -> None:
+    once = {"idempotency": "event.data.order"}
+    scene = Scene(plan_of("f", fields=once), plan_of("g", fields=once))
+    event = IncomingEvent(event_of(data={"order": 1}), cause=MESSAGE)
+    undone = scene.engine.process(Throttled(scene.store, NOW), [event], [])
+    assert undone.causes == {"m"}
+    assert [record.plan.function_id for record in scene.store.runs.values()] == ["f"]
+
+
+# --- starts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_begins_at_the_position_of_its_event() -> None:
+    scene = Scene(plan_of())
+    scene.send(event_of("other", "first"), event_of())
+    assert (scene.record.event.position, scene.record.after, scene.run.created_at) == (2, 2, NOW)
+
+
+def test_what_an_event_names_and_does_not_start_is_kept_with_it() -> None:
+    plan = plan_of("f", fields={"triggers": [{"event": "go", "expression": "event.data.n == 1"}]})
+    scene = Scene(plan, plan_of("g"))
+    scene.send(event_of(data={"n": 2}))
+    assert scene.record.plan.function_id == "g"
+    assert [miss.function_id for miss in scene.store.events["e"].not_started] == ["f"]
+
+
+def test_a_value_of_idempotency_that_counts_for_one_function_stops_no_other() -> None:
+    once = {"idempotency": "event.data.order"}
+    scene = Scene(plan_of("f", fields=once), plan_of("g"), plan_of("h", fields=once))
+    scene.send(event_of(id="one", data={"order": 1}))
+    scene.send(event_of(id="two", data={"order": 1}))
+    runs = [(record.plan.function_id, record.event.id) for record in scene.store.runs.values()]
+    assert sorted(runs) == [("f", "one"), ("g", "one"), ("g", "two"), ("h", "one")]
+    assert [miss.function_id for miss in scene.store.events["two"].not_started] == ["f", "h"]
+    assert scene.store.events["one"].not_started == []
+
+
+def test_an_event_without_a_value_starts_a_run_that_says_so() -> None:
+    scene = Scene(plan_of(fields={"idempotency": "event.data.order"}))
+    scene.send(event_of(id="one"), event_of(id="two"))
+    for record in scene.store.runs.values():
+        ((kind, index, problem),) = record.run.problems
+        assert (kind, index, record.run.status) == ("idempotency", 0, RunStatus.RUNNING)
+        assert "order" in problem
+    assert len(scene.store.runs) == 2, "no value is no value that two events could share"
+
+
+def test_held_events_start_only_the_function_that_is_resumed_and_each_its_run() -> None:
+    scene = Scene(plan_of("f"), plan_of("g"))
+    scene.store.paused.add("f")
+    scene.send(event_of(id="one"), event_of(id="two"), event_of(id="three"))
+    scene.store.paused.clear()
+    batch = scene.batch()
+    one, two, three = scene.store.held["f"]
+    facts = resume(batch, "f", [one, replace(two, erased=True), three], MESSAGE)
+    scene.engine.process(batch, [], facts)
+    started = [record.event.id for record in scene.store.runs.values() if record.plan.function_id == "f"]
+    assert started == ["one", "three"], "not that of a user who was erased meanwhile"
+    assert {fact.cause for fact in facts} == {MESSAGE}
+
+
+def test_a_function_that_is_paused_holds_up_no_other_and_is_held_once() -> None:
+    scene = Scene(plan_of("f"), plan_of("g"), plan_of("h"))
+    scene.store.paused |= {"f", "g"}
+    scene.send(event_of())
+    assert scene.record.plan.function_id == "h"
+    assert {name: [event.position for event in held] for name, held in scene.store.held.items()} == {"f": [1], "g": [1]}
+
+
+# --- waits -----------------------------------------------------------------------------------------------------------
+
+
+class Counting(MemoryBatch):
+    """Notes for which events waits are looked for."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene.store, scene.now)
+        self.asked: list[str] = []
+
+    def find_waits(self, event: Event, keys: Sequence[bytes], behind: WaitPlace | None = None) -> FoundWaits:
+        self.asked.append(event.id)
+        return super().find_waits(event, keys, behind)
+
+
+def test_waits_are_looked_for_only_where_a_function_can_wait_for_such_an_event() -> None:
+    scene = Scene(plan_of(a=step(WAIT)))
+    batch = Counting(scene)
+    events = [event_of(data={"n": 1}), event_of("paid", "p", data={"n": 2}), event_of("other", "o")]
+    scene.engine.process(batch, [IncomingEvent(event) for event in events], [])
+    assert batch.asked == ["p"]
+
+
+def test_an_event_wakes_every_run_that_waits_for_it_and_no_other() -> None:
+    scene = Scene(plan_of(a=step(WAIT)))
+    scene.send(*(event_of(id=f"e{number}", data={"n": number % 2}) for number in range(6)))
+    scene.send(event_of("paid", "p", data={"n": 1}))
+    woken = [attempt.record.event.id for attempt in scene.dispatcher.take().starts]
+    assert woken == ["e1", "e3", "e5"]
+
+
+def test_a_run_whose_time_is_up_holds_up_no_other() -> None:
+    scene = Scene(plan_of(a=step(WAIT)))
+    scene.send(event_of(id="early", data={"n": 1}))
+    scene.now += 30_000
+    scene.send(event_of(id="late", data={"n": 1}))
+    scene.now += 30_000
+    scene.send(event_of("paid", "p", data={"n": 1}))
+    woken = [attempt.record.event.id for attempt in scene.dispatcher.take().starts]
+    assert woken == ["late"]
+
+
+def test_no_run_is_woken_by_the_event_that_started_it() -> None:
+    """Not even if its message comes again, and what it is to do is done once more."""
+    wait = {"step": "$trigger", "async": {"event": "go", "ttl": "1m"}}
+    scene = Scene(plan_of(a=step(wait)))
+    scene.send(event_of(), cause=MESSAGE)
+    scene.send(event_of(), cause=Cause("m", redelivered=True))
+    assert scene.started() == []
+    scene.send(event_of(id="next"))
+    assert scene.started() == ["a"]
+
+
+def test_a_run_that_is_made_again_is_not_woken_by_its_own_event() -> None:
+    """The event came before the new run, and is what it is a run of."""
+    wait = {"step": "$trigger", "async": {"event": "go", "ttl": "1m"}}
+    scene = Scene(plan_of(a=step(wait)))
+    scene.send(event_of())
+    record: RunRecord = scene.record
+    again = scene.batch()
+    waits = again.find_waits(record.event, ()).waits
+    late = replace(record.event, position=record.event.position + 5)
+    assert scene.engine.wake(again, late, waits, None) == []
+
+
+def test_what_wakes_a_run_says_which_message_brought_it() -> None:
+    scene = Scene(plan_of(a=step(WAIT)))
+    scene.send(event_of(data={"n": 1}))
+    scene.send(event_of("paid", "p", data={"n": 1}), cause=MESSAGE)
+    (attempt,) = scene.dispatcher.take().starts
+    assert attempt.cause == MESSAGE
