@@ -1,0 +1,302 @@
+"""What follows from a committed transition: attempts with their inputs, what is queued and stopped, and events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from stepwell.core.run.inputs import MAX_INPUT_BYTES
+from stepwell.core.run.messages import (
+    AttemptEnded,
+    AttemptLost,
+    AttemptStarted,
+    CancelRequested,
+    Error,
+    Outcome,
+    RunStarted,
+)
+from stepwell.core.run.run import RunStatus, StepStatus, new_run
+from stepwell.engine.effects import events_for_inputs
+from stepwell.engine.fold import fold
+from stepwell.engine.replay import replay_events
+from stepwell.engine.rerun import rerun
+from stepwell.platform import Cause, FreeSlots, IncomingEvent, RunFact, RunRecord, Transition
+from stepwell.testing.memory import MemoryBatch
+from tests.engine.scene import LINKS, NOW, Scene, event_of, plan_of, step
+
+MESSAGE, OTHER = Cause("m", redelivered=False), Cause("n", redelivered=False)
+APPROVAL: dict[str, Any] = {
+    "runtime": {"type": "approval", "message": "Really?"},
+    "timeout": "1h",
+    "after": [{"step": "$trigger"}],
+}
+PAID = {"step": "$trigger", "async": {"event": "paid", "ttl": "1m"}}
+
+
+def inputs(scene: Scene) -> list[Any]:
+    return [orjson.loads(attempt.input) for attempt in scene.dispatcher.take().starts]
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_sees_the_event_the_results_before_it_and_where_it_is() -> None:
+    scene = Scene(plan_of(a=step(), b=step({"step": "a", "on": "always"}), c=step("b")))
+    scene.send(event_of(data={"n": 1}))
+    scene.fold(scene.run.id, AttemptEnded(0, 1, Outcome(error=Error("exit", "exit code 1"), retryable=False)))
+    scene.fold(scene.run.id, AttemptEnded(1, 1, Outcome(b'{"x":2}')))
+    seen = inputs(scene)[2]
+    assert seen["event"] == event_of(data={"n": 1}).as_json()
+    assert (seen["steps"], seen["errors"]["a"]["kind"], seen["async"]) == ({"b": {"x": 2}}, "exit", None)
+    assert seen["ctx"] == {
+        "function_id": "f",
+        "function_version": 1,
+        "run_id": scene.run.id,
+        "step_id": "c",
+        "attempt": 1,
+        "idempotency_key": f"{scene.run.id}/c",
+        "env": "test",
+        "async_events": [],
+    }
+
+
+def test_a_step_sees_the_events_that_its_edges_waited_for() -> None:
+    refunded = {"step": "$trigger", "async": {"event": "refunded", "ttl": "1m"}}
+    scene = Scene(plan_of(a=step(PAID, refunded), b=step()))
+    scene.send(event_of())
+    assert [seen["ctx"]["async_events"] for seen in inputs(scene)] == [[]], "`b` waits for nothing"
+    scene.send(event_of("refunded", "r", data={"n": 1}))
+    scene.send(event_of("paid", "p", data={"n": 2}))
+    (seen,) = inputs(scene)
+    assert [event["id"] for event in seen["ctx"]["async_events"]] == ["r", "p"]
+    assert seen["async"]["data"] == {"n": 1}
+
+
+def test_what_a_replay_makes_says_so_to_its_steps_and_at_its_end() -> None:
+    scene = Scene(plan_of())
+    scene.send(event_of())
+    scene.dispatcher.take()
+    replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["e"], "rp_1")
+    (attempt,) = scene.dispatcher.take().starts
+    assert orjson.loads(attempt.input)["ctx"]["replay"] == "rp_1"
+    scene.end(attempt)
+    (told,) = scene.dispatcher.take().events
+    assert told.event.data["replay"] == "rp_1"
+
+
+def second_input(output: str) -> tuple[Scene, list[int]]:
+    """How large the input of `b` is that starts when `a` has put this out."""
+    scene = Scene(plan_of(a=step(), b=step("a")))
+    scene.send(event_of())
+    (attempt,) = scene.dispatcher.take().starts
+    scene.end(attempt, output)
+    return scene, [len(attempt.input) for attempt in scene.dispatcher.take().starts]
+
+
+def test_the_input_of_a_step_may_be_as_large_as_the_limit_says_and_no_larger() -> None:
+    _, (rest,) = second_input("")
+    _, sizes = second_input("x" * (MAX_INPUT_BYTES - rest))
+    assert sizes == [MAX_INPUT_BYTES]
+    scene, sizes = second_input("x" * (MAX_INPUT_BYTES - rest + 1))
+    assert (sizes, scene.run.status) == ([], RunStatus.FAILED)
+
+
+def test_a_step_whose_input_is_too_large_is_not_tried_again() -> None:
+    scene = Scene(plan_of(a=step(), b=step("a", retries={"attempts": 3})))
+    scene.send(event_of())
+    (attempt,) = scene.dispatcher.take().starts
+    scene.end(attempt, "x" * MAX_INPUT_BYTES, cause=MESSAGE)
+    assert scene.run.steps[1].status is StepStatus.FAILED
+    assert scene.run.steps[1].attempt == 1
+    message = orjson.loads(scene.record.errors[1])["message"]
+    assert "the step's input is 655," in message
+    assert "more than 655,360" in message
+
+
+def test_a_step_whose_input_is_lost_fails_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Lost(dict[int, bytes]):
+        """As of a store whose row of an output was deleted."""
+
+        def __getitem__(self, step: int) -> bytes:
+            raise KeyError(step)
+
+        def __or__(self, other: Any) -> Any:
+            return Lost({**dict(self.items()), **other})
+
+    scene = Scene(plan_of(a=step(), b=step({"step": "a", "wait": "1s"}, retries={"attempts": 3})), programs=5)
+    scene.send(event_of())
+    (attempt,) = scene.dispatcher.take().starts
+    scene.end(attempt, 1)
+    record = scene.record
+    lost = RunRecord(record.run, record.plan, record.event, record.after, outputs=Lost({0: b"1"}))
+    scene.store.runs[record.run.id] = lost
+    scene.engine.process(scene.batch(), [], scene.store.take_due(NOW + 1000))
+    assert scene.dispatcher.take().starts == []
+    assert orjson.loads(scene.record.errors[1])["kind"] == "input_lost"
+    assert scene.run.status is RunStatus.FAILED
+    assert f"run {scene.run.id} has lost an output" in caplog.text
+
+
+def test_events_of_inputs_are_read_only_for_what_is_claimed() -> None:
+    plan = plan_of(a=step(PAID), b=step())
+    scene = Scene(plan)
+    scene.send(event_of())
+    before = scene.record
+    running = fold(before, [RunFact(before.run.id, AttemptEnded(1, 1, Outcome(b"1")))], NOW, FreeSlots(1, 1))
+    assert events_for_inputs(running) == []
+    scene.send(event_of("paid", "p"))
+    claimed: list[Transition] = []
+
+    class Noting(MemoryBatch):
+        def commit(self, transitions: Any) -> Any:
+            claimed.extend(transitions)
+            return super().commit(transitions)
+
+    other = Scene(plan)
+    other.send(event_of())
+    other.engine.process(Noting(other.store, NOW), [IncomingEvent(event_of("paid", "p"))], [])
+    (transition,) = [transition for transition in claimed if transition.claims]
+    assert events_for_inputs(transition) == ["p"]
+
+
+def test_the_links_of_an_approval_are_whole_for_the_step_that_is_to_send_them() -> None:
+    """Stores keep them without their signatures."""
+    scene = Scene(plan_of("asks", a=APPROVAL), plan_of("sends", on="stepwell/approval.requested"))
+    scene.send(event_of())
+    (told,) = scene.dispatcher.take().events
+    url = told.event.data["approve_url"]
+    cut = {**told.event.data, "approve_url": url[:-32], "decline_url": told.event.data["decline_url"][:-32]}
+    batch = scene.batch()
+    stored = event_of("stepwell/approval.requested", "again", data=cut)
+    scene.engine.process(batch, [IncomingEvent(stored)], [])
+    (seen,) = inputs(scene)
+    assert seen["event"]["data"]["approve_url"] == url
+    assert LINKS.read(url.rpartition("/")[2]) is not None
+
+
+# --- people ----------------------------------------------------------------------------------------------------------
+
+
+def test_people_are_asked_once_and_in_the_name_of_the_message_that_asked() -> None:
+    scene = Scene(plan_of(a=APPROVAL))
+    scene.send(event_of(), cause=MESSAGE)
+    effects = scene.dispatcher.take()
+    assert effects.starts == []
+    (told,) = effects.events
+    assert (told.event.name, told.cause) == ("stepwell/approval.requested", MESSAGE)
+    assert (told.event.data["message"], told.event.data["run_id"]) == ("Really?", scene.run.id)
+    assert scene.run.steps[0].status is StepStatus.RUNNING
+
+
+def test_nobody_is_asked_what_has_no_value_and_the_step_fails_for_good() -> None:
+    runtime = {"type": "approval", "message": "Pay {{ event.data.sum }}?"}
+    scene = Scene(plan_of(a={**APPROVAL, "runtime": runtime}))
+    scene.send(event_of())
+    effects = scene.dispatcher.take()
+    assert [told.event.name for told in effects.events] == ["stepwell/run.failed"]
+    assert orjson.loads(scene.record.errors[0])["kind"] == "message_failed"
+
+
+def test_who_asked_first_may_not_ask_again_about_its_own_question() -> None:
+    scene = Scene(plan_of("asks", on="stepwell/approval.requested", a=APPROVAL))
+    scene.send(event_of("stepwell/approval.requested", data={"approve_url": "u", "decline_url": "u"}))
+    assert scene.dispatcher.take().events == []
+    assert scene.run.steps[0].status is StepStatus.RUNNING
+
+
+# --- slots, stops, ends ----------------------------------------------------------------------------------------------
+
+
+def test_what_has_no_slot_is_queued_unless_its_run_is_cancelled_in_the_same_batch() -> None:
+    scene = Scene(plan_of(a=step(), b=step()), programs=0)
+    scene.send(event_of())
+    assert [(queued.step, queued.attempt) for queued in scene.dispatcher.take().queued] == [(0, 1), (1, 1)]
+    batch = scene.batch()
+    event = scene.store.events["e"].event
+    batch.add(RunRecord(new_run("r", scene.store.plans["f"], NOW), scene.store.plans["f"], event, event.position))
+    scene.engine.process(batch, [], [RunFact("r", fact) for fact in (RunStarted(), CancelRequested())])
+    effects = scene.dispatcher.take()
+    assert (effects.queued, effects.starts) == ([], [])
+    assert scene.store.runs["r"].run.status is RunStatus.CANCELLED
+
+
+def test_an_attempt_that_got_a_later_number_in_the_same_batch_is_queued_under_that_one() -> None:
+    scene = Scene(plan_of(a=step(retries={"attempts": 2})), programs=1)
+    scene.send(event_of())
+    scene.dispatcher.take()
+    scene.dispatcher.free = FreeSlots(0, 0)
+    scene.fold(scene.run.id, AttemptLost(0, 1), AttemptStarted(0, 2), AttemptLost(0, 2))
+    queued = [(queued.step, queued.attempt) for queued in scene.dispatcher.take().queued]
+    assert queued == [(0, 3)]
+
+
+def test_what_was_claimed_and_lost_in_the_same_batch_does_not_start() -> None:
+    scene = Scene(plan_of(), programs=1)
+    scene.send(event_of())
+    (attempt,) = scene.dispatcher.take().starts
+    scene.dispatcher.free = FreeSlots(0, 0)
+    scene.fold(attempt.record.run.id, AttemptLost(0, 1), AttemptStarted(0, 2), CancelRequested())
+    effects = scene.dispatcher.take()
+    assert (effects.starts, effects.released) == ([], [(scene.run.id, 0, 2)])
+    assert effects.stops == [(scene.run.id, 0, 2)]
+
+
+def test_what_a_cancelled_run_has_running_is_stopped_and_its_end_told() -> None:
+    scene = Scene(plan_of(a=step(), b=step()))
+    scene.send(event_of())
+    scene.dispatcher.take()
+    scene.engine.process(
+        scene.batch(), [], [RunFact(scene.run.id, AttemptEnded(0, 1, Outcome(b"1")), MESSAGE),
+                            RunFact(scene.run.id, CancelRequested(), OTHER)]
+    )  # fmt: skip
+    effects = scene.dispatcher.take()
+    assert effects.stops == [(scene.run.id, 1, 1)]
+    (told,) = effects.events
+    assert (told.event.name, told.event.ts, told.cause) == ("stepwell/run.cancelled", NOW, OTHER)
+
+
+def test_a_run_that_the_end_of_a_run_started_tells_nobody_of_its_own() -> None:
+    scene = Scene(plan_of("f", on="stepwell/run.completed"))
+    scene.send(event_of("stepwell/run.completed"))
+    (attempt,) = scene.dispatcher.take().starts
+    scene.end(attempt)
+    assert scene.run.status is RunStatus.COMPLETED
+    assert scene.dispatcher.take().events == []
+
+
+def test_a_rerun_runs_the_same_event_from_the_position_of_now() -> None:
+    scene = Scene(plan_of(a=step(PAID)))
+    scene.send(event_of())
+    scene.send(event_of("paid", "p"))
+    scene.dispatcher.take()
+    first = next(iter(scene.store.runs.values()))
+    new_id = rerun(scene.engine, scene.batch(), first, "token", MESSAGE)
+    assert new_id is not None
+    again = scene.store.runs[new_id]
+    assert (again.event.id, again.after, again.rerun_of, again.run.created_at) == ("e", 2, first.run.id, NOW)
+    assert scene.dispatcher.take().starts == [], "what came before it satisfies none of its waits"
+    scene.send(event_of("paid", "p2"))
+    assert [attempt.record.run.id for attempt in scene.dispatcher.take().starts] == [new_id]
+
+
+def test_a_rerun_of_what_a_replay_made_belongs_to_that_replay() -> None:
+    scene = Scene(plan_of())
+    scene.send(event_of())
+    (replayed,) = replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["e"], "rp_1")
+    assert replayed.run_id is not None
+    new_id = rerun(scene.engine, scene.batch(), scene.store.runs[replayed.run_id], "token")
+    assert new_id is not None
+    assert scene.store.runs[new_id].replay == "rp_1"
+
+
+def test_what_a_replay_starts_is_claimed_by_its_message() -> None:
+    scene = Scene(plan_of("f", on="other"))
+    scene.send(event_of())
+    again = Cause("m", redelivered=True)
+    replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["e"], "r", MESSAGE)
+    assert [attempt.cause for attempt in scene.dispatcher.take().starts] == [MESSAGE]
+    assert scene.record.causes == {0: ("m", NOW)}
+    replay_events(scene.engine, scene.batch(), scene.store.plans["f"], ["e"], "r", again)
+    assert scene.dispatcher.take().starts == [], "what is there already does not start again"
