@@ -9,14 +9,21 @@ import pytest
 
 from stepwell.core.run.messages import (
     AttemptEnded,
+    AttemptLost,
     AttemptPostponed,
     AttemptStarted,
     CancelRequested,
+    CarriedOver,
+    EmitEnd,
+    Error,
+    OpenWait,
     Outcome,
+    RetryDue,
+    RunResumed,
     RunStarted,
     StopStep,
 )
-from stepwell.core.run.run import StepStatus, new_run
+from stepwell.core.run.run import RunStatus, StepStatus, new_run
 from stepwell.engine.fold import fold, slots_left
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 from tests.engine.scene import NOW, event_of, plan_of, step
@@ -154,3 +161,178 @@ def test_a_fact_that_cannot_be_folded_leaves_nothing_behind() -> None:
 def test_transitions_say_which_messages_they_are_of() -> None:
     transition: Transition = fold(new(), facts(RunStarted(), cause=MESSAGE), NOW, FREE)
     assert transition.causes == [MESSAGE]
+
+
+# --- claims and slots ------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_holds_a_slot_takes_none_of_the_free_ones() -> None:
+    record = begun(NONE, a=step(), b=step())
+    both = facts(AttemptStarted(0, 1), AttemptStarted(1, 1))
+    assert slots_left(FreeSlots(1, 1), fold(record, both, NOW, FREE)) == (1, 1)
+    ended = fold(begun(a=step(), b=step("a")), facts(AttemptEnded(0, 1, OK)), NOW, FREE)
+    assert slots_left(FreeSlots(3, 3), ended) == (2, 3)
+
+
+def test_a_queued_attempt_is_claimed_under_its_newest_number_only() -> None:
+    record = begun(NONE)
+    transition = fold(record, facts(AttemptStarted(0, 1), AttemptLost(0, 1), AttemptStarted(0, 1)), NOW, FREE)
+    assert transition.claims == [Claim(0, 1, None, holds_slot=True), Claim(0, 2, None)]
+    assert transition.unclaimed == [AttemptStarted(0, 1)]
+
+
+def test_what_is_claimed_is_claimed_by_the_message_that_queued_it_and_from_now() -> None:
+    record = begun(cause=MESSAGE, a=step(), b=step("a"), c=step())
+    other = Cause("n", redelivered=False)
+    transition = fold(record, facts(AttemptEnded(0, 1, OK), cause=other), NOW + 5, FREE)
+    assert transition.claims == [Claim(1, 1, other)]
+    assert transition.record.causes == {1: ("n", NOW + 5), 2: ("m", NOW)}
+
+
+def test_a_fact_without_a_message_claims_for_none() -> None:
+    transition = fold(new(), facts(RunStarted()), NOW, FREE)
+    assert (transition.causes, transition.record.causes) == ([], {})
+
+
+# --- messages that come again ----------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_comes_again_is_taken_over_from_now() -> None:
+    """Its attempt is known not to have been started."""
+    record = begun(NONE)
+    claimed = fold(record, facts(AttemptStarted(0, 1), cause=MESSAGE), NOW, NONE).record
+    again = fold(claimed, facts(AttemptStarted(0, 1), cause=AGAIN), NOW + 5, NONE)
+    assert again.claims == [Claim(0, 1, AGAIN)]
+    assert again.record.causes == {0: ("m", NOW + 5)}
+    assert again.record.run == claimed.run
+
+
+def test_other_messages_that_come_again_leave_the_time_of_their_claims() -> None:
+    record = begun(cause=MESSAGE)
+    assert fold(record, facts(RunStarted(), cause=AGAIN), NOW + 5, FREE).record is record
+
+
+def test_a_claim_of_an_earlier_attempt_that_comes_again_claims_nothing() -> None:
+    record = fold(begun(cause=MESSAGE), facts(AttemptLost(0, 1), cause=MESSAGE), NOW, FREE).record
+    assert record.run.steps[0].attempt == 2
+    assert fold(record, facts(AttemptStarted(0, 1), cause=AGAIN), NOW, FREE).claims == []
+
+
+def test_a_claim_of_what_has_ended_that_comes_again_claims_nothing() -> None:
+    record = fold(begun(), facts(AttemptEnded(0, 1, OK)), NOW, FREE).record
+    assert fold(record, facts(AttemptStarted(0, 1), cause=AGAIN), NOW, FREE).claims == []
+
+
+def test_a_message_that_comes_again_claims_nothing_of_what_has_ended_since() -> None:
+    record = begun(cause=MESSAGE, a=step(), b=step())
+    ended = fold(record, facts(AttemptEnded(0, 1, OK)), NOW, FREE).record
+    assert ended.causes == {1: ("m", NOW)}
+    assert fold(ended, facts(RunStarted(), cause=AGAIN), NOW, FREE).claims == [Claim(1, 1, AGAIN)]
+
+
+def test_a_cancellation_that_comes_again_claims_nothing() -> None:
+    """It has the message of what it is about, as when one message cancels and another has claimed under its id."""
+    record = begun(cause=MESSAGE)
+    cancelled = fold(record, facts(CancelRequested(), cause=MESSAGE), NOW, FREE).record
+    again = fold(cancelled, facts(CancelRequested(), cause=AGAIN), NOW, FREE)
+    assert again.claims == []
+    assert again.commands == [EmitEnd("cancelled"), StopStep(0, 1)], "nobody knows whether it was stopped"
+
+
+def test_a_run_that_is_open_has_no_end_to_tell_again() -> None:
+    record = begun(cause=MESSAGE)
+    assert fold(record, facts(RunStarted(), cause=AGAIN), NOW, FREE).commands == []
+
+
+def test_the_end_is_told_again_only_if_its_message_comes_again() -> None:
+    ended = fold(begun(), facts(AttemptEnded(0, 1, OK), cause=MESSAGE), NOW, FREE).record
+    assert list(fold(ended, facts(AttemptEnded(0, 1, OK), cause=MESSAGE), NOW, FREE).commands) == []
+    assert list(fold(ended, facts(AttemptEnded(0, 1, OK)), NOW, FREE).commands) == []
+    assert list(fold(ended, facts(AttemptEnded(0, 1, OK), cause=AGAIN), NOW, FREE).commands) == [EmitEnd("completed")]
+
+
+def test_a_failed_run_that_is_told_again_stops_nothing() -> None:
+    steps = {"a": step(), "b": step()}
+    failed = AttemptEnded(0, 1, Outcome(error=Error("exit", "1"), retryable=False))
+    record = begun(cause=MESSAGE, **steps)
+    ended = fold(record, facts(failed, AttemptEnded(1, 1, OK), cause=MESSAGE), NOW, FREE).record
+    assert ended.run.status is RunStatus.FAILED
+    again = fold(ended, facts(failed, cause=AGAIN), NOW, FREE)
+    assert list(again.commands) == [EmitEnd("failed")]
+
+
+def test_an_attempt_is_postponed_by_a_message_only_while_it_runs() -> None:
+    record = begun(cause=MESSAGE)
+    later = Cause("n", redelivered=False)
+    postponed = AttemptPostponed(0, 1, NOW + 1000)
+    assert fold(record, facts(postponed), NOW, FREE).record is record, "there is no message to wait for"
+    ended = fold(record, facts(AttemptEnded(0, 1, OK)), NOW, FREE).record
+    assert fold(ended, facts(postponed, cause=later), NOW, FREE).record is ended
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_is_kept_once_the_step_has_failed_for_good() -> None:
+    failed = Outcome(error=Error("exit", "exit code 1"))
+    record = begun(a=step(retries={"attempts": 1}))
+    retrying = fold(record, facts(AttemptEnded(0, 1, failed)), NOW, FREE).record
+    assert (statuses(retrying), retrying.errors) == ([StepStatus.RETRYING], {})
+    due = retrying.run.steps[0].at
+    again = fold(retrying, facts(RetryDue(0, 1)), due, FREE).record
+    final = fold(again, facts(AttemptEnded(0, 2, failed)), due, FREE).record
+    assert (statuses(final), list(final.errors)) == ([StepStatus.FAILED], [0])
+
+
+def test_a_result_of_a_step_is_kept_beside_those_of_others() -> None:
+    record = begun(a=step(), b=step(), c=step())
+    some = facts(AttemptEnded(0, 1, Outcome(b"1")), AttemptEnded(1, 1, Outcome(b"2")))
+    assert fold(record, some, NOW, FREE).record.outputs == {0: b"1", 1: b"2"}
+
+
+def test_an_output_that_came_too_late_is_not_kept() -> None:
+    cancelled = fold(begun(), facts(CancelRequested()), NOW, FREE).record
+    assert fold(cancelled, facts(AttemptEnded(0, 1, Outcome(b"1"))), NOW, FREE).record.outputs == {}
+
+
+def test_results_of_an_earlier_run_are_kept_as_if_its_steps_had_run() -> None:
+    record = new(a=step(), b=step("a"))
+    resumed = RunResumed(1, (CarriedOver(0, Outcome(b"1")),), (0,), ())
+    transition = fold(record, facts(resumed), NOW, FREE)
+    assert transition.record.outputs == {0: b"1"}
+    assert transition.claims == [Claim(1, 1, None)]
+
+
+@pytest.mark.parametrize(("condition", "runs"), [("steps.a.x == 1", True), ("steps.a.x == 2", False)])
+def test_a_condition_reads_the_result_that_has_just_come(condition: str, runs: bool) -> None:
+    record = begun(a=step(), b=step({"step": "a", "if": condition}))
+    transition = fold(record, facts(AttemptEnded(0, 1, Outcome(b'{"x":1}'))), NOW, FREE)
+    assert (transition.claims == [Claim(1, 1, None)]) == runs
+
+
+@pytest.mark.parametrize(("condition", "runs"), [("errors.a.kind == 'exit'", True), ("errors.a.kind == 'x'", False)])
+def test_a_condition_reads_the_error_that_has_just_come(condition: str, runs: bool) -> None:
+    record = begun(a=step(), b=step({"step": "a", "on": "failure", "if": condition}))
+    error = Outcome(error=Error("exit", "1"), retryable=False)
+    transition = fold(record, facts(AttemptEnded(0, 1, error)), NOW, FREE)
+    assert (transition.claims == [Claim(1, 1, None)]) == runs
+
+
+def test_the_key_of_a_wait_is_made_of_what_is_known_then() -> None:
+    match = {"event": "paid", "ttl": "1m", "match": "async.data.n == steps.a.n"}
+    record = begun(a=step(), b=step({"step": "a", "async": match}))
+    keys = []
+    for output in (b'{"n":1}', b'{"n":2}', b'{"n":1,"m":0}'):
+        transition = fold(record, facts(AttemptEnded(0, 1, Outcome(output))), NOW, FREE)
+        keys += [command.key for command in transition.commands if isinstance(command, OpenWait)]
+    assert None not in keys
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_only_long_runs_keep_their_outputs_joined_for_the_next_input() -> None:
+    for count, is_joined in ((16, False), (17, True)):
+        steps = {f"s{n}": step(f"s{n - 1}") if n else step() for n in range(count)}
+        record = begun(**steps)
+        assert (record.joined is not None) == is_joined
+        after = fold(record, facts(AttemptEnded(0, 1, Outcome(b"1"))), NOW, FREE).record
+        assert after.joined is record.joined
