@@ -159,6 +159,9 @@ def test_events_of_inputs_are_read_only_for_what_is_claimed() -> None:
     other.engine.process(Noting(other.store, NOW), [IncomingEvent(event_of("paid", "p"))], [])
     (transition,) = [transition for transition in claimed if transition.claims]
     assert events_for_inputs(transition) == ["p"]
+    waiting_for_nothing = new_run("r", plan_of(), NOW)
+    record = RunRecord(waiting_for_nothing, plan_of(), before.event, 1)
+    assert events_for_inputs(fold(record, [RunFact("r", RunStarted())], NOW, FreeSlots(1, 1))) == []
 
 
 def test_the_links_of_an_approval_are_whole_for_the_step_that_is_to_send_them() -> None:

@@ -69,6 +69,17 @@ def test_as_many_are_claimed_as_there_are_slots_programs_and_calls_by_themselves
     running, queued = StepStatus.RUNNING, StepStatus.QUEUED
     assert statuses(transition.record) == [running, queued, running, queued]
     assert slots_left(FreeSlots(1, 1), transition) == (0, 0)
+    enough = fold(new(**steps), facts(RunStarted()), NOW, FreeSlots(2, 2))
+    assert statuses(enough.record) == [running] * 4
+    assert slots_left(FreeSlots(2, 2), enough) == (0, 0)
+
+
+def test_what_needs_no_slot_any_more_holds_up_no_other() -> None:
+    steps = {"a": step(), "b": step()}
+    transition = fold(new(**steps), facts(RunStarted(), AttemptStarted(0, 1)), NOW, FreeSlots(1, 0))
+    assert transition.claims == [Claim(0, 1, None, holds_slot=True), Claim(1, 1, None)]
+    steps["a"] |= HTTP
+    assert fold(new(**steps), facts(RunStarted()), NOW, FreeSlots(1, 0)).claims == [Claim(1, 1, None)]
 
 
 def test_people_take_no_slot() -> None:
@@ -175,8 +186,8 @@ def test_a_claim_that_holds_a_slot_takes_none_of_the_free_ones() -> None:
 
 
 def test_a_queued_attempt_is_claimed_under_its_newest_number_only() -> None:
-    record = begun(NONE)
-    transition = fold(record, facts(AttemptStarted(0, 1), AttemptLost(0, 1), AttemptStarted(0, 1)), NOW, FREE)
+    some = facts(RunStarted(), AttemptStarted(0, 1), AttemptLost(0, 1), AttemptStarted(0, 1))
+    transition = fold(new(), some, NOW, FREE)
     assert transition.claims == [Claim(0, 1, None, holds_slot=True), Claim(0, 2, None)]
     assert transition.unclaimed == [AttemptStarted(0, 1)]
 
@@ -215,7 +226,9 @@ def test_other_messages_that_come_again_leave_the_time_of_their_claims() -> None
 def test_a_claim_of_an_earlier_attempt_that_comes_again_claims_nothing() -> None:
     record = fold(begun(cause=MESSAGE), facts(AttemptLost(0, 1), cause=MESSAGE), NOW, FREE).record
     assert record.run.steps[0].attempt == 2
-    assert fold(record, facts(AttemptStarted(0, 1), cause=AGAIN), NOW, FREE).claims == []
+    again = fold(record, facts(AttemptStarted(0, 1), cause=AGAIN), NOW, FREE)
+    assert again.claims == []
+    assert again.record is record
 
 
 def test_a_claim_of_what_has_ended_that_comes_again_claims_nothing() -> None:
@@ -237,6 +250,10 @@ def test_a_cancellation_that_comes_again_claims_nothing() -> None:
     again = fold(cancelled, facts(CancelRequested(), cause=AGAIN), NOW, FREE)
     assert again.claims == []
     assert again.commands == [EmitEnd("cancelled"), StopStep(0, 1)], "nobody knows whether it was stopped"
+    failed = AttemptEnded(0, 1, Outcome(error=Error("exit", "1"), retryable=False))
+    over = fold(begun(cause=MESSAGE, a=step(), b=step()), facts(failed), NOW, FREE).record
+    assert (over.run.status, over.run.steps[1].status) == (RunStatus.FAILED, StepStatus.RUNNING)
+    assert fold(over, facts(CancelRequested(), cause=AGAIN), NOW, FREE).claims == []
 
 
 def test_a_run_that_is_open_has_no_end_to_tell_again() -> None:
