@@ -58,11 +58,12 @@ def test_a_timer_that_is_set_again_has_its_new_time_alone(connection: sqlite3.Co
 
 def test_a_timer_that_is_cleared_leaves_the_others_of_its_run(connection: sqlite3.Connection) -> None:
     timers = Timers(connection)
-    for timer in (DELAY, RETRY, Timer(TimerKind.RETRY, 1, 3), Timer(TimerKind.RETRY, 2, 2)):
+    others = (DELAY, Timer(TimerKind.RETRY, 1, 3), Timer(TimerKind.RETRY, 2, 2), Timer(TimerKind.DECISION, 1, 2))
+    for timer in (RETRY, *others):
         timers.set(1, timer, 10)
     timers.set(2, RETRY, 10)
     timers.clear(1, RETRY)
-    left = {("r1", DELAY), ("r1", Timer(TimerKind.RETRY, 1, 3)), ("r1", Timer(TimerKind.RETRY, 2, 2)), ("r2", RETRY)}
+    left = {*(("r1", timer) for timer in others), ("r2", RETRY)}
     assert set(timers.take_due(10)) == left
     assert timers.next_due() is None
 
@@ -80,3 +81,34 @@ def test_whoever_knows_the_next_time_learns_of_any_change(connection: sqlite3.Co
     timers.next_due()
     timers.take_due(10)
     assert timers.changed
+
+
+def test_the_next_time_is_that_of_a_timer_a_tick_or_a_look_at_a_canary(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    assert timers.next_due() is None
+    connection.execute("INSERT INTO guards VALUES ('f', 30)")
+    assert timers.next_due() == 30
+    connection.execute("INSERT INTO schedules (function, cron, timezone, next_at) VALUES ('f', '* * * * *', 'UTC', 20)")
+    assert timers.next_due() == 20
+    timers.set(1, DELAY, 10)
+    assert timers.next_due() == 10
+
+
+def test_a_tick_of_a_paused_function_is_nothing_to_wait_for(connection: sqlite3.Connection) -> None:
+    """It may be long due: whoever waited for it would look again and again."""
+    row = "INSERT INTO schedules (function, cron, timezone, next_at, paused) VALUES (?, '* * * * *', 'UTC', ?, ?)"
+    connection.execute(row, ("paused", 10, True))
+    assert Timers(connection).next_due() is None
+    connection.execute(row, ("on", 20, False))
+    assert Timers(connection).next_due() == 20
+
+
+def test_of_many_timers_some_are_taken_the_earliest_first_and_then_the_others(connection: sqlite3.Connection) -> None:
+    timers = Timers(connection)
+    names = [Timer(TimerKind.RETRY, number, 1) for number in range(501)]
+    for number, timer in enumerate(names):
+        timers.set(1 + number % 3, timer, 1_000 - number)
+    first = timers.take_due(2_000)
+    assert [timer for _, timer in first] == names[:0:-1]
+    assert timers.next_due() == 1_000
+    assert timers.take_due(2_000) == [("r1", names[0])]

@@ -1,0 +1,266 @@
+"""Functions in SQLite, batch by batch: which versions there are, which is live, and what goes with one that is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import Event, event_from
+from stepwell.core.routing.versions import Release, Routing, State, paused, resumed
+from stepwell.local.store.functions import GUARD_EVERY_MS, Registered
+from stepwell.local.store.store import LocalStore
+from stepwell.platform import NewEvent
+
+NOW = 1_780_000_000_000
+CODE = {"path": "file://.", "runtime": {"type": "lambda", "handler": "app.f"}}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    store = LocalStore(tmp_path / "db")
+    yield store
+    store.close()
+
+
+def definition(id: str = "f", step: str = "a", *, on: dict[str, Any] | None = None, **edge: Any) -> dict[str, Any]:
+    steps = {step: {**CODE, "after": [{"step": "$trigger", **edge}]}}
+    raw = {"id": id, "triggers": [on or {"event": "go"}], "steps": steps}
+    return parse_definition(raw).normalised()
+
+
+def register(
+    store: LocalStore,
+    defined: dict[str, Any] | None = None,
+    *,
+    release: Release | None = None,
+    code: str = "c",
+    dotenv: dict[str, str] | None = None,
+    file: str = "f.json",
+    now: int = NOW,
+) -> Registered:
+    return store.functions.register(
+        defined or definition(), {"a": code}, {"a": dotenv or {}}, "" if release else file, now, release
+    )
+
+
+def event_of(name: str = "go", id: str = "e", **fields: Any) -> Event:
+    return event_from({"name": name, "id": id, "ts": NOW, **fields})
+
+
+def starts(store: LocalStore, name: str = "go") -> list[tuple[str, int]]:
+    """The versions that an event would start."""
+    catalog = store.catalog()
+    plans, _ = catalog.starts(event_of(name))
+    chosen = [catalog.choose(plan.function_id, event_of(name)) for plan in plans]
+    return [(plan.function_id, plan.version) for plan in chosen if plan is not None]
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_registered_starts_with_the_next_event(store: LocalStore) -> None:
+    assert starts(store) == []
+    assert register(store) == Registered("f", 1, is_new=True)
+    assert starts(store) == [("f", 1)]
+    assert register(store, definition("g", on={"event": "other"})) == Registered("g", 1, is_new=True)
+    assert (starts(store), starts(store, "other")) == ([("f", 1)], [("g", 1)])
+
+
+def test_a_definition_that_is_changed_is_a_new_version_and_one_that_is_not_is_none(store: LocalStore) -> None:
+    register(store)
+    assert register(store) == Registered("f", 1, is_new=False)
+    assert register(store, code="other") == Registered("f", 2, is_new=True), "its code is another"
+    assert register(store, definition(step="b"), code="other") == Registered("f", 3, is_new=True)
+    assert register(store) == Registered("f", 4, is_new=True), "as it was before: its newest version says another thing"
+    assert starts(store) == [("f", 4)]
+
+
+def test_code_and_plans_are_those_of_a_version(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, definition(step="b"), code="two")
+    functions = store.functions
+    assert [functions.code("f", version) for version in (1, 2, 1)] == [{"a": "one"}, {"a": "two"}, {"a": "one"}]
+    assert [functions.plan("f", version).steps[0].id for version in (1, 2, 1)] == ["a", "b", "a"]
+    assert [functions.plan("f", version).version for version in (1, 2)] == [1, 2]
+
+
+def test_versions_that_retention_removed_are_not_remembered(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, code="two")
+    functions = store.functions
+    assert functions.use("f", 1) is not None
+    functions.code("f", 1)
+    store.connection.execute("DELETE FROM versions WHERE version = 1")
+    functions.forget([("f", 1)])
+    assert functions.use("f", 1) is None
+    with pytest.raises(TypeError):
+        functions.code("f", 1)
+
+
+def test_what_the_env_beside_a_step_says_now_counts_for_all_versions(store: LocalStore) -> None:
+    register(store, dotenv={"KEY": "one"})
+    assert store.functions.dotenv("f", "a") == {"KEY": "one"}
+    register(store, dotenv={"KEY": "two"})
+    assert store.functions.dotenv("f", "a") == {"KEY": "two"}
+    register(store, code="other", dotenv={"KEY": "three"})
+    assert store.functions.dotenv("f", "a") == {"KEY": "three"}
+    assert (store.functions.dotenv("f", "unknown"), store.functions.dotenv("g", "a")) == ({}, {})
+
+
+def test_what_a_push_says_in_its_env_counts_although_its_version_is_live_already(store: LocalStore) -> None:
+    register(store, release=Release(), dotenv={"KEY": "one"})
+    assert register(store, release=Release(), dotenv={"KEY": "two"}) == Registered("f", 1, is_new=False)
+    assert store.functions.dotenv("f", "a") == {"KEY": "two"}
+
+
+# --- what files say, and what was pushed -----------------------------------------------------------------------------
+
+
+def routing(store: LocalStore) -> Routing:
+    found = store.functions.routing("f")
+    assert found is not None
+    return found
+
+
+def test_a_file_that_says_what_it_said_before_changes_nothing(store: LocalStore) -> None:
+    """Else a restart would undo a rollback."""
+    register(store, code="one")
+    register(store, code="two")
+    store.functions.change("f", lambda routing, versions, now: Routing(1, previous=2), NOW)
+    assert register(store, code="two") == Registered("f", 1, is_new=False)
+    assert routing(store) == Routing(1, previous=2)
+    assert register(store, code="three") == Registered("f", 3, is_new=True)
+    assert routing(store).live == 3
+
+
+def test_what_was_pushed_is_found_again_in_no_file_and_a_push_is_not_undone_by_one(store: LocalStore) -> None:
+    register(store, code="one")
+    assert store.functions.live() == {"f": "f.json"}
+    assert register(store, code="two", release=Release()) == Registered("f", 2, is_new=True)
+    assert store.functions.live() == {}
+    assert register(store, code="one") == Registered("f", 2, is_new=False)
+    assert (routing(store).live, store.functions.live()) == (2, {}), "the file says what it said before the push"
+
+
+def test_a_function_that_moved_to_another_file_is_found_there(store: LocalStore) -> None:
+    register(store)
+    register(store, file="moved.json", dotenv={"KEY": "v"})
+    assert store.functions.live() == {"f": "moved.json"}
+    assert store.functions.dotenv("f", "a") == {"KEY": "v"}
+
+
+def test_a_function_whose_file_is_there_again_is_live_again(store: LocalStore) -> None:
+    register(store)
+    store.functions.retire(["f", "unknown"], NOW)
+    assert (starts(store), store.functions.live()) == ([], {})
+    assert register(store) == Registered("f", 1, is_new=False)
+    assert starts(store) == [("f", 1)]
+
+
+def test_a_function_that_somebody_deleted_stays_so_while_its_file_says_the_same(store: LocalStore) -> None:
+    register(store)
+    store.functions.change("f", lambda routing, versions, now: Routing(None, state=State.DELETED), NOW)
+    assert register(store) == Registered("f", 1, is_new=False, is_live=False)
+    assert starts(store) == []
+
+
+# --- what goes with a function ---------------------------------------------------------------------------------------
+
+
+def count(store: LocalStore, table: str) -> int:
+    number: int = store.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return number
+
+
+def accept(store: LocalStore, *ids: str) -> list[int]:
+    batch = store.batch(NOW)
+    batch.put_events([NewEvent(event_of(id=name), (), (), ()) for name in ids])
+    batch.flush()
+    return [event.position for event in store.events.read(ids).values()]
+
+
+def test_a_function_that_is_not_live_has_no_ticks_no_guard_and_nothing_kept(store: LocalStore) -> None:
+    register(store, definition(on={"cron": "* * * * *"}), code="one")
+    register(store, definition(on={"cron": "* * * * *"}), code="two", release=Release(weight=0.5, guarded=True))
+    store.functions.keep("f", accept(store, "e")[0])
+    assert [count(store, table) for table in ("schedules", "guards", "kept")] == [1, 1, 1]
+    store.functions.retire(["f"], NOW)
+    assert [count(store, table) for table in ("schedules", "guards", "kept")] == [0, 0, 0]
+
+
+def test_a_canary_is_looked_at_again_and_again_only_while_it_is_guarded(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, code="two", release=Release(weight=0.5, guarded=True))
+    assert store.timers.next_due() == NOW + GUARD_EVERY_MS
+    assert store.functions.guard(NOW + GUARD_EVERY_MS - 1) == []
+    assert store.timers.next_due() == NOW + GUARD_EVERY_MS
+    store.functions.guard(NOW + GUARD_EVERY_MS)
+    assert store.timers.next_due() == NOW + 2 * GUARD_EVERY_MS
+    store.functions.change("f", lambda routing, versions, now: Routing(1), NOW)
+    assert store.timers.next_due() is None
+
+
+def test_events_are_kept_while_a_function_is_paused_and_taken_in_their_order(store: LocalStore) -> None:
+    register(store)
+    register(store, definition("g"))
+    one, two, three = accept(store, "one", "two", "three")
+    for position in (two, one, three, two):
+        store.functions.keep("f", position)
+    store.functions.keep("g", two)
+    store.functions.change("f", lambda routing, versions, now: paused(routing, drop=False), NOW)
+    assert store.functions.having_kept() == ["f", "g"]
+    assert store.functions.take_kept("f", 10) == [], "it is paused"
+    store.functions.change("f", lambda routing, versions, now: resumed(routing), NOW)
+    assert store.functions.take_kept("f", 2) == ["one", "two"]
+    assert store.functions.take_kept("f", 2) == ["three"]
+    assert store.functions.take_kept("f", 2) == []
+    assert store.functions.having_kept() == ["g"]
+    assert store.functions.take_kept("unknown", 2) == []
+
+
+def test_an_unknown_function_cannot_be_changed(store: LocalStore) -> None:
+    with pytest.raises(KeyError, match="unknown"):
+        store.functions.change("unknown", lambda routing, versions, now: routing, NOW)
+    assert store.functions.routing("unknown") is None
+
+
+def test_a_change_knows_the_versions_that_there_are(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, code="two")
+    seen: list[tuple[int, ...]] = []
+
+    def noting(routing: Routing, versions: Any, now: int) -> Routing:
+        seen.append((*sorted(versions), now))
+        return routing
+
+    store.functions.change("f", noting, NOW + 1)
+    assert seen == [(1, 2, NOW + 1)]
+
+
+# --- a batch that is not to be ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_is_rolled_back_leaves_nothing_in_memory(store: LocalStore) -> None:
+    register(store, code="one")
+    accept(store, "before")
+    assert starts(store) == [("f", 1)]
+    user = {"id": "ada", "email": "ada@example.org"}
+    batch = store.batch(NOW)
+    register(store, code="two", dotenv={"KEY": "v"})
+    register(store, definition("g"))
+    batch.put_events([NewEvent(event_of(id="lost", user=user), (), (), ())])
+    assert starts(store) == [("f", 2), ("g", 1)]
+    assert store.functions.dotenv("f", "a") == {"KEY": "v"}
+    batch.rollback()
+    assert starts(store) == [("f", 1)]
+    assert store.functions.dotenv("f", "a") == {}
+    assert batch.events(["lost"]) == {}
+    again = store.batch(NOW)
+    (accepted,) = again.put_events([NewEvent(event_of(id="lost", user=user), (), (), ())])
+    again.flush()
+    assert getattr(accepted, "position", None) == 2, "the position is free again"
+    assert count(store, "person_ids") == 2, "who the event is about is written although it was known before"
