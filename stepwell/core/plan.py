@@ -6,7 +6,7 @@ filled in), which is what stores keep; so loading a plan never needs pydantic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """`is_approval`: people decide the step; nothing is executed then. `calls`: it calls a web address, and needs no
+    processor here. Both follow from its runtime; each transition asks for them."""
+
     id: str
     name: str
     path: str
@@ -104,16 +107,12 @@ class Step:
     ancestors: tuple[int, ...]  # steps, in topological order
     ancestor_bits: int  # the same as a set: bit i stands for step i
     asks_nothing: bool  # when it ends: no edge out of it has an expression, or a wait
+    is_approval: bool = field(init=False)
+    calls: bool = field(init=False)
 
-    @property
-    def is_approval(self) -> bool:
-        """Whether people decide the step; nothing is executed then."""
-        return self.runtime.type == "approval"
-
-    @property
-    def calls(self) -> bool:
-        """Whether the step calls a web address; it needs no processor here."""
-        return self.runtime.type == "http"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_approval", self.runtime.type == "approval")
+        object.__setattr__(self, "calls", self.runtime.type == "http")
 
 
 @dataclass(frozen=True, slots=True)

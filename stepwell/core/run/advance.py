@@ -52,6 +52,8 @@ from stepwell.core.run.run import (
 from stepwell.core.run.settle import ON, end_pause, end_run, fail_undecided, settle
 
 _RESULT = {StepStatus.COMPLETED: "success", StepStatus.FAILED: "failure"}
+_RUNNING, _QUEUED_STEP = RunStatus.RUNNING, StepStatus.QUEUED  # until Python 3.11, an enum is slow to look one up
+_OVER = (AttemptEnded, AttemptLost)  # a tuple is made once, and a union for each question
 
 
 @immutable
@@ -73,7 +75,7 @@ def advance(plan: Plan, run: Run, fact: Fact, answers: Answers, now: int) -> Dec
 
 def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     """The conditions and wait keys that must be evaluated before `fact` can be folded."""
-    if run.status is not RunStatus.RUNNING:
+    if run.status is not _RUNNING:
         return NO_QUESTIONS
     if isinstance(fact, RunStarted):
         return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
@@ -84,7 +86,7 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     if isinstance(fact, StepKept):
         out = tuple(e for e in plan.steps[fact.step].out if run.edges[e] is EdgeStatus.PENDING)
         return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
-    if isinstance(fact, AttemptEnded | AttemptLost):
+    if isinstance(fact, _OVER):
         state, step = run.steps[fact.step], plan.steps[fact.step]
         if not step.asks_nothing and is_current(state, fact):
             ended = attempt_result(run, step, state, fact)
@@ -111,7 +113,7 @@ def used_events(plan: Plan, run: Run, pause: int) -> set[str]:
 
 
 def _run_started(draft: Draft, fact: RunStarted) -> bool:
-    if draft.status is not RunStatus.RUNNING or has_begun(draft.run):
+    if draft.status is not _RUNNING or has_begun(draft.run):
         return False
     if not fail_undecided(draft, draft.plan.roots):
         for p in draft.plan.cancels:
@@ -156,7 +158,7 @@ def _step_kept(draft: Draft, fact: StepKept) -> bool:
 
 def _attempt_started(draft: Draft, fact: AttemptStarted) -> bool:
     state = draft.steps[fact.step]
-    if state.status is not StepStatus.QUEUED or state.attempt != fact.attempt:
+    if state.status is not _QUEUED_STEP or state.attempt != fact.attempt:
         return False
     draft.claim(fact.step)
     if draft.plan.steps[fact.step].is_approval:
@@ -184,7 +186,7 @@ def _attempt_over(draft: Draft, fact: AttemptEnded | AttemptLost) -> bool:
         draft.lose(fact.step)
     else:
         draft.end_step(fact.step, ended.move)
-        if draft.status is RunStatus.RUNNING:
+        if draft.status is _RUNNING:
             _after_the_end(draft, fact.step, ended.move)
     return True
 
@@ -281,12 +283,16 @@ def _questions(
     also: tuple[int, ...] = (),
 ) -> Questions:
     """The conditions and wait keys that are needed to settle these edges and to open the pauses in `also`."""
-    passing = [e for e in edges if plan.edges[e].on in ON.get(result, ())]
-    pauses = {plan.edges[e].pause for e in passing}
-    begun = [p for p in pauses if p is not None and plan.pauses[p].event is not None and not plan.pauses[p].delay_ms]
-    return Questions(
-        parent=parent,
-        edges=tuple(e for e in passing if plan.edges[e].condition is not None),
-        pauses=(*begun, *also),
-        outcome=outcome,
-    )
+    passing, conditions = ON.get(result, ()), []
+    begun: dict[int, None] = {}  # pauses, each once
+    for e in edges:
+        edge = plan.edges[e]
+        if edge.on not in passing:
+            continue
+        if edge.condition is not None:
+            conditions.append(e)
+        if edge.pause is not None:
+            pause = plan.pauses[edge.pause]
+            if pause.event is not None and not pause.delay_ms:
+                begun[edge.pause] = None
+    return Questions(parent, tuple(conditions), (*begun, *also), outcome)

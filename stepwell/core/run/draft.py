@@ -29,16 +29,16 @@ from stepwell.core.run.run import (
     BUSY_STEPS,
     ENDED_STEPS,
     OPEN_PAUSES,
-    Bits,
+    STATUS_NAMES,
     EdgeStatus,
     PauseState,
     PauseStatus,
     Run,
     RunStatus,
+    Steps,
     StepState,
     StepStatus,
-    bits_of,
-    with_bits,
+    steps_of,
 )
 from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP
 
@@ -63,28 +63,31 @@ class Draft:
     def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
         self.status, self.started_at, self.ended_at = run.status, run.started_at, run.ended_at
-        self.steps, self.pauses = list(run.steps), list(run.pauses)
+        steps = steps_of(run)
+        self.steps, self.open, self.busy = [*steps], steps.open, steps.busy
+        self.pauses = [*run.pauses]
         self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = run.edges  # a list once one has moved
-        self.open, self.busy = bits_of(run.steps)
         self.failed_step, self.failed_edge = run.failed_step, run.failed_edge
-        self.problems = list(run.problems)
+        self.problems = run.problems
         self.commands: list[Command] = []
 
     def finish(self) -> Run:
         """The run as it stands now. It is completed if all of its steps have ended."""
         if self.status is _RUNNING and not self.open:
             self.move_run("complete")
+        steps = Steps(self.steps)
+        steps.open, steps.busy = self.open, self.busy
         return Run(
             self.run.id,
             self.status,
             self.run.created_at,
             self.started_at,
             self.ended_at,
-            with_bits(self.steps, Bits(self.open, self.busy)),
+            steps,
             tuple(self.edges),
             tuple(self.pauses),
             self.failed_step,
-            tuple(self.problems),
+            self.problems,
             self.failed_edge,
         )
 
@@ -96,16 +99,15 @@ class Draft:
         self.ended_at = self.now
         for p in self.plan.cancels:
             self._drop_pause(p)
-        self.commands.append(EmitEnd(self.status.name.lower()))
+        self.commands.append(EmitEnd(STATUS_NAMES[self.status]))
 
     # steps
 
     def claim(self, i: int) -> None:
         """The queued attempt starts."""
-        state = self.steps[i]
+        _, attempt, failures, losses, _, queued_at, unseen = self.steps[i]
         status = self._moved(i, "claim")
-        at, queued_at = self.now, state.queued_at
-        self.steps[i] = StepState(status, state.attempt, state.failures, state.losses, at, queued_at, state.unseen)
+        self.steps[i] = StepState(status, attempt, failures, losses, self.now, queued_at, unseen)
         if self.started_at is None:
             self.started_at = self.now
 
@@ -142,9 +144,8 @@ class Draft:
 
     def end_step(self, i: int, move: str) -> None:
         """The step is completed, failed, skipped, kept or cancelled."""
-        state = self.steps[i]
-        status = self._moved(i, move)
-        self.steps[i] = StepState(status, state.attempt, state.failures, state.losses, 0, 0, state.unseen)
+        _, attempt, failures, losses, _, _, unseen = self.steps[i]
+        self.steps[i] = StepState(self._moved(i, move), attempt, failures, losses, 0, 0, unseen)
 
     def _moved(self, i: int, move: str) -> StepStatus:
         """The step's status after this move. (`_replace` would set it three times as slowly as a new state does.)"""
@@ -253,4 +254,4 @@ class Draft:
     def note_problem(self, kind: str, index: int, answer: Answer | WaitKey | None) -> None:
         """Keep why an expression has no value, if it has none."""
         if answer is not None and answer.problem is not None:
-            self.problems.append((kind, index, answer.problem))
+            self.problems = (*self.problems, (kind, index, answer.problem))

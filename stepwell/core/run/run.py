@@ -50,6 +50,8 @@ class PauseStatus(IntEnum):
     DROPPED = 6  # nothing needs it any more
 
 
+_PENDING_STEP = StepStatus.PENDING  # until Python 3.11, an enum is slow to look one up
+
 ENDED_STEPS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 BUSY_STEPS = frozenset({StepStatus.QUEUED, StepStatus.RUNNING})
 OPEN_PAUSES = frozenset({PauseStatus.DELAYED, PauseStatus.AWAITING})
@@ -74,46 +76,40 @@ class PauseState(NamedTuple):
     edges: tuple[int, ...] = ()  # those that went into it: an edge that died at `on` or `if` did not
 
 
-class Bits(NamedTuple):
-    """Sets of steps, as whole numbers: bit i stands for step i. So it is cheap to ask about all steps of a long run."""
+class Steps(tuple[StepState, ...]):
+    """The steps of a run, with two sets of them, which every transition hands on to the next. A set is a whole number:
+    bit i stands for step i. So it is cheap to ask about all steps of a long run."""
 
     open: int  # those that have not ended
     busy: int  # those with an attempt that is queued or running
 
 
-class Steps(tuple[StepState, ...]):
-    """The steps of a run, with their bits, which every transition hands on to the next."""
-
-    bits: Bits
-
-
-def bits_of(steps: tuple[StepState, ...]) -> Bits:
+def steps_of(run: Run) -> Steps:
+    """The run's steps with their sets, which are found by looking at each step if they are not known."""
+    steps = run.steps
     if isinstance(steps, Steps):
-        return steps.bits
-    return Bits(
-        bits_where(step.status not in ENDED_STEPS for step in steps),
-        bits_where(step.status in BUSY_STEPS for step in steps),
-    )
+        return steps
+    value = Steps(steps)
+    value.open = bits_where(step.status not in ENDED_STEPS for step in steps)
+    value.busy = bits_where(step.status in BUSY_STEPS for step in steps)
+    return value
 
 
 def has_begun(run: Run) -> bool:
     """Whether a fact has changed the run since it was made."""
-    return any(step.status is not StepStatus.PENDING for step in run.steps) or any(
-        edge is not EdgeStatus.PENDING for edge in run.edges
-    )
-
-
-def with_bits(steps: Iterable[StepState], bits: Bits) -> Steps:
-    """Steps whose bits are known already."""
-    value = Steps(steps)
-    value.bits = bits
-    return value
+    for step in run.steps:
+        if step.status is not _PENDING_STEP:
+            return True
+    return any(edge is not EdgeStatus.PENDING for edge in run.edges)
 
 
 def bits_where(holds: Iterable[bool]) -> int:
     """The set of all i for which the i-th is true."""
     digits = "".join("1" if it else "0" for it in holds)
     return int(digits[::-1], 2) if digits else 0
+
+
+STATUS_NAMES = {status: status.name.lower() for status in RunStatus}  # what an enum makes anew each time
 
 
 class Run(NamedTuple):
@@ -136,16 +132,10 @@ IDLE_PAUSE = PauseState()
 
 def new_run(run_id: str, plan: Plan, now: int) -> Run:
     """A run to which nothing has happened yet; `RunStarted` is its first fact."""
-    return Run(
-        id=run_id,
-        status=RunStatus.RUNNING,
-        created_at=now,
-        started_at=None,
-        ended_at=None,
-        steps=with_bits((IDLE_STEP,) * len(plan.steps), Bits((1 << len(plan.steps)) - 1, 0)),
-        edges=(EdgeStatus.PENDING,) * len(plan.edges),
-        pauses=(IDLE_PAUSE,) * len(plan.pauses),
-    )
+    steps = Steps((IDLE_STEP,) * len(plan.steps))
+    steps.open, steps.busy = (1 << len(steps)) - 1, 0
+    edges, pauses = (EdgeStatus.PENDING,) * len(plan.edges), (IDLE_PAUSE,) * len(plan.pauses)
+    return Run(run_id, RunStatus.RUNNING, now, None, None, steps, edges, pauses)
 
 
 def without_data(run: Run) -> Run:

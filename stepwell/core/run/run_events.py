@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from stepwell.core.events.engine_ids import EngineId
 from stepwell.core.events.events import Event, internal_event
 from stepwell.core.plan import Plan
-from stepwell.core.run.run import Run, RunStatus
+from stepwell.core.run.run import STATUS_NAMES, Run, RunStatus
 from stepwell.core.run.run_error import run_error
 
 RUN_EVENTS = "stepwell/run."
@@ -43,4 +43,4 @@ def end_event(
     }
     if run.status is RunStatus.CANCELLED and (text := cancelled_by(plan, run)) is not None:
         data["cancelled_by"] = text
-    return internal_event(RUN_EVENTS + run.status.name.lower(), data, trigger.user, f"{EngineId.RUN}{run.id}", now)
+    return internal_event(RUN_EVENTS + STATUS_NAMES[run.status], data, trigger.user, f"{EngineId.RUN}{run.id}", now)

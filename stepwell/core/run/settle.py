@@ -53,8 +53,9 @@ def fail_undecided(draft: Draft, edges: tuple[int, ...]) -> bool:
 
 def settle(draft: Draft, edges: tuple[int, ...], result: str) -> None:
     """Settle the edges out of a parent that ended with `result`: success, failure or skip."""
-    _settle_edges(draft, edges, result)
-    _join_children(draft, edges)
+    if edges:
+        _settle_edges(draft, edges, result)
+        _join_children(draft, edges)
 
 
 def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
@@ -69,11 +70,12 @@ def end_pause(draft: Draft, p: int, satisfied: Callable[[bool], bool]) -> None:
 def _settle_edges(draft: Draft, edges: tuple[int, ...], result: str) -> None:
     """Settle edges, or begin their pauses, in the order `on`, `if`, `wait`, `async`."""
     begun: dict[int, list[int]] = {}
+    passing, plan_edges = ON.get(result, ()), draft.plan.edges
     for e in edges:
         if draft.edges[e] is not _PENDING_EDGE:
             continue
-        edge = draft.plan.edges[e]
-        passes = edge.on in ON.get(result, ()) and draft.holds(e)
+        edge = plan_edges[e]
+        passes = edge.on in passing and (edge.condition is None or draft.holds(e))
         if passes and edge.pause is not None:
             draft.move_edge(e, "pause")
             begun.setdefault(edge.pause, []).append(e)
@@ -95,6 +97,8 @@ def _join_children(draft: Draft, edges: tuple[int, ...]) -> None:
 
 
 def _children(draft: Draft, edges: tuple[int, ...]) -> list[int]:
+    if len(edges) == 1:
+        return [draft.plan.edges[edges[0]].step]
     return list(dict.fromkeys([draft.plan.edges[e].step for e in edges]))
 
 
