@@ -24,7 +24,8 @@ def log_transition(transition: Transition) -> None:
     """Attempts that have failed or were lost, and the failure of the run."""
     for command in transition.commands:
         if isinstance(command, RecordAttempt):
-            _log_failed_attempt(transition.record, command, transition.commands)
+            if command.error is not None:
+                _log_failed_attempt(transition.record, command, transition.commands)
         elif isinstance(command, EmitEnd) and command.status == "failed":
             _log_failed_run(transition.record)
 

@@ -18,6 +18,8 @@ from stepwell.platform import Attempt, Claim, Effects, IncomingEvent, QueuedAtte
 if TYPE_CHECKING:
     from stepwell.core.run.approvals import Links
 
+_QUEUED, _RUNNING = StepStatus.QUEUED, StepStatus.RUNNING  # until Python 3.11, an enum is slow to look one up
+
 log = logging.getLogger("stepwell.engine")
 
 
@@ -32,8 +34,6 @@ class Consequences:
 def events_for_inputs(transition: Transition) -> list[str]:
     """Ids of the events that the inputs of the claimed attempts hold, besides the one that started the run."""
     record = transition.record
-    if not record.plan.pauses:
-        return []
     return [event for claim in transition.claims for event in async_event_ids(record.plan, record.run, claim.step)]
 
 
@@ -50,7 +50,7 @@ class Follower:
         for command in transition.commands:
             if isinstance(command, RunStep):
                 state = record.run.steps[command.step]
-                if state.status is StepStatus.QUEUED and state.attempt == command.attempt:
+                if state.status is _QUEUED and state.attempt == command.attempt:
                     effects.queued.append(QueuedAttempt(record, command.step, command.attempt))
             elif isinstance(command, StopStep):
                 effects.stops.append((record.run.id, command.step, command.attempt))
@@ -59,9 +59,10 @@ class Follower:
                 if event is not None:
                     cause = transition.causes[-1] if transition.causes else None
                     effects.events.append(IncomingEvent(event, cause=cause))
-        effects.released += [(record.run.id, fact.step, fact.attempt) for fact in transition.unclaimed]
+        if transition.unclaimed:
+            effects.released += [(record.run.id, fact.step, fact.attempt) for fact in transition.unclaimed]
         for claim in transition.claims:
-            if record.run.steps[claim.step].status is not StepStatus.RUNNING:  # it was cancelled by another fact
+            if record.run.steps[claim.step].status is not _RUNNING:  # it was cancelled by another fact
                 self._release(record, claim, effects)
             elif record.plan.steps[claim.step].is_approval:
                 self._ask(record, claim, now, found)

@@ -30,9 +30,10 @@ from stepwell.core.run.messages import (
     StopStep,
     WaitKey,
 )
-from stepwell.core.run.run import RunStatus, StepStatus
+from stepwell.core.run.run import STATUS_NAMES, RunStatus, StepStatus
 from stepwell.platform import Cause, Claim, FreeSlots, RunFact, RunRecord, Transition
 
+_QUEUED, _RUNNING = StepStatus.QUEUED, StepStatus.RUNNING  # until Python 3.11, an enum is slow to look one up
 _MANY = 16  # steps of a run, from which on the outputs of ancestors are kept joined for the next input
 
 
@@ -49,10 +50,16 @@ def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
     """The slots that are free once what a transition claims has its own."""
     if not transition.claims:
         return slots
-    steps = transition.record.plan.steps
-    needing = [steps[claim.step] for claim in transition.claims if not claim.holds_slot]
-    taken = [step.calls for step in needing if not step.is_approval]
-    return FreeSlots(slots.programs - taken.count(False), slots.calls - taken.count(True)) if taken else slots
+    steps, (programs, calls) = transition.record.plan.steps, slots
+    for claim in transition.claims:
+        step = steps[claim.step]
+        if claim.holds_slot or step.is_approval:
+            continue
+        if step.calls:
+            calls -= 1
+        else:
+            programs -= 1
+    return FreeSlots(programs, calls)
 
 
 class Folding:
@@ -81,15 +88,15 @@ class Folding:
 
     def take(self, fact: Fact, cause: Cause | None) -> None:
         """Fold a fact. An `AttemptStarted` comes from the dispatcher's queue, and holds a slot."""
-        if cause is not None:
-            self._all_causes.append(cause)
         before = self._run
         commands = self._advance(fact)
-        if self._run is before and cause is not None:
-            commands = [*commands, *self._end_again()] if cause.redelivered else ()
-            self._claims += self._claims_again(fact, cause)
+        if cause is not None:
+            self._all_causes.append(cause)
+            if self._run is before:
+                commands = [*commands, *self._end_again()] if cause.redelivered else ()
+                self._claims += self._claims_again(fact, cause)
+        self._commands += commands
         for command in commands:
-            self._commands.append(command)
             if isinstance(command, RunStep):
                 self._queued.append((command, cause))
         if isinstance(fact, AttemptStarted):
@@ -107,7 +114,7 @@ class Folding:
         programs, calls = slots
         for command, cause in self._queued:
             state, step = self._run.steps[command.step], self._before.plan.steps[command.step]
-            if state.status is not StepStatus.QUEUED or state.attempt != command.attempt:
+            if state.status is not _QUEUED or state.attempt != command.attempt:
                 continue
             if not step.is_approval:  # people need none
                 if (calls if step.calls else programs) <= 0:
@@ -127,8 +134,11 @@ class Folding:
 
     def _advance(self, fact: Fact) -> Sequence[Command]:
         plan, run = self._before.plan, self._run
-        claims = isinstance(fact, AttemptStarted)  # which asks nothing, and is as frequent as all others together
-        answers = NO_ANSWERS if claims else self._answers(questions(plan, run, fact))
+        answers = NO_ANSWERS
+        if not isinstance(fact, AttemptStarted):  # which asks nothing, and is as frequent as all others together
+            asked = questions(plan, run, fact)
+            if asked.edges or asked.pauses:
+                answers = self._answers(asked)
         decision = advance(plan, run, fact, answers, self._now)
         self._run = decision.run
         for command in decision.commands:
@@ -137,8 +147,6 @@ class Folding:
         return decision.commands
 
     def _answers(self, asked: Questions) -> Answers:
-        if not asked.edges and not asked.pauses:
-            return NO_ANSWERS
         plan, outputs, errors = self._before.plan, self._outputs, self._errors
         if asked.outcome is not None:  # the parent's result is not in the record yet
             if asked.outcome.error is not None:
@@ -186,7 +194,7 @@ class Folding:
         if run.ended_at is None:
             return []
         stops = [StopStep(i, step.attempt) for i, step in enumerate(run.steps) if step.status is StepStatus.CANCELLED]
-        return [EmitEnd(run.status.name.lower()), *(stops if run.status is RunStatus.CANCELLED else ())]
+        return [EmitEnd(STATUS_NAMES[run.status]), *(stops if run.status is RunStatus.CANCELLED else ())]
 
 
 def _with(results: Mapping[int, bytes], step: int, result: bytes) -> Mapping[int, bytes]:

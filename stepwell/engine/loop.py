@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stepwell.core.events.events import Event, Invalid
@@ -87,16 +87,18 @@ class Engine:
                     accepted, new_routes, alerts = accept(work, events[:at_once])
                     events = events[accepted:]
                     todo += new_routes
-                if pace is None or not (events or facts):
-                    if todo:
-                        facts = [*start_and_wake(work, todo), *facts]
+                if todo and (pace is None or not (events or facts)):
+                    facts = [*start_and_wake(work, todo), *facts]
                     yield
                 some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
-            transitions, undecided = self._decide(work, scans, some_facts)
-            found = self._follow(work, scans, transitions)
-            found.effects.events += alerts
-            events = [*events, *self.dispatcher.carry_out(found.effects)]
-            facts = [*undecided, *facts, *found.facts]
+            transitions, undecided = self._decide(work, scans, some_facts) if some_facts else ((), ())
+            if transitions or alerts:
+                found = self._follow(work, scans, transitions)
+                found.effects.events += alerts
+                events = [*events, *self.dispatcher.carry_out(found.effects)]
+                facts = [*facts, *found.facts]
+            if undecided:
+                facts = [*undecided, *facts]
             if pace is not None:
                 pace.count(accepted + len(some_facts) - len(undecided))
             yield
@@ -136,7 +138,7 @@ class Engine:
         while records:
             transitions: list[Transition] = []
             for run_id, record in records.items():
-                if work.is_tired() and (transitions or committed):
+                if (transitions or committed) and work.is_tired():
                     undecided += by_run[run_id]
                     continue
                 transition = self._fold(work, scans, record, by_run[run_id], slots)
@@ -186,16 +188,20 @@ class Engine:
         found = Consequences()
         for transition in transitions:
             log_transition(transition)
-            cause = transition.causes[-1] if transition.causes else None
-            for command in transition.commands:
-                if isinstance(command, OpenWait):
-                    earlier = scans.scan(work, transition.record, command.pause).found
-                    if earlier is not None:
-                        found.facts.append(RunFact(transition.record.run.id, earlier, cause))
-            wanted = events_for_inputs(transition)
-            events = work.batch.events(wanted) if wanted else {}
+            events: Mapping[str, Event] = {}
+            if transition.record.plan.pauses:
+                found.facts += self._find_earlier(work, scans, transition)
+                if wanted := events_for_inputs(transition):
+                    events = work.batch.events(wanted)
             self._follower.follow(transition, events, work.batch.now, found)
         return found
+
+    def _find_earlier(self, work: Work, scans: _Scans, transition: Transition) -> list[RunFact]:
+        """The events that came before the waits which this transition opened, as facts."""
+        record, cause = transition.record, transition.causes[-1] if transition.causes else None
+        opened = [command.pause for command in transition.commands if isinstance(command, OpenWait)]
+        found = [scans.scan(work, record, pause).found for pause in opened]
+        return [RunFact(record.run.id, earlier, cause) for earlier in found if earlier is not None]
 
 
 class _Scans:

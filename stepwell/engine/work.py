@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -29,15 +30,16 @@ class Undone:
 class Work:
     def __init__(self, batch: Batch, undone: Undone, pace: Pace | None = None) -> None:
         self.batch, self.undone, self.pace = batch, undone, pace
-        self._spent_before = EFFORT.spent
+        self._long = math.inf if pace is None else _LONG
+        self.begin_piece()
 
     def begin_piece(self) -> None:
         """Others have had their turn."""
-        self._spent_before = EFFORT.spent
+        self._tired_at = EFFORT.spent + self._long
 
     def is_tired(self) -> bool:
         """Whether the expressions of this piece have taken long enough."""
-        return self.pace is not None and EFFORT.spent - self._spent_before > _LONG
+        return EFFORT.spent > self._tired_at
 
     def fail(self, causes: Iterable[Cause | None]) -> None:
         """Have these messages delivered again."""

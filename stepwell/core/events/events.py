@@ -88,7 +88,7 @@ def internal_event(name: str, data: dict[str, Any], user: dict[str, Any], event_
 
 def user_key(user: dict[str, Any]) -> str | None:
     """The user's name in lists: `external_id`, else `id`, `email`, `phone`; None without any of them."""
-    field = user_field(user)
+    field = user_field(user) if user else None
     return None if field is None else str(user[field])
 
 

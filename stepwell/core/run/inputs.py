@@ -73,7 +73,7 @@ class JoinedOutputs:
 def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> list[bytes]:
     """The pieces of the members of a JSON object: one member for each of these steps that has a text."""
     pieces: list[bytes] = []
-    for s in steps if texts else ():
+    for s in steps:
         if s in texts:
             pieces += (b",", plan.keys[s], texts[s])
     return pieces[1:]
@@ -99,7 +99,7 @@ def step_input(plan: Plan, run: Run, step: int, texts: InputTexts, *, env: str, 
     """
     state, value = run.steps[step], plan.steps[step]
     seen = tuple(a for a in value.ancestors if a not in state.unseen) if state.unseen else value.ancestors
-    ctx = {
+    ctx: dict[str, Any] = {
         "function_id": plan.function_id,
         "function_version": plan.version,
         "run_id": run.id,
@@ -107,13 +107,17 @@ def step_input(plan: Plan, run: Run, step: int, texts: InputTexts, *, env: str, 
         "attempt": state.attempt,
         "idempotency_key": f"{run.id}/{value.id}",
         "env": env,
-        "async_events": list(map(orjson.Fragment, texts.async_events)),
-        **({} if replay is None else {"replay": replay}),
+        "async_events": [orjson.Fragment(event) for event in texts.async_events] if texts.async_events else [],
     }
+    if replay is not None:
+        ctx["replay"] = replay
     first_event = texts.async_events[0] if texts.async_events else b"null"
     joined, outputs = texts.joined, texts.outputs
-    steps = _members(plan, seen, outputs) if joined is None else [joined.of(plan, seen, outputs)]
-    errors = _members(plan, seen, texts.errors)
+    if joined is not None:
+        steps = [joined.of(plan, seen, outputs)]
+    else:
+        steps = _members(plan, seen, outputs) if outputs else []
+    errors = _members(plan, seen, texts.errors) if texts.errors else []
     pieces = [b'{"event":', texts.event, b',"steps":{', *steps, b'},"errors":{', *errors]
     pieces += [b'},"async":', first_event, b',"ctx":', orjson.dumps(ctx), b"}"]
     return b"".join(pieces)
