@@ -147,7 +147,7 @@ def without_data(run: Run) -> Run:
 
 def pack(run: Run) -> bytes:
     """The run's state as compact JSON, without its id. What is still at its default takes a byte or two."""
-    return _pack(run, _pack_steps(run.steps), _pack_pauses(run.pauses))
+    return _pack(run, _pack_steps(run.steps), _pack_pauses(run.pauses) if run.pauses else ())
 
 
 def _pack(run: Run, steps: Any, pauses: Any) -> bytes:

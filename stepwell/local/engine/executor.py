@@ -24,6 +24,8 @@ log = logging.getLogger("stepwell.executor")
 
 _SLICE_S = 0.003
 
+_Claimed = tuple[AttemptId, Slots, Attempt]  # an attempt, and where it has a slot
+
 
 class Listener(Protocol):
     """Who is told what attempts say, on the event loop's thread."""
@@ -51,9 +53,9 @@ class Executor:
         self._slice_s = slice_s
         self._programs, self._calls = self._all_slots = (Slots(parallelism), Slots(http_slots))
         self._held: dict[AttemptId, Slots] = {}  # of attempts that were queued, and are about to be claimed
-        self._ready: list[Attempt] = []  # claimed in the batch that is not yet committed
+        self._ready: list[_Claimed] = []  # in the batch that is not yet committed
         self._stops: list[AttemptId] = []
-        self._launching: deque[Attempt] = deque()  # committed, and about to be started
+        self._launching: deque[_Claimed] = deque()  # committed, and about to be started
         self._unwanted: set[AttemptId] = set()  # of these
         self._running: dict[AttemptId, tuple[Slots, Running | None]] = {}  # None: about to be started
 
@@ -68,9 +70,12 @@ class Executor:
             if (held := self._held.pop(attempt_id, None)) is not None:
                 held.release()
         for attempt in effects.starts:
-            if self._held.pop(_id_of(attempt), None) is None:
-                self._slots_of(attempt).take()
-        self._ready += effects.starts
+            attempt_id = attempt.record.run.id, attempt.step, attempt.attempt
+            slots = self._held.pop(attempt_id, None)
+            if slots is None:
+                slots = self._calls if attempt.record.plan.steps[attempt.step].calls else self._programs
+                slots.take()
+            self._ready.append((attempt_id, slots, attempt))
         self._stops += effects.stops
         for queued in effects.queued:
             record, slots = queued.record, self._calls if queued.is_call else self._programs
@@ -96,9 +101,18 @@ class Executor:
 
     def launch(self) -> None:
         """The batch is durable: stop what it stops, start what it claimed. Requests are answered in between."""
-        ready, self._ready = self._ready, []
-        for attempt in ready:
-            self._running[_id_of(attempt)] = self._slots_of(attempt), None
+        if self._stops or self._ready:
+            ready, self._ready = self._ready, []
+            for attempt_id, slots, _ in ready:
+                self._running[attempt_id] = slots, None
+            self._stop()
+            is_under_way = bool(self._launching)
+            self._launching += ready
+            if not is_under_way:
+                self._launch_some()
+
+    def _stop(self) -> None:
+        """Stop what the batch stops, or what it claimed is not to be started."""
         stops, self._stops = self._stops, []
         for attempt_id in stops:
             if attempt_id not in self._running:
@@ -108,28 +122,19 @@ class Executor:
                 self._unwanted.add(attempt_id)
             else:
                 running.stop()
-        is_under_way = bool(self._launching)
-        self._launching += ready
-        if not is_under_way:
-            self._launch_some()
 
     def _launch_some(self) -> None:
         ends = time.perf_counter() + self._slice_s
         try:
             while self._launching:
-                self._launch(self._launching.popleft())
+                self._launch(*self._launching.popleft())
                 if time.perf_counter() >= ends:
                     return
         finally:
             if self._launching:
                 asyncio.get_running_loop().call_soon(self._launch_some)
 
-    def _slots_of(self, attempt: Attempt) -> Slots:
-        return self._calls if attempt.record.plan.steps[attempt.step].calls else self._programs
-
-    def _launch(self, attempt: Attempt) -> None:
-        attempt_id = _id_of(attempt)
-        slots, _ = self._running[attempt_id]
+    def _launch(self, attempt_id: AttemptId, slots: Slots, attempt: Attempt) -> None:
         end = partial(self._ended, attempt_id)
         if attempt_id in self._unwanted:
             self._unwanted.remove(attempt_id)
@@ -147,8 +152,9 @@ class Executor:
         self._listener.when_logged(attempt_id, partial(self._forget, attempt_id, outcome))
 
     def _forget(self, attempt_id: AttemptId, outcome: Outcome) -> None:
-        if attempt_id in self._running:
-            slots, _ = self._running.pop(attempt_id)
+        taken = self._running.pop(attempt_id, None)
+        if taken is not None:
+            slots, _ = taken
             slots.release()
             self._listener.attempt_ended(attempt_id, outcome)
 
@@ -182,7 +188,3 @@ class Executor:
         """Kill what still runs."""
         self._launching.clear()
         await self._runner.close()
-
-
-def _id_of(attempt: Attempt) -> AttemptId:
-    return attempt.record.run.id, attempt.step, attempt.attempt

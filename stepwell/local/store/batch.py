@@ -12,6 +12,7 @@ from stepwell.core.run.messages import (
     ClearTimer,
     CloseWait,
     Command,
+    EmitEnd,
     OpenWait,
     RecordAttempt,
     RunStep,
@@ -24,6 +25,9 @@ from stepwell.platform import Accepted, FoundWaits, Idempotency, NewEvent, NotWr
 
 if TYPE_CHECKING:
     from stepwell.local.store.store import LocalStore
+
+
+_NOT_STORED = (RunStep, EmitEnd)  # the run's state says as much
 
 
 class LocalBatch:
@@ -115,7 +119,9 @@ class LocalBatch:
             if cached.is_new or record.run is not transition.before.run:
                 runs.change(cached)
             for command in transition.commands:
-                if not isinstance(command, RunStep):
+                if isinstance(command, RecordAttempt):
+                    cache.grow(cached, runs.record(cached, command))
+                elif not isinstance(command, _NOT_STORED):
                     self._obey(cached, command)
         return [None] * len(transitions)  # a single writer never loses a race
 
@@ -128,9 +134,7 @@ class LocalBatch:
 
     def _obey(self, cached: CachedRun, command: Command) -> None:
         store, row = self._store, cached.row
-        if isinstance(command, RecordAttempt):
-            store.cache.grow(cached, store.runs.record(cached, command))
-        elif isinstance(command, SetTimer):
+        if isinstance(command, SetTimer):
             store.timers.set(row, command.timer, command.due_at)
         elif isinstance(command, ClearTimer):
             store.timers.clear(row, command.timer)

@@ -244,9 +244,9 @@ class Functions:
         return self._dotenv[function_id].get(step_id, {})
 
     @property
-    def has_catalog(self) -> bool:
-        """False if the next one is made from what the database says then."""
-        return self._live.is_current
+    def current_catalog(self) -> Catalog | None:
+        """None if the next one is made from what the database says then."""
+        return self._live.current
 
     def catalog(self) -> Catalog:
         return self._live.catalog()

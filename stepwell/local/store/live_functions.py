@@ -37,8 +37,9 @@ class LiveFunctions:
         self._changed.add(function_id)
 
     @property
-    def is_current(self) -> bool:
-        return self._is_read and not self._changed
+    def current(self) -> Catalog | None:
+        """The catalog; None if it is not up to date."""
+        return self._catalog if self._is_read and not self._changed else None
 
     def catalog(self) -> Catalog:
         for _ in self.read():

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stepwell.core.events.events import Event
 from stepwell.core.plan import Plan
@@ -39,10 +39,10 @@ class CachedRun:
     is_busy: bool | None = None  # as the row says; None: not known
     size: int = 0  # bytes of its outputs and errors
     packer: Packer | None = None
+    is_long: bool = field(init=False)
 
-    @property
-    def is_long(self) -> bool:
-        return len(self.record.plan.steps) >= _LONG
+    def __post_init__(self) -> None:
+        self.is_long = len(self.record.plan.steps) >= _LONG
 
 
 class RunCache:
@@ -56,11 +56,13 @@ class RunCache:
     def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
         """Records by id; unknown runs are left out."""
         records = {}
+        runs = self._runs
         for run_id in run_ids:
-            cached = self.find(run_id)
-            if cached is not None:
-                self._runs.move_to_end(run_id)
-                records[run_id] = cached.record
+            cached = runs.get(run_id)
+            if cached is None and (cached := self.find(run_id)) is None:
+                continue
+            runs.move_to_end(run_id)
+            records[run_id] = cached.record
         return records
 
     def find(self, run_id: str) -> CachedRun | None:

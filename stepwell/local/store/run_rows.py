@@ -43,9 +43,9 @@ class RunRows:
 
     def record(self, cached: CachedRun, command: RecordAttempt) -> int:
         """An attempt's row is to be written. Answers the bytes of its output or error."""
-        output, error = command.output, error_json(command.error) if command.error else None
-        size = len(output or b"") + len(error or b"")
-        if size > long_texts.MOST_BYTES:  # an attempt has one of the two
+        output, error = command.output, None if command.error is None else error_json(command.error)
+        size = len(output or error or b"")  # an attempt has one of the two
+        if size > long_texts.MOST_BYTES:
             place = long_texts.place(cached.row, command.step, command.attempt)
             self._long_texts.append((place, output or error or b""))
             output, error = output and long_texts.IN_ITS_PLACE, error and long_texts.IN_ITS_PLACE
@@ -57,7 +57,8 @@ class RunRows:
 
     def write(self) -> None:
         """Write what was collected."""
-        self._write_runs()
+        if self._dirty:
+            self._write_runs()
         if self._parts:
             write_parts(self._connection, self._parts)
             self._parts.clear()
@@ -74,7 +75,8 @@ class RunRows:
     def _write_runs(self) -> None:
         new, moved, changed = [], [], []
         for cached in self._dirty:
-            record, run, state = cached.record, cached.record.run, self._state(cached)
+            record, run = cached.record, cached.record.run
+            state = self._long_state(cached) if cached.is_long else pack(run)
             is_busy = _is_busy(run, record.plan.approval_bits)
             if cached.is_new:
                 plan = record.plan
@@ -92,15 +94,16 @@ class RunRows:
             if not is_busy:
                 self._resting.append(cached)
         self._dirty.clear()
-        for sql, rows in ((_INSERT_RUN, new), (_UPDATE_STATE, changed), (_UPDATE_RUN, moved)):
-            if rows:
-                self._connection.executemany(sql, rows)
+        if new:
+            self._connection.executemany(_INSERT_RUN, new)
+        if changed:
+            self._connection.executemany(_UPDATE_STATE, changed)
+        if moved:
+            self._connection.executemany(_UPDATE_RUN, moved)
 
-    def _state(self, cached: CachedRun) -> bytes:
-        """What a run's row says of its state. While a long run is open, parts of it are rows of their own."""
+    def _long_state(self, cached: CachedRun) -> bytes:
+        """What a long run's row says of its state. While the run is open, parts of it are rows of their own."""
         run = cached.record.run
-        if not cached.is_long:
-            return pack(run)
         if run.ended_at is not None:
             self._whole.append(cached.row)
             return pack(run)

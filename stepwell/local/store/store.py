@@ -90,9 +90,11 @@ class LocalStore:
     # --- functions -------------------------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
-        if not self.functions.has_catalog:
+        catalog = self.functions.current_catalog
+        if catalog is None:
             self.write()  # runs of this very batch may keep an old version in use
-        return self.functions.catalog()
+            catalog = self.functions.catalog()
+        return catalog
 
     def prepare(self) -> Iterator[None]:
         """Do, a piece at a time, what the first events would else have to wait for."""
