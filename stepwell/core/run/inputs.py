@@ -72,6 +72,8 @@ class JoinedOutputs:
 
 def _members(plan: Plan, steps: Iterable[int], texts: Mapping[int, bytes]) -> list[bytes]:
     """The pieces of the members of a JSON object: one member for each of these steps that has a text."""
+    if not texts:
+        return []
     pieces: list[bytes] = []
     for s in steps:
         if s in texts:
@@ -113,11 +115,8 @@ def step_input(plan: Plan, run: Run, step: int, texts: InputTexts, *, env: str, 
         ctx["replay"] = replay
     first_event = texts.async_events[0] if texts.async_events else b"null"
     joined, outputs = texts.joined, texts.outputs
-    if joined is not None:
-        steps = [joined.of(plan, seen, outputs)]
-    else:
-        steps = _members(plan, seen, outputs) if outputs else []
-    errors = _members(plan, seen, texts.errors) if texts.errors else []
+    steps = _members(plan, seen, outputs) if joined is None else [joined.of(plan, seen, outputs)]
+    errors = _members(plan, seen, texts.errors)
     pieces = [b'{"event":', texts.event, b',"steps":{', *steps, b'},"errors":{', *errors]
     pieces += [b'},"async":', first_event, b',"ctx":', orjson.dumps(ctx), b"}"]
     return b"".join(pieces)
