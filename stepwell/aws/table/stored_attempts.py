@@ -83,13 +83,16 @@ def _without_nulls(row: list[Any]) -> list[Any]:
 
 
 def _short_id(request_id: str | None) -> str | None:
-    """22 characters instead of 36, if it is a UUID."""
+    """22 characters instead of 36, if it is a UUID as Lambda writes it. ECS writes the ids of tasks without hyphens,
+    and calls a task's log stream by its id as it is written
+    (https://docs.aws.amazon.com/prescriptive-guidance/latest/implementing-logging-monitoring-cloudwatch/ec2-fargate-logs.html)."""
     if request_id is None:
         return None
     try:
-        return base64.urlsafe_b64encode(UUID(request_id).bytes).decode().rstrip("=")
+        uuid = UUID(request_id)
     except ValueError:
         return request_id
+    return base64.urlsafe_b64encode(uuid.bytes).decode().rstrip("=") if str(uuid) == request_id else request_id
 
 
 def _long_id(text: str | None) -> str | None:
