@@ -15,8 +15,10 @@ import pytest
 from stepwell.aws import clients
 from stepwell.aws.engine.far_timers import _WAITING, IN_PARALLEL
 from stepwell.aws.engine.session import now_ms
+from stepwell.aws.engine.sweep import LATE_MS
+from stepwell.aws.engine.timers import AHEAD_MS
 from stepwell.aws.queues.outbox import NotSent
-from stepwell.aws.table.keys import TIMER_SHARDS, timer_key
+from stepwell.aws.table.keys import TIMER_SHARDS, TIMERS_STATE, timer_key, timer_partition
 from stepwell.core.run.messages import Timer, TimerKind
 from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import Batches, Crash, Json, handler_step, sqs_event
@@ -51,19 +53,34 @@ def queue(answer: Callable[[list[Json]], list[str]]) -> Iterator[None]:
 def put_timers(batches: Batches, count: int) -> list[int]:
     """Timers of as many runs, due one after the other within the next minutes; answers when."""
     dues = [now_ms() + SOON_MS + number for number in range(count)]
+    put_timers_at(batches, dues)
+    return dues
+
+
+def put_timers_at(batches: Batches, dues: list[int]) -> None:
     kind = TimerKind.DELAY
     items = [
         {**timer_key(f"run{due}", Timer(kind, 0), due), "r": {"S": f"run{due}"}, "t": {"S": f"{kind.value}.0.0"}}
         for due in dues
     ]
-    for first in range(0, count, 25):
+    for first in range(0, len(items), 25):
         requests = [{"PutRequest": {"Item": item}} for item in items[first : first + 25]]
         batches.outside_db.batch_write_item(RequestItems={batches.resources.table: requests})
-    return dues
+
+
+def put_unreadable(batches: Batches, due: int) -> None:
+    item = {"pk": {"S": timer_partition(0)}, "sk": {"S": f"{due:015}#r#0"}, "t": {"S": "nonsense"}}
+    batches.outside_db.put_item(TableName=batches.resources.table, Item=item)
 
 
 def move(batches: Batches, for_ms: int = 1) -> int:
     return batches.scheduler.far_timers.move(now_ms(), until=now_ms() + for_ms)
+
+
+def send_late(batches: Batches) -> int:
+    """Of all shards."""
+    far_timers = batches.scheduler.far_timers
+    return sum(far_timers.send_late(shard, now_ms(), until=now_ms() + 1) for shard in range(TIMER_SHARDS))
 
 
 def test_many_batches_are_on_their_way_to_the_queue_at_a_time(batches: Batches, clock: Any) -> None:
@@ -191,3 +208,86 @@ def test_a_tick_that_dies_at_any_request_loses_no_far_timer(batches: Batches, cl
         if is_over:
             break
     assert crash_at > 3
+
+
+def test_a_timer_is_sent_ten_minutes_before_it_is_due_and_not_a_millisecond_earlier(
+    batches: Batches, clock: Any
+) -> None:
+    due = now_ms() + AHEAD_MS
+    put_timers_at(batches, [due, due + 1])
+    sent: list[int] = []
+    with queue(lambda messages: sent.extend(message["due"] for message in messages) or []):
+        assert move(batches) == 1
+        assert sent == [due]
+        clock.shift(0.001)
+        assert move(batches) == 1
+        assert sent == [due, due + 1]
+
+
+def test_what_a_clock_that_was_ahead_has_sent_too_early_is_sent_in_time(batches: Batches, clock: Any) -> None:
+    """Its messages may have come, and waited for nothing, long before."""
+    put_timers(batches, 3)
+    ahead = {**TIMERS_STATE, "k": {"S": f"{now_ms() + 5 * 3_600_000:015}#run#2.0.0"}}
+    batches.outside_db.put_item(TableName=batches.resources.table, Item=ahead)
+    assert move(batches) == 3
+    assert move(batches) == 0
+
+
+def test_only_a_timer_that_was_sent_and_is_late_is_sent_once_more(batches: Batches, clock: Any) -> None:
+    now = now_ms()
+    put_timers_at(batches, [now - LATE_MS - 1, now - LATE_MS])
+    assert send_late(batches) == 0  # they wait to be sent for the first time
+    assert move(batches) == 2
+    assert send_late(batches) == 1
+    clock.shift(0.001)
+    assert send_late(batches) == 2
+
+
+def test_a_timer_that_cannot_be_read_is_an_error_and_is_passed_over(batches: Batches, clock: Any) -> None:
+    dues = put_timers(batches, 2)
+    put_unreadable(batches, dues[0] - 1)
+    sent: list[int] = []
+    with queue(lambda messages: sent.extend(message["due"] for message in messages) or []):
+        with pytest.raises(ValueError, match="nonsense"):
+            move(batches)
+        assert sent == dues
+        assert move(batches) == 0
+        clock.shift(3600)
+        with pytest.raises(ValueError, match="nonsense"):
+            send_late(batches)
+
+
+def test_a_late_timer_that_the_queue_refuses_is_an_error(batches: Batches, clock: Any) -> None:
+    put_timers(batches, 1)
+    move(batches)
+    clock.shift(3600)
+    with queue(lambda messages: ["0"]), pytest.raises(NotSent):
+        send_late(batches)
+
+
+def test_what_is_behind_messages_that_the_queue_refuses_is_not_taken_for_sent(batches: Batches, clock: Any) -> None:
+    """Batches are on their way at a time: those behind may have been taken before the refusal is known."""
+    dues = put_timers(batches, 30)
+    refused = dues[0]
+    with (
+        queue(lambda messages: [str(n) for n, message in enumerate(messages) if message["due"] == refused]),
+        pytest.raises(NotSent),
+    ):
+        move(batches)
+    sent: list[int] = []
+    with queue(lambda messages: sent.extend(message["due"] for message in messages) or []):
+        move(batches)
+    assert sorted(sent) == dues
+
+
+def test_when_the_queue_takes_no_more_nothing_further_is_offered(batches: Batches, clock: Any) -> None:
+    put_timers(batches, 10 * (_WAITING + 10))
+    offered: set[int] = set()
+
+    def refuse(messages: list[Json]) -> list[str]:
+        offered.add(messages[0]["due"])
+        return [str(number) for number in range(len(messages))]
+
+    with queue(refuse), pytest.raises(NotSent):
+        move(batches)
+    assert len(offered) <= _WAITING

@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 import pytest
 
 from stepwell.aws.engine.session import now_ms
-from stepwell.aws.engine.sweep import next_look, overdue
+from stepwell.aws.engine.sweep import LATE_MS, next_look, overdue
+from stepwell.aws.engine.watches import KEPT_MS, YOUNG_MS, Watches, due_watches, watch_item
 from stepwell.aws.resources import Resources
+from stepwell.aws.table.items import put_items, read_item
+from stepwell.aws.table.keys import STATUS_SHARDS, shard_of, watch_key
+from stepwell.aws.table.run_records import Record, StoredState
+from stepwell.core.compile import compile_plan
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.events.events import event_from
 from stepwell.core.plan import Plan
 from stepwell.core.run.messages import AttemptLost, Fact, RunStarted
-from stepwell.core.run.run import Run, RunStatus
+from stepwell.core.run.run import PauseState, PauseStatus, Run, RunStatus, new_run
 from stepwell.testing.account.meter import Meter, metered
 from stepwell.testing.batches import LOST, Batches, Crash, Json, handler_step
 
@@ -223,6 +230,88 @@ def test_lists_show_runs_that_wait(batches: Batches, clock: Any) -> None:
     ticks(batches, clock, 8)
     listed = [run for _, run in batches.session.store.lists.runs_of_status("running", None, 10)]
     assert listed == [run.run.id for run, _ in batches.runs()]
+
+
+# --- which watch a run needs -----------------------------------------------------------------------------------------
+
+CREATED = 1_780_308_030_000
+SOON_MS = 2 * MINUTE_MS
+DELAYED = compile_plan(
+    parse_definition(
+        {"id": "f", "triggers": [{"event": "go"}], "steps": {"a": handler_step({"step": "$trigger", "wait": "10m"})}}
+    ).normalised(),
+    1,
+)
+
+
+def delayed(late_at: int, watched: int | None = None) -> Record:
+    """A run of which something is late at this time, and that has this watch."""
+    run = new_run("run", DELAYED, CREATED)._replace(pauses=(PauseState(PauseStatus.DELAYED, late_at - LATE_MS),))
+    event = event_from({"name": "go", "id": "e", "ts": CREATED})
+    return Record(run, DELAYED, event, 0, stored=StoredState(watched=watched))
+
+
+def has_watch(resources: Resources, at: int) -> bool:
+    return read_item(resources.table, watch_key("run", at)) is not None
+
+
+def test_a_run_gets_a_watch_once_it_is_not_young_any_more(resources: Resources) -> None:
+    """Before, it is found by its entry in the index."""
+    old, at = CREATED + YOUNG_MS, CREATED + YOUNG_MS + 10 * MINUTE_MS
+    watches = Watches(resources)
+    assert watches.of_change(delayed(at), old - 1) is None
+    assert not has_watch(resources, at)
+    assert watches.of_change(delayed(at), old) == at
+    assert has_watch(resources, at)
+
+
+@pytest.mark.parametrize("more", [SOON_MS, SOON_MS - 1, 0, -MINUTE_MS])
+def test_what_is_late_soon_is_looked_at_when_the_change_is_surely_written(resources: Resources, more: int) -> None:
+    now = CREATED + YOUNG_MS
+    assert Watches(resources).of_change(delayed(now + more), now) == now + SOON_MS
+    assert has_watch(resources, now + SOON_MS)
+
+
+@pytest.mark.parametrize(
+    ("known", "is_enough"),
+    [(SOON_MS - 1, False), (SOON_MS, True), (10 * MINUTE_MS, True), (10 * MINUTE_MS + 1, False), (None, False)],
+)
+def test_a_watch_is_enough_if_it_comes_neither_at_once_nor_too_late(
+    resources: Resources, known: int | None, is_enough: bool
+) -> None:
+    now = CREATED + YOUNG_MS
+    watched, at = None if known is None else now + known, now + 10 * MINUTE_MS
+    assert Watches(resources).of_change(delayed(at, watched), now) == (watched if is_enough else at)
+    assert has_watch(resources, at) is not is_enough
+
+
+def test_a_run_that_only_waits_for_a_far_timer_needs_no_watch(resources: Resources) -> None:
+    now = CREATED + YOUNG_MS
+    far = delayed(now + LATE_MS + 14 * MINUTE_MS + 1, watched=7)
+    assert Watches(resources).of_change(far, now) == 7
+    assert Watches(resources).of_change(delayed(now + LATE_MS + 14 * MINUTE_MS, watched=7), now) != 7
+
+
+def test_a_watch_is_due_at_its_time_and_each_once(resources: Resources) -> None:
+    runs = [f"run{number}" for number in range(40)]
+    shard, now = 3, CREATED
+    runs = [run for run in runs if shard_of(run, STATUS_SHARDS) == shard][:3]
+    at = now + SOON_MS
+    put_items(resources.table, [watch_item(run, at + number - 1, now) for number, run in enumerate(runs)])
+
+    def due(now: int, after: str = "") -> list[str]:
+        return [key["sk"]["S"] for page in due_watches(resources.table, shard, after, now) for key in page]
+
+    first, second = (watch_key(run, at)["sk"]["S"] for run in runs[:2])  # none is written for earlier than soon
+    assert due(at - 1) == []
+    assert due(at) == sorted([first, second])
+    assert due(at, after=min(first, second)) == [max(first, second)]
+    assert len(due(at + 1)) == 3
+
+
+def test_a_watch_is_kept_for_a_day_after_its_time(resources: Resources) -> None:
+    assert int(watch_item("run", CREATED + HOUR_S * 1000, CREATED)["ttl"]["N"]) == CREATED // 1000 + HOUR_S + DAY_S
+    assert KEPT_MS == DAY_S * 1000
 
 
 # --- whatever happens ------------------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""What people ask for through the API: what could not be done is said, and nothing is left half done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from stepwell.aws import clients
+from stepwell.aws.engine.session import now_ms
+from stepwell.core.routing.versions import deleted, paused, resumed
+from stepwell.core.run.approvals import Link
+from stepwell.core.run.messages import Outcome
+from stepwell.core.run.run import RunStatus
+from stepwell.platform import NotWritten
+from stepwell.testing.batches import LOST, Batches, Json, handler_step
+from tests.aws.test_sweep import failing
+
+ASKS = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
+
+
+@contextmanager
+def sent_messages() -> Iterator[list[tuple[str, int]]]:
+    """The kinds of the messages that the engine sends, each with the seconds until it comes."""
+    found: list[tuple[str, int]] = []
+
+    def note(params: Json, **_: Any) -> None:
+        for entry in json.loads(params["body"])["Entries"]:
+            found.append((json.loads(entry["MessageBody"])["stepwell"], entry.get("DelaySeconds", 0)))
+
+    events = clients.client("sqs").meta.events
+    events.register("before-call.sqs.SendMessageBatch", note, unique_id="sent")
+    try:
+        yield found
+    finally:
+        events.unregister("before-call.sqs.SendMessageBatch", unique_id="sent")
+
+
+def asking(batches: Batches) -> Link:
+    """A run that asks people; the link by which they approve."""
+    batches.deploy({"ask": ASKS})
+    batches.send()
+    batches.drain()
+    ((stored, _),) = batches.runs()
+    return Link(stored.run.id, 0, 1, "approved", now_ms() + 600_000)
+
+
+def cancel(batches: Batches) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    batches.send()
+    batches.drain()
+    batches.control.cancel(batches.runs()[0][0].run.id)
+
+
+def decide(batches: Batches) -> None:
+    assert batches.control.decide(asking(batches), Outcome(b"{}"))
+
+
+@pytest.mark.parametrize("end", [cancel, decide])
+def test_who_ends_a_run_has_somebody_look_at_it_when_the_request_must_be_over(
+    batches: Batches, clock: Any, end: Callable[[Batches], None]
+) -> None:
+    """Not before: by then it is written, or never will be."""
+    with sent_messages() as sent:
+        end(batches)
+    assert sent.count(("ended", 10)) == 1
+
+
+def test_who_resumes_a_function_has_it_looked_at_at_once_and_when_the_request_must_be_over(batches: Batches) -> None:
+    batches.deploy({"a": handler_step()})
+    with sent_messages() as sent:
+        batches.control.change_routing("f", lambda old, versions, now: paused(old, drop=False))
+    assert sent == []
+    with sent_messages() as sent:
+        batches.control.change_routing("f", lambda old, versions, now: resumed(old))
+    assert sent == [("release", 10), ("release", 0)]
+    with sent_messages() as sent:
+        batches.control.change_routing("f", lambda old, versions, now: resumed(old))
+    assert sent == [("release", 0)]
+
+
+def test_a_decision_that_could_not_be_written_is_no_success(batches: Batches, clock: Any) -> None:
+    link = asking(batches)
+    with (
+        failing("dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: "R#" in body),
+        pytest.raises(NotWritten, match="could not be written"),
+    ):
+        batches.control.decide(link, Outcome(b"{}"))
+    assert batches.control.decide(link, Outcome(b"{}"))
+    batches.drain()
+    assert [stored.run.status for stored, _ in batches.runs()] == [RunStatus.COMPLETED]
+
+
+def test_nobody_decides_twice_nor_on_another_attempt_nor_after_the_time(batches: Batches, clock: Any) -> None:
+    link = asking(batches)
+    other = Link(link.run_id, 0, 2, "approved", link.expires_at)
+    assert not batches.control.decide(other, Outcome(b"1"))
+    assert not batches.control.decide(Link("a" * 26, 0, 1, "approved", link.expires_at), Outcome(b"1"))
+    late = Link(link.run_id, 0, 1, "approved", now_ms())
+    assert not batches.control.decide(late, Outcome(b"1"))
+    assert batches.control.decide(link, Outcome(b"2"))
+    assert not batches.control.decide(link, Outcome(b"2"))
+    batches.drain()
+    assert [attempt.output for _, attempts in batches.runs() for attempt in attempts] == [b"2"]
+
+
+def test_of_a_deleted_function_all_runs_are_cancelled_page_by_page_and_no_others(
+    batches: Batches, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepwell.aws.engine.function_messages._CANCELLED_AT_ONCE", 2)
+    waits = {"a": handler_step({"step": "$trigger", "wait": "10m"})}
+    batches.deploy(waits)
+    batches.deploy(waits, id="g")
+    for number in range(4):
+        batches.send(data={"n": number})
+    batches.drain()
+    batches.control.change_routing("f", lambda old, versions, now: deleted(old))
+    batches.control.cancel_runs("f")
+    batches.drain()
+    statuses = sorted((stored.function, stored.run.status.name) for stored, _ in batches.runs())
+    assert statuses == [("f", "CANCELLED")] * 4 + [("g", "RUNNING")] * 4
