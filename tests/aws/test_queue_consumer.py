@@ -122,6 +122,57 @@ def test_a_message_that_cannot_be_read_comes_again_alone(batches: Batches) -> No
     assert statuses(batches) == [RunStatus.COMPLETED] * 2
 
 
+@contextmanager
+def answers_get_lost(batches: Batches, of: bytes) -> Iterator[None]:
+    """What is written under this key is written, but the answer is lost: the client asks once more."""
+    lost: list[bytes] = []
+
+    def write(params: Json, **_: Any) -> None:
+        body = params["body"]
+        if of in body and body not in lost:
+            lost.append(body)
+            batches.outside_db.put_item(**_from_wire(orjson.loads(body)))
+
+    events = clients.client("dynamodb").meta.events
+    events.register_first("before-call.dynamodb.PutItem", write)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.dynamodb.PutItem", write)
+    assert lost
+
+
+def _from_wire(value: Any) -> Any:
+    """A request as boto3 takes it: bytes are base64 on the wire."""
+    if isinstance(value, dict):
+        return {
+            name: b64decode(item) if name == "B" and isinstance(item, str) else _from_wire(item)
+            for name, item in value.items()
+        }
+    return list(map(_from_wire, value)) if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("of", [b"E#x", b"R#"])
+def test_an_event_is_accepted_and_its_run_starts_once_though_the_answer_to_a_write_is_lost(
+    batches: Batches, of: bytes
+) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
+    with answers_get_lost(batches, of):
+        assert failed(batches.consumer.route(sqs_event([envelope(id="x")]))) == []
+    assert len(batches.invoked) == 1
+
+
+def test_the_next_step_starts_once_though_the_answer_to_the_write_of_a_run_is_lost(batches: Batches) -> None:
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step(), "b": handler_step("a")})
+    batches.send()
+    batches.drain()
+    with answers_get_lost(batches, b"R#"):
+        assert failed(batches.consumer.advance(sqs_event([destination(batches.invoked[0], {})]))) == []
+    assert [payload["ctx"]["step_id"] for payload in batches.invoked] == ["a", "b"]
+
+
 # --- what is believed ------------------------------------------------------------------------------------------------
 
 
