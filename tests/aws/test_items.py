@@ -130,8 +130,8 @@ def test_results_that_stand_elsewhere_are_read_once_and_when_they_are_needed() -
     assert (0 in results, 1 in results, 3 in results) == (True, True, False)
     assert (sorted(results), len(results), results[0]) == ([0, 1, 2], 3, b"near")
     assert reads == []
-    more = results | {1: b"newer", 4: b"new"}
-    assert (more[1], more[4], len(more), 4 in results) == (b"newer", b"new", 4, False)
+    more = results | {0: b"newer", 1: b"close", 4: b"new"}
+    assert (more[0], more[1], more[4], len(more), 4 in results) == (b"newer", b"close", b"new", 4, False)
     assert reads == []
     assert (results[1], results[2], more[2]) == (b"far", b"away", b"away")
     assert len(reads) == 1
