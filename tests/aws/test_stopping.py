@@ -16,7 +16,7 @@ from stepwell.aws.queues.messages import stop_message
 from stepwell.aws.resources import Resources
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.run.run import RunStatus
-from stepwell.testing.batches import Batches, Json, handler_step, sqs_event
+from stepwell.testing.batches import LOST, Batches, Json, handler_step, sqs_event
 
 DOCKER = {"type": "docker", "image": "busybox"}
 
@@ -134,12 +134,26 @@ def test_a_container_that_counts_as_lost_does_not_run_beside_the_next_attempt(
     assert before.isdisjoint(ecs.running)
 
 
+def test_the_container_of_one_attempt_is_stopped_alone(containers: Batches, ecs: Ecs) -> None:
+    own = containers.session.dispatcher.containers
+    own.stop("a" * 26)
+    own.stop(run_id(containers), "a", 2)
+    own.stop(run_id(containers), "c", 1)
+    assert len(ecs.running) == 2
+    own.stop(run_id(containers), "a", 1)
+    (task,) = ecs.running.values()
+    assert '"step":"b"' in json.dumps(task).replace("\\", "")
+    own.stop(run_id(containers), "b")
+    assert ecs.running == {}
+
+
 def test_a_run_without_containers_asks_ecs_for_nothing(resources: Resources, clock: Any, ecs: Ecs) -> None:
     asked: list[str] = []
     events = clients.client("ecs").meta.events
     events.register_first("before-call.ecs", lambda model, **_: asked.append(model.name), unique_id="asked")
     batches = Batches(replace(resources, cluster="stepwell"))
-    batches.deploy({"a": handler_step({"step": "$trigger", "wait": "10m"})})
+    batches.answer = lambda ctx: LOST
+    batches.deploy({"a": handler_step()})
     batches.send()
     batches.drain()
     batches.control.cancel(run_id(batches))

@@ -11,8 +11,10 @@ import pytest
 
 from stepwell.aws import clients
 from stepwell.aws.engine.session import now_ms
-from stepwell.aws.engine.sweeper import Sweeper
-from stepwell.aws.table.keys import run_key
+from stepwell.aws.engine.sweeper import Sweeper, open_runs
+from stepwell.aws.engine.watches import watch_item
+from stepwell.aws.table.items import put_items, read_item
+from stepwell.aws.table.keys import STATUS_SHARDS, run_key, shard_of, sweep_key
 from stepwell.core.run.run import RunStatus, StepStatus, pack
 from stepwell.testing.account.meter import metered
 from stepwell.testing.batches import LOST, Batches, Json, destination, handler_step, sqs_event
@@ -196,6 +198,50 @@ def test_a_sweep_that_has_no_time_left_goes_on_the_next_time_and_begins_again_af
     looked_at = [run for some in rounds for run in some]
     assert looked_at[: len(everything)] == everything
     assert looked_at[len(everything) : 2 * len(everything)] == everything[: len(looked_at) - len(everything)]
+
+
+def test_open_runs_are_listed_from_where_somebody_stopped(batches: Batches) -> None:
+    """Those that run, and those that have failed while an attempt still runs."""
+    batches.answer = lambda ctx: {"status": 400} if ctx["step_id"] == "a" else LOST
+    batches.deploy({"a": handler_step({"step": "$trigger", "if": "event.data.n % 2 == 0"}), "b": handler_step()})
+    for number in range(30):
+        batches.send(data={"n": number})
+    batches.drain()
+    listed: list[str] = []
+    for shard in range(STATUS_SHARDS):
+        whole = [row.run_id for rows, _ in open_runs(batches.resources, shard, 100) for row in rows]
+        assert one_by_one(batches, shard) == whole
+        listed += whole
+    assert sorted(listed) == sorted(stored.run.id for stored, _ in batches.runs())
+    assert {stored.run.status for stored, _ in batches.runs()} == {RunStatus.RUNNING, RunStatus.FAILED}
+
+
+def one_by_one(batches: Batches, shard: int) -> list[str]:
+    """The open runs of a shard, of which each is read in a process of its own."""
+    found, start = list[str](), None
+    while True:
+        for rows, following in open_runs(batches.resources, shard, 1, start):
+            found += [row.run_id for row in rows]
+            if following is not None:
+                start = following
+                break
+        else:
+            return found
+
+
+def test_what_one_part_of_a_sweep_has_done_is_written_down_though_another_failed(batches: Batches, clock: Any) -> None:
+    now = now_ms()
+    put_items(batches.resources.table, [watch_item("run", now, now)])
+    clock.shift(600)
+    shard = shard_of("run", STATUS_SHARDS)
+    with (
+        failing("dynamodb", "Query", "ProvisionedThroughputExceededException", lambda body: "IndexName" in body),
+        pytest.raises(clients.client("dynamodb").exceptions.ProvisionedThroughputExceededException),
+    ):
+        batches.scheduler.sweeper.sweep(shard, until=now_ms() + 1000)
+    progress = read_item(batches.resources.table, sweep_key(shard))
+    assert progress is not None
+    assert progress["w"]["S"].endswith("#run")
 
 
 def test_an_attempt_that_was_lost_after_its_run_failed_is_closed(batches: Batches, clock: Any) -> None:
