@@ -75,7 +75,7 @@ def test_as_many_are_claimed_as_there_are_slots_programs_and_calls_by_themselves
 
 
 def test_what_needs_no_slot_any_more_holds_up_no_other() -> None:
-    steps = {"a": step(), "b": step()}
+    steps: Any = {"a": step(), "b": step()}
     transition = fold(new(**steps), facts(RunStarted(), AttemptStarted(0, 1)), NOW, FreeSlots(1, 0))
     assert transition.claims == [Claim(0, 1, None, holds_slot=True), Claim(1, 1, None)]
     steps["a"] |= HTTP
@@ -269,7 +269,7 @@ def test_the_end_is_told_again_only_if_its_message_comes_again() -> None:
 
 
 def test_a_failed_run_that_is_told_again_stops_nothing() -> None:
-    steps = {"a": step(), "b": step()}
+    steps: Any = {"a": step(), "b": step()}
     failed = AttemptEnded(0, 1, Outcome(error=Error("exit", "1"), retryable=False))
     record = begun(cause=MESSAGE, **steps)
     ended = fold(record, facts(failed, AttemptEnded(1, 1, OK), cause=MESSAGE), NOW, FREE).record
@@ -348,7 +348,7 @@ def test_the_key_of_a_wait_is_made_of_what_is_known_then() -> None:
 
 def test_only_long_runs_keep_their_outputs_joined_for_the_next_input() -> None:
     for count, is_joined in ((16, False), (17, True)):
-        steps = {f"s{n}": step(f"s{n - 1}") if n else step() for n in range(count)}
+        steps: Any = {f"s{n}": step(f"s{n - 1}") if n else step() for n in range(count)}
         record = begun(**steps)
         assert (record.joined is not None) == is_joined
         after = fold(record, facts(AttemptEnded(0, 1, Outcome(b"1"))), NOW, FREE).record

@@ -82,7 +82,8 @@ def test_events_are_accepted_and_runs_started_a_piece_at_a_time_in_their_order()
     scene = Scene(plan_of())
     pace = Pieces(2)
     pieces = steps(scene, pace, *many(5))
-    stored, runs = [], []
+    stored: list[int] = []
+    runs: list[int] = []
     for _ in pieces:
         stored.append(len(scene.store.events))
         runs.append(len(scene.store.runs))

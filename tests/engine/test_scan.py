@@ -293,7 +293,7 @@ def test_what_could_not_be_written_of_one_run_comes_again_and_others_are_done() 
 
     class Refusing(MemoryBatch):
         def commit(self, transitions: Sequence[Transition]) -> Any:
-            answers = []
+            answers: list[RunRecord | NotWritten | None] = []
             for transition in transitions:
                 is_two = transition.record.run.id == two
                 answers += [NotWritten("throttled")] if is_two else super().commit([transition])

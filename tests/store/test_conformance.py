@@ -10,7 +10,18 @@ import pytest
 
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.plan import Plan
-from stepwell.core.run.messages import AttemptEnded, CancelRequested, Error, EventArrived, Fact, Outcome, RunStarted
+from stepwell.core.run.messages import (
+    AttemptEnded,
+    CancelRequested,
+    CarriedOver,
+    Error,
+    EventArrived,
+    Fact,
+    Outcome,
+    RetryDue,
+    RunResumed,
+    RunStarted,
+)
 from stepwell.core.run.run import RunStatus, new_run
 from stepwell.engine.fold import fold
 from stepwell.platform import Accepted, Batch, FreeSlots, NewEvent, RunFact, RunRecord
@@ -209,6 +220,57 @@ def test_a_run_of_many_steps_is_read_as_it_was_written_at_each_change(store: Sto
     assert essence(reloaded(store)) == essence(record)
 
 
+def test_only_the_last_word_of_a_step_that_was_tried_again_is_read(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition(a={**FIRST, "retries": {"attempts": 2}}, b={**FIRST, "retries": {"attempts": 1}}))
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    start(batch, plan, event)
+    failed = Outcome(error=Error("exit", "exit code 1", output=b'{"x":1}'))
+    commit(batch, "a" * 26, AttemptEnded(0, 1, failed), AttemptEnded(1, 1, failed))
+    store.end(batch)
+    record = reloaded(store)
+    assert (dict(record.outputs), dict(record.errors)) == ({}, {}), "they are tried again"
+    batch = store.begin(NOW + 1)
+    commit(batch, "a" * 26, RetryDue(0, 1), RetryDue(1, 1))
+    last = Outcome(error=Error("timeout", "too late", status=500))
+    record = commit(batch, "a" * 26, AttemptEnded(0, 2, Outcome(b'"done"')), AttemptEnded(1, 2, last))
+    store.end(batch)
+    assert record.outputs == {0: b'"done"'}
+    assert essence(reloaded(store)) == essence(record)
+    assert orjson.loads(record.errors[1])["kind"] == "timeout"
+
+
+def test_what_a_run_took_over_from_an_earlier_one_is_read_as_its_own(store: StoreUnderTest) -> None:
+    steps = {"a": FIRST, "b": {**CODE, "after": [{"step": "a"}]}, "c": {**CODE, "after": [{"step": "b"}]}}
+    plan = store.deploy(definition(**steps))
+    (event,) = put(store, event_of())
+    batch = store.begin()
+    batch.add(RunRecord(new_run("a" * 26, plan, batch.now), plan, event, event.position + 7, rerun_of="b" * 26))
+    resumed = RunResumed(2, (CarriedOver(0, Outcome(b"1")), CarriedOver(1, Outcome(b"2"))), (0, 1, 2), ())
+    record = commit(batch, "a" * 26, resumed)
+    store.end(batch)
+    assert record.outputs == {0: b"1", 1: b"2"}
+    assert record.after == event.position + 7
+    assert essence(reloaded(store)) == essence(record)
+
+
+def test_each_run_of_a_batch_is_read_as_it_was_written(store: StoreUnderTest) -> None:
+    plan, other = store.deploy(definition()), store.deploy(definition("g"))
+    events = put(store, event_of(id="e1"), event_of(id="e2", user={"id": "ada"}))
+    batch = store.begin()
+    ids = [letter * 26 for letter in "abc"]
+    records = [start(batch, *item) for item in zip((plan, other, plan), (*events, events[1]), ids, strict=True)]
+    assert [essence(batch.load(ids)[run_id]) for run_id in ids] == [essence(record) for record in records]
+    records[1] = commit(batch, ids[1], ended(0, "two"))
+    store.end(batch)
+    store.reopen()
+    batch = store.begin(NOW + 1)
+    found = batch.load([ids[2], "z" * 26, ids[1], ids[0]])
+    assert sorted(found) == ids
+    assert [essence(found[run_id]) for run_id in ids] == [essence(record) for record in records]
+    store.end(batch)
+
+
 def test_a_fact_that_changes_nothing_is_committed(store: StoreUnderTest) -> None:
     plan = store.deploy(definition())
     (event,) = put(store, event_of())
@@ -249,6 +311,43 @@ def test_an_open_wait_is_found_until_it_is_closed(store: StoreUnderTest, edge: d
     assert (waits(batch, paid), waits(batch, other)) == (expected, [])
     commit(batch, "a" * 26, EventArrived(0, "p"))
     store.end(batch)
+    batch = store.begin()
+    assert waits(batch, paid) == []
+    store.end(batch)
+
+
+@pytest.mark.parametrize("edge", [BY_KEY, BY_NAME])
+def test_all_runs_that_wait_for_an_event_are_found_each_with_its_deadline(
+    store: StoreUnderTest, edge: dict[str, Any]
+) -> None:
+    plan = store.deploy(definition(a={**CODE, "after": [edge]}))
+    (event,) = put(store, event_of(data={"n": 1}))
+    ids = [f"{letter}" * 26 for letter in "abc"]
+    for late, run_id in enumerate(ids):
+        batch = store.begin(NOW + late)
+        start(batch, plan, event, run_id)
+        store.end(batch)
+    batch = store.begin(NOW + 3)
+    paid = event_of("paid", "p", data={"n": 1 if edge is BY_KEY else 2})
+    assert sorted(waits(batch, paid)) == [(name, 0, NOW + late + 3_600_000) for late, name in enumerate(ids)]
+    commit(batch, ids[1], EventArrived(0, "p"))
+    store.end(batch)
+    batch = store.begin(NOW + 4)
+    assert sorted(name for name, _, _ in waits(batch, paid)) == [ids[0], ids[2]]
+    store.end(batch)
+
+
+def test_a_run_that_fails_waits_for_nothing(store: StoreUnderTest) -> None:
+    plan = store.deploy(definition(a=FIRST, b={**CODE, "after": [BY_NAME]}))
+    (event,) = put(store, event_of(data={"n": 1}))
+    batch = store.begin()
+    start(batch, plan, event)
+    paid = event_of("paid", "p", data={"n": 2})
+    assert len(waits(batch, paid)) == 1
+    error = Error("exit", "exit code 1")
+    record = commit(batch, "a" * 26, AttemptEnded(0, 1, Outcome(error=error, retryable=False)))
+    store.end(batch)
+    assert record.run.status is RunStatus.FAILED
     batch = store.begin()
     assert waits(batch, paid) == []
     store.end(batch)
