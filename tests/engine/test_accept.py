@@ -101,7 +101,7 @@ class Full(MemoryBatch):
         return answers
 
 
-def test_an_event_that_cannot_be_written_comes_again_and_holds_up_no_other() -> None:
+def test_an_event_that_cannot_be_written_comes_again_and_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of())
     events = [
         IncomingEvent(event_of(id=name), cause=Cause(f"message of {name}", redelivered=False))
@@ -109,6 +109,7 @@ def test_an_event_that_cannot_be_written_comes_again_and_holds_up_no_other() -> 
     ]
     undone = scene.engine.process(Full(scene.store, NOW), events, [])
     assert undone.causes == {"message of large"}
+    assert caplog.messages == ["event large is not accepted yet: full"]
     assert [record.event.id for record in scene.store.runs.values()] == ["one", "two"]
 
 
@@ -138,12 +139,15 @@ class _Throttled:
         return counts
 
 
-def test_an_event_whose_value_cannot_be_claimed_comes_again_and_has_started_those_before() -> None:
+def test_an_event_whose_value_cannot_be_claimed_comes_again_and_has_started_those_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     once = {"idempotency": "event.data.order"}
     scene = Scene(plan_of("f", fields=once), plan_of("g", fields=once))
     event = IncomingEvent(event_of(data={"order": 1}), cause=MESSAGE)
     undone = scene.engine.process(Throttled(scene.store, NOW), [event], [])
     assert undone.causes == {"m"}
+    assert caplog.messages == ["event e has not started all of its runs yet: throttled"]
     assert [record.plan.function_id for record in scene.store.runs.values()] == ["f"]
 
 

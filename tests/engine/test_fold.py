@@ -320,6 +320,13 @@ def test_results_of_an_earlier_run_are_kept_as_if_its_steps_had_run() -> None:
     assert transition.claims == [Claim(1, 1, None)]
 
 
+def test_a_step_that_had_failed_in_an_earlier_run_has_its_error_and_no_output() -> None:
+    record = new(a=step(), b=step({"step": "a", "on": "failure"}))
+    failed = CarriedOver(0, Outcome(error=Error("exit", "1")))
+    transition = fold(record, facts(RunResumed(1, (failed,), (0, 1), ())), NOW, FREE)
+    assert (dict(transition.record.outputs), list(transition.record.errors)) == ({}, [0])
+
+
 @pytest.mark.parametrize(("condition", "runs"), [("steps.a.x == 1", True), ("steps.a.x == 2", False)])
 def test_a_condition_reads_the_result_that_has_just_come(condition: str, runs: bool) -> None:
     record = begun(a=step(), b=step({"step": "a", "if": condition}))

@@ -333,13 +333,15 @@ class Unreadable(MemoryBatch):
 
 
 @pytest.mark.parametrize("method", ["load", "pending_outcomes"])
-def test_facts_of_a_run_that_cannot_be_read_are_handed_back(method: str) -> None:
+def test_facts_of_a_run_that_cannot_be_read_are_handed_back(method: str, caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of())
     scene.send(event_of())
     run_id = scene.run.id
     fact = RunFact(run_id, CancelRequested())
     assert scene.engine.process(Unreadable(scene.store, run_id, method), [], [fact]).facts == [fact]
     assert scene.run.status is RunStatus.RUNNING
+    words = {"load": "cannot be read", "pending_outcomes": "cannot be decided; its facts are put aside"}
+    assert f"run {run_id} {words[method]}" in caplog.messages
 
 
 def test_what_cannot_be_read_at_all_is_the_whole_batchs_unless_its_messages_come_again() -> None:
