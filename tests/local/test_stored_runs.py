@@ -206,6 +206,19 @@ def test_of_more_bytes_than_may_be_in_memory_the_oldest_go_until_it_is_enough(
     assert runs.store.load(["b"])["b"] is first["b"], "what is gone is not counted"
 
 
+def test_bytes_of_a_run_that_has_ended_are_not_counted_any_more(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = runs.deploy(a={**CODE, "after": START}, b={**CODE, "after": [{"step": "a"}]})
+    large = Outcome(b'"' + b"x" * 98 + b'"')
+    runs.add(plan, "over", RunStarted())
+    runs.fold("over", AttemptEnded(0, 1, large))
+    runs.fold("over", AttemptEnded(1, 1, large))
+    runs.add(plan, "open", RunStarted())
+    record = runs.fold("open", AttemptEnded(0, 1, large))
+    monkeypatch.setattr(run_cache, "_MOST_BYTES", 150)
+    runs.store.cache.evict(())
+    assert runs.store.load(["open"])["open"] is record
+
+
 def test_a_batch_that_is_rolled_back_leaves_runs_as_they_were(runs: Runs) -> None:
     plan = runs.deploy()
     record = runs.add(plan, "r", RunStarted())
