@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stepwell.core.routing.versions import Canary, Routing
+from stepwell.core.routing.versions import Canary, Routing, paused, resumed
 from stepwell.core.run.messages import Error, Outcome
 from stepwell.core.run.run import RunStatus
 from stepwell.local.code.in_use import code_in_use
@@ -106,6 +106,21 @@ def test_an_open_run_keeps_its_event_and_what_came_after_it(tmp_path: Path) -> N
         assert [event.event.id for event in it.queries.read_events(limit=10).items] == [more, started]
         await it.platform.travel(100 * DAY_MS)
         assert [run.run.status for run in it.runs(started)] == [RunStatus.COMPLETED]
+
+    on_platform(tmp_path, test)
+
+
+def test_an_event_that_is_kept_for_a_paused_function_stays_until_that_has_run(tmp_path: Path) -> None:
+    async def test(it: Scripted) -> None:
+        await it.deploy()
+        change = it.platform.registration.change_routing
+        await change("f", lambda routing, versions, now: paused(routing, drop=False))
+        kept = await it.send()
+        it.platform.clock.advance(31 * DAY_MS)
+        await clean(it.platform, 30)
+        await change("f", lambda routing, versions, now: resumed(routing))
+        await it.platform.until_idle()
+        assert [run.run.status for run in it.runs(kept)] == [RunStatus.COMPLETED]
 
     on_platform(tmp_path, test)
 
