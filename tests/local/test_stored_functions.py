@@ -11,6 +11,9 @@ import pytest
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.events.events import Event, event_from
 from stepwell.core.routing.versions import Release, Routing, State, paused, resumed
+from stepwell.core.run.run import RunStatus
+from stepwell.event_types.changes import check_type
+from stepwell.event_types.registry import TypeVersion
 from stepwell.local.store.functions import GUARD_EVERY_MS, Registered
 from stepwell.local.store.store import LocalStore
 from stepwell.platform import NewEvent
@@ -241,6 +244,119 @@ def test_a_change_knows_the_versions_that_there_are(store: LocalStore) -> None:
     assert seen == [(1, 2, NOW + 1)]
 
 
+# --- canaries --------------------------------------------------------------------------------------------------------
+
+
+def chosen(store: LocalStore, count: int = 400) -> list[int]:
+    """The versions that many events choose."""
+    catalog = store.catalog()
+    plans = (catalog.choose("f", event_of(id=f"e{number}", data={"n": number % 2})) for number in range(count))
+    return [plan.version for plan in plans if plan is not None]
+
+
+def test_a_canary_gets_its_share_of_the_events(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, definition(step="b"), code="two", release=Release(weight=0.25))
+    assert set(chosen(store)) == {1, 2}
+    assert 40 < chosen(store).count(2) < 160
+    assert routing(store).live == 1
+
+
+def test_events_with_one_sticky_value_choose_one_version(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, definition(step="b"), code="two", release=Release(weight=0.5, sticky="event.data.n"))
+    versions = chosen(store)
+    assert [len(set(versions[half::2])) for half in (0, 1)] == [1, 1]
+
+
+def test_a_function_with_a_canary_can_be_paused_too(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, definition(step="b"), code="two", release=Release(weight=0.5))
+    store.functions.change("f", lambda routing, versions, now: paused(routing, drop=False), NOW)
+    assert store.catalog().is_paused("f")
+    store.functions.change("f", lambda routing, versions, now: resumed(routing), NOW)
+    assert not store.catalog().is_paused("f")
+
+
+def insert_runs(store: LocalStore, version: int, status: RunStatus, count: int, **columns: str) -> None:
+    fields = {"rerun_of": None, "replay": None, **columns}
+    sql = (
+        'INSERT INTO runs (id, function, version, event, "after", status, active, created_at, ended_at, state,'
+        " rerun_of, replay) VALUES (hex(randomblob(13)), 'f', ?, 1, 0, ?, 0, ?, ?, '', ?, ?)"
+    )
+    row = (version, int(status), NOW, NOW + 10, fields["rerun_of"], fields["replay"])
+    store.connection.executemany(sql, [row] * count)
+
+
+def guarded(store: LocalStore) -> None:
+    register(store, code="one")
+    register(store, definition(step="b"), code="two", release=Release(weight=0.5, guarded=True))
+    insert_runs(store, 1, RunStatus.COMPLETED, 20)
+
+
+def test_a_guarded_canary_whose_runs_fail_is_rolled_back_and_told_of_once(store: LocalStore) -> None:
+    guarded(store)
+    insert_runs(store, 2, RunStatus.FAILED, 20)
+    (told,) = store.functions.guard(NOW + GUARD_EVERY_MS)
+    assert (told.name, told.data["version"], told.data["to"]) == ("stepwell/function.rolled_back", 2, 1)
+    assert (routing(store).live, routing(store).canary) == (1, None)
+    assert set(chosen(store)) == {1}
+    assert store.functions.guard(NOW + 2 * GUARD_EVERY_MS) == []
+
+
+@pytest.mark.parametrize("column", ["rerun_of", "replay"])
+def test_runs_that_people_made_say_nothing_of_a_canary(store: LocalStore, column: str) -> None:
+    guarded(store)
+    insert_runs(store, 2, RunStatus.FAILED, 20, **{column: "x"})
+    assert store.functions.guard(NOW + GUARD_EVERY_MS) == []
+    assert routing(store).canary is not None
+
+
+# --- what is awaited -------------------------------------------------------------------------------------------------
+
+BY_NUMBER = {"event": "paid", "ttl": "1h", "match": "async.data.n == event.data.n"}
+
+
+def keys(store: LocalStore) -> int:
+    """Under how many keys an event is stored."""
+    return len(store.catalog().keys(event_of("paid", data={"n": 1})))
+
+
+def open_run(store: LocalStore, version: int) -> None:
+    sql = (
+        'INSERT INTO runs (id, function, version, event, "after", status, active, created_at, state)'
+        " VALUES ('r', 'f', ?, 1, 0, 0, 0, ?, '')"
+    )
+    store.connection.execute(sql, (version, NOW))
+
+
+def test_what_the_live_version_awaits_is_found_by_its_key(store: LocalStore) -> None:
+    register(store, definition(on={"event": "go"}, **{"async": BY_NUMBER}))
+    assert (store.catalog().is_awaited("paid"), keys(store)) == (True, 1)
+    register(store, code="other")
+    assert (store.catalog().is_awaited("paid"), keys(store)) == (False, 0)
+
+
+def test_what_a_canary_awaits_is_found_by_its_key(store: LocalStore) -> None:
+    register(store)
+    register(store, definition(**{"async": BY_NUMBER}), code="other", release=Release(weight=0.1))
+    assert (store.catalog().is_awaited("paid"), keys(store)) == (True, 1)
+
+
+def test_what_an_open_run_of_an_older_version_awaits_is_found_also_after_a_restart(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    register(store, definition(**{"async": BY_NUMBER}))
+    open_run(store, 1)
+    register(store, code="other")
+    assert (store.catalog().is_awaited("paid"), keys(store)) == (True, 1)
+    store.functions.retire(["f"], NOW)
+    again = LocalStore(tmp_path / "db")
+    assert (again.catalog().is_awaited("paid"), keys(again)) == (True, 1)
+    assert starts(again) == []
+    again.close()
+
+
 # --- a batch that is not to be ---------------------------------------------------------------------------------------
 
 
@@ -264,3 +380,12 @@ def test_a_batch_that_is_rolled_back_leaves_nothing_in_memory(store: LocalStore)
     again.flush()
     assert getattr(accepted, "position", None) == 2, "the position is free again"
     assert count(store, "person_ids") == 2, "who the event is about is written although it was known before"
+
+
+def test_types_of_a_batch_that_is_rolled_back_are_not_known(store: LocalStore) -> None:
+    batch = store.batch(NOW)
+    version = TypeVersion("go", "1", {"type": "object"})
+    store.types.register([(version, check_type(version))], NOW)
+    assert list(store.types.current().known) == ["go"]
+    batch.rollback()
+    assert list(store.types.current().known) == []
