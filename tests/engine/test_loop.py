@@ -351,6 +351,8 @@ def test_what_cannot_be_read_at_all_is_the_whole_batchs_unless_its_messages_come
     with pytest.raises(OSError, match="disk"):
         scene.engine.process(Unreadable(scene.store, "", "disk"), [], [fact])
     delivered = fact._replace(cause=MESSAGE)
+    with pytest.raises(OSError, match="disk"):
+        scene.engine.process(Unreadable(scene.store, "", "disk"), [], [delivered, fact])
     assert scene.engine.process(Unreadable(scene.store, "", "disk"), [], [delivered]).causes == {"m"}
 
 
@@ -406,7 +408,7 @@ def test_nothing_is_started_before_it_is_committed() -> None:
     assert scene.started() == []
 
 
-def test_several_messages_of_one_run_all_come_again() -> None:
+def test_several_messages_of_one_run_all_come_again(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(plan_of(a=step(), b=step()))
     scene.send(event_of())
 
@@ -416,6 +418,7 @@ def test_several_messages_of_one_run_all_come_again() -> None:
 
     ends = [RunFact(scene.run.id, AttemptEnded(i, 1, Outcome(b"1")), Cause(f"m{i}", redelivered=False)) for i in (0, 1)]
     assert scene.engine.process(Refusing(scene.store, NOW), [], ends).causes == {"m0", "m1"}
+    assert f"run {scene.run.id} is not changed yet: throttled" in caplog.messages
 
 
 # --- timers, reruns, replays -----------------------------------------------------------------------------------------

@@ -308,6 +308,21 @@ def test_a_wait_looks_at_so_many_events_and_then_others_have_their_turn() -> Non
         assert number >= 1 + place // 200
 
 
+def test_a_look_whose_expressions_take_long_is_done_an_event_at_a_time() -> None:
+    wait = {"event": "paid", "ttl": "1m", "match": f"!(async.{LONG})"}
+    scene = Scene(plan_of(a=step({"step": "$trigger", "async": wait})))
+    scene.send(event_of())
+    batch = scene.batch()
+    events = many(5, "paid", data={"list": LIST})
+    batch.put_events([NewEvent(event, (), (), ()) for event in events])
+    scene.now += TTL
+    seen = []
+    for _ in steps(scene, Pieces(10), facts=[RunFact(scene.run.id, DeadlinePassed(0))]):
+        seen.append(scene.run.pauses[0].status)
+    assert seen.count(PauseStatus.AWAITING) >= 5
+    assert seen[-1] is PauseStatus.EXPIRED
+
+
 def test_a_wait_whose_time_is_up_ends_when_all_events_were_looked_at() -> None:
     scene = Scene(plan_of(a=step(BY_NAME)))
     scene.send(event_of())
