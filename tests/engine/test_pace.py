@@ -8,11 +8,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from stepwell.core.events.events import Event
 from stepwell.core.run.messages import AttemptEnded, DeadlinePassed, Outcome
 from stepwell.core.run.run import PauseStatus
 from stepwell.engine.work import Undone
-from stepwell.platform import FoundWaits, IncomingEvent, NewEvent, OpenedWait, Route, RunFact, WaitPlace
+from stepwell.platform import (
+    DamagedRun,
+    FoundWaits,
+    IncomingEvent,
+    NewEvent,
+    OpenedWait,
+    Route,
+    RunFact,
+    RunRecord,
+    WaitPlace,
+)
 from stepwell.testing.memory import MemoryBatch
 from tests.engine.scene import NOW, Scene, event_of, plan_of, step
 
@@ -347,6 +359,33 @@ def test_a_wait_that_has_just_opened_goes_on_looking_and_does_not_pass() -> None
         list(steps(scene, Pieces(10), facts=[end]))
         assert scene.run.pauses[0].status is (PauseStatus.MATCHED if is_there else PauseStatus.AWAITING)
         assert scene.started() == (["b"] if is_there else [])
+
+
+class Breaking(MemoryBatch):
+    """Runs cannot be read from the second time on."""
+
+    def __init__(self, scene: Scene, error: Exception) -> None:
+        super().__init__(scene.store, scene.now)
+        self._error, self._reads = error, 0
+
+    def load(self, run_ids: Iterable[str]) -> dict[str, RunRecord]:
+        wanted = list(run_ids)
+        self._reads += bool(wanted)
+        if self._reads > 1:
+            raise self._error
+        return super().load(wanted)
+
+
+def test_a_look_is_not_forgotten_when_the_disk_cannot_be_read_and_is_when_its_run_is_damaged() -> None:
+    scene = Scene(plan_of(a=step(BY_NAME)))
+    scene.send(event_of())
+    lost(scene, *[0] * 450)
+    scene.now += TTL
+    facts = [RunFact(scene.run.id, DeadlinePassed(0))]
+    with pytest.raises(OSError, match="the disk"):
+        list(steps(scene, Pieces(10), facts=facts, batch=Breaking(scene, OSError("the disk"))))
+    list(steps(scene, Pieces(10), facts=facts, batch=Breaking(scene, DamagedRun("the row"))))
+    assert scene.run.pauses[0].status is PauseStatus.AWAITING
 
 
 def test_no_event_is_accepted_while_a_wait_looks() -> None:
