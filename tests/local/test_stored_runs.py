@@ -56,13 +56,13 @@ class Runs:
         batch = self.store.batch(NOW)
         event = batch.events(["e"])["e"]
         batch.add(RunRecord(new_run(run_id, plan, NOW), plan, event, event.position))
-        return self._commit(batch, run_id, facts, slots)
+        return self.commit(batch, run_id, facts, slots)
 
     def fold(self, run_id: str, *facts: Fact, slots: FreeSlots = FREE) -> RunRecord:
-        return self._commit(self.store.batch(NOW), run_id, facts, slots)
+        return self.commit(self.store.batch(NOW), run_id, facts, slots)
 
     @staticmethod
-    def _commit(batch: LocalBatch, run_id: str, facts: tuple[Fact, ...], slots: FreeSlots) -> RunRecord:
+    def commit(batch: LocalBatch, run_id: str, facts: tuple[Fact, ...], slots: FreeSlots) -> RunRecord:
         record = batch.load([run_id])[run_id]
         done = fold(record, [RunFact(run_id, fact) for fact in facts], NOW, slots)
         batch.commit([done if facts else Transition(record, record, (), (), ())])
