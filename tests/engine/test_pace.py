@@ -155,6 +155,19 @@ def test_what_is_decided_is_counted_once() -> None:
     assert sum(pace.counted) == 3
 
 
+def test_what_an_event_wakes_counts_as_much_as_it_is() -> None:
+    """One look, one run that is woken, and two that start are a piece of four."""
+    scene = Scene(plan_of("f"), plan_of("g"), plan_of("w", on="begin", a=step(WAIT)))
+    scene.send(event_of("begin", "b", data={"n": 1}))
+    pieces = steps(scene, Pieces(4), event_of("paid", "p", data={"n": 1}), event_of())
+    assert [number for number in growth(scene, pieces, scene.store.runs) if number] == [2]
+    assert len(scene.dispatcher.effects.starts) == 3
+    scene = Scene(plan_of("f"), plan_of("g"), plan_of("w", on="begin", a=step(WAIT)))
+    scene.send(event_of("begin", "b", data={"n": 1}))
+    pieces = steps(scene, Pieces(3), event_of("paid", "p", data={"n": 1}), event_of())
+    assert [number for number in growth(scene, pieces, scene.store.runs) if number] == [1, 1]
+
+
 # --- enough ----------------------------------------------------------------------------------------------------------
 
 
