@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -26,7 +25,7 @@ from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.deploy.wanted import Wanted
 from stepwell.aws.engine.scheduler import scheduler
 from stepwell.aws.naming import secret_parameter
-from stepwell.aws.resources import VARIABLE
+from stepwell.aws.resources import VARIABLE, Resources
 from stepwell.aws.table import positions
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.aws.topology import EVENTS, FUNCTIONS, OUTCOMES, EngineInvocation, server
@@ -62,13 +61,18 @@ class AwsStepwell(Decisions):
         self._emulator, self._host = emulator, host
         host.reset()
         emulator.unkindness = self._unkindness = unkindness
-        make = partial(provision, emulator.region, emulator.account, **settings)
-        self.resources = emulator.begin(f"provisioned with {settings}", make)
+        positions.reset()  # the clock is set back
+        name = f"{type(self).__module__}.{type(self).__name__} with {settings}"
+        self.resources, self._key = emulator.begin(name, lambda: self._make(settings))
         self._due = AccountTimers(emulator, self.resources)
-        positions.reset()  # the clock was set back
+        positions.reset()
         os.environ[VARIABLE] = self.resources.to_json()
-        self._key = KeyStore(self.resources).create(KeyScope.MANAGE, "tests", emulator.now)[1]
         self.cold_start()
+
+    def _make(self, settings: Mapping[str, Any]) -> tuple[Resources, str]:
+        """A new environment in an empty account, and a key of its API. Made once in a process, then copied."""
+        resources = provision(self._emulator.region, self._emulator.account, **settings)
+        return resources, KeyStore(resources).create(KeyScope.MANAGE, "tests", self._emulator.now)[1]
 
     def close(self) -> None:
         """Raises AssertionError if answers were lost that no test has asked for."""

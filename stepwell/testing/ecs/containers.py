@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from unittest.mock import patch
 from stepwell.aws.clients import client
 from stepwell.aws.deploy import adapter
 from stepwell.aws.deploy.wanted import Wanted
+from stepwell.aws.resources import Resources
 from stepwell.project.container_engine import NoEngine, find_engine
 from stepwell.testing.account.emulator import Emulator
 from stepwell.testing.aws import AwsStepwell, aws_account
@@ -112,7 +113,11 @@ class ContainerStepwell(AwsStepwell):
             **settings,
         )
         self.emulator, self.ecs, self._containers = emulator, ecs, containers
+
+    def _make(self, settings: Mapping[str, Any]) -> tuple[Resources, str]:
+        made = super()._make(settings)
         client("ecs").create_cluster(clusterName="stepwell")
+        return made
 
     def _prepare(self, wanted: Sequence[Wanted]) -> None:
         if not any(wanted.tasks for wanted in wanted):
