@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import re
@@ -11,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import commands
+from tests import commands, faster_boto
 
 # How long an example takes says more about the machine than about us.
 settings.register_profile("stepwell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,8 +26,7 @@ sys.dont_write_bytecode = False
 # What is collected, a million objects, stays to the end: the garbage collector does not look through it.
 gc.disable()
 
-# boto3 reads megabytes of JSON for the clients of each session, and each test has a session of its own.
-botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+faster_boto.turn_on()
 
 # CDK starts Node as soon as it is imported.
 HAS_NODE = shutil.which("node") is not None

@@ -62,7 +62,8 @@ def on_lambda(synth: Synth, function: Function, script: str) -> str:
             sys.executable,
             "-I",
             "-S",
-            "-B",
+            "-X",
+            f"pycache_prefix={synth.folder / 'bytecode'}",  # neither in the code nor in the layers, and once for all
             "-c",
             prepare + script,
             str(code_of(synth)),

@@ -1,0 +1,62 @@
+"""Clients of boto3 are made in a fifth of the time: tests make thousands, each in a session of its own.
+
+What is the same for all clients of a service is made once for the process: its model, the methods of its class, and the
+rules of its endpoints. botocore does not change them after they are made.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import botocore.regions
+import botocore.session
+from botocore.client import ClientCreator
+from botocore.endpoint_provider import EndpointProvider
+from botocore.hooks import NodeList, _PrefixTrie
+
+
+def turn_on() -> None:
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    load: Callable[..., Any] = ClientCreator._load_service_model
+    methods: Callable[..., dict[str, Any]] = ClientCreator._create_methods
+    ClientCreator._load_service_model = _once(load, lambda creator, *named: (creator._loader, *named))
+    ClientCreator._create_methods = _copies(_once(methods, lambda _, model: model))
+    botocore.regions.EndpointProvider = _once(EndpointProvider, _rules)
+    _PrefixTrie._recursive_copy = _copied
+
+
+def _once(make: Callable[..., Any], key_of: Callable[..., Any]) -> Callable[..., Any]:
+    made: dict[Any, Any] = {}
+    read = []  # a key may be the address of what was read, which must stay its own
+
+    def get(*arguments: Any, **named: Any) -> Any:
+        key = key_of(*arguments, **named)
+        if key not in made:
+            read.append((arguments, named))
+            made[key] = make(*arguments, **named)
+        return made[key]
+
+    return get
+
+
+def _copies(get: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Handlers of the event `creating-client-class` add methods to what is answered."""
+    return lambda *arguments: dict(get(*arguments))
+
+
+def _rules(ruleset_data: Any, partition_data: Any, excluded_params: Any = None) -> Any:
+    """The loader keeps what it has read, so rules are the same if they are the same object."""
+    return id(ruleset_data), id(partition_data), frozenset(excluded_params or ())
+
+
+def _copied(_: _PrefixTrie, node: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the handlers of events: the nodes and their lists are new, the handlers are the same."""
+    copied = {}
+    for key, value in node.items():
+        if isinstance(value, NodeList):
+            copied[key] = NodeList(value.first[:], value.middle[:], value.last[:])
+        else:
+            copied[key] = _copied(_, value) if isinstance(value, dict) else value
+    return copied
