@@ -26,6 +26,7 @@ from stepwell.aws.functions.versions import NewVersion
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.core.definition.definition import parse_definition
+from stepwell.testing.account.snapshot import Snapshot
 from stepwell.testing.batches import LOST, Batches, Crash, Json, destination, handler_step
 
 NOW = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)
@@ -35,6 +36,7 @@ READS = {"GetItem", "BatchGetItem", "Query", "GetObject"}
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "5m"}
 DELAYED = handler_step({"step": "a", "wait": "2m", "async": PAID})
 TWICE = {"attempts": 1, "backoff": {"initial": "10s", "jitter": 0}}
+DEPLOYED: dict[str, Snapshot] = {}  # accounts at NOW, by all that was deployed to them
 _BACK_S = 1.2  # after which moto shows a message that was given back
 
 
@@ -45,8 +47,20 @@ class Story:
         self.batches, self.clock = Batches(resources), clock
         self.batches.answer = lambda ctx: {"status": 400} if ctx["step_id"] == "bad" else {}
         self.sent = 0
+        self.deployed = ""
         self.crash_at: int | None = None  # the number of a write
         self.crash_after: int | None = None
+
+    def deploy(self, steps: Json, **fields: Any) -> None:
+        """In the first telling; the others begin with the account that it had then. Nothing else may come before."""
+        assert self.sent == 0
+        self.deployed += json.dumps([steps, fields])
+        if self.deployed in DEPLOYED:
+            DEPLOYED[self.deployed].restore()
+            self.batches.start()
+        else:
+            self.batches.deploy(steps, **fields)
+            DEPLOYED[self.deployed] = Snapshot()
 
     def begins(self) -> None:
         """From here on a process may die."""
@@ -90,29 +104,29 @@ class Story:
 
 
 def a_run_that_starts_a_function(story: Story) -> None:
-    story.batches.deploy({"a": handler_step()})
-    story.batches.deploy({"z": handler_step()}, on="stepwell/run.completed", id="g")
+    story.deploy({"a": handler_step()})
+    story.deploy({"z": handler_step()}, on="stepwell/run.completed", id="g")
     story.begins()
     story.send()
 
 
 def a_failure_that_starts_a_function(story: Story) -> None:
-    story.batches.deploy({"bad": handler_step(), "c": handler_step("bad")})
-    story.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
+    story.deploy({"bad": handler_step(), "c": handler_step("bad")})
+    story.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
     story.begins()
     story.send()
 
 
 def a_retry_and_a_failure_that_is_handled(story: Story) -> None:
     story.batches.answer = lambda ctx: {"status": 500} if ctx["step_id"] == "bad" else {}
-    story.batches.deploy({"bad": handler_step(retries=TWICE), "c": handler_step({"step": "bad", "on": "failure"})})
+    story.deploy({"bad": handler_step(retries=TWICE), "c": handler_step({"step": "bad", "on": "failure"})})
     story.begins()
     story.send()
     story.minutes(1)
 
 
 def a_far_timer(story: Story) -> None:
-    story.batches.deploy({"c": handler_step({"step": "$trigger", "wait": "16m"})})
+    story.deploy({"c": handler_step({"step": "$trigger", "wait": "16m"})})
     story.begins()
     story.send()
     story.clock.shift(timedelta(minutes=5))
@@ -122,7 +136,7 @@ def a_far_timer(story: Story) -> None:
 
 
 def an_event_during_the_delay(story: Story) -> None:
-    story.batches.deploy({"a": handler_step(), "y": DELAYED})
+    story.deploy({"a": handler_step(), "y": DELAYED})
     story.begins()
     story.send(order=1)
     story.send("paid", order=1)
@@ -131,7 +145,7 @@ def an_event_during_the_delay(story: Story) -> None:
 
 def a_deadline(story: Story) -> None:
     late = handler_step({"step": "$trigger", "async": {**PAID, "onTimeout": True}})
-    story.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID}), "n": late})
+    story.deploy({"y": handler_step({"step": "$trigger", "async": PAID}), "n": late})
     story.begins()
     story.send(order=1)
     story.clock.shift(timedelta(minutes=5))
@@ -139,7 +153,7 @@ def a_deadline(story: Story) -> None:
 
 
 def many_runs_that_wake(story: Story) -> None:
-    story.batches.deploy({"y": handler_step({"step": "$trigger", "async": PAID})})
+    story.deploy({"y": handler_step({"step": "$trigger", "async": PAID})})
     for _ in range(3):  # pages of two
         story.send(order=1)
     story.begins()
@@ -148,7 +162,7 @@ def many_runs_that_wake(story: Story) -> None:
 
 def an_invocation_that_never_started(story: Story) -> None:
     story.batches.answer = lambda ctx: LOST
-    story.batches.deploy({"a": handler_step()})
+    story.deploy({"a": handler_step()})
     story.begins()
     story.send()
     for payload in story.batches.invoked[:1]:
@@ -159,14 +173,14 @@ def an_invocation_that_never_started(story: Story) -> None:
 
 def an_attempt_that_is_lost(story: Story) -> None:
     story.batches.answer = lambda ctx: LOST if ctx["attempt"] == 1 else {}
-    story.batches.deploy({"a": handler_step(timeout="30s")})
+    story.deploy({"a": handler_step(timeout="30s")})
     story.begins()
     story.send()
     story.silence()
 
 
 def a_cron_trigger(story: Story) -> None:
-    story.batches.deploy({"a": handler_step()}, triggers=[{"cron": "*/3 10 * * *"}])
+    story.deploy({"a": handler_step()}, triggers=[{"cron": "*/3 10 * * *"}])
     story.begins()
     story.minutes(3, tick=True)
 
@@ -174,8 +188,8 @@ def a_cron_trigger(story: Story) -> None:
 def an_approval_that_a_function_tells_of(story: Story) -> None:
     """A function that the event starts; nobody decides."""
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "5m", "after": [{"step": "a"}]}
-    story.batches.deploy({"a": handler_step(), "ask": asks, "late": handler_step({"step": "ask", "on": "failure"})})
-    story.batches.deploy({"z": handler_step()}, on="stepwell/approval.requested", id="g")
+    story.deploy({"a": handler_step(), "ask": asks, "late": handler_step({"step": "ask", "on": "failure"})})
+    story.deploy({"z": handler_step()}, on="stepwell/approval.requested", id="g")
     story.begins()
     story.send()
     story.minutes(6)
@@ -183,7 +197,7 @@ def an_approval_that_a_function_tells_of(story: Story) -> None:
 
 def an_approval_whose_time_is_far(story: Story) -> None:
     asks = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "16m"}
-    story.batches.deploy({"ask": asks})
+    story.deploy({"ask": asks})
     story.begins()
     story.send()
     story.clock.shift(timedelta(minutes=5))
@@ -206,8 +220,8 @@ def cancel(story: Story) -> None:
 
 def a_run_that_is_cancelled(story: Story) -> None:
     story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-    story.batches.deploy({"a": handler_step(), "c": handler_step("a")})
-    story.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
+    story.deploy({"a": handler_step(), "c": handler_step("a")})
+    story.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
     story.send()
     story.begins()
     cancel(story)
@@ -216,8 +230,8 @@ def a_run_that_is_cancelled(story: Story) -> None:
 def a_silence_that_ends_a_run(story: Story) -> None:
     mine = {"type": "lambda", "arn": "arn:aws:lambda:eu-west-1:123456789012:function:mine"}
     story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-    story.batches.deploy({"a": handler_step(runtime=mine, timeout="30s")})
-    story.batches.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
+    story.deploy({"a": handler_step(runtime=mine, timeout="30s")})
+    story.deploy({"z": handler_step()}, on="stepwell/run.failed", id="g")
     story.send()
     story.begins()
     story.silence()
@@ -352,8 +366,8 @@ def test_the_end_of_a_run_is_told_though_whoever_cancelled_it_died_and_nobody_as
 ) -> None:
     def ask_once(story: Story) -> None:
         story.batches.answer = lambda ctx: LOST if ctx["function_id"] == "f" else {}
-        story.batches.deploy({"a": handler_step()})
-        story.batches.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
+        story.deploy({"a": handler_step()})
+        story.deploy({"z": handler_step()}, on="stepwell/run.cancelled", id="g")
         story.send()
         story.begins()
         ((stored, _),) = story.batches.runs()

@@ -16,6 +16,7 @@ from stepwell.aws.resources import Resources
 from stepwell.aws.table.keys import STATUS_SHARDS
 from stepwell.core.events.request import events_accepted_before
 from stepwell.core.run.run import RunStatus
+from stepwell.testing.account.snapshot import Snapshot
 from stepwell.testing.batches import Batches, Crash, Json, handler_step
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
@@ -47,10 +48,15 @@ def answer(ctx: Json) -> Any:
     return {"text": "x" * 5000} if ctx["step_id"] == "long" else {"ok": ctx["step_id"]}
 
 
-def tell(batches: Batches, story: str, crash_at: int | None = None) -> None:
-    """Run a story, with a crash before the request of that number."""
+def tell(batches: Batches, story: str, deployed: list[Snapshot], crash_at: int | None = None) -> None:
+    """Run a story, with a crash before the request of that number. `deployed`: the account once the function is
+    deployed, with which all tellings but the first begin."""
     steps, events = STORIES[story]
-    batches.deploy(steps, cancel=CANCEL.get(story), idempotency=IDEMPOTENCY.get(story))
+    if deployed:
+        deployed[0].restore()
+    else:
+        batches.deploy(steps, cancel=CANCEL.get(story), idempotency=IDEMPOTENCY.get(story))
+        deployed.append(Snapshot())
     batches.requests.clear()
     batches.crash_at = crash_at
     for number, (name, data) in enumerate(events):
@@ -74,14 +80,14 @@ def result(batches: Batches) -> list[Any]:
 def test_a_crash_before_any_request_changes_nothing_in_the_end(
     resources: Resources, story: str, new_account: Callable[[], Resources]
 ) -> None:
-    whole = Batches(resources, answer)
-    tell(whole, story)
+    whole, deployed = Batches(resources, answer), list[Snapshot]()
+    tell(whole, story, deployed)
     expected = result(whole)
     assert [status for status, *_ in expected] == [RunStatus.CANCELLED if story in CANCEL else RunStatus.COMPLETED]
     assert_nothing_is_left(whole)
     for number in count():
         batches = Batches(new_account(), answer)
-        tell(batches, story, number)
+        tell(batches, story, deployed, number)
         if batches.crash_at is not None:  # there are no more requests
             break
         assert result(batches) == expected, f"after a crash before request {number} of {batches.requests}"
@@ -92,13 +98,13 @@ def test_a_crash_before_any_request_changes_nothing_in_the_end(
 def test_a_batch_that_was_done_may_come_again(
     resources: Resources, story: str, new_account: Callable[[], Resources]
 ) -> None:
-    whole = Batches(resources, answer)
-    tell(whole, story)
+    whole, deployed = Batches(resources, answer), list[Snapshot]()
+    tell(whole, story, deployed)
     expected = result(whole)
     for number in range(whole.batches):
         batches = Batches(new_account(), answer)
         batches.crash_after = number
-        tell(batches, story)
+        tell(batches, story, deployed)
         assert result(batches) == expected, f"after batch {number} came twice"
 
 
