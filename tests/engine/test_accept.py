@@ -18,7 +18,10 @@ from stepwell.testing.memory import MemoryBatch
 from tests.engine.scene import NOW, Scene, event_of, plan_of, step
 
 MESSAGE = Cause("m", redelivered=False)
-WAIT = {"step": "$trigger", "async": {"event": "paid", "ttl": "1m", "match": "async.data.n == event.data.n"}}
+WAIT: dict[str, Any] = {
+    "step": "$trigger",
+    "async": {"event": "paid", "ttl": "1m", "match": "async.data.n == event.data.n"},
+}
 INVALID = (Invalid("/data/n", "is no number"), Invalid("/data/m", "is missing"))
 
 
@@ -251,6 +254,16 @@ def test_a_run_whose_time_is_up_holds_up_no_other() -> None:
     scene.send(event_of("paid", "p", data={"n": 1}))
     woken = [attempt.record.event.id for attempt in scene.dispatcher.take().starts]
     assert woken == ["late"]
+
+
+def test_of_two_waits_of_one_run_the_one_whose_time_is_up_is_not_met() -> None:
+    later = {**WAIT, "async": {**WAIT["async"], "ttl": "2m"}}
+    scene = Scene(plan_of(a=step(WAIT), b=step(later)))
+    scene.send(event_of(data={"n": 1}))
+    scene.now += 60_000
+    scene.send(event_of("paid", "p", data={"n": 1}))
+    assert [pause.event_id for pause in scene.run.pauses] == [None, "p"]
+    assert scene.started() == ["b"]
 
 
 def test_no_run_is_woken_by_the_event_that_started_it() -> None:

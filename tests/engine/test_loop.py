@@ -342,6 +342,7 @@ def test_facts_of_a_run_that_cannot_be_read_are_handed_back(method: str, caplog:
     assert scene.run.status is RunStatus.RUNNING
     words = {"load": "cannot be read", "pending_outcomes": "cannot be decided; its facts are put aside"}
     assert f"run {run_id} {words[method]}" in caplog.messages
+    assert ("of 1 runs, some cannot be read" in caplog.messages) == (method == "load")
 
 
 def test_what_cannot_be_read_at_all_is_the_whole_batchs_unless_its_messages_come_again() -> None:
