@@ -39,19 +39,21 @@ def accept(work: Work, events: Sequence[IncomingEvent]) -> tuple[int, list[Route
     for incoming in events:
         if new and work.is_tired():
             break
-        plans, not_started = catalog.starts(incoming.event, incoming.only)
-        keys, starts = catalog.keys(incoming.event), [plan.function_id for plan in plans]
-        new.append(NewEvent(incoming.event, keys, not_started, starts, incoming.cause))
+        event = incoming.event
+        plans, not_started = catalog.starts(event, incoming.only)
+        starts = [plan.function_id for plan in plans] if plans else ()
+        keys = catalog.keys(event) if catalog.is_awaited(event.name) else ()
+        new.append(NewEvent(event, keys, not_started, starts, incoming.cause))
     routes: list[Route] = []
     alerts: list[IncomingEvent] = []
     for put, accepted in zip(new, batch.put_events(new), strict=True):
         event = put.event
-        if isinstance(accepted, NotWritten):
-            log.warning("event %s is not accepted yet: %s", event.id, accepted)
-            work.fail([put.cause])
-        if accepted is None:
-            log_known_event(event)
         if not isinstance(accepted, Accepted):
+            if accepted is None:
+                log_known_event(event)
+            else:
+                log.warning("event %s is not accepted yet: %s", event.id, accepted)
+                work.fail([put.cause])
             continue
         if event.invalid:
             alerts.append(alert(event, "warn", event.invalid, batch.now, put.cause))

@@ -9,7 +9,7 @@ from collections import deque
 _BYTES = 10
 _AT_ONCE = 256  # the system is asked once for as many ids: each time costs as much as several ids
 
-_random: deque[bytes] = deque()
+_random: deque[str] = deque()  # in hex digits
 
 
 def new_event_id() -> str:
@@ -18,10 +18,10 @@ def new_event_id() -> str:
     try:
         secret = _random.popleft()
     except IndexError:
-        more = os.urandom(_BYTES * _AT_ONCE)
-        _random.extend(more[i : i + _BYTES] for i in range(_BYTES, len(more), _BYTES))
-        secret = more[:_BYTES]
-    return f"{time.time_ns() // 1_000_000:012x}{secret.hex()}"
+        more = os.urandom(_BYTES * _AT_ONCE).hex()
+        _random.extend([more[i : i + 2 * _BYTES] for i in range(2 * _BYTES, len(more), 2 * _BYTES)])
+        secret = more[: 2 * _BYTES]
+    return f"{time.time_ns() // 1_000_000:012x}{secret}"
 
 
 def forget() -> None:
