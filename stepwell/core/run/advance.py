@@ -77,6 +77,15 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     """The conditions and wait keys that must be evaluated before `fact` can be folded."""
     if run.status is not _RUNNING:
         return NO_QUESTIONS
+    if isinstance(fact, _OVER):  # most facts that ask are these
+        state, step = run.steps[fact.step], plan.steps[fact.step]
+        if step.asks_nothing or not is_current(state, fact):
+            return NO_QUESTIONS
+        ended = attempt_result(run, step, state, fact)
+        if ended.move not in ("complete", "fail"):
+            return NO_QUESTIONS
+        result = "success" if ended.move == "complete" else "failure"
+        return _questions(plan, fact.step, step.out, result, ended.outcome)
     if isinstance(fact, RunStarted):
         return _questions(plan, TRIGGER, plan.roots, "success", also=plan.cancels)
     if isinstance(fact, RunResumed):
@@ -86,13 +95,6 @@ def questions(plan: Plan, run: Run, fact: Fact) -> Questions:
     if isinstance(fact, StepKept):
         out = tuple(e for e in plan.steps[fact.step].out if run.edges[e] is EdgeStatus.PENDING)
         return _questions(plan, fact.step, out, _RESULT.get(run.steps[fact.step].status, ""))
-    if isinstance(fact, _OVER):
-        state, step = run.steps[fact.step], plan.steps[fact.step]
-        if not step.asks_nothing and is_current(state, fact):
-            ended = attempt_result(run, step, state, fact)
-            if ended.move in ("complete", "fail"):
-                result = "success" if ended.move == "complete" else "failure"
-                return _questions(plan, fact.step, step.out, result, ended.outcome)
     if isinstance(fact, DelayEnded) and plan.pauses[fact.pause].event is not None:
         return Questions(plan.pauses[fact.pause].parent, pauses=(fact.pause,))
     return NO_QUESTIONS

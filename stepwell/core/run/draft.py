@@ -62,13 +62,14 @@ class Draft:
 
     def __init__(self, plan: Plan, run: Run, answers: Answers, now: int) -> None:
         self.plan, self.run, self.answers, self.now = plan, run, answers, now
-        self.status, self.started_at, self.ended_at = run.status, run.started_at, run.ended_at
-        steps = steps_of(run)
-        self.steps, self.open, self.busy = [*steps], steps.open, steps.busy
-        self.pauses = [*run.pauses]
-        self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = run.edges  # a list once one has moved
-        self.failed_step, self.failed_edge = run.failed_step, run.failed_edge
-        self.problems = run.problems
+        # A named tuple is taken apart many times as fast as its fields are looked up.
+        _, status, _, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge = run
+        if not isinstance(steps, Steps):
+            steps = steps_of(run)
+        self.status, self.started_at, self.ended_at = status, started_at, ended_at
+        self.steps, self.open, self.busy, self.pauses = [*steps], steps.open, steps.busy, [*pauses]
+        self.edges: list[EdgeStatus] | tuple[EdgeStatus, ...] = edges  # a list once one has moved
+        self.failed_step, self.problems, self.failed_edge = failed_step, problems, failed_edge
         self.commands: list[Command] = []
 
     def finish(self) -> Run:
@@ -105,9 +106,9 @@ class Draft:
 
     def claim(self, i: int) -> None:
         """The queued attempt starts."""
-        _, attempt, failures, losses, _, queued_at, unseen = self.steps[i]
-        status = self._moved(i, "claim")
-        self.steps[i] = StepState(status, attempt, failures, losses, self.now, queued_at, unseen)
+        status, attempt, failures, losses, _, queued_at, unseen = self.steps[i]
+        claimed = STEP[status]["claim"]  # the step stays as busy as it was
+        self.steps[i] = StepState(claimed, attempt, failures, losses, self.now, queued_at, unseen)
         if self.started_at is None:
             self.started_at = self.now
 
@@ -137,10 +138,10 @@ class Draft:
         self.kill_edges_of(i)
 
     def _queue(self, i: int, move: str, losses: int, unseen: tuple[int, ...]) -> None:
-        attempt, now = self.steps[i].attempt + 1, self.now
-        status = self._moved(i, move)
-        self.steps[i] = StepState(status, attempt, self.steps[i].failures, losses, now, now, unseen)
-        self.commands.append(RunStep(i, attempt))
+        _, attempt, failures, _, _, _, _ = self.steps[i]
+        status, now = self._moved(i, move), self.now
+        self.steps[i] = StepState(status, attempt + 1, failures, losses, now, now, unseen)
+        self.commands.append(RunStep(i, attempt + 1))
 
     def end_step(self, i: int, move: str) -> None:
         """The step is completed, failed, skipped, kept or cancelled."""
@@ -197,10 +198,11 @@ class Draft:
     def kill_edges_of(self, i: int) -> None:
         """Kill the open edges into a step that started or is skipped, with their timers and waits."""
         for e in self.plan.steps[i].edges:
-            paused = self.edges[e] is _PAUSED_EDGE
-            if paused or self.edges[e] is _PENDING_EDGE:
+            status = self.edges[e]
+            if status is _PENDING_EDGE:
                 self.move_edge(e, "kill")
-            if paused:
+            elif status is _PAUSED_EDGE:
+                self.move_edge(e, "kill")
                 self._drop_if_unused(self.plan.edges[e].pause)
 
     # pauses

@@ -151,9 +151,11 @@ def pack(run: Run) -> bytes:
 
 
 def _pack(run: Run, steps: Any, pauses: Any) -> bytes:
-    edges = bytes(run.edges).translate(_DIGITS).decode()
-    times = (run.created_at, run.started_at, run.ended_at)
-    return orjson.dumps([run.status, *times, steps, edges, pauses, run.failed_step, run.problems, run.failed_edge])
+    _, status, created_at, started_at, ended_at, _, moved, _, failed_step, problems, failed_edge = run
+    edges = bytes(moved).translate(_DIGITS).decode()
+    return orjson.dumps(
+        [status, created_at, started_at, ended_at, steps, edges, pauses, failed_step, problems, failed_edge]
+    )
 
 
 PART = 32  # states
