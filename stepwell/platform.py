@@ -158,8 +158,10 @@ class RunRecord:
         joined: JoinedOutputs | None,
     ) -> RunRecord:
         """The record of what the run became."""
-        same = self.plan, self.event, self.after, self.rerun_of, self.replay, self.order
-        return RunRecord(run, *same, outputs, errors, causes, joined)
+        return RunRecord(
+            run, self.plan, self.event, self.after, self.rerun_of, self.replay, self.order,
+            outputs, errors, causes, joined,
+        )  # fmt: skip
 
 
 @immutable

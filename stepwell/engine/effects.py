@@ -43,6 +43,7 @@ class Follower:
 
     def __init__(self, env: str, links: Callable[[], Links]) -> None:
         self._env, self._links = env, links
+        self._link_keys = lambda: links().keys
 
     def follow(self, transition: Transition, events: Mapping[str, Event], now: int, found: Consequences) -> None:
         """Add to `found` what follows. `events`: those of `events_for_inputs`, as far as they are stored."""
@@ -113,19 +114,13 @@ class Follower:
             "let earlier steps put large data elsewhere and pass a reference",
         )
 
-    def _whole_body(self, event: Event) -> bytes:
-        """What a step sees of an event; stores may lack signatures of approval links."""
-        return whole_body(event, lambda: self._links().keys)
-
     def _input(self, record: RunRecord, step: int, events: Mapping[str, Event]) -> bytes:
         ids = async_event_ids(record.plan, record.run, step) if record.plan.pauses else ()
-        texts = InputTexts(
-            self._whole_body(record.event),
-            [self._whole_body(events[event_id]) for event_id in ids if event_id in events],
-            record.outputs,
-            record.errors,
-            record.joined,
-        )
+        # Stores may lack signatures of approval links.
+        async_events = [events[event_id] for event_id in ids if event_id in events] if ids else ()
+        async_bodies = [whole_body(event, self._link_keys) for event in async_events] if async_events else ()
+        body = whole_body(record.event, self._link_keys)
+        texts = InputTexts(body, async_bodies, record.outputs, record.errors, record.joined)
         return step_input(record.plan, record.run, step, texts, env=self._env, replay=record.replay)
 
 

@@ -48,8 +48,6 @@ def fold(record: RunRecord, facts: Iterable[RunFact], now: int, slots: FreeSlots
 
 def slots_left(slots: FreeSlots, transition: Transition) -> FreeSlots:
     """The slots that are free once what a transition claims has its own."""
-    if not transition.claims:
-        return slots
     steps, (programs, calls) = transition.record.plan.steps, slots
     for claim in transition.claims:
         step = steps[claim.step]
@@ -95,10 +93,11 @@ class Folding:
             if self._run is before:
                 commands = [*commands, *self._end_again()] if cause.redelivered else ()
                 self._claims += self._claims_again(fact, cause)
-        self._commands += commands
-        for command in commands:
-            if isinstance(command, RunStep):
-                self._queued.append((command, cause))
+        if commands:
+            self._commands += commands
+            for command in commands:
+                if isinstance(command, RunStep):
+                    self._queued.append((command, cause))
         if isinstance(fact, AttemptStarted):
             if self._run is before:
                 self._unclaimed.append(fact)
@@ -120,7 +119,8 @@ class Folding:
                 if (calls if step.calls else programs) <= 0:
                     continue
                 calls, programs = (calls - 1, programs) if step.calls else (calls, programs - 1)
-            self._commands += self._advance(AttemptStarted(command.step, command.attempt))
+            if commands := self._advance(AttemptStarted(command.step, command.attempt)):
+                self._commands += commands
             self._claim(Claim(command.step, command.attempt, cause))
         self._queued.clear()
         return Transition(

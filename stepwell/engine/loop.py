@@ -143,7 +143,8 @@ class Engine:
                     continue
                 transition = self._fold(work, scans, record, by_run[run_id], slots)
                 transitions.append(transition)
-                slots = slots_left(slots, transition)
+                if transition.claims:
+                    slots = slots_left(slots, transition)
             records = {}
             for transition, current in zip(transitions, work.batch.commit(transitions), strict=True):
                 if current is None:
@@ -187,7 +188,8 @@ class Engine:
         """What follows from committed transitions; and what waits that they opened find."""
         found = Consequences()
         for transition in transitions:
-            log_transition(transition)
+            if transition.commands:
+                log_transition(transition)
             events: Mapping[str, Event] = {}
             if transition.record.plan.pauses:
                 found.facts += self._find_earlier(work, scans, transition)

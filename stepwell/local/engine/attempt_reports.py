@@ -30,7 +30,7 @@ class AttemptReports:
 
     def attempt_ended(self, attempt: AttemptId, outcome: Outcome) -> None:
         run_id, step, number = attempt
-        self._backlog.facts.add([RunFact(run_id, AttemptEnded(step, number, outcome))])
+        self._backlog.facts.add_one(RunFact(run_id, AttemptEnded(step, number, outcome)))
         self._schedule()
 
     def attempt_logged(self, attempt: AttemptId, stream: str, text: bytes) -> None:

@@ -42,6 +42,10 @@ class Line(Generic[T]):
         self._items.extend(items)
         self._put += len(self._items) - before
 
+    def add_one(self, item: T) -> None:
+        self._items.append(item)
+        self._put += 1
+
     def wait(self, future: asyncio.Future[None]) -> None:
         """Be told when all that is in here now is durable."""
         self.waiting.append((self._put, future))

@@ -63,7 +63,7 @@ class BatchLoop:
 
     def accept(self, request: Sequence[IncomingEvent]) -> asyncio.Future[None]:
         """Accept the events of a request. Done when they are durable; raises Unavailable."""
-        self._backlog.requests.add([request])
+        self._backlog.requests.add_one(request)
         return self._durable(self._backlog.requests)
 
     def fold(self, facts: Iterable[RunFact]) -> asyncio.Future[None]:
@@ -73,7 +73,7 @@ class BatchLoop:
 
     def do(self, call: Call) -> asyncio.Future[None]:
         """Call this with a batch, as part of it. Done when that is durable; raises Unavailable."""
-        self._backlog.calls.add([call])
+        self._backlog.calls.add_one(call)
         return self._durable(self._backlog.calls)
 
     async def result_of(self, work: Callable[[LocalBatch], T], *refusals: type[Exception]) -> T:
@@ -95,7 +95,7 @@ class BatchLoop:
 
     def announce(self, events: Sequence[IncomingEvent]) -> None:
         """Accept events of the engine's own with one of the next batches; nobody waits for that."""
-        self._backlog.requests.add([events])
+        self._backlog.requests.add_one(events)
         self.schedule()
 
     def release_kept(self) -> None:

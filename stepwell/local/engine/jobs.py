@@ -21,7 +21,9 @@ class Jobs:
         """Raises CannotRun if a secret has no value here."""
         record, functions = attempt.record, self._store.functions
         plan, step = record.plan, record.plan.steps[attempt.step]
-        env = {**functions.dotenv(plan.function_id, step.id), **dict(step.env)}
+        env = {**functions.dotenv(plan.function_id, step.id)}
+        if step.env:
+            env.update(step.env)
         for name in step.secrets:
             value = self._secret(name)
             if value is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from stepwell.core.events.events import user_key
 from stepwell.core.run.inputs import error_json
 from stepwell.core.run.messages import RecordAttempt
-from stepwell.core.run.run import Packer, Run, RunStatus, has_begun, pack, steps_of
+from stepwell.core.run.run import Packer, Run, RunStatus, Steps, has_begun, pack, steps_of
 from stepwell.local.store import long_texts
 from stepwell.local.store.run_cache import CachedRun
 from stepwell.local.store.run_parts import drop_parts, write_parts
@@ -127,6 +127,7 @@ class RunRows:
 def _is_busy(run: Run, approvals: int) -> bool:
     """Whether a run must be looked at when the server starts: attempts are queued or running, those of people apart,
     who are waited for like time; or the run has not begun."""
-    if steps_of(run).busy & ~approvals:
+    steps = run.steps if isinstance(run.steps, Steps) else steps_of(run)
+    if steps.busy & ~approvals:
         return True
     return run.status is RunStatus.RUNNING and not has_begun(run)
