@@ -70,16 +70,16 @@ class Engine:
     ) -> Iterator[None]:
         """`process`, a piece at a time: whoever has more to do than this may do some of it after each step. What could
         not be done is added to `undone`. `facts` are taken in their order, and what follows from them comes behind
-        them. At a `pace`, runs go on before events start
-        and wake others; once it is enough, what events are still to do is left. `routes`: what was left earlier.
-        While a wait looks for an event that came before it, no event is accepted that could come in between."""
+        them. At a `pace`, runs go on before events start and wake others; once it is enough, what events are still to
+        do is left. `routes`: what was left earlier. While a wait looks for an event that came before it, no event is
+        accepted that could come in between."""
         work, scans = Work(batch, undone, pace), _Scans()
         todo, at_once = deque(routes), None if pace is None else pace.at_once
         while events or facts or todo or scans.left:
             work.begin_piece()
             accepted = 0
             alerts: Sequence[IncomingEvent] = ()
-            some_facts: Sequence[RunFact]
+            undecided: Sequence[RunFact] = ()
             if scans.left:
                 some_facts = scans.go_on(work)
             else:
@@ -91,14 +91,12 @@ class Engine:
                     facts = [*start_and_wake(work, todo), *facts]
                     yield
                 some_facts, facts = facts[:at_once], facts[at_once:] if at_once else ()
-            transitions, undecided = self._decide(work, scans, some_facts) if some_facts else ((), ())
-            if transitions or alerts:
+            if some_facts or alerts:
+                transitions, undecided = self._decide(work, scans, some_facts)
                 found = self._follow(work, scans, transitions)
                 found.effects.events += alerts
                 events = [*events, *self.dispatcher.carry_out(found.effects)]
-                facts = [*facts, *found.facts]
-            if undecided:
-                facts = [*undecided, *facts]
+                facts = [*undecided, *facts, *found.facts]
             if pace is not None:
                 pace.count(accepted + len(some_facts) - len(undecided))
             yield
@@ -224,7 +222,7 @@ class _Scans:
         scan = self.scan(work, record, fact.pause, fact.looked)
         return None if scan.left_at is not None else scan.found or fact
 
-    def go_on(self, work: Work) -> list[RunFact]:
+    def go_on(self, work: Work) -> Sequence[RunFact]:
         """Go on with the next one."""
         run_id, pause, after = self.left.popleft()
         record = work.load([run_id], come_again=False)[0].get(run_id)
