@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from stepwell.core.routing.guard import (
     ALPHA,
+    DOUBT,
+    ENOUGH,
+    FEWEST,
     STEP_MS,
     RunSample,
     Verdict,
@@ -178,3 +181,36 @@ def test_a_canary_that_is_not_worse_is_seldom_rolled_back_however_often_it_is_lo
                     wrong += 1
                     break
     assert wrong / 200 <= ALPHA
+
+
+def test_a_weight_is_raised_at_the_moment_at_which_there_is_enough_to_go_by() -> None:
+    value = verdict(runs(1, FEWEST), runs(2, ENOUGH))
+    assert value.routing.canary is not None
+    assert value.routing.canary.weight == 0.25
+    assert value.evidence is not None
+    assert value.evidence.least_p >= DOUBT
+
+
+def looks(samples: list[RunSample], guard: Guard) -> int:
+    """How often a canary has been looked at, after this look."""
+    canary = verdict(samples, routing=Routing(1, replace(CANARY, guard=guard)), now=BEGAN + 1000).routing.canary
+    assert canary is not None
+    assert canary.guard is not None
+    return canary.guard.looks
+
+
+@pytest.mark.parametrize(
+    ("live", "canary", "expected"), [(FEWEST, FEWEST, 1), (FEWEST - 1, 50, 0), (50, FEWEST - 1, 0)]
+)
+def test_nothing_is_said_of_fewer_than_ten_runs_of_either_version(live: int, canary: int, expected: int) -> None:
+    assert looks(runs(1, live) + runs(2, canary), Guard(BEGAN)) == expected
+
+
+@pytest.mark.parametrize(("count", "new", "expected"), [(10, 4, 1), (10, 5, 2), (100, 9, 1), (100, 10, 2)])
+def test_who_looks_again_needs_five_new_runs_or_a_tenth_of_all(count: int, new: int, expected: int) -> None:
+    """What ended at the very moment of the newest run of the last look was seen by it."""
+    seen_until = BEGAN + 500
+    ends = [seen_until + 1] * new + [seen_until] * (count - new)
+    canary = [RunSample(2, RunStatus.COMPLETED, BEGAN, ended_at) for ended_at in ends]
+    guard = Guard(BEGAN, looks=1, looked_at=seen_until)
+    assert looks(runs(1, 50, ms=500) + canary, guard) == expected
