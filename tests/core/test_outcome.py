@@ -387,6 +387,15 @@ def test_what_is_no_output_belongs_into_the_log(printed: bytes, code: int, log: 
     assert unsaid(report, from_exit(code, report, "", NOW)) == log
 
 
+@pytest.mark.parametrize("last", [b'{"a": "%b"}' % (b"x" * MAX_OUTPUT_BYTES), b'{"a": 1e999}'])
+def test_what_was_printed_before_an_output_that_cannot_be_kept_is_in_the_log(last: bytes) -> None:
+    report = read_stdout(b"one\ntwo\n" + last)
+    outcome = from_exit(0, report, "", NOW)
+    assert outcome.error is not None
+    assert outcome.error.kind in ("output_too_large", "invalid_output")
+    assert unsaid(report, outcome) == b"one\ntwo\n" + last
+
+
 def test_a_return_value_that_is_no_json_is_refused() -> None:
     outcome = from_said(read_json(b"{"), NOW)
     assert outcome.error is not None

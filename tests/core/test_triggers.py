@@ -312,3 +312,43 @@ def test_what_is_too_much_for_an_expression_says_so_whatever_its_index(expressio
         [],
         evaluated_all(plans, event)[1],
     )
+
+
+@pytest.mark.parametrize("constant", ["9007199254740992", "9007199254740993", "9007199254740992.0", "1", "1.0", "-0.0"])
+@pytest.mark.parametrize("value", [2**53, 2**53 + 1, 2**53 + 2, float(2**53), 1, 1.0, 0, True])
+def test_a_trigger_is_found_by_the_numbers_that_cel_calls_equal(constant: str, value: Any) -> None:
+    """Also beyond 2**53, where not every integer is a double."""
+    expression, event = f"data.n == {constant}", event_of({"n": value})
+    answer = compile_expression(expression, Scope.TRIGGER).evaluate(Bindings(event=event.as_json()))
+    plans, _ = catalog_of(function("f", expression)).starts(event)
+    assert started(plans) == (["f"] if answer.holds else [])
+
+
+def test_nothing_of_how_a_function_was_divided_or_paused_outlasts_a_change() -> None:
+    one, two = function("f", None), replace(function("f", None), version=2)
+    for before in (Route(one, state=State.DROPPING), Route(one, two, weight=1 - 1e-9)):
+        catalog = Catalog([before])
+        catalog.change("f", Route(one))
+        plans, misses = catalog.starts(event_of({}))
+        assert (plans, list(misses)) == ([one], [])
+        catalog.change("f", None)
+        assert started(catalog.starts(event_of({}))[0]) == []
+        assert catalog.triggers == []
+        catalog.change("f", before)
+        assert started(catalog.starts(event_of({}))[0]) == ([] if before.canary is None else ["f"])
+
+
+def test_a_prefix_does_not_name_the_engines_own_events() -> None:
+    catalog = catalog_of(function("f", None, event="step*"))
+    own, other = (event_from({"id": "1", "name": name, "ts": 0}) for name in ("stepwell/run.failed", "steps/done"))
+    assert [started(catalog.starts(event)[0]) for event in (own, other)] == [[], ["f"]]
+
+
+def test_an_event_is_looked_for_by_its_name_if_a_wait_has_no_key_or_may_have_none() -> None:
+    total = (("data", "total"),)
+    by_name, by_key = Catalog([], {"paid": {None, total}}), Catalog([], {"paid": {total}})
+    scalar, structure = (event_from({"id": "1", "name": "paid", "ts": 0, "data": {"total": t}}) for t in (1, [1]))
+    assert by_name.is_awaited_by_name(scalar)
+    assert not by_key.is_awaited_by_name(scalar)
+    assert by_key.is_awaited_by_name(structure)
+    assert not by_name.is_awaited_by_name(event_of({}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +89,12 @@ def test_a_place_never_reaches_one() -> None:
     assert all(0 <= place("f", n) < 1 for n in range(1000))
 
 
+def test_a_value_that_lies_at_the_weight_stays_with_the_live_version() -> None:
+    weight = place("f", ["event", "e"])
+    assert Route(ONE, TWO, weight).choose(event("e")) is ONE
+    assert Route(ONE, TWO, math.nextafter(weight, 1)).choose(event("e")) is TWO
+
+
 # --- changes ---------------------------------------------------------------------------------------------------------
 
 CANARY = Canary(2, 0.1, "user.id", since=5, guard=Guard(5))
@@ -115,6 +123,18 @@ def test_a_canary_is_promoted_or_gets_another_weight() -> None:
     assert promoted(WITH, None, 9) == Routing(2, previous=1)
     assert promoted(WITH, 1.0, 9) == Routing(2, previous=1)
     assert promoted(WITH, 0.5, 9) == Routing(1, Canary(2, 0.5, "user.id", 9, Guard(5)))
+
+
+def test_a_canary_that_is_asked_for_again_goes_on_unless_something_of_it_is_another() -> None:
+    """What is known of a guarded one is not forgotten."""
+    guarded, free = WITH, Routing(1, replace(CANARY, guard=None))
+    assert with_canary(guarded, 2, 0.1, "user.id", True, 9) is guarded
+    assert with_canary(free, 2, 0.1, "user.id", False, 9) is free
+    assert with_canary(free, 2, 0.1, "user.id", True, 9).canary == Canary(2, 0.1, "user.id", 9, Guard(9))
+    assert with_canary(guarded, 2, 0.1, "user.id", False, 9).canary == Canary(2, 0.1, "user.id", 9, None)
+    assert with_canary(guarded, 3, 0.1, "user.id", True, 9).canary == Canary(3, 0.1, "user.id", 9, Guard(9))
+    assert with_canary(guarded, 2, 0.2, "user.id", True, 9).canary == Canary(2, 0.2, "user.id", 9, Guard(9))
+    assert with_canary(guarded, 2, 0.1, None, True, 9).canary == Canary(2, 0.1, None, 9, Guard(9))
 
 
 def test_a_rollback_ends_the_canary_or_goes_to_the_version_before() -> None:

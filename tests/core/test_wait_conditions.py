@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import orjson
@@ -52,6 +53,26 @@ def test_comparisons_that_must_hold_are_told_by_two_values(match: str, compariso
         tuple(Comparison(*comparison) for comparison in comparisons),
         is_whole,
     )
+
+
+COMPARE = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@pytest.mark.parametrize("is_negated", [False, True])
+@pytest.mark.parametrize("sign", COMPARE)
+def test_a_comparison_of_two_numbers_is_told_without_evaluating_it(sign: str, is_negated: bool) -> None:
+    match = f"async.data.n {sign} event.data.n"
+    for left in (1, 2, 3):
+        open_match = OpenMatch(f"!({match})" if is_negated else match, {"data": {"n": left}})
+        told = open_match.may_satisfy(orjson.dumps({"event": {"data": {"n": 2}}}))
+        assert (told, open_match.evaluated) == (COMPARE[sign](left, 2) is not is_negated, 0)
 
 
 def test_a_wait_keeps_the_values_that_its_match_names() -> None:
