@@ -14,6 +14,7 @@ from stepwell.aws.resources import Resources
 from stepwell.core.run.run import StepStatus
 from stepwell.testing.batches import Batches, Json, handler_step
 from stepwell.testing.platform import START
+from tests.aws.beginnings import Beginning
 
 AT_ONCE = 10
 
@@ -69,14 +70,18 @@ def test_an_event_that_came_before_the_wait_is_found_however_many_came_before_it
     assert ran(batches) == ["a", "b"]
 
 
-def waits_behind(batches: Batches, clock: Any, crash_at: int | None) -> list[str]:
-    """The requests that finding an event behind twelve others takes."""
+def paid_during_the_delay(batches: Batches) -> None:
+    """The event that a run waits for is behind twelve others."""
     deploy(batches, wait="10m")
     batches.send()
     batches.drain()
     pay(batches, *range(5, 17), 21)
+
+
+def waits_behind(batches: Batches, beginning: Beginning[None], clock: Any, crash_at: int | None) -> list[str]:
+    """The requests that finding an event behind twelve others takes."""
+    beginning.tell(batches)
     clock.shift(timedelta(minutes=10))
-    batches.requests.clear()
     batches.crash_at = crash_at
     batches.drain()
     clock.shift(1)  # a message that comes again is visible a moment later
@@ -85,13 +90,14 @@ def waits_behind(batches: Batches, clock: Any, crash_at: int | None) -> list[str
 
 
 def test_who_looks_may_die_before_any_write(new_account: Callable[[], Resources], clock: Any) -> None:
-    requests = waits_behind(Batches(new_account()), clock, None)
+    beginning = Beginning(paid_during_the_delay)
+    requests = list(waits_behind(Batches(new_account()), beginning, clock, None))
     writes = [number for number, name in enumerate(requests) if name != "Query"]
     assert len(writes) > 10
     for crash_at in writes:
         clock.move_to(START)
         batches = Batches(new_account())
-        waits_behind(batches, clock, crash_at)
+        waits_behind(batches, beginning, clock, crash_at)
         assert ran(batches) == ["a", "b"], f"after a crash before request {crash_at} of {requests}"
 
 

@@ -16,6 +16,8 @@ from stepwell.aws.table.keys import kept_partition
 from stepwell.core.routing.versions import Routing, State, deleted, deployed, paused, resumed
 from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Process, handler_step
+from stepwell.testing.platform import START
+from tests.aws.beginnings import Beginning
 from tests.aws.test_sweep import failing
 
 STEPS = {"a": handler_step()}
@@ -65,11 +67,10 @@ def test_many_are_routed_a_page_at_a_time(resources: Resources) -> None:
 
 def test_a_crash_before_any_request_loses_and_doubles_nothing(new_account: Callable[[], Resources]) -> None:
     """While they are kept, and while they are routed."""
+    beginning = Beginning(lambda batches: paused_with(batches, 0))
     for crash_at in count():
         batches = Batches(new_account())
-        batches.deploy(STEPS)
-        batches.control.change_routing("f", pause)
-        batches.requests.clear()
+        beginning.tell(batches)
         batches.crash_at = crash_at
         ids = {batches.send() for _ in range(2)}
         while batches.route():
@@ -179,10 +180,11 @@ def test_an_event_that_could_not_be_kept_comes_again(resources: Resources) -> No
 def test_events_are_routed_though_whoever_resumed_the_function_died_and_asks_never_again(
     new_account: Callable[[], Resources], clock: Any
 ) -> None:
+    beginning = Beginning(lambda batches: paused_with(batches, 2))
     for crash_at in count():
+        clock.move_to(START)
         batches = Batches(new_account())
-        ids = paused_with(batches, 2)
-        batches.requests.clear()
+        ids = beginning.tell(batches)
         batches.crash_at = crash_at
         try:
             batches.control.change_routing("f", resume)
@@ -200,11 +202,15 @@ def test_events_are_routed_though_whoever_resumed_the_function_died_and_asks_nev
 
 
 def test_a_resume_that_dies_between_two_of_its_runs_starts_each_once(new_account: Callable[[], Resources]) -> None:
-    for crash_at in count():
-        batches = Batches(new_account())
+    def resumed_with_three(batches: Batches) -> list[str]:
         ids = paused_with(batches, 3)
         batches.control.change_routing("f", resume)
-        batches.requests.clear()
+        return ids
+
+    beginning = Beginning(resumed_with_three)
+    for crash_at in count():
+        batches = Batches(new_account())
+        ids = beginning.tell(batches)
         batches.crash_at = crash_at
         batches.drain()
         assert events_of_runs(batches) == ids, crash_at

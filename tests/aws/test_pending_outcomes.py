@@ -22,6 +22,7 @@ from stepwell.core.run.run import RunStatus, StepStatus
 from stepwell.platform import NotWritten, RunRecord, Transition
 from stepwell.testing.account.meter import item_size, metered
 from stepwell.testing.batches import LOST, Batches, Json, Process, destination, handler_step, sqs_event
+from tests.aws.beginnings import Beginning
 
 MAX_ITEM = 400_000
 
@@ -322,14 +323,18 @@ def test_the_first_of_two_outcomes_of_one_attempt_counts_in_a_wide_run_too(resou
     assert_joined(batches, 40)
 
 
-def story(batches: Batches, crash_at: int | None = None) -> list[Any]:
-    """A wide run, and another function that waits for its end: what people can see of both, and what was started. The
-    process dies before the request of that number, counted from when all parallel steps run."""
+def wide_run(batches: Batches) -> None:
+    """A wide run whose parallel steps all run, and another function that waits for its end."""
     batches.deploy(fan(33))
     batches.deploy({"a": handler_step()}, on="stepwell/run.completed", id="listener")
     batches.send()
     batches.route()
-    batches.requests.clear()
+
+
+def story(batches: Batches, beginning: Beginning[None] | None = None, crash_at: int | None = None) -> list[Any]:
+    """What people can see of a wide run and of who waits for it, and what was started. The process dies before the
+    request of that number, counted from when all parallel steps run."""
+    (beginning or Beginning(wide_run)).tell(batches)
     batches.crash_at = crash_at
     batches.drain()
     runs = sorted((run.function, run.run.status, len(attempts)) for run, attempts in batches.runs())
@@ -339,11 +344,14 @@ def story(batches: Batches, crash_at: int | None = None) -> list[Any]:
 def test_a_crash_before_any_request_of_a_wide_run_changes_nothing_in_the_end(
     resources: Resources, new_account: Callable[[], Resources]
 ) -> None:
-    expected = story(Batches(resources))
+    beginning = Beginning(wide_run)
+    expected = story(Batches(resources), beginning)
     assert expected[0] == [("f", RunStatus.COMPLETED, 34), ("listener", RunStatus.COMPLETED, 1)]
     for number in itertools.count():
         batches = Batches(new_account())
-        assert story(batches, number) == expected, f"after a crash before request {number} of {batches.requests}"
+        assert story(batches, beginning, number) == expected, (
+            f"after a crash before request {number} of {batches.requests}"
+        )
         if batches.crash_at is not None:  # there are no more requests
             break
         joined = [payload for payload in batches.invoked if payload["ctx"]["step_id"] == "join"]

@@ -1,0 +1,33 @@
+"""What all tellings of a story begin with, done in the first one only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from stepwell.testing.account.snapshot import Snapshot
+from stepwell.testing.batches import Batches, Json
+
+T = TypeVar("T")
+
+
+class Beginning(Generic[T]):
+    """The account after `do`, copied for each telling, which goes on in new processes. The clock must stand where it
+    stood."""
+
+    def __init__(self, do: Callable[[Batches], T]) -> None:
+        self._do = do
+        self._done: tuple[Snapshot, list[Json], T] | None = None
+
+    def tell(self, batches: Batches) -> T:
+        """What `do` returned. Requests are counted from here on."""
+        if self._done is None:
+            answer = self._do(batches)
+            self._done = Snapshot(), list(batches.invoked), answer
+        else:
+            snapshot, invoked, answer = self._done
+            snapshot.restore()
+            batches.invoked[:] = invoked
+        batches.start()
+        batches.requests.clear()
+        return answer
