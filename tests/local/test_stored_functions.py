@@ -136,8 +136,17 @@ def test_a_file_that_says_what_it_said_before_changes_nothing(store: LocalStore)
     store.functions.change("f", lambda routing, versions, now: Routing(1, previous=2), NOW)
     assert register(store, code="two") == Registered("f", 1, is_new=False)
     assert routing(store) == Routing(1, previous=2)
-    assert register(store, code="three") == Registered("f", 3, is_new=True)
-    assert routing(store).live == 3
+    assert register(store, code="one") == Registered("f", 3, is_new=True), "it says another thing than before"
+    assert routing(store) == Routing(3, previous=1)
+
+
+def test_a_push_of_what_is_live_already_leaves_a_canary_alone(store: LocalStore) -> None:
+    register(store, code="one", release=Release())
+    register(store, code="two", release=Release(weight=0.5))
+    before = routing(store)
+    assert register(store, code="one", release=Release()) == Registered("f", 1, is_new=False)
+    assert routing(store) == before
+    assert before.canary is not None
 
 
 def test_what_was_pushed_is_found_again_in_no_file_and_a_push_is_not_undone_by_one(store: LocalStore) -> None:
