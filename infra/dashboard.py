@@ -6,6 +6,7 @@ One rule: every number is a metric that AWS or the engine's Lambdas write anyway
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -31,7 +32,7 @@ REQUEST, SQS_MESSAGE, WRITE, READ = 1e-6, 3 * 0.4e-6, 0.625e-6, 0.125e-6  # a me
 INVOCATION, GB_SECOND = 0.2e-6, {"arm64": 13.3334e-6, "x86_64": 16.6667e-6}
 BUS_EVENT = 1e-6
 
-Widget = cloudwatch.GraphWidget
+Widget: TypeAlias = cloudwatch.GraphWidget
 
 
 class Dashboard(Construct):

@@ -133,8 +133,8 @@ class Deployed(Construct):
             step_http="",
             permissions_boundary=self._text(_BOUNDARY),
             kms_key=self._text(_KMS_KEY),
-            retention_days=Token.as_number(self._text("retention-days")),  # type: ignore[arg-type]
-            event_age_s=Token.as_number(self._text("event-age-s")),  # type: ignore[arg-type]
+            retention_days=Token.as_number(self._text("retention-days")),
+            event_age_s=Token.as_number(self._text("event-age-s")),
             step_subnets=ids[_SUBNETS],
             step_security_groups=ids[_GROUPS],
         )
