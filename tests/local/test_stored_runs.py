@@ -206,6 +206,21 @@ def test_of_more_bytes_than_may_be_in_memory_the_oldest_go_until_it_is_enough(
     assert runs.store.load(["b"])["b"] is first["b"], "what is gone is not counted"
 
 
+def test_bytes_of_runs_that_were_read_from_the_database_are_counted(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = runs.deploy(a={**CODE, "after": START}, b={**CODE, "after": [{"step": "a"}]})
+    for run_id in ("a", "b", "c"):
+        runs.add(plan, run_id, RunStarted())
+        runs.fold(run_id, AttemptEnded(0, 1, Outcome(b'"' + b"x" * 98 + b'"')))
+    runs.reopen()
+    first = dict(runs.store.load(["a", "b", "c"]))
+    monkeypatch.setattr(run_cache, "_MOST_BYTES", 200)
+    runs.store.cache.evict(())
+    found = runs.store.load(["a", "b", "c"])
+    assert [found[run_id] is first[run_id] for run_id in ("a", "b", "c")] == [False, True, True]
+
+
 def test_bytes_of_a_run_that_has_ended_are_not_counted_any_more(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = runs.deploy(a={**CODE, "after": START}, b={**CODE, "after": [{"step": "a"}]})
     large = Outcome(b'"' + b"x" * 98 + b'"')

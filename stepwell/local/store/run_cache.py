@@ -101,6 +101,7 @@ class RunCache:
         plan, event = self._plan(function, version), Event.stored(position, body)
         record = RunRecord(run, plan, event, after, rerun_of, replay, number, outputs, errors)
         cached = self._runs[run_id] = CachedRun(record, number)
+        self.grow(cached, sum(map(len, outputs.values())) + sum(map(len, errors.values())))
         return cached
 
     def drop(self, run_id: str) -> None:
