@@ -62,8 +62,7 @@ def on_lambda(synth: Synth, function: Function, script: str) -> str:
             sys.executable,
             "-I",
             "-S",
-            "-X",
-            f"pycache_prefix={synth.folder / 'bytecode'}",  # neither in the code nor in the layers, and once for all
+            "-B",
             "-c",
             prepare + script,
             str(code_of(synth)),
