@@ -173,7 +173,8 @@ def _distance(tree: Path, file: TestFile, mutant: Mutant) -> int:
     is_called_so = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
     text = (tree / file.path).read_text("utf-8")
     parent, _, last = module.rpartition(".")
-    imports = module in text or re.search(rf"from {re.escape(parent)} import .*\b{last}\b", text) is not None
+    is_named = re.search(rf"{re.escape(module)}(?!\w)", text)  # `sweep` is not in `sweeper`
+    imports = is_named is not None or re.search(rf"from {re.escape(parent)} import .*\b{last}\b", text) is not None
     return (0 if is_called_so else 1) if imports else (2 if is_called_so else 3)
 
 
