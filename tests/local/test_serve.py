@@ -242,7 +242,7 @@ def test_a_server_that_hangs_ends_all_the_same_and_says_so(tmp_path: Path) -> No
     """What nobody thought of, here a thread that has the loop for itself, must not wait for SIGKILL."""
     script = (
         "import asyncio, time, logging\n"
-        "from stepwell.cli.commands import ending\n"
+        "from stepwell.cli.server import ending\n"
         "from stepwell.cli.server.dev import start\n"
         "ending.CLOSING_S = 0.3\n"
         "async def main():\n"

@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +64,9 @@ class Aws:
         """The next such request, but for the first `after`, is refused before it gets anywhere."""
         self.failures.append((operation, error, self.calls[operation] + after))
 
-    @cached_property
-    def _account(self) -> Account:
-        return Account(self.session)
-
     def account(self) -> Account:
-        """Clients of the account: they remember nothing of a push, so all pushes of a test share them."""
-        return self._account
+        """New clients, which know what the session's events have been given by now."""
+        return Account(self.session)
 
     def push(
         self, *paths: Path, dry_run: bool = False, watcher: Watcher | None = None
