@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import commands, faster_boto
+from tests import commands, faster_clients
 
 # How long an example takes says more about the machine than about us.
 settings.register_profile("stepwell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,7 +26,7 @@ sys.dont_write_bytecode = False
 # What is collected, a million objects, stays to the end: the garbage collector does not look through it.
 gc.disable()
 
-faster_boto.turn_on()
+faster_clients.turn_on()
 
 # CDK starts Node as soon as it is imported.
 HAS_NODE = shutil.which("node") is not None

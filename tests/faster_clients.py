@@ -1,4 +1,4 @@
-"""Clients of boto3 are made in a fifth of the time: tests make thousands, each in a session of its own.
+"""Clients of boto3 are made in two thirds of the time: tests make thousands, each in a session of its own.
 
 What is the same for all clients of a service is made once for the process: its model, the methods of its class, and the
 rules of its endpoints. botocore does not change them after they are made.

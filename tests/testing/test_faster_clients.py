@@ -1,4 +1,4 @@
-"""What clients of boto3 share in tests (`tests/faster_boto.py`) is nothing that one could change for another."""
+"""What clients of boto3 share in tests (`tests/faster_clients.py`) is nothing that one could change for another."""
 
 from __future__ import annotations
 
