@@ -185,6 +185,13 @@ def test_a_claim_that_holds_a_slot_takes_none_of_the_free_ones() -> None:
     assert slots_left(FreeSlots(3, 3), ended) == (2, 3)
 
 
+def test_beside_a_claim_that_holds_a_slot_others_take_theirs() -> None:
+    queued = begun(NONE, a=step(), b=step("a"))
+    transition = fold(queued, facts(AttemptStarted(0, 1), AttemptEnded(0, 1, OK)), NOW, FREE)
+    assert [claim.holds_slot for claim in transition.claims] == [True, False]
+    assert slots_left(FreeSlots(3, 3), transition) == (2, 3)
+
+
 def test_a_queued_attempt_is_claimed_under_its_newest_number_only() -> None:
     some = facts(RunStarted(), AttemptStarted(0, 1), AttemptLost(0, 1), AttemptStarted(0, 1))
     transition = fold(new(), some, NOW, FREE)
