@@ -77,8 +77,7 @@ class Engine:
         todo, at_once = deque(routes), None if pace is None else pace.at_once
         while events or facts or todo or scans.left:
             work.begin_piece()
-            accepted = 0
-            alerts: Sequence[IncomingEvent] = ()
+            accepted, alerts = 0, list[IncomingEvent]()
             undecided: Sequence[RunFact] = ()
             if scans.left:
                 some_facts = scans.go_on(work)

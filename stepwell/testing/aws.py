@@ -61,11 +61,10 @@ class AwsStepwell(Decisions):
         self._emulator, self._host = emulator, host
         host.reset()
         emulator.unkindness = self._unkindness = unkindness
-        positions.reset()  # the clock is set back
         name = f"{type(self).__module__}.{type(self).__name__} with {settings}"
         self.resources, self._key = emulator.begin(name, lambda: self._make(settings))
         self._due = AccountTimers(emulator, self.resources)
-        positions.reset()
+        positions.reset()  # the clock was set back
         os.environ[VARIABLE] = self.resources.to_json()
         self.cold_start()
 
@@ -274,8 +273,7 @@ class AwsStepwell(Decisions):
         with self._as_caller():
             answer = self._handlers[handler](request, LambdaContext(handler))
         content = answer["body"].encode()
-        if answer.get("isBase64Encoded"):
-            content = base64.b64decode(content)
+        content = base64.b64decode(content) if answer.get("isBase64Encoded") else content
         return Answer(answer["statusCode"], answer["headers"], content)
 
     def _call(self, method: str, path: str, body: bytes = b"") -> Json:
@@ -287,14 +285,12 @@ class AwsStepwell(Decisions):
 
     def _all(self, path: str) -> list[Json]:
         """All items of a list, the oldest first."""
-        items: list[Json] = []
-        after = ""
-        while True:
-            page = self._get(f"{path}limit=1000{after}")
+        page = self._get(f"{path}limit=1000")
+        items: list[Json] = page["data"]
+        while page["next"] is not None:
+            page = self._get(f"{path}limit=1000&after={page['next']}")
             items += page["data"]
-            if page["next"] is None:
-                return items[::-1]
-            after = f"&after={page['next']}"
+        return items[::-1]
 
 
 @contextmanager
