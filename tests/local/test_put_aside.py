@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.run import PauseStatus, RunStatus, StepStatus
 from tests.local.scripted import Scripted, scripted, until
@@ -65,6 +67,36 @@ def test_an_end_that_cannot_be_folded_is_folded_once_it_can_be(tmp_path: Path) -
         await until(lambda: it.runs()[0].run.status is RunStatus.COMPLETED)
 
     on_platform(tmp_path, test, hold=True)
+
+
+class AheadLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time can be moved."""
+
+    ahead_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead_s
+
+
+def test_a_run_that_was_left_in_peace_for_minutes_is_tried_again_soon(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def delays() -> list[str]:
+        return [record.getMessage().split()[-2] for record in caplog.records if "handed in again" in record.msg]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, AheadLoop)
+        async with scripted(tmp_path, hold=True, parallelism=1) as it:
+            await damaged(it)
+            await until(lambda: delays()[:3] == ["0.05", "0.1", "0.2"])
+            tried = len(delays())
+            loop.ahead_s = 130.0
+            await until(lambda: len(delays()) > tried)
+            assert delays()[tried] == "0.05"
+
+    with asyncio.Runner(loop_factory=AheadLoop) as runner:
+        runner.run(main())
 
 
 def test_others_get_on_meanwhile_with_all_slots(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from stepwell.platform import RunFact
 log = logging.getLogger("stepwell.local")
 
 _LONGEST_S = 60.0
+_FORGOTTEN_S = 2 * _LONGEST_S  # after which a run that was handed in again is known to be well
 
 
 class PutAside:
@@ -30,7 +31,7 @@ class PutAside:
     ) -> None:
         self._store, self._backlog, self._recovery = store, backlog, recovery
         self._first_s, self._schedule = first_s, schedule
-        self._tries: dict[str, int] = {}  # by run
+        self._tries: dict[str, tuple[int, float]] = {}  # by run: how many, and the loop's time of the last
         self._waiting: dict[str, list[RunFact]] = {}  # by run
         self._handles: dict[str, asyncio.TimerHandle] = {}  # by run, the newest
 
@@ -44,12 +45,16 @@ class PutAside:
     def add(self, facts: Sequence[RunFact]) -> None:
         """Hand in these facts again, those of timers apart, when their runs may be readable: the batch that could not
         fold them is durable."""
-        by_run: dict[str, list[RunFact]] = {}
+        if not facts:
+            return
+        now, by_run = asyncio.get_running_loop().time(), dict[str, list[RunFact]]()
+        self._tries = {run_id: tries for run_id, tries in self._tries.items() if tries[1] > now - _FORGOTTEN_S}
         for fact in facts:
             by_run.setdefault(fact.run_id, []).append(fact)
         for run_id, some in by_run.items():
             self._store.cache.drop(run_id)  # so that it is read again
-            delay_s, self._tries[run_id] = self._delay_s(run_id), self._tries.get(run_id, 0) + 1
+            delay_s = self._delay_s(run_id)
+            self._tries[run_id] = (self._tries_of(run_id) + 1, now)
             log.warning("facts of run %s are handed in again in %s s", run_id, delay_s)
             others = [fact for fact in some if timer_of(fact.fact) is None]
             if others:
@@ -62,7 +67,10 @@ class PutAside:
         self._handles[run_id] = asyncio.get_running_loop().call_later(delay_s, self._hand_in, run_id)
 
     def _delay_s(self, run_id: str) -> float:
-        return min(_LONGEST_S, self._first_s * 2.0 ** min(self._tries.get(run_id, 0), 16))
+        return min(_LONGEST_S, self._first_s * 2.0 ** min(self._tries_of(run_id), 16))
+
+    def _tries_of(self, run_id: str) -> int:
+        return self._tries[run_id][0] if run_id in self._tries else 0
 
     def _hand_in(self, run_id: str) -> None:
         facts = self._waiting.pop(run_id)
