@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from stepwell.aws import clients
 from stepwell.aws.engine.session import now_ms
 from stepwell.core.routing.versions import deleted, paused, resumed
 from stepwell.core.run.approvals import Link
 from stepwell.core.run.messages import Outcome
 from stepwell.core.run.run import RunStatus
 from stepwell.platform import NotWritten
-from stepwell.testing.batches import LOST, Batches, Json, handler_step
+from stepwell.testing.batches import LOST, Batches, handler_step
+from tests.aws.sent_messages import Sent, sent_messages
 from tests.aws.test_sweep import failing
 
 ASKS = {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"}
 
 
-@contextmanager
-def sent_messages() -> Iterator[list[tuple[str, int]]]:
-    """The kinds of the messages that the engine sends, each with the seconds until it comes."""
-    found: list[tuple[str, int]] = []
-
-    def note(params: Json, **_: Any) -> None:
-        for entry in json.loads(params["body"])["Entries"]:
-            found.append((json.loads(entry["MessageBody"])["stepwell"], entry.get("DelaySeconds", 0)))
-
-    events = clients.client("sqs").meta.events
-    events.register("before-call.sqs.SendMessageBatch", note, unique_id="sent")
-    try:
-        yield found
-    finally:
-        events.unregister("before-call.sqs.SendMessageBatch", unique_id="sent")
+def kinds(sent: list[Sent]) -> list[tuple[str, int]]:
+    """The kind of each message, and the seconds until it comes."""
+    return [(message.kind, message.delay_s) for message in sent]
 
 
 def asking(batches: Batches) -> Link:
@@ -67,7 +53,7 @@ def test_who_ends_a_run_has_somebody_look_at_it_when_the_request_must_be_over(
     """Not before: by then it is written, or never will be."""
     with sent_messages() as sent:
         end(batches)
-    assert sent.count(("ended", 10)) == 1
+    assert kinds(sent).count(("ended", 10)) == 1
 
 
 def test_who_resumes_a_function_has_it_looked_at_at_once_and_when_the_request_must_be_over(batches: Batches) -> None:
@@ -77,10 +63,10 @@ def test_who_resumes_a_function_has_it_looked_at_at_once_and_when_the_request_mu
     assert sent == []
     with sent_messages() as sent:
         batches.control.change_routing("f", lambda old, versions, now: resumed(old))
-    assert sent == [("release", 10), ("release", 0)]
+    assert kinds(sent) == [("release", 10), ("release", 0)]
     with sent_messages() as sent:
         batches.control.change_routing("f", lambda old, versions, now: resumed(old))
-    assert sent == [("release", 0)]
+    assert kinds(sent) == [("release", 0)]
 
 
 def test_a_decision_that_could_not_be_written_is_no_success(batches: Batches, clock: Any) -> None:

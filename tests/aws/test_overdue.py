@@ -9,8 +9,6 @@ import pytest
 
 from stepwell.aws.engine.sweep import LATE_MS, from_rows, next_look, overdue, to_rows
 from stepwell.aws.queues.messages import MAX_DELAY_MS
-from stepwell.core.compile import compile_plan
-from stepwell.core.definition.definition import parse_definition
 from stepwell.core.plan import Plan
 from stepwell.core.run.messages import (
     AttemptEnded,
@@ -23,10 +21,11 @@ from stepwell.core.run.messages import (
     Timer,
     TimerKind,
 )
-from stepwell.core.run.run import PauseState, PauseStatus, Run, StepState, StepStatus, new_run
+from stepwell.core.run.run import PauseStatus, Run, StepState, StepStatus
 from stepwell.testing.batches import Json, handler_step
+from tests.aws.run_states import NOW, RunStates
 
-NOW, AGE_MS, STEP_MS, START_MS, ASK_MS = 1_780_308_030_000, 3_600_000, 30_000, 60_000, 600_000
+AGE_MS, STEP_MS, START_MS, ASK_MS = 3_600_000, 30_000, 60_000, 600_000
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:mine"
 STEPS: Json = {
     "a": handler_step(timeout="30s"),
@@ -34,10 +33,8 @@ STEPS: Json = {
     "mine": handler_step(runtime={"type": "lambda", "arn": ARN}, timeout="30s"),
     "b": handler_step({"step": "a", "wait": "10m", "async": {"event": "paid", "ttl": "1h"}}),
 }
-PLAN = compile_plan(
-    parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": STEPS}).normalised(),
-    1,
-)
+STATES = RunStates(STEPS)
+PLAN, with_step, with_pause = STATES.plan, STATES.with_step, STATES.with_pause
 UNDECIDED = Timer(TimerKind.DECISION, 1, 1).fact()
 
 
@@ -45,16 +42,6 @@ class Open(NamedTuple):
     run: Run
     plan: Plan = PLAN
     causes: Mapping[int, tuple[str, int]] = {}
-
-
-def with_step(index: int, status: StepStatus, attempt: int = 1) -> Run:
-    run = new_run("run", PLAN, NOW)
-    steps = [StepState(status, attempt, at=NOW) if i == index else step for i, step in enumerate(run.steps)]
-    return run._replace(steps=tuple(steps))
-
-
-def with_pause(status: PauseStatus) -> Run:
-    return new_run("run", PLAN, NOW)._replace(pauses=(PauseState(status, NOW),))
 
 
 LATE: dict[str, tuple[Open, Fact, int]] = {

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from stepwell.aws import clients
 from stepwell.aws.engine.session import now_ms
 from stepwell.aws.queues.messages import sweep_message, sweep_name
-from stepwell.testing.batches import LOST, Batches, Json, handler_step, sqs_event
+from stepwell.testing.batches import LOST, Batches, handler_step, sqs_event
+from tests.aws.sent_messages import Sent, sent_messages
 from tests.aws.test_sweep import expired, failing
 
 
-@contextmanager
-def again_messages() -> Iterator[list[int]]:
-    """In how many ms the messages that are sent start an attempt again."""
-    found: list[int] = []
-
-    def note(params: Json, **_: Any) -> None:
-        bodies = [json.loads(entry["MessageBody"]) for entry in json.loads(params["body"])["Entries"]]
-        found.extend(body["due"] - now_ms() for body in bodies if body["stepwell"] == "again")
-
-    events = clients.client("sqs").meta.events
-    events.register("before-call.sqs.SendMessageBatch", note, unique_id="again")
-    try:
-        yield found
-    finally:
-        events.unregister("before-call.sqs.SendMessageBatch", unique_id="again")
+def pauses_ms(sent: list[Sent]) -> list[int]:
+    """In how many ms an attempt is started again, by the messages that were sent just now."""
+    return [message.body["due"] - now_ms() for message in sent if message.kind == "again"]
 
 
 def start(batches: Batches) -> None:
@@ -48,13 +34,13 @@ def test_a_start_that_is_throttled_is_tried_again_after_half_to_all_of_what_it_h
 ) -> None:
     """After a second at the earliest, after a minute at the latest, and at no time that others have too."""
     with failing("lambda", "Invoke", "TooManyRequestsException"):
-        with again_messages() as again:
+        with sent_messages() as sent:
             start(batches)
         if waited_s:
             clock.shift(waited_s)
-            with again_messages() as again:
+            with sent_messages() as sent:
                 batches.drain()
-    (due,) = again
+    (due,) = pauses_ms(sent)
     assert least <= due <= most
 
 
@@ -65,9 +51,9 @@ def test_an_invocation_that_expired_is_tried_again_after_a_tenth_of_its_age(
     """At most as late as SQS can delay a message."""
     start(batches)
     clock.shift(age_s)
-    with again_messages() as again:
+    with sent_messages() as sent:
         assert batches.consumer.advance(sqs_event([expired(batches.invoked[0])])) == {"batchItemFailures": []}
-    assert again == [pause_ms]
+    assert pauses_ms(sent) == [pause_ms]
 
 
 def test_an_invocation_that_expired_after_its_attempt_was_over_starts_nothing(batches: Batches, clock: Any) -> None:
@@ -77,13 +63,13 @@ def test_an_invocation_that_expired_after_its_attempt_was_over_starts_nothing(ba
     batches.send()
     batches.drain()
     first = batches.invoked[0]
-    with again_messages() as again:
+    with sent_messages() as sent:
         batches.consumer.advance(sqs_event([expired(first)]))  # its step waits to be tried again
         clock.shift(1)
         batches.drain()
         assert len(batches.invoked) == 2
         batches.consumer.advance(sqs_event([expired(first)]))  # another attempt runs
-    assert again == []
+    assert pauses_ms(sent) == []
 
 
 def test_what_the_sweeper_takes_to_be_late_waits_until_it_is_late_by_the_clock_of_who_folds(

@@ -14,14 +14,13 @@ from stepwell.aws.queues.messages import MAX_DELAY_MS
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item
 from stepwell.aws.table.keys import timer_key
-from stepwell.core.compile import compile_plan
-from stepwell.core.definition.definition import parse_definition
 from stepwell.core.run.messages import Timer, TimerKind
-from stepwell.core.run.run import PauseState, PauseStatus, Run, StepState, StepStatus, new_run
+from stepwell.core.run.run import PauseState, PauseStatus, Run, StepStatus, new_run
 from stepwell.testing.batches import Json, handler_step
 from tests.aws.conftest import RESOURCES
+from tests.aws.run_states import NOW, RunStates
 
-NOW, TIMEOUT, SKEW = 1_780_308_030_000, 600_000, 2_000
+TIMEOUT, SKEW = 600_000, 2_000
 RETRY, DECISION, DELAY, DEADLINE = TimerKind.RETRY, TimerKind.DECISION, TimerKind.DELAY, TimerKind.DEADLINE
 HANDLER, APPROVAL = 0, 1  # steps
 STEPS: Json = {
@@ -29,25 +28,13 @@ STEPS: Json = {
     "ask": {"runtime": {"type": "approval", "message": "Really?"}, "timeout": "10m"},
     "b": handler_step({"step": "a", "wait": "10m", "async": {"event": "paid", "ttl": "1h"}}),
 }
-PLAN = compile_plan(
-    parse_definition({"id": "f", "triggers": [{"event": "go"}], "steps": STEPS}).normalised(),
-    1,
-)
+STATES = RunStates(STEPS)
+PLAN, with_step, with_pause = STATES.plan, STATES.with_step, STATES.with_pause
 NOT_SET, OVER = "nothing has waited for it yet", "nothing waits for it any more"
 
 
 def timers(resources: Resources = RESOURCES) -> Timers:
     return Timers(replace(resources, clock_skew_ms=SKEW))
-
-
-def with_step(index: int, status: StepStatus, attempt: int = 1) -> Run:
-    run = new_run("run", PLAN, NOW)
-    steps = [StepState(status, attempt, at=NOW) if i == index else step for i, step in enumerate(run.steps)]
-    return run._replace(steps=tuple(steps))
-
-
-def with_pause(status: PauseStatus) -> Run:
-    return new_run("run", PLAN, NOW)._replace(pauses=(PauseState(status, NOW),))
 
 
 STANDINGS: dict[str, tuple[Run, Timer, Any]] = {

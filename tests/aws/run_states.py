@@ -1,0 +1,28 @@
+"""Runs in a state that a test chooses, without what has led to it."""
+
+from __future__ import annotations
+
+from stepwell.core.compile import compile_plan
+from stepwell.core.definition.definition import parse_definition
+from stepwell.core.run.run import PauseState, PauseStatus, Run, StepState, StepStatus, new_run
+from stepwell.testing.batches import Json
+
+NOW = 1_780_308_030_000
+
+
+class RunStates:
+    """Runs of a function with these steps."""
+
+    def __init__(self, steps: Json) -> None:
+        raw = {"id": "f", "triggers": [{"event": "go"}], "steps": steps}
+        self.plan = compile_plan(parse_definition(raw).normalised(), 1)
+
+    def with_step(self, index: int, status: StepStatus, attempt: int = 1) -> Run:
+        """A run of which this step stands so since `NOW`."""
+        run = new_run("run", self.plan, NOW)
+        steps = [StepState(status, attempt, at=NOW) if i == index else step for i, step in enumerate(run.steps)]
+        return run._replace(steps=tuple(steps))
+
+    def with_pause(self, status: PauseStatus) -> Run:
+        """A run whose only pause stands so, and is due at `NOW`."""
+        return new_run("run", self.plan, NOW)._replace(pauses=(PauseState(status, NOW),))
