@@ -18,6 +18,9 @@ from botocore.hooks import NodeList, _PrefixTrie
 
 
 def turn_on() -> None:
+    """Raises an error if a new botocore has renamed what is replaced."""
+    assert botocore.regions.EndpointProvider is EndpointProvider
+    assert callable(_PrefixTrie._recursive_copy)
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     load: Callable[..., Any] = ClientCreator._load_service_model
     methods: Callable[..., dict[str, Any]] = ClientCreator._create_methods
