@@ -125,6 +125,14 @@ def test_delays_retries_and_waits_take_no_time(tmp_path: Path) -> None:
     assert ended["output"] == {"never": 5}
 
 
+@pytest.mark.parametrize(
+    ("wait", "text"), [("90s", "90.0 s"), ("5m", "5 min 0 s"), ("26h", "26 h 0 min"), ("3d", "3 d 0 h")]
+)
+def test_a_delay_that_is_skipped_is_shown_in_units_that_fit_it(tmp_path: Path, wait: str, text: str) -> None:
+    write_function(tmp_path, a=program("echo 1"), b=program("echo 2", after=[{"step": "a", "wait": wait}]))
+    assert f"... {text} later" in run(tmp_path).output
+
+
 def test_real_time_is_real(tmp_path: Path) -> None:
     from datetime import datetime
 

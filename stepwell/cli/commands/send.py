@@ -34,4 +34,5 @@ def command(
         return
     (event_id,) = answer["ids"]
     where = f" --env {shown(env)}" if env not in (None, os.environ.get("STEPWELL_ENV")) else ""
-    console.print(f"[green]sent[/] {shown(name)} [dim]stepwell events show {shown(event_id)}{where}[/]", soft_wrap=True)
+    console.print(f"[green]sent[/] {shown(name)}")
+    console.print(f"[dim]stepwell events show {shown(event_id)}{where}[/]", soft_wrap=True)

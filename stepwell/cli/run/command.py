@@ -22,7 +22,7 @@ from stepwell.cli.run.approval_prompt import ApprovalPrompt
 from stepwell.cli.run.sample_event import sample_event
 from stepwell.cli.server.dev import NoContainersOption
 from stepwell.cli.ui.output import JsonOption, console, fail, json_argument, print_json, warn
-from stepwell.cli.ui.tables import duration, short, status
+from stepwell.cli.ui.tables import duration, elapsed, short, status
 from stepwell.cli.ui.tree import run_tree
 from stepwell.terminal import shown
 
@@ -228,7 +228,7 @@ class _SingleRun:
             return False
         skipped = server.platform.virtual_time.next_due - server.platform.clock.now()
         if skipped > 50:
-            self._say(f"[dim]... {skipped / 1000:,.1f} s later[/]")
+            self._say(f"[dim]... {elapsed(skipped / 1000)} later[/]")
         await server.platform.travel(max(0, skipped))
         return True
 

@@ -42,13 +42,20 @@ def duration(start: str | None, end: str | None) -> str:
     if start is None:
         return ""
     until = datetime.fromisoformat(end) if end else datetime.now(UTC)
-    seconds = max(0.0, (until - datetime.fromisoformat(start)).total_seconds())
+    return elapsed((until - datetime.fromisoformat(start)).total_seconds())
+
+
+def elapsed(seconds: float) -> str:
+    """A length of time in the one or two units that fit it: `65 ms`, `2.1 s`, `5 min 3 s`, `26 h 0 min`, `3 d 0 h`."""
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 120:
         return f"{seconds:.1f} s"
-    minutes = int(seconds // 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def trigger_text(trigger: dict[str, Any]) -> str:
