@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help check format lint types imports test unkind mutants planted docs schema bench rehearsal
+.PHONY: help check format lint types imports test unkind mutants planted docs site schema bench rehearsal
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,9 +42,12 @@ mutants: $(BIN)/stepwell  ## do the tests find small faults? SEED=2 for others, 
 planted: $(BIN)/stepwell  ## do the tests find each of the bugs in tests/planted?
 	STEPWELL_PLANTED=all $(BIN)/pytest tests/planted
 
-docs: $(BIN)/stepwell  ## write what is generated: docs/state-machine.md, schemas/
-	$(BIN)/python docs/generate.py
+docs: $(BIN)/stepwell  ## write the generated pages of docs/, and schemas/
+	$(BIN)/python docs/generate
 	$(BIN)/python schemas/generate.py
+
+site: $(BIN)/stepwell  ## build the documentation into build/site; a dead link is an error
+	PYTHONPATH=docs/site NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(BIN)/stepwell  ## measure this machine (needs wrk)
 	$(BIN)/python bench/local.py

@@ -1,7 +1,7 @@
 """What runs cost on AWS: every request that the real handlers make is counted, and priced with what else is billed.
 
-Nothing is deployed and nobody is charged: docs/cost.md says how the numbers come about, and has the results. What was
-counted is kept in aws_results.json, from which the page can be written again in a second.
+Nothing is deployed, and nothing is charged. docs/operate/cost.md explains the numbers and shows the results. The counts
+are kept in aws_results.json, from which the page can be written again in a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.console import Console
 from infra.settings import Settings
 
 HERE = Path(__file__).resolve().parent
-DOCS, SAVED = HERE.parent / "docs" / "cost.md", HERE / "aws_results.json"
+DOCS, SAVED = HERE.parent / "docs" / "operate" / "cost.md", HERE / "aws_results.json"
 PARTS = (*ALL, "standing")
 
 
@@ -61,7 +61,7 @@ def _processor() -> str:
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was counted as JSON.")] = False,
     write_docs: Annotated[
-        bool, typer.Option(help="Keep what was counted, and write the tables of docs/cost.md.")
+        bool, typer.Option(help="Keep what was counted, and write the tables of docs/operate/cost.md.")
     ] = False,
     only: Annotated[str, typer.Option(help=f"Count only these, the rest as it was kept: {', '.join(PARTS)}.")] = "",
     from_saved: Annotated[bool, typer.Option(help="Count nothing: only price what was kept.")] = False,

@@ -1,4 +1,4 @@
-"""The tables of docs/cost.md that stand beside others, and those of all prices. The first row of each is its head."""
+"""The tables of docs/operate/cost.md that compare with other products or list prices. The first row of each is the head."""
 
 from __future__ import annotations
 

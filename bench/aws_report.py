@@ -1,4 +1,4 @@
-"""The bill as tables, for the terminal and for docs/cost.md, each under a name."""
+"""The bill as tables, for the terminal and for docs/operate/cost.md, each under a name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def in_docs(text: str, bill: Bill) -> str:
     page = re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
     if missing := {*TABLES, "counted"} - written:
         raise ValueError(
-            f"docs/cost.md has no place for {', '.join(sorted(missing))}: <!-- table: NAME -->, <!-- end -->"
+            f"docs/operate/cost.md has no place for {', '.join(sorted(missing))}: <!-- table: NAME -->, <!-- end -->"
         )
     return page
 

@@ -1,4 +1,4 @@
-"""The tables of docs/cost.md that say what Stepwell costs. The first row of each is its head."""
+"""The tables of docs/operate/cost.md that say what Stepwell costs. The first row of each is its head."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class State(Construct):
         )
 
     def _adopted(self, name: str, key: kms.IKey | None) -> dynamodb.ITable:
-        """A table that the stack neither makes nor changes nor deletes. docs/restore-aws.md says how it must be."""
+        """A table that exists outside the stack and is only used by it. docs/operate/restore-aws.md describes it."""
         return dynamodb.Table.from_table_attributes(
             self, "Adopted", table_name=name, global_indexes=[STATUS_INDEX], encryption_key=key
         )

@@ -1,4 +1,4 @@
-"""docs/cost.md says what the bench counts: its tables come from the kept counts, and the counts from the handlers."""
+"""The tables of docs/operate/cost.md come from the kept counts, and the counts from the handlers."""
 
 from __future__ import annotations
 

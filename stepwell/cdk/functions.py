@@ -3,7 +3,7 @@
 It packages and names as `stepwell push` does; what differs is who makes it. A step is one Lambda here, and each of its
 versions is kept, so that open runs go on with theirs. A version is frozen: a changed secret reaches it when its
 sandboxes have ended, within hours. What a step runs on stays in the account when the step leaves the stack, because
-open runs may need it; `stepwell functions prune` removes it later (docs/adr/0018-what-leaves-a-stack.md).
+open runs may need it; `stepwell functions prune` removes it later (docs/internals/adr/0018-what-leaves-a-stack.md).
 
     Functions(self, "Functions", path="functions/", env="prod")
 """

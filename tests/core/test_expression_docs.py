@@ -10,7 +10,7 @@ import pytest
 from stepwell.core.cel.errors import FUNCTIONS
 from stepwell.core.cel.expressions import Bindings, ExpressionError, Scope, compile_value
 
-PAGE = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "expressions.md").read_text("utf-8")
 ROWS = [
     [cell.strip() for cell in re.split(r"(?<!\|) \| (?!\|)", line.strip("| "))]
     for line in PAGE.partition("| function |")[2].partition("\n\n")[0].splitlines()[2:]

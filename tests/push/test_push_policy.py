@@ -497,7 +497,7 @@ def _plain(document: Json) -> list[str]:
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "deploy-from-ci.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "guides" / "deploy-from-ci.md"
 
 
 def fences(language: str) -> list[str]:

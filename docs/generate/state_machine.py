@@ -1,6 +1,6 @@
-"""Writes `state-machine.md` from the tables of the state machine: `python docs/generate.py`.
+"""The page internals/state-machine.md.
 
-One rule: what moves where is read from `stepwell/core/run/transitions.py`; only the explanations are written here.
+The moves are read from the tables in `stepwell/core/run/transitions.py`; only the explanations are written here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from stepwell.core.run.attempt_result import MAX_LOSSES
@@ -17,12 +16,10 @@ from stepwell.core.run.transitions import EDGE, PAUSE, RUN, STEP
 
 S = TypeVar("S", bound=IntEnum)
 
-FILE = Path(__file__).parent / "state-machine.md"
-
 INTRODUCTION = """\
 # The state machine of a run
 
-<!-- Written by docs/generate.py from the tables in stepwell/core/run/transitions.py; change them, then `make docs`. -->
+<!-- Written by docs/generate from the tables in stepwell/core/run/transitions.py; change them, then `make docs`. -->
 
 A run is four kinds of small state machines: the run itself, its steps, the edges between them (the entries of `after`),
 and the pauses that edges go through (`wait`, `async`). Whatever happens is a *fact*; one fact makes all of its moves in
@@ -220,10 +217,6 @@ THE_PAUSE = Machine(
 )
 
 
-def text() -> str:
-    """The content that the file must have."""
+def page() -> str:
+    """The content of the page."""
     return "\n".join([INTRODUCTION, *(machine.text() for machine in (THE_RUN, THE_STEP, THE_EDGE, THE_PAUSE))])
-
-
-if __name__ == "__main__":
-    FILE.write_text(text(), "utf-8")
