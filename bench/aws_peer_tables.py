@@ -1,4 +1,4 @@
-"""The tables of docs/operate/cost.md that compare with other products or list prices. The first row of each is the head."""
+"""The tables of docs/operate/cost.md with other products and with prices. Each begins with the head row."""
 
 from __future__ import annotations
 

@@ -90,7 +90,5 @@ def a_wide_run_reads_little(account: Account) -> str:
     if read > 4 * MOST_READ:
         raise Skipped(f"{read:.0f} units were read, which is more than one run can; is there other traffic?")
     if read > MOST_READ:
-        raise Failed(
-            f"a run of {WIDE} parallel steps read {read:.0f} units, more than {MOST_READ}; see ADR 8"
-        )
+        raise Failed(f"a run of {WIDE} parallel steps read {read:.0f} units, more than {MOST_READ}; see ADR 8")
     return f"{read:.0f} read units for {WIDE} steps in {seconds(run):.1f} s"

@@ -85,8 +85,8 @@ class PushRole(iam.Role):
     """A role with a `PushPolicy`, whose options it takes. Assumed by `assumed_by`, or by GitHub Actions.
 
     `github`: owner and name of a repository, whose workflows may assume the role on `branch`, or in the GitHub
-    environment `environment`. The account must have GitHub's identity provider; docs/guides/deploy-from-ci.md creates it.
-    Raises BadTrust, UnknownCommand.
+    environment `environment`. The account must have GitHub's identity provider; docs/guides/deploy-from-ci.md creates
+    it. Raises BadTrust, UnknownCommand.
     """
 
     def __init__(
