@@ -1,1 +1,1 @@
-"""The platform on AWS: DynamoDB for state, SQS and EventBridge between, Lambda and ECS for steps."""
+"""The AWS platform: DynamoDB stores state, SQS and EventBridge carry messages, Lambda and ECS run steps."""

@@ -1,4 +1,4 @@
-"""Clients of AWS services, made when they are first used: a cold start pays only for those it needs."""
+"""boto3 clients, created on first use so that a cold start pays only for the services that it needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _clients: dict[str, Any] = {}
 
 
 def client(service: str) -> Any:
-    """The process's client of a service; clients may be used from several threads."""
+    """The process-wide client of a service. Clients are thread-safe."""
     found = _clients.get(service)
     if found is None:
         with _lock:
@@ -21,7 +21,7 @@ def client(service: str) -> Any:
 
 
 def reset() -> None:
-    """Forget all clients, as a new process would."""
+    """Removes all clients, to imitate a new process in tests."""
     with _lock:
         _clients.clear()
 

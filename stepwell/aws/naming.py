@@ -1,11 +1,11 @@
-"""What is called how in an account. One rule: every name fits the service's limit, and no two things share one."""
+"""Names of the resources in an AWS account. Every name is unique and within the length limit of the service."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
-LONGEST = 64  # of a Lambda's and of a role's name
+LONGEST = 64  # characters in the name of a Lambda or of a role
 _LONGEST_ENV = 24
 _DIGITS = 12
 
@@ -13,13 +13,16 @@ ENV_TAG, FUNCTION_TAG, HASH_TAG, CODE_TAG = "stepwell:env", "stepwell:function",
 
 
 class BadName(ValueError):
-    """No names can be made of this; the message says why."""
+    """The name of an environment is not valid; the message contains the reason."""
 
 
 def environment(env: str) -> str:
-    """The name, if an environment may be called so. Raises BadName."""
+    """The given name, if it is valid for an environment. Raises BadName."""
     if not re.fullmatch(r"[a-z][a-z0-9-]*", env) or len(env) > _LONGEST_ENV:
-        raise BadName(f"{env!r} is no environment: a-z, 0-9 and -, a letter first, at most {_LONGEST_ENV} characters")
+        raise BadName(
+            f"{env!r} is not valid as the name of an environment: use a-z, 0-9 and -, begin with a letter, at most"
+            f" {_LONGEST_ENV} characters"
+        )
     return env
 
 
@@ -28,12 +31,12 @@ def function_prefix(env: str) -> str:
 
 
 def function_name(env: str, function_id: str, digest: str) -> str:
-    """The Lambda of a step; `digest`: hex, of all that it is made of."""
+    """The name of a step's Lambda. `digest`: hex digest of the code and the settings."""
     return f"{function_prefix(env)}{_cut(function_id, _room(env))}-{digest[:_DIGITS]}"
 
 
 def functions_pattern(env: str, function_id: str) -> str:
-    """All Lambdas of one Stepwell function and no other's, as IAM writes patterns."""
+    """An IAM name pattern that matches the Lambdas of one Stepwell function and no others."""
     return f"{function_prefix(env)}{_cut(function_id, _room(env))}-{'?' * _DIGITS}"
 
 
@@ -46,7 +49,7 @@ def role_prefix(env: str) -> str:
 
 
 def role_name(env: str, function_id: str) -> str:
-    """The role that the steps of one Stepwell function have."""
+    """The name of the role that all steps of a Stepwell function use."""
     prefix = role_prefix(env)
     return prefix + _cut(function_id, LONGEST - len(prefix))
 
@@ -56,7 +59,7 @@ def log_group(name: str) -> str:
 
 
 def task_log_group(env: str, function_id: str) -> str:
-    """Of all containers of one Stepwell function."""
+    """The log group of all containers of a Stepwell function."""
     return f"/stepwell/{env}/tasks/{function_id}"
 
 
@@ -77,7 +80,8 @@ def secret_parameter(env: str, name: str) -> str:
 
 
 def signing_keys_parameter(env: str) -> str:
-    """No step may read it: steps may read `.env` files and secrets, which have other prefixes."""
+    """The SSM parameter of the signing keys. Steps cannot read it: their roles allow only the prefixes of `.env` files
+    and secrets."""
     return f"/stepwell/{env}/signing-keys"
 
 
@@ -85,7 +89,7 @@ CODE_PREFIX = "code/"
 
 
 def code_key(code_hash: str, layout: str) -> str:
-    """Where a step's zip is in the bucket: what it holds says its name, so that it is uploaded once."""
+    """The S3 key of a step's zip. It contains the hash of the code, so the same code is uploaded once."""
     return f"{CODE_PREFIX}{code_hash}.{layout}.zip"
 
 
@@ -94,7 +98,7 @@ def _room(env: str) -> int:
 
 
 def _cut(function_id: str, room: int) -> str:
-    """The id, or its beginning and a hash of all of it."""
+    """The id if it fits into `room` characters; otherwise the start of the id and a hash of the whole id."""
     if len(function_id) <= room:
         return function_id
     digest = hashlib.sha256(function_id.encode()).hexdigest()[:8]

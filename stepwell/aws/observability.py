@@ -1,7 +1,7 @@
-"""Logs, metrics and traces of our own Lambdas, by Powertools: JSON lines, and metrics in the embedded format: no call.
+"""Logs, metrics and traces of the engine's Lambdas, with Powertools.
 
-One rule: what is measured is collected while a batch is worked on, and written once, at its end. Who has no traces does
-not load what makes them.
+Logs are JSON lines. Metrics are log lines in the embedded metric format, so they need no request. Metrics are collected
+during an invocation and written once, when it ends. The tracer is imported only if tracing is on.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Any
 
 Handler = Callable[[Any, Any], Any]
 NAMESPACE = "Stepwell"
-# variables of each Lambda, by the settings of that name
+# environment variables of each Lambda, set from the settings of the same names
 LOG_LEVEL, TRACING, METRICS = "STEPWELL_LOG_LEVEL", "STEPWELL_TRACING", "STEPWELL_METRICS"
 _values: list[tuple[str, str, float]] = []
 
 
 def count(name: str, value: float = 1) -> None:
-    """Count something, such as `RunsCompleted`."""
+    """Adds to a counter, such as `RunsCompleted`."""
     _values.append((name, "Count", value))
 
 
 def duration(name: str, ms: float) -> None:
-    """A duration in milliseconds, such as `StepDuration`."""
+    """Records a duration in milliseconds, such as `StepDuration`."""
     _values.append((name, "Milliseconds", ms))
 
 
 def observed(handler: Handler) -> Handler:
-    """A Lambda handler whose logs say which request they belong to, and whose metrics are written at its end."""
+    """The Lambda handler, with the request id in each log line, and metrics written at the end of an invocation."""
 
     @functools.wraps(handler)
     def wrapper(event: Any, context: Any) -> Any:
@@ -46,8 +46,10 @@ def observed(handler: Handler) -> Handler:
 
 @functools.cache
 def _traced(handler: Handler) -> Handler:
-    """The handler with a subsegment of its own and one for each request to AWS, where `tracing` is on. Lambda decides
-    which invocations are traced."""
+    """The handler, traced if the setting `tracing` is on: one subsegment for it and one for each request to AWS.
+
+    Lambda decides which invocations are sampled.
+    """
     if os.environ.get(TRACING) != "true":
         return handler
     from aws_lambda_powertools import Tracer
@@ -65,19 +67,19 @@ def _logger() -> Any:
     level = os.environ.get(LOG_LEVEL, "INFO")
     logger = Logger(service="stepwell", level=level)
     children = ("aws", "engine", "runs", "dispatch", "types", "webhooks")
-    ours = [logging.getLogger(name) for name in ("stepwell", *(f"stepwell.{child}" for child in children))]
-    copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})  # of those that there are
-    for each in ours:
-        each.setLevel(
-            level
-        )  # Powertools prefers the level that Lambda filters by, which `application_log_level` keeps low
+    loggers = [logging.getLogger(name) for name in ("stepwell", *(f"stepwell.{child}" for child in children))]
+    copy_config_to_registered_loggers(source_logger=logger, include={"stepwell"})
+    for stepwell_logger in loggers:
+        # Powertools sets the level by which Lambda filters, and `application_log_level` keeps that one low
+        stepwell_logger.setLevel(level)
     return logger
 
 
 def application_log_level(level: str) -> str:
-    """The level from which on Lambda keeps lines, for Lambdas that log from `level` on.
+    """The lowest level that Lambda keeps, for a Lambda whose loggers write `level` and above.
 
-    It is INFO at most: a line without a level counts as INFO, and metrics are such lines. The loggers drop the rest.
+    It is never above INFO: Lambda treats a line without a level as INFO, and metrics are such lines. The loggers drop
+    what is below `level`.
     https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html
     """
     return "DEBUG" if level == "DEBUG" else "INFO"

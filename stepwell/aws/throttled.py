@@ -1,4 +1,4 @@
-"""Requests that AWS refuses since there are too many of them, also after boto3's own tries."""
+"""The HTTP answer when AWS throttles requests, even after boto3's own retries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CODES = frozenset(  # https://docs.aws.amazon.com/amazondynamodb/latest/develop
 
 
 def throttled(error: ClientError) -> Problem:
-    """The answer to who asked the server. Raises the error itself if it is of another kind."""
+    """A 503 for the client, if the error is about throttling. Re-raises any other error."""
     if error.response["Error"]["Code"] not in _CODES:
         raise error
-    return Problem(503, "AWS throttles the server; try again", {"retry-after": "1"})
+    return Problem(503, "AWS throttles the requests of this server; try again", {"retry-after": "1"})

@@ -1,7 +1,7 @@
-"""The engine's Lambdas: the one list of them, with what starts each and where what it does goes on.
+"""The list of the engine's Lambdas: what triggers each one, and where each one sends work.
 
-`infra` deploys it, `stepwell.testing` runs it on an emulated account, and tests hold roles and alarms against it. One
-rule: nothing but data; the entry points of the same names are in `lambdas/`.
+`infra` deploys this list, `stepwell.testing` runs it on an emulated account, and tests compare roles and alarms with
+it. It is data only; the entry points, under the same names, are in `lambdas/`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Batches of a queue, with an answer that says which messages must come again."""
+    """Triggered by batches of an SQS queue. The answer lists the messages that SQS must deliver again."""
 
     name: str
-    most_messages: int = 10  # less by the setting `batch_size`
+    most_messages: int = 10  # messages in a batch; the setting `batch_size` lowers it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Http:
-    """Requests to the HTTP API with these methods and paths; none: all that have no other Lambda."""
+    """Triggered by requests to the HTTP API with these methods and paths. Without paths: by all other requests."""
 
     methods: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
@@ -36,25 +36,25 @@ class Http:
 
 @dataclass(frozen=True, slots=True)
 class EngineInvocation:
-    """The engine's own asynchronous invocations, as those of any step; what comes of them goes to this queue."""
+    """Invoked asynchronously by the engine, like the Lambda of a step. Outcomes go to the queue `answers`."""
 
     answers: str
 
 
 @dataclass(frozen=True, slots=True)
 class CustomResource:
-    """CloudFormation, for functions that stacks hold."""
+    """Triggered by CloudFormation, for functions that are part of a stack."""
 
 
 Trigger = Queue | Schedule | Http | EngineInvocation | CustomResource
 
 STEPS, BUS, OUTCOMES, EVENTS = "steps", "bus", "outcomes", "events"
-"""Where what a Lambda does may go on: Lambdas and tasks of steps, the environment's bus, the two queues."""
+"""Where a Lambda may send work: the Lambdas and tasks of steps, the bus of the environment, the two queues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """`memory_mb` None: the setting `memory`."""
+    """One of the engine's Lambdas. `memory_mb` None: the setting `memory` applies."""
 
     name: str
     text: str
@@ -72,9 +72,9 @@ FUNCTIONS = (
         "POST /e and /webhooks: takes events",
         Http(
             ("POST", "OPTIONS", "GET", "HEAD"), ("/e", "/e/{key+}", "/webhooks/{name+}")
-        ),  # also with a slash at the end
+        ),  # also with a trailing slash
         timeout_s=29,
-        calls=(BUS, EVENTS),  # one of them, by the setting `ingest`
+        calls=(BUS, EVENTS),  # the setting `ingest` chooses
         memory_mb=512,
         layers=("light", "expressions", "types"),
     ),
@@ -128,7 +128,7 @@ QUEUES = tuple(function.trigger.name for function in FUNCTIONS if isinstance(fun
 
 
 DEFAULT = next(function for function in FUNCTIONS if isinstance(function.trigger, Http) and not function.trigger.paths)
-"""Who answers what no other Lambda does."""
+"""The Lambda that answers all requests that no other Lambda answers."""
 
 
 def function(name: str) -> Function:
@@ -136,14 +136,14 @@ def function(name: str) -> Function:
 
 
 def reader(queue: str) -> Function:
-    """The one that takes a queue's messages."""
+    """The Lambda that a queue triggers."""
     return next(
         function for function in FUNCTIONS if isinstance(function.trigger, Queue) and function.trigger.name == queue
     )
 
 
 def server(method: str, path: str) -> Function:
-    """The one that answers a request to the HTTP API; `path` without a query."""
+    """The Lambda that answers a request to the HTTP API. `path` contains no query."""
     of_http = (
         function
         for function in FUNCTIONS
@@ -153,6 +153,6 @@ def server(method: str, path: str) -> Function:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """`{name}` stands for one part of a path, `{name+}` for all that follows, and be it nothing."""
+    """A regular expression for a path: `{name}` matches one segment, `{name+}` the rest, which may be empty."""
     part = re.compile(r"\\\{\w+(\\\+)?\\\}")
     return re.compile(part.sub(lambda found: ".*" if found[1] else "[^/]+", re.escape(path)))

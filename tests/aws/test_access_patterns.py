@@ -16,7 +16,15 @@ from stepwell.aws.api.queries import Queries
 from stepwell.aws.engine import stored_events
 from stepwell.aws.engine.session import now_ms
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.keys import Item, arrival, arrival_partitions, event_key, function_key, starts_key, wait_key
+from stepwell.aws.table.keys import (
+    Item,
+    event_entry,
+    event_entry_partitions,
+    event_key,
+    function_key,
+    starts_key,
+    wait_key,
+)
 from stepwell.aws.table.positions import next_position
 from stepwell.core.definition.definition import parse_definition
 from stepwell.core.run.messages import Outcome
@@ -239,7 +247,7 @@ def test_events_before_a_wait_are_found_by_its_key(resources: Resources, others:
     of_event(batches, "paid", {"order": 7})
     ttl = {"ttl": {"N": "1"}}
     keys = [f"K#{number.to_bytes(16).hex()}" for number in range(others)]
-    put(batches, [{**arrival(key, next_position(MS), f"event{key}"), **ttl} for key in keys])
+    put(batches, [{**event_entry(key, next_position(MS), f"event{key}"), **ttl} for key in keys])
     meter = of_outcome(batches)
     # The run; one look at the key; the event that it finds, twice: to decide, and as the step's input.
     assert meter.operations()["dynamodb.Query"] == 1
@@ -273,9 +281,9 @@ def test_a_wait_without_a_key_reads_no_further_than_the_first_event_that_it_want
     run = of_event(batches)
     assert run.operations()["lambda.Invoke"] == 1
     first = next_position(now_ms())
-    shards = arrival_partitions("paid", None)
+    shards = event_entry_partitions("paid", None)
     events = [f"paid-{number:04}" for number in range(1000)]
-    rows = [arrival(shards[number % 16], first + number, name) for number, name in enumerate(events)]
+    rows = [event_entry(shards[number % 16], first + number, name) for number, name in enumerate(events)]
     bodies = [{"name": "paid", "data": {"sum": n}, "user": {}, "id": name} for n, name in enumerate(events[:40])]
     stored = [
         {**event_key(body["id"]), "p": {"N": str(first + n)}, "b": {"B": orjson.dumps({**body, "ts": MS, "v": None})}}

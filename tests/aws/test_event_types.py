@@ -243,7 +243,7 @@ def test_a_version_is_removed_though_the_answer_to_that_is_lost(types: TypeStore
 
 
 def test_what_was_removed_meanwhile_is_unknown(types: TypeStore) -> None:
-    with pytest.raises(UnknownVersion, match="order/placed has no version any more"):
+    with pytest.raises(UnknownVersion, match="event type order/placed no longer has any versions"):
         types.remove_version("order/placed", "1", ())
 
 
@@ -281,7 +281,7 @@ def test_more_types_than_an_item_can_hold_are_refused(types: TypeStore, monkeypa
         for number in range(50):
             types.register_type(TypeVersion(uuid4().hex, str(number), {}))
 
-    with pytest.raises(TypeRefused, match="more types and versions than"):
+    with pytest.raises(TypeRefused, match="too many event types and versions"):
         register_many()
     assert 0 < len(types.read_types()) < 50
 

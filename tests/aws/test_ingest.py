@@ -19,7 +19,7 @@ from stepwell.aws import clients
 from stepwell.aws.api.ingest import Ingest, ingest_of
 from stepwell.aws.api.keys import KeyStore
 from stepwell.aws.clients import client
-from stepwell.aws.queues.event_messages import read_arrival
+from stepwell.aws.queues.event_messages import read_incoming_event
 from stepwell.aws.resources import Resources
 from stepwell.platform import Cause, IncomingEvent
 
@@ -79,7 +79,7 @@ def queued(resources: Resources) -> Iterator[Json]:
         .get("Messages")
     ):
         for message in messages:
-            arrival = read_arrival(json.loads(message["Body"]), Cause("m", redelivered=False), 0)
+            arrival = read_incoming_event(json.loads(message["Body"]), Cause("m", redelivered=False), 0)
             assert isinstance(arrival, IncomingEvent)
             yield arrival.event.as_json()
             client("sqs").delete_message(QueueUrl=resources.events_queue, ReceiptHandle=message["ReceiptHandle"])

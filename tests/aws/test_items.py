@@ -12,9 +12,9 @@ import pytest
 
 from stepwell.aws.clients import client
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.events import misses_text
+from stepwell.aws.table.events import not_started_json
 from stepwell.aws.table.items import delete_items, put_items, read_items, read_partition
-from stepwell.aws.table.run_records import Elsewhere, Results
+from stepwell.aws.table.run_records import OverflowResults, Results
 from stepwell.core.routing.not_started import NotStarted
 from stepwell.testing.batches import Json
 
@@ -126,7 +126,7 @@ def test_results_that_stand_elsewhere_are_read_once_and_when_they_are_needed() -
         reads.append(None)
         return {1: b"far", 2: b"away"}
 
-    results = Results({0: b"near"}, Elsewhere({1, 2}, fetch))
+    results = Results({0: b"near"}, OverflowResults({1, 2}, fetch))
     assert (0 in results, 1 in results, 3 in results) == (True, True, False)
     assert (sorted(results), len(results), results[0]) == ([0, 1, 2], 3, b"near")
     assert reads == []
@@ -144,14 +144,14 @@ def test_where_nothing_stands_elsewhere_nothing_is_read() -> None:
         raise AssertionError
 
     with pytest.raises(KeyError):
-        Results({0: b"near"}, Elsewhere(set(), fetch))[1]
+        Results({0: b"near"}, OverflowResults(set(), fetch))[1]
 
 
 def test_of_many_functions_that_an_event_does_not_start_those_are_kept_that_an_item_has_room_for() -> None:
     few = [NotStarted(f"f{number}", "data.x == 1", None) for number in range(3)]
-    assert orjson.loads(misses_text(None, few)) == [miss.as_json() for miss in few]
+    assert orjson.loads(not_started_json(None, few)) == [miss.as_json() for miss in few]
     many = [NotStarted(f"f{number:04}", "x" * 1000, None) for number in range(100)]
-    kept = orjson.loads(misses_text(None, many))
+    kept = orjson.loads(not_started_json(None, many))
     size = len(orjson.dumps(many[0].as_json())) + 1
     assert kept == [miss.as_json() for miss in many[: 64 * 1024 // size]]
-    assert len(misses_text(misses_text(None, many), [NotStarted("g", "y", None)])) <= 64 * 1024
+    assert len(not_started_json(not_started_json(None, many), [NotStarted("g", "y", None)])) <= 64 * 1024

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from stepwell.aws.queues.messages import look_message
+from stepwell.aws.queues.messages import scan_message
 from stepwell.aws.resources import Resources
 from stepwell.core.run.run import StepStatus
 from stepwell.testing.batches import Batches, Json, handler_step
@@ -108,7 +108,7 @@ def test_nobody_else_can_have_events_passed_over(batches: Batches, clock: Any) -
     pay(batches, 21)
     run_id = batches.invoked[0]["ctx"]["run_id"]
     clock.shift(timedelta(hours=2))
-    forged: Json = orjson.loads(look_message(run_id, 0, 2**62, "0" * 32))
+    forged: Json = orjson.loads(scan_message(run_id, 0, 2**62, "0" * 32))
     batches.put_outcome(forged)
     batches.drain()
     assert ran(batches) == ["a", "b"]

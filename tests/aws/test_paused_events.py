@@ -12,7 +12,7 @@ import pytest
 
 from stepwell.aws.queues.messages import cancel_message, release_message
 from stepwell.aws.resources import Resources
-from stepwell.aws.table.keys import kept_partition
+from stepwell.aws.table.keys import paused_events_partition
 from stepwell.core.routing.versions import Routing, State, deleted, deployed, paused, resumed
 from stepwell.core.run.run import RunStatus
 from stepwell.testing.batches import Batches, Crash, Process, handler_step
@@ -32,7 +32,7 @@ def resume(old: Routing, versions: Collection[int], now: int) -> Routing:
 
 
 def kept(batches: Batches) -> list[Any]:
-    values = {":pk": {"S": kept_partition("f")}}
+    values = {":pk": {"S": paused_events_partition("f")}}
     items: list[Any] = batches.outside_db.query(
         TableName=batches.resources.table, KeyConditionExpression="pk = :pk", ExpressionAttributeValues=values
     )["Items"]
@@ -166,7 +166,10 @@ def test_an_event_that_could_not_be_kept_comes_again(resources: Resources) -> No
     batches.control.change_routing("f", pause)
     event_id = batches.send()
     with failing(
-        "dynamodb", "PutItem", "ProvisionedThroughputExceededException", lambda body: kept_partition("f") in body
+        "dynamodb",
+        "PutItem",
+        "ProvisionedThroughputExceededException",
+        lambda body: paused_events_partition("f") in body,
     ):
         batches.route()
     assert kept(batches) == []

@@ -10,15 +10,15 @@ import pytest
 from stepwell.aws.engine.outcome_messages import OutcomeMessageHandlers
 from stepwell.aws.queues import received_messages as received
 from stepwell.aws.queues.messages import (
-    again_message,
     cancel_message,
     ended_message,
-    look_message,
     outcome_message,
     release_message,
+    scan_message,
+    send_event_message,
+    start_again_message,
     stop_message,
     sweep_message,
-    tell_message,
     tick_message,
     timer_message,
     wake_message,
@@ -39,13 +39,13 @@ WRITTEN = [
     (tick_message("f", "* * * * *", "UTC", 5, "t"), received.TickDue("f", "* * * * *", "UTC", 5, 5, "t"), None),
     (tick_message("f", "* * * * *", "UTC", 5, "t", 9), received.TickDue("f", "* * * * *", "UTC", 5, 9, "t"), None),
     (wake_message("e", "p", "a", "t"), received.WakeMore("e", "p", "a", "t"), None),
-    (look_message(RUN, 1, 7, "t"), received.LookFurther(RUN, 1, 7, "t"), RUN),
+    (scan_message(RUN, 1, 7, "t"), received.ContinueScan(RUN, 1, 7, "t"), RUN),
     (release_message("f", "a"), received.ReleaseEvents("f", "a"), None),
     (sweep_message(RUN, [["RunStarted"]], "t"), received.FactsOverdue(RUN, [["RunStarted"]], "t"), RUN),
-    (tell_message("{}", "t"), received.TellEvent("{}", "t"), None),
+    (send_event_message("{}", "t"), received.SendEvent("{}", "t"), None),
     (ended_message(RUN), received.RunEnded(RUN), RUN),
     (cancel_message("f", 8, "t"), received.CancelRuns("f", 8, "t"), None),
-    (again_message(RUN, "s", 2, "token", 5), received.StartAgain(ATTEMPT), RUN),
+    (start_again_message(RUN, "s", 2, "token", 5), received.StartAgain(ATTEMPT), RUN),
     (stop_message(RUN, 5), received.StopContainers(RUN), RUN),
     (outcome_message(RUN, "s", 2, "token", LOST), received.OutcomeReported(ATTEMPT, LOST), RUN),
 ]
@@ -74,7 +74,7 @@ def test_an_event_of_ecs_is_a_stopped_task() -> None:
 
 
 def test_a_message_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="a message of the unknown kind 'joke'"):
+    with pytest.raises(ValueError, match="unknown kind of message: 'joke'"):
         parse_message({"stepwell": "joke"})
 
 

@@ -125,12 +125,12 @@ def test_a_warm_sandbox_learns_of_a_push_by_one_small_item(resources: Resources)
     push(resources, "f", "go")
     warm = Registry(resources, time.monotonic)
     assert started(warm, ["go"])
-    warm.look_again()
+    warm.expire()
     with metered() as unchanged:
         assert started(warm, ["go"])
     assert unchanged.operations() == {"dynamodb.GetItem": 1}
     push(resources, "f", "go", name="new")
-    warm.look_again()
+    warm.expire()
     assert {version for _, _, version in started(warm, ["go"])} == {2}
 
 

@@ -72,7 +72,7 @@ def test_a_version_that_was_pruned_cannot_go_live_until_it_is_pushed_again(aws: 
         return releases.change_routing("f", lambda old, versions, now: rolled_back(old, to, versions), 1)
 
     prune(aws)
-    with pytest.raises(NotPossible, match="version 1 was pruned, so that nothing can run it; push it again"):
+    with pytest.raises(NotPossible, match="version 1 was pruned, so nothing can run it; push it again"):
         roll_back(1)
     with pytest.raises(NotPossible, match="version 1 was pruned"):
         releases.change_routing("f", lambda old, _, now: with_canary(old, 1, 0.1, None, False, now), 1)

@@ -20,7 +20,7 @@ from stepwell.aws.functions.registry import Registry
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.idempotency import DynamoIdempotency
 from stepwell.aws.table.items import delete_items, read_items, read_partition
-from stepwell.aws.table.keys import EXISTS, UNCHANGED, Item, arrival, arrival_partitions, event_key, run_key
+from stepwell.aws.table.keys import EXISTS, UNCHANGED, Item, event_entry, event_entry_partitions, event_key, run_key
 from stepwell.aws.table.list_layout import of_user
 from stepwell.aws.table.lists import Lists, Row
 from stepwell.aws.table.runs import StoredRun, stored_run, write_attempts
@@ -100,8 +100,8 @@ class Erasure:
     def _erase_event(self, stored: tuple[Item, Event]) -> None:
         item, event = stored
         keys = self._registry.catalog().keys(event)
-        arrivals = [arrival(arrival_partitions(event.name, key)[0], event.position, event.id) for key in keys]
-        delete_items(self._table, [{"pk": arrival["pk"], "sk": arrival["sk"]} for arrival in arrivals])
+        entries = [event_entry(event_entry_partitions(event.name, key)[0], event.position, event.id) for key in keys]
+        delete_items(self._table, [{"pk": entry["pk"], "sk": entry["sk"]} for entry in entries])
         kept = {name: value for name, value in item.items() if name not in ("ms", "iv")}
         self._put({**kept, "b": {"B": erased_body(event)}, "x": {"BOOL": True}}, EXISTS)
 

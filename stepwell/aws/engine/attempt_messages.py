@@ -9,7 +9,7 @@ from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import NOTHING, MessageFacts
 from stepwell.aws.engine.session import EngineSession
 from stepwell.aws.observability import count
-from stepwell.aws.queues.messages import MAX_DELAY_MS, again_message, delay_s, entry
+from stepwell.aws.queues.messages import MAX_DELAY_MS, delay_s, entry, start_again_message
 from stepwell.aws.queues.outbox import send_messages
 from stepwell.aws.queues.received_messages import (
     AttemptName,
@@ -108,7 +108,7 @@ class AttemptMessages:
             "attempt %s of step %s of run %s was never started", attempt.number, attempt.step_id, attempt.run_id
         )
         due = batch.now + min(MAX_DELAY_MS, max(1000, (batch.now - state.at) // _OLDEST))
-        message = again_message(attempt.run_id, attempt.step_id, attempt.number, str(attempt.token), due)
+        message = start_again_message(attempt.run_id, attempt.step_id, attempt.number, str(attempt.token), due)
         send_messages(self._dispatcher.outcomes_queue, [entry(message, delay_s(due, batch.now))])
         postponed = AttemptPostponed(step, attempt.number, due)
         return [RunFact(attempt.run_id, postponed, Cause(cause.id, redelivered=False))]

@@ -101,9 +101,9 @@ class DynamoBatch:
             self._catalog = self._store.registry.catalog()
         return self._catalog
 
-    def look_again(self) -> None:
+    def expire(self) -> None:
         """Let the next catalog be made from what the table says then."""
-        self._store.registry.look_again()
+        self._store.registry.expire()
         self._catalog = None
 
     def position(self) -> int:

@@ -17,12 +17,12 @@ from stepwell.aws.queues.messages import (
     cancel_message,
     delay_s,
     entry,
-    tell_name,
+    send_event_name,
     tick_message,
     tick_name,
 )
 from stepwell.aws.queues.outbox import send_messages
-from stepwell.aws.queues.received_messages import CancelRuns, ReleaseEvents, TellEvent, TickDue
+from stepwell.aws.queues.received_messages import CancelRuns, ReleaseEvents, SendEvent, TickDue
 from stepwell.core.events.cron import tick_event
 from stepwell.core.events.events import event_from, run_id
 from stepwell.core.run.messages import CancelRequested
@@ -64,10 +64,10 @@ class FunctionMessages:
         body = tick_message(*name, str(message.token), due)
         send_messages(self._queue, [entry(body, delay_s(due, now))])
 
-    def tell_event(self, batch: DynamoBatch, message: TellEvent, cause: Cause) -> MessageFacts:
+    def tell_event(self, batch: DynamoBatch, message: SendEvent, cause: Cause) -> MessageFacts:
         """One of the engine's own events."""
         event = event_from(orjson.loads(message.text), message.text.encode())
-        if not self._tokens.is_valid(message.token, *tell_name(event.id, message.text)):
+        if not self._tokens.is_valid(message.token, *send_event_name(event.id, message.text)):
             log.error("an event %r of the engine without its token is refused", event.id)
             return NOTHING
         own_event = Effects(events=[IncomingEvent(event, cause=cause)])
@@ -79,7 +79,7 @@ class FunctionMessages:
         is_live, kept = self._store.paused_events.page(function_id, message.after)
         events = batch.events([event_id for event_id, _ in kept])
         found = [events[event_id] for event_id, _ in kept if event_id in events] if is_live else []
-        batch.look_again()  # a stale catalog would drop them: by it the function is still paused
+        batch.expire()  # a stale catalog would drop them: by it the function is still paused
         facts = resume(batch, function_id, found, cause)
         started = {fact.run_id for fact in facts}
         for event_id, key in kept:

@@ -36,11 +36,11 @@ class OutcomeMessageHandlers:
             received.StopContainers: attempts.stop_containers,
             received.FactsOverdue: runs.facts_overdue,
             received.TimerDue: runs.timer_due,
-            received.LookFurther: runs.look_further,
+            received.ContinueScan: runs.look_further,
             received.RunEnded: runs.run_ended,
             received.WakeMore: runs.wake_more,
             received.TickDue: functions.tick_due,
-            received.TellEvent: functions.tell_event,
+            received.SendEvent: functions.tell_event,
             received.ReleaseEvents: functions.release_events,
             received.CancelRuns: functions.cancel_runs,
         }

@@ -13,7 +13,7 @@ from stepwell.aws.queues.messages import entry, release_message
 from stepwell.aws.queues.outbox import send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.table.items import read_item
-from stepwell.aws.table.keys import Item, arrival, arrived, function_key, kept_partition
+from stepwell.aws.table.keys import Item, event_entry, function_key, paused_events_partition, read_event_entry
 from stepwell.aws.table.routings import read_routing
 from stepwell.core.events.events import Event
 from stepwell.core.routing.versions import Routing
@@ -30,7 +30,7 @@ class PausedEvents:
     def put(self, function_id: str, event: Event, now: int) -> None:
         """Keep an event; if its function is not paused any more, see to it that it is routed. Raises ClientError."""
         item = {
-            **arrival(kept_partition(function_id), event.position, event.id),
+            **event_entry(paused_events_partition(function_id), event.position, event.id),
             "ttl": {"N": str(now // 1000 + self._retention_s)},
         }
         client("dynamodb").put_item(TableName=self._table, Item=item)
@@ -52,18 +52,18 @@ class PausedEvents:
             return is_live, []
         start: dict[str, Any] = {}
         if after is not None:
-            start = {"ExclusiveStartKey": {"pk": {"S": kept_partition(function_id)}, "sk": {"S": after}}}
+            start = {"ExclusiveStartKey": {"pk": {"S": paused_events_partition(function_id)}, "sk": {"S": after}}}
         answer = client("dynamodb").query(
             TableName=self._table,
             KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": kept_partition(function_id)}},
+            ExpressionAttributeValues={":pk": {"S": paused_events_partition(function_id)}},
             ConsistentRead=True,
             Limit=_PAGE,
             **start,
         )
         if "LastEvaluatedKey" in answer:
             self._next.append(release_message(function_id, answer["LastEvaluatedKey"]["sk"]["S"]))
-        return is_live, [(arrived(item)[1], {"pk": item["pk"], "sk": item["sk"]}) for item in answer["Items"]]
+        return is_live, [(read_event_entry(item)[1], {"pk": item["pk"], "sk": item["sk"]}) for item in answer["Items"]]
 
     def send(self) -> None:
         """Raises NotSent."""

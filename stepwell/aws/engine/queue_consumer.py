@@ -19,7 +19,7 @@ from stepwell.aws.engine.outcome_messages import OutcomeMessageHandlers
 from stepwell.aws.engine.session import EngineSession, cause_of, engine_session, now_ms
 from stepwell.aws.functions.event_types import TypeStore
 from stepwell.aws.observability import duration
-from stepwell.aws.queues.event_messages import RefusedEvent, read_arrival
+from stepwell.aws.queues.event_messages import RefusedEvent, read_incoming_event
 from stepwell.aws.queues.message_identity import message_identity
 from stepwell.aws.queues.received_messages import parse_message
 from stepwell.aws.steps.outcomes import read_body
@@ -99,7 +99,7 @@ class QueueConsumer:
         return _redeliver([delivery for delivery in deliveries if delivery.cause.id in failed])
 
     def _arrivals(self, batch: DynamoBatch, envelope: Any, cause: Cause) -> MessageFacts:
-        arrival = read_arrival(envelope, cause, batch.now)
+        arrival = read_incoming_event(envelope, cause, batch.now)
         return NOTHING if arrival is None else MessageFacts(self._checked(batch, arrival, cause))
 
     def _checked(self, batch: DynamoBatch, arrival: IncomingEvent | RefusedEvent, cause: Cause) -> list[IncomingEvent]:

@@ -8,7 +8,7 @@ from functools import cache
 
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.table.keys import Item, Key, item_key, overflow_key, page_key
-from stepwell.aws.table.run_records import Elsewhere, Record, Results, StoredState
+from stepwell.aws.table.run_records import OverflowResults, Record, Results, StoredState
 from stepwell.aws.table.runs import (
     StoredRun,
     is_long_history,
@@ -120,8 +120,8 @@ def record_of(item: Item, events: Mapping[str, Event], registry: Registry, read:
         stored.after,
         stored.rerun_of,
         stored.replay,
-        outputs=Results(outputs, Elsewhere(completed - outputs.keys(), all_outputs)),
-        errors=Results(errors, Elsewhere(failed - errors.keys(), all_errors)),
+        outputs=Results(outputs, OverflowResults(completed - outputs.keys(), all_outputs)),
+        errors=Results(errors, OverflowResults(failed - errors.keys(), all_errors)),
         causes=stored.causes,
         stored=state,
     )

@@ -8,8 +8,8 @@ from stepwell.aws.engine.batch import DynamoBatch
 from stepwell.aws.engine.message_facts import NOTHING, MessageFacts
 from stepwell.aws.engine.session import EngineSession
 from stepwell.aws.engine.sweep import from_rows, overdue
-from stepwell.aws.queues.messages import look_name, sweep_name, wake_name
-from stepwell.aws.queues.received_messages import FactsOverdue, LookFurther, RunEnded, TimerDue, WakeMore
+from stepwell.aws.queues.messages import scan_name, sweep_name, wake_name
+from stepwell.aws.queues.received_messages import ContinueScan, FactsOverdue, RunEnded, TimerDue, WakeMore
 from stepwell.core.plan import Plan
 from stepwell.core.run.messages import (
     AttemptEnded,
@@ -59,10 +59,10 @@ class RunMessages:
                 self._containers.stop(run_id, record.plan.steps[fact.step].id, fact.attempt)
         return MessageFacts(facts=[RunFact(run_id, fact, _again(fact, cause)) for fact in facts])
 
-    def look_further(self, batch: DynamoBatch, message: LookFurther, cause: Cause) -> MessageFacts:
+    def look_further(self, batch: DynamoBatch, message: ContinueScan, cause: Cause) -> MessageFacts:
         """What satisfies a wait, or its end if nothing does and it is over."""
         run_id, pause, after = message.run_id, message.pause, message.after
-        if not self._tokens.is_valid(message.token, *look_name(run_id, pause, after)):
+        if not self._tokens.is_valid(message.token, *scan_name(run_id, pause, after)):
             log.error("a message that run %r is to look behind %r is refused", run_id, after)
             return NOTHING
         record = batch.load([run_id]).get(run_id)

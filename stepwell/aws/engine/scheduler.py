@@ -14,7 +14,7 @@ from stepwell.aws.engine.session import EngineSession, engine_session, now_ms
 from stepwell.aws.engine.sweeper import Sweeper
 from stepwell.aws.functions.schedules import Schedules
 from stepwell.aws.queues.messages import entry as queued
-from stepwell.aws.queues.messages import tell_message, tell_name
+from stepwell.aws.queues.messages import send_event_message, send_event_name
 from stepwell.aws.queues.outbox import send_messages
 from stepwell.aws.table.keys import STATUS_SHARDS, TIMER_SHARDS
 from stepwell.aws.table.samples import read_samples
@@ -73,7 +73,7 @@ class Scheduler:
         if event is not None:
             log.warning("%s: version %s is rolled back: %s", function_id, event.data["version"], verdict.reason)
             text = event.body.decode()
-            message = tell_message(text, self._session.tokens.of(*tell_name(event.id, text)))
+            message = send_event_message(text, self._session.tokens.of(*send_event_name(event.id, text)))
             send_messages(self._queue, [queued(message)])
         if verdict.routing != routing:
 

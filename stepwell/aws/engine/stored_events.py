@@ -17,10 +17,10 @@ from stepwell.aws.table.keys import (
     NAME_SHARDS,
     NEW,
     Item,
-    arrival,
-    arrival_partitions,
-    arrived,
+    event_entry,
+    event_entry_partitions,
     event_key,
+    read_event_entry,
     shard_of,
 )
 from stepwell.aws.table.positions import first_of, ms_of, next_position
@@ -93,12 +93,12 @@ class StoredEvents:
         event = new.event
         if new.replay is not None:
             return
-        partitions = [arrival_partitions(event.name, key)[0] for key in new.keys]
+        partitions = [event_entry_partitions(event.name, key)[0] for key in new.keys]
         if catalog.is_awaited_by_name(event):
-            partitions.append(arrival_partitions(event.name, None)[shard_of(event.id, NAME_SHARDS)])
+            partitions.append(event_entry_partitions(event.name, None)[shard_of(event.id, NAME_SHARDS)])
         ttl = self._until(self._registry.longest_wait_ms(event.name)) if partitions else 0
         for partition in partitions:
-            self._table.put({**arrival(partition, position, event.id), "ttl": {"N": str(ttl)}})
+            self._table.put({**event_entry(partition, position, event.id), "ttl": {"N": str(ttl)}})
 
     def _ttl(self, new: NewEvent, catalog: Catalog) -> int:
         """Until when runs may come to need an event: those that it starts, and those that await it."""
@@ -120,7 +120,7 @@ class StoredEvents:
         if before <= ms_of(after):
             return
         between = {":first": {"S": f"{after + 1:020}"}, ":until": {"S": f"{first_of(before):020}"}}
-        partitions = arrival_partitions(name, key)
+        partitions = event_entry_partitions(name, key)
         pages = self._table.each(lambda partition: self._arrivals(partition, between), partitions)
         arrivals = heapq.merge(*(self._all_arrivals(page, between) for page in pages))
         at_once = _FIRST_EVENTS
@@ -134,7 +134,7 @@ class StoredEvents:
     def _all_arrivals(self, page: list[Item], between: Item) -> Iterator[tuple[int, str]]:
         """Those of a partition's first page, and of the next ones when they are asked for."""
         while page:
-            yield from map(arrived, page)
+            yield from map(read_event_entry, page)
             last = page[-1]
             page = self._arrivals(last["pk"]["S"], between, last) if len(page) == _ARRIVALS else []
 

@@ -4,7 +4,7 @@ the events that may settle a wait."""
 from __future__ import annotations
 
 from stepwell.aws.clients import client
-from stepwell.aws.queues.messages import entry, look_message, look_name, wake_message, wake_name
+from stepwell.aws.queues.messages import entry, scan_message, scan_name, wake_message, wake_name
 from stepwell.aws.queues.outbox import send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
@@ -41,7 +41,7 @@ class Waking:
     def continue_scan(self, run_id: str, pause: int, after: int) -> None:
         """Have a message ask for the events behind this position."""
         name = run_id, pause, after
-        self._next.append(look_message(*name, self._tokens.of(*look_name(*name))))
+        self._next.append(scan_message(*name, self._tokens.of(*scan_name(*name))))
 
     def send(self) -> None:
         """Ask for the next pages. Raises NotSent."""

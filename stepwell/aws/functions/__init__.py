@@ -1,1 +1,1 @@
-"""What is registered: functions and their versions, schedules, event types, webhooks."""
+"""Registered definitions: functions and versions, schedules, event types, webhooks."""

@@ -1,6 +1,6 @@
-"""Registers what a CloudFormation stack holds: functions, types of events, webhooks. The handler of custom resources.
+"""Handles CloudFormation custom resources: registers the functions, event types and webhooks of a stack.
 
-One rule: CloudFormation always gets an answer, since without one it waits for an hour. Its protocol:
+Every request is answered, also after an error, because CloudFormation waits an hour for an answer. The protocol:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref.html
 """
 
@@ -31,48 +31,54 @@ log = logging.getLogger("stepwell.registrar")
 _LONGEST_REASON = 1000
 FUNCTION, TYPE, WEBHOOK = "Custom::StepwellFunction", "Custom::StepwellType", "Custom::StepwellWebhook"
 SIGNING_KEYS, SECRET_IN_TABLE = "Custom::StepwellSigningKeys", "Custom::StepwellSecretInTable"
-"""Of the environment's own stack: keys are there before its Lambdas, and what older ones used goes after them."""
+"""Resources of the environment's stack: keys exist before the Lambdas, and the secret that older Lambdas read from the
+table is removed after them."""
 _TRIES, _TRY_AGAIN_S = 8, 5.0
 
 
 def handle(event: dict[str, Any], resources: Resources, sleep: Callable[[float], None] = time.sleep) -> None:
-    """`ResourceProperties`, all texts: of a function `Definition`, `Targets`, `Code` (JSON) and `File`; of a type
-    `Name`, `Version`, `Schema` (JSON), `Policy`; of a webhook `Rule` (JSON). The physical id names it."""
+    """Handles one request of CloudFormation and sends the answer.
+
+    The `ResourceProperties` are strings. A function has `Definition`, `Targets` and `Code` (JSON) and `File`; an event
+    type has `Name`, `Version`, `Schema` (JSON) and `Policy`; a webhook has `Rule` (JSON). The physical id is the id or
+    name of the function, type or webhook.
+    """
     properties, kind = event["ResourceProperties"], event.get("ResourceType", FUNCTION)
-    its_id = event.get("PhysicalResourceId") or event["LogicalResourceId"]
+    physical_id = event.get("PhysicalResourceId") or event["LogicalResourceId"]
     data: dict[str, Any] = {}
     try:
         if event["RequestType"] == "Delete":
-            _remove(kind, its_id, resources)
+            _remove(kind, physical_id, resources)
         elif kind in (SIGNING_KEYS, SECRET_IN_TABLE):
-            _patiently(lambda: _keep_keys(event["RequestType"], kind, resources), sleep)
+            _until_allowed(lambda: _update_keys(event["RequestType"], kind, resources), sleep)
         elif kind == TYPE:
-            its_id = _register_type(properties, resources)
+            physical_id = _register_type(properties, resources)
         elif kind == WEBHOOK:
             rule = orjson.loads(properties["Rule"])
             AwsWebhooks(resources).put_webhook(rule)
-            its_id = rule["name"]
+            physical_id = rule["name"]
         else:
-            its_id, data["Version"] = _register(properties, resources, sleep)
+            physical_id, data["Version"] = _register(properties, resources, sleep)
     except Exception as error:
-        log.exception("%s of %s failed", event["RequestType"], its_id)
-        _answer(event, its_id, {"Status": "FAILED", "Reason": f"{type(error).__name__}: {error}"[:_LONGEST_REASON]})
+        log.exception("%s of %s failed", event["RequestType"], physical_id)
+        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+        _answer(event, physical_id, {"Status": "FAILED", "Reason": reason})
     else:
-        _answer(event, its_id, {"Status": "SUCCESS", "Data": data})
+        _answer(event, physical_id, {"Status": "SUCCESS", "Data": data})
 
 
-def _keep_keys(request: str, kind: str, resources: Resources) -> None:
+def _update_keys(request: str, kind: str, resources: Resources) -> None:
     ssm, now = client("ssm"), time.time_ns() // 1_000_000
     if kind == SECRET_IN_TABLE:
         signing_keys.leave_table(ssm, resources, now)
     else:
         signing_keys.make_keys(ssm, resources, now)
-        if request == "Update":  # the environment's KMS key is another
+        if request == "Update":  # the KMS key of the environment has changed
             signing_keys.encrypt_again(ssm, resources)
 
 
-def _patiently(do: Callable[[], None], sleep: Callable[[float], None]) -> None:
-    """IAM takes some seconds until a role that was just made may do what its policy says.
+def _until_allowed(do: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    """Calls `do` until access is no longer denied: IAM takes some seconds to apply the policy of a new role.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html
     """
     for left in reversed(range(_TRIES)):
@@ -82,19 +88,19 @@ def _patiently(do: Callable[[], None], sleep: Callable[[float], None]) -> None:
         except ClientError as error:
             if not left or error.response["Error"]["Code"] != "AccessDeniedException":
                 raise
-            log.warning("not allowed, perhaps not yet: %s", error)
+            log.warning("access denied, trying again: %s", error)
             sleep(_TRY_AGAIN_S)
 
 
-def _remove(kind: str, its_id: str, resources: Resources) -> None:
-    """A type stays: others may send such events. Nothing happens if what is to go was never made."""
+def _remove(kind: str, physical_id: str, resources: Resources) -> None:
+    """Removes what a resource has registered, if it exists. Event types stay: events of the type may still be sent."""
     if kind == SIGNING_KEYS:
         signing_keys.delete_keys(client("ssm"), resources.env)
     elif kind == WEBHOOK:
-        AwsWebhooks(resources).remove_webhook(its_id)
+        AwsWebhooks(resources).remove_webhook(physical_id)
     elif kind == FUNCTION:
         known = [row.id for row in Registry(resources).functions()]
-        Releases(resources).retire([its_id] if its_id in known else [])
+        Releases(resources).retire([physical_id] if physical_id in known else [])
 
 
 def _register_type(properties: dict[str, Any], resources: Resources) -> str:
@@ -110,7 +116,7 @@ def _register(properties: dict[str, Any], resources: Resources, sleep: Callable[
     releases = Releases(resources, registry)
     releases.stage(definition)
     if awaits(plan) - awaits(_live(registry, plan.function_id)):
-        sleep(resources.cache_s + 1)  # every router knows the new wait paths before a run can wait
+        sleep(resources.cache_s + 1)  # every router must know the new wait paths before a run can wait
     new = NewVersion(definition, targets, code, "", "cloudformation", properties["File"])
     made = releases.register(new, time.time_ns() // 1_000_000)
     return made.function_id, made.version
@@ -121,9 +127,9 @@ def _live(registry: Registry, function_id: str) -> Plan | None:
     return None if live is None else registry.version(function_id, live).plan
 
 
-def _answer(event: dict[str, Any], function_id: str, outcome: dict[str, Any]) -> None:
+def _answer(event: dict[str, Any], physical_id: str, outcome: dict[str, Any]) -> None:
     same = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
-    body = orjson.dumps({**same, "PhysicalResourceId": function_id, **outcome})
+    body = orjson.dumps({**same, "PhysicalResourceId": physical_id, **outcome})
     request = Request(event["ResponseURL"], body, {"content-type": ""}, method="PUT")
     with urlopen(request, timeout=10):
         pass

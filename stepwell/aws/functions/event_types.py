@@ -1,7 +1,8 @@
-"""The types of events in the table, and what every Lambda that takes events knows of them.
+"""Event types in the table, and the cache of them in each Lambda that accepts events.
 
-One item says which types and versions there are, and what became of them last is at most `cache_s` old. One rule: a
-schema is written before that item names it, by its content; so whoever reads the item reads what belongs together.
+One item lists all types and versions; a Lambda's copy is at most `cache_s` old. Schemas are separate items. Each is
+written under a digest of its content before the list refers to it, so a reader of the list always finds the schemas
+that belong to it.
 """
 
 from __future__ import annotations
@@ -39,26 +40,26 @@ from stepwell.event_types.registry import (
 )
 from stepwell.event_types.validation import Check, Checked
 
-_MOST_BYTES = 350_000  # of the item; DynamoDB takes 400 KB
+_MOST_BYTES = 350_000  # of the item; DynamoDB allows 400 KB
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
     name: str
-    digest: str  # of its schema
+    digest: str  # of the schema
     created_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Type:
     policy: Policy
-    versions: tuple[_Version, ...]  # the newest last
+    versions: tuple[_Version, ...]  # oldest first
     chosen: str | None = None  # the version for events without `v`; None: the newest
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """`generation` counts the changes; 0: there never was one."""
+    """The content of the item that lists all types. `generation` counts the changes; 0: there is no item yet."""
 
     generation: int
     unknown: Policy
@@ -66,38 +67,39 @@ class _State:
 
     def digest(self, name: str, version: str) -> str | None:
         stored_type = self.types.get(name)
-        return next((one.digest for one in stored_type.versions if one.name == version), None) if stored_type else None
+        versions = stored_type.versions if stored_type else ()
+        return next((stored.digest for stored in versions if stored.name == version), None)
 
 
 class TypeStore:
-    """Implements `api.v1.event_types.TypeRegistry`, and says what is known (`current`)."""
+    """Implements `api.v1.event_types.TypeRegistry`, and caches the types for checking events (`current`)."""
 
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock
-        self._generation = -1  # not looked at yet
-        self._looked_at = clock()
+        self._generation = -1  # not read yet
+        self._read_at = clock()
         self._current = Types({}, Policy.OFF, lambda name, version: None)
 
-    # --- what events are held against ------------------------------------------------------------------------------
+    # --- checking events -------------------------------------------------------------------------------------------
 
     def current(self) -> Types:
-        """All types as they were at most `cache_s` ago; schemas are read when they are first needed."""
+        """All types, at most `cache_s` old. Schemas are read when they are first needed."""
         now = self._clock()
-        if self._generation < 0 or now - self._looked_at >= self._cache_s:
+        if self._generation < 0 or now - self._read_at >= self._cache_s:
             state = self._read()
-            self._looked_at = now
+            self._read_at = now
             if state.generation != self._generation:
                 self._generation, self._current = state.generation, self._types(state)
         return self._current
 
     def _types(self, state: _State) -> Types:
         def check(name: str, version: str) -> Check | None:
-            kept = self._schema(state, name, version)
-            return None if kept is None else Check(kept.schema, kept.checked)
+            stored = self._schema(state, name, version)
+            return None if stored is None else Check(stored.schema, stored.checked)
 
         return Types(_all_known(state), state.unknown, check)
 
-    # --- what people read ------------------------------------------------------------------------------------------
+    # --- reading, for the API --------------------------------------------------------------------------------------
 
     def read_types(self) -> list[TypeDetail]:
         return [_detail(name, stored_type) for name, stored_type in sorted(self._read().types.items())]
@@ -107,8 +109,8 @@ class TypeStore:
         return None if stored_type is None else _detail(name, stored_type)
 
     def read_schema(self, name: str, version: str) -> Any:
-        kept = self._schema(self._read(), name, version)
-        return None if kept is None else kept.schema
+        stored = self._schema(self._read(), name, version)
+        return None if stored is None else stored.schema
 
     def unknown_types(self) -> Policy:
         return self._read().unknown
@@ -119,8 +121,8 @@ class TypeStore:
         return self.register_types([version])[0]
 
     def register_types(self, types: Sequence[TypeVersion], *, dry_run: bool = False) -> list[TypeChange]:
-        checked = [(version, check_type(version)) for version in types]
-        digests = [] if dry_run else [self._put_schema(version, its_checked) for version, its_checked in checked]
+        checks = [(version, check_type(version)) for version in types]
+        digests = [] if dry_run else [self._put_schema(version, checked) for version, checked in checks]
         while True:
             state = self._read()
             changes = plan_registrations(types, _all_known(state), functools.partial(self._schema, state))
@@ -139,14 +141,14 @@ class TypeStore:
         self._change(name, chosen)
 
     def remove_version(self, name: str, version: str, carried_by: Iterable[str]) -> None:
-        """Its schema stays in the table: who read the list of versions a moment ago may still want it."""
+        """Removes a version from the list. The schema stays in the table: cached lists may still refer to it."""
         has_tried = False
 
         def without(stored_type: _Type) -> _Type | None:
             nonlocal has_tried
-            left = tuple(one for one in stored_type.versions if one.name != version)
+            left = tuple(stored for stored in stored_type.versions if stored.name != version)
             if has_tried and len(left) == len(stored_type.versions):
-                return stored_type  # it was removed, and the answer was lost
+                return stored_type  # an earlier request removed the version, but the answer was lost
             after = remove_version(name, _known(stored_type), version, carried_by)
             has_tried = True
             return None if after is None else replace(stored_type, versions=left, chosen=after.chosen)
@@ -158,16 +160,16 @@ class TypeStore:
                 raise
 
     def _change(self, name: str, change: Callable[[_Type], _Type | None]) -> None:
-        """Until nobody else changed something at the same time. Raises UnknownVersion, and what `change` raises."""
+        """Changes one type, again until no other change interferes. Raises UnknownVersion, and errors of `change`."""
         while True:
             state = self._read()
-            others = {other: stored_type for other, stored_type in state.types.items() if other != name}
+            other_types = {other: stored_type for other, stored_type in state.types.items() if other != name}
             if name not in state.types:
-                raise UnknownVersion(f"{name} has no version any more")
+                raise UnknownVersion(f"event type {name} no longer has any versions")
             after = change(state.types[name])
             if after == state.types[name]:
                 return
-            if self._write(replace(state, types=others if after is None else {**others, name: after})):
+            if self._write(replace(state, types=other_types if after is None else {**other_types, name: after})):
                 return
 
     def set_policy(self, name: str, policy: Policy) -> bool:
@@ -181,7 +183,7 @@ class TypeStore:
 
     def set_unknown_types(self, policy: Policy) -> None:
         while not self._write(replace(self._read(), unknown=policy)):
-            pass  # somebody else changed something at the same time
+            pass  # another process changed the types at the same time
 
     # --- items -----------------------------------------------------------------------------------------------------
 
@@ -197,18 +199,21 @@ class TypeStore:
         return _State(int(item["g"]["N"]), Policy(content["unknown"]), types)
 
     def _write(self, state: _State) -> bool:
-        """False if somebody else changed something since this was read. Raises TypeRefused."""
+        """Writes the list of types. Returns False if it has changed since it was read. Raises TypeRefused."""
         types = {
             name: (
                 stored_type.policy,
-                [(one.name, one.digest, one.created_at) for one in stored_type.versions],
-                *([stored_type.chosen] if stored_type.chosen is not None else []),  # which older Lambdas do not read
+                [(stored.name, stored.digest, stored.created_at) for stored in stored_type.versions],
+                *([stored_type.chosen] if stored_type.chosen is not None else []),  # older Lambdas ignore it
             )
             for name, stored_type in state.types.items()
         }
         content = zlib.compress(orjson.dumps({"unknown": state.unknown, "types": types}), 9)
         if len(content) > _MOST_BYTES:
-            raise TypeRefused("there are more types and versions than an environment can hold", is_conflict=True)
+            raise TypeRefused(
+                "the environment has too many event types and versions; remove some before you register more",
+                is_conflict=True,
+            )
         item = {**TYPES_STATE, "g": {"N": str(state.generation + 1)}, "t": {"B": content}}
         db = client("dynamodb")
         try:
@@ -220,7 +225,7 @@ class TypeStore:
             )
         except db.exceptions.ConditionalCheckFailedException:
             return False
-        self._looked_at = float("-inf")
+        self._read_at = float("-inf")
         return True
 
     def _put_schema(self, version: TypeVersion, checked: Checked) -> str:
@@ -244,8 +249,10 @@ class TypeStore:
 def _registered(old: _Type | None, version: str, policy: Policy, digest: str, now: int) -> _Type:
     if old is None:
         return _Type(policy, (_Version(version, digest, now),))
-    if any(one.name == version for one in old.versions):
-        versions = tuple(replace(one, digest=digest) if one.name == version else one for one in old.versions)
+    if any(stored.name == version for stored in old.versions):
+        versions = tuple(
+            replace(stored, digest=digest) if stored.name == version else stored for stored in old.versions
+        )
     else:
         versions = (*old.versions, _Version(version, digest, now))
     return _Type(policy, versions, old.chosen)

@@ -1,8 +1,8 @@
-"""What a Lambda knows of functions and their versions: a cache of the table.
+"""A Lambda's cache of functions and versions.
 
-A counter moves with every change (`shared_state`), and what was read before it moved is read again. Lambdas that start
-runs look at the counter every `cache_s` seconds, those that only go on with runs every minute. Changes are made in
-`releases`.
+Every change of a function increments a counter (`shared_state`), and a new value of the counter empties the cache.
+Lambdas that start runs read the counter every `cache_s` seconds, Lambdas that only continue runs read it every minute.
+Changes are made in `releases`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from stepwell.core.routing.heads import Head
 from stepwell.core.routing.triggers import Catalog
 from stepwell.core.routing.versions import Route, Routing
 
-_VERSION_AGE_S = 60.0  # what executes a version may change while the version does not, as with a new base image
+_VERSION_AGE_S = 60.0  # the targets of a version may change, for example because of a new base image
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionRow:
-    """`pending`: its last change was interrupted before everybody could learn of it, and must be made again."""
+    """A function as lists show it. `pending`: the last change was interrupted before it was complete everywhere, and
+    must be made again."""
 
     id: str
     live: int | None
@@ -38,16 +39,18 @@ class FunctionRow:
 
 
 class Registry:
+    """Reads functions and versions, and caches them."""
+
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._cache_s, self._clock = resources.table, resources.cache_s, clock
         self._table_versions = Versions(resources.table)
-        self._state = SharedState(-1, {}, {})  # not looked at yet
-        self._looked_at = clock()
+        self._state = SharedState(-1, {}, {})  # not read yet
+        self._read_at = clock()
         self._catalog: Catalog | None = None
         self._versions: dict[tuple[str, int], Version] = {}
 
     def catalog(self) -> Catalog:
-        """The live functions, as they were at most `cache_s` ago."""
+        """The live functions, at most `cache_s` old."""
         self._refresh_if_stale(self._cache_s if self._state.generation >= 0 else 0)
         catalog = self._catalog
         if catalog is None and self._state.has_starts:
@@ -69,11 +72,12 @@ class Registry:
             return Route(live, state=state)
         return Route(live, self.plan_of(row.id, canary.version), canary.weight, canary.sticky, state)
 
-    def look_again(self) -> None:
-        """Be as old as the table from now on, whatever was looked at before."""
-        self._looked_at = float("-inf")
+    def expire(self) -> None:
+        """Makes the next read check the counter in the table, however recent the last check was."""
+        self._read_at = float("-inf")
 
     def functions(self) -> list[FunctionRow]:
+        """All functions, also those that are not live, read from the table."""
         rows, versions = [], self._versions
         for item in read_partition(self._table, "F", ConsistentRead=True):
             routing, function_id = read_routing(item), item["sk"]["S"]
@@ -84,46 +88,49 @@ class Registry:
         return rows
 
     def version(self, function_id: str, number: int) -> Version:
-        """What executes it, as it was at most a minute ago. Raises KeyError for one that does not exist."""
+        """A version with the targets that execute it, at most a minute old. Raises KeyError if it does not exist."""
         self._refresh_if_stale(_VERSION_AGE_S)
         return self._known(function_id, number)
 
     def plan_of(self, function_id: str, number: int) -> Plan:
-        """What a version compiles to, which never changes. Raises KeyError for one that does not exist."""
+        """The plan of a version, which never changes. Raises KeyError if the version does not exist."""
         return self._known(function_id, number).plan
 
     def _known(self, function_id: str, number: int) -> Version:
-        versions = self._versions  # what is read while the counter moves must not outlast it
+        versions = self._versions  # a version that is read while another thread empties the cache must not enter it
         found = versions.get((function_id, number))
         if found is None:
             found = versions[function_id, number] = self._table_versions.get(function_id, number)
         return found
 
     def _refresh_if_stale(self, age_s: float) -> None:
-        """Forget what was read before the last change, unless that was looked for within `age_s`."""
+        """Empties the cache if a function has changed, unless the counter was read within the last `age_s` seconds."""
         now = self._clock()
-        if now - self._looked_at < age_s:
+        if now - self._read_at < age_s:
             return
-        self._looked_at = now
+        self._read_at = now
         state = read_state(self._table)
         if state.generation != self._state.generation:
             self._state, self._catalog, self._versions = state, None, {}
 
     def versions(self, function_id: str) -> list[tuple[int, Version]]:
-        """All versions, the oldest first."""
+        """All versions of a function, oldest first."""
         return self._table_versions.all(function_id)
 
     def longest_wait_ms(self, event_name: str) -> int:
-        """For how long after it was accepted an event of this name may be looked for; 0 if nothing ever awaited it."""
+        """How long after acceptance (ms) a wait may need an event of this name; 0 if no function waits for it."""
         return self._state.longest.get(event_name, 0)
 
     @property
     def wait_shards(self) -> int:
-        """Among how many partitions new waits by one name alone are divided. Only a push of this version of Stepwell
-        says many: Lambdas of earlier ones look into the first partition alone."""
+        """Number of partitions for new waits without a key.
+
+        It is 1 until a push by this version of Stepwell, because Lambdas of earlier versions read only the first
+        partition.
+        """
         return self._state.wait_shards
 
     def routing(self, function_id: str) -> Routing | None:
-        """As it is now; None for a function that is not known."""
+        """The current routing of a function, read from the table; None for an unknown function."""
         item = read_item(self._table, function_key(function_id))
         return None if item is None else read_routing(item)

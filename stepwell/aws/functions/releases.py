@@ -1,7 +1,8 @@
-"""Changes of functions: new versions, which of them are live, and what must follow before everybody knows of it.
+"""Changes functions: adds versions, changes routings, and completes each change everywhere it matters.
 
-One rule: wait paths are registered before a version that uses them is live (`stage`, then `register`). A change that
-was interrupted leaves its function pending; the next change of the function follows it first.
+The wait paths of a version are registered before the version goes live (`stage`, then `register`). A change marks the
+function as pending until schedules, start items and the change counter are updated. The next change of a pending
+function completes the interrupted change first.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Registered:
 
 
 class Releases:
-    """`registry`: what this process knows of functions; it learns at once of what is changed here."""
+    """Registers versions and changes routings. `registry`: the cache of this process, which is expired by a change."""
 
     def __init__(self, resources: Resources, registry: Registry | None = None) -> None:
         self._table, self._registry = resources.table, registry or Registry(resources)
@@ -50,8 +51,10 @@ class Releases:
         return client("dynamodb")
 
     def stage(self, definition: Mapping[str, Any]) -> bool:
-        """Register the wait paths of a definition, and for how long it may look for events. True if that is new, which
-        routers know `cache_s` later."""
+        """Registers the wait paths of a definition, and how long a run of it may need earlier events.
+
+        Returns whether anything is new. If so, all routers know it `cache_s` later.
+        """
         plan = compile_plan(dict(definition), 0)
         wanted, longest = wait_paths(awaits(plan)), longest_run_ms(plan)
 
@@ -66,24 +69,24 @@ class Releases:
 
         is_new = change_state(self._table, merge)
         if is_new:
-            self._registry.look_again()
+            self._registry.expire()
         return is_new
 
     def register(self, new: NewVersion, now: int, release: Release = AT_ONCE) -> Registered:
-        """Make this a version, unless it equals the newest one, and release it. Raises NotPossible."""
+        """Adds a version, unless it equals the newest one, and releases it. Raises NotPossible."""
         function_id = new.definition["id"]
         release.check()
         number, is_new = self._versions.add(function_id, new.item(now))
 
         def released(old: Routing | None) -> Routing:
             is_overtaken = old is not None and old.live is not None and old.live > number
-            return old if old is not None and is_overtaken else release.of(old, number, now)  # who pushed last is live
+            return old if old is not None and is_overtaken else release.of(old, number, now)  # the newest version wins
 
         self._change_routing(function_id, released, now, new.file)
         return Registered(function_id, number, is_new)
 
     def change_routing(self, function_id: str, change: RoutingChange, now: int) -> Routing:
-        """Raises KeyError for an unknown function, NotPossible."""
+        """Applies a change to the routing of a function. Raises KeyError for an unknown function, NotPossible."""
 
         def checked(old: Routing | None) -> Routing:
             if old is None:
@@ -92,52 +95,56 @@ class Releases:
             new = change(old, numbers, now)
             canary = None if new.canary is None else new.canary.version
             for number in {new.live, canary} & gone:
-                raise NotPossible(f"version {number} was pruned, so that nothing can run it; push it again")
+                raise NotPossible(f"version {number} was pruned, so nothing can run it; push it again")
             return new
 
         return self._change_routing(function_id, checked, now)
 
     def retire(self, function_ids: Sequence[str]) -> None:
-        """Start no new runs of these functions; their open runs go on. Nothing happens to one that is not there."""
+        """Makes these functions start no new runs. Open runs go on. Unknown functions are ignored."""
         for function_id in function_ids:
             try:
                 self.change_routing(function_id, lambda old, versions, now: retired(old), time.time_ns() // 1_000_000)
             except KeyError:
                 continue
 
-    # --- a change, and what follows --------------------------------------------------------------------------------
+    # --- one change, and the updates that complete it --------------------------------------------------------------
 
     def _change_routing(
         self, function_id: str, change: Callable[[Routing | None], Routing], now: int, file: str | None = None
     ) -> Routing:
-        """Against whoever changes it at the same time; the item of a function holds its live version, too. A change
-        that was interrupted is followed, and not made again if that is what is asked for."""
+        """Changes a routing and completes the change; tries again if another process changes it at the same time.
+
+        An interrupted change is completed first. If it equals the requested change, nothing else is done.
+        """
         while True:
             item = read_item(self._table, function_key(function_id)) or {"file": {"S": ""}}
             before = read_routing(item) if "pk" in item else None
             if before is not None and "pending" in item:
-                self._follow(function_id, before, now)
+                self._complete(function_id, before, now)
                 if _is_made(change, item["pending"], before):
-                    self._settle(function_id)
+                    self._remove_pending(function_id)
                     return before
             after = change(before)
             try:
                 self._put_routing(function_id, item, after, before, file)
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue
-            self._follow(function_id, after, now)
-            known = after
-            while (current := self._registry.routing(function_id)) is not None and current != known:
-                self._follow(function_id, current, now)  # else ours might be followed after that of somebody as fast
-                known = current
-            self._settle(function_id)
+            self._complete(function_id, after, now)
+            completed = after
+            while (current := self._registry.routing(function_id)) is not None and current != completed:
+                self._complete(function_id, current, now)  # a concurrent newer change must be completed last
+                completed = current
+            self._remove_pending(function_id)
             return after
 
     def _put_routing(
         self, function_id: str, item: Item, routing: Routing, before: Routing | None, file: str | None
     ) -> None:
-        """Write a function's item, that was read as `item`, with all that its live version says, and what was before
-        it."""
+        """Writes a function's item: the routing, the content of the live version, and the routing before (`pending`).
+
+        `item`: the item as it was read. Raises ConditionalCheckFailedException if it has changed since.
+        """
         version: Item | None = item
         if routing.live is not None:
             version = read_item(self._table, version_key(function_id, routing.live))
@@ -153,28 +160,28 @@ class Releases:
             ExpressionAttributeValues={":rev": {"N": str(rev)}},
         )
 
-    def _follow(self, function_id: str, routing: Routing, now: int) -> None:
-        """Let everybody, and everything, know of a routing. Until that is settled, the function is pending."""
+    def _complete(self, function_id: str, routing: Routing, now: int) -> None:
+        """Updates everything that depends on a routing: schedules, start items, the change counter."""
         plan = None if routing.live is None else self._registry.plan_of(function_id, routing.live)
         self._schedules.set(function_id, plan, routing.is_paused, routing.is_guarded, now)
         item = read_item(self._table, function_key(function_id))
         if item is not None:
             self._put_starts(item)
         change_state(self._table, lambda state: True, self._put_all_starts)
-        self._registry.look_again()
+        self._registry.expire()
 
     def _put_all_starts(self) -> None:
         for item in read_partition(self._table, "F", ConsistentRead=True):
             self._put_starts(item)
 
     def _put_starts(self, item: Item) -> None:
-        """Write down what starts a function, by its item, unless something newer is there."""
+        """Writes the start item of a function from the function's item, unless a newer start item exists."""
         routing, function_id = read_routing(item), item["sk"]["S"]
         canary = None if routing.canary is None else routing.canary.version
         numbers = [number for number in (routing.live, canary) if number is not None]
         put_starts(self._table, item, [self._registry.plan_of(function_id, number) for number in numbers])
 
-    def _settle(self, function_id: str) -> None:
+    def _remove_pending(self, function_id: str) -> None:
         self._db.update_item(
             TableName=self._table,
             Key=function_key(function_id),
@@ -184,13 +191,16 @@ class Releases:
 
 
 def awaits(plan: Plan | None) -> set[tuple[str, str | None]]:
-    """What a version waits for. Before one that waits for more than the live version is live itself, `cache_s` must
-    pass after `stage`: also if somebody else staged the same a moment ago."""
+    """The event names and match expressions for which a version waits.
+
+    If a version waits for more than the live version, `cache_s` must pass between `stage` and `register`, even if
+    another process has just staged the same paths.
+    """
     return {(pause.event, pause.match) for pause in plan.pauses if pause.event is not None} if plan else set()
 
 
 def _is_made(change: Callable[[Routing | None], Routing], pending: Item, now: Routing) -> bool:
-    """Whether an interrupted change is what this one would have made of the routing before."""
+    """Whether the interrupted change, which led to the routing `now`, has the same result as this change."""
     before = pending.get("M")
     if not before:
         return False

@@ -1,7 +1,8 @@
-"""Cron triggers: when each is due next, and the messages that become ticks; and when guarded canaries are looked at.
+"""Schedules of cron triggers and of checks of guarded canaries.
 
-A deploy of a function changes no infrastructure: its triggers are items, and the minute's `tick` reads them. One rule:
-the message is sent before the next time is written, and a tick's id makes a second message of it a duplicate.
+A trigger is an item with the time of the next tick, and the Lambda `tick` reads all of them every minute. So a push
+changes no infrastructure. The message of a tick is sent before the next time is written. A second message of the same
+tick has the same event id, so it is dropped as a duplicate.
 """
 
 from __future__ import annotations
@@ -19,33 +20,38 @@ from stepwell.aws.table.keys import Item, guard_key, schedule_key
 from stepwell.core.events.cron import latest_tick, next_tick
 from stepwell.core.plan import Plan
 
-AHEAD_MS = 120_000  # two rounds of `tick`, so that none is late if one is
+AHEAD_MS = 120_000  # two invocations of `tick`, so that ticks are on time even if one invocation is late
 GUARD_EVERY_MS = 60_000
-_SKEW_MS = 60_000  # by which the clock that wrote a time may have been ahead of this one
+_SKEW_MS = 60_000  # how far the clock that wrote a time may have been ahead of this clock
 
 log = logging.getLogger("stepwell.aws")
 
 
 class Schedules:
+    """Sets the schedules of functions, and sends the messages of ticks."""
+
     def __init__(self, resources: Resources) -> None:
         self._table, self._queue = resources.table, resources.outcomes_queue
 
     def set(self, function_id: str, plan: Plan | None, paused: bool, guarded: bool, now: int) -> None:
-        """Let the cron triggers of this plan tick, of a function that is not paused; None: no triggers. A trigger that
-        stays keeps its next tick; what falls into a pause is missed, also what had been sent before."""
+        """Writes the schedules of a function's cron triggers and deletes those that no longer exist.
+
+        `plan` None: no triggers. A trigger that is unchanged keeps the time of the next tick. Ticks during a pause are
+        missed, even if their messages were sent before it.
+        """
         triggers = {(str(t.cron), t.timezone) for t in plan.triggers if t.cron is not None} if plan else set()
         wanted = {schedule_key(function_id, *trigger)["sk"]["S"]: trigger for trigger in triggers}
-        kept = {
+        existing = {
             item["sk"]["S"]: item for item in read_partition(self._table, "C", f"{function_id}#", ConsistentRead=True)
         }
         guard = guard_key(function_id)
-        has_guard = kept.pop(guard["sk"]["S"], None) is not None
+        has_guard = existing.pop(guard["sk"]["S"], None) is not None
         put: list[Item] = []
         if guarded and not has_guard:
             put.append({**guard, "next": {"N": str(now + AHEAD_MS + GUARD_EVERY_MS)}})
-        over = [{"pk": {"S": "C"}, "sk": {"S": sk}} for sk in kept.keys() - wanted.keys()]
+        obsolete = [{"pk": {"S": "C"}, "sk": {"S": sk}} for sk in existing.keys() - wanted.keys()]
         for sk, trigger in wanted.items():
-            item = kept.get(sk)
+            item = existing.get(sk)
             if item is not None and ("paused" in item) == paused:
                 continue
             due = next_tick(*trigger, now)
@@ -54,11 +60,13 @@ class Schedules:
             new: Item = {"pk": {"S": "C"}, "sk": {"S": sk}, "next": {"N": str(due)}}
             put.append({**new, "paused": {"BOOL": True}} if paused else new)
         put_items(self._table, put)
-        delete_items(self._table, [*over, guard] if has_guard and not guarded else over)
+        delete_items(self._table, [*obsolete, guard] if has_guard and not guarded else obsolete)
 
     def send(self, now: int, tokens: Tokens) -> list[str]:
-        """Send the ticks that are due soon; after a downtime only the latest that was missed. Answers the functions
-        whose canary is to be looked at. Raises NotSent."""
+        """Sends the ticks that are due soon, and returns the functions whose canaries must be checked. Raises NotSent.
+
+        After a downtime only the latest missed tick of a trigger is sent.
+        """
         guarded = []
         for item in read_partition(self._table, "C", ConsistentRead=True):
             if "paused" in item:
@@ -73,14 +81,17 @@ class Schedules:
         return guarded
 
     def _send(self, item: Item, due: int, now: int, tokens: Tokens) -> None:
-        """The ticks of a trigger that are due soon. One that says it waits for longer than the trigger does was written
-        by a clock that was ahead: it begins anew."""
+        """Sends the ticks of a trigger that are due soon.
+
+        If the stored time is later than the trigger's next tick, a clock that was ahead wrote it, and it is computed
+        anew.
+        """
         function_id, _, rest = item["sk"]["S"].partition("#")
-        cron, _, timezone = rest.rpartition("#")  # `1#2` is the second Monday: a cron may have the sign too
+        cron, _, timezone = rest.rpartition("#")  # a cron expression may contain `#`: `1#2` is the second Monday
         if due > now + AHEAD_MS:
             if due <= next_tick(cron, timezone, now + AHEAD_MS + _SKEW_MS):
                 return
-            log.warning("a tick of %s, %s, waited for a time too far ahead, as of a wrong clock", function_id, cron)
+            log.warning("next tick of %s, cron %s, was too far ahead (wrong clock?): computed anew", function_id, cron)
             due = next_tick(cron, timezone, now)
         at = latest_tick(cron, timezone, due - 1, now) or due
         messages = []
@@ -104,4 +115,4 @@ class Schedules:
                 ExpressionAttributeValues=values,
             )
         except db.exceptions.ConditionalCheckFailedException:
-            pass  # another `tick` did it, or the trigger was taken away, or paused
+            pass  # another invocation of `tick` has updated it, or the trigger was removed or paused

@@ -1,6 +1,6 @@
-"""What all functions have in common: one item, with a counter of their changes.
+"""The state that all functions share: one item with the wait paths and a counter of changes.
 
-Whoever has read functions reads them again when the counter has moved.
+A process that caches functions reads them again when the counter has changed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ WaitPaths = dict[str, set[Paths | None]]
 
 @dataclass(slots=True)
 class SharedState:
-    """`generation` counts changes, `longest` is ms by the name of an event. `wait_shards`: among how many partitions
-    the waits by one name alone are divided. `has_starts`: what starts the functions is written down for all of them."""
+    """The shared state of all functions.
+
+    `generation`: number of changes. `paths`: wait paths by event name. `longest`: by event name, how long after
+    acceptance (ms) a wait may need an event. `wait_shards`: number of partitions for waits without a key. `has_starts`:
+    every function has a start item.
+    """
 
     generation: int
     paths: WaitPaths
@@ -44,9 +48,11 @@ def read_state(table: str) -> SharedState:
 def change_state(
     table: str, edit: Callable[[SharedState], bool], write_starts: Callable[[], None] | None = None
 ) -> bool:
-    """Edit the state and count up, against whoever does so at the same time; False if there is nothing to change.
-    `write_starts`: writes down first what starts functions, for all of them; called if it is not written, as after a
-    change by an earlier version of Stepwell."""
+    """Applies `edit` and increments the counter, again after a concurrent change. False if `edit` changes nothing.
+
+    `write_starts`: writes the start items of all functions. It is called first if they are missing, for example after
+    a change by an earlier version of Stepwell.
+    """
     db = client("dynamodb")
     while True:
         state = read_state(table)

@@ -1,4 +1,4 @@
-"""The versions of functions in the table: one item each, which never changes but in what executes it."""
+"""Versions of functions in the table: one item each. Only the targets that execute the steps may change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Target = dict[str, Any]
 class Version:
     plan: Plan
     definition: bytes  # JSON, normalised
-    targets: dict[str, Target]  # by step: what executes it
+    targets: dict[str, Target]  # by step: the Lambda, task definition or URL that executes it
     hash: str
     created_at: int
     message: str
@@ -31,8 +31,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What a push makes a version of. `definition`: normalised. `targets`: what executes each step. `code`: hashes of
-    the steps' code. `file`: the definition's file name."""
+    """The content of a pushed version.
+
+    `definition`: normalised. `targets`: by step, the resource that executes it. `code`: hashes of the steps' code.
+    `file`: the name of the definition's file.
+    """
 
     definition: Mapping[str, Any]
     targets: Mapping[str, Target]
@@ -53,6 +56,8 @@ class NewVersion:
 
 
 class Versions:
+    """Reads and writes versions."""
+
     def __init__(self, table: str) -> None:
         self._table = table
 
@@ -61,24 +66,24 @@ class Versions:
         return client("dynamodb")
 
     def all(self, function_id: str) -> list[tuple[int, Version]]:
-        """All versions of a function, the oldest first."""
+        """All versions of a function, oldest first."""
         items = read_partition(self._table, f"V#{function_id}", ConsistentRead=True)
         return [(number := int(item["sk"]["S"]), read_version(item, number)) for item in items]
 
     def get(self, function_id: str, number: int) -> Version:
-        """Raises KeyError for a version that does not exist."""
+        """A version. Raises KeyError if it does not exist."""
         item = read_item(self._table, version_key(function_id, number))
         if item is None:
             raise KeyError(f"{function_id} has no version {number}")
         return read_version(item, number)
 
     def numbers(self, function_id: str) -> tuple[list[int], set[int]]:
-        """The numbers of all versions, and of those that were pruned."""
+        """The numbers of all versions, and the numbers of those that were pruned."""
         items = read_partition(self._table, f"V#{function_id}", ConsistentRead=True, ProjectionExpression="sk, gone")
         return [int(item["sk"]["S"]) for item in items], {int(item["sk"]["S"]) for item in items if "gone" in item}
 
     def add(self, function_id: str, item: Item) -> tuple[int, bool]:
-        """Write a version, unless it equals the newest one. Answers its number, and whether it is new."""
+        """Writes a version, unless it equals the newest one. Returns the number, and whether the version is new."""
         while True:
             newest = self._newest(function_id)
             if newest is not None and newest[1] == item["hash"]["S"]:
@@ -90,10 +95,10 @@ class Versions:
                 self._db.put_item(TableName=self._table, Item=new, ConditionExpression=NEW)
                 return number, True
             except self._db.exceptions.ConditionalCheckFailedException:
-                continue  # somebody else pushed at the same time
+                continue  # another push has written this number
 
     def mark_gone(self, function_id: str, number: int) -> None:
-        """What executes this version is removed: until it is pushed again, it cannot go live."""
+        """Marks a version as pruned: its Lambdas are removed, so it cannot go live until it is pushed again."""
         self._db.update_item(
             TableName=self._table,
             Key=version_key(function_id, number),
@@ -103,7 +108,7 @@ class Versions:
         )
 
     def _refresh(self, function_id: str, number: int, item: Item) -> None:
-        """What executes an unchanged version may have changed, as after a prune."""
+        """Replaces the targets of an unchanged version, and makes a pruned version usable again."""
         self._db.update_item(
             TableName=self._table,
             Key=version_key(function_id, number),
@@ -124,7 +129,7 @@ class Versions:
 
 
 def read_version(item: Item, number: int) -> Version:
-    """The version in its item, or in that of a function, which repeats its live version."""
+    """The version in a version's item, or in a function's item, which contains a copy of the live version."""
     definition = zlib.decompress(item["d"]["B"])
     return Version(
         compile_plan(orjson.loads(definition), number),

@@ -1,7 +1,6 @@
-"""The rules of webhooks in the table, and the secrets that their requests are signed with, in SSM.
+"""Webhook rules in the table, and the secrets in SSM with which webhook requests are signed.
 
-One rule: as with keys, what a Lambda has asked for is remembered for `Resources.keys_cache_s`; that there is no such
-rule or secret, too.
+A Lambda caches rules and secrets for `Resources.keys_cache_s`, and also caches that a rule or secret does not exist.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from stepwell.core.webhooks.webhooks import Rule
 
 log = logging.getLogger("stepwell.webhooks")
 
-_MOST = 10_000  # that are remembered
-_AGAIN_S = 10.0  # a secret that is older may be read again when a signature is wrong
+_MOST = 10_000  # cached values
+_AGAIN_S = 10.0  # a cached secret older than this is read again if a signature does not match
 
 T = TypeVar("T")
 
@@ -39,8 +38,8 @@ class AwsHooks:
     def __init__(self, resources: Resources, clock: Callable[[], float] = time.monotonic) -> None:
         self._resources, self.public_url = resources, resources.api_url
         self.certificates = Certificates()
-        self._rules: _Remembered[Rule | None] = _Remembered(clock)
-        self._secrets: _Remembered[str | None] = _Remembered(clock)
+        self._rules: _Cache[Rule | None] = _Cache(clock)
+        self._secrets: _Cache[str | None] = _Cache(clock)
 
     def rule(self, name: str) -> Rule | None:
         if not re.fullmatch(ID, name):
@@ -59,7 +58,9 @@ class AwsHooks:
                 found = client("ssm").get_parameters(Names=[parameter], WithDecryption=True)["Parameters"]
             except Exception:
                 log.exception("the secret %s cannot be read", name)
-                raise Problem(503, "signatures cannot be checked now; send it again", {"retry-after": "1"}) from None
+                raise Problem(
+                    503, "the signature cannot be checked at the moment; send the request again", {"retry-after": "1"}
+                ) from None
             return str(found[0]["Value"]) if found else None
 
         longest = self._resources.keys_cache_s
@@ -73,15 +74,15 @@ class AwsWebhooks:
         self._table = resources.table
 
     def read_webhooks(self) -> list[KeptRule]:
-        return [_kept(item) for item in read_partition(self._table, WEBHOOKS, ConsistentRead=True)]
+        return [_stored_rule(item) for item in read_partition(self._table, WEBHOOKS, ConsistentRead=True)]
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """By name."""
+        """All rules by name."""
         return {webhook.rule["name"]: webhook.rule for webhook in self.read_webhooks()}
 
     def read_webhook(self, name: str) -> KeptRule | None:
         item = read_item(self._table, webhook_key(name)) if re.fullmatch(ID, name) else None
-        return None if item is None else _kept(item)
+        return None if item is None else _stored_rule(item)
 
     def put_webhook(self, rule: dict[str, Any]) -> bool:
         before = self.read_webhook(rule["name"])
@@ -98,24 +99,24 @@ class AwsWebhooks:
         return True
 
 
-class _Remembered(Generic[T]):
-    """Answers, each for a while."""
+class _Cache(Generic[T]):
+    """Values by name, with the time at which each was read."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._known: dict[str, tuple[T, float]] = {}  # with the time at which it was read
+        self._cached: dict[str, tuple[T, float]] = {}
 
     def get(self, name: str, read: Callable[[], T], longest_s: float) -> T:
-        """What is not older than this, else what is read now."""
+        """The cached value if it is younger than `longest_s`; otherwise the result of `read`."""
         now = self._clock()
-        known = self._known.pop(name, None)
-        if known is None or now - known[1] >= longest_s:
-            if len(self._known) >= _MOST:
-                del self._known[next(iter(self._known))]
-            known = (read(), now)
-        self._known[name] = known  # what is put in again stands last
-        return known[0]
+        cached = self._cached.pop(name, None)
+        if cached is None or now - cached[1] >= longest_s:
+            if len(self._cached) >= _MOST:
+                del self._cached[next(iter(self._cached))]
+            cached = (read(), now)
+        self._cached[name] = cached  # moves it to the end, so that the least recently used value is dropped first
+        return cached[0]
 
 
-def _kept(item: Item) -> KeptRule:
+def _stored_rule(item: Item) -> KeptRule:
     return KeptRule(orjson.loads(item["b"]["B"]), int(item["at"]["N"]))

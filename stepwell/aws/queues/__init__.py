@@ -1,1 +1,1 @@
-"""Messages: what the queues and the event bus carry, and how it is sent."""
+"""Messages on the queues and the event bus: formats, sending, redelivery, dead letters."""

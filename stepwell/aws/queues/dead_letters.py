@@ -1,7 +1,8 @@
-"""Dead letters: messages that a queue gave up, and events that a rule of EventBridge could not hand over.
+"""Lists and redrives dead letters: messages that failed too often, and events that EventBridge could not deliver.
 
-Every queue of `topology` names its dead-letter queue itself, in its redrive policy. SQS has no request that only looks:
-messages are received, so that nobody else sees them for `_HELD_S`, and given back.
+The dead-letter queue of a queue is named in the redrive policy of that queue. SQS cannot list messages without
+receiving them. So messages are received, which hides them from other readers for up to `_HELD_S`, and are then made
+visible again.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
 """
 
@@ -17,18 +18,19 @@ import orjson
 from stepwell.aws.resources import Resources
 from stepwell.aws.topology import EVENTS, OUTCOMES, QUEUES
 
-_HELD_S = 60  # a message that is looked at comes back at the latest then
-_AT_ONCE = 10  # messages that SQS hands over, or takes, in a request
-_EMPTY = 3  # answers without a message, one after the other, until a queue counts as empty
+_HELD_S = 60  # a received message becomes visible again after this time at the latest
+_AT_ONCE = 10  # most messages in one request to SQS
+_EMPTY = 3  # answers in a row without a new message after which a queue counts as empty
 
 
 class CannotRedrive(Exception):
-    """Messages were not moved; the message says why, and what to do."""
+    """SQS did not move all messages; the error message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterQueue:
-    """`queue`: the name in `topology` of the queue that the messages were for."""
+    """A dead-letter queue. `queue`: the name, in `topology`, of the queue from which the messages come; `back_url` and
+    `back_arn` are of that queue."""
 
     queue: str
     url: str
@@ -39,22 +41,25 @@ class DeadLetterQueue:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`sent_at`: ms since the epoch. `is_of`: the names in it that say what it is about. `reason`: why EventBridge
-    could not hand it over; None for what a Lambda could not do, whose log says why."""
+    """A message in a dead-letter queue.
+
+    `sent_at`: ms since the epoch. `about`: ids in the message, such as the run and the step. `reason`: why EventBridge
+    could not deliver it; None if a Lambda failed to handle it, which the Lambda's log explains.
+    """
 
     queue: str
     id: str
     kind: str
     sent_at: int
     receives: int
-    is_of: dict[str, Any]
+    about: dict[str, Any]
     reason: str | None
     message: dict[str, Any] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of the move of a whole queue. SQS counts roughly; `total` None: it has not counted yet."""
+    """The progress of moving a whole queue. The counts are approximate; `total` None: SQS has not counted yet."""
 
     queue: str
     moved: int
@@ -62,27 +67,27 @@ class Progress:
 
 
 def queues(sqs: Any, resources: Resources, only: str | None = None) -> list[DeadLetterQueue]:
-    """The dead-letter queues of an environment, or that of one queue."""
+    """The dead-letter queues of an environment. `only`: the name of one queue, to get only that one."""
     found = []
     for name, url in ((EVENTS, resources.events_queue), (OUTCOMES, resources.outcomes_queue)):
         if only not in (None, name):
             continue
-        about = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "RedrivePolicy"])["Attributes"]
-        arn = orjson.loads(about["RedrivePolicy"])["deadLetterTargetArn"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "RedrivePolicy"])["Attributes"]
+        arn = orjson.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
         dead_url = sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-        found.append(DeadLetterQueue(name, dead_url, arn, url, about["QueueArn"]))
+        found.append(DeadLetterQueue(name, dead_url, arn, url, attributes["QueueArn"]))
     assert only is not None or {dead_letter_queue.queue for dead_letter_queue in found} == set(QUEUES)
     return found
 
 
 def count(sqs: Any, queue: DeadLetterQueue) -> int:
-    """About how many messages wait; those that somebody looks at are not counted."""
+    """The approximate number of messages in a queue, without those that are hidden at the moment."""
     name = "ApproximateNumberOfMessages"
     return int(sqs.get_queue_attributes(QueueUrl=queue.url, AttributeNames=[name])["Attributes"][name])
 
 
-def look(sqs: Any, queue: DeadLetterQueue, limit: int) -> list[DeadLetter]:
-    """At most so many messages, those sent first in front; they stay in the queue."""
+def peek(sqs: Any, queue: DeadLetterQueue, limit: int) -> list[DeadLetter]:
+    """At most `limit` messages, oldest first. They stay in the queue."""
     held: list[DeadLetter] = []
     try:
         for letters in _received(sqs, queue):
@@ -100,8 +105,10 @@ def redrive_all(
     show: Callable[[Progress], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Move all messages to their queue; about how many there were. SQS does it, so it goes on should this end. The
-    destination is named: what EventBridge put into the dead letters came from no queue. Raises CannotRedrive.
+    """Moves all messages back to their queue, and returns the approximate number. Raises CannotRedrive.
+
+    SQS moves them, so the move continues if this process ends. The destination must be given, because messages from
+    EventBridge have no source queue.
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
     """
     sqs.start_message_move_task(SourceArn=queue.arn, DestinationArn=queue.back_arn)
@@ -112,14 +119,16 @@ def redrive_all(
         if task["Status"] == "COMPLETED":
             return int(moved)
         if task["Status"] != "RUNNING":
-            why = task.get("FailureReason", "somebody stopped it")
-            raise CannotRedrive(f"SQS moved {moved} dead letters of {queue.queue}, then the move was over: {why}")
+            why = task.get("FailureReason", "it was stopped")
+            raise CannotRedrive(f"SQS moved {moved} dead letters of {queue.queue}, then the move ended: {why}")
         sleep(1)
 
 
 def redrive_some(sqs: Any, among: Sequence[DeadLetterQueue], ids: Collection[str]) -> list[DeadLetter]:
-    """Send these messages to their queues, each before it is deleted from the dead letters: it may come twice, but is
-    never lost. Those that were found."""
+    """Sends the messages with these ids back to their queues, and returns those that were found.
+
+    Each message is sent before it is deleted, so it may arrive twice but is never lost.
+    """
     done: list[DeadLetter] = []
     for queue in among:
         held: list[DeadLetter] = []
@@ -139,9 +148,8 @@ def redrive_some(sqs: Any, among: Sequence[DeadLetterQueue], ids: Collection[str
 
 
 def _received(sqs: Any, queue: DeadLetterQueue) -> Iterator[list[DeadLetter]]:
-    """Some at a time, each message once, until the queue has no more, or hands over those that it has handed over
-    before."""
-    seen: set[str] = set()
+    """The messages of a queue in groups, each message once, until the queue returns no new ones."""
+    received: set[str] = set()
     empty = 0
     while empty < _EMPTY:
         messages = sqs.receive_message(
@@ -151,9 +159,9 @@ def _received(sqs: Any, queue: DeadLetterQueue) -> Iterator[list[DeadLetter]]:
             MessageSystemAttributeNames=["All"],
             MessageAttributeNames=["All"],
         ).get("Messages", [])
-        new = [message for message in messages if message["MessageId"] not in seen]
+        new = [message for message in messages if message["MessageId"] not in received]
         empty = 0 if new else empty + 1
-        seen |= {message["MessageId"] for message in new}
+        received |= {message["MessageId"] for message in new}
         yield [_letter(queue.queue, message) for message in new]
 
 
@@ -166,26 +174,26 @@ def _give_back(sqs: Any, queue: DeadLetterQueue, letters: Sequence[DeadLetter]) 
         sqs.change_message_visibility_batch(QueueUrl=queue.url, Entries=entries)
 
 
-# --- what a message is -----------------------------------------------------------------------------------------------
+# --- the content of a message ----------------------------------------------------------------------------------------
 
 
 def _letter(queue: str, message: dict[str, Any]) -> DeadLetter:
     system = message["Attributes"]
-    kind, is_of = _about(message["Body"])
+    kind, about = _about(message["Body"])
     return DeadLetter(
         queue,
         message["MessageId"],
         kind,
         int(system["SentTimestamp"]),
         int(system["ApproximateReceiveCount"]),
-        {name: value for name, value in is_of.items() if value is not None},
+        {name: value for name, value in about.items() if value is not None},
         _reason(message.get("MessageAttributes", {})),
         message,
     )
 
 
 def _about(text: str) -> tuple[str, dict[str, Any]]:
-    """What kind of message it is, and the names in it."""
+    """The kind of a message, and the ids in it."""
     try:
         body = orjson.loads(text)
         if "requestPayload" in body:
@@ -204,7 +212,7 @@ def _about(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _reason(attributes: dict[str, Any]) -> str | None:
-    """What EventBridge says of an event that it could not hand over.
+    """Why EventBridge could not deliver an event, from the attributes of the message; None without such attributes.
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
     """
     found = {name: item.get("StringValue", "") for name, item in attributes.items()}

@@ -1,8 +1,8 @@
-"""The sources that our own ingest puts on envelopes of EventBridge: the detail of each is a whole event."""
+"""The values by which Stepwell marks EventBridge envelopes. The detail of such an envelope is a whole event."""
 
 from __future__ import annotations
 
-INGEST = "stepwell.api"  # it was accepted
-ORIGIN = "stepwell:origin:"  # the resource of an event whose id was made by ingest begins so; then comes its origin
-REFUSED = "stepwell.refused"  # it was not, since it is not as its type says: functions may want to know
-REFUSED_TYPE = "stepwell/event.refused"  # the detail-type of those, which no other rule of the bus should take for them
+INGEST = "stepwell.api"  # source of events that ingest accepted
+ORIGIN = "stepwell:origin:"  # prefix of the resource that stores an event's origin, if ingest created the event's id
+REFUSED = "stepwell.refused"  # source of events that do not match their schema; functions may react to them
+REFUSED_TYPE = "stepwell/event.refused"  # detail-type of refused events, so that rules for the event's name ignore them

@@ -1,4 +1,4 @@
-"""Events on the queue `events`: EventBridge's envelopes, of our own ingest and of anybody who may put on the bus."""
+"""Reads events from the queue `events`: EventBridge envelopes from ingest and from any other sender on the bus."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _FIELDS = {"name", "data", "user", "id", "ts", "v"}
 
 @dataclass(frozen=True, slots=True)
 class RefusedEvent:
-    """An event that was not accepted: functions are told of it."""
+    """An event that does not match its schema. It starts functions only through the engine's own event about it."""
 
     event: Event
 
 
-def read_arrival(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEvent | RefusedEvent | None:
-    """The event in an envelope of EventBridge; None for one that nobody but the engine may send. Raises BadRequest.
+def read_incoming_event(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEvent | RefusedEvent | None:
+    """The event in an EventBridge envelope; None for an event that only the engine may send. Raises BadRequest.
 
-    Of others' events `detail-type` is the name, `detail` the data, and the entry's id the id.
+    For events of other senders, `detail-type` is the name, `detail` the data, and the envelope's id the id.
     """
-    is_ours = envelope["source"] in (INGEST, REFUSED)  # or says so: whoever may put on the bus can use any source
-    raw = envelope["detail"] if is_ours else _event(envelope)
+    is_from_stepwell = envelope["source"] in (INGEST, REFUSED)  # not proven: any sender on the bus may set the source
+    raw = envelope["detail"] if is_from_stepwell else _event(envelope)
     try:
-        if is_ours and isinstance(raw, dict) and raw.keys() == _FIELDS:
+        if is_from_stepwell and isinstance(raw, dict) and raw.keys() == _FIELDS:
             event = whole_event(raw)
             event.origin = next((item for item in envelope.get("resources", ()) if item.startswith(ORIGIN)), "")
         elif envelope["source"] == REFUSED:
@@ -42,7 +42,7 @@ def read_arrival(envelope: dict[str, Any], cause: Cause, now: int) -> IncomingEv
             (event,) = parse_events(orjson.dumps(raw), now, lambda: str(envelope["id"]))
     except BadRequest as bad:
         if isinstance(raw, dict) and str(raw.get("name", "")).startswith("stepwell/"):
-            log.warning("an event %r from source %r is dropped: %s", raw["name"], envelope["source"], bad)
+            log.warning("event %r from source %r dropped: %s", raw["name"], envelope["source"], bad)
             return None
         raise
     return RefusedEvent(event) if envelope["source"] == REFUSED else IncomingEvent(event, cause=cause)

@@ -1,5 +1,8 @@
-"""What the engine sends to itself, through the queue `outcomes`: timers that are due, ticks, pages of waits, attempts
-that never started, containers to be stopped. JSON objects that say in `stepwell` what they are."""
+"""Creates the messages that the engine sends to itself through the queue `outcomes`.
+
+Each is a JSON object whose field `stepwell` contains the kind. Steps may send to the queue as well. So a message that
+would let a step do something forbidden contains a token, an HMAC of the `..._name` of the message.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,25 @@ from stepwell.aws.table.keys import Key, timer_key
 from stepwell.core.run.messages import Outcome, Timer, TimerKind
 
 CANCEL = "cancel"
-Facts = list[list[str | int]]  # each its name, then its numbers
-MAX_DELAY_MS = 14 * 60_000  # SQS takes 15 minutes
+Facts = list[list[str | int]]  # for each fact the kind, then the numbers
+MAX_DELAY_MS = 14 * 60_000  # SQS allows 15 minutes
 
 
 def timer_message(run_id: str, timer: Timer, due: int, shard: int | None = None) -> bytes:
-    """`shard`: where the item of a far timer stands."""
+    """A timer that is due at `due` (ms). `shard`: the shard that contains the item of a far timer."""
     name = [int(timer.kind), timer.index, timer.attempt]
     where = {} if shard is None else {"shard": shard}
     return orjson.dumps({"stepwell": "timer", "run": run_id, "timer": name, "due": due, **where})
 
 
 def read_timer(body: dict[str, Any]) -> tuple[str, Timer]:
+    """The run id and the timer in a timer's message."""
     kind, index, attempt = body["timer"]
     return body["run"], Timer(TimerKind(kind), index, attempt)
 
 
 def far_timer_key(body: dict[str, Any]) -> Key | None:
-    """The item that a timer's message was made of; None of a near timer."""
+    """The key of the far timer's item from which a message was made; None for a near timer."""
     if "shard" not in body:
         return None
     run_id, timer = read_timer(body)
@@ -36,89 +40,90 @@ def far_timer_key(body: dict[str, Any]) -> Key | None:
 
 
 def tick_name(function_id: str, cron: str, timezone: str, at: int) -> tuple[str, str, int]:
-    """What the token of a tick is of; no step has such an id."""
+    """The content of a tick's token. It differs from the name of any attempt, because step ids have no spaces."""
     return function_id, f"tick {cron} {timezone} {at}", 0
 
 
 def tick_message(function_id: str, cron: str, timezone: str, at: int, token: str, due: int | None = None) -> bytes:
-    """`due`: if it is looked at once more, later than at its time. `token`: of `tick_name`, since every step may send
-    messages."""
+    """A tick of a cron trigger at `at` (ms). `due`: when it is handled, if later. `token`: of `tick_name`."""
     name = {"function": function_id, "cron": cron, "timezone": timezone}
     return orjson.dumps({"stepwell": "tick", **name, "at": at, "due": due or at, "token": token})
 
 
 def wake_name(event_id: str, partition: str, after: str) -> tuple[str, str, int]:
-    """What the token of a wake is of."""
+    """The content of a wake message's token."""
     return event_id, f"wake {partition} {after}", 0
 
 
 def wake_message(event_id: str, partition: str, after: str, token: str) -> bytes:
-    """That an event may wake more runs. `token`: of `wake_name`; there are events that may wake nothing."""
+    """Requests the next page of an event's waits. `token`: of `wake_name`, because some events must not wake runs."""
     name = {"event": event_id, "partition": partition, "after": after}
     return orjson.dumps({"stepwell": "wake", **name, "token": token})
 
 
-def look_name(run_id: str, pause: int, after: int) -> tuple[str, str, int]:
-    """What the token of a look is of; no step has such an id."""
+def scan_name(run_id: str, pause: int, after: int) -> tuple[str, str, int]:
+    """The content of a scan message's token."""
     return run_id, f"look {pause}", after
 
 
-def look_message(run_id: str, pause: int, after: int, token: str) -> bytes:
-    """That events behind this position may satisfy a wait. `token`: of `look_name`; those before it would be passed
-    over."""
+def scan_message(run_id: str, pause: int, after: int, token: str) -> bytes:
+    """Continues the scan for earlier events that satisfy a wait, after a position. `token`: of `scan_name`, because a
+    forged position would skip events."""
     name = {"run": run_id, "pause": pause, "after": after}
     return orjson.dumps({"stepwell": "look", **name, "token": token})
 
 
 def release_message(function_id: str, after: str | None) -> bytes:
-    """That events may be kept for a function that is not paused any more."""
+    """Releases the next page of the events that were kept for a paused function, after the sort key `after`."""
     return orjson.dumps({"stepwell": "release", "function": function_id, "after": after})
 
 
 def sweep_name(run_id: str, facts: Facts) -> tuple[str, str, int]:
-    """What the token of a sweep is of."""
+    """The content of a sweep message's token."""
     return run_id, f"sweep {facts}", 0
 
 
 def sweep_message(run_id: str, facts: Facts, token: str) -> bytes:
-    """That these facts should have come for a run. `token`: of `sweep_name`, since no step may say what is lost."""
+    """Facts about a run that are overdue. `token`: of `sweep_name`, because a step must not declare attempts lost."""
     return orjson.dumps({"stepwell": "sweep", "run": run_id, "facts": facts, "token": token})
 
 
-def tell_name(event_id: str, event: str) -> tuple[str, str, int]:
-    """What the token of one of the engine's own events is of."""
+def send_event_name(event_id: str, event: str) -> tuple[str, str, int]:
+    """The content of the token that allows one of the engine's own events to be sent."""
     return event_id, f"tell {event}", 0
 
 
-def tell_message(event: str, token: str) -> bytes:
-    """That one of the engine's own events is to be sent. `token`: of `tell_name`."""
+def send_event_message(event: str, token: str) -> bytes:
+    """Sends one of the engine's own events (JSON). `token`: of `send_event_name`."""
     return orjson.dumps({"stepwell": "tell", "event": event, "token": token})
 
 
 def ended_message(run_id: str) -> bytes:
-    """That a run may have been ended by somebody who could not tell of it to the end."""
+    """Completes the end of a run, in case the process that ended it dies before it has sent everything."""
     return orjson.dumps({"stepwell": "ended", "run": run_id})
 
 
 def cancel_message(function_id: str, before: int | None, token: str) -> bytes:
-    """That the open runs of a function are to be cancelled, those before a position. `token`: of (function, CANCEL, 0),
-    since every step may send messages."""
+    """Cancels the open runs of a function, if `before` is given only those below that position.
+
+    `token`: of (function, CANCEL, 0).
+    """
     return orjson.dumps({"stepwell": CANCEL, "function": function_id, "before": before, "token": token})
 
 
-def again_message(run_id: str, step: str, attempt: int, token: str, due: int) -> bytes:
-    """That an attempt is to be started once more, since it never was."""
+def start_again_message(run_id: str, step: str, attempt: int, token: str, due: int) -> bytes:
+    """Starts an attempt again at `due` (ms), because the first start failed."""
     name = {"run": run_id, "step": step, "attempt": attempt, "token": token}
     return orjson.dumps({"stepwell": "again", **name, "due": due})
 
 
 def stop_message(run_id: str, due: int) -> bytes:
-    """That containers of a cancelled run may still be there."""
+    """Stops the containers of a cancelled run that may still run, at `due` (ms)."""
     return orjson.dumps({"stepwell": "stop", "run": run_id, "due": due})
 
 
 def outcome_message(run_id: str, step: str, attempt: int, token: str, outcome: Outcome) -> bytes:
-    """That an attempt failed before it was started."""
+    """The outcome of an attempt that failed before it was started."""
     error = outcome.error
     assert error is not None
     return orjson.dumps(
@@ -134,11 +139,11 @@ def outcome_message(run_id: str, step: str, attempt: int, token: str, outcome: O
 
 
 def delay_s(due: int, now: int) -> int:
-    """Whole seconds until a time, rounded up: SQS knows no others, and early would be wrong."""
+    """The seconds from `now` to `due` (both ms), rounded up. SQS takes whole seconds, and no message may be early."""
     return max(0, -((now - due) // 1000))
 
 
 def entry(body: bytes, delay: int = 0) -> dict[str, Any]:
-    """As `outbox.send_messages` takes it."""
+    """An entry for `outbox.send_messages`. `delay`: in seconds."""
     message: dict[str, Any] = {"MessageBody": body.decode()}
     return {**message, "DelaySeconds": delay} if delay else message

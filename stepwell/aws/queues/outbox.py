@@ -1,5 +1,8 @@
-"""Sending messages and events in batches. One rule: of a batch that failed in part, only that part is sent again, and
-what could not be sent raises, so that whoever asked is asked again."""
+"""Sends messages and events in batches.
+
+If a request fails in part, only the failed entries are sent again. If entries still fail, `NotSent` is raised, so that
+the message or request that caused them is handled again.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from typing import Any
 
 from stepwell.aws.clients import client
 
-MAX_BATCH = 10  # entries of SendMessageBatch and PutEvents
-_MAX_BYTES = 1_000_000  # both take 1 MiB
+MAX_BATCH = 10  # entries in one SendMessageBatch or PutEvents
+_MAX_BYTES = 1_000_000  # both allow 1 MiB
 _TRIES = 4
 
 Entry = dict[str, Any]
 
 
 class NotSent(Exception):
-    """Some entries were refused again and again."""
+    """AWS refused some entries in every attempt."""
 
 
 def send_messages(queue: str, entries: Sequence[Entry]) -> None:
-    """Send messages, each `{"MessageBody", "DelaySeconds"?}`, to the queue with this URL. Raises NotSent."""
+    """Sends messages, each `{"MessageBody", "DelaySeconds"?}`, to the queue with this URL. Raises NotSent."""
 
     def send(batch: Sequence[Entry]) -> list[tuple[Entry, str]]:
         numbered = [{"Id": str(i), **entry} for i, entry in enumerate(batch)]
@@ -33,7 +36,7 @@ def send_messages(queue: str, entries: Sequence[Entry]) -> None:
 
 
 def put_events(entries: Sequence[Entry]) -> None:
-    """Put entries, as PutEvents takes them, on their buses. Raises NotSent."""
+    """Sends entries in the format of PutEvents to their buses. Raises NotSent."""
 
     def put(batch: Sequence[Entry]) -> list[tuple[Entry, str]]:
         answer = client("events").put_events(Entries=list(batch))

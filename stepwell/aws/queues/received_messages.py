@@ -1,7 +1,7 @@
-"""The messages of the queue `outcomes` as values: one class for each kind, made from the message's JSON.
+"""Parses the messages of the queue `outcomes`: one class for each kind of message.
 
-What stands in a message is only read here, not believed: tokens are checked, and runs are asked, by the handlers
-(`engine.outcome_messages`). What writes these messages is `messages`, Lambda (destinations) and ECS (stopped tasks).
+Parsing does not check whether a message is genuine. The handlers (`engine.outcome_messages`) check tokens and compare
+the content with the run. The senders are the engine (`messages`), Lambda (destinations) and ECS (task state changes).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 @immutable
 class AttemptName:
-    """Which attempt a message is about. `token`: what proves that the sender was given its input."""
+    """The attempt that a message is about. `token`: proves that the sender received the attempt's input."""
 
     run_id: str
     step_id: str
@@ -30,8 +30,10 @@ class AttemptName:
 
 @immutable
 class Destination:
-    """Lambda's record of an asynchronous invocation. `is_expired`: it was never started, since it waited too long.
-    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
+    """Lambda's record of an asynchronous invocation. `is_expired`: it waited too long and was never started.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    """
 
     attempt: AttemptName
     request_id: object
@@ -41,7 +43,7 @@ class Destination:
 
 @immutable
 class TaskStopped:
-    """ECS's event of a task that has changed its state."""
+    """An ECS event about a task that has changed state."""
 
     event: Json
 
@@ -56,19 +58,21 @@ class OutcomeReported:
 
 @immutable
 class StartAgain:
-    """An attempt is to be started once more, since it never was."""
+    """An attempt must be started again, because the first start failed."""
 
     attempt: AttemptName
 
 
 @immutable
 class StopContainers:
+    """The containers of a cancelled run must be stopped."""
+
     run_id: str
 
 
 @immutable
 class FactsOverdue:
-    """What the sweeper found of a run. `rows`: as `engine.sweep.from_rows` takes them."""
+    """The overdue facts that the sweeper found for a run. `rows`: in the format of `engine.sweep.from_rows`."""
 
     run_id: str
     rows: Facts
@@ -77,7 +81,7 @@ class FactsOverdue:
 
 @immutable
 class TimerDue:
-    """`item`: that of a far timer, which was due at `due` (ms); None of a near timer."""
+    """A timer is due since `due` (ms). `item`: key of a far timer's item; None for a near timer."""
 
     run_id: str
     timer: Timer
@@ -87,7 +91,7 @@ class TimerDue:
 
 @immutable
 class TickDue:
-    """A tick of a cron trigger, which is looked at `due`; all times in ms since the epoch."""
+    """A tick of a cron trigger at `at`, to be handled at `due`; both in ms since the epoch."""
 
     function_id: str
     cron: str
@@ -98,8 +102,8 @@ class TickDue:
 
 
 @immutable
-class LookFurther:
-    """Events behind the position `after` may satisfy a wait."""
+class ContinueScan:
+    """Events after the position `after` may satisfy a wait."""
 
     run_id: str
     pause: int
@@ -109,7 +113,7 @@ class LookFurther:
 
 @immutable
 class WakeMore:
-    """An event may wake more runs: those whose waits stand behind `after` in a partition."""
+    """An event may wake more runs: those whose waits come after the sort key `after` in a partition."""
 
     event_id: str
     partition: str
@@ -119,7 +123,8 @@ class WakeMore:
 
 @immutable
 class ReleaseEvents:
-    """Events may be kept for a function that is not paused any more, behind `after`."""
+    """Events that were kept for a function must be released, because it is no longer paused. They follow the sort key
+    `after`."""
 
     function_id: str
     after: str | None
@@ -127,7 +132,7 @@ class ReleaseEvents:
 
 @immutable
 class CancelRuns:
-    """The open runs of a function are to be cancelled, those before a position."""
+    """The open runs of a function must be cancelled, if `before` is given only those below that position."""
 
     function_id: str
     before: int | None
@@ -135,8 +140,8 @@ class CancelRuns:
 
 
 @immutable
-class TellEvent:
-    """One of the engine's own events is to be sent. `text`: its JSON."""
+class SendEvent:
+    """One of the engine's own events must be sent. `text`: the event as JSON."""
 
     text: str
     token: object
@@ -144,7 +149,7 @@ class TellEvent:
 
 @immutable
 class RunEnded:
-    """A run may have been ended by a process that died before it told of it."""
+    """A process ended a run and may have died before it sent everything that follows."""
 
     run_id: str
 
@@ -158,33 +163,33 @@ Message = (
     | FactsOverdue
     | TimerDue
     | TickDue
-    | LookFurther
+    | ContinueScan
     | WakeMore
     | ReleaseEvents
     | CancelRuns
-    | TellEvent
+    | SendEvent
     | RunEnded
 )
 
 
 def parse_message(body: Any) -> Message:
-    """The message whose JSON this is. Raises KeyError, TypeError, ValueError."""
+    """The message in a JSON body. Raises KeyError, TypeError, ValueError."""
     if "requestPayload" in body:
         return _destination(body)
     if body.get("detail-type") == "ECS Task State Change":
         return TaskStopped(body)
     kind = body["stepwell"]
     if kind not in _KINDS:
-        raise ValueError(f"a message of the unknown kind {kind!r}")
+        raise ValueError(f"unknown kind of message: {kind!r}")
     return _KINDS[kind](body)
 
 
 def run_of(message: Message) -> object:
-    """The id of the run that a message is about; None if it is about none, or its run is not known by its text."""
+    """The id of the run that a message is about; None if the message contains no run id."""
     match message:
         case Destination() | OutcomeReported() | StartAgain():
             return message.attempt.run_id
-        case StopContainers() | FactsOverdue() | TimerDue() | LookFurther() | RunEnded():
+        case StopContainers() | FactsOverdue() | TimerDue() | ContinueScan() | RunEnded():
             return message.run_id
         case _:
             return None
@@ -223,10 +228,10 @@ _KINDS: dict[str, Callable[[Json], Message]] = {
     "sweep": lambda body: FactsOverdue(body["run"], body["facts"], body.get("token")),
     "timer": _timer,
     "tick": _tick,
-    "look": lambda body: LookFurther(body["run"], body["pause"], body["after"], body.get("token")),
+    "look": lambda body: ContinueScan(body["run"], body["pause"], body["after"], body.get("token")),
     "wake": lambda body: WakeMore(body["event"], body["partition"], body["after"], body.get("token")),
     "release": lambda body: ReleaseEvents(body["function"], body["after"]),
     "cancel": lambda body: CancelRuns(body["function"], body["before"], body["token"]),
-    "tell": lambda body: TellEvent(body["event"], body["token"]),
+    "tell": lambda body: SendEvent(body["event"], body["token"]),
     "ended": lambda body: RunEnded(body["run"]),
 }

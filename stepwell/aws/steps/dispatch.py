@@ -19,7 +19,7 @@ from stepwell.aws.clients import client
 from stepwell.aws.functions.registry import Registry
 from stepwell.aws.functions.versions import Target
 from stepwell.aws.observability import count
-from stepwell.aws.queues.messages import again_message, delay_s, entry, outcome_message
+from stepwell.aws.queues.messages import delay_s, entry, outcome_message, start_again_message
 from stepwell.aws.queues.outbox import put_events, send_messages
 from stepwell.aws.resources import Resources
 from stepwell.aws.signing.tokens import Tokens
@@ -126,7 +126,7 @@ class LambdaDispatcher:
         for attempt in attempts:
             name, waited = _name(attempt), _waited(attempt, now)
             due = now + round(min(_LATEST_MS, max(_SOONEST_MS, waited)) * random.uniform(0.5, 1))
-            messages.append(entry(again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
+            messages.append(entry(start_again_message(*name, self._tokens.of(*name), due), delay_s(due, now)))
         send_messages(self._resources.outcomes_queue, messages)
 
     def take_stopped(self) -> set[str]:

@@ -1,1 +1,1 @@
-"""The DynamoDB table: its keys, and its items as Python objects."""
+"""The DynamoDB table: keys, conditions, and items as Python objects."""

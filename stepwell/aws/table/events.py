@@ -1,4 +1,4 @@
-"""An accepted event as an item of the table."""
+"""Converts an accepted event into an item of the table."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from stepwell.core.run.invalid_events import MOST_SHOWN
 from stepwell.core.run.stored_links import stored_body
 from stepwell.platform import NewEvent
 
-_LONGEST_MISSES = 64 * 1024  # bytes; an item has at most 400 KB
+_LONGEST_NOT_STARTED = 64 * 1024  # bytes; DynamoDB allows 400 KB for an item
 
 
 def event_item(new: NewEvent, position: int, ttl: int) -> Item:
-    """What is kept of an event: m is the message that brought it, o its origin, st what it starts, ms what it does not
-    start, rp its replay, iv what its type has against it."""
+    """The item of an event.
+
+    Attributes: `b` the event as JSON, `p` the position, `m` the id of the message that brought it, `o` the origin,
+    `st` the functions that it starts, `ms` the functions that it does not start and why, `rp` the replay that sent
+    it, `iv` the violations of its schema.
+    """
     item: Item = {
         **event_key(new.event.id),
         "b": {"B": stored_body(new.event)},
@@ -31,7 +35,7 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     if new.starts:
         item["st"] = {"L": [{"S": function} for function in new.starts]}
     if new.not_started:
-        item["ms"] = {"B": misses_text(None, new.not_started)}
+        item["ms"] = {"B": not_started_json(None, new.not_started)}
     if new.replay is not None:
         item["rp"] = {"S": new.replay}
     if new.event.invalid:
@@ -39,11 +43,14 @@ def event_item(new: NewEvent, position: int, ttl: int) -> Item:
     return item
 
 
-def misses_text(kept: bytes | None, misses: Iterable[NotStarted]) -> bytes:
-    """Those that are kept, and further ones: as many as have room in an item that holds the largest event and the names
-    of a thousand functions."""
-    room, fitting = _LONGEST_MISSES, []
-    for miss in with_misses(kept, misses):
+def not_started_json(stored: bytes | None, misses: Iterable[NotStarted]) -> bytes:
+    """The stored reasons and the given ones as JSON.
+
+    Reasons beyond 64 KB are left out, so that the item has room for the largest event and the names of a thousand
+    functions.
+    """
+    room, fitting = _LONGEST_NOT_STARTED, []
+    for miss in with_misses(stored, misses):
         room -= len(written := orjson.dumps(miss)) + 1
         if room < 0:
             break

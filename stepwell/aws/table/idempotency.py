@@ -1,7 +1,7 @@
-"""Which run counts for a value of `idempotency`: one conditional write for each start of a function that has it.
+"""Ensures one run for each value of `idempotency`, with one conditional write for each start.
 
-One rule: the claim names the run, whose id follows from function and event. So an event that is delivered again finds
-its own claim and goes on, and of two that race one finds that of the other.
+The claim stores the run's id, which is derived from the function and the event. So an event that is delivered again
+finds the run's own claim and goes on. Of two concurrent events, one finds the claim of the other.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Sequence
 
 from stepwell.aws.clients import client
-from stepwell.aws.table.events import misses_text
+from stepwell.aws.table.events import not_started_json
 from stepwell.aws.table.items import read_item
-from stepwell.aws.table.keys import FREE, OF_RUN, SAME, SAME_WITHOUT, Item, event_key, once_key
+from stepwell.aws.table.keys import FREE, OF_RUN, SAME, SAME_WITHOUT, Item, event_key, idempotency_key
 from stepwell.aws.table.positions import ms_of
 from stepwell.core.events.events import Event
 from stepwell.core.routing.idempotency import WINDOW_MS
@@ -30,10 +30,11 @@ class DynamoIdempotency:
         self._table = table
 
     def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
-        db, at = client("dynamodb"), ms_of(position)  # the same if the event is delivered again
+        """The id of the run that holds the value: `run_id`, or the run that claimed it earlier. Raises NotWritten."""
+        db, at = client("dynamodb"), ms_of(position)  # the same time if the event is delivered again
         until = at + WINDOW_MS
         item = {
-            **once_key(function_id, value),
+            **idempotency_key(function_id, value),
             "r": {"S": run_id},
             "u": {"N": str(until)},
             "ttl": {"N": str(until // 1000 + _DAY_S)},
@@ -54,40 +55,41 @@ class DynamoIdempotency:
         return run_id
 
     def forget(self, function_id: str, value: bytes, run_id: str) -> None:
-        """Take a claim back: the value is that of somebody who was erased."""
+        """Deletes a claim, because the user whose value it stores was erased."""
         db = client("dynamodb")
-        with contextlib.suppress(db.exceptions.ConditionalCheckFailedException):  # another run's, or over
+        with contextlib.suppress(db.exceptions.ConditionalCheckFailedException):  # expired, or of another run
             db.delete_item(
                 TableName=self._table,
-                Key=once_key(function_id, value),
+                Key=idempotency_key(function_id, value),
                 ConditionExpression=OF_RUN,
                 ExpressionAttributeValues={":run": {"S": run_id}},
             )
 
     def refuse(self, event: Event, misses: Sequence[NotStarted]) -> None:
-        """Write the event's item once more, unless it was changed meanwhile: erased, or given another miss."""
+        """Adds reasons to the event's item. Tries again if the item changed meanwhile. Raises NotWritten."""
         db = client("dynamodb")
         try:
             for _ in range(_TRIES):
                 item = read_item(self._table, event_key(event.id))
                 if item is None:
                     return
-                kept = item["ms"]["B"] if "ms" in item else None
-                text = misses_text(kept, misses)
-                if text == kept or self._replace(item, kept, text):
+                stored = item["ms"]["B"] if "ms" in item else None
+                text = not_started_json(stored, misses)
+                if text == stored or self._replace(item, stored, text):
                     return
         except db.exceptions.ClientError as error:
             raise NotWritten(str(error)) from error
-        raise NotWritten(f"event {event.id} is changed by others all the time")
+        raise NotWritten(f"event {event.id} was changed by other processes {_TRIES} times in a row")
 
-    def _replace(self, item: Item, kept: bytes | None, text: bytes) -> bool:
+    def _replace(self, item: Item, stored: bytes | None, text: bytes) -> bool:
+        """Whether the item was written; False if it changed since it was read."""
         db = client("dynamodb")
-        values: Item = {":body": item["b"]} if kept is None else {":body": item["b"], ":kept": {"B": kept}}
+        values: Item = {":body": item["b"]} if stored is None else {":body": item["b"], ":stored": {"B": stored}}
         try:
             db.put_item(
                 TableName=self._table,
                 Item={**item, "ms": {"B": text}},
-                ConditionExpression=SAME if kept is not None else SAME_WITHOUT,
+                ConditionExpression=SAME if stored is not None else SAME_WITHOUT,
                 ExpressionAttributeValues=values,
             )
         except db.exceptions.ConditionalCheckFailedException:

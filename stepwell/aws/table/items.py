@@ -1,5 +1,7 @@
-"""Reading and writing items of the table, many at once or by partition. One rule: what DynamoDB left out of a request
-is asked for again, later each time if it is busy."""
+"""Reads and writes items of the table, in batches or by partition.
+
+Keys and items that DynamoDB leaves unprocessed are sent again, with a growing delay while it throttles.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from typing import Any
 from stepwell.aws.clients import client
 from stepwell.aws.table.keys import Item, Key
 
-_MOST_READ = 100  # keys that BatchGetItem takes
-_MOST_WRITTEN = 25  # items that BatchWriteItem takes
+_MOST_READ = 100  # keys in one BatchGetItem
+_MOST_WRITTEN = 25  # items in one BatchWriteItem
 
 
 def read_items(table: str, keys: Iterable[Key], *, consistent: bool) -> list[Item]:
-    """Items by key, in no order; those that are not there are left out."""
+    """The items of these keys, in no particular order, without those that do not exist."""
     found: list[Item] = []
     todo = list({(key["pk"]["S"], key["sk"]["S"]): key for key in keys}.values())
     pause = _Pause()
@@ -27,20 +29,22 @@ def read_items(table: str, keys: Iterable[Key], *, consistent: bool) -> list[Ite
         left = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
         found += read
         todo = [*left, *todo[_MOST_READ:]]
-        if left and not read:  # throttled; else the answer was full
+        if left and not read:  # throttled; otherwise the answer reached the size limit
             pause()
     return found
 
 
 def read_item(table: str, key: Key) -> Item | None:
-    """Strongly consistent."""
+    """The item of a key, or None. The read is strongly consistent."""
     item: Item | None = client("dynamodb").get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
     return item
 
 
 def read_partition(table: str, partition: str, prefix: str = "", *, first: str = "", **options: Any) -> list[Item]:
-    """All items of a partition, in the order of their sort keys; only those whose sort keys begin with `prefix`, and
-    with `first` (which begins with it) or what comes after that."""
+    """All items of a partition, ordered by sort key.
+
+    `prefix`: only sort keys that begin with it. `first`: only from this sort key on; it begins with `prefix`.
+    """
     condition, values = "pk = :partition", {":partition": {"S": partition}}
     if first:
         condition += " AND sk BETWEEN :first AND :last"
@@ -55,12 +59,12 @@ def read_partition(table: str, partition: str, prefix: str = "", *, first: str =
 
 
 def put_items(table: str, items: Iterable[Item]) -> None:
-    """Without conditions: what is there is replaced."""
+    """Writes items without conditions; existing items are replaced."""
     _write(table, [{"PutRequest": {"Item": item}} for item in items])
 
 
 def delete_items(table: str, keys: Iterable[Key]) -> None:
-    unique = {(key["pk"]["S"], key["sk"]["S"]): key for key in keys}  # DynamoDB takes none twice in a request
+    unique = {(key["pk"]["S"], key["sk"]["S"]): key for key in keys}  # DynamoDB refuses duplicates in a request
     _write(table, [{"DeleteRequest": {"Key": key}} for key in unique.values()])
 
 
@@ -75,7 +79,7 @@ def _write(table: str, todo: Sequence[dict[str, Any]]) -> None:
 
 
 class _Pause:
-    """Twice as long each time, at most a second, and never the same for two who were throttled together."""
+    """Sleeps a random time: the upper bound doubles with each call, up to a second."""
 
     def __init__(self) -> None:
         self._longest = 0.02

@@ -1,7 +1,7 @@
-"""The rows of lists: which lists an event or a run is in, how entries become rows, and rows entries again.
+"""The layout of lists: which lists contain an event or a run, and how list entries are packed into rows.
 
-One rule: all entries of a row lie within `SPAN` positions behind the row's own, so that a reader knows when no row that
-it has not read can hold a newer entry.
+All entries of a row lie within `SPAN` positions after the row's first position. So a reader can tell when no unread row
+can contain a newer entry.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stepwell.aws.table.positions import first_of, month_of
 ALL = "a"
 EVENTS, RUNS = "e", "r"
 LIST_SHARDS = 8
-SPAN = first_of(100)  # 100 ms: those of one batch are accepted within one
+SPAN = first_of(100)  # positions of 100 ms; a batch usually accepts all of its events within that time
 _MOST = 100  # entries in a row
 
 Entry = tuple[int, str]  # position and id
@@ -29,7 +29,7 @@ Entry = tuple[int, str]  # position and id
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An event or a run, and the lists that it is in besides that of all."""
+    """An event or a run, with the values that decide which lists contain it."""
 
     position: int
     id: str
@@ -44,7 +44,7 @@ def of_name(name: str) -> str:
 
 
 def of_user(user: str) -> str:
-    """A user may be called anything; a key has at most 2 KB."""
+    """The dimension of a user. A long user id is hashed: a partition key has at most 2 KB."""
     return f"u#{user}" if len(user) <= 200 else f"u##{hashlib.sha256(user.encode()).hexdigest()}"
 
 
@@ -69,8 +69,10 @@ def _dimensions(listed: Listed) -> Iterator[str]:
 
 
 def rows_of(events: Sequence[Listed], runs: Sequence[Listed]) -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
-    """What goes into each row: position, kind and id of each entry. An event that was delivered again keeps its
-    position, so that one batch may hold old ones beside new ones."""
+    """The dimension of each row, and its entries: position, kind and id.
+
+    An event that is delivered again keeps its position, so a batch may contain old entries beside new ones.
+    """
     lists: dict[str, set[tuple[int, str, str]]] = defaultdict(set)
     for kind, listed in ((EVENTS, events), (RUNS, runs)):
         for item in listed:
@@ -87,7 +89,8 @@ def rows_of(events: Sequence[Listed], runs: Sequence[Listed]) -> Iterator[tuple[
 
 
 def row_item(dimension: str, entries: Sequence[tuple[int, str, str]], ttl: int) -> Item:
-    """Named by its content too: a batch that shares but some of another's entries must not replace its row."""
+    """A row as an item. The key contains a hash of the content: a batch that has only some entries in common with
+    another must not replace the other's row."""
     first = entries[0][0]
     content: dict[str, list[Any]] = defaultdict(list)
     for position, kind, name in entries:
@@ -108,7 +111,10 @@ def list_partition(dimension: str, month: str, shard: int) -> str:
 
 
 def entries_of(rows: Iterator[Item], kind: str, before: int) -> Iterator[Entry]:
-    """The entries of rows that come newest first. Those that may still be overtaken wait in a heap."""
+    """The entries of a kind below position `before`, newest first, from rows that are newest first.
+
+    A heap holds an entry until no later row can contain a newer one.
+    """
     waiting: list[tuple[int, str]] = []
     for row in rows:
         first = int(row["sk"]["S"].partition("#")[0])
@@ -120,14 +126,14 @@ def entries_of(rows: Iterator[Item], kind: str, before: int) -> Iterator[Entry]:
 
 
 def _newest(waiting: list[tuple[int, str]], above: int) -> Iterator[Entry]:
-    """Take what is above a position from the heap."""
+    """Removes the entries above a position from the heap, newest first."""
     while waiting and -waiting[0][0] > above:
         position, name = heapq.heappop(waiting)
         yield -position, name
 
 
 def months_between(floor: int, before: int) -> Iterator[str]:
-    """The months of these positions, the newest first."""
+    """The months between two positions, newest first."""
     if before <= floor:
         return
     month, oldest = month_of(before), month_of(floor)

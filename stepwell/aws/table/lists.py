@@ -1,7 +1,7 @@
-"""Lists of events and runs, newest first: all of them, and those of one event name, user, function or replay.
+"""Lists of events and runs, newest first: all of them, and by event name, user, function or replay.
 
-A batch of the engine writes one row for each value of each dimension, not one for each entry. The rows of a list
-(`list_layout`) are spread over partitions by month and shard; a reader merges them.
+A batch of the engine writes one row for each list that it adds to, not one item for each entry (`list_layout`). The
+rows of a list are spread over partitions by month and shard, and a reader merges them.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from stepwell.aws.table.list_layout import (
     row_item,
     rows_of,
 )
-from stepwell.aws.table.list_layout import Listed as Listed  # which whoever adds to lists makes
+from stepwell.aws.table.list_layout import Listed as Listed  # for callers of `Lists.add`
 from stepwell.aws.table.positions import first_of
 
-_BATCH = 25  # rows that BatchWriteItem takes
+_BATCH = 25  # rows in one BatchWriteItem
 _DAY_MS = 86_400_000
-_LONGEST_RUN_MS = 366 * _DAY_MS  # as long as a run can wait before it ends
+_LONGEST_RUN_MS = 366 * _DAY_MS
 _SKEW_MS = 60_000  # how far another Lambda's clock may be ahead
-_START: Item = {"pk": {"S": "META"}, "sk": {"S": "lists"}}  # holds in p the position at which the lists begin
+_START: Item = {"pk": {"S": "META"}, "sk": {"S": "lists"}}  # attribute `p`: the position at which the lists begin
 
-Ask = Callable[..., dict[str, Any]]
+PageQuery = Callable[..., dict[str, Any]]
 
 
 class Row(NamedTuple):
-    """A row of a list, with the ids of its events and runs."""
+    """A row of a list: the key, and the ids of events and runs in it."""
 
     key: Key
     events: list[str]
@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 class Lists:
-    """May be used from several threads."""
+    """Writes and reads lists. Thread-safe."""
 
     def __init__(self, resources: Resources) -> None:
         self._table, self._retention_ms = resources.table, resources.retention_days * _DAY_MS
@@ -63,7 +63,7 @@ class Lists:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def add(self, events: Sequence[Listed], runs: Sequence[Listed], now: int) -> None:
-        """Write what a batch accepted and started. Writing some of it again changes nothing."""
+        """Adds the events and runs of a batch to their lists. Adding them again has no effect."""
         ttl = (now + self._retention_ms) // 1000
         rows = [row_item(dimension, entries, ttl) for dimension, entries in rows_of(events, runs)]
         if not rows:
@@ -90,27 +90,31 @@ class Lists:
     def entries(
         self, kind: str, dimension: str, before: int | None, page: int, since: int | None = None
     ) -> Iterator[Entry]:
-        """The events or runs of a list, newest first; `before`: only what is older than this position, and `since`: not
-        older than this one. `page`: how many the reader will probably want."""
+        """The events or runs of a list, newest first.
+
+        `before`: only positions below it. `since`: only positions from it on. `page`: how many entries the caller
+        expects to read.
+        """
         span = self._range(before, self._retention_ms, since)
         if span is None:
             return
         floor, before = span
 
         def rows() -> Iterator[Item]:
-            lowest = max(0, floor - SPAN)  # a row's entries lie behind it
+            lowest = max(0, floor - SPAN)  # entries lie up to `SPAN` after the position of their row
             bounds = {":floor": {"S": f"{lowest:020}"}, ":before": {"S": f"{before:020}"}}
             for month in months_between(lowest, before):
                 partitions = [list_partition(dimension, month, shard) for shard in range(LIST_SHARDS)]
-                ask = self._query("pk = :partition AND sk BETWEEN :floor AND :before", bounds, page)
-                yield from self._merge(partitions, ask, lambda item: str(item["sk"]["S"]))
+                query = self._query("pk = :partition AND sk BETWEEN :floor AND :before", bounds, page)
+                yield from self._merge(partitions, query, lambda item: str(item["sk"]["S"]))
 
-        for entry, _ in groupby(entries_of(rows(), kind, before)):  # what was listed twice stands together
+        for entry, _ in groupby(entries_of(rows(), kind, before)):  # drops duplicates, which are adjacent
             if entry[0] >= floor:
                 yield entry
 
     def runs_of_status(self, status: str, before: int | None, page: int, since: int | None = None) -> Iterator[Entry]:
-        """Runs that are `running`, or that `failed` or were `cancelled`, newest first, as the index knows them."""
+        """The runs of a status (`running`, `failed` or `cancelled`), newest first, from the eventually consistent
+        index."""
         span = self._range(before, self._retention_ms + _LONGEST_RUN_MS, since)
         if span is None:
             return
@@ -119,7 +123,7 @@ class Lists:
         ended = (entry for month in months for entry in self._of_status(status, month, floor, before, page))
         if status != "failed":
             yield from ended
-        else:  # those in which something still runs stand apart
+        else:  # failed runs that still have running attempts are in partitions of their own
             yield from heapq.merge(ended, self._of_status("ending", None, floor, before, page), reverse=True)
 
     def _of_status(self, status: str, month: str | None, floor: int, before: int, page: int) -> Iterator[Entry]:
@@ -127,18 +131,18 @@ class Lists:
         return ((position, partition[2:]) for position, partition in self.indexed(partitions, floor, before, page))
 
     def indexed(self, partitions: Sequence[str], floor: int, before: int, page: int) -> Iterator[Entry]:
-        """What these partitions of the index hold, newest first: positions and partitions of the table."""
+        """The items in these partitions of the index, newest first: each item's position and partition key."""
         if before <= floor:
             return
         bounds = {":floor": {"N": str(floor)}, ":before": {"N": str(before - 1)}}
-        ask = self._query("gk = :partition AND gs BETWEEN :floor AND :before", bounds, page, IndexName=STATUS_INDEX)
-        for item in self._merge(partitions, ask, lambda item: int(item["gs"]["N"])):
+        query = self._query("gk = :partition AND gs BETWEEN :floor AND :before", bounds, page, IndexName=STATUS_INDEX)
+        for item in self._merge(partitions, query, lambda item: int(item["gs"]["N"])):
             yield int(item["gs"]["N"]), item["pk"]["S"]
 
     # --- whole lists -----------------------------------------------------------------------------------------------
 
     def rows(self, dimension: str) -> Iterator[Row]:
-        """All rows of a list, each month's by itself, the newest month first."""
+        """All rows of a list, newest month first; unordered within a month."""
         for partition in self._partitions(dimension):
             for item in read_partition(self._table, partition, ConsistentRead=True):
                 content = orjson.loads(item["x"]["B"])
@@ -146,11 +150,11 @@ class Lists:
                 yield Row({"pk": item["pk"], "sk": item["sk"]}, events, runs)
 
     def oldest(self, dimension: str) -> int | None:
-        """The position with which a list begins."""
+        """The position of the oldest row of a list, or None if the list is empty."""
         found = None
-        ask = {"KeyConditionExpression": "pk = :partition", "Limit": 1, "TableName": self._table}
+        options = {"KeyConditionExpression": "pk = :partition", "Limit": 1, "TableName": self._table}
         for partition in self._partitions(dimension):
-            answer = client("dynamodb").query(**ask, ExpressionAttributeValues={":partition": {"S": partition}})
+            answer = client("dynamodb").query(**options, ExpressionAttributeValues={":partition": {"S": partition}})
             for item in answer["Items"]:
                 number = int(item["sk"]["S"].partition("#")[0])
                 found = number if found is None else min(found, number)
@@ -162,7 +166,7 @@ class Lists:
             yield from (list_partition(dimension, month, shard) for shard in range(LIST_SHARDS))
 
     def _range(self, before: int | None, reach_ms: int, since: int | None) -> tuple[int, int] | None:
-        """The positions between which entries can be; None if nothing was ever listed."""
+        """The lowest and the highest position that an entry can have; None if the lists are empty."""
         if self._start is None:
             self._start = self._read_start()
         if self._start is None:
@@ -176,10 +180,13 @@ class Lists:
         item = client("dynamodb").get_item(TableName=self._table, Key=_START).get("Item")
         return None if item is None else int(item["p"]["N"])
 
-    def _query(self, condition: str, bounds: Item, page: int, **options: Any) -> Ask:
-        """One page of a partition. A quarter of what is wanted is twice what a shard holds of it, on average."""
+    def _query(self, condition: str, bounds: Item, page: int, **options: Any) -> PageQuery:
+        """A function that queries one page of a partition.
 
-        def ask(partition: str, start: Item | None = None) -> dict[str, Any]:
+        The limit is a quarter of `page`: twice the average share of one of the eight shards.
+        """
+
+        def query(partition: str, start: Item | None = None) -> dict[str, Any]:
             more = options if start is None else {**options, "ExclusiveStartKey": start}
             answer: dict[str, Any] = client("dynamodb").query(
                 TableName=self._table,
@@ -191,18 +198,18 @@ class Lists:
             )
             return answer
 
-        return ask
+        return query
 
-    def _merge(self, partitions: Sequence[str], ask: Ask, key: Callable[[Item], Any]) -> Iterator[Item]:
-        """The rows of some partitions, each of which is read newest first, as one; the first pages in parallel."""
-        first = [self._pool.submit(ask, partition) for partition in partitions]
-        shards = [_rows(partial(ask, partition), future) for partition, future in zip(partitions, first, strict=True)]
+    def _merge(self, partitions: Sequence[str], query: PageQuery, key: Callable[[Item], Any]) -> Iterator[Item]:
+        """The rows of several partitions, newest first. The first pages are read in parallel."""
+        first = [self._pool.submit(query, partition) for partition in partitions]
+        shards = [_rows(partial(query, partition), future) for partition, future in zip(partitions, first, strict=True)]
         return heapq.merge(*shards, key=key, reverse=True)
 
 
-def _rows(ask: Ask, first: Future[dict[str, Any]]) -> Iterator[Item]:
+def _rows(query: PageQuery, first: Future[dict[str, Any]]) -> Iterator[Item]:
     answer = first.result()
     yield from answer["Items"]
     while "LastEvaluatedKey" in answer:
-        answer = ask(answer["LastEvaluatedKey"])
+        answer = query(answer["LastEvaluatedKey"])
         yield from answer["Items"]

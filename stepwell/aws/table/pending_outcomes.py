@@ -1,13 +1,14 @@
-"""Outcomes of runs with many running attempts: written down a batch at a time, so that one write of the run folds all
-that came.
+"""Pending outcomes of wide runs: each batch stores its outcomes in one item, and one write of the run folds them all.
 
-One rule: whoever folds takes along what others wrote down, and of two outcomes of one attempt the earlier one. So
-outcomes from which nothing follows may wait for the next ones: whoever writes the last of them down sees all others.
+A batch that folds a run also folds the outcomes that other batches stored. If an attempt has two outcomes, the earlier
+one counts. So outcomes that start nothing new may stay pending: the batch that stores the last outcome reads all of
+them.
 
-A batch writes its outcomes down under the revision of the run that it saw, and leaves them to wait only while the run
-is at that revision, or at the next: it may lose one race. Whoever is folding at that moment may have read the outcomes
-just before, and then makes the next revision. So all that waits at revision r stands under r - 2 or later, and nothing
-before that is read again: what a run reads grows with its outcomes, not with their square.
+A batch stores outcomes under the revision of the run that it read. It leaves them pending only while the run is at that
+revision or at the next one: it may lose one race. A batch that folds at the same time may have read the outcomes just
+before, and it creates one more revision. So the outcomes that are pending at revision r are stored under r - 2 or
+later, and earlier ones are not read again. Therefore the reads of a run grow with the number of outcomes, not with the
+square of it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from stepwell.aws.table.keys import OUTCOMES, Item, Key, item_key, outcomes_from
 from stepwell.core.run.messages import AttemptEnded, Error, Outcome
 from stepwell.core.run.run import Run, RunStatus, StepStatus
 
-LOST_RACES = 1  # after which a batch may still leave its outcomes to wait
-_BEHIND = LOST_RACES + 1  # revisions before the run's own under which outcomes may wait
-SHORT_OUTCOME = 1000  # bytes of an outcome that are read with all others of its run
+LOST_RACES = 1  # races that a batch may lose and still leave its outcomes pending
+_BEHIND = LOST_RACES + 1  # revisions before the current one under which outcomes may be pending
+SHORT_OUTCOME = 1000  # bytes; a longer outcome is stored in an item of its own
 
 
 class Ended(NamedTuple):
@@ -34,7 +35,7 @@ class Ended(NamedTuple):
 
 
 def outcome_items(run_id: str, revision: int, ended: Sequence[Ended], now: int, ttl: int) -> list[Item]:
-    """The items of some outcomes of a run that was seen at this revision, the one that stands for all of them last."""
+    """The items that store outcomes under a revision of the run: the long outcomes, then the item that lists all."""
     long: list[Item] = []
     rows: list[Any] = []
     for fact, request_id in ended:
@@ -50,14 +51,13 @@ def outcome_items(run_id: str, revision: int, ended: Sequence[Ended], now: int, 
 
 
 def may_have_waiting(run: Run, revision: int, wide_at: int) -> bool:
-    """Whether outcomes of a run may wait at this revision. `wide_at`: the last one at which it was wide, or 0."""
+    """Whether the run may have pending outcomes. `wide_at`: the last revision at which the run was wide, or 0."""
     goes_on = run.status in (RunStatus.RUNNING, RunStatus.FAILED)
     return goes_on and wide_at > 0 and revision - wide_at <= _BEHIND
 
 
 def read_outcomes(table: str, run: Run, revision: int, read: Callable[[Sequence[Key]], list[Item]]) -> list[Ended]:
-    """The outcomes that may wait at this revision, of attempts that the run still takes to be running, the earliest
-    first."""
+    """The pending outcomes of attempts that are still running according to the run, earliest first."""
     wanted: dict[tuple[int, int], tuple[Any, int]] = {}
     first = outcomes_from(revision - _BEHIND)
     rows = read_partition(table, run_key(run.id)["pk"]["S"], OUTCOMES, first=first, ConsistentRead=True)
@@ -73,7 +73,7 @@ def read_outcomes(table: str, run: Run, revision: int, read: Callable[[Sequence[
 
 
 def _time_of(item: Item) -> int:
-    """When outcomes were written down, in ms: what comes before the digest in their name."""
+    """When outcomes were stored (ms): the part of the sort key before the digest."""
     return int(item["sk"]["S"].split("#")[-2])
 
 

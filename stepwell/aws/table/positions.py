@@ -1,7 +1,7 @@
-"""The order in which events are accepted, where many Lambdas accept them: time, then a number.
+"""Positions: numbers that order accepted events, although many Lambdas accept events at the same time.
 
-A position is `ms << 18 | number`. Within one process positions only grow; between processes the clock decides, and
-the random first number keeps two processes from making the same position in the same millisecond.
+A position is `ms << 18 | number`. Within a process positions always grow; between processes the clocks decide. The
+first number in a millisecond is random, so that two processes rarely create the same position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _last = 0
 
 
 def next_position(now: int) -> int:
-    """A position after all that this process has given, at `now` (ms) or later."""
+    """A new position at `now` (ms) or later, after all earlier positions of this process."""
     global _last
     with _lock:
         _last = max(_last + 1, (now << _BITS) | (secrets.randbits(_BITS - 8) << 7))
@@ -24,14 +24,14 @@ def next_position(now: int) -> int:
 
 
 def reset() -> None:
-    """Forget what was given, as a new process would."""
+    """Forgets the last position, to imitate a new process in tests."""
     global _last
     with _lock:
         _last = 0
 
 
 def newest_position(now: int) -> int:
-    """A position behind every event that was accepted before this moment."""
+    """A position that is not below the position of any event accepted before `now` (ms)."""
     with _lock:
         return max(_last, now << _BITS)
 
@@ -47,5 +47,5 @@ def first_of(ms: int) -> int:
 
 
 def month_of(position: int) -> str:
-    """`2026-11`, by which lists are cut."""
+    """The month of a position, such as `2026-11`, by which lists are partitioned."""
     return datetime.fromtimestamp(ms_of(position) / 1000, UTC).strftime("%Y-%m")

@@ -1,4 +1,4 @@
-"""How the item of a function keeps its routing: `live` is an attribute of its own, `r` holds the rest."""
+"""The routing in a function's item: the attribute `live` is the live version, and `r` contains the rest."""
 
 from __future__ import annotations
 

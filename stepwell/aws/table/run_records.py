@@ -1,4 +1,4 @@
-"""A run as the engine works on it on AWS: its record, with what its item needs besides."""
+"""A run in memory on AWS: the engine's record, and the state that only the run's item in the table needs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from stepwell.core.run.inputs import JoinedOutputs
 from stepwell.core.run.run import Run, StepStatus
 from stepwell.platform import Causes, RunRecord
 
-AT_ONCE = 32  # attempts of a run that may run while each outcome is folded by itself
+AT_ONCE = 32  # a run with more running attempts is wide: outcomes are stored before they are folded
 
 
 @dataclass(slots=True)
 class StoredState:
-    """What the item of a run holds besides its record; the store changes it as it writes. `revision` counts the item's
-    writes; 0: not written yet."""
+    """The part of a run's item that the engine's record does not contain. The store updates it with each write.
+
+    `revision` counts the writes of the item; 0: not written yet.
+    """
 
     position: int = 0
     revision: int = 0
@@ -30,7 +32,7 @@ class StoredState:
 
 @immutable
 class Record(RunRecord):
-    """A run as the engine works on it, with what its item needs besides."""
+    """The engine's record of a run, with the state of the run's item."""
 
     stored: StoredState = field(default_factory=StoredState)
 
@@ -47,8 +49,11 @@ class Record(RunRecord):
 
     @property
     def is_wide(self) -> bool:
-        """Whether so many attempts may end at once that their outcomes are written down before they are folded.
-        Everybody who sees the same revision of the run says the same. People end theirs one by one."""
+        """Whether outcomes of the run are stored before they are folded, because many attempts may end at once.
+
+        It depends only on the revision of the run, so all processes decide alike. Open approvals do not count: they
+        end one by one.
+        """
         if len(self.run.steps) <= AT_ONCE:
             return False
         running = sum(step.status is StepStatus.RUNNING for step in self.run.steps)
@@ -56,11 +61,11 @@ class Record(RunRecord):
 
     @property
     def next_wide_at(self) -> int:
-        """`wide_at` once the run is written as it is."""
+        """The value of `wide_at` after the next write of the run."""
         return self.stored.revision + 1 if self.is_wide else self.stored.wide_at
 
     def count_write(self) -> None:
-        """The run is written as it is."""
+        """Updates the stored state after the run was written."""
         stored = self.stored
         stored.wide_at = self.next_wide_at
         stored.revision += 1
@@ -68,32 +73,34 @@ class Record(RunRecord):
 
 
 class Results(Mapping[int, bytes]):
-    """Outputs or errors by step; those that are in other items are read, all at once, when one of them is needed.
-    `elsewhere` is shared by all that came of the same item."""
+    """Outputs or errors by step. Results in other items are all read when the first of them is needed.
 
-    def __init__(self, known: dict[int, bytes], elsewhere: Elsewhere) -> None:
-        self._known, self._elsewhere = known, elsewhere
+    `overflow` is shared by all `Results` that are derived from the same item.
+    """
+
+    def __init__(self, known: dict[int, bytes], overflow: OverflowResults) -> None:
+        self._known, self._overflow = known, overflow
 
     def __getitem__(self, step: int) -> bytes:
         if step in self._known:
             return self._known[step]
-        return self._elsewhere.read()[step]
+        return self._overflow.read()[step]
 
     def __contains__(self, step: object) -> bool:
-        return step in self._known or step in self._elsewhere.steps
+        return step in self._known or step in self._overflow.steps
 
     def __or__(self, more: dict[int, bytes]) -> Results:
-        return Results(self._known | more, self._elsewhere)
+        return Results(self._known | more, self._overflow)
 
     def __iter__(self) -> Iterator[int]:
-        return iter({**self._known, **dict.fromkeys(self._elsewhere.steps)})
+        return iter({**self._known, **dict.fromkeys(self._overflow.steps)})
 
     def __len__(self) -> int:
-        return len(self._known.keys() | self._elsewhere.steps)
+        return len(self._known.keys() | self._overflow.steps)
 
 
-class Elsewhere:
-    """Results that are not in the item of their run. `fetch` reads them."""
+class OverflowResults:
+    """Results that are stored outside the run's item. `fetch` reads them from the table."""
 
     def __init__(self, steps: Set[int], fetch: Callable[[], dict[int, bytes]]) -> None:
         self.steps, self._fetch = steps, fetch

@@ -1,8 +1,8 @@
-"""A run as an item of the table, and back.
+"""Converts a run into an item of the table, and back.
 
-One rule: an item stays small, since every transition writes all of it. The results of attempts stand in it while they
-are short; a long output is an item of its own, and a long history is moved into pages, both named by their content and
-written before the run refers to them.
+The item stays small, because each transition writes all of it. It contains the results of attempts only while they are
+short. A long output is stored in an item of its own, and a long history in pages. The keys of both contain a hash of
+the content, and both are written before the run refers to them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from stepwell.core.run.run import Run, RunStatus, StepStatus, pack, unpack
 from stepwell.core.run.stored_links import stored_body
 from stepwell.platform import Causes
 
-SHORT = 300  # bytes of a result that stays in the run, as long as the run stays small
-SMALL = 1000  # of an item that costs one write unit
-_PAGE = 4000  # of a history that is moved out of the run
-_PLAIN = 500  # bytes of JSON from which on it is compressed
-_EVENT = 400  # of an event that is kept in its runs, so that they are read with one request
+SHORT = 300  # bytes; a result up to this size always stays in the run's item
+SMALL = 1000  # bytes; an item up to this size costs one write unit
+_PAGE = 4000  # bytes; a longer history is moved into a page
+_PLAIN = 500  # bytes; longer JSON is compressed
+_EVENT = 400  # bytes; a shorter event is copied into its runs, so that a run is read with one request
 STATUS_SHARDS = 8
 _DAY_S = 86_400
 
 
 @dataclass(slots=True)
 class StoredRun:
-    """What the item of a run says."""
+    """The content of a run's item."""
 
     run: Run
     function: str
@@ -41,16 +41,16 @@ class StoredRun:
     after: int
     event_id: str
     event_position: int
-    event_body: bytes | None  # None: in the event's own item
+    event_body: bytes | None  # None: only in the event's item
     user: str | None
     rerun_of: str | None
     replay: str | None
     attempts: list[StoredAttempt]
-    pages: list[str]  # items that hold earlier attempts
+    pages: list[str]  # sort keys of the items that contain earlier attempts
     causes: dict[int, tuple[str, int]]
-    revision: int  # counts the item's writes
-    wide_at: int  # the last revision at which the run was wide; 0: none
-    watched: int | None = None  # when the sweeper looks at it (`watches`), if somebody asked for that
+    revision: int  # counts the writes of the item
+    wide_at: int  # the last revision at which the run was wide; 0: never
+    watched: int | None = None  # the time (ms) of a scheduled check by the sweeper (`watches`), if there is one
 
 
 def stored_run(item: Item) -> StoredRun:
@@ -64,7 +64,7 @@ def stored_run(item: Item) -> StoredRun:
         position=int(item["p"]["N"]),
         after=int(item["a"]["N"]),
         event_id=item["ei"]["S"] if body is None else orjson.loads(body)["id"],
-        event_position=int(item["ep"]["N"]) if "ep" in item else int(item["a"]["N"]),
+        event_position=int(item["ep"]["N"]) if "ep" in item else int(item["a"]["N"]),  # left out if it equals `after`
         event_body=body,
         user=item["u"]["S"] if "u" in item else None,
         rerun_of=item["ro"]["S"] if "ro" in item else None,
@@ -79,7 +79,10 @@ def stored_run(item: Item) -> StoredRun:
 
 
 def _wide_at(item: Item, run: Run) -> int:
-    """Earlier versions of Stepwell, which took every run of so many steps to be wide, did not write it down."""
+    """The last revision at which the run was wide.
+
+    Earlier versions of Stepwell did not store it: they treated every run with that many steps as wide.
+    """
     if len(run.steps) <= AT_ONCE:
         return 0
     return int(item["w" if "w" in item else "v"]["N"])
@@ -94,7 +97,7 @@ def write_attempts(attempts: list[StoredAttempt], since: int) -> bytes:
 
 
 def run_item(record: Record, ttl: int) -> Item:
-    """The item of a run at its next revision. `ttl`: when it may be deleted, counted only once the run has ended."""
+    """The item of a run at the next revision. `ttl` (s): when it may be deleted; only set once the run has ended."""
     run, event, stored = record.run, record.event, record.stored
     item: Item = {
         **run_key(run.id),
@@ -136,7 +139,7 @@ def run_item(record: Record, ttl: int) -> Item:
 
 
 def approval_item(record: Record, timer: Timer, until: int) -> Item:
-    """By which an open approval is listed with its run; it goes some time after `until` if nothing deletes it."""
+    """The item through which the index lists an open approval. It expires a day after `until` (ms)."""
     run_id = record.run.id
     return {
         **approval_key(run_id, timer.index, timer.attempt),
@@ -151,7 +154,7 @@ def is_kept_in_runs(event: Event) -> bool:
 
 
 def _write_causes(causes: Causes, run: Run) -> bytes:
-    """The time is left out where it is that of the attempt's start."""
+    """The causes by step: message id and time. The time is left out if the attempt started at that time."""
     rows = [[step, name] if at == run.steps[step].at else [step, name, at] for step, (name, at) in causes.items()]
     return _compact(orjson.dumps(rows))
 
@@ -162,15 +165,16 @@ def _read_causes(content: bytes, run: Run) -> dict[int, tuple[str, int]]:
 
 
 def _compact(content: bytes) -> bytes:
-    """What is large says nearly the same of each step, so that a tenth of its size is left."""
+    """The content, compressed if it is large. Large states repeat themselves and shrink to about a tenth."""
     return content if len(content) <= _PLAIN else zlib.compress(content)
 
 
 def _expanded(content: bytes) -> bytes:
-    return zlib.decompress(content) if content[:1] == b"x" else content  # JSON does not begin so
+    return zlib.decompress(content) if content[:1] == b"x" else content  # JSON never begins with an x
 
 
 def is_long_history(record: Record) -> bool:
+    """Whether the attempts should be moved into a page."""
     return sum(40 + attempt.size * (attempt.ref is None) for attempt in record.stored.attempts) > _PAGE
 
 
@@ -196,7 +200,7 @@ def _status_partition(run: Run, position: int) -> str | None:
         return None
     if run.status is RunStatus.RUNNING:
         return status_partition("running", shard)
-    if any(step.status is StepStatus.RUNNING for step in run.steps):  # of a failed run, what runs may end
+    if any(step.status is StepStatus.RUNNING for step in run.steps):  # running attempts of a failed run may end
         return status_partition("ending", shard)
     from stepwell.aws.table.positions import month_of
 

@@ -1,4 +1,4 @@
-"""The newest runs of a function, as its versions are compared by."""
+"""The newest runs of a function, by which a guard compares versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stepwell.core.routing.guard import RunSample
 
 
 def read_samples(table: str, lists: Lists, function_id: str, limit: int) -> list[RunSample]:
-    """Of the newest `limit` runs those that events started, the newest first; no reruns and no replays."""
+    """The runs among the newest `limit` that are neither reruns nor replays, newest first."""
     entries = islice(lists.entries(RUNS, of_function(function_id), None, limit), limit)
     items = read_items(table, [run_key(run_id) for _, run_id in entries], consistent=False)
     runs = [

@@ -1,7 +1,7 @@
-"""What starts functions, in small items beside those that say all of a function: what a sandbox that starts reads.
+"""Start items: the triggers of functions, in small items that a cold start reads instead of whole definitions.
 
-Definitions are read and compiled when an event starts their functions. One rule: an item is written after the
-function's own and before the change is counted, and never replaces what is newer.
+A definition is read and compiled when an event starts the function. A start item is written after the function's own
+item and before the change counter, and never replaces a newer one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stepwell.core.routing.versions import Route
 
 
 def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:
-    """Write down what starts a function, whose item this is. `plans`: its versions that get new runs."""
+    """Writes the start item of a function. `plans`: the versions that may get new runs."""
     routing, rev = read_routing(function), function.get("rev", {"N": "0"})
     triggers = {
         str(plan.version): [[t.event, t.expression, t.cron, t.timezone] for t in plan.triggers] for plan in plans
@@ -32,7 +32,7 @@ def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:
         "t": {"B": orjson.dumps(triggers)},
     }
     indexes = {str(plan.version): indexes_json(plan.triggers) for plan in plans}
-    if any(any(index) for index in indexes.values()):  # not in `t`, which Lambdas of earlier versions of Stepwell read
+    if any(any(index) for index in indexes.values()):  # not in `t`, which earlier versions of Stepwell read
         item["ix"] = {"B": orjson.dumps(indexes)}
     dynamodb = client("dynamodb")
     try:
@@ -40,11 +40,11 @@ def put_starts(table: str, function: Item, plans: Sequence[Plan]) -> None:
             TableName=table, Item=item, ConditionExpression=NOT_NEWER, ExpressionAttributeValues={":rev": rev}
         )
     except dynamodb.exceptions.ConditionalCheckFailedException:
-        return  # somebody has changed the function since, and written that down
+        return  # a later change of the function has already written a newer item
 
 
 def read_routes(table: str) -> list[Route]:
-    """How new runs of the live functions choose their versions, each of which is a `Head`."""
+    """The routes of all live functions, with a `Head` for each version that may get new runs."""
     items = read_partition(table, META, STARTS, ConsistentRead=True)
     return [route for route in map(_route, items) if route is not None]
 

@@ -1,4 +1,4 @@
-"""Attempts that are over, as the item of their run keeps them."""
+"""Ended attempts in the item of a run, as compact JSON rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import orjson
 
 from stepwell.core.run.messages import RecordAttempt
 
-_STATUSES = ("completed", "failed", "lost", "cancelled", "kept")  # stored as numbers: new ones go to the end
+_STATUSES = ("completed", "failed", "lost", "cancelled", "kept")  # stored as indexes: append new statuses at the end
 
 
 @dataclass(slots=True)
 class StoredAttempt:
-    """An attempt that is over. `ref` names the item that holds the output or error, if it is long."""
+    """An ended attempt. `ref`: sort key of the item that contains the output or error, if that is long."""
 
     step: int
     attempt: int
@@ -41,7 +41,7 @@ class StoredAttempt:
         return len(self.output or b"") + len(self.error or b"")
 
     def to_json(self, since: int) -> list[Any]:
-        """Times as milliseconds after `since`, which takes fewer digits."""
+        """The attempt as a row. Times are milliseconds after `since`, to save digits; trailing nulls are dropped."""
         row: list[Any] = [
             self.step,
             self.attempt,
@@ -83,9 +83,11 @@ def _without_nulls(row: list[Any]) -> list[Any]:
 
 
 def _short_id(request_id: str | None) -> str | None:
-    """22 characters instead of 36, if it is a UUID as Lambda writes it. ECS writes the ids of tasks without hyphens,
-    and calls a task's log stream by its id as it is written
-    (https://docs.aws.amazon.com/prescriptive-guidance/latest/implementing-logging-monitoring-cloudwatch/ec2-fargate-logs.html)."""
+    """The id in 22 characters instead of 36, if it is a UUID with hyphens, as Lambda writes it.
+
+    The ids of ECS tasks have no hyphens and stay unchanged, because the name of a task's log stream contains the id
+    (https://docs.aws.amazon.com/prescriptive-guidance/latest/implementing-logging-monitoring-cloudwatch/ec2-fargate-logs.html).
+    """
     if request_id is None:
         return None
     try:

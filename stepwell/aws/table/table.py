@@ -1,4 +1,4 @@
-"""The table as the engine uses it: items by key, conditional writes, many requests at a time."""
+"""The table for the engine: reads by key, conditional writes, parallel requests."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Table:
 
     @property
     def errors(self) -> Any:
-        """Exceptions of DynamoDB's client, by name."""
+        """The exception classes of the DynamoDB client."""
         return client("dynamodb").exceptions
 
     def each(self, do: Callable[[A], T], arguments: Sequence[A]) -> list[T]:
-        """Do it for every one, in parallel if there are several."""
+        """Calls `do` with each argument, in parallel if there are several. Returns the results in order."""
         return list(map(do, arguments)) if len(arguments) < 2 else list(self._pool.map(do, arguments))
 
     def get_many(self, keys: Sequence[Key]) -> list[Item]:
-        """Items by key, strongly consistent; those that are not there are left out."""
+        """The items of these keys, strongly consistent, without those that do not exist."""
         return read_items(self.name, keys, consistent=True)
 
     def put(self, item: Item, condition: str | None = None, values: Item | None = None) -> None:
-        """Raises ConditionalCheckFailedException, with the item that is there."""
+        """Writes an item. Raises ConditionalCheckFailedException, which contains the existing item."""
         options: dict[str, Any] = {}
         if condition is not None:
             options = {"ConditionExpression": condition, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
@@ -43,6 +43,6 @@ class Table:
         client("dynamodb").put_item(TableName=self.name, Item=item, **options)
 
     def query(self, **options: Any) -> list[Item]:
-        """A page of a query, strongly consistent."""
+        """The items of one page of a query, strongly consistent."""
         found: list[Item] = client("dynamodb").query(TableName=self.name, ConsistentRead=True, **options)["Items"]
         return found

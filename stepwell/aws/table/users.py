@@ -1,10 +1,12 @@
-"""Persons in the table: each stands at its smallest id, and its other ids lead there.
+"""Stores persons: the item of a person's smallest id holds the person, and the items of the other ids point to it.
 
-Two become one by one conditional write: the item of the greater id, claimed for the smaller one, holds its person until
-that has it. Whoever finds a claim completes it. So leads go from greater to smaller ids alone, and end.
+Two persons are merged in steps, each a conditional write. First the item of the greater id becomes a claim: it points
+to the smaller id, but still holds the person. Then the person at the smaller id takes over the ids and traits, and the
+claim drops the person. A process that finds a claim completes it. Pointers always go from greater to smaller ids, so
+every chain of pointers ends.
 
-One rule: an event that tells nothing new writes nothing. Ids are only ever added, so a process remembers which it has
-seen; of a trait another process may have told another value since, so it is looked up.
+An event without new information writes nothing. Ids are only added, so a process can cache the ids that it has
+recorded. Traits are always compared with the table, because another process may have changed a value meanwhile.
 """
 
 from __future__ import annotations
@@ -36,15 +38,19 @@ from stepwell.core.events.users import (
 from stepwell.platform import NotWritten
 
 _TRIES = 10
-_HOPS = 20  # ids that may lead to one another: after a crash in the middle of joining, and no longer than that
+_HOPS = 20  # longest chain of pointers; chains longer than 1 exist only after a crash during a merge
 _REMEMBERED = 10_000
-_REMEMBERED_MS = 60_000  # a person may be erased, and be told of again
+_REMEMBERED_MS = 60_000  # not longer, because a person may be erased by another process
 
 
 @dataclass(frozen=True, slots=True)
 class StoredId:
-    """The item of an id. `leads`: to which other; the person is then one that waits to be joined with that one's.
-    `revision` counts the writes as long as there is a person: what only leads is never changed but to lead further."""
+    """The item of an id.
+
+    `leads`: the id that it points to. With both `leads` and `person` the item is a claim: the person is to be merged
+    into the person of `leads`. `revision` counts the writes of an item that holds a person. An item that only points
+    to another id changes only to point to a smaller one.
+    """
 
     id: UserId
     person: Person | None
@@ -56,46 +62,48 @@ Found = Mapping[UserId, StoredId]
 
 
 class _Lost(Exception):
-    """Somebody else has changed the item."""
+    """Another process changed the item meanwhile."""
 
 
 class UserIndex:
+    """Finds, records and deletes persons."""
+
     def __init__(self, table: str) -> None:
         self._table = table
-        self._told: OrderedDict[tuple[UserId, ...], int] = OrderedDict()  # ids that were told together, and when
+        self._recorded: OrderedDict[tuple[UserId, ...], int] = OrderedDict()  # ids of one claim, and when (ms)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, ids: Iterable[UserId]) -> dict[UserId, StoredId]:
-        """The items of ids, and those that they lead to."""
+        """The items of these ids, and the items to which they point."""
         found: dict[UserId, StoredId] = {}
         wanted = set(ids)
-        asked: set[UserId] = set()  # some may not be there yet
+        requested: set[UserId] = set()  # some of them may not exist yet
         for _ in range(_HOPS):
             items = read_items(self._table, [person_key(*user_id) for user_id in wanted], consistent=True)
             found |= {stored_id.id: stored_id for stored_id in map(_stored, items)}
-            asked |= wanted
-            wanted = {stored_id.leads for stored_id in found.values() if stored_id.leads is not None} - asked
+            requested |= wanted
+            wanted = {stored_id.leads for stored_id in found.values() if stored_id.leads is not None} - requested
             if not wanted:
                 return found
-        raise NotWritten(f"more than {_HOPS} ids lead to one another; is {min(wanted)} the last one?")
+        raise NotWritten(f"the chain of user ids is longer than {_HOPS}, after {min(wanted)}")
 
-    def whose(self, *ids: UserId) -> Person | None:
-        """The person of the first of these ids that is known."""
+    def first_person(self, *ids: UserId) -> Person | None:
+        """The person of the first of these ids that exists."""
         found = self.read(ids)
         return next((_person(user_id, found, 0) for user_id in ids if user_id in found), None)
 
     def find(self, text: str) -> Person | None:
-        """Whom an id means, of the first kind that knows it."""
-        return self.whose(*candidates(text))
+        """The person with this id, which may be of any kind."""
+        return self.first_person(*candidates(text))
 
     def names(self, text: str) -> list[str]:
-        """All that lists may call a user whom one calls so."""
+        """All ids of the user with this id: the keys under which lists may contain the user."""
         person = self.find(text)
         return sorted({text} | {user_id.text for user_id in (person.ids if person else ())})
 
     def listed(self, partitions: Iterable[str]) -> dict[str, Person]:
-        """Persons by the partitions that the index names."""
+        """The persons at these partition keys, which come from the index."""
         keys = [person_key(*id_of(partition)) for partition in partitions]
         items = read_items(self._table, keys, consistent=False)
         return {item["pk"]["S"]: unpack(item["b"]["B"]) for item in items if "b" in item and "l" not in item}
@@ -103,7 +111,7 @@ class UserIndex:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def record(self, events: Iterable[Event], now: int) -> None:
-        """Write down what accepted events tell of their users, if that is new. Raises NotWritten."""
+        """Stores the ids and traits of the events' users, if they are new. Raises NotWritten."""
         news = [
             (claim, event.position)
             for event in events
@@ -114,27 +122,27 @@ class UserIndex:
         found: Found | None = self.read(user_id for claim, _ in news for user_id in (*claim.ids, *claim.previous))
         for claim, position in sorted(news, key=lambda pair: pair[1]):
             if self._learn(claim, position, found):
-                found = None  # what was read for all of them has changed
+                found = None  # the items that were read before have changed
             self._remember(claim, now)
 
     def _is_known(self, claim: IdentityClaim, now: int) -> bool:
-        return not claim.traits and now - self._told.get(_all_ids(claim), -_REMEMBERED_MS) < _REMEMBERED_MS
+        return not claim.traits and now - self._recorded.get(_all_ids(claim), -_REMEMBERED_MS) < _REMEMBERED_MS
 
     def _remember(self, claim: IdentityClaim, now: int) -> None:
-        self._told[_all_ids(claim)] = now
-        self._told.move_to_end(_all_ids(claim))
-        if len(self._told) > _REMEMBERED:
-            self._told.popitem(last=False)
+        self._recorded[_all_ids(claim)] = now
+        self._recorded.move_to_end(_all_ids(claim))
+        if len(self._recorded) > _REMEMBERED:
+            self._recorded.popitem(last=False)
 
     def _learn(self, claim: IdentityClaim, position: int, found: Found | None) -> bool:
-        """Whether there was anything to write."""
+        """Stores a claim, and tries again after lost races. Returns whether anything was written."""
         for tries in range(_TRIES):
             try:
                 return self._fold(claim, position, self.read(_all_ids(claim)) if found is None else found)
             except _Lost:
                 found = None
                 time.sleep(random.uniform(0, 0.01 * 2 ** min(tries, 6)))
-        raise NotWritten(f"{_TRIES} times others were faster to tell of {claim.ids[0].text!r}")
+        raise NotWritten(f"user {claim.ids[0].text!r} was changed by other processes {_TRIES} times in a row")
 
     def _fold(self, value: IdentityClaim, position: int, found: Found) -> bool:
         ids, at = _all_ids(value), ms_of(position)
@@ -162,30 +170,30 @@ class UserIndex:
         return True
 
     def _settle(self, claim: StoredId, root: UserId) -> None:
-        """Its person is joined: it leads there now, and its ids need no longer go by way of it."""
+        """Completes a claim whose person has been merged: all ids of that person now point to `root`."""
         assert claim.person is not None
-        with suppress(_Lost):  # somebody else has settled it
+        with suppress(_Lost):  # another process has completed it
             self._put(StoredId(claim.id, None, root, claim.revision + 1))
         for user_id in sorted(claim.person.ids - {claim.id, root}):
             with suppress(_Lost):
                 self._put_item(_lead(user_id, root), LEADS)
 
     def keep(self, person: Person) -> None:
-        """Have a person in the table, also one of whom but an id is known."""
+        """Adds a person, even if only an id is known. Does nothing if the id exists."""
         with suppress(_Lost):
             self._put(StoredId(person.root, person, None, 1))
 
     def forget(self, person: Person) -> None:
-        """Delete a person: what leads to it first, so that who is interrupted finds it again."""
+        """Deletes a person: the pointers first, so that an interrupted deletion can find the rest again."""
         found = [stored_id for stored_id in self.read(person.ids).values() if stored_id.id in person.ids]
         for is_root in (False, True):
             delete_items(
                 self._table, [person_key(*stored_id.id) for stored_id in found if (stored_id.leads is None) is is_root]
             )
-        self._told.clear()
+        self._recorded.clear()
 
     def _put(self, stored_id: StoredId) -> None:
-        """At its revision, if nobody has written it since the one before."""
+        """Writes the item of an id. Raises _Lost if it is no longer at the revision before."""
         item = person_key(*stored_id.id) if stored_id.leads is None else _lead(stored_id.id, stored_id.leads)
         if stored_id.person is not None:
             item |= {"b": {"B": pack(stored_id.person)}, "v": {"N": str(stored_id.revision)}}
@@ -228,7 +236,7 @@ def _all_ids(claim: IdentityClaim) -> tuple[UserId, ...]:
 
 
 def _path(ids: Iterable[UserId], found: Found) -> list[StoredId]:
-    """All items on the way of these ids."""
+    """The items of these ids, and all items that they point to, directly or not."""
     path = {}
     for user_id in ids:
         at: UserId | None = user_id
@@ -239,13 +247,14 @@ def _path(ids: Iterable[UserId], found: Found) -> list[StoredId]:
 
 
 def _end(user_id: UserId, found: Found) -> UserId:
+    """The last id in the chain of pointers from an id."""
     while user_id in found and (leads := found[user_id].leads) is not None:
         user_id = leads
     return user_id
 
 
 def _person(user_id: UserId, found: Found, at: int) -> Person:
-    """All that is known of the person of an id. `at`: since when, if it is known only from now on."""
+    """The person of an id, merged from all items on the chain of pointers. `at` (ms): when a new person begins."""
     path = _path([user_id], found)
     people = [stored_id.person for stored_id in path if stored_id.person is not None]
     since = min((person.since for person in people), default=at)

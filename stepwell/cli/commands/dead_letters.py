@@ -54,7 +54,7 @@ def list_letters(
         sqs, resources = client("sqs"), resources_of(env)
         found = dead_letters.queues(sqs, resources, queue)
         waiting = {dead_letter_queue.queue: dead_letters.count(sqs, dead_letter_queue) for dead_letter_queue in found}
-        letters = [letter for dead_letter_queue in found for letter in dead_letters.look(sqs, dead_letter_queue, limit)]
+        letters = [letter for dead_letter_queue in found for letter in dead_letters.peek(sqs, dead_letter_queue, limit)]
     if as_json:
         print_json([_view(letter) for letter in letters])
         return
@@ -135,7 +135,7 @@ def _show(letters: list[DeadLetter]) -> None:
     table = Table("queue", "age", "tries", "kind", "about", "reason", "id", box=None, header_style="dim")
     now = time.time_ns() // 1_000_000
     for letter in letters:
-        about = " ".join(f"{name} {value}" for name, value in letter.is_of.items())
+        about = " ".join(f"{name} {value}" for name, value in letter.about.items())
         age, reason = _age(now - letter.sent_at), letter.reason or _IN_LOG[letter.queue]
         texts = (letter.queue, age, str(letter.receives), letter.kind, about, reason, letter.id)
         table.add_row(*map(shown, texts))
@@ -159,6 +159,6 @@ def _view(letter: DeadLetter) -> dict[str, Any]:
         "kind": letter.kind,
         "sent_at": time_text(letter.sent_at),
         "receives": letter.receives,
-        "about": letter.is_of,
+        "about": letter.about,
         "reason": letter.reason,
     }
