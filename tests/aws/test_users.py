@@ -107,7 +107,7 @@ def groups(resources: Resources) -> set[frozenset[UserId]]:
     ids = [UserId(int(kind), text) for kind, text in (_parts(item) for item in items if item["pk"]["S"][:2] == "U#")]
     found: dict[UserId, Person] = {}
     for user_id in ids:
-        (person,) = [person for person in [people.whose(user_id)] if person is not None]
+        (person,) = [person for person in [people.first_person(user_id)] if person is not None]
         assert user_id in person.ids
         found[user_id] = person
     listed = people.listed(item["pk"]["S"] for item in items if "gk" in item and item["pk"]["S"][:2] == "U#")
