@@ -1,1 +1,1 @@
-"""A project on disk: definition files and the code of their steps."""
+"""Projects on disk: definition files, event types, webhooks, and the code of steps."""

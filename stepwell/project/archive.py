@@ -1,8 +1,8 @@
-"""A function as one file, to be sent to a server: its definition, its steps' code, and what stands beside them.
+"""A function as one ZIP file, to be sent to a server: the definition, the steps' code, and the files beside them.
 
-One rule: what is in an archive is regular files inside of one folder, and links that stay there. Whoever made it,
-nothing of it is written anywhere else, and it is no larger than code may be. Links are made when all files are there,
-and no file lies behind one, so none is followed.
+An archive may come from anyone, so unpacking it is safe. It contains only regular files and links, all inside one
+folder, and is limited to the size of a function's code. Links are made after all files, and no file lies behind a link,
+so nothing is written through a link.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ _SCHEMAS = "*.schema.json"
 
 
 class BadArchive(Exception):
-    """This is no archive of a function, or one that is not taken; the message says why."""
+    """The file is not an archive of a function, or is refused. The message contains the reason."""
 
 
 def write_archive(function: LoadedFunction, to: IO[bytes]) -> None:
-    """Write what is pushed of a function. Raises OSError, and CodeError for what no archive can hold."""
+    """Writes the files of a function that are pushed.
+
+    Raises OSError, and CodeError for files that a ZIP cannot contain.
+    """
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, mode in sorted(_files(for_push(function))):
             if not is_whole(name):
-                raise CodeError(f"the name of {name!r} is not in UTF-8; rename it, or name it in .stepwellignore")
+                raise CodeError(f"the name of {name!r} is not in UTF-8; rename it, or add it to .stepwellignore")
             info = zipfile.ZipInfo(name)
             info.create_system = 3  # Unix: the upper half of the attributes is the mode
             info.external_attr = mode << 16
@@ -54,7 +57,7 @@ def write_archive(function: LoadedFunction, to: IO[bytes]) -> None:
 
 
 def _files(function: LoadedFunction) -> set[tuple[str, int]]:
-    """Names relative to the function's folder, and modes."""
+    """The file names, relative to the function's folder, with their modes."""
     folder = function.folder.resolve()
     found = {(function.file.name, _FILE)}
     found |= {(name, _FILE) for name in _BESIDE if (folder / name).is_file()}
@@ -71,14 +74,14 @@ def _files(function: LoadedFunction) -> set[tuple[str, int]]:
 
 
 def _schemas(folder: Path) -> Iterator[Path]:
-    """Types of events that stand beside a function, or are named by its triggers."""
+    """The files of event types beside a function, including those that triggers name."""
     for path in (*folder.glob(_SCHEMAS), *(folder / "schemas").rglob(_SCHEMAS)):
         if path.is_file() and not is_leftover(path.name):
             yield path
 
 
 def unpack(file: IO[bytes], into: Path) -> None:
-    """Write the files of an archive into an empty folder. Raises BadArchive, OSError (disk full)."""
+    """Writes the files of an archive into an empty folder. Raises BadArchive, and OSError (disk full)."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -92,7 +95,7 @@ def unpack(file: IO[bytes], into: Path) -> None:
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, RuntimeError) as error:
         raise BadArchive(f"the archive cannot be read: {error}") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise BadArchive("the archive has a file and a folder of one name") from None
+        raise BadArchive("the archive has a file and a folder with the same name") from None
     except (UnicodeError, ValueError, zipfile.error) as error:
         raise BadArchive(f"the archive cannot be read: {error}") from None
 
@@ -102,21 +105,21 @@ def _check(members: list[zipfile.ZipInfo]) -> None:
         raise BadArchive(f"an archive of a function has 1 to {MOST_FILES:,} files; this one has {len(members):,}")
     if sum(member.file_size for member in members) > LARGEST:
         raise _too_large()
-    seen: set[str] = set()
+    plain_names: set[str] = set()
     for member in members:
         name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ".." in parts or not parts or ":" in parts[0]:
             raise BadArchive(f"{name[:100]!r} leads out of the function's folder")
         if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
-            raise BadArchive(f"{name[:100]!r} is no file, but a device")
+            raise BadArchive(f"{name[:100]!r} is not a file, but a device")
         if member.flag_bits & 1:
             raise BadArchive(f"{name[:100]!r} is encrypted")
-        if (plain := str(PurePosixPath(name))) in seen:
-            raise BadArchive(f"{name[:100]!r} is there twice")
-        seen.add(plain)
+        if (plain := str(PurePosixPath(name))) in plain_names:
+            raise BadArchive(f"{name[:100]!r} is in the archive twice")
+        plain_names.add(plain)
     links = {PurePosixPath(member.filename) for member in members if _is_link(member)}
-    for name in seen if links else ():
+    for name in plain_names if links else ():
         if not links.isdisjoint(PurePosixPath(name).parents):
             raise BadArchive(f"{name[:100]!r} lies behind a link")
 
@@ -137,12 +140,15 @@ def _make_link(archive: zipfile.ZipFile, member: zipfile.ZipInfo, into: Path) ->
 
 
 def _check_links(links: list[Path], into: Path) -> None:
-    """Two links that stay inside as they are written may still lead out together."""
+    """Raises BadArchive if a link leads out of the folder.
+
+    Several links can do so together, even if each stays inside.
+    """
     for link in links:
         try:
             is_inside = link.resolve().is_relative_to(into.resolve())
         except (OSError, RuntimeError):
-            is_inside = False  # it leads to itself
+            is_inside = False  # a link that leads to itself
         if not is_inside:
             raise _leads_out(str(link.relative_to(into)))
 
@@ -152,7 +158,7 @@ def _leads_out(name: str) -> BadArchive:
 
 
 def _stays_inside(name: str, text: str) -> bool:
-    """Whether a link of this name and text stays in the folder, as it is written."""
+    """Whether the text of a link with this name stays in the folder, without resolving other links."""
     depth = len(PurePosixPath(name).parts) - 1
     is_inside = bool(text) and not text.startswith("/")
     for part in PurePosixPath(text).parts:
@@ -162,7 +168,7 @@ def _stays_inside(name: str, text: str) -> bool:
 
 
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, to: Path, left: int) -> int:
-    """What may still be written afterwards: the size that an archive says need not be true."""
+    """Writes one file. Returns how many bytes may still be written: the sizes that an archive declares can be wrong."""
     to.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(member) as source, to.open("xb") as target:
         while chunk := source.read(_CHUNK):
@@ -176,4 +182,6 @@ def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, to: Path, lef
 
 def _too_large() -> BadArchive:
     size = f"{LARGEST // 1024**2} MB"
-    return BadArchive(f"the code of a function may have {size}; name what is not needed in .stepwellignore")
+    return BadArchive(
+        f"the code of a function is larger than {size}; list in .stepwellignore the files that are not needed"
+    )

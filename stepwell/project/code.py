@@ -1,7 +1,7 @@
-"""The code of a step: which files belong to it, and their hash.
+"""The code of a step: the list of files, and their hash.
 
-Equal hashes mean equal code. The hash covers relative paths, exec bits, link texts and bytes, each framed so that no
-two different folders look alike.
+Equal hashes mean equal code. The hash covers relative paths, exec bits, link targets and bytes. Each part is hashed
+with a length or a fixed size, so two different folders never hash the same bytes.
 """
 
 from __future__ import annotations
@@ -29,52 +29,55 @@ _CHUNK = 1024 * 1024
 
 
 class CodeError(Exception):
-    """A step's code cannot be used as it is; the message says why, and the cure."""
+    """A step's code cannot be used. The message contains the reason and the cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeFile:
     path: str  # relative to the code's folder, with /
     kind: str  # f: a file, x: an executable file, l: a link
-    digest: bytes  # SHA-256 of the bytes, or of the link's text
+    digest: bytes  # SHA-256 of the bytes, or of the link's target
 
 
 @dataclass(frozen=True, slots=True)
 class StepCode:
     folder: Path
-    file: str | None  # the name of the only file, if the step's path is one
+    file: str | None  # the file's name, if the step's path is a single file
     files: tuple[CodeFile, ...]
     hash: str  # hex
 
 
 def resolve(folder: Path, path: str) -> Path:
-    """The real place of a step's `file://` path, inside the function's `folder`. Raises CodeError."""
+    """The real path of a step's `file://` path. It must be inside the function's `folder`. Raises CodeError."""
     relative = path.removeprefix("file://")
     try:
         found = (folder / relative).resolve(strict=True)
     except FileNotFoundError:
-        cure = _other_spelling(folder / relative) or "make it, or correct the path"
+        cure = _other_spelling(folder / relative) or "create it, or correct the path"
         raise CodeError(f"{relative!r} does not exist in {folder}; {cure}") from None
     except (OSError, RuntimeError, ValueError) as error:
         raise CodeError(f"{relative!r} cannot be followed: {error}") from None
     if not found.is_relative_to(folder.resolve()):
-        raise CodeError(f"{relative!r} leads out of the function's folder, to {found}; move the step's code into it")
+        raise CodeError(
+            f"{relative!r} leads out of the function's folder, to {found}; move the step's code into the folder"
+        )
     return found
 
 
 def _other_spelling(path: Path) -> str | None:
-    """A hint at what is there, and called so but for capital letters."""
+    """A hint if a file exists whose name differs only in upper and lower case."""
     with suppress(OSError):
         for other in path.parent.iterdir():
             if other.name.casefold() == path.name.casefold():
-                return f"there is {other.name!r}, and names differ by small and capital letters"
+                return f"there is {other.name!r}, which differs in upper and lower case"
     return None
 
 
 def read_code(path: Path, function_folder: Path) -> StepCode:
-    """The files of the step whose code is at `path` (a folder or a file, resolved), and their hash. Raises CodeError.
+    """Lists and hashes the files of the step whose code is at `path` (a resolved folder or file). Raises CodeError.
 
-    Patterns of `.stepwellignore` count in the function's folder and in the step's, relative to where they stand.
+    The `.stepwellignore` of the function's folder counts, and the one of the step's folder. Patterns are relative to
+    the folder of their file.
     """
     try:
         if path.is_dir():
@@ -84,7 +87,7 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
             if len(names) > MOST_FILES:
                 raise CodeError(
                     f"the code in {shown_path(folder)} has more than {MOST_FILES:,} files;"
-                    f" name what is not needed in {_IGNORE_FILE}"
+                    f" list in {_IGNORE_FILE} the files that are not needed"
                 )
         else:
             folder, file, names = path.parent, path.name, [path.name]
@@ -100,16 +103,16 @@ def read_code(path: Path, function_folder: Path) -> StepCode:
 
 
 def virtual_environments(names: Iterable[str]) -> frozenset[str]:
-    """The folders among these files that are virtual environments of Python, by the file that makes them one."""
+    """The folders among these files that are Python virtual environments, recognised by their `pyvenv.cfg`."""
     return frozenset(folder for name in names for folder, _, file in [name.rpartition("/")] if file == "pyvenv.cfg")
 
 
 def dotenv(folder: Path) -> dict[str, str]:
-    """The variables that `.env` in this folder sets, if it is there. Raises CodeError."""
+    """The variables of the `.env` file in this folder; empty without such a file. Raises CodeError."""
     file = folder / ".env"
     if not file.is_file():
         return {}
-    from dotenv import dotenv_values  # few steps have one
+    from dotenv import dotenv_values  # imported late: few steps have a .env file
 
     try:
         values = dotenv_values(file, interpolate=False, encoding="utf-8")
@@ -117,20 +120,21 @@ def dotenv(folder: Path) -> dict[str, str]:
         raise CodeError(f"cannot read {file}: {error}") from None
     found = {name: value for name, value in values.items() if value is not None}
     if any("\0" in name + value for name, value in found.items()):
-        raise CodeError(f"{file} holds a NUL character, which no program can be given; remove it")
+        raise CodeError(f"{file} contains a NUL character, which cannot be passed to a program; remove it")
     return found
 
 
 class Filter(Protocol):
-    """Says what is no part of the code."""
+    """Decides which paths are excluded from the code."""
 
     def holds(self, path: str, is_folder: bool) -> bool: ...
 
 
 class _Ignored:
-    """What is no part of a step's code, as gitignore decides it. A pattern with `!` brings back leftovers.
+    """Excludes the files that `.stepwellignore` ignores, and leftovers of editors. A `!` pattern includes a leftover
+    again.
 
-    `root`: the code's folder; `folders`: those whose `.stepwellignore` counts.
+    `root`: the code's folder; `folders`: the folders whose `.stepwellignore` counts.
     """
 
     def __init__(self, root: Path, folders: set[Path]) -> None:
@@ -142,7 +146,7 @@ class _Ignored:
         ]
 
     def holds(self, path: str, is_folder: bool) -> bool:
-        """Of a path relative to the code's folder."""
+        """Whether this path, relative to the code's folder, is excluded."""
         above, _, name = path.rpartition("/")
         if name in _EXCLUDED:
             return True
@@ -154,16 +158,16 @@ class _Ignored:
 
 
 def _patterns(file: Path) -> GitIgnoreSpec:
-    from pathspec import GitIgnoreSpec  # few steps have one
+    from pathspec import GitIgnoreSpec  # imported late: few steps have such a file
 
     try:
         return GitIgnoreSpec.from_lines(file.read_text("utf-8").splitlines())
     except ValueError as error:
-        raise CodeError(f"{file} holds a pattern that cannot be read: {error}") from None
+        raise CodeError(f"{file} has an invalid pattern: {error}") from None
 
 
 def walk(root: Path, ignored: Filter) -> Iterator[str]:
-    """The relative paths of all files and links that belong to the code, with /."""
+    """The relative paths of all files and links that belong to the code, with `/` as separator."""
     folders = [""]
     while folders:
         above = folders.pop()
@@ -180,7 +184,7 @@ def walk(root: Path, ignored: Filter) -> Iterator[str]:
 
 
 def read_file(folder: Path, name: str, limit: int, environments: frozenset[str]) -> tuple[CodeFile, int]:
-    """One file of the code and its size, at most `limit`."""
+    """Reads one file or link of the code: its entry, and its size in bytes. Raises CodeError above `limit` bytes."""
     path = folder / name
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
@@ -191,7 +195,7 @@ def read_file(folder: Path, name: str, limit: int, environments: frozenset[str])
         return CodeFile(name, "l", hashlib.sha256(os.fsencode(text)).digest()), 0
     if not stat.S_ISREG(mode):
         raise CodeError(
-            f"{shown_path(path)} is no file but a socket, pipe or device; remove it or add it to {_IGNORE_FILE}"
+            f"{shown_path(path)} is not a file but a socket, pipe or device; remove it or add it to {_IGNORE_FILE}"
         )
     digest, size = hashlib.sha256(), 0
     for chunk in chunks(path):
@@ -199,13 +203,17 @@ def read_file(folder: Path, name: str, limit: int, environments: frozenset[str])
         size += len(chunk)
         if size > limit:
             raise CodeError(
-                f"the code in {shown_path(folder)} has more than 250 MB; name what is not needed in {_IGNORE_FILE}"
+                f"the code in {shown_path(folder)} is larger than 250 MB; list in {_IGNORE_FILE} the files that are"
+                " not needed"
             )
     return CodeFile(name, "x" if mode & stat.S_IXUSR else "f", digest.digest()), size
 
 
 def _check_link(folder: Path, link: Path, text: str) -> None:
-    """A link must stay inside as it is written, so that it does in the copy, and when all others are followed too."""
+    """Raises CodeError if a link leads out of the folder.
+
+    Both the text of the link and the resolved path must stay inside, because the text is what the copy contains.
+    """
     depth = len(link.parent.relative_to(folder).parts)
     inside = not text.startswith("/")
     for part in Path(text).parts:
@@ -216,22 +224,22 @@ def _check_link(folder: Path, link: Path, text: str) -> None:
     except (OSError, RuntimeError):
         raise CodeError(f"{shown_path(link)} is a link that leads to itself; remove it") from None
     if not inside:
-        cure = f"copy what it names, or add it to {_IGNORE_FILE}"
+        cure = f"copy the target, or add the link to {_IGNORE_FILE}"
         raise CodeError(
             f"{shown_path(link)} is a link that leads out of the step's folder, to {shown_path(text)}; {cure}"
         )
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a regular file, piece by piece."""
-    # Neither follows a link nor blocks on a pipe that has just taken the file's place.
+    """The bytes of a regular file, in pieces of 1 MiB."""
+    # The flags prevent following a link, and blocking on a pipe, if one has just replaced the file.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         while chunk := file.read(_CHUNK):
             yield chunk
 
 
 def hash_of(files: Iterable[CodeFile]) -> str:
-    """The hash of code that consists of these files, in the order of their paths."""
+    """The hash of code that consists of these files. The order of the files must be the order of their paths."""
     whole = hashlib.sha256(b"stepwell code 1\n")
     for file in files:
         path = os.fsencode(file.path)
@@ -240,5 +248,5 @@ def hash_of(files: Iterable[CodeFile]) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    """The path for a message: names of files may be any bytes."""
+    """The path for a message. File names can contain any bytes; invalid ones are replaced."""
     return os.fsencode(path).decode(errors="replace")

@@ -1,6 +1,6 @@
-"""The read-only copies of steps' code that attempts run in.
+"""Read-only copies of the steps' code. Attempts run in these copies.
 
-A copy is checked against its hash before anybody sees it.
+A copy is checked against the hash of the code before an attempt can use it.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from stepwell.project.code import (
     walk,
 )
 
-CHANGED = ".changed-"  # begins the names of copies that were put aside
+CHANGED = ".changed-"  # prefix of the names of copies that were changed and then replaced
 
 
 def materialise(code: StepCode, into: Path) -> Path:
-    """The read-only copy of this code, `<into>/<hash>`, made unless it is there and right. Raises CodeError, OSError
-    (disk full).
+    """Makes the read-only copy `<into>/<hash>` of the code, unless a correct one exists, and returns the path.
 
-    The copy gets its name only when it is whole. Copiers into one folder take turns, so what is half made when one
-    begins was left by a crash. A copy that was changed is put aside, since attempts may still run in it.
+    The copy gets this name only when it is complete. A file lock admits one writer per folder, so an unfinished copy
+    that a writer finds was left by a crash. A copy that was changed is renamed, because attempts may still run in it.
+    Raises CodeError, and OSError (disk full).
     """
     target = into / code.hash
     if is_copy(target, code.hash):
         return target
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(into / ".lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
-        os.fchmod(lock.fileno(), 0o600)  # who can open it can keep others from it
+        os.fchmod(lock.fileno(), 0o600)  # other users who can open this file could hold the lock forever
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_copy(target, code.hash):
             unfinished, changed = into / ".unfinished", into / f"{CHANGED}{code.hash}"
@@ -57,7 +57,7 @@ def materialise(code: StepCode, into: Path) -> Path:
 
 
 def is_copy(folder: Path, code_hash: str) -> bool:
-    """Whether a copy that was made here is still what its hash says. Every file counts but what Python leaves."""
+    """Whether a copy still has this hash. `__pycache__` folders are not counted, since Python writes them."""
     if not folder.is_dir():
         return False
     folder = folder.resolve()
@@ -70,14 +70,14 @@ def is_copy(folder: Path, code_hash: str) -> bool:
 
 
 class _Leavings:
-    """What is no part of a copy."""
+    """Excludes the `__pycache__` folders that Python writes into a copy."""
 
     def holds(self, path: str, is_folder: bool) -> bool:
         return is_folder and path.rpartition("/")[2] == "__pycache__"
 
 
 def remove(folder: Path) -> None:
-    """Delete a read-only copy, if it is there."""
+    """Deletes a read-only copy, if it exists."""
     if not folder.is_dir():
         return
     for parent, _, _ in os.walk(folder):
@@ -103,7 +103,7 @@ def _copy(code: StepCode, to: Path) -> None:
 
 
 def _copy_one(source: Path, copy: Path, kind: str) -> bytes | None:
-    """Copy a file or link; the digest of what was copied, None if it is of another kind by now."""
+    """Copies a file or link. Returns the digest of the copied bytes; None if the file has changed into another kind."""
     mode = source.lstat().st_mode
     if stat.S_ISLNK(mode) and kind == "l":
         text = str(source.readlink())

@@ -1,6 +1,6 @@
-"""The container engine of this machine: docker or podman, whichever is there and works.
+"""Finds the container engine of this machine: docker, else podman.
 
-One rule: an engine counts only if it answers; a client without its daemon is none.
+A client counts only if `version` succeeds: a docker client without a running daemon does not count.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _ANSWERS_WITHIN_S = 5.0
 
 
 class NoEngine(Exception):
-    """Found no container engine; the message says where it was looked for."""
+    """No container engine works; the message lists each one with the reason."""
 
 
 def find_engine() -> str:
-    """The path of docker or podman; blocks for a moment. Raises NoEngine."""
+    """The path of docker or podman. Starts a process, so it blocks for a moment. Raises NoEngine."""
     reasons = []
     for name in _ENGINES:
         path = shutil.which(name)
@@ -25,13 +25,13 @@ def find_engine() -> str:
             reasons.append(f"{name} is not on PATH")
             continue
         try:
-            asked = subprocess.run([path, "version"], capture_output=True, timeout=_ANSWERS_WITHIN_S, check=False)
+            answer = subprocess.run([path, "version"], capture_output=True, timeout=_ANSWERS_WITHIN_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             reasons.append(f"{name}: {error}")
             continue
-        if asked.returncode == 0:
+        if answer.returncode == 0:
             return path
-        reasons.append(f"{name}: {last_line(asked.stderr) or 'does not answer'}")
+        reasons.append(f"{name}: {last_line(answer.stderr) or 'does not answer'}")
     raise NoEngine(f"found no container engine ({'; '.join(reasons)})")
 
 

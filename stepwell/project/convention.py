@@ -1,6 +1,6 @@
-"""What a step runs that does not say it: by the names of its files, or by its Dockerfile.
+"""Finds the program of a step that sets no command: by the names of the files, or by the Dockerfile.
 
-One rule: programs are named as a person would type them in the step's folder; nothing is looked up on this machine.
+Programs are written as a person would type them in the step's folder. Whether they are installed is not checked.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _HANDLER_SUFFIXES = (".py", "/__init__.py", ".js", ".mjs", ".cjs")
 
 
 def entry(folder: Path, file: str | None = None) -> tuple[str, ...]:
-    """The program and its arguments of a step without command or handler, to be run in `folder`.
+    """The command line of a step without command or handler. It is to be run in `folder`.
 
-    `file` is the name of the step's only file, if its path is a file. Raises CodeError with what was looked for.
+    `file` is the name of the step's only file, if the step's path is a file. Raises CodeError, which lists the names
+    that were tried.
     """
     if file is not None:
         return _only(folder, file)
@@ -40,12 +41,12 @@ def entry(folder: Path, file: str | None = None) -> tuple[str, ...]:
     looked_for = f"{', '.join(_NAMES)}, bootstrap or an executable main"
     cure = "add one, or give the step a command"
     if any((folder / name).is_file() for name in _DOCKERFILES):
-        cure = "it has a Dockerfile, so if it is a container, give the step the runtime docker"
+        cure = "the folder has a Dockerfile, so if the step is a container, give it the runtime docker"
     raise CodeError(f"found nothing to run in {folder}: looked for {looked_for}; {cure}")
 
 
 def handler_file(folder: Path, handler: str) -> Path:
-    """The file in `folder` that should hold a handler such as `app.handler` or `src/app.handler`. Raises CodeError."""
+    """The file in `folder` that contains a handler such as `app.handler` or `src/app.handler`. Raises CodeError."""
     module = handler.rpartition(".")[0]
     for stem in dict.fromkeys((module, module.replace(".", "/"))):
         for suffix in _HANDLER_SUFFIXES:
@@ -57,12 +58,14 @@ def handler_file(folder: Path, handler: str) -> Path:
 def _only(folder: Path, name: str) -> tuple[str, ...]:
     if Path(name).suffix in _INTERPRETERS or _is_executable(folder / name):
         return _program(folder, name)
-    known = ", ".join(_INTERPRETERS)
-    raise CodeError(f"cannot tell how to run {folder / name}: it is neither {known} nor executable; give a command")
+    suffixes = ", ".join(_INTERPRETERS)
+    raise CodeError(
+        f"cannot tell how to run {folder / name}: it is not executable, and not a {suffixes} file; give a command"
+    )
 
 
 def _program(folder: Path, name: str) -> tuple[str, ...]:
-    """A shell script that is executable and names its interpreter is run by that."""
+    """The command line for one file. An executable shell script with a shebang line runs directly, not through `sh`."""
     interpreter = _INTERPRETERS.get(Path(name).suffix)
     path = folder / name
     if interpreter is None or (interpreter == "sh" and _is_executable(path) and _has_shebang(path)):
@@ -87,10 +90,10 @@ _ESCAPE = re.compile(r"#\s*escape\s*=\s*(\S)", re.IGNORECASE)
 
 @dataclass(slots=True)
 class _Stage:
-    """What the instructions of one build stage add up to, as far as starting the container goes."""
+    """What the instructions of one build stage say about starting the container."""
 
     entrypoint: tuple[str, ...] = ()
-    ignores_command: bool = False  # an entrypoint in shell form passes no arguments on
+    ignores_command: bool = False  # an entrypoint in shell form ignores CMD
     command: tuple[str, ...] = ()
     inherits_command: bool = False
     shell: tuple[str, ...] = ("/bin/sh", "-c")
@@ -104,7 +107,7 @@ class _Stage:
                 self.command, self.inherits_command = self._argv(words, text), False
             case "ENTRYPOINT":
                 self.entrypoint, self.ignores_command = self._argv(words, text), words is None
-                if self.inherits_command:  # it was meant for the entrypoint of the stage it comes from
+                if self.inherits_command:  # Docker resets an inherited CMD when a stage sets ENTRYPOINT
                     self.command = ()
 
     def _argv(self, words: tuple[str, ...] | None, text: str) -> tuple[str, ...]:
@@ -120,9 +123,9 @@ def dockerfile(folder: Path) -> Path:
 
 
 def dockerfile_entry(folder: Path) -> tuple[str, ...]:
-    """What the image of this folder's Dockerfile would run, by the ENTRYPOINT and CMD of its last stage.
+    """The command line that the image of this folder's Dockerfile runs, by ENTRYPOINT and CMD of the last stage.
 
-    What comes from a base image is not known here. Raises CodeError if the Dockerfile names nothing to run.
+    The settings of base images are unknown here. Raises CodeError if the Dockerfile has no ENTRYPOINT and no CMD.
     """
     path = dockerfile(folder)
     stage, stages = _Stage(), dict[str, _Stage]()
@@ -143,7 +146,7 @@ def dockerfile_entry(folder: Path) -> tuple[str, ...]:
 
 
 def _instructions(text: str) -> list[tuple[str, str]]:
-    """Instructions and their text, without comments, continued lines joined, bodies of here-documents left out."""
+    """The instructions with their texts: without comments, with continued lines joined, without here-documents."""
     found: list[tuple[str, str]] = []
     directive = _ESCAPE.match(text)
     escape = directive[1] if directive else "\\"

@@ -1,7 +1,7 @@
-"""The types that a project brings along: those of its `schemas` folders, and those that triggers carry.
+"""The event types of a project: those in `schemas` folders, and those in the triggers of functions.
 
-One rule: the type of a trigger has the version that its schema says (`x-stepwell-v`, or what its `v` must be), else one
-that is named by its content, so that whoever changes the schema makes a new version.
+The version of a trigger's type is the one in the schema (`x-stepwell-v`, or the constant that `v` must have). Without
+one, the version is derived from the schema's content, so that a changed schema is a new version.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ Placer = Callable[[Pointer, str], PlacedProblem]
 
 @dataclass(frozen=True, slots=True)
 class ProjectTypes:
-    """`types`: the versions of each, in their order. `problems`: files that hold none; `warnings`: as `schemas` has.
-    `placers`: say where something stands in the schema of a version, by its name and version."""
+    """`types`: oldest version first.
+
+    `problems`, `warnings`: see `schemas.FoundTypes`. `placers`: by name and version, a function that gives the file,
+    line and column of a place in the schema.
+    """
 
     types: list[TypeVersion]
     problems: list[PlacedProblem]
@@ -33,12 +36,12 @@ class ProjectTypes:
     placers: Mapping[tuple[str, str], Placer]
 
     def placed(self, version: TypeVersion, problem: Problem) -> PlacedProblem:
-        """A problem at a place in a version's schema."""
+        """The problem with the file, line and column in the version's schema."""
         return self.placers[version.name, version.version](problem.pointer, problem.message)
 
 
 def project_types(paths: Iterable[Path], functions: Iterable[LoadedFunction]) -> ProjectTypes:
-    """The types in `schemas` folders at or below the paths, and those of the triggers of these functions."""
+    """The types in `schemas` folders at or below the paths, and those of these functions' triggers."""
     found = find_types(paths)
     types = [
         TypeVersion(event_type.name, event_type.v, event_type.schema, _policy(event_type.policy))
@@ -55,9 +58,11 @@ def project_types(paths: Iterable[Path], functions: Iterable[LoadedFunction]) ->
 
 
 def surprises(types: ProjectTypes) -> list[PlacedProblem]:
-    """Where the newest version of a type refuses events that the one before it accepts, and does not say what becomes
-    of them: a server that has the one before will not take it by a plain push."""
-    from stepwell.event_types.changes import refused_by, says_policy, surprise  # with what compares schemas
+    """Problems of types whose newest version refuses events that the version before accepts, without setting a policy.
+
+    A server that has the version before refuses a plain push of such a type.
+    """
+    from stepwell.event_types.changes import refused_by, says_policy, surprise  # imported late: slow to import
 
     found = []
     for name in dict.fromkeys(version.name for version in types.types):

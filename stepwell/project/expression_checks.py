@@ -1,7 +1,7 @@
-"""The expressions of a project's functions, held against the types of the events they speak of.
+"""Checks the expressions of a project's functions against the types of the events that they use.
 
-One rule: an error is what is surely wrong. Nobody holds events against a type whose policy is `off`, so an expression
-that does not fit such a type is only warned of.
+Only certain faults are errors. Events are not checked against a type whose policy is `off`, so an expression that does
+not fit such a type is only a warning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stepwell.project.source import PlacedProblem
 
 
 class RegisteredTypes(Protocol):
-    """What a server knows of types."""
+    """The event types of a server."""
 
     def read_type(self, name: str) -> TypeDetail | None: ...
 
@@ -35,22 +35,24 @@ class CheckedExpressions:
 def check_expressions(
     functions: Iterable[LoadedFunction], types: ProjectTypes, registered: RegisteredTypes | None = None
 ) -> CheckedExpressions:
-    """Hold every expression against the types that a project brings along, and those of the server that it is for: by
-    the versions that count when they are registered there."""
-    from stepwell.event_types.check import check, doubts  # who has no types waits for no CEL
+    """Checks every expression against the types of the project and of the server that it is meant for.
+
+    The version of a type that counts is the one that would count after a push to that server.
+    """
+    from stepwell.event_types.check import check, doubts  # imports CEL, which is slow
     from stepwell.event_types.impact import event_names
 
     found = CheckedExpressions([], [])
     for function in functions:
         definition = function.normalised()
-        its_types = [_Type.of(name, types, registered) for name in sorted(event_names(definition))]
-        known = {stored_type.name: stored_type.schemas() for stored_type in its_types if stored_type.versions}
+        stored_types = [_Type.of(name, types, registered) for name in sorted(event_names(definition))]
+        known = {stored_type.name: stored_type.schemas() for stored_type in stored_types if stored_type.versions}
         in_force = {
             stored_type.name: known[stored_type.name]
-            for stored_type in its_types
+            for stored_type in stored_types
             if stored_type.versions and not stored_type.is_off
         }
-        off = {stored_type.name for stored_type in its_types if stored_type.is_off}
+        off = {stored_type.name for stored_type in stored_types if stored_type.is_off}
         wrong = check(_without_types(definition, off), in_force)
         found.errors.extend(_placed(function, wrong))
         rest = [problem for problem in check(definition, known) if problem not in wrong]
@@ -60,7 +62,7 @@ def check_expressions(
 
 @dataclass(frozen=True, slots=True)
 class _Type:
-    """`versions`: with their schemas, those that have one here already; the newest last."""
+    """`versions`: oldest first, with the schema, or None if it must still be requested from the server."""
 
     name: str
     versions: Mapping[str, Schema | None]
@@ -94,7 +96,7 @@ class _Type:
 
 
 def _without_types(definition: dict[str, Any], off: set[str]) -> dict[str, Any]:
-    """Without the types in triggers that are not in force."""
+    """The definition without the types of triggers that are `off`."""
 
     def is_off(trigger: Mapping[str, Any]) -> bool:
         own = trigger.get("definition", {}).get("def")

@@ -1,4 +1,4 @@
-"""Folders beside functions that hold what belongs to them: event types, rules of webhooks."""
+"""Finds the folders beside functions that hold event types (`schemas`) and rules of webhooks (`webhooks`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from stepwell.project.search import Tree, is_file, is_folder, is_function
 
 
 def folders_called(name: str, paths: Iterable[Path]) -> set[Path]:
-    """The folders of this name at or below each path that are no functions, and none that is in another; and of a
-    function's folder, the one beside it too."""
+    """The folders with this name at or below each path. If a path is a function's folder, also the one beside it.
+
+    Leaves out folders that are functions themselves, and folders inside another folder that is found.
+    """
     tree = Tree.of(paths)
     beside = Tree(path.parent for path in tree if is_file(path))
     folders = [*tree.folders, *beside.folders]

@@ -1,7 +1,7 @@
-"""What git, or a `.stepwellignore`, ignores in a tree of folders, without git being there.
+"""Finds out which files git, or a `.stepwellignore`, ignores in a tree of folders. git need not be installed.
 
-One rule: as git has it, the deepest file that says anything about a path decides, and in it the last pattern that
-matches. `.gitignore` files above the place where the search begins count up to the repository's top.
+As in git, the deepest file with a pattern for a path decides, and within this file the last matching pattern.
+`.gitignore` files above the first searched folder count too, up to the top of the repository.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-GIT, STEPWELL = "git", ".stepwellignore"  # who ignores something
+GIT, STEPWELL = "git", ".stepwellignore"  # the two sources of patterns
 _GIT_FILE = ".gitignore"
 _LARGEST = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """The patterns that hold in one folder, the outermost first: who says so, and where the folder is from there."""
+    """The patterns that apply in one folder, outermost first: patterns, source, and path of the folder from there."""
 
     specs: tuple[tuple[GitIgnoreSpec, str, str], ...] = ()
 
     @staticmethod
     def above(folder: Path) -> Ignored:
-        """What the files above a folder say, up to its repository's top; nothing, if they ignore the folder itself:
-        whoever names it means it."""
+        """The patterns above a folder, up to the top of the repository. Empty if they ignore the folder itself, because
+        the user named it explicitly."""
         place = folder.resolve()
         top = next((parent for parent in (place, *place.parents) if os.path.exists(parent / ".git")), None)  # noqa: PTH110
         if top is None:
@@ -44,7 +44,7 @@ class Ignored:
         return found
 
     def with_files_of(self, folder: Path, names: Iterable[str]) -> Ignored:
-        """What holds in this folder, where things of these names are."""
+        """The patterns that apply in this folder, which has entries with these names."""
         specs = self.specs
         if _GIT_FILE in names:
             specs += _read(folder / _GIT_FILE, GIT)
@@ -53,11 +53,11 @@ class Ignored:
         return Ignored(specs)
 
     def inside(self, name: str) -> Ignored:
-        """What holds in the folder of this name."""
+        """The patterns that apply in the subfolder with this name."""
         return Ignored(tuple((spec, who, f"{place}{name}/") for spec, who, place in self.specs)) if self.specs else self
 
     def by(self, name: str, is_folder: bool) -> str | None:
-        """Who ignores what is called so in this folder; None if nobody does."""
+        """GIT or STEPWELL, whichever pattern ignores this entry of the folder; None if it is not ignored."""
         for spec, who, place in reversed(self.specs):
             value = spec.check_file(f"{place}{name}{'/' if is_folder else ''}").include
             if value is not None:
@@ -76,8 +76,8 @@ def _read(file: Path, who: str) -> tuple[tuple[GitIgnoreSpec, str, str], ...]:
 
 
 def _spec(lines: list[str]) -> GitIgnoreSpec:
-    """The patterns of these lines; git passes over those that are none."""
-    from pathspec import GitIgnoreSpec  # nothing is ignored in many folders
+    """The patterns in these lines. Invalid patterns are left out, as git does."""
+    from pathspec import GitIgnoreSpec  # imported late: many folders have no such file
 
     def is_pattern(line: str) -> bool:
         try:
@@ -93,7 +93,10 @@ def _spec(lines: list[str]) -> GitIgnoreSpec:
 
 
 def _exclude(git: Path) -> Path:
-    """`info/exclude` of a repository. In a second working tree, `.git` is a file that says where the first one is."""
+    """The path of a repository's `info/exclude`.
+
+    In a second working tree, `.git` is a file with the first one's path.
+    """
     try:
         if git.is_file():
             git = git.parent / git.read_text("utf-8").removeprefix("gitdir:").strip()

@@ -1,7 +1,7 @@
-"""Files called inngest.json: definitions that Inngest's first command line wrote, and settings of its dev server.
+"""Files named inngest.json: definitions of Inngest's first command line, or settings of its dev server.
 
-One rule: what such a definition meant there, it means here. A step that names no runtime, and whose folder has a
-Dockerfile, is a container; in files of Stepwell's own names, no runtime means lambda.
+A definition means here what it meant there. A step without a runtime, whose folder has a Dockerfile, is a container. In
+files with Stepwell's own names, a step without a runtime is a lambda step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stepwell.project.code import CodeError, resolve
 from stepwell.project.convention import dockerfile
 
 NAME = "inngest.json"
-PASSED_OVER = "these are settings of Inngest's dev server, and no function"
+PASSED_OVER = "these are settings of Inngest's dev server, not a function"
 _LARGEST = 64 * 1024
 _OF_DEFINITIONS = frozenset({"id", "name", "triggers", "steps"})
 _SETTINGS = frozenset({
@@ -27,7 +27,7 @@ _SETTINGS = frozenset({
 
 
 def is_settings(file: Path) -> bool:
-    """Whether a file holds settings of Inngest's dev server, and no definition."""
+    """Whether a file contains settings of Inngest's dev server, and not a definition."""
     if file.name != NAME:
         return False
     try:
@@ -35,7 +35,7 @@ def is_settings(file: Path) -> bool:
             return False
         data = json.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
-        return False  # what is wrong with it is said when it is loaded
+        return False  # loading the file reports the error
     return isinstance(data, dict) and not _OF_DEFINITIONS & data.keys() and any(map(_is_setting, data))
 
 
@@ -44,7 +44,7 @@ def _is_setting(name: str) -> bool:
 
 
 def with_containers(data: Any, folder: Path) -> Any:
-    """The data of a definition, with the runtime docker for each step that names none and has a Dockerfile."""
+    """The data of a definition, with the runtime docker for each step that has none and has a Dockerfile."""
     if not isinstance(data, dict):
         return data
     steps = {"step-1": {"path": "file://."}} if data.get("steps") in (None, {}) else data["steps"]

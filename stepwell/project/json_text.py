@@ -1,4 +1,4 @@
-"""Definitions written in JSON (RFC 8259, nothing beyond it), with the place of every value."""
+"""Reads definitions written in strict JSON (RFC 8259), with the line and column of every value."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 
 def parse_json(text: str) -> Source:
-    """Read strict JSON. Raises SourceError."""
+    """Reads strict JSON. Raises SourceError."""
     return _Json(text).document()
 
 
 class _Json:
-    """A recursive descent over RFC 8259. Every method takes and leaves `self.at` at the next unread character."""
+    """A recursive-descent parser of RFC 8259. In every method, `self.at` is the index of the next unread character."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -91,7 +91,7 @@ class _Json:
         return result
 
     def another(self, end: str, begun: bool) -> bool:
-        """Whether there is one more entry before `end`; then its first character is the next one."""
+        """Whether there is one more entry before `end`. Leaves `self.at` at the entry's first character."""
         if self.peek() == end:
             self.at += 1
             return False
@@ -108,14 +108,14 @@ class _Json:
         try:
             text, self.at = _STRINGS.raw_decode(self.text, self.at)
         except json.JSONDecodeError as error:
-            what = error.msg.removesuffix(" at").removesuffix(" starting").lower()
-            raise self.error(f"is no valid JSON: {what}", error.pos) from None
+            problem = error.msg.removesuffix(" at").removesuffix(" starting").lower()
+            raise self.error(f"is not valid JSON: {problem}", error.pos) from None
         if not is_whole(text):
             raise self.error(HALF_A_CHARACTER)
         return str(text)
 
     def peek(self) -> str:
-        """The next character that is no blank; empty at the end."""
+        """The next character that is not blank, or "" at the end of the text."""
         blank = _BLANK.match(self.text, self.at)
         self.at = blank.end() if blank else self.at
         return self.text[self.at : self.at + 1]

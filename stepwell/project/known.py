@@ -1,7 +1,7 @@
-"""Functions that were loaded before: they are loaded again only if a file of theirs was changed.
+"""Functions that were loaded before. They are loaded again only if one of their files was changed.
 
-One rule: what `stat` says of a file tells of every write (`ctime`) only if the file was not written a moment before it
-was read, since it could be written again within the same tick of the clock of files.
+A file's `ctime` reveals every write, except one in the same tick of the file system's clock as the read. So a file
+counts as known only if its last write is older than one tick when it is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stepwell.project.load import LoadedFunction, LoadError, load, load_all
 _TICK_NS = 50_000_000
 _NO_CODE = frozenset({".git", "__pycache__", ".stepwell"})
 
-_Stamp = dict[str, tuple[int, int] | None]  # by path: the inode and `ctime`; None: nothing is there
+_Stamp = dict[str, tuple[int, int] | None]  # by path: the inode and `ctime`; None if the path does not exist
 
 
 class KnownFunctions:
@@ -27,7 +27,7 @@ class KnownFunctions:
         self._in_service: dict[str, LoadedFunction] = {}  # by function id
 
     def load_all(self, paths: Iterable[Path]) -> tuple[list[LoadedFunction], list[LoadError]]:
-        """As `load.load_all`, but a function of which nothing was changed is the very one that was answered before."""
+        """Like `load.load_all`, but returns the same object as before for a function whose files did not change."""
         before, self._known = self._known, {}
         return load_all(paths, lambda file: self._load(file, before.get(file)))
 
@@ -43,7 +43,7 @@ class KnownFunctions:
         return function
 
     def is_in_service(self, function: LoadedFunction) -> bool:
-        """Whether this was put into service, and nothing was changed since."""
+        """Whether this function was put into service, and has not changed since."""
         return self._in_service.get(function.definition.id) is function
 
     def put_in_service(self, function: LoadedFunction) -> None:
@@ -51,12 +51,12 @@ class KnownFunctions:
 
 
 def _reads_more(function: LoadedFunction) -> bool:
-    """Whether loading it reads what `_read_by` does not name."""
+    """Whether loading the function reads files that `_read_by` does not list."""
     return bool(function.schemas) or function.file.name == inngest.NAME
 
 
 def _stamp(function: LoadedFunction) -> _Stamp:
-    """What `stat` says of all that loading the function reads."""
+    """The stamp of everything that loading the function reads."""
     return {path: _stat(path) for path in _read_by(function)}
 
 
@@ -65,7 +65,7 @@ def _read_by(function: LoadedFunction) -> Iterator[str]:
     yield from (str(function.file), str(folder), f"{folder}/.stepwellignore")
     for step in function.definition.steps.values():
         if step.path:
-            path = folder / step.path.removeprefix("file://")  # may lead over links
+            path = folder / step.path.removeprefix("file://")  # the path can contain links
             yield from (str(path) for path in (path, *path.parents) if folder in path.parents)
     for code in {step.folder: step for step in function.steps.values()}.values():
         yield str(code.folder)

@@ -1,7 +1,7 @@
-"""Names of files and folders that editors, operating systems and tools leave behind. They are no code.
+"""Names of files and folders that editors, operating systems and tools leave behind. They do not count as code.
 
-They change nothing about what a step does, but they come and go, and a swap file holds text that nobody has saved. The
-hash of code, its copies, what is pushed, the search for functions and the watcher of `stepwell dev` leave them out.
+Such files do not change what a step does, but they come and go, and a swap file contains unsaved text. They are left
+out of the hash of code, of the copies, of a push, of the search for functions, and of what `stepwell dev` watches.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _EDITORS = (
     "*.sw[op]",  # Vim's swap files
     ".*.sw[a-z]",
     ".sw[a-z]",
-    "4913",  # Vim makes it to see whether it can write here
-    ".#*",  # Emacs: locks
-    "#*#",  # Emacs: what is not saved yet
+    "4913",  # Vim creates it to test whether the folder is writable
+    ".#*",  # Emacs: lock files
+    "#*#",  # Emacs: auto-save files
     "flycheck_*",
-    "*___jb_???___",  # JetBrains: written beside the file, and then renamed
+    "*___jb_???___",  # JetBrains: a temporary file that is then renamed
     ".*.kate-swp",
     ".netrwhist",
     ".goutputstream-*",
@@ -29,7 +29,7 @@ _EDITORS = (
 )
 _SYSTEMS = (
     ".DS_Store",
-    "._*",  # macOS: attributes of a file, on disks that have none
+    "._*",  # macOS: a file's attributes, on disks that cannot store them
     ".AppleDB",
     ".AppleDesktop",
     ".AppleDouble",
@@ -61,5 +61,5 @@ _is_leftover = re.compile("|".join(map(translate, (*_EDITORS, *_SYSTEMS, *_TOOLS
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name was left behind by an editor, an operating system or a tool."""
+    """Whether a file or folder with this name is a leftover of an editor, an operating system or a tool."""
     return _is_leftover(name) is not None

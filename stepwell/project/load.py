@@ -1,6 +1,6 @@
-"""Finding functions on disk, and reading one with the code of its steps.
+"""Finds functions on disk, and loads one with the code of its steps.
 
-One rule: everything that is wrong is reported at once, and each problem with the place where it is written.
+All problems of a function are reported at once, each with the file, line and column.
 """
 
 from __future__ import annotations
@@ -34,15 +34,13 @@ class LoadedFunction:
     source: Source
     file: Path
     folder: Path
-    steps: dict[str, StepCode]  # of the steps that have code
-    commands: dict[str, tuple[str, ...]]  # what convention found, for lambda steps that do not say what to run
-    schemas: dict[int, Any] = field(
-        default_factory=dict
-    )  # of the triggers, by number, whose schema stands in a file of its own
+    steps: dict[str, StepCode]  # only steps that have code
+    commands: dict[str, tuple[str, ...]]  # found by convention, for lambda steps without a command
+    schemas: dict[int, Any] = field(default_factory=dict)  # by the trigger's index; only schemas in files of their own
 
     def normalised(self) -> dict[str, Any]:
-        """The normalised definition, with the commands that convention found and the schemas that stood in files: who
-        reads it needs neither convention nor files."""
+        """The normalised definition, with the commands found by convention and the schemas from files, so that a reader
+        needs no other file."""
         data = self.definition.normalised()
         for number, schema in self.schemas.items():
             data["triggers"][number]["definition"]["def"] = schema
@@ -51,7 +49,7 @@ class LoadedFunction:
         return data
 
     def warnings(self) -> list[PlacedProblem]:
-        """What is allowed, and probably not meant."""
+        """Problems that are allowed, but probably not intended."""
         return [self.placed(p.pointer, p.message) for p in self.definition.warnings()]
 
     def placed(self, pointer: Pointer, message: str) -> PlacedProblem:
@@ -62,7 +60,7 @@ class LoadedFunction:
 def find_definitions(paths: Iterable[Path]) -> list[Path]:
     """The definition files at or below each path, sorted.
 
-    Raises LoadError for a path that does not exist, and for a folder with two of them.
+    Raises LoadError if a path does not exist, or if a folder has two definitions.
     """
     files, problems = _search(Tree.of(paths))
     if problems:
@@ -71,7 +69,7 @@ def find_definitions(paths: Iterable[Path]) -> list[Path]:
 
 
 def load(path: Path) -> LoadedFunction:
-    """Load a function from its definition file, or from the folder that holds it. Raises LoadError."""
+    """Loads a function from a definition file, or from the folder that contains it. Raises LoadError."""
     if is_folder(path):
         files, problems = _definitions(path, NAMES)
         if problems:
@@ -84,7 +82,7 @@ def load(path: Path) -> LoadedFunction:
         now = _stamp(path)
         if now == stamp:
             break
-        stamp, function = now, _load(path)  # saved while its code was read: the two may not belong together
+        stamp, function = now, _load(path)  # it was saved while its code was read, so the two may not match
     _, problems = _definitions(path.parent, NAMES)
     if problems and path.name in NAMES:
         raise LoadError(problems)
@@ -104,7 +102,7 @@ def _load(path: Path) -> LoadedFunction:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file is saved."""
+    """Inode, size and modification time: they change when the file is saved."""
     try:
         found = path.stat()
     except OSError:
@@ -115,7 +113,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def load_all(
     paths: Iterable[Path], load_one: Callable[[Path], LoadedFunction] = load
 ) -> tuple[list[LoadedFunction], list[LoadError]]:
-    """Load every function at or below each path; one that cannot be loaded does not keep the others from it."""
+    """Loads every function at or below each path. A function that cannot be loaded does not stop the others."""
     files, problems = _search(Tree.of(paths))
     errors = [LoadError([problem]) for problem in problems]
     loaded: dict[str, LoadedFunction] = {}
@@ -127,7 +125,7 @@ def load_all(
             continue
         other = loaded.setdefault(function.definition.id, function)
         if other is not function:
-            message = f"the id {function.definition.id!r} is taken by {other.file}; give one of them another"
+            message = f"the id {function.definition.id!r} is already used by {other.file}; change one of them"
             errors.append(LoadError([_placed(file, function.source, ("id",), message)]))
     return list(loaded.values()), errors
 
@@ -143,7 +141,7 @@ def _search(tree: Tree) -> tuple[list[Path], list[PlacedProblem]]:
 
 
 def _definitions(folder: Path, names: Container[str]) -> tuple[list[Path], list[PlacedProblem]]:
-    """The definition in a folder with these names; a folder has one."""
+    """The definition file of a folder with these names (at most one), and the problems."""
     files = [folder / name for name in NAMES if name in names and is_file(folder / name)]
     found = [file for file in files if not inngest.is_settings(file)]
     if len(found) < 2:
@@ -153,7 +151,7 @@ def _definitions(folder: Path, names: Container[str]) -> tuple[list[Path], list[
 
 
 def _why_none(folder: Path) -> str:
-    """Why a folder has no definition."""
+    """The reason why a folder has no definition, for a message."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
@@ -162,26 +160,26 @@ def _why_none(folder: Path) -> str:
         if inngest.is_settings(folder / name):
             return f"found no definition: in {name}, {inngest.PASSED_OVER}"
         if name in NAMES:
-            return f"has no definition: {name} is no file, or a link that leads to none"
+            return f"has no definition: {name} is not a file, or a link that does not lead to a file"
         if name.lower() in NAMES:
-            return f"has no definition, but {name!r}; call it {name.lower()}"
+            return f"has no definition, but {name!r}; rename it to {name.lower()}"
     return f"found no definition; add one of {', '.join(NAMES)}"
 
 
 def read_source(path: Path) -> Source:
-    """What a JSON or YAML file holds. Raises LoadError."""
+    """Reads a JSON or YAML file. Raises LoadError."""
 
     def refuse(message: str, line: int = 1, column: int = 1) -> LoadError:
         return LoadError([PlacedProblem(path, line, column, (), message)])
 
     parse: Callable[[str], Source] = parse_json
     if path.suffix != ".json":
-        from stepwell.project.yaml_text import parse_yaml as parse  # who has no YAML waits for no YAML library
+        from stepwell.project.yaml_text import parse_yaml as parse  # imported only if needed: PyYAML is slow to import
     try:
         if not path.is_file() or path.suffix not in (".json", ".yaml", ".yml"):
-            raise refuse("is no definition; name a file that ends in .json, .yaml or .yml, or its folder")
+            raise refuse("is not a definition; name a file that ends in .json, .yaml or .yml, or its folder")
         if path.stat().st_size > _LARGEST:
-            raise refuse("has more than 1 MB; pass what is large to a step in a file of its own")
+            raise refuse("is larger than 1 MB; move large data into files beside the step")
         content = path.read_bytes()
         return parse(content.decode("utf-8-sig"))
     except OSError as error:
@@ -189,7 +187,7 @@ def read_source(path: Path) -> Source:
     except UnicodeDecodeError as error:
         before = content[: error.start]
         column = error.start - before.rfind(b"\n")
-        raise refuse("is not in UTF-8; save it as that", before.count(b"\n") + 1, column) from None
+        raise refuse("is not in UTF-8; save it as UTF-8", before.count(b"\n") + 1, column) from None
     except SourceError as error:
         raise refuse(error.message, error.line, error.column) from None
 
@@ -198,7 +196,7 @@ def _with_code(file: Path, source: Source, definition: Definition) -> LoadedFunc
     steps: dict[str, StepCode] = {}
     commands: dict[str, tuple[str, ...]] = {}
     problems: list[PlacedProblem] = []
-    read: dict[Path, StepCode] = {}  # steps may share their code
+    read: dict[Path, StepCode] = {}  # several steps can have the same code
     for step_id, step in definition.steps.items():
         pointer: Pointer = ("steps", step_id, "path")
         try:
@@ -215,13 +213,13 @@ def _with_code(file: Path, source: Source, definition: Definition) -> LoadedFunc
 
 
 def _schemas(file: Path, source: Source, definition: Definition) -> tuple[dict[int, Any], list[PlacedProblem]]:
-    """The schemas of triggers that stand in files of their own, and what is wrong with these and with all others."""
+    """The schemas that triggers have in files of their own, and the problems of all triggers' schemas."""
     found: dict[int, Any] = {}
     problems: list[PlacedProblem] = []
     for i, trigger in enumerate(definition.triggers):
         if trigger.definition is None or trigger.definition.format == CUE:
             continue
-        from stepwell.project.schemas import read_schema, refuse  # who has no types waits for nothing
+        from stepwell.project.schemas import read_schema, refuse  # imported only if needed: it is slow to import
 
         pointer: Pointer = ("triggers", i, "definition", "def")
         schema = trigger.definition.def_
@@ -238,7 +236,7 @@ def _schemas(file: Path, source: Source, definition: Definition) -> tuple[dict[i
 
 
 def _entry(step_id: str, step: Step, code: StepCode) -> dict[str, tuple[str, ...]]:
-    """What convention has the step run, if the step leaves it to that. Raises CodeError if there is nothing to run."""
+    """The command of a step by convention; empty if the step sets one. Raises CodeError if nothing to run is found."""
     runtime = step.runtime
     if isinstance(runtime, Lambda):
         if runtime.handler is not None:

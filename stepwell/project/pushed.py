@@ -1,6 +1,6 @@
-"""What is pushed of a function: its code without what works only on the machine that made it.
+"""Leaves out of a push the code that works only on the machine that made it.
 
-That is virtual environments of Python, and `node_modules/.bin` unless a step's command names it.
+These are Python's virtual environments, and `node_modules/.bin` unless a step's command names it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ _BIN = "node_modules/.bin"
 
 
 def for_push(function: LoadedFunction) -> LoadedFunction:
-    """The function as it is pushed."""
+    """The function without the files that are not pushed."""
     steps = {step_id: _pushed(function.definition.steps[step_id], code) for step_id, code in function.steps.items()}
     return replace(function, steps=steps)
 
 
 def left_out(function: LoadedFunction) -> list[PlacedProblem]:
-    """The virtual environments that are not pushed: a step that needs one fails elsewhere, so people should know."""
-    found = []
+    """One problem for each virtual environment that is not pushed: a step that needs it fails elsewhere."""
+    problems = []
     for step_id, code in function.steps.items():
         for folder in sorted(_environments(code)):
             message = (
                 f"step `{step_id}`: the virtual environment {folder} works only on this machine, so it is not pushed;"
-                " install what the step needs with `pip install --target .` (name it in .stepwellignore to be quiet)"
+                " install the packages with `pip install --target .` (add the folder to .stepwellignore to hide this)"
             )
-            found.append(function.placed(("steps", step_id, "path"), message))
-    return found
+            problems.append(function.placed(("steps", step_id, "path"), message))
+    return problems
 
 
 def _pushed(step: Step, code: StepCode) -> StepCode:

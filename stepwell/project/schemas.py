@@ -1,8 +1,9 @@
-"""The types of events on disk: the files in `schemas/` folders, which stand beside functions or in their folders.
+"""Event types on disk: the files in `schemas/` folders, beside functions or inside of their folders.
 
-One rule: a file's path says what it is. `schemas/order/placed.2026-11-23.1.schema.json` is version 2026-11-23.1 of
-order/placed: folders are the name's parts, and the version begins at the first part after a dot that begins with a
-digit, or with v and a digit. What cannot be written so stands in the schema, as `x-stepwell-event` and `x-stepwell-v`.
+A file's path gives the name and version of the type. `schemas/order/placed.2026-11-23.1.schema.json` is version
+2026-11-23.1 of order/placed: the folders are the parts of the name. The version starts at the first part after a dot
+that begins with a digit, or with v and a digit. A name or version that a path cannot express is given in the schema, as
+`x-stepwell-event` and `x-stepwell-v`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One version of an event's type. `policy` is None if the file does not say it."""
+    """One version of an event's type. `policy` is None if the file does not set it."""
 
     name: str
     v: str
@@ -48,14 +49,17 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class FoundTypes:
-    """`types`: by name, the newest version last. `warnings`: files that look like types, and are none."""
+    """`types`: sorted by name, then oldest version first.
+
+    `warnings`: files that look like types, but have no version.
+    """
 
     types: list[EventType]
     problems: list[PlacedProblem]
     warnings: list[PlacedProblem]
 
     def by_name(self) -> dict[str, list[EventType]]:
-        """The versions of each event, the newest last."""
+        """The versions of each event type, oldest first."""
         found: dict[str, list[EventType]] = {}
         for event_type in self.types:
             found.setdefault(event_type.name, []).append(event_type)
@@ -63,7 +67,10 @@ class FoundTypes:
 
 
 def find_types(paths: Iterable[Path]) -> FoundTypes:
-    """The types in the `schemas` folders at or below each path; and of a function's folder, those beside it too."""
+    """Reads the types in `schemas` folders at or below each path.
+
+    If a path is a function's folder, also those beside it.
+    """
     types: dict[tuple[str, str], EventType] = {}
     problems: list[PlacedProblem] = []
     warnings: list[PlacedProblem] = []
@@ -78,14 +85,15 @@ def find_types(paths: Iterable[Path]) -> FoundTypes:
                 continue
             if event_type is None:
                 name = f"{file.name.removesuffix(SUFFIX)}.1{SUFFIX}"
-                message = f"has no version in its name, so it is no event's type; call it {name}"
+                message = f"has no version in its name, so it is not read as an event type; rename it to {name}"
                 warnings.append(PlacedProblem(file, 1, 1, (), message))
                 continue
             other = types.setdefault((event_type.name, event_type.v), event_type)
             if other is not event_type and other.schema != event_type.schema:
                 problems.append(
                     event_type.placed(
-                        (), f"{event_type.name} {event_type.v} is another schema in {other.file}; remove one of them"
+                        (),
+                        f"{event_type.name} {event_type.v} has a different schema in {other.file}; remove one of them",
                     )
                 )
     return FoundTypes(
@@ -94,7 +102,10 @@ def find_types(paths: Iterable[Path]) -> FoundTypes:
 
 
 def read_type(file: Path, folder: Path) -> EventType | None:
-    """The type in a file below a `schemas` folder; None if its name has no version. Raises LoadError."""
+    """Reads the type in a file below a `schemas` folder.
+
+    Returns None if there is no version in the name. Raises LoadError.
+    """
     source = read_schema(file)
     schema = source.data
     given = schema if isinstance(schema, dict) else {}
@@ -109,15 +120,15 @@ def read_type(file: Path, folder: Path) -> EventType | None:
 
 
 def read_schema(file: Path) -> Source:
-    """A schema in a file. Raises LoadError with all that is wrong with it."""
+    """Reads a schema from a file. Raises LoadError with all problems of the file."""
     try:
         if file.stat().st_size > _LARGEST:
-            raise SourceError("has more than 1 MB; leave out what no reader of the event needs", 1, 1)
+            raise SourceError("is larger than 1 MB; leave out what the readers of the event do not need", 1, 1)
         source = parse_json(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise LoadError([PlacedProblem(file, 1, 1, (), f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
-        raise LoadError([PlacedProblem(file, 1, 1, (), "is not in UTF-8; save it as that")]) from None
+        raise LoadError([PlacedProblem(file, 1, 1, (), "is not in UTF-8; save it as UTF-8")]) from None
     except SourceError as error:
         raise LoadError([PlacedProblem(file, error.line, error.column, (), error.message)]) from None
     if problems := refuse(source.data, file, source, ()):
@@ -126,7 +137,7 @@ def read_schema(file: Path) -> Source:
 
 
 def refuse(schema: Any, file: Path, source: Source, at: Pointer) -> list[PlacedProblem]:
-    """Why what stands at a place of a file cannot be the schema of an event."""
+    """The reasons why the value at a place of a file cannot be the schema of an event."""
     try:
         check_schema(schema)
     except BadSchema as bad:
@@ -137,7 +148,7 @@ def refuse(schema: Any, file: Path, source: Source, at: Pointer) -> list[PlacedP
 
 
 def version_key(v: str) -> list[tuple[int, int, str]]:
-    """Sorts versions as people do: 2026-11-23.2 before 2026-11-23.10."""
+    """A sort key for versions that compares numbers as numbers: 2026-11-23.2 comes before 2026-11-23.10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", v) if part]
 
 
@@ -147,15 +158,15 @@ def _about(pointer: Pointer, message: str) -> str:
 
 def _event(name: Any) -> str:
     if not isinstance(name, str) or not 1 <= len(name) <= 256:
-        raise ValueError(f"{shown(name)} is no event's name; it is a text of 1 to 256 characters")
+        raise ValueError(f"{shown(name)} is not an event name; write a text of 1 to 256 characters")
     if name.startswith("stepwell/"):
-        raise ValueError("events whose names begin with stepwell/ are the engine's own, and need no type")
+        raise ValueError("event names that begin with stepwell/ are reserved for the engine, and need no type")
     return field_validators.exact_event(name)
 
 
 def _version(v: Any) -> str:
     if not isinstance(v, str) or not 1 <= len(v) <= 128 or _CONTROL.search(v):
-        raise ValueError(f"{shown(v)} is no version; it is a text of 1 to 128 characters, such as 2026-11-23.1")
+        raise ValueError(f"{shown(v)} is not a version; write a text of 1 to 128 characters, such as 2026-11-23.1")
     return v
 
 

@@ -1,7 +1,8 @@
-"""Looking for functions below folders: which folders are searched, and which are not.
+"""Searches folders for functions.
 
-One rule: what is named is searched, whatever its name and whatever ignores it. Below that, hidden folders, those of
-tools and builds, and all that git or a `.stepwellignore` ignores are passed over. git itself is not needed for this.
+A path that the user names is always searched, even if it is hidden or ignored. Below such a path, these are skipped:
+hidden folders, folders of tools and builds, and everything that git or a `.stepwellignore` ignores. git need not be
+installed.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from stepwell.project.source import PlacedProblem
 NAMES = ("stepwell.json", "stepwell.yaml", "stepwell.yml", "inngest.json")
 _OF_TOOLS = frozenset({"node_modules", "bower_components", "site-packages", "__pycache__", "__pypackages__"})
 _OF_BUILDS = frozenset({"build", "dist", "cdk.out"})
-_MADE = frozenset({"schemas", "webhooks"})  # git may ignore them: programs make them, as they make code
-_ENVIRONMENT = "pyvenv.cfg"  # it makes a folder a virtual environment
-_MOST = 300_000
+_MADE = frozenset({"schemas", "webhooks"})  # searched although git ignores them: programs may generate them
+_ENVIRONMENT = "pyvenv.cfg"  # a folder with this file is a virtual environment
+_MOST = 300_000  # files and folders
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
     path: Path
-    names: frozenset[str]  # of all that is in it
+    names: frozenset[str]  # of all its entries
 
     @property
     def is_function(self) -> bool:
@@ -38,10 +39,10 @@ class Folder:
 
 
 class Tree:
-    """What is found at and below some paths, by one walk; links are followed if a function is at their end.
+    """All folders at and below some paths, found by one walk. Links are followed if they lead to a function.
 
-    `folders`: those that were searched. `linked`: where the links lead that were followed. `problems`: what could not
-    be searched. `passed_over`: definitions that were seen and are not used, with the reason.
+    `folders`: the folders that were searched. `linked`: the targets of the links that were followed. `problems`: paths
+    that could not be searched. `passed_over`: definitions that were found and are not used, with the reason.
     """
 
     def __init__(self, paths: Iterable[Path], most: int = _MOST) -> None:
@@ -50,7 +51,7 @@ class Tree:
         self.linked: list[Path] = []
         self.problems: list[PlacedProblem] = []
         self.passed_over: list[PlacedProblem] = []
-        self._seen: set[tuple[int, int]] = set()
+        self._visited: set[tuple[int, int]] = set()  # device and inode of each folder
         self._left = self._most = most
         for path in self.paths:
             if is_folder(path):
@@ -62,7 +63,7 @@ class Tree:
 
     @staticmethod
     def of(paths: Iterable[Path]) -> Tree:
-        """The tree of these paths; itself, if it is one."""
+        """The tree of these paths; `paths` itself if it is already a Tree."""
         return paths if isinstance(paths, Tree) else Tree(paths)
 
     def __iter__(self) -> Iterator[Path]:
@@ -72,16 +73,17 @@ class Tree:
         folders = [(top, Ignored.above(top), False)]
         links: list[Path] = []
         while folders or links:
-            if not folders:  # when all real folders were searched: what is also there without a link is found there
+            if not folders:  # links come last, so that a folder that also has a real path is found by the real path
                 link = links.pop()
                 self.linked.append(link.resolve())
                 folders.append((link, Ignored(), False))
-            folder, above, is_code = folders.pop()  # in a function, `.stepwellignore` says what is no code
+            folder, above, is_code = folders.pop()  # inside a function, `.stepwellignore` excludes code, not folders
             entries = self._entries(folder)
             if self._left < 0:
-                cure = "name the folders of your functions, or name in .stepwellignore what holds none"
+                cure = "name the folders of your functions, or list in .stepwellignore the folders that contain none"
                 self._problem(
-                    top, f"is too much to search: {self._most:,} files and folders, and more in {folder}; {cure}"
+                    top,
+                    f"is too large to search: more than {self._most:,} files and folders, the last in {folder}; {cure}",
                 )
                 return
             names = frozenset(entry.name for entry in entries)
@@ -102,7 +104,7 @@ class Tree:
     def _without_ignored(self, folder: Path, names: frozenset[str], ignored: Ignored) -> frozenset[str]:
         out = {name: who for name in names.intersection(NAMES) if (who := ignored.by(name, is_folder=False))}
         for name, who in out.items():
-            self._pass_over(folder / name, f"{who} ignores it; name its folder to have it anyway")
+            self._pass_over(folder / name, f"{who} ignores it; name the folder explicitly to use it")
         return names.difference(out)
 
     def _without_settings(self, folder: Path, names: frozenset[str]) -> frozenset[str]:
@@ -112,16 +114,18 @@ class Tree:
         return names.difference(file.name for file in files)
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What is in a folder; nothing if it was searched before."""
+        """The entries of a folder; empty if the folder was visited before."""
         try:
             found = folder.stat()
-            if (found.st_dev, found.st_ino) in self._seen:
+            if (found.st_dev, found.st_ino) in self._visited:
                 return []
-            self._seen.add((found.st_dev, found.st_ino))
+            self._visited.add((found.st_dev, found.st_ino))
             with os.scandir(folder) as scan:
                 entries = list(islice(scan, self._left + 1))
         except OSError as error:
-            self._problem(folder, f"cannot be read ({error.strerror}), so nothing in it is found; make it readable")
+            self._problem(
+                folder, f"cannot be read ({error.strerror}), so functions in it are not found; make it readable"
+            )
             return []
         self._left -= len(entries)
         return entries
@@ -129,15 +133,15 @@ class Tree:
     def _look_at_names(self, folder: Path, names: frozenset[str]) -> None:
         for name in names:
             if name in NAMES and os.path.islink(folder / name) and not is_file(folder / name):  # noqa: PTH114
-                self._problem(folder / name, "is a link that leads to no file; correct or remove it")
+                self._problem(folder / name, "is a link that does not lead to a file; correct or remove it")
             elif name not in NAMES and name.lower() in NAMES and not is_file(folder / name.lower()):
-                self._pass_over(folder / name, f"definitions are called in small letters; call it {name.lower()}")
+                self._pass_over(folder / name, f"names of definitions are lower case; rename it to {name.lower()}")
 
     def _is_passed_over(self, entry: os.DirEntry[str], ignored: Ignored) -> bool:
         if entry.name.startswith(".") or entry.name in _OF_TOOLS or is_leftover(entry.name):
             return True
         if entry.name in _OF_BUILDS or entry.name.endswith((".egg-info", ".dist-info")):
-            why = f"folders called {entry.name} hold what builds make"
+            why = f"folders named {entry.name} contain build output"
         elif who := ignored.by(entry.name, is_folder=not entry.is_symlink()):
             if who == GIT and entry.name in _MADE:
                 return False
@@ -145,23 +149,23 @@ class Tree:
         else:
             return False
         for file in filter(is_file, (Path(entry.path, name) for name in NAMES)):
-            self._pass_over(file, f"{why}; name its folder to have it anyway")
+            self._pass_over(file, f"{why}; name the folder explicitly to use it")
         return True
 
     def _pass_over(self, file: Path, why: str) -> None:
-        self.passed_over.append(PlacedProblem(file, 1, 1, (), f"is passed over: {why}"))
+        self.passed_over.append(PlacedProblem(file, 1, 1, (), f"is skipped: {why}"))
 
     def _problem(self, path: Path, message: str) -> None:
         self.problems.append(PlacedProblem(path, 1, 1, (), message))
 
 
 def is_file(path: Path) -> bool:
-    """As `Path.is_file`, which raises PermissionError before Python 3.14."""
+    """Like `Path.is_file`, but never raises PermissionError, as that does before Python 3.14."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_function(folder: Path) -> bool:
-    """Whether a folder holds a definition."""
+    """Whether a folder contains a definition."""
     return any(is_file(folder / name) and not is_settings(folder / name) for name in NAMES)
 
 

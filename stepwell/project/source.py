@@ -1,7 +1,7 @@
-"""What reading a definition file gives: plain data, and where in the text each value stands.
+"""The result of reading a definition file: plain data, and the line and column of each value.
 
-One rule: text is data. No tag is executed, keys are always text, nothing that is ambiguous (a key given twice) is
-accepted, and neither depth nor aliases can make a small text large.
+Definition files can come from strangers, so reading one is safe. No tag is executed, keys are always text, and
+ambiguous text (a key given twice) is refused. Limits on depth and aliases keep a small text from becoming large data.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from stepwell.core.terminal_text import one_line
 
 DEEPEST = 64
 TOO_DEEP = f"is nested more than {DEEPEST} deep; nothing in a definition needs that"
-HALF_A_CHARACTER = "holds half a surrogate pair, which is no character; remove it"
+HALF_A_CHARACTER = "contains half a surrogate pair, which is not a character; remove it"
 EMPTY = "is empty; a definition has an id, triggers and steps"
 
 
 class SourceError(ValueError):
-    """The text is not what it should be, at this line and column (both from 1): the problem, and its cure."""
+    """The text is wrong at this line and column (both from 1).
+
+    The message has the problem, and the cure if there is one.
+    """
 
     def __init__(self, problem: str, line: int, column: int, cure: str = "") -> None:
         self.problem, self.message = problem, f"{problem}; {cure}" if cure else problem
@@ -31,15 +34,17 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`places`: the (line, column) of every value, from 1: of its key in an object, of itself in a list. `written`: how
-    values that are no text are written, where the value does not tell: `0755` is the number 755."""
+    """`places`: the (line, column) of every value, from 1; for a value in an object, the place of the key.
+
+    `written`: the original spelling of values that are not text, where it can differ: `0755` is read as the number 755.
+    """
 
     data: Any
     places: dict[Pointer, tuple[int, int]]
     written: dict[Pointer, str] = field(default_factory=dict)
 
     def place(self, pointer: Pointer) -> tuple[int, int]:
-        """Where `pointer` stands; where its nearest parent stands if it is not in the text."""
+        """The (line, column) of `pointer`. If it is not in the text, the place of the nearest parent."""
         while pointer and pointer not in self.places:
             pointer = pointer[:-1]
         return self.places.get(pointer, (1, 1))
@@ -55,11 +60,11 @@ class PlacedProblem:
 
     def __str__(self) -> str:
         text = f"{self.file}:{self.line}:{self.column}: {self.message}"
-        return one_line(text.encode(errors="backslashreplace").decode())  # a file's name may be any bytes
+        return one_line(text.encode(errors="backslashreplace").decode())  # a file's name can contain any bytes
 
 
 class LoadError(Exception):
-    """A function cannot be loaded; `problems` holds everything that is wrong, in the order of the file."""
+    """A function cannot be loaded. `problems` contains all problems, in the order of the file."""
 
     def __init__(self, problems: list[PlacedProblem]) -> None:
         super().__init__("\n".join(map(str, problems)))

@@ -1,7 +1,7 @@
-"""The rules of webhooks on disk: the files in `webhooks/` folders, which stand beside functions or in their folders.
+"""The rules of webhooks on disk: the files in `webhooks/` folders, beside functions or inside of their folders.
 
-One rule: a file's name is its webhook's, as in `webhooks/github.yaml`. A folder of that name among a function's code is
-not meant.
+The file's name is the webhook's name: `webhooks/github.yaml` is the webhook github. A folder named `webhooks` deeper in
+a function's code is not read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SUFFIXES = frozenset({".json", ".yaml", ".yml"})
 
 @dataclass(frozen=True, slots=True)
 class WebhookFile:
-    """A rule, as it is kept. `warnings`: what is allowed, and probably not meant."""
+    """The rule of one webhook. `warnings`: things that are allowed, but probably not intended."""
 
     name: str
     rule: dict[str, Any]
@@ -33,7 +33,7 @@ class WebhookFile:
 
 @dataclass(frozen=True, slots=True)
 class FoundWebhooks:
-    """`webhooks`: by name. `problems`: files that hold none."""
+    """`webhooks`: sorted by name. `problems`: of the files that could not be read."""
 
     webhooks: list[WebhookFile]
     problems: list[PlacedProblem]
@@ -44,7 +44,10 @@ class FoundWebhooks:
 
 
 def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
-    """The rules in the `webhooks` folders at or below each path; and of a function's folder, those beside it too."""
+    """Reads the rules in `webhooks` folders at or below each path.
+
+    If a path is a function's folder, also those beside it.
+    """
     paths = Tree.of(paths)
     found: dict[str, WebhookFile] = {}
     problems: list[PlacedProblem] = []
@@ -63,14 +66,14 @@ def find_webhooks(paths: Iterable[Path]) -> FoundWebhooks:
                 continue
             other = found.setdefault(webhook_file.name, webhook_file)
             if other is not webhook_file:
-                message = f"the webhook {webhook_file.name} stands in {other.file}, too; remove one of them"
+                message = f"the webhook {webhook_file.name} is also defined in {other.file}; remove one of them"
                 problems.append(PlacedProblem(file, 1, 1, (), message))
     return FoundWebhooks([found[name] for name in sorted(found)], problems)
 
 
 def read_webhook(file: Path) -> WebhookFile:
-    """The rule in a file. Raises LoadError with all that is wrong with it."""
-    from stepwell.core.definition.definition import DefinitionError  # who has no webhooks waits for none of this
+    """Reads the rule in a file. Raises LoadError with all problems of the file."""
+    from stepwell.core.definition.definition import DefinitionError  # imported only where webhooks are used: it is slow
     from stepwell.core.webhooks.definition import parse_webhook, warnings
 
     source = read_source(file)
@@ -84,7 +87,7 @@ def read_webhook(file: Path) -> WebhookFile:
 
 
 def _is_code(folder: Path, paths: Iterable[Path]) -> bool:
-    """Whether it lies in a function's folder, and deeper than beside the definition."""
+    """Whether the folder is part of a function's code, that is, deeper than beside the definition."""
     tops = {path.parent if path.is_file() else path for path in paths}
     above = [parent for parent in folder.parents[1:] if any(top == parent or top in parent.parents for top in tops)]
     return any(map(is_function, above))

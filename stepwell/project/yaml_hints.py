@@ -1,6 +1,6 @@
-"""What is probably meant by a line that YAML reads otherwise, or not at all.
+"""Suggests a cure for a line that YAML reads differently than the author meant, or cannot read.
 
-One rule: a cure is tried before it is told. What is named here, written in place of what stands there, is read.
+Every cure is tested before it is suggested: the text with the cured line is parsed again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from stepwell.project.source import SourceError
 
-_LARGEST = 64 * 1024  # of a text that is read again for each cure that is tried
+_LARGEST = 64 * 1024  # characters of a text; it is parsed again for each cure that is tried
 _MOST_TRIED = 12
 _HEAD = r"\s*(?:-\s+)*"
 _KEY = r"[\w$.-]+:\s+"
@@ -25,7 +25,7 @@ _NO_SPACE = re.compile(rf"(?P<head>{_HEAD}[\w$-]+):(?P<value>[^\s:/].*)\Z")
 
 
 def with_hint(text: str, error: SourceError, parse: Callable[[str], object]) -> SourceError:
-    """The error, with a cure for its line if one is found."""
+    """The error, with a cure for the line if one works."""
     if len(text) > _LARGEST:
         return error
     lines, last = text.split("\n"), error.line - 1
@@ -39,7 +39,7 @@ def with_hint(text: str, error: SourceError, parse: Callable[[str], object]) -> 
 
 
 def _is_read(text: str, number: int, parse: Callable[[str], object]) -> bool:
-    """Whether nothing is wrong any more up to and with this line."""
+    """Whether the text has no error up to and including this line."""
     try:
         parse(text)
     except SourceError as error:
@@ -48,7 +48,7 @@ def _is_read(text: str, number: int, parse: Callable[[str], object]) -> bool:
 
 
 def _cures(line: str) -> Iterator[tuple[str, str]]:
-    """What may be meant by a line: in words, and the line that says so."""
+    """Possible cures of a line: each in words, with the cured line."""
     indent = line[: len(line) - len(line.lstrip())]
     if "\t" in indent:
         yield "YAML is indented with spaces; replace the tab", indent.replace("\t", "  ") + line.lstrip()
@@ -76,7 +76,7 @@ def _spaces(line: str) -> Iterator[tuple[str, str]]:
 
 
 def in_quotes(text: str) -> str:
-    """A text as YAML reads it as that text."""
+    """The text in quotes, so that YAML reads exactly this text."""
     if '"' not in text and "\\" not in text:
         return f'"{text}"'
     return f"'{text}'" if "'" not in text else json.dumps(text, ensure_ascii=False)

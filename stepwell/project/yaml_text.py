@@ -1,6 +1,6 @@
-"""Definitions written in YAML, with the place of every value.
+"""Reads definitions written in YAML, with the line and column of every value.
 
-One rule: a YAML text means what the same text would mean as JSON; what YAML adds (tags, types, merging) is refused.
+A YAML text means what the same text would mean as JSON. Features that only YAML has (tags, types, merging) are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_VALUES = 200_000
 
 
 def parse_yaml(text: str) -> Source:
-    """Read one YAML 1.2 document of JSON's types: `on`, `yes` and dates are text. Raises SourceError."""
+    """Reads one YAML 1.2 document with JSON's types: `on`, `yes` and dates are text. Raises SourceError."""
     try:
         return _parse(text)
     except SourceError as error:
@@ -39,7 +39,7 @@ def _parse(text: str) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise SourceError(f"is no valid YAML: {error.problem or error.context}", line, column) from None
+        raise SourceError(f"is not valid YAML: {error.problem or error.context}", line, column) from None
     except ReaderError as error:
         raise SourceError(*_unreadable(text, error)) from None
     if node is None:
@@ -50,12 +50,12 @@ def _parse(text: str) -> Source:
 def _unreadable(text: str, error: ReaderError) -> tuple[str, int, int]:
     before = text[: error.position]
     character = f"U+{ord(text[error.position]):04X}"
-    message = f"holds the character {character}, which YAML does not allow; remove it"
+    message = f"contains the character {character}, which YAML does not allow; remove it"
     return message, before.count("\n") + 1, error.position - before.rfind("\n")
 
 
 class _Resolver(BaseResolver):
-    """YAML 1.2's core schema: what a plain scalar means (YAML 1.1 makes booleans of `on`, `off`, `yes` and `no`)."""
+    """The plain scalars of YAML 1.2's core schema. (YAML 1.1 reads `on`, `off`, `yes` and `no` as booleans.)"""
 
 
 for _tag, _first, _form in (
@@ -69,7 +69,7 @@ for _tag, _first, _form in (
 
 
 class _Composer(Reader, Scanner, Parser, Composer, _Resolver):
-    """PyYAML's composer, with a limit to the depth of what it builds recursively."""
+    """PyYAML's composer with a limit on depth, because it builds nested values recursively."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -84,7 +84,7 @@ class _Composer(Reader, Scanner, Parser, Composer, _Resolver):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if self.depth > DEEPEST:
             raise _at(event.start_mark, TOO_DEEP)
-        if getattr(event, "tag", None) == "!":  # which would be left out of `! response.ok`
+        if getattr(event, "tag", None) == "!":  # PyYAML drops this tag, so `! response.ok` would lose the `!`
             raise _tagged(event.start_mark, "!")
         node: Node | None = super().compose_node(parent, index)
         if isinstance(event, ScalarEvent) and event.anchor and event.implicit[0] and not event.value:  # `if: &x`
@@ -98,7 +98,7 @@ def _at(mark: Any, problem: str, cure: str = "") -> SourceError:
 
 
 def _tagged(mark: Any, tag: str) -> SourceError:
-    return _at(mark, f"has the tag `{tag[:100]}`, as YAML reads what begins with `!`", "remove it")
+    return _at(mark, f"has the tag `{tag[:100]}`, because YAML reads a leading `!` as a tag", "remove it")
 
 
 def _integer(text: str) -> int:
@@ -120,7 +120,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
 
 
 class _Plain:
-    """Nodes to plain data. Aliases are copied, so their number is bounded by that of all values."""
+    """Turns YAML nodes into plain data. Aliases are copied, and each copy counts towards the limit of values."""
 
     def __init__(self) -> None:
         self.places: dict[Pointer, tuple[int, int]] = {}
@@ -134,7 +134,7 @@ class _Plain:
     def value(self, node: Node, pointer: Pointer) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise _at(node.start_mark, f"has more than {MOST_VALUES:,} values, counting aliases; write it smaller")
+            raise _at(node.start_mark, f"has more than {MOST_VALUES:,} values, counting aliases; shorten it")
         if len(pointer) > DEEPEST:
             raise _at(node.start_mark, TOO_DEEP)
         if isinstance(node, MappingNode) and node.tag == "tag:yaml.org,2002:map":
@@ -150,7 +150,7 @@ class _Plain:
         for key_node, value_node in node.value:
             mark, key = key_node.start_mark, key_node.value
             if not isinstance(key_node, ScalarNode):
-                raise _at(mark, "has a key that is no text", "write it in quotes")
+                raise _at(mark, "has a key that is not text", "write it in quotes")
             if not is_whole(key):
                 raise _at(mark, HALF_A_CHARACTER)
             if key in result:
@@ -171,4 +171,4 @@ class _Plain:
         try:
             return _SCALARS[node.tag](node.value)
         except (ValueError, KeyError):
-            raise _at(node.start_mark, f"{node.value[:60]!r} is not what its tag says, or is too long") from None
+            raise _at(node.start_mark, f"{node.value[:60]!r} does not match its tag, or is too long") from None

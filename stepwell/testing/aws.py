@@ -1,6 +1,6 @@
-"""Stepwell on AWS, for tests: every handler through its real entry point, on moto, with steps on the real Runtime API.
+"""Stepwell on AWS for tests: every handler through the real entry point, on moto, and steps on the real Runtime API.
 
-Messages are delivered one batch after the other, in the test's own thread; time stands still and is moved by `travel`.
+Messages are delivered in the test's own thread, one batch after the other. The clock stands still until `travel`.
 """
 
 from __future__ import annotations
@@ -44,16 +44,19 @@ from stepwell.testing.platform import PATIENCE_S, Answer, Json, Refused
 from stepwell.testing.projects import Project, project_at
 from stepwell.testing.pushing import push_project
 
-# Those that are called in this process.
+# The handlers that are called in this process.
 HANDLERS = tuple(function.name for function in FUNCTIONS if not isinstance(function.trigger, EngineInvocation))
 
 
 class AwsStepwell(Decisions):
-    """Implements `platform.Stepwell` in an empty account. `emulator` and `host` may be used by many, one by one.
-    `unkindness`: what the account does that AWS may do; None: it is as kind as AWS mostly is."""
+    """Implements `platform.Stepwell` in an empty account.
+
+    `emulator` and `host` can be reused, by one object at a time. `unkindness`: the faults that the account injects;
+    None injects no faults.
+    """
 
     name = "aws"
-    parallelism = 4  # steps that a test may have at a time without waiting for Lambda's concurrency
+    parallelism = 4  # steps that a test may run at a time without reaching Lambda's concurrency
 
     def __init__(
         self, emulator: Emulator, host: LambdaHost, *, unkindness: Unkindness | None = None, **settings: Any
@@ -69,20 +72,20 @@ class AwsStepwell(Decisions):
         self.cold_start()
 
     def _make(self, settings: Mapping[str, Any]) -> tuple[Resources, str]:
-        """A new environment in an empty account, and a key of its API. Made once in a process, then copied."""
+        """Creates an environment in an empty account, and an API key. Made once in a process, then copied."""
         resources = provision(self._emulator.region, self._emulator.account, **settings)
         return resources, KeyStore(resources).create(KeyScope.MANAGE, "tests", self._emulator.now)[1]
 
     def close(self) -> None:
-        """Raises AssertionError if answers were lost that no test has asked for."""
+        """Ends all steps. Raises AssertionError if outcomes were lost, unless the test asked for the loss."""
         self._host.restart()
         self._emulator.unkindness = None
         os.environ.pop(VARIABLE, None)
         lost = self._host.take_undelivered()
-        assert not lost, f"Lambda could not deliver answers of steps, so they were lost: {lost}"
+        assert not lost, f"Lambda could not deliver the records of steps' outcomes to their destinations: {lost}"
 
     def cold_start(self) -> None:
-        """New processes of all Lambdas: nothing is in their memory."""
+        """Starts new processes of all Lambdas, with nothing in memory."""
         forget_process()
         for name in HANDLERS:
             sys.modules.pop(f"stepwell.aws.lambdas.{name}", None)
@@ -90,10 +93,10 @@ class AwsStepwell(Decisions):
         self._pollers = Pollers(self._emulator, self.resources, lambda name: self._handlers[name], self._unkindness)
 
     def _as_caller(self) -> AbstractContextManager[None]:
-        """Requests to AWS for which somebody waits."""
+        """Marks requests to AWS as made by a caller who waits for the answer, such as the API or a push."""
         return nullcontext() if self._unkindness is None else self._unkindness.acting(CALLER)
 
-    # --- words -----------------------------------------------------------------------------------------------------
+    # --- functions and events --------------------------------------------------------------------------------------
 
     def deploy(self, path: Path | str) -> Any:
         project = project_at(path)
@@ -109,7 +112,7 @@ class AwsStepwell(Decisions):
         guard: bool = False,
         message: str = "",
     ) -> Json:
-        """As `stepwell push` does; the function's version and routing."""
+        """Pushes a function as `stepwell push` does. Returns the version and the routing."""
         release = Release(message=message, weight=canary, sticky=sticky, guarded=guard)
         try:
             release.check()
@@ -122,11 +125,11 @@ class AwsStepwell(Decisions):
     def _push(self, project: Project, release: Release) -> dict[str, int]:
         pushed = push_project(self.resources, self._emulator, project, release, self._prepare)
         if pushed.is_partly_old:
-            self.cold_start()  # warm Lambdas ask once a minute what runs a version that they know
+            self.cold_start()  # a warm Lambda caches for a minute what executes the steps of a version
         return pushed.live
 
     def _prepare(self, wanted: Sequence[Wanted]) -> None:
-        """What has to be there before this is pushed. Raises Refused."""
+        """Makes what must exist before these functions are pushed. Raises Refused."""
 
     def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
         event = {"name": name, "data": data or {}, "user": user or {}, **envelope}
@@ -165,7 +168,7 @@ class AwsStepwell(Decisions):
         return [self.peek(run["id"]) for run in self._all(f"/v1/runs?{of}&")]
 
     def run_of(self, event_id: str) -> str:
-        """The id of an event's only run, while things still move."""
+        """The id of the event's only run, without settling first."""
         (run,) = self._all(f"/v1/runs?event={quote(event_id, safe='')}&")
         run_id: str = run["id"]
         return run_id
@@ -180,7 +183,7 @@ class AwsStepwell(Decisions):
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + PATIENCE_S
         while not until(run := self.peek(run_id)):
-            assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
+            assert time.monotonic() < deadline, f"the condition was never met: {json.dumps(run, indent=1)}"
             if not self._pollers.deliver():
                 self._host.wait_any(0.01)
         return run
@@ -211,7 +214,7 @@ class AwsStepwell(Decisions):
     def _settle(self, within_s: float) -> bool:
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            is_idle = self._host.is_idle  # asked first: what ended since has put its outcome on the queue
+            is_idle = self._host.is_idle  # read first: an invocation that ends after this has queued an outcome
             if not self._pollers.deliver():
                 if is_idle or (not self._host.wait_any(0.05) and self._waits_in_vain()):
                     return True
@@ -221,7 +224,7 @@ class AwsStepwell(Decisions):
         return frozenset(self._host.outstanding)
 
     def _waits_in_vain(self) -> bool:
-        """Whether all that still runs are steps of cancelled runs: Lambda cannot stop them before their timeout."""
+        """Whether all running steps belong to cancelled runs. Lambda cannot stop them before their timeout."""
         payloads = [orjson.loads(payload) for payload in self._host.outstanding]
         runs = {(payload.get("input") or payload)["ctx"]["run_id"] for payload in payloads}
         return bool(runs) and all(self.peek(run_id)["status"] == "cancelled" for run_id in runs)
@@ -238,7 +241,7 @@ class AwsStepwell(Decisions):
         self.settle()
 
     def restart(self, downtime: str = "0s") -> None:
-        """All Lambdas are started anew. What steps ran is gone without a word, and the sweeper finds that out."""
+        """Restarts all Lambdas. Running steps are lost without an outcome, and the sweeper closes their attempts."""
         self._host.restart()
         self.cold_start()
         self._emulator.advance(parse_duration(downtime))
@@ -247,13 +250,13 @@ class AwsStepwell(Decisions):
         self._pollers.deliver()
 
     def sweep(self, silence_ms: int | None = None) -> None:
-        """All rounds of the sweeper at once. `silence_ms`: after which an attempt is taken to be lost."""
+        """Runs all rounds of the sweeper at once. `silence_ms`: after how long a silent attempt counts as lost."""
         with self._as_caller():
             scheduler().sweep(range(STATUS_SHARDS), silence_ms)
         self._pollers.drain(OUTCOMES)
 
     def tick(self) -> None:
-        """What EventBridge calls every minute."""
+        """Calls the handler that EventBridge calls every minute."""
         with self._as_caller():
             self._handlers["tick"](scheduled_event(), LambdaContext("tick"))
 
@@ -284,7 +287,7 @@ class AwsStepwell(Decisions):
         return self._call("GET", path)
 
     def _all(self, path: str) -> list[Json]:
-        """All items of a list, the oldest first."""
+        """All items of a list, oldest first."""
         page = self._get(f"{path}limit=1000")
         items: list[Json] = page["data"]
         while page["next"] is not None:
@@ -295,6 +298,6 @@ class AwsStepwell(Decisions):
 
 @contextmanager
 def aws_account() -> Iterator[tuple[Emulator, LambdaHost]]:
-    """An emulated account, for tests that use it one after the other."""
+    """An emulated account with a Lambda host, for tests that use it one after the other."""
     with Emulator() as emulator, LambdaHost(emulator, concurrency=64) as host:
         yield emulator, host

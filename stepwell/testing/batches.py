@@ -1,7 +1,7 @@
-"""The queues, delivered to the real handlers, with steps whose outcomes the test says. No process is started: what
-Lambda is asked to run is noted, and its destination's record is put on the queue as Lambda would.
+"""Delivers the two queues to the real handlers, with step outcomes that the test chooses. No process is started.
 
-A crash can be planned before or after any request to AWS: what is in memory is lost, and the messages come again.
+Invocations of Lambda are recorded, and their destination records are put on the queue as Lambda would do. A crash can
+be planned before any request to AWS: then everything in memory is lost, and the messages are delivered again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Json = dict[str, Any]
 SERVICES = ("dynamodb", "sqs", "events", "lambda")
 
 
-LOST = object()  # said by a step of which nothing is ever heard
+LOST = object()  # as an answer: the outcome of the step is lost
 
 
 class Crash(BaseException):
-    """The Lambda's process is gone."""
+    """The Lambda's process has ended."""
 
 
 def handler_step(*after: Any, **fields: Any) -> Json:
@@ -48,7 +48,7 @@ def handler_step(*after: Any, **fields: Any) -> Json:
 
 
 def destination(payload: Json, value: Any, condition: str = "Success", **response: Any) -> Json:
-    """The record of Lambda's destinations for an invocation with this payload. `response`: more of its context."""
+    """The record that Lambda's destinations send for an invocation. `response`: more fields of `responseContext`."""
     request = {"requestId": str(uuid4()), "condition": condition, "functionArn": "arn", "approximateInvokeCount": 1}
     return {
         "version": "1.0",
@@ -60,14 +60,14 @@ def destination(payload: Json, value: Any, condition: str = "Success", **respons
 
 
 def sqs_event(bodies: list[Json], receive_count: int = 1) -> Json:
-    """Messages as Lambda hands them over, without a queue: the one of moto is slow when it is long."""
+    """Messages as Lambda passes them, without a queue: moto's queues are slow when they are long."""
     attributes = {"ApproximateReceiveCount": str(receive_count)}
     return {"Records": [{"messageId": str(uuid4()), "body": _text(b), "attributes": attributes} for b in bodies]}
 
 
 @cache
 def _outside(service: str, region: str) -> Any:
-    """A client that nobody else uses; to make one takes longer than most tests."""
+    """A cached client for this module only; creating one takes longer than most tests."""
     return boto3.client(service, region)
 
 
@@ -76,7 +76,7 @@ def _text(body: Json) -> str:
 
 
 class Process:
-    """What the engine's Lambdas have in memory: nothing of it is shared with another process."""
+    """What the engine's Lambdas have in memory. Two processes share nothing."""
 
     def __init__(self, resources: Resources) -> None:
         self.session = EngineSession(resources)
@@ -92,18 +92,18 @@ class Batches:
         self.resources = replace(resources, cache_s=3600)
         self.answer = answer
         self.invoked: list[Json] = []
-        self.crash_at: int | None = None  # the number of the request before which the process dies
+        self.crash_at: int | None = None  # the process dies before the request with this number
         self.numbered: Container[str] | None = None  # names of the requests that `crash_at` counts; None: all
-        self.crash_after: int | None = None  # the number of the batch that is done, but never deleted
+        self.crash_after: int | None = None  # the process dies after this batch, before its messages are deleted
         self.batches = 0
         self.requests: list[str] = []
         self._lock = Lock()
         for service in SERVICES:
             client = clients.client(service)
-            client.meta.events.unregister("before-call", unique_id="batches")  # of the one before
+            client.meta.events.unregister("before-call", unique_id="batches")  # registered by an earlier object
             client.meta.events.register("before-call", self.note, unique_id="batches")
             meter.attach(client)
-        # Whoever sends events, Lambda's destinations and its pollers: none of their requests are the engine's.
+        # Requests of senders of events, of Lambda's destinations and of pollers do not count as the engine's.
         self._queues = Queues(resources.account, resources.region, RLock())
         self.outside, self.outside_db = _outside("sqs", resources.region), _outside("dynamodb", resources.region)
         lambdas = clients.client("lambda").meta.events
@@ -112,7 +112,7 @@ class Batches:
         self.start()
 
     def start(self) -> None:
-        """A new process of each Lambda."""
+        """Starts a new process of each Lambda."""
         self.process = Process(self.resources)
 
     @property
@@ -140,7 +140,7 @@ class Batches:
         self.start()
 
     def note(self, model: Any, **_: Any) -> None:
-        """A request is about to be made, unless the process dies before it."""
+        """Records a request, or raises Crash if the process is to die before it."""
         with self._lock:  # steps are started in parallel
             is_numbered = self.numbered is None or model.name in self.numbered
             is_last = is_numbered and self._number() == self.crash_at
@@ -150,11 +150,11 @@ class Batches:
                 raise Crash
 
     def _number(self) -> int:
-        """Of the request that comes next, among those that are numbered."""
+        """The number of the next request, among those that are counted."""
         return sum(self.numbered is None or name in self.numbered for name in self.requests)
 
     def _invoke(self, params: Json, model: Any, **_: Any) -> tuple[Any, Json]:
-        self.note(model)  # which does not see a request that is answered here
+        self.note(model)  # `before-call` does not report requests that are answered here
         payload = json.loads(params["body"])
         self.invoked.append(payload)
         value = self.answer(payload["ctx"])
@@ -166,7 +166,7 @@ class Batches:
         self._queues.send(self.resources.outcomes_queue_arn, _text(record))
 
     def send(self, name: str = "go", data: Json | None = None, id: str | None = None, user: Json | None = None) -> str:
-        """An event as EventBridge delivers what ingest puts on the bus."""
+        """Sends an event as EventBridge delivers the events that ingest puts on the bus. Returns the event id."""
         event_id = id or uuid4().hex
         detail = {"name": name, "data": data or {}, "id": event_id, "user": user or {}}
         envelope = {
@@ -181,7 +181,7 @@ class Batches:
         return event_id
 
     def deliver(self, queue: str, handler: Callable[[Json], Json], batch: int = 10) -> bool:
-        """One batch; False if there was none. What was not done is visible again at once: time is the test's own."""
+        """Delivers one batch; failed messages become visible at once. Returns False if there was nothing to deliver."""
         event = self._queues.receive(queue, batch)
         if not event["Records"]:
             return False
@@ -204,7 +204,7 @@ class Batches:
         return self.deliver(self.resources.outcomes_queue, lambda event: self.consumer.advance(event), batch)
 
     def drain(self, batch: int = 10) -> None:
-        """Deliver until there is nothing more that is due."""
+        """Delivers both queues until nothing is visible."""
         while self.route(batch) or self.advance(batch):
             pass
 

@@ -1,4 +1,4 @@
-"""People who decide on approvals, for tests: at the links that people get, once nothing else moves."""
+"""Decides approvals in tests, through the links that people get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepwell.testing.settling import Settling
 
 
 class Decisions(Settling):
-    """The words `approve` and `decline` of `platform.Stepwell`."""
+    """Implements `approve` and `decline` of `platform.Stepwell`."""
 
     @abstractmethod
     def peek(self, run_id: str) -> Json: ...
@@ -27,12 +27,13 @@ class Decisions(Settling):
     def _decide(self, link: str, run_id: str, step: str | None, body: Json) -> Json:
         self.settle()
         steps = self.peek(run_id)["steps"]
-        asked = {its_id: item["approval"] for its_id, item in steps.items() if "approval" in item}
-        if step is None and len(asked) == 1:
-            (step,) = asked
-        if step not in asked:
-            raise LookupError(f"run {run_id} has no open approval {step or 'that is the only one'}: {sorted(asked)}")
-        token = asked[step][link].rpartition("/")[2]
+        approvals = {step_id: item["approval"] for step_id, item in steps.items() if "approval" in item}
+        if step is None and len(approvals) == 1:
+            (step,) = approvals
+        if step not in approvals:
+            wanted = f"open approval {step}" if step else "single open approval; name the step"
+            raise LookupError(f"run {run_id} has no {wanted}. Open approvals: {sorted(approvals)}")
+        token = approvals[step][link].rpartition("/")[2]
         decision: Json = self.api("POST", f"/v1/approvals/{token}", body)
         self.settle()
         return decision

@@ -1,4 +1,4 @@
-"""Stepwell on one machine, for tests: a server in a thread of its own, with a clock that the test moves."""
+"""A local Stepwell for tests: a server in a thread of this process, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class StillClock(Clock):
-    """Time passes only when the test says so."""
+    """A clock that stands still until `advance`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class StillClock(Clock):
 
 
 class LocalStepwell(Decisions):
-    """Implements `platform.Stepwell`. `folder`: where its database is made."""
+    """Implements `platform.Stepwell`. The database is created in `folder`."""
 
     name = "local"
     server: LocalServer
@@ -103,8 +103,10 @@ class LocalStepwell(Decisions):
         return deployed.registered.version
 
     def push(self, path: Path | str, **release: Any) -> Json:
-        """Send the function in a folder to the server, as `stepwell push` does; what the server answers. `release`:
-        the query of `POST /v1/functions`."""
+        """Pushes the function in a folder as `stepwell push` does, and returns the server's answer.
+
+        `release`: query parameters of `POST /v1/functions`.
+        """
         file = BytesIO()
         write_archive(load(Path(path)), file)
         query = urlencode({name: str(value).lower() if value is True else value for name, value in release.items()})
@@ -158,7 +160,7 @@ class LocalStepwell(Decisions):
         return [self.peek(detail.run.id) for detail in reversed(page.items)]
 
     def run_of(self, event_id: str) -> str:
-        """The id of an event's only run, while things still move."""
+        """The id of the event's only run, without settling first."""
         (detail,) = self.server.queries.read_runs(event=event_id).items
         return detail.run.id
 
@@ -174,7 +176,7 @@ class LocalStepwell(Decisions):
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
         deadline = time.monotonic() + PATIENCE_S
         while not until(run := self.peek(run_id)):
-            assert time.monotonic() < deadline, f"it never came to that: {json.dumps(run, indent=1)}"
+            assert time.monotonic() < deadline, f"the condition was never met: {json.dumps(run, indent=1)}"
             threading.Event().wait(0.003)
         return run
 

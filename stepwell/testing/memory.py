@@ -1,6 +1,6 @@
-"""The engine's store in memory, and a dispatcher that writes down what it is asked for: for tests of the engine.
+"""The engine's store in memory, and a dispatcher that records effects, for tests of the engine.
 
-Several batches may be open at once, as on AWS: a transition of a run that another batch has changed meanwhile loses.
+Several batches may be open at once, as on AWS. A transition is refused if another batch has changed the run meanwhile.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class StoredEvent:
 
 
 class MemoryStore:
-    """Implements `platform.Store`. `plans`: of the functions that are live."""
+    """Implements `platform.Store`. `plans`: the plans of live functions."""
 
     def __init__(self, *plans: Plan) -> None:
         self.plans = {plan.function_id: plan for plan in plans}
         self.paused: set[str] = set()
-        self.events: dict[str, StoredEvent] = {}  # in the order in which they were accepted
+        self.events: dict[str, StoredEvent] = {}  # in order of acceptance
         self.held: dict[str, list[Event]] = {}  # by function
         self.runs: dict[str, RunRecord] = {}
         self.attempts: dict[tuple[str, int, int], RecordAttempt] = {}
@@ -67,7 +67,7 @@ class MemoryStore:
         return Catalog([Route(plan, state=states[name]) for name, plan in self.plans.items()], wait_paths(waits))
 
     def take_due(self, now: int) -> list[RunFact]:
-        """The facts of the timers that are due."""
+        """Removes the due timers, and returns their facts."""
         due = [name for name, due_at in self.timers.items() if due_at <= now]
         for name in due:
             del self.timers[name]
@@ -77,7 +77,7 @@ class MemoryStore:
 class MemoryIdempotency:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
-        self._claims: dict[tuple[str, bytes], tuple[str, int]] = {}  # run and the time of its event
+        self._claims: dict[tuple[str, bytes], tuple[str, int]] = {}  # run id, and the time of the run's event
 
     def claim(self, function_id: str, value: bytes, run_id: str, position: int) -> str:
         at = next(stored.accepted_at for stored in self._store.events.values() if stored.event.position == position)
@@ -91,7 +91,7 @@ class MemoryIdempotency:
 
 
 class MemoryBatch:
-    """Implements `platform.Batch`. What is committed is there at once."""
+    """Implements `platform.Batch`. Commits take effect at once."""
 
     most_events: int | None = None
 
@@ -185,7 +185,7 @@ class MemoryBatch:
 
 
 class RecordingDispatcher:
-    """Implements `platform.Dispatcher`: has so many slots, and writes down what it is asked for."""
+    """Implements `platform.Dispatcher`: has a number of free slots, and records the effects."""
 
     def __init__(self, programs: int = 1000, calls: int = 1000) -> None:
         self.free = FreeSlots(programs, calls)
@@ -203,6 +203,6 @@ class RecordingDispatcher:
         return effects.events
 
     def take(self) -> Effects:
-        """What it was asked for since it was asked last."""
+        """The effects since the last call."""
         taken, self.effects = self.effects, Effects()
         return taken

@@ -1,13 +1,13 @@
-"""What a test can do to Stepwell, and see of it: the same words on one machine and on AWS.
+"""The methods with which a test drives Stepwell and reads results. They are the same locally and on AWS.
 
-Time stands still, and passes only when the test travels. Steps are really executed. What settles:
+The clock stands still, and moves only when the test calls `travel`. Steps are really executed. A platform is *settled*
+when whatever is still open waits for time, events or people. When does a method settle?
 
-- Words that show something, `run`, `runs`, `event` and `events`, first wait until nothing moves any more but what waits
-  for time, events or people. So no test needs `settle`, and none is a race.
-- `send`, `http` and `api` return when the server has answered, and what was sent is routed: its runs have started, and
-  waits that it ends have ended. `deploy`, `push`, `secret`, `cancel` and `rerun` return when that is done.
-- `travel`, `approve` and `decline` wait before and afterwards, with all that follows.
-- `peek`, `wait` and `http` show what is so at the moment, for tests that hold a step up.
+- Before `run`, `runs`, `event` and `events` return, they settle. So most tests need no `settle`, and have no races.
+- `send`, `http` and `api` return when the server has answered, and the events are routed: runs have started, and waits
+  have ended. `deploy`, `push`, `secret`, `cancel` and `rerun` return when they have taken effect. None of them settles.
+- `travel`, `approve` and `decline` settle before and after they act.
+- `peek`, `wait` and `http` show the present state, for tests that hold up a step.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import orjson
 
 Json = dict[str, Any]
 
-START = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)  # a Monday; every test begins then
-PATIENCE_S = 20.0  # how long a condition that a test waits for may take, in real time
+START = datetime(2026, 6, 1, 10, 0, 30, tzinfo=UTC)  # a Monday; the time at which every test begins
+PATIENCE_S = 20.0  # real seconds that a test waits for a condition
 
 
 class Refused(Exception):
@@ -36,14 +36,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an HTTP request was answered with. The names of headers are in small letters."""
+    """The answer to an HTTP request. The names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON. Raises Refused if the status is one of an error."""
+        """The body as JSON. Raises Refused if the status is an error (400 or above)."""
         content = orjson.loads(self.body) if self.body else {}
         if self.status >= 400:
             raise Refused(self.status, content.get("errors") or [content])
@@ -52,60 +52,66 @@ class Answer:
 
 class Stepwell(Protocol):
     def deploy(self, path: Path | str) -> Any:
-        """Make a function live; its version. Of a folder of functions, make all live; their versions by id. Raises
-        Refused."""
+        """Makes a function live and returns the version; for a folder of functions, their versions by id.
+
+        Raises Refused.
+        """
 
     def send(self, name: str, data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
-        """Send one event; its id, once it is accepted and routed. Raises Refused."""
+        """Sends one event. Returns the id when the event is accepted and routed. Raises Refused."""
 
     def send_raw(self, body: bytes) -> list[str]:
-        """Send the body of a request as it is; the ids of its events. Raises Refused."""
+        """Sends this request body unchanged. Returns the ids of the events. Raises Refused."""
 
     def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """A request to the HTTP API, whose path may have a query. Without a header `authorization`, with a key that
-        may do everything."""
+        """Makes a request to the HTTP API. `path` may include a query.
+
+        Without an `authorization` header, the request has a key with all rights.
+        """
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """The same with JSON. Raises Refused."""
+        """Makes a request with a JSON body, and returns the JSON of the answer. Raises Refused."""
 
     def runs(self, event_id: str | None = None) -> list[Json]:
-        """The runs of an event, or all, the oldest first, once nothing moves any more; as `/v1/runs/{id}` has them."""
+        """Settles, and returns the runs of an event, or all runs, oldest first, as `/v1/runs/{id}` shows them."""
 
     def run(self, run_id: str) -> Json:
-        """A run, once nothing moves any more. One whose step runs on for a minute is shown as it is then."""
+        """Settles, and returns a run. If a step still runs after a minute, the run is returned as it is then."""
 
     def peek(self, run_id: str) -> Json:
-        """A run as it is now, while things still move."""
+        """A run as it is now, without settling."""
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
-        """A run as soon as the condition holds."""
+        """A run as soon as the condition is true."""
 
     def event(self, event_id: str) -> Json:
-        """An event, with what it did not start and why, once nothing moves any more."""
+        """Settles, and returns an event, with the functions that it did not start and the reasons."""
 
     def events(self, name: str | None = None) -> list[Json]:
-        """Events, the engine's own among them, the oldest first, once nothing moves any more."""
+        """Settles, and returns the events, oldest first, including the engine's own."""
 
     def cancel(self, run_id: str) -> None: ...
 
     def rerun(self, run_id: str) -> str | None:
-        """Run the same event again; the new run's id, None if the function is not live any more."""
+        """Runs the same event again. Returns the new run's id, or None if the function is no longer live."""
 
     def approve(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
-        """Approve at the link of an open approval, the only one if no step is named, with all that follows at once; the
-        decision. Raises Refused, LookupError if none is open."""
+        """Approves at the link of an open approval, settles, and returns the decision.
+
+        `step` may be left out if only one approval is open. Raises Refused, and LookupError if none is open.
+        """
 
     def decline(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
-        """The same the other way."""
+        """Declines at the link of an open approval, like `approve`."""
 
     def settle(self) -> None:
-        """Return when nothing moves any more, but for what waits for time or events."""
+        """Waits until whatever is still open waits for time, events or people."""
 
     def travel(self, duration: str) -> None:
-        """Let time pass, such as `1h30m`, and settle; what is due on the way happens at its own time."""
+        """Moves the clock by a duration such as `1h30m`, and settles. Timers on the way fire at their own times."""
 
     def secret(self, name: str, value: str) -> None:
-        """Give a secret its value, for the steps that name it."""
+        """Sets the value of a secret, for the steps that name it."""
 
     def restart(self, downtime: str = "0s") -> None:
-        """What runs is gone in the middle of everything, and the servers come back later."""
+        """Stops the servers in the middle of their work, and starts them again after `downtime`."""

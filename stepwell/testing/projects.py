@@ -1,4 +1,4 @@
-"""What a test deploys: one function, or a folder of them, with the types and webhooks that stand beside them."""
+"""Loads what a test deploys: one function, or a folder of functions, with the types and webhooks beside them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Project:
     functions: list[LoadedFunction]
     types: list[TypeVersion]
     webhooks: list[WebhookFile]
-    is_one: bool  # a function was named, and no folder of them
+    is_one: bool  # whether the path is a function, not a folder of functions
 
     def answer(self, versions: dict[str, int]) -> Any:
-        """What `deploy` answers, by the version of each function."""
+        """The return value of `deploy`, from the version of each function."""
         return versions[self.functions[0].definition.id] if self.is_one else versions
 
 
 def project_at(path: Path | str) -> Project:
-    """What stands in a function's folder or below a folder. Raises Refused."""
+    """Loads the function at a path, or all functions below it. Raises Refused."""
     path = Path(path)
     is_one = is_file(path) or is_function(path)
     try:
@@ -51,13 +51,13 @@ def _all(path: Path) -> tuple[list[LoadedFunction], Tree]:
     if problems := [problem for error in errors for problem in error.problems]:
         raise LoadError(problems)
     if not functions:
-        message = f"has no function in it, nor below it; a function's folder has one of {', '.join(NAMES)}"
+        message = f"contains no function; a function's folder has one of {', '.join(NAMES)}"
         raise LoadError([PlacedProblem(path, 1, 1, (), message), *tree.passed_over])
     return functions, tree
 
 
 def _refused(problems: list[PlacedProblem]) -> Refused:
-    """Each problem with its place in the definition."""
+    """The error that lists each problem with the JSON pointer of its place in the definition."""
     return Refused(
         400,
         [{"pointer": "".join(f"/{p}" for p in problem.pointer), "message": problem.message} for problem in problems],

@@ -1,4 +1,4 @@
-"""`stepwell push` to the emulated account, without its progress and without waiting."""
+"""Pushes a project to the emulated account as `stepwell push` does, without progress display and without waiting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stepwell.testing.projects import Project
 
 
 class Pushed(NamedTuple):
-    """`live`: versions by function. `is_partly_old`: whether one of them had been registered before."""
+    """`live`: the live versions by function. `is_partly_old`: whether one of them existed before the push."""
 
     live: dict[str, int]
     is_partly_old: bool
@@ -31,7 +31,7 @@ def push_project(
     release: Release,
     prepare: Callable[[Sequence[Wanted]], None],
 ) -> Pushed:
-    """Push all functions, types and webhooks of a project. `prepare` makes what must be there. Raises Refused."""
+    """Pushes all functions, types and webhooks of a project. `prepare` creates what they need. Raises Refused."""
     try:
         items = wanted(project.functions, resources)
     except CannotPush as wrong:
@@ -40,8 +40,8 @@ def push_project(
     push = Push(
         resources,
         emulator.deployer,
-        _Nobody(),
-        sleep=lambda seconds: None,  # with a `cache_s` of 0, nobody has to forget anything first
+        _NoProgress(),
+        sleep=lambda seconds: None,  # `cache_s` is 0 in tests, so there is no cache to wait for
         now=lambda: emulator.now,
         message=release.message,
         release=release,
@@ -60,8 +60,8 @@ def push_project(
     return Pushed(live, not all(item.is_new for item in registered))
 
 
-class _Nobody:
-    """A push that nobody watches."""
+class _NoProgress:
+    """Ignores the progress of a push."""
 
     def begin(self, action: Any) -> None: ...
 

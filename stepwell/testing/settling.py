@@ -1,4 +1,4 @@
-"""When a test looks at something: once nothing moves any more but what waits for time, events or people."""
+"""Waiting in tests until a platform is settled: whatever is still open waits for time, events or people."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _SHORT_S = 0.2
 
 
 class Settling(ABC):
-    """The word `settle` of `platform.Stepwell`, and what others do before they show something."""
+    """Implements `settle` of `platform.Stepwell`, and the waiting before a run or an event is shown."""
 
     _held_up: frozenset[Hashable] = frozenset()
 
     @abstractmethod
     def _settle(self, within_s: float) -> bool:
-        """Whether nothing moves any more, within this real time."""
+        """Waits until the platform is settled. Returns False if it is not after this many seconds of real time."""
 
     @abstractmethod
     def _running(self) -> frozenset[Hashable]:
-        """The attempts of steps that run now."""
+        """Identifies the step attempts that run now."""
 
     def settle(self) -> None:
-        assert self._settle(3 * PATIENCE_S), "things never stop moving"
+        assert self._settle(3 * PATIENCE_S), "the platform does not settle: steps or messages are still being processed"
 
     def _settle_to_show(self) -> None:
-        """The same, but steps that run on and on are shown so, and are not waited for twice."""
+        """Settles, but does not wait long a second time for the same steps if they were still running the last time."""
         running = self._running()
         if not self._settle(_SHORT_S if running and running <= self._held_up else 3 * PATIENCE_S):
             self._held_up = self._running()

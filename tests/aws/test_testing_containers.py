@@ -43,7 +43,7 @@ def test_without_an_engine_a_push_of_a_container_says_what_to_install(
     with (
         closing(Containers()) as containers,
         closing(ContainerStepwell(emulator, host, ecs, containers)) as stepwell,
-        pytest.raises(Refused, match="container steps need one in tests too: install and start docker or podman"),
+        pytest.raises(Refused, match="tests with container steps need one: install and start docker or podman"),
     ):
         stepwell.deploy(write_function(tmp_path, "busybox"))
 

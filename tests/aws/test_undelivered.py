@@ -50,5 +50,5 @@ def test_a_test_that_does_not_ask_for_answers_that_were_dropped_fails(
     stepwell.settle()
     ended = stepwell.run(run)
     assert (ended["status"], ended["error"]["kind"], len(ended["steps"]["a"]["attempts"])) == ("failed", "no_answer", 1)
-    with pytest.raises(AssertionError, match="could not deliver answers of steps"):
+    with pytest.raises(AssertionError, match="could not deliver the records of steps' outcomes"):
         stepwell.close()

@@ -314,7 +314,7 @@ def test_what_git_ignores_is_named_and_not_live_unless_it_is_named(
     server.line(lambda line: line.get("function") == "three")
     warned = server.line(lambda line: line["kind"] == "warning")["message"]
     assert warned == f"{functions}/scratch/stepwell.json:1:1: " + (
-        "is passed over: git ignores it; name its folder to have it anyway"
+        "is skipped: git ignores it; name the folder explicitly to use it"
     )
     assert live(http) == {"one": 1, "two": 1, "three": 1}
     with dev(functions / "scratch", tmp_path / "db2") as other, api(other) as at_other:

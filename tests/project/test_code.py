@@ -180,12 +180,12 @@ def test_a_virtual_environment_may_have_any_name(tmp_path: Path) -> None:
 
 def test_pipes_and_sockets_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CodeError, match="pipe is no file but a socket, pipe or device"):
+    with pytest.raises(CodeError, match="pipe is not a file but a socket, pipe or device"):
         read_code(tmp_path, tmp_path)
     (tmp_path / "pipe").unlink()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
-        with pytest.raises(CodeError, match="is no file but a socket, pipe or device"):
+        with pytest.raises(CodeError, match="is not a file but a socket, pipe or device"):
             read_code(tmp_path, tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_more_than_250_mb_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"main.py": ""})
     with (tmp_path / "big").open("wb") as file:
         file.truncate(step_code.LARGEST + 1)
-    with pytest.raises(CodeError, match=r"more than 250 MB; name what is not needed in \.stepwellignore"):
+    with pytest.raises(CodeError, match=r"larger than 250 MB; list in \.stepwellignore the files that are not needed"):
         read_code(tmp_path, tmp_path)
     write(tmp_path, {".stepwellignore": "big"})
     assert names(tmp_path) == [".stepwellignore", "main.py"]

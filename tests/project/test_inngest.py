@@ -102,7 +102,7 @@ def test_it_is_one_on_the_server_that_it_is_sent_to_as_well(tmp_path: Path) -> N
 
 def test_in_files_of_our_own_names_no_runtime_means_lambda(tmp_path: Path) -> None:
     write_files(write(tmp_path, "stepwell.json", {"event": "x"}), "Dockerfile")
-    with pytest.raises(LoadError, match="give the step the runtime docker"):
+    with pytest.raises(LoadError, match="give it the runtime docker"):
         load(tmp_path)
     write_files(tmp_path, "main.sh")
     assert [step.runtime.type for step in load(tmp_path).definition.steps.values()] == ["lambda"]

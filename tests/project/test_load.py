@@ -165,12 +165,12 @@ steps:
     [
         ("stepwell.json", "", "1:1: is empty"),
         ("stepwell.json", '{\n  "id": "f",\n}', "2:12: has a `,` before `}`"),
-        ("stepwell.yaml", "a: [", "1:5: is no valid YAML"),
+        ("stepwell.yaml", "a: [", "1:5: is not valid YAML"),
         ("stepwell.json", "[]", "1:1: the definition must be an object"),
         ("stepwell.json", b'{\n "id": "\xff"}', "2:9: is not in UTF-8"),
         ("stepwell.json", b"\xef\xbb\xbf{}", "1:1: `id` is missing"),
-        ("stepwell.txt", "{}", "1:1: is no definition"),
-        ("stepwell.json", " " * (1024 * 1024 + 1), "1:1: has more than 1 MB"),
+        ("stepwell.txt", "{}", "1:1: is not a definition"),
+        ("stepwell.json", " " * (1024 * 1024 + 1), "1:1: is larger than 1 MB"),
     ],
 )
 def test_this_file_is_refused(tmp_path: Path, name: str, content: str | bytes, says: str) -> None:
@@ -182,7 +182,7 @@ def test_a_folder_without_a_definition_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    assert "is no definition" in refusal(tmp_path / "stepwell.json")[0]
+    assert "is not a definition" in refusal(tmp_path / "stepwell.json")[0]
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_one_broken_function_does_not_keep_the_others_from_loading(tmp_path: Pat
     assert [function.definition.id for function in loaded] == ["same"]
     items = sorted(map(str, errors))
     assert len(items) == 4
-    assert f"{later}:2:2: the id 'same' is taken by {tmp_path / 'a/stepwell.json'}; give one of them another" in items
+    assert f"{later}:2:2: the id 'same' is already used by {tmp_path / 'a/stepwell.json'}; change one of them" in items

@@ -76,7 +76,7 @@ def test_a_file_without_version_is_warned_of(tmp_path: Path) -> None:
     schema(tmp_path / "schemas" / "function.schema.json")
     found = find_types([tmp_path])
     assert (found.types, found.problems) == ([], [])
-    assert "call it function.1.schema.json" in str(found.warnings[0])
+    assert "rename it to function.1.schema.json" in str(found.warnings[0])
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_a_file_without_version_is_warned_of(tmp_path: Path) -> None:
         ('{"a": 1, "a": 2}', "1:10", "twice"),
         ('{"pattern": "(?=x)"}', "1:2", "linear time"),
         ('{"x-stepwell-policy": "maybe"}', "1:2", "reject, warn, off"),
-        ('{"x-stepwell-event": "stepwell/x"}', "1:1", "the engine's own"),
+        ('{"x-stepwell-event": "stepwell/x"}', "1:1", "reserved for the engine"),
         ('{"x-stepwell-event": "a/*"}', "1:1", "wildcard"),
-        ('{"x-stepwell-v": 3}', "1:1", "no version"),
+        ('{"x-stepwell-v": 3}', "1:1", "not a version"),
         ("[]", "1:1", "a schema is an object"),
         ("", "1:1", "is empty"),
         ('{"$ref": "#"}', "1:1", "refers to itself"),
@@ -110,7 +110,7 @@ def test_two_schemas_of_one_version_are_refused(tmp_path: Path) -> None:
     schema(tmp_path / "two" / "schemas" / "a.1.schema.json", TEXT)
     assert find_types([tmp_path]).problems == []
     schema(tmp_path / "two" / "schemas" / "a.1.schema.json", {"type": "number"})
-    assert "a 1 is another schema in" in str(find_types([tmp_path]).problems[0])
+    assert "a 1 has a different schema in" in str(find_types([tmp_path]).problems[0])
 
 
 def test_a_trigger_may_carry_its_type_or_name_its_file(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def found(*paths: Path) -> list[str]:
 def passed_over(path: Path) -> dict[str, str]:
     """Why definitions are not used."""
     return {
-        os.path.relpath(placed_problem.file, path): placed_problem.message.removeprefix("is passed over: ")
+        os.path.relpath(placed_problem.file, path): placed_problem.message.removeprefix("is skipped: ")
         for placed_problem in Tree([path]).passed_over
     }
 
@@ -85,7 +85,7 @@ def test_a_function_that_is_called_as_builds_are_is_named(tmp_path: Path) -> Non
     function(tmp_path / "build")
     function(tmp_path / "dist" / "deep")
     assert passed_over(tmp_path) == {
-        "build/stepwell.json": "folders called build hold what builds make; name its folder to have it anyway"
+        "build/stepwell.json": "folders named build contain build output; name the folder explicitly to use it"
     }
 
 
@@ -137,7 +137,7 @@ def test_what_git_ignores_is_passed_over_and_named(repository: Path) -> None:
     for folder in ("a", "scratch/deep", "x/scratch", "top", "x/top", "y.generated", "kept.generated"):
         function(repository / folder)
     assert found(repository) == ["a", "kept.generated", "x/top"]
-    why = "git ignores it; name its folder to have it anyway"
+    why = "git ignores it; name the folder explicitly to use it"
     assert passed_over(repository) == {
         "top/stepwell.json": why,
         "x/scratch/stepwell.json": why,
@@ -243,18 +243,18 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
 def test_a_definition_that_is_a_link_to_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     (tmp_path / "f/stepwell.json").symlink_to("gone.json")
-    with pytest.raises(LoadError, match=r"f/stepwell\.json:1:1: is a link that leads to no file"):
+    with pytest.raises(LoadError, match=r"f/stepwell\.json:1:1: is a link that does not lead to a file"):
         find_definitions([tmp_path])
-    with pytest.raises(LoadError, match="a link that leads to none"):
+    with pytest.raises(LoadError, match="a link that does not lead to a file"):
         load(tmp_path / "f")
 
 
 def test_a_definition_in_capital_letters_is_told(tmp_path: Path) -> None:
     put(tmp_path / "f/Stepwell.JSON", "{}")
     assert passed_over(tmp_path) == {
-        "f/Stepwell.JSON": "definitions are called in small letters; call it stepwell.json"
+        "f/Stepwell.JSON": "names of definitions are lower case; rename it to stepwell.json"
     }
-    with pytest.raises(LoadError, match=r"'Stepwell\.JSON'; call it stepwell\.json"):
+    with pytest.raises(LoadError, match=r"'Stepwell\.JSON'; rename it to stepwell\.json"):
         load(tmp_path / "f")
 
 
@@ -262,7 +262,7 @@ def test_a_step_that_is_called_so_but_for_capital_letters_is_named(tmp_path: Pat
     put(tmp_path / "Send/main.sh")
     steps = {"a": {"path": "file://send"}}
     put(tmp_path / "stepwell.json", json.dumps({"id": "f", "triggers": [{"event": "e"}], "steps": steps}))
-    with pytest.raises(LoadError, match="there is 'Send', and names differ by small and capital letters"):
+    with pytest.raises(LoadError, match="there is 'Send', which differs in upper and lower case"):
         load(tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_too_much_to_search_is_told_with_the_cure(tmp_path: Path) -> None:
     tree = Tree([tmp_path], most=40)
     (problem,) = tree.problems
     assert problem.file == tmp_path
-    assert "is too much to search: 40 files and folders, and more in" in problem.message
+    assert "is too large to search: more than 40 files and folders, the last in" in problem.message
     assert "name the folders of your functions" in problem.message
     assert Tree([tmp_path], most=100).problems == []
 
@@ -298,7 +298,7 @@ def test_code_of_too_many_files_is_refused_with_the_cure(tmp_path: Path, monkeyp
     monkeypatch.setattr(step_code, "MOST_FILES", 10)
     for i in range(11):
         put(tmp_path / f"data/{i}")
-    with pytest.raises(CodeError, match=r"has more than 10 files; name what is not needed in \.stepwellignore"):
+    with pytest.raises(CodeError, match=r"has more than 10 files; list in \.stepwellignore the files that are not needed"):
         read_code(tmp_path, tmp_path)
     put(tmp_path / ".stepwellignore", "data/1*")
     assert len(read_code(tmp_path, tmp_path).files) == 10
@@ -328,7 +328,7 @@ def as_a_user() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("locked", "named", "says"),
     [
-        ("closed", ".", "closed:1:1: cannot be read (Permission denied), so nothing in it is found"),
+        ("closed", ".", "closed:1:1: cannot be read (Permission denied), so functions in it are not found"),
         ("closed", "closed", "closed:1:1: cannot be read (Permission denied)"),
         ("closed", "closed/f", "closed/f:1:1: cannot be read: Permission denied"),
         ("f/s", "f", "step `s`: cannot read "),

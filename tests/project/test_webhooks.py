@@ -71,7 +71,7 @@ def test_a_name_stands_for_one_rule(tmp_path: Path) -> None:
     write(tmp_path / "a" / "webhooks" / "github.json")
     write(tmp_path / "b" / "webhooks" / "github.yaml", RULE)
     (problem,) = find_webhooks([tmp_path]).problems
-    assert "stands in" in problem.message
+    assert "is also defined in" in problem.message
 
 
 def test_a_rule_that_checks_no_signature_is_a_warning(tmp_path: Path) -> None:

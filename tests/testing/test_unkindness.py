@@ -58,7 +58,7 @@ def test_a_failing_test_says_how_to_have_it_again(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_fails(stepwell_unkindness):\n    assert 1 == 2\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--unkind", "--unkind-seed=s7", "test_it.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "once more: pytest --unkind --unkind-seed=s7 'test_it.py::test_fails'" in done.stdout
+    assert "to repeat it: pytest --unkind --unkind-seed=s7 'test_it.py::test_fails'" in done.stdout
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

@@ -149,9 +149,9 @@ def _wrong_type(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (_nothing, "has no function in it"),
+        (_nothing, "contains no function"),
         (_one_broken, "`triggers` is missing"),
-        (_two_of_one_id, "the id 'f' is taken"),
+        (_two_of_one_id, "the id 'f' is already used"),
         (_wrong_type, "nothing"),
         (lambda folder: None, "does not exist"),
     ],

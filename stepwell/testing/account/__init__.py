@@ -1,1 +1,1 @@
-"""The emulated AWS account, and how it can be made unkind."""
+"""The emulated AWS account, and the faults that it can inject."""

@@ -1,4 +1,4 @@
-"""New processes of the engine's Lambdas, in tests that call their handlers in one process."""
+"""Simulates new processes of the engine's Lambdas, in tests that call their handlers in one process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from stepwell.aws.engine.session import engine_session
 
 
 def forget_process() -> None:
-    """Forget the process-wide session and what is built upon it: the next call makes new ones."""
+    """Clears the process-wide session and the objects built on it: the next call makes new ones."""
     for singleton in (engine_session, queue_consumer, scheduler, control):
         singleton.cache_clear()

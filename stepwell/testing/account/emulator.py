@@ -1,6 +1,6 @@
 """An AWS account in the test's own process: moto's services, behind one lock, under a clock that the test moves.
 
-One rule: what moto does otherwise than AWS is put right here, and where that is so a comment says what AWS does.
+Where moto differs from AWS, this module corrects it, and a comment describes the behaviour of AWS.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "emulator", "AWS_SECRET_ACCESS_KEY": "emulat
 
 
 class Emulator:
-    """`with Emulator() as aws:` every boto3 client of this process talks to moto, from any thread.
+    """`with Emulator() as aws:` connects every boto3 client of this process to moto, from any thread.
 
-    Time stands still, and `advance` moves it; what waits in real time (`threading`, `time.monotonic`) goes on.
+    The clock stands still, and `advance` moves it. Waiting in real time (`threading`, `time.monotonic`) works as usual.
     """
 
     account = DEFAULT_ACCOUNT_ID
-    _beginnings: ClassVar[dict[tuple[str, datetime, str], tuple[Any, Snapshot]]] = {}  # those of this process
+    _beginnings: ClassVar[dict[tuple[str, datetime, str], tuple[Any, Snapshot]]] = {}  # shared by this process
 
     def __init__(self, region: str = "us-east-1", start: datetime = START) -> None:
         self.region, self.start = region, start
-        self.lock = threading.RLock()  # moto's state may not be changed by two threads
+        self.lock = threading.RLock()  # moto's state is not thread-safe
         self.queues = Queues(self.account, region, self.lock)
         self.tables = Tables(self.account, region, self.lock)
         self._intercepts: dict[str, Intercept] = {}
@@ -70,8 +70,8 @@ class Emulator:
         enter(patch.object(BotocoreStubber, "__call__", self._one_at_a_time(BotocoreStubber.__call__)))
         enter(patch.object(EventTemplateParser, "parse", staticmethod(_event_as_delivered(EventTemplateParser.parse))))
         for module in (botocore_endpoint, botocore_waiter, outbox, items):
-            enter(patch.object(module, "time", SimpleNamespace(sleep=_pass)))
-        enter(patch.object(TokenBucket, "acquire", lambda *_, **__: True))  # it waits for a clock that stands still
+            enter(patch.object(module, "time", SimpleNamespace(sleep=_no_sleep)))
+        enter(patch.object(TokenBucket, "acquire", lambda *_, **__: True))  # it would wait for the stopped clock
         enter(faster_moto())
         enter(exact_delays())
         self._clock = enter(time_machine.travel(0, tick=False))
@@ -89,14 +89,14 @@ class Emulator:
 
     @property
     def now(self) -> int:
-        """Milliseconds since the epoch, of the clock that stands still."""
+        """The emulated time, in milliseconds since the epoch."""
         return time.time_ns() // 1_000_000
 
     def advance(self, ms: int) -> None:
         self._clock.shift(timedelta(milliseconds=ms))
 
     def _set_clock(self) -> None:
-        """In whole seconds, then the rest: a float would not hit the millisecond, and a datetime would set TZ."""
+        """Sets the clock to `start`, in two steps: a float would miss the millisecond, and a datetime would set TZ."""
         seconds = int(self.start.timestamp())
         self._clock.move_to(seconds)
         self._clock.shift(timedelta(microseconds=self.start.microsecond))
@@ -104,14 +104,16 @@ class Emulator:
     # --- state -------------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """An empty account at the time it began; clients stay as they are."""
+        """Empties the account and sets the clock back to `start`. Clients remain valid."""
         with self.lock:
             BackendDict.reset()
         self._set_clock()
 
     def begin(self, name: str, make: Callable[[], T]) -> T:
-        """The account as `make` makes it of an empty one, at the time it began. What has been made under this name
-        before, in an account that began alike, is not made again."""
+        """Resets the account, and returns the result of `make`, which fills the empty account.
+
+        The account after `make` is stored under `name`. With the same name, region and start, it is restored instead.
+        """
         of = self.region, self.start, name
         if of in self._beginnings:
             made: T
@@ -128,27 +130,27 @@ class Emulator:
 
     @cached_property
     def deployer(self) -> Account:
-        """The clients of who changes this account."""
+        """The clients with which a deployment changes this account."""
         return Account()
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        """Where other processes reach this account, as AWS_ENDPOINT_URL."""
+        """The HTTP server through which other processes reach this account, by AWS_ENDPOINT_URL."""
         return Endpoint(self.request)
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def intercept(self, operation: str, handler: Intercept) -> None:
-        """Have an operation such as `lambda.Invoke` answered by `handler`, unless that answers None.
+        """Lets `handler` answer an operation such as `lambda.Invoke`; None passes the request on to moto.
 
-        All requests of all clients pass here, whenever they were made, so this needs no hook in any client; and it is
-        before the lock, so a handler may take its time.
+        The requests of all clients in this process pass through here, also of clients made before. The handler is
+        called without the lock, so it may take long.
         """
         self._intercepts[operation] = handler
 
     @property
     def unkindness(self) -> Unkindness | None:
-        """What this account does to who uses it; None: it is kind."""
+        """The faults that this account injects; None injects no faults."""
         return None if self._unkind is None else self._unkind.unkindness
 
     @unkindness.setter
@@ -156,7 +158,7 @@ class Emulator:
         self._unkind = None if unkindness is None else UnkindRequests(unkindness, answer, lambda: self.now)
 
     def request(self, operation: str, request: AWSPreparedRequest) -> AWSResponse | None:
-        """A request that came from elsewhere than from a client of this process."""
+        """Answers a request that comes from outside this process."""
         return BotocoreStubber.__call__(_stubber(), f"before-send.{operation}", request)
 
     def _one_at_a_time(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,13 +179,13 @@ class Emulator:
 
 
 def answer(request: AWSPreparedRequest, status: int, body: bytes, **headers: str) -> AWSResponse:
-    """What an intercepted request is answered with; `_` in a header's name stands for `-`."""
+    """Builds the response to an intercepted request. In the names of `headers`, `_` stands for `-`."""
     named = {"content-type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return AWSResponse(request.url, status, named, MockRawResponse(body))
 
 
-def _pass(seconds: float) -> None:
-    """What is waited before a request is made again takes no time: the clock is the test's."""
+def _no_sleep(seconds: float) -> None:
+    """Replaces `time.sleep` before retries: the clock is the test's, so waiting takes no time."""
 
 
 def _stubber() -> BotocoreStubber:
@@ -194,8 +196,8 @@ def _stubber() -> BotocoreStubber:
 
 @contextmanager
 def _environment(region: str) -> Iterator[None]:
-    """Nothing of the developer's own account is left in the environment, and all of it comes back."""
-    ours = {
+    """Replaces the developer's AWS variables by the emulator's, and restores them at the end."""
+    emulated = {
         **CREDENTIALS,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
@@ -206,7 +208,7 @@ def _environment(region: str) -> Iterator[None]:
     before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     for name in before:
         del os.environ[name]
-    os.environ.update(ours)
+    os.environ.update(emulated)
     try:
         yield
     finally:
@@ -216,9 +218,9 @@ def _environment(region: str) -> Iterator[None]:
 
 
 def _event_as_delivered(transform: Callable[..., Any]) -> Callable[..., Any]:
-    """EventBridge hands over the event as it is, its id at the beginning, if the target transforms nothing.
+    """Makes a target without a transformer get the event unchanged, with the id first, as EventBridge delivers it.
 
-    moto renders a template of its own then: without `account`, in another order, broken by quotes, and in 5 ms.
+    moto renders a template instead: without `account`, in another order, broken by quotes, and in 5 ms.
     """
 
     def parse(input_template: str | None, input_paths_map: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:

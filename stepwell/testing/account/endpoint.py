@@ -1,6 +1,6 @@
-"""A door to the emulator for other processes: what has AWS_ENDPOINT_URL set to `url` talks to the same account.
+"""An HTTP server through which other processes reach the emulator: they set AWS_ENDPOINT_URL to `url`.
 
-One rule: a request is for the service and region that it was signed for; without a signature nobody is answered.
+The service and region of a request are read from the signature. Requests without a signature are refused.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 Answers = Callable[[str, AWSPreparedRequest], AWSResponse | None]
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/(?P<region>[a-z0-9-]+)/(?P<service>[a-z0-9-]+)/aws4_request")
-_OPERATIONS = {re.compile(r"/2015-03-31/functions/[^/]+/invocations"): "lambda.Invoke"}  # those that may be intercepted
+_OPERATIONS = {re.compile(r"/2015-03-31/functions/[^/]+/invocations"): "lambda.Invoke"}  # that can be intercepted
 
 
 class Endpoint:
-    """`answers` gets each request with its operation, as far as that matters."""
+    """`answers` is called with the operation (empty if it is not in `_OPERATIONS`) and the request."""
 
     def __init__(self, answers: Answers) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"answers": [answers]}))
@@ -38,7 +38,7 @@ class Endpoint:
 class _Handler(BaseHTTPRequestHandler):
     answers: list[Answers]
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for an answer
+    wbufsize = -1  # sends an answer in one packet
     disable_nagle_algorithm = True
 
     def _handle(self) -> None:
@@ -54,11 +54,11 @@ class _Handler(BaseHTTPRequestHandler):
         operation = next((name for pattern, name in _OPERATIONS.items() if pattern.fullmatch(path)), "")
         answer = self.answers[0](operation, request)
         if answer is None:
-            self._send(404, {}, b'{"message": "the emulator has no such service"}')
+            self._send(404, {}, b'{"message": "the emulator does not have this service"}')
         else:
             self._send(answer.status_code, dict(answer.headers), answer.content)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _handle  # noqa: N815 (as http.server names them)
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _handle  # noqa: N815 (names of http.server)
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

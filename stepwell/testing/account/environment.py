@@ -1,4 +1,4 @@
-"""What `cdk deploy` would make of an environment, made in the emulated account: as much as the handlers use of it."""
+"""Creates an environment in the emulated account: as much of what `cdk deploy` creates as the handlers use."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from stepwell.aws.table.keys import create_table
 from stepwell.aws.topology import QUEUES, function
 
 ENV = "test"
-ENGINE_EVENTS = "engine-events"  # a queue for those events of the engine's own that only the bus gets
+ENGINE_EVENTS = "engine-events"  # a queue with the engine's own events that are sent only to the bus
 _ROLE = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 
 def provision(region: str, account: str, **settings: Any) -> Resources:
-    """Make an environment; `settings` are fields of its `Resources`."""
+    """Creates an environment. `settings` are fields of `Resources`."""
     create_table(client("dynamodb"), "stepwell")
     place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     client("s3").create_bucket(Bucket="stepwell-code", **place)
@@ -37,13 +37,13 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
     _rule("engine-events", {"source": [SOURCE]}, f"{arn}:{ENGINE_EVENTS}")
     defaults: dict[str, Any] = {
         "layers": {name: _layer(name) for name in ("x86_64", "arm64")},
-        "cache_s": 0.0,  # what is pushed counts at once
+        "cache_s": 0.0,  # a push takes effect at once
         "keys_cache_s": 0.0,
         "signing_keys_again_s": 0.0,
-        "clock_skew_ms": 0,  # there is but one clock
+        "clock_skew_ms": 0,  # there is only one clock
         "step_subnets": ("subnet-0123abcd",),
         "step_security_groups": ("sg-0123abcd",),
-        "retention_days": 3650,  # a test may travel far
+        "retention_days": 3650,  # tests may travel far
     }
     resources = Resources(
         env=ENV,
@@ -67,7 +67,7 @@ def provision(region: str, account: str, **settings: Any) -> Resources:
 
 
 def _queue(name: str) -> str:
-    """The URL of a queue that has dead letters."""
+    """Creates a queue with a dead-letter queue. Returns the URL."""
     sqs = client("sqs")
     dead = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
     dead_arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -84,7 +84,10 @@ def _rule(name: str, pattern: dict[str, Any], queue_arn: str) -> None:
 
 
 def _layer(architecture: str) -> str:
-    """The ARN of the adapter's layer. This machine stands in for the processors of both architectures."""
+    """Publishes the adapter's layer.
+
+    Returns the ARN. Both architectures get the binary for this machine's processor.
+    """
     own = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
     published = client("lambda").publish_layer_version(
         LayerName=f"adapter-{architecture.replace('_', '-')}", Content={"ZipFile": layer_zip(own).read_bytes()}
@@ -94,7 +97,7 @@ def _layer(architecture: str) -> str:
 
 
 def _step_http(resources: Resources) -> None:
-    """The Lambda for `http` steps. Its sandbox has this Python, and so Stepwell."""
+    """Creates the Lambda for `http` steps. The sandbox runs this Python, so Stepwell can be imported there."""
     value = function("step_http")
     source = files("stepwell.aws.lambdas") / f"{value.name}.py"
     role = client("iam").create_role(RoleName="stepwell-step-http", AssumeRolePolicyDocument=_ROLE)["Role"]["Arn"]

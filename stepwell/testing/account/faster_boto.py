@@ -1,7 +1,7 @@
-"""boto3, without what it does for a network: nothing is signed, and what a client sends alike each time is made once.
+"""Makes boto3 faster in tests: requests are not signed, and the parts that are the same in each request are made once.
 
-Parameters are validated and serialized, answers parsed, and errors tried again as ever; every event by which somebody
-looks at requests, refuses or counts them is emitted, but for `request-created`, which is boto3's own.
+Parameters are still validated and serialized, answers parsed, and errors retried. All events that let handlers see,
+refuse or count requests are emitted, except `request-created`, which only boto3 uses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from botocore.endpoint import Endpoint
 from botocore.regions import EndpointRulesetResolver
 from botocore.useragent import UserAgentString
 
-_AS_SIGNED = ("Authorization", "X-Amz-Security-Token")  # which moto reads to know the account
+_AS_SIGNED = ("Authorization", "X-Amz-Security-Token")  # moto reads the account from them
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def faster_boto() -> Iterator[None]:
         for of, name, faster in (
             (SigV4Auth, "add_auth", _without_signature),
             (EndpointRulesetResolver, "construct_endpoint", _once_for_each_operation),
-            (Endpoint, "create_request", _without_ceremony),
+            (Endpoint, "create_request", _with_first_signature),
         ):
             stack.enter_context(patch.object(of, name, faster(getattr(of, name))))
         stack.enter_context(patch.object(UserAgentString, "to_string", lambda agent: "Boto3 in tests"))
@@ -39,9 +39,11 @@ def faster_boto() -> Iterator[None]:
         yield
 
 
-def _without_ceremony(create_request: Callable[..., Any]) -> Callable[..., Any]:
-    """Requests whose body is a JSON document differ in their body and their target alone: the first of a client is
-    signed, and the others carry what it did."""
+def _with_first_signature(create_request: Callable[..., Any]) -> Callable[..., Any]:
+    """Signs only the first request of a client, and copies the signature to the others.
+
+    Applies to requests with a JSON body, which differ only in the body and the target.
+    """
 
     def created(endpoint: Endpoint, params: dict[str, Any], operation_model: Any = None) -> Any:
         body = params["body"]
@@ -60,7 +62,7 @@ def _without_ceremony(create_request: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _once_for_each_operation(construct_endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Where a client's requests to DynamoDB go does not depend on what they ask for."""
+    """Computes a DynamoDB client's endpoint once per operation: it does not depend on the parameters."""
 
     def constructed(resolver: EndpointRulesetResolver, operation_model: Any, **named: Any) -> Any:
         if operation_model.service_model.service_name != "dynamodb":
@@ -74,7 +76,10 @@ def _once_for_each_operation(construct_endpoint: Callable[..., Any]) -> Callable
 
 
 def _without_signature(add_auth: Callable[..., None]) -> Callable[..., None]:
-    """moto reads who signs, and checks no signature. Those of URLs and of S3 are made, by classes of their own."""
+    """Replaces signatures by zeros: moto reads the credential, and checks no signature.
+
+    Signatures of URLs and of S3 have classes of their own, and stay.
+    """
 
     def added(signer: SigV4Auth, request: Any) -> None:
         if type(signer) is not SigV4Auth or signer.credentials is None:

@@ -1,9 +1,9 @@
-"""moto's DynamoDB by a shorter way: its own actions on its own tables, without what it does around them.
+"""Calls moto's DynamoDB actions directly on moto's tables, without the layers around them.
 
-Nine of ten requests of a test go to DynamoDB, and of the time that moto takes for one, five sixths go into making a
-WSGI request of it, matching URLs, and walking through AWS's model for what is read and written as JSON anyway.
+Nine of ten requests of a test go to DynamoDB. moto spends five sixths of the time of each on a WSGI request, on
+matching URLs, and on AWS's model, though requests and answers are JSON anyway.
 
-One rule: what a request does, and what it is answered, is worked out by moto. Its errors go the long way.
+moto itself still does the work and computes the answers. Requests that fail take the normal way.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ACTIONS = {
 }
 _request_ids = count(1)
 _HEADERS = ("X-Amz-Target", "Authorization", "Content-Type", "x-moto-account-id")
-_MAX_ITEM = 405_000  # bytes; moto's own
+_MAX_ITEM = 405_000  # bytes; moto's own limit
 _URL = re.compile(r"https://(?:dynamodb|[0-9]+\.ddb)\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/")
 
 
@@ -58,12 +58,12 @@ def faster_dynamodb() -> Iterator[None]:
         (DynamoType, "__hash__", _hash),
     )
     with ExitStack() as stack:
-        for of, name, ours in patches:
-            stack.enter_context(patch.object(of, name, ours))
+        for of, name, replacement in patches:
+            stack.enter_context(patch.object(of, name, replacement))
         yield
 
 
-class _Handler(DynamoHandler):  # type: ignore[misc]  # moto is not followed by mypy
+class _Handler(DynamoHandler):  # type: ignore[misc]  # mypy does not follow moto's types
     def __init__(self, request: AWSPreparedRequest, region: str) -> None:
         super().__init__()
         self.headers = {name: _header(request, name) for name in _HEADERS if name in request.headers}
@@ -76,7 +76,7 @@ class _Handler(DynamoHandler):  # type: ignore[misc]  # moto is not followed by 
         self.response_headers = {"server": "amazon.com", "x-amzn-requestid": f"{next(_request_ids):052}"}
 
     def answer(self) -> tuple[int, dict[str, str], str]:
-        """What moto answers. What it refuses it is asked once more, for its words."""
+        """moto's answer. If moto refuses the request, it is made again in the normal way, to get the error message."""
         self.body = self.params
         try:
             result = getattr(self, _ACTIONS[_header(self._request, "X-Amz-Target")])()
@@ -114,7 +114,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _with_bytes(value: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object, whose binary values are bytes if it is an attribute's value."""
+    """Decodes the binary values of a JSON object, if it is an attribute's value."""
     if len(value) == 1:
         if isinstance(text := value.get("B"), str):
             return {"B": base64.b64decode(text)}
@@ -138,7 +138,7 @@ def _members(operation: str) -> frozenset[str]:
 
 
 def _query(query: Callable[..., Any]) -> Callable[..., Any]:
-    """moto sorts all items of a table before it looks which of them have the key; here only those are sorted."""
+    """Sorts only the items with the key. moto sorts all items of a table before it filters by the key."""
 
     def of_partition(table: Any, hash_key: DynamoType, *arguments: Any, **named: Any) -> Any:
         if not table.range_key_attr:
@@ -161,7 +161,7 @@ def _query(query: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_item(item: Any, hash_key: DynamoType, range_key: DynamoType | None, attrs: dict[str, Any]) -> None:
-    """moto adds up the size of all attributes again for each."""
+    """Adds up the sizes of the attributes once. moto adds all of them up again for each attribute."""
     item.hash_key, item.range_key, item.attrs = hash_key, range_key, LimitedSizeDict()
     size = 0
     for name, value in attrs.items():

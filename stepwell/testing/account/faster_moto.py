@@ -1,6 +1,6 @@
-"""moto, without what it works out again for every request, and boto3 likewise (`faster_boto`).
+"""Makes moto faster by caching what it computes for every request. `faster_boto` does the same for boto3.
 
-One rule: only what cannot change is remembered, and only what nobody reads is left out, so answers are the same.
+Only constants are cached, and only unused results are left out, so the answers are the same.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _PURE = (
     (responses, "method_names_from_class"),
     (sqs, "camelcase_to_underscores"),
 )
-_on: ExitStack | None = None  # undoes what is patched
+_on: ExitStack | None = None  # undoes the patches
 
 
 @contextmanager
 def faster_moto() -> Iterator[None]:
-    """moto and boto3 are faster within it. A second one within it changes nothing."""
+    """Makes moto and boto3 faster within the block. Inside another such block it changes nothing."""
     if _on is not None:
         yield
         return
@@ -44,7 +44,7 @@ def faster_moto() -> Iterator[None]:
 
 @contextmanager
 def plain_moto() -> Iterator[None]:
-    """moto and boto3 are as they come within it, also within `faster_moto`: to compare the two."""
+    """Restores the unpatched moto and boto3 within the block, also inside `faster_moto`, to compare the two."""
     if _on is None:
         yield
         return
@@ -69,10 +69,10 @@ def _turn_on() -> None:
         for module, name in _PURE:
             stack.enter_context(patch.object(module, name, cache(getattr(module, name))))
         for picker in (AttributePicker, XFormedAttributePicker):
-            remembered = _remembered(picker.get_possible_keys)
-            stack.enter_context(patch.object(picker, "get_possible_keys", remembered))
+            cached = _cached_keys(picker.get_possible_keys)
+            stack.enter_context(patch.object(picker, "get_possible_keys", cached))
         stack.enter_context(patch.object(responses, "gen_amzn_requestid_long", _request_ids()))
-        stack.enter_context(patch.object(sqs.SQSBackend, "is_message_valid_based_on_retention_period", _is_kept))
+        stack.enter_context(patch.object(sqs.SQSBackend, "is_message_valid_based_on_retention_period", _is_retained))
         stack.enter_context(patch.object(sqs, "generate_receipt_handle", lambda: f"{next(handles):0185}"))
         stack.enter_context(patch.object(sqs, "unix_time_millis", _now_ms))
         stack.enter_context(faster_boto())
@@ -80,21 +80,21 @@ def _turn_on() -> None:
         _on = stack.pop_all()
 
 
-def _remembered(possible_keys: Callable[[Any, Any], Iterable[str]]) -> Callable[[Any, Any], Iterable[str]]:
-    """The names that an attribute may have depend on classes and on AWS's model, not on what is answered."""
+def _cached_keys(possible_keys: Callable[[Any, Any], Iterable[str]]) -> Callable[[Any, Any], Iterable[str]]:
+    """Caches the possible names of an attribute: they depend on classes and on AWS's model, not on the answer."""
     known: dict[Any, tuple[str, ...]] = {}
 
-    def remembered(self: Any, context: Any) -> Iterable[str]:
+    def cached(self: Any, context: Any) -> Iterable[str]:
         of = (*self.alias_providers, type(context.obj), context.key, context.shape)
         if of not in known:
             known[of] = tuple(possible_keys(self, context))
         return known[of]
 
-    return remembered
+    return cached
 
 
 def _request_ids() -> Callable[[dict[str, Any]], str]:
-    """moto draws 52 letters by chance."""
+    """Counts request ids up, where moto draws 52 random letters."""
     numbers = count(1)
 
     def request_id(headers: dict[str, Any]) -> str:
@@ -104,12 +104,12 @@ def _request_ids() -> Callable[[dict[str, Any]], str]:
     return request_id
 
 
-def _is_kept(backend: Any, queue_name: str, message: Any) -> bool:
-    """moto counts all messages of the queue, to read one of its settings."""
-    kept_s: float = backend.get_queue(queue_name).message_retention_period
-    return bool(kept_s + message.sent_timestamp / 1000 > time.time())
+def _is_retained(backend: Any, queue_name: str, message: Any) -> bool:
+    """Whether a message is within the retention. moto counts all messages of the queue to read this one setting."""
+    retention_s: float = backend.get_queue(queue_name).message_retention_period
+    return bool(retention_s + message.sent_timestamp / 1000 > time.time())
 
 
 def _now_ms(at: Any = None) -> float:
-    """moto makes a date of now, and a number of that, for each message of a queue that is looked at."""
+    """The time in ms. moto converts the present time to a date and back, for each message of a queue."""
     return time.time() * 1000 if at is None else float(unix_time_millis(at))

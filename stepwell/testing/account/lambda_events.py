@@ -1,4 +1,4 @@
-"""What AWS hands to a Lambda, for calling a handler in the test's own process: events of every shape, and a context."""
+"""Builds the events and the context with which AWS calls a Lambda, for tests that call handlers in their own process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGION = "us-east-1"
 
 
 class LambdaContext:
-    """The second argument of a handler. `timeout_s` counts from when it is made, in real time."""
+    """The second argument of a handler. `timeout_s` is real time, counted from now."""
 
     function_version = "$LATEST"
     client_context = None
@@ -41,7 +41,7 @@ class LambdaContext:
 
 
 def sqs_event(records: Iterable[Json]) -> Json:
-    """A batch; records are made by `sqs_record`."""
+    """A batch of records that were made by `sqs_record`."""
     return {"Records": list(records)}
 
 
@@ -54,7 +54,7 @@ def sqs_record(
     attributes: Mapping[str, str] | None = None,
     message_attributes: Json | None = None,
 ) -> Json:
-    """One message of a batch. `attributes` are added to those of a message that was sent now."""
+    """One message of a batch that was sent now. `attributes` add to or replace the default attributes."""
     text = body if isinstance(body, str) else json.dumps(body)
     now = str(time.time_ns() // 1_000_000)
     return {
@@ -89,8 +89,10 @@ def http_event(
     route: str = "$default",
     parameters: Mapping[str, str] | None = None,
 ) -> Json:
-    """A request to an HTTP API, payload format 2.0, on the `$default` stage. Bytes come in base64, and the path comes
-    decoded, as from AWS."""
+    """A request to an HTTP API on the `$default` stage, in payload format 2.0.
+
+    As from AWS, a body of bytes is in base64, and the path is decoded.
+    """
     path = unquote(path)
     sent = {name.lower(): value for name, value in (headers or {}).items()}
     domain = f"api.execute-api.{REGION}.amazonaws.com"
@@ -138,7 +140,7 @@ def _request_context(method: str, path: str, domain: str, user_agent: str, route
 
 
 def bus_event(name: str, detail: Json, source: str, *, resources: Iterable[str] = ()) -> Json:
-    """An event of a bus, as a rule hands it over: `name` is the detail type."""
+    """An event of a bus, as a rule delivers it. `name` is the detail type."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -153,7 +155,7 @@ def bus_event(name: str, detail: Json, source: str, *, resources: Iterable[str] 
 
 
 def scheduled_event(rule: str = "tick") -> Json:
-    """What a rule with a schedule sends each time."""
+    """The event that a scheduled rule sends."""
     arn = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{rule}"
     return bus_event("Scheduled Event", {}, "aws.events", resources=[arn])
 
@@ -168,7 +170,7 @@ def task_stopped_event(
     task_arn: str = "",
     definition_arn: str = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/step:1",
 ) -> Json:
-    """That a task of ECS has stopped; `environment`: what RunTask had overridden of its container."""
+    """The event of a stopped ECS task. `environment`: the variables that RunTask overrode in the container."""
     arn = task_arn or f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/cluster/{uuid.uuid4().hex}"
     cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{arn.split('/')[1]}"
     code = {} if exit_code is None else {"exitCode": exit_code}

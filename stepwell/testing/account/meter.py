@@ -1,9 +1,9 @@
-"""Counts the AWS requests that a platform makes on moto, with the DynamoDB capacity that they would use.
+"""Counts the AWS requests that a platform makes on moto, and the DynamoDB capacity that they would use.
 
-Capacity as in the DynamoDB developer guide, "Read and write operations": a write unit for each begun KB of the larger
-of the old and the new item, and for each index entry that changes; a read unit for each begun 4 KB; a query rounds its
-whole page up, a batch each item. An eventually consistent read costs half, and queries of the index are always such
-(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html).
+A write costs one unit per started KB of the larger of the old and the new item, plus one per changed index entry. A
+read costs one unit per started 4 KB; a query rounds up the whole page, a batch each item. An eventually consistent read
+costs half, and all queries of the index are eventually consistent.
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _WRITES = ("PutItem", "DeleteItem", "UpdateItem", "BatchWriteItem")
 class Call:
     service: str
     operation: str
-    entries: int = 1  # of a batch
-    billed: int = 1  # as how many requests: messages and events by each begun 64 KB
+    entries: int = 1  # in a batch
+    billed: int = 1  # number of billed requests: one per started 64 KB of messages or events
     write_units: float = 0
     read_units: float = 0
-    key: str = ""  # of the item that is written, and its sort key
+    key: str = ""  # partition key of the written item
     sort_key: str = ""
     began: float = 0
     ended: float = 0
@@ -50,12 +50,12 @@ class Meter:
         return sum(call.service == service for call in self.calls)
 
     def billed(self, service: str) -> int:
-        """As how many requests a service bills its calls: SQS a request, EventBridge an event, by each begun 64 KB
+        """How many requests the service bills: SQS per request, EventBridge per event, each per started 64 KB
         (https://aws.amazon.com/sqs/pricing/, https://aws.amazon.com/eventbridge/pricing/)."""
         return sum(call.billed for call in self.calls if call.service == service)
 
     def entries(self, operation: str) -> int:
-        """What all requests of one kind held together, such as `PutEvents`."""
+        """How many entries all requests of an operation had together, for example `PutEvents`."""
         return sum(call.entries for call in self.calls if call.operation == operation)
 
     @property
@@ -67,15 +67,17 @@ class Meter:
         return sum(call.read_units for call in self.calls)
 
     def writes_of(self, prefix: str, sort_key: str | None = None) -> int:
-        """How often items whose partition begins so were put, or tried to; `sort_key`: only items of this one."""
+        """How often items with this prefix of the partition key were put, or tried. `sort_key`: only this sort key."""
         return sum(
             call.operation == "PutItem" and call.key.startswith(prefix) and sort_key in (None, call.sort_key)
             for call in self.calls
         )
 
     def sequential(self, until: str | None = None) -> int:
-        """How many requests waited for one another: the longest chain in which each began after the one before had
-        ended. `until`: only the chain that ends with the last request of this operation."""
+        """The length of the longest chain of requests in which each one began after the one before had ended.
+
+        `until`: only chains that end with the last request of this operation.
+        """
         longest: dict[int, int] = {}
         by_end = sorted(range(len(self.calls)), key=lambda i: self.calls[i].ended)
         for i in by_end:
@@ -91,7 +93,7 @@ _meters: list[Meter] = []
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Count all requests of clients that `attach` was called for."""
+    """Counts all requests of the clients that were passed to `attach`."""
     meter = Meter()
     with _lock:
         _meters.append(meter)
@@ -103,14 +105,16 @@ def metered() -> Iterator[Meter]:
 
 
 def attach(client: Any) -> None:
-    """Let a client's requests be counted. The wildcards make it the first to know: whoever answers a request in the
-    place of AWS ends the chain."""
+    """Counts a client's requests.
+
+    The wildcards register the meter first: a handler that answers a request instead of AWS ends the chain of handlers.
+    """
     client.meta.events.register_first("before-call.*.*", _before, unique_id="stepwell-meter")
     client.meta.events.register_first("after-call.*.*", _after, unique_id="stepwell-meter-after")
 
 
 def _before(model: Any, params: Any, context: Any, **_: Any) -> None:
-    """What a write costs is known before: afterwards the old item is gone."""
+    """Computes the cost of a write before it happens, because the old item is gone afterwards."""
     if not _meters:
         return
     service, operation = model.service_model.service_name, model.name
@@ -119,13 +123,13 @@ def _before(model: Any, params: Any, context: Any, **_: Any) -> None:
     if operation in _WRITES:
         call = _write(operation, body)
     elif operation == "BatchGetItem":
-        call = Call(service, operation, sum(len(asked["Keys"]) for asked in body["RequestItems"].values()))
+        call = Call(service, operation, sum(len(request["Keys"]) for request in body["RequestItems"].values()))
     elif operation in ("SendMessageBatch", "PutEvents"):
         call = Call(service, operation, len(body["Entries"]), _billed(operation, body["Entries"]))
     context["stepwell-meter"] = replace(call, began=time.perf_counter())
     if service == "dynamodb":
-        asked = next(iter(body.get("RequestItems", {}).values()), {}) if operation == "BatchGetItem" else body
-        context["stepwell-meter-unit"] = 1 if asked.get("ConsistentRead") else 0.5
+        read = next(iter(body.get("RequestItems", {}).values()), {}) if operation == "BatchGetItem" else body
+        context["stepwell-meter-unit"] = 1 if read.get("ConsistentRead") else 0.5
 
 
 def _after(model: Any, parsed: Any, context: Any, **_: Any) -> None:
@@ -135,7 +139,7 @@ def _after(model: Any, parsed: Any, context: Any, **_: Any) -> None:
     unit = context.get("stepwell-meter-unit", 1)
     if model.name == "BatchGetItem":
         found = [item for items in parsed.get("Responses", {}).values() for item in items]
-        units = sum(_read(item) for item in found) + call.entries - len(found)  # a look for nothing costs as well
+        units = sum(_read(item) for item in found) + call.entries - len(found)  # a missing item costs one unit too
         call = replace(call, read_units=unit * units)
     elif model.name == "GetItem":
         call = replace(call, read_units=unit * _read(parsed.get("Item", {})))
@@ -156,7 +160,7 @@ def _billed(operation: str, entries: list[dict[str, Any]]) -> int:
 
 
 def chunks(size: int) -> int:
-    """Begun 64 KB of some bytes; at least one."""
+    """How many started 64 KB these bytes have; at least one."""
     return max(1, math.ceil(size / CHUNK))
 
 
@@ -197,7 +201,7 @@ def _units(old: Item, new: Item) -> float:
 
 
 def _entry(item: Item) -> str | None:
-    """The item's entry in the index."""
+    """The item's entry in the index, as text; None if it has none."""
     return json.dumps([item[key] for key in _INDEX_KEYS]) if "gk" in item else None
 
 
@@ -220,7 +224,7 @@ def _moto_key(value: Any) -> Any:
 
 
 def item_size(item: Item) -> int:
-    """Bytes of an item, as DynamoDB counts them."""
+    """The size of an item in bytes, as DynamoDB counts it."""
     return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
 
 

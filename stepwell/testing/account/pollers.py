@@ -1,7 +1,7 @@
-"""Lambda's pollers in tests: batches of the two queues, handed to the real handlers one after the other.
+"""Lambda's pollers in tests: they receive batches of the two queues and call the real handlers, one after the other.
 
-In an unkind account batches are small and out of order, messages come twice, and two Lambdas may have the same ones.
-Then what waits only to be tried again is tried at once: time is the test's, and passes when it says so.
+With injected faults, batches are small and out of order, messages come twice, and two Lambdas may get the same ones.
+Messages that wait only to be retried are then retried at once, because the clock moves only when the test moves it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LATE_MS = 600_000
 
 
 class Pollers:
-    """`handler`: that of the Lambda of this name, as it is now."""
+    """`handler` returns the current handler of the Lambda with this name."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class Pollers:
     ) -> None:
         self._queues, self._resources, self._handler = emulator.queues, resources, handler
         self._unkindness = unkindness
-        self._twins: set[str] = set()  # messages that have one, or are one
+        self._twins: set[str] = set()  # ids of messages that have a copy, or are a copy
         self._second: QueueConsumer | None = None
 
     def deliver(self) -> bool:
-        """One batch of each queue; False if there was none."""
+        """Delivers one batch of each queue. Returns False if both queues had nothing to receive."""
         delivered = [self.batch(queue) for queue in QUEUES]
         if any(delivered):
             return True
@@ -52,13 +52,13 @@ class Pollers:
             pass
 
     def batch(self, queue: str) -> bool:
-        """The next batch of a queue; False if there is nothing to receive now."""
+        """Delivers the next batch of a queue. Returns False if there is nothing to receive now."""
         function, url = reader(queue), self._url(queue)
         assert isinstance(function.trigger, Queue)
         event = self._queues.receive(url, self._most(url, function.trigger.most_messages))
         if not event["Records"]:
             return False
-        with self._unkindly(queue, event):
+        with self._with_faults(queue, event):
             answer = self._handler(function.name)(event, LambdaContext(function.name))
         failed = self._queues.finish(url, event, answer)
         self._repeat(url, [record for record in event["Records"] if record not in failed])
@@ -67,13 +67,13 @@ class Pollers:
     def _url(self, queue: str) -> str:
         return {EVENTS: self._resources.events_queue, OUTCOMES: self._resources.outcomes_queue}[queue]
 
-    # --- unkind ------------------------------------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------------------------
 
     def _hurry(self, queue: str) -> bool:
         return self._unkindness is not None and self._queues.hurry(self._url(queue)) > 0
 
     def _most(self, url: str, most: int) -> int:
-        """How many are received; before, what lies in the queue is stirred."""
+        """How many messages to receive. Copies and reorders the messages in the queue first, if there are faults."""
         unkindness = self._unkindness
         if unkindness is None:
             return most
@@ -89,7 +89,7 @@ class Pollers:
         return most
 
     @contextmanager
-    def _unkindly(self, queue: str, event: Json) -> Iterator[None]:
+    def _with_faults(self, queue: str, event: Json) -> Iterator[None]:
         unkindness = self._unkindness
         if unkindness is None:
             yield
@@ -98,7 +98,7 @@ class Pollers:
                 yield
 
     def _overlap(self, queue: str, event: Json) -> None:
-        """Another Lambda gets the messages, since they are visible again."""
+        """Delivers the same messages to a second Lambda, as after the visibility timeout."""
         if self._second is None:
             self._second = QueueConsumer(EngineSession(self._resources))
         name, url = reader(queue).name, self._url(queue)

@@ -1,6 +1,6 @@
-"""SQS of the emulator, as Lambda's pollers see it: batches are received as Lambda hands them to a function.
+"""The emulator's SQS queues, as Lambda's pollers use them: batches are received in the form that a function gets.
 
-moto is asked in process, not by requests: pollers are no part of what is tested, and this is a hundred times as fast.
+moto is called directly, not by requests. This is a hundred times as fast, and pollers are not under test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Queues:
         self._account, self._region, self._lock = account, region, lock
 
     def receive(self, url: str, most: int = 10) -> Json:
-        """The next batch, as the event of a Lambda; without records if there is nothing to receive now."""
+        """Receives the next batch, as a Lambda event; `Records` is empty if there is nothing to receive now."""
         name = _name(url)
         with self._lock:
             queue = self._backend.get_queue(name)
@@ -34,12 +34,14 @@ class Queues:
             return sqs_event([_record(message, queue) for message in messages])
 
     def finish(self, url: str, event: Json, answer: Json | None) -> list[Json]:
-        """What Lambda does with a batch by the function's answer: deletes it, but for `batchItemFailures`, which are
-        returned. Those stay invisible until their timeout has passed: the queue's, or what the function has set."""
+        """Deletes the batch except for `batchItemFailures`, as Lambda does. Returns the failed records.
+
+        Failed messages stay invisible until their timeout ends: the queue's, or the one that the function has set.
+        """
         records = event["Records"]
         failed = [item["itemIdentifier"] for item in (answer or {}).get("batchItemFailures") or ()]
         known = {record["messageId"] for record in records}
-        if not known.issuperset(failed):  # Lambda takes this for a failure of the whole batch
+        if not known.issuperset(failed):  # Lambda then treats the whole batch as failed
             failed = list(known)
         self.delete(url, [record for record in records if record["messageId"] not in failed])
         return [record for record in records if record["messageId"] in failed]
@@ -50,22 +52,22 @@ class Queues:
                 self._backend.delete_message(_name(url), record["receiptHandle"])
 
     def release(self, url: str, records: Iterable[Json]) -> None:
-        """Make received messages visible again, as far as they are still there."""
+        """Makes received messages visible again, if they still exist."""
         with self._lock:
             for record in records:
                 with suppress(ReceiptHandleIsInvalid):
                     self._backend.change_message_visibility(_name(url), record["receiptHandle"], 0)
 
-    # --- what an unkind account does -------------------------------------------------------------------------------
+    # --- faults ----------------------------------------------------------------------------------------------------
 
     def unread(self, url: str) -> list[tuple[str, str]]:
-        """The ids and bodies of messages that can be received, and never were."""
+        """The ids and bodies of the messages that can be received, and never were."""
         with self._lock:
             messages = self._backend.get_queue(_name(url)).messages
             return [(message.id, message.body) for message in messages if message.approximate_receive_count == 0]
 
     def send_again(self, url: str, body: str) -> str:
-        """The id of a new message with the same body, which can be received at once."""
+        """Sends a new message with the same body, without delay. Returns the message id."""
         with self._lock:
             new_id: str = self._backend.send_message(_name(url), body).id
             return new_id
@@ -75,7 +77,7 @@ class Queues:
             self._backend.get_queue(_name(url))._messages.sort(key=lambda _: key())
 
     def put_back(self, url: str, record: Json, delay_ms: int, *, forgets_receives: bool) -> None:
-        """Have a message that was deleted once more, from a server of SQS that was not told."""
+        """Adds a deleted message again, as SQS does when a server has missed the deletion."""
         receives = 0 if forgets_receives else int(record["attributes"]["ApproximateReceiveCount"])
         with self._lock:
             message: Any = models.Message(record["messageId"], record["body"])
@@ -85,8 +87,10 @@ class Queues:
             self._backend.get_queue(_name(url))._messages.append(message)
 
     def hurry(self, url: str) -> int:
-        """Let what waits only to be tried again be tried now: messages that failed, and starts that were refused;
-        how many there were."""
+        """Makes messages that wait only for a retry receivable now. Returns how many there were.
+
+        These are failed messages, and starts of steps that were refused.
+        """
         now, hurried = _now_ms(), 0
         with self._lock:
             for message in self._backend.get_queue(_name(url))._messages:
@@ -99,7 +103,7 @@ class Queues:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def next_delayed(self, *urls: str) -> int | None:
-        """When the next message that cannot be received now can be, in ms since the epoch; None: there is none."""
+        """When the next message becomes visible that is not visible now, in ms since the epoch; None: there is none."""
         now = _now_ms()
         with self._lock:
             messages = [message for url in urls for message in self._backend.get_queue(_name(url))._messages]
@@ -107,7 +111,7 @@ class Queues:
         return min((int(at) for at in times if at > now), default=None)
 
     def send(self, arn: str, body: str) -> None:
-        """Put a message on the queue of this ARN, as a service of AWS does. Raises moto's errors."""
+        """Puts a message on the queue with this ARN, as a service of AWS does. Raises moto's errors."""
         _, _, _, region, account, name = arn.split(":")
         with self._lock:
             models.sqs_backends[account][region].send_message(name, body)
@@ -143,11 +147,11 @@ def _record(message: Any, queue: Any) -> Json:
 
 
 def _attribute(value: Json) -> Json:
-    kept = {
+    values = {
         "stringValue": value.get("StringValue") or value.get("string_value"),
         "binaryValue": value.get("BinaryValue") or value.get("binary_value"),
     }
-    found = {name: item for name, item in kept.items() if item is not None}
+    found = {name: item for name, item in values.items() if item is not None}
     data_type = value.get("DataType") or value.get("data_type")
     return {**found, "stringListValues": [], "binaryListValues": [], "dataType": data_type}
 
@@ -157,12 +161,12 @@ def _attribute(value: Json) -> Json:
 
 @contextmanager
 def exact_delays() -> Iterator[None]:
-    """Time in SQS, to the millisecond.
+    """Makes SQS exact to the millisecond.
 
-    - moto reckons in floats that can be a millisecond short.
-    - A message that is made visible is so at once; to moto only later, which never comes while time stands still.
-    - SQS delays by whole seconds, so Stepwell rounds up; but what a test says of a timer is said in milliseconds. So a
-      delayed message of Stepwell's own becomes visible when it is `due`, and not up to a second later.
+    - moto calculates with floats that can be a millisecond short.
+    - A message that is made visible is visible at once. In moto it is visible later, which never comes with this clock.
+    - SQS delays by whole seconds, so Stepwell rounds up. Tests state timers in milliseconds, so a delayed message of
+      Stepwell becomes visible when it is `due`, and not up to a second later.
     """
     with ExitStack() as stack:
         stack.enter_context(patch.object(models, "unix_time_millis", _now_ms))
@@ -191,7 +195,7 @@ def _adds_when_due(add: Callable[[Any, Any], None]) -> Callable[[Any, Any], None
 
 
 def _due(body: str) -> int | None:
-    """Of a message by which the engine reminds itself of something; None: it is none."""
+    """When a delayed message of the engine is due, in ms since the epoch; None if it is not such a message."""
     try:
         content = json.loads(body)
     except ValueError:

@@ -1,6 +1,6 @@
-"""The state of an emulated account, kept to begin with again: 2 ms instead of the 120 ms that making it takes.
+"""A copy of the state of an emulated account. Restoring it takes 2 ms, while setting up an account takes 120 ms.
 
-One rule: what is kept and what is used share nothing that can change.
+The copy shares nothing that can change with the account in use.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ _Key = tuple[str, str]  # account, region
 
 
 class Snapshot:
-    """Of all services that were used since moto was reset. It must not change meanwhile."""
+    """The state of all services that were used since moto was reset. It must not be changed while it is copied."""
 
     def __init__(self) -> None:
         self._services: list[BackendDict[Any]] = list(BackendDict._instances)
-        self._kept = _copied(
+        self._state = _copied(
             [{(a, r): backend for a, r, backend in service.iter_backends()} for service in self._services]
         )
 
     def restore(self) -> None:
         BackendDict.reset()
-        for service, backends in zip(self._services, _copied(self._kept), strict=True):
+        for service, backends in zip(self._services, _copied(self._state), strict=True):
             for (account, region), backend in backends.items():
                 service[account][region] = backend
 
 
 def _copied(state: list[dict[_Key, BaseBackend]]) -> list[dict[_Key, BaseBackend]]:
-    """All in one, so that what services know of each other are copies too."""
+    """Copies all services in one call, so that references between services lead to copies too."""
     with _copyable():
         return copy.deepcopy(state)
 
 
 @contextmanager
 def _copyable() -> Iterator[None]:
-    """What moto keeps and Python does not copy by itself."""
+    """Teaches `copy` the types in moto's state that Python cannot copy by itself."""
     before = dict(copyreg.dispatch_table)
     copyreg.pickle(threading.Condition, lambda _: (threading.Condition, ()))
     copyreg.pickle(ParameterDict, _parameters)

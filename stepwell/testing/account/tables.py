@@ -1,4 +1,4 @@
-"""DynamoDB of the emulator, as a test looks at it: without a request that would be counted, or take its time."""
+"""Reads the emulator's DynamoDB tables for tests, without requests that would be counted or take time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Tables:
         self._account, self._region, self._lock = account, region, lock
 
     def partition(self, table: str, pk: str) -> Iterator[dict[str, Any]]:
-        """The items with this partition key, each as `{attribute: {type: value}}`; in no order."""
+        """The items with this partition key, unsorted, each as `{attribute: {type: value}}`."""
         with self._lock:
             items = dynamodb_backends[self._account][self._region].tables[table].items
             found: Any = list(items.get(DynamoType({"S": pk}), {}).values())

@@ -1,4 +1,4 @@
-"""When something happens next in the emulated account, so that a test can move its clock there."""
+"""Computes when something happens next in the emulated account, so that a test can move the clock to that time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from stepwell.testing.account.emulator import Emulator
 
 
 class AccountTimers:
-    """Times are in ms since the epoch; None: never."""
+    """All times are in ms since the epoch; None means never."""
 
     def __init__(self, emulator: Emulator, resources: Resources) -> None:
         self._emulator, self._resources = emulator, resources
 
     def next_due(self) -> int | None:
-        """When anything happens next: a message becomes visible, or `tick` has to take something from the table."""
+        """When a message becomes visible next, or `tick` has to take something from the table."""
         delayed = self._emulator.queues.next_delayed(self._resources.events_queue, self._resources.outcomes_queue)
         return min((due for due in (delayed, self.next_tick()) if due is not None), default=None)
 
     def next_tick(self) -> int | None:
-        """When the next `tick` has something to do. It comes every minute; those without work are left out."""
+        """When the next `tick` has something to do. `tick` comes every minute; ticks without work are left out."""
         found, tables = [], self._emulator.tables
         states = tables.partition(self._resources.table, TIMERS_STATE["pk"]["S"])
         sent = max((state["k"]["S"] for state in states if state["sk"] == TIMERS_STATE["sk"]), default="")

@@ -1,6 +1,6 @@
-"""Requests of an unkind account: refused, lost, done in part, answered from yesterday.
+"""Injects faults into requests: refuses them, loses answers, carries out a part, returns outdated data.
 
-One rule: it happens where a response comes over the wire, so that boto3's own tries are a part of what is tested.
+The faults are injected in place of the response from the network, so boto3's own retries are tested too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Answer = Callable[..., AWSResponse]
 _LOSING = re.compile(r"(dynamodb|sqs|eventbridge)\..*|lambda\.Invoke")
 _LOST_ONLY_WRITES = re.compile(r".*\.(Get|Batch|Query|List|Describe|Receive).*")
 _NEW_S = 60
-_BUSY_READS = 2  # that find a new or changed Lambda busy
+_BUSY_READS = 2  # how many reads report a new or changed Lambda as busy
 _PATH = re.compile(r"/functions/([^/?]+)")
 _CANNOT_ASSUME = "The role defined for the function cannot be assumed by Lambda."
 _IN_PROGRESS = "The operation cannot be performed at this time. An update is in progress for resource"
@@ -32,17 +32,17 @@ _CODES = {
 
 
 class UnkindRequests:
-    """`answer`: makes a response of a request, a status, a body and headers. `now`: ms since the epoch."""
+    """`answer` builds a response from a request, a status, a body and headers. `now`: ms since the epoch."""
 
     def __init__(self, unkindness: Unkindness, answer: Answer, now: Callable[[], int]) -> None:
         self.unkindness, self._answer, self._now = unkindness, answer, now
-        self._busy: Counter[str] = Counter()  # Lambdas that are pending, or being changed
-        self._made: dict[str, int] = {}  # Lambdas, when
-        self._roles: set[str] = set()  # that Lambda knows by now
-        self._written: dict[str, int] = {}  # items, when
+        self._busy: Counter[str] = Counter()  # reads left for which a Lambda is pending or being changed
+        self._made: dict[str, int] = {}  # when Lambdas were created
+        self._roles: set[str] = set()  # roles that Lambda can assume by now
+        self._written: dict[str, int] = {}  # when items were written
 
     def send(self, operation: str, request: AWSPreparedRequest, send: Send) -> AWSResponse | None:
-        """What becomes of a request; `send` carries it out."""
+        """Answers a request, with or without a fault. `send` carries the request out."""
         unkindness = self.unkindness
         if unkindness.actor is None or not operation:
             return send(request)
@@ -55,7 +55,7 @@ class UnkindRequests:
         response = self._in_part(operation, request, send)
         self._remember(operation, request)
         if self._is_lost(operation):
-            return self._error(operation, request, 500, "InternalServerError", "it was done, and who asked is not told")
+            return self._error(operation, request, 500, "InternalServerError", "done, but the answer is lost")
         if unkindness.refusals(operation) == before:
             unkindness.accepted(operation)
         return response
@@ -129,22 +129,22 @@ class UnkindRequests:
             case "dynamodb.BatchWriteItem" | "dynamodb.BatchGetItem":
                 return self._items(operation, request, send)
             case "dynamodb.Query":
-                return self._behind(request, send(request))
+                return self._without_new_items(request, send(request))
             case "lambda.GetFunction" | "lambda.GetFunctionConfiguration":
                 return self._not_yet(operation, request, send(request))
             case "ecs.ListTasks":
                 return self._unlisted(request, send(request))
         return send(request)
 
-    def _some(self, operation: str, of: list[Any]) -> list[bool]:
-        """Which of these are refused; often none."""
+    def _choose_refused(self, operation: str, of: list[Any]) -> list[bool]:
+        """Chooses which entries of a batch are refused; often none."""
         unkindness = self.unkindness
         if not unkindness.may_refuse(operation) or not unkindness.happens(
             f"partial {operation}", unkindness.partial_failures
         ):
             return [False] * len(of)
         chosen = [unkindness.happens(f"part {operation}", 0.5) for _ in of]
-        if all(chosen):  # that would be no partial failure
+        if all(chosen):  # a partial failure leaves at least one
             chosen[unkindness.below(f"spared {operation}", len(of))] = False
         if any(chosen):
             unkindness.refused(operation, "refused a part of")
@@ -153,11 +153,11 @@ class UnkindRequests:
     def _entries(self, operation: str, request: AWSPreparedRequest, send: Send) -> AWSResponse | None:
         body = json.loads(request.body)
         entries = body["Entries"]
-        refused = self._some(operation, entries)
+        refused = self._choose_refused(operation, entries)
         if not any(refused):
             return send(request)
-        kept = [entry for entry, is_refused in zip(entries, refused, strict=True) if not is_refused]
-        response = send(_with_body(request, {**body, "Entries": kept}))
+        accepted = [entry for entry, is_refused in zip(entries, refused, strict=True) if not is_refused]
+        response = send(_with_body(request, {**body, "Entries": accepted}))
         if response is None or response.status_code != 200:
             return response
         found = json.loads(response.content)
@@ -175,18 +175,18 @@ class UnkindRequests:
     def _items(self, operation: str, request: AWSPreparedRequest, send: Send) -> AWSResponse | None:
         body = json.loads(request.body)
         is_read = operation == "dynamodb.BatchGetItem"
-        asked = [
+        requested = [
             (table, item)
             for table, entry in body["RequestItems"].items()
             for item in (entry["Keys"] if is_read else entry)
         ]
-        refused = self._some(operation, asked)
+        refused = self._choose_refused(operation, requested)
         if not any(refused):
             return send(request)
         parts: list[Json] = []
         for wanted in (False, True):
             part: Json = {}
-            for (table, item), is_refused in zip(asked, refused, strict=True):
+            for (table, item), is_refused in zip(requested, refused, strict=True):
                 if is_refused is wanted and is_read:
                     part.setdefault(table, {**body["RequestItems"][table], "Keys": []})["Keys"].append(item)
                 elif is_refused is wanted:
@@ -199,10 +199,10 @@ class UnkindRequests:
         found["UnprocessedKeys" if is_read else "UnprocessedItems"] = parts[1]
         return self._answer(request, 200, json.dumps(found).encode())
 
-    # --- behind ------------------------------------------------------------------------------------------------------
+    # --- outdated answers --------------------------------------------------------------------------------------------
 
     def _remember(self, operation: str, request: AWSPreparedRequest) -> None:
-        """What is so new that not everybody knows of it."""
+        """Records items and Lambdas that are so new that they may be missing in answers."""
         match operation:
             case "dynamodb.PutItem":
                 self._written[_key(json.loads(request.body)["Item"])] = self._now()
@@ -221,7 +221,7 @@ class UnkindRequests:
         if self.unkindness.happens("busy function", self.unkindness.new_functions):
             self._busy[name] = _BUSY_READS
 
-    def _behind(self, request: AWSPreparedRequest, response: AWSResponse | None) -> AWSResponse | None:
+    def _without_new_items(self, request: AWSPreparedRequest, response: AWSResponse | None) -> AWSResponse | None:
         unkindness = self.unkindness
         if unkindness.actor == CALLER or response is None or response.status_code != 200:
             return response

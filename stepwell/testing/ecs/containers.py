@@ -1,7 +1,7 @@
-"""Container steps in tests: an engine of this machine runs what ECS would, with images from a registry in this process.
+"""Container steps in tests: docker or podman runs them instead of ECS, with images from a registry in this process.
 
-One rule: nobody who pushes no container needs an engine; it is looked for, and the adapter's image is made, when the
-first is pushed.
+Tests without container steps need no engine: the engine is searched, and the adapter's image built, at the first push
+of a container step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _REMOVE_ATTEMPTS = 5
 
 
 class Containers:
-    """The engine, and the registry that images are pushed to and pulled from. Close it: its images are removed."""
+    """The engine, and the registry that images are pushed to and pulled from. `close` removes the images."""
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -52,7 +52,7 @@ class Containers:
         return find_engine()
 
     def make_adapter(self) -> None:
-        """Have the adapter's image in the registry. Raises NoEngine; CalledProcessError if the engine fails."""
+        """Puts the adapter's image into the registry. Raises NoEngine; CalledProcessError if the engine fails."""
         if self._has_adapter:
             return
         with TemporaryDirectory() as folder:
@@ -62,9 +62,9 @@ class Containers:
         self._has_adapter = True
 
     def make(self, image: str, folder: Path, dockerfile: str) -> None:
-        """Build an image, and leave it in the registry only, so that ECS has to pull it."""
+        """Builds an image and pushes it to the registry. Removes the local copy, so that ECS has to pull it."""
         (folder / "Dockerfile").write_text(dockerfile)
-        # docker knows by itself that a registry on this machine speaks no TLS
+        # docker assumes plain HTTP for a registry on this machine; podman must be told
         insecure = ["--tls-verify=false"] if Path(self.engine).name == "podman" else []
         for words in (["build", "-t", image, str(folder)], ["push", *insecure, image], ["rmi", image]):
             command = [self.engine, *words]
@@ -76,8 +76,7 @@ class Containers:
         self.registry.close()
 
     def _remove_images(self) -> None:
-        """Remove all images that came from the registry, or went there. What cannot be removed is a warning: the tests
-        have passed by then."""
+        """Removes all images of the registry from the engine. A failure is only a warning: the tests have passed."""
         for attempts_left in range(_REMOVE_ATTEMPTS - 1, -1, -1):
             try:
                 self._remove_listed_images()
@@ -85,7 +84,9 @@ class Containers:
             except subprocess.CalledProcessError as error:
                 # podman cannot list images while another process removes some of them
                 if not attempts_left:
-                    warnings.warn(f"images of {self.registry.host} stay: {error.stderr.strip()[-300:]}", stacklevel=3)
+                    warnings.warn(
+                        f"cannot remove images of {self.registry.host}: {error.stderr.strip()[-300:]}", stacklevel=3
+                    )
 
     def _remove_listed_images(self) -> None:
         command = [self.engine, "images", "-q", "--filter", f"reference={self.registry.host}/*"]
@@ -95,7 +96,7 @@ class Containers:
 
 
 class ContainerStepwell(AwsStepwell):
-    """An environment with a cluster. What moves is also what runs in containers."""
+    """An environment with a cluster. `settle` waits for running containers too."""
 
     def __init__(
         self, emulator: Emulator, host: LambdaHost, ecs: EcsHost, containers: Containers, **settings: Any
@@ -125,7 +126,7 @@ class ContainerStepwell(AwsStepwell):
         try:
             self._containers.make_adapter()
         except NoEngine as reason:
-            text = f"{reason}; container steps need one in tests too: install and start docker or podman"
+            text = f"{reason}; tests with container steps need one: install and start docker or podman"
             raise Refused(400, [{"pointer": "", "message": text}]) from None
         except subprocess.CalledProcessError as error:
             text = f"{Path(self._containers.engine).name} cannot run containers here: {error.stderr.strip()[-300:]}"
@@ -142,7 +143,7 @@ class ContainerStepwell(AwsStepwell):
         return super()._running().union(self.ecs.running)
 
     def wait_until_running(self, tasks: int = 1) -> None:
-        """Until that many containers of steps run, or are about to."""
+        """Waits until this many steps run in containers, or are about to."""
         deadline = time.monotonic() + PATIENCE_S
         while len(self.ecs.running) < tasks:
             assert time.monotonic() < deadline, "no container runs"
@@ -151,10 +152,10 @@ class ContainerStepwell(AwsStepwell):
 
 @contextmanager
 def container_account(containers: Containers) -> Iterator[tuple[Emulator, LambdaHost, EcsHost, Containers]]:
-    """An emulated account that runs containers too, for tests that use it one after the other."""
-    # AWS's own machine images, 1,300, are made by moto each time that ECS looks for a subnet
+    """An emulated account that also runs containers, for tests that use it one after the other."""
+    # otherwise moto builds AWS's 1,300 machine images each time that ECS looks up a subnet
     with patch.dict("os.environ", MOTO_EC2_LOAD_DEFAULT_AMIS="false"), aws_account() as (emulator, host):
         outcomes = f"arn:aws:sqs:{emulator.region}:{emulator.account}:outcomes"
-        tell = lambda event: emulator.queues.send(outcomes, json.dumps(event))  # noqa: E731
-        with closing(EcsHost(emulator, lambda: containers.engine, tell)) as ecs:
+        emit = lambda event: emulator.queues.send(outcomes, json.dumps(event))  # noqa: E731
+        with closing(EcsHost(emulator, lambda: containers.engine, emit)) as ecs:
             yield emulator, host, ecs, containers

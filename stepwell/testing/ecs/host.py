@@ -1,9 +1,8 @@
-"""Stands in for ECS on Fargate in tests: what RunTask starts is run by podman or docker, and its end is told.
+"""Replaces ECS on Fargate in tests: podman or docker runs the tasks of RunTask, and their ends are reported as events.
 
-moto keeps clusters, task definitions and tasks; this host executes them, as far as our tasks go: images pulled from
-their registry, one container that ends before the other begins, a volume that both have, variables, secrets from SSM,
-logs to CloudWatch, credentials of the task role. One rule: a container is really run, and what an event says of it is
-what happened to it.
+moto stores clusters, task definitions and tasks; this host executes them, as far as Stepwell's tasks need it. It pulls
+images, runs one container before the other, shares a volume, and sets variables and secrets from SSM. It writes logs to
+CloudWatch, and serves credentials of the task role. Containers are really run, and events report how they ended.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _OUT_OF_MEMORY = End(
 
 
 class EcsError(Exception):
-    """An error that ECS answers with."""
+    """An error with which ECS answers a request."""
 
     def __init__(self, code: str, message: str, **fields: Any) -> None:
         super().__init__(message)
@@ -46,18 +45,21 @@ class EcsError(Exception):
 
 
 class EcsHost:
-    """Use it inside an `Emulator`. `engine` finds podman or docker. `emit` gets each task's event when it has
-    stopped, as a rule on the default bus does."""
+    """Use it inside an `Emulator`.
+
+    `engine` returns the path of podman or docker. `emit` is called with the event of each task that has stopped, as a
+    rule on the default bus delivers it.
+    """
 
     def __init__(self, emulator: Emulator, engine: Callable[[], str], emit: Callable[[Event], None]) -> None:
         self._emulator, self._engine, self._emit = emulator, engine, emit
         self._lock = threading.RLock()
         self._change = threading.Condition()
         self._tasks: dict[str, Task] = {}
-        self._ended = self._told = 0
+        self._ended = self._reported = 0  # tasks that have ended; of these, tasks that `wait_any` has reported
         self._hides_tasks = False
         self._requests: dict[str, tuple[str, AWSResponse]] = {}  # by client token
-        self._refusals: list[EcsError | str] = []  # a text is why there is no room
+        self._refusals: list[EcsError | str] = []  # an error, or as text the reason of a capacity failure
         self._pulled: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Credentials)
         self._server.daemon_threads = True
@@ -71,7 +73,7 @@ class EcsHost:
         self._server.server_close()
 
     def reset(self) -> None:
-        """For an account that is empty now. Nobody hears of what ran; images stay."""
+        """Forgets all tasks, for an account that is empty now. Running tasks are killed without events; images stay."""
         emit, self._emit = self._emit, lambda event: None
         for task in list(self._tasks.values()):
             task.kill(End("UserInitiated", "the test is over"))
@@ -81,29 +83,29 @@ class EcsHost:
         self._requests.clear()
         self._refusals.clear()
         self._hides_tasks = False
-        self._ended = self._told = 0
+        self._ended = self._reported = 0
 
-    # --- what a test may ask for -------------------------------------------------------------------------------------
+    # --- faults, and waiting ------------------------------------------------------------------------------------------
 
     def refuse(self, code: str, message: str) -> None:
-        """The next RunTask raises this."""
+        """Makes the next RunTask fail with this error."""
         self._refusals.append(EcsError(code, message))
 
     def have_no_room(self) -> None:
-        """The next RunTask finds no capacity, which ECS answers as if nothing was wrong."""
+        """Makes the next RunTask find no capacity, which ECS reports in an answer with status 200."""
         reason = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
         self._refusals.append(reason)
 
     def hide_tasks(self) -> None:
-        """The next ListTasks does not show them yet: ECS says that what it lists may lag behind."""
+        """Makes the next ListTasks return no tasks: ECS documents that lists are eventually consistent."""
         self._hides_tasks = True
 
     def interrupt(self) -> None:
-        """Fargate takes back the spare capacity that running tasks have: they are stopped."""
+        """Stops the running tasks as Fargate does when it reclaims spot capacity."""
         self._for_all(lambda task: task.stop(_SPOT))
 
     def run_out_of_memory(self) -> None:
-        """The kernel kills what runs in containers, for the memory it takes."""
+        """Kills the running containers as the kernel does when they use too much memory."""
         self._for_all(lambda task: task.kill(_OUT_OF_MEMORY))
 
     def _for_all(self, do: Callable[[Task], None]) -> None:
@@ -112,25 +114,27 @@ class EcsHost:
 
     @property
     def running(self) -> list[str]:
-        """ARNs of the tasks whose container `step` runs."""
+        """ARNs of the tasks whose container `step` is running."""
         return [arn for arn, task in list(self._tasks.items()) if task.is_running]
 
     @property
     def started(self) -> int:
-        """How many tasks were ever started."""
+        """How many tasks were started in total."""
         return len(self._tasks)
 
     def wait(self) -> None:
-        """Wait until no task runs, and all events were emitted."""
+        """Waits until no task runs, and all events were emitted."""
         for task in list(self._tasks.values()):
             task.join()
 
     def wait_any(self, timeout_s: float) -> bool:
-        """Wait until a task has ended, its event emitted, since this was asked the last time; False if none has then,
-        or none runs."""
+        """Waits until a task has ended and its event was emitted, counting from the last call.
+
+        Returns False if none ends within the timeout, or if no task runs.
+        """
         with self._change:
-            self._change.wait_for(lambda: self._ended != self._told or self._ended == len(self._tasks), timeout_s)
-            has_ended, self._told = self._ended != self._told, self._ended
+            self._change.wait_for(lambda: self._ended != self._reported or self._ended == len(self._tasks), timeout_s)
+            has_ended, self._reported = self._ended != self._reported, self._ended
         return has_ended
 
     # --- the API -----------------------------------------------------------------------------------------------------
@@ -154,8 +158,8 @@ class EcsHost:
                 if self._hides_tasks:
                     self._hides_tasks = False
                     return answer(request, 200, b'{"taskArns": []}')
-                body.setdefault("desiredStatus", "RUNNING")  # moto lists stopped ones too
-            case "RegisterTaskDefinition":  # moto wants what Fargate does not need
+                body.setdefault("desiredStatus", "RUNNING")  # the default of ECS; moto also lists stopped tasks
+            case "RegisterTaskDefinition":  # moto requires a field that Fargate does not
                 for container in body["containerDefinitions"]:
                     container.setdefault("memoryReservation", 128)
         return self._moto(request, body)
@@ -168,18 +172,18 @@ class EcsHost:
             return answer(request, 200, json.dumps({"tasks": [], "failures": [{"reason": refusal}]}).encode())
         if len(json.dumps(body.get("overrides", {}))) > MAX_OVERRIDES:
             raise EcsError("InvalidParameterException", "Container Overrides length must be at most 8192")
-        asked = json.dumps(body, sort_keys=True)
+        content = json.dumps(body, sort_keys=True)
         before = self._requests.get(body["clientToken"])
         if before is not None:
-            if before[0] != asked:
+            if before[0] != content:
                 arns = [task["taskArn"] for task in json.loads(before[1].content)["tasks"]]
                 raise EcsError("ConflictException", "The client token was used for another request", resourceIds=arns)
             return before[1]
-        body["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = [self._subnet]  # moto wants one that is there
+        body["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = [self._subnet]  # moto requires an existing one
         response = self._moto(request, body)
         for task in json.loads(response.content)["tasks"]:
             self._start(task, body.get("overrides", {}))
-        self._requests[body["clientToken"]] = (asked, response)
+        self._requests[body["clientToken"]] = (content, response)
         return response
 
     def _start(self, described: dict[str, Any], overrides: dict[str, Any]) -> None:
@@ -193,7 +197,7 @@ class EcsHost:
         if arn is None:
             raise EcsError("InvalidParameterException", "The referenced task was not found.")
         end = End("UserInitiated", body.get("reason", "Task stopped by user"))
-        threading.Thread(target=self._tasks[arn].stop, args=(end,), daemon=True).start()  # nobody waits for it
+        threading.Thread(target=self._tasks[arn].stop, args=(end,), daemon=True).start()  # StopTask does not wait
         return answer(request, 200, json.dumps({"task": {"taskArn": arn}}).encode())
 
     def _over(self, detail: dict[str, Any]) -> None:
@@ -229,25 +233,25 @@ class EcsHost:
             found: str = ec2_backends[self._emulator.account][self._emulator.region].describe_subnets()[0].id
         return found
 
-    # --- what containers have ----------------------------------------------------------------------------------------
+    # --- the environment of containers --------------------------------------------------------------------------------
 
     @property
     def _place(self) -> Environment:
         variables = {
             "AWS_REGION": self._emulator.region,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
-            # On AWS it is AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, at an address that only ECS has.
+            # On AWS it is AWS_CONTAINER_CREDENTIALS_RELATIVE_URI, with an address that exists only on ECS.
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self._server.server_port}/",
             "AWS_ENDPOINT_URL_S3": self._emulator.endpoint.url,
         }
         return Environment(self._engine(), variables, _secret, self._pull, _write_log)
 
     def _pull(self, image: str) -> None:
-        """Once: what was pulled is there. Raises CannotStart."""
+        """Pulls an image, unless it was pulled before. Raises CannotStart."""
         if image in self._pulled:
             return
         local = is_on_this_machine(Reference.parse(image).host)
-        # docker knows by itself that a registry on this machine speaks no TLS
+        # docker assumes plain HTTP for a registry on this machine; podman must be told
         insecure = ["--tls-verify=false"] if local and Path(self._engine()).name == "podman" else []
         command = [self._engine(), "pull", "--quiet", *insecure, image]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -258,7 +262,7 @@ class EcsHost:
 
 
 class _Credentials(BaseHTTPRequestHandler):
-    """Those of a task role."""
+    """Serves the credentials of a task role."""
 
     def do_GET(self) -> None:
         soon = (datetime.now(UTC) + timedelta(days=365)).replace(microsecond=0).isoformat()
@@ -280,7 +284,7 @@ def _secret(name: str) -> str | None:
 
 
 def _write_log(group: str, stream: str, lines: list[str] | None) -> bool:
-    """Make a stream, or append to it; False if there is no such group."""
+    """Creates a log stream (`lines` None), or appends to it. Returns False if the group does not exist."""
     logs = client("logs")
     try:
         if lines is None:

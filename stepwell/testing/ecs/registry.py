@@ -1,4 +1,4 @@
-"""A container registry for tests: takes what docker and podman push, and shows it again. Everything is in memory.
+"""A container registry in memory, for tests: accepts what docker and podman push, and serves it.
 
 The protocol is OCI's distribution specification, 1.1: https://github.com/opencontainers/distribution-spec
 """
@@ -18,7 +18,7 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]+)")
 
 
 class Registry:
-    """`host` is the first part of its images' names. With `wants_token` it asks for one that everybody gets."""
+    """`host` is the first part of the names of all images. `wants_token`: clients must fetch a token, which all get."""
 
     def __init__(self, *, wants_token: bool = False) -> None:
         self.blobs: dict[str, bytes] = {}
@@ -39,7 +39,7 @@ class Registry:
         self._server.server_close()
 
     def put_manifest(self, repository: str, version: str, media_type: str, content: bytes) -> str:
-        """Keep it by its version and by its digest, which is returned."""
+        """Stores a manifest under the version and under the digest. Returns the digest."""
         digest = digest_of(content)
         for name in (version, digest):
             self.manifests[repository, name] = (media_type, content)

@@ -1,6 +1,6 @@
-"""One task of the ECS host: its containers, one after the other, and how it ended.
+"""One task of the ECS host: runs the containers one after the other, and reports how the task ended.
 
-One rule: a task ends once, for the first reason that it had.
+A task ends once. If several reasons to end come together, the first one counts.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _NO_SECRET = (
     " to retrieve secrets from ssm: Invalid ssm parameters: {}"
 )
 _KILLED = 137
-_NEVER_RAN = (125, 126, 127)  # of podman and docker: the engine failed, the program cannot be run, it is not there
+_NEVER_RAN = (125, 126, 127)  # exit codes of podman and docker: engine error, program not executable, not found
 _GRACE_S = 1  # between SIGTERM and SIGKILL; 30 on Fargate
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """`reason`: what ECS says of the container, if it says anything."""
+    """How a task ended. `reason`: what ECS reports for the container, empty if nothing."""
 
     stop_code: str
     stopped_reason: str
@@ -39,25 +39,28 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a task has from outside. `pull` raises CannotStart; `write_log` answers False if there is no such group."""
+    """What a task gets from outside. `pull` raises CannotStart; `write_log` returns False if there is no such group."""
 
     engine: str
-    variables: dict[str, str]  # that ECS gives to every container
+    variables: dict[str, str]  # set in every container
     secret: Callable[[str], str | None]
     pull: Callable[[str], None]
     write_log: Callable[[str, str, list[str] | None], bool]
 
 
 class CannotStart(Exception):
-    """In ECS's words."""
+    """A task cannot start. The message is the one of ECS."""
 
 
 class _Stopped(Exception):
-    """Before its next container began."""
+    """The task was stopped before the next container began."""
 
 
 class Task:
-    """`described`: as RunTask answered, with its overrides. `ended` gets what the event says of it."""
+    """`described`: the answer of RunTask with the overrides.
+
+    `ended` is called with the `detail` of the task's event.
+    """
 
     def __init__(
         self,
@@ -69,9 +72,9 @@ class Task:
         self._described, self._definition, self._environment, self._ended = described, definition, environment, ended
         self._id: str = described["taskArn"].rpartition("/")[2]
         self._containers: dict[str, dict[str, Any]] = {}
-        self._lock = threading.Lock()  # of the two below
+        self._lock = threading.Lock()  # guards the two fields below
         self._end: End | None = None
-        self._current: str | None = None  # the name that the engine knows the running container by
+        self._current: str | None = None  # the engine's name of the running container
         self._running = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"task {self._id}", daemon=True)
@@ -84,11 +87,11 @@ class Task:
 
     @property
     def is_running(self) -> bool:
-        """Whether its essential container runs, or is about to."""
+        """Whether the essential container runs, or is about to."""
         return self._running.is_set() and not self._over.is_set()
 
     def stop(self, end: End) -> None:
-        """As StopTask does: SIGTERM, and SIGKILL to what is still there then."""
+        """Stops the task as StopTask does: SIGTERM, then SIGKILL after the grace period."""
         self._signal(end, "TERM")
         if not self._over.wait(_GRACE_S):
             self.kill(end)
@@ -97,7 +100,7 @@ class Task:
         self._signal(end, "KILL")
 
     def _signal(self, end: End, signal: str) -> None:
-        """Send a signal to the container that runs, also if it is only about to."""
+        """Sends a signal to the running container. If the container is about to start, waits and tries again."""
         with self._lock:
             self._end = self._end or end
         while (current := self._current) is not None and not self._over.is_set():
@@ -106,7 +109,7 @@ class Task:
                 return
             self._over.wait(0.02)
 
-    # --- its life ----------------------------------------------------------------------------------------------------
+    # --- running the containers ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         definitions = self._definition["containerDefinitions"]
@@ -146,7 +149,7 @@ class Task:
             raise CannotStart(f"dependency {record['name']} did not end with SUCCESS")
 
     def _execute(self, options: list[str], is_essential: bool) -> tuple[int, list[str]]:
-        """The exit code, and all that was printed, by lines. Raises _Stopped."""
+        """Runs a container. Returns the exit code and the lines of output. Raises _Stopped."""
         container = f"ecs-{uuid.uuid4().hex}"
         with self._lock:
             if self._end is not None:
@@ -170,7 +173,7 @@ class Task:
             self._current = None
         return process.returncode, lines
 
-    # --- what the engine is told -------------------------------------------------------------------------------------
+    # --- arguments of the engine --------------------------------------------------------------------------------------
 
     def _options(self, definition: dict[str, Any], folder: str) -> list[str]:
         options = ["--network", "host"]
@@ -203,7 +206,7 @@ class Task:
         options = definition["logConfiguration"]["options"]
         return options["awslogs-group"], f"{options['awslogs-stream-prefix']}/{definition['name']}/{self._id}"
 
-    # --- what the event says -----------------------------------------------------------------------------------------
+    # --- the event ----------------------------------------------------------------------------------------------------
 
     def _detail(self, end: End) -> dict[str, Any]:
         containers = [
@@ -224,7 +227,7 @@ class Task:
 
 @contextlib.contextmanager
 def _reason_of(record: dict[str, Any]) -> Iterator[None]:
-    """ECS says why a container did not start also with the container."""
+    """Records the reason why a container did not start with the container too, as ECS does."""
     try:
         yield
     except CannotStart as reason:

@@ -1,7 +1,7 @@
 """Records of asynchronous invocations, as Lambda sends them to a function's destinations.
 
-https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html. One rule: payloads go into a record
-as they are, so that every number keeps all of its digits.
+https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html. Payloads are copied into the record
+as text, so that numbers keep all digits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUCCESS, RETRIES_EXHAUSTED, EVENT_AGE_EXCEEDED = "Success", "RetriesExhausted", 
 
 
 def record(function: Function, invocation: Invocation, ended: Ended | None, tries: int) -> str:
-    """`ended` None: it was never started, since it waited too long."""
+    """The record of an invocation. `ended` is None if it was never started, because it waited too long."""
     now = datetime.now(UTC)
     fields: dict[str, Any] = {
         "version": "1.0",
@@ -44,7 +44,7 @@ def _condition(ended: Ended | None) -> str:
 
 
 def as_json(payload: bytes) -> str:
-    """What is no JSON is a string."""
+    """The payload as JSON text; if it is not JSON, as a JSON string."""
     text = payload.decode(errors="replace")
     try:
         json.loads(text)

@@ -1,4 +1,4 @@
-"""What Lambda says when a function fails by itself: the payloads that stand for an answer, and refused requests."""
+"""The errors of Lambda itself: payloads that replace a function's answer, and refusals of invocations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 MAX_RESPONSE = 6_291_556
 MAX_REQUEST = 6_291_456
 MAX_ASYNC_REQUEST = 1_048_576
-_SIGNALS: dict[int, str] = {  # as Go names them
+_SIGNALS: dict[int, str] = {  # the names that Go prints
     signal.SIGKILL: "killed",
     signal.SIGTERM: "terminated",
     signal.SIGSEGV: "segmentation fault",
@@ -27,10 +27,10 @@ def timeout_error(request_id: str, seconds: int) -> bytes:
 
 
 def exit_error(request_id: str, code: int) -> bytes:
-    """`code`: as `subprocess` has it, negative for a signal."""
+    """The error of a process that exited. `code` is as in `subprocess`: negative for a signal."""
     reason = f"exit status {code}" if code >= 0 else f"signal: {_SIGNALS.get(-code, str(-code))}"
-    what = "Runtime exited without providing a reason" if code == 0 else f"Runtime exited with error: {reason}"
-    return error_payload("Runtime.ExitError", f"RequestId: {request_id} Error: {what}")
+    text = "Runtime exited without providing a reason" if code == 0 else f"Runtime exited with error: {reason}"
+    return error_payload("Runtime.ExitError", f"RequestId: {request_id} Error: {text}")
 
 
 def entrypoint_error(request_id: str, reason: str) -> bytes:
@@ -45,7 +45,7 @@ def response_too_large(size: int) -> bytes:
 
 
 class LambdaError(Exception):
-    """An invocation that Lambda does not take."""
+    """Lambda refuses the invocation."""
 
     def __init__(self, status: int, code: str, message: str, **more: str) -> None:
         super().__init__(message)

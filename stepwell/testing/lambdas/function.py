@@ -1,6 +1,6 @@
-"""A Lambda function as moto knows it, and how it is started: its code on disk, its command, its environment.
+"""A Lambda function as stored in moto, and what is needed to start it: code on disk, command line, environment.
 
-One rule: what the function sees is what it would see on Lambda, but that paths are other than /var/task and /opt.
+A function sees the same as on Lambda, except that paths differ from /var/task and /opt.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _DEFAULT_RETRIES = 2
 
 
 class CannotStart(Exception):
-    """The function has nothing that could be started; the message is Lambda's."""
+    """The function has nothing that can be started. The message is Lambda's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """The content of a zip file; two are equal if their hashes are."""
+    """The content of a ZIP file. Two are equal if their hashes are equal."""
 
     sha: str
     content: bytes = field(compare=False, repr=False)
@@ -40,7 +40,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """All that decides about its sandboxes: one of an equal function serves as well."""
+    """Everything that affects a sandbox: sandboxes of equal functions are interchangeable."""
 
     arn: str
     runtime: str
@@ -62,7 +62,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """What becomes of asynchronous invocations; ARNs."""
+    """The ARNs that records of asynchronous invocations are sent to."""
 
     on_success: str | None = None
     on_failure: str | None = None
@@ -70,7 +70,7 @@ class Destinations:
 
 
 def find(account: str, region: str, name_or_arn: str, qualifier: str | None) -> tuple[Function, Destinations]:
-    """Read a function from moto, which must not change meanwhile. Raises moto's UnknownFunctionException."""
+    """Reads a function from moto. The caller must hold the lock of moto. Raises moto's UnknownFunctionException."""
     backend = lambda_backends[account][region]
     found = backend.get_function(name_or_arn, qualifier)
     layers = (backend.layers_versions_by_arn(layer["Arn"]) for layer in found.layers)
@@ -90,7 +90,7 @@ def find(account: str, region: str, name_or_arn: str, qualifier: str | None) -> 
 def _destinations(found: Any) -> Destinations:
     if not found.event_invoke_config:
         return Destinations()
-    config = found.event_invoke_config[-1].config  # moto appends, whether it is put or updated
+    config = found.event_invoke_config[-1].config  # moto appends each change
     ends = config.get("DestinationConfig", {})
     return Destinations(
         on_success=ends.get("OnSuccess", {}).get("Destination"),
@@ -111,11 +111,11 @@ class Disk:
         self._lock = threading.Lock()
 
     def task(self, function: Function) -> Path:
-        """The folder that is /var/task on Lambda."""
+        """The folder with the function's code, which is /var/task on Lambda."""
         return self._unpack((function.code,))
 
     def opt(self, function: Function) -> Path:
-        """The folder that is /opt: the layers, one over the other."""
+        """The folder with all layers, unpacked over one another, which is /opt on Lambda."""
         return self._unpack(function.layers)
 
     def new_folder(self) -> Path:
@@ -137,7 +137,7 @@ class Disk:
 
 
 def unpack(content: bytes, folder: Path) -> None:
-    """As Lambda does it: permissions and symbolic links are kept, which `zipfile` alone does not."""
+    """Unpacks a ZIP file as Lambda does. Unlike `zipfile`, it keeps permissions and symbolic links."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for entry in archive.infolist():
             mode = entry.external_attr >> 16
@@ -163,27 +163,32 @@ def _protect(folder: Path) -> None:
 
 
 def command(function: Function, task: Path, opt: Path) -> list[str]:
-    """What is executed. Raises CannotStart."""
+    """The command line that starts the function. Raises CannotStart."""
     if function.runtime.startswith("provided"):
-        return [_bootstrap(task, opt)]  # these runtimes know no wrapper
+        return [_bootstrap(task, opt)]  # these runtimes have no wrapper
     if function.runtime.startswith("python"):
-        own = [sys.executable, "-P", str(PYTHON_RUNTIME), function.handler]  # -P: its neighbours are not in the path
+        own = [
+            sys.executable,
+            "-P",
+            str(PYTHON_RUNTIME),
+            function.handler,
+        ]  # -P: keeps the script's folder off the path
     elif function.runtime.startswith("nodejs"):
         own = [_node(), str(NODE_RUNTIME), function.handler]
     else:
-        raise NotImplementedError(f"runtime {function.runtime!r}: the host has python*, nodejs* and provided.*")
+        raise NotImplementedError(f"runtime {function.runtime!r}: the host supports python*, nodejs* and provided.*")
     found = wrapper(function, opt)
     return [found, *own] if found else own
 
 
 def wrapper(function: Function, opt: Path) -> str | None:
-    """What a managed runtime starts in its own place, with its own command as arguments."""
+    """The program that a managed runtime starts instead of itself, with its own command line as arguments."""
     path = dict(function.environment).get(_WRAPPER)
     return None if not path or function.runtime.startswith("provided") else _resolved(path, opt)
 
 
 def is_forked(function: Function, task: Path) -> bool:
-    """Whether a `PythonServer` starts it, and no command."""
+    """Whether a `PythonServer` forks the function, instead of starting a command."""
     return function.runtime.startswith("python") and can_fork(dict(function.environment), task)
 
 
@@ -206,14 +211,14 @@ def _resolved(path: str, opt: Path) -> str:
 
 
 def environment(function: Function, task: Path, opt: Path, tmp: Path, stream: str, api: str) -> dict[str, str]:
-    """Lambda's environment variables; those of the function come last. `api`: host and port of the Runtime API."""
+    """Lambda's environment variables, overridden by the function's. `api`: host and port of the Runtime API."""
     region = function.arn.split(":")[3]
     variables = {
         "PATH": _path(function, opt),
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, (task, task / "lib", opt / "lib"))),
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
-        "TMPDIR": str(tmp),  # instead of a /tmp of its own
+        "TMPDIR": str(tmp),  # Lambda has a /tmp for each sandbox instead
         "LAMBDA_TASK_ROOT": str(task),
         "LAMBDA_RUNTIME_DIR": str(NODE_RUNTIME.parent),
         "AWS_REGION": region,
@@ -237,7 +242,7 @@ def environment(function: Function, task: Path, opt: Path, tmp: Path, stream: st
 
 
 def _path(function: Function, opt: Path) -> str:
-    """With what the managed runtimes have: `python3` is the one of this process."""
+    """PATH, with the program of a managed runtime: `python3` is this process's Python."""
     folders = ["/usr/local/bin", "/usr/bin", "/bin", str(opt / "bin")]
     if function.runtime.startswith("python"):
         folders.insert(0, str(Path(sys.executable).parent))

@@ -1,7 +1,7 @@
-"""Lambda in tests: functions that are in moto run in real processes, through the real Runtime API.
+"""Lambda in tests: runs functions that are stored in moto in real processes, through the real Runtime API.
 
-moto keeps functions and their settings, and would answer an invocation by its payload; the host takes invocations
-before moto sees them. One rule: what becomes of an invocation is told as Lambda tells it, to its destinations and logs.
+moto stores functions and their settings; the host intercepts invocations, which moto would answer with their payload.
+The result of an invocation goes to the destinations and logs, as on Lambda.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ from stepwell.testing.lambdas.pool import SandboxPool
 from stepwell.testing.lambdas.sandbox import Ended, Invocation
 
 _PATH = re.compile(r"/2015-03-31/functions/(?P<name>[^/]+)/invocations")
-_MAX_TAIL = 4096  # bytes of the log that a synchronous invocation may ask for
+_MAX_TAIL = 4096  # bytes of log that a synchronous invocation can return
 _KILLED = -9
 _LOG_READS = ("FilterLogEvents", "GetLogEvents")
 _RECURSION = ("GetFunctionRecursionConfig", "PutFunctionRecursionConfig")
 
 
 class LambdaHost:
-    """Use it inside an `Emulator`. `concurrency`: how many invocations run at a time; the others wait in a queue.
+    """Use it inside an `Emulator`. `concurrency`: how many invocations run at a time; others wait in a queue.
 
-    `lose_next`, `repeat_next`, `expire_next` and `throttle_next` say of how many of the next asynchronous invocations
-    nothing is ever heard, which are run twice, which wait too long, and which are refused (boto3 tries those again).
-    `shortcut(function, payload)` answers an asynchronous invocation without a process, which then leaves no log; None:
-    it needs one.
+    Four counters affect the next asynchronous invocations. `lose_next` are never run, and `repeat_next` are run twice.
+    `expire_next` wait too long in the queue, and `throttle_next` are refused (boto3 retries these).
+
+    `shortcut(function, payload)` may return the answer to an asynchronous invocation. Then no process is started, and
+    no log is written. None runs the function.
     """
 
     def __init__(self, emulator: Emulator, concurrency: int = 8, most_idle: int = 24) -> None:
@@ -55,9 +56,9 @@ class LambdaHost:
         self._sandboxes = SandboxPool(emulator, most_idle)
         self._lock = threading.Condition()
         self._recursion: dict[str, str] = {}
-        self._pending = self._ended = self._told = 0
+        self._pending = self._ended = self._reported = 0  # invocations; `wait_any` counts those that it has reported
         self._outstanding: dict[str, Invocation] = {}
-        self._epoch = 0  # counts restarts: what was invoked before is never heard of
+        self._epoch = 0  # number of restarts; the results of earlier invocations are dropped
         self._problem: Exception | None = None
         self._undelivered: list[str] = []
         self.lose_next = self.repeat_next = self.expire_next = self.throttle_next = 0
@@ -77,7 +78,7 @@ class LambdaHost:
         self._threads.shutdown(wait=True)
         self._sandboxes.close()
 
-    # --- what tests ask ----------------------------------------------------------------------------------------------
+    # --- methods for tests -------------------------------------------------------------------------------------------
 
     @property
     def concurrency(self) -> int:
@@ -85,7 +86,7 @@ class LambdaHost:
 
     @concurrency.setter
     def concurrency(self, limit: int) -> None:
-        """Of those that are invoked from now on."""
+        """Limits the invocations that are made from now on."""
         self._concurrency = limit
         self._threads = ThreadPoolExecutor(limit, "lambda")
 
@@ -95,19 +96,19 @@ class LambdaHost:
 
     @property
     def is_idle(self) -> bool:
-        """If so, all that asynchronous invocations have to tell is on the queues of their destinations."""
+        """Whether no invocation is pending. If so, all records are on the queues of the destinations."""
         return self._pending == 0
 
     def wait_any(self, timeout_s: float) -> bool:
-        """Wait until an asynchronous invocation has ended since this was asked the last time, or none is left."""
+        """Waits until an asynchronous invocation has ended since the last call, or none is pending."""
         with self._lock:
-            has_ended = self._lock.wait_for(lambda: self._ended != self._told or self._pending == 0, timeout_s)
-            self._told = self._ended
+            has_ended = self._lock.wait_for(lambda: self._ended != self._reported or self._pending == 0, timeout_s)
+            self._reported = self._ended
             self._raise_problem()
         return has_ended
 
     def wait_idle(self, timeout_s: float = 20.0) -> bool:
-        """False if something still runs then."""
+        """Waits until no invocation is pending. Returns False on timeout."""
         with self._lock:
             is_idle = self._lock.wait_for(lambda: self._pending == 0, timeout_s)
             self._raise_problem()
@@ -120,27 +121,27 @@ class LambdaHost:
             return [invocation.payload for invocation in self._outstanding.values()]
 
     def take_undelivered(self) -> list[str]:
-        """The records that no destination took since this was asked, as DestinationDeliveryFailures counts them."""
+        """The records, since the last call, that could not be delivered (on AWS: DestinationDeliveryFailures)."""
         found, self._undelivered = self._undelivered, []
         return found
 
     def kill_running(self) -> None:
-        """Kill what runs now, without a word to anybody; what waits in the queue goes on."""
+        """Kills running invocations; they leave no record. Queued ones are run."""
         self._sandboxes.drop_running()
 
     def restart(self) -> None:
-        """Kill what runs and forget what waits, without a word to anybody. Warm sandboxes stay."""
+        """Kills running invocations and drops queued ones, without records. Warm sandboxes stay."""
         with self._lock:
             self._epoch += 1
         self._sandboxes.drop_running()
         assert self.wait_idle(), "an invocation does not end"
 
     def forget_warm(self) -> None:
-        """The next invocation of each function is a cold start."""
+        """Makes the next invocation of each function a cold start."""
         self._sandboxes.forget_warm()
 
     def reset(self) -> None:
-        """For an account that is empty now: nothing is left of what another one ran."""
+        """Forgets everything about the functions, for an account that is empty now."""
         self.restart()
         self.forget_warm()
         self._recursion.clear()
@@ -236,10 +237,10 @@ class LambdaHost:
     ) -> None:
         try:
             if is_expired and epoch == self._epoch:
-                self._tell(function, ends, invocation, None, 0)
+                self._deliver_record(function, ends, invocation, None, 0)
             else:
                 self._try(function, ends, invocation, epoch)
-        except Exception as problem:  # of the host itself: whoever waits for this invocation is told
+        except Exception as problem:  # a bug in the host: raised again in the thread that waits for the invocation
             self._problem = problem
         finally:
             with self._lock:
@@ -253,7 +254,7 @@ class LambdaHost:
         return self._sandboxes.run(function, invocation)[0] if answered is None else Ended(answered, is_error=False)
 
     def _try(self, function: Function, ends: Destinations, invocation: Invocation, epoch: int) -> None:
-        """Lambda waits a minute or two before it tries again; time stands still here, so that would be for ever."""
+        """Runs an invocation, with retries at once. Lambda waits a minute or two, but here the clock stands still."""
         for tries in range(1, ends.retries + 2):
             if epoch != self._epoch:
                 return
@@ -261,10 +262,10 @@ class LambdaHost:
             if ended is None:
                 return
             if not ended.is_error or tries > ends.retries:
-                self._tell(function, ends, invocation, ended, tries)
+                self._deliver_record(function, ends, invocation, ended, tries)
                 return
 
-    def _tell(
+    def _deliver_record(
         self, function: Function, ends: Destinations, invocation: Invocation, ended: Ended | None, tries: int
     ) -> None:
         is_success = ended is not None and not ended.is_error
@@ -274,7 +275,7 @@ class LambdaHost:
         text = record(function, invocation, ended, tries)
         try:
             self._emulator.queues.send(arn, text)
-        except (ServiceException, ValueError) as refused:  # too large, no such queue, no queue at all
+        except (ServiceException, ValueError) as refused:  # too large, or the queue does not exist
             self._undelivered.append(f"{arn}: {refused}: {text[:1000]}")
 
 
@@ -284,7 +285,7 @@ def _header(request: AWSPreparedRequest, name: str) -> str:
 
 
 def _payload(request: AWSPreparedRequest, limit: int) -> bytes:
-    """Raises LambdaError."""
+    """The payload of a request. Raises LambdaError."""
     body = request.body
     if hasattr(body, "read"):
         body = body.read()

@@ -1,6 +1,7 @@
-"""What sandboxes print, and CloudWatch Logs, where Lambda puts it: a group a function, a stream a sandbox.
+"""The output of sandboxes, and CloudWatch Logs: a log group for each function, a stream for each sandbox.
 
-One rule: the order is that in which it was printed. So a sandbox prints into a file, where Lambda's own lines go too.
+Lines must stay in the order in which they were printed. So a sandbox prints into a file, and Lambda's own lines are
+written to the same file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _OF_LAMBDA = ("START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INI
 
 
 class SandboxLog:
-    """`file` is what the process writes to."""
+    """The log of one sandbox. The process writes to `file`."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("ab", buffering=0)
@@ -30,10 +31,10 @@ class SandboxLog:
         self._rest = b""
 
     def write(self, *lines: str) -> None:
-        """Lines of Lambda's own; each begins a line, whatever was printed before."""
+        """Writes Lambda's own lines. They start on a new line, even if the process printed an unfinished one."""
         with self._lock:
             if self.file.closed:
-                return  # a runtime may still ask for work when its sandbox was dropped and removed
+                return  # the runtime of a dropped and removed sandbox may still request work
             text = "".join(f"{line}\n" for line in lines).encode()
             self.file.write(text if self._is_at_line_start() else b"\n" + text)
 
@@ -42,7 +43,7 @@ class SandboxLog:
         return size == 0 or os.pread(self._source.fileno(), 1, size - 1) == b"\n"
 
     def read(self) -> list[str]:
-        """The lines since the last call, without one that has not ended."""
+        """The complete lines since the last call."""
         with self._lock:
             if self.file.closed:
                 return []
@@ -53,14 +54,14 @@ class SandboxLog:
         return [line.decode(errors="replace") for line in lines]
 
     def close(self) -> None:
-        """What is written later is lost, as it is on Lambda."""
+        """Closes the file. Later output is lost, as on Lambda."""
         with self._lock:
             self.file.close()
             self._source.close()
 
 
 def put_lines(arn: str, stream: str, lines: list[str]) -> None:
-    """Append to the stream of a function's sandbox; moto must not change meanwhile."""
+    """Appends lines to the stream of a function's sandbox. The caller must hold the lock of moto."""
     if not lines:
         return
     _, _, _, region, account, _, name = arn.split(":")
@@ -75,7 +76,7 @@ def put_lines(arn: str, stream: str, lines: list[str]) -> None:
 
 
 def _events(lines: list[str]) -> Iterator[str]:
-    """An event a line, as Lambda has it; but moto takes minutes for a million, so that of very many some are joined."""
+    """One event per line, as on Lambda. If there are very many lines, some are joined: moto would take minutes."""
     if len(lines) <= _MANY:
         yield from lines
         return

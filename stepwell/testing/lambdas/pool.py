@@ -1,6 +1,6 @@
-"""The sandboxes of all functions: a warm one is used again, as long as the function is equal.
+"""The sandboxes of all functions. A warm one is used again if the function is equal.
 
-One rule: a sandbox runs one invocation at a time, and none after its process, or the answer to one, was lost.
+A sandbox runs one invocation at a time. It is not used again after its process, or an answer, was lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN
 
 
 class SandboxPool:
-    """`most_idle`: how many processes may wait for work; those that have waited longest are ended."""
+    """`most_idle`: how many sandboxes may be idle; beyond that, those that were idle longest are ended."""
 
     def __init__(self, emulator: Emulator, most_idle: int) -> None:
         self._emulator, self._most_idle = emulator, most_idle
@@ -28,10 +28,13 @@ class SandboxPool:
         self._idle: list[Sandbox] = []
         self._busy: set[Sandbox] = set()
         self._drops = 0
-        self.started = 0  # sandboxes, ever
+        self.started = 0  # number of sandboxes ever started
 
     def run(self, function: Function, invocation: Invocation) -> tuple[Ended | None, list[str]]:
-        """How it ended, None if it was dropped; and the lines that it logged and were not in CloudWatch yet."""
+        """Runs an invocation. Returns how it ended (None if it was dropped), and the new log lines.
+
+        The log lines are those that `flush_logs` has not put into CloudWatch before.
+        """
         drops = self._drops
         try:
             sandbox = self._take(function)
@@ -48,7 +51,7 @@ class SandboxPool:
         return ended, lines
 
     def drop_running(self) -> None:
-        """Nothing that runs now is ever heard of."""
+        """Kills all running invocations; they get no answer."""
         with self._lock:
             self._drops += 1
             busy = list(self._busy)
@@ -56,13 +59,13 @@ class SandboxPool:
             sandbox.drop()
 
     def forget_warm(self) -> None:
-        """The next invocations are cold starts."""
+        """Removes idle sandboxes, so that the next invocations are cold starts."""
         with self._lock:
             idle, self._idle = self._idle, []
         self._remove(idle)
 
     def flush_logs(self) -> None:
-        """Put into CloudWatch what running invocations have printed by now; at their end it comes by itself."""
+        """Puts into CloudWatch what running invocations have printed so far. At their end this happens by itself."""
         with self._lock:
             busy = list(self._busy)
         for sandbox in busy:
@@ -82,7 +85,7 @@ class SandboxPool:
                 if self._idle[index].function == function and self._idle[index].is_alive:
                     return self._idle.pop(index)
             self.started += 1
-        # The key's id says which function asks: on Lambda, each has its own role's.
+        # The id of the access key names the function that makes a request; on Lambda, the credentials of the role do.
         own = {"AWS_ACCESS_KEY_ID": function.name, "AWS_ENDPOINT_URL": self._emulator.endpoint.url}
         variables = {name: os.environ[name] for name in _CREDENTIALS} | own
         return Sandbox(function, self._disk, self._python, variables)

@@ -1,7 +1,7 @@
-"""Ending processes, with all that they have started: a sandbox leaves nothing behind.
+"""Kills the processes of a sandbox, including all that they have started.
 
-One rule: a process belongs to whoever put the mark into its environment; it may be in a session of its own by now.
-One that was forked does not show the mark, so the leader and its group count too.
+A process belongs to the sandbox if it has the sandbox's mark in the environment, even in another session. A forked
+process does not show the mark in /proc, so the leader and its group are killed too.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from pathlib import Path
 
 
 def kill_all_with(mark: str, leader: int) -> None:
-    """Kill the leader and its group, and, where there is a /proc, all with this `NAME=value` in their environment."""
+    """Kills the leader, its group, and, where /proc exists, all processes with this `NAME=value` in the environment."""
     _kill(leader)
     _kill(-leader)
     if not Path("/proc/self/environ").exists():
         return
-    while found := [pid for pid in _processes() if _has(pid, mark.encode())]:  # again: what they started meanwhile
+    while found := [pid for pid in _processes() if _has(pid, mark.encode())]:  # repeated: they may start more processes
         for pid in found:
             _kill(pid)
 
 
 def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 (half the time)
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 (twice as fast)
 
 
 def _has(pid: int, mark: bytes) -> bool:
-    """Not of a process that is dead: its environment is empty."""
+    """Whether a process has the mark. The environment of a dead process is empty."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 (as above)
             return mark in file.read().split(b"\0")

@@ -1,14 +1,14 @@
-"""Starts Lambda's own runtime for Python, as /var/runtime/bootstrap.py does on Lambda: `python_runtime.py HANDLER`.
+"""Starts Lambda's Python runtime as /var/runtime/bootstrap.py does on Lambda: `python_runtime.py HANDLER`.
 
-One rule: the runtime is loaded first, and only then the function's code gets its place at the front of the path; so a
-file of the function may have the name of a module that the runtime uses.
+The runtime is imported first; only then the function's code is put at the front of `sys.path`. So a file of the
+function can have the same name as a module that the runtime uses.
 
-With a socket's number for a second argument it forks for every order that comes from there (`python_server.py`), which
-takes a tenth of the time. Each order is executed by a process of its own, beside another that says how it ended.
+With the number of a socket as second argument, it forks for each order on that socket (`python_server.py`), which takes
+a tenth of the time. Each order runs in a process of its own, and a second process reports how it ended.
 """
 
 import json
-import logging  # noqa: F401 (Lambda has loaded these before the function's code can be found)
+import logging  # noqa: F401 (imported early, because Lambda imports these before the function's code is on the path)
 import os
 import signal
 import socket
@@ -19,8 +19,8 @@ import warnings  # noqa: F401
 
 
 def serve(channel: socket.socket) -> None:
-    """Return in the processes that are to become runtimes."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+    """Forks for each order. Returns only in the forked processes that are to run the runtime."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the watching processes need no `wait`
     while True:
         length, files, _, _ = socket.recv_fds(channel, 4, 2)
         if not length:
@@ -36,7 +36,7 @@ def serve(channel: socket.socket) -> None:
 
 
 def watch(log: int, ending: int) -> bool:
-    """True in the process that is to become a runtime; the other one writes its id and its end, as `wait` has it."""
+    """Forks. Returns True in the child. The parent writes the child's pid and exit code to `ending`, and exits."""
     pid = os.fork()
     if pid == 0:
         return True
@@ -48,7 +48,7 @@ def watch(log: int, ending: int) -> bool:
 
 
 def become(order: dict, log: int, ending: int) -> None:  # type: ignore[type-arg]
-    """Take on what another process would be given at its start."""
+    """Sets up the process as if it were started with the order's directory, environment and log."""
     os.setsid()
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -67,6 +67,6 @@ if len(sys.argv) > 2:
 
 import awslambdaric.__main__ as runtime  # noqa: E402
 
-sys.dont_write_bytecode = True  # on Lambda nobody can write beside the code; here root could
+sys.dont_write_bytecode = True  # on Lambda the code is read-only; here, root could write beside it
 sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
 runtime.main(sys.argv)

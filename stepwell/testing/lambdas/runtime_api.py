@@ -1,7 +1,7 @@
 """The Lambda Runtime API over HTTP: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html.
 
-One rule: it only translates; what an answer means is the sandbox's business. Each sandbox has an address of its own:
-runtimes take a host and a port, no path.
+It only translates HTTP to calls of the sandbox, and decides nothing itself. Each sandbox has its own port, because
+runtimes accept only a host and a port, without a path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _END = re.compile(rf"{_VERSION}/invocation/(?P<id>[^/]+)/(?P<kind>response|error
 
 
 class Runtime(Protocol):
-    """What there is to translate for."""
+    """The calls that HTTP requests are translated to."""
 
     @property
     def arn(self) -> str: ...
@@ -37,9 +37,9 @@ class RuntimeApi:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Connections end when the process at their other end does."""
+        """Stops accepting connections. Open ones end with the process at the other end."""
         try:
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes up the accepting thread
         except OSError:
             pass
         self._listener.close()
@@ -57,13 +57,13 @@ class RuntimeApi:
             try:
                 _Connection(connection, address, self._runtime)
             except OSError:
-                pass  # the process is gone
+                pass  # the process has ended
 
 
 class _Connection(BaseHTTPRequestHandler):
     raw_requestline: bytes
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet for an answer
+    wbufsize = -1  # sends an answer in one packet
     disable_nagle_algorithm = True
 
     def __init__(self, connection: socket.socket, address: object, runtime: Runtime) -> None:
@@ -71,7 +71,7 @@ class _Connection(BaseHTTPRequestHandler):
         super().__init__(connection, address, None)  # type: ignore[arg-type]
 
     def parse_request(self) -> bool:
-        """Runtimes put a whole traceback into one header; Python's own parser takes lines of 64 KiB at most."""
+        """Reads the headers without a limit: runtimes put a whole traceback into one, and Python's limit is 64 KiB."""
         try:
             self.command, self.path, self.request_version = self.raw_requestline.decode("latin-1").split()
         except ValueError:

@@ -1,7 +1,7 @@
-"""One sandbox of a Lambda: a process, and the Runtime API that it gets its invocations from, one after the other.
+"""One sandbox of a Lambda: a process, and the Runtime API from which it gets one invocation after the other.
 
-https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html. One rule: an invocation ends once: by the answer, by
-the process's death, at the deadline, or without an answer when it is dropped; what comes later is refused.
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html. An invocation ends once: by the answer, by the death of
+the process, at the deadline, or without an answer when it is dropped. Later answers are refused.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from stepwell.testing.lambdas.processes import kill_all_with
 from stepwell.testing.lambdas.python_server import Order, Process, PythonServer, WrappedFork
 from stepwell.testing.lambdas.runtime_api import RuntimeApi
 
-INIT_S = 60.0  # Lambda allows 10 s; machines that run tests are slower
+INIT_S = 60.0  # Lambda allows 10 s, but test machines are slower
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an invocation ended: JSON, or whatever text the runtime sent."""
+    """The result of an invocation. `payload`: JSON, or any text that the runtime sent."""
 
     payload: bytes
     is_error: bool = False
@@ -45,21 +45,21 @@ class Invocation:
 @dataclass(slots=True)
 class _Running:
     invocation: Invocation
-    began: float | None = None  # when the runtime took it
-    result: Ended | None = None  # None when it is over: dropped
+    began: float | None = None  # when the runtime received it
+    result: Ended | None = None  # if it is over: None means dropped
     over: threading.Event = field(default_factory=threading.Event)
 
 
 class Sandbox:
-    """Raises CannotStart. Only one thread may call `run`; any may call the others."""
+    """Only one thread may call `run`; other methods can be called from any thread."""
 
     def __init__(self, function: Function, disk: Disk, python: PythonServer, variables: dict[str, str]) -> None:
-        """`variables`: more of the environment."""
+        """Starts the process. `variables`: additional environment variables. Raises CannotStart."""
         self.function = function
         self.stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}"
         self._lock = threading.Lock()
         self._running: _Running | None = None
-        self._final: Ended | None = None  # of a sandbox that can do nothing more
+        self._final: Ended | None = None  # the result of all invocations once the process is dead
         self._next: SimpleQueue[_Running | None] = SimpleQueue()
         self._is_ready = threading.Event()
         self._is_dead = self._is_dropped = self._is_gone = False
@@ -101,7 +101,7 @@ class Sandbox:
             program = f"/opt/{Path(arguments[0]).name}" if opt in Path(arguments[0]).parents else arguments[0]
             raise CannotStart(f"Error: fork/exec {program}: {(error.strerror or '').lower()}") from None
 
-    # --- what the host does with it ----------------------------------------------------------------------------------
+    # --- methods for the host ----------------------------------------------------------------------------------------
 
     @property
     def arn(self) -> str:
@@ -112,7 +112,7 @@ class Sandbox:
         return not self._is_dead
 
     def run(self, invocation: Invocation) -> Ended | None:
-        """None if it was dropped."""
+        """Runs an invocation. Returns None if it was dropped."""
         running = _Running(invocation)
         with self._lock:
             self._running = running
@@ -134,7 +134,7 @@ class Sandbox:
         return running.result
 
     def drop(self) -> None:
-        """Kill it; what it runs gets no answer."""
+        """Kills the process. The running invocation gets no answer."""
         self._is_dropped = True
         self._end(None)
         self.kill()
@@ -142,13 +142,16 @@ class Sandbox:
     def kill(self) -> None:
         self._is_dead = True
         if self._is_gone:
-            return  # its id may be another's
+            return  # the pid may belong to another process by now
         kill_all_with(f"AWS_LAMBDA_LOG_STREAM_NAME={self.stream}", self._process.pid)
 
-    # --- what the runtime asks for -----------------------------------------------------------------------------------
+    # --- methods for the Runtime API ---------------------------------------------------------------------------------
 
     def next(self) -> tuple[str, int, bytes] | None:
-        """Wait for an invocation: its id, its deadline in ms since the epoch, its payload; None: there will be none."""
+        """Waits for an invocation. Returns the id, the deadline in ms since the epoch, and the payload.
+
+        Returns None if no invocation will come.
+        """
         if not self._is_ready.is_set():
             self._init_ms = (time.monotonic() - self._created) * 1000
             self._is_ready.set()
@@ -156,11 +159,11 @@ class Sandbox:
         if running is None:
             return None
         self._write_start(running)
-        now = time_machine.escape_hatch.time.time_ns() // 1_000_000  # the sandbox's clock never stands still
+        now = time_machine.escape_hatch.time.time_ns() // 1_000_000  # real time: processes do not see the test's clock
         return running.invocation.id, now + self.function.timeout * 1000, running.invocation.payload
 
     def answered(self, invocation_id: str, payload: bytes, *, is_error: bool) -> bool:
-        """False if this invocation does not run, or not any more."""
+        """Ends the invocation with an answer. Returns False if it is not running, or not any more."""
         running = self._running
         if running is None or running.invocation.id != invocation_id:
             return False
@@ -173,7 +176,7 @@ class Sandbox:
             self._final = Ended(payload, is_error=True)
         self._end(self._final)
 
-    # --- its end -----------------------------------------------------------------------------------------------------
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     def _end(self, result: Ended | None) -> bool:
         with self._lock:
@@ -186,7 +189,7 @@ class Sandbox:
 
     def _watch(self) -> None:
         code = self._process.wait()
-        self.kill()  # what the process has left behind goes with its sandbox
+        self.kill()  # also kills processes that the dead one has left behind
         self._is_gone = True
         self._api.close()
         with self._lock:
@@ -199,18 +202,18 @@ class Sandbox:
         self._next.put(None)
 
     def remove(self) -> None:
-        """Delete its files, when it is dead and its log was read."""
+        """Deletes the files. Call it when the process is dead and the log was read."""
         self.log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # --- its log -----------------------------------------------------------------------------------------------------
+    # --- the log -----------------------------------------------------------------------------------------------------
 
     def _write_start(self, running: _Running) -> None:
         running.began = time.monotonic()
         self.log.write(f"START RequestId: {running.invocation.id} Version: $LATEST")
 
     def _write_end(self, running: _Running) -> None:
-        if running.began is None:  # it died, or could do nothing any more, before it took the invocation
+        if running.began is None:  # the process died before it received the invocation
             self._write_start(running)
         ms = (time.monotonic() - (running.began or 0)) * 1000
         text = running.invocation.id
