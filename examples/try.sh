@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts the dev server on the examples, sends it an event, follows the run to its end, and stops the server.
+# Starts the dev server with the examples, sends an event, follows the run until it ends, and stops the server.
 set -eu
 cd "$(dirname "$0")"
 port=${PORT:-8288}

@@ -1,4 +1,4 @@
-"""A tick is an event like any other: `stepwell/scheduled.timer`, with the time it was due at in its data."""
+"""Each tick of the clock is an event named `stepwell/scheduled.timer`. `data.scheduled_at` is the time it was due."""
 
 import json
 import sys

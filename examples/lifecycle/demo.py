@@ -1,8 +1,8 @@
-"""The life of a function, shown on a fresh server: a typed event, a canary, its rollback, a replay, one user's history.
+"""Shows the life of a function on a new server: a typed event, a canary, a rollback, a replay, and a user's history.
 
     python examples/lifecycle/demo.py
 
-Every step is a command that you could type; what does not come out as it should ends it with an error.
+Each action is a command that you can type yourself. The script stops with an error at the first unexpected result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ USERS = [f"u-{n}" for n in range(50)]
 PATIENCE_S = 60
 T = TypeVar("T")
 
-# The second version charges with another provider, which may be down.
+# Version 2 charges with a new provider, which may be down.
 NEW_PROVIDER = """
 import os
 
@@ -47,31 +47,31 @@ def main() -> None:
         (functions / "lifecycle" / "charge" / ".env").write_text(f"OUTAGE={outage}\n")
         server = start(work)
         try:
-            show("Version 1, its event's type, and a function that hears of wrong events")
+            show("Version 1, the type of the event, and a function that starts on invalid events")
             stepwell("push", str(functions), "--message", "the old provider")
-            a_wrong_event_is_refused()
+            an_invalid_event_is_refused()
             a_canary_gets_its_share(functions / "lifecycle")
             outage.touch()
             the_guard_rolls_back()
-            what_failed_is_replayed()
+            failed_runs_are_replayed()
         finally:
             server.terminate()
             server.wait()
     print("\nThat is the life of a function.")
 
 
-def a_wrong_event_is_refused() -> None:
-    show("A wrong event is refused, and a function is told")
+def an_invalid_event_is_refused() -> None:
+    show("An invalid event is refused, and starts a function")
     answer = post([{"name": "shop/paid", "data": {"amount": "12"}, "user": {"external_id": "u-0"}}])
     (error,) = answer.json()["errors"]
     print(f"{answer.status_code} {error['pointer']}: {error['message']}")
     check((answer.status_code, error["pointer"]) == (400, "/data/amount"), answer.text)
-    (run,) = until(lambda: ended("invalid-event"), "the function is told")
+    (run,) = until(lambda: ended("invalid-event"), "the function for invalid events ends")
     print(run["output"]["alert"]["text"])
 
 
 def a_canary_gets_its_share(folder: Path) -> None:
-    show("Version 2 for a fifth of the users, guarded; 500 events of 50 users")
+    show("Version 2 for a fifth of the users, guarded; 500 events from 50 users")
     (folder / "charge" / "app.py").write_text(NEW_PROVIDER)
     canary = ("--canary", "20%", "--sticky", "user.external_id", "--guard")
     stepwell("push", str(folder), *canary, "--message", "a new provider")
@@ -98,30 +98,34 @@ def the_guard_rolls_back() -> None:
     check(get("/v1/functions/lifecycle/routing")["canary"] is None, "the canary is still there")
 
 
-def what_failed_is_replayed() -> None:
-    show("What failed is replayed on version 1")
+def failed_runs_are_replayed() -> None:
+    show("The failed runs are replayed on version 1")
     failed = [run for run in ended("lifecycle", 750) if run["status"] == "failed"]
     stepwell("replay", "--function", "lifecycle", "--status", "failed", "--rate", "100/s", "--yes")
     replayed = until(
         lambda: [run for run in ended("lifecycle", 750 + len(failed)) if run["replay"] is not None], "the replay ends"
     )
     check(
-        Counter(run["event_id"] for run in replayed) == Counter(run["event_id"] for run in failed), "not those events"
+        Counter(run["event_id"] for run in replayed) == Counter(run["event_id"] for run in failed),
+        "other events were replayed",
     )
-    check({(run["function_version"], run["status"]) for run in replayed} == {(1, "completed")}, "not completed on 1")
+    check(
+        {(run["function_version"], run["status"]) for run in replayed} == {(1, "completed")},
+        "a replay did not complete on version 1",
+    )
     user = failed[0]["user"]
-    show(f"All that happened to {user}, the newest first")
+    show(f"The history of {user}, newest first")
     stepwell("user", user)
     timeline = items(f"/v1/users/timeline?id={user}")
     value = {(item["status"], item["replay"] is not None) for item in timeline if item["type"] == "run"}
-    check(value == {("completed", False), ("failed", False), ("completed", True)}, f"the timeline says {value}")
+    check(value == {("completed", False), ("failed", False), ("completed", True)}, f"the timeline contains {value}")
 
 
-# --- the server, and what it is asked --------------------------------------------------------------------------------
+# --- the server, and requests to it ----------------------------------------------------------------------------------
 
 
 def start(work: Path) -> subprocess.Popen[bytes]:
-    """A fresh `stepwell serve`, whose address and key the commands find in the environment."""
+    """Starts a new `stepwell serve`. The commands find its address and key in the environment."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     database = str(work / "stepwell.db")
@@ -156,7 +160,7 @@ def stepwell(*words: str, quiet: bool = False) -> str:
 
 
 def send(count: int) -> None:
-    """Events of all users in turn, 100 in a request."""
+    """Sends events of all users in turn, 100 per request."""
     events = [
         {"name": "shop/paid", "data": {"amount": 10 + n}, "user": {"external_id": USERS[n % len(USERS)]}}
         for n in range(count)
@@ -180,15 +184,16 @@ def items(path: str) -> list[Any]:
 
 
 def ended(function: str, count: int = 1) -> list[Any]:
-    """The runs of a function, once there are so many and all have ended; until then none."""
+    """The runs of a function, once there are at least `count` and all have ended; an empty list before."""
     runs = items(f"/v1/runs?function={function}")
     return runs if len(runs) >= count and all(run["ended_at"] for run in runs) else []
 
 
-def until(look: Callable[[], T], what: str) -> T:
+def until(find: Callable[[], T], expected: str) -> T:
+    """Calls `find` until it returns something, and returns that."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        check(time.monotonic() < deadline, f"it never came to that: {what}")
+    while not (found := find()):
+        check(time.monotonic() < deadline, f"this did not happen within {PATIENCE_S} s: {expected}")
         time.sleep(0.1)
     return found
 
@@ -197,9 +202,9 @@ def show(title: str) -> None:
     print(f"\n\033[1m{title}\033[0m" if sys.stdout.isatty() else f"\n# {title}", flush=True)
 
 
-def check(holds: bool, what: str) -> None:
+def check(holds: bool, problem: str) -> None:
     if not holds:
-        sys.exit(f"not as it should be: {what}")
+        sys.exit(f"unexpected result: {problem}")
 
 
 if __name__ == "__main__":

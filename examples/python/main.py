@@ -1,11 +1,11 @@
-"""A step is any program: this one reads its input from stdin and prints its output. No SDK, nothing to import."""
+"""A step can be any program. This one reads its input from stdin and prints its output. There is no SDK to import."""
 
 import json
 import sys
 
-given = json.load(sys.stdin)
-event, ctx = given["event"], given["ctx"]
+step_input = json.load(sys.stdin)
+event, ctx = step_input["event"], step_input["ctx"]
 
 name = event["user"].get("name", "stranger")
-print(f"attempt {ctx['attempt']} of run {ctx['run_id']}", file=sys.stderr)  # stderr is the log
+print(f"attempt {ctx['attempt']} of run {ctx['run_id']}", file=sys.stderr)  # stderr is the step's log
 print(json.dumps({"greeting": f"Hello, {name}!", "key": ctx["idempotency_key"]}))

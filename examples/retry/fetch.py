@@ -1,4 +1,4 @@
-"""The service that this step pretends to call is down the first two times: 503 is tried again, with a delay."""
+"""Simulates a service that is down for the first two attempts. Status 503 is retried after a delay."""
 
 import json
 import sys

@@ -1,5 +1,5 @@
-# A step is any program: what it prints on stdout is its output. JSON stays JSON, other text becomes {"body": "..."}.
-# Its input is one JSON document: in $1, on stdin, and in the file that $STEPWELL_INPUT names.
+# A step can be any program. Its stdout is the step's output: JSON stays JSON, other text becomes {"body": "..."}.
+# The input is one JSON document: in $1, on stdin, and in the file named by $STEPWELL_INPUT.
 set -eu
-echo "called with ${#1} characters of JSON" >&2 # stderr is the log
+echo "called with ${#1} characters of JSON" >&2 # stderr is the step's log
 df -P / | awk 'NR == 2 {sub("%", "", $5); printf "{\"free_mb\": %d, \"used_percent\": %d}\n", $4 / 1024, $5}'

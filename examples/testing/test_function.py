@@ -1,10 +1,10 @@
-"""How functions are tested: real steps, no network, and three days pass in no time.
+"""Tests of a function: the steps really run, there is no network, and three days pass in an instant.
 
 Run with: pytest examples/testing
 
-Whatever is sent is routed when `send` returns, and what `run`, `runs`, `event` and `events` show has settled: nothing
-moves any more but what waits for time, events or people. So no test waits by itself. All words, and what they wait for,
-are in `stepwell.testing.platform`.
+When `send` returns, the event has started its runs. `run`, `runs`, `event` and `events` wait until everything that is
+still open waits for time, events or people, so tests need no waiting of their own. All methods are described in
+`stepwell.testing.platform`.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ ADA = {"email": "ada@example.com"}
 
 @pytest.fixture(params=["stepwell", "stepwell_aws"])
 def platform(request):
-    """Each test runs twice: on one machine, and on an emulated AWS."""
+    """Each test runs twice: locally, and on an emulated AWS."""
     platform = request.getfixturevalue(request.param)
     platform.deploy(FUNCTION)
     return platform
 
 
-def test_who_orders_nothing_is_nudged_after_three_days(platform):
+def test_a_user_without_an_order_is_reminded_after_three_days(platform):
     (run,) = platform.runs(platform.send("user/signed.up", user=ADA))
     assert run["steps"]["greet"]["output"] == {"greeted": "ada@example.com"}
     assert run["steps"]["nudge"]["status"] == "waiting"
@@ -32,7 +32,7 @@ def test_who_orders_nothing_is_nudged_after_three_days(platform):
     assert (run["status"], run["output"]) == ("completed", {"nudge": {"nudged": "ada@example.com"}})
 
 
-def test_who_orders_is_left_alone(platform):
+def test_a_user_with_an_order_is_not_reminded(platform):
     (run,) = platform.runs(platform.send("user/signed.up", user=ADA))
     platform.travel("1d")
     platform.send("order/placed", {"total": 30}, user=ADA)

@@ -1,4 +1,4 @@
-"""Starts only if a trigger's expression is true. Values are compared as what they are: timestamps, numbers, lists.
+"""Starts only if a trigger's expression is true. Expressions compare typed values: timestamps, numbers, lists.
 
 stepwell run examples/trigger-expression --event \
     '{"name": "order/imported.csv", "data": {"total": "120.50", "currency": "EUR"}}'

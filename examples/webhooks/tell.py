@@ -1,4 +1,4 @@
-"""Starts on what GitHub and Stripe send to /webhooks/github and /webhooks/stripe, by the rules in webhooks/.
+"""Starts on requests of GitHub and Stripe to /webhooks/github and /webhooks/stripe. The rules are in webhooks/.
 
 stepwell webhooks test github --body push.json --header X-GitHub-Event:push
 """
@@ -8,8 +8,9 @@ import sys
 
 event = json.load(sys.stdin)["event"]
 data = event["data"]
-what = {
+messages = {
     "github/push": f"{len(data.get('commits', []))} commits to {data.get('ref', 'somewhere')}",
     "stripe/charge.succeeded": f"{data.get('amount', 0) / 100:.2f} {data.get('currency', '')}".strip(),
 }
-print(json.dumps({"who": event["user"].get("external_id", "somebody"), "what": what.get(event["name"], "something")}))
+user = event["user"].get("external_id", "somebody")
+print(json.dumps({"who": user, "what": messages.get(event["name"], "something")}))

@@ -1,4 +1,4 @@
-"""Only steps that completed are in `steps`."""
+"""`steps` contains the outputs of completed steps. Skipped steps are not in it."""
 
 import json
 import sys

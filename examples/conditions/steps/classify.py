@@ -1,4 +1,4 @@
-"""What this step prints is `response` in the conditions of the edges after it."""
+"""Conditions (`if`) of the edges after this step read its output as `response`."""
 
 import json
 import sys

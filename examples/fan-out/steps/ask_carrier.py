@@ -1,4 +1,4 @@
-"""One carrier's price. Three steps share this file and differ in their environment."""
+"""Prints one carrier's price. Three steps use this file, with different environment variables."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The outputs of all steps before this one are in `steps`, by their ids."""
+"""`steps` contains the outputs of all steps before this one, by step id."""
 
 import json
 import sys

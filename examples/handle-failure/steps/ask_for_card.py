@@ -1,4 +1,4 @@
-"""`errors` holds `{kind, message, status, output}` of the failed steps before this one, by their ids."""
+"""`errors` contains `{kind, message, status, output}` of the failed steps before this one, by step id."""
 
 import json
 import sys

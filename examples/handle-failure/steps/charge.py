@@ -1,6 +1,6 @@
-"""A 4xx status in the output is a failure for good, a 5xx (or 408, 425, 429) is tried again.
+"""A 4xx status in the output is a final failure. 5xx (and 408, 425, 429) is retried.
 
-As an edge `on: failure` handles it, the run completes all the same.
+An edge with `on: failure` handles this failure, so the run still completes.
 """
 
 import json

@@ -1,4 +1,4 @@
-// A plain AWS Lambda handler: the input is the event, what it returns is the output, what it prints is log.
+// An AWS Lambda handler. The event argument is the step's input, the returned value its output, and console output its log.
 export const handler = async ({ event }) => {
   const { street = " 12  main street ", city = "springfield" } = event.data;
   console.log("normalising");

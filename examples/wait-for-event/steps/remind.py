@@ -1,4 +1,4 @@
-"""Runs if the event did not come in time."""
+"""Runs if the event does not come in time."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What this step prints is `response` in the `match` of the edges after it."""
+"""The `match` of the edges after this step reads its output as `response`."""
 
 import json
 import sys

@@ -1,2 +1,2 @@
-# The event that came is `async` in this step's input.
+# `async` in this step's input is the event that ended the wait.
 echo '{"shipped": true}'
