@@ -1,4 +1,4 @@
-"""Mutation testing: small faults are put into the code one at a time, and the tests should find each of them.
+"""Mutation testing: changes the code by one small fault at a time, and checks that a test fails.
 
-`python -m mutants` (`make mutants`) takes a seeded sample. CONTRIBUTING.md says how to read what it prints.
+`python -m mutants` (`make mutants`) tries a seeded sample. CONTRIBUTING.md explains how to read the output.
 """

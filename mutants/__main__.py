@@ -1,4 +1,4 @@
-"""`python -m mutants`: puts a seeded sample of small faults into the code, and says which of them no test finds."""
+"""`python -m mutants`: tries a seeded sample of small faults in the code, and prints those that no test finds."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ SOURCES = {
     "local": ("stepwell/local",),
     "aws": ("stepwell/aws",),
 }
-_KEPT = Path(".mutants/baselines.json")
+_BASELINES = Path(".mutants/baselines.json")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = _options().parse_args(argv)
     packages = options.only.split(",") if options.only else list(SOURCES)
     if unknown := set(packages) - set(SOURCES):
-        sys.exit(f"ONLY={options.only}: there is no {', '.join(sorted(unknown))}; choose from {', '.join(SOURCES)}")
+        sys.exit(f"--only {options.only}: unknown {', '.join(sorted(unknown))}; choose from {', '.join(SOURCES)}")
     with warnings.catch_warnings(action="ignore"):
         import_before()
     if options.fresh:
-        (ROOT / _KEPT).unlink(missing_ok=True)
+        (ROOT / _BASELINES).unlink(missing_ok=True)
     trials: list[Trial] = []
     with copy_of_the_tree() as tree:
-        baselines = Baselines(tree, ROOT / _KEPT)
+        baselines = Baselines(tree, ROOT / _BASELINES)
         for package in packages:
             chosen = sample(tree, package, options.n, options.seed, options.match)
             for number, mutant in enumerate(chosen, 1):
                 trials.append(_try(tree, package, mutant, baselines, options.limit, read_equivalents()))
-                _say_progress(f"{package} {number}/{len(chosen)}", trials[-1], options.json)
+                _print_progress(f"{package} {number}/{len(chosen)}", trials[-1], options.json)
     if options.json:
         print(orjson.dumps([asdict(trial) for trial in trials], option=orjson.OPT_INDENT_2).decode())
     else:
@@ -54,18 +54,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mutants", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="decides which mutants are taken; default: 1")
-    parser.add_argument("-n", type=int, default=40, help="mutants a package; default: 40")
-    parser.add_argument("--only", help=f"packages, with commas between; default: {','.join(FOLDERS)}")
-    parser.add_argument("--match", default="", help="only mutants whose path or function has this text")
-    parser.add_argument("--limit", type=float, default=120.0, help="CPU seconds of tests a mutant; default: 120")
+    parser.add_argument("--seed", type=int, default=1, help="selects the sample; default: 1")
+    parser.add_argument("-n", type=int, default=40, help="mutants per package; default: 40")
+    parser.add_argument("--only", help=f"packages, separated by commas; default: {','.join(FOLDERS)}")
+    parser.add_argument("--match", default="", help="only mutants whose path or function contains this text")
+    parser.add_argument("--limit", type=float, default=120.0, help="CPU seconds of tests per mutant; default: 120")
     parser.add_argument("--json", action="store_true", help="print all mutants as JSON; progress goes to stderr")
-    parser.add_argument("--fresh", action="store_true", help="forget which tests enter which functions")
+    parser.add_argument("--fresh", action="store_true", help="measure again which tests enter which functions")
     return parser
 
 
 def sample(tree: Path, package: str, count: int, seed: int, match: str = "") -> list[Mutant]:
-    """Returns so many mutants of a package, chosen by a seed, no two of one line."""
+    """The first `count` mutants of a package in an order given by the seed, at most one per line of code."""
     modules = [m for source in SOURCES[package] for m in _modules(tree / source)]
     found = [mutant for module in modules for mutant in mutants_of(tree, module)]
     found = [mutant for mutant in found if match in f"{mutant.path} {mutant.function}"]
@@ -88,7 +88,7 @@ def _try(
     return try_mutant(tree, package, mutant, baselines, limit)
 
 
-def _say_progress(where: str, trial: Trial, to_stderr: bool) -> None:
+def _print_progress(where: str, trial: Trial, to_stderr: bool) -> None:
     mutant = trial.mutant
     outcome = f"{trial.fate} by {trial.found_by}" if trial.found_by else trial.fate
     place = f"{mutant.path}:{mutant.line} {mutant.function}, {mutant.operator}"
@@ -96,11 +96,14 @@ def _say_progress(where: str, trial: Trial, to_stderr: bool) -> None:
 
 
 def report(trials: list[Trial]) -> str:
-    """Returns the survivors as diffs, and the score of each package: what was found, of what is not equivalent."""
+    """The surviving mutants as diffs, and each package's score: the share of mutants that were found.
+
+    Equivalent mutants are not counted.
+    """
     lines = []
     for trial in trials:
         if trial.fate == "survived":
-            ran = f"{trial.files} files of tests ran" + (", there are more" if trial.unfinished else "")
+            ran = f"{trial.files} test files ran" + (", more were not tried" if trial.unfinished else "")
             lines += ["", f"survived ({trial.mutant.operator}; {ran})", trial.diff]
     lines += ["", f"{'':8} {'score':>6} {'killed':>7} {'timeouts':>9} {'survived':>9} {'equivalent':>11}"]
     for package in dict.fromkeys(trial.package for trial in trials):

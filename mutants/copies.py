@@ -1,4 +1,4 @@
-"""A copy of the repository, in which tests run while the code is changed."""
+"""A copy of the repository, in which tests run while the code has a fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEFT_OUT = (".git", ".venv", ".mutants", "node_modules", "cdk.out", "build", "d
 
 @contextmanager
 def copy_of_the_tree(root: Path = ROOT) -> Iterator[Path]:
-    """A folder with the files as they are now, also those that no commit has. It is deleted at the end."""
+    """A folder with the files as they are now, including uncommitted ones. It is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="stepwell-copy-", ignore_cleanup_errors=True) as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(root, tree, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
@@ -26,7 +26,7 @@ def copy_of_the_tree(root: Path = ROOT) -> Iterator[Path]:
 
 @contextmanager
 def changed(module: Path, text: str) -> Iterator[None]:
-    """The module has another text for a while."""
+    """Replaces the text of a module within the block."""
     before = module.read_text("utf-8")
     try:
         _write(module, text)
@@ -36,7 +36,7 @@ def changed(module: Path, text: str) -> Iterator[None]:
 
 
 def _write(module: Path, text: str) -> None:
-    """Python takes a compiled module for current by the second and the size of its source: it is deleted."""
+    """Writes a module, and deletes the compiled file: Python notices a change only by the size and full seconds."""
     module.write_text(text, "utf-8")
     for compiled in (module.parent / "__pycache__").glob(f"{module.stem}.*.pyc"):
         compiled.unlink()

@@ -1,4 +1,4 @@
-"""Mutants that no test can find, or that none should: `equivalent.toml` names each with its reason."""
+"""Mutants that do not count, because no test can find them. `equivalent.toml` lists them with the reasons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Equivalent:
     reason: str
 
     def is_of(self, mutant: Mutant) -> bool:
-        """Modules may move; a function that is renamed or changed has to be looked at anew."""
+        """Whether the entry describes this mutant. The path does not matter; a renamed or changed function does."""
         return (self.function, self.was, self.becomes) == (mutant.function, mutant.was, mutant.becomes)
 
 

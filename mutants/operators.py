@@ -1,4 +1,4 @@
-"""All the small faults that can be put into a module, each as a change of its text."""
+"""The kinds of small faults that can be made in a module, each as a change of the text."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One fault: characters `start` to `end` of a module's text become `text`."""
+    """A fault: characters `start` to `end` of a module's text are replaced by `text`."""
 
     path: str  # of the module, relative to the repository
-    function: str  # qualified name of the function or class it is in; "<module>" outside of them
+    function: str  # qualified name of the enclosing function or class; "<module>" if there is none
     line: int  # from 1
     operator: str
     start: int
     end: int
     text: str
-    was: str  # the lines it changes, as they are
-    becomes: str  # the same lines, changed
+    was: str  # the affected lines before the change
+    becomes: str  # the affected lines after the change
 
     def apply(self, source: str) -> str:
         return source[: self.start] + self.text + source[self.end :]
@@ -57,7 +57,7 @@ class Mutant:
 
 
 def mutants_of(root: Path, module: Path) -> list[Mutant]:
-    """Returns all mutants of a module, in the order of its text."""
+    """All mutants of a module, in the order of the text."""
     source = module.read_text("utf-8")
     finder = _Finder(source, module.relative_to(root).as_posix())
     finder.visit(ast.parse(source))
@@ -103,13 +103,13 @@ class _Finder(ast.NodeVisitor):
         )
 
     def _offset(self, line: int, column: int) -> int:
-        """Characters before a place that is given as `ast` gives it: columns are bytes of UTF-8."""
+        """The index of a character. `ast` gives columns in bytes of UTF-8."""
         start = self._line_starts[line - 1]
         text = self._source[start : self._line_starts[line]]
         return start + len(text.encode()[:column].decode())
 
     def _function(self) -> str:
-        """The name that Python gives to the innermost scope, as in `co_qualname`."""
+        """The qualified name of the innermost scope, like `co_qualname`."""
         name = ""
         for node in self._inside:
             assert isinstance(node, (*_FUNCTIONS, ast.ClassDef))
@@ -124,9 +124,9 @@ def _flat(lines: str) -> str:
 
 
 def _is_left_out(node: ast.AST) -> bool:
-    """Says whether a fault here would be no fault of the code's: types, texts for people, what only type checkers read.
+    """Whether faults in this node do not count: types, messages for people, and code that only type checkers read.
 
-    Python 3.11 does not know where the parts of an f-string are.
+    Python 3.11 does not report the positions of the parts of an f-string, so these are left out too.
     """
     match node:
         case ast.JoinedStr() | ast.Assert() | ast.pattern() | ast.Import() | ast.ImportFrom():
@@ -179,7 +179,7 @@ def _expressions(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _is_text(*operands: ast.expr) -> bool:
-    """Says whether what is added or formatted is a text or a list: other operators only raise an error there."""
+    """Whether an operand is a text or a list, for which other operators would only raise an error."""
     kinds = (ast.JoinedStr, ast.List, ast.Tuple)
     return any(
         isinstance(o, kinds) or (isinstance(o, ast.Constant) and isinstance(o.value, str | bytes)) for o in operands

@@ -1,6 +1,6 @@
-"""Bugs that a careful engineer would fear, as changes of the code: each names the tests that find it.
+"""Planted bugs: changes of the code that a careful engineer would fear. Each lists the tests that must fail.
 
-A bug is a text of the code and what stands there instead, so it outlives moves. If its text is gone, that is an error.
+A bug replaces one text of the code by another, so it survives when code moves. It is an error if the text is gone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from mutants.copies import changed
 
 
 class CannotBePlanted(Exception):
-    """The text that the bug changes does not stand in exactly one place."""
+    """The text that the bug replaces is not in exactly one place."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlantedBug:
-    """`within` is the folder or module where `old` stands, once; `found_by` are ids of tests."""
+    """`within`: the folder or module that contains `old` exactly once. `found_by`: ids of tests."""
 
     name: str
     breaks: str
@@ -30,7 +30,7 @@ class PlantedBug:
     found_by: tuple[str, ...]
 
     def module(self, tree: Path) -> Path:
-        """Returns the module that has the text. Raises CannotBePlanted."""
+        """The module that contains the text. Raises CannotBePlanted."""
         place = tree / self.within
         modules = sorted(place.rglob("*.py")) if place.is_dir() else [place]
         counts = {module: module.read_text("utf-8").count(self.old) for module in modules if module.exists()}
@@ -39,13 +39,13 @@ class PlantedBug:
             return found[0]
         times = sum(counts.values())
         raise CannotBePlanted(
-            f"{self.name}: its `old` text stands {times} times in {self.within}, not once; bring it up to date: "
-            f"{self.old!r}"
+            f"{self.name}: the text `old` occurs {times} times in {self.within}, but must occur once; "
+            f"update the planted bug: {self.old!r}"
         )
 
     @contextmanager
     def planted(self, tree: Path) -> Iterator[None]:
-        """The bug is in the code of a copy for a while. Raises CannotBePlanted."""
+        """Changes the code of a copy within the block. Raises CannotBePlanted."""
         module = self.module(tree)
         with changed(module, module.read_text("utf-8").replace(self.old, self.new)):
             yield

@@ -1,6 +1,6 @@
-"""Running tests in a copy of the repository, in a process forked from this one.
+"""Runs tests in a copy of the repository, in a process that is forked from this one.
 
-This process has imported what tests need from elsewhere, and nothing of the repository: a test begins after tens of
+This process has imported the libraries that tests need, but no module of the repository. So a test starts after tens of
 milliseconds, not after seconds.
 """
 
@@ -33,19 +33,19 @@ _IMPORTED_BEFORE = """
 
 @dataclass(frozen=True, slots=True)
 class TestRun:
-    """What came of some tests. Times are in seconds."""
+    """The result of running some tests. Times are in seconds."""
 
     failed: tuple[str, ...] = ()  # ids of tests
     passed: int = 0
     timed_out: bool = False
-    crashed: str = ""  # the last lines of what it printed, where pytest did not come to its end
+    crashed: str = ""  # the last lines of output, if pytest did not finish
     took: float = 0.0
     cpu: float = 0.0
 
 
 @dataclass(slots=True, eq=False)  # pytest keeps plugins in sets
 class _Recorder:
-    """A plugin of pytest."""
+    """A pytest plugin that records which tests passed and failed."""
 
     failed: list[str] = field(default_factory=list)
     passed: int = 0
@@ -61,16 +61,16 @@ class _Recorder:
 
 
 def import_before() -> None:
-    """Imports what all runs would import each for itself."""
+    """Imports the libraries that otherwise every run would import."""
     for name in _IMPORTED_BEFORE.split():
         with suppress(ImportError):
             importlib.import_module(name)
 
 
 def run_tests(tree: Path, args: Sequence[str], seconds: float, functions_to: Path | None = None) -> TestRun:
-    """Runs pytest in a copy, for at most so many seconds.
+    """Runs pytest in a copy for at most `seconds`.
 
-    With `functions_to` that file gets a line for each function of `stepwell/` that the tests have entered.
+    Writes a line to the file `functions_to`, if given, for each function of `stepwell/` that the tests enter.
     """
     reading, writing = os.pipe()
     began = time.monotonic()
@@ -81,9 +81,9 @@ def run_tests(tree: Path, args: Sequence[str], seconds: float, functions_to: Pat
     os.close(writing)
     status, cpu, timed_out = _wait(child, began + seconds)
     with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # what tests that failed have left behind
+        os.killpg(child, signal.SIGKILL)  # kills processes that failed tests have left behind
     with os.fdopen(reading, "rb") as pipe:
-        os.set_blocking(reading, False)  # a process that is left behind elsewhere may hold the other end
+        os.set_blocking(reading, False)  # a remaining process may keep the other end open
         answer = pipe.read() or b""
     took = time.monotonic() - began
     if timed_out:
@@ -94,7 +94,7 @@ def run_tests(tree: Path, args: Sequence[str], seconds: float, functions_to: Pat
 
 
 def _wait(child: int, deadline: float) -> tuple[int, float, bool]:
-    """Returns the child's status, the CPU time of it and its children, and whether it had to be killed."""
+    """Returns the child's status, the CPU seconds of the child and its children, and whether it timed out."""
     timed_out = False
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)
@@ -107,7 +107,7 @@ def _wait(child: int, deadline: float) -> tuple[int, float, bool]:
 
 
 def _be_the_child(tree: Path, args: Sequence[str], answer_to: int, functions_to: Path | None) -> None:
-    """Never returns."""
+    """Runs pytest and exits; never returns."""
     try:
         os.setsid()
         output = os.open(_output(tree), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -115,22 +115,22 @@ def _be_the_child(tree: Path, args: Sequence[str], answer_to: int, functions_to:
         os.dup2(output, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(tree)
-        _look_only_into(tree, functions_to)
+        _import_only_from(tree, functions_to)
         recorder = _Recorder()
         status = pytest.main([*args, "-p", "no:cacheprovider", "-p", "no:xdist", "-W", _REWRITTEN], [recorder])
         answer: dict[str, Any] = {"failed": recorder.failed, "passed": recorder.passed}
-        if status in _CAME_TO_ITS_END or recorder.failed:
+        if status in _FINISHED or recorder.failed:
             os.write(answer_to, orjson.dumps(answer))
     finally:
         os._exit(1)
 
 
-_REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"  # hypothesis is imported before pytest could rewrite it
-_CAME_TO_ITS_END = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+_REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"  # hypothesis was imported before pytest could rewrite it
+_FINISHED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
-def _look_only_into(tree: Path, functions_to: Path | None) -> None:
-    """Modules of the repository are found in the copy, by this process and by those that it starts."""
+def _import_only_from(tree: Path, functions_to: Path | None) -> None:
+    """Makes this process, and those that it starts, import the repository's modules from the copy."""
     root = TRACED.parent.parent
     sys.path[:] = [str(tree), *(p for p in sys.path if p and Path(p).resolve() != root)]
     for name in [name for name in sys.modules if name == "mutants" or name.startswith("mutants.")]:

@@ -1,4 +1,4 @@
-"""Which tests could find a fault in a function: those that enter it, in the order in which they should be tried."""
+"""Selects the tests that could find a fault in a function: those that enter it, in the order to try them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 from mutants.operators import Mutant
 from mutants.runs import run_tests
 
-# Folders of tests, in the order in which they are tried; "@" and a platform leaves out the tests on the other one.
+# Folders of tests, in the order to try them. "@" and a platform selects the tests for that platform.
 FOLDERS = {
     "core": ("tests/core", "tests/project", "tests/event_types", "tests/behaviour@local", "tests/local", "tests/api"),
     "engine": (
@@ -37,7 +37,7 @@ FOLDERS = {
     "aws": ("tests/aws", "tests/store", "tests/behaviour@aws", "tests/push"),
 }
 _PLATFORMS = {"": (), "local": ("-k", "local"), "aws": ("-k", "aws and not unkind")}
-_LONGEST_BASELINE = 240.0  # seconds, after which the functions entered so far must do
+_LONGEST_BASELINE = 240.0  # seconds; after that, the functions entered so far are used
 _STOPWORDS = {"test", "py", "engine", "local", "aws", "core", "init"}
 
 
@@ -57,13 +57,13 @@ class TestFile:
 
 @dataclass(slots=True)
 class Baseline:
-    """What a file of tests does where the code is as it should be."""
+    """What a test file does when the code has no fault."""
 
-    digest: str  # of the file
+    digest: str  # of the test file
     seconds: float
     cpu: float
-    failed: list[str]  # tests that fail in a copy, and so find nothing
-    functions: list[str]  # "stepwell/core/plan.py Plan.edges"; none where the file could not be run
+    failed: list[str]  # tests that fail in a copy even without a fault, so they prove nothing
+    functions: list[str]  # such as "stepwell/core/plan.py Plan.edges"; empty if the file could not be run
     _set: set[str] = field(default_factory=set)
 
     def enters(self, mutant: Mutant) -> bool:
@@ -72,16 +72,16 @@ class Baseline:
 
 
 class Baselines:
-    """Runs each file of tests once, when it is first asked for, and keeps what it saw for the next time."""
+    """Runs each test file once without a fault, when it is first needed, and stores the result in a file."""
 
-    def __init__(self, tree: Path, kept: Path) -> None:
+    def __init__(self, tree: Path, file: Path) -> None:
         self._tree = tree
-        self._kept = kept
+        self._file = file
         self._passes: dict[str, bool] = {}
-        self.cpu = 0.0  # seconds that baselines took in this process
+        self.cpu = 0.0  # CPU seconds of baselines in this process
         self._known: dict[str, Baseline] = {}
-        if kept.exists():
-            self._known = {name: Baseline(**fields) for name, fields in orjson.loads(kept.read_bytes()).items()}
+        if file.exists():
+            self._known = {name: Baseline(**fields) for name, fields in orjson.loads(file.read_bytes()).items()}
 
     def known(self, file: TestFile) -> Baseline | None:
         found = self._known.get(file.name)
@@ -92,28 +92,28 @@ class Baselines:
         if found is None:
             found = self._known[file.name] = self._run(file)
             self.cpu += found.cpu
-            self._keep()
+            self._save()
         return found
 
     def without(self, file: TestFile) -> list[str]:
-        """Arguments of pytest: leave out the tests that fail anyway."""
+        """Arguments of pytest that leave out the tests that fail even without a fault."""
         known = self.known(file)
         return [f"--deselect={test}" for test in known.failed] if known else []
 
     def patience(self, file: TestFile) -> float:
-        """Seconds after which a mutant of which nothing is heard runs in circles."""
+        """Seconds after which a run with a mutant counts as an endless loop."""
         known = self.known(file)
         return 30 + 8 * known.seconds if known else _LONGEST_BASELINE
 
     def passes(self, test: str) -> bool:
-        """Says whether a test that fails with a mutant passes without it."""
+        """Whether a test passes without a fault."""
         if test not in self._passes:
             run = run_tests(self._tree, [test], _LONGEST_BASELINE)
             self._passes[test], self.cpu = not run.failed, self.cpu + run.cpu
         return self._passes[test]
 
     def comes_to_its_end(self, file: TestFile) -> bool:
-        """Says whether a file that took too long with a mutant takes less than half of that time without it."""
+        """Whether a file that timed out with a mutant takes less than half of the time limit without it."""
         if self.known(file):
             return True
         if file.name not in self._passes:
@@ -121,11 +121,11 @@ class Baselines:
             self._passes[file.name], self.cpu = not run.timed_out, self.cpu + run.cpu
         return self._passes[file.name]
 
-    def _keep(self) -> None:
-        self._kept.parent.mkdir(exist_ok=True)
-        new = self._kept.with_suffix(f".{os.getpid()}")
+    def _save(self) -> None:
+        self._file.parent.mkdir(exist_ok=True)
+        new = self._file.with_suffix(f".{os.getpid()}")
         new.write_bytes(orjson.dumps({name: _fields(known) for name, known in self._known.items()}))
-        new.replace(self._kept)
+        new.replace(self._file)
 
     def _digest(self, file: TestFile) -> str:
         return hashlib.sha256((self._tree / file.path).read_bytes()).hexdigest()[:16]
@@ -135,7 +135,7 @@ class Baselines:
         functions_to.unlink(missing_ok=True)
         run = run_tests(self._tree, file.args, _LONGEST_BASELINE, functions_to)
         lines = set(functions_to.read_text("utf-8").splitlines()) if functions_to.exists() else set()
-        functions = [] if run.crashed else sorted({_of_the_text(line) for line in lines})
+        functions = [] if run.crashed else sorted({_written_function(line) for line in lines})
         return Baseline(self._digest(file), run.took, run.cpu, list(run.failed), functions)
 
 
@@ -146,14 +146,14 @@ def _fields(baseline: Baseline) -> dict[str, Any]:
 _INNER = re.compile(r"(\.<locals>)?\.?<(listcomp|setcomp|dictcomp|genexpr|lambda)>.*")
 
 
-def _of_the_text(line: str) -> str:
-    """Comprehensions and lambdas are functions of Python's; in the text they are parts of the function around them."""
+def _written_function(line: str) -> str:
+    """Path and function name of an entered function. Comprehensions and lambdas count as the function around them."""
     path, _, name = line.partition("\t")
     return f"{path} {_INNER.sub('', name) or '<module>'}"
 
 
 def test_files(tree: Path, package: str, mutant: Mutant, baselines: Baselines) -> list[tuple[TestFile, bool]]:
-    """Returns what could find a mutant, files called as its module first; and whether a file names the module."""
+    """The test files that could find a mutant, best first, each with whether it imports the module."""
     found: list[tuple[TestFile, int]] = []
     for folder in FOLDERS[package]:
         path, _, platform = folder.partition("@")
@@ -168,14 +168,17 @@ def _cost(baseline: Baseline | None) -> float:
 
 
 def _distance(tree: Path, file: TestFile, mutant: Mutant) -> int:
-    """0: the file imports the module and is called as it is; 1: it imports it; 2: it is called so; 3: neither."""
+    """How close a test file is to a module.
+
+    0: it imports the module and has a similar name; 1: it imports it; 2: it has a similar name; 3: neither.
+    """
     module = Path(mutant.path).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-    is_called_so = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
+    has_similar_name = _words(file.path.rpartition("/")[2]) & _words(module.rpartition(".")[2])
     text = (tree / file.path).read_text("utf-8")
     parent, _, last = module.rpartition(".")
-    is_named = re.search(rf"{re.escape(module)}(?!\w)", text)  # `sweep` is not in `sweeper`
+    is_named = re.search(rf"{re.escape(module)}(?!\w)", text)  # `sweep` must not match in `sweeper`
     imports = is_named is not None or re.search(rf"from {re.escape(parent)} import .*\b{last}\b", text) is not None
-    return (0 if is_called_so else 1) if imports else (2 if is_called_so else 3)
+    return (0 if has_similar_name else 1) if imports else (2 if has_similar_name else 3)
 
 
 def _words(name: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""One mutant's trial: the tests that enter the changed function run, file by file, until one of them fails."""
+"""Tries one mutant: runs the tests that enter the changed function, file by file, until one fails."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Trial:
     fate: Fate
     diff: str
     found_by: str = ""  # the test that failed
-    files: int = 0  # of tests that ran
+    files: int = 0  # number of test files that ran
     cpu: float = 0.0  # seconds
-    reason: str = ""  # of an equivalent one
-    unfinished: bool = False  # more tests could have found it, but the time was used up
+    reason: str = ""  # why it is equivalent
+    unfinished: bool = False  # the time limit was reached before all tests were tried
 
 
 def try_mutant(tree: Path, package: str, mutant: Mutant, baselines: Baselines, limit: float) -> Trial:
-    """Returns what became of a mutant after at most about `limit` seconds of CPU time.
+    """The fate of a mutant, found within about `limit` seconds of CPU time.
 
-    Files of tests that name its module run first. Of the others those run that enter the changed function; what it
-    takes to find that out counts too. An endless loop counts as found.
+    Test files that import the module run first; then those that enter the changed function. Finding out which ones do
+    counts towards the limit. An endless loop counts as found.
     """
     module = tree / mutant.path
     source = module.read_text("utf-8")
     diff, cpu, files = mutant.diff(source), 0.0, 0
-    for file, names_it in test_files(tree, package, mutant, baselines):
+    for file, imports_module in test_files(tree, package, mutant, baselines):
         if cpu >= limit:
             return Trial(package, mutant, "survived", diff, "", files, cpu, unfinished=True)
         before = baselines.cpu
-        if not names_it and not baselines.of(file).enters(mutant):
+        if not imports_module and not baselines.of(file).enters(mutant):
             cpu += baselines.cpu - before
             continue
         with changed(module, mutant.apply(source)):

@@ -1,4 +1,4 @@
-"""Python imports this module when it starts: the processes that tests start say which functions they enter."""
+"""Python imports this module at its start. It records which functions are entered in processes that tests start."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 import threading
 from types import CodeType, FrameType
 
-# By id, since a code object's own hash is that of all it holds. They are kept, so that no other one gets the id.
+# By id, because a code object's hash covers all its content. The objects are kept, so that no id is used again.
 _SEEN: dict[int, CodeType] = {}
 
 
 def note_functions(prefix: str, path: str) -> None:
-    """Appends the file and the qualified name of each function under `prefix` to a file, when it is first entered."""
+    """Appends a line to a file when a function under `prefix` is first entered: file and qualified name."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(frame: FrameType, event: str, argument: object) -> None:

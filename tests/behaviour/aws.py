@@ -1,4 +1,4 @@
-"""The platform on AWS as the behaviour suite uses it."""
+"""The AWS platform for the behaviour suite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AwsTestPlatform(ContainerStepwell):
         return super().push(write_function(self._folder, definition, files), **release)
 
     def events(self, name: str | None = None) -> list[Json]:
-        """Also those of the engine's own that only the bus gets, since nothing here starts on them or awaits them."""
+        """Also returns the engine's own events that are sent only to the bus, because no function here needs them."""
         stored = super().events(name)
         known = {event["id"] for event in stored}
         others = [e for i, e in self._engine_events().items() if i not in known and name in (None, e["name"])]

@@ -1,6 +1,6 @@
-"""The platforms that the behaviour suite runs on: one machine, AWS, and AWS at its worst.
+"""The platforms that the behaviour suite runs on: the local server, AWS, and AWS with injected faults.
 
-With `--unkind` all tests on AWS are at its worst; without it a part of them runs so besides, as `[unkind]`.
+With `--unkind`, all tests on AWS run with faults. Without it, a part of them also runs with faults, as `[unkind]`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.behaviour.web import Site
 from tests.behaviour.words import Platform
 
 _UNKIND = ("test_joins", "test_waits", "test_delays", "test_cancel", "test_cancel_rules")
-_ONE_OF = 4  # tests runs in an unkind account too: chosen by its name, so that it is always the same one
+_ONE_OF = 4  # one of four tests also runs with faults; the name decides, so it is always the same test
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

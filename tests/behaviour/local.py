@@ -1,4 +1,4 @@
-"""The local platform as the behaviour suite uses it."""
+"""The local platform for the behaviour suite."""
 
 from __future__ import annotations
 

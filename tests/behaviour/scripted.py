@@ -1,7 +1,7 @@
-"""Scripted steps in the test's own process, where the step is not what a test is about.
+"""Runs scripted steps in the test's own process, where a test is not about the step itself.
 
-One rule: an act that only answers is the same wherever it runs (`test_scripted.py` compares them). All others, as to
-fail, to wait, to print or to die, are executed by the real runners.
+Only acts that return a value are run here; `test_scripted.py` checks that they behave as in the real runners. All other
+acts (failing, waiting, printing, dying) are executed by the real runners.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.behaviour.words import SCRIPTED
 
 HANDLER = "app.scripted"
 _QUICK = {"return", "status", "retry_after", "body", "input", "touch"}
-_MOST = 64 * 1024  # bytes of an input; what larger ones do, tests have real steps for
+_MOST = 64 * 1024  # bytes of an input; larger ones are tested with real steps
 _DELAY_S = 0.001
 _names: dict[str, Any] = {}
 exec(SCRIPTED, _names)
@@ -32,7 +32,7 @@ scripted = _names["scripted"]
 
 
 def answers(document: bytes) -> bool:
-    """Whether the act for this input only answers."""
+    """Whether the act for this input only returns a value."""
     if len(document) > _MOST:
         return False
     event, ctx = (orjson.loads(document)[name] for name in ("event", "ctx"))
@@ -40,11 +40,11 @@ def answers(document: bytes) -> bool:
     return not acts[min(ctx["attempt"], len(acts)) - 1].keys() - _QUICK
 
 
-# --- on this machine -------------------------------------------------------------------------------------------------
+# --- local -----------------------------------------------------------------------------------------------------------
 
 
 class ScriptedHandlers:
-    """A `Runner` of handlers."""
+    """A `Runner` of handlers that runs scripted steps itself, and passes the others on."""
 
     def __init__(self, real: Runner) -> None:
         self._real = real
@@ -83,7 +83,7 @@ def _is_script(code_hash: str | None, path: Any) -> bool:
 
 
 def answer(function: Function, payload: bytes) -> bytes | None:
-    """What a Lambda answers; None if it has to run."""
+    """The answer of a Lambda; None if the Lambda has to run."""
     if function.handler != HANDLER or not _holds_script(function.code) or not answers(payload):
         return None
     return json.dumps(scripted(orjson.loads(payload), None), ensure_ascii=False).encode()  # as Lambda's runtime does

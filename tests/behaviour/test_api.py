@@ -1,4 +1,4 @@
-"""The HTTP API answers the same on every platform."""
+"""The HTTP API gives the same answers on every platform."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.behaviour.words import Platform, Refused, function
 
 
-def test_what_was_sent_over_http_is_found_over_http(platform: Platform) -> None:
+def test_sent_events_and_their_runs_can_be_read_over_http(platform: Platform) -> None:
     platform.deploy(function())
     (event_id,) = platform.api("POST", "/e", {"name": "go", "user": {"id": "ada"}})["ids"]
     platform.settle()
@@ -15,7 +15,7 @@ def test_what_was_sent_over_http_is_found_over_http(platform: Platform) -> None:
     assert (run["event_id"], run["status"]) == (event_id, "completed")
 
 
-def test_what_is_not_there_is_refused_in_words(platform: Platform) -> None:
+def test_unknown_ids_are_refused_with_a_message(platform: Platform) -> None:
     with pytest.raises(Refused, match="there is no run 'nothing'"):
         platform.api("GET", "/v1/runs/nothing")
     answer = platform.http("GET", "/v1/nothing")

@@ -1,4 +1,4 @@
-"""Steps that people decide: links, the page, decisions, and what becomes of a run that waits for one."""
+"""Approvals: links, the page, decisions, and the run that waits for a decision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def asks(message: str = "Really?", after: Any = (), **fields: Any) -> Json:
 
 
 def approval(after: Any = (), **fields: Any) -> Json:
-    """A function of an approval, what comes of it either way, and what comes if nobody decides."""
+    """A function with an approval, a step for either decision, and a step for the timeout."""
     steps = {
         "confirm": asks(**fields),
         "yes": {"after": {"step": "confirm", "if": "response.approved"}},
@@ -35,7 +35,7 @@ def approval(after: Any = (), **fields: Any) -> Json:
 
 
 def definition(steps: Json, **fields: Any) -> Json:
-    """As `function`, whose steps are scripted, but for approvals, which have no code."""
+    """Like `function`, with scripted steps, but leaves approvals without code."""
     made = function(steps, **fields)
     for step in made["steps"].values():
         if step["runtime"]["type"] == "approval":
@@ -44,7 +44,7 @@ def definition(steps: Json, **fields: Any) -> Json:
 
 
 def start(platform: Platform, fields: Json | None = None, **sent: Any) -> str:
-    """The id of a run whose approval is open."""
+    """Starts a run whose approval is open. Returns the run's id."""
     platform.deploy(fields or approval())
     (run,) = platform.runs(platform.send(**sent))
     assert run["status"] == "running", run
@@ -76,7 +76,7 @@ def text(answer: Any) -> str:
 
 
 @pytest.mark.parametrize("decision", ["approved", "declined"])
-def test_a_run_waits_until_somebody_decides_and_goes_on_by_what_they_say(platform: Platform, decision: str) -> None:
+def test_a_run_waits_for_a_decision_and_follows_it(platform: Platform, decision: str) -> None:
     run_id = start(platform)
     run = platform.run(run_id)
     assert statuses(run) == {"confirm": "running", "yes": "pending", "no": "pending", "late": "pending"}
@@ -110,14 +110,14 @@ def test_later_steps_see_the_decision(platform: Platform) -> None:
     assert platform.run(run_id)["output"]["use"]["steps"]["confirm"]["decision"] == "approved"
 
 
-def test_comment_and_name_may_be_left_out(platform: Platform) -> None:
+def test_comment_and_name_are_optional(platform: Platform) -> None:
     run_id = start(platform)
     url = asked(platform, run_id)["approve_url"]
     answer = platform.http("POST", f"/v1/approvals/{token(url)}", b"", NO_KEY).json()
     assert (answer["comment"], answer["by"]) == (None, None)
 
 
-def test_nobody_decides_in_time_is_a_failure_of_its_own_kind(platform: Platform) -> None:
+def test_a_step_without_a_decision_in_time_fails_with_approval_timeout(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="3h"))
     until = moment(asked(platform, run_id)["expires_at"])
     assert until == START + timedelta(hours=3)
@@ -131,7 +131,7 @@ def test_nobody_decides_in_time_is_a_failure_of_its_own_kind(platform: Platform)
     assert (attempt["status"], moment(attempt["ended_at"])) == ("failed", until)
 
 
-def test_an_unhandled_timeout_fails_the_run_and_is_not_tried_again(platform: Platform) -> None:
+def test_an_unhandled_timeout_fails_the_run_without_a_retry(platform: Platform) -> None:
     run_id = start(platform, definition({"confirm": asks(timeout="1h")}))
     platform.travel("2h")
     run = platform.run(run_id)
@@ -139,14 +139,14 @@ def test_an_unhandled_timeout_fails_the_run_and_is_not_tried_again(platform: Pla
     assert len(run["steps"]["confirm"]["attempts"]) == 1
 
 
-def test_people_have_seven_days_unless_the_step_says_otherwise(platform: Platform) -> None:
+def test_the_default_timeout_is_seven_days(platform: Platform) -> None:
     run_id = start(platform)
     assert moment(asked(platform, run_id)["expires_at"]) == START + timedelta(days=7)
     platform.travel("8d")
     assert platform.run(run_id)["steps"]["late"]["status"] == "completed"
 
 
-def test_how_long_people_have_may_stand_beside_what_they_are_asked(platform: Platform) -> None:
+def test_the_timeout_can_be_set_in_the_runtime(platform: Platform) -> None:
     asks_for_two_days = {"runtime": {"type": "approval", "message": "?", "timeout": "2d"}}
     run_id = start(platform, definition({"confirm": asks_for_two_days}))
     assert moment(asked(platform, run_id)["expires_at"]) == START + timedelta(days=2)
@@ -154,7 +154,7 @@ def test_how_long_people_have_may_stand_beside_what_they_are_asked(platform: Pla
     assert platform.run(run_id)["error"]["kind"] == "approval_timeout"
 
 
-def test_an_approval_may_wait_for_366_days(platform: Platform) -> None:
+def test_an_approval_can_wait_for_366_days(platform: Platform) -> None:
     before = {"first": {}, "confirm": asks("{{ steps.first.n }}", "first", timeout="366d")}
     use = {"after": {"step": "confirm", "if": "response.approved"}}
     fields = definition({**before, "use": use})
@@ -167,7 +167,7 @@ def test_an_approval_may_wait_for_366_days(platform: Platform) -> None:
     assert (use_input["steps"]["first"]["n"], len(use_input["event"]["data"]["more"])) == (7, 2000)
 
 
-def test_a_restart_loses_no_approval(platform: Platform) -> None:
+def test_an_open_approval_survives_a_restart(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="2h"))
     before = asked(platform, run_id)
     platform.restart("1h")
@@ -178,7 +178,7 @@ def test_a_restart_loses_no_approval(platform: Platform) -> None:
     assert platform.run(run_id)["steps"]["yes"]["status"] == "completed"
 
 
-def test_what_is_due_while_the_servers_are_away_is_over_when_they_come_back(platform: Platform) -> None:
+def test_a_timeout_during_downtime_fails_the_step_after_the_restart(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="2h"))
     url = asked(platform, run_id)["approve_url"]
     platform.restart("3h")
@@ -188,7 +188,7 @@ def test_what_is_due_while_the_servers_are_away_is_over_when_they_come_back(plat
     assert post(platform, url).status == 410
 
 
-def test_those_who_wait_for_people_take_no_slot(platform: Platform) -> None:
+def test_open_approvals_take_no_slot(platform: Platform) -> None:
     platform.deploy(approval())
     events = [platform.send(data=script(yes={"return": n})) for n in range(3 * platform.parallelism)]
     platform.deploy(function(id="other", on="other"))
@@ -199,7 +199,7 @@ def test_those_who_wait_for_people_take_no_slot(platform: Platform) -> None:
     assert platform.run(runs[0]["id"])["status"] == "completed"
 
 
-def test_a_run_may_ask_several_things_at_once(platform: Platform) -> None:
+def test_a_run_can_have_several_open_approvals(platform: Platform) -> None:
     steps = {
         "a": asks("A?"),
         "b": asks("B?"),
@@ -222,7 +222,7 @@ def test_an_approval_can_come_after_another(platform: Platform) -> None:
     assert platform.run(run_id)["output"]["two"]["decision"] == "declined"
 
 
-def test_approvals_of_a_function_with_many_steps(platform: Platform) -> None:
+def test_approvals_work_in_a_function_with_many_steps(platform: Platform) -> None:
     steps = {"confirm": asks(), **{f"s{n}": {"after": {"step": "confirm", "if": "false"}} for n in range(40)}}
     run_id = start(platform, definition({**steps, "yes": {"after": {"step": "confirm", "if": "response.approved"}}}))
     url = asked(platform, run_id)["approve_url"]
@@ -231,10 +231,10 @@ def test_approvals_of_a_function_with_many_steps(platform: Platform) -> None:
     assert post(platform, url).status == 409
 
 
-# --- what people are asked -------------------------------------------------------------------------------------------
+# --- the message -----------------------------------------------------------------------------------------------------
 
 
-def test_a_message_has_values_of_the_run(platform: Platform) -> None:
+def test_a_message_can_contain_values_of_the_run(platform: Platform) -> None:
     message = "Pay {{ data.amount }} {{ data['currency'] }} to {{user.email}}? {{ steps.first }}"
     fields = definition({"first": {}, "confirm": asks(message, "first", approvers=["ops@example.com", "Ada"])})
     data = {"amount": 12.5, "currency": "EUR", **script(first={"return": {"ok": True}})}
@@ -245,7 +245,7 @@ def test_a_message_has_values_of_the_run(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("handled", [True, False])
-def test_a_message_without_a_value_asks_nobody_and_fails_its_step(platform: Platform, handled: bool) -> None:
+def test_a_message_whose_expression_has_no_value_fails_the_step(platform: Platform, handled: bool) -> None:
     steps = {"confirm": asks("Pay {{ data.amount }} to {{ data.payee }}?"), "paid": "confirm"}
     fields = definition({**steps, "mend": {"after": {"step": "confirm", "on": "failure"}}} if handled else steps)
     platform.deploy(fields)
@@ -257,7 +257,7 @@ def test_a_message_without_a_value_asks_nobody_and_fails_its_step(platform: Plat
     assert platform.events("stepwell/approval.requested") == []
 
 
-def test_what_people_are_asked_can_be_shown_anywhere(platform: Platform) -> None:
+def test_control_characters_are_removed_from_messages_and_long_ones_are_cut(platform: Platform) -> None:
     run_id = start(platform, approval(message="{{ data.text }}"), data={"text": "\x1b[31mred\x07 " + "é" * 5000})
     message = asked(platform, run_id)["message"]
     assert message.startswith("red é")
@@ -289,15 +289,15 @@ def test_open_approvals_are_listed_newest_first(platform: Platform) -> None:
     assert platform.api("GET", "/v1/approvals")["data"] == []
 
 
-def test_who_lists_approvals_needs_a_key(platform: Platform) -> None:
-    takes_any = platform.name == "local"  # a server for tests, as `stepwell dev`
+def test_listing_approvals_needs_a_key(platform: Platform) -> None:
+    takes_any = platform.name == "local"  # the test server accepts any key, like `stepwell dev`
     assert platform.http("GET", "/v1/approvals", b"", NO_KEY).status == (200 if takes_any else 401)
 
 
 # --- the event -------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_tells_that_people_are_asked(platform: Platform) -> None:
+def test_an_open_approval_emits_an_event(platform: Platform) -> None:
     run_id = start(platform, approval(approvers=["Ada"]), user={"external_id": "u-1"})
     (event,) = platform.events("stepwell/approval.requested")
     assert event["id"] == f"approval:{run_id}:confirm:1"
@@ -311,7 +311,7 @@ def test_an_event_tells_that_people_are_asked(platform: Platform) -> None:
     }
 
 
-def test_a_function_can_act_on_the_event_and_its_link_decides(platform: Platform) -> None:
+def test_a_function_can_start_on_the_event_and_decide_with_the_link(platform: Platform) -> None:
     platform.deploy(function(id="mailer", on="stepwell/approval.requested"))
     run_id = start(platform)
     (event,) = platform.events("stepwell/approval.requested")
@@ -322,7 +322,7 @@ def test_a_function_can_act_on_the_event_and_its_link_decides(platform: Platform
 
 
 @pytest.mark.parametrize("event", ["stepwell/run.completed", "stepwell/approval.requested"])
-def test_what_the_engines_own_events_started_asks_without_an_event(platform: Platform, event: str) -> None:
+def test_a_run_that_an_engine_event_started_emits_no_approval_event(platform: Platform, event: str) -> None:
     platform.deploy(definition({"confirm": asks(timeout="1h")}, id="own", on=event))
     platform.deploy(definition({"a": {}} if "run" in event else {"confirm": asks()}, id="first", on="go"))
     platform.send()
@@ -332,7 +332,7 @@ def test_what_the_engines_own_events_started_asks_without_an_event(platform: Pla
     assert items == ([] if "run" in event else ["first"])
 
 
-def test_senders_cannot_say_that_somebody_is_asked(platform: Platform) -> None:
+def test_senders_cannot_send_approval_events(platform: Platform) -> None:
     with pytest.raises(Refused, match="the engine's own"):
         platform.send("stepwell/approval.requested", {"approve_url": "https://evil.example"})
     run_id = start(platform)
@@ -340,13 +340,13 @@ def test_senders_cannot_say_that_somebody_is_asked(platform: Platform) -> None:
         platform.send("other", id=f"approval:{run_id}:confirm:1")
     with pytest.raises(Refused, match="the engine's own"):
         platform.send("other", id="approval:42")
-    platform.send("other", id="approvals:42")  # it is theirs
+    platform.send("other", id="approvals:42")  # this prefix is not reserved
 
 
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
-def test_looking_at_a_link_decides_nothing(platform: Platform) -> None:
+def test_opening_a_link_decides_nothing(platform: Platform) -> None:
     run_id = start(platform, approval(message=f"Ask {XSS}", approvers=["Ada"]))
     fields = asked(platform, run_id)
     for url in (fields["approve_url"], fields["decline_url"]):
@@ -359,7 +359,7 @@ def test_looking_at_a_link_decides_nothing(platform: Platform) -> None:
     assert asked(platform, run_id) == fields
 
 
-def test_the_page_says_what_is_asked_and_loads_nothing(platform: Platform) -> None:
+def test_the_page_shows_the_message_and_loads_no_resources(platform: Platform) -> None:
     run_id = start(platform, approval(message=f"Ask {XSS}\nSecond line", approvers=["Ada", XSS]))
     answer = platform.http("GET", path(asked(platform, run_id)["approve_url"]), b"", NO_KEY)
     page = answer.body.decode()
@@ -380,7 +380,7 @@ def test_the_page_says_what_is_asked_and_loads_nothing(platform: Platform) -> No
     assert '<html lang="en">' in page
 
 
-def test_the_form_decides_and_the_page_shows_it_from_then_on(platform: Platform) -> None:
+def test_submitting_the_form_decides_and_the_page_then_shows_the_decision(platform: Platform) -> None:
     run_id = start(platform)
     fields = asked(platform, run_id)
     done = post(platform, fields["decline_url"], comment=f"No: {XSS}\r\nnever", by=f" Ada \n {XSS}")
@@ -400,7 +400,7 @@ def test_the_form_decides_and_the_page_shows_it_from_then_on(platform: Platform)
 
 
 @pytest.mark.parametrize("again", ["approve_url", "decline_url"])
-def test_the_first_decision_counts_and_later_ones_are_told(platform: Platform, again: str) -> None:
+def test_the_first_decision_counts_and_later_ones_get_a_409(platform: Platform, again: str) -> None:
     run_id = start(platform)
     fields = asked(platform, run_id)
     first = platform.approve(run_id, comment="fine", by="Ada")
@@ -417,11 +417,11 @@ def test_the_first_decision_counts_and_later_ones_are_told(platform: Platform, a
     assert platform.run(run_id)["status"] == "completed"
 
 
-def test_a_link_that_was_altered_leads_nowhere(platform: Platform) -> None:
+def test_an_altered_link_is_not_found(platform: Platform) -> None:
     run_id = start(platform)
     fields = asked(platform, run_id)
     good = token(fields["approve_url"])
-    run, step, attempt, letter, until, mac = good.split(".", 5)  # the signature, which may name its key
+    run, step, attempt, letter, until, mac = good.split(".", 5)  # the signature may contain the id of a key
     forged = [
         ".".join((run, step, attempt, "d", until, mac)),
         ".".join((run, step, attempt, letter, str(int(until) + 1), mac)),
@@ -448,7 +448,7 @@ def test_a_link_that_was_altered_leads_nowhere(platform: Platform) -> None:
     assert asked(platform, run_id) == fields
 
 
-def test_an_expired_link_says_so(platform: Platform) -> None:
+def test_an_expired_link_gets_a_410(platform: Platform) -> None:
     run_id = start(platform, approval(timeout="1h"))
     url = asked(platform, run_id)["approve_url"]
     platform.travel("2h")
@@ -474,9 +474,7 @@ def test_an_expired_link_says_so(platform: Platform) -> None:
         (b'{"approved": true}', ""),
     ],
 )
-def test_a_decision_that_cannot_be_read_is_refused_with_its_place(
-    platform: Platform, body: bytes, pointer: str
-) -> None:
+def test_an_invalid_decision_is_refused_with_a_pointer(platform: Platform, body: bytes, pointer: str) -> None:
     run_id = start(platform)
     url = asked(platform, run_id)["approve_url"]
     with pytest.raises(Refused) as refused:
@@ -485,7 +483,7 @@ def test_a_decision_that_cannot_be_read_is_refused_with_its_place(
     assert platform.run(run_id)["steps"]["confirm"]["status"] == "running"
 
 
-def test_what_no_form_sends_decides_nothing(platform: Platform) -> None:
+def test_a_request_that_the_form_would_not_send_decides_nothing(platform: Platform) -> None:
     run_id = start(platform)
     url = path(asked(platform, run_id)["approve_url"])
     assert platform.http("POST", f"/v1/approvals/{token(url)}", b"{", NO_KEY).status == 400
@@ -496,7 +494,7 @@ def test_what_no_form_sends_decides_nothing(platform: Platform) -> None:
     assert platform.run(run_id)["steps"]["confirm"]["status"] == "running"
 
 
-def test_what_people_write_may_hold_anything(platform: Platform) -> None:
+def test_comments_can_contain_any_text(platform: Platform) -> None:
     run_id = start(platform)
     url = path(asked(platform, run_id)["approve_url"])
     body = b"comment=%F0%9F%91%8D+%00%1b%5B31m%FF%ED%A0%80&by=%E2%80%AEAda&unknown=1"
@@ -507,7 +505,7 @@ def test_what_people_write_may_hold_anything(platform: Platform) -> None:
     assert not re.search(r"[\x00-\x08\x1b]", output["comment"])
 
 
-# --- how it goes with everything else --------------------------------------------------------------------------------
+# --- together with other features ------------------------------------------------------------------------------------
 
 
 def test_a_cancelled_run_closes_its_approvals(platform: Platform) -> None:
@@ -525,7 +523,7 @@ def test_a_cancelled_run_closes_its_approvals(platform: Platform) -> None:
     assert platform.run(run_id)["status"] == "cancelled"
 
 
-def test_a_run_that_fails_closes_its_approvals(platform: Platform) -> None:
+def test_a_failed_run_closes_its_approvals(platform: Platform) -> None:
     steps = {"a": {"after": {"step": "$trigger", "wait": "1h"}}, "confirm": asks()}
     run_id = start(platform, definition(steps), data=script(a={"raise": "no"}))
     url = asked(platform, run_id)["approve_url"]
@@ -545,7 +543,7 @@ def test_an_event_that_cancels_runs_closes_their_approvals(platform: Platform) -
     assert statuses(platform.run(run_id))["confirm"] == "cancelled"
 
 
-def test_a_rerun_asks_anew_with_links_of_its_own(platform: Platform) -> None:
+def test_a_rerun_asks_again_with_new_links(platform: Platform) -> None:
     run_id = start(platform)
     before = asked(platform, run_id)
     platform.approve(run_id)
@@ -577,7 +575,7 @@ def test_a_rerun_from_the_approval_asks_again(platform: Platform) -> None:
     assert platform.run(again)["steps"]["yes"]["status"] == "completed"
 
 
-def test_a_replay_asks_too(platform: Platform) -> None:
+def test_a_replay_asks_again(platform: Platform) -> None:
     run_id = start(platform)
     event = platform.run(run_id)["event_id"]
     asked_for = {"replay": "r1", "events": [{"id": event}]}
@@ -592,7 +590,7 @@ def test_a_replay_asks_too(platform: Platform) -> None:
     assert platform.run(run_id)["status"] == "running"
 
 
-def test_runs_keep_the_version_that_asked_them(platform: Platform) -> None:
+def test_a_run_keeps_its_version_while_an_approval_is_open(platform: Platform) -> None:
     run_id = start(platform, approval(message="Old?"))
     platform.push(approval(message="New?"), canary=0.5)
     platform.deploy(approval(message="Newer?"))
@@ -601,7 +599,7 @@ def test_runs_keep_the_version_that_asked_them(platform: Platform) -> None:
     assert platform.run(run_id)["status"] == "completed"
 
 
-def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None:
+def test_erasing_a_user_erases_comments_on_approvals(platform: Platform) -> None:
     platform.deploy(function(id="mailer", on="stepwell/approval.requested"))
     fields = approval(message="Pay {{ user.email }}?")
     decided = start(platform, fields, user={"email": "ada@example.com"})
@@ -627,7 +625,7 @@ def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None
     assert [(item["data"], item["erased"]) for item in data] == [({}, True)] * 2
 
 
-# --- what a definition may say ---------------------------------------------------------------------------------------
+# --- definitions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -658,7 +656,7 @@ def test_what_erases_a_user_erases_what_people_wrote(platform: Platform) -> None
         ({"runtime": {"type": "approval", "message": "{{ response }}"}}, "/steps/confirm/runtime/message", "response"),
     ],
 )
-def test_an_approval_that_makes_no_sense_is_refused_with_its_place(
+def test_an_invalid_approval_step_is_refused_with_a_pointer(
     platform: Platform, step: Json, pointer: str, message: str
 ) -> None:
     fields = approval()

@@ -1,4 +1,4 @@
-"""Cancelling a run: in every state of its steps, for good, and with everything that it had started."""
+"""Cancelling a run: in every state of its steps, permanently, and with all processes that it has started."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def attempt_statuses(run: Json, step_id: str = "a") -> list[str]:
 
 
 def stays(platform: Platform, run: Json) -> None:
-    """Nothing changes a run that has ended, however long it is."""
+    """Checks that nothing changes an ended run, however much time passes."""
     platform.settle()
     platform.travel("30d")
     assert platform.run(run["id"]) == run
@@ -93,7 +93,7 @@ def test_a_waiting_step_is_cancelled_and_no_event_resumes_it(platform: Platform,
     stays(platform, run)
 
 
-def test_what_had_ended_before_keeps_its_status(platform: Platform) -> None:
+def test_ended_steps_keep_their_status(platform: Platform) -> None:
     steps = {
         "done": {},
         "failed": {},
@@ -114,10 +114,10 @@ def test_what_had_ended_before_keeps_its_status(platform: Platform) -> None:
     assert run["error"] is None
 
 
-# --- for good --------------------------------------------------------------------------------------------------------
+# --- permanently -----------------------------------------------------------------------------------------------------
 
 
-def test_failure_edges_do_not_run(platform: Platform) -> None:
+def test_failure_edges_do_not_run_after_a_cancel(platform: Platform) -> None:
     after = [{"step": "a", "on": "failure"}, {"step": "a", "on": "always"}]
     platform.deploy(function({"a": {}, "b": {"after": after}}))
     run_id = platform.run_of(platform.send(data=script(a=NEVER)))
@@ -128,7 +128,7 @@ def test_failure_edges_do_not_run(platform: Platform) -> None:
 
 
 def test_a_late_outcome_changes_nothing(platform: Platform, tmp_path: Path) -> None:
-    """A step that is about to answer when it is cancelled."""
+    """The step is about to return when it is cancelled."""
     gate = tmp_path / "gate"
     platform.deploy(function({"a": {}, "b": "a"}))
     run_ids = [platform.run_of(platform.send(data=script(a={"wait_for": str(gate)}))) for _ in range(3)]
@@ -180,7 +180,7 @@ def test_cancelling_one_run_leaves_the_others_alone(platform: Platform) -> None:
     assert platform.runs(second)[0]["status"] == "completed"
 
 
-def test_a_cancelled_run_says_so_once(platform: Platform) -> None:
+def test_a_cancelled_run_emits_one_event(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}, id="f"))
     event = platform.send(user={"id": "u"})
     (run,) = platform.runs(event)
@@ -204,8 +204,8 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_a_programs_processes_are_killed_with_its_run(platform: Platform, tmp_path: Path) -> None:
-    """Not by the cancel on AWS: nobody can stop a Lambda. There they are killed at the step's timeout."""
+def test_cancelling_a_run_kills_the_processes_of_its_programs(platform: Platform, tmp_path: Path) -> None:
+    """On AWS, a cancel cannot stop a Lambda. The processes are killed at the step's timeout."""
     pids = tmp_path / "pids"
     program = f"#!/bin/sh\ntrap '' TERM\nsleep 600 &\necho $$ $! > {pids}.new\nmv {pids}.new {pids}\nwait\n"
     step = {"path": "file://steps/hang", "runtime": {"type": "lambda", "command": ["./run.sh"]}}
@@ -219,14 +219,14 @@ def test_a_programs_processes_are_killed_with_its_run(platform: Platform, tmp_pa
     platform.settle()
     deadline = time.monotonic() + 10
     while not all(gone(pid) for pid in processes):
-        assert time.monotonic() < deadline, "the processes live on"
+        assert time.monotonic() < deadline, "the processes are still running"
     platform.settle()
-    assert platform.run(run_id)["status"] == "cancelled"  # whatever came of them
+    assert platform.run(run_id)["status"] == "cancelled"  # the later outcome changed nothing
 
 
-def test_a_cancelled_handlers_place_is_free_for_the_next_run(platform: Platform) -> None:
+def test_cancelling_a_handler_frees_its_slot(platform: Platform) -> None:
     platform.deploy(function())
-    for _ in range(9):  # more than run at once
+    for _ in range(9):  # more than can run at a time
         run_id = platform.run_of(platform.send(data=script(a=NEVER)))
         platform.wait(run_id, has("a", "running"))
         cancelled(platform, run_id)
@@ -235,7 +235,7 @@ def test_a_cancelled_handlers_place_is_free_for_the_next_run(platform: Platform)
 
 
 def test_the_log_of_a_cancelled_attempt_is_kept(platform: Platform) -> None:
-    """On AWS it is seen when the Lambda has ended: which log is an attempt's is known then."""
+    """On AWS, the log appears when the Lambda has ended: only then is known which log belongs to the attempt."""
     platform.deploy(function({"a": {"timeout": {"local": "15m", "aws": "2s"}[platform.name]}}))
     run_id = platform.run_of(platform.send(data=script(a={"log": "I was here", **NEVER})))
     if platform.name == "aws":

@@ -1,4 +1,4 @@
-"""Rules of `cancel`: events that end the function's running runs."""
+"""Rules of `cancel`: events that end a function's running runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_event_ends_the_running_runs_of_a_function(platform: Platform) -> Non
     assert [end["data"]["cancelled_by"] for end in ends] == [cancels] * 2
 
 
-def test_a_rules_condition_relates_the_event_to_the_run(platform: Platform) -> None:
+def test_a_condition_compares_the_event_with_the_run(platform: Platform) -> None:
     platform.deploy(function(WAITS, cancel=[rule(if_=f"{SAME_ORDER} && async.data.reason != 'mistake'")]))
     events = [platform.send(data={"order": number}) for number in (1, 2, "1")]
     platform.settle()
@@ -50,15 +50,15 @@ def test_a_rules_condition_relates_the_event_to_the_run(platform: Platform) -> N
     assert [only_run(platform, event)["cancelled_by"] for event in events] == [cancels, None, None]
 
 
-def test_a_condition_sees_the_runs_user_and_data_as_their_short_forms(platform: Platform) -> None:
+def test_a_condition_can_use_the_short_forms_user_and_data(platform: Platform) -> None:
     platform.deploy(function(WAITS, cancel=[rule(if_="async.user.id == user.id && data.n == 1")]))
-    mine, others = platform.send(user={"id": "ada"}, data={"n": 1}), platform.send(user={"id": "bob"}, data={"n": 1})
+    of_ada, of_bob = platform.send(user={"id": "ada"}, data={"n": 1}), platform.send(user={"id": "bob"}, data={"n": 1})
     platform.settle()
     platform.send("order/cancelled", user={"id": "ada"})
-    assert [only_run(platform, event)["status"] for event in (mine, others)] == ["cancelled", "running"]
+    assert [only_run(platform, event)["status"] for event in (of_ada, of_bob)] == ["cancelled", "running"]
 
 
-def test_a_condition_without_an_equality_is_asked_for_every_run(platform: Platform) -> None:
+def test_a_condition_without_an_equality_is_evaluated_for_every_run(platform: Platform) -> None:
     platform.deploy(function(WAITS, cancel=[rule(if_="async.data.least > event.data.n")]))
     events = [platform.send(data={"n": n}) for n in (1, 5, 9)]
     platform.settle()
@@ -79,8 +79,8 @@ def test_each_of_several_rules_cancels(platform: Platform) -> None:
     ]
 
 
-def test_only_the_newest_run_of_a_user_stays_if_the_trigger_cancels_the_others(platform: Platform) -> None:
-    """The trigger event itself never cancels its run."""
+def test_a_trigger_can_cancel_a_users_earlier_runs(platform: Platform) -> None:
+    """The trigger event never cancels the run that it starts."""
     platform.deploy(function(WAITS, cancel=[rule("go", "async.user.id == event.user.id")]))
     events = []
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_only_the_newest_run_of_a_user_stays_if_the_trigger_cancels_the_others(p
     assert [run["cancelled_by"] for run in runs] == [events[1], events[2], None]
 
 
-def test_an_end_of_another_run_may_cancel(platform: Platform) -> None:
+def test_the_end_of_another_run_can_cancel(platform: Platform) -> None:
     steps = {"later": {"after": {"step": "$trigger", "wait": "30d"}}}
     platform.deploy(function(steps, id="long", cancel=[rule("stepwell/run.failed", "async.data.event_id == event.id")]))
     platform.deploy(function(id="check"))
@@ -122,7 +122,7 @@ def test_an_event_before_the_trigger_cancels_nothing(platform: Platform) -> None
     assert only_run(platform, platform.send())["status"] == "running"
 
 
-def test_an_event_right_behind_the_trigger_is_not_missed(platform: Platform) -> None:
+def test_an_event_right_after_the_trigger_cancels(platform: Platform) -> None:
     platform.deploy(function(WAITS, cancel=[rule(if_=SAME_ORDER)]))
     first, cancels = platform.send_raw(
         b'[{"name": "go", "data": {"order": 7}}, {"name": "order/cancelled", "data": {"order": 7}}]'
@@ -130,7 +130,7 @@ def test_an_event_right_behind_the_trigger_is_not_missed(platform: Platform) -> 
     assert only_run(platform, first)["cancelled_by"] == cancels
 
 
-def test_a_rule_holds_for_its_timeout_and_not_a_millisecond_longer(platform: Platform) -> None:
+def test_a_rule_applies_until_its_timeout_to_the_millisecond(platform: Platform) -> None:
     platform.deploy(function(WAITS, cancel=[rule(timeout="1h")]))
     event = platform.send()
     run = only_run(platform, event)
@@ -148,7 +148,7 @@ def test_a_rule_holds_for_its_timeout_and_not_a_millisecond_longer(platform: Pla
     assert only_run(platform, event)["status"] == "running"
 
 
-def test_a_rule_without_a_timeout_holds_to_the_runs_end(platform: Platform) -> None:
+def test_a_rule_without_a_timeout_applies_until_the_run_ends(platform: Platform) -> None:
     platform.deploy(function({"a": {"after": {"step": "$trigger", "wait": "366d"}}}, cancel=[rule(if_=SAME_ORDER)]))
     event = platform.send(data={"order": 1})
     platform.settle()
@@ -159,7 +159,7 @@ def test_a_rule_without_a_timeout_holds_to_the_runs_end(platform: Platform) -> N
     assert "until" not in run["cancel"][0]
 
 
-def test_a_rule_does_not_keep_a_run_open_and_an_ended_run_stays_as_it_is(platform: Platform) -> None:
+def test_a_rule_does_not_keep_a_run_open_or_change_an_ended_run(platform: Platform) -> None:
     platform.deploy(function(cancel=[rule()]))
     done, failed = platform.send(), platform.send(data=script(a={"raise": "no"}))
     runs = [only_run(platform, event) for event in (done, failed)]
@@ -170,7 +170,7 @@ def test_a_rule_does_not_keep_a_run_open_and_an_ended_run_stays_as_it_is(platfor
     assert [only_run(platform, event) for event in (done, failed)] == runs
 
 
-def test_a_run_without_a_step_to_run_is_completed_although_it_has_a_rule(platform: Platform) -> None:
+def test_a_run_whose_steps_are_all_skipped_completes_despite_a_rule(platform: Platform) -> None:
     platform.deploy(function({"a": {"after": {"step": "$trigger", "if": "false"}}}, cancel=[rule()]))
     run = only_run(platform, platform.send())
     assert (run["status"], statuses(run)) == ("completed", {"a": "skipped"})
@@ -186,7 +186,7 @@ def test_a_rule_survives_a_restart(platform: Platform) -> None:
     assert only_run(platform, event)["cancelled_by"] == cancels
 
 
-def test_the_same_event_again_changes_nothing(platform: Platform) -> None:
+def test_a_duplicate_event_changes_nothing(platform: Platform) -> None:
     platform.deploy(function(WAITS, cancel=[rule()]))
     event = platform.send()
     platform.settle()
@@ -215,17 +215,17 @@ def test_a_rerun_is_cancelled_by_later_events_only(platform: Platform) -> None:
     assert platform.run(again)["cancelled_by"] == cancels
 
 
-# --- what is wrong ---------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("if_", "problem"),
     [
-        ("async.data.order == event.data.order", "order"),  # the run has no such field
-        ("async.data.sum > 1", "sum"),  # the incoming event has none
+        ("async.data.order == event.data.order", "order"),  # missing in the run's event
+        ("async.data.sum > 1", "sum"),  # missing in the incoming event
     ],
 )
-def test_a_condition_without_a_value_is_no_match_and_the_run_shows_why(
+def test_a_condition_without_a_value_is_no_match_and_the_run_shows_the_reason(
     platform: Platform, if_: str, problem: str
 ) -> None:
     platform.deploy(function(WAITS, cancel=[rule(if_=if_)]))
@@ -250,7 +250,7 @@ def test_a_condition_without_a_value_is_no_match_and_the_run_shows_why(
         ([rule()] * 11, "/cancel", "10"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused_with_its_place(
+def test_an_invalid_rule_is_refused_with_a_pointer(
     platform: Platform, cancel: object, pointer: str, message: str
 ) -> None:
     with pytest.raises(Refused) as refused:

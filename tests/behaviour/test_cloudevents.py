@@ -39,14 +39,14 @@ def test_a_cloudevent_starts_the_function_that_its_type_names(platform: Platform
     assert [run["status"] for run in platform.runs(event_id)] == ["completed"]
 
 
-def test_source_and_id_together_make_it_known(platform: Platform) -> None:
+def test_source_and_id_together_deduplicate_events(platform: Platform) -> None:
     first = post(platform, ONE)
     assert post(platform, ONE) == first
     assert post(platform, {**ONE, "source": "/other"}) != first
     assert len(platform.events("order.placed")) == 2
 
 
-def test_a_batch_is_accepted_whole_or_not_at_all(platform: Platform) -> None:
+def test_a_batch_is_accepted_or_refused_as_a_whole(platform: Platform) -> None:
     assert len(post(platform, [ONE, {**ONE, "id": "2"}], BATCH)) == 2
     with pytest.raises(Refused) as refused:
         post(platform, [{**ONE, "id": "3"}, {**ONE, "id": ""}], BATCH)
@@ -98,7 +98,7 @@ def test_a_binary_request_has_its_attributes_in_headers(
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_is_no_cloudevent_is_refused_with_its_place(platform: Platform, change: Json, pointer: str) -> None:
+def test_an_invalid_cloudevent_is_refused_with_a_pointer(platform: Platform, change: Json, pointer: str) -> None:
     with pytest.raises(Refused) as refused:
         post(platform, {**ONE, **change})
     assert (refused.value.status, refused.value.errors[0]["pointer"]) == (400, pointer)
@@ -117,7 +117,7 @@ def test_what_is_no_cloudevent_is_refused_with_its_place(platform: Platform, cha
         (b"[" * 100_000, STRUCTURED),
     ],
 )
-def test_a_body_that_is_none_is_refused(platform: Platform, body: bytes, content_type: str) -> None:
+def test_a_body_that_is_not_a_cloudevent_is_refused(platform: Platform, body: bytes, content_type: str) -> None:
     with pytest.raises(Refused) as refused:
         post(platform, body, content_type)
     assert refused.value.status == 400
@@ -132,6 +132,6 @@ def test_the_requests_of_the_cloudevents_sdk_are_accepted(platform: Platform) ->
         headers = {name.lower(): value for name, value in message.headers.items()}
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
         ids += platform.http("POST", "/e", body, headers).json()["ids"]
-    assert len(set(ids)) == 1, "both say the same"
+    assert len(set(ids)) == 1, "structured and binary mode give the same event id"
     stored = platform.event(ids[0])
     assert (stored["data"]["total"], stored["user"], stored["ts"]) == (3, {"external_id": "ada"}, 1780308000000)

@@ -34,7 +34,7 @@ def test_a_tick_is_a_stored_event_and_starts_a_run(platform: Platform) -> None:
     assert moment(run["created_at"]) == at
 
 
-def test_a_tick_comes_at_its_very_millisecond(platform: Platform) -> None:
+def test_a_tick_is_exact_to_the_millisecond(platform: Platform) -> None:
     platform.deploy(function(on=cron("1 10 * * *")))
     platform.travel("29999ms")
     assert ticks(platform) == []
@@ -42,7 +42,7 @@ def test_a_tick_comes_at_its_very_millisecond(platform: Platform) -> None:
     assert ticks(platform) == [START + timedelta(seconds=30)]
 
 
-def test_there_is_a_tick_for_every_minute_of_a_journey(platform: Platform) -> None:
+def test_a_long_travel_has_a_tick_for_every_minute(platform: Platform) -> None:
     platform.deploy(function(on=cron("* * * * *")))
     platform.travel("10m")
     assert ticks(platform) == [START + timedelta(seconds=30 + 60 * n) for n in range(10)]
@@ -60,7 +60,7 @@ def test_there_is_a_tick_for_every_minute_of_a_journey(platform: Platform) -> No
         ("0 9 * * sun", []),
     ],
 )
-def test_the_five_fields(platform: Platform, expression: str, expected: list[str]) -> None:
+def test_each_of_the_five_fields_works(platform: Platform, expression: str, expected: list[str]) -> None:
     platform.deploy(function(on=cron(expression)))
     platform.travel("2d" if expression.startswith("0") else "3h")
     assert ticks(platform) == [datetime.fromisoformat(f"2026-{text}:00+00:00") for text in expected]
@@ -76,7 +76,7 @@ def test_the_fields_are_in_the_triggers_time_zone(platform: Platform, timezone: 
     assert [f"{tick:%H:%M}" for tick in ticks(platform)] == [utc]
 
 
-def test_the_time_of_day_stays_when_the_clocks_change(platform: Platform) -> None:
+def test_the_local_time_of_day_stays_when_daylight_saving_changes(platform: Platform) -> None:
     platform.deploy(function(on=cron("0 12 1 * *", timezone="Europe/Berlin")))
     platform.travel("184d")
     hours = {tick.month: tick.hour for tick in ticks(platform)}
@@ -90,11 +90,11 @@ def test_the_time_of_day_stays_when_the_clocks_change(platform: Platform) -> Non
         (cron("* * * * * *"), "cron"),
         (cron("@daily"), "cron"),
         (cron("61 * * * *"), "cron"),
-        (cron("0 0 31 2 *"), "cron"),  # never
+        (cron("0 0 31 2 *"), "cron"),  # a date that does not exist
         (cron("* * * * *", timezone="Mars/Base"), "timezone"),
     ],
 )
-def test_what_is_no_time_is_refused(platform: Platform, trigger: Json, field: str) -> None:
+def test_an_invalid_cron_expression_is_refused(platform: Platform, trigger: Json, field: str) -> None:
     with pytest.raises(Refused) as refused:
         platform.deploy(function(on=trigger))
     assert [error["pointer"] for error in refused.value.errors] == [f"/triggers/0/{field}"]
@@ -113,7 +113,7 @@ def test_a_tick_starts_only_its_own_function(platform: Platform) -> None:
     assert [run["function_id"] for run in platform.runs()] == ["one", "two"]
 
 
-def test_functions_with_the_same_minute_have_a_tick_each(platform: Platform) -> None:
+def test_functions_with_the_same_minute_get_separate_ticks(platform: Platform) -> None:
     platform.deploy(function(id="one", on=cron("0 11 * * *")))
     platform.deploy(function(id="two", on=cron("0 11 * * *")))
     platform.travel("1h")
@@ -124,12 +124,12 @@ def test_functions_with_the_same_minute_have_a_tick_each(platform: Platform) -> 
 def test_two_cron_triggers_with_the_same_minute_start_one_run(platform: Platform) -> None:
     berlin = cron("0 13 * * *", timezone="Europe/Berlin")
     platform.deploy(function(on=[cron("0 * * * *"), cron("*/30 * * * *"), berlin]))
-    platform.travel("1h")  # 10:30 once, 11:00 (13:00 in Berlin) by all three
+    platform.travel("1h")  # 10:30 by one trigger; 11:00 (13:00 in Berlin) by all three
     assert [tick.minute for tick in ticks(platform)] == [30, 0]
     assert len(platform.runs()) == 2
 
 
-def test_a_function_may_have_cron_and_event_triggers(platform: Platform) -> None:
+def test_a_function_can_have_cron_and_event_triggers(platform: Platform) -> None:
     platform.deploy(function(on=[cron("0 11 * * *"), {"event": "go"}]))
     platform.send("go")
     platform.travel("1h")
@@ -141,13 +141,13 @@ def test_senders_cannot_make_ticks(platform: Platform) -> None:
         platform.send(TICK)
 
 
-# --- downtime and change ---------------------------------------------------------------------------------------------
+# --- downtime and changes --------------------------------------------------------------------------------------------
 
 
-def test_after_a_downtime_only_the_latest_missed_tick_runs(platform: Platform) -> None:
+def test_after_downtime_only_the_latest_missed_tick_runs(platform: Platform) -> None:
     platform.deploy(function(on=cron("0 * * * *")))
     platform.travel("1h")
-    platform.restart("3h")  # it is 14:00:30
+    platform.restart("3h")  # it is now 14:00:30
     platform.settle()
     assert [tick.hour for tick in ticks(platform)] == [11, 14]
     (_, run) = platform.runs()
@@ -156,7 +156,7 @@ def test_after_a_downtime_only_the_latest_missed_tick_runs(platform: Platform) -
     assert [tick.hour for tick in ticks(platform)] == [11, 14, 15]
 
 
-def test_a_downtime_between_two_ticks_changes_nothing(platform: Platform) -> None:
+def test_downtime_between_two_ticks_changes_nothing(platform: Platform) -> None:
     platform.deploy(function(on=cron("0 * * * *")))
     platform.restart("20m")
     platform.settle()
@@ -165,15 +165,15 @@ def test_a_downtime_between_two_ticks_changes_nothing(platform: Platform) -> Non
     assert len(ticks(platform)) == 1
 
 
-def test_after_a_downtime_each_trigger_has_its_latest_missed_tick(platform: Platform) -> None:
-    """A trigger that comes often does not take the place of one that comes seldom."""
+def test_after_downtime_each_trigger_gets_its_latest_missed_tick(platform: Platform) -> None:
+    """A frequent trigger does not replace the tick of a rare one."""
     platform.deploy(function(on=[cron("15 11 * * *"), cron("* * * * *")]))
-    platform.restart("2h")  # it is 12:00:30
+    platform.restart("2h")  # it is now 12:00:30
     platform.settle()
     assert [f"{tick:%H:%M}" for tick in sorted(ticks(platform))] == ["11:15", "12:00"]
 
 
-def test_a_new_cron_trigger_has_no_past(platform: Platform) -> None:
+def test_a_new_cron_trigger_runs_no_earlier_ticks(platform: Platform) -> None:
     platform.deploy(function(on=cron("0 11 * * *")))
     platform.travel("2h")
     platform.deploy(function(on=cron("30 11 * * *")))

@@ -19,7 +19,7 @@ def edge(run: Json, step_id: str, index: int = 0) -> Json:
 
 
 def queued_at(run: Json, step_id: str) -> timedelta:
-    """When a step's first attempt was queued, after the start of the test."""
+    """When the step's first attempt was queued, counted from the start of the test."""
     return moment(run["steps"][step_id]["attempts"][0]["queued_at"]) - START
 
 
@@ -35,7 +35,7 @@ def queued_at(run: Json, step_id: str) -> timedelta:
         ("366d", timedelta(days=366)),
     ],
 )
-def test_a_delay_ends_at_its_very_millisecond(platform: Platform, wait: str, delay: timedelta) -> None:
+def test_a_delay_is_exact_to_the_millisecond(platform: Platform, wait: str, delay: timedelta) -> None:
     platform.deploy(function({"a": {}, "b": {"after": delayed(wait)}}))
     (run,) = platform.runs(platform.send())
     assert (run["status"], statuses(run)) == ("running", {"a": "completed", "b": "waiting"})
@@ -49,7 +49,7 @@ def test_a_delay_ends_at_its_very_millisecond(platform: Platform, wait: str, del
     assert queued_at(run, "b") == delay
 
 
-def test_a_longer_journey_starts_every_step_at_its_own_time(platform: Platform) -> None:
+def test_on_a_long_travel_every_step_starts_at_its_own_time(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": delayed("1h")}, "c": {"after": delayed("2h", "b")}}))
     (run,) = platform.runs(platform.send())
     platform.travel("7d")
@@ -58,7 +58,7 @@ def test_a_longer_journey_starts_every_step_at_its_own_time(platform: Platform) 
 
 
 @pytest.mark.parametrize("wait", ["367d", "0s", "soon", "-1s", "1y", ""])
-def test_a_delay_that_cannot_be_is_refused(platform: Platform, wait: str) -> None:
+def test_an_invalid_delay_is_refused(platform: Platform, wait: str) -> None:
     with pytest.raises(Refused) as refused:
         platform.deploy(function({"a": {}, "b": {"after": delayed(wait)}}))
     assert refused.value.errors[0]["pointer"] == "/steps/b/after/0/wait"
@@ -89,21 +89,21 @@ def test_a_condition_is_evaluated_before_the_delay(platform: Platform) -> None:
     steps = {"a": {}, "b": {"after": delayed("1h", **{"if": "response.n == 1"})}}
     platform.deploy(function(steps))
     (run,) = platform.runs(platform.send(data=script(a={"return": {"n": 2}})))
-    assert (run["status"], statuses(run)["b"]) == ("completed", "skipped")  # no delay for what will not run
+    assert (run["status"], statuses(run)["b"]) == ("completed", "skipped")  # without waiting for the delay
     (run,) = platform.runs(platform.send(data=script(a={"return": {"n": 1}})))
     assert (run["status"], statuses(run)["b"]) == ("running", "waiting")
 
 
-def test_an_edge_of_the_wrong_kind_has_no_delay(platform: Platform) -> None:
+def test_an_edge_that_is_dead_by_its_on_has_no_delay(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": delayed("1h", on="failure")}}))
     (run,) = platform.runs(platform.send())
     assert (run["status"], statuses(run)["b"]) == ("completed", "skipped")
 
 
-# --- several ---------------------------------------------------------------------------------------------------------
+# --- several delays --------------------------------------------------------------------------------------------------
 
 
-def test_two_delays_from_one_parent_end_each_at_its_time(platform: Platform) -> None:
+def test_two_delays_after_one_parent_end_at_their_own_times(platform: Platform) -> None:
     steps = {"a": {}, "b": {"after": delayed("1h")}, "c": {"after": delayed("2h")}, "d": {"after": delayed("1h")}}
     platform.deploy(function(steps))
     (run,) = platform.runs(platform.send())
@@ -137,7 +137,7 @@ def test_a_delay_dies_when_its_step_is_skipped(platform: Platform) -> None:
 # --- restarts --------------------------------------------------------------------------------------------------------
 
 
-def test_a_delay_goes_on_after_a_restart(platform: Platform) -> None:
+def test_a_delay_continues_after_a_restart(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": delayed("1h")}}))
     (run,) = platform.runs(platform.send())
     until = edge(run, "b")["until"]
@@ -150,7 +150,7 @@ def test_a_delay_goes_on_after_a_restart(platform: Platform) -> None:
     assert (run["status"], queued_at(run, "b")) == ("completed", timedelta(hours=1))
 
 
-def test_a_delay_that_ended_during_a_downtime_is_over_at_once(platform: Platform) -> None:
+def test_a_delay_that_ends_during_downtime_is_over_after_the_restart(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": delayed("1h")}, "c": {"after": delayed("1h", "b")}}))
     (run,) = platform.runs(platform.send())
     platform.restart("3h")

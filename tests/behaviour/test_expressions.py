@@ -1,5 +1,8 @@
-"""Expressions on edges: what they may see, that `true` satisfies an edge and `false` kills it, and that the run
-fails if an `if` is neither. (Those of triggers: `test_triggers.py`.)"""
+"""Expressions on edges: the variables that they can use, and what true, false and a missing value do.
+
+`true` satisfies an edge, `false` kills it, and an `if` that has no value fails the run. For the expressions of
+triggers, see `test_triggers.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ DATA = {"n": 1, "text": "true", "list": [1, 2], "nothing": None, "a-b": {"c.d": 
 
 
 def edges(platform: Platform, *conditions: str, output: object = None, parent: str = "a") -> dict[str, Json]:
-    """How an edge after `parent` with each condition is shown, once the parent ended with `output` (or its default).
-    `a` comes after `first-step`, `aside` is no ancestor."""
+    """How the API shows an edge after `parent` with each condition, when the parent has ended with `output`.
+
+    `a` comes after `first-step`. `aside` is not an ancestor.
+    """
     acts = {} if output is None else {"a": {"return": output}}
     steps = {f"c{i}": {"after": {"step": parent, "if": condition}} for i, condition in enumerate(conditions)}
     platform.deploy(function({"first-step": {}, "a": "first-step", "aside": {}, **steps}))
@@ -29,7 +34,7 @@ def edges(platform: Platform, *conditions: str, output: object = None, parent: s
 SATISFIED, DEAD = {"step": "a", "status": "satisfied"}, {"step": "a", "status": "dead"}
 
 
-# --- what they see ---------------------------------------------------------------------------------------------------
+# --- variables -------------------------------------------------------------------------------------------------------
 
 
 def test_a_condition_sees_the_event_and_the_steps_before_it(platform: Platform) -> None:
@@ -45,7 +50,7 @@ def test_a_condition_sees_the_event_and_the_steps_before_it(platform: Platform) 
         "has(data.n) && !has(data.missing)",
         "data['a-b']['c.d'] == 5",
         "data.list.exists(x, x == 2) && data.list.all(x, x > 0)",
-        "data.n == 1.0",  # numbers compare by value
+        "data.n == 1.0",  # numbers are compared by value
         "data.text.matches('^t.*e$')",
         "timestamp('2026-06-01T00:00:00Z') < timestamp('2026-06-02T00:00:00Z')",
     ]
@@ -75,11 +80,11 @@ def test_a_condition_decides_by_the_parents_output(platform: Platform, go: bool)
         ({"": {"": 1}}, "response['']['']  == 1"),
     ],
 )
-def test_an_output_may_be_any_json(platform: Platform, output: object, condition: str) -> None:
+def test_an_output_can_be_any_json(platform: Platform, output: object, condition: str) -> None:
     assert edges(platform, condition, output=output) == {condition: SATISFIED}
 
 
-def test_an_output_of_null_is_no_failure(platform: Platform) -> None:
+def test_an_output_of_null_is_not_a_failure(platform: Platform) -> None:
     condition = "response == null && 'a' in steps && steps.a == null"
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "if": condition}}}))
     (run,) = platform.runs(platform.send(data=script(a={"return": None})))
@@ -103,7 +108,7 @@ def test_a_match_sees_the_event_the_steps_and_the_incoming_event(platform: Platf
     assert platform.run(run["id"])["status"] == "completed"
 
 
-# --- what is neither true nor false ----------------------------------------------------------------------------------
+# --- conditions without a value --------------------------------------------------------------------------------------
 
 
 NO_VALUES = {
@@ -126,8 +131,8 @@ NO_VALUES = {
 }
 
 
-def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stands(platform: Platform) -> None:
-    """The run's error names the edge, the expression, and why it has no value."""
+def test_a_condition_without_a_value_fails_the_run_and_keeps_the_steps_result(platform: Platform) -> None:
+    """The run's error names the edge, the expression, and the reason."""
     conditions = {i: source.replace("STEP", f"'a{i}'") for i, source in enumerate(NO_VALUES)}
     steps: Json = {}
     for i, condition in conditions.items():
@@ -157,7 +162,7 @@ def test_a_condition_without_a_value_fails_the_run_and_the_steps_own_result_stan
             assert text in error["message"], text
 
 
-def test_a_condition_that_would_take_long_has_no_value(platform: Platform) -> None:
+def test_a_condition_that_is_too_expensive_has_no_value(platform: Platform) -> None:
     condition = "steps.a.list.exists(w, data.text.contains(w)) || response.list == [1]"
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "if": condition}}}))
     acts = script(a={"return": {"list": ["zzzz"] * 9000}})
@@ -186,7 +191,7 @@ def test_a_condition_of_the_trigger_without_a_value_fails_the_run_before_anythin
 def test_a_condition_on_a_failure_without_a_value_fails_the_run_although_another_edge_handles_it(
     platform: Platform,
 ) -> None:
-    """The message tells of the failure too, and the step keeps its error."""
+    """The message also contains the failure, and the step keeps its error."""
     edge = {"step": "a", "on": "failure", "if": "errors.a.missing == 1"}
     platform.deploy(function({"a": {}, "b": {"after": edge}, "c": {"after": {"step": "a", "on": "always"}}}))
     (run,) = platform.runs(platform.send(data=script(a={"raise": "no such card"})))
@@ -197,14 +202,14 @@ def test_a_condition_on_a_failure_without_a_value_fails_the_run_although_another
     assert "no such card" in run["steps"]["a"]["error"]["message"]
 
 
-def test_a_condition_without_a_value_is_told_with_the_end_of_the_run(platform: Platform) -> None:
+def test_the_event_of_the_runs_end_contains_the_condition_without_a_value(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "if": "data.missing"}}}))
     (run,) = platform.runs(platform.send())
     (end,) = platform.events("stepwell/run.failed")
     assert {**end["data"]["error"], "output": None} == run["error"]
 
 
-def test_running_attempts_may_end_after_a_condition_without_a_value(platform: Platform, tmp_path: Path) -> None:
+def test_running_attempts_can_end_after_a_condition_without_a_value(platform: Platform, tmp_path: Path) -> None:
     gate, go = tmp_path / "gate", tmp_path / "go"
     slow = {"touch": str(gate), "wait_for": str(go)}
     edges = {"b": {"after": {"step": "a", "if": "data.missing"}}, "c": "slow"}
@@ -218,8 +223,8 @@ def test_running_attempts_may_end_after_a_condition_without_a_value(platform: Pl
 
 
 @pytest.mark.parametrize("from_step", [None, "a", "b"])
-def test_a_run_whose_condition_had_no_value_runs_again_after_a_push(platform: Platform, from_step: str | None) -> None:
-    """From the start, from the step before the edge, and from the step behind it."""
+def test_a_run_that_failed_by_a_condition_can_be_rerun_after_a_push(platform: Platform, from_step: str | None) -> None:
+    """The rerun can start at the beginning, at the step before the edge, and at the step after it."""
 
     def version(condition: str) -> Json:
         return function({"first": {}, "a": "first", "b": {"after": {"step": "a", "if": condition}}, "c": "b"})
@@ -229,7 +234,7 @@ def test_a_run_whose_condition_had_no_value_runs_again_after_a_push(platform: Pl
     body = None if from_step is None else {"from_step": from_step}
     again = platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)["id"]
     platform.settle()
-    if from_step != "b":  # which starts whatever its edges say
+    if from_step != "b":  # the step of a rerun starts whatever its edges are
         assert platform.run(again)["error"] == run["error"]
     platform.deploy(version("response.step == 'a'"))
     mended = platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)["id"]
@@ -239,7 +244,7 @@ def test_a_run_whose_condition_had_no_value_runs_again_after_a_push(platform: Pl
 
 
 def test_a_kept_step_whose_condition_has_no_value_fails_the_new_run(platform: Platform) -> None:
-    """Its edge to a step that had not ended is decided anew, here by an edited output."""
+    """The kept step's edge to a step that had not ended is evaluated again, here with an edited output."""
     edge = {"step": "a", "wait": "1h", "if": "response.go"}
     platform.deploy(function({"a": {}, "b": {"after": edge}, "c": {}}))
     (run,) = platform.runs(platform.send(data=script(a={"return": {"go": True}})))
@@ -251,13 +256,13 @@ def test_a_kept_step_whose_condition_has_no_value_fails_the_new_run(platform: Pl
     assert (statuses(new)["a"], new["steps"]["a"]["output"]) == ("completed", {"went": True})
 
 
-def test_what_is_merely_false_shows_no_problem(platform: Platform) -> None:
+def test_a_false_condition_shows_no_problem(platform: Platform) -> None:
     conditions = ["false", "data.n == 2", "!has(data.n)", "1 == 2 && data.missing"]
     assert edges(platform, *conditions) == dict.fromkeys(conditions, DEAD)
 
 
-def test_an_error_that_does_not_decide_is_none(platform: Platform) -> None:
-    """`||` and `&&` are commutative in CEL: one operand that decides is enough."""
+def test_an_error_that_does_not_affect_the_result_is_ignored(platform: Platform) -> None:
+    """`||` and `&&` are commutative in CEL: if one operand decides the result, an error in the other is ignored."""
     conditions = ["data.n == 1 || data.missing", "data.missing || data.n == 1"]
     assert edges(platform, *conditions) == dict.fromkeys(conditions, SATISFIED)
 
@@ -265,7 +270,7 @@ def test_an_error_that_does_not_decide_is_none(platform: Platform) -> None:
 def test_a_match_that_cannot_be_evaluated_is_no_match_and_is_shown(platform: Platform) -> None:
     wait = {"event": "paid", "match": "async.data.id == response.id", "ttl": "1h"}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
-    (run,) = platform.runs(platform.send())  # the response has no id
+    (run,) = platform.runs(platform.send())  # the response does not contain `id`
     assert "response.id" in run["steps"]["b"]["after"][0]["problem"]
     platform.send("paid", {"id": None})
     platform.send("paid")
@@ -275,7 +280,7 @@ def test_a_match_that_cannot_be_evaluated_is_no_match_and_is_shown(platform: Pla
     assert statuses(platform.run(run["id"]))["b"] == "skipped"
 
 
-def test_a_match_of_another_type_is_no_match(platform: Platform) -> None:
+def test_a_match_that_is_not_a_boolean_is_no_match(platform: Platform) -> None:
     wait = {"event": "paid", "match": "async.data.ok", "ttl": "1h"}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
     (run,) = platform.runs(platform.send())
@@ -294,21 +299,19 @@ def test_a_match_of_another_type_is_no_match(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("condition", "text"),
     [
-        ("data.n ==", "column"),  # broken
-        ("dta.n == 1", "data"),  # an unknown variable, and the nearest
-        ("async.data.n == 1", "async"),  # only in `match`
-        ("steps.aside.step == 'x'", "aside"),  # no ancestor
-        ("steps.c0.step == 'x'", "c0"),  # itself
+        ("data.n ==", "column"),  # a syntax error
+        ("dta.n == 1", "data"),  # an unknown variable; the message suggests the nearest one
+        ("async.data.n == 1", "async"),  # only allowed in `match`
+        ("steps.aside.step == 'x'", "aside"),  # not an ancestor
+        ("steps.c0.step == 'x'", "c0"),  # the step itself
         ("steps.unknown.step == 'x'", "unknown"),
         ("steps['first-step'].step == errors.aside.kind", "aside"),
-        ("steps.first-step.step == 'x'", "steps['first-step']"),  # the loader says how to write it
+        ("steps.first-step.step == 'x'", "steps['first-step']"),  # the message shows the right syntax
         ("'text'", "true or false"),
         ("1 + 1", "true or false"),
     ],
 )
-def test_a_condition_that_cannot_be_used_is_refused_with_its_place(
-    platform: Platform, condition: str, text: str
-) -> None:
+def test_an_invalid_condition_is_refused_with_a_pointer(platform: Platform, condition: str, text: str) -> None:
     with pytest.raises(Refused) as refused:
         edges(platform, condition)
     assert {error["pointer"] for error in refused.value.errors} == {"/steps/c0/after/0/if"}
@@ -318,7 +321,7 @@ def test_a_condition_that_cannot_be_used_is_refused_with_its_place(
 @pytest.mark.parametrize(
     "expression", ["steps.a == 1", "response == 1", "errors == {}", "async.data.n == 1", "data.n>"]
 )
-def test_a_triggers_expression_sees_the_event_only(platform: Platform, expression: str) -> None:
+def test_a_triggers_expression_sees_only_the_event(platform: Platform, expression: str) -> None:
     with pytest.raises(Refused) as refused:
         platform.deploy(function(on={"event": "go", "expression": expression}))
     assert [error["pointer"] for error in refused.value.errors] == ["/triggers/0/expression"]

@@ -1,4 +1,4 @@
-"""Failures: when one is handled, what an unhandled one does to the run, and what later steps see of it."""
+"""Failures: when a failure is handled, what an unhandled one does to the run, and what later steps see of it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def error(kind: str = "exception", message: str = "RuntimeError: no") -> Json:
         ({"on": "always", "if": "true"}, "completed", "completed"),
         ({"on": "failure", "if": "errors.a.kind == 'timeout'"}, "failed", "cancelled"),
         ({"on": "always", "if": "false"}, "failed", "cancelled"),
-        ({"on": "failure", "if": "errors.a.missing"}, "failed", "cancelled"),  # it has no value
-        ({"on": "failure", "if": "errors.a.kind"}, "failed", "cancelled"),  # nor has what is no boolean
+        ({"on": "failure", "if": "errors.a.missing"}, "failed", "cancelled"),  # has no value
+        ({"on": "failure", "if": "errors.a.kind"}, "failed", "cancelled"),  # is not a boolean
         ({"on": "success"}, "failed", "cancelled"),
         ({}, "failed", "cancelled"),
     ],
 )
-def test_a_failure_is_handled_by_an_edge_whose_condition_holds(
+def test_a_failure_is_handled_by_an_edge_whose_condition_is_true(
     platform: Platform, edge: Json, run_status: str, handler: str
 ) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", **edge}}}))
@@ -41,7 +41,7 @@ def test_a_failure_is_handled_by_an_edge_whose_condition_holds(
     assert (run["status"], statuses(run)) == (run_status, {"a": "failed", "b": handler})
 
 
-def test_one_edge_that_handles_is_enough(platform: Platform) -> None:
+def test_one_handling_edge_is_enough(platform: Platform) -> None:
     edges = {"b": {"on": "failure", "if": "false"}, "c": {"on": "failure"}, "d": {}, "e": {"on": "always"}}
     platform.deploy(function({"a": {}, **{step: {"after": {"step": "a", **edge}} for step, edge in edges.items()}}))
     (run,) = platform.runs(platform.send(data=script(a=NO)))
@@ -50,7 +50,7 @@ def test_one_edge_that_handles_is_enough(platform: Platform) -> None:
     assert run["error"] is None
 
 
-def test_a_delayed_handler_handles_too(platform: Platform) -> None:
+def test_an_edge_with_a_delay_handles_a_failure(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "on": "failure", "wait": "1h"}}}))
     (run,) = platform.runs(platform.send(data=script(a=NO)))
     assert (run["status"], statuses(run)) == ("running", {"a": "failed", "b": "waiting"})
@@ -59,7 +59,7 @@ def test_a_delayed_handler_handles_too(platform: Platform) -> None:
     assert (run["status"], statuses(run)) == ("completed", {"a": "failed", "b": "completed"})
 
 
-def test_a_handler_that_was_started_by_another_edge_handles_all_the_same(platform: Platform, tmp_path: Path) -> None:
+def test_a_failure_is_handled_even_if_another_edge_has_started_the_step(platform: Platform, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     handler = {"after": ["quick", {"step": "slow", "on": "failure"}], "join": "first"}
     platform.deploy(function({"quick": {}, "slow": {}, "handler": handler}))
@@ -123,14 +123,14 @@ def test_a_failure_edge_of_a_completed_step_is_dead(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "on": "failure"}}}))
     (run,) = platform.runs(platform.send())
     assert (run["status"], statuses(run)) == ("completed", {"a": "completed", "b": "skipped"})
-    assert run["output"] == {}  # `a` is no leaf
+    assert run["output"] == {}  # `a` is not a leaf
 
 
 # --- unhandled -------------------------------------------------------------------------------------------------------
 
 
 def test_an_unhandled_failure_ends_the_run_at_once(platform: Platform, tmp_path: Path) -> None:
-    """Pending, waiting, retrying and queued steps are cancelled; a running attempt may end, and is recorded."""
+    """Pending, waiting, retrying and queued steps are cancelled. A running attempt can end, and is recorded."""
     gate, go = tmp_path / "gate", tmp_path / "go"
     retried = {"retries": {"attempts": 4, "backoff": {"initial": "1h"}}}
     steps = {
@@ -206,7 +206,7 @@ def test_an_attempt_that_is_lost_after_the_run_failed_is_not_repeated(platform: 
     assert [a["status"] for a in run["steps"]["slow"]["attempts"]] == ["lost"]
 
 
-# --- what is seen of a failure ---------------------------------------------------------------------------------------
+# --- what later steps see of a failure -------------------------------------------------------------------------------
 
 
 def test_a_step_sees_the_errors_of_its_ancestors(platform: Platform) -> None:
@@ -247,7 +247,7 @@ def test_a_condition_sees_the_error_and_a_null_response(platform: Platform, cond
     assert statuses(run)["b"] == ("completed" if runs else "skipped")
 
 
-def test_a_condition_further_down_sees_the_error_too(platform: Platform) -> None:
+def test_a_condition_of_a_later_step_sees_the_error(platform: Platform) -> None:
     steps = {
         "a": {},
         "b": {"after": _on_failure("a")},

@@ -1,4 +1,4 @@
-"""Steps that are Lambda handlers, in Python and Node: what they are given, and the process that they live in."""
+"""Steps that are Lambda handlers, in Python and Node: their input, their context, and their process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.behaviour.words import Json, Platform, Refused, function
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 Files = dict[str, str | bytes]
-Says = str | dict[str, str]  # by platform, where the runtimes of Lambda have words of their own
+Says = str | dict[str, str]  # an error message; by platform, if Lambda's runtimes have their own
 
 
 def handled_by(handler: str = "app.handler", **fields: Any) -> Json:
-    """A function of one step that is a handler."""
+    """A function with one step that is a handler."""
     runtime = {"type": "lambda", "handler": handler, **fields.pop("runtime", {})}
     return function({"a": {"runtime": runtime, **fields}})
 
 
 def run_it(platform: Platform, **event: Any) -> Json:
-    """How the step of the function that is live ends."""
+    """Sends an event, and returns the step of the run when it has ended."""
     (run,) = platform.runs(platform.send(**event))
     return dict(run["steps"]["a"])
 
@@ -43,7 +43,7 @@ def node(code: str, name: str = "app.js") -> Files:
     return {"steps/app.py": "", f"steps/{name}": code}
 
 
-# --- forms ---------------------------------------------------------------------------------------------------------
+# --- kinds of handlers ---------------------------------------------------------------------------------------------
 
 NODE_FORMS = {
     "callback": "exports.handler = (event, context, callback) => { setTimeout(() => callback(null, {n: 1}), 5) }",
@@ -55,35 +55,35 @@ NODE_FORMS = {
 
 @needs_node
 @pytest.mark.parametrize("form", list(NODE_FORMS))
-def test_a_node_handler_answers_by_callback_promise_or_async(platform: Platform, form: str) -> None:
+def test_a_node_handler_can_return_by_callback_promise_or_async(platform: Platform, form: str) -> None:
     platform.deploy(handled_by("index.handler"), node(NODE_FORMS[form], "index.js"))
     assert run_it(platform)["output"] == {"n": 1}
 
 
 @needs_node
-def test_a_node_handler_may_be_a_module(platform: Platform) -> None:
+def test_a_node_handler_can_be_an_es_module(platform: Platform) -> None:
     code = "import os from 'node:os'\nexport const handler = async (event) => event.event.data\n"
     platform.deploy(handled_by("index.handler"), node(code, "index.mjs"))
     assert run_it(platform, data={"n": "ü"})["output"] == {"n": "ü"}
 
 
 @pytest.mark.parametrize("handler", ["sub/app.handler", "sub.app.handler"])
-def test_a_python_handler_may_be_in_a_folder(platform: Platform, handler: str) -> None:
+def test_a_python_handler_can_be_in_a_folder(platform: Platform, handler: str) -> None:
     files: Files = {"steps/sub/__init__.py": "", "steps/sub/app.py": "def handler(event, context):\n    return 1\n"}
     platform.deploy(handled_by(handler), files)
     assert run_it(platform)["output"] == 1
 
 
-def test_a_handler_may_import_its_neighbours(platform: Platform) -> None:
+def test_a_handler_can_import_files_beside_it(platform: Platform) -> None:
     files = {**python("return neighbour.n", "import neighbour"), "steps/neighbour.py": "n = 1"}
     platform.deploy(handled_by(), files)
     assert run_it(platform)["output"] == 1
 
 
-def test_a_handlers_neighbours_may_have_the_names_of_standard_modules(platform: Platform) -> None:
+def test_files_beside_a_handler_can_have_names_of_standard_modules(platform: Platform) -> None:
     names = ["worker", "types", "json", "struct"]
     if platform.name == "local":
-        names.append("queue")  # Lambda's runtime for Python looks for it when the code is in its path already
+        names.append("queue")  # Lambda's Python runtime imports it after the code is in the path
     platform.deploy(handled_by(), {**python("return 1"), **{f"steps/{name}.py": "raise ValueError" for name in names}})
     assert run_it(platform)["output"] == 1
 
@@ -111,7 +111,7 @@ NODE_CONTEXT = """exports.handler = async (event, context) => ({
 )
 def test_a_handler_gets_a_lambda_context(platform: Platform, files: dict[str, str | None]) -> None:
     ((name, content),) = [(name, content) for name, content in files.items() if content is not None]
-    # In a folder of its own, so that the other language's file is not there.
+    # In a separate folder, so that the file for the other language is not there.
     step = {"path": "file://own", "runtime": {"type": "lambda", "handler": "app.handler", "memory": 512}}
     platform.deploy(function({"a": {**step, "timeout": "30s"}}), {name.replace("steps/", "own/"): content})
     seen = [run_it(platform)["output"] for _ in range(2)]
@@ -124,7 +124,7 @@ def test_a_handler_gets_a_lambda_context(platform: Platform, files: dict[str, st
     assert seen[0]["cwd"] == [name.removeprefix("steps/")]
 
 
-# --- warmth --------------------------------------------------------------------------------------------------------
+# --- warm processes ------------------------------------------------------------------------------------------------
 
 COUNTS = python("global n; n += 1; return n", "n = 0")
 NODE_COUNTS = "let n = 0\nexports.handler = async () => ++n\n"
@@ -202,7 +202,7 @@ def test_a_handler_sees_nothing_of_the_servers_environment(platform: Platform, m
         ("raise Exception('x' * 3_000_000)", "Exception: xxx"),
     ],
 )
-def test_an_exception_is_the_error_and_the_next_run_is_well(platform: Platform, body: str, says: Says) -> None:
+def test_an_exception_becomes_the_error_and_the_next_run_succeeds(platform: Platform, body: str, says: Says) -> None:
     platform.deploy(handled_by(), python(f"if event['event']['data'].get('ok'): return 1\n    {body}"))
     step = run_it(platform)
     assert said_by(platform, says) in message_of(step)
@@ -241,14 +241,14 @@ NOT_EXPORTED = {"local": "exports no function handler", "aws": "index.handler is
         ("exports.handler = (", "SyntaxError"),
     ],
 )
-def test_a_node_handlers_exception_is_the_error(platform: Platform, code: str, says: Says) -> None:
+def test_a_node_handlers_exception_becomes_the_error(platform: Platform, code: str, says: Says) -> None:
     platform.deploy(handled_by("index.handler"), node(code, "index.js"))
     assert said_by(platform, says) in message_of(run_it(platform))
 
 
 @needs_node
-def test_a_promise_that_nothing_will_settle_is_a_failure(platform: Platform) -> None:
-    """Of a function that is not async, Lambda takes null for the answer then; of one that is, see above."""
+def test_a_promise_that_never_settles_is_a_failure(platform: Platform) -> None:
+    """For a function that is not async, Lambda then returns null; for an async one, see above."""
     platform.deploy(handled_by("index.handler"), node("exports.handler = () => new Promise(() => {})", "index.js"))
     step = run_it(platform)
     if platform.name == "aws":
@@ -267,7 +267,7 @@ def test_a_promise_that_nothing_will_settle_is_a_failure(platform: Platform) -> 
         ({"steps/app.py": "x = 7"}, {"local": "no function handler", "aws": "'handler' missing on module 'app'"}),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_a_failure_that_says_why(
+def test_a_module_that_cannot_be_imported_fails_the_step_with_the_reason(
     platform: Platform, files: Files, says: Says
 ) -> None:
     platform.deploy(handled_by(), files)
@@ -296,9 +296,9 @@ def test_a_process_that_dies_is_a_failure_and_is_replaced(platform: Platform, bo
     assert run_it(platform, data={"ok": True})["output"] == 1
 
 
-def test_a_process_that_closes_its_runtimes_files_is_a_failure_and_is_replaced(platform: Platform) -> None:
-    """On AWS it can still answer. Whether the next attempt finds its runtime dead, or with a new connection, is chance;
-    the one after it always succeeds."""
+def test_a_process_that_closes_its_runtimes_connections_fails_and_is_replaced(platform: Platform) -> None:
+    """On AWS the handler can still return. The next attempt fails or succeeds, depending on timing: its process may be
+    dead, or may have a new connection. The attempt after that always succeeds."""
     body = "if event['event']['data'].get('ok'): return 1\n    os.closerange(3, 65536); return 1"
     platform.deploy(handled_by(timeout={"local": "15m", "aws": "2s"}[platform.name]), python(body, "import os"))
     assert run_it(platform, data={"ok": True})["output"] == 1
@@ -322,7 +322,7 @@ def test_a_handler_that_takes_too_long_is_killed_and_replaced(platform: Platform
 # --- logs ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_handler_prints_is_log_and_never_output(platform: Platform) -> None:
+def test_stdout_of_a_handler_is_log_and_not_output(platform: Platform) -> None:
     body = "print('{\"printed\": 1}'); print('to stderr', file=sys.stderr); os.system('echo child'); return {'n': 1}"
     platform.deploy(handled_by(), python(body, "import os, sys\nprint('imported')"))
     first, second = run_it(platform), run_it(platform)
@@ -332,10 +332,10 @@ def test_what_a_handler_prints_is_log_and_never_output(platform: Platform) -> No
 
 
 @needs_node
-def test_what_a_node_handler_prints_is_log(platform: Platform) -> None:
+def test_console_output_of_a_node_handler_is_log(platform: Platform) -> None:
     code = "exports.handler = async () => { console.log('out'); console.error('err'); return null }"
     platform.deploy(handled_by("index.handler"), node(code, "index.js"))
     step = run_it(platform)
     assert step["output"] is None
     lines = step["attempts"][0]["logs"].splitlines()
-    assert sorted(line.split("\t")[-1] for line in lines) == ["err", "out"]  # Lambda's runtime puts more before it
+    assert sorted(line.split("\t")[-1] for line in lines) == ["err", "out"]  # Lambda's runtime adds columns before it

@@ -1,4 +1,4 @@
-"""How the API answers HTTP: slashes, methods, browsers, and what is refused before anything is read."""
+"""HTTP details of the API: slashes, methods, browsers, and requests that are refused before the body is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.mark.parametrize("path", ["/e/key/", "/e/key//", "/e/"])
-def test_events_may_be_sent_to_a_path_that_ends_in_a_slash(platform: Platform, path: str) -> None:
+def test_events_can_be_sent_to_a_path_with_a_trailing_slash(platform: Platform, path: str) -> None:
     platform.deploy(function())
     key = _key_in(platform, path)
     answer = platform.http("POST", key, EVENT, JSON)
@@ -23,11 +23,11 @@ def test_events_may_be_sent_to_a_path_that_ends_in_a_slash(platform: Platform, p
 
 
 def _key_in(platform: Platform, path: str) -> str:
-    key = getattr(platform, "_key", "any")  # on a machine without keys any will do
+    key = getattr(platform, "_key", "any")  # a local server without keys accepts any key
     return path.replace("key", key)
 
 
-def test_webhooks_may_be_sent_to_a_path_that_ends_in_a_slash(platform: Platform) -> None:
+def test_webhooks_can_be_sent_to_a_path_with_a_trailing_slash(platform: Platform) -> None:
     platform.api("PUT", "/v1/webhooks/shop", {"event": "hook"})
     answer = platform.http("POST", "/webhooks/shop/", b'{"a": 1}', {**JSON, "authorization": "none"})
     assert answer.status == 200, answer.body
@@ -36,7 +36,7 @@ def test_webhooks_may_be_sent_to_a_path_that_ends_in_a_slash(platform: Platform)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "stepwell"])
-def test_a_slash_at_the_end_is_no_redirect_to_a_host_that_the_client_names(platform: Platform, host: str) -> None:
+def test_a_trailing_slash_never_redirects_to_a_host_that_the_client_chose(platform: Platform, host: str) -> None:
     for path in ("/v1/runs/", "/v1/functions/", "/v1/runs//", "/v1/events/", "/v1/webhooks/?limit=5"):
         answer = platform.http("GET", path, headers={"host": host})
         assert answer.status in (200, 400), (path, answer.body)
@@ -45,7 +45,7 @@ def test_a_slash_at_the_end_is_no_redirect_to_a_host_that_the_client_names(platf
     assert platform.api("GET", "/v1/runs/?limit=1") == platform.api("GET", "/v1/runs?limit=1")
 
 
-def test_head_is_answered_wherever_get_is(platform: Platform) -> None:
+def test_head_is_supported_wherever_get_is(platform: Platform) -> None:
     platform.api("PUT", "/v1/webhooks/shop", {"event": "hook"})
     for path in ("/healthz", "/openapi.json", "/v1/runs", "/v1/webhooks/shop", "/webhooks/shop"):
         got, head = platform.http("GET", path), platform.http("HEAD", path)
@@ -54,7 +54,7 @@ def test_head_is_answered_wherever_get_is(platform: Platform) -> None:
     assert platform.http("HEAD", "/v1/runs/nothing").status == 404
 
 
-def test_senders_may_ask_whether_a_webhook_is_there(platform: Platform) -> None:
+def test_senders_can_check_whether_a_webhook_exists(platform: Platform) -> None:
     platform.api("PUT", "/v1/webhooks/shop", {"event": "hook"})
     for method in ("GET", "HEAD"):
         for path in ("/webhooks/shop", "/webhooks/shop/", "/webhooks/shop?probe=1"):
@@ -64,7 +64,7 @@ def test_senders_may_ask_whether_a_webhook_is_there(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "PATCH"])
-def test_deliveries_are_posts(platform: Platform, method: str) -> None:
+def test_only_post_delivers_to_a_webhook(platform: Platform, method: str) -> None:
     platform.api("PUT", "/v1/webhooks/shop", {"event": "hook"})
     assert platform.http(method, "/webhooks/shop", headers={"origin": "https://a.example"}).status in (404, 405)
 
@@ -73,7 +73,7 @@ def test_deliveries_are_posts(platform: Platform, method: str) -> None:
     "asked",
     ["content-type", "content-type,x-inngest-sdk,x-inngest-env,traceparent", "Baggage, sentry-trace", "x-" + "a" * 500],
 )
-def test_a_page_may_send_whatever_headers_it_asks_for(platform: Platform, asked: str) -> None:
+def test_cors_allows_every_requested_header(platform: Platform, asked: str) -> None:
     headers = {
         "origin": "https://shop.example",
         "access-control-request-method": "POST",
@@ -86,7 +86,7 @@ def test_a_page_may_send_whatever_headers_it_asks_for(platform: Platform, asked:
     assert "access-control-request-headers" in answer.headers["vary"]
 
 
-def test_what_are_no_names_of_headers_is_not_repeated(platform: Platform) -> None:
+def test_cors_does_not_repeat_invalid_header_names(platform: Platform) -> None:
     for asked in ("<script>", 'a"b', "x" * 5000):
         headers = {"origin": "https://shop.example", "access-control-request-headers": asked}
         answer = platform.http("OPTIONS", "/e/key", headers=headers)
@@ -94,13 +94,13 @@ def test_what_are_no_names_of_headers_is_not_repeated(platform: Platform) -> Non
         assert asked not in answer.headers["access-control-allow-headers"]
 
 
-def test_an_unknown_webhook_is_refused_before_its_body_is_looked_at(platform: Platform) -> None:
+def test_an_unknown_webhook_is_refused_before_the_body_is_read(platform: Platform) -> None:
     answer = platform.http("POST", "/webhooks/none", b"x" * 4_500_000, JSON)
     assert answer.status == 404
     assert orjson.loads(answer.body)["error"] == "not_found"
 
 
-def test_the_document_of_the_api_is_the_same_each_time(platform: Platform) -> None:
+def test_the_openapi_document_is_the_same_each_time(platform: Platform) -> None:
     first, second = (platform.http("GET", "/openapi.json") for _ in range(2))
     assert first.status == 200
     assert first.body == second.body

@@ -1,4 +1,4 @@
-"""Steps that are web addresses: what is sent, and how the answer is read."""
+"""Steps that are HTTP requests: what is sent, and how the response is read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def step(url: str, headers: dict[str, str] | None = None, **fields: Any) -> Json
 
 
 def run_it(platform: Platform, definition: Json, travel: str | None = None, **event: Any) -> Json:
-    """How the step `a` of a function ends."""
+    """Deploys a function, sends an event, and returns the step `a` when it has ended."""
     platform.deploy(definition)
     return run_again(platform, travel, **event)
 
 
 def run_again(platform: Platform, travel: str | None = None, **event: Any) -> Json:
-    """The same of another event, once the function is there."""
+    """Sends an event to the deployed function, and returns the step `a` when it has ended."""
     event_id = platform.send(**event)
     if travel is not None:
         platform.travel(travel)
@@ -31,7 +31,7 @@ def run_again(platform: Platform, travel: str | None = None, **event: Any) -> Js
     return dict(run["steps"]["a"])
 
 
-def test_the_input_is_posted_and_the_answer_is_the_output(platform: Platform, site: Site) -> None:
+def test_the_input_is_posted_and_the_response_is_the_output(platform: Platform, site: Site) -> None:
     site.answers = [Answer(body=b'{"n": 1}')]
     done = run_it(platform, function({"a": step(f"{site.url}/hook?x=1")}), data={"text": "ü"})
     assert (done["status"], done["output"]) == ("completed", {"n": 1})
@@ -54,7 +54,7 @@ ANSWERS: list[tuple[bytes, Any, str]] = [
 ]
 
 
-def test_an_answer_is_read_like_what_a_program_prints(platform: Platform, site: Site) -> None:
+def test_a_response_is_parsed_like_the_stdout_of_a_program(platform: Platform, site: Site) -> None:
     platform.deploy(function({"a": step(site.url)}))
     for body, output, logged in ANSWERS:
         site.answers = [Answer(body=body)]
@@ -62,13 +62,13 @@ def test_an_answer_is_read_like_what_a_program_prints(platform: Platform, site: 
         assert (done["output"], done["attempts"][0]["logs"]) == (output, logged), body
 
 
-def test_an_answer_of_100_mb_is_a_final_failure_and_no_burden(platform: Platform, site: Site) -> None:
+def test_a_response_of_100_mb_is_a_final_failure(platform: Platform, site: Site) -> None:
     site.answers = [Answer(body=b"x" * 100_000_000)]
     done = run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}))
     assert (done["error"]["kind"], len(done["attempts"])) == ("output_too_large", 1)
 
 
-def test_an_answer_may_be_sent_in_pieces(platform: Platform, site: Site) -> None:
+def test_a_response_can_be_chunked(platform: Platform, site: Site) -> None:
     site.answers = [Answer(body=b"3\r\n[1,\r\n3\r\n 2]\r\n0\r\n\r\n", headers={"Transfer-Encoding": "chunked"})]
     assert run_it(platform, function({"a": step(site.url)}))["output"] == [1, 2]
 
@@ -106,8 +106,8 @@ def test_a_status_in_the_body_counts_too(platform: Platform, site: Site) -> None
         (503, {"Retry-After": "120"}, b"", "1m59s", "2s"),
         (429, {"Retry-After": "7200"}, b"", "1h59m", "2m"),
         (503, {}, b'{"retry_after": 300}', "4m59s", "2s"),
-        (503, {"Retry-After": "60"}, b'{"retry_after": "5m"}', "4m59s", "2s"),  # the body speaks for the step
-        (503, {"Retry-After": "soon"}, b"", "8s", "4s"),  # no such thing: the backoff as ever, 10 s
+        (503, {"Retry-After": "60"}, b'{"retry_after": "5m"}', "4m59s", "2s"),  # the body overrides the header
+        (503, {"Retry-After": "soon"}, b"", "8s", "4s"),  # invalid, so the backoff of 10 s applies
     ],
 )
 def test_retry_after_sets_the_delay(
@@ -144,7 +144,7 @@ def test_a_redirect_to_nowhere_is_a_final_failure(platform: Platform, site: Site
     assert f"status {status}" in done["error"]["message"]
 
 
-def test_a_redirect_that_a_body_tells_of_is_no_failure(platform: Platform, site: Site) -> None:
+def test_a_3xx_status_in_the_body_is_not_a_failure(platform: Platform, site: Site) -> None:
     site.answers = [Answer(200, b'{"status": 302}')]
     done = run_it(platform, function({"a": step(site.url)}))
     assert (done["status"], done["output"]) == ("completed", {"status": 302})
@@ -157,7 +157,7 @@ def test_cookies_are_not_kept(platform: Platform, site: Site) -> None:
     assert ["cookie" in request.headers for request in site.requests] == [False, False]
 
 
-def test_headers_may_name_variables_and_secrets(platform: Platform, site: Site) -> None:
+def test_headers_can_use_variables_and_secrets(platform: Platform, site: Site) -> None:
     platform.secret("TOKEN", "s3cret")
     headers = {"Authorization": "Bearer ${TOKEN}", "X-Stage": "${STAGE}", "Content-Type": "application/x"}
     definition = function({"a": step(site.url, headers, env={"STAGE": "test"}, secrets=["TOKEN"])})
@@ -167,7 +167,7 @@ def test_headers_may_name_variables_and_secrets(platform: Platform, site: Site) 
     assert sent["content-type"] == "application/x"
 
 
-def test_an_attempt_says_which_it_is(platform: Platform, site: Site) -> None:
+def test_the_request_contains_the_attempts_number(platform: Platform, site: Site) -> None:
     site.answers = [Answer(503), Answer()]
     run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}), travel="1h")
     first, second = (json.loads(request.body)["ctx"] for request in site.requests)
@@ -175,14 +175,14 @@ def test_an_attempt_says_which_it_is(platform: Platform, site: Site) -> None:
     assert first == second
 
 
-def test_no_answer_in_time_is_a_timeout_that_is_tried_again(platform: Platform, site: Site) -> None:
+def test_a_timeout_is_retried(platform: Platform, site: Site) -> None:
     site.hold.clear()
     definition = function({"a": step(site.url, timeout="150ms", retries={"attempts": 1})})
     done = run_it(platform, definition, travel="1h")
     assert [attempt["error"]["kind"] for attempt in done["attempts"]] == ["timeout", "timeout"]
 
 
-def test_a_cancelled_call_is_given_up(platform: Platform, site: Site) -> None:
+def test_cancelling_aborts_the_request(platform: Platform, site: Site) -> None:
     site.hold.clear()
     platform.deploy(function({"a": step(site.url)}))
     run_id = platform.run_of(platform.send())
@@ -192,22 +192,22 @@ def test_a_cancelled_call_is_given_up(platform: Platform, site: Site) -> None:
     assert platform.run(run_id)["status"] == "cancelled"
 
 
-def test_a_refused_connection_is_tried_again(platform: Platform) -> None:
+def test_a_refused_connection_is_retried(platform: Platform) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # nobody listens
+        closed.bind(("127.0.0.1", 0))  # a port on which no server listens
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
         done = run_it(platform, function({"a": step(url, retries={"attempts": 2})}), travel="3h")
     assert (done["status"], len(done["attempts"])) == ("failed", 3)
     assert url in done["error"]["message"]
 
 
-def test_a_connection_that_breaks_off_is_tried_again(platform: Platform, site: Site) -> None:
+def test_a_broken_connection_is_retried(platform: Platform, site: Site) -> None:
     site.answers = [Answer(body=b"half", headers={"Content-Length": "8", "Connection": "close"}), Answer()]
     done = run_it(platform, function({"a": step(site.url, retries={"attempts": 1})}), travel="1h")
     assert [attempt["status"] for attempt in done["attempts"]] == ["failed", "completed"]
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x.org", "localhost", "http://", "file:///etc/passwd", "http://a b/"])
-def test_an_address_that_is_none_is_refused(platform: Platform, url: str) -> None:
+def test_an_invalid_url_is_refused(platform: Platform, url: str) -> None:
     with pytest.raises(Refused):
         platform.deploy(function({"a": step(url)}))

@@ -1,4 +1,4 @@
-"""`idempotency`: one run of a function for each value in 24 hours."""
+"""`idempotency`: one run of a function per value in 24 hours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def started(platform: Platform, event: str) -> int:
     return len(platform.runs(event))
 
 
-def test_of_events_with_one_value_the_first_one_starts_a_run(platform: Platform) -> None:
+def test_only_the_first_event_with_a_value_starts_a_run(platform: Platform) -> None:
     deploy(platform)
     first, other, again = order(platform, 7), order(platform, 8), order(platform, 7)
     assert [started(platform, event) for event in (first, other, again)] == [1, 1, 0]
@@ -39,7 +39,7 @@ def test_of_events_with_one_value_the_first_one_starts_a_run(platform: Platform)
     assert platform.event(first)["not_started"] == []
 
 
-def test_events_of_one_request_with_one_value_start_one_run(platform: Platform) -> None:
+def test_events_in_one_request_with_the_same_value_start_one_run(platform: Platform) -> None:
     deploy(platform)
     ids = platform.send_raw(json.dumps([{"name": "go", "data": {"order": 7}}] * 5).encode())
     runs = platform.runs()
@@ -50,7 +50,7 @@ def test_events_of_one_request_with_one_value_start_one_run(platform: Platform) 
     ]
 
 
-def test_a_value_is_of_one_function(platform: Platform) -> None:
+def test_each_function_has_its_own_values(platform: Platform) -> None:
     deploy(platform)
     deploy(platform, id="other")
     platform.deploy(function(id="plain"))
@@ -60,25 +60,25 @@ def test_a_value_is_of_one_function(platform: Platform) -> None:
     assert sorted(miss["function_id"] for miss in platform.event(again)["not_started"]) == ["f", "other"]
 
 
-def test_a_new_version_does_not_start_again_what_the_last_one_has_run(platform: Platform) -> None:
+def test_a_value_also_counts_for_a_new_version(platform: Platform) -> None:
     deploy(platform)
     order(platform, 7)
     deploy(platform, steps={"b": {}})
     assert started(platform, order(platform, 7)) == 0
 
 
-def test_a_value_counts_for_24_hours_from_the_first_runs_acceptance(platform: Platform) -> None:
+def test_a_value_counts_for_24_hours_after_the_first_event(platform: Platform) -> None:
     deploy(platform)
     order(platform, 7)
     platform.travel("23h")
     assert started(platform, order(platform, 7)) == 0
     platform.travel("59m")
     assert started(platform, order(platform, 7)) == 0
-    platform.travel("2m")  # not a day after the last event, but after the first run
+    platform.travel("2m")  # more than a day after the first event, but not after the last one
     assert [started(platform, order(platform, 7)) for _ in range(2)] == [1, 0]
 
 
-def test_a_value_counts_to_the_last_millisecond_of_its_24_hours(platform: Platform) -> None:
+def test_a_value_counts_until_the_last_millisecond_of_the_24_hours(platform: Platform) -> None:
     deploy(platform)
     order(platform, 7)
     platform.travel("23h59m59s999ms")
@@ -87,7 +87,7 @@ def test_a_value_counts_to_the_last_millisecond_of_its_24_hours(platform: Platfo
     assert started(platform, order(platform, 7)) == 1
 
 
-def test_erasing_a_user_leaves_a_value_to_the_run_that_has_it_now(platform: Platform) -> None:
+def test_erasing_a_user_does_not_free_a_value_that_a_later_run_holds(platform: Platform) -> None:
     deploy(platform)
     order(platform, 7, user={"id": "ada"})
     platform.travel("24h")
@@ -98,7 +98,7 @@ def test_erasing_a_user_leaves_a_value_to_the_run_that_has_it_now(platform: Plat
     assert started(platform, order(platform, 7)) == 1
 
 
-def test_a_run_that_failed_or_was_cancelled_counts_too(platform: Platform) -> None:
+def test_failed_and_cancelled_runs_count_too(platform: Platform) -> None:
     deploy(platform, steps={"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}})
     failed = order(platform, 1, **script(a={"raise": "no"}))
     cancelled = order(platform, 2)
@@ -107,7 +107,7 @@ def test_a_run_that_failed_or_was_cancelled_counts_too(platform: Platform) -> No
     assert [started(platform, order(platform, value)) for value in (1, 2)] == [0, 0]
 
 
-def test_a_value_is_known_over_a_restart(platform: Platform) -> None:
+def test_values_survive_a_restart(platform: Platform) -> None:
     deploy(platform)
     order(platform, 7)
     platform.restart("1h")
@@ -118,13 +118,13 @@ def test_a_value_is_known_over_a_restart(platform: Platform) -> None:
     ("first", "second", "runs"),
     [(1, 1.0, 0), (0, -0.0, 0), (1, "1", 1), (1, True, 1), (0, False, 1), (None, "null", 1), ("a", "a ", 1)],
 )
-def test_values_that_are_equal_are_one_value(platform: Platform, first: object, second: object, runs: int) -> None:
+def test_equal_values_count_as_one(platform: Platform, first: object, second: object, runs: int) -> None:
     deploy(platform)
     order(platform, first)
     assert started(platform, order(platform, second)) == runs
 
 
-def test_a_value_may_be_anything_that_is_a_scalar(platform: Platform) -> None:
+def test_a_value_can_be_any_scalar(platform: Platform) -> None:
     deploy(platform)
     for value in (None, True, 2**63, -(2**63), 1.5, 1e300, "", "x" * 100_000, "\u0000 \U0001f600/#"):
         assert [started(platform, order(platform, value)) for _ in range(2)] == [1, 0], value
@@ -141,7 +141,7 @@ def test_a_value_may_be_anything_that_is_a_scalar(platform: Platform) -> None:
         ("bytes(data.order)", {"order": "x"}),
     ],
 )
-def test_without_a_value_every_event_starts_a_run_that_says_so(
+def test_without_a_value_every_event_starts_a_run_that_shows_the_reason(
     platform: Platform, idempotency: str, data: Json
 ) -> None:
     deploy(platform, idempotency)
@@ -150,7 +150,7 @@ def test_without_a_value_every_event_starts_a_run_that_says_so(
         assert (run["status"], run["problem"].startswith("idempotency: ")) == ("completed", True)
 
 
-def test_the_same_event_again_is_a_duplicate_as_always(platform: Platform) -> None:
+def test_a_duplicate_event_starts_no_run(platform: Platform) -> None:
     deploy(platform)
     for _ in range(2):
         platform.send(data={"order": 7}, id="once")
@@ -159,7 +159,7 @@ def test_the_same_event_again_is_a_duplicate_as_always(platform: Platform) -> No
     assert platform.event("once")["not_started"] == []
 
 
-def test_events_kept_while_a_function_is_paused_are_subject_to_it_when_they_are_routed(platform: Platform) -> None:
+def test_events_kept_during_a_pause_are_checked_when_they_are_routed(platform: Platform) -> None:
     deploy(platform)
     platform.deploy(function(id="other", on={"event": "go", "expression": "data.other"}))
     platform.deploy(function(id="plain"))
@@ -172,18 +172,18 @@ def test_events_kept_while_a_function_is_paused_are_subject_to_it_when_they_are_
     assert sorted(run["function_id"] for run in platform.runs(first)) == ["f", "plain"]
     assert [run["function_id"] for run in platform.runs(again)] == ["plain"]
     assert sorted(miss["function_id"] for miss in platform.event(again)["not_started"]) == ["f", "other"]
-    platform.travel("1h1m")  # a day since they were accepted
+    platform.travel("1h1m")  # a day after the events were accepted
     assert [run["function_id"] for run in platform.runs(order(platform, 7))] == ["f", "plain"]
 
 
-def test_an_event_that_is_no_match_takes_no_value(platform: Platform) -> None:
+def test_an_event_that_does_not_match_does_not_use_a_value(platform: Platform) -> None:
     deploy(platform, on={"event": "go", "expression": "data.yes"}, idempotency="'the only one'")
     events = [order(platform, 1, yes=yes) for yes in (False, True, True)]
     assert [started(platform, event) for event in events] == [0, 1, 0]
     assert "run_id" not in platform.event(events[0])["not_started"][0]
 
 
-def test_a_rerun_is_not_subject_to_it(platform: Platform) -> None:
+def test_reruns_ignore_idempotency(platform: Platform) -> None:
     deploy(platform)
     (run,) = platform.runs(order(platform, 7))
     again = platform.rerun(run["id"])
@@ -204,7 +204,7 @@ def test_a_rerun_is_not_subject_to_it(platform: Platform) -> None:
         (["event.id"], "text"),
     ],
 )
-def test_an_expression_that_cannot_be_is_refused(platform: Platform, idempotency: object, message: str) -> None:
+def test_an_invalid_expression_is_refused(platform: Platform, idempotency: object, message: str) -> None:
     with pytest.raises(Refused) as refused:
         platform.deploy(function(idempotency=idempotency))
     (error,) = refused.value.errors

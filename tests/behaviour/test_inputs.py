@@ -1,4 +1,4 @@
-"""What a step sees: the one JSON document of its input, and when that is frozen."""
+"""A step's input: the one JSON document, and when it is frozen."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_first_step_sees_the_event_and_its_context(platform: Platform) -> No
     }
 
 
-def test_what_the_event_did_not_say_is_there_all_the_same(platform: Platform) -> None:
+def test_fields_that_the_event_does_not_have_are_present_and_empty(platform: Platform) -> None:
     platform.deploy(function({"a": {"runtime": {"type": "lambda", "command": ["sh", "-c", "cat"]}}}))
     (go,) = platform.send_raw(b'{"name": "go"}')
     event = only_run(platform, go)["output"]["a"]["event"]
@@ -72,7 +72,7 @@ def test_a_step_sees_the_errors_of_its_failed_ancestors(platform: Platform) -> N
     assert set(run["output"]["c"]["steps"]) == {"b"}
 
 
-def test_a_step_that_was_tried_again_is_not_among_the_errors(platform: Platform) -> None:
+def test_a_step_that_succeeded_on_a_retry_is_not_in_errors(platform: Platform) -> None:
     platform.deploy(function({"a": {"retries": {"attempts": 1}}, "b": "a"}))
     go = platform.send(data=script(a=[{"raise": "once"}, {"return": "well"}], b=LOOK))
     platform.travel("1h")
@@ -80,7 +80,7 @@ def test_a_step_that_was_tried_again_is_not_among_the_errors(platform: Platform)
     assert (seen["steps"], seen["errors"]) == ({"a": "well"}, {})
 
 
-def test_only_the_number_of_the_attempt_changes_between_attempts(platform: Platform, tmp_path: Path) -> None:
+def test_only_ctx_attempt_changes_between_attempts(platform: Platform, tmp_path: Path) -> None:
     keep = f'#!/bin/sh\ncat > "{tmp_path}/$(date +%s%N)"\nexit 1\n'
     step = {"path": "file://keep.sh", "runtime": {"type": "lambda"}, "retries": {"attempts": 2}}
     platform.deploy(function({"a": {}, "b": {**step, "after": ["a"]}}), {"keep.sh": keep})
@@ -91,7 +91,7 @@ def test_only_the_number_of_the_attempt_changes_between_attempts(platform: Platf
     assert inputs[0] == inputs[1] == inputs[2]
 
 
-def test_what_ends_after_the_first_attempt_is_not_seen_by_the_second(platform: Platform, tmp_path: Path) -> None:
+def test_a_retry_does_not_see_steps_that_ended_after_the_first_attempt(platform: Platform, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     first = {"after": ["quick", "slow"], "join": "first", "retries": {"attempts": 1}}
     platform.deploy(function({"quick": {}, "slow": {}, "c": first, "d": "c"}))
@@ -103,10 +103,10 @@ def test_what_ends_after_the_first_attempt_is_not_seen_by_the_second(platform: P
     run = platform.run(run_id)
     assert statuses(run) == dict.fromkeys(("quick", "slow", "c", "d"), "completed")
     assert set(run["steps"]["c"]["output"]["steps"]) == {"quick"}
-    assert set(run["output"]["d"]["steps"]) == {"quick", "slow", "c"}  # its input is its own
+    assert set(run["output"]["d"]["steps"]) == {"quick", "slow", "c"}  # each step has its own input
 
 
-def test_an_input_stays_frozen_over_a_restart(platform: Platform, tmp_path: Path) -> None:
+def test_an_input_stays_frozen_after_a_restart(platform: Platform, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     first = {"after": ["quick", "slow"], "join": "first", "retries": {"attempts": 1}}
     platform.deploy(function({"quick": {}, "slow": {}, "c": first}))
@@ -122,7 +122,7 @@ def test_an_input_stays_frozen_over_a_restart(platform: Platform, tmp_path: Path
 
 # --- sizes ---------------------------------------------------------------------------------------------------------
 
-MEASURE = '#!/bin/sh\nwc -c < "$STEPWELL_INPUT"\n'  # prints the size of the input
+MEASURE = '#!/bin/sh\nwc -c < "$STEPWELL_INPUT"\n'  # prints the size of the input in bytes
 SIZES = {
     **{step: {} for step in ("one", "two", "three")},
     "c": {"after": ["one", "two", "three"], "path": "file://measure", "runtime": {"type": "lambda"}},
@@ -130,13 +130,13 @@ SIZES = {
 
 
 def measured(platform: Platform, fill: int) -> Json:
-    """The step `c` of a run in which three outputs have `fill` characters together."""
+    """The step `c` of a run in which three outputs have `fill` characters in total."""
     sizes = {"one": 200_000, "two": 200_000, "three": fill - 400_000}
     data = script(**{step: {"size": size} for step, size in sizes.items()})
     return dict(only_run(platform, platform.send(data=data))["steps"]["c"])
 
 
-def test_an_input_may_have_640_kib_and_no_byte_more(platform: Platform) -> None:
+def test_an_input_can_have_640_kib_but_not_one_byte_more(platform: Platform) -> None:
     platform.deploy(function(SIZES), {"measure/main.sh": MEASURE})
     frame = measured(platform, 500_000)["output"] - 500_000
     at_the_limit = measured(platform, MOST_INPUT - frame)
@@ -146,7 +146,7 @@ def test_an_input_may_have_640_kib_and_no_byte_more(platform: Platform) -> None:
     assert "reference" in beyond["error"]["message"]
 
 
-def test_an_input_that_is_too_large_is_not_tried_again(platform: Platform) -> None:
+def test_an_input_that_is_too_large_is_not_retried(platform: Platform) -> None:
     platform.deploy(function({**SIZES, "c": {**SIZES["c"], "retries": {"attempts": 3}}}), {"measure/main.sh": MEASURE})
     step = measured(platform, MOST_INPUT)
     assert (step["status"], len(step["attempts"])) == ("failed", 1)
@@ -163,7 +163,7 @@ def test_an_input_that_is_too_large_can_be_handled(platform: Platform) -> None:
     platform.deploy(function(steps), {"kind.py": kind})
     go = platform.send(data=script(a={"size": 250_000}))
     platform.settle()
-    platform.send("more", {"text": "x" * 250_000})  # the step sees it twice, as `async` and in `async_events`
+    platform.send("more", {"text": "x" * 250_000})  # in the input twice: as `async` and in `async_events`
     run = only_run(platform, go)
     assert (run["status"], statuses(run)) == ("completed", {"a": "completed", "b": "failed", "c": "completed"})
     assert run["output"]["c"] == "input_too_large"

@@ -31,7 +31,7 @@ def test_a_step_runs_once_however_many_edges_are_satisfied(platform: Platform, j
     assert attempts(run, "c") == 1
 
 
-def test_merge_is_the_join_of_a_step_that_names_none(platform: Platform) -> None:
+def test_merge_is_the_default_join(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": ["a", {"step": "$trigger", "if": FALSE}]}}))
     (run,) = platform.runs(platform.send())
     assert edges(run, "b") == ["satisfied", "dead"]
@@ -67,7 +67,7 @@ def test_only_all_is_skipped_at_the_first_dead_edge(platform: Platform, tmp_path
 
 
 @pytest.mark.parametrize(("join", "expected"), [("merge", "completed"), ("all", "skipped"), ("first", "completed")])
-def test_a_dead_edge_is_no_obstacle_to_merge_and_first_but_to_all(platform: Platform, join: str, expected: str) -> None:
+def test_a_dead_edge_stops_all_but_not_merge_or_first(platform: Platform, join: str, expected: str) -> None:
     platform.deploy(function({"a": {}, "b": {}, "c": {"after": ["a", {"step": "b", "if": FALSE}], "join": join}}))
     (run,) = platform.runs(platform.send())
     assert statuses(run)["c"] == expected
@@ -112,7 +112,7 @@ def test_a_run_whose_steps_are_all_skipped_is_completed_with_an_empty_output(pla
     assert run["ended_at"] is not None
 
 
-def test_skipping_goes_on_down_a_long_chain(platform: Platform) -> None:
+def test_skipping_propagates_along_a_long_chain(platform: Platform) -> None:
     chain = {f"s{i}": [f"s{i - 1}"] for i in range(1, 300)}
     first = {"after": {"step": "$trigger", "if": FALSE}}
     platform.deploy(function({"s0": first, **chain, "end": ["s299", "$trigger"]}))
@@ -154,7 +154,7 @@ def test_a_diamond_sees_the_outputs_of_the_branch_that_ran(platform: Platform) -
         ("first", [FALSE, "true"], "completed"),
     ],
 )
-def test_one_parent_may_appear_twice(platform: Platform, join: str, conditions: list[str], expected: str) -> None:
+def test_the_same_parent_can_appear_twice(platform: Platform, join: str, conditions: list[str], expected: str) -> None:
     after = [{"step": "a", "if": condition} for condition in conditions]
     platform.deploy(function({"a": {}, "b": {"after": after, "join": join}}))
     (run,) = platform.runs(platform.send())
@@ -162,7 +162,7 @@ def test_one_parent_may_appear_twice(platform: Platform, join: str, conditions: 
     assert attempts(run, "b") == (1 if expected == "completed" else 0)
 
 
-def test_one_parent_by_success_and_by_failure(platform: Platform) -> None:
+def test_one_parent_can_have_a_success_and_a_failure_edge(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": ["a", {"step": "a", "on": "failure"}]}}))
     for act in ({}, {"raise": "no"}):
         (run,) = platform.runs(platform.send(data=script(a=act)))
@@ -172,7 +172,7 @@ def test_one_parent_by_success_and_by_failure(platform: Platform) -> None:
 # --- first -----------------------------------------------------------------------------------------------------------
 
 
-def test_first_ends_the_other_edges_while_their_parents_run_on(platform: Platform, tmp_path: Path) -> None:
+def test_first_ends_the_other_edges_while_their_parents_keep_running(platform: Platform, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     platform.deploy(function({"early": {}, "late": {}, "c": {"after": ["late", "early"], "join": "first"}}))
     event = platform.send(data=script(late={"wait_for": str(gate)}, c={"input": True}))
@@ -182,11 +182,11 @@ def test_first_ends_the_other_edges_while_their_parents_run_on(platform: Platfor
     gate.touch()
     (run,) = platform.runs(event)
     assert (run["status"], statuses(run)["late"], attempts(run, "c")) == ("completed", "completed", 1)
-    assert run["output"]["c"]["steps"] == {"early": {"step": "early"}}  # what had ended when it started
+    assert run["output"]["c"]["steps"] == {"early": {"step": "early"}}  # the steps that had ended when it started
     assert run["steps"]["late"]["output"] == {"step": "late"}
 
 
-def test_first_ends_a_delay_that_nothing_needs_any_more(platform: Platform) -> None:
+def test_first_ends_a_delay_that_is_no_longer_needed(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": [{"step": "a", "wait": "1h"}, "a"], "join": "first"}}))
     (run,) = platform.runs(platform.send())
     assert edges(run, "b") == ["dead", "satisfied"]
@@ -196,7 +196,7 @@ def test_first_ends_a_delay_that_nothing_needs_any_more(platform: Platform) -> N
     assert platform.run(run["id"]) == run
 
 
-# --- many ------------------------------------------------------------------------------------------------------------
+# --- many steps ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("join", JOINS)
@@ -210,7 +210,7 @@ def test_twenty_parallel_steps_between_a_fan_out_and_a_fan_in(platform: Platform
         assert len(run["output"]["in"]["steps"]) == 21
 
 
-def test_the_output_of_a_run_is_that_of_its_completed_leaves(platform: Platform) -> None:
+def test_the_output_of_a_run_contains_the_outputs_of_its_completed_leaves(platform: Platform) -> None:
     skipped = {"after": {"step": "a", "if": FALSE}}
     steps = {"a": {}, "b": "a", "c": "a", "d": skipped, "e": "a", "f": {"after": {"step": "e", "on": "failure"}}}
     platform.deploy(function({**steps, "alone": {}}))

@@ -1,4 +1,4 @@
-"""What a step says: outputs that handlers return and programs print, their sizes, and the sizes of events."""
+"""Outputs: what handlers return and programs print, the limits on outputs, and the limits on events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_OUTPUT = MOST_EVENT = 256 * 1024
 
 
 def outcome(platform: Platform, event_id: str) -> Json:
-    """The step `a` of an event's only run."""
+    """The step `a` of the event's only run."""
     (run,) = platform.runs(event_id)
     return dict(run["steps"]["a"])
 
@@ -26,7 +26,7 @@ def log_of(step: Json) -> str:
 
 
 def outcomes(platform: Platform, rows: Iterable[Json], pass_time: str | None = None) -> list[Json]:
-    """The step `a` for each row of a table, which is the data of an event: one function has as many runs."""
+    """The step `a` for each row of a table. Each row is the data of one event, so one function has a run per row."""
     events = [platform.send(data=row) for row in rows]
     if pass_time is not None:
         platform.travel(pass_time)
@@ -34,7 +34,7 @@ def outcomes(platform: Platform, rows: Iterable[Json], pass_time: str | None = N
 
 
 def by_row(values: Iterable[str]) -> dict[str, str | bytes]:
-    """A handler that returns one of these Python expressions, by the row that its event names."""
+    """A handler that returns the value of one of these Python expressions; the event contains the row."""
     rows = "".join(f"    lambda: {value},\n" for value in values)
     body = f"ROWS = [\n{rows}]\n\ndef scripted(event, context):\n    return ROWS[event['event']['data']['row']]()\n"
     return {"steps/app.py": WRITES + body}
@@ -46,7 +46,7 @@ def by_row(values: Iterable[str]) -> dict[str, str | bytes]:
 RETURNED = [None, True, 0, 1.5, -(2**63), 2**64 - 1, "", "text", [], [1, [2]], {}, {"a": None}]
 
 
-def test_what_a_handler_returns_is_the_output(platform: Platform) -> None:
+def test_the_return_value_of_a_handler_is_the_output(platform: Platform) -> None:
     platform.deploy(function())
     steps = outcomes(platform, ({"script": {"a": [{"return": value}]}} for value in RETURNED))
     assert [(step["status"], step["output"]) for step in steps] == [("completed", value) for value in RETURNED]
@@ -62,17 +62,17 @@ RETURNS = "import os\ndef scripted(event, context):\n    return {}\n"
         ("{1, 2}", "not JSON"),
         ("float('nan')", "not JSON"),
         ("{'x': float('inf')}", "not JSON"),
-        ("'\\ud800'", ""),  # half a character
+        ("'\\ud800'", ""),  # half of a surrogate pair
         ("10 ** 400", "cannot be kept"),
         ("__import__('functools').reduce(lambda x, _: [x], range(5000), 0)", ""),
     ],
 )
-def test_a_return_value_that_is_no_json_is_a_failure(platform: Platform, value: str, says: str) -> None:
+def test_a_return_value_that_is_not_json_is_a_failure(platform: Platform, value: str, says: str) -> None:
     platform.deploy(function(), {"steps/app.py": RETURNS.format(value)})
     step = outcome(platform, platform.send())
     assert step["status"] == "failed"
     assert says in step["error"]["message"]
-    assert outcome(platform, platform.send())["status"] == "failed"  # and the platform is well
+    assert outcome(platform, platform.send())["status"] == "failed"  # and the platform still works
 
 
 WRITES = """
@@ -97,7 +97,7 @@ WRITTEN: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_python_values_are_written_as_lambda_writes_them(platform: Platform) -> None:
+def test_python_values_are_serialised_as_on_lambda(platform: Platform) -> None:
     platform.deploy(function(), by_row(value for value, _ in WRITTEN))
     steps = outcomes(platform, ({"row": row} for row in range(len(WRITTEN))))
     assert [(step["status"], step["output"]) for step in steps] == [("completed", output) for _, output in WRITTEN]
@@ -114,7 +114,7 @@ UNWRITABLE = [
 ]
 
 
-def test_what_lambda_cannot_write_is_the_same_error_everywhere(platform: Platform) -> None:
+def test_values_that_lambda_cannot_serialise_give_the_same_error_everywhere(platform: Platform) -> None:
     platform.deploy(function({"a": {"retries": {"attempts": 1}}}), by_row(value for value, _ in UNWRITABLE))
     steps = outcomes(platform, ({"row": row} for row in range(len(UNWRITABLE))), pass_time="1h")
     items = [f"Runtime.MarshalError: Unable to marshal response: {message}" for _, message in UNWRITABLE]
@@ -140,7 +140,7 @@ JAVASCRIPT: list[tuple[str, Any]] = [
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_javascript_values_are_written_as_lambda_writes_them(platform: Platform) -> None:
+def test_javascript_values_are_serialised_as_on_lambda(platform: Platform) -> None:
     rows = "".join(f"  () => ({value}),\n" for value, _ in JAVASCRIPT)
     code = f"const rows = [\n{rows}]\nexports.handler = async (event) => rows[event.event.data.row]()\n"
     platform.deploy(function(NODE), {"steps/index.js": code})
@@ -152,7 +152,7 @@ def test_javascript_values_are_written_as_lambda_writes_them(platform: Platform)
     "value", ["10n", "{ a: [1n] }", "(() => { const a = {}; a.a = a; return a })()", "{ toJSON() { throw 7 } }"]
 )
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_what_javascript_cannot_write_is_a_failure(platform: Platform, value: str) -> None:
+def test_javascript_values_that_cannot_be_serialised_are_a_failure(platform: Platform, value: str) -> None:
     code = f"exports.handler = async () => ({value})\n"
     platform.deploy(function(NODE), {"steps/index.js": code})
     step = outcome(platform, platform.send())
@@ -197,7 +197,7 @@ PROGRAM = {"a": {"path": "file://say.py", "runtime": {"type": "lambda"}}}
 
 
 def say(platform: Platform, expression: str, steps: Json = PROGRAM) -> Json:
-    """How the step of a program ends that writes these bytes (a Python expression) to stdout."""
+    """The ended step of a program that writes these bytes (a Python expression) to stdout."""
     platform.deploy(function(steps), {"say.py": f"import sys\nsys.stdout.buffer.write({expression})\n"})
     return outcome(platform, platform.send())
 
@@ -218,8 +218,8 @@ PRINTED: list[tuple[bytes, Any, str]] = [
     # text
     (b"hello\n", {"body": "hello"}, ""),
     (b"hello\nworld", {"body": "hello\nworld"}, ""),
-    (b"total:\n12\n", {"body": "total:\n12"}, ""),  # a number is no object
-    # a number only if it is held exactly
+    (b"total:\n12\n", {"body": "total:\n12"}, ""),  # a number is not an object
+    # a number, only if it is represented exactly
     (b"0.1", 0.1, ""),
     (b"1e5", 1e5, ""),
     (b"5e91234\n", {"body": "5e91234"}, ""),
@@ -235,13 +235,13 @@ PRINTED: list[tuple[bytes, Any, str]] = [
     (b'{"a": 1} and more', {"body": '{"a": 1} and more'}, ""),
     (b"", {"body": ""}, ""),
     (b"\n", {"body": ""}, ""),
-    (b"a\x00b\x1b[31mred\x07", {"body": "a\x00b\x1b[31mred\x07"}, ""),  # as it is, and nothing breaks
+    (b"a\x00b\x1b[31mred\x07", {"body": "a\x00b\x1b[31mred\x07"}, ""),  # unchanged
     (b"caf\xe9 \xff\xfe", {"body": "caf\ufffd \ufffd\ufffd"}, ""),
     (b'"\xff"', {"body": '"\ufffd"'}, ""),
 ]
 
 
-def test_what_a_program_prints_becomes_its_output(platform: Platform) -> None:
+def test_stdout_of_a_program_becomes_the_output(platform: Platform) -> None:
     code = f"import json, sys\nrows = {[printed for printed, _, _ in PRINTED]}\n"
     code += "sys.stdout.buffer.write(rows[json.load(sys.stdin)['event']['data']['row']])\n"
     platform.deploy(function(PROGRAM), {"say.py": code})
@@ -261,14 +261,14 @@ def test_what_a_program_prints_becomes_its_output(platform: Platform) -> None:
         ('b\'{"n": "\\\\ud800"}\'', "at /n has half of a character"),
     ],
 )
-def test_json_that_cannot_be_kept_as_it_is_is_a_final_failure(platform: Platform, printed: str, says: str) -> None:
+def test_json_that_cannot_be_stored_exactly_is_a_final_failure(platform: Platform, printed: str, says: str) -> None:
     retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
     step = say(platform, printed, retried)
     assert (step["status"], step["error"]["kind"], len(step["attempts"])) == ("failed", "invalid_output", 1)
     assert says in step["error"]["message"]
 
 
-def test_an_output_may_have_256_kib_and_no_byte_more(platform: Platform) -> None:
+def test_an_output_can_have_256_kib_but_not_one_byte_more(platform: Platform) -> None:
     retried = {"a": {**PROGRAM["a"], "retries": {"attempts": 2}}}
     step = say(platform, f"b'\"' + b'x' * {MOST_OUTPUT - 2} + b'\"'", retried)
     assert step["output"] == "x" * (MOST_OUTPUT - 2)
@@ -277,7 +277,7 @@ def test_an_output_may_have_256_kib_and_no_byte_more(platform: Platform) -> None
     assert "reference" in step["error"]["message"]
 
 
-def test_spaces_between_json_values_do_not_count(platform: Platform) -> None:
+def test_whitespace_between_json_values_does_not_count(platform: Platform) -> None:
     step = say(platform, f"b'[1,' + b' ' * {MOST_OUTPUT} + b'2]'")
     assert step["output"] == [1, 2]
 
@@ -310,7 +310,7 @@ HUNDRED_MB = "100_000_000"
         (f"(b'x' * 99 + b'\\n') * ({HUNDRED_MB} // 100) + b'{{\"ok\": true}}\\n'", None, {"ok": True}),
     ],
 )
-def test_a_program_that_prints_100_mb_is_no_burden(
+def test_a_program_that_prints_100_mb_does_not_use_the_servers_memory(
     platform: Platform, printed: str, kind: str | None, output: Any
 ) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -321,7 +321,7 @@ def test_a_program_that_prints_100_mb_is_no_burden(
     assert grown_mib < 60
 
 
-# --- sizes of events, and what is wrong with them ------------------------------------------------------------------
+# --- limits on events, and invalid events --------------------------------------------------------------------------
 
 
 def event_of(size: int, **fields: Any) -> Json:
@@ -330,7 +330,7 @@ def event_of(size: int, **fields: Any) -> Json:
     return {**empty, "data": {"text": "x" * (size - frame)}}
 
 
-def test_an_event_may_have_256_kib_and_no_byte_more(platform: Platform) -> None:
+def test_an_event_can_have_256_kib_but_not_one_byte_more(platform: Platform) -> None:
     platform.deploy(function())
     (event_id,) = platform.send_raw(json.dumps(event_of(MOST_EVENT)).encode())
     assert outcome(platform, event_id)["status"] == "completed"
@@ -340,7 +340,7 @@ def test_an_event_may_have_256_kib_and_no_byte_more(platform: Platform) -> None:
     assert "reference" in refused.value.errors[0]["message"]
 
 
-def test_one_event_that_is_too_large_keeps_the_whole_request_out(platform: Platform) -> None:
+def test_one_event_that_is_too_large_makes_the_whole_request_fail(platform: Platform) -> None:
     batch = [event_of(100), event_of(MOST_EVENT + 1), event_of(100)]
     with pytest.raises(Refused) as refused:
         platform.send_raw(json.dumps(batch).encode())
@@ -348,12 +348,12 @@ def test_one_event_that_is_too_large_keeps_the_whole_request_out(platform: Platf
     assert platform.events() == []
 
 
-def test_a_request_may_hold_many_large_events(platform: Platform) -> None:
+def test_a_request_can_contain_many_large_events(platform: Platform) -> None:
     platform.send_raw(json.dumps([event_of(MOST_EVENT) for _ in range(15)]).encode())
     assert len(platform.events()) == 15
 
 
-def test_every_error_of_a_request_is_named_with_its_place(platform: Platform) -> None:
+def test_every_error_of_a_request_has_an_index_and_a_pointer(platform: Platform) -> None:
     batch = [
         {"name": "fine"},
         {"nmae": "go"},
@@ -379,7 +379,7 @@ def test_every_error_of_a_request_is_named_with_its_place(platform: Platform) ->
      b'{"name": "go"}{"name": "go"}', b'{"name": "go", "data": {"n": 18446744073709551616}}', b"[" * 100_000,
      b'{"name": "go\\u0000"}', b'{"name": "go", "data": ' + b'{"a":' * 300 + b"1" + b"}" * 301],
 )  # fmt: skip
-def test_a_body_that_is_no_event_is_refused(platform: Platform, body: bytes) -> None:
+def test_a_body_that_is_not_an_event_is_refused(platform: Platform, body: bytes) -> None:
     with pytest.raises(Refused) as refused:
         platform.send_raw(body)
     assert refused.value.status == 400
@@ -388,7 +388,7 @@ def test_a_body_that_is_no_event_is_refused(platform: Platform, body: bytes) -> 
 
 
 @pytest.mark.parametrize("name", ["stepwell/run.completed", "stepwell/scheduled.timer", "stepwell/x", "stepwell/"])
-def test_the_engines_own_names_are_refused(platform: Platform, name: str) -> None:
+def test_reserved_event_names_are_refused(platform: Platform, name: str) -> None:
     with pytest.raises(Refused) as refused:
         platform.send(name)
     assert (refused.value.status, refused.value.errors[0]["pointer"]) == (400, "/name")

@@ -1,4 +1,4 @@
-"""How many steps run at a time, and that nobody has to wait for a flood of others."""
+"""How many steps run at a time, and that a flood of runs does not delay others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.behaviour.web import Site
 from tests.behaviour.words import Json, Platform, function
 
-# Says that it began, and ends once it gets hold of a token.
+# Reports that it has begun, and ends when it gets a token.
 NOTE = """
 import os, time
 def handler(event, context):
@@ -29,7 +29,7 @@ STEP = {"a": {"runtime": {"type": "lambda", "handler": "note.handler"}}}
 
 
 class Stage:
-    """Steps that have begun, and tokens that let them end."""
+    """Steps report here that they have begun, and get tokens that let them end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class Stage:
         return json.dumps([event] * count).encode()
 
     def begun(self, at_least: int = 0) -> list[str]:
-        """The functions of the steps that have begun, once so many have."""
+        """Waits until `at_least` steps have begun. Returns the functions of all steps that have begun."""
         deadline = time.monotonic() + 20
         while len(found := [file.name.partition("-")[0] for file in (self._folder / "begun").iterdir()]) < at_least:
             assert time.monotonic() < deadline, f"only these began: {found}"
@@ -55,8 +55,8 @@ class Stage:
 
 
 @pytest.mark.kind("an attempt that runs twice needs a second token")
-def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_path: Path) -> None:
-    """On one machine. On AWS nothing is queued here: all are started, and Lambda runs as many as the account may."""
+def test_the_number_of_running_steps_is_limited(platform: Platform, tmp_path: Path) -> None:
+    """Locally. On AWS the engine queues nothing: it starts all steps, and Lambda's concurrency is the limit."""
     stage, most = Stage(tmp_path), platform.parallelism
     platform.deploy(function(STEP), {"steps/note.py": NOTE})
     if platform.name == "aws":
@@ -75,8 +75,8 @@ def test_no_more_steps_run_at_a_time_than_are_allowed(platform: Platform, tmp_pa
     assert {run["status"] for run in platform.runs()} == {"completed"}
 
 
-def test_calls_that_wait_hold_up_no_programs(platform: Platform, site: Site, tmp_path: Path) -> None:
-    """http steps take no slot. On AWS there are none to take."""
+def test_waiting_http_steps_do_not_delay_programs(platform: Platform, site: Site, tmp_path: Path) -> None:
+    """http steps take no slot. On AWS there are no slots."""
     stage, many = Stage(tmp_path), 3 * platform.parallelism
     site.hold.clear()
     call: Json = {"a": {"path": "", "runtime": {"type": "http", "url": site.url}}}
@@ -95,7 +95,7 @@ def test_calls_that_wait_hold_up_no_programs(platform: Platform, site: Site, tmp
 
 
 @pytest.mark.kind("an attempt that runs twice needs a second token")
-def test_programs_that_work_hold_up_no_calls(platform: Platform, site: Site, tmp_path: Path) -> None:
+def test_running_programs_do_not_delay_http_steps(platform: Platform, site: Site, tmp_path: Path) -> None:
     stage, many = Stage(tmp_path), platform.parallelism
     call: Json = {"a": {"path": "", "runtime": {"type": "http", "url": site.url}}}
     platform.deploy(function(call, id="call", on="call"))
@@ -109,11 +109,11 @@ def test_programs_that_work_hold_up_no_calls(platform: Platform, site: Site, tmp
 
 
 @pytest.mark.kind("an attempt that runs twice needs a second token")
-def test_a_flood_of_one_function_does_not_starve_another(platform: Platform, tmp_path: Path) -> None:
+def test_many_runs_of_one_function_do_not_starve_another(platform: Platform, tmp_path: Path) -> None:
     stage, most = Stage(tmp_path), platform.parallelism
     for name in ("flood", "drop"):
         platform.deploy(function(STEP, id=name, on=name), {"steps/note.py": NOTE})
-    if platform.name == "aws":  # nobody waits here for anybody
+    if platform.name == "aws":  # the engine queues nothing there
         platform.send_raw(stage.events("flood", 6))
         platform.send_raw(stage.events("drop", 1))
         assert stage.begun(at_least=7).count("drop") == 1
@@ -126,6 +126,6 @@ def test_a_flood_of_one_function_does_not_starve_another(platform: Platform, tmp
     for ended in range(1, 7):
         stage.let_end(1)
         stage.begun(at_least=most + ended)
-    assert stage.begun().count("drop") == 3  # of the six that began since, as the two take turns
+    assert stage.begun().count("drop") == 3  # of the six that have begun since then: the functions take turns
     stage.let_end(40 + 3 - 6)
     assert {run["status"] for run in platform.runs()} == {"completed"}

@@ -1,4 +1,4 @@
-"""Steps that are programs: what is run, what it sees of the world, how it ends."""
+"""Steps that are programs: how the program is found, what it sees, and how it ends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Files = dict[str, str | bytes]
 
 
 def program(path: str = "file://step", command: list[str] | None = None, **fields: Any) -> Json:
-    """A function of one step that is a program."""
+    """A function with one step that is a program."""
     runtime = {"type": "lambda"} | ({"command": command} if command else {})
     return function({"a": {"path": path, "runtime": runtime, **fields}})
 
 
 def run_it(platform: Platform, definition: Json, files: Files, **event: Any) -> Json:
-    """How its step ends."""
+    """Runs the function, and returns the step when it has ended."""
     platform.deploy(definition, files)
     (run,) = platform.runs(platform.send(**event))
     return dict(run["steps"]["a"])
@@ -41,7 +41,7 @@ def message_of(step: Json) -> str:
     return str(step["error"]["message"])
 
 
-# --- what is run ---------------------------------------------------------------------------------------------------
+# --- which program is run ------------------------------------------------------------------------------------------
 
 SH = '#!/bin/sh\necho \'{"from": "sh"}\'\n'
 PY = 'print(\'{"from": "python"}\')\n'
@@ -75,8 +75,8 @@ def test_a_program_is_found_by_command_or_by_convention(
     assert (step["status"], step["output"]) == ("completed", {"from": by})
 
 
-def test_settings_of_lambda_keep_a_step_from_running_nowhere(platform: Platform) -> None:
-    """Its /tmp, network and traces are of AWS; the same definition runs on one machine."""
+def test_a_step_with_settings_for_lambda_runs_on_every_platform(platform: Platform) -> None:
+    """Settings such as /tmp size, network and tracing apply only to AWS. The same definition runs locally."""
     runtime = {"type": "lambda", "memory": 256, "ephemeral_storage": 1024, "vpc": True, "tracing": True}
     step = run_it(platform, function({"a": {"path": "file://step", "runtime": runtime}}), {"step/main.py": PY})
     assert (step["status"], step["output"]) == ("completed", {"from": "python"})
@@ -90,17 +90,17 @@ def test_settings_of_lambda_keep_a_step_from_running_nowhere(platform: Platform)
         (None, {"step/main.py": PY, "step/.venv/bin/python3": SH}, "name .venv in .stepwellignore"),
     ],
 )
-def test_the_steps_own_environment_comes_first(
+def test_the_steps_own_virtual_environment_comes_first_in_the_path(
     platform: Platform, command: list[str] | None, files: Files, cure: str
 ) -> None:
-    if platform.name == "aws":  # it works only on the machine that made it
+    if platform.name == "aws":  # a virtual environment works only on the machine that made it
         assert cure in refused_at_push(platform, program(command=command), files)
     else:
         assert run_it(platform, program(command=command), files)["output"] == {"from": "sh"}
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed")
-def test_a_program_may_be_compiled(platform: Platform, tmp_path: Path) -> None:
+def test_a_program_can_be_a_binary(platform: Platform, tmp_path: Path) -> None:
     source = '#include <stdio.h>\nint main(int n, char **words) { printf("[%d, %s]", n, words[1]); return 0; }\n'
     subprocess.run(["cc", "-x", "c", "-", "-o", tmp_path / "main"], input=source.encode(), check=True)
     step = run_it(platform, program(), {"step/main": (tmp_path / "main").read_bytes()}, data={"n": 1})
@@ -131,7 +131,7 @@ def test_a_step_with_nothing_to_run_is_refused(
 )
 def test_a_program_that_cannot_be_started_is_a_final_failure(platform: Platform, file: str | bytes, says: str) -> None:
     definition, files = program(command=["./it"], retries={"attempts": 2}), {"step/it": file}
-    if platform.name == "aws":  # a push looks at the program
+    if platform.name == "aws":  # a push already checks the program
         assert "./it" in refused_at_push(platform, definition, files)
         return
     step = run_it(platform, definition, {**files})
@@ -141,7 +141,7 @@ def test_a_program_that_cannot_be_started_is_a_final_failure(platform: Platform,
 
 # --- what it sees --------------------------------------------------------------------------------------------------
 
-# Prints what each of the three ways of reading the input gives.
+# Prints the input as read in each of the three ways.
 THREE_WAYS = """
 import json, os, sys
 argument, file = sys.argv[-1], os.environ["STEPWELL_INPUT"]
@@ -157,7 +157,7 @@ def test_a_program_gets_the_input_as_argument_on_stdin_and_in_a_file(platform: P
     assert step["output"] | {"size": 0} == {"same": True, "size": 0, "by_file": False, "n": "ü"}
 
 
-def test_an_input_of_more_than_96_kib_is_named_by_the_argument(platform: Platform) -> None:
+def test_above_96_kib_the_argument_names_a_file_with_the_input(platform: Platform) -> None:
     definition, files = program(command=["python3", "it.py"]), {"step/it.py": THREE_WAYS}
     frame = run_it(platform, definition, {**files}, data={"text": ""})["output"]["size"]
     for size, by_file in [(96 * 1024, False), (96 * 1024 + 1, True), (200 * 1024, True)]:
@@ -165,7 +165,7 @@ def test_an_input_of_more_than_96_kib_is_named_by_the_argument(platform: Platfor
         assert step["output"] == {"same": True, "size": size, "by_file": by_file, "n": None}
 
 
-OF_LAMBDA = ("AWS_", "_AWS_", "LAMBDA_", "_X_AMZN_", "_HANDLER")  # what Lambda itself says to a program
+OF_LAMBDA = ("AWS_", "_AWS_", "LAMBDA_", "_X_AMZN_", "_HANDLER")  # variables that Lambda itself sets
 
 SEES = """
 import json, os, stat, tempfile
@@ -188,7 +188,7 @@ def test_a_program_runs_in_its_code_folder_which_is_read_only(platform: Platform
 def test_a_programs_environment_is_minimal(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "x")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    script = "#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/environ\n"  # what it was given, not what the shell made of it
+    script = "#!/bin/sh\ntr '\\0' '\\n' < /proc/$$/environ\n"  # the original environment, before the shell changes it
     text = run_it(platform, program(env={"AB": "1"}), {"step/main.sh": script})["output"]["body"]
     given = {line.partition("=")[0] for line in text.splitlines()}
     needed, harmless = {"PATH", "HOME", "TMPDIR", "STEPWELL_INPUT", "AB"}, {"LANG", "PYTHONDONTWRITEBYTECODE"}
@@ -198,7 +198,7 @@ def test_a_programs_environment_is_minimal(platform: Platform, monkeypatch: pyte
     assert "AB=1" in text.splitlines()
 
 
-def test_a_secret_goes_before_the_environment_and_that_before_the_dotenv(platform: Platform) -> None:
+def test_secrets_override_env_and_env_overrides_dotenv(platform: Platform) -> None:
     platform.secret("V3", "secret")
     platform.secret("V4", "secret ü\n2")
     files: Files = {"step/main.py": SEES, "step/.env": "V1=dotenv\nV2=dotenv\nV3=dotenv\nHOME=/here\n"}
@@ -211,7 +211,7 @@ def test_a_secret_goes_before_the_environment_and_that_before_the_dotenv(platfor
 
 def test_a_secret_without_a_value_is_a_final_failure_that_names_it(platform: Platform) -> None:
     definition, files = program(secrets=["NO_SUCH_SECRET"], retries={"attempts": 2}), {"step/main.sh": SH}
-    if platform.name == "aws":  # tests/adapter/test_values.py has one whose value is taken away later
+    if platform.name == "aws":  # tests/adapter/test_values.py has a secret that is deleted later
         assert "NO_SUCH_SECRET" in refused_at_push(platform, definition, files)
         return
     step = run_it(platform, definition, {**files})
@@ -228,7 +228,7 @@ def test_each_attempt_has_a_temporary_folder_of_its_own(platform: Platform) -> N
     assert {s["mode"] for s in seen} == {0o700}
 
 
-def test_what_an_attempt_leaves_in_its_temporary_folder_is_removed(platform: Platform) -> None:
+def test_files_left_in_the_temporary_folder_are_removed(platform: Platform) -> None:
     left = Path(run_it(platform, program(), {"step/main.py": SEES})["output"]["temporary"])
     platform.restart()
     assert not left.exists()
@@ -246,11 +246,11 @@ def test_what_an_attempt_leaves_in_its_temporary_folder_is_removed(platform: Pla
         ("echo only text; exit 7", "exit code 7: only text"),
         ("kill -9 $$", "SIGKILL"),
         ("kill -TERM $$", "SIGTERM"),
-        ("kill -9 0", "SIGKILL"),  # its whole group
+        ("kill -9 0", "SIGKILL"),  # kills the whole process group
         ("printf 'a\\033[31mb\\007\\n' >&2; exit 1", "exit code 1: ab"),
     ],
 )
-def test_how_a_program_failed_is_in_its_error(platform: Platform, script: str, says: str) -> None:
+def test_the_error_describes_how_the_program_failed(platform: Platform, script: str, says: str) -> None:
     assert says in message_of(run_it(platform, program(), {"step/main.sh": f"#!/bin/sh\n{script}\n"}))
 
 
@@ -265,7 +265,7 @@ def test_how_a_program_failed_is_in_its_error(platform: Platform, script: str, s
         ("kill -9 $$", 3),
     ],
 )
-def test_a_program_is_tried_again_as_its_status_says(platform: Platform, script: str, attempts: int) -> None:
+def test_the_exit_status_decides_whether_a_program_is_retried(platform: Platform, script: str, attempts: int) -> None:
     platform.deploy(program(retries={"attempts": 2}), {"step/main.sh": f"#!/bin/sh\n{script}\n"})
     event_id = platform.send()
     platform.travel("3h")
@@ -290,7 +290,7 @@ def test_a_timeout_ends_the_program_and_all_its_children(platform: Platform, scr
 
 
 def ends(pid: int) -> bool:
-    """Whether a process that was killed is gone, in a moment at most. One that nobody has reaped yet is gone."""
+    """Whether a killed process is gone within a moment. A zombie counts as gone."""
     deadline = time.monotonic() + 5
     try:
         while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
@@ -304,14 +304,14 @@ def ends(pid: int) -> bool:
 LEAVES_A_CHILD = '#!/bin/sh\nsleep 600 &\necho "{\\"child\\": $!}"\n'
 
 
-def test_a_child_that_keeps_stdout_open_does_not_hold_the_step_up(platform: Platform) -> None:
+def test_a_child_that_keeps_stdout_open_does_not_delay_the_step(platform: Platform) -> None:
     step = run_it(platform, program(), {"step/main.sh": LEAVES_A_CHILD})
     assert step["status"] == "completed"
     assert ends(step["output"]["child"])
 
 
 def has_stubborn_child(pids: Path, timeout: str) -> Json:
-    """A function whose program and its child write their process ids, take no signal and never end."""
+    """A function whose program and child write their process ids, ignore all signals and never end."""
     script = f"trap '' TERM\nsh -c 'trap \"\" TERM; sleep 600' &\necho $! $$ > {pids}.new\nmv {pids}.new {pids}\nwait\n"
     return program(timeout=timeout, command=["sh", "-c", script])
 
@@ -325,7 +325,7 @@ def test_a_timeout_kills_the_whole_group(platform: Platform, tmp_path: Path) -> 
 
 
 def test_a_cancel_kills_the_whole_group(platform: Platform, tmp_path: Path) -> None:
-    """On AWS at the step's timeout, since nobody can stop a Lambda."""
+    """On AWS at the step's timeout, because a Lambda cannot be stopped."""
     pids = tmp_path / "pids"
     platform.deploy(has_stubborn_child(pids, {"local": "15m", "aws": "1s"}[platform.name]), {"step/empty": ""})
     run_id = platform.run_of(platform.send())
@@ -336,7 +336,7 @@ def test_a_cancel_kills_the_whole_group(platform: Platform, tmp_path: Path) -> N
     assert platform.run(run_id)["status"] == "cancelled"
 
 
-def test_a_program_that_reads_nothing_of_a_large_input_is_no_failure(platform: Platform) -> None:
+def test_a_program_does_not_have_to_read_a_large_input(platform: Platform) -> None:
     step = run_it(platform, program(), {"step/main.sh": "#!/bin/sh\nexec 0<&-\necho 1\n"}, data={"x": "y" * 250_000})
     assert step["output"] == 1
 
@@ -355,7 +355,7 @@ def test_each_attempt_has_its_log(platform: Platform) -> None:
 
 
 def test_a_log_can_be_read_while_the_attempt_runs(platform: Platform, tmp_path: Path) -> None:
-    """On AWS once it has ended: which log is an attempt's is known when its outcome comes."""
+    """On AWS when the attempt has ended: only its outcome tells which log it has."""
     gate = tmp_path / "gate"
     script = f"#!/bin/sh\necho begun >&2\nwhile [ ! -e {gate} ]; do sleep 0.02; done\necho 'ended' >&2\n"
     platform.deploy(program(), {"step/main.sh": script})
@@ -372,7 +372,7 @@ def test_a_log_can_be_read_while_the_attempt_runs(platform: Platform, tmp_path: 
     assert log(platform.wait(run_id, lambda run: run["status"] == "completed")) == "begun\nended\n"
 
 
-def test_a_log_is_cut_at_4_mib_and_says_so(platform: Platform) -> None:
+def test_a_log_is_cut_at_4_mib_with_a_note(platform: Platform) -> None:
     step = run_it(platform, program(), {"step/main.py": "import sys\nsys.stderr.write('x' * 5_000_000)\nprint(1)\n"})
     log = step["attempts"][0]["logs"]
     assert step["output"] == 1
@@ -381,7 +381,7 @@ def test_a_log_is_cut_at_4_mib_and_says_so(platform: Platform) -> None:
     assert len(log) < MOST_LOG + 200
 
 
-def test_nothing_in_a_log_breaks_its_reader(platform: Platform) -> None:
+def test_a_log_can_contain_any_bytes(platform: Platform) -> None:
     script = "import sys\nsys.stderr.buffer.write(bytes(range(256)) + '\\u2028'.encode())\nprint(1)\n"
     step = run_it(platform, program(), {"step/main.py": script})
     log = step["attempts"][0]["logs"]

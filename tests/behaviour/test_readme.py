@@ -1,4 +1,4 @@
-"""The list of rules beside the tests that pin them."""
+"""Checks the list of rules in README.md, and that no test skips a platform."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def test_the_list_of_rules_names_every_test_and_no_other() -> None:
+def test_the_readme_lists_every_test_and_no_others() -> None:
     listed = set(re.findall(r"`(\w+::\w+)`", (HERE / "README.md").read_text()))
     written = {
         f"{file.stem.removeprefix('test_')}::{name}"
@@ -21,14 +21,14 @@ def test_the_list_of_rules_names_every_test_and_no_other() -> None:
     assert listed - {"file::test"} == written
 
 
-# A machine may lack a program that a test starts. What else leaves out a test, or a platform, is found.
+# A machine may lack a program that a test starts. Other reasons to skip a test, or a platform, are detected.
 LEAVES_OUT = re.compile(
     r"mark\.(skip|xfail)\b|\b(skip|xfail|importorskip)\(|mark\.skipif\(\s*(?!shutil\.which\()|indirect=|\bparams=|isinstance\(platform"
 )
 
 
-def test_no_test_leaves_out_a_platform() -> None:
-    """Where one differs, its test says what it does instead; the last table names those."""
+def test_no_test_skips_a_platform() -> None:
+    """Where a platform differs, its test checks what it does instead. The last table of README.md lists these tests."""
     for file in HERE.glob("test_*.py"):
         found = LEAVES_OUT.search(file.read_text())
         assert file == Path(__file__) or not found, (file.name, found)
@@ -48,9 +48,9 @@ def test_no_test_leaves_out_a_platform() -> None:
         "    if isinstance(platform, LocalTestPlatform):",
     ],
 )
-def test_what_leaves_out_a_platform_is_found(code: str) -> None:
+def test_skipping_a_platform_is_detected(code: str) -> None:
     assert LEAVES_OUT.search(code)
 
 
-def test_a_program_that_a_machine_lacks_may_leave_out_a_test() -> None:
+def test_a_missing_program_can_skip_a_test() -> None:
     assert not LEAVES_OUT.search("@pytest.mark.skipif(shutil.which('node') is None, reason='node is not installed')")

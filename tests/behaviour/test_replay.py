@@ -1,4 +1,4 @@
-"""Replay: stored events run again, on one function; and lists of a time."""
+"""Replay: runs stored events again on one function. Also the lists of events and runs of a period."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ABROAD = {"name": "go", "id": "abroad", "data": {"n": 1}, "user": {"id": "ada"},
 
 
 def replay(platform: Platform, *events: str | Json, id: str = "r1", function: str = "f", **more: Any) -> list[Json]:
-    """What became of each event: stored ones by id, or whole ones."""
+    """Replays events, given by id or as a whole, and returns the result for each."""
     items = [{"id": event} if isinstance(event, str) else {"event": event} for event in events]
     answer = platform.api("POST", f"/v1/functions/{function}/replay", {"replay": id, "events": items, **more})
     assert (answer["replay"], answer["function_id"]) == (id, function)
@@ -29,11 +29,11 @@ def replay(platform: Platform, *events: str | Json, id: str = "r1", function: st
 
 
 def listed(platform: Platform, path: str) -> list[str]:
-    """The ids of a list, the oldest first."""
+    """The ids of a list, oldest first."""
     return [item["id"] for item in reversed(platform.api("GET", path)["data"])]
 
 
-# --- a replay is a run of its own ------------------------------------------------------------------------------------
+# --- a replay makes a separate run -----------------------------------------------------------------------------------
 
 
 def test_a_replay_runs_a_stored_event_again_on_one_function(platform: Platform) -> None:
@@ -51,7 +51,7 @@ def test_a_replay_runs_a_stored_event_again_on_one_function(platform: Platform) 
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_a_paused_function_replays_nothing(platform: Platform, drop: bool) -> None:
+def test_a_paused_function_refuses_replays(platform: Platform, drop: bool) -> None:
     platform.deploy(function())
     event = platform.send()
     platform.api("POST", "/v1/functions/f/pause", {"drop": drop})
@@ -64,7 +64,7 @@ def test_a_paused_function_replays_nothing(platform: Platform, drop: bool) -> No
     assert replay(platform, event)[0]["status"] == "started"
 
 
-def test_what_a_replay_has_run_does_not_run_again(platform: Platform) -> None:
+def test_the_same_replay_runs_an_event_only_once(platform: Platform) -> None:
     platform.deploy(function())
     events = [platform.send(data={"n": n}) for n in range(3)]
     assert [item["status"] for item in replay(platform, *events[:2])] == ["started", "started"]
@@ -77,14 +77,14 @@ def test_what_a_replay_has_run_does_not_run_again(platform: Platform) -> None:
     assert len(platform.runs()) == 9
 
 
-def test_an_unknown_event_is_named_and_holds_nobody_up(platform: Platform) -> None:
+def test_an_unknown_event_is_reported_and_does_not_stop_the_others(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send()
     done = replay(platform, "nobody sent this", event)
     assert [(item["status"], item["run_id"] is None) for item in done] == [("unknown event", True), ("started", False)]
 
 
-def test_an_event_of_a_user_who_was_erased_is_not_replayed(platform: Platform) -> None:
+def test_an_event_of_an_erased_user_is_not_replayed(platform: Platform) -> None:
     platform.deploy(function())
     erased, event = platform.send(user={"id": "ada"}), platform.send(user={"id": "bob"})
     platform.settle()
@@ -94,14 +94,14 @@ def test_an_event_of_a_user_who_was_erased_is_not_replayed(platform: Platform) -
     assert len(platform.runs(erased)) == 1
 
 
-def test_replays_start_in_the_order_in_which_they_are_asked_for(platform: Platform) -> None:
+def test_replays_start_in_the_order_of_the_request(platform: Platform) -> None:
     platform.deploy(function())
     events = [platform.send(data={"n": n}) for n in range(5)]
     replay(platform, *events)
     assert [run["event_id"] for run in platform.runs() if run["replay"]] == events
 
 
-def test_steps_know_the_replay_they_belong_to_and_other_runs_have_none(platform: Platform) -> None:
+def test_ctx_replay_is_set_only_in_replayed_runs(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": "a"}))
     event = platform.send(data=script(b={"input": True}))
     (first,) = platform.runs(event)
@@ -112,7 +112,7 @@ def test_steps_know_the_replay_they_belong_to_and_other_runs_have_none(platform:
     assert again["output"]["b"]["event"] == first["output"]["b"]["event"]
 
 
-def test_a_rerun_of_a_replay_is_of_that_replay_too(platform: Platform) -> None:
+def test_a_rerun_of_a_replayed_run_belongs_to_the_same_replay(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send(data=script(a={"input": True}))
     (done,) = replay(platform, event)
@@ -125,7 +125,7 @@ def test_a_rerun_of_a_replay_is_of_that_replay_too(platform: Platform) -> None:
     assert run["output"]["a"]["ctx"]["replay"] == "r1"
 
 
-def test_the_end_of_a_replayed_run_is_told_and_says_that_it_was_one(platform: Platform) -> None:
+def test_the_event_of_a_replayed_runs_end_names_the_replay(platform: Platform) -> None:
     platform.deploy(function())
     platform.deploy(function(on="stepwell/run.completed", id="watch"))
     event = platform.send()
@@ -140,7 +140,7 @@ def test_the_end_of_a_replayed_run_is_told_and_says_that_it_was_one(platform: Pl
 # --- which version ---------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_runs_on_the_live_version_or_on_the_one_that_is_named(platform: Platform) -> None:
+def test_a_replay_runs_on_the_live_version_or_on_a_given_one(platform: Platform) -> None:
     platform.deploy(function({"a": {}}))
     event = platform.send()
     platform.settle()
@@ -152,7 +152,7 @@ def test_a_replay_runs_on_the_live_version_or_on_the_one_that_is_named(platform:
     assert (runs["old"]["function_version"], list(runs["old"]["output"])) == (1, ["a"])
 
 
-def test_a_replay_on_an_old_version_gets_the_events_that_only_this_version_waits_for(platform: Platform) -> None:
+def test_a_replay_on_an_old_version_receives_the_events_that_only_this_version_waits_for(platform: Platform) -> None:
     paid = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": paid}}}))
     event = platform.send(data={"order": 7})
@@ -168,7 +168,7 @@ def test_a_replay_on_an_old_version_gets_the_events_that_only_this_version_waits
     assert platform.run(done["run_id"])["status"] == "completed"
 
 
-def test_there_must_be_such_a_function_and_version(platform: Platform) -> None:
+def test_an_unknown_function_or_version_is_refused(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send()
     with pytest.raises(Refused, match="there is no function 'nobody'") as refused:
@@ -180,10 +180,10 @@ def test_there_must_be_such_a_function_and_version(platform: Platform) -> None:
     assert len(platform.runs(event)) == 1
 
 
-# --- events of elsewhere ---------------------------------------------------------------------------------------------
+# --- events from other servers ---------------------------------------------------------------------------------------
 
 
-def test_an_event_of_another_server_is_kept_and_starts_this_one_function(platform: Platform) -> None:
+def test_an_event_from_another_server_is_stored_and_starts_only_this_function(platform: Platform) -> None:
     platform.deploy(function(id="f"))
     platform.deploy(function(id="g"))
     (done,) = replay(platform, {**ABROAD, "data": script(a={"input": True})})
@@ -196,7 +196,7 @@ def test_an_event_of_another_server_is_kept_and_starts_this_one_function(platfor
     assert platform.event(platform.send("other"))["replay"] is None
 
 
-def test_an_event_of_elsewhere_that_is_known_stays_as_it_is(platform: Platform) -> None:
+def test_an_event_from_another_server_does_not_change_a_stored_one(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send(data={"n": "ours"}, id="abroad")
     assert replay(platform, {**ABROAD, "data": {"n": "theirs"}})[0]["status"] == "started"
@@ -207,9 +207,7 @@ def test_an_event_of_elsewhere_that_is_known_stays_as_it_is(platform: Platform) 
 
 
 @pytest.mark.parametrize("match", [None, "async.data.n == event.data.n"])
-def test_a_replay_satisfies_no_wait_neither_before_nor_after_it_is_opened(
-    platform: Platform, match: str | None
-) -> None:
+def test_a_replayed_event_satisfies_no_earlier_or_later_wait(platform: Platform, match: str | None) -> None:
     waits = {"event": "go", "ttl": "1d", **({"match": match} if match else {})}
     platform.deploy(function(id="f"))
     steps = {"a": {"after": {"step": "$trigger", "wait": "1m"}}, "b": {"after": {"step": "a", "async": waits}}}
@@ -227,7 +225,7 @@ def test_a_replay_satisfies_no_wait_neither_before_nor_after_it_is_opened(
     assert platform.run(waiting)["steps"]["b"]["after"][0]["event_id"] == news
 
 
-def test_a_replayed_run_waits_for_what_comes_after_it_was_made(platform: Platform) -> None:
+def test_a_replayed_run_waits_only_for_later_events(platform: Platform) -> None:
     platform.deploy(function({"b": {"after": {"step": "$trigger", "async": {"event": "paid", "ttl": "1d"}}}}))
     event = platform.send()
     platform.send("paid")
@@ -240,8 +238,8 @@ def test_a_replayed_run_waits_for_what_comes_after_it_was_made(platform: Platfor
     assert platform.run(done["run_id"])["status"] == "completed"
 
 
-def test_the_engines_own_events_of_elsewhere_can_be_replayed(platform: Platform) -> None:
-    """A tick of a cron trigger, or how a run ended: senders may not use their names and ids, but a replay has them."""
+def test_engine_events_from_another_server_can_be_replayed(platform: Platform) -> None:
+    """Ticks of cron triggers, and ends of runs. Senders cannot use their names and ids, but a replay can."""
     platform.deploy(function(on={"cron": "0 0 1 1 *"}))
     tick = {"name": "stepwell/scheduled.timer", "id": "cron:f:29000000", "data": {"cron": "0 0 1 1 *"}, "ts": 1}
     replay(platform, tick)
@@ -277,7 +275,7 @@ def test_the_engines_own_events_of_elsewhere_can_be_replayed(platform: Platform)
         (b'{"replay": "r1", "events": [%b]}' % b",".join([b'{"id": "x"}'] * 101), "/events"),
     ],
 )
-def test_what_is_asked_wrongly_is_refused_with_its_place(platform: Platform, body: bytes, pointer: str) -> None:
+def test_an_invalid_request_is_refused_with_a_pointer(platform: Platform, body: bytes, pointer: str) -> None:
     platform.deploy(function())
     with pytest.raises(Refused) as refused:
         platform.http("POST", "/v1/functions/f/replay", body).json()
@@ -285,7 +283,7 @@ def test_what_is_asked_wrongly_is_refused_with_its_place(platform: Platform, bod
     assert platform.runs() == []
 
 
-def test_a_replay_that_is_too_large_or_no_json_is_refused(platform: Platform) -> None:
+def test_a_replay_that_is_too_large_or_not_json_is_refused(platform: Platform) -> None:
     platform.deploy(function())
     large = {**ABROAD, "data": {"text": "x" * 300_000}}
     with pytest.raises(Refused) as refused:
@@ -312,7 +310,7 @@ def test_runs_of_one_replay_are_listed(platform: Platform) -> None:
     assert listed(platform, "/v1/runs?replay=nobody") == []
 
 
-def test_lists_of_a_time_hold_what_was_accepted_or_made_then(platform: Platform) -> None:
+def test_lists_can_be_limited_to_a_period(platform: Platform) -> None:
     platform.deploy(function())
     events = []
     for n in range(6):
@@ -339,13 +337,13 @@ def test_lists_of_a_time_hold_what_was_accepted_or_made_then(platform: Platform)
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-11-23", "2026-11-23T10:00:00", "-1", "1e3", "9" * 16, "%00"])
-def test_a_time_that_is_none_is_refused(platform: Platform, time: str) -> None:
+def test_an_invalid_time_is_refused(platform: Platform, time: str) -> None:
     for path in ("/v1/events", "/v1/runs"):
         assert platform.http("GET", f"{path}?since={time}").status == 400
 
 
 @pytest.mark.parametrize("time", ["0", "9" * 15, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_any_time_may_be_asked_for(platform: Platform, time: str) -> None:
+def test_any_valid_time_is_accepted(platform: Platform, time: str) -> None:
     platform.deploy(function())
     event = platform.send()
     platform.settle()
@@ -358,12 +356,14 @@ def test_any_time_may_be_asked_for(platform: Platform, time: str) -> None:
 
 
 class Killed(BaseException):
-    """The command's process is gone."""
+    """The command's process has ended."""
 
 
 class Through:
-    """The client of the command, for a platform of the tests. `dies_after`: so many requests that start runs; of the
-    last, the server has done what it asks, and nobody hears the answer."""
+    """A client for the command that calls a platform of the tests.
+
+    `dies_after`: how many requests that start runs are made. The last one takes effect, but the answer is lost.
+    """
 
     def __init__(self, platform: Platform, url: str = "https://here", dies_after: int | None = None) -> None:
         self.url, self._platform, self._left = url, platform, dies_after
@@ -389,12 +389,12 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(redact: list[list[str]] | None = None, source: str = "https://here", **choice: Any) -> Plan:
-    rate = 1e6  # time is not what these tests are about
+    rate = 1e6  # these tests do not measure the rate
     return Plan(source, "https://here", Choice("f", **choice), 1, rate, redact or [])
 
 
 def replayed(platform: Platform, plan: Plan, source: Platform | None = None) -> list[Json]:
-    """The runs of a whole replay, in their order."""
+    """Runs a whole replay. Returns the runs in order."""
     journal = Journal.create("r1", asdict(plan))
     there, here = Through(source or platform, plan.source), Through(platform)
     Replaying("r1", plan, journal, there, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
@@ -402,7 +402,7 @@ def replayed(platform: Platform, plan: Plan, source: Platform | None = None) -> 
     return [platform.run(run_id) for run_id in listed(platform, "/v1/runs?replay=r1&limit=1000")]
 
 
-def test_the_command_takes_the_events_that_the_functions_triggers_name_and_mean(platform: Platform) -> None:
+def test_the_command_selects_the_events_that_match_the_functions_triggers(platform: Platform) -> None:
     triggers = [{"event": "go", "expression": "event.data.n > 1"}, {"event": "order/*"}]
     platform.deploy(function(on=triggers))
     sent = [platform.send("go", {"n": n}) for n in range(3)]
@@ -426,7 +426,7 @@ def test_the_command_takes_the_events_that_the_functions_triggers_name_and_mean(
         ({"until": 1}, []),
     ],
 )
-def test_the_command_takes_what_is_chosen(platform: Platform, choice: Json, taken: list[int]) -> None:
+def test_the_command_selects_events_by_its_options(platform: Platform, choice: Json, taken: list[int]) -> None:
     platform.deploy(function())
     acts = [script(), script(), script(a={"raise": "no"}), script(a={"raise": "no"})]
     users = ["ada", "bob", "ada", "bob"]
@@ -436,7 +436,7 @@ def test_the_command_takes_what_is_chosen(platform: Platform, choice: Json, take
     assert [run["event_id"] for run in replayed(platform, plan(**choice))] == [sent[n] for n in taken]
 
 
-def test_the_status_that_counts_is_that_of_the_latest_run(platform: Platform) -> None:
+def test_the_command_filters_by_the_status_of_the_latest_run(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send(data=script(a={"raise": "no"}))
     platform.settle()
@@ -446,7 +446,7 @@ def test_the_status_that_counts_is_that_of_the_latest_run(platform: Platform) ->
     assert replayed(platform, plan(status="failed")) == []
 
 
-def test_the_command_replays_the_ticks_of_its_own_cron_triggers(platform: Platform) -> None:
+def test_the_command_replays_the_ticks_of_the_functions_cron_triggers(platform: Platform) -> None:
     for id in ("f", "g"):
         platform.deploy(function(on={"cron": "0 * * * *"}, id=id))
     platform.travel("2h")
@@ -456,7 +456,7 @@ def test_the_command_replays_the_ticks_of_its_own_cron_triggers(platform: Platfo
 
 
 @pytest.mark.parametrize("dies_after", [1, 2])
-def test_a_command_that_is_killed_goes_on_and_starts_none_twice(
+def test_a_killed_command_continues_without_starting_runs_twice(
     platform: Platform, dies_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stepwell.cli.replay.execution._MOST", 3)
@@ -470,7 +470,7 @@ def test_a_command_that_is_killed_goes_on_and_starts_none_twice(
     with pytest.raises(InUse):
         Journal.open("r1")
     journal.close()
-    platform.send(data={"n": 9})  # what comes later is no part of it
+    platform.send(data={"n": 9})  # later events do not belong to the replay
     platform.restart()
     journal, here = Journal.open("r1"), Through(platform)
     Replaying("r1", plan(), journal, here, here, quiet=True).run(dry_run=False, ask=False)  # type: ignore[arg-type]
@@ -483,7 +483,7 @@ def test_a_command_that_is_killed_goes_on_and_starts_none_twice(
         Journal.open("r1")
 
 
-def test_events_of_one_server_run_on_another_without_what_is_redacted(platform: Platform) -> None:
+def test_events_of_one_server_run_on_another_without_redacted_fields(platform: Platform) -> None:
     platform.deploy(function(id="f"))
     platform.deploy(function(id="g"))
     data = {"card": {"number": "4242", "name": "Ada"}, "items": [{"price": 1}, {"price": 2}, 3]}
@@ -501,7 +501,7 @@ def test_events_of_one_server_run_on_another_without_what_is_redacted(platform: 
 
 
 class Abroad:
-    """Another server: it has the same events under other ids."""
+    """Another server with the same events under different ids."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform

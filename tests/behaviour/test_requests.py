@@ -1,4 +1,4 @@
-"""What a request with events may hold and how it may be written: how much, how deep, which ids, which encodings."""
+"""Requests with events: the limits on number and nesting, the ids, and the encodings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cloudevent(id: str, **more: object) -> Json:
 
 
 @pytest.mark.kind("a thousand events, each refused now and then, take minutes")
-def test_a_request_may_have_1000_events(platform: Platform) -> None:
+def test_a_request_can_have_1000_events(platform: Platform) -> None:
     events = [{"name": "go", "id": f"e{n}"} for n in range(1000)]
     assert ids(platform, orjson.dumps(events)) == [event["id"] for event in events]
     events = [{**event, "id": f"other-{event['id']}"} for event in [*events, *events[:1]]]
@@ -53,8 +53,8 @@ def test_a_request_may_have_1000_events(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("prefix", EngineId)
-def test_ids_that_begin_as_the_engines_own_are_refused(platform: Platform, prefix: str) -> None:
-    """However they are sent, so that nobody can make the engine's own event a duplicate."""
+def test_ids_with_reserved_prefixes_are_refused(platform: Platform, prefix: str) -> None:
+    """Applies to all ways of sending, so that a sender cannot turn an engine event into a duplicate."""
     platform.deploy(function(on="go"))
     events = [{"name": "go"}, {"name": "go", "id": f"{prefix}x"}]
     error = refused(platform, orjson.dumps(events))
@@ -76,12 +76,12 @@ def test_ids_that_begin_as_the_engines_own_are_refused(platform: Platform, prefi
     assert platform.events("go") == []
 
 
-def test_ids_of_senders_are_compared_as_they_are_written(platform: Platform) -> None:
+def test_reserved_prefixes_are_case_sensitive(platform: Platform) -> None:
     sent = ["Cron:x", " cron:x", "cron", "crons:x", "x cron:y", "RUN:x"]
     assert ids(platform, orjson.dumps([{"name": "go", "id": name} for name in sent])) == sent
 
 
-def test_the_engines_own_events_are_accepted_all_the_same(platform: Platform) -> None:
+def test_the_engine_can_use_reserved_prefixes(platform: Platform) -> None:
     platform.deploy(function(on="go"))
     platform.deploy(function(id="told", on="stepwell/run.completed"))
     platform.runs(platform.send("go"))
@@ -90,10 +90,10 @@ def test_the_engines_own_events_are_accepted_all_the_same(platform: Platform) ->
 
 
 @pytest.mark.kind("the last of many equal ids takes as many requests, of which some are refused each time")
-def test_events_whose_new_ids_are_the_same_are_all_accepted(
+def test_events_whose_generated_ids_collide_are_all_accepted(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the system's randomness were none; within a millisecond, new ids are equal then."""
+    """Simulates randomness that always returns the same bytes: new ids within a millisecond are then equal."""
     platform.deploy(function(on="go"))
     with monkeypatch.context() as broken:
         broken.setattr(os, "urandom", bytes)
@@ -110,7 +110,7 @@ def test_events_whose_new_ids_are_the_same_are_all_accepted(
 
 
 @pytest.mark.parametrize("levels", [129, 300, 1000, 100_000])
-def test_what_is_nested_more_than_128_deep_is_refused(platform: Platform, levels: int) -> None:
+def test_json_nested_more_than_128_levels_is_refused(platform: Platform, levels: int) -> None:
     deep = b'{"name":"go","data":%b%b}' % (b'{"a":' * (levels - 2) + b"{", b"}" * (levels - 1))
     for body in (deep, b'[{"name":"go"},%b]' % deep):
         error = refused(platform, body)
@@ -121,7 +121,7 @@ def test_what_is_nested_more_than_128_deep_is_refused(platform: Platform, levels
     assert platform.events("go") == []
 
 
-def test_an_event_may_have_128_levels(platform: Platform) -> None:
+def test_an_event_can_have_128_levels(platform: Platform) -> None:
     deep = b'{"name":"go","data":%b%b}' % (b'{"a":' * 126 + b"{", b"}" * 127)
     platform.deploy(function(on="go"))
     for body in (deep, b"[%b]" % deep, deep.replace(b'"name":"go"', b'"name":"go","id":"x"')):
@@ -130,7 +130,7 @@ def test_an_event_may_have_128_levels(platform: Platform) -> None:
         assert platform.event(event_id)["data"] == orjson.loads(deep)["data"]
 
 
-def test_bodies_of_the_api_are_read_within_the_same_limits(platform: Platform) -> None:
+def test_the_api_limits_nesting_in_the_same_way(platform: Platform) -> None:
     platform.deploy(function(on="go"))
     deep = b'{"replay":"r","events":%b%b}' % (b"[" * 300, b"]" * 300)
     for method, path in (
@@ -147,7 +147,7 @@ def test_bodies_of_the_api_are_read_within_the_same_limits(platform: Platform) -
     assert platform.http("PUT", "/v1/webhooks/w", packed, {"content-encoding": "br"}).status == 415
 
 
-def test_a_byte_order_mark_is_passed_over(platform: Platform) -> None:
+def test_a_byte_order_mark_is_ignored(platform: Platform) -> None:
     platform.api("PUT", "/v1/webhooks/w", {"event": "hook"})
     assert len(ids(platform, BOM + b'{"name":"go"}')) == 1
     assert len(ids(platform, BOM + b'[{"name":"go"},{"name":"go"}]')) == 2
@@ -172,7 +172,7 @@ def raw_deflate(body: bytes) -> bytes:
         ("identity", bytes),
     ],
 )
-def test_a_compressed_body_is_read(platform: Platform, encoding: str, pack: Callable[[bytes], bytes]) -> None:
+def test_a_compressed_body_is_decompressed(platform: Platform, encoding: str, pack: Callable[[bytes], bytes]) -> None:
     platform.api("PUT", "/v1/webhooks/w", {"event": "hook"})
     (event_id,) = ids(platform, pack(b'{"name":"go","data":{"n":1}}'), content_encoding=encoding)
     assert platform.event(event_id)["data"] == {"n": 1}
@@ -196,7 +196,7 @@ def test_a_compressed_body_is_read(platform: Platform, encoding: str, pack: Call
         ("gzip, gzip", b"x", 415, "'gzip, gzip'"),
     ],
 )
-def test_what_cannot_be_decompressed_is_refused(
+def test_a_body_that_cannot_be_decompressed_is_refused(
     platform: Platform, encoding: str, body: bytes, status: int, words: str
 ) -> None:
     platform.api("PUT", "/v1/webhooks/w", {"event": "hook"})

@@ -1,4 +1,4 @@
-"""Running again from a step: what had ended before it is kept, or edited."""
+"""Reruns from a step: the outputs of earlier steps are kept or edited."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ended(platform: Platform, event: str) -> Json:
 
 
 def rerun(platform: Platform, run: Json, step: str, outputs: Json | None = None) -> Json:
-    """The new run, once nothing moves any more."""
+    """Starts a rerun, settles, and returns the new run."""
     body = {"from_step": step, **({} if outputs is None else {"outputs": outputs})}
     answer = platform.api("POST", f"/v1/runs/{run['id']}/rerun", body)
     platform.settle()
@@ -28,14 +28,14 @@ def rerun(platform: Platform, run: Json, step: str, outputs: Json | None = None)
 
 
 def kept(run: Json) -> list[str]:
-    """The steps that did not run here."""
+    """The steps that were kept, and did not run."""
     return [step_id for step_id, step in run["steps"].items() if step.get("kept") and not step["attempts"]]
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_goes_on_from_a_step_with_the_earlier_outputs(platform: Platform) -> None:
+def test_a_rerun_starts_at_a_step_with_the_earlier_outputs(platform: Platform) -> None:
     platform.deploy(function(CHAIN))
     first = ended(platform, platform.send(data=script(a={"return": {"n": 1}}, b={"raise": "no"}, c=SEES)))
     assert statuses(first) == {"a": "completed", "b": "failed", "c": "cancelled"}
@@ -59,7 +59,7 @@ def scripted(event, context):
 MENDED_FILES: dict[str, str | bytes] = {"steps/app.py": MENDED_CODE}
 
 
-def test_kept_outputs_may_be_edited(platform: Platform) -> None:
+def test_kept_outputs_can_be_edited(platform: Platform) -> None:
     platform.deploy(function({**CHAIN, "d": {"after": {"step": "a", "if": "response.go"}}}))
     first = ended(platform, platform.send(data=script(a={"return": {"go": False}}, c=SEES)))
     assert statuses(first) == {"a": "completed", "b": "completed", "c": "completed", "d": "skipped"}
@@ -69,7 +69,7 @@ def test_kept_outputs_may_be_edited(platform: Platform) -> None:
     assert (statuses(run)["d"], kept(run)) == ("skipped", ["a", "b"])
 
 
-def test_from_the_first_step_with_nothing_edited_it_ends_like_the_first_run(platform: Platform) -> None:
+def test_a_rerun_from_the_first_step_without_edits_ends_like_the_first_run(platform: Platform) -> None:
     steps = {**CHAIN, "bad": {}, "cure": {"after": {"step": "bad", "on": "failure"}}, "end": {"after": ["c", "cure"]}}
     platform.deploy(function(steps))
     first = ended(platform, platform.send(data=script(bad={"raise": "no"})))
@@ -79,7 +79,7 @@ def test_from_the_first_step_with_nothing_edited_it_ends_like_the_first_run(plat
     assert run["steps"]["bad"]["error"] == first["steps"]["bad"]["error"]
 
 
-def test_a_step_that_was_skipped_starts_all_the_same(platform: Platform) -> None:
+def test_a_rerun_can_start_at_a_skipped_step(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "if": "false"}}, "c": "b"}))
     first = ended(platform, platform.send())
     assert statuses(first) == {"a": "completed", "b": "skipped", "c": "skipped"}
@@ -88,7 +88,7 @@ def test_a_step_that_was_skipped_starts_all_the_same(platform: Platform) -> None
     assert statuses(rerun(platform, first, "c")) == {"a": "completed", "b": "skipped", "c": "completed"}
 
 
-def test_a_handled_failure_is_kept_and_seen_as_an_error(platform: Platform) -> None:
+def test_a_handled_failure_is_kept_as_an_error(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "on": "failure"}}, "c": "b"}))
     first = ended(platform, platform.send(data=script(a={"raise": "no"}, c=SEES)))
     run = rerun(platform, first, "c")
@@ -109,7 +109,7 @@ def failed_while_another_step_waits(platform: Platform) -> Json:
     return first
 
 
-def test_what_had_not_ended_beside_the_step_runs_as_its_edges_say(platform: Platform) -> None:
+def test_parallel_steps_that_had_not_ended_run_by_their_edges(platform: Platform) -> None:
     run = rerun(platform, failed_while_another_step_waits(platform), "bad")
     assert statuses(run) == {"a": "completed", "bad": "completed", "late": "waiting", "end": "pending"}
     platform.travel("1h")
@@ -118,13 +118,13 @@ def test_what_had_not_ended_beside_the_step_runs_as_its_edges_say(platform: Plat
     assert sorted(run["output"]["end"]["steps"]) == ["a", "bad", "late"]
 
 
-def test_edges_of_kept_steps_are_decided_anew_by_the_edited_outputs(platform: Platform) -> None:
+def test_edges_of_kept_steps_are_evaluated_again_with_edited_outputs(platform: Platform) -> None:
     run = rerun(platform, failed_while_another_step_waits(platform), "bad", {"a": {"late": False}})
     assert statuses(run) == {"a": "completed", "bad": "completed", "late": "skipped", "end": "completed"}
     assert run["steps"]["bad"]["output"] == {"saw": {"late": False}}
 
 
-def test_a_step_sees_the_event_again_that_it_had_waited_for(platform: Platform) -> None:
+def test_a_step_gets_the_event_that_it_had_waited_for(platform: Platform) -> None:
     waits = {"step": "a", "async": {"event": "paid", "ttl": "1d"}}
     platform.deploy(function({"a": {}, "b": {"after": waits}}))
     event = platform.send(data=script(b=SEES))
@@ -150,7 +150,7 @@ def test_a_later_step_waits_for_a_new_event(platform: Platform) -> None:
     assert platform.run(run["id"])["status"] == "completed"
 
 
-def test_kept_outputs_may_be_large_and_many(platform: Platform) -> None:
+def test_kept_outputs_can_be_large_and_many(platform: Platform) -> None:
     many = {f"s{n}": {} for n in range(40)}
     platform.deploy(function({**many, "end": {"after": list(many)}}))
     data = script(
@@ -165,7 +165,7 @@ def test_kept_outputs_may_be_large_and_many(platform: Platform) -> None:
     assert (seen["s3"], len(kept(run))) == ("y" * 100_000, 40)
 
 
-def test_a_rerun_may_go_on_from_a_rerun(platform: Platform) -> None:
+def test_a_rerun_can_be_rerun(platform: Platform) -> None:
     platform.deploy(function(CHAIN))
     first = ended(platform, platform.send(data=script(a={"return": 1}, c=SEES)))
     second = rerun(platform, first, "b", {"a": 2})
@@ -174,7 +174,7 @@ def test_a_rerun_may_go_on_from_a_rerun(platform: Platform) -> None:
     assert kept(rerun(platform, third, "a")) == []
 
 
-def test_what_is_kept_survives_a_restart(platform: Platform) -> None:
+def test_kept_steps_survive_a_restart(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": "a", "c": {"after": {"step": "b", "wait": "1h"}}}))
     event = platform.send(data=script(a={"return": 5}, c=SEES))
     platform.settle()
@@ -187,14 +187,14 @@ def test_what_is_kept_survives_a_restart(platform: Platform) -> None:
     assert (run["status"], run["output"]["c"]["steps"]) == ("completed", {"a": 6, "b": {"step": "b"}})
 
 
-def test_an_open_run_can_be_gone_on_from_and_is_left_alone(platform: Platform) -> None:
+def test_an_open_run_can_be_rerun_and_is_not_changed(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1d"}}}))
     (first,) = platform.runs(platform.send())
     run = rerun(platform, first, "b")
     assert (run["status"], platform.run(first["id"])) == ("completed", first)
 
 
-def test_without_a_body_or_a_step_it_runs_from_the_start(platform: Platform) -> None:
+def test_a_rerun_without_a_body_or_a_step_runs_from_the_start(platform: Platform) -> None:
     platform.deploy(function(CHAIN))
     first = ended(platform, platform.send())
     for body in (None, {}, {"from_step": None, "outputs": None}):
@@ -204,7 +204,7 @@ def test_without_a_body_or_a_step_it_runs_from_the_start(platform: Platform) -> 
         assert platform.run(answer["id"])["output"] == first["output"]
 
 
-# --- what cannot be --------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 def refused(platform: Platform, run: Json, body: Any) -> tuple[int, str]:
@@ -214,7 +214,7 @@ def refused(platform: Platform, run: Json, body: Any) -> tuple[int, str]:
     return exception_info.value.status, error["message"]
 
 
-def test_what_the_live_version_has_not_is_refused_in_words(platform: Platform) -> None:
+def test_a_step_that_the_live_version_does_not_have_is_refused(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "x": {}, "b": "a"}))
     first = ended(platform, platform.send())
     platform.deploy(function({"a": {}, "x": {}, "b": "a", "new": "b"}))
@@ -228,7 +228,7 @@ def test_what_the_live_version_has_not_is_refused_in_words(platform: Platform) -
 
 
 @pytest.mark.parametrize("step", ["b", "c", "skipped", "nobody", ""])
-def test_only_outputs_of_kept_steps_that_completed_can_be_edited(platform: Platform, step: str) -> None:
+def test_only_outputs_of_completed_kept_steps_can_be_edited(platform: Platform, step: str) -> None:
     platform.deploy(function({**CHAIN, "skipped": {"after": {"step": "a", "if": "false"}}}))
     first = ended(platform, platform.send())
     status, message = refused(platform, first, {"from_step": "b", "outputs": {step: 1}})
@@ -247,7 +247,7 @@ def test_only_outputs_of_kept_steps_that_completed_can_be_edited(platform: Platf
         ({"from_step": "b", "outputs": {"a": "x" * 300_000}}, "256 KiB"),
     ],
 )
-def test_a_request_that_is_none_is_refused_with_its_place(platform: Platform, body: Any, message: str) -> None:
+def test_an_invalid_request_is_refused_with_a_pointer(platform: Platform, body: Any, message: str) -> None:
     platform.deploy(function(CHAIN))
     first = ended(platform, platform.send())
     status, text = refused(platform, first, body)
@@ -263,7 +263,7 @@ def test_a_request_that_is_none_is_refused_with_its_place(platform: Platform, bo
         (b'{"from_step": "b", "outputs": {"a": ' + b"[" * 5000 + b"]" * 5000 + b"}}", ""),
     ],
 )
-def test_a_body_that_cannot_be_kept_is_refused(platform: Platform, body: bytes, message: str) -> None:
+def test_outputs_that_cannot_be_stored_are_refused(platform: Platform, body: bytes, message: str) -> None:
     platform.deploy(function(CHAIN))
     first = ended(platform, platform.send())
     answer = platform.http("POST", f"/v1/runs/{first['id']}/rerun", body)

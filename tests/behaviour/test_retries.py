@@ -1,4 +1,4 @@
-"""Retries: which failures are tried again, when, and how often; and attempts that are lost."""
+"""Retries: which failures are retried, when, and how often; and lost attempts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def attempts(run: Json, step_id: str = "a") -> list[tuple[int, str]]:
 
 
 def until_next(run: Json, step_id: str = "a") -> timedelta:
-    """How long after the newest attempt's end the next one is due."""
+    """The time from the end of the newest attempt to the next one."""
     step = run["steps"][step_id]
     return moment(step["next_attempt_at"]) - moment(step["attempts"][-1]["ended_at"])
 
@@ -43,7 +43,7 @@ def test_a_step_is_retried_until_it_succeeds(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-def test_a_step_fails_for_good_after_its_last_retry(platform: Platform, retries: int) -> None:
+def test_a_step_fails_after_its_last_retry(platform: Platform, retries: int) -> None:
     platform.deploy(function({"a": retried(retries)}))
     (run,) = platform.runs(platform.send(data=script(a=NO)))
     platform.travel("1d")
@@ -52,7 +52,7 @@ def test_a_step_fails_for_good_after_its_last_retry(platform: Platform, retries:
     assert attempts(run) == [(n, "failed") for n in range(1, retries + 2)]
 
 
-def test_a_step_is_retried_four_times_if_it_does_not_say(platform: Platform) -> None:
+def test_a_step_is_retried_four_times_by_default(platform: Platform) -> None:
     definition = function({"a": {}})
     del definition["steps"]["a"]["retries"]
     platform.deploy(definition)
@@ -62,7 +62,7 @@ def test_a_step_is_retried_four_times_if_it_does_not_say(platform: Platform) -> 
 
 
 @pytest.mark.kind("an attempt may run twice")
-def test_retries_see_the_same_input_but_for_the_attempts_number(platform: Platform, tmp_path: Path) -> None:
+def test_retries_get_the_same_input_except_for_the_attempts_number(platform: Platform, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     code = f"""
 import json
@@ -79,7 +79,7 @@ def handler(event, context):
     inputs = [json.loads(line) for line in seen.read_text().splitlines()]
     assert [document["ctx"].pop("attempt") for document in inputs] == [1, 2, 3]
     for document in inputs:
-        document["ctx"].pop("token", None)  # of each attempt, on AWS
+        document["ctx"].pop("token", None)  # on AWS, each attempt has its own
     assert inputs[0] == inputs[1] == inputs[2]
     assert run["id"] == inputs[0]["ctx"]["run_id"]
 
@@ -88,7 +88,7 @@ def handler(event, context):
 
 
 @pytest.mark.parametrize("field", ["status", "statusCode"])
-def test_the_status_says_whether_another_try_may_help(platform: Platform, field: str) -> None:
+def test_the_status_decides_whether_a_failure_is_retried(platform: Platform, field: str) -> None:
     final, again = (400, 401, 404, 409, 422, 499), (408, 425, 429, 500, 502, 503, 599)
     platform.deploy(function({"a": retried(1)}))
     for status in (*final, *again):
@@ -97,7 +97,7 @@ def test_the_status_says_whether_another_try_may_help(platform: Platform, field:
     assert found == {**dict.fromkeys(final, "failed"), **dict.fromkeys(again, "retrying")}
 
 
-def test_what_is_no_status_of_a_failure_is_an_output(platform: Platform) -> None:
+def test_a_value_that_is_not_a_failure_status_is_an_output(platform: Platform) -> None:
     outputs = [{"status": 399}, {"status": 600}, {"status": "500"}, {"status": True}, {"status": 500.5}, [500], 500]
     platform.deploy(function({"a": retried(1)}))
     for output in outputs:
@@ -150,7 +150,7 @@ def test_a_timeout_is_retried_and_is_per_attempt(platform: Platform, tmp_path: P
         (0.25, timedelta(milliseconds=250)),
         ("90", timedelta(seconds=90)),
         ("1h30m", timedelta(minutes=90)),
-        (7200, timedelta(hours=2)),  # more than the backoff's maximum
+        (7200, timedelta(hours=2)),  # more than the maximum of the backoff
     ],
 )
 def test_retry_after_sets_the_delay_exactly(platform: Platform, value: object, delay: timedelta) -> None:
@@ -166,7 +166,7 @@ def test_retry_after_sets_the_delay_exactly(platform: Platform, value: object, d
     assert moment(run["steps"]["a"]["attempts"][1]["started_at"]) == START + delay
 
 
-def test_a_retry_after_that_makes_no_sense_is_passed_over(platform: Platform) -> None:
+def test_an_invalid_retry_after_is_ignored(platform: Platform) -> None:
     platform.deploy(function({"a": retried(2)}))
     values: list[object] = ["soon", -1, None, True, [1], {}]
     for value in values:
@@ -229,12 +229,12 @@ def test_a_retry_survives_a_restart(platform: Platform, downtime: str) -> None:
 
 
 def lose(platform: Platform, run_id: str, number: int) -> None:
-    """Take the server away while this attempt runs."""
+    """Stops the server while this attempt runs."""
     platform.wait(run_id, lambda run: (number, "running") in attempts(run))
     platform.restart()
 
 
-def test_a_lost_attempt_is_followed_at_once_and_does_not_count(platform: Platform, tmp_path: Path) -> None:
+def test_a_lost_attempt_is_repeated_at_once_and_does_not_count(platform: Platform, tmp_path: Path) -> None:
     platform.deploy(function({"a": retried(0), "b": "a"}))
     event = platform.send(data=script(a=[{"wait_for": str(tmp_path / "never")}, {"return": 2}]))
     run_id = platform.run_of(event)
@@ -259,7 +259,7 @@ def test_the_fourth_loss_of_a_step_is_a_final_failure(platform: Platform, tmp_pa
     assert run["output"]["b"]["errors"]["a"]["kind"] == "lost"
 
 
-def test_losses_and_failures_are_counted_apart(platform: Platform, tmp_path: Path) -> None:
+def test_losses_and_failures_are_counted_separately(platform: Platform, tmp_path: Path) -> None:
     hangs = {"wait_for": str(tmp_path / "never")}
     platform.deploy(function({"a": retried(1)}))
     event = platform.send(data=script(a=[hangs, NO, hangs, NO, {}]))
@@ -274,7 +274,7 @@ def test_losses_and_failures_are_counted_apart(platform: Platform, tmp_path: Pat
 
 
 def test_queued_attempts_are_not_lost(platform: Platform, tmp_path: Path) -> None:
-    """Only what ran when the server went away is closed; what had only been queued keeps its number."""
+    """Only attempts that were running when the server stopped are closed. Queued ones keep their numbers."""
     gate = tmp_path / "gate"
     platform.deploy(function({f"s{i}": {} for i in range(30)}))
     event = platform.send(data=script(**{f"s{i}": {"wait_for": str(gate)} for i in range(30)}))

@@ -1,4 +1,4 @@
-"""Routing: canary, promotion and rollback, pausing, deleting. Through the HTTP API, as people do it."""
+"""Routing: canaries, promotion and rollback, pausing, deleting; through the HTTP API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ONE, TWO = function({"a": {}}), function({"a": {}, "b": "a"})
 
 
 def two_versions(platform: Platform, weight: float = 0.3, **canary: object) -> None:
-    """Version 1 is live, version 2 its canary."""
+    """Makes version 1 live, and version 2 its canary."""
     platform.deploy(ONE)
     platform.deploy(TWO)
     change(platform, "rollback")
@@ -33,14 +33,14 @@ def versions_of(platform: Platform, *events: str) -> list[int]:
 
 
 def send(platform: Platform, count: int, users: int = 1, **data: object) -> list[str]:
-    """So many events, of so many users, one after the other."""
+    """Sends `count` events of `users` users in turn."""
     return [platform.send(user={"external_id": f"u{n % users}"}, data=data) for n in range(count)]
 
 
 # --- push ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_push_makes_a_version_live_and_tells_who_made_it(platform: Platform) -> None:
+def test_a_push_makes_a_version_live_and_stores_its_message(platform: Platform) -> None:
     pushed = platform.push(ONE, message="the first")
     assert (pushed["version"], pushed["routing"]["live"]) == (1, 1)
     (run,) = platform.runs(platform.send())
@@ -53,7 +53,7 @@ def test_a_push_makes_a_version_live_and_tells_who_made_it(platform: Platform) -
 
 
 def test_a_pushed_canary_survives_a_restart_and_is_rolled_back(platform: Platform) -> None:
-    assert platform.push(ONE, canary=0.2)["routing"]["canary"] is None  # there is nothing to compare it with
+    assert platform.push(ONE, canary=0.2)["routing"]["canary"] is None  # the first version cannot be a canary
     pushed = platform.push(TWO, canary=0.2, sticky="user.external_id", guard=True)
     canary = pushed["routing"]["canary"]
     expected = {"version": 2, "weight": 0.2, "sticky": "user.external_id", "guarded": True}
@@ -75,7 +75,7 @@ def test_a_push_to_a_paused_function_does_not_resume_it(platform: Platform) -> N
 @pytest.mark.parametrize(
     "release", [{"canary": 1.5}, {"canary": 0}, {"guard": True}, {"sticky": "user.id"}, {"canary": 0.1, "sticky": "("}]
 )
-def test_a_release_that_makes_no_sense_makes_no_version(platform: Platform, release: Json) -> None:
+def test_an_invalid_release_makes_no_version(platform: Platform, release: Json) -> None:
     platform.push(ONE)
     with pytest.raises(Refused):
         platform.push(TWO, **release)
@@ -84,7 +84,7 @@ def test_a_release_that_makes_no_sense_makes_no_version(platform: Platform, rele
 
 def archive(*members: tuple[str, str, int]) -> bytes:
     file = BytesIO()
-    with ZipFile(file, "w") as zip_file, warnings.catch_warnings(action="ignore"):  # of a name that is there twice
+    with ZipFile(file, "w") as zip_file, warnings.catch_warnings(action="ignore"):  # warns of a duplicate name
         for name, content, mode in members:
             info = ZipInfo(name)
             info.external_attr = mode << 16
@@ -114,11 +114,11 @@ ARCHIVES = {
         (archive(DEFINITION, MAIN, MAIN), "twice"),
         (archive(DEFINITION, MAIN, ("pipe", "", 0o010644)), "device"),
     ],
-    "aws": [(b"", "stepwell push --env"), (archive(DEFINITION, MAIN), "stepwell push --env")],  # which packages itself
+    "aws": [(b"", "stepwell push --env"), (archive(DEFINITION, MAIN), "stepwell push --env")],  # accepts no archives
 }
 
 
-def test_an_archive_that_is_not_taken_says_why(platform: Platform) -> None:
+def test_an_invalid_archive_is_refused_with_the_reason(platform: Platform) -> None:
     for body, words in ARCHIVES[platform.name]:
         answer = platform.http("POST", "/v1/functions", body, {"content-type": "application/zip"})
         assert answer.status == {"local": 400, "aws": 409}[platform.name]
@@ -126,16 +126,16 @@ def test_an_archive_that_is_not_taken_says_why(platform: Platform) -> None:
     assert platform.api("GET", "/v1/functions")["data"] == []
 
 
-def test_what_the_machine_cannot_run_is_refused_and_leaves_the_live_version(platform: Platform) -> None:
+def test_a_function_that_cannot_run_here_is_refused_and_the_live_version_stays(platform: Platform) -> None:
     platform.push(ONE)
     step: Json = {"local": {"runtime": {"type": "docker", "image": "x"}}, "aws": {"timeout": "16m"}}[platform.name]
     with pytest.raises(Refused) as refused:
         platform.push(function({"a": step}))
-    assert refused.value.status == {"local": 409, "aws": 400}[platform.name]  # AWS: before anything is sent
+    assert refused.value.status == {"local": 409, "aws": 400}[platform.name]  # on AWS, before anything is sent
     assert versions_of(platform, platform.send()) == [1]
 
 
-def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_starts(platform: Platform) -> None:
+def test_files_on_disk_do_not_undo_a_push_or_a_rollback_when_the_server_starts(platform: Platform) -> None:
     files: dict[str, str | bytes] = {"steps/app.py": SCRIPTED}
     platform.deploy(ONE, files)
     platform.push(TWO, canary=0.3)
@@ -145,11 +145,11 @@ def test_what_is_on_disk_does_not_undo_a_push_or_a_rollback_when_the_server_star
     change(platform, "promote")
     change(platform, "rollback")
     assert platform.deploy(ONE, files) == 1
-    assert platform.deploy(function({"c": {}}), files) == 3  # a change on disk is meant
+    assert platform.deploy(function({"c": {}}), files) == 3  # a change of the files does take effect
     platform.api("DELETE", "/v1/functions/f")
     platform.deploy(function({"c": {}}), files)
     live = [item["version"] for item in platform.api("GET", "/v1/functions")["data"]]
-    assert live == {"local": [], "aws": [3]}[platform.name]  # there it was a push, and meant
+    assert live == {"local": [], "aws": [3]}[platform.name]  # on AWS, deploying is an explicit push
     assert platform.push(function({"c": {}}), files)["version"] == 3
 
 
@@ -197,7 +197,7 @@ def test_the_version_is_chosen_first_and_then_its_triggers_decide(platform: Plat
     assert 0 < started < 8
 
 
-def test_runs_stay_on_their_version_to_the_end(platform: Platform) -> None:
+def test_runs_keep_their_version_until_they_end(platform: Platform) -> None:
     platform.deploy(ONE)
     slow = function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}})
     platform.deploy(slow)
@@ -216,7 +216,7 @@ def test_promote_makes_the_canary_live(platform: Platform) -> None:
     assert platform.api("GET", "/v1/functions/f/routing")["canary"] is None
 
 
-def test_rollback_takes_the_canary_away_and_then_goes_to_the_version_before(platform: Platform) -> None:
+def test_rollback_removes_the_canary_and_then_restores_the_previous_version(platform: Platform) -> None:
     two_versions(platform, 0.9)
     assert change(platform, "rollback")["live"] == 1
     assert versions_of(platform, *send(platform, 5)) == [1] * 5
@@ -232,7 +232,7 @@ def test_a_routing_survives_a_restart(platform: Platform) -> None:
     assert platform.api("GET", "/v1/functions/f/routing") == before
 
 
-def test_a_wait_of_a_canary_is_met(platform: Platform) -> None:
+def test_a_wait_of_a_canary_is_satisfied(platform: Platform) -> None:
     platform.deploy(ONE)
     wait = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
@@ -245,7 +245,7 @@ def test_a_wait_of_a_canary_is_met(platform: Platform) -> None:
     assert platform.run(run["id"])["status"] == "completed"
 
 
-def test_the_list_of_versions_tells_how_each_does(platform: Platform) -> None:
+def test_the_list_of_versions_contains_statistics(platform: Platform) -> None:
     two_versions(platform, 0.5, sticky="user.external_id")
     failing = script(a={"status": 400})["script"]
     runs = [run for event in send(platform, 12, users=12, script=failing) for run in platform.runs(event)]
@@ -285,7 +285,7 @@ def test_the_list_of_versions_tells_how_each_does(platform: Platform) -> None:
         ("POST", "pause", {"drop": "yes"}, 400),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_changes_nothing(
+def test_an_invalid_change_is_refused_and_changes_nothing(
     platform: Platform, method: str, path: str, body: object, status: int
 ) -> None:
     platform.deploy(ONE)
@@ -322,7 +322,7 @@ def test_while_paused_events_are_kept_and_routed_in_order_on_resume(platform: Pl
     assert len(platform.runs()) == 60
 
 
-def test_what_was_kept_is_routed_by_the_version_of_then(platform: Platform) -> None:
+def test_kept_events_are_routed_by_the_version_that_is_live_on_resume(platform: Platform) -> None:
     platform.deploy(ONE)
     change(platform, "pause")
     event = platform.send()
@@ -332,7 +332,7 @@ def test_what_was_kept_is_routed_by_the_version_of_then(platform: Platform) -> N
     assert versions_of(platform, event) == [2]
 
 
-def test_only_what_would_have_started_the_function_is_kept(platform: Platform) -> None:
+def test_only_events_that_would_have_started_the_function_are_kept(platform: Platform) -> None:
     platform.deploy(function(on={"event": "go", "expression": "data.n == 1"}))
     platform.deploy(function(id="other"))
     change(platform, "pause")
@@ -342,7 +342,7 @@ def test_only_what_would_have_started_the_function_is_kept(platform: Platform) -
     assert [run["event_id"] for run in platform.runs() if run["function_id"] == "f"] == events[:1]
 
 
-def test_open_runs_go_on_while_their_function_is_paused(platform: Platform) -> None:
+def test_open_runs_continue_while_their_function_is_paused(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
     (run,) = platform.runs(platform.send())
     change(platform, "pause")
@@ -350,7 +350,7 @@ def test_open_runs_go_on_while_their_function_is_paused(platform: Platform) -> N
     assert platform.run(run["id"])["status"] == "completed"
 
 
-def test_a_pause_may_drop_events_and_says_so(platform: Platform) -> None:
+def test_a_pause_can_drop_events_and_the_events_show_it(platform: Platform) -> None:
     platform.deploy(ONE)
     assert change(platform, "pause", {"drop": True})["state"] == "dropping"
     event = platform.send()
@@ -362,7 +362,7 @@ def test_a_pause_may_drop_events_and_says_so(platform: Platform) -> None:
     assert versions_of(platform, platform.send()) == [1]
 
 
-def test_of_ticks_in_a_pause_only_the_latest_runs(platform: Platform) -> None:
+def test_only_the_latest_tick_during_a_pause_runs(platform: Platform) -> None:
     platform.deploy(function(on={"cron": "0 * * * *"}))
     change(platform, "pause")
     platform.travel("5h")
@@ -397,7 +397,7 @@ def test_a_rerun_is_possible_while_paused(platform: Platform) -> None:
 # --- delete ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_function_starts_nothing_and_its_open_runs_go_on(platform: Platform) -> None:
+def test_a_deleted_function_starts_nothing_and_its_open_runs_continue(platform: Platform) -> None:
     platform.deploy(
         function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}, on=[{"event": "go"}, {"cron": "0 * * * *"}])
     )
@@ -411,7 +411,7 @@ def test_a_deleted_function_starts_nothing_and_its_open_runs_go_on(platform: Pla
     assert platform.run(run["id"])["status"] == "completed"
 
 
-def test_open_runs_may_be_cancelled_with_their_function(platform: Platform) -> None:
+def test_open_runs_can_be_cancelled_with_their_function(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}))
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "wait": "1h"}}}, id="other"))
     platform.runs(platform.send())
@@ -419,7 +419,7 @@ def test_open_runs_may_be_cancelled_with_their_function(platform: Platform) -> N
     assert {run["function_id"]: run["status"] for run in platform.runs()} == {"f": "cancelled", "other": "running"}
 
 
-def test_a_function_that_comes_back_goes_on_with_the_next_number(platform: Platform) -> None:
+def test_a_deleted_function_that_is_pushed_again_gets_the_next_version_number(platform: Platform) -> None:
     platform.deploy(ONE)
     platform.deploy(TWO)
     change(platform, "pause")
@@ -428,7 +428,7 @@ def test_a_function_that_comes_back_goes_on_with_the_next_number(platform: Platf
     platform.settle()
     assert platform.deploy(function({"a": {}, "c": "a"})) == 3
     assert versions_of(platform, platform.send()) == [3]
-    assert len(platform.runs()) == 1  # what was kept is forgotten
+    assert len(platform.runs()) == 1  # events kept before the deletion are dropped
 
 
 def test_deleting_again_changes_nothing(platform: Platform) -> None:
@@ -449,10 +449,10 @@ def judged(platform: Platform, count: int, **script_of_two: Json) -> None:
     platform.settle()
 
 
-def test_a_guarded_canary_that_fails_is_rolled_back_by_itself(platform: Platform) -> None:
+def test_a_guarded_canary_that_fails_is_rolled_back_automatically(platform: Platform) -> None:
     platform.deploy(function(id="listener", on="stepwell/function.rolled_back"))
     two_versions(platform, 0.5, guard=True)
-    judged(platform, 60, b={"status": 400})  # version 1 has no such step
+    judged(platform, 60, b={"status": 400})  # version 1 does not have this step
     assert platform.api("GET", "/v1/functions/f/routing")["canary"]["guarded"] is True
     platform.travel("2m")
     assert platform.api("GET", "/v1/functions/f/routing")["canary"] is None
@@ -467,11 +467,11 @@ def test_a_guarded_canary_that_fails_is_rolled_back_by_itself(platform: Platform
     assert versions_of(platform, platform.send()) == [1]
 
 
-def test_a_guarded_canary_that_holds_is_promoted_step_by_step(platform: Platform) -> None:
+def test_a_guarded_canary_that_succeeds_is_promoted_step_by_step(platform: Platform) -> None:
     two_versions(platform, 0.5, guard=True)
     judged(platform, 60)
     platform.travel("5m")
-    assert platform.api("GET", "/v1/functions/f/routing")["canary"]["weight"] == 0.5  # it is too early
+    assert platform.api("GET", "/v1/functions/f/routing")["canary"]["weight"] == 0.5  # too early for the next step
     judged(platform, 30)
     platform.travel("6m")
     routing = platform.api("GET", "/v1/functions/f/routing")

@@ -1,4 +1,4 @@
-"""The events that the engine sends itself when a run ends."""
+"""The events that the engine emits when a run ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def end_events(platform: Platform) -> list[str]:
         (NO, "failed", {"step": "a", "kind": "exception", "message": "RuntimeError: no", "status": None}),
     ],
 )
-def test_the_end_of_a_run_is_an_event(platform: Platform, act: Json, status: str, error: Json | None) -> None:
+def test_the_end_of_a_run_emits_an_event(platform: Platform, act: Json, status: str, error: Json | None) -> None:
     version = platform.deploy(function(id="f"))
     event = platform.send(data=script(a=act), user={"external_id": "u-1"})
     (run,) = platform.runs(event)
@@ -38,7 +38,7 @@ def test_the_end_of_a_run_is_an_event(platform: Platform, act: Json, status: str
     assert moment(end["accepted_at"]) == START
 
 
-def test_a_cancelled_run_is_an_event(platform: Platform) -> None:
+def test_a_cancelled_run_emits_an_event(platform: Platform) -> None:
     platform.deploy(function())
     run_id = platform.run_of(platform.send(data=script(a={"wait_for": "/nonexistent"})))
     platform.wait(run_id, has("a", "running"))
@@ -46,16 +46,16 @@ def test_a_cancelled_run_is_an_event(platform: Platform) -> None:
     platform.settle()
     (end,) = platform.events("stepwell/run.cancelled")
     assert (end["data"]["run_id"], end["data"]["error"]) == (run_id, None)
-    assert "cancelled_by" not in end["data"], "no event did"
+    assert "cancelled_by" not in end["data"], "the run was not cancelled by an event"
 
 
-def test_a_run_without_a_step_that_ran_ends_with_an_event_too(platform: Platform) -> None:
+def test_a_run_whose_steps_were_all_skipped_emits_an_event(platform: Platform) -> None:
     platform.deploy(function({"a": {"after": {"step": "$trigger", "if": "false"}}}))
     platform.runs(platform.send())
     assert end_events(platform) == ["stepwell/run.completed"]
 
 
-def test_each_run_ends_with_one_event_whatever_happens(platform: Platform) -> None:
+def test_each_run_emits_exactly_one_end_event(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": {}}))
     platform.runs(platform.send(data=script(a=NO, b=NO)))
     platform.restart()
@@ -78,7 +78,7 @@ def test_a_function_can_be_triggered_by_the_end_of_a_run(platform: Platform, sta
     assert (watcher["function_id"], watcher["status"]) == ("watcher", "completed")
 
 
-def test_a_run_that_the_end_of_a_run_started_emits_no_event(platform: Platform) -> None:
+def test_a_run_that_an_end_event_started_emits_no_event(platform: Platform) -> None:
     platform.deploy(function(id="watched"))
     platform.deploy(function(id="watcher", on=[{"event": "stepwell/run.completed"}, {"event": "stepwell/run.failed"}]))
     platform.send()
@@ -86,7 +86,7 @@ def test_a_run_that_the_end_of_a_run_started_emits_no_event(platform: Platform) 
     assert end_events(platform) == ["stepwell/run.completed"]
 
 
-def test_a_function_that_fails_on_failures_makes_no_loop(platform: Platform) -> None:
+def test_a_function_that_starts_on_failures_and_fails_causes_no_loop(platform: Platform) -> None:
     code = "def handler(event, context):\n    raise ValueError(event['event']['name'])\n"
     steps = {"a": {"runtime": {"type": "lambda", "handler": "fails.handler"}}}
     platform.deploy(function(steps, on=[{"event": "go"}, {"event": "stepwell/run.failed"}]), {"steps/fails.py": code})
@@ -95,7 +95,7 @@ def test_a_function_that_fails_on_failures_makes_no_loop(platform: Platform) -> 
     assert end_events(platform) == ["stepwell/run.failed"]
 
 
-def test_a_rerun_of_a_watcher_emits_no_event_either(platform: Platform) -> None:
+def test_a_rerun_of_a_run_that_an_end_event_started_emits_no_event(platform: Platform) -> None:
     platform.deploy(function(id="watched"))
     platform.deploy(function(id="watcher", on="stepwell/run.completed"))
     platform.send()
@@ -110,22 +110,22 @@ def test_a_function_can_await_the_end_of_another_functions_run(platform: Platfor
     match = "async.data.function_id == 'worker' && async.data.event_id == response.sent"
     wait = {"event": "stepwell/run.completed", "match": match, "ttl": "1h"}
     platform.deploy(function({"order": {}, "use": {"after": {"step": "order", "async": wait}}}, id="waiter"))
-    other, mine = platform.send("work"), "work-2"
-    event = platform.send(data=script(order={"return": {"sent": mine}}, use={"input": True}))
+    other, awaited = platform.send("work"), "work-2"
+    event = platform.send(data=script(order={"return": {"sent": awaited}}, use={"input": True}))
     (run,) = platform.runs(event)
-    platform.travel("10m")  # the other worker's run ends
+    platform.travel("10m")  # the run of the other worker ends
     assert platform.runs(other)[0]["status"] == "completed"
     assert statuses(platform.run(run["id"]))["use"] == "waiting"
-    platform.send("work", id=mine)
+    platform.send("work", id=awaited)
     platform.travel("10m")
     run = platform.run(run["id"])
     assert run["status"] == "completed"
-    worker = platform.runs(mine)[0]
+    worker = platform.runs(awaited)[0]
     assert run["output"]["use"]["async"]["data"]["run_id"] == worker["id"]
 
 
-def test_a_wait_is_not_met_by_the_end_of_its_own_run(platform: Platform) -> None:
-    """A run cannot wait for itself: it ends after its waits."""
+def test_a_wait_is_not_satisfied_by_the_end_of_its_own_run(platform: Platform) -> None:
+    """A run that waits for its own end would wait forever: it cannot end before its waits."""
     wait = {"event": "stepwell/run.completed", "ttl": "1h", "onTimeout": True}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
     (run,) = platform.runs(platform.send())

@@ -1,4 +1,4 @@
-"""Scripted steps that are answered in the test's own process are answered as the real runners answer them."""
+"""Scripted steps that run in the test's own process behave as in the real runners."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VARYING = ("run_id", "idempotency_key", "started_at", "ended_at", "queued_at", "
 
 
 def steps_of_a_run(platform: Any, deployable: Any) -> Any:
-    """What a run shows of its steps, but for ids and times."""
+    """What a run shows of its steps, without ids and times."""
     platform.deploy(deployable)
     (run,) = platform.runs(platform.send(data=script(**ACTS), id="the-event"))
     return _without_varying(run["steps"])
@@ -44,19 +44,19 @@ def _without_varying(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ACTS)
-def test_what_only_answers_needs_no_process(name: str) -> None:
+def test_a_step_that_only_returns_needs_no_process(name: str) -> None:
     event = {"data": script(**{name: ACTS[name]})}
     assert answers(json.dumps({"event": event, "ctx": {"step_id": name, "attempt": 1}}).encode())
 
 
 @pytest.mark.parametrize("act", ["log", "wait_for", "raise", "crash", "sleep", "size"])
-def test_what_does_more_needs_one(act: str) -> None:
+def test_a_step_that_does_more_runs_in_a_process(act: str) -> None:
     event = {"data": script(a=[{}, {act: 1}])}
     assert not answers(json.dumps({"event": event, "ctx": {"step_id": "a", "attempt": 2}}).encode())
 
 
 @pytest.mark.kind("what is shown of attempts is compared")
-def test_a_run_shows_what_it_shows_with_real_steps(
+def test_a_run_looks_the_same_as_with_real_steps(
     platform: Platform, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     answered = steps_of_a_run(platform, DEFINITION)

@@ -1,4 +1,4 @@
-"""Clients of Inngest's event API: what they send is accepted, and makes no second event when it comes again."""
+"""Clients of Inngest's event API: their requests are accepted, and a repeated request makes no second event."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def send(platform: Platform, seed: str, *events: Json) -> list[str]:
 
 
 def event(n: int = 0, **fields: object) -> Json:
-    """As Inngest's SDKs write it."""
+    """An event in the form that Inngest's SDKs send."""
     return {"name": "go", "data": {"n": n}, "ts": 1780308030000, **fields}
 
 
-def test_a_request_that_is_sent_again_makes_no_second_events(platform: Platform) -> None:
+def test_a_repeated_request_makes_no_second_events(platform: Platform) -> None:
     platform.deploy(function())
     first = send(platform, SEED, event(1), event(2))
     assert send(platform, SEED, event(1), event(2)) == first
@@ -33,13 +33,13 @@ def test_a_request_that_is_sent_again_makes_no_second_events(platform: Platform)
     assert len(platform.runs()) == 2
 
 
-def test_another_seed_makes_other_ids_and_the_last_one_has_a_next(platform: Platform) -> None:
+def test_a_different_seed_gives_different_ids_and_the_largest_one_wraps_around(platform: Platform) -> None:
     ids = [*send(platform, SEED, event(), event()), *send(platform, LAST, event(), event())]
     assert len(set(ids)) == 4
     assert len(platform.events("go")) == 4
 
 
-def test_an_id_that_an_event_has_goes_before_the_seed(platform: Platform) -> None:
+def test_an_events_own_id_overrides_the_seed(platform: Platform) -> None:
     assert send(platform, SEED, event(id="mine"), event())[0] == "mine"
 
 
@@ -56,6 +56,6 @@ def test_an_id_that_an_event_has_goes_before_the_seed(platform: Platform) -> Non
         f"999999999999999,{SEED[14:]}",  # more than 48 bits
     ],
 )
-def test_a_seed_that_is_none_is_ignored(platform: Platform, seed: str) -> None:
+def test_an_invalid_seed_is_ignored(platform: Platform, seed: str) -> None:
     assert send(platform, seed, event()) != send(platform, seed, event())
     assert len(platform.events("go")) == 2

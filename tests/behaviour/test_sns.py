@@ -1,4 +1,4 @@
-"""Webhooks of Amazon SNS: messages that it signed, and subscriptions that it asks to confirm."""
+"""Webhooks of Amazon SNS: signed messages, and confirmation of subscriptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def post(platform: Platform, message: Json) -> Answer:
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
-def test_a_message_that_sns_signed_is_an_event_once(platform: Platform, sns: SnsHost, version: str) -> None:
+def test_a_signed_message_becomes_one_event(platform: Platform, sns: SnsHost, version: str) -> None:
     put(platform)
     message = sns.message(version=version, Subject="An order", Message="line 1\nline 2: é")
     answer = post(platform, message)
@@ -44,10 +44,10 @@ def test_a_message_that_sns_signed_is_an_event_once(platform: Platform, sns: Sns
     assert post(platform, sns.message(version=version)).status == 200
     assert len(platform.events("sns/Notification")) == 2
     fetched = [path for host, path in sns.asked if path]
-    assert fetched == [sns.certificate_url.removeprefix(f"https://{HOST}")], "a certificate is fetched once"
+    assert fetched == [sns.certificate_url.removeprefix(f"https://{HOST}")], "the certificate is fetched once"
 
 
-def test_what_sns_did_not_sign_so_is_refused(platform: Platform, sns: SnsHost) -> None:
+def test_a_message_with_a_wrong_signature_is_refused(platform: Platform, sns: SnsHost) -> None:
     put(platform)
     right = sns.message()
     for change in (
@@ -70,7 +70,7 @@ def test_what_sns_did_not_sign_so_is_refused(platform: Platform, sns: SnsHost) -
     assert platform.events() == []
 
 
-def test_a_message_of_another_topic_or_of_long_ago_is_refused(platform: Platform, sns: SnsHost) -> None:
+def test_a_message_of_another_topic_or_an_old_message_is_refused(platform: Platform, sns: SnsHost) -> None:
     put(platform, topics=[f"{TOPIC}-*"])
     assert "may not send here" in orjson.loads(post(platform, sns.message()).body)["detail"]
     assert post(platform, sns.message(TopicArn=f"{TOPIC}-eu")).status == 200
@@ -82,7 +82,7 @@ def test_a_message_of_another_topic_or_of_long_ago_is_refused(platform: Platform
     "url",
     [
         "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0a.pem",
-        "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0a.pem",  # not the topic's region
+        "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0a.pem",  # not the region of the topic
         "https://evil.example/SimpleNotificationService-0a.pem",
         "https://sns.eu-west-1.amazonaws.com.evil.example/SimpleNotificationService-0a.pem",
         "https://sns.eu-west-1.amazonaws.com@evil.example/SimpleNotificationService-0a.pem",
@@ -98,17 +98,17 @@ def test_a_message_of_another_topic_or_of_long_ago_is_refused(platform: Platform
         "",
     ],
 )
-def test_a_certificate_is_fetched_from_nobody_else(platform: Platform, sns: SnsHost, url: str) -> None:
+def test_certificates_are_fetched_only_from_sns(platform: Platform, sns: SnsHost, url: str) -> None:
     put(platform)
     assert post(platform, sns.message(SigningCertURL=url)).status == 401
     assert sns.asked == []
 
 
-def test_a_subscription_is_confirmed_if_the_rule_says_so(platform: Platform, sns: SnsHost) -> None:
+def test_a_subscription_is_confirmed_if_the_rule_allows_it(platform: Platform, sns: SnsHost) -> None:
     put(platform)
     asked = sns.message("SubscriptionConfirmation")
     assert len(post(platform, asked).json()["ids"]) == 1
-    assert not any("Action" in path for _, path in sns.asked), "without `confirm`, it is an event and no more"
+    assert not any("Action" in path for _, path in sns.asked), "without `confirm`, it only becomes an event"
     put(platform, confirm=True)
     assert post(platform, asked).json()["ids"] == [f"webhook:sns:{asked['MessageId']}"]
     assert sns.asked[-1] == (HOST, f"/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token=2336")
@@ -128,7 +128,7 @@ def test_a_subscription_is_confirmed_if_the_rule_says_so(platform: Platform, sns
         "https://{host}/x/?Action=ConfirmSubscription&TopicArn={topic}&Token=2",
     ],
 )
-def test_nothing_else_is_confirmed(platform: Platform, sns: SnsHost, url: str) -> None:
+def test_other_subscriptions_are_not_confirmed(platform: Platform, sns: SnsHost, url: str) -> None:
     put(platform, confirm=True)
     asked = sns.message("SubscriptionConfirmation", SubscribeURL=url.format(host=HOST, topic=TOPIC))
     assert post(platform, asked).status == 401
@@ -136,7 +136,7 @@ def test_nothing_else_is_confirmed(platform: Platform, sns: SnsHost, url: str) -
     assert platform.events() == []
 
 
-def test_while_sns_cannot_be_asked_senders_come_again(platform: Platform, sns: SnsHost) -> None:
+def test_if_sns_cannot_be_reached_the_sender_has_to_retry(platform: Platform, sns: SnsHost) -> None:
     put(platform, confirm=True)
     message = sns.message("SubscriptionConfirmation")
     sns.status = 500

@@ -1,4 +1,4 @@
-"""Triggers: which functions an event starts, and what an event may be."""
+"""Triggers: which functions an event starts, and which events are accepted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_trigger_is_an_exact_name_or_a_prefix(platform: Platform, name: str, s
     assert started(platform, platform.send(name)) == starts
 
 
-def test_a_wildcard_never_matches_the_engines_own_events(platform: Platform) -> None:
+def test_a_wildcard_never_matches_engine_events(platform: Platform) -> None:
     platform.deploy(function(on="go", id="ends"))
     platform.deploy(function(on=[{"event": "*"}, {"event": "s*"}, {"event": "stepwell*"}], id="every"))
     event = platform.send("go")
@@ -41,27 +41,27 @@ def test_a_wildcard_never_matches_the_engines_own_events(platform: Platform) -> 
     assert len(platform.events("stepwell/run.completed")) == 2
 
 
-def test_a_wildcard_below_the_engines_own_names_is_refused(platform: Platform) -> None:
+def test_a_wildcard_under_the_reserved_prefix_is_refused(platform: Platform) -> None:
     with pytest.raises(Refused) as refused:
         platform.deploy(function(on="stepwell/*"))
     assert refused.value.errors[0]["pointer"] == "/triggers/0/event"
 
 
-def test_the_event_stepwell_identify_may_be_sent_and_triggers_by_its_exact_name(platform: Platform) -> None:
+def test_stepwell_identify_can_be_sent_and_triggers_by_its_exact_name(platform: Platform) -> None:
     platform.deploy(function(on="stepwell/identify", id="exact"))
     platform.deploy(function(on="*", id="every"))
     assert started(platform, platform.send("stepwell/identify", user={"external_id": "7"})) == ["exact"]
 
 
 @pytest.mark.parametrize("name", ["stepwell/run.completed", "stepwell/scheduled.timer", "stepwell/", "stepwell/x"])
-def test_senders_may_not_use_the_engines_own_names(platform: Platform, name: str) -> None:
+def test_senders_cannot_use_reserved_names(platform: Platform, name: str) -> None:
     with pytest.raises(Refused) as refused:
         platform.send(name)
     assert refused.value.status == 400
     assert [(error["index"], error["pointer"]) for error in refused.value.errors] == [(0, "/name")]
 
 
-def test_a_trigger_may_carry_the_type_of_its_event(platform: Platform) -> None:
+def test_a_trigger_can_contain_the_type_of_its_event(platform: Platform) -> None:
     schema = {"type": "object", "properties": {"plan": {"enum": ["free", "pro", None]}, "x": {"default": None}}}
     trigger = {"event": "user/signed.up", "expression": "data.plan == 'pro'"}
     definition = {"format": "json-schema", "synced": True, "def": schema}
@@ -114,7 +114,7 @@ def test_each_trigger_of_a_function_starts_it(platform: Platform) -> None:
 # --- expressions -----------------------------------------------------------------------------------------------------
 
 
-def test_an_expression_decides_by_the_event(platform: Platform) -> None:
+def test_an_expression_filters_by_the_event(platform: Platform) -> None:
     expressions = {
         "event.name == 'go'": True,
         "event.data.n == 1 && event.user.id == 'u'": True,
@@ -138,7 +138,7 @@ def test_an_expression_decides_by_the_event(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("created_at", "starts"), [("2019-12-31T23:59:59Z", False), ("2020-01-01", False), ("2020-01-02", True)]
 )
-def test_the_contracts_comparison_of_dates(platform: Platform, created_at: str, starts: bool) -> None:
+def test_dates_are_compared_as_in_the_contract(platform: Platform, created_at: str, starts: bool) -> None:
     platform.deploy(function(on={"event": "user/signed.up", "expression": "user.created_at > '2020-01-01'"}))
     event = platform.send("user/signed.up", user={"created_at": created_at})
     assert started(platform, event) == (["f"] if starts else [])
@@ -147,7 +147,7 @@ def test_the_contracts_comparison_of_dates(platform: Platform, created_at: str, 
 @pytest.mark.parametrize(
     ("expression", "why"),
     [
-        ("data.missing == 1", "missing"),  # a key that is not there
+        ("data.missing == 1", "missing"),  # a missing key
         ("data.n > 'x'", "does not work"),  # a type error
         ("data.text.size() > 0 && data.n", "does not work"),
         ("data.text", "string"),  # truthy is not true
@@ -155,7 +155,9 @@ def test_the_contracts_comparison_of_dates(platform: Platform, created_at: str, 
         ("data.nothing", "null"),
     ],
 )
-def test_only_true_is_a_match_and_the_event_shows_why_not(platform: Platform, expression: str, why: str) -> None:
+def test_only_true_is_a_match_and_the_event_shows_the_reason_otherwise(
+    platform: Platform, expression: str, why: str
+) -> None:
     platform.deploy(function(on={"event": "go", "expression": expression}))
     event = platform.send(data={"n": 1, "text": "true", "nothing": None})
     assert platform.runs(event) == []
@@ -172,7 +174,9 @@ def test_only_true_is_a_match_and_the_event_shows_why_not(platform: Platform, ex
         "data.list.all(w, data == event.data)",
     ],
 )
-def test_an_expression_that_would_take_long_is_no_match_and_says_so(platform: Platform, expression: str) -> None:
+def test_an_expression_that_is_too_expensive_is_no_match_and_shows_the_reason(
+    platform: Platform, expression: str
+) -> None:
     platform.deploy(function(on={"event": "go", "expression": expression}))
     event = platform.send(data={"list": ["zzzz"] * 9000, "text": "z z " * 45_000})
     assert platform.runs(event) == []
@@ -180,7 +184,7 @@ def test_an_expression_that_would_take_long_is_no_match_and_says_so(platform: Pl
     assert missed["problem"].startswith("too much was sent for this expression")
 
 
-def test_of_many_functions_on_one_event_those_start_that_match_and_all_others_are_shown(platform: Platform) -> None:
+def test_of_many_functions_only_the_matching_ones_start_and_the_others_are_shown(platform: Platform) -> None:
     for number in range(24):
         platform.deploy(function(id=f"f{number:02}", on={"event": "go", "expression": f"data.kind == {number}"}))
     platform.deploy(function(id="both", on={"event": "go", "expression": "data.kind in [3, 5] && data.n > 1"}))
@@ -205,14 +209,14 @@ def test_every_trigger_that_did_not_match_is_shown(platform: Platform) -> None:
     assert [(miss["expression"], miss["problem"] is None) for miss in missed] == [("data.x", False), ("false", True)]
 
 
-def test_an_error_in_one_trigger_is_no_obstacle_to_another(platform: Platform) -> None:
+def test_an_error_in_one_trigger_does_not_stop_another(platform: Platform) -> None:
     platform.deploy(function(on=[{"event": "go", "expression": "data.missing"}, {"event": "go"}]))
     event = platform.send()
     assert len(platform.runs(event)) == 1
     assert platform.event(event)["not_started"] == []
 
 
-def test_an_event_without_data_and_user_has_empty_ones(platform: Platform) -> None:
+def test_an_event_without_data_and_user_gets_empty_objects(platform: Platform) -> None:
     platform.deploy(function(on={"event": "go", "expression": "data == {} && user == {} && event.data == {}"}))
     (event,) = platform.send_raw(b'{"name": "go"}')
     assert started(platform, event) == ["f"]
@@ -242,12 +246,12 @@ def test_the_version_of_an_event_is_a_text_or_null(platform: Platform, sent: str
         (b'{"name": "go", "v": 1}', 0, "/v"),
         (b'{"name": "go", "id": 7}', 0, "/id"),
         (b'{"name": "go", "id": ""}', 0, "/id"),
-        (b'{"name": "go", "id": "cron:f:29671800"}', 0, "/id"),  # a tick's
+        (b'{"name": "go", "id": "cron:f:29671800"}', 0, "/id"),  # the id of a tick
         (b'{"name": "go", "id": "run:kjebjc6zbsjvtntydg7nrpccaq"}', 0, "/id"),
         (b'{"name": 7}', 0, "/name"),
         (b'{"name": ""}', 0, "/name"),
         (b"{}", 0, "/name"),
-        (b'{"name": "go", "a/b~": 1}', 0, "/a~1b~0"),  # an unknown field, as RFC 6901 writes it
+        (b'{"name": "go", "a/b~": 1}', 0, "/a~1b~0"),  # an unknown field, escaped as in RFC 6901
         (b'[{"name": "go"}, {"name": "go", "data": 1}]', 1, "/data"),
         (b"[]", 0, ""),
         (b'"go"', 0, ""),
@@ -255,7 +259,7 @@ def test_the_version_of_an_event_is_a_text_or_null(platform: Platform, sent: str
         (b'{"name": "go", "data": {"n": 18446744073709551616}}', 0, "/data/n"),
     ],
 )
-def test_a_bad_event_is_refused_with_its_place(platform: Platform, body: bytes, index: int, pointer: str) -> None:
+def test_an_invalid_event_is_refused_with_a_pointer(platform: Platform, body: bytes, index: int, pointer: str) -> None:
     platform.deploy(function(on="*"))
     with pytest.raises(Refused) as refused:
         platform.send_raw(body)
@@ -272,7 +276,7 @@ def test_every_error_of_a_request_is_reported(platform: Platform) -> None:
     assert places == [(0, "/name"), (0, "/data"), (2, "/ts")]
 
 
-def test_a_request_may_hold_many_events(platform: Platform) -> None:
+def test_a_request_can_contain_many_events(platform: Platform) -> None:
     platform.deploy(function(on="a", id="fa"))
     platform.deploy(function(on="b", id="fb"))
     ids = platform.send_raw(b'[{"name": "a"}, {"name": "b"}, {"name": "a"}]')
@@ -284,7 +288,7 @@ def test_a_request_may_hold_many_events(platform: Platform) -> None:
 # --- duplicates ------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_sent_twice_starts_one_run_and_answers_its_id_again(platform: Platform) -> None:
+def test_an_event_sent_twice_starts_one_run_and_returns_the_same_id(platform: Platform) -> None:
     platform.deploy(function())
     assert platform.send(id="once", data={"n": 1}) == "once"
     first = platform.runs()
@@ -301,7 +305,7 @@ def test_an_event_twice_in_one_request_starts_one_run(platform: Platform) -> Non
 
 
 @pytest.mark.parametrize("how", ["travel", "restart"])
-def test_an_event_is_known_for_24_hours(platform: Platform, how: str) -> None:
+def test_duplicates_are_detected_for_24_hours(platform: Platform, how: str) -> None:
     platform.deploy(function())
     platform.send(id="once")
     getattr(platform, how)("24h")
@@ -315,7 +319,7 @@ def test_events_without_an_id_are_never_duplicates(platform: Platform) -> None:
     assert len(platform.runs()) == 2
 
 
-def test_a_runs_id_follows_from_function_and_event(platform: Platform) -> None:
+def test_a_runs_id_is_derived_from_function_and_event(platform: Platform) -> None:
     platform.deploy(function(id="f"))
     platform.deploy(function(id="g"))
     platform.send(id="event-1")
@@ -337,7 +341,7 @@ def test_a_function_without_steps_is_one_step_in_its_own_folder(platform: Platfo
     assert run["output"] == {"step-1": {"body": "yes"}}
 
 
-def test_a_function_may_be_written_in_yaml(platform: Platform) -> None:
+def test_a_function_can_be_written_in_yaml(platform: Platform) -> None:
     text = """
 id: f  # a comment
 triggers: [{event: go}]

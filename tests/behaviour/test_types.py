@@ -1,4 +1,4 @@
-"""Types of events: what is held against them, what becomes of events that are wrong, and how types may change."""
+"""Event types: how events are validated, what happens to invalid events, and how types can change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def alerts(platform: Platform) -> list[Json]:
 
 
 def refusal(platform: Platform, body: Any) -> list[Json]:
-    """What a request is refused for."""
+    """The errors for which a request is refused."""
     with pytest.raises(Refused) as refused:
         platform.api("POST", "/e", body)
     assert refused.value.status == 400
@@ -41,14 +41,14 @@ def refusal(platform: Platform, body: Any) -> list[Json]:
 # --- policies --------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_of_a_known_type_that_is_right_is_accepted_and_nobody_is_told(platform: Platform) -> None:
+def test_a_valid_event_is_accepted_without_a_report(platform: Platform) -> None:
     register(platform, policy="reject")
     event_id = platform.send("order/placed", {"amount": 3})
     assert platform.event(event_id)["invalid"] == []
     assert alerts(platform) == []
 
 
-def test_by_default_a_wrong_event_is_accepted_marked_and_told_of(platform: Platform) -> None:
+def test_by_default_an_invalid_event_is_accepted_marked_and_reported(platform: Platform) -> None:
     register(platform)
     platform.deploy(function(on="order/placed"))
     event_id = platform.send("order/placed", {"amount": "three"}, {"id": "ada"})
@@ -65,7 +65,7 @@ def test_by_default_a_wrong_event_is_accepted_marked_and_told_of(platform: Platf
     assert alert["user"] == {"id": "ada"}
 
 
-def test_an_event_that_is_refused_is_not_there_and_nothing_of_its_request_is(platform: Platform) -> None:
+def test_a_refused_event_and_the_rest_of_its_request_are_not_stored(platform: Platform) -> None:
     register(platform, policy="reject")
     good, bad = {"name": "order/placed", "data": {"amount": 3}}, {"name": "order/placed", "data": {"note": 7}}
     errors = refusal(platform, [good, bad, {"name": "other"}])
@@ -77,20 +77,20 @@ def test_an_event_that_is_refused_is_not_there_and_nothing_of_its_request_is(pla
     assert platform.events("other") == []
 
 
-def test_errors_of_types_stand_beside_all_others_of_a_request(platform: Platform) -> None:
+def test_schema_errors_are_reported_with_the_other_errors_of_a_request(platform: Platform) -> None:
     register(platform, policy="reject")
     errors = refusal(platform, [{"name": "order/placed", "data": {}}, {"nam": "x"}, {"name": "order/placed", "ts": -1}])
     assert [(e["index"], e["pointer"]) for e in errors] == [(0, "/data"), (1, "/name"), (1, "/nam"), (2, "/ts")]
 
 
-def test_a_type_that_is_off_says_nothing(platform: Platform) -> None:
+def test_a_type_with_policy_off_reports_nothing(platform: Platform) -> None:
     register(platform, policy="off")
     event_id = platform.send("order/placed", {})
     assert platform.event(event_id)["invalid"] == []
     assert alerts(platform) == []
 
 
-def test_a_policy_can_be_changed_alone(platform: Platform) -> None:
+def test_a_policy_can_be_changed_by_itself(platform: Platform) -> None:
     register(platform)
     platform.send("order/placed", {})
     changed = platform.api("PATCH", "/v1/types/order/placed", {"policy": "reject"})
@@ -100,11 +100,11 @@ def test_a_policy_can_be_changed_alone(platform: Platform) -> None:
     assert platform.api("GET", "/v1/types/order/placed")["policy"] == "reject"
 
 
-# --- who acts on it --------------------------------------------------------------------------------------------------
+# --- functions for invalid events ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", ["warn", "reject"])
-def test_a_function_can_start_on_wrong_events(platform: Platform, policy: str) -> None:
+def test_a_function_can_start_on_invalid_events(platform: Platform, policy: str) -> None:
     register(platform, policy=policy)
     platform.deploy(function(on={"event": INVALID, "expression": "data.event_name == 'order/placed'"}))
     try:
@@ -115,7 +115,7 @@ def test_a_function_can_start_on_wrong_events(platform: Platform, policy: str) -
     assert run["status"] == "completed"
 
 
-def test_the_engines_own_events_have_no_type_so_that_nothing_goes_round(platform: Platform) -> None:
+def test_engine_events_have_no_type_so_there_are_no_loops(platform: Platform) -> None:
     with pytest.raises(Refused, match="engine's own"):
         register(platform, name=INVALID)
     platform.api("PUT", "/v1/settings", {"unknown_types": "warn"})
@@ -124,14 +124,14 @@ def test_the_engines_own_events_have_no_type_so_that_nothing_goes_round(platform
     assert len(alerts(platform)) == 1
 
 
-def test_an_event_that_is_sent_twice_is_told_of_once(platform: Platform) -> None:
+def test_an_invalid_event_that_is_sent_twice_is_reported_once(platform: Platform) -> None:
     register(platform)
     for _ in range(3):
         platform.send("order/placed", {}, id="one")
     assert len(alerts(platform)) == 1
 
 
-def test_a_refused_event_that_is_mended_is_accepted_under_its_id(platform: Platform) -> None:
+def test_a_corrected_event_is_accepted_under_the_same_id(platform: Platform) -> None:
     register(platform, policy="reject")
     for _ in range(2):
         refusal(platform, {"name": "order/placed", "id": "one"})
@@ -139,7 +139,7 @@ def test_a_refused_event_that_is_mended_is_accepted_under_its_id(platform: Platf
     assert len(alerts(platform)) == 1
 
 
-def test_nobody_can_send_the_id_of_a_message_about_an_event(platform: Platform) -> None:
+def test_senders_cannot_use_the_id_of_a_report(platform: Platform) -> None:
     (error,) = refusal(platform, {"name": "x", "id": "invalid:" + "a" * 26})
     assert error["pointer"] == "/id"
 
@@ -147,7 +147,7 @@ def test_nobody_can_send_the_id_of_a_message_about_an_event(platform: Platform) 
 # --- unknown types ---------------------------------------------------------------------------------------------------
 
 
-def test_events_without_a_type_are_fine_unless_the_server_is_told_otherwise(platform: Platform) -> None:
+def test_events_without_a_type_are_accepted_by_default(platform: Platform) -> None:
     register(platform)
     assert platform.api("GET", "/v1/settings") == {"unknown_types": "off"}
     assert platform.event(platform.send("other"))["invalid"] == []
@@ -158,7 +158,7 @@ def test_events_without_a_type_are_fine_unless_the_server_is_told_otherwise(plat
     assert platform.api("POST", "/e", {"name": "stepwell/identify", "user": {"id": 1}})["ids"]
 
 
-def test_a_setting_that_is_no_policy_is_refused(platform: Platform) -> None:
+def test_an_unknown_policy_is_refused(platform: Platform) -> None:
     for body in ({"unknown_types": "maybe"}, {}, [], {"unknown_types": "off", "more": 1}, {"unknown_types": []}):
         with pytest.raises(Refused) as refused:
             platform.api("PUT", "/v1/settings", body)
@@ -168,7 +168,7 @@ def test_a_setting_that_is_no_policy_is_refused(platform: Platform) -> None:
 # --- versions --------------------------------------------------------------------------------------------------------
 
 
-def test_v_names_the_version_and_without_it_the_newest_counts(platform: Platform) -> None:
+def test_v_selects_the_version_and_without_v_the_newest_counts(platform: Platform) -> None:
     register(platform, policy="reject")
     register(platform, {**AMOUNT, "required": ["amount", "currency"]}, version="2026-11-23.1")
     assert platform.send("order/placed", {"amount": 3}, v="1")
@@ -179,7 +179,7 @@ def test_v_names_the_version_and_without_it_the_newest_counts(platform: Platform
     assert platform.api("GET", "/v1/types/order/placed?version=1")["schema"] == AMOUNT
 
 
-def test_a_version_that_is_not_registered_is_wrong_as_its_types_policy_says(platform: Platform) -> None:
+def test_an_unregistered_version_is_handled_by_the_types_policy(platform: Platform) -> None:
     register(platform, policy="reject")
     (error,) = refusal(platform, {"name": "order/placed", "data": {"amount": 1}, "v": "7"})
     assert (error["pointer"], error["message"]) == ("/v", "order/placed has no version '7'; the newest are `1`")
@@ -188,7 +188,7 @@ def test_a_version_that_is_not_registered_is_wrong_as_its_types_policy_says(plat
     assert [e["pointer"] for e in platform.event(event_id)["invalid"]] == ["/v"]
 
 
-def test_registering_the_same_again_changes_nothing(platform: Platform) -> None:
+def test_registering_the_same_type_again_changes_nothing(platform: Platform) -> None:
     assert register(platform)["change"] == "created"
     register(platform, {}, version="2")
     assert register(platform)["change"] == "unchanged"
@@ -196,7 +196,7 @@ def test_registering_the_same_again_changes_nothing(platform: Platform) -> None:
     assert [item["name"] for item in platform.api("GET", "/v1/types")["data"]] == ["order/placed"]
 
 
-def test_a_version_may_only_change_so_that_what_was_right_stays_right(platform: Platform) -> None:
+def test_a_version_can_only_be_changed_compatibly(platform: Platform) -> None:
     register(platform, policy="reject")
     with pytest.raises(Refused) as refused:
         register(platform, {**AMOUNT, "required": ["amount", "note"]})
@@ -207,7 +207,7 @@ def test_a_version_may_only_change_so_that_what_was_right_stays_right(platform: 
     assert platform.send("order/placed", {})
 
 
-def test_a_breaking_version_says_what_breaks_and_whom_it_affects(platform: Platform) -> None:
+def test_a_breaking_version_reports_what_breaks_and_which_functions_are_affected(platform: Platform) -> None:
     register(platform)
     platform.deploy(function(on={"event": "order/placed", "expression": "event.data.amount > 100.0"}, id="large"))
     platform.deploy(function(on="other", id="other"))
@@ -245,7 +245,7 @@ def default(platform: Platform) -> str:
         False,
     ],
 )
-def test_a_version_that_would_make_todays_senders_wrong_is_refused_if_it_may_not_break(
+def test_a_version_that_breaks_current_senders_is_refused_if_may_break_is_false(
     platform: Platform, schema: Any
 ) -> None:
     register(platform, policy="reject")
@@ -273,7 +273,7 @@ def test_a_version_that_would_make_todays_senders_wrong_is_refused_if_it_may_not
           "may_break": False}, True),
     ],
 )  # fmt: skip
-def test_what_breaks_nothing_or_says_so_is_registered(
+def test_a_compatible_version_or_an_allowed_break_is_registered(
     platform: Platform, version: Json, may_senders_go_on: bool
 ) -> None:
     register(platform, policy="reject")
@@ -285,7 +285,7 @@ def test_what_breaks_nothing_or_says_so_is_registered(
         refusal(platform, {"name": "order/placed", "data": {"amount": 3}})
 
 
-def test_where_nobody_looks_at_events_nobody_is_made_wrong(platform: Platform) -> None:
+def test_with_policy_off_a_breaking_version_is_registered(platform: Platform) -> None:
     register(platform, policy="off")
     assert register_all(platform, {"version": "2", "schema": TEXT, "may_break": False})[0]["policy"] == "off"
     platform.api("PATCH", "/v1/types/order/placed", {"policy": "reject"})
@@ -293,7 +293,7 @@ def test_where_nobody_looks_at_events_nobody_is_made_wrong(platform: Platform) -
         register_all(platform, {"version": "3", "schema": AMOUNT, "policy": "reject", "may_break": False})
 
 
-def test_a_reject_that_is_only_repeated_says_nothing_new(platform: Platform) -> None:
+def test_repeating_the_policy_reject_does_not_allow_a_break(platform: Platform) -> None:
     version = {"version": "2", "schema": TEXT, "policy": "reject", "may_break": False}
     register(platform)
     assert register_all(platform, version)[0]["policy"] == "reject"
@@ -301,13 +301,13 @@ def test_a_reject_that_is_only_repeated_says_nothing_new(platform: Platform) -> 
         register_all(platform, {**version, "version": "3", "schema": AMOUNT})
 
 
-def test_the_history_of_a_type_can_be_registered_where_nobody_sends_yet(platform: Platform) -> None:
+def test_the_history_of_a_type_can_be_registered_in_one_request(platform: Platform) -> None:
     versions = [{"version": v, "schema": s, "may_break": False} for v, s in (("1", AMOUNT), ("2", TEXT), ("3", AMOUNT))]
     assert [change["change"] for change in register_all(platform, *versions)] == ["created"] * 3
     assert [change["change"] for change in register_all(platform, *versions)] == ["unchanged"] * 3
 
 
-def test_what_a_registration_would_do_can_be_asked_first(platform: Platform) -> None:
+def test_a_registration_can_be_a_dry_run(platform: Platform) -> None:
     (change,) = register_all(platform, {"version": "1", "schema": AMOUNT}, path="/v1/types?dry_run=true")
     assert (change["change"], change["default"]) == ("created", "1")
     assert platform.api("GET", "/v1/types")["data"] == []
@@ -350,7 +350,7 @@ def test_a_version_can_be_removed_and_the_one_before_counts_again(platform: Plat
     assert register(platform, TEXT, version="1")["change"] == "created"
 
 
-def test_with_its_last_version_a_type_is_gone(platform: Platform) -> None:
+def test_removing_the_last_version_removes_the_type(platform: Platform) -> None:
     register(platform, policy="reject")
     platform.api("PATCH", "/v1/types/order/placed", {"default": "1"})
     answer = platform.api("DELETE", "/v1/types/order/placed?version=1")
@@ -361,7 +361,7 @@ def test_with_its_last_version_a_type_is_gone(platform: Platform) -> None:
     assert default(platform) == "1"
 
 
-def test_a_version_that_is_in_use_is_not_removed(platform: Platform) -> None:
+def test_a_version_in_use_cannot_be_removed(platform: Platform) -> None:
     register(platform)
     register(platform, version="2")
     platform.api("PATCH", "/v1/types/order/placed", {"default": "1"})
@@ -391,7 +391,7 @@ def test_a_version_that_is_in_use_is_not_removed(platform: Platform) -> None:
         ("PUT", "/v1/types", {}, 400, "types"),
     ],
 )
-def test_a_change_of_what_is_not_there_is_refused_in_words(
+def test_changing_an_unknown_type_or_version_is_refused(
     platform: Platform, method: str, path: str, body: Any, status: int, words: str
 ) -> None:
     register(platform)
@@ -401,7 +401,7 @@ def test_a_change_of_what_is_not_there_is_refused_in_words(
     assert default(platform) == "1"
 
 
-def test_a_rollback_says_which_types_came_later_and_still_count(platform: Platform) -> None:
+def test_a_rollback_lists_the_types_that_were_registered_later_and_still_count(platform: Platform) -> None:
     on = {"on": "order/placed"}
     register(platform)
     register(platform, name="unrelated")
@@ -418,10 +418,10 @@ def test_a_rollback_says_which_types_came_later_and_still_count(platform: Platfo
     assert platform.api("POST", "/v1/functions/f/rollback", {"to": 1})["types"] == []
 
 
-# --- what a schema may say -------------------------------------------------------------------------------------------
+# --- schemas ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_schema_may_describe_the_whole_event(platform: Platform) -> None:
+def test_a_schema_can_describe_the_whole_event(platform: Platform) -> None:
     whole = {
         "type": "object",
         "properties": {
@@ -437,20 +437,20 @@ def test_a_schema_may_describe_the_whole_event(platform: Platform) -> None:
     assert platform.send("order/placed", {"amount": 1}, {"external_id": "ada"})
 
 
-def test_pointers_escape_what_rfc_6901_says(platform: Platform) -> None:
+def test_pointers_are_escaped_as_in_rfc_6901(platform: Platform) -> None:
     register(platform, {"properties": {"a/b~ü": {"type": "string"}}}, policy="reject")
     (error,) = refusal(platform, {"name": "order/placed", "data": {"a/b~ü": 1}})
     assert error["pointer"] == "/data/a~1b~0ü"
 
 
-def test_messages_never_hold_the_values_of_an_event(platform: Platform) -> None:
+def test_error_messages_never_contain_values_of_the_event(platform: Platform) -> None:
     register(platform, {"properties": {"card": {"type": "integer", "enum": [1]}, "pin": {"pattern": "^[0-9]$"}}})
     event_id = platform.send("order/placed", {"card": "4111-1111", "pin": "4111-1111"})
     assert len(platform.event(event_id)["invalid"]) == 3
     assert "4111" not in str(platform.event(event_id)["invalid"]) + str(alerts(platform))
 
 
-def test_of_many_errors_the_sender_is_told_all_and_others_the_first(platform: Platform) -> None:
+def test_the_sender_gets_all_errors_and_reports_contain_the_first_ones(platform: Platform) -> None:
     properties = {f"p{i:02}": {"type": "string"} for i in range(30)}
     register(platform, {"properties": properties}, policy="reject")
     assert len(refusal(platform, {"name": "order/placed", "data": dict.fromkeys(properties, 1)})) == 30
@@ -475,7 +475,7 @@ def test_of_many_errors_the_sender_is_told_all_and_others_the_first(platform: Pl
         ("text", "/schema", "object"),
     ],
 )  # fmt: skip
-def test_a_schema_that_is_broken_or_dangerous_is_refused_with_the_place(
+def test_a_broken_or_dangerous_schema_is_refused_with_a_pointer(
     platform: Platform, schema: Any, pointer: str, words: str
 ) -> None:
     with pytest.raises(Refused) as refused:
@@ -501,19 +501,19 @@ def test_a_schema_that_is_broken_or_dangerous_is_refused_with_the_place(
         None,
     ],
 )
-def test_a_registration_that_is_no_registration_is_refused(platform: Platform, body: Any) -> None:
+def test_an_invalid_registration_is_refused(platform: Platform, body: Any) -> None:
     with pytest.raises(Refused) as refused:
         platform.api("POST", "/v1/types", body)
     assert refused.value.status == 400
 
 
-def test_a_pattern_that_would_take_for_ever_elsewhere_is_matched_at_once(platform: Platform) -> None:
+def test_a_pattern_that_causes_backtracking_elsewhere_is_matched_at_once(platform: Platform) -> None:
     register(platform, {"properties": {"x": {"pattern": "^(a+)+$"}}}, policy="reject")
     (error,) = refusal(platform, {"name": "order/placed", "data": {"x": "a" * 50_000 + "!"}})
     assert error["pointer"] == "/data/x"
 
 
-def test_a_schema_that_doubles_its_ways_with_every_level_takes_shallow_events_only(platform: Platform) -> None:
+def test_a_schema_of_exponential_cost_accepts_only_shallow_events(platform: Platform) -> None:
     both = {"anyOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}
     schema = {"$defs": {"a": {"properties": {"c": both}, "required": ["z"]}}, "$ref": "#/$defs/a"}
     register(platform, schema, policy="reject")
@@ -524,7 +524,7 @@ def test_a_schema_that_doubles_its_ways_with_every_level_takes_shallow_events_on
     assert (error["pointer"], error["message"]) == ("/data", "more than 11 levels cannot be checked with this schema")
 
 
-def test_a_tree_of_any_depth_can_be_described(platform: Platform) -> None:
+def test_a_schema_can_describe_a_tree_of_any_depth(platform: Platform) -> None:
     node = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "n": {"type": "number"}}}
     register(platform, node, policy="reject")
     tree: Json = {"n": "x"}
@@ -534,7 +534,7 @@ def test_a_tree_of_any_depth_can_be_described(platform: Platform) -> None:
     assert error["pointer"] == "/data" + "/left" * 100 + "/n"
 
 
-def test_what_is_not_there_is_refused_in_words(platform: Platform) -> None:
+def test_unknown_types_are_refused_with_a_message(platform: Platform) -> None:
     for method, path, body in (("GET", "/v1/types/no", None), ("PATCH", "/v1/types/no", {"policy": "warn"})):
         with pytest.raises(Refused, match="no type is registered for 'no'") as refused:
             platform.api(method, path, body)
@@ -544,7 +544,7 @@ def test_what_is_not_there_is_refused_in_words(platform: Platform) -> None:
         platform.api("GET", "/v1/types/order/placed?version=9")
 
 
-def test_types_outlast_a_restart(platform: Platform) -> None:
+def test_types_survive_a_restart(platform: Platform) -> None:
     register(platform, policy="reject")
     platform.api("PUT", "/v1/settings", {"unknown_types": "warn"})
     platform.restart()
@@ -570,7 +570,7 @@ def test_a_schemas_folder_beside_a_function_is_registered_with_it(platform: Plat
     assert len(platform.api("GET", "/v1/types/order/placed")["versions"]) == 2
 
 
-def test_a_trigger_may_carry_the_type_of_its_event(platform: Platform) -> None:
+def test_a_trigger_can_contain_the_type_of_its_event(platform: Platform) -> None:
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string"}, "data": AMOUNT, "v": {"const": "2022-10-01"}},
@@ -583,7 +583,7 @@ def test_a_trigger_may_carry_the_type_of_its_event(platform: Platform) -> None:
     assert [e["pointer"] for e in platform.event(event_id)["invalid"]] == ["/data/amount"]
 
 
-def test_the_type_of_a_trigger_that_names_no_version_has_one_by_its_content(platform: Platform) -> None:
+def test_a_triggers_type_without_a_version_gets_one_from_its_content(platform: Platform) -> None:
     for amount in ("number", "string"):
         schema = {"type": "object", "properties": {"amount": {"type": amount}}}
         platform.deploy(function(on={"event": "order/placed", "definition": {"def": schema}}))
@@ -593,8 +593,8 @@ def test_the_type_of_a_trigger_that_names_no_version_has_one_by_its_content(plat
     assert platform.event(platform.send("order/placed", {"amount": "x"}))["invalid"] == []
 
 
-def test_names_of_types_and_ids_of_events_may_hold_anything_in_paths(platform: Platform) -> None:
-    """As far as paths can say them: what is between sender and server decodes them once."""
+def test_names_and_ids_in_paths_can_contain_any_character(platform: Platform) -> None:
+    """As far as paths can express them: servers and proxies decode a path once."""
     names = ["a/b", "a?b", "a%2Fb", "a#b", "100%", "a b", "a+b", "ü", "a%20b", "a;b=c", "a", "b"]
     for name in names:
         body = {"name": name, "version": "1", "schema": {"description": name}}
@@ -608,8 +608,8 @@ def test_names_of_types_and_ids_of_events_may_hold_anything_in_paths(platform: P
         assert platform.api("GET", f"/v1/events/{quoted}/runs")["data"] == []
 
 
-def test_of_a_large_event_the_first_error_is_told(platform: Platform) -> None:
-    """All errors of it would take a server long to find."""
+def test_for_a_large_event_only_the_first_error_is_reported(platform: Platform) -> None:
+    """A server would need too long to find all errors."""
     kinds = [{"required": ["kind", name], "properties": {"kind": {"const": name}}} for name in ("x", "y", "z")]
     schema = {"properties": {"items": {"items": {"anyOf": kinds}}}, "x-stepwell-policy": "reject"}
     platform.api("POST", "/v1/types", {"name": "order", "version": "1", "schema": schema, "policy": "reject"})

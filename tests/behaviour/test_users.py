@@ -1,4 +1,4 @@
-"""Users: who events speak of, what happened to them, and how they are erased."""
+"""Users: how events belong to users, what their timelines contain, and how users are erased."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def user(platform: Platform, user_id: str) -> Json:
 
 
 def ids(platform: Platform, user_id: str) -> dict[str, list[str]]:
-    """Those that there are."""
+    """The user's ids of each kind."""
     return {kind: item for kind, item in user(platform, user_id)["ids"].items() if item}
 
 
 def timeline(platform: Platform, user_id: str, limit: int = 1000) -> list[Json]:
-    """All pages of it."""
+    """All pages of the user's timeline."""
     path, entries, after = f"/v1/users/timeline?id={quote(user_id, safe='')}&limit={limit}", [], ""
     while True:
         page = platform.api("GET", path + after)
@@ -49,13 +49,13 @@ def is_unknown(platform: Platform, user_id: str) -> bool:
 
 
 def everything(platform: Platform) -> str:
-    """All that the API tells."""
+    """Everything that the API returns."""
     paths = ["/v1/users", "/v1/events", "/v1/runs"]
     found = [platform.api("GET", f"{path}?limit=1000")["data"] for path in paths]
     return str([found, platform.runs()])
 
 
-# --- who ------------------------------------------------------------------------------------------------------------
+# --- identity -------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_belongs_to_the_first_id_that_its_user_has(platform: Platform) -> None:
@@ -82,7 +82,7 @@ def test_a_user_with_one_id_and_no_traits_is_found_and_is_in_no_list(platform: P
     assert platform.api("GET", "/v1/users") == {"data": [], "next": None}
 
 
-def test_of_each_trait_the_value_that_was_accepted_last_counts(platform: Platform) -> None:
+def test_the_last_accepted_value_of_each_trait_counts(platform: Platform) -> None:
     platform.send(user={"id": "ada", "plan": "free", "city": "Rome"}, ts=2)
     platform.travel("1h")
     platform.send(user={"id": "ada", "plan": "pro"}, ts=1)
@@ -93,7 +93,7 @@ def test_of_each_trait_the_value_that_was_accepted_last_counts(platform: Platfor
     assert user(platform, "ada")["traits"] == expected
 
 
-def test_the_end_of_a_run_brings_no_old_traits_back(platform: Platform) -> None:
+def test_the_end_of_a_run_does_not_restore_old_traits(platform: Platform) -> None:
     platform.deploy(function({"a": {"after": {"step": "$trigger", "wait": "1h"}}}))
     platform.deploy(function(id="watcher", on="stepwell/run.completed"))
     platform.send(user={"id": "ada", "plan": "free"})
@@ -103,7 +103,7 @@ def test_the_end_of_a_run_brings_no_old_traits_back(platform: Platform) -> None:
     assert user(platform, "ada")["traits"]["plan"] == {"value": "pro", "at": NOW}
 
 
-def test_an_event_that_names_ids_of_two_users_makes_them_one(platform: Platform) -> None:
+def test_an_event_with_ids_of_two_users_merges_them(platform: Platform) -> None:
     platform.send(user={"id": "anon-1", "email": "ada@b.c", "city": "Rome"})
     platform.send(user={"id": "anon-2", "phone": "+1", "plan": "pro"})
     assert user(platform, "ada@b.c")["id"] == "anon-1"
@@ -118,7 +118,7 @@ def test_an_event_that_names_ids_of_two_users_makes_them_one(platform: Platform)
     assert (listed["id"], listed["ids"]) == ("u-1", expected)
 
 
-def test_identify_says_what_an_id_replaces(platform: Platform) -> None:
+def test_identify_can_replace_an_id(platform: Platform) -> None:
     platform.send(user={"id": "anon"})
     platform.send(IDENTIFY, {"previous_id": "anon"}, user={"external_id": "u-1"})
     assert ids(platform, "anon") == {"external_id": ["u-1"], "id": ["anon"]}
@@ -133,14 +133,14 @@ def test_an_id_that_two_external_ids_share_stays_with_the_first(platform: Platfo
     assert ids(platform, "+3") == {"external_id": ["u-3"], "phone": ["+3"]}
 
 
-def test_only_a_previous_external_id_makes_two_external_ids_one_user(platform: Platform) -> None:
+def test_only_previous_id_merges_two_external_ids(platform: Platform) -> None:
     platform.send(user={"external_id": "old", "plan": "pro"})
     platform.send(IDENTIFY, {"previous_id": {"external_id": "old"}}, user={"external_id": "new"})
     assert ids(platform, "old") == ids(platform, "new") == {"external_id": ["new", "old"]}
     assert user(platform, "old")["traits"]["plan"]["value"] == "pro"
 
 
-def test_an_event_that_comes_twice_tells_nothing_new(platform: Platform) -> None:
+def test_a_duplicate_event_does_not_change_a_user(platform: Platform) -> None:
     platform.send(user={"id": "ada", "plan": "pro"}, id="one")
     platform.send(user={"id": "ada", "plan": "free"})
     platform.send(user={"id": "ada", "plan": "pro"}, id="one")
@@ -160,7 +160,7 @@ HOSTILE: list[Json] = [
 
 
 @pytest.mark.parametrize("strange", HOSTILE)
-def test_whatever_a_user_is_an_event_is_accepted(platform: Platform, strange: Json) -> None:
+def test_an_event_is_accepted_whatever_its_user_contains(platform: Platform, strange: Json) -> None:
     platform.deploy(function())
     (run,) = platform.runs(platform.send(user=strange))
     assert run["status"] == "completed"
@@ -174,7 +174,7 @@ def test_whatever_a_user_is_an_event_is_accepted(platform: Platform, strange: Js
 @pytest.mark.parametrize(
     "data", [{"traits": "x", "previous_id": 1.5}, {"previous_id": {"id": {}}}, {"traits": {"a": [[]]}, "more": 1}]
 )
-def test_whatever_identify_says_it_is_accepted(platform: Platform, data: Json) -> None:
+def test_identify_is_accepted_whatever_it_contains(platform: Platform, data: Json) -> None:
     platform.send(IDENTIFY, data, user={"id": "ada"})
     assert ids(platform, "ada") == {"id": ["ada"]}
 
@@ -215,7 +215,7 @@ def test_events_and_runs_are_found_by_any_id_of_their_user(platform: Platform) -
         assert [run["event_id"] for run in platform.api("GET", f"/v1/runs?user={name}")["data"]] == [second, first]
 
 
-# --- what happened --------------------------------------------------------------------------------------------------
+# --- timelines ------------------------------------------------------------------------------------------------------
 
 
 def test_a_timeline_has_events_runs_and_the_ends_of_steps_in_one_order(platform: Platform) -> None:
@@ -231,7 +231,7 @@ def test_a_timeline_has_events_runs_and_the_ends_of_steps_in_one_order(platform:
         (e["type"], e.get("name") or e.get("step"), e.get("attempt"), e["at"][11:19]) for e in timeline(platform, "u-1")
     ]
     ended = [entry for entry in items if entry[1] == "stepwell/run.completed"]
-    assert len(ended) == (platform.name == "local")  # AWS keeps it only if a function wants it
+    assert len(ended) == (platform.name == "local")  # AWS stores it only if a function needs it
     assert [entry for entry in items if entry not in ended] == [
         ("step", "b", 1, "11:01:30"),
         ("event", "other", None, "10:10:30"),
@@ -269,13 +269,13 @@ def test_a_timeline_has_the_same_entries_in_pages_of_any_size(platform: Platform
 
 
 @pytest.mark.parametrize("after", ["x", "czE", "LTEuMC4wLjAuMA", "MS4yLjM", "OTk5OTk5OTk5OTk5OTk5OTk5OS4wLjAuMC4w"])
-def test_a_cursor_that_no_timeline_gave_is_refused(platform: Platform, after: str) -> None:
+def test_an_invalid_timeline_cursor_is_refused(platform: Platform, after: str) -> None:
     platform.send(user={"id": "ada"})
     with pytest.raises(Refused, match="is not the `next` of a timeline"):
         platform.api("GET", f"/v1/users/ada/timeline?after={after}")
 
 
-def test_two_users_with_the_same_text_as_different_ids_are_two(platform: Platform) -> None:
+def test_the_same_text_in_different_kinds_of_ids_means_two_users(platform: Platform) -> None:
     platform.deploy(function())
     platform.send(user={"external_id": "7", "plan": "pro"})
     platform.send("other", user={"id": "7", "city": "Rome"})
@@ -292,7 +292,7 @@ def test_two_users_with_the_same_text_as_different_ids_are_two(platform: Platfor
 SECRET = "very secret"
 
 
-def test_what_is_kept_of_a_user_is_erased(platform: Platform) -> None:
+def test_an_erasure_deletes_the_data_of_a_user(platform: Platform) -> None:
     steps: Any = {
         "a": {},
         "b": {"after": {"step": "a", "on": "always"}},
@@ -323,7 +323,7 @@ def test_what_is_kept_of_a_user_is_erased(platform: Platform) -> None:
     assert ids(platform, "bob@b.c") == {"email": ["bob@b.c"]}
 
 
-def test_what_runs_for_a_user_is_cancelled_before_it_is_erased(platform: Platform) -> None:
+def test_open_runs_of_a_user_are_cancelled_before_the_erasure(platform: Platform) -> None:
     paid = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "3d"}
     steps: Any = {"a": {}, "b": {"after": {"step": "$trigger", "async": paid}}}
     platform.deploy(function(steps))
@@ -348,7 +348,7 @@ def test_an_event_that_is_erased_while_its_function_is_paused_starts_nothing_on_
     assert [run["event_id"] for run in platform.runs()] == [other]
 
 
-def test_an_erased_event_is_no_news_and_runs_no_more(platform: Platform) -> None:
+def test_an_erased_event_is_still_a_duplicate_and_cannot_run_again(platform: Platform) -> None:
     platform.deploy(function())
     event = platform.send(user={"id": "ada", "plan": "pro"}, id="one")
     (run,) = platform.runs(event)
@@ -360,7 +360,7 @@ def test_an_erased_event_is_no_news_and_runs_no_more(platform: Platform) -> None
         platform.api("POST", f"/v1/runs/{run['id']}/rerun")
 
 
-def test_who_comes_back_after_an_erasure_begins_anew(platform: Platform) -> None:
+def test_a_user_who_returns_after_an_erasure_starts_empty(platform: Platform) -> None:
     platform.send(user={"id": "ada", "email": "ada@b.c", "plan": "pro"})
     erase(platform, "ada")
     platform.travel("1h")
@@ -370,7 +370,7 @@ def test_who_comes_back_after_an_erasure_begins_anew(platform: Platform) -> None
     assert moment(fields["first_seen"]) > START
 
 
-def test_of_somebody_unknown_nothing_is_shown_and_nothing_erased(platform: Platform) -> None:
+def test_an_unknown_user_is_not_found_and_not_erased(platform: Platform) -> None:
     for method, path in (
         ("GET", "/nobody"),
         ("GET", "/nobody/timeline"),
@@ -404,7 +404,7 @@ IDS = [
 ]
 
 
-def test_an_id_may_hold_anything_and_means_nobody_else(platform: Platform) -> None:
+def test_an_id_can_contain_any_text_and_matches_only_its_user(platform: Platform) -> None:
     others = ["a", "b", "/", "a b c", "timeline", "%"]
     for name in {*IDS, *others}:
         platform.send("go", user={"external_id": name, "name": name}, id=f"e {name}")
@@ -423,7 +423,7 @@ def test_an_id_may_hold_anything_and_means_nobody_else(platform: Platform) -> No
 
 
 @pytest.mark.parametrize("path", ["a%3Fb", "a%2Fb", "a%252Fb", "a%23b", "%25", "a%20b"])
-def test_an_id_that_may_be_another_on_the_way_is_refused_in_a_path(platform: Platform, path: str) -> None:
+def test_an_id_that_a_proxy_could_change_is_refused_in_a_path(platform: Platform, path: str) -> None:
     platform.send("go", user={"external_id": "a", "name": "x"})
     for method, rest in (("GET", ""), ("GET", "/timeline"), ("DELETE", "")):
         with pytest.raises(Refused, match=r"40[04]"):
@@ -431,13 +431,13 @@ def test_an_id_that_may_be_another_on_the_way_is_refused_in_a_path(platform: Pla
     assert user(platform, "a")
 
 
-def test_who_asks_for_one_names_nothing_else(platform: Platform) -> None:
+def test_a_query_for_one_id_accepts_no_other_filters(platform: Platform) -> None:
     for path in ("events?id=x&name=y", "users?id=x&limit=5", "runs?event=x&user=y"):
         with pytest.raises(Refused, match=r"400: .* says which one is meant"):
             platform.api("GET", f"/v1/{path}")
 
 
-def test_a_long_history_is_erased_as_a_whole(platform: Platform) -> None:
+def test_a_long_history_is_erased_completely(platform: Platform) -> None:
     platform.deploy(function())
     for n in range(3):
         user = {"id": "ada", "email": f"{n}@b.c"}

@@ -1,4 +1,4 @@
-"""Versions: what makes a new one, and that a run keeps the one it began with to its end."""
+"""Versions: what makes a new version, and that a run keeps the version it started with."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_versions_are_numbered_for_each_function(platform: Platform) -> None:
         {"triggers": [{"event": "go"}, {"event": "go", "expression": "false"}]},
     ],
 )
-def test_another_definition_is_a_new_version(platform: Platform, change: Json) -> None:
+def test_a_changed_definition_is_a_new_version(platform: Platform, change: Json) -> None:
     platform.deploy(function({"a": STEP}), code())
     assert platform.deploy({**function({"a": STEP}), **change}, code()) == 2
 
@@ -57,7 +57,7 @@ def test_another_definition_is_a_new_version(platform: Platform, change: Json) -
         {"join": "all"},
     ],
 )
-def test_another_field_of_a_step_is_a_new_version(platform: Platform, change: Json) -> None:
+def test_a_changed_field_of_a_step_is_a_new_version(platform: Platform, change: Json) -> None:
     platform.deploy(function({"a": STEP}), code())
     assert platform.deploy(function({"a": {**STEP, **change}}), code()) == 2
 
@@ -66,12 +66,12 @@ def test_another_field_of_a_step_is_a_new_version(platform: Platform, change: Js
     "files",
     [
         code(NEW),
-        code(OLD + "\n"),  # bytes count, not meaning
+        code(OLD + "\n"),  # the bytes count, not the meaning
         code(**{"extra.txt": ""}),
         code(**{"data/list.csv": "1"}),
     ],
 )
-def test_other_code_is_a_new_version(platform: Platform, files: Files) -> None:
+def test_changed_code_is_a_new_version(platform: Platform, files: Files) -> None:
     platform.deploy(function({"a": STEP}), code())
     assert platform.deploy(function({"a": STEP}), files) == 2
 
@@ -88,7 +88,7 @@ def test_other_code_is_a_new_version(platform: Platform, files: Files) -> None:
         {**code(), "README.md": "beside the steps"},
     ],
 )
-def test_what_is_not_code_makes_no_version(platform: Platform, files: Files) -> None:
+def test_files_that_are_not_code_make_no_version(platform: Platform, files: Files) -> None:
     platform.deploy(function({"a": STEP}), code())
     assert platform.deploy(function({"a": STEP}), files) == 1
 
@@ -99,7 +99,7 @@ def test_ignored_files_make_no_version(platform: Platform) -> None:
     assert platform.deploy(function({"a": STEP}), code(**ignore, **{"x.log": "1"})) == 1
 
 
-def test_what_works_only_where_it_was_made_is_not_pushed(platform: Platform) -> None:
+def test_files_that_work_only_on_one_machine_are_not_pushed(platform: Platform) -> None:
     node = {"node_modules/tool/cli.js": "x"}
     here = {".venv/pyvenv.cfg": "x", ".venv/lib/x.py": "x", "node_modules/.bin/tool": "x"}
     versions = [
@@ -108,7 +108,7 @@ def test_what_works_only_where_it_was_made_is_not_pushed(platform: Platform) -> 
     assert versions == [1, 1]
 
 
-def test_comments_spelled_defaults_and_order_make_no_version(platform: Platform) -> None:
+def test_comments_explicit_defaults_and_order_make_no_version(platform: Platform) -> None:
     short = """
 id: f
 triggers: [{event: go}]
@@ -134,8 +134,8 @@ id: f
     assert platform.deploy(long, code()) == 1
 
 
-def test_going_back_is_a_new_version_too(platform: Platform) -> None:
-    """Equal to the newest makes no new one; equal to an older one does."""
+def test_going_back_to_an_old_definition_is_a_new_version(platform: Platform) -> None:
+    """A definition equal to the newest version makes no new version; one equal to an older version does."""
     assert [platform.deploy(function({"a": STEP}), code(text)) for text in (OLD, NEW, OLD, OLD)] == [1, 2, 3, 3]
     (run,) = platform.runs(platform.send())
     assert (run["function_version"], run["output"]) == (3, {"a": ["old", None]})
@@ -162,7 +162,7 @@ def test_new_runs_use_the_new_version_at_once(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_run_goes_on_with_the_code_it_began_with(platform: Platform, restart: bool) -> None:
+def test_a_run_keeps_the_code_it_started_with(platform: Platform, restart: bool) -> None:
     platform.deploy(function(PAUSED), code())
     (run,) = platform.runs(platform.send())
     platform.deploy(function(PAUSED), code(NEW))
@@ -173,7 +173,7 @@ def test_a_run_goes_on_with_the_code_it_began_with(platform: Platform, restart: 
     assert (run["status"], run["function_version"], run["output"]) == ("completed", 1, {"b": ["old", None]})
 
 
-def test_a_run_goes_on_with_the_definition_it_began_with(platform: Platform) -> None:
+def test_a_run_keeps_the_definition_it_started_with(platform: Platform) -> None:
     platform.deploy(function(PAUSED), code())
     (run,) = platform.runs(platform.send())
     platform.deploy(function({"a": STEP, "c": {**STEP, "after": "a"}}, on="other"), code())
@@ -183,7 +183,7 @@ def test_a_run_goes_on_with_the_definition_it_began_with(platform: Platform) -> 
     assert platform.runs(platform.send()) == []
 
 
-def test_retries_use_the_code_the_run_began_with(platform: Platform) -> None:
+def test_retries_use_the_code_the_run_started_with(platform: Platform) -> None:
     fails = "def handler(event, context):\n    return {'status': 500, 'n': 'old'}\n"
     step = {**STEP, "retries": {"attempts": 1}}
     platform.deploy(function({"a": step}), code(fails))
@@ -196,7 +196,7 @@ def test_retries_use_the_code_the_run_began_with(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_wait_that_only_an_old_version_knows_is_still_met(platform: Platform, restart: bool) -> None:
+def test_a_wait_that_only_an_old_version_has_is_still_satisfied(platform: Platform, restart: bool) -> None:
     wait = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1d"}
     platform.deploy(function({"a": {}, "b": {"after": {"step": "a", "async": wait}}}))
     (run,) = platform.runs(platform.send(data={"order": 7}))
@@ -224,7 +224,7 @@ def test_a_running_step_is_not_disturbed_by_a_new_version(platform: Platform, tm
 # --- .env ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_env_file_is_seen_by_the_next_attempt_without_a_new_version(platform: Platform) -> None:
+def test_the_next_attempt_uses_a_changed_env_file_without_a_new_version(platform: Platform) -> None:
     text = "import os\ndef handler(event, context):\n    return {'status': 500, 'x': os.environ.get('X')}\n"
     step = {**STEP, "retries": {"attempts": 2}}
     for value, time in (("1", "1ms"), ("2", "12s"), (None, "1m")):
@@ -236,7 +236,7 @@ def test_a_changed_env_file_is_seen_by_the_next_attempt_without_a_new_version(pl
     assert [attempt["error"]["output"]["x"] for attempt in run["steps"]["a"]["attempts"]] == ["1", "2", None]
 
 
-def test_a_run_of_an_old_version_sees_the_env_file_of_now(platform: Platform) -> None:
+def test_a_run_of_an_old_version_uses_the_current_env_file(platform: Platform) -> None:
     platform.deploy(function(PAUSED), code(**{".env": "X=1"}))
     (run,) = platform.runs(platform.send())
     assert platform.deploy(function(PAUSED), code(NEW, **{".env": "X=2"})) == 2
@@ -261,7 +261,7 @@ def test_a_rerun_runs_the_same_event_on_the_live_version(platform: Platform) -> 
     assert platform.run(first["id"]) == first
 
 
-def test_every_rerun_is_a_run_of_its_own(platform: Platform) -> None:
+def test_every_rerun_is_a_separate_run(platform: Platform) -> None:
     platform.deploy(function())
     (first,) = platform.runs(platform.send(id="e"))
     second = platform.rerun(first["id"])
@@ -272,7 +272,7 @@ def test_every_rerun_is_a_run_of_its_own(platform: Platform) -> None:
 
 
 @pytest.mark.parametrize("act", [{"raise": "no"}, {"wait_for": "/nonexistent"}])
-def test_a_failed_run_and_one_that_runs_can_be_run_again(platform: Platform, act: Json) -> None:
+def test_failed_and_running_runs_can_be_rerun(platform: Platform, act: Json) -> None:
     platform.deploy(function({"a": {"retries": {"attempts": 0}}}))
     first = platform.run_of(platform.send(data=script(a=act)))
     platform.wait(first, lambda run: run["steps"]["a"]["attempts"] != [])

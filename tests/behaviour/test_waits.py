@@ -1,4 +1,4 @@
-"""Waits: an edge that is paused until an event comes, or until none came in time."""
+"""Waits: an edge that pauses until an event comes, or until no event came in time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.behaviour.words import Json, Platform, Refused, function, script, sta
 
 PAID = {"event": "paid", "match": "async.data.order == event.data.order", "ttl": "1h"}
 UNPAID = {**PAID, "onTimeout": True}
-LOOK = {"input": True}  # a step that returns what it sees
+LOOK = {"input": True}  # a step that returns its input
 
 
 def awaiting(wait: Json, step: str = "a", /, **edge: Any) -> Json:
-    """A step after another, or after the trigger, and an event."""
+    """A step that comes after another step, or after the trigger, and waits for an event."""
     return {"after": [{"step": step, "async": wait, **edge}]}
 
 
@@ -56,7 +56,7 @@ def test_an_event_that_does_not_match_leaves_the_step_waiting(platform: Platform
     assert statuses(only_run(platform, go))["b"] == "waiting"
 
 
-def test_a_wait_whose_time_is_over_is_dead(platform: Platform) -> None:
+def test_an_edge_whose_wait_times_out_is_dead(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order())
     platform.travel("1h")
@@ -66,7 +66,7 @@ def test_a_wait_whose_time_is_over_is_dead(platform: Platform) -> None:
     assert only_run(platform, go) == run
 
 
-def test_a_wait_can_come_first_of_all(platform: Platform) -> None:
+def test_a_wait_can_come_before_the_first_step(platform: Platform) -> None:
     platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
     go = platform.send(data=order())
     assert statuses(only_run(platform, go)) == {"a": "waiting"}
@@ -74,7 +74,7 @@ def test_a_wait_can_come_first_of_all(platform: Platform) -> None:
     assert only_run(platform, go)["status"] == "completed"
 
 
-def test_a_failed_step_may_be_followed_by_a_wait(platform: Platform) -> None:
+def test_a_failed_step_can_be_followed_by_a_wait(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": awaiting(PAID, on="failure")}))
     go = platform.send(data=order(a={"raise": "no"}))
     assert statuses(only_run(platform, go)) == {"a": "failed", "b": "waiting"}
@@ -92,7 +92,7 @@ def test_a_name_with_a_wildcard_cannot_be_awaited(platform: Platform) -> None:
         platform.deploy(function({"a": {}, "b": awaiting({**PAID, "event": "paid*"})}))
 
 
-# --- pairs ---------------------------------------------------------------------------------------------------------
+# --- pairs of async and onTimeout ----------------------------------------------------------------------------------
 
 PAIR = {"a": {}, "ship": awaiting(PAID), "remind": awaiting(UNPAID)}
 
@@ -118,7 +118,7 @@ def test_exactly_one_side_of_a_pair_runs(platform: Platform, sent_after: str, ru
     assert statuses(run) == {"a": "completed", runs: "completed", does_not: "skipped"}
 
 
-def test_a_pair_whose_sides_meet_again_runs_the_last_step_once(platform: Platform) -> None:
+def test_a_step_that_joins_both_sides_of_a_pair_runs_once(platform: Platform) -> None:
     platform.deploy(function({**PAIR, "end": ["ship", "remind"]}))
     go = platform.send(data=order())
     platform.travel("1h")
@@ -143,7 +143,7 @@ def test_an_event_that_comes_while_the_parent_runs_is_not_lost(platform: Platfor
 
 @pytest.mark.kind("the bus keeps no order within a request")
 @pytest.mark.parametrize(("names", "status"), [(("go", "paid"), "completed"), (("paid", "go"), "running")])
-def test_within_a_request_only_what_stands_behind_the_trigger_counts(
+def test_within_a_request_only_events_after_the_trigger_count(
     platform: Platform, names: tuple[str, str], status: str
 ) -> None:
     platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
@@ -204,7 +204,7 @@ CHAIN = {
 }
 
 
-def test_an_event_does_not_satisfy_a_wait_behind_the_one_it_satisfied(platform: Platform) -> None:
+def test_an_event_does_not_satisfy_a_wait_after_the_one_it_satisfied(platform: Platform) -> None:
     platform.deploy(function(CHAIN))
     go = platform.send()
     platform.settle()
@@ -214,9 +214,7 @@ def test_an_event_does_not_satisfy_a_wait_behind_the_one_it_satisfied(platform: 
     assert statuses(only_run(platform, go))["c"] == "completed"
 
 
-def test_two_events_satisfy_two_waits_behind_each_other_however_early_they_come(
-    platform: Platform, tmp_path: Path
-) -> None:
+def test_two_events_satisfy_two_consecutive_waits_however_early_they_come(platform: Platform, tmp_path: Path) -> None:
     platform.deploy(function(CHAIN))
     gate = tmp_path / "gate"
     go = platform.send(data=order(a={"wait_for": str(gate)}))
@@ -246,7 +244,7 @@ def test_a_wait_settles_once(platform: Platform) -> None:
     assert only_run(platform, go) == run
 
 
-def test_runs_that_wait_for_different_users_get_each_its_own_event(platform: Platform) -> None:
+def test_runs_that_wait_for_different_users_each_get_their_own_event(platform: Platform) -> None:
     its_user = {"event": "paid", "match": "async.user.email == user.email", "ttl": "1h"}
     platform.deploy(function({"a": {}, "b": awaiting(its_user)}))
     runs = {name: platform.send(user={"email": name}) for name in ("ada@x.org", "bob@x.org")}
@@ -323,7 +321,7 @@ def test_of_many_open_waits_only_the_one_that_matches_goes_on(platform: Platform
 
 
 @pytest.mark.parametrize("match", [None, "async.data.order > event.data.order", "async.name == 'paid'", "true"])
-def test_a_match_need_not_compare_for_equality(platform: Platform, match: str | None) -> None:
+def test_a_match_does_not_have_to_be_an_equality(platform: Platform, match: str | None) -> None:
     wait = {"event": "paid", "ttl": "1h"} | ({"match": match} if match else {})
     platform.deploy(function({"a": {}, "b": awaiting(wait)}))
     go = platform.send(data=order(1))
@@ -339,21 +337,21 @@ def test_a_match_need_not_compare_for_equality(platform: Platform, match: str | 
         (1.5, 1.5, True),
         (0, -0.0, True),
         (2**53 + 1, 2**53 + 1, True),
-        (2**63, 2**63, True),  # more than a signed integer holds
+        (2**63, 2**63, True),  # too large for a signed 64-bit integer
         (1, "1", False),
         (1, True, False),
         (0, None, False),
         (None, None, True),
         ("é\u0000", "é\u0000", True),
-        ("é", "e\u0301", False),  # equal to the eye alone
+        ("é", "e\u0301", False),  # look the same, but are different strings
         ("", "", True),
-        ([1, {"x": "y"}], [1.0, {"x": "y"}], True),  # lists and maps are compared too, though not indexed
+        ([1, {"x": "y"}], [1.0, {"x": "y"}], True),  # lists and maps are compared too, although not indexed
         ([1, 2], [2, 1], False),
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
         ({}, [], False),
     ],
 )
-def test_values_are_equal_as_cel_says(platform: Platform, known: Any, incoming: Any, matches: bool) -> None:
+def test_equality_follows_cel(platform: Platform, known: Any, incoming: Any, matches: bool) -> None:
     platform.deploy(function({"a": awaiting(PAID, "$trigger")}))
     go = platform.send(data={"order": known})
     platform.settle()
@@ -361,7 +359,7 @@ def test_values_are_equal_as_cel_says(platform: Platform, known: Any, incoming: 
     assert (statuses(only_run(platform, go)) == {"a": "completed"}) is matches
 
 
-def test_a_match_sees_what_the_run_knows_when_the_parent_ends(platform: Platform) -> None:
+def test_a_match_uses_the_values_of_the_run_when_the_parent_ends(platform: Platform) -> None:
     match = (
         "async.data.id == response.id && async.data.a == steps['a'].id && async.data.order == data.order"
         " && async.user.id == event.user.id"
@@ -379,7 +377,7 @@ def test_a_match_sees_what_the_run_knows_when_the_parent_ends(platform: Platform
     assert statuses(only_run(platform, go))["c"] == "completed"
 
 
-def test_a_wait_for_what_the_run_does_not_know_never_matches_and_says_so(platform: Platform) -> None:
+def test_a_match_with_a_missing_value_of_the_run_never_matches_and_shows_why(platform: Platform) -> None:
     platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data={})
     platform.settle()
@@ -421,7 +419,7 @@ def test_a_step_that_starts_without_its_wait_ends_the_wait(platform: Platform) -
     assert only_run(platform, go) == run
 
 
-def test_a_wait_that_other_steps_share_goes_on_without_the_step_that_started(platform: Platform) -> None:
+def test_a_shared_wait_continues_for_the_steps_that_have_not_started(platform: Platform) -> None:
     first = {"after": ["a", {"step": "a", "async": PAID}], "join": "first"}
     platform.deploy(function({"a": {}, "b": first, "c": awaiting(PAID)}))
     go = platform.send(data=order())
@@ -430,7 +428,7 @@ def test_a_wait_that_other_steps_share_goes_on_without_the_step_that_started(pla
     assert only_run(platform, go)["status"] == "completed"
 
 
-def test_a_cancelled_run_waits_no_more(platform: Platform) -> None:
+def test_a_cancelled_run_ends_its_waits(platform: Platform) -> None:
     platform.deploy(function(PAIR))
     go = platform.send(data=order())
     platform.cancel(only_run(platform, go)["id"])
@@ -441,7 +439,7 @@ def test_a_cancelled_run_waits_no_more(platform: Platform) -> None:
     assert only_run(platform, go) == run
 
 
-def test_a_failed_run_waits_no_more(platform: Platform) -> None:
+def test_a_failed_run_ends_its_waits(platform: Platform) -> None:
     platform.deploy(function({"a": awaiting(PAID, "$trigger"), "b": {}}))
     go = platform.send(data=order(b={"raise": "no"}))
     run = only_run(platform, go)
@@ -463,7 +461,7 @@ def test_a_wait_survives_a_restart(platform: Platform) -> None:
     assert statuses(only_run(platform, go))["ship"] == "completed"
 
 
-def test_a_deadline_that_passes_while_nothing_runs_is_met_at_the_start(platform: Platform) -> None:
+def test_a_deadline_that_passes_during_downtime_takes_effect_at_the_start(platform: Platform) -> None:
     platform.deploy(function(PAIR))
     go = platform.send(data=order())
     platform.settle()
@@ -473,7 +471,7 @@ def test_a_deadline_that_passes_while_nothing_runs_is_met_at_the_start(platform:
 
 
 @pytest.mark.parametrize(("sent_before", "status"), [(True, "completed"), (False, "skipped")])
-def test_an_event_from_before_the_deadline_wins_though_it_is_found_after_it(
+def test_an_event_accepted_before_the_deadline_wins_even_if_it_is_found_later(
     platform: Platform, sent_before: bool, status: str
 ) -> None:
     platform.deploy(function({"a": {}, "b": awaiting(PAID, wait="1h")}))
@@ -481,13 +479,13 @@ def test_an_event_from_before_the_deadline_wins_though_it_is_found_after_it(
     platform.settle()
     if sent_before:
         platform.send("paid", {"order": 1})
-    platform.restart("3h")  # the delay and the wait were over meanwhile
+    platform.restart("3h")  # the delay and the wait have ended meanwhile
     platform.send("paid", {"order": 1})
     assert statuses(only_run(platform, go))["b"] == status
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_run_of_an_older_version_gets_its_event_too(platform: Platform, restarts: bool) -> None:
+def test_a_run_of_an_older_version_receives_its_event(platform: Platform, restarts: bool) -> None:
     platform.deploy(function({"a": {}, "b": awaiting(PAID)}))
     go = platform.send(data=order())
     platform.settle()
@@ -498,10 +496,10 @@ def test_a_run_of_an_older_version_gets_its_event_too(platform: Platform, restar
     assert statuses(only_run(platform, go)) == {"a": "completed", "b": "completed"}
 
 
-# --- what the step sees of it, and reruns --------------------------------------------------------------------------
+# --- the step's input, and reruns ----------------------------------------------------------------------------------
 
 
-def test_a_step_sees_the_events_that_started_it_in_the_order_in_which_they_did(platform: Platform) -> None:
+def test_async_events_lists_the_events_that_started_a_step_in_order(platform: Platform) -> None:
     edges = [{"step": "a", "async": {"event": name, "ttl": "1h"}} for name in ("x", "y", "z")]
     edges.append({"step": "a", "async": {"event": "none", "ttl": "30m", "onTimeout": True}})
     platform.deploy(function({"a": {}, "b": {"after": edges, "join": "all"}}))
@@ -529,7 +527,7 @@ def test_a_rerun_waits_for_events_from_after_it_was_made(platform: Platform) -> 
     assert statuses(platform.run(again))["b"] == "completed"
 
 
-def test_why_a_match_has_no_value_is_shown(platform: Platform) -> None:
+def test_the_reason_why_a_match_has_no_value_is_shown(platform: Platform) -> None:
     wait = {"event": "paid", "match": "async.data.amount > event.data.limit", "ttl": "1d"}
     platform.deploy(function({"a": {"after": [{"step": "$trigger", "async": wait}]}}))
     run_id = platform.run_of(platform.send("go", {"limit": 5}))
@@ -546,7 +544,7 @@ def test_an_event_is_not_used_up_by_an_edge_that_never_waited(platform: Platform
     first = {"step": "$trigger", "async": {"event": "paid", "ttl": "1h"}}
     steps = {
         "a": {"after": [first]},
-        # Shares the wait of `a`, but dies at its `if`: nothing upstream of `c` has waited.
+        # Shares the wait of `a`, but is dead by its `if`: there is no wait before `c`.
         "b": {"after": [{**first, "if": "event.name == 'never'"}, "$trigger"]},
         "c": {"after": [{"step": "b", "async": {"event": "paid", "ttl": "2h"}}]},
     }

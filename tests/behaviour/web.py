@@ -1,4 +1,4 @@
-"""A web site for the steps that call one."""
+"""A web server for steps that make HTTP requests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ class Request:
 
 
 class Site:
-    """A web site: gives its answers in turn, the last one for all requests that follow, and keeps the requests."""
+    """A web server.
+
+    Returns the given answers in turn (the last one for all later requests), and records the requests.
+    """
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [Answer()]
         self.requests: list[Request] = []
-        self.hold = threading.Event()  # requests are answered once it is set
+        self.hold = threading.Event()  # requests are answered only when it is set
         self.hold.set()
         site = self
 
@@ -56,7 +59,7 @@ class Site:
             def handle(self) -> None:
                 try:
                     super().handle()
-                except OSError:  # the caller hung up
+                except OSError:  # the caller closed the connection
                     self.close_connection = True
 
             def log_message(self, format: str, *args: Any) -> None: ...
@@ -67,7 +70,7 @@ class Site:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def wait_for(self, requests: int) -> None:
-        """Return once so many have come."""
+        """Waits until this many requests have come."""
         deadline = time.monotonic() + 20
         while len(self.requests) < requests:
             assert time.monotonic() < deadline, f"only {len(self.requests)} requests came"

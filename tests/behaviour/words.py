@@ -1,5 +1,7 @@
-"""The words of the behaviour suite: what a test can do to a platform, and see of it, in the user's terms. Each platform
-of Stepwell implements `Platform` once; the tests know nothing else of it."""
+"""The interface of the behaviour suite: what a test can do with a platform, in the terms of a user.
+
+Each platform implements `Platform` once. The tests use nothing else of a platform.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ __all__ = [
     "write_function",
 ]
 
-# What the steps of most tests do: the event's data says it, by step and attempt (the last entry counts for all later
-# attempts). {"return": x}, {"raise": "text"}, {"status": 404}, {"sleep": seconds}, {"wait_for": path of a file}, ...
+# The script of most steps. The event's data contains what each step does, by step and attempt (the last entry is used
+# for
+# all later attempts): {"return": x}, {"raise": "text"}, {"status": 404}, {"sleep": seconds}, {"wait_for": path}, ...
 SCRIPTED = """
 import os, time
 
@@ -58,9 +61,9 @@ def scripted(event, context):
 
 
 def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", id: str = "f", **fields: Any) -> Json:
-    """A definition whose steps are scripted by the event, unless they say otherwise.
+    """A definition whose steps are scripted by the event, unless they set something else.
 
-    `steps` maps ids to what differs from the default; a list or text as value is short for `after`.
+    `steps` maps ids to the fields that differ from the default. A list or text as value is short for `after`.
     """
     triggers = on if isinstance(on, list) else [on if isinstance(on, dict) else {"event": on}]
     full = {}
@@ -79,78 +82,87 @@ def function(steps: Json | None = None, *, on: str | Json | list[Json] = "go", i
 
 
 class Platform(Protocol):
-    """What a test can do, and see."""
+    """What a test can do with a platform."""
 
     name: str  # local, aws
-    parallelism: int  # how many steps may run at a time
+    parallelism: int  # how many steps can run at a time
 
     def deploy(self, definition: Json | str, files: dict[str, str | bytes] | None = None) -> int:
-        """Make a function live; its version. `files` lie beside the definition (a text is YAML); `steps/app.py` is
-        scripted steps. Raises Refused."""
+        """Makes a function live, and returns the version.
+
+        `files` are written beside the definition (a text is YAML). `steps/app.py` is the script. Raises Refused.
+        """
 
     def push(self, definition: Json | str, files: dict[str, str | bytes] | None = None, **release: Any) -> Json:
-        """As `stepwell push` does: `canary`, `sticky`, `guard`, `message`. Answers `version` and `routing`. Raises
-        Refused."""
+        """Pushes as `stepwell push` does, with `canary`, `sticky`, `guard`, `message`. Returns `version` and `routing`.
+
+        Raises Refused.
+        """
 
     def send(self, name: str = "go", data: Json | None = None, user: Json | None = None, **envelope: Any) -> str:
-        """Send one event; its id. Raises Refused."""
+        """Sends one event, and returns the id. Raises Refused."""
 
     def send_raw(self, body: bytes) -> list[str]:
-        """Send the body of a request as it is; the ids. Raises Refused."""
+        """Sends this request body unchanged, and returns the ids. Raises Refused."""
 
     def http(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """A request to the HTTP API, whose path may have a query. Without a header `authorization`, with a key that
-        may do everything."""
+        """Makes a request to the HTTP API. `path` may include a query.
+
+        Without an `authorization` header, the request has a key with all rights.
+        """
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """The same with JSON. Raises Refused."""
+        """Makes a request with a JSON body, and returns the JSON of the answer. Raises Refused."""
 
     def event(self, event_id: str) -> Json: ...
 
     def events(self, name: str | None = None) -> list[Json]:
-        """Stored events, the oldest first."""
+        """Stored events, oldest first."""
 
     def runs(self, event_id: str | None = None) -> list[Json]:
-        """Runs, of one event or all, the oldest first, once nothing moves any more."""
+        """Settles, and returns the runs of an event, or all runs, oldest first."""
 
     def run_of(self, event_id: str) -> str:
-        """The id of an event's only run, while things still move."""
+        """The id of the event's only run, without settling first."""
 
     def run(self, run_id: str) -> Json:
-        """A run, once nothing moves any more."""
+        """Settles, and returns a run."""
 
     def peek(self, run_id: str) -> Json:
-        """A run as it is now, while things still move."""
+        """A run as it is now, without settling."""
 
     def wait(self, run_id: str, until: Callable[[Json], bool]) -> Json:
-        """A run as soon as the condition holds."""
+        """A run as soon as the condition is true."""
 
     def cancel(self, run_id: str) -> None: ...
 
     def rerun(self, run_id: str) -> str | None: ...
 
     def approve(self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None) -> Json:
-        """Approve at the link of an open approval, the only one if no step is named; the decision. Raises Refused."""
+        """Approves at the link of an open approval (the only one if no step is given), and returns the decision.
+
+        Raises Refused.
+        """
 
     def decline(
         self, run_id: str, step: str | None = None, comment: str | None = None, by: str | None = None
     ) -> Json: ...
 
     def settle(self) -> None:
-        """Return when nothing moves any more, but for what waits for time or events."""
+        """Waits until whatever is still open waits for time or events."""
 
     def travel(self, duration: str) -> None:
-        """Let time pass, and settle."""
+        """Moves the clock, and settles."""
 
     def secret(self, name: str, value: str) -> None:
-        """Give a secret its value, for the steps that name it."""
+        """Sets the value of a secret, for the steps that name it."""
 
     def restart(self, downtime: str = "0s") -> None:
-        """The platform's servers stop in the middle of everything, and come back later."""
+        """Stops the servers in the middle of their work, and starts them again after `downtime`."""
 
 
 def write_function(folder: Path, definition: Json | str, files: dict[str, str | bytes] | None) -> Path:
-    """A new folder with a function: `files` beside the definition, `steps/app.py` being scripted steps."""
+    """Writes a function into a new folder: `files` beside the definition, and the scripted steps in `steps/app.py`."""
     folder = folder / f"function-{uuid4().hex[:8]}"
     for name, content in {"steps/app.py": SCRIPTED, **(files or {})}.items():
         file = folder / name
@@ -169,7 +181,7 @@ def statuses(run: Json) -> dict[str, str]:
 
 
 def script(**acts: Json | list[Json]) -> Json:
-    """An event's data that says what the steps do: an act, or one for each attempt."""
+    """The data of an event that scripts the steps: one act for each step, or one for each attempt."""
     return {"script": {step_id: act if isinstance(act, list) else [act] for step_id, act in acts.items()}}
 
 
@@ -179,5 +191,5 @@ def has(step_id: str, status: str) -> Callable[[Json], bool]:
 
 
 def moment(text: str) -> datetime:
-    """A time as the API writes it."""
+    """Parses a time of the API."""
     return datetime.fromisoformat(text)

@@ -60,7 +60,7 @@ def test_it_says_what_has_an_effect_only_on_aws(tmp_path: Path) -> None:
     step["runtime"] |= {"vpc": True, "layers": [layer], "tracing": True, "ephemeral_storage": 1024}
     result = run(write_function(tmp_path, a=step))
     assert result.exit_code == 0
-    assert "step `a`: `vpc`, `layers` have an effect only on AWS; here the step has this machine's network" in result.stderr
+    assert "step `a`: `vpc`, `layers` have an effect only on AWS; here the step has this machine's" in result.stderr
 
 
 def test_the_event_may_be_given_as_text_file_or_stdin(saying: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_list_of_equivalent_faults_can_be_read_and_has_reasons() -> None:
 def test_the_score_counts_what_was_found_of_what_is_not_equivalent() -> None:
     fates: list[Fate] = ["killed", "killed", "timeout", "survived", "equivalent"]
     lines = report([Trial("core", mutant(), fate, "the diff") for fate in fates]).splitlines()
-    assert lines[1:3] == ["survived (comparison; 0 files of tests ran)", "the diff"]
+    assert lines[1:3] == ["survived (comparison; 0 test files ran)", "the diff"]
     assert lines[-1].split() == ["core", "75%", "2", "1", "1", "1"]
 
 

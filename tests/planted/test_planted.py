@@ -62,7 +62,7 @@ def test_a_bug_whose_text_is_gone_or_is_there_twice_says_so(tmp_path: Path) -> N
     bug = PlantedBug("b", "what it breaks", "code", "old", "new", ("tests/test_a.py::test_a",))
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("1", "utf-8")
-    with pytest.raises(CannotBePlanted, match="b: its `old` text stands 0 times in code, not once"):
+    with pytest.raises(CannotBePlanted, match="b: the text `old` occurs 0 times in code, but must occur once"):
         bug.module(tmp_path)
     (tmp_path / "code" / "a.py").write_text("old", "utf-8")
     assert bug.module(tmp_path) == tmp_path / "code" / "a.py"

@@ -1,4 +1,4 @@
-"""Builds the events and the context with which AWS calls a Lambda, for tests that call handlers in their own process."""
+"""Builds the events and the context with which AWS calls a Lambda, for tests that call handlers in-process."""
 
 from __future__ import annotations
 
